@@ -1,0 +1,32 @@
+//! Compiles the contract with protox, so that nobody needs protoc.
+
+use std::{env, path::PathBuf};
+
+use tonic_prost_build::Config;
+
+const FILES: [&str; 3] = [
+    "conversation_memory/v1/resources.proto",
+    "conversation_memory/v1/session_service.proto",
+    "conversation_memory/v1/conversation_memory.proto",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rerun-if-changed=migrations");
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler
+        .include_imports(true)
+        .include_source_info(true)
+        .open_files(FILES)?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    std::fs::write(
+        out.join("descriptors.bin"),
+        compiler.encode_file_descriptor_set(),
+    )?;
+    let mut config = Config::new();
+    // Message text would reach a log through the derived Debug of a request.
+    config.skip_debug(["."]);
+    tonic_prost_build::configure()
+        .compile_fds_with_config(compiler.file_descriptor_set(), config)?;
+    Ok(())
+}

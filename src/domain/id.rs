@@ -1,0 +1,94 @@
+use std::fmt;
+
+use uuid::Uuid;
+
+use super::Invalid;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// Reads the hyphenated form, of 36 characters; upper case is normalised.
+            pub fn parse(text: &str) -> Result<Self, Invalid> {
+                parse_uuid(text).map(Self)
+            }
+
+            /// Takes a UUID that was made or stored by this program.
+            pub const fn from_uuid(uuid: Uuid) -> Self {
+                Self(uuid)
+            }
+
+            /// The UUID inside.
+            pub const fn as_uuid(self) -> Uuid {
+                self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.as_hyphenated().fmt(f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.as_hyphenated().fmt(f)
+            }
+        }
+    };
+}
+
+id! {
+    /// Names a conversation.
+    ConversationId
+}
+id! {
+    /// Names a message, uniquely among the messages of all conversations.
+    MessageId
+}
+id! {
+    /// Names a session.
+    SessionId
+}
+
+fn parse_uuid(text: &str) -> Result<Uuid, Invalid> {
+    // Uuid::try_parse also takes braces, "urn:uuid:" and 32 bare digits. One
+    // spelling a value keeps ids comparable as text wherever they are logged.
+    let plain = text.len() == 36;
+    match Uuid::try_parse(text) {
+        Ok(uuid) if plain => Ok(uuid),
+        _ => Err(Invalid::new(
+            "must be a UUID such as 0198a2f0-7c4e-7b1e-9d5a-3f1c2b4d5e6f",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_spelling_is_taken_in_either_case() {
+        let id = "0198a2f0-7c4e-7b1e-9d5a-3f1c2b4d5e6f";
+        assert_eq!(ConversationId::parse(id).unwrap().to_string(), id);
+        assert_eq!(
+            ConversationId::parse(&id.to_uppercase())
+                .unwrap()
+                .to_string(),
+            id
+        );
+        for bad in [
+            "",
+            "x",
+            "{0198a2f0-7c4e-7b1e-9d5a-3f1c2b4d5e6f}",
+            "0198a2f07c4e7b1e9d5a3f1c2b4d5e6f",
+            "urn:uuid:0198a2f0-7c4e-7b1e-9d5a-3f1c2b4d5e6f",
+            "0198a2f0-7c4e-7b1e-9d5a-3f1c2b4d5e6g",
+        ] {
+            assert!(ConversationId::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+use std::fmt;
+
+use super::Invalid;
+
+macro_rules! bounded_text {
+    ($(#[$doc:meta])* $name:ident, $max:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(String);
+
+        impl $name {
+            /// The longest one, in characters.
+            pub const MAX_CHARS: usize = $max;
+
+            /// Takes a text that is not empty, not too long and has no U+0000.
+            pub fn parse(text: impl Into<String>) -> Result<Self, Invalid> {
+                bounded(text.into(), Self::MAX_CHARS).map(Self)
+            }
+
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+
+            /// The text, given up.
+            pub fn into_string(self) -> String {
+                self.0
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_tuple(stringify!($name)).finish_non_exhaustive()
+            }
+        }
+    };
+}
+
+bounded_text! {
+    /// Whose a conversation or session is, as the caller names its users.
+    UserId, 255
+}
+bounded_text! {
+    /// The department or tenant of a user.
+    DeptId, 255
+}
+bounded_text! {
+    /// What a conversation is called.
+    Title, 255
+}
+bounded_text! {
+    /// The idempotency key of a save or a truncation.
+    RequestId, 128
+}
+
+impl Title {
+    const MAX_DERIVED_CHARS: usize = 80;
+
+    /// The title that a first user message gives: its whole words on one line,
+    /// at most 80 characters. None when it has no words.
+    pub fn from_content(content: &str) -> Option<Self> {
+        let mut title = String::new();
+        let mut chars = 0;
+        let words = content
+            .split(|c: char| c.is_whitespace() || c.is_control())
+            .filter(|word| !word.is_empty());
+        for word in words {
+            let space = usize::from(chars > 0);
+            // No more than a title's worth of an endless word is looked at.
+            let length = word.chars().take(Self::MAX_DERIVED_CHARS + 1).count();
+            if chars + space + length > Self::MAX_DERIVED_CHARS {
+                if chars == 0 {
+                    title.extend(word.chars().take(Self::MAX_DERIVED_CHARS));
+                }
+                break;
+            }
+            if space > 0 {
+                title.push(' ');
+            }
+            title.push_str(word);
+            chars += space + length;
+        }
+        (!title.is_empty()).then_some(Self(title))
+    }
+}
+
+fn bounded(text: String, max: usize) -> Result<String, Invalid> {
+    if text.is_empty() {
+        return Err(Invalid::new("is required"));
+    }
+    if text.len() > max && text.chars().count() > max {
+        return Err(Invalid::new(format!("must have at most {max} characters")));
+    }
+    no_nul(&text)?;
+    Ok(text)
+}
+
+/// U+0000 is the one character that PostgreSQL cannot store.
+pub(super) fn no_nul(text: &str) -> Result<(), Invalid> {
+    if text.contains('\0') {
+        return Err(Invalid::new("must not contain U+0000"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn derived(content: &str) -> String {
+        Title::from_content(content).map_or_else(String::new, Title::into_string)
+    }
+
+    #[test]
+    fn a_title_is_whole_words_on_one_line() {
+        assert_eq!(
+            derived("What is\nour\tvacation  policy?"),
+            "What is our vacation policy?"
+        );
+        assert_eq!(derived(" \n "), "");
+        let long = "word ".repeat(40);
+        assert_eq!(derived(&long), "word ".repeat(16).trim_end());
+        assert_eq!(derived(&"x".repeat(500)), "x".repeat(80));
+        assert_eq!(derived(&"é".repeat(500)).chars().count(), 80);
+    }
+
+    #[test]
+    fn limits_count_characters() {
+        assert!(UserId::parse("é".repeat(255)).is_ok());
+        assert!(UserId::parse("é".repeat(256)).is_err());
+        assert!(UserId::parse("").is_err());
+        assert!(UserId::parse("a\0b").is_err());
+        assert_eq!(
+            format!("{:?}", UserId::parse("secret").unwrap()),
+            "UserId(..)"
+        );
+    }
+}

@@ -1,0 +1,3 @@
+//! The `conversation-memory` command.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Redis, for the rooms that use it: one client, a breaker, scripts.

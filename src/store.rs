@@ -1,0 +1,226 @@
+//! The durable truth: conversations and messages, for good.
+//!
+//! [`Store`] is what the use cases know. Its contract stands on the trait, its
+//! cases in the conformance suite that every backend runs.
+
+mod error;
+pub mod postgres;
+pub mod sqlite;
+
+use std::{fmt::Debug, time::Duration};
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+
+pub use self::error::{Reused, SchemaError, StoreError};
+use crate::domain::{
+    Conversation, ConversationChanges, ConversationRef, DeptId, Digest, Message, NewConversation,
+    NewMessage, RequestId, SessionId, Title, UserId,
+};
+
+/// No append reaches the disk later than this after it was called. The recent
+/// window's announcements outlive it.
+pub const APPEND_LIMIT: Duration = Duration::from_secs(8);
+
+/// The same for a truncation or a deletion, which may have much to remove.
+pub const REMOVAL_LIMIT: Duration = Duration::from_secs(45);
+
+/// Where conversations and messages are kept.
+///
+/// Every method that takes a [`ConversationRef`] answers
+/// [`StoreError::NotFound`] when there is no such conversation and, just the
+/// same, when the claim of whose it is is wrong. A write that has returned Ok
+/// is durable. A write that has returned an error other than
+/// [`StoreError::OutcomeUnknown`] has changed nothing.
+///
+/// Writes are not cancel-safe: run them on a task that nobody drops.
+#[async_trait]
+pub trait Store: Send + Sync + Debug {
+    /// Brings the schema to this program's version, or with `migrate` false
+    /// only checks that it is there. Safe to run at once from many processes.
+    async fn prepare(&self, migrate: bool) -> Result<(), SchemaError>;
+
+    /// Creates a conversation. The same again gives the one that is there.
+    /// [`StoreError::AlreadyExists`] when the id is taken by another, of
+    /// whichever user.
+    async fn create(
+        &self,
+        new: &NewConversation,
+        at: DateTime<Utc>,
+    ) -> Result<Conversation, StoreError>;
+
+    /// Reads a conversation.
+    async fn get(&self, conversation: &ConversationRef) -> Result<Conversation, StoreError>;
+
+    /// Notes that a session is on a conversation, so that the session can be
+    /// restored after it has expired, and reads the conversation. It is no
+    /// activity.
+    async fn attach_session(
+        &self,
+        conversation: &ConversationRef,
+        session: SessionId,
+    ) -> Result<Conversation, StoreError>;
+
+    /// The conversation that a session was last on: one of `user`'s where
+    /// there is one, else another user's, so that the caller can tell a foreign
+    /// session from an unknown one.
+    async fn conversation_of_session(
+        &self,
+        session: SessionId,
+        user: &UserId,
+    ) -> Result<Option<Conversation>, StoreError>;
+
+    /// A page of a user's conversations, latest activity first. The order comes
+    /// from a counter, not from a clock.
+    async fn list(&self, query: &ConversationQuery) -> Result<ConversationPage, StoreError>;
+
+    /// Changes title or metadata.
+    async fn update(
+        &self,
+        conversation: &ConversationRef,
+        changes: &ConversationChanges,
+        at: DateTime<Utc>,
+    ) -> Result<Conversation, StoreError>;
+
+    /// Deletes a conversation with all that belongs to it.
+    async fn delete(&self, conversation: &ConversationRef) -> Result<(), StoreError>;
+
+    /// Saves a turn, whole or not at all, under the next numbers of its
+    /// conversation. See [`Append`] and [`Appended`].
+    async fn append(&self, append: &Append) -> Result<Appended, StoreError>;
+
+    /// Removes the messages after a point. Takes no number back.
+    async fn truncate(&self, truncation: &Truncation) -> Result<Truncated, StoreError>;
+
+    /// The newest `limit` messages, oldest first, and the conversation, as
+    /// they were at one moment.
+    async fn newest(
+        &self,
+        conversation: &ConversationRef,
+        limit: u32,
+        contexts: bool,
+    ) -> Result<(Conversation, Vec<Message>), StoreError>;
+
+    /// At most `limit` messages from one side of a number, in the order that
+    /// `from` says.
+    async fn messages(
+        &self,
+        conversation: &ConversationRef,
+        from: Bound,
+        limit: u32,
+        contexts: bool,
+    ) -> Result<Vec<Message>, StoreError>;
+
+    /// Ends all connections. Calls after it are [`StoreError::Unavailable`].
+    async fn close(&self);
+}
+
+/// Where a page of messages begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// The messages with higher numbers, lowest first.
+    After(i64),
+    /// The messages with lower numbers, highest first.
+    Before(i64),
+}
+
+/// Which conversations to list.
+#[derive(Clone, Debug)]
+pub struct ConversationQuery {
+    /// Whose.
+    pub user_id: UserId,
+    /// Only those of this department.
+    pub dept_id: Option<DeptId>,
+    /// Go on after the page that ended with this [`ConversationPage::next`].
+    pub after: Option<i64>,
+    /// At most this many.
+    pub limit: u32,
+}
+
+/// A page of conversations.
+#[derive(Clone, Debug)]
+pub struct ConversationPage {
+    /// The conversations, latest activity first.
+    pub conversations: Vec<Conversation>,
+    /// Where the next page goes on; None on the last.
+    pub next: Option<i64>,
+}
+
+/// The identity of a retry: a key, and what the request said.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The caller's key.
+    pub id: RequestId,
+    /// What the request said under it.
+    pub digest: Digest,
+}
+
+/// A turn to be saved.
+///
+/// Checked in this order: the conversation exists and is the caller's; a known
+/// `request` is replayed, or [`StoreError::AlreadyExists`] when it said
+/// something else; `expected_last_seq` holds, or [`StoreError::Conflict`];
+/// chosen message ids are free. When all the messages' ids were chosen and
+/// stand in this conversation, in this order and with this content, that is a
+/// replay too.
+#[derive(Clone, Debug)]
+pub struct Append {
+    /// Where to.
+    pub conversation: ConversationRef,
+    /// What, in order; 1 to [`NewMessage::MAX_PER_SAVE`].
+    pub messages: Vec<NewMessage>,
+    /// What makes a retry safe.
+    pub request: Option<Request>,
+    /// Save only if the conversation still ends here.
+    pub expected_last_seq: Option<i64>,
+    /// The session that it was said in.
+    pub session_id: Option<SessionId>,
+    /// The title for a conversation that has none.
+    pub title: Option<Title>,
+    /// When it is saved.
+    pub at: DateTime<Utc>,
+}
+
+/// What became of an [`Append`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Appended {
+    /// It was saved now.
+    Saved {
+        /// Whose conversation it is.
+        owner: UserId,
+        /// The number of its first message.
+        first_seq: i64,
+    },
+    /// It had been saved before.
+    Replayed {
+        /// The number of its last message.
+        last_seq: i64,
+        /// Its messages, without contexts; those that have been removed since are left out.
+        messages: Vec<Message>,
+    },
+}
+
+/// A removal of the messages after a point. `request` and `expected_last_seq`
+/// as in [`Append`].
+#[derive(Clone, Debug)]
+pub struct Truncation {
+    /// Where.
+    pub conversation: ConversationRef,
+    /// The last number that stays.
+    pub after_seq: i64,
+    /// What makes a retry safe.
+    pub request: Option<Request>,
+    /// Remove only if the conversation still ends here.
+    pub expected_last_seq: Option<i64>,
+    /// When it is done.
+    pub at: DateTime<Utc>,
+}
+
+/// What became of a [`Truncation`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Truncated {
+    /// How many messages it removed; the first outcome when it is replayed.
+    pub removed: i64,
+    /// The conversation's last number, which stays.
+    pub last_seq: i64,
+}
