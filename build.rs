@@ -1,6 +1,6 @@
 //! Compiles the contract with protox, so that nobody needs protoc.
 
-use std::{env, path::PathBuf};
+use std::path::PathBuf;
 
 use tonic_prost_build::Config;
 
@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .include_imports(true)
         .include_source_info(true)
         .open_files(FILES)?;
-    let out = PathBuf::from(env::var("OUT_DIR")?);
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     std::fs::write(
         out.join("descriptors.bin"),
         compiler.encode_file_descriptor_set(),

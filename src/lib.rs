@@ -3,10 +3,13 @@
 //! docs/ARCHITECTURE.md is the map; the modules below stand in reading order.
 
 pub mod domain;
-pub mod store;
+pub mod memory;
+pub mod rpc;
 
 pub mod recent;
-pub mod redis;
 pub mod sessions;
+pub mod store;
+
+pub mod redis;
 
 pub mod proto;

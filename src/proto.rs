@@ -3,6 +3,7 @@
 #![expect(
     missing_debug_implementations,
     clippy::clone_on_ref_ptr,
+    clippy::allow_attributes_without_reason,
     clippy::all,
     clippy::pedantic,
     reason = "generated code; the comments are in the proto files"

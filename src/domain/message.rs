@@ -92,6 +92,18 @@ pub struct Context {
 impl Context {
     /// The longest `doc_id`, in characters.
     pub const MAX_DOC_ID_CHARS: usize = 512;
+
+    /// Takes a document's id; it may be empty.
+    pub fn parse_doc_id(doc_id: String) -> Result<String, Invalid> {
+        if doc_id.chars().count() > Self::MAX_DOC_ID_CHARS {
+            return Err(Invalid::new(format!(
+                "must have at most {} characters",
+                Self::MAX_DOC_ID_CHARS
+            )));
+        }
+        no_nul(&doc_id)?;
+        Ok(doc_id)
+    }
 }
 
 /// A message to be saved: what the caller said of it.

@@ -1,0 +1,134 @@
+use super::{Error, Memory};
+use crate::{
+    domain::ConversationId,
+    domain::{
+        Conversation, ConversationChanges, ConversationRef, DeptId, Message, Metadata,
+        NewConversation, Title, UserId,
+    },
+    store::{Bound, ConversationPage, ConversationQuery},
+};
+
+/// A conversation to be created.
+#[derive(Clone, Debug)]
+pub struct CreateConversation {
+    /// The id that the caller chose.
+    pub id: Option<ConversationId>,
+    /// Whose it is.
+    pub user_id: UserId,
+    /// The user's department.
+    pub dept_id: Option<DeptId>,
+    /// What it is called.
+    pub title: Option<Title>,
+    /// Anything else.
+    pub metadata: Option<Metadata>,
+}
+
+/// A page of messages.
+#[derive(Clone, Debug)]
+pub struct ListMessages {
+    /// Of which conversation.
+    pub conversation: ConversationRef,
+    /// From where, in which direction.
+    pub from: Bound,
+    /// At most so many.
+    pub limit: u32,
+    /// Whether messages come with their contexts.
+    pub contexts: bool,
+}
+
+impl Memory {
+    /// Creates a conversation, or finds the one that the same request created.
+    pub async fn create_conversation(
+        &self,
+        request: CreateConversation,
+    ) -> Result<Conversation, Error> {
+        let retry_is_safe = request.id.is_some();
+        let new = NewConversation {
+            id: request
+                .id
+                .unwrap_or_else(|| ConversationId::from_uuid(self.new_id())),
+            user_id: request.user_id,
+            dept_id: request.dept_id,
+            title: request.title,
+            metadata: request.metadata,
+            session_id: None,
+        };
+        self.create(new, retry_is_safe).await
+    }
+
+    pub(super) async fn create(
+        &self,
+        new: NewConversation,
+        retry_is_safe: bool,
+    ) -> Result<Conversation, Error> {
+        let memory = self.clone();
+        self.uninterrupted(async move {
+            memory
+                .0
+                .store
+                .create(&new, memory.0.clock.now())
+                .await
+                .map_err(|error| Error::of_write(error, new.id, retry_is_safe))
+        })
+        .await
+    }
+
+    /// Reads a conversation.
+    pub async fn get_conversation(
+        &self,
+        conversation: &ConversationRef,
+    ) -> Result<Conversation, Error> {
+        self.0
+            .store
+            .get(conversation)
+            .await
+            .map_err(|error| Error::of_store(error, conversation.id))
+    }
+
+    /// A page of a user's conversations, latest activity first.
+    pub async fn list_conversations(
+        &self,
+        query: ConversationQuery,
+    ) -> Result<ConversationPage, Error> {
+        self.0.store.list(&query).await.map_err(Error::of_list)
+    }
+
+    /// Changes a conversation's title or metadata.
+    pub async fn update_conversation(
+        &self,
+        conversation: ConversationRef,
+        changes: ConversationChanges,
+    ) -> Result<Conversation, Error> {
+        let memory = self.clone();
+        self.uninterrupted(async move {
+            memory
+                .0
+                .store
+                .update(&conversation, &changes, memory.0.clock.now())
+                .await
+                .map_err(|error| Error::of_store(error, conversation.id))
+        })
+        .await
+    }
+
+    /// A page of a conversation's messages, and whether there are more.
+    pub async fn list_messages(
+        &self,
+        request: &ListMessages,
+    ) -> Result<(Vec<Message>, bool), Error> {
+        let mut messages = self
+            .0
+            .store
+            .messages(
+                &request.conversation,
+                request.from,
+                request.limit + 1,
+                request.contexts,
+            )
+            .await
+            .map_err(|error| Error::of_store(error, request.conversation.id))?;
+        let more = messages.len() > request.limit as usize;
+        messages.truncate(request.limit as usize);
+        Ok((messages, more))
+    }
+}

@@ -1,0 +1,68 @@
+//! The gRPC services: parse a request, call the use case, render the reply.
+//! Nothing here knows SQL or Redis.
+
+mod conversation_memory;
+mod convert;
+mod field;
+pub mod guard;
+mod page_token;
+mod session_service;
+mod status;
+mod structs;
+
+use tonic::{codec::CompressionEncoding, service::Routes};
+use tonic_health::pb::health_server::{Health, HealthServer};
+
+use self::{
+    conversation_memory::ConversationMemory, convert::Parser, session_service::SessionService,
+};
+use crate::{
+    domain::Limits,
+    memory::Memory,
+    proto::{
+        DESCRIPTORS, conversation_memory_server::ConversationMemoryServer,
+        session_service_server::SessionServiceServer,
+    },
+};
+
+/// The names that health is told of, besides the empty one.
+pub const SERVICE_NAMES: [&str; 2] = [
+    "conversation_memory.v1.ConversationMemory",
+    "conversation_memory.v1.SessionService",
+];
+
+/// The services with health and reflection.
+pub fn routes<H: Health>(
+    memory: &Memory,
+    limits: Limits,
+    max_request_bytes: usize,
+    health: HealthServer<H>,
+) -> Result<Routes, tonic_reflection::server::Error> {
+    let conversations = ConversationMemoryServer::new(ConversationMemory {
+        memory: memory.clone(),
+        parser: Parser {
+            limits,
+            memory: memory.clone(),
+        },
+    })
+    .accept_compressed(CompressionEncoding::Gzip)
+    .max_decoding_message_size(max_request_bytes);
+    let sessions = SessionServiceServer::new(SessionService {
+        memory: memory.clone(),
+    })
+    .accept_compressed(CompressionEncoding::Gzip)
+    .max_decoding_message_size(max_request_bytes);
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let mut routes = Routes::builder();
+    routes
+        .add_service(conversations)
+        .add_service(sessions)
+        .add_service(health)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?);
+    Ok(routes.routes())
+}

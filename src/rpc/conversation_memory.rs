@@ -1,0 +1,272 @@
+use tonic::{Request, Response, Status, async_trait};
+
+use super::{
+    convert::{self, Parser},
+    field::InField,
+    page_token,
+};
+use crate::{
+    domain::{ConversationId, ConversationRef, DeptId, RequestId, SessionId, Title, UserId},
+    memory::{
+        BeginTurn, CreateConversation, GetHistory, ListMessages, Memory, SaveMessages,
+        TruncateConversation,
+    },
+    proto::{self, conversation_memory_server},
+    store::{Bound, ConversationQuery},
+};
+
+/// The service of the same name: parse, use case, reply.
+#[derive(Clone, Debug)]
+pub(crate) struct ConversationMemory {
+    pub(crate) memory: Memory,
+    pub(crate) parser: Parser,
+}
+
+#[async_trait]
+impl conversation_memory_server::ConversationMemory for ConversationMemory {
+    async fn begin_turn(
+        &self,
+        request: Request<proto::BeginTurnRequest>,
+    ) -> Result<Response<proto::BeginTurnResponse>, Status> {
+        let request = request.into_inner();
+        let turn = BeginTurn {
+            user_id: convert::user_id(&request.user_id)?,
+            dept_id: convert::optional(&request.dept_id, "dept_id", DeptId::parse)?,
+            session_id: convert::optional(&request.session_id, "session_id", SessionId::parse)?,
+            conversation_id: convert::optional(
+                &request.conversation_id,
+                "conversation_id",
+                ConversationId::parse,
+            )?,
+            limit: convert::history_limit(request.limit)?,
+        };
+        let begun = self.memory.begin_turn(turn).await?;
+        Ok(Response::new(convert::begun(begun)))
+    }
+
+    async fn get_history(
+        &self,
+        request: Request<proto::GetHistoryRequest>,
+    ) -> Result<Response<proto::GetHistoryResponse>, Status> {
+        let request = request.into_inner();
+        let read = GetHistory {
+            conversation: convert::conversation(&request.conversation_id, &request.user_id)?,
+            limit: convert::history_limit(request.limit)?,
+            min_seq: convert::seq(request.min_seq, "min_seq")?,
+            strong: convert::strong(request.consistency)?,
+            session_id: convert::optional(&request.session_id, "session_id", SessionId::parse)?,
+            contexts: request.include_contexts,
+        };
+        let history = self.memory.get_history(read).await?;
+        Ok(Response::new(proto::GetHistoryResponse {
+            messages: convert::messages(history.messages),
+            last_seq: history.last_seq,
+            source: convert::source(history.source),
+        }))
+    }
+
+    async fn save_messages(
+        &self,
+        request: Request<proto::SaveMessagesRequest>,
+    ) -> Result<Response<proto::SaveMessagesResponse>, Status> {
+        let request = request.into_inner();
+        let conversation = convert::conversation(&request.conversation_id, &request.user_id)?;
+        let save = SaveMessages {
+            messages: self.parser.messages(request.messages, conversation.id)?,
+            conversation,
+            request_id: convert::optional(&request.request_id, "request_id", RequestId::parse)?,
+            expected_last_seq: request
+                .expected_last_seq
+                .map(|seq| convert::seq(seq, "expected_last_seq"))
+                .transpose()?,
+            session_id: convert::optional(&request.session_id, "session_id", SessionId::parse)?,
+        };
+        let saved = self.memory.save_messages(save).await?;
+        Ok(Response::new(proto::SaveMessagesResponse {
+            messages: convert::messages(saved.messages),
+            last_seq: saved.last_seq,
+            replayed: saved.replayed,
+        }))
+    }
+
+    async fn create_conversation(
+        &self,
+        request: Request<proto::CreateConversationRequest>,
+    ) -> Result<Response<proto::CreateConversationResponse>, Status> {
+        let request = request.into_inner();
+        let create = CreateConversation {
+            id: convert::optional(
+                &request.conversation_id,
+                "conversation_id",
+                ConversationId::parse,
+            )?,
+            user_id: convert::user_id(&request.user_id)?,
+            dept_id: convert::optional(&request.dept_id, "dept_id", DeptId::parse)?,
+            title: convert::optional(&request.title, "title", Title::parse)?,
+            metadata: self.parser.metadata(request.metadata, "metadata")?,
+        };
+        let conversation = self.memory.create_conversation(create).await?;
+        Ok(Response::new(proto::CreateConversationResponse {
+            conversation: Some(convert::render_conversation(conversation)),
+        }))
+    }
+
+    async fn get_conversation(
+        &self,
+        request: Request<proto::GetConversationRequest>,
+    ) -> Result<Response<proto::GetConversationResponse>, Status> {
+        let request = request.into_inner();
+        let conversation = convert::conversation(&request.conversation_id, &request.user_id)?;
+        let limit = convert::page_size(request.page_size, Memory::MAX_LIMIT, Memory::MAX_LIMIT)?;
+        let found = self.memory.get_conversation(&conversation).await?;
+        let mut response = proto::GetConversationResponse {
+            conversation: Some(convert::render_conversation(found)),
+            ..proto::GetConversationResponse::default()
+        };
+        if !request.omit_messages {
+            let page = ListMessages {
+                conversation,
+                from: Bound::After(0),
+                limit,
+                contexts: request.include_contexts,
+            };
+            (response.messages, response.next_page_token) = self.message_page(&page).await?;
+        }
+        Ok(Response::new(response))
+    }
+
+    async fn list_conversations(
+        &self,
+        request: Request<proto::ListConversationsRequest>,
+    ) -> Result<Response<proto::ListConversationsResponse>, Status> {
+        let request = request.into_inner();
+        let of = ["conversations", &request.user_id, &request.dept_id];
+        let query = ConversationQuery {
+            user_id: convert::user_id(&request.user_id)?,
+            dept_id: convert::optional(&request.dept_id, "dept_id", DeptId::parse)?,
+            after: page_token::decode(&request.page_token, &of).in_field("page_token")?,
+            limit: convert::page_size(request.page_size, 20, 100)?,
+        };
+        let page = self.memory.list_conversations(query).await?;
+        Ok(Response::new(proto::ListConversationsResponse {
+            conversations: page
+                .conversations
+                .into_iter()
+                .map(convert::render_conversation)
+                .collect(),
+            next_page_token: page
+                .next
+                .map(|key| page_token::encode(key, &of))
+                .unwrap_or_default(),
+        }))
+    }
+
+    async fn update_conversation(
+        &self,
+        request: Request<proto::UpdateConversationRequest>,
+    ) -> Result<Response<proto::UpdateConversationResponse>, Status> {
+        let request = request.into_inner();
+        let wanted = request.conversation.unwrap_or_default();
+        let conversation = ConversationRef {
+            id: ConversationId::parse(&wanted.id).in_field("conversation.id")?,
+            user_id: convert::optional(&request.user_id, "user_id", UserId::parse)?,
+        };
+        let changes = self.parser.changes(wanted, request.update_mask)?;
+        let updated = self
+            .memory
+            .update_conversation(conversation, changes)
+            .await?;
+        Ok(Response::new(proto::UpdateConversationResponse {
+            conversation: Some(convert::render_conversation(updated)),
+        }))
+    }
+
+    async fn delete_conversation(
+        &self,
+        request: Request<proto::DeleteConversationRequest>,
+    ) -> Result<Response<proto::DeleteConversationResponse>, Status> {
+        let request = request.into_inner();
+        let conversation = convert::conversation(&request.conversation_id, &request.user_id)?;
+        self.memory.delete_conversation(conversation).await?;
+        Ok(Response::new(proto::DeleteConversationResponse {}))
+    }
+
+    async fn list_messages(
+        &self,
+        request: Request<proto::ListMessagesRequest>,
+    ) -> Result<Response<proto::ListMessagesResponse>, Status> {
+        let request = request.into_inner();
+        let conversation = convert::conversation(&request.conversation_id, &request.user_id)?;
+        let limit = convert::page_size(request.page_size, 100, Memory::MAX_LIMIT)?;
+        let of = messages_token(&conversation, request.newest_first);
+        let of = of.each_ref().map(String::as_str);
+        let after = page_token::decode(&request.page_token, &of).in_field("page_token")?;
+        let page = ListMessages {
+            conversation,
+            from: match (after, request.newest_first) {
+                (after, false) => Bound::After(after.unwrap_or(0)),
+                (before, true) => Bound::Before(before.unwrap_or(i64::MAX)),
+            },
+            limit,
+            contexts: request.include_contexts,
+        };
+        let (messages, next_page_token) = self.message_page(&page).await?;
+        Ok(Response::new(proto::ListMessagesResponse {
+            messages,
+            next_page_token,
+        }))
+    }
+
+    async fn truncate_conversation(
+        &self,
+        request: Request<proto::TruncateConversationRequest>,
+    ) -> Result<Response<proto::TruncateConversationResponse>, Status> {
+        let request = request.into_inner();
+        let truncation = TruncateConversation {
+            conversation: convert::conversation(&request.conversation_id, &request.user_id)?,
+            after_seq: convert::seq(request.after_seq, "after_seq")?,
+            expected_last_seq: request
+                .expected_last_seq
+                .map(|seq| convert::seq(seq, "expected_last_seq"))
+                .transpose()?,
+            request_id: convert::optional(&request.request_id, "request_id", RequestId::parse)?,
+        };
+        let truncated = self.memory.truncate_conversation(truncation).await?;
+        Ok(Response::new(proto::TruncateConversationResponse {
+            removed_messages: truncated.removed,
+            last_seq: truncated.last_seq,
+        }))
+    }
+}
+
+impl ConversationMemory {
+    async fn message_page(
+        &self,
+        page: &ListMessages,
+    ) -> Result<(Vec<proto::Message>, String), Status> {
+        let (messages, more) = self.memory.list_messages(page).await?;
+        let token = match messages.last() {
+            Some(last) if more => {
+                let newest_first = matches!(page.from, Bound::Before(_));
+                let of = messages_token(&page.conversation, newest_first);
+                page_token::encode(last.seq, &of.each_ref().map(String::as_str))
+            }
+            _ => String::new(),
+        };
+        Ok((convert::messages(messages), token))
+    }
+}
+
+/// What a page token of messages is bound to: `GetConversation`'s token goes on
+/// with `ListMessages`, so the two share it.
+fn messages_token(conversation: &ConversationRef, newest_first: bool) -> [String; 4] {
+    [
+        "messages".to_owned(),
+        conversation.id.to_string(),
+        conversation
+            .user_id
+            .as_ref()
+            .map_or_else(String::new, |user| user.as_str().to_owned()),
+        newest_first.to_string(),
+    ]
+}

@@ -1,0 +1,131 @@
+use chrono::{DateTime, Utc};
+use prost_types::Timestamp;
+
+use crate::{
+    domain::{Context, Conversation, DeptId, Message, Role, Session, Title},
+    memory::{Begun, SessionState, Source},
+    proto,
+    rpc::structs,
+};
+
+/// Messages in their order.
+pub(crate) fn messages(messages: Vec<Message>) -> Vec<proto::Message> {
+    messages.into_iter().map(message).collect()
+}
+
+fn message(message: Message) -> proto::Message {
+    proto::Message {
+        id: message.id.to_string(),
+        conversation_id: message.conversation_id.to_string(),
+        seq: message.seq,
+        role: role(message.role).into(),
+        content: message.content.into_string(),
+        tokens_used: message.tokens_used,
+        latency_ms: message.latency_ms,
+        created_at: Some(timestamp(message.created_at)),
+        metadata: message.metadata.map(structs::render),
+        contexts: message.contexts.into_iter().map(context).collect(),
+    }
+}
+
+/// A conversation.
+pub(crate) fn conversation(conversation: Conversation) -> proto::Conversation {
+    proto::Conversation {
+        id: conversation.id.to_string(),
+        user_id: conversation.user_id.into_string(),
+        dept_id: conversation
+            .dept_id
+            .map(DeptId::into_string)
+            .unwrap_or_default(),
+        title: conversation
+            .title
+            .map(Title::into_string)
+            .unwrap_or_default(),
+        last_seq: conversation.last_seq,
+        created_at: Some(timestamp(conversation.created_at)),
+        updated_at: Some(timestamp(conversation.updated_at)),
+        metadata: conversation.metadata.map(structs::render),
+        parent_id: conversation
+            .parent_id
+            .map(|id| id.to_string())
+            .unwrap_or_default(),
+        branched_at_seq: conversation.branched_at_seq.unwrap_or_default(),
+    }
+}
+
+/// A session.
+pub(crate) fn session(session: Session) -> proto::Session {
+    proto::Session {
+        id: session.id.to_string(),
+        user_id: session.user_id.into_string(),
+        dept_id: session.dept_id.map(DeptId::into_string).unwrap_or_default(),
+        conversation_id: session
+            .conversation_id
+            .map(|id| id.to_string())
+            .unwrap_or_default(),
+        created_at: Some(timestamp(session.created_at)),
+        last_active_at: Some(timestamp(session.last_active_at)),
+        expires_at: Some(timestamp(session.expires_at)),
+    }
+}
+
+/// A turn that has begun.
+pub(crate) fn begun(begun: Begun) -> proto::BeginTurnResponse {
+    let state = match begun.session_state {
+        SessionState::Started => proto::SessionState::Started,
+        SessionState::Continued => proto::SessionState::Continued,
+        SessionState::Resumed => proto::SessionState::Resumed,
+        SessionState::Unavailable => proto::SessionState::Unavailable,
+    };
+    let conversation = match begun.conversation {
+        Some(whole) => conversation(whole),
+        None => proto::Conversation {
+            id: begun.conversation_id.to_string(),
+            user_id: begun.user_id.into_string(),
+            last_seq: begun.last_seq,
+            ..proto::Conversation::default()
+        },
+    };
+    proto::BeginTurnResponse {
+        session: begun.session.map(session),
+        session_state: state.into(),
+        conversation: Some(conversation),
+        messages: messages(begun.messages),
+        source: source(begun.source),
+    }
+}
+
+/// Where an answer came from.
+pub(crate) fn source(source: Source) -> i32 {
+    match source {
+        Source::Cache => proto::Source::Cache,
+        Source::Store => proto::Source::Store,
+    }
+    .into()
+}
+
+fn context(context: Context) -> proto::RetrievedContext {
+    proto::RetrievedContext {
+        doc_id: context.doc_id,
+        content: context.content.into_string(),
+        score: context.score,
+        metadata: context.metadata.map(structs::render),
+    }
+}
+
+fn role(role: Role) -> proto::Role {
+    match role {
+        Role::User => proto::Role::User,
+        Role::Assistant => proto::Role::Assistant,
+        Role::System => proto::Role::System,
+        Role::Tool => proto::Role::Tool,
+    }
+}
+
+#[expect(clippy::cast_possible_wrap, reason = "below 2,000,000,000")]
+fn timestamp(time: DateTime<Utc>) -> Timestamp {
+    Timestamp {
+        seconds: time.timestamp(),
+        nanos: time.timestamp_subsec_nanos() as i32,
+    }
+}

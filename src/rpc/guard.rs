@@ -1,0 +1,189 @@
+//! What stands in front of every call: readiness, the limit on calls at once,
+//! the deadline, and the barrier that a panic does not pass.
+//!
+//! Health and reflection (`/grpc.…`) pass untouched: an overloaded server still
+//! says that it is one.
+
+mod body;
+mod timeout;
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::FutureExt as _;
+use http::{HeaderValue, Request, Response};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Instant,
+};
+use tokio_util::task::TaskTracker;
+use tonic::{Code, Status, body::Body};
+use tonic_types::{ErrorDetails, StatusExt as _};
+use tower::{Layer, Service};
+use tracing::Instrument as _;
+
+use self::body::GuardedBody;
+use super::status;
+
+/// The layer. A clone shares the limit.
+#[derive(Clone, Debug)]
+pub struct Guard(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    ready: watch::Receiver<bool>,
+    permits: Arc<Semaphore>,
+    calls: TaskTracker,
+    max_call_time: Duration,
+}
+
+impl Guard {
+    /// Refuses calls until `ready`, and those beyond `max_calls` at once; ends
+    /// each at its `grpc-timeout` or after `max_call_time`. `calls` tracks those
+    /// that are under way.
+    pub fn new(
+        ready: watch::Receiver<bool>,
+        max_calls: usize,
+        max_call_time: Duration,
+        calls: TaskTracker,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            ready,
+            permits: Arc::new(Semaphore::new(max_calls)),
+            calls,
+            max_call_time,
+        }))
+    }
+}
+
+impl<S> Layer<S> for Guard {
+    type Service = Guarded<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Guarded {
+            inner,
+            shared: Arc::clone(&self.0),
+        }
+    }
+}
+
+/// A service behind a [`Guard`].
+#[derive(Clone, Debug)]
+pub struct Guarded<S> {
+    inner: S,
+    shared: Arc<Shared>,
+}
+
+impl<S> Service<Request<Body>> for Guarded<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: std::fmt::Display,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // The routes behind are always ready; the limit is the guard's own.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let mut inner = self.inner.clone();
+        let shared = Arc::clone(&self.shared);
+        if request.uri().path().starts_with("/grpc.") {
+            return Box::pin(async move { Ok(answer(inner.call(request).await)) });
+        }
+        let span = tracing::info_span!("call", rpc.method = request.uri().path());
+        Box::pin(async move { Ok(shared.guarded(&mut inner, request).await) }.instrument(span))
+    }
+}
+
+impl Shared {
+    async fn guarded<S>(&self, inner: &mut S, request: Request<Body>) -> Response<Body>
+    where
+        S: Service<Request<Body>, Response = Response<Body>>,
+        S::Error: std::fmt::Display,
+    {
+        if !*self.ready.borrow() {
+            return status::unavailable("starting: the store is not ready").into_http();
+        }
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+            return status::exhausted("too many calls at once").into_http();
+        };
+        let call = self.calls.token();
+        let deadline = Instant::now() + timeout::of(request.headers(), self.max_call_time);
+        // The handler is made inside, so that a panic before its first await
+        // is caught too.
+        let handled = AssertUnwindSafe(async { inner.call(request).await }).catch_unwind();
+        match tokio::time::timeout_at(deadline, handled).await {
+            Err(_) => deadline_exceeded().into_http(),
+            Ok(Err(_)) => {
+                tracing::error!("a handler panicked");
+                status::internal().into_http()
+            }
+            Ok(Ok(response)) => answer(response)
+                .map(|body| Body::new(GuardedBody::new(body, deadline, (permit, call)))),
+        }
+    }
+}
+
+fn deadline_exceeded() -> Status {
+    Status::deadline_exceeded("the deadline passed")
+}
+
+/// A response with the statuses that tonic chose made those that clients know.
+fn answer<E: std::fmt::Display>(response: Result<Response<Body>, E>) -> Response<Body> {
+    let mut response = match response {
+        Ok(response) => response,
+        Err(error) => {
+            tracing::error!(%error, "a route failed");
+            return status::internal().into_http();
+        }
+    };
+    let headers = response.headers_mut();
+    let code = headers
+        .get(Status::GRPC_STATUS)
+        .map(|code| Code::from_bytes(code.as_bytes()));
+    match code {
+        // Other stacks, and clients' retry rules, know an over-size message as
+        // RESOURCE_EXHAUSTED. Nothing here answers OUT_OF_RANGE itself.
+        Some(Code::OutOfRange) => {
+            headers.insert(Status::GRPC_STATUS, HeaderValue::from_static("8"));
+            response
+        }
+        Some(Code::Internal) if is_too_deep(headers) => too_deep().into_http(),
+        _ => response,
+    }
+}
+
+/// Whether prost gave up on how deep a message is nested, which only metadata
+/// can be.
+fn is_too_deep(headers: &http::HeaderMap) -> bool {
+    headers
+        .get(Status::GRPC_MESSAGE)
+        .and_then(|message| message.to_str().ok())
+        .is_some_and(|message| {
+            message.contains("recursion%20limit") || message.contains("recursion limit")
+        })
+}
+
+fn too_deep() -> Status {
+    let reason = format!(
+        "must be at most {} levels deep",
+        crate::domain::Metadata::MAX_DEPTH
+    );
+    Status::with_error_details(
+        Code::InvalidArgument,
+        format!("metadata {reason}"),
+        ErrorDetails::with_bad_request_violation("metadata", reason),
+    )
+}

@@ -1,0 +1,61 @@
+use std::time::Duration;
+
+use http::HeaderMap;
+
+/// The server's transport ends a call at the same deadline with CANCELLED. The
+/// guard is that much earlier, so that the caller hears `DEADLINE_EXCEEDED`.
+const AHEAD: Duration = Duration::from_millis(2);
+
+/// How long a call may take: what its `grpc-timeout` says, at most `max`. A
+/// header that cannot be read says nothing.
+pub(super) fn of(headers: &HeaderMap, max: Duration) -> Duration {
+    headers
+        .get("grpc-timeout")
+        .and_then(|value| parse(value.to_str().ok()?))
+        .map_or(max, |timeout| timeout.saturating_sub(AHEAD).min(max))
+}
+
+/// At most eight digits and a unit, as gRPC's HTTP/2 protocol has it.
+fn parse(text: &str) -> Option<Duration> {
+    let (unit_at, unit) = text.char_indices().last()?;
+    let digits = &text[..unit_at];
+    if digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    match unit {
+        'H' => Some(Duration::from_secs(number * 3600)),
+        'M' => Some(Duration::from_secs(number * 60)),
+        'S' => Some(Duration::from_secs(number)),
+        'm' => Some(Duration::from_millis(number)),
+        'u' => Some(Duration::from_micros(number)),
+        'n' => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_read_as_grpc_writes_them() {
+        assert_eq!(parse("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(parse("1H"), Some(Duration::from_secs(3600)));
+        assert_eq!(parse("99999999S"), Some(Duration::from_secs(99_999_999)));
+        for bad in ["", "m", "1", "-1S", "1.5S", "123456789S", "1é", "1s"] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_shorter_limit_holds() {
+        let mut headers = HeaderMap::new();
+        let max = Duration::from_secs(30);
+        assert_eq!(of(&headers, max), max);
+        headers.insert("grpc-timeout", "100m".parse().unwrap());
+        assert_eq!(of(&headers, max), Duration::from_millis(98));
+        headers.insert("grpc-timeout", "1M".parse().unwrap());
+        assert_eq!(of(&headers, max), max);
+    }
+}

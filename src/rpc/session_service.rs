@@ -1,0 +1,81 @@
+use tonic::{Request, Response, Status, async_trait};
+
+use super::convert;
+use crate::{
+    domain::{ConversationId, DeptId, Session},
+    memory::{CreateSession, Memory},
+    proto::{self, session_service_server},
+};
+
+/// The service of the same name: parse, use case, reply.
+#[derive(Clone, Debug)]
+pub(crate) struct SessionService {
+    pub(crate) memory: Memory,
+}
+
+#[async_trait]
+impl session_service_server::SessionService for SessionService {
+    async fn create_session(
+        &self,
+        request: Request<proto::CreateSessionRequest>,
+    ) -> Result<Response<proto::CreateSessionResponse>, Status> {
+        let request = request.into_inner();
+        let create = CreateSession {
+            user_id: convert::user_id(&request.user_id)?,
+            dept_id: convert::optional(&request.dept_id, "dept_id", DeptId::parse)?,
+            conversation_id: convert::optional(
+                &request.conversation_id,
+                "conversation_id",
+                ConversationId::parse,
+            )?,
+        };
+        let session = rendered(self.memory.create_session(create).await?);
+        Ok(Response::new(proto::CreateSessionResponse { session }))
+    }
+
+    async fn get_session(
+        &self,
+        request: Request<proto::GetSessionRequest>,
+    ) -> Result<Response<proto::GetSessionResponse>, Status> {
+        let id = convert::session_id(&request.into_inner().session_id)?;
+        let session = rendered(self.memory.get_session(id).await?);
+        Ok(Response::new(proto::GetSessionResponse { session }))
+    }
+
+    async fn extend_session(
+        &self,
+        request: Request<proto::ExtendSessionRequest>,
+    ) -> Result<Response<proto::ExtendSessionResponse>, Status> {
+        let id = convert::session_id(&request.into_inner().session_id)?;
+        let session = rendered(self.memory.extend_session(id).await?);
+        Ok(Response::new(proto::ExtendSessionResponse { session }))
+    }
+
+    async fn end_session(
+        &self,
+        request: Request<proto::EndSessionRequest>,
+    ) -> Result<Response<proto::EndSessionResponse>, Status> {
+        let id = convert::session_id(&request.into_inner().session_id)?;
+        self.memory.end_session(id).await?;
+        Ok(Response::new(proto::EndSessionResponse {}))
+    }
+
+    async fn list_sessions(
+        &self,
+        request: Request<proto::ListSessionsRequest>,
+    ) -> Result<Response<proto::ListSessionsResponse>, Status> {
+        let user = convert::user_id(&request.into_inner().user_id)?;
+        let sessions = self.memory.list_sessions(&user).await?;
+        Ok(Response::new(proto::ListSessionsResponse {
+            sessions: sessions.into_iter().map(convert::session).collect(),
+        }))
+    }
+}
+
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "the field of every reply is optional"
+)]
+fn rendered(session: Session) -> Option<proto::Session> {
+    Some(convert::session(session))
+}

@@ -1,0 +1,155 @@
+//! The one place that chooses status codes.
+
+use std::{collections::HashMap, error::Error as _, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use super::field::FieldError;
+use crate::{
+    memory::{Error, Resource},
+    store::Reused,
+};
+
+/// The domain of every `ErrorInfo`.
+pub(crate) const DOMAIN: &str = "conversation-memory";
+
+/// How long a caller waits before it tries again.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+impl From<FieldError> for Status {
+    fn from(error: FieldError) -> Self {
+        let message = format!("{} {}", error.path, error.reason);
+        let details =
+            ErrorDetails::with_bad_request_violation(error.path, error.reason.to_string());
+        Self::with_error_details(Code::InvalidArgument, message, details)
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        log(&error);
+        match error {
+            Error::NotFound(Resource::Conversation(id)) => not_found(
+                "conversation",
+                id.to_string(),
+                "CONVERSATION_NOT_FOUND",
+                "no such conversation",
+            ),
+            Error::NotFound(Resource::Session(id)) => not_found(
+                "session",
+                id.to_string(),
+                "SESSION_EXPIRED_OR_UNKNOWN",
+                "no such session, or it has expired",
+            ),
+            Error::SeqMismatch { current_seq } => because(
+                Code::Aborted,
+                "SEQ_MISMATCH",
+                &format!("the conversation ends at {current_seq}, not at expected_last_seq"),
+                &[("current_seq", current_seq.to_string())],
+            ),
+            Error::MinSeqNotReached { last_seq } => because(
+                Code::FailedPrecondition,
+                "MIN_SEQ_NOT_REACHED",
+                &format!("the conversation ends at {last_seq}, before min_seq"),
+                &[("last_seq", last_seq.to_string())],
+            ),
+            Error::Reused(what) => reused(what),
+            Error::Unavailable(_) => unavailable("the store or session tier is unavailable"),
+            Error::OutcomeUnknown { retry_is_safe, .. } => outcome_unknown(retry_is_safe),
+            Error::Internal(_) => internal(),
+        }
+    }
+}
+
+/// What a caller hears of a bug: nothing of it.
+pub(crate) fn internal() -> Status {
+    Status::internal("internal error")
+}
+
+/// A failure that passes.
+pub(crate) fn unavailable(message: &str) -> Status {
+    let details = ErrorDetails::with_retry_info(Some(RETRY_AFTER));
+    Status::with_error_details(Code::Unavailable, message, details)
+}
+
+/// Too much at once.
+pub(crate) fn exhausted(message: &str) -> Status {
+    let details = ErrorDetails::with_retry_info(Some(RETRY_AFTER));
+    Status::with_error_details(Code::ResourceExhausted, message, details)
+}
+
+fn because(code: Code, reason: &str, message: &str, metadata: &[(&str, String)]) -> Status {
+    let metadata: HashMap<String, String> = metadata
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), value.clone()))
+        .collect();
+    let details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
+    Status::with_error_details(code, message, details)
+}
+
+fn not_found(kind: &str, name: String, reason: &str, message: &str) -> Status {
+    let mut details = ErrorDetails::with_resource_info(kind, name, "", message);
+    details.set_error_info(reason, DOMAIN, HashMap::new());
+    Status::with_error_details(Code::NotFound, message, details)
+}
+
+fn reused(what: Reused) -> Status {
+    let (reason, message) = match what {
+        Reused::ConversationId => (
+            "CONVERSATION_ID_REUSED",
+            "conversation_id is in use by another conversation",
+        ),
+        Reused::MessageId => (
+            "MESSAGE_ID_REUSED",
+            "a message's id is in use by another message",
+        ),
+        Reused::RequestId => (
+            "REQUEST_ID_REUSED",
+            "request_id was used before by a request that said something else",
+        ),
+    };
+    because(Code::AlreadyExists, reason, message, &[])
+}
+
+fn outcome_unknown(retry_is_safe: bool) -> Status {
+    let reason = "COMMIT_OUTCOME_UNKNOWN";
+    if !retry_is_safe {
+        return because(
+            Code::Unknown,
+            reason,
+            "the connection was lost during the commit: read before you repeat the request",
+            &[],
+        );
+    }
+    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
+    details.set_retry_info(Some(RETRY_AFTER));
+    Status::with_error_details(
+        Code::Unavailable,
+        "the connection was lost during the commit: repeat the request as it is",
+        details,
+    )
+}
+
+/// A failure is logged once, here, with its causes; a refusal is the caller's
+/// own and is not.
+fn log(error: &Error) {
+    match error {
+        Error::Unavailable(_) | Error::OutcomeUnknown { .. } => {
+            tracing::warn!(error = %chain(error), "call failed");
+        }
+        Error::Internal(_) => tracing::error!(error = %chain(error), "call failed"),
+        _ => {}
+    }
+}
+
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

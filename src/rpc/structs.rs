@@ -1,0 +1,79 @@
+//! JSON as protobuf writes it: `google.protobuf.Struct` and the domain's metadata.
+
+use prost_types::{ListValue, Struct, Value, value::Kind};
+use serde_json::{Map, Number, Value as Json};
+
+use crate::domain::{Invalid, Metadata};
+
+pub(crate) fn parse(value: Struct, max_bytes: usize) -> Result<Metadata, Invalid> {
+    Metadata::parse(object(value, 1)?, max_bytes)
+}
+
+pub(crate) fn render(metadata: Metadata) -> Struct {
+    render_object(metadata.into_map())
+}
+
+fn object(value: Struct, depth: usize) -> Result<Map<String, Json>, Invalid> {
+    value
+        .fields
+        .into_iter()
+        .map(|(key, value)| Ok((key, json(value, depth + 1)?)))
+        .collect()
+}
+
+fn json(value: Value, depth: usize) -> Result<Json, Invalid> {
+    // The domain checks the depth; this keeps what it is handed finite.
+    if depth > Metadata::MAX_DEPTH + 1 {
+        return Err(Invalid::new(format!(
+            "must be at most {} levels deep",
+            Metadata::MAX_DEPTH
+        )));
+    }
+    Ok(match value.kind {
+        None | Some(Kind::NullValue(_)) => Json::Null,
+        Some(Kind::BoolValue(value)) => Json::Bool(value),
+        Some(Kind::StringValue(text)) => Json::String(text),
+        Some(Kind::NumberValue(number)) => Json::Number(finite(number)?),
+        Some(Kind::StructValue(value)) => Json::Object(object(value, depth)?),
+        Some(Kind::ListValue(ListValue { values })) => Json::Array(
+            values
+                .into_iter()
+                .map(|value| json(value, depth + 1))
+                .collect::<Result<_, _>>()?,
+        ),
+    })
+}
+
+/// Whole numbers lose their ".0", so that people who read the database see
+/// them as the caller wrote them.
+#[expect(clippy::cast_possible_truncation, reason = "exact below 2^53")]
+fn finite(number: f64) -> Result<Number, Invalid> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if number.fract() == 0.0 && number.abs() < EXACT {
+        return Ok(Number::from(number as i64));
+    }
+    Number::from_f64(number).ok_or_else(|| Invalid::new("must have finite numbers only"))
+}
+
+fn render_object(object: Map<String, Json>) -> Struct {
+    Struct {
+        fields: object
+            .into_iter()
+            .map(|(key, value)| (key, render_value(value)))
+            .collect(),
+    }
+}
+
+fn render_value(value: Json) -> Value {
+    let kind = match value {
+        Json::Null => Kind::NullValue(0),
+        Json::Bool(value) => Kind::BoolValue(value),
+        Json::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or_default()),
+        Json::String(text) => Kind::StringValue(text),
+        Json::Array(items) => Kind::ListValue(ListValue {
+            values: items.into_iter().map(render_value).collect(),
+        }),
+        Json::Object(object) => Kind::StructValue(render_object(object)),
+    };
+    Value { kind: Some(kind) }
+}
