@@ -2,6 +2,11 @@
 //!
 //! docs/ARCHITECTURE.md is the map; the modules below stand in reading order.
 
+pub mod app;
+pub mod config;
+pub mod shutdown;
+pub mod telemetry;
+
 pub mod domain;
 pub mod memory;
 pub mod rpc;

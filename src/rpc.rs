@@ -5,11 +5,13 @@ mod conversation_memory;
 mod convert;
 mod field;
 pub mod guard;
+mod listener;
 mod page_token;
 mod session_service;
 mod status;
 mod structs;
 
+pub use self::listener::{serve, serve_probes};
 use tonic::{codec::CompressionEncoding, service::Routes};
 use tonic_health::pb::health_server::{Health, HealthServer};
 

@@ -1,0 +1,21 @@
+# `make help` lists the targets.
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench fmt
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## Serve on 127.0.0.1:50051, embedded
+	cargo run --release
+
+test: ## Run every test, with a private PostgreSQL and Redis (installed if missing)
+	tests/with-servers cargo test --locked
+
+check: ## Check format, lints, the contract, dependencies and scripts
+	.ci/check
+
+bench: ## Compare the hot paths, with a private PostgreSQL and Redis
+	tests/with-servers cargo bench --locked
+
+fmt: ## Format the code
+	cargo fmt

@@ -1,0 +1,112 @@
+//! The composition root: the one place that chooses stores, windows, session
+//! tiers and listeners.
+
+mod backends;
+mod healthcheck;
+mod ops;
+mod readiness;
+
+use std::{error::Error, io, sync::Arc};
+
+use tokio::{net::TcpListener, runtime::Runtime, task::JoinHandle};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::{backends::Backends, readiness::Readiness};
+use crate::{
+    config::{Command, Config},
+    domain::{SystemClock, UuidV7},
+    memory::{Memory, Parts},
+    rpc::{self, guard::Guard},
+    shutdown::{self, Signals},
+    telemetry,
+};
+
+/// Why the program ended, for standard error.
+pub type Failure = Box<dyn Error + Send + Sync>;
+
+/// Does what the configuration says, until it is done or a signal comes.
+pub fn run(config: Config) -> Result<(), Failure> {
+    telemetry::init(config.log_format, &config.log_filter)?;
+    let runtime = Runtime::new()?;
+    match config.command {
+        Command::Serve => runtime.block_on(serve(config))?,
+        Command::Migrate => runtime.block_on(backends::migrate(&config.store))?,
+        Command::Healthcheck => runtime.block_on(healthcheck::check(config.listen_addr))?,
+    }
+    // Nothing that is still blocked, such as a name look-up, holds the exit.
+    runtime.shutdown_background();
+    Ok(())
+}
+
+async fn serve(config: Config) -> Result<(), Failure> {
+    let mut signals = Signals::new()?;
+    // Bound first, so that a port that is taken is the first thing to be said.
+    let listener = bind("LISTEN_ADDR", config.listen_addr).await?;
+    let address = listener.local_addr()?;
+    let ops = ops::bind_or_pass(config.ops).await?;
+    let backends = Backends::open(&config).await?;
+
+    let (calls, writes, background) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
+    let stop = CancellationToken::new();
+    let (readiness, health) = Readiness::new().await;
+    let memory = Memory::new(Parts {
+        store: Arc::clone(&backends.store),
+        recent: Arc::clone(&backends.recent),
+        sessions: Arc::clone(&backends.sessions),
+        clock: Arc::new(SystemClock),
+        ids: Arc::new(UuidV7),
+        writes: writes.clone(),
+        default_limit: config.max_history_messages,
+    });
+    let guard = Guard::new(
+        readiness.subscribe(),
+        config.max_concurrent_calls,
+        config.max_call_time,
+        calls.clone(),
+    );
+    let routes = rpc::routes(
+        &memory,
+        config.limits,
+        config.max_request_bytes,
+        health.clone(),
+    )?;
+    let server = background.spawn(rpc::serve(listener, routes, guard, stop.clone()));
+    if let Some(ops) = ops {
+        let routes = ops::routes(readiness.subscribe(), health);
+        background.spawn(rpc::serve_probes(ops, routes, stop.clone()));
+    }
+    background.spawn(
+        stop.clone()
+            .run_until_cancelled_owned(readiness.clone().reach(
+                backends.clone(),
+                config.migrate_on_start,
+                address,
+            )),
+    );
+
+    signals.next().await;
+    tracing::info!("stopping");
+    readiness.leave().await;
+    stop.cancel();
+    let drained = shutdown::drain(&calls, &writes, ended(server), config.drain).await;
+    if !drained {
+        tracing::warn!("the drain deadline passed with calls under way");
+    }
+    backends.close().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn bind(name: &str, address: std::net::SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| format!("{name} {address} cannot be listened on: {error}").into())
+}
+
+async fn ended<E: Error>(server: JoinHandle<Result<(), E>>) {
+    match server.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(%error, "the server failed"),
+        Err(error) => tracing::error!(error = %io::Error::other(error), "the server failed"),
+    }
+}

@@ -1,0 +1,42 @@
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use tonic::transport::Endpoint;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+use super::Failure;
+
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// Asks the sidecar at an address whether it is serving.
+pub(super) async fn check(address: SocketAddr) -> Result<(), Failure> {
+    let address = reachable(address);
+    let channel = Endpoint::try_from(format!("http://{address}"))?
+        .connect_timeout(LIMIT)
+        .timeout(LIMIT)
+        .connect()
+        .await
+        .map_err(|_| format!("nothing answers at {address}"))?;
+    let answer = HealthClient::new(channel)
+        .check(HealthCheckRequest::default())
+        .await
+        .map_err(|status| format!("{address} answers {}", status.code()))?;
+    match answer.into_inner().status() {
+        ServingStatus::Serving => Ok(()),
+        _ => Err(format!("{address} is not serving").into()),
+    }
+}
+
+/// An address that means every interface is reached over loopback.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}

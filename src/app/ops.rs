@@ -1,0 +1,37 @@
+use axum::{Router, http::StatusCode, routing::get};
+use tokio::{net::TcpListener, sync::watch};
+use tonic::service::Routes;
+use tonic_health::pb::health_server::{Health, HealthServer};
+
+use super::{Failure, bind};
+use crate::config::Ops;
+
+/// Listens on the operations port, or does without it when nobody asked for it
+/// and it is taken.
+pub(super) async fn bind_or_pass(ops: Ops) -> Result<Option<TcpListener>, Failure> {
+    match bind("OPS_ADDR", ops.addr).await {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if ops.required => Err(error),
+        Err(error) => {
+            tracing::warn!(%error, "no operations port: set OPS_ADDR to another one");
+            Ok(None)
+        }
+    }
+}
+
+/// `/livez`: the process answers. `/readyz`: it has seen its store once; it
+/// stays ready without Redis or the store, because the pod is no better off
+/// without its sidecar. And gRPC health.
+pub(super) fn routes<H: Health>(ready: watch::Receiver<bool>, health: HealthServer<H>) -> Routes {
+    let readyz = move || async move {
+        if *ready.borrow() {
+            (StatusCode::OK, "ready\n")
+        } else {
+            (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+        }
+    };
+    let probes = Router::new()
+        .route("/livez", get(|| async { "alive\n" }))
+        .route("/readyz", get(readyz));
+    Routes::from(probes).add_service(health)
+}

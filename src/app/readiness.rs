@@ -1,0 +1,87 @@
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{sync::watch, time::sleep};
+use tonic_health::{
+    ServingStatus,
+    pb::health_server::HealthServer,
+    server::{HealthReporter, HealthService},
+};
+
+use super::backends::Backends;
+use crate::{rpc::SERVICE_NAMES, store::SchemaError};
+
+/// How long to wait before the store is looked at again.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Whether calls are served. It is reached once, when the store's schema has
+/// been seen, and is not lost to a store or a Redis that goes away later.
+#[derive(Clone, Debug)]
+pub(super) struct Readiness {
+    ready: Arc<watch::Sender<bool>>,
+    health: HealthReporter,
+}
+
+impl Readiness {
+    /// Not ready, and a health service that says so.
+    pub(super) async fn new() -> (Self, HealthServer<HealthService>) {
+        let (health, _) = tonic_health::server::health_reporter();
+        let service = HealthServer::new(HealthService::from_health_reporter(health.clone()));
+        let readiness = Self {
+            ready: Arc::new(watch::Sender::new(false)),
+            health,
+        };
+        readiness.report(ServingStatus::NotServing).await;
+        (readiness, service)
+    }
+
+    /// Follows it.
+    pub(super) fn subscribe(&self) -> watch::Receiver<bool> {
+        self.ready.subscribe()
+    }
+
+    /// Prepares the store, as often as it takes, and becomes ready.
+    pub(super) async fn reach(self, backends: Backends, migrate: bool, address: SocketAddr) {
+        let mut pause = FIRST_PAUSE;
+        let mut said = String::new();
+        while let Err(error) = backends.store.prepare(migrate).await {
+            say(&error, &mut said);
+            sleep(pause).await;
+            pause = LONGEST_PAUSE.min(pause * 2);
+        }
+        backends.greet_redis().await;
+        self.ready.send_replace(true);
+        self.report(ServingStatus::Serving).await;
+        tracing::info!(%address, "serving");
+        tracing::info!(
+            "try: grpcurl -plaintext -d '{{\"user_id\":\"u1\"}}' {address} \
+             conversation_memory.v1.ConversationMemory/BeginTurn"
+        );
+    }
+
+    /// Says that no more calls are wanted. Those that still come are served.
+    pub(super) async fn leave(&self) {
+        self.report(ServingStatus::NotServing).await;
+    }
+
+    async fn report(&self, status: ServingStatus) {
+        for name in SERVICE_NAMES.into_iter().chain([""]) {
+            self.health.set_service_status(name, status).await;
+        }
+    }
+}
+
+/// Says what is in the way, once and not at every attempt.
+fn say(error: &SchemaError, said: &mut String) {
+    let text = error.to_string();
+    if *said == text {
+        return;
+    }
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    let cause = cause.unwrap_or_default();
+    match error {
+        SchemaError::Unavailable(_) => tracing::warn!(cause, "not serving yet: {text}"),
+        _ => tracing::error!(cause, "not serving: {text}"),
+    }
+    *said = text;
+}

@@ -1,0 +1,58 @@
+use std::{convert::Infallible, fmt, fs, path::PathBuf, str::FromStr};
+
+use super::BadSetting;
+
+/// A text that Debug does not show.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// The text, given up.
+    pub fn into_inner(self) -> String {
+        self.0
+    }
+
+    /// The secret that was given as a value or, failing that, as a file, whose
+    /// last line break is no part of it. Empty ones were not given.
+    pub(super) fn given(
+        value: &Option<Self>,
+        file: &Option<PathBuf>,
+        name: &str,
+    ) -> Result<Option<Self>, BadSetting> {
+        if let Some(value) = value
+            && !value.0.is_empty()
+        {
+            return Ok(Some(value.clone()));
+        }
+        let Some(path) = file.as_ref().filter(|path| !path.as_os_str().is_empty()) else {
+            return Ok(None);
+        };
+        let text = fs::read_to_string(path).map_err(|error| {
+            let why = format!("cannot be read from {}: {error}", path.display());
+            BadSetting::new(&format!("{name}_FILE"), why)
+        })?;
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        let text = text.strip_suffix('\r').unwrap_or(text);
+        Ok((!text.is_empty()).then(|| Self(text.to_owned())))
+    }
+}
+
+impl FromStr for Secret {
+    type Err = Infallible;
+
+    /// Takes any text: a parser that refused one would show it.
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}

@@ -1,0 +1,128 @@
+use clap::Parser as _;
+
+use super::*;
+
+fn config(args: &[&str]) -> Result<Config, BadSetting> {
+    let args = ["conversation-memory"].iter().chain(args);
+    Config::from_args(Args::try_parse_from(args).map_err(|error| first_line(&error))?)
+}
+
+fn refusal(args: &[&str]) -> String {
+    config(args).expect_err("was taken").to_string()
+}
+
+#[test]
+fn nothing_configured_is_embedded() {
+    let config = config(&[]).unwrap();
+    assert!(matches!(config.store, StoreConfig::Embedded { .. }));
+    assert!(config.redis.is_none());
+    assert_eq!(config.listen_addr.to_string(), "127.0.0.1:50051");
+    assert_eq!(config.session_ttl, Duration::from_secs(1800));
+    assert_eq!(config.max_history_messages, 6);
+}
+
+#[test]
+fn any_word_of_postgres_or_redis_configures_it() {
+    for flag in [
+        "--postgres-host",
+        "--postgres-db",
+        "--postgres-user",
+        "--postgres-password",
+    ] {
+        let config = config(&[flag, "x"]).unwrap();
+        assert!(
+            matches!(config.store, StoreConfig::Postgres { .. }),
+            "{flag}"
+        );
+    }
+    assert!(config(&["--redis-host", "x"]).unwrap().redis.is_some());
+    assert!(
+        config(&["--redis-url", "redis://x"])
+            .unwrap()
+            .redis
+            .is_some()
+    );
+}
+
+#[test]
+fn what_kubernetes_injects_configures_nothing() {
+    let config = config(&[
+        "--postgres-port",
+        "tcp://10.0.0.11:5432",
+        "--redis-port",
+        "tcp://10.0.0.11:6379",
+        "--postgres-host",
+        "",
+        "--redis-password",
+        "",
+    ])
+    .unwrap();
+    assert!(matches!(config.store, StoreConfig::Embedded { .. }));
+    assert!(config.redis.is_none());
+}
+
+#[test]
+fn a_bad_setting_is_one_line_that_names_it() {
+    for (args, name) in [
+        (&["--session-ttl-minutes", "0"][..], "SESSION_TTL_MINUTES"),
+        (&["--session-ttl-minutes", "NaN"], "SESSION_TTL_MINUTES"),
+        (&["--session-ttl-minutes", "soon"], "--session-ttl-minutes"),
+        (&["--max-history-messages", "0"], "MAX_HISTORY_MESSAGES"),
+        (&["--max-history-messages", "1001"], "MAX_HISTORY_MESSAGES"),
+        (
+            &["--postgres-host", "x", "--postgres-port", "70000"],
+            "POSTGRES_PORT",
+        ),
+        (&["--redis-host", "x", "--redis-port", "http"], "REDIS_PORT"),
+        (&["--listen-addr", "0.0.0.0:50051"], "LISTEN_ADDR"),
+        (&["--listen-addr", "here"], "--listen-addr"),
+        (
+            &["--database-url-file", "/nonexistent"],
+            "DATABASE_URL_FILE",
+        ),
+        (&["--log-format", "xml"], "--log-format"),
+        (&["--drain-seconds", "-1"], "DRAIN_SECONDS"),
+    ] {
+        let refusal = refusal(args);
+        assert!(refusal.contains(name), "{args:?}: {refusal}");
+        assert_eq!(refusal.lines().count(), 1, "{refusal}");
+    }
+}
+
+#[test]
+fn secrets_are_shown_nowhere() {
+    let secret = "hunter2";
+    for args in [
+        ["--database-url", "mysql://u:hunter2@h/d"],
+        ["--database-url", "postgres://u:hunter2@h:port/d"],
+        ["--redis-url", "http://:hunter2@h"],
+    ] {
+        let refusal = refusal(&args);
+        assert!(!refusal.contains(secret), "{refusal}");
+    }
+    let args = [
+        "--postgres-host",
+        "h",
+        "--postgres-password",
+        secret,
+        "--redis-password",
+        secret,
+    ];
+    let shown = format!("{:?}", config(&args).unwrap());
+    assert!(!shown.contains(secret), "{shown}");
+}
+
+#[test]
+fn a_secret_file_loses_its_last_line_break() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "hunter2\n").unwrap();
+    let path = Some(file.path().to_owned());
+    let secret = Secret::given(&None, &path, "X").unwrap().unwrap();
+    assert_eq!(secret.expose(), "hunter2");
+}
+
+#[test]
+fn loopback_is_not_asked_about() {
+    assert!(config(&["--listen-addr", "[::1]:0"]).is_ok());
+    assert!(config(&["--listen-addr", "0.0.0.0:0", "--insecure"]).is_ok());
+}

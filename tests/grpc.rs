@@ -1,0 +1,44 @@
+//! Black-box tests: the real binary, spoken to over gRPC, embedded and on
+//! PostgreSQL and Redis.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and is its own composition root"
+)]
+
+#[path = "support/mod.rs"]
+mod support;
+
+/// Runs each case in both forms.
+macro_rules! in_both_forms {
+    ($($case:ident),* $(,)?) => {
+        mod embedded {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case($crate::support::sidecar::Form::embedded()).await;
+            })*
+        }
+        mod on_servers {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case($crate::support::sidecar::Form::servers()).await;
+            })*
+        }
+    };
+}
+
+#[path = "grpc/conversations.rs"]
+mod conversations;
+#[path = "grpc/hostile.rs"]
+mod hostile;
+#[path = "grpc/requests.rs"]
+mod requests;
+#[path = "grpc/server.rs"]
+mod server;
+#[path = "grpc/sessions.rs"]
+mod sessions;
+#[path = "grpc/turns.rs"]
+mod turns;

@@ -1,0 +1,108 @@
+//! Requests as the tests write them, and what they look at in answers.
+
+use conversation_memory::proto::{
+    BeginTurnRequest, CreateConversationRequest, GetHistoryRequest, Message, Role,
+    SaveMessagesRequest, SaveMessagesResponse,
+};
+use prost_types::{Struct, Value, value::Kind};
+use tonic::Status;
+use tonic_types::StatusExt as _;
+
+use crate::support::sidecar::Memory;
+
+pub(crate) fn message(role: Role, content: &str) -> Message {
+    Message {
+        role: role.into(),
+        content: content.to_owned(),
+        ..Message::default()
+    }
+}
+
+pub(crate) fn turn(question: &str, answer: &str) -> Vec<Message> {
+    vec![
+        message(Role::User, question),
+        message(Role::Assistant, answer),
+    ]
+}
+
+pub(crate) fn save(conversation: &str, messages: Vec<Message>) -> SaveMessagesRequest {
+    SaveMessagesRequest {
+        conversation_id: conversation.to_owned(),
+        messages,
+        ..SaveMessagesRequest::default()
+    }
+}
+
+pub(crate) fn history(conversation: &str) -> GetHistoryRequest {
+    GetHistoryRequest {
+        conversation_id: conversation.to_owned(),
+        ..GetHistoryRequest::default()
+    }
+}
+
+pub(crate) fn begin(user: &str) -> BeginTurnRequest {
+    BeginTurnRequest {
+        user_id: user.to_owned(),
+        ..BeginTurnRequest::default()
+    }
+}
+
+/// A user that no other test knows.
+pub(crate) fn new_user() -> String {
+    format!("user-{}", uuid::Uuid::now_v7())
+}
+
+pub(crate) fn new_id() -> String {
+    uuid::Uuid::now_v7().to_string()
+}
+
+pub(crate) async fn new_conversation(memory: &mut Memory, user: &str) -> String {
+    let request = CreateConversationRequest {
+        user_id: user.to_owned(),
+        ..CreateConversationRequest::default()
+    };
+    let created = memory.create_conversation(request).await.unwrap();
+    created.into_inner().conversation.unwrap().id
+}
+
+pub(crate) async fn say(memory: &mut Memory, conversation: &str, text: &str) -> SaveMessagesResponse {
+    let request = save(conversation, vec![message(Role::User, text)]);
+    memory.save_messages(request).await.unwrap().into_inner()
+}
+
+pub(crate) fn contents(messages: &[Message]) -> Vec<&str> {
+    messages.iter().map(|message| message.content.as_str()).collect()
+}
+
+pub(crate) fn seqs(messages: &[Message]) -> Vec<i64> {
+    messages.iter().map(|message| message.seq).collect()
+}
+
+pub(crate) fn object(fields: &[(&str, Kind)]) -> Struct {
+    Struct {
+        fields: fields
+            .iter()
+            .map(|(key, kind)| {
+                let value = Value {
+                    kind: Some(kind.clone()),
+                };
+                ((*key).to_owned(), value)
+            })
+            .collect(),
+    }
+}
+
+/// The field that a refusal names.
+pub(crate) fn refused_field(status: &Status) -> String {
+    assert_eq!(status.code(), tonic::Code::InvalidArgument, "{status:?}");
+    let details = status.get_error_details();
+    let violations = &details.bad_request().expect("BadRequest").field_violations;
+    assert!(!violations[0].description.is_empty());
+    violations[0].field.clone()
+}
+
+/// The reason that an error gives for programs.
+pub(crate) fn reason(status: &Status) -> String {
+    let details = status.get_error_details();
+    details.error_info().expect("ErrorInfo").reason.clone()
+}

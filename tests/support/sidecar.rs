@@ -1,0 +1,223 @@
+//! The real binary, started and stopped by a test.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+use conversation_memory::proto::{
+    conversation_memory_client::ConversationMemoryClient,
+    session_service_client::SessionServiceClient,
+};
+use tonic::transport::{Channel, Endpoint};
+
+pub type Memory = ConversationMemoryClient<Channel>;
+pub type Sessions = SessionServiceClient<Channel>;
+
+/// How long anything may take that a test waits for.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+const BINARY: &str = env!("CARGO_BIN_EXE_conversation-memory");
+
+/// Where a sidecar keeps things.
+pub enum Form {
+    Embedded(tempfile::TempDir),
+    Servers { database_url: String, redis_url: String },
+}
+
+impl Form {
+    pub fn embedded() -> Self {
+        Self::Embedded(tempfile::tempdir().unwrap())
+    }
+
+    /// PostgreSQL and Redis as `make test` started them.
+    pub fn servers() -> Self {
+        Self::Servers {
+            database_url: given("TEST_DATABASE_URL"),
+            redis_url: given("TEST_REDIS_URL"),
+        }
+    }
+
+    fn settings(&self) -> Vec<(String, String)> {
+        match self {
+            Self::Embedded(folder) => vec![(
+                "DATA_DIR".to_owned(),
+                folder.path().to_str().unwrap().to_owned(),
+            )],
+            Self::Servers {
+                database_url,
+                redis_url,
+            } => vec![
+                ("DATABASE_URL".to_owned(), database_url.clone()),
+                ("REDIS_URL".to_owned(), redis_url.clone()),
+            ],
+        }
+    }
+}
+
+/// A variable without which the tests mean nothing.
+pub fn given(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| {
+        panic!("{name} is not set: run the tests with `make test`, which starts the servers")
+    })
+}
+
+/// A sidecar that runs until it is dropped.
+pub struct Sidecar {
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+    pub address: SocketAddr,
+}
+
+impl Sidecar {
+    /// Starts one and waits until it serves.
+    pub async fn start(form: &Form) -> Self {
+        Self::start_with(form, &[]).await
+    }
+
+    /// The same with further settings.
+    pub async fn start_with(form: &Form, settings: &[(&str, &str)]) -> Self {
+        let mut sidecar = Self::launch(form, settings);
+        let line = sidecar.wait_for_log("\"message\":\"serving\"").await;
+        let address: serde_json::Value = serde_json::from_str(&line).unwrap();
+        sidecar.address = address["address"].as_str().unwrap().parse().unwrap();
+        sidecar
+    }
+
+    /// Starts one and does not wait.
+    pub fn launch(form: &Form, settings: &[(&str, &str)]) -> Self {
+        let mut command = command();
+        command
+            .envs(form.settings())
+            .env("LISTEN_ADDR", "127.0.0.1:0")
+            .env("OPS_ADDR", "127.0.0.1:0")
+            .env("LOG_FORMAT", "json")
+            .envs(settings.iter().copied())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let seen = Arc::clone(&log);
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                seen.lock().unwrap().push(line);
+            }
+        });
+        Self {
+            child,
+            log,
+            address: ([127, 0, 0, 1], 0).into(),
+        }
+    }
+
+    /// Waits for a line of the log that contains a text.
+    pub async fn wait_for_log(&mut self, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(line) = self.log().into_iter().find(|line| line.contains(text)) {
+                return line;
+            }
+            let ended = self.child.try_wait().unwrap();
+            assert!(
+                ended.is_none() && Instant::now() < deadline,
+                "no {text:?} in the log of a sidecar that {ended:?}: {:#?}",
+                self.log()
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub fn channel(&self) -> Channel {
+        Endpoint::try_from(format!("http://{}", self.address))
+            .unwrap()
+            .connect_lazy()
+    }
+
+    pub fn memory(&self) -> Memory {
+        Memory::new(self.channel()).max_decoding_message_size(64 << 20)
+    }
+
+    pub fn sessions(&self) -> Sessions {
+        Sessions::new(self.channel())
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal, such as "TERM" or "KILL".
+    pub fn signal(&self, name: &str) {
+        send_signal(self.id(), name);
+    }
+
+    /// Waits for the end.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the sidecar does not end");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Kills it as a crash would.
+    pub async fn kill(mut self) {
+        self.signal("KILL");
+        self.ended().await;
+    }
+
+    /// Resident memory in KiB, as the kernel counts it.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The binary with an empty environment: what runs the tests may have settings
+/// of its own.
+pub fn command() -> Command {
+    let mut command = Command::new(BINARY);
+    command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped());
+    command
+}
+
+pub fn send_signal(process: u32, name: &str) {
+    let sent = Command::new("kill")
+        .args([format!("-{name}"), process.to_string()])
+        .status()
+        .unwrap();
+    assert!(sent.success(), "kill -{name} {process}");
+}
+
+/// Waits until a condition holds.
+pub async fn eventually<F: AsyncFnMut() -> bool>(what: &str, mut holds: F) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "it never came to be that {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Whether a path exists; for files that a sidecar is to leave behind.
+pub fn exists(path: &Path) -> bool {
+    path.try_exists().unwrap()
+}
