@@ -8,6 +8,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use super::{Sessions, SessionsUnavailable};
@@ -73,12 +74,12 @@ impl InProcessSessions {
     }
 
     /// Gives a session its whole TTL again.
-    fn renew(&self, state: &mut State, id: SessionId) -> Option<Session> {
+    fn renew(&self, state: &mut State, id: SessionId, now: DateTime<Utc>) -> Option<Session> {
         state.uses += 1;
         let live = state.live.get_mut(&id)?;
         live.last_use = state.uses;
         live.ends = Instant::now() + self.ttl;
-        live.session.last_active_at = self.clock.now();
+        live.session.last_active_at = now;
         live.session.expires_at = live.session.last_active_at + self.ttl;
         Some(live.session.clone())
     }
@@ -86,6 +87,7 @@ impl InProcessSessions {
     fn start_now(&self, new: &NewSession) -> Option<Session> {
         let mut state = self.state(new.id);
         state.sweep(self.ttl);
+        let now = self.clock.now();
         if let Some(live) = state.live.get_mut(&new.id) {
             if live.session.user_id != new.user_id {
                 return None;
@@ -94,7 +96,6 @@ impl InProcessSessions {
                 live.session.conversation_id = new.conversation_id;
             }
         } else {
-            let now = self.clock.now();
             let session = Session {
                 id: new.id,
                 user_id: new.user_id.clone(),
@@ -106,7 +107,7 @@ impl InProcessSessions {
             };
             state.insert(session);
         }
-        self.renew(&mut state, new.id)
+        self.renew(&mut state, new.id, now)
     }
 
     fn touch_now(
@@ -123,7 +124,7 @@ impl InProcessSessions {
         if conversation.is_some() {
             session.conversation_id = conversation;
         }
-        self.renew(&mut state, id)
+        self.renew(&mut state, id, self.clock.now())
     }
 }
 
