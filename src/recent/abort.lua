@@ -1,0 +1,3 @@
+-- Takes an announcement back, because nothing was committed.
+-- ARGV: token
+return redis.call("HDEL", key, "p:" .. ARGV[1])

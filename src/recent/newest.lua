@@ -1,0 +1,49 @@
+-- Reads the newest messages, oldest first.
+-- ARGV: how many, the number that must be shown, an id and a duration in ms for
+--       a lease, life in ms
+-- Returns "busy", "short", "hit" with owner, hi and the messages, or "miss" with
+-- the lease's id when it was given, and 1 when there was a window that made no sense.
+local count, must_show, ttl = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[5])
+
+local expired = {}
+for _, token in ipairs(tokens) do
+  local deadline = read_number(token)
+  if deadline and deadline > now then
+    return { "busy" } -- guard: nothing is read while a write is announced
+  end
+  expired[#expired + 1] = token
+end
+if #expired > 0 then
+  redis.call("HDEL", key, unpack(expired))
+  tokens = {}
+end
+
+if #expired > 0 or broken or (hi and hi < must_show) then
+  drop()
+end
+
+if not hi then
+  -- Out of memory there is no lease; nobody could fill the window anyway.
+  local lease = redis.call("HGET", key, "lease") or ""
+  local ends = tonumber(lease:match(" (%d+)$") or "")
+  local given = ""
+  if not ends or ends <= now then
+    local value = ARGV[3] .. " " .. whole_number(now + ARGV[4])
+    if try("HSET", key, "lease", value) then
+      given = ARGV[3]
+      renew(ttl)
+    end
+  end
+  return { "miss", given, broken and 1 or 0 }
+end
+
+renew(ttl)
+local whole = redis.call("HGET", key, "whole") == "1"
+if #seqs < count and not whole then
+  return { "short" }
+end
+local answer = { "hit", redis.call("HGET", key, "owner"), whole_number(hi) }
+for i = math.max(1, #seqs - count + 1), #seqs do
+  answer[#answer + 1] = redis.call("HGET", key, "m:" .. whole_number(seqs[i]))
+end
+return answer

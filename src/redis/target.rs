@@ -1,0 +1,114 @@
+use std::fmt;
+
+use fred::types::config::{Config, Server, ServerConfig};
+
+const SCHEMES: [&str; 6] = [
+    "redis",
+    "rediss",
+    "redis-cluster",
+    "rediss-cluster",
+    "redis-sentinel",
+    "rediss-sentinel",
+];
+
+/// Where Redis is and how to log in.
+#[derive(Clone)]
+pub struct RedisTarget(pub(super) Config);
+
+impl RedisTarget {
+    /// Reads `redis://`, `redis-cluster://` or `redis-sentinel://`, with
+    /// `rediss` in its place for TLS.
+    ///
+    /// `redis://[[username:]password@]host[:port][/database]`; further nodes of a
+    /// cluster or sentinels as `?node=host:port&node=host:port`; for sentinels
+    /// `&sentinelServiceName=name`.
+    pub fn from_url(url: &str) -> Result<Self, BadRedisUrl> {
+        let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+        if !SCHEMES.contains(&scheme) {
+            return Err(BadRedisUrl);
+        }
+        // The library's error can quote the URL, which can hold a password.
+        let config = Config::from_url(url).map_err(|_| BadRedisUrl)?;
+        match &config.server {
+            ServerConfig::Sentinel { service_name, .. } if service_name.is_empty() => {
+                Err(BadRedisUrl)
+            }
+            server if server.hosts().iter().any(|host| host.host.is_empty()) => Err(BadRedisUrl),
+            _ => Ok(Self(config)),
+        }
+    }
+
+    /// One server.
+    pub fn new(host: &str, port: u16, password: Option<String>, database: Option<u8>) -> Self {
+        Self(Config {
+            server: ServerConfig::Centralized {
+                server: Server::new(host, port),
+            },
+            password,
+            database,
+            ..Config::default()
+        })
+    }
+}
+
+impl fmt::Debug for RedisTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hosts = self.0.server.hosts();
+        let hosts: Vec<_> = hosts.iter().map(ToString::to_string).collect();
+        f.debug_tuple("RedisTarget").field(&hosts).finish()
+    }
+}
+
+/// A URL that names no Redis. It does not quote the URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "must be a URL such as redis://:password@host:6379/0 (or rediss://, redis-cluster://, \
+     redis-sentinel://…?sentinelServiceName=name)"
+)]
+pub struct BadRedisUrl;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_url_is_read() {
+        for url in [
+            "redis://localhost",
+            "redis://:pass%20word@localhost:6380/3",
+            "rediss://user:password@localhost:6380",
+            "redis-cluster://localhost:7000?node=localhost:7001",
+            "redis-sentinel://localhost:26379/1?sentinelServiceName=main&node=other:26379",
+        ] {
+            assert!(RedisTarget::from_url(url).is_ok(), "{url}");
+        }
+        let target = RedisTarget::from_url("redis://:pass%20word@localhost:6380/3").unwrap();
+        assert_eq!(target.0.password.as_deref(), Some("pass word"));
+        assert_eq!(target.0.database, Some(3));
+        assert!(
+            RedisTarget::from_url("rediss://localhost")
+                .unwrap()
+                .0
+                .uses_tls()
+        );
+    }
+
+    #[test]
+    fn no_error_and_no_debug_shows_a_password() {
+        for url in [
+            "",
+            "localhost:6379",
+            "http://:hunter2@localhost",
+            "redis://:hunter2@",
+            "redis://:hunter2@local host",
+            "redis://:hunter2@localhost:99999",
+            "redis://:hunter2@localhost/notanumber",
+            "redis-sentinel://:hunter2@localhost",
+        ] {
+            let error = RedisTarget::from_url(url).expect_err(url);
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{url}");
+        }
+        let target = RedisTarget::from_url("redis://me:hunter2@localhost").unwrap();
+        assert_eq!(format!("{target:?}"), r#"RedisTarget(["localhost:6379"])"#);
+    }
+}

@@ -1,0 +1,2 @@
+-- Removes sessions from their user's. ARGV: sessions
+redis.call("SREM", key, unpack(ARGV))

@@ -1,0 +1,196 @@
+//! Redis servers for tests: the shared one that `make test` starts, and private
+//! ones that a test may freeze, kill and fill.
+
+#![allow(dead_code, reason = "each test crate uses a part of it")]
+
+use std::{
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use conversation_memory::redis::{Redis, RedisSettings, RedisTarget};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+/// How long anything may take before a test gives up waiting for it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The URL of the shared server.
+pub(crate) fn shared_url() -> String {
+    #[expect(clippy::disallowed_methods, reason = "tests have no config")]
+    std::env::var("TEST_REDIS_URL")
+        .expect("TEST_REDIS_URL is not set: run the tests with `make test`")
+}
+
+/// A prefix that no other test uses.
+pub(crate) fn own_prefix() -> String {
+    #[expect(clippy::disallowed_methods, reason = "tests have no id source")]
+    let id = uuid::Uuid::now_v7();
+    format!("test-{}:", id.simple())
+}
+
+/// A client that is patient with a busy machine and already attached.
+pub(crate) async fn attached(url: &str, prefix: &str) -> Redis {
+    let redis = Redis::connect(
+        RedisTarget::from_url(url).unwrap(),
+        RedisSettings {
+            key_prefix: prefix.to_owned(),
+            call_timeout: Duration::from_secs(5),
+        },
+    );
+    tokio::time::timeout(PATIENCE, redis.available())
+        .await
+        .expect("Redis does not answer: run the tests with `make test`");
+    redis
+}
+
+/// A client with the settings of a sidecar.
+pub(crate) fn connect(url: &str, prefix: &str) -> Redis {
+    let settings = RedisSettings {
+        key_prefix: prefix.to_owned(),
+        ..RedisSettings::default()
+    };
+    Redis::connect(RedisTarget::from_url(url).unwrap(), settings)
+}
+
+/// Waits until something holds.
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !holds().await {
+        assert!(
+            start.elapsed() < PATIENCE,
+            "not within {PATIENCE:?}: {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A server of a test's own. It ends with the value, or with the test's thread.
+#[derive(Debug)]
+pub(crate) struct RedisServer {
+    port: u16,
+    options: Vec<String>,
+    folder: TempDir,
+    process: Option<Child>,
+}
+
+impl RedisServer {
+    /// Starts a server on a free port, with further options such as `--maxmemory 4mb`.
+    pub(crate) async fn start(options: &[&str]) -> Self {
+        let mut server = Self::stopped(options);
+        server.run().await;
+        server
+    }
+
+    /// A server that has a port and is not running.
+    pub(crate) fn stopped(options: &[&str]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self {
+            port: listener.local_addr().unwrap().port(),
+            options: options.iter().map(ToString::to_string).collect(),
+            folder: tempfile::tempdir().unwrap(),
+            process: None,
+        }
+    }
+
+    /// Runs a stopped server, on the same port and with nothing in it.
+    pub(crate) async fn run(&mut self) {
+        let process = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "redis-server", "--bind", "127.0.0.1"])
+            .args(["--port", &self.port.to_string(), "--save", "", "--dir"])
+            .arg(self.folder.path())
+            .args(&self.options)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server and setpriv are needed: run the tests with `make test`");
+        self.process = Some(process);
+        eventually("redis-server starts", async || {
+            self.try_call(&["PING"]).await.is_ok()
+        })
+        .await;
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Freezes the server: it takes connections and answers nothing.
+    pub(crate) fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    pub(crate) fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    /// Ends the server at once.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+
+    /// Calls a command and gives the answer as Redis wrote it.
+    pub(crate) async fn call(&self, command: &[&str]) -> String {
+        self.try_call(command).await.unwrap()
+    }
+
+    async fn try_call(&self, command: &[&str]) -> std::io::Result<String> {
+        call(&self.url(), command).await
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.process.as_ref().expect("the server runs").id();
+        let status = Command::new("kill")
+            .args(["-s", name, &id.to_string()])
+            .status();
+        assert!(status.unwrap().success(), "kill -s {name}");
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Calls a command on a connection of its own, and gives the answer as Redis
+/// wrote it: lines, or the value alone when it is a single string or number.
+pub(crate) async fn call(url: &str, command: &[&str]) -> std::io::Result<String> {
+    let address = url
+        .trim_start_matches("redis://")
+        .split('/')
+        .next()
+        .unwrap();
+    let mut stream = TcpStream::connect(address).await?;
+    let mut request = format!("*{}\r\n", command.len());
+    for part in command {
+        request += &format!("${}\r\n{part}\r\n", part.len());
+    }
+    // The answer to QUIT ends the stream.
+    request += "*1\r\n$4\r\nQUIT\r\n";
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let answer = answer.strip_suffix("+OK\r\n").unwrap_or(&answer).trim_end();
+    if answer.starts_with('-') && answer.contains("LOADING") {
+        return Err(std::io::Error::other("loading"));
+    }
+    Ok(match answer.chars().next() {
+        Some('$') => answer
+            .split_once("\r\n")
+            .map_or("", |(_, value)| value)
+            .to_owned(),
+        Some(':' | '+') => answer[1..].to_owned(),
+        _ => answer.to_owned(),
+    })
+}
