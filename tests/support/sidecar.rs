@@ -3,7 +3,6 @@
 use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
-    path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     thread,
@@ -16,11 +15,10 @@ use conversation_memory::proto::{
 };
 use tonic::transport::{Channel, Endpoint};
 
+use super::{PATIENCE, given};
+
 pub type Memory = ConversationMemoryClient<Channel>;
 pub type Sessions = SessionServiceClient<Channel>;
-
-/// How long anything may take that a test waits for.
-pub const PATIENCE: Duration = Duration::from_secs(30);
 
 const BINARY: &str = env!("CARGO_BIN_EXE_conversation-memory");
 
@@ -58,13 +56,6 @@ impl Form {
             ],
         }
     }
-}
-
-/// A variable without which the tests mean nothing.
-pub fn given(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| {
-        panic!("{name} is not set: run the tests with `make test`, which starts the servers")
-    })
 }
 
 /// A sidecar that runs until it is dropped.
@@ -206,18 +197,4 @@ pub fn send_signal(process: u32, name: &str) {
         .status()
         .unwrap();
     assert!(sent.success(), "kill -{name} {process}");
-}
-
-/// Waits until a condition holds.
-pub async fn eventually<F: AsyncFnMut() -> bool>(what: &str, mut holds: F) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds().await {
-        assert!(Instant::now() < deadline, "it never came to be that {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-/// Whether a path exists; for files that a sidecar is to leave behind.
-pub fn exists(path: &Path) -> bool {
-    path.try_exists().unwrap()
 }

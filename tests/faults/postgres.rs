@@ -1,0 +1,259 @@
+//! PostgreSQL gone, slow, read-only or crashed: nothing acknowledged is lost,
+//! and the sidecar recovers by itself.
+
+use std::time::Duration;
+
+use conversation_memory::proto::{Consistency, Role, Source};
+use sqlx::Connection as _;
+use tokio::task::JoinSet;
+use tonic::{Code, Status};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+use tonic_types::StatusExt as _;
+
+use crate::{
+    Servers,
+    requests::{begin, history, message, new_conversation, new_user, save, say},
+    support::{
+        eventually,
+        postgres_server::PostgresServer,
+        sidecar::{Form, Memory, Sidecar},
+    },
+};
+
+#[tokio::test]
+async fn a_warm_window_is_read_without_postgres() {
+    let mut servers = Servers::start().await;
+    let sidecar = Sidecar::start(&servers.form()).await;
+    let mut memory = sidecar.memory();
+    let user = new_user();
+    let begun = memory.begin_turn(begin(&user)).await.unwrap().into_inner();
+    let conversation = begun.conversation.unwrap().id;
+    say(&mut memory, &conversation, "one").await;
+    servers.postgres.stop();
+    let cached = memory.get_history(history(&conversation)).await.unwrap();
+    assert_eq!(cached.into_inner().source(), Source::Cache);
+    let mut turn = begin(&user);
+    turn.session_id = begun.session.unwrap().id;
+    let begun = memory.begin_turn(turn).await.unwrap().into_inner();
+    assert_eq!(begun.source(), Source::Cache);
+    let mut strong = history(&conversation);
+    strong.set_consistency(Consistency::Strong);
+    let refused = memory.get_history(strong).await.unwrap_err();
+    assert_retry_later(&refused);
+    let late = save(&conversation, vec![message(Role::User, "two")]);
+    let refused = memory.save_messages(late.clone()).await.unwrap_err();
+    assert_retry_later(&refused);
+    // Ready all the while: without its sidecar the pod is no better off.
+    let health = HealthClient::new(sidecar.channel())
+        .check(HealthCheckRequest::default())
+        .await;
+    assert_eq!(health.unwrap().into_inner().status(), ServingStatus::Serving);
+    servers.postgres.run().await;
+    eventually("saves are taken again", async || {
+        memory.save_messages(late.clone()).await.is_ok()
+    })
+    .await;
+    let read = memory.get_history(history(&conversation)).await.unwrap();
+    assert_eq!(read.into_inner().last_seq, 2);
+}
+
+#[tokio::test]
+async fn a_crash_of_postgres_loses_nothing_acknowledged() {
+    let mut servers = Servers::start().await;
+    let sidecar = Sidecar::start(&servers.form()).await;
+    let mut memory = sidecar.memory();
+    let conversation = new_conversation(&mut memory, &new_user()).await;
+    let mut writers = JoinSet::new();
+    for writer in 0..8 {
+        writers.spawn(insist(memory.clone(), conversation.clone(), writer, 60));
+    }
+    for _ in 0..3 {
+        let before = last_seq(&mut memory, &conversation).await;
+        eventually("some saves are done", async || {
+            last_seq(&mut memory, &conversation).await > before + 30
+        })
+        .await;
+        servers.postgres.kill();
+        servers.postgres.run().await;
+    }
+    let mut saved: Vec<i64> = writers.join_all().await.into_iter().flatten().collect();
+    saved.sort_unstable();
+    // Each turn once, however often it was sent: dense, and no more than said.
+    assert_eq!(saved, (1..=480).collect::<Vec<i64>>());
+    assert_eq!(last_seq(&mut memory, &conversation).await, 480);
+}
+
+#[tokio::test]
+async fn a_busy_or_read_only_postgres_is_unavailable_for_a_while() {
+    let servers = Servers::start().await;
+    let settings = [("POSTGRES_MAX_CONNECTIONS", "2")];
+    let sidecar = Sidecar::start_with(&servers.form(), &settings).await;
+    let mut memory = sidecar.memory();
+    let conversation = new_conversation(&mut memory, &new_user()).await;
+    say(&mut memory, &conversation, "one").await;
+
+    // Somebody holds the conversation: its saves take all connections, until
+    // they are given up.
+    let mut holder = servers.postgres.connect().await;
+    let mut transaction = holder.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM conversations FOR UPDATE")
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    let mut saves = JoinSet::new();
+    for number in 0..6 {
+        let mut memory = memory.clone();
+        let text = format!("held {number}");
+        let request = save(&conversation, vec![message(Role::User, &text)]);
+        saves.spawn(async move { memory.save_messages(request).await.map(drop) });
+    }
+    for answer in saves.join_all().await {
+        assert_retry_later(&answer.unwrap_err());
+    }
+    transaction.rollback().await.unwrap();
+    recovers(&mut memory, &conversation).await;
+    assert_eq!(last_seq(&mut memory, &conversation).await, 2);
+
+    servers
+        .postgres
+        .execute("ALTER SYSTEM SET default_transaction_read_only = on")
+        .await;
+    servers.postgres.execute("SELECT pg_reload_conf()").await;
+    let request = save(&conversation, vec![message(Role::User, "read only")]);
+    eventually("PostgreSQL is read-only", async || {
+        let saved = memory.save_messages(request.clone()).await;
+        saved.is_err_and(|refused| {
+            assert_retry_later(&refused);
+            true
+        })
+    })
+    .await;
+    memory.get_history(history(&conversation)).await.unwrap();
+    let mut admin = servers.postgres.connect().await;
+    for statement in [
+        "SET default_transaction_read_only = off",
+        "ALTER SYSTEM RESET default_transaction_read_only",
+        "SELECT pg_reload_conf()",
+        // Connections that are cut off are replaced.
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+         WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'",
+    ] {
+        sqlx::query(statement).execute(&mut admin).await.unwrap();
+    }
+    recovers(&mut memory, &conversation).await;
+}
+
+#[tokio::test]
+async fn a_start_without_postgres_becomes_ready_when_it_is_there() {
+    let mut servers = Servers::start().await;
+    servers.postgres.stop();
+    let mut sidecar = Sidecar::launch(&servers.form(), &[]);
+    sidecar.wait_for_log("not serving yet").await;
+    servers.postgres.run().await;
+    sidecar.serving().await;
+    let mut memory = sidecar.memory();
+    memory.begin_turn(begin(&new_user())).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_schema_that_does_not_fit_is_not_served() {
+    let postgres = PostgresServer::start().await;
+    let form = Form::Servers {
+        database_url: postgres.url(),
+        redis_url: "redis://127.0.0.1:1".to_owned(),
+    };
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = port.local_addr().unwrap().to_string();
+    drop(port);
+    let settings = [("LISTEN_ADDR", address.as_str()), ("MIGRATE_ON_START", "false")];
+    let mut old = Sidecar::launch(&form, &settings);
+    old.wait_for_log("conversation-memory migrate").await;
+    old.address = address.parse().unwrap();
+    let not_serving = async |sidecar: &Sidecar| {
+        let health = HealthClient::new(sidecar.channel())
+            .check(HealthCheckRequest::default())
+            .await;
+        let status = health.unwrap().into_inner().status();
+        assert_eq!(status, ServingStatus::NotServing);
+        let refused = sidecar.memory().begin_turn(begin("u")).await.unwrap_err();
+        assert_retry_later(&refused);
+    };
+    not_serving(&old).await;
+    // Two migrations at once: one applies, both succeed, and the sidecar that
+    // waited for it serves.
+    let mut migrations = JoinSet::new();
+    for _ in 0..2 {
+        let url = postgres.url();
+        migrations.spawn_blocking(move || {
+            let mut command = crate::support::sidecar::command();
+            command.arg("migrate").env("DATABASE_URL", url).status()
+        });
+    }
+    for migrated in migrations.join_all().await {
+        assert!(migrated.unwrap().success());
+    }
+    old.serving().await;
+    old.memory().begin_turn(begin("u")).await.unwrap();
+    drop(old);
+
+    postgres
+        .execute(
+            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+             VALUES (99999999, 'of the future', true, '\\x00', 0)",
+        )
+        .await;
+    let mut newer = Sidecar::launch(&form, &settings);
+    newer.wait_for_log("newer than this program").await;
+    newer.address = address.parse().unwrap();
+    not_serving(&newer).await;
+    let mut command = crate::support::sidecar::command();
+    let refused = command.arg("migrate").env("DATABASE_URL", postgres.url());
+    assert!(!refused.status().unwrap().success());
+}
+
+/// Says turns one after the other, each until it is acknowledged. The numbers
+/// that they got.
+async fn insist(mut memory: Memory, conversation: String, writer: usize, turns: usize) -> Vec<i64> {
+    let mut seqs = Vec::new();
+    for turn in 0..turns {
+        let mut request = save(&conversation, vec![message(Role::User, "again and again")]);
+        request.request_id = format!("{writer}-{turn}");
+        loop {
+            match memory.save_messages(request.clone()).await {
+                Ok(saved) => break seqs.push(saved.into_inner().last_seq),
+                Err(failed) => {
+                    assert_eq!(failed.code(), Code::Unavailable, "{failed:?}");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        }
+    }
+    seqs
+}
+
+async fn last_seq(memory: &mut Memory, conversation: &str) -> i64 {
+    let mut strong = history(conversation);
+    strong.set_consistency(Consistency::Strong);
+    loop {
+        match memory.get_history(strong.clone()).await {
+            Ok(read) => return read.into_inner().last_seq,
+            Err(failed) => assert_eq!(failed.code(), Code::Unavailable, "{failed:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn recovers(memory: &mut Memory, conversation: &str) {
+    eventually("saves are taken again", async || {
+        let request = save(conversation, vec![message(Role::User, "again")]);
+        memory.save_messages(request).await.is_ok()
+    })
+    .await;
+}
+
+fn assert_retry_later(status: &Status) {
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    assert!(status.get_error_details().retry_info().is_some());
+}

@@ -1,0 +1,168 @@
+//! Redis is never needed to keep a conversation going.
+
+use conversation_memory::proto::{CreateSessionRequest, GetHistoryResponse, SessionState, Source};
+use tonic::Code;
+
+use crate::{
+    Servers,
+    requests::{begin, contents, history, new_conversation, new_user, say, seqs},
+    support::{
+        eventually,
+        redis_server::RedisServer,
+        sidecar::{Form, Memory, Sidecar},
+    },
+};
+
+#[tokio::test]
+async fn without_redis_everything_but_sessions_goes_on() {
+    let mut servers = Servers::start().await;
+    let sidecar = Sidecar::start(&servers.form()).await;
+    let (mut memory, mut sessions) = (sidecar.memory(), sidecar.sessions());
+    let user = new_user();
+    let begun = memory.begin_turn(begin(&user)).await.unwrap().into_inner();
+    let session = begun.session.unwrap().id;
+    let conversation = begun.conversation.unwrap().id;
+    say(&mut memory, &conversation, "one").await;
+    assert_eq!(read(&mut memory, &conversation).await.source(), Source::Cache);
+
+    servers.redis.kill();
+    let answer = read(&mut memory, &conversation).await;
+    assert_eq!(answer.source(), Source::Store);
+    assert_eq!(contents(&answer.messages), ["one"]);
+    say(&mut memory, &conversation, "two").await;
+    assert_eq!(contents(&read(&mut memory, &conversation).await.messages), ["one", "two"]);
+    let request = CreateSessionRequest {
+        user_id: user.clone(),
+        ..CreateSessionRequest::default()
+    };
+    let refused = sessions.create_session(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    let mut turn = begin(&user);
+    turn.session_id = session;
+    let begun = memory.begin_turn(turn.clone()).await.unwrap().into_inner();
+    assert_eq!(begun.session_state(), SessionState::Unavailable);
+    assert!(begun.session.is_none());
+    // The store still knows what the session was on.
+    assert_eq!(begun.conversation.unwrap().id, conversation);
+    assert_eq!(contents(&begun.messages), ["one", "two"]);
+
+    servers.redis.run().await;
+    cached_again(&mut memory, &conversation, &["one", "two"]).await;
+    let begun = memory.begin_turn(turn).await.unwrap().into_inner();
+    assert_eq!(begun.session_state(), SessionState::Resumed);
+}
+
+#[tokio::test]
+async fn redis_may_be_away_at_the_start() {
+    let servers = Servers::start().await;
+    let mut redis = RedisServer::stopped(&[]);
+    let form = Form::Servers {
+        database_url: servers.postgres.url(),
+        redis_url: redis.url(),
+    };
+    let sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let begun = memory.begin_turn(begin(&new_user())).await.unwrap();
+    let begun = begun.into_inner();
+    assert_eq!(begun.session_state(), SessionState::Unavailable);
+    let conversation = begun.conversation.unwrap().id;
+    say(&mut memory, &conversation, "one").await;
+    redis.run().await;
+    cached_again(&mut memory, &conversation, &["one"]).await;
+}
+
+#[tokio::test]
+async fn a_frozen_redis_costs_nothing_but_speed() {
+    let servers = Servers::start().await;
+    let sidecars = [
+        Sidecar::start(&servers.form()).await,
+        Sidecar::start(&servers.form()).await,
+    ];
+    let [mut memory, mut other] = sidecars.each_ref().map(Sidecar::memory);
+    let conversation = new_conversation(&mut memory, &new_user()).await;
+    say(&mut memory, &conversation, "one").await;
+    assert_eq!(read(&mut other, &conversation).await.source(), Source::Cache);
+    servers.redis.freeze();
+    say(&mut memory, &conversation, "two").await;
+    for memory in [&mut memory, &mut other] {
+        let answer = read(memory, &conversation).await;
+        assert_eq!(answer.source(), Source::Store);
+        assert_eq!(seqs(&answer.messages), [1, 2]);
+    }
+    servers.redis.thaw();
+    // What this sidecar saved without Redis it never reads past.
+    cached_again(&mut memory, &conversation, &["one", "two"]).await;
+    cached_again(&mut other, &conversation, &["one", "two"]).await;
+}
+
+#[tokio::test]
+async fn whatever_redis_answers_nothing_is_lost_or_stale() {
+    let servers = Servers::start().await;
+    let sidecar = Sidecar::start(&servers.form()).await;
+    let mut memory = sidecar.memory();
+    let conversation = new_conversation(&mut memory, &new_user()).await;
+    let key = format!("history:{conversation}:recent");
+    let troubles: [&[&[&str]]; 8] = [
+        &[&["FLUSHALL"]],
+        &[&["SCRIPT", "FLUSH"]],
+        &[&["DEL", &key], &["SET", &key, "no hash"]],
+        &[&["HSET", &key, "hi", "garbage"]],
+        &[&["HSET", &key, "m:1", "{\"v\":0}"]],
+        &[&["CONFIG", "SET", "maxmemory", "1"]],
+        &[&["CONFIG", "SET", "maxmemory", "0"]],
+        &[&["REPLICAOF", "127.0.0.1", "1"], &["REPLICAOF", "NO", "ONE"]],
+    ];
+    let mut expected = Vec::new();
+    for (round, commands) in troubles.iter().enumerate() {
+        read(&mut memory, &conversation).await;
+        for command in *commands {
+            servers.redis.call(command).await;
+            let text = format!("{round}: {}", command.join(" "));
+            say(&mut memory, &conversation, &text).await;
+            expected.push(text);
+            let newest = &expected[expected.len().saturating_sub(6)..];
+            for _ in 0..3 {
+                let answer = read(&mut memory, &conversation).await;
+                assert_eq!(contents(&answer.messages), newest);
+            }
+        }
+    }
+    let newest: Vec<&str> = expected.iter().rev().take(6).rev().map(String::as_str).collect();
+    cached_again(&mut memory, &conversation, &newest).await;
+}
+
+#[tokio::test]
+async fn keys_expire_with_the_session() {
+    let servers = Servers::start().await;
+    let sidecar = Sidecar::start(&servers.form()).await;
+    let mut memory = sidecar.memory();
+    let user = new_user();
+    let begun = memory.begin_turn(begin(&user)).await.unwrap().into_inner();
+    let conversation = begun.conversation.unwrap().id;
+    say(&mut memory, &conversation, "one").await;
+    let session = begun.session.unwrap().id;
+    for key in [
+        format!("session:{session}"),
+        format!("user:{user}:sessions"),
+        format!("history:{conversation}:recent"),
+    ] {
+        let ttl: u64 = servers.redis.call(&["TTL", &key]).await.parse().unwrap();
+        assert!((1..=1800).contains(&ttl), "{key}: {ttl}");
+    }
+}
+
+async fn read(memory: &mut Memory, conversation: &str) -> GetHistoryResponse {
+    let answer = memory.get_history(history(conversation)).await;
+    answer.unwrap().into_inner()
+}
+
+/// Waits until a conversation is read from Redis again. What is read on the
+/// way is right all along.
+async fn cached_again(memory: &mut Memory, conversation: &str, expected: &[&str]) {
+    eventually("histories come from Redis", async || {
+        let answer = read(memory, conversation).await;
+        assert_eq!(contents(&answer.messages), expected);
+        answer.source() == Source::Cache
+    })
+    .await;
+}

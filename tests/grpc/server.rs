@@ -1,0 +1,298 @@
+//! What an operator relies on: health, reflection, deadlines, limits, an
+//! orderly end, logs that keep secrets.
+
+use std::{io::Write as _, net::TcpStream, process::Stdio, time::Duration};
+
+use conversation_memory::{
+    proto::{DESCRIPTORS, Role},
+    rpc::SERVICE_NAMES,
+};
+use tokio_stream::StreamExt as _;
+use tonic::{Code, Request};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+use crate::{
+    requests::{begin, contents, history, message, new_conversation, new_user, save, say},
+    support::{
+        eventually,
+        sidecar::{Form, Sidecar, command},
+    },
+};
+
+in_both_forms!(
+    health_and_reflection_answer,
+    a_deadline_is_kept,
+    calls_beyond_the_limit_are_refused,
+    garbage_leaves_the_connection_alive,
+    sigterm_loses_nothing_and_ends_in_time,
+    logs_keep_what_was_said_to_themselves,
+);
+
+async fn health_and_reflection_answer(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let mut health = HealthClient::new(sidecar.channel());
+    for service in SERVICE_NAMES.into_iter().chain([""]) {
+        let request = HealthCheckRequest {
+            service: service.to_owned(),
+        };
+        let answer = health.check(request).await.unwrap().into_inner();
+        assert_eq!(answer.status(), ServingStatus::Serving, "{service:?}");
+    }
+    let unknown = HealthCheckRequest {
+        service: "nothing".to_owned(),
+    };
+    let refused = health.check(unknown).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+    assert!(!DESCRIPTORS.is_empty());
+    for version in ["v1", "v1alpha"] {
+        let method = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+        let names = reflected(sidecar.channel(), &method).await;
+        for name in SERVICE_NAMES {
+            assert!(names.contains(name), "{version}: {names}");
+        }
+    }
+    let ended = command()
+        .arg("healthcheck")
+        .env("LISTEN_ADDR", sidecar.address.to_string())
+        .status();
+    assert!(ended.unwrap().success());
+}
+
+/// The services that reflection lists. The two versions differ in nothing but
+/// their name.
+async fn reflected(channel: tonic::transport::Channel, method: &str) -> String {
+    use tonic_reflection::pb::v1::{
+        ServerReflectionRequest, ServerReflectionResponse,
+        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+    };
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await.unwrap();
+    let request = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let codec =
+        tonic_prost::ProstCodec::<ServerReflectionRequest, ServerReflectionResponse>::default();
+    let stream = tokio_stream::once(request);
+    let answer = client
+        .streaming(Request::new(stream), method.parse().unwrap(), codec)
+        .await
+        .unwrap();
+    let answer = answer.into_inner().next().await.unwrap().unwrap();
+    let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else {
+        panic!("no list of services: {answer:?}");
+    };
+    let names: Vec<_> = list.service.into_iter().map(|found| found.name).collect();
+    names.join(" ")
+}
+
+async fn a_deadline_is_kept(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let conversation = new_conversation(&mut memory, &new_user()).await;
+    // The client's own timer would hide what the server says, so the header is
+    // set by hand.
+    let mut request = Request::new(history(&conversation));
+    request.metadata_mut().insert("grpc-timeout", "1n".parse().unwrap());
+    let refused = memory.get_history(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::DeadlineExceeded, "{refused:?}");
+    // A save goes on behind it, and a retry tells what became of it.
+    let mut save = save(&conversation, vec![message(Role::User, "late")]);
+    save.request_id = "turn-1".to_owned();
+    let mut request = Request::new(save.clone());
+    request.metadata_mut().insert("grpc-timeout", "3m".parse().unwrap());
+    let first = memory.save_messages(request).await;
+    let again = memory.save_messages(save).await.unwrap().into_inner();
+    assert_eq!(again.last_seq, 1);
+    assert!(first.is_err() || again.replayed);
+}
+
+async fn calls_beyond_the_limit_are_refused(form: Form) {
+    let sidecar = Sidecar::start_with(&form, &[("MAX_CONCURRENT_CALLS", "1")]).await;
+    let memory = sidecar.memory();
+    let user = new_user();
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..64 {
+        let (mut memory, user) = (memory.clone(), user.clone());
+        calls.spawn(async move { memory.begin_turn(begin(&user)).await.map(drop) });
+    }
+    let mut health = HealthClient::new(sidecar.channel());
+    health.check(HealthCheckRequest::default()).await.unwrap();
+    let answers = calls.join_all().await;
+    let refused: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
+    assert!(refused.len() < answers.len());
+    assert!(!refused.is_empty());
+    for status in refused {
+        assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    }
+    eventually("a call is taken again", async || {
+        memory.clone().begin_turn(begin(&user)).await.is_ok()
+    })
+    .await;
+}
+
+async fn garbage_leaves_the_connection_alive(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let channel = sidecar.channel();
+    let mut client = tonic::client::Grpc::new(channel.clone());
+    client.ready().await.unwrap();
+    // A timestamp is not a GetHistoryRequest: its first field is a number.
+    let codec = tonic_prost::ProstCodec::<prost_types::Timestamp, prost_types::Timestamp>::default();
+    let garbage = prost_types::Timestamp {
+        seconds: 7,
+        nanos: 7,
+    };
+    let method = "/conversation_memory.v1.ConversationMemory/GetHistory";
+    let refused = client
+        .unary(Request::new(garbage), method.parse().unwrap(), codec)
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::Internal);
+    client.ready().await.unwrap();
+    let codec = tonic_prost::ProstCodec::<prost_types::Timestamp, prost_types::Timestamp>::default();
+    let unknown = "/conversation_memory.v1.ConversationMemory/Forget";
+    let refused = client
+        .unary(Request::new(garbage), unknown.parse().unwrap(), codec)
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::Unimplemented);
+    let mut memory = crate::support::sidecar::Memory::new(channel);
+    memory.begin_turn(begin(&new_user())).await.unwrap();
+}
+
+async fn sigterm_loses_nothing_and_ends_in_time(form: Form) {
+    let mut sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let conversation = new_conversation(&mut memory, &new_user()).await;
+    // A connection that says nothing, and one with an open stream.
+    let mut idle = TcpStream::connect(sidecar.address).unwrap();
+    idle.write_all(b"PRI * HTTP/2.0\r\n").unwrap();
+    let mut watch = HealthClient::new(sidecar.channel())
+        .watch(HealthCheckRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    watch.next().await.unwrap().unwrap();
+    let mut calls = tokio::task::JoinSet::new();
+    for writer in 0..8 {
+        let (mut memory, conversation) = (memory.clone(), conversation.clone());
+        calls.spawn(async move {
+            let mut acknowledged = Vec::new();
+            for number in 0.. {
+                let text = format!("{writer}-{number}");
+                let request = save(&conversation, vec![message(Role::User, &text)]);
+                match memory.save_messages(request).await {
+                    Ok(saved) => acknowledged.push((saved.into_inner().last_seq, text)),
+                    Err(_) => break,
+                }
+            }
+            acknowledged
+        });
+    }
+    eventually("the load is under way", async || {
+        let read = memory.get_history(history(&conversation)).await.unwrap();
+        read.into_inner().last_seq > 20
+    })
+    .await;
+    sidecar.signal("TERM");
+    let status = tokio::time::timeout(Duration::from_secs(20), sidecar.ended()).await;
+    assert_eq!(status.unwrap().code(), Some(0), "{:?}", sidecar.log());
+    let mut acknowledged: Vec<_> = calls.join_all().await.into_iter().flatten().collect();
+    acknowledged.sort();
+
+    let sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let mut request = conversation_memory::proto::ListMessagesRequest {
+        conversation_id: conversation,
+        page_size: 1000,
+        ..conversation_memory::proto::ListMessagesRequest::default()
+    };
+    let mut stored = Vec::new();
+    loop {
+        let page = memory.list_messages(request.clone()).await.unwrap().into_inner();
+        stored.extend(page.messages.into_iter().map(|found| (found.seq, found.content)));
+        request.page_token = page.next_page_token;
+        if request.page_token.is_empty() {
+            break;
+        }
+    }
+    for saved in acknowledged {
+        assert!(stored.binary_search(&saved).is_ok(), "lost: {saved:?}");
+    }
+}
+
+async fn logs_keep_what_was_said_to_themselves(form: Form) {
+    let secret = "correct horse battery staple";
+    let sidecar = Sidecar::start_with(&form, &[("LOG_LEVEL", "trace")]).await;
+    let mut memory = sidecar.memory();
+    let user = new_user();
+    let conversation = new_conversation(&mut memory, &user).await;
+    say(&mut memory, &conversation, secret).await;
+    let read = memory.get_history(history(&conversation)).await.unwrap();
+    assert_eq!(contents(&read.into_inner().messages), [secret]);
+    let bad = vec![message(Role::User, secret), message(Role::User, &format!("{secret}\0"))];
+    memory.save_messages(save(&conversation, bad)).await.unwrap_err();
+    for line in sidecar.log() {
+        assert!(!line.contains(secret), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn bad_settings_stop_the_start_with_one_line() {
+    for (name, value) in [
+        ("SESSION_TTL_MINUTES", "soon"),
+        ("MAX_HISTORY_MESSAGES", "0"),
+        ("LISTEN_ADDR", "0.0.0.0:0"),
+        ("DATABASE_URL", "mysql://user:hunter2@host/db"),
+        ("REDIS_URL", "http://user:hunter2@host"),
+        ("REDIS_PASSWORD_FILE", "/nonexistent"),
+        ("LOG_LEVEL", "conversation_memory=loud"),
+    ] {
+        let output = command()
+            .env(name, value)
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap();
+        assert!(!output.status.success(), "{name}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        let flag = format!("--{}", name.to_lowercase().replace('_', "-"));
+        assert!(said.contains(name) || said.contains(&flag), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn help_names_every_setting_and_no_secret() {
+    let output = command()
+        .arg("--help")
+        .env("POSTGRES_PASSWORD", "hunter2")
+        .env("REDIS_URL", "redis://:hunter2@host")
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let help = String::from_utf8(output.stdout).unwrap();
+    for name in [
+        "POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_DB", "POSTGRES_USER", "POSTGRES_PASSWORD",
+        "POSTGRES_PASSWORD_FILE", "DATABASE_URL", "DATABASE_URL_FILE", "REDIS_HOST", "REDIS_PORT",
+        "REDIS_PASSWORD", "REDIS_PASSWORD_FILE", "REDIS_DB", "REDIS_URL", "REDIS_URL_FILE",
+        "REDIS_KEY_PREFIX", "SESSION_TTL_MINUTES", "MAX_HISTORY_MESSAGES", "LISTEN_ADDR",
+        "OPS_ADDR", "DATA_DIR", "LOG_FORMAT", "serve", "migrate", "healthcheck",
+    ] {
+        assert!(help.contains(name), "{name}");
+    }
+    assert!(!help.contains("hunter2"));
+}
+
+#[tokio::test]
+async fn nothing_answers_a_healthcheck_where_nothing_listens() {
+    let output = command()
+        .arg("healthcheck")
+        .env("LISTEN_ADDR", "127.0.0.1:1")
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+}

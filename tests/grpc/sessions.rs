@@ -1,0 +1,232 @@
+//! Sessions: live, expired, resumed, foreign.
+
+use conversation_memory::proto::{
+    CreateSessionRequest, EndSessionRequest, ExtendSessionRequest, GetHistoryRequest,
+    GetSessionRequest, ListSessionsRequest, SaveMessagesRequest, Session, SessionState,
+};
+use tonic::{Code, Status};
+
+use crate::{
+    requests::{
+        begin, contents, history, new_conversation, new_id, new_user, reason, save, say, turn,
+    },
+    support::{
+        eventually,
+        sidecar::{Form, Sessions, Sidecar},
+    },
+};
+
+in_both_forms!(
+    a_session_is_created_read_extended_listed_and_ended,
+    an_expired_session_is_not_found_and_resumes,
+    a_session_that_is_used_does_not_expire,
+    a_foreign_session_looks_like_none,
+    an_unknown_session_resumes_on_a_conversation_that_is_given,
+    a_session_moves_to_the_conversation_that_is_given,
+    a_session_without_a_conversation_gets_one,
+);
+
+/// Long enough to make some calls in, short enough to wait for: 1.5 seconds.
+const SHORT: [(&str, &str); 1] = [("SESSION_TTL_MINUTES", "0.025")];
+
+async fn a_session_is_created_read_extended_listed_and_ended(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let mut sessions = sidecar.sessions();
+    let user = new_user();
+    let request = CreateSessionRequest {
+        user_id: user.clone(),
+        dept_id: "hr".to_owned(),
+        ..CreateSessionRequest::default()
+    };
+    let created = sessions.create_session(request.clone()).await.unwrap();
+    let created = created.into_inner().session.unwrap();
+    assert_eq!((&created.user_id, created.dept_id.as_str()), (&user, "hr"));
+    let second = sessions.create_session(request).await.unwrap();
+    let second = second.into_inner().session.unwrap();
+    assert_eq!(get(&mut sessions, &created.id).await.unwrap(), created);
+
+    let request = ExtendSessionRequest {
+        session_id: created.id.clone(),
+    };
+    let extended = sessions.extend_session(request).await.unwrap();
+    let extended = extended.into_inner().session.unwrap();
+    assert!(nanos(extended.expires_at) >= nanos(created.expires_at));
+
+    assert_eq!(list(&mut sessions, &user).await, [&*created.id, &*second.id]);
+    let end = EndSessionRequest {
+        session_id: created.id.clone(),
+    };
+    sessions.end_session(end.clone()).await.unwrap();
+    let ended = sessions.end_session(end).await.unwrap_err();
+    assert_eq!(reason(&ended), "SESSION_EXPIRED_OR_UNKNOWN");
+    let ended = get(&mut sessions, &created.id).await.unwrap_err();
+    assert_eq!(ended.code(), Code::NotFound);
+    assert_eq!(list(&mut sessions, &user).await, [&*second.id]);
+}
+
+async fn an_expired_session_is_not_found_and_resumes(form: Form) {
+    let sidecar = Sidecar::start_with(&form, &SHORT).await;
+    let (mut memory, mut sessions) = (sidecar.memory(), sidecar.sessions());
+    let user = new_user();
+    let begun = memory.begin_turn(begin(&user)).await.unwrap().into_inner();
+    let session = begun.session.unwrap().id;
+    let conversation = begun.conversation.unwrap().id;
+    let saved = save(&conversation, turn("What is it?", "A policy."));
+    memory.save_messages(saved).await.unwrap();
+    expiry(&mut sessions, &session).await;
+    let expired = get(&mut sessions, &session).await.unwrap_err();
+    assert_eq!(expired.code(), Code::NotFound);
+    assert_eq!(reason(&expired), "SESSION_EXPIRED_OR_UNKNOWN");
+
+    let mut request = begin(&user);
+    request.session_id.clone_from(&session);
+    let resumed = memory.begin_turn(request.clone()).await.unwrap();
+    let resumed = resumed.into_inner();
+    assert_eq!(resumed.session_state(), SessionState::Resumed);
+    assert_eq!(resumed.session.unwrap().id, session);
+    assert_eq!(resumed.conversation.unwrap().id, conversation);
+    assert_eq!(contents(&resumed.messages), ["What is it?", "A policy."]);
+    let continued = memory.begin_turn(request).await.unwrap().into_inner();
+    assert_eq!(continued.session_state(), SessionState::Continued);
+}
+
+async fn a_session_that_is_used_does_not_expire(form: Form) {
+    let sidecar = Sidecar::start_with(&form, &SHORT).await;
+    let (mut memory, mut sessions) = (sidecar.memory(), sidecar.sessions());
+    let user = new_user();
+    let begun = memory.begin_turn(begin(&user)).await.unwrap().into_inner();
+    let session = begun.session.unwrap();
+    let conversation = begun.conversation.unwrap().id;
+    // Reads and saves that name the session keep it, well past its first end.
+    let first_end = nanos(session.expires_at);
+    eventually("the session has outlived its first end", async || {
+        let read = GetHistoryRequest {
+            session_id: session.id.clone(),
+            ..history(&conversation)
+        };
+        memory.get_history(read).await.unwrap();
+        let save = SaveMessagesRequest {
+            session_id: session.id.clone(),
+            ..save(&conversation, turn("one", "two"))
+        };
+        memory.save_messages(save).await.unwrap();
+        let live = get(&mut sessions, &session.id).await.unwrap();
+        nanos(live.last_active_at) > first_end
+    })
+    .await;
+}
+
+async fn a_foreign_session_looks_like_none(form: Form) {
+    let sidecar = Sidecar::start_with(&form, &SHORT).await;
+    let (mut memory, mut sessions) = (sidecar.memory(), sidecar.sessions());
+    let begun = memory.begin_turn(begin(&new_user())).await.unwrap();
+    let session = begun.into_inner().session.unwrap().id;
+    let mut try_it = async |session: &str| {
+        let mut request = begin("somebody-else");
+        session.clone_into(&mut request.session_id);
+        memory.begin_turn(request).await.unwrap_err()
+    };
+    let unknown = new_id();
+    let missing = try_it(&unknown).await;
+    assert_eq!(missing.code(), Code::NotFound);
+    let details = |status: &Status, id: &str| {
+        String::from_utf8_lossy(status.details()).replace(id, "<id>")
+    };
+    let live = try_it(&session).await;
+    assert_eq!(live.message(), missing.message());
+    assert_eq!(details(&live, &session), details(&missing, &unknown));
+    expiry(&mut sessions, &session).await;
+    let expired = try_it(&session).await;
+    assert_eq!(details(&expired, &session), details(&missing, &unknown));
+}
+
+async fn an_unknown_session_resumes_on_a_conversation_that_is_given(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let user = new_user();
+    let mut request = begin(&user);
+    request.conversation_id = new_conversation(&mut memory, &user).await;
+    request.session_id = new_id();
+    let begun = memory.begin_turn(request.clone()).await.unwrap().into_inner();
+    assert_eq!(begun.session_state(), SessionState::Resumed);
+    let session = begun.session.unwrap();
+    assert_eq!(session.id, request.session_id);
+    assert_eq!(session.conversation_id, request.conversation_id);
+    // Not with a conversation that is not the user's.
+    let mut foreign = begin(&new_user());
+    foreign.conversation_id = request.conversation_id;
+    foreign.session_id = new_id();
+    let refused = memory.begin_turn(foreign).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+}
+
+async fn a_session_moves_to_the_conversation_that_is_given(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let user = new_user();
+    let begun = memory.begin_turn(begin(&user)).await.unwrap().into_inner();
+    let other = new_conversation(&mut memory, &user).await;
+    say(&mut memory, &other, "over here").await;
+    let mut request = begin(&user);
+    request.session_id = begun.session.unwrap().id;
+    request.conversation_id.clone_from(&other);
+    let moved = memory.begin_turn(request.clone()).await.unwrap().into_inner();
+    assert_eq!(moved.session_state(), SessionState::Continued);
+    assert_eq!(moved.session.unwrap().conversation_id, other);
+    request.conversation_id.clear();
+    let stayed = memory.begin_turn(request).await.unwrap().into_inner();
+    assert_eq!(stayed.conversation.unwrap().id, other);
+    assert_eq!(contents(&stayed.messages), ["over here"]);
+}
+
+async fn a_session_without_a_conversation_gets_one(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let (mut memory, mut sessions) = (sidecar.memory(), sidecar.sessions());
+    let user = new_user();
+    let request = CreateSessionRequest {
+        user_id: user.clone(),
+        ..CreateSessionRequest::default()
+    };
+    let created = sessions.create_session(request.clone()).await.unwrap();
+    let mut turn = begin(&user);
+    turn.session_id = created.into_inner().session.unwrap().id;
+    let begun = memory.begin_turn(turn.clone()).await.unwrap().into_inner();
+    assert_eq!(begun.session_state(), SessionState::Continued);
+    let again = memory.begin_turn(turn).await.unwrap().into_inner();
+    assert_eq!(again.conversation.unwrap().id, begun.conversation.unwrap().id);
+    // A session is not put on somebody else's conversation.
+    let foreign = CreateSessionRequest {
+        conversation_id: new_conversation(&mut memory, &new_user()).await,
+        ..request
+    };
+    let refused = sessions.create_session(foreign).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+}
+
+async fn get(sessions: &mut Sessions, id: &str) -> Result<Session, Status> {
+    let request = GetSessionRequest {
+        session_id: id.to_owned(),
+    };
+    let found = sessions.get_session(request).await?;
+    Ok(found.into_inner().session.unwrap())
+}
+
+async fn list(sessions: &mut Sessions, user: &str) -> Vec<String> {
+    let request = ListSessionsRequest {
+        user_id: user.to_owned(),
+    };
+    let listed = sessions.list_sessions(request).await.unwrap();
+    let listed = listed.into_inner().sessions;
+    listed.into_iter().map(|session| session.id).collect()
+}
+
+async fn expiry(sessions: &mut Sessions, session: &str) {
+    eventually("the session expires", async || {
+        get(sessions, session).await.is_err()
+    })
+    .await;
+}
+
+fn nanos(at: Option<prost_types::Timestamp>) -> (i64, i32) {
+    at.map(|at| (at.seconds, at.nanos)).unwrap()
+}

@@ -1,0 +1,25 @@
+//! What the test crates share.
+
+#![allow(dead_code, reason = "each test crate uses a part of it")]
+
+pub mod sidecar;
+
+use std::time::{Duration, Instant};
+
+/// How long anything may take before a test gives up waiting for it.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until something holds.
+pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A variable without which the tests mean nothing.
+pub fn given(name: &str) -> String {
+    std::env::var(name)
+        .unwrap_or_else(|_| panic!("{name} is not set: run the tests with `make test`"))
+}

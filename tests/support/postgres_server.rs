@@ -1,0 +1,194 @@
+//! A PostgreSQL of a test's own, that it may kill, freeze and fill.
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use sqlx::{Connection as _, PgConnection};
+use tempfile::TempDir;
+
+use super::{eventually, sidecar::send_signal};
+
+/// A server that ends with the value, or with the test's thread.
+#[derive(Debug)]
+pub struct PostgresServer {
+    binaries: PathBuf,
+    folder: TempDir,
+    port: u16,
+    process: Option<Child>,
+}
+
+impl PostgresServer {
+    /// Starts a server with an empty database.
+    pub async fn start() -> Self {
+        let mut server = Self::stopped();
+        server.run().await;
+        server
+    }
+
+    /// A server that has a port and is not running.
+    pub fn stopped() -> Self {
+        let binaries = binaries();
+        let folder = tempfile::tempdir().unwrap();
+        let open = fs::Permissions::from_mode(0o711);
+        fs::set_permissions(folder.path(), open).unwrap();
+        let data = folder.path().join("data");
+        fs::create_dir(&data).unwrap();
+        if is_root() {
+            let owned = Command::new("chown").arg("postgres").arg(&data).status();
+            assert!(owned.unwrap().success());
+        }
+        let made = as_server(&binaries.join("initdb"))
+            .arg("-D")
+            .arg(&data)
+            .args(["-U", "postgres", "-A", "trust", "-E", "UTF8"])
+            .args(["--locale=C.UTF-8", "--no-sync"])
+            .stdout(Stdio::null())
+            .status();
+        assert!(made.unwrap().success(), "initdb failed");
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self {
+            binaries,
+            port: listener.local_addr().unwrap().port(),
+            folder,
+            process: None,
+        }
+    }
+
+    /// Runs a stopped server, with what it had on disk.
+    pub async fn run(&mut self) {
+        let data = self.data();
+        let process = as_server(&self.binaries.join("postgres"))
+            .arg("-D")
+            .arg(&data)
+            .args(["-p", &self.port.to_string()])
+            .args(["-c", "listen_addresses=127.0.0.1"])
+            .arg("-c")
+            .arg(format!("unix_socket_directories={}", data.display()))
+            .current_dir("/")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        self.process = Some(process);
+        eventually("PostgreSQL takes connections", async || {
+            PgConnection::connect(&self.url()).await.is_ok()
+        })
+        .await;
+    }
+
+    pub fn url(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// A connection of the test's own.
+    pub async fn connect(&self) -> PgConnection {
+        PgConnection::connect(&self.url()).await.unwrap()
+    }
+
+    /// Runs a statement as an administrator would.
+    pub async fn execute(&self, statement: &'static str) {
+        let mut connection = self.connect().await;
+        sqlx::query(statement).execute(&mut connection).await.unwrap();
+    }
+
+    /// Ends it as a crash of the machine would, as far as one process can.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            for id in self.processes(process.id()) {
+                // A back end may be gone by itself.
+                let _ = Command::new("kill")
+                    .args(["-KILL", &id.to_string()])
+                    .stderr(Stdio::null())
+                    .status();
+            }
+            let _ = process.wait();
+        }
+    }
+
+    /// Ends it in order; clients are cut off.
+    pub fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            send_signal(process.id(), "INT");
+            let _ = process.wait();
+        }
+    }
+
+    /// Stops all its processes where they are.
+    pub fn freeze(&self) {
+        self.signal_all("STOP");
+    }
+
+    pub fn thaw(&self) {
+        self.signal_all("CONT");
+    }
+
+    fn signal_all(&self, name: &str) {
+        let id = self.process.as_ref().expect("the server runs").id();
+        for id in self.processes(id) {
+            let _ = Command::new("kill").args([format!("-{name}"), id.to_string()]).status();
+        }
+    }
+
+    /// The server and its children.
+    fn processes(&self, server: u32) -> Vec<u32> {
+        let children = fs::read_to_string(format!("/proc/{server}/task/{server}/children"));
+        let children = children.unwrap_or_default();
+        let children = children.split_whitespace().map(|id| id.parse().unwrap());
+        std::iter::once(server).chain(children).collect()
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+}
+
+impl Drop for PostgresServer {
+    fn drop(&mut self) {
+        self.kill();
+        // Its files are not this user's.
+        let _ = Command::new("rm").arg("-rf").arg(self.data()).status();
+    }
+}
+
+/// A command as the user that the server runs as, since it refuses to be root;
+/// it ends with the thread that started it.
+fn as_server(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]);
+    if is_root() {
+        command.args(["--reuid", "postgres", "--regid", "postgres", "--clear-groups"]);
+    }
+    command.arg(program);
+    command
+}
+
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
+/// Debian keeps each version's programs in a folder of its own.
+fn binaries() -> PathBuf {
+    let mut found: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .map(|version| version.unwrap().path().join("bin"))
+        .filter(|folder| folder.join("initdb").exists())
+        .collect();
+    found.sort();
+    let on_path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&on_path).find(|folder| folder.join("initdb").exists());
+    found
+        .pop()
+        .or(on_path)
+        .expect("a PostgreSQL server is needed: run the tests with `make test`")
+}
