@@ -4,7 +4,12 @@
 //! cases in the conformance suite that every backend runs.
 
 mod error;
+mod failure;
 pub mod postgres;
+mod replay;
+mod rows;
+mod schema;
+mod sql;
 pub mod sqlite;
 
 use std::{fmt::Debug, time::Duration};
@@ -159,10 +164,10 @@ pub struct Request {
 ///
 /// Checked in this order: the conversation exists and is the caller's; a known
 /// `request` is replayed, or [`StoreError::AlreadyExists`] when it said
-/// something else; `expected_last_seq` holds, or [`StoreError::Conflict`];
-/// chosen message ids are free. When all the messages' ids were chosen and
-/// stand in this conversation, in this order and with this content, that is a
-/// replay too.
+/// something else; when all the messages' ids were chosen and stand in this
+/// conversation, in this order and with this content, that is a replay too;
+/// `expected_last_seq` holds, or [`StoreError::Conflict`]; chosen message ids
+/// are free.
 #[derive(Clone, Debug)]
 pub struct Append {
     /// Where to.

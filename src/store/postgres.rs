@@ -1,1 +1,145 @@
-//! To come.
+//! The store on PostgreSQL: the truth that all sidecars share.
+//!
+//! A save is one statement in autocommit mode. Removals are transactions, on a
+//! connection that is thrown away unless they came to their end.
+
+mod append;
+mod attempts;
+mod connection;
+mod conversations;
+mod history;
+mod prepare;
+mod removal;
+mod sqlstate;
+
+use std::fmt;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use sqlx::{PgPool, postgres::PgConnectOptions};
+
+use super::{
+    Append, Appended, Bound, ConversationPage, ConversationQuery, SchemaError, Store, StoreError,
+    Truncated, Truncation, sql,
+};
+use crate::domain::{
+    Conversation, ConversationChanges, ConversationRef, Message, NewConversation, SessionId, UserId,
+};
+
+pub(super) use self::sqlstate::failure;
+
+type ConversationRow = super::rows::ConversationRow<uuid::Uuid, DateTime<Utc>>;
+type MessageRow = super::rows::MessageRow<uuid::Uuid, DateTime<Utc>>;
+
+/// Conversations in PostgreSQL.
+///
+/// A write that is dropped before it answers is carried out or not, whole, and
+/// what comes after it on the same pool is not affected. Who needs to know
+/// which must not drop it.
+pub struct PostgresStore {
+    pool: PgPool,
+    /// For preparing, which takes a connection of its own.
+    options: PgConnectOptions,
+}
+
+impl PostgresStore {
+    /// A store that connects when it is first used, with at most this many
+    /// connections. Needs a Tokio runtime around it.
+    pub fn new(options: PgConnectOptions, max_connections: u32) -> Self {
+        let options = connection::options(options);
+        Self {
+            pool: connection::pool(options.clone(), max_connections),
+            options,
+        }
+    }
+}
+
+impl fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The options hold a password.
+        f.debug_struct("PostgresStore").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    async fn prepare(&self, migrate: bool) -> Result<(), SchemaError> {
+        prepare::prepare(&self.options, migrate).await
+    }
+
+    async fn create(
+        &self,
+        new: &NewConversation,
+        at: DateTime<Utc>,
+    ) -> Result<Conversation, StoreError> {
+        attempts::write(|_| conversations::create(&self.pool, new, at)).await
+    }
+
+    async fn get(&self, conversation: &ConversationRef) -> Result<Conversation, StoreError> {
+        attempts::read(|| conversations::get(&self.pool, conversation)).await
+    }
+
+    async fn attach_session(
+        &self,
+        conversation: &ConversationRef,
+        session: SessionId,
+    ) -> Result<Conversation, StoreError> {
+        attempts::write(|_| conversations::attach_session(&self.pool, conversation, session)).await
+    }
+
+    async fn conversation_of_session(
+        &self,
+        session: SessionId,
+        user: &UserId,
+    ) -> Result<Option<Conversation>, StoreError> {
+        attempts::read(|| conversations::of_session(&self.pool, session, user)).await
+    }
+
+    async fn list(&self, query: &ConversationQuery) -> Result<ConversationPage, StoreError> {
+        attempts::read(|| conversations::list(&self.pool, query)).await
+    }
+
+    async fn update(
+        &self,
+        conversation: &ConversationRef,
+        changes: &ConversationChanges,
+        at: DateTime<Utc>,
+    ) -> Result<Conversation, StoreError> {
+        attempts::write(|_| conversations::update(&self.pool, conversation, changes, at)).await
+    }
+
+    async fn delete(&self, conversation: &ConversationRef) -> Result<(), StoreError> {
+        attempts::removal(|| removal::delete(&self.pool, conversation)).await
+    }
+
+    async fn append(&self, append: &Append) -> Result<Appended, StoreError> {
+        attempts::write(|after_loss| append::append(&self.pool, append, after_loss)).await
+    }
+
+    async fn truncate(&self, truncation: &Truncation) -> Result<Truncated, StoreError> {
+        attempts::removal(|| removal::truncate(&self.pool, truncation)).await
+    }
+
+    async fn newest(
+        &self,
+        conversation: &ConversationRef,
+        limit: u32,
+        contexts: bool,
+    ) -> Result<(Conversation, Vec<Message>), StoreError> {
+        attempts::read(|| history::newest(&self.pool, conversation, limit, contexts)).await
+    }
+
+    async fn messages(
+        &self,
+        conversation: &ConversationRef,
+        from: Bound,
+        limit: u32,
+        contexts: bool,
+    ) -> Result<Vec<Message>, StoreError> {
+        attempts::read(|| history::messages(&self.pool, conversation, from, limit, contexts)).await
+    }
+
+    async fn close(&self) {
+        self.pool.close().await;
+    }
+}

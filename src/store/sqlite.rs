@@ -1,1 +1,168 @@
-//! To come.
+//! The store in a file, for a sidecar that needs no service beside it.
+//!
+//! All writes of a process go through one connection, each in a transaction
+//! that takes the file's write lock at its beginning. Readers have connections of
+//! their own and see the last commit. Several processes may share a file.
+
+mod append;
+mod codes;
+mod connection;
+mod conversations;
+mod history;
+mod prepare;
+mod removal;
+
+use std::{fmt, io, path::Path};
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use sqlx::{SqlitePool, sqlite::SqliteConnectOptions};
+
+use super::{
+    Append, Appended, Bound, ConversationPage, ConversationQuery, SchemaError, Store, StoreError,
+    Truncated, Truncation, failure::Trouble, sql,
+};
+use crate::domain::{
+    Conversation, ConversationChanges, ConversationRef, Message, NewConversation, SessionId, UserId,
+};
+
+pub(super) use self::codes::failure;
+
+type ConversationRow = super::rows::ConversationRow<uuid::fmt::Hyphenated, connection::Micros>;
+type MessageRow = super::rows::MessageRow<uuid::fmt::Hyphenated, connection::Micros>;
+
+/// Conversations in an SQLite file.
+pub struct SqliteStore {
+    options: SqliteConnectOptions,
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+impl SqliteStore {
+    /// A store in this file, which [`Store::prepare`] creates. Makes the folder
+    /// that the file is in, for nobody else to look into. Needs a Tokio runtime
+    /// around it.
+    pub fn open(file: &Path) -> io::Result<Self> {
+        connection::make_folder(file)?;
+        let options = connection::options(file);
+        Ok(Self {
+            writer: connection::writer(options.clone()),
+            readers: connection::readers(options.clone()),
+            options,
+        })
+    }
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteStore")
+            .field("file", &self.options.get_filename())
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn prepare(&self, migrate: bool) -> Result<(), SchemaError> {
+        prepare::prepare(&self.options, migrate).await
+    }
+
+    async fn create(
+        &self,
+        new: &NewConversation,
+        at: DateTime<Utc>,
+    ) -> Result<Conversation, StoreError> {
+        conversations::create(&self.writer, new, at)
+            .await
+            .map_err(Trouble::of_read)
+    }
+
+    async fn get(&self, conversation: &ConversationRef) -> Result<Conversation, StoreError> {
+        conversations::get(&self.readers, conversation)
+            .await
+            .map_err(Trouble::of_read)
+    }
+
+    async fn attach_session(
+        &self,
+        conversation: &ConversationRef,
+        session: SessionId,
+    ) -> Result<Conversation, StoreError> {
+        conversations::attach_session(&self.readers, &self.writer, conversation, session)
+            .await
+            .map_err(Trouble::of_read)
+    }
+
+    async fn conversation_of_session(
+        &self,
+        session: SessionId,
+        user: &UserId,
+    ) -> Result<Option<Conversation>, StoreError> {
+        conversations::of_session(&self.readers, session, user)
+            .await
+            .map_err(Trouble::of_read)
+    }
+
+    async fn list(&self, query: &ConversationQuery) -> Result<ConversationPage, StoreError> {
+        conversations::list(&self.readers, query)
+            .await
+            .map_err(Trouble::of_read)
+    }
+
+    async fn update(
+        &self,
+        conversation: &ConversationRef,
+        changes: &ConversationChanges,
+        at: DateTime<Utc>,
+    ) -> Result<Conversation, StoreError> {
+        conversations::update(&self.readers, &self.writer, conversation, changes, at)
+            .await
+            .map_err(Trouble::of_read)
+    }
+
+    async fn delete(&self, conversation: &ConversationRef) -> Result<(), StoreError> {
+        removal::delete(&self.writer, conversation)
+            .await
+            .map_err(Trouble::of_read)
+    }
+
+    async fn append(&self, append: &Append) -> Result<Appended, StoreError> {
+        append::append(&self.writer, append)
+            .await
+            .map_err(Trouble::of_read)
+    }
+
+    async fn truncate(&self, truncation: &Truncation) -> Result<Truncated, StoreError> {
+        removal::truncate(&self.writer, truncation)
+            .await
+            .map_err(Trouble::of_read)
+    }
+
+    async fn newest(
+        &self,
+        conversation: &ConversationRef,
+        limit: u32,
+        contexts: bool,
+    ) -> Result<(Conversation, Vec<Message>), StoreError> {
+        history::newest(&self.readers, conversation, limit, contexts)
+            .await
+            .map_err(Trouble::of_read)
+    }
+
+    async fn messages(
+        &self,
+        conversation: &ConversationRef,
+        from: Bound,
+        limit: u32,
+        contexts: bool,
+    ) -> Result<Vec<Message>, StoreError> {
+        history::messages(&self.readers, conversation, from, limit, contexts)
+            .await
+            .map_err(Trouble::of_read)
+    }
+
+    async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}

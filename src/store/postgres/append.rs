@@ -1,0 +1,295 @@
+use chrono::{DateTime, Utc};
+use sqlx::{PgConnection, PgPool, query_as, types::Json};
+use uuid::Uuid;
+
+use super::{connection::Lease, conversations, history, sql};
+use crate::{
+    domain::{Context, ConversationId, Message, Metadata, RequestId, SessionId, Title, UserId},
+    store::{
+        Append, Appended, Request, Reused, StoreError,
+        failure::{Class, Failure, Trouble},
+        replay::{self, Standing},
+        rows::RequestRow,
+    },
+};
+
+/// The whole save. The update locks the conversation's row, so that numbers are
+/// given in commit order, and what follows hangs on the row that it returns.
+///
+/// All parts see one snapshot, and after a wait for the lock only the
+/// conversation's own row is looked at anew. The look into the ledger is
+/// therefore no more than a shortcut; the ledger's primary key decides.
+const APPEND: &str = "
+WITH saved AS (
+    UPDATE conversations c
+    SET last_seq = c.last_seq + $3,
+        updated_at = greatest(c.updated_at, $4),
+        activity = nextval('activity_order'),
+        title = coalesce(c.title, $5),
+        last_session_id = coalesce($6, c.last_session_id),
+        session_attached = CASE WHEN $6 IS NULL THEN c.session_attached
+                                ELSE nextval('activity_order') END
+    WHERE c.id = $1
+      AND ($2 IS NULL OR c.user_id = $2)
+      AND ($7 IS NULL OR c.last_seq = $7)
+      AND NOT EXISTS (SELECT 1 FROM requests r
+                      WHERE r.conversation_id = $1 AND r.request_id = $8)
+    RETURNING c.id, c.user_id, c.last_seq - $3 AS before_seq
+), new_messages AS (
+    INSERT INTO messages (conversation_id, seq, id, role, content, tokens_used, latency_ms,
+                          created_at, metadata)
+    SELECT s.id, s.before_seq + m.place, m.id, m.role, m.content, m.tokens_used, m.latency_ms,
+           m.created_at, m.metadata
+    FROM saved s, unnest($10, $11, $12, $13, $14, $15, $16) WITH ORDINALITY
+         AS m (id, role, content, tokens_used, latency_ms, created_at, metadata, place)
+), new_contexts AS (
+    INSERT INTO message_contexts (conversation_id, seq, position, doc_id, content, score, metadata)
+    SELECT s.id, s.before_seq + x.place, x.position, x.doc_id, x.content, x.score, x.metadata
+    FROM saved s, unnest($17, $18, $19, $20, $21, $22)
+         AS x (place, position, doc_id, content, score, metadata)
+), new_request AS (
+    INSERT INTO requests (conversation_id, request_id, digest, first_seq, last_seq, created_at)
+    SELECT s.id, $8, $9, s.before_seq + 1, s.before_seq + $3, $4
+    FROM saved s WHERE $8 IS NOT NULL
+)
+SELECT s.user_id, s.before_seq + 1 AS first_seq FROM saved s";
+
+const MESSAGE_PLACES: &str =
+    "SELECT m.conversation_id, m.seq FROM messages m WHERE m.id = ANY($1) ORDER BY m.seq";
+
+/// Saves a turn. `after_loss` says that an earlier attempt at this very save may
+/// have been carried out: then its generated ids tell as well.
+pub(super) async fn append(
+    pool: &PgPool,
+    append: &Append,
+    after_loss: bool,
+) -> Result<Appended, Trouble> {
+    let mut lease = Lease::take(pool).await?;
+    let outcome = save_or_say_why(&mut lease, append, after_loss).await;
+    lease.release(outcome)
+}
+
+async fn save_or_say_why(
+    connection: &mut PgConnection,
+    append: &Append,
+    after_loss: bool,
+) -> Result<Appended, Trouble> {
+    match save(connection, append).await {
+        Ok(Some(saved)) => return Ok(saved),
+        Ok(None) => {}
+        Err(failure) if failure.class == Class::Taken => {}
+        Err(failure) => return Err(failure.into()),
+    }
+    // From here on nothing is written: a lost connection leaves no doubt.
+    why_not(connection, append, after_loss)
+        .await
+        .map_err(|trouble| match trouble {
+            Trouble::Failed(Failure {
+                class: Class::Lost,
+                cause,
+            }) => Failure {
+                class: Class::Retry,
+                cause,
+            }
+            .into(),
+            other => other,
+        })
+}
+
+async fn save(connection: &mut PgConnection, append: &Append) -> Result<Option<Appended>, Failure> {
+    let messages = Messages::of(append);
+    let contexts = Contexts::of(append);
+    let request = append.request.as_ref();
+    let row: Option<(String, i64)> = query_as(APPEND)
+        .bind(append.conversation.id.as_uuid())
+        .bind(append.conversation.user_id.as_ref().map(UserId::as_str))
+        .bind(i64::try_from(append.messages.len()).unwrap_or(i64::MAX))
+        .bind(append.at)
+        .bind(append.title.as_ref().map(Title::as_str))
+        .bind(append.session_id.map(SessionId::as_uuid))
+        .bind(append.expected_last_seq)
+        .bind(request.map(|request| RequestId::as_str(&request.id)))
+        .bind(request.map(|request| request.digest.as_bytes()))
+        .bind(messages.ids)
+        .bind(messages.roles)
+        .bind(messages.contents)
+        .bind(messages.tokens_used)
+        .bind(messages.latency_ms)
+        .bind(messages.created_at)
+        .bind(messages.metadata)
+        .bind(contexts.places)
+        .bind(contexts.positions)
+        .bind(contexts.doc_ids)
+        .bind(contexts.contents)
+        .bind(contexts.scores)
+        .bind(contexts.metadata)
+        .fetch_optional(connection)
+        .await
+        .map_err(Failure::from)?;
+    let Some((owner, first_seq)) = row else {
+        return Ok(None);
+    };
+    let owner = UserId::parse(owner)
+        .map_err(|_| Failure::new(Class::Internal, "the stored user_id is not valid"))?;
+    Ok(Some(Appended::Saved { owner, first_seq }))
+}
+
+/// Finds out why nothing was saved, in the order that [`Append`] gives.
+async fn why_not(
+    connection: &mut PgConnection,
+    append: &Append,
+    after_loss: bool,
+) -> Result<Appended, Trouble> {
+    let conversation = conversations::find(connection, &append.conversation)
+        .await?
+        .ok_or(StoreError::NotFound)?;
+    if let Some(request) = &append.request
+        && let Some(known) = find_request(connection, conversation.id, request).await?
+    {
+        replay::same_request(&known, request)?;
+        let messages = history::span(
+            connection,
+            conversation.id,
+            known.first_seq,
+            known.last_seq,
+            false,
+        )
+        .await?;
+        return Ok(Appended::Replayed {
+            last_seq: known.last_seq,
+            messages,
+        });
+    }
+    let (standing, mut messages) = match_ids(connection, append, after_loss).await?;
+    if standing == Standing::Replay {
+        for message in &mut messages {
+            message.contexts.clear();
+        }
+        return Ok(Appended::Replayed {
+            last_seq: messages.last().map_or(0, |message| message.seq),
+            messages,
+        });
+    }
+    let current_seq = conversation.last_seq;
+    if append
+        .expected_last_seq
+        .is_some_and(|expected| expected != current_seq)
+    {
+        return Err(StoreError::Conflict { current_seq }.into());
+    }
+    if standing == Standing::Reused {
+        return Err(StoreError::AlreadyExists(Reused::MessageId).into());
+    }
+    // What stood in the way is gone by now.
+    Err(Failure::new(Class::Retry, "the reason for a refusal has gone").into())
+}
+
+/// Reads what is known of an idempotency key.
+pub(super) async fn find_request(
+    connection: &mut PgConnection,
+    conversation: ConversationId,
+    request: &Request,
+) -> Result<Option<RequestRow>, Trouble> {
+    Ok(query_as(sql::REQUEST)
+        .bind(conversation.as_uuid())
+        .bind(request.id.as_str())
+        .fetch_optional(connection)
+        .await?)
+}
+
+/// How the batch's ids stand, and the messages that they name here.
+async fn match_ids(
+    connection: &mut PgConnection,
+    append: &Append,
+    after_loss: bool,
+) -> Result<(Standing, Vec<Message>), Trouble> {
+    let batch = &append.messages;
+    let ids: Vec<Uuid> = batch
+        .iter()
+        .filter(|message| after_loss || message.id_chosen)
+        .map(|message| message.id.as_uuid())
+        .collect();
+    let places: Vec<(Uuid, i64)> = query_as(MESSAGE_PLACES)
+        .bind(ids)
+        .fetch_all(&mut *connection)
+        .await?;
+    let id = append.conversation.id;
+    let here: Vec<i64> = places
+        .iter()
+        .filter(|(conversation, _)| *conversation == id.as_uuid())
+        .map(|(_, seq)| *seq)
+        .collect();
+    let messages = match replay::span(batch, &here) {
+        Some((first, last)) => history::span(connection, id, first, last, true).await?,
+        None => Vec::new(),
+    };
+    let standing = replay::standing(batch, &messages, !places.is_empty(), after_loss);
+    Ok((standing, messages))
+}
+
+/// The columns of the messages, for `unnest`.
+struct Messages<'a> {
+    ids: Vec<Uuid>,
+    roles: Vec<&'static str>,
+    contents: Vec<&'a str>,
+    tokens_used: Vec<Option<i32>>,
+    latency_ms: Vec<Option<i32>>,
+    created_at: Vec<DateTime<Utc>>,
+    metadata: Vec<Option<Json<&'a Metadata>>>,
+}
+
+impl<'a> Messages<'a> {
+    fn of(append: &'a Append) -> Self {
+        let messages = &append.messages;
+        Self {
+            ids: messages.iter().map(|m| m.id.as_uuid()).collect(),
+            roles: messages.iter().map(|m| m.role.as_str()).collect(),
+            contents: messages.iter().map(|m| m.content.as_str()).collect(),
+            tokens_used: messages.iter().map(|m| m.tokens_used).collect(),
+            latency_ms: messages.iter().map(|m| m.latency_ms).collect(),
+            created_at: messages
+                .iter()
+                .map(|m| m.created_at.unwrap_or(append.at))
+                .collect(),
+            metadata: messages
+                .iter()
+                .map(|m| m.metadata.as_ref().map(Json))
+                .collect(),
+        }
+    }
+}
+
+/// The columns of all messages' contexts, for `unnest`.
+#[derive(Default)]
+struct Contexts<'a> {
+    /// Of the message, from 1.
+    places: Vec<i64>,
+    positions: Vec<i32>,
+    doc_ids: Vec<&'a str>,
+    contents: Vec<&'a str>,
+    scores: Vec<Option<f64>>,
+    metadata: Vec<Option<Json<&'a Metadata>>>,
+}
+
+impl<'a> Contexts<'a> {
+    fn of(append: &'a Append) -> Self {
+        let mut columns = Self::default();
+        for (place, message) in (1..).zip(&append.messages) {
+            for (position, context) in (0..).zip(&message.contexts) {
+                let Context {
+                    doc_id,
+                    content,
+                    score,
+                    metadata,
+                } = context;
+                columns.places.push(place);
+                columns.positions.push(position);
+                columns.doc_ids.push(doc_id);
+                columns.contents.push(content.as_str());
+                columns.scores.push(*score);
+                columns.metadata.push(metadata.as_ref().map(Json));
+            }
+        }
+        columns
+    }
+}

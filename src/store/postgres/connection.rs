@@ -1,0 +1,125 @@
+//! How PostgreSQL is connected to.
+
+use std::{
+    ops::{Deref, DerefMut},
+    time::Duration,
+};
+
+use sqlx::{
+    ConnectOptions, Connection, PgConnection, PgPool, Postgres,
+    pool::PoolConnection,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+use crate::store::failure::{Class, Failure, Trouble};
+
+/// How long a call waits for a connection.
+pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long the server works on a statement.
+pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The same for a removal's statements, and for all of a removal before its
+/// commit.
+pub(super) const REMOVAL_TIMEOUT: Duration = Duration::from_secs(35);
+
+/// A connection that rested longer than this is tested before it is used. One
+/// that was used just now is taken to be alive, which saves a round trip.
+const RESTED: Duration = Duration::from_secs(10);
+
+/// What every connection is opened with.
+pub(super) fn options(options: PgConnectOptions) -> PgConnectOptions {
+    let named = options.get_application_name().is_some();
+    let options = if named {
+        options
+    } else {
+        options.application_name("conversation-memory")
+    };
+    options.disable_statement_logging().options([
+        ("statement_timeout", millis(STATEMENT_TIMEOUT)),
+        (
+            "idle_in_transaction_session_timeout",
+            millis(STATEMENT_TIMEOUT),
+        ),
+        // Every query here is meant to walk an index. A plan made from stale
+        // statistics must not read a whole table or a whole conversation instead.
+        ("enable_seqscan", "off".to_owned()),
+        ("enable_bitmapscan", "off".to_owned()),
+        ("jit", "off".to_owned()),
+    ])
+}
+
+/// A pool that connects when it is first asked to.
+pub(super) fn pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(max_connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .test_before_acquire(false)
+        .before_acquire(|connection, about| {
+            Box::pin(async move {
+                if about.idle_for > RESTED {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
+        .connect_lazy_with(options)
+}
+
+/// A pooled connection that goes back only when its last answer was read to the
+/// end. Otherwise it is closed: a call that is dropped halfway can leave it in a
+/// transaction, or waiting for a server that has gone.
+pub(super) struct Lease {
+    connection: PoolConnection<Postgres>,
+    settled: bool,
+}
+
+impl Lease {
+    /// Waits for a connection. Nothing was sent when there is none.
+    pub(super) async fn take(pool: &PgPool) -> Result<Self, Trouble> {
+        match pool.acquire().await {
+            Ok(connection) => Ok(Self {
+                connection,
+                settled: false,
+            }),
+            Err(error) => Err(Failure {
+                class: Class::Unavailable,
+                cause: Failure::from(error).cause,
+            }
+            .into()),
+        }
+    }
+
+    /// Gives the connection back, unless what came of it casts doubt on it.
+    pub(super) fn release<T>(mut self, outcome: Result<T, Trouble>) -> Result<T, Trouble> {
+        let class = outcome.as_ref().err().and_then(Trouble::class);
+        self.settled = !matches!(class, Some(Class::Lost | Class::Internal));
+        outcome
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+impl Deref for Lease {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Lease {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+}
+
+fn millis(duration: Duration) -> String {
+    format!("{}ms", duration.as_millis())
+}

@@ -1,0 +1,235 @@
+use sqlx::{SqliteConnection, SqlitePool, query, query_as, types::Json};
+use uuid::fmt::Hyphenated;
+
+use super::{
+    connection::{self, Micros},
+    conversations, history, sql,
+};
+use crate::{
+    domain::{Conversation, ConversationId, Message, NewMessage, Title},
+    store::{
+        Append, Appended, Request, Reused, StoreError,
+        failure::Trouble,
+        replay::{self, Standing},
+        rows::RequestRow,
+    },
+};
+
+const ADVANCE: &str = "
+UPDATE conversations
+SET last_seq = $2,
+    updated_at = max(updated_at, $3),
+    activity = $4,
+    title = coalesce(title, $5),
+    last_session_id = coalesce($6, last_session_id),
+    session_attached = CASE WHEN $6 IS NULL THEN session_attached ELSE $4 END
+WHERE id = $1";
+
+const MESSAGE: &str = "
+INSERT INTO messages (conversation_id, seq, id, role, content, tokens_used, latency_ms,
+                      created_at, metadata)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+
+const CONTEXT: &str = "
+INSERT INTO message_contexts (conversation_id, seq, position, doc_id, content, score, metadata)
+VALUES ($1, $2, $3, $4, $5, $6, $7)";
+
+const NOTE: &str = "
+INSERT INTO requests (conversation_id, request_id, digest, first_seq, last_seq, removed, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7)";
+
+const MESSAGE_PLACE: &str = "SELECT m.conversation_id, m.seq FROM messages m WHERE m.id = $1";
+
+/// An entry of the ledger of idempotency keys.
+pub(super) struct Note<'a> {
+    pub(super) request: &'a Request,
+    pub(super) first_seq: i64,
+    pub(super) last_seq: i64,
+    pub(super) removed: Option<i64>,
+    pub(super) at: Micros,
+}
+
+/// Saves a turn. The transaction has the file to itself, so that what it looks
+/// at stays true until it has written.
+pub(super) async fn append(writer: &SqlitePool, append: &Append) -> Result<Appended, Trouble> {
+    let mut transaction = connection::begin(writer).await?;
+    let conversation = conversations::find_one(&mut transaction, &append.conversation).await?;
+    if let Some(replayed) = known(&mut transaction, append, &conversation).await? {
+        return Ok(replayed);
+    }
+    let saved = save(&mut transaction, append, conversation).await?;
+    connection::commit(transaction).await?;
+    Ok(saved)
+}
+
+/// The outcome of the same save before, or why this one is refused.
+async fn known(
+    connection: &mut SqliteConnection,
+    append: &Append,
+    conversation: &Conversation,
+) -> Result<Option<Appended>, Trouble> {
+    let id = conversation.id;
+    if let Some(request) = &append.request
+        && let Some(known) = find_request(connection, id, request).await?
+    {
+        replay::same_request(&known, request)?;
+        let (first_seq, last_seq) = (known.first_seq, known.last_seq);
+        let messages = history::span(connection, id, first_seq, last_seq, false).await?;
+        return Ok(Some(Appended::Replayed { last_seq, messages }));
+    }
+    let (standing, mut messages) = match_ids(connection, append).await?;
+    if standing == Standing::Replay {
+        for message in &mut messages {
+            message.contexts.clear();
+        }
+        return Ok(Some(Appended::Replayed {
+            last_seq: messages.last().map_or(0, |message| message.seq),
+            messages,
+        }));
+    }
+    let current_seq = conversation.last_seq;
+    if append
+        .expected_last_seq
+        .is_some_and(|expected| expected != current_seq)
+    {
+        return Err(StoreError::Conflict { current_seq }.into());
+    }
+    match standing {
+        Standing::Reused => Err(StoreError::AlreadyExists(Reused::MessageId).into()),
+        Standing::Free | Standing::Replay => Ok(None),
+    }
+}
+
+async fn save(
+    connection: &mut SqliteConnection,
+    append: &Append,
+    conversation: Conversation,
+) -> Result<Appended, Trouble> {
+    let at = Micros::from(append.at);
+    let first_seq = conversation.last_seq + 1;
+    let mut last_seq = conversation.last_seq;
+    for message in &append.messages {
+        last_seq += 1;
+        insert(connection, conversation.id, last_seq, message, at).await?;
+    }
+    if let Some(request) = &append.request {
+        let note = Note {
+            request,
+            first_seq,
+            last_seq,
+            removed: None,
+            at,
+        };
+        add_note(connection, conversation.id, &note).await?;
+    }
+    let activity = connection::next_activity(connection).await?;
+    query(ADVANCE)
+        .bind(conversation.id.as_uuid().hyphenated())
+        .bind(last_seq)
+        .bind(at)
+        .bind(activity)
+        .bind(append.title.as_ref().map(Title::as_str))
+        .bind(append.session_id.map(|id| id.as_uuid().hyphenated()))
+        .execute(connection)
+        .await?;
+    Ok(Appended::Saved {
+        owner: conversation.user_id,
+        first_seq,
+    })
+}
+
+async fn insert(
+    connection: &mut SqliteConnection,
+    conversation: ConversationId,
+    seq: i64,
+    message: &NewMessage,
+    at: Micros,
+) -> Result<(), Trouble> {
+    query(MESSAGE)
+        .bind(conversation.as_uuid().hyphenated())
+        .bind(seq)
+        .bind(message.id.as_uuid().hyphenated())
+        .bind(message.role.as_str())
+        .bind(message.content.as_str())
+        .bind(message.tokens_used)
+        .bind(message.latency_ms)
+        .bind(message.created_at.map_or(at, Micros::from))
+        .bind(message.metadata.as_ref().map(Json))
+        .execute(&mut *connection)
+        .await?;
+    for (position, context) in (0_i64..).zip(&message.contexts) {
+        query(CONTEXT)
+            .bind(conversation.as_uuid().hyphenated())
+            .bind(seq)
+            .bind(position)
+            .bind(context.doc_id.as_str())
+            .bind(context.content.as_str())
+            .bind(context.score)
+            .bind(context.metadata.as_ref().map(Json))
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Reads what is known of an idempotency key.
+pub(super) async fn find_request(
+    connection: &mut SqliteConnection,
+    conversation: ConversationId,
+    request: &Request,
+) -> Result<Option<RequestRow>, Trouble> {
+    Ok(query_as(sql::REQUEST)
+        .bind(conversation.as_uuid().hyphenated())
+        .bind(request.id.as_str())
+        .fetch_optional(connection)
+        .await?)
+}
+
+/// Remembers what was done under an idempotency key.
+pub(super) async fn add_note(
+    connection: &mut SqliteConnection,
+    conversation: ConversationId,
+    note: &Note<'_>,
+) -> Result<(), Trouble> {
+    query(NOTE)
+        .bind(conversation.as_uuid().hyphenated())
+        .bind(note.request.id.as_str())
+        .bind(note.request.digest.as_bytes())
+        .bind(note.first_seq)
+        .bind(note.last_seq)
+        .bind(note.removed)
+        .bind(note.at)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// How the batch's chosen ids stand, and the messages that they name here.
+async fn match_ids(
+    connection: &mut SqliteConnection,
+    append: &Append,
+) -> Result<(Standing, Vec<Message>), Trouble> {
+    let batch = &append.messages;
+    let id = append.conversation.id;
+    let mut taken = false;
+    let mut here = Vec::new();
+    for message in batch.iter().filter(|message| message.id_chosen) {
+        let place: Option<(Hyphenated, i64)> = query_as(MESSAGE_PLACE)
+            .bind(message.id.as_uuid().hyphenated())
+            .fetch_optional(&mut *connection)
+            .await?;
+        if let Some((conversation, seq)) = place {
+            taken = true;
+            if conversation.into_uuid() == id.as_uuid() {
+                here.push(seq);
+            }
+        }
+    }
+    here.sort_unstable();
+    let messages = match replay::span(batch, &here) {
+        Some((first, last)) => history::span(connection, id, first, last, true).await?,
+        None => Vec::new(),
+    };
+    let standing = replay::standing(batch, &messages, taken, false);
+    Ok((standing, messages))
+}

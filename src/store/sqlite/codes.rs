@@ -1,0 +1,53 @@
+//! What SQLite's result codes mean.
+
+use sqlx::{error::DatabaseError, sqlite::SqliteError};
+
+use crate::store::failure::{Class, Failure};
+
+const IOERR: i32 = 10;
+
+/// Primary result codes; those that are not here are [`Class::Internal`]. A
+/// constraint is one of those: inside a transaction that has the write lock all of
+/// them were looked at before.
+const TABLE: &[(i32, Class)] = &[
+    (5, Class::Unavailable),     // BUSY: another process writes
+    (6, Class::Unavailable),     // LOCKED
+    (7, Class::Unavailable),     // NOMEM
+    (8, Class::Unavailable),     // READONLY: the file, or its folder
+    (9, Class::Unavailable),     // INTERRUPT
+    (IOERR, Class::Unavailable), // the disk
+    (13, Class::Unavailable),    // FULL
+    (14, Class::Unavailable),    // CANTOPEN
+    (15, Class::Unavailable),    // PROTOCOL: the locks of the log
+];
+
+/// Classifies an error of a statement.
+pub(in crate::store) fn failure(error: &SqliteError) -> Failure {
+    let code = primary(error);
+    let message = error.message();
+    // SQLite has no code of its own for a schema that is not there yet.
+    if message.starts_with("no such table") || message.starts_with("no such column") {
+        return Failure::new(Class::Unavailable, "the file has another schema");
+    }
+    let class = TABLE
+        .iter()
+        .find(|(known, _)| Some(*known) == code)
+        .map_or(Class::Internal, |(_, class)| *class);
+    // The message may quote a value.
+    let code = error.code().unwrap_or_default();
+    Failure::new(class, format!("SQLite's result code {code}"))
+}
+
+/// Whether the disk failed.
+pub(super) fn is_io(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .and_then(|error| error.try_downcast_ref::<SqliteError>())
+        .is_some_and(|error| primary(error) == Some(IOERR))
+}
+
+/// The low byte of a result code is its class, the rest says more.
+fn primary(error: &SqliteError) -> Option<i32> {
+    let code: i32 = error.code()?.parse().ok()?;
+    Some(code & 0xff)
+}

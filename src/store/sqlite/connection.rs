@@ -1,0 +1,127 @@
+//! How the file is opened, locked and committed to.
+
+use std::{io, path::Path, time::Duration};
+
+use chrono::{DateTime, Utc};
+use sqlx::{
+    ConnectOptions, Sqlite, SqliteConnection, SqlitePool, Transaction,
+    pool::PoolConnection,
+    query_scalar,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use super::codes;
+use crate::store::{
+    StoreError,
+    failure::{Failure, Trouble},
+};
+
+/// How long a call waits for its turn at the writer, or for a reader.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a transaction waits for another process that writes.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
+
+const READERS: u32 = 4;
+
+const NEXT_ACTIVITY: &str =
+    "UPDATE activity_order SET last = last + 1 WHERE only = 1 RETURNING last";
+
+/// A time as it is stored: microseconds since 1970.
+#[derive(Clone, Copy, sqlx::Type)]
+#[sqlx(transparent)]
+pub(super) struct Micros(i64);
+
+impl From<DateTime<Utc>> for Micros {
+    fn from(time: DateTime<Utc>) -> Self {
+        Self(time.timestamp_micros())
+    }
+}
+
+impl From<Micros> for DateTime<Utc> {
+    fn from(Micros(micros): Micros) -> Self {
+        // Each number that a time gave gives that time again.
+        Self::from_timestamp_micros(micros).unwrap_or_default()
+    }
+}
+
+/// Makes the folder that a file is to be in, if it is not there.
+pub(super) fn make_folder(file: &Path) -> io::Result<()> {
+    let Some(folder) = file
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+    else {
+        return Ok(());
+    };
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
+}
+
+/// What every connection to the file is opened with.
+pub(super) fn options(file: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(file)
+        .foreign_keys(true)
+        .busy_timeout(BUSY_TIMEOUT)
+        .disable_statement_logging()
+}
+
+/// What the connections that write are opened with: a commit is on the disk
+/// when it is acknowledged.
+pub(super) fn for_writing(options: SqliteConnectOptions) -> SqliteConnectOptions {
+    options
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+}
+
+/// The one connection that writes. It does not create the file: an empty one in
+/// the place of one that was lost would look like success.
+pub(super) fn writer(options: SqliteConnectOptions) -> SqlitePool {
+    pool(1).connect_lazy_with(for_writing(options))
+}
+
+/// The connections that read.
+pub(super) fn readers(options: SqliteConnectOptions) -> SqlitePool {
+    pool(READERS).connect_lazy_with(options.read_only(true))
+}
+
+fn pool(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+}
+
+/// Takes a connection to read with.
+pub(super) async fn reader(readers: &SqlitePool) -> Result<PoolConnection<Sqlite>, Trouble> {
+    Ok(readers.acquire().await?)
+}
+
+/// Begins to write: waits for this process's turn, then for the file's lock.
+/// Dropped before [`commit`], the transaction is rolled back.
+pub(super) async fn begin(writer: &SqlitePool) -> Result<Transaction<'static, Sqlite>, Trouble> {
+    Ok(writer.begin_with("BEGIN IMMEDIATE").await?)
+}
+
+/// Commits. Only here can an outcome be in doubt.
+pub(super) async fn commit(transaction: Transaction<'static, Sqlite>) -> Result<(), Trouble> {
+    match transaction.commit().await {
+        Ok(()) => Ok(()),
+        // The log may have reached the disk all the same, to be replayed after
+        // a crash.
+        Err(error) if codes::is_io(&error) => {
+            Err(StoreError::OutcomeUnknown(Failure::from(error).cause.into()).into())
+        }
+        Err(error) => Err(Failure::from(error).of_write().into()),
+    }
+}
+
+/// The next number of the one counter for what happened after what.
+pub(super) async fn next_activity(connection: &mut SqliteConnection) -> Result<i64, Trouble> {
+    Ok(query_scalar(NEXT_ACTIVITY).fetch_one(connection).await?)
+}

@@ -1,0 +1,78 @@
+use std::time::Duration;
+
+use sqlx::{
+    ConnectOptions, Connection, SqliteConnection,
+    migrate::{AppliedMigration, Migrator},
+    query_as, query_scalar,
+    sqlite::SqliteConnectOptions,
+};
+
+use super::connection;
+use crate::store::{SchemaError, failure::Failure, schema};
+
+static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
+
+/// How long to wait for another process that migrates.
+const MIGRATION_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Checks the schema, and brings it up to date where that is wanted.
+pub(super) async fn prepare(
+    options: &SqliteConnectOptions,
+    migrate: bool,
+) -> Result<(), SchemaError> {
+    if !migrate && !options.get_filename().exists() {
+        return schema::compare(&MIGRATOR, &[]);
+    }
+    let mut connection = connection::for_writing(options.clone())
+        .create_if_missing(migrate)
+        .busy_timeout(MIGRATION_TIMEOUT)
+        .connect()
+        .await
+        .map_err(|error| SchemaError::Unavailable(Failure::from(error).cause.into()))?;
+    let outcome = bring_up(&mut connection, migrate).await;
+    // What was done is done, however the goodbye goes.
+    let _ = connection.close().await;
+    outcome
+}
+
+async fn bring_up(connection: &mut SqliteConnection, migrate: bool) -> Result<(), SchemaError> {
+    match schema::compare(&MIGRATOR, &applied(connection).await?) {
+        Err(SchemaError::Older { .. }) if migrate => {}
+        outcome => return outcome,
+    }
+    // The migrator takes no lock on SQLite. This transaction is one: who comes
+    // second finds the work done.
+    let mut transaction = connection
+        .begin_with("BEGIN IMMEDIATE")
+        .await
+        .map_err(|error| schema::failed(error.into()))?;
+    MIGRATOR
+        .run_direct(None, &mut *transaction, false)
+        .await
+        .map_err(schema::migration_failed)?;
+    transaction
+        .commit()
+        .await
+        .map_err(|error| schema::failed(error.into()))?;
+    schema::compare(&MIGRATOR, &applied(connection).await?)
+}
+
+async fn applied(connection: &mut SqliteConnection) -> Result<Vec<AppliedMigration>, SchemaError> {
+    let read = async {
+        let tables: i64 = query_scalar(
+            "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = '_sqlx_migrations'",
+        )
+        .fetch_one(&mut *connection)
+        .await?;
+        if tables == 0 {
+            return Ok(Vec::new());
+        }
+        query_as("SELECT version, checksum, success FROM _sqlx_migrations ORDER BY version")
+            .fetch_all(&mut *connection)
+            .await
+    };
+    let rows: Vec<(i64, Vec<u8>, bool)> = read
+        .await
+        .map_err(|error: sqlx::Error| schema::failed(error.into()))?;
+    schema::applied(rows)
+}
