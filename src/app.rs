@@ -44,7 +44,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let listener = bind("LISTEN_ADDR", config.listen_addr).await?;
     let address = listener.local_addr()?;
     let ops = ops::bind_or_pass(config.ops).await?;
-    let backends = Backends::open(&config).await?;
+    let backends = Backends::open(&config)?;
 
     let (calls, writes, background) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
     let stop = CancellationToken::new();

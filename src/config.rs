@@ -188,15 +188,19 @@ fn first_line(error: &clap::Error) -> BadSetting {
 }
 
 fn store(args: &Args) -> Result<StoreConfig, BadSetting> {
-    let url = Secret::given(&args.database_url, &args.database_url_file, "DATABASE_URL")?;
+    let url = Secret::given(
+        args.database_url.as_ref(),
+        args.database_url_file.as_deref(),
+        "DATABASE_URL",
+    )?;
     let password = Secret::given(
-        &args.postgres_password,
-        &args.postgres_password_file,
+        args.postgres_password.as_ref(),
+        args.postgres_password_file.as_deref(),
         "POSTGRES_PASSWORD",
     )?;
-    let host = given(&args.postgres_host);
-    let user = given(&args.postgres_user);
-    let database = given(&args.postgres_db);
+    let host = given(args.postgres_host.as_deref());
+    let user = given(args.postgres_user.as_deref());
+    let database = given(args.postgres_db.as_deref());
     let options = if let Some(url) = url {
         if !["postgres://", "postgresql://"]
             .iter()
@@ -241,13 +245,17 @@ fn store(args: &Args) -> Result<StoreConfig, BadSetting> {
 }
 
 fn redis(args: &Args) -> Result<Option<RedisConfig>, BadSetting> {
-    let url = Secret::given(&args.redis_url, &args.redis_url_file, "REDIS_URL")?;
+    let url = Secret::given(
+        args.redis_url.as_ref(),
+        args.redis_url_file.as_deref(),
+        "REDIS_URL",
+    )?;
     let password = Secret::given(
-        &args.redis_password,
-        &args.redis_password_file,
+        args.redis_password.as_ref(),
+        args.redis_password_file.as_deref(),
         "REDIS_PASSWORD",
     )?;
-    let host = given(&args.redis_host);
+    let host = given(args.redis_host.as_deref());
     let target = if let Some(url) = url {
         RedisTarget::from_url(url.expose()).map_err(|why| BadSetting::new("REDIS_URL", why))?
     } else if host.is_some() || password.is_some() {
@@ -267,8 +275,8 @@ fn redis(args: &Args) -> Result<Option<RedisConfig>, BadSetting> {
 }
 
 /// An empty variable is an unset one, as manifests often have them.
-fn given(text: &Option<String>) -> Option<&str> {
-    text.as_deref().filter(|text| !text.is_empty())
+fn given(text: Option<&str>) -> Option<&str> {
+    text.filter(|text| !text.is_empty())
 }
 
 /// A port. Kubernetes sets `POSTGRES_PORT` and `REDIS_PORT` to something like

@@ -1,7 +1,6 @@
 //! The contract, as generated from `proto/conversation_memory/v1`.
 
 #![expect(
-    missing_debug_implementations,
     clippy::clone_on_ref_ptr,
     clippy::allow_attributes_without_reason,
     clippy::all,
@@ -13,3 +12,22 @@ tonic::include_proto!("conversation_memory.v1");
 
 /// The contract and all it imports, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+impl std::fmt::Debug for Message {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Message")
+            .field("id", &self.id)
+            .field("seq", &self.seq)
+            .field("role", &self.role)
+            .field("content.len", &self.content.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for RetrievedContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RetrievedContext")
+            .field("content.len", &self.content.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -25,8 +25,8 @@ pub(super) struct Backends {
 impl Backends {
     /// Opens what is configured. Servers that are away are no failure: they are
     /// attached to when they answer.
-    pub(super) async fn open(config: &Config) -> Result<Self, Failure> {
-        let store = open_store(&config.store).await?;
+    pub(super) fn open(config: &Config) -> Result<Self, Failure> {
+        let store = open_store(&config.store)?;
         let Some(redis) = &config.redis else {
             tracing::info!("sessions: in this process");
             if let StoreConfig::Postgres { .. } = config.store {
@@ -86,18 +86,18 @@ impl Backends {
 
 /// Brings the schema to this program's version.
 pub(super) async fn migrate(config: &StoreConfig) -> Result<(), Failure> {
-    let store = open_store(config).await?;
+    let store = open_store(config)?;
     store.prepare(true).await?;
     tracing::info!("the schema is at this program's version");
     store.close().await;
     Ok(())
 }
 
-async fn open_store(config: &StoreConfig) -> Result<Arc<dyn Store>, Failure> {
+fn open_store(config: &StoreConfig) -> Result<Arc<dyn Store>, Failure> {
     match config {
         StoreConfig::Embedded { data_dir } => {
             let file = data_dir.join("conversations.db");
-            let store = SqliteStore::open(&file).await.map_err(|error| {
+            let store = SqliteStore::open(&file).map_err(|error| {
                 format!("DATA_DIR: {} cannot be opened: {error}", file.display())
             })?;
             let shown = std::path::absolute(&file).unwrap_or(file);

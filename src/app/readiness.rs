@@ -79,9 +79,10 @@ fn say(error: &SchemaError, said: &mut String) {
     }
     let cause = std::error::Error::source(error).map(ToString::to_string);
     let cause = cause.unwrap_or_default();
-    match error {
-        SchemaError::Unavailable(_) => tracing::warn!(cause, "not serving yet: {text}"),
-        _ => tracing::error!(cause, "not serving: {text}"),
+    if matches!(error, SchemaError::Unavailable(_)) {
+        tracing::warn!(cause, "not serving yet: {text}");
+    } else {
+        tracing::error!(cause, "not serving: {text}");
     }
     *said = text;
 }

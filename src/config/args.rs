@@ -1,3 +1,5 @@
+#![expect(clippy::doc_markdown, reason = "these comments are the text of --help")]
+
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,

@@ -1,4 +1,4 @@
-use std::{convert::Infallible, fmt, fs, path::PathBuf, str::FromStr};
+use std::{convert::Infallible, fmt, fs, path::Path, str::FromStr};
 
 use super::BadSetting;
 
@@ -20,8 +20,8 @@ impl Secret {
     /// The secret that was given as a value or, failing that, as a file, whose
     /// last line break is no part of it. Empty ones were not given.
     pub(super) fn given(
-        value: &Option<Self>,
-        file: &Option<PathBuf>,
+        value: Option<&Self>,
+        file: Option<&Path>,
         name: &str,
     ) -> Result<Option<Self>, BadSetting> {
         if let Some(value) = value
@@ -29,7 +29,7 @@ impl Secret {
         {
             return Ok(Some(value.clone()));
         }
-        let Some(path) = file.as_ref().filter(|path| !path.as_os_str().is_empty()) else {
+        let Some(path) = file.filter(|path| !path.as_os_str().is_empty()) else {
             return Ok(None);
         };
         let text = fs::read_to_string(path).map_err(|error| {

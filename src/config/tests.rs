@@ -17,7 +17,7 @@ fn nothing_configured_is_embedded() {
     assert!(matches!(config.store, StoreConfig::Embedded { .. }));
     assert!(config.redis.is_none());
     assert_eq!(config.listen_addr.to_string(), "127.0.0.1:50051");
-    assert_eq!(config.session_ttl, Duration::from_secs(1800));
+    assert_eq!(config.session_ttl, Duration::from_mins(30));
     assert_eq!(config.max_history_messages, 6);
 }
 
@@ -116,8 +116,9 @@ fn secrets_are_shown_nowhere() {
 fn a_secret_file_loses_its_last_line_break() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "hunter2\n").unwrap();
-    let path = Some(file.path().to_owned());
-    let secret = Secret::given(&None, &path, "X").unwrap().unwrap();
+    let secret = Secret::given(None, Some(file.path()), "X")
+        .unwrap()
+        .unwrap();
     assert_eq!(secret.expose(), "hunter2");
 }
 

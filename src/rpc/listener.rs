@@ -60,7 +60,7 @@ fn incoming(
 ) -> impl tokio_stream::Stream<Item = io::Result<tokio::net::TcpStream>> {
     TcpIncoming::from(listener)
         .with_nodelay(Some(true))
-        .with_keepalive(Some(Duration::from_secs(60)))
+        .with_keepalive(Some(Duration::from_mins(1)))
         .then(async |accepted| {
             if let Err(error) = &accepted {
                 tracing::warn!(%error, "cannot accept connections");

@@ -82,7 +82,11 @@ impl Load {
                 let name = format!("{at}-{writer}");
                 writers.spawn(write(sidecar.memory(), conversation.clone(), name));
             }
-            readers.spawn(watch(sidecar.memory(), conversation.clone(), Arc::clone(&done)));
+            readers.spawn(watch(
+                sidecar.memory(),
+                conversation.clone(),
+                Arc::clone(&done),
+            ));
         }
         Self {
             conversation,
@@ -115,7 +119,10 @@ impl Load {
         assert_eq!(numbers, (1..=total).collect::<Vec<_>>());
         for sidecar in sidecars {
             let stored = stored(&mut sidecar.memory(), &self.conversation).await;
-            assert!(stored == acknowledged, "another order than was acknowledged");
+            assert!(
+                stored == acknowledged,
+                "another order than was acknowledged"
+            );
         }
     }
 }
@@ -138,7 +145,10 @@ async fn write(mut memory: Memory, conversation: String, name: String) -> Vec<(i
         if number % 10 == 0
             && let Ok(read) = memory.get_history(history(&conversation)).await
         {
-            assert!(read.into_inner().last_seq >= answer.last_seq, "a stale read");
+            assert!(
+                read.into_inner().last_seq >= answer.last_seq,
+                "a stale read"
+            );
         }
     }
     saved

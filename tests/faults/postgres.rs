@@ -49,7 +49,10 @@ async fn a_warm_window_is_read_without_postgres() {
     let health = HealthClient::new(sidecar.channel())
         .check(HealthCheckRequest::default())
         .await;
-    assert_eq!(health.unwrap().into_inner().status(), ServingStatus::Serving);
+    assert_eq!(
+        health.unwrap().into_inner().status(),
+        ServingStatus::Serving
+    );
     servers.postgres.run().await;
     eventually("saves are taken again", async || {
         memory.save_messages(late.clone()).await.is_ok()
@@ -167,7 +170,10 @@ async fn a_schema_that_does_not_fit_is_not_served() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = port.local_addr().unwrap().to_string();
     drop(port);
-    let settings = [("LISTEN_ADDR", address.as_str()), ("MIGRATE_ON_START", "false")];
+    let settings = [
+        ("LISTEN_ADDR", address.as_str()),
+        ("MIGRATE_ON_START", "false"),
+    ];
     let mut old = Sidecar::launch(&form, &settings);
     old.wait_for_log("conversation-memory migrate").await;
     old.address = address.parse().unwrap();

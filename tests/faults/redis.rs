@@ -23,14 +23,20 @@ async fn without_redis_everything_but_sessions_goes_on() {
     let session = begun.session.unwrap().id;
     let conversation = begun.conversation.unwrap().id;
     say(&mut memory, &conversation, "one").await;
-    assert_eq!(read(&mut memory, &conversation).await.source(), Source::Cache);
+    assert_eq!(
+        read(&mut memory, &conversation).await.source(),
+        Source::Cache
+    );
 
     servers.redis.kill();
     let answer = read(&mut memory, &conversation).await;
     assert_eq!(answer.source(), Source::Store);
     assert_eq!(contents(&answer.messages), ["one"]);
     say(&mut memory, &conversation, "two").await;
-    assert_eq!(contents(&read(&mut memory, &conversation).await.messages), ["one", "two"]);
+    assert_eq!(
+        contents(&read(&mut memory, &conversation).await.messages),
+        ["one", "two"]
+    );
     let request = CreateSessionRequest {
         user_id: user.clone(),
         ..CreateSessionRequest::default()
@@ -81,7 +87,10 @@ async fn a_frozen_redis_costs_nothing_but_speed() {
     let [mut memory, mut other] = sidecars.each_ref().map(Sidecar::memory);
     let conversation = new_conversation(&mut memory, &new_user()).await;
     say(&mut memory, &conversation, "one").await;
-    assert_eq!(read(&mut other, &conversation).await.source(), Source::Cache);
+    assert_eq!(
+        read(&mut other, &conversation).await.source(),
+        Source::Cache
+    );
     servers.redis.freeze();
     say(&mut memory, &conversation, "two").await;
     for memory in [&mut memory, &mut other] {
@@ -110,7 +119,10 @@ async fn whatever_redis_answers_nothing_is_lost_or_stale() {
         &[&["HSET", &key, "m:1", "{\"v\":0}"]],
         &[&["CONFIG", "SET", "maxmemory", "1"]],
         &[&["CONFIG", "SET", "maxmemory", "0"]],
-        &[&["REPLICAOF", "127.0.0.1", "1"], &["REPLICAOF", "NO", "ONE"]],
+        &[
+            &["REPLICAOF", "127.0.0.1", "1"],
+            &["REPLICAOF", "NO", "ONE"],
+        ],
     ];
     let mut expected = Vec::new();
     for (round, commands) in troubles.iter().enumerate() {
@@ -127,7 +139,13 @@ async fn whatever_redis_answers_nothing_is_lost_or_stale() {
             }
         }
     }
-    let newest: Vec<&str> = expected.iter().rev().take(6).rev().map(String::as_str).collect();
+    let newest: Vec<&str> = expected
+        .iter()
+        .rev()
+        .take(6)
+        .rev()
+        .map(String::as_str)
+        .collect();
     cached_again(&mut memory, &conversation, &newest).await;
 }
 

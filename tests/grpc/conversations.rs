@@ -208,7 +208,10 @@ async fn a_deleted_conversation_is_gone(form: Form) {
     memory.delete_conversation(request.clone()).await.unwrap();
     let gone = memory.delete_conversation(request).await.unwrap_err();
     assert_eq!(gone.code(), Code::NotFound);
-    let gone = memory.get_history(history(&conversation)).await.unwrap_err();
+    let gone = memory
+        .get_history(history(&conversation))
+        .await
+        .unwrap_err();
     assert_eq!(gone.code(), Code::NotFound);
     let late = save(&conversation, vec![message(Role::User, "late")]);
     let gone = memory.save_messages(late).await.unwrap_err();
@@ -229,21 +232,19 @@ async fn a_foreign_conversation_looks_like_none(form: Form) {
     let owner = new_user();
     let conversation = new_conversation(&mut memory, &owner).await;
     say(&mut memory, &conversation, "private").await;
+    let nobodys = new_id_like(&conversation);
     // Once from the store, once with a warm window.
     for _ in 0..2 {
         for call in 0..CALLS {
             let foreign = claimed(&mut memory, call, &conversation, "somebody-else").await;
-            let missing = claimed(&mut memory, call, &new_id_like(&conversation), "somebody-else");
-            let (foreign, missing) = (foreign.unwrap_err(), missing.await.unwrap_err());
+            let missing = claimed(&mut memory, call, &nobodys, "somebody-else").await;
+            let (foreign, missing) = (foreign.unwrap_err(), missing.unwrap_err());
             assert_eq!(foreign.code(), Code::NotFound, "call {call}");
             assert_eq!(foreign.message(), missing.message());
             let same = |status: &Status, id: &str| {
                 String::from_utf8_lossy(status.details()).replace(id, "<id>")
             };
-            assert_eq!(
-                same(&foreign, &conversation),
-                same(&missing, &new_id_like(&conversation))
-            );
+            assert_eq!(same(&foreign, &conversation), same(&missing, &nobodys));
         }
         memory.get_history(history(&conversation)).await.unwrap();
     }

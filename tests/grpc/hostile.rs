@@ -100,7 +100,9 @@ async fn bad_messages_are_refused_and_nothing_is_written(form: Form) {
     }
     let mut twice = vec![message(Role::User, "x"); 2];
     let id = new_id();
-    twice.iter_mut().for_each(|message| message.id.clone_from(&id));
+    twice
+        .iter_mut()
+        .for_each(|message| message.id.clone_from(&id));
     let refused = memory.save_messages(save(&conversation, twice)).await;
     assert_eq!(refused_field(&refused.unwrap_err()), "messages[1].id");
     let read = memory.get_history(history(&conversation)).await.unwrap();
@@ -108,14 +110,24 @@ async fn bad_messages_are_refused_and_nothing_is_written(form: Form) {
     // What is just within the limits is taken.
     let mut edge = message(Role::Tool, "");
     edge.metadata = Some(nested(32));
-    let saved = memory.save_messages(save(&conversation, vec![edge.clone()])).await;
-    assert_eq!(saved.unwrap().into_inner().messages[0].metadata, edge.metadata);
+    let saved = memory
+        .save_messages(save(&conversation, vec![edge.clone()]))
+        .await;
+    assert_eq!(
+        saved.unwrap().into_inner().messages[0].metadata,
+        edge.metadata
+    );
 }
 
 async fn bad_ids_and_users_are_refused(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let (mut memory, mut sessions) = (sidecar.memory(), sidecar.sessions());
-    for id in ["", "x", "{0198a2f0-7c4e-7b1e-9d5a-3f1c2b4d5e6f}", "../../etc"] {
+    for id in [
+        "",
+        "x",
+        "{0198a2f0-7c4e-7b1e-9d5a-3f1c2b4d5e6f}",
+        "../../etc",
+    ] {
         let refused = memory.get_history(history(id)).await.unwrap_err();
         assert_eq!(refused_field(&refused), "conversation_id");
     }
@@ -345,7 +357,10 @@ async fn requests_that_are_too_large_are_refused(form: Form) {
     let mut zipped = sidecar
         .memory()
         .send_compressed(tonic::codec::CompressionEncoding::Gzip);
-    let bomb = save(&conversation, vec![message(Role::User, &"x".repeat(64 << 20))]);
+    let bomb = save(
+        &conversation,
+        vec![message(Role::User, &"x".repeat(64 << 20))],
+    );
     let refused = zipped.save_messages(bomb).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
     assert!(sidecar.resident_kib() < before + (32 << 10));

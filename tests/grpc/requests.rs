@@ -65,13 +65,20 @@ pub(crate) async fn new_conversation(memory: &mut Memory, user: &str) -> String 
     created.into_inner().conversation.unwrap().id
 }
 
-pub(crate) async fn say(memory: &mut Memory, conversation: &str, text: &str) -> SaveMessagesResponse {
+pub(crate) async fn say(
+    memory: &mut Memory,
+    conversation: &str,
+    text: &str,
+) -> SaveMessagesResponse {
     let request = save(conversation, vec![message(Role::User, text)]);
     memory.save_messages(request).await.unwrap().into_inner()
 }
 
 pub(crate) fn contents(messages: &[Message]) -> Vec<&str> {
-    messages.iter().map(|message| message.content.as_str()).collect()
+    messages
+        .iter()
+        .map(|message| message.content.as_str())
+        .collect()
 }
 
 pub(crate) fn seqs(messages: &[Message]) -> Vec<i64> {

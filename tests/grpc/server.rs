@@ -95,14 +95,18 @@ async fn a_deadline_is_kept(form: Form) {
     // The client's own timer would hide what the server says, so the header is
     // set by hand.
     let mut request = Request::new(history(&conversation));
-    request.metadata_mut().insert("grpc-timeout", "1n".parse().unwrap());
+    request
+        .metadata_mut()
+        .insert("grpc-timeout", "1n".parse().unwrap());
     let refused = memory.get_history(request).await.unwrap_err();
     assert_eq!(refused.code(), Code::DeadlineExceeded, "{refused:?}");
     // A save goes on behind it, and a retry tells what became of it.
     let mut save = save(&conversation, vec![message(Role::User, "late")]);
     save.request_id = "turn-1".to_owned();
     let mut request = Request::new(save.clone());
-    request.metadata_mut().insert("grpc-timeout", "3m".parse().unwrap());
+    request
+        .metadata_mut()
+        .insert("grpc-timeout", "3m".parse().unwrap());
     let first = memory.save_messages(request).await;
     let again = memory.save_messages(save).await.unwrap().into_inner();
     assert_eq!(again.last_seq, 1);
@@ -121,7 +125,10 @@ async fn calls_beyond_the_limit_are_refused(form: Form) {
     let mut health = HealthClient::new(sidecar.channel());
     health.check(HealthCheckRequest::default()).await.unwrap();
     let answers = calls.join_all().await;
-    let refused: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
+    let refused: Vec<_> = answers
+        .iter()
+        .filter_map(|answer| answer.as_ref().err())
+        .collect();
     assert!(refused.len() < answers.len());
     assert!(!refused.is_empty());
     for status in refused {
@@ -139,7 +146,8 @@ async fn garbage_leaves_the_connection_alive(form: Form) {
     let mut client = tonic::client::Grpc::new(channel.clone());
     client.ready().await.unwrap();
     // A timestamp is not a GetHistoryRequest: its first field is a number.
-    let codec = tonic_prost::ProstCodec::<prost_types::Timestamp, prost_types::Timestamp>::default();
+    let codec =
+        tonic_prost::ProstCodec::<prost_types::Timestamp, prost_types::Timestamp>::default();
     let garbage = prost_types::Timestamp {
         seconds: 7,
         nanos: 7,
@@ -151,7 +159,8 @@ async fn garbage_leaves_the_connection_alive(form: Form) {
         .unwrap_err();
     assert_eq!(refused.code(), Code::Internal);
     client.ready().await.unwrap();
-    let codec = tonic_prost::ProstCodec::<prost_types::Timestamp, prost_types::Timestamp>::default();
+    let codec =
+        tonic_prost::ProstCodec::<prost_types::Timestamp, prost_types::Timestamp>::default();
     let unknown = "/conversation_memory.v1.ConversationMemory/Forget";
     let refused = client
         .unary(Request::new(garbage), unknown.parse().unwrap(), codec)
@@ -211,8 +220,16 @@ async fn sigterm_loses_nothing_and_ends_in_time(form: Form) {
     };
     let mut stored = Vec::new();
     loop {
-        let page = memory.list_messages(request.clone()).await.unwrap().into_inner();
-        stored.extend(page.messages.into_iter().map(|found| (found.seq, found.content)));
+        let page = memory
+            .list_messages(request.clone())
+            .await
+            .unwrap()
+            .into_inner();
+        stored.extend(
+            page.messages
+                .into_iter()
+                .map(|found| (found.seq, found.content)),
+        );
         request.page_token = page.next_page_token;
         if request.page_token.is_empty() {
             break;
@@ -232,8 +249,14 @@ async fn logs_keep_what_was_said_to_themselves(form: Form) {
     say(&mut memory, &conversation, secret).await;
     let read = memory.get_history(history(&conversation)).await.unwrap();
     assert_eq!(contents(&read.into_inner().messages), [secret]);
-    let bad = vec![message(Role::User, secret), message(Role::User, &format!("{secret}\0"))];
-    memory.save_messages(save(&conversation, bad)).await.unwrap_err();
+    let bad = vec![
+        message(Role::User, secret),
+        message(Role::User, &format!("{secret}\0")),
+    ];
+    memory
+        .save_messages(save(&conversation, bad))
+        .await
+        .unwrap_err();
     for line in sidecar.log() {
         assert!(!line.contains(secret), "{line}");
     }
@@ -275,11 +298,31 @@ async fn help_names_every_setting_and_no_secret() {
     assert!(output.status.success());
     let help = String::from_utf8(output.stdout).unwrap();
     for name in [
-        "POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_DB", "POSTGRES_USER", "POSTGRES_PASSWORD",
-        "POSTGRES_PASSWORD_FILE", "DATABASE_URL", "DATABASE_URL_FILE", "REDIS_HOST", "REDIS_PORT",
-        "REDIS_PASSWORD", "REDIS_PASSWORD_FILE", "REDIS_DB", "REDIS_URL", "REDIS_URL_FILE",
-        "REDIS_KEY_PREFIX", "SESSION_TTL_MINUTES", "MAX_HISTORY_MESSAGES", "LISTEN_ADDR",
-        "OPS_ADDR", "DATA_DIR", "LOG_FORMAT", "serve", "migrate", "healthcheck",
+        "POSTGRES_HOST",
+        "POSTGRES_PORT",
+        "POSTGRES_DB",
+        "POSTGRES_USER",
+        "POSTGRES_PASSWORD",
+        "POSTGRES_PASSWORD_FILE",
+        "DATABASE_URL",
+        "DATABASE_URL_FILE",
+        "REDIS_HOST",
+        "REDIS_PORT",
+        "REDIS_PASSWORD",
+        "REDIS_PASSWORD_FILE",
+        "REDIS_DB",
+        "REDIS_URL",
+        "REDIS_URL_FILE",
+        "REDIS_KEY_PREFIX",
+        "SESSION_TTL_MINUTES",
+        "MAX_HISTORY_MESSAGES",
+        "LISTEN_ADDR",
+        "OPS_ADDR",
+        "DATA_DIR",
+        "LOG_FORMAT",
+        "serve",
+        "migrate",
+        "healthcheck",
     ] {
         assert!(help.contains(name), "{name}");
     }

@@ -52,7 +52,10 @@ async fn a_session_is_created_read_extended_listed_and_ended(form: Form) {
     let extended = extended.into_inner().session.unwrap();
     assert!(nanos(extended.expires_at) >= nanos(created.expires_at));
 
-    assert_eq!(list(&mut sessions, &user).await, [&*created.id, &*second.id]);
+    assert_eq!(
+        list(&mut sessions, &user).await,
+        [&*created.id, &*second.id]
+    );
     let end = EndSessionRequest {
         session_id: created.id.clone(),
     };
@@ -129,9 +132,8 @@ async fn a_foreign_session_looks_like_none(form: Form) {
     let unknown = new_id();
     let missing = try_it(&unknown).await;
     assert_eq!(missing.code(), Code::NotFound);
-    let details = |status: &Status, id: &str| {
-        String::from_utf8_lossy(status.details()).replace(id, "<id>")
-    };
+    let details =
+        |status: &Status, id: &str| String::from_utf8_lossy(status.details()).replace(id, "<id>");
     let live = try_it(&session).await;
     assert_eq!(live.message(), missing.message());
     assert_eq!(details(&live, &session), details(&missing, &unknown));
@@ -147,7 +149,11 @@ async fn an_unknown_session_resumes_on_a_conversation_that_is_given(form: Form) 
     let mut request = begin(&user);
     request.conversation_id = new_conversation(&mut memory, &user).await;
     request.session_id = new_id();
-    let begun = memory.begin_turn(request.clone()).await.unwrap().into_inner();
+    let begun = memory
+        .begin_turn(request.clone())
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(begun.session_state(), SessionState::Resumed);
     let session = begun.session.unwrap();
     assert_eq!(session.id, request.session_id);
@@ -170,7 +176,11 @@ async fn a_session_moves_to_the_conversation_that_is_given(form: Form) {
     let mut request = begin(&user);
     request.session_id = begun.session.unwrap().id;
     request.conversation_id.clone_from(&other);
-    let moved = memory.begin_turn(request.clone()).await.unwrap().into_inner();
+    let moved = memory
+        .begin_turn(request.clone())
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(moved.session_state(), SessionState::Continued);
     assert_eq!(moved.session.unwrap().conversation_id, other);
     request.conversation_id.clear();
@@ -193,7 +203,10 @@ async fn a_session_without_a_conversation_gets_one(form: Form) {
     let begun = memory.begin_turn(turn.clone()).await.unwrap().into_inner();
     assert_eq!(begun.session_state(), SessionState::Continued);
     let again = memory.begin_turn(turn).await.unwrap().into_inner();
-    assert_eq!(again.conversation.unwrap().id, begun.conversation.unwrap().id);
+    assert_eq!(
+        again.conversation.unwrap().id,
+        begun.conversation.unwrap().id
+    );
     // A session is not put on somebody else's conversation.
     let foreign = CreateSessionRequest {
         conversation_id: new_conversation(&mut memory, &new_user()).await,

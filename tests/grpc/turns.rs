@@ -103,7 +103,10 @@ async fn everything_said_of_a_message_comes_back(form: Form) {
         ("huge", Kind::NumberValue(f64::MAX)),
         ("nothing", Kind::NullValue(0)),
     ]);
-    let mut said = message(Role::Assistant, "25 days \u{1f3d6} a year.\u{202e}\r\n'; DROP TABLE");
+    let mut said = message(
+        Role::Assistant,
+        "25 days \u{1f3d6} a year.\u{202e}\r\n'; DROP TABLE",
+    );
     said.id = new_id().to_uppercase();
     said.tokens_used = Some(0);
     said.latency_ms = Some(1_250);

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test crate uses a part of it")]
 
+pub mod postgres_server;
+pub mod redis_server;
 pub mod sidecar;
 
 use std::time::{Duration, Instant};

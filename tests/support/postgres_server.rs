@@ -97,7 +97,10 @@ impl PostgresServer {
     /// Runs a statement as an administrator would.
     pub async fn execute(&self, statement: &'static str) {
         let mut connection = self.connect().await;
-        sqlx::query(statement).execute(&mut connection).await.unwrap();
+        sqlx::query(statement)
+            .execute(&mut connection)
+            .await
+            .unwrap();
     }
 
     /// Ends it as a crash of the machine would, as far as one process can.
@@ -134,7 +137,9 @@ impl PostgresServer {
     fn signal_all(&self, name: &str) {
         let id = self.process.as_ref().expect("the server runs").id();
         for id in self.processes(id) {
-            let _ = Command::new("kill").args([format!("-{name}"), id.to_string()]).status();
+            let _ = Command::new("kill")
+                .args([format!("-{name}"), id.to_string()])
+                .status();
         }
     }
 
@@ -165,7 +170,13 @@ fn as_server(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]);
     if is_root() {
-        command.args(["--reuid", "postgres", "--regid", "postgres", "--clear-groups"]);
+        command.args([
+            "--reuid",
+            "postgres",
+            "--regid",
+            "postgres",
+            "--clear-groups",
+        ]);
     }
     command.arg(program);
     command

@@ -25,7 +25,10 @@ const BINARY: &str = env!("CARGO_BIN_EXE_conversation-memory");
 /// Where a sidecar keeps things.
 pub enum Form {
     Embedded(tempfile::TempDir),
-    Servers { database_url: String, redis_url: String },
+    Servers {
+        database_url: String,
+        redis_url: String,
+    },
 }
 
 impl Form {
@@ -74,10 +77,15 @@ impl Sidecar {
     /// The same with further settings.
     pub async fn start_with(form: &Form, settings: &[(&str, &str)]) -> Self {
         let mut sidecar = Self::launch(form, settings);
-        let line = sidecar.wait_for_log("\"message\":\"serving\"").await;
-        let address: serde_json::Value = serde_json::from_str(&line).unwrap();
-        sidecar.address = address["address"].as_str().unwrap().parse().unwrap();
+        sidecar.serving().await;
         sidecar
+    }
+
+    /// Waits until it serves, and learns where.
+    pub async fn serving(&mut self) {
+        let line = self.wait_for_log("\"message\":\"serving\"").await;
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        self.address = line["address"].as_str().unwrap().parse().unwrap();
     }
 
     /// Starts one and does not wait.
@@ -171,7 +179,10 @@ impl Sidecar {
     /// Resident memory in KiB, as the kernel counts it.
     pub fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 }
@@ -187,7 +198,10 @@ impl Drop for Sidecar {
 /// of its own.
 pub fn command() -> Command {
     let mut command = Command::new(BINARY);
-    command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped());
+    command
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
     command
 }
 

@@ -1,0 +1,157 @@
+//! Faults of the process and its callers: cancelled calls, crashes between two
+//! steps, no file descriptors.
+
+use std::{process::Stdio, time::Duration};
+
+use conversation_memory::proto::{Consistency, Role};
+use tokio::{net::TcpStream, task::JoinSet};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+use crate::{
+    Servers,
+    requests::{contents, history, message, new_conversation, new_user, save, say, seqs},
+    support::{
+        eventually,
+        sidecar::{Form, Sidecar},
+    },
+};
+
+#[tokio::test]
+async fn a_cancelled_save_is_whole_or_not_there() {
+    let servers = Servers::start().await;
+    for form in [servers.form(), Form::embedded()] {
+        // Few connections, so that one that a cancelled call has spoiled is met again.
+        let settings = [("POSTGRES_MAX_CONNECTIONS", "2")];
+        let sidecar = Sidecar::start_with(&form, &settings).await;
+        let mut memory = sidecar.memory();
+        let conversation = new_conversation(&mut memory, &new_user()).await;
+        let rounds = 300;
+        for round in 0..rounds {
+            let mut request = save(
+                &conversation,
+                vec![message(Role::User, &format!("{round}")); 3],
+            );
+            request.request_id = format!("turn-{round}");
+            // Dropped a little later each time: before it is sent, at each of
+            // its steps, after its end.
+            let patience = Duration::from_micros(20 * round);
+            let cancelled = memory.save_messages(request.clone());
+            let _ = tokio::time::timeout(patience, cancelled).await;
+            let saved = memory.save_messages(request).await.unwrap().into_inner();
+            let last = i64::try_from(3 * (round + 1)).unwrap();
+            assert_eq!(seqs(&saved.messages), [last - 2, last - 1, last]);
+        }
+        let mut strong = history(&conversation);
+        strong.set_consistency(Consistency::Strong);
+        strong.limit = 1000;
+        let stored = memory.get_history(strong).await.unwrap().into_inner();
+        let expected: Vec<String> = (0..3 * rounds).map(|at| (at / 3).to_string()).collect();
+        assert_eq!(contents(&stored.messages), expected);
+        if let Form::Servers { .. } = form {
+            // From a connection that has nothing to do with the sidecar's.
+            let mut other = servers.postgres.connect().await;
+            let durable: i64 = sqlx::query_scalar("SELECT count(*) FROM messages")
+                .fetch_one(&mut other)
+                .await
+                .unwrap();
+            assert_eq!(durable, i64::try_from(3 * rounds).unwrap());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_crash_between_commit_and_publish_is_never_read_as_stale() {
+    let servers = Servers::start().await;
+    let survivor = Sidecar::start(&servers.form()).await;
+    let mut memory = survivor.memory();
+    let conversation = new_conversation(&mut memory, &new_user()).await;
+    say(&mut memory, &conversation, "one").await;
+    for _ in 0..8 {
+        let doomed = Sidecar::start(&servers.form()).await;
+        let mut writers = JoinSet::new();
+        for _ in 0..4 {
+            let (mut memory, conversation) = (doomed.memory(), conversation.clone());
+            writers.spawn(async move {
+                loop {
+                    let request = save(&conversation, vec![message(Role::User, "x")]);
+                    if memory.save_messages(request).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        let before = newest(&servers, &conversation).await;
+        eventually("it saves", async || {
+            newest(&servers, &conversation).await > before + 5
+        })
+        .await;
+        doomed.kill().await;
+        writers.join_all().await;
+        // Committed, acknowledged or not, and shown at once.
+        let committed = newest(&servers, &conversation).await;
+        let mut request = history(&conversation);
+        request.min_seq = committed;
+        let exact = memory.get_history(request).await.unwrap().into_inner();
+        assert!(exact.last_seq >= committed);
+        let cached = memory.get_history(history(&conversation)).await.unwrap();
+        assert!(cached.into_inner().last_seq >= committed);
+    }
+}
+
+#[tokio::test]
+async fn running_out_of_file_descriptors_passes() {
+    let sidecar = Sidecar::start(&Form::embedded()).await;
+    let limited = std::process::Command::new("prlimit")
+        .args(["--pid", &sidecar.id().to_string(), "--nofile=64:64"])
+        .stderr(Stdio::null())
+        .status();
+    assert!(limited.unwrap().success());
+    let mut connections = Vec::new();
+    for _ in 0..200 {
+        connections.push(TcpStream::connect(sidecar.address).await.unwrap());
+    }
+    eventually("accepting fails", async || {
+        sidecar
+            .log()
+            .iter()
+            .any(|line| line.contains("cannot accept"))
+    })
+    .await;
+    // It pauses between two attempts instead of spinning.
+    let before = processor_ticks(&sidecar);
+    let complaints = sidecar.log().len();
+    eventually("it has tried ten times more", async || {
+        sidecar.log().len() > complaints + 10
+    })
+    .await;
+    assert!(processor_ticks(&sidecar) - before < 30);
+    drop(connections);
+    eventually("it answers again", async || {
+        HealthClient::new(sidecar.channel())
+            .check(HealthCheckRequest::default())
+            .await
+            .is_ok()
+    })
+    .await;
+}
+
+/// Hundredths of a second that the process has run for.
+fn processor_ticks(sidecar: &Sidecar) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", sidecar.id())).unwrap();
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+async fn newest(servers: &Servers, conversation: &str) -> i64 {
+    let mut connection = servers.postgres.connect().await;
+    sqlx::query_scalar("SELECT last_seq FROM conversations WHERE id = $1::uuid")
+        .bind(conversation)
+        .fetch_one(&mut connection)
+        .await
+        .unwrap()
+}
