@@ -15,9 +15,13 @@ use crate::config::LogFormat;
 )]
 pub struct BadFilter;
 
+/// Libraries that say at `info` what is of no use to an operator. A filter that
+/// names them is followed.
+const QUIET: &str = "sqlx=warn,fred=warn,hyper=warn,h2=warn,tower=warn,tonic=warn";
+
 /// Begins to log, to standard error.
 pub fn init(format: LogFormat, filter: &str) -> Result<(), BadFilter> {
-    let filter = EnvFilter::try_new(filter).map_err(|_| BadFilter)?;
+    let filter = EnvFilter::try_new(format!("{QUIET},{filter}")).map_err(|_| BadFilter)?;
     let text = match format {
         LogFormat::Auto => io::stderr().is_terminal(),
         LogFormat::Text => true,

@@ -4,9 +4,10 @@
 use std::{io::Write as _, net::TcpStream, process::Stdio, time::Duration};
 
 use conversation_memory::{
-    proto::{DESCRIPTORS, Role},
+    proto::{DESCRIPTORS, Role, conversation_memory_client::ConversationMemoryClient},
     rpc::SERVICE_NAMES,
 };
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Request};
 use tonic_health::pb::{
@@ -92,13 +93,16 @@ async fn a_deadline_is_kept(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
-    // The client's own timer would hide what the server says, so the header is
-    // set by hand.
+    // tonic's own client would end the call before the server can.
+    let plain = Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .build_http::<tonic::body::Body>();
+    let origin = format!("http://{}", sidecar.address).parse().unwrap();
+    let mut plain = ConversationMemoryClient::with_origin(plain, origin);
     let mut request = Request::new(history(&conversation));
-    request
-        .metadata_mut()
-        .insert("grpc-timeout", "1n".parse().unwrap());
-    let refused = memory.get_history(request).await.unwrap_err();
+    let timeout = "1n".parse().unwrap();
+    request.metadata_mut().insert("grpc-timeout", timeout);
+    let refused = plain.get_history(request).await.unwrap_err();
     assert_eq!(refused.code(), Code::DeadlineExceeded, "{refused:?}");
     // A save goes on behind it, and a retry tells what became of it.
     let mut save = save(&conversation, vec![message(Role::User, "late")]);

@@ -2,17 +2,17 @@
 
 #![allow(dead_code, reason = "each test crate uses a part of it")]
 
-pub mod postgres_server;
-pub mod redis_server;
-pub mod sidecar;
+pub(crate) mod postgres_server;
+pub(crate) mod redis_server;
+pub(crate) mod sidecar;
 
 use std::time::{Duration, Instant};
 
 /// How long anything may take before a test gives up waiting for it.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until something holds.
-pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds().await {
         assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
@@ -21,7 +21,7 @@ pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 }
 
 /// A variable without which the tests mean nothing.
-pub fn given(name: &str) -> String {
+pub(crate) fn given(name: &str) -> String {
     std::env::var(name)
         .unwrap_or_else(|_| panic!("{name} is not set: run the tests with `make test`"))
 }

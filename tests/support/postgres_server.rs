@@ -15,7 +15,7 @@ use super::{eventually, sidecar::send_signal};
 
 /// A server that ends with the value, or with the test's thread.
 #[derive(Debug)]
-pub struct PostgresServer {
+pub(crate) struct PostgresServer {
     binaries: PathBuf,
     folder: TempDir,
     port: u16,
@@ -24,14 +24,14 @@ pub struct PostgresServer {
 
 impl PostgresServer {
     /// Starts a server with an empty database.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let mut server = Self::stopped();
         server.run().await;
         server
     }
 
     /// A server that has a port and is not running.
-    pub fn stopped() -> Self {
+    pub(crate) fn stopped() -> Self {
         let binaries = binaries();
         let folder = tempfile::tempdir().unwrap();
         let open = fs::Permissions::from_mode(0o711);
@@ -60,7 +60,7 @@ impl PostgresServer {
     }
 
     /// Runs a stopped server, with what it had on disk.
-    pub async fn run(&mut self) {
+    pub(crate) async fn run(&mut self) {
         let data = self.data();
         let process = as_server(&self.binaries.join("postgres"))
             .arg("-D")
@@ -81,21 +81,21 @@ impl PostgresServer {
         .await;
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
     }
 
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
     /// A connection of the test's own.
-    pub async fn connect(&self) -> PgConnection {
+    pub(crate) async fn connect(&self) -> PgConnection {
         PgConnection::connect(&self.url()).await.unwrap()
     }
 
     /// Runs a statement as an administrator would.
-    pub async fn execute(&self, statement: &'static str) {
+    pub(crate) async fn execute(&self, statement: &'static str) {
         let mut connection = self.connect().await;
         sqlx::query(statement)
             .execute(&mut connection)
@@ -104,7 +104,7 @@ impl PostgresServer {
     }
 
     /// Ends it as a crash of the machine would, as far as one process can.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             for id in self.processes(process.id()) {
                 // A back end may be gone by itself.
@@ -118,7 +118,7 @@ impl PostgresServer {
     }
 
     /// Ends it in order; clients are cut off.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         if let Some(mut process) = self.process.take() {
             send_signal(process.id(), "INT");
             let _ = process.wait();
@@ -126,11 +126,11 @@ impl PostgresServer {
     }
 
     /// Stops all its processes where they are.
-    pub fn freeze(&self) {
+    pub(crate) fn freeze(&self) {
         self.signal_all("STOP");
     }
 
-    pub fn thaw(&self) {
+    pub(crate) fn thaw(&self) {
         self.signal_all("CONT");
     }
 

@@ -17,13 +17,13 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::{PATIENCE, given};
 
-pub type Memory = ConversationMemoryClient<Channel>;
-pub type Sessions = SessionServiceClient<Channel>;
+pub(crate) type Memory = ConversationMemoryClient<Channel>;
+pub(crate) type Sessions = SessionServiceClient<Channel>;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_conversation-memory");
 
 /// Where a sidecar keeps things.
-pub enum Form {
+pub(crate) enum Form {
     Embedded(tempfile::TempDir),
     Servers {
         database_url: String,
@@ -32,12 +32,12 @@ pub enum Form {
 }
 
 impl Form {
-    pub fn embedded() -> Self {
+    pub(crate) fn embedded() -> Self {
         Self::Embedded(tempfile::tempdir().unwrap())
     }
 
     /// PostgreSQL and Redis as `make test` started them.
-    pub fn servers() -> Self {
+    pub(crate) fn servers() -> Self {
         Self::Servers {
             database_url: given("TEST_DATABASE_URL"),
             redis_url: given("TEST_REDIS_URL"),
@@ -62,34 +62,34 @@ impl Form {
 }
 
 /// A sidecar that runs until it is dropped.
-pub struct Sidecar {
+pub(crate) struct Sidecar {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Sidecar {
     /// Starts one and waits until it serves.
-    pub async fn start(form: &Form) -> Self {
+    pub(crate) async fn start(form: &Form) -> Self {
         Self::start_with(form, &[]).await
     }
 
     /// The same with further settings.
-    pub async fn start_with(form: &Form, settings: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start_with(form: &Form, settings: &[(&str, &str)]) -> Self {
         let mut sidecar = Self::launch(form, settings);
         sidecar.serving().await;
         sidecar
     }
 
     /// Waits until it serves, and learns where.
-    pub async fn serving(&mut self) {
+    pub(crate) async fn serving(&mut self) {
         let line = self.wait_for_log("\"message\":\"serving\"").await;
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
         self.address = line["address"].as_str().unwrap().parse().unwrap();
     }
 
     /// Starts one and does not wait.
-    pub fn launch(form: &Form, settings: &[(&str, &str)]) -> Self {
+    pub(crate) fn launch(form: &Form, settings: &[(&str, &str)]) -> Self {
         let mut command = command();
         command
             .envs(form.settings())
@@ -115,7 +115,7 @@ impl Sidecar {
     }
 
     /// Waits for a line of the log that contains a text.
-    pub async fn wait_for_log(&mut self, text: &str) -> String {
+    pub(crate) async fn wait_for_log(&mut self, text: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(line) = self.log().into_iter().find(|line| line.contains(text)) {
@@ -131,35 +131,35 @@ impl Sidecar {
         }
     }
 
-    pub fn log(&self) -> Vec<String> {
+    pub(crate) fn log(&self) -> Vec<String> {
         self.log.lock().unwrap().clone()
     }
 
-    pub fn channel(&self) -> Channel {
+    pub(crate) fn channel(&self) -> Channel {
         Endpoint::try_from(format!("http://{}", self.address))
             .unwrap()
             .connect_lazy()
     }
 
-    pub fn memory(&self) -> Memory {
+    pub(crate) fn memory(&self) -> Memory {
         Memory::new(self.channel()).max_decoding_message_size(64 << 20)
     }
 
-    pub fn sessions(&self) -> Sessions {
+    pub(crate) fn sessions(&self) -> Sessions {
         Sessions::new(self.channel())
     }
 
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Sends a signal, such as "TERM" or "KILL".
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         send_signal(self.id(), name);
     }
 
     /// Waits for the end.
-    pub async fn ended(&mut self) -> ExitStatus {
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -171,13 +171,13 @@ impl Sidecar {
     }
 
     /// Kills it as a crash would.
-    pub async fn kill(mut self) {
+    pub(crate) async fn kill(mut self) {
         self.signal("KILL");
         self.ended().await;
     }
 
     /// Resident memory in KiB, as the kernel counts it.
-    pub fn resident_kib(&self) -> u64 {
+    pub(crate) fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
         let line = status
             .lines()
@@ -196,7 +196,7 @@ impl Drop for Sidecar {
 
 /// The binary with an empty environment: what runs the tests may have settings
 /// of its own.
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     let mut command = Command::new(BINARY);
     command
         .env_clear()
@@ -205,7 +205,7 @@ pub fn command() -> Command {
     command
 }
 
-pub fn send_signal(process: u32, name: &str) {
+pub(crate) fn send_signal(process: u32, name: &str) {
     let sent = Command::new("kill")
         .args([format!("-{name}"), process.to_string()])
         .status()
