@@ -137,13 +137,13 @@ pub(crate) async fn changes_are_applied_and_fields_cleared(world: &World) {
     let conversation = world.conversation().await;
     let change = async |title, metadata, micros| {
         let changes = ConversationChanges { title, metadata };
-        let changed = world
+        let after = world
             .store
             .update(&conversation, &changes, at(micros))
             .await
             .unwrap();
-        assert_eq!(world.store.get(&conversation).await.unwrap(), changed);
-        (changed.title, changed.metadata, changed.updated_at)
+        assert_eq!(world.store.get(&conversation).await.unwrap(), after);
+        (after.title, after.metadata, after.updated_at)
     };
     let named = Some(title("named"));
     let noted = Some(metadata(json!({"k": 1})));
