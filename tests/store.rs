@@ -5,6 +5,8 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+#[path = "store/broken.rs"]
+mod broken;
 #[path = "store/cancelled.rs"]
 mod cancelled;
 #[path = "store/conversations.rs"]
