@@ -6,16 +6,18 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU8, Ordering},
     },
+    time::Duration,
 };
 
 use conversation_memory::{
     domain::ConversationRef,
-    store::{Append, Appended, Store, StoreError, postgres::PostgresStore},
+    store::{APPEND_LIMIT, Append, Appended, Store, StoreError, postgres::PostgresStore},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     task::JoinSet,
+    time::Instant,
 };
 
 use crate::world::{
@@ -30,6 +32,8 @@ const PASS: u8 = 0;
 const CUT_ONCE: u8 = 1;
 /// Swallows the answer to what is sent next, and lets nobody connect.
 const CUT: u8 = 2;
+/// Takes what is sent and answers nothing.
+const HANG: u8 = 3;
 
 /// A wire to the server that can be cut.
 struct Wire {
@@ -94,8 +98,10 @@ async fn carry(client: TcpStream, state: Arc<AtomicU8>) {
             let size = from_client.read(&mut buffer).await.unwrap_or(0);
             // A connection that goes back to its pool is asked with five bytes
             // whether it is in order. That answer may pass.
-            if size > 5 && state.load(Ordering::SeqCst) != PASS {
-                doomed.store(true, Ordering::SeqCst);
+            match state.load(Ordering::SeqCst) {
+                CUT | CUT_ONCE if size > 5 => doomed.store(true, Ordering::SeqCst),
+                HANG if size > 0 => continue,
+                _ => {}
             }
             if size == 0 || to_server.write_all(&buffer[..size]).await.is_err() {
                 break;
@@ -201,4 +207,35 @@ async fn a_read_that_was_cut_off_is_read_again() {
         wire.set(CUT_ONCE);
         assert_eq!(texts(&store, &conversation).await, ["before"]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_hangs_is_given_up_in_time() {
+    let wire = Wire::lay().await;
+    let (store, conversation) = wire.store().await;
+    assert_eq!(texts(&store, &conversation).await, ["before"]);
+    wire.set(HANG);
+    let started = Instant::now();
+    let outcome = store.append(&turn(&conversation, &["asked"])).await;
+    assert!(
+        matches!(outcome, Err(StoreError::OutcomeUnknown(_))),
+        "{outcome:?}"
+    );
+    assert!(started.elapsed() < APPEND_LIMIT);
+    // Nobody can connect: that is known sooner.
+    let started = Instant::now();
+    let outcome = store.append(&turn(&conversation, &["asked"])).await;
+    assert!(
+        matches!(outcome, Err(StoreError::Unavailable(_))),
+        "{outcome:?}"
+    );
+    assert!(started.elapsed() < Duration::from_millis(1_500));
+    wire.set(PASS);
+    // The connection that hung makes room, and the store is well again.
+    while store
+        .append(&turn(&conversation, &["heard"]))
+        .await
+        .is_err()
+    {}
+    assert_eq!(texts(&store, &conversation).await, ["before", "heard"]);
 }

@@ -63,15 +63,16 @@ where
     R: Future<Output = Result<T, Trouble>>,
 {
     let started = Instant::now();
-    for tried in 1.. {
+    let mut tried = 0;
+    loop {
         let outcome = attempt().await;
+        tried += 1;
         let again = matches!(&outcome, Err(trouble) if trouble.class() == Some(Class::Retry));
         if !again || tried >= ATTEMPTS || started.elapsed() > START_WITHIN {
             return outcome.map_err(Trouble::of_write);
         }
         pause(tried).await;
     }
-    Err(StoreError::Internal(no_answer().into()))
 }
 
 /// Returns the last attempt's outcome, and whether one was lost.
