@@ -1,6 +1,6 @@
 use std::{error::Error, fmt};
 
-use sqlx::error::DatabaseError;
+use sqlx::{error::DatabaseError, postgres::PgDatabaseError, sqlite::SqliteError};
 
 use super::{StoreError, postgres, sqlite};
 
@@ -58,7 +58,7 @@ impl From<sqlx::Error> for Failure {
             E::PoolTimedOut | E::PoolClosed | E::BeginFailed => {
                 (Class::Unavailable, error.to_string())
             }
-            E::Configuration(cause) => (Class::Unavailable, format!("configuration: {cause}")),
+            E::Configuration(cause) => (Class::Unavailable, cause.to_string()),
             // The source may quote the value.
             E::ColumnDecode { index, .. } => (
                 Class::Internal,
@@ -72,9 +72,9 @@ impl From<sqlx::Error> for Failure {
 }
 
 fn of_database(error: &dyn DatabaseError) -> Failure {
-    if let Some(error) = error.try_downcast_ref() {
+    if let Some(error) = error.try_downcast_ref::<PgDatabaseError>() {
         postgres::failure(error)
-    } else if let Some(error) = error.try_downcast_ref() {
+    } else if let Some(error) = error.try_downcast_ref::<SqliteError>() {
         sqlite::failure(error)
     } else {
         Failure::new(Class::Internal, "an error of an unknown database")

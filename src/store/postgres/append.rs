@@ -58,7 +58,7 @@ const MESSAGE_PLACES: &str =
     "SELECT m.conversation_id, m.seq FROM messages m WHERE m.id = ANY($1) ORDER BY m.seq";
 
 /// Saves a turn. `after_loss` says that an earlier attempt at this very save may
-/// have been carried out: then its generated ids tell as well.
+/// have been carried out.
 pub(super) async fn append(
     pool: &PgPool,
     append: &Append,
@@ -143,6 +143,10 @@ async fn why_not(
     let conversation = conversations::find(connection, &append.conversation)
         .await?
         .ok_or(StoreError::NotFound)?;
+    if after_loss && let Some(first_seq) = saved_after_all(connection, append).await? {
+        let owner = conversation.user_id;
+        return Ok(Appended::Saved { owner, first_seq });
+    }
     if let Some(request) = &append.request
         && let Some(known) = find_request(connection, conversation.id, request).await?
     {
@@ -160,7 +164,7 @@ async fn why_not(
             messages,
         });
     }
-    let (standing, mut messages) = match_ids(connection, append, after_loss).await?;
+    let (standing, mut messages) = match_ids(connection, append, false).await?;
     if standing == Standing::Replay {
         for message in &mut messages {
             message.contexts.clear();
@@ -184,6 +188,20 @@ async fn why_not(
     Err(Failure::new(Class::Retry, "the reason for a refusal has gone").into())
 }
 
+/// Whether the attempt that was lost had saved the turn. An id that was generated
+/// for it stands nowhere else.
+async fn saved_after_all(
+    connection: &mut PgConnection,
+    append: &Append,
+) -> Result<Option<i64>, Trouble> {
+    if append.messages.iter().all(|message| message.id_chosen) {
+        return Ok(None);
+    }
+    let (standing, messages) = match_ids(connection, append, true).await?;
+    let first = messages.first().map(|message| message.seq);
+    Ok(first.filter(|_| standing == Standing::Replay))
+}
+
 /// Reads what is known of an idempotency key.
 pub(super) async fn find_request(
     connection: &mut PgConnection,
@@ -197,16 +215,17 @@ pub(super) async fn find_request(
         .await?)
 }
 
-/// How the batch's ids stand, and the messages that they name here.
+/// How the batch's ids stand, generated ones too where those count, and the
+/// messages that they name here.
 async fn match_ids(
     connection: &mut PgConnection,
     append: &Append,
-    after_loss: bool,
+    all_count: bool,
 ) -> Result<(Standing, Vec<Message>), Trouble> {
     let batch = &append.messages;
     let ids: Vec<Uuid> = batch
         .iter()
-        .filter(|message| after_loss || message.id_chosen)
+        .filter(|message| all_count || message.id_chosen)
         .map(|message| message.id.as_uuid())
         .collect();
     let places: Vec<(Uuid, i64)> = query_as(MESSAGE_PLACES)
@@ -223,7 +242,7 @@ async fn match_ids(
         Some((first, last)) => history::span(connection, id, first, last, true).await?,
         None => Vec::new(),
     };
-    let standing = replay::standing(batch, &messages, !places.is_empty(), after_loss);
+    let standing = replay::standing(batch, &messages, !places.is_empty(), all_count);
     Ok((standing, messages))
 }
 

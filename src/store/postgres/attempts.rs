@@ -37,7 +37,7 @@ where
     let attempts = repeat(|_| attempt());
     match timeout(CALL_LIMIT, attempts).await {
         Ok((outcome, _)) => outcome.map_err(Trouble::of_read),
-        Err(_) => Err(StoreError::Unavailable(no_answer())),
+        Err(_) => Err(StoreError::Unavailable(no_answer().into())),
     }
 }
 
@@ -52,7 +52,7 @@ where
             Err(StoreError::OutcomeUnknown(failure.cause.into()))
         }
         Ok((outcome, _)) => outcome.map_err(Trouble::of_write),
-        Err(_) => Err(StoreError::OutcomeUnknown(no_answer())),
+        Err(_) => Err(StoreError::OutcomeUnknown(no_answer().into())),
     }
 }
 
@@ -63,15 +63,16 @@ where
     R: Future<Output = Result<T, Trouble>>,
 {
     let started = Instant::now();
-    for tried in 1.. {
+    let mut tried = 0;
+    loop {
         let outcome = attempt().await;
+        tried += 1;
         let again = matches!(&outcome, Err(trouble) if trouble.class() == Some(Class::Retry));
         if !again || tried >= ATTEMPTS || started.elapsed() > START_WITHIN {
             return outcome.map_err(Trouble::of_write);
         }
         pause(tried).await;
     }
-    Err(StoreError::Internal(no_answer()))
 }
 
 /// Returns the last attempt's outcome, and whether one was lost.
@@ -99,6 +100,6 @@ async fn pause(tried: u32) {
     sleep(Duration::from_millis(5) * tried).await;
 }
 
-fn no_answer() -> Box<Cause> {
-    Box::new(Cause::new("the server did not answer in time"))
+fn no_answer() -> Cause {
+    Cause::new("the server did not answer in time")
 }

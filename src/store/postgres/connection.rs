@@ -6,9 +6,10 @@ use std::{
 };
 
 use sqlx::{
-    ConnectOptions, Connection, PgConnection, PgPool, Postgres,
+    ConnectOptions, Connection, PgConnection, PgPool, Postgres, Row,
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
+    raw_sql,
 };
 
 use crate::store::failure::{Class, Failure, Trouble};
@@ -55,6 +56,7 @@ pub(super) fn pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
         .max_connections(max_connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .test_before_acquire(false)
+        .after_connect(|connection, _| Box::pin(check_options(connection)))
         .before_acquire(|connection, about| {
             Box::pin(async move {
                 if about.idle_for > RESTED {
@@ -64,6 +66,23 @@ pub(super) fn pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
             })
         })
         .connect_lazy_with(options)
+}
+
+/// Refuses a connection on which the options of [`options`] did not arrive. A
+/// pooler that gives each transaction another server does not pass them on, and
+/// would mix up the answers of its clients, since statements are prepared here.
+pub(super) async fn check_options(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let row = raw_sql("SELECT current_setting('enable_seqscan')")
+        .fetch_one(connection)
+        .await?;
+    if row.try_get::<&str, _>(0)? == "off" {
+        Ok(())
+    } else {
+        Err(sqlx::Error::Configuration(
+            "a pooler in between drops the connection's options: connect to PostgreSQL itself"
+                .into(),
+        ))
+    }
 }
 
 /// A pooled connection that goes back only when its last answer was read to the

@@ -146,15 +146,15 @@ pub(super) async fn of_session(
 
 pub(super) async fn list(
     pool: &PgPool,
-    list: &ConversationQuery,
+    wanted: &ConversationQuery,
 ) -> Result<ConversationPage, Trouble> {
     let mut lease = Lease::take(pool).await?;
     let rows = query(sql::LIST)
-        .bind(list.user_id.as_str())
-        .bind(list.dept_id.as_ref().map(DeptId::as_str))
-        .bind(list.after.unwrap_or(i64::MAX))
+        .bind(wanted.user_id.as_str())
+        .bind(wanted.dept_id.as_ref().map(DeptId::as_str))
+        .bind(wanted.after.unwrap_or(i64::MAX))
         // One more tells whether there is a next page.
-        .bind(i64::from(list.limit) + 1)
+        .bind(i64::from(wanted.limit) + 1)
         .fetch_all(&mut *lease)
         .await
         .map_err(Trouble::from);
@@ -164,7 +164,7 @@ pub(super) async fn list(
     };
     let mut last = None;
     for row in lease.release(rows)? {
-        if page.conversations.len() == list.limit as usize {
+        if page.conversations.len() == wanted.limit as usize {
             page.next = last;
             break;
         }

@@ -8,6 +8,7 @@ use sqlx::{
 };
 use tokio::time::timeout;
 
+use super::connection::check_options;
 use crate::store::{
     SchemaError,
     failure::{Cause, Failure},
@@ -33,7 +34,10 @@ pub(super) async fn prepare(options: &PgConnectOptions, migrate: bool) -> Result
             return Err(SchemaError::Unavailable(cause.into()));
         }
     };
-    let outcome = bring_up(&mut connection, migrate).await;
+    let outcome = match check_options(&mut connection).await {
+        Ok(()) => bring_up(&mut connection, migrate).await,
+        Err(error) => Err(schema::failed(error.into())),
+    };
     // What was done is done, however the goodbye goes.
     let _ = timeout(CONNECT_LIMIT, connection.close()).await;
     outcome

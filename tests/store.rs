@@ -1,0 +1,100 @@
+//! What every store must do, run on each: the contract on `Store`, case by case.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking, in its helpers too"
+)]
+
+#[path = "store/broken.rs"]
+mod broken;
+#[path = "store/cancelled.rs"]
+mod cancelled;
+#[path = "store/conversations.rs"]
+mod conversations;
+#[path = "store/history.rs"]
+mod history;
+#[path = "store/postgres.rs"]
+mod postgres;
+#[path = "store/removals.rs"]
+mod removals;
+#[path = "store/retries.rs"]
+mod retries;
+#[path = "store/saves.rs"]
+mod saves;
+#[path = "store/sqlite.rs"]
+mod sqlite;
+#[path = "store/world.rs"]
+mod world;
+
+/// Makes each case a test on each store. A server that is missing fails them.
+macro_rules! conformance {
+    ($($room:ident: $($case:ident)+;)+) => {
+        mod on_sqlite {
+            $($(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $case() {
+                    let world = crate::world::World::sqlite().await;
+                    crate::$room::$case(&world).await;
+                }
+            )+)+
+        }
+
+        mod on_postgres {
+            $($(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $case() {
+                    let world = crate::world::World::postgres().await;
+                    crate::$room::$case(&world).await;
+                }
+            )+)+
+        }
+    };
+}
+
+conformance! {
+    conversations:
+        what_was_created_is_read
+        a_foreign_conversation_is_none
+        creating_again_gives_the_same
+        an_id_belongs_to_one_conversation
+        changes_are_applied_and_fields_cleared
+        the_list_follows_activity
+        the_list_is_paged
+        the_list_can_be_of_one_department
+        a_session_is_found_on_its_last_conversation
+        another_users_session_is_found_last;
+    saves:
+        numbers_are_dense_whoever_saves
+        a_batch_is_saved_whole_or_not_at_all
+        a_title_is_only_given_once
+        a_save_expects_an_end
+        one_of_many_expectations_holds
+        everything_round_trips
+        doubles_round_trip
+        times_never_go_back
+        a_save_is_activity;
+    retries:
+        a_retry_gives_the_first_outcome
+        a_key_is_of_one_request
+        simultaneous_retries_save_once
+        simultaneous_retries_with_chosen_ids_save_once
+        a_retry_of_truncated_messages_brings_none_back
+        chosen_ids_make_a_retry
+        a_message_id_is_used_once
+        a_retry_is_known_before_an_expectation
+        keys_are_of_one_conversation;
+    history:
+        the_newest_come_oldest_first
+        pages_go_both_ways
+        gaps_do_not_count
+        contexts_come_where_asked_for
+        readers_see_whole_turns_in_order;
+    removals:
+        a_truncation_removes_what_is_after
+        a_truncation_is_retried
+        a_truncation_expects_an_end
+        numbers_go_on_after_a_truncation
+        truncations_and_saves_take_turns
+        a_deletion_leaves_nothing
+        a_deletion_and_a_save_take_turns;
+}

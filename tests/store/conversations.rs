@@ -1,0 +1,359 @@
+use std::collections::HashSet;
+
+use conversation_memory::{
+    domain::{
+        Conversation, ConversationChanges, ConversationId, ConversationRef, DeptId, IdSource,
+        NewConversation, UserId, UuidV7,
+    },
+    store::{Bound, ConversationQuery, Reused, StoreError},
+};
+use serde_json::json;
+
+use crate::world::{
+    World, at, metadata, named, new_conversation, session, title, truncation, turn, user,
+};
+
+pub(crate) async fn what_was_created_is_read(world: &World) {
+    let new = NewConversation {
+        dept_id: Some(DeptId::parse("Größe 部门").unwrap()),
+        title: Some(title("A title; DROP TABLE conversations; --")),
+        metadata: Some(metadata(json!({"a": {"b": [1, null, "x"]}}))),
+        session_id: Some(session()),
+        ..new_conversation(&user())
+    };
+    let created = world.store.create(&new, at(5)).await.unwrap();
+    let expected = Conversation {
+        id: new.id,
+        user_id: new.user_id.clone(),
+        dept_id: new.dept_id.clone(),
+        title: new.title.clone(),
+        last_seq: 0,
+        created_at: at(5),
+        updated_at: at(5),
+        metadata: new.metadata.clone(),
+        parent_id: None,
+        branched_at_seq: None,
+    };
+    assert_eq!(created, expected);
+    assert_eq!(world.store.get(&named(&new)).await.unwrap(), expected);
+    let anyone = ConversationRef {
+        id: new.id,
+        user_id: None,
+    };
+    assert_eq!(world.store.get(&anyone).await.unwrap(), expected);
+}
+
+pub(crate) async fn a_foreign_conversation_is_none(world: &World) {
+    let there = world.conversation().await;
+    world.say(&there, &["mine"]).await;
+    let foreign = ConversationRef {
+        user_id: Some(user()),
+        ..there.clone()
+    };
+    let none = ConversationRef {
+        id: ConversationId::from_uuid(UuidV7.uuid()),
+        ..there.clone()
+    };
+    for conversation in [&foreign, &none] {
+        let store = &world.store;
+        let changes = ConversationChanges {
+            title: Some(Some(title("theirs"))),
+            metadata: None,
+        };
+        let unchanged = ConversationChanges::default();
+        let append = turn(conversation, &["theirs"]);
+        let answers = [
+            store.get(conversation).await.err(),
+            store.attach_session(conversation, session()).await.err(),
+            store.update(conversation, &changes, at(9)).await.err(),
+            store.update(conversation, &unchanged, at(9)).await.err(),
+            store.append(&append).await.err(),
+            store.truncate(&truncation(conversation, 0)).await.err(),
+            store.newest(conversation, 10, true).await.err(),
+            store
+                .messages(conversation, Bound::After(0), 10, true)
+                .await
+                .err(),
+            store
+                .messages(conversation, Bound::Before(9), 10, false)
+                .await
+                .err(),
+            store.delete(conversation).await.err(),
+        ];
+        for (place, answer) in answers.into_iter().enumerate() {
+            assert!(
+                matches!(answer, Some(StoreError::NotFound)),
+                "{place}: {answer:?}"
+            );
+        }
+    }
+    assert_eq!(world.texts(&there).await, ["mine"]);
+}
+
+pub(crate) async fn creating_again_gives_the_same(world: &World) {
+    let new = new_conversation(&user());
+    let first = world.store.create(&new, at(0)).await.unwrap();
+    assert_eq!(world.store.create(&new, at(7)).await.unwrap(), first);
+
+    let mut named_since = turn(&named(&new), &["hello"]);
+    named_since.title = Some(title("hello"));
+    world.save(&named_since).await.unwrap();
+    let again = world.store.create(&new, at(9)).await.unwrap();
+    assert_eq!((again.last_seq, again.title), (1, Some(title("hello"))));
+}
+
+pub(crate) async fn an_id_belongs_to_one_conversation(world: &World) {
+    let new = new_conversation(&user());
+    world.store.create(&new, at(0)).await.unwrap();
+    let others = [
+        NewConversation {
+            user_id: user(),
+            ..new.clone()
+        },
+        NewConversation {
+            title: Some(title("other")),
+            ..new.clone()
+        },
+        NewConversation {
+            metadata: Some(metadata(json!({"other": true}))),
+            ..new.clone()
+        },
+        NewConversation {
+            dept_id: Some(DeptId::parse("other").unwrap()),
+            ..new.clone()
+        },
+    ];
+    for other in others {
+        let answer = world.store.create(&other, at(1)).await;
+        let taken = Err(StoreError::AlreadyExists(Reused::ConversationId));
+        assert_eq!(
+            format!("{answer:?}"),
+            format!("{:?}", taken as Result<(), _>)
+        );
+    }
+}
+
+pub(crate) async fn changes_are_applied_and_fields_cleared(world: &World) {
+    let conversation = world.conversation().await;
+    let change = async |title, metadata, micros| {
+        let changes = ConversationChanges { title, metadata };
+        let after = world
+            .store
+            .update(&conversation, &changes, at(micros))
+            .await
+            .unwrap();
+        assert_eq!(world.store.get(&conversation).await.unwrap(), after);
+        (after.title, after.metadata, after.updated_at)
+    };
+    let named = Some(title("named"));
+    let noted = Some(metadata(json!({"k": 1})));
+    assert_eq!(
+        change(Some(named.clone()), None, 10).await,
+        (named.clone(), None, at(10))
+    );
+    assert_eq!(
+        change(None, Some(noted.clone()), 20).await,
+        (named.clone(), noted.clone(), at(20))
+    );
+    assert_eq!(change(None, None, 30).await, (named, noted.clone(), at(20)));
+    assert_eq!(change(Some(None), None, 40).await, (None, noted, at(40)));
+    assert_eq!(change(None, Some(None), 50).await, (None, None, at(50)));
+}
+
+async fn list(world: &World, user: &UserId, limit: u32) -> Vec<ConversationId> {
+    let query = ConversationQuery {
+        user_id: user.clone(),
+        dept_id: None,
+        after: None,
+        limit,
+    };
+    let page = world.store.list(&query).await.unwrap();
+    page.conversations
+        .iter()
+        .map(|conversation| conversation.id)
+        .collect()
+}
+
+pub(crate) async fn the_list_follows_activity(world: &World) {
+    let user = user();
+    let new: Vec<_> = (0..3).map(|_| new_conversation(&user)).collect();
+    for (place, new) in new.iter().enumerate() {
+        // The clocks say the opposite, and do not count.
+        let micros = 1_000_000 - i64::try_from(place).unwrap();
+        world.store.create(new, at(micros)).await.unwrap();
+    }
+    let [a, b, c] = [&new[0], &new[1], &new[2]];
+    assert_eq!(list(world, &user, 10).await, [c.id, b.id, a.id]);
+    world.say(&named(a), &["hello"]).await;
+    assert_eq!(list(world, &user, 10).await, [a.id, c.id, b.id]);
+    world
+        .store
+        .attach_session(&named(b), session())
+        .await
+        .unwrap();
+    assert_eq!(list(world, &user, 10).await, [a.id, c.id, b.id]);
+    world
+        .store
+        .truncate(&truncation(&named(b), 0))
+        .await
+        .unwrap();
+    assert_eq!(list(world, &user, 10).await, [b.id, a.id, c.id]);
+    let changes = ConversationChanges {
+        title: Some(Some(title("c"))),
+        metadata: None,
+    };
+    world
+        .store
+        .update(&named(c), &changes, at(0))
+        .await
+        .unwrap();
+    assert_eq!(list(world, &user, 10).await, [c.id, b.id, a.id]);
+    assert!(list(world, &crate::world::user(), 10).await.is_empty());
+}
+
+pub(crate) async fn the_list_is_paged(world: &World) {
+    let user = user();
+    let mut expected = Vec::new();
+    for _ in 0..7 {
+        let new = new_conversation(&user);
+        world.store.create(&new, at(0)).await.unwrap();
+        expected.insert(0, new.id);
+    }
+    for limit in [1, 2, 3, 6, 7, 8] {
+        let mut query = ConversationQuery {
+            user_id: user.clone(),
+            dept_id: None,
+            after: None,
+            limit,
+        };
+        let mut seen = Vec::new();
+        loop {
+            let page = world.store.list(&query).await.unwrap();
+            assert!(page.conversations.len() <= limit as usize);
+            seen.extend(
+                page.conversations
+                    .iter()
+                    .map(|conversation| conversation.id),
+            );
+            query.after = page.next;
+            if page.next.is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen, expected, "{limit} a page");
+    }
+}
+
+pub(crate) async fn the_list_can_be_of_one_department(world: &World) {
+    let user = user();
+    let mut sales = Vec::new();
+    for dept in [Some("sales"), None, Some("it"), Some("sales")] {
+        let new = NewConversation {
+            dept_id: dept.map(|dept| DeptId::parse(dept).unwrap()),
+            ..new_conversation(&user)
+        };
+        world.store.create(&new, at(0)).await.unwrap();
+        if dept == Some("sales") {
+            sales.insert(0, new.id);
+        }
+    }
+    let mut query = ConversationQuery {
+        user_id: user,
+        dept_id: Some(DeptId::parse("sales").unwrap()),
+        after: None,
+        limit: 1,
+    };
+    let first = world.store.list(&query).await.unwrap();
+    query.after = first.next;
+    let second = world.store.list(&query).await.unwrap();
+    let seen: Vec<_> = [first, second.clone()]
+        .iter()
+        .flat_map(|page| {
+            page.conversations
+                .iter()
+                .map(|conversation| conversation.id)
+        })
+        .collect();
+    assert_eq!((seen, second.next), (sales, None));
+}
+
+pub(crate) async fn a_session_is_found_on_its_last_conversation(world: &World) {
+    let user = user();
+    let session = session();
+    let [a, b] = [new_conversation(&user), new_conversation(&user)];
+    let a = NewConversation {
+        session_id: Some(session),
+        ..a
+    };
+    for new in [&a, &b] {
+        world.store.create(new, at(0)).await.unwrap();
+    }
+    let found = async || {
+        let found = world
+            .store
+            .conversation_of_session(session, &user)
+            .await
+            .unwrap();
+        found.map(|conversation| conversation.id)
+    };
+    assert_eq!(found().await, Some(a.id));
+    let attached = world
+        .store
+        .attach_session(&named(&b), session)
+        .await
+        .unwrap();
+    assert_eq!(attached, world.store.get(&named(&b)).await.unwrap());
+    assert_eq!(found().await, Some(b.id));
+    // The same once more, and back again.
+    world
+        .store
+        .attach_session(&named(&b), session)
+        .await
+        .unwrap();
+    world
+        .store
+        .attach_session(&named(&a), session)
+        .await
+        .unwrap();
+    assert_eq!(found().await, Some(a.id));
+    let mut append = turn(&named(&b), &["said in the session"]);
+    append.session_id = Some(session);
+    world.save(&append).await.unwrap();
+    assert_eq!(found().await, Some(b.id));
+    // Saving elsewhere without a session changes nothing about it.
+    world.say(&named(&a), &["hello"]).await;
+    assert_eq!(found().await, Some(b.id));
+    world.store.delete(&named(&b)).await.unwrap();
+    assert_eq!(found().await, Some(a.id));
+    let unknown = crate::world::session();
+    assert!(
+        world
+            .store
+            .conversation_of_session(unknown, &user)
+            .await
+            .unwrap()
+            .is_none()
+    );
+}
+
+pub(crate) async fn another_users_session_is_found_last(world: &World) {
+    let session = session();
+    let [mine, theirs] = [user(), user()].map(|user| NewConversation {
+        session_id: Some(session),
+        ..new_conversation(&user)
+    });
+    world.store.create(&mine, at(0)).await.unwrap();
+    world.store.create(&theirs, at(0)).await.unwrap();
+    let owner = async |user: &UserId| {
+        let found = world
+            .store
+            .conversation_of_session(session, user)
+            .await
+            .unwrap();
+        found.unwrap().user_id
+    };
+    assert_eq!(owner(&mine.user_id).await, mine.user_id);
+    assert_eq!(owner(&theirs.user_id).await, theirs.user_id);
+    let either: HashSet<_> = [mine.user_id, theirs.user_id].into();
+    assert!(either.contains(&owner(&user()).await));
+}

@@ -1,0 +1,189 @@
+//! What only the store in a file does.
+
+use std::{path::Path, sync::Arc};
+
+use conversation_memory::{
+    domain::ConversationRef,
+    store::{SchemaError, Store, StoreError, sqlite::SqliteStore},
+};
+use sqlx::{ConnectOptions, Connection, SqliteConnection, query, sqlite::SqliteConnectOptions};
+use tokio::task::JoinSet;
+
+use crate::world::{at, named, new_conversation, turn, user};
+
+fn open(file: &Path) -> SqliteStore {
+    SqliteStore::open(file).unwrap()
+}
+
+async fn raw(file: &Path) -> SqliteConnection {
+    SqliteConnectOptions::new()
+        .filename(file)
+        .connect()
+        .await
+        .unwrap()
+}
+
+async fn begun(store: &SqliteStore) -> ConversationRef {
+    let new = new_conversation(&user());
+    store.create(&new, at(0)).await.unwrap();
+    named(&new)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_keeps_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("deep/er/memory.db");
+    let store = open(&file);
+    store.prepare(true).await.unwrap();
+    let conversation = begun(&store).await;
+    store
+        .append(&turn(&conversation, &["one", "two"]))
+        .await
+        .unwrap();
+    let before = store.newest(&conversation, 10, true).await.unwrap();
+    store.close().await;
+    assert!(matches!(
+        store.get(&conversation).await,
+        Err(StoreError::Unavailable(_))
+    ));
+    let store = open(&file);
+    store.prepare(false).await.unwrap();
+    assert_eq!(store.newest(&conversation, 10, true).await.unwrap(), before);
+    assert_eq!(before.1.len(), 2);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(file.parent().unwrap())
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o700);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_prepare_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("memory.db");
+    let mut tasks = JoinSet::new();
+    for _ in 0..6 {
+        let store = open(&file);
+        tasks.spawn(async move { store.prepare(true).await.unwrap() });
+    }
+    tasks.join_all().await;
+    begun(&open(&file)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_stores_share_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("memory.db");
+    let stores = [Arc::new(open(&file)), Arc::new(open(&file))];
+    stores[0].prepare(true).await.unwrap();
+    let conversation = begun(&stores[0]).await;
+    let mut tasks = JoinSet::new();
+    for store in stores.iter().cycle().take(4) {
+        let (store, conversation) = (Arc::clone(store), conversation.clone());
+        tasks.spawn(async move {
+            for _ in 0..25 {
+                // Another process may keep the file for longer than one waits.
+                while let Err(error) = store.append(&turn(&conversation, &["x"])).await {
+                    assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+                }
+            }
+        });
+    }
+    tasks.join_all().await;
+    for store in stores {
+        let (found, messages) = store.newest(&conversation, 1_000, false).await.unwrap();
+        let seqs: Vec<_> = messages.iter().map(|message| message.seq).collect();
+        assert_eq!((found.last_seq, seqs), (100, (1..=100).collect()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_locked_file_is_unavailable_and_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("memory.db");
+    let store = open(&file);
+    store.prepare(true).await.unwrap();
+    let conversation = begun(&store).await;
+    let mut other = raw(&file).await;
+    let lock = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let refused = store.append(&turn(&conversation, &["one"])).await;
+    assert!(
+        matches!(refused, Err(StoreError::Unavailable(_))),
+        "{refused:?}"
+    );
+    assert_eq!(store.get(&conversation).await.unwrap().last_seq, 0);
+    lock.rollback().await.unwrap();
+    store.append(&turn(&conversation, &["one"])).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_schema_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("memory.db");
+    let store = open(&file);
+    assert!(matches!(
+        store.prepare(false).await,
+        Err(SchemaError::Older {
+            found: 0,
+            wanted: 1
+        })
+    ));
+    assert!(!file.exists(), "a look leaves no file behind");
+    store.prepare(true).await.unwrap();
+    let mut raw = raw(&file).await;
+    query("UPDATE _sqlx_migrations SET checksum = x'00'")
+        .execute(&mut raw)
+        .await
+        .unwrap();
+    assert!(matches!(
+        store.prepare(true).await,
+        Err(SchemaError::Changed { version: 1 })
+    ));
+    query(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+         VALUES (9, 'from the future', true, x'00', 0)",
+    )
+    .execute(&mut raw)
+    .await
+    .unwrap();
+    for migrate in [false, true] {
+        assert!(matches!(
+            store.prepare(migrate).await,
+            Err(SchemaError::Newer {
+                found: 9,
+                wanted: 1
+            })
+        ));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unusable_file_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("memory.db");
+    std::fs::write(
+        &file,
+        "This is no database, and long enough to be looked at. ".repeat(100),
+    )
+    .unwrap();
+    let store = open(&file);
+    assert!(store.prepare(true).await.is_err());
+    let conversation = named(&new_conversation(&user()));
+    assert!(matches!(
+        store.get(&conversation).await,
+        Err(StoreError::Internal(_))
+    ));
+
+    let empty = folder.path().join("empty.db");
+    let store = open(&empty);
+    assert!(matches!(
+        store.get(&conversation).await,
+        Err(StoreError::Unavailable(_))
+    ));
+    let blocked = file.join("below/a/file.db");
+    assert!(SqliteStore::open(&blocked).is_err());
+}

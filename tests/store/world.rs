@@ -1,0 +1,242 @@
+//! The stores under test, and short words for what goes into them.
+
+use std::{str::FromStr, sync::Arc};
+
+use chrono::{DateTime, Utc};
+use conversation_memory::{
+    domain::{
+        Content, Context, ConversationId, ConversationRef, Digest, IdSource, Limits, Message,
+        MessageId, Metadata, NewConversation, NewMessage, RequestId, Role, SessionId, Title,
+        UserId, UuidV7,
+    },
+    store::{
+        Append, Appended, Bound, Request, Store, StoreError, Truncation, postgres::PostgresStore,
+        sqlite::SqliteStore,
+    },
+};
+use serde_json::Value;
+use sqlx::postgres::PgConnectOptions;
+use tempfile::TempDir;
+
+/// A store that is ready, with nothing in it that matters to a test.
+pub(crate) struct World {
+    pub(crate) store: Arc<dyn Store>,
+    _folder: Option<TempDir>,
+}
+
+impl World {
+    pub(crate) async fn sqlite() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&folder.path().join("memory.db")).unwrap();
+        store.prepare(true).await.unwrap();
+        Self {
+            store: Arc::new(store),
+            _folder: Some(folder),
+        }
+    }
+
+    pub(crate) async fn postgres() -> Self {
+        let store = PostgresStore::new(server(), 10);
+        store.prepare(true).await.unwrap();
+        Self {
+            store: Arc::new(store),
+            _folder: None,
+        }
+    }
+
+    /// A new conversation, as its owner names it.
+    pub(crate) async fn conversation(&self) -> ConversationRef {
+        let new = new_conversation(&user());
+        self.store.create(&new, at(0)).await.unwrap();
+        named(&new)
+    }
+
+    pub(crate) async fn save(&self, append: &Append) -> Result<Appended, StoreError> {
+        self.store.append(append).await
+    }
+
+    /// Saves texts as one turn and returns the first number.
+    pub(crate) async fn say(&self, conversation: &ConversationRef, texts: &[&str]) -> i64 {
+        match self.save(&turn(conversation, texts)).await.unwrap() {
+            Appended::Saved { first_seq, .. } => first_seq,
+            Appended::Replayed { .. } => panic!("nothing was there to be replayed"),
+        }
+    }
+
+    /// All messages of a conversation, with their contexts.
+    pub(crate) async fn all(&self, conversation: &ConversationRef) -> Vec<Message> {
+        self.store
+            .messages(conversation, Bound::After(0), 100_000, true)
+            .await
+            .unwrap()
+    }
+
+    pub(crate) async fn texts(&self, conversation: &ConversationRef) -> Vec<String> {
+        let messages = self.all(conversation).await;
+        messages
+            .into_iter()
+            .map(|message| message.content.into_string())
+            .collect()
+    }
+
+    pub(crate) async fn seqs(&self, conversation: &ConversationRef) -> Vec<i64> {
+        let messages = self.all(conversation).await;
+        messages.iter().map(|message| message.seq).collect()
+    }
+}
+
+/// Where the PostgreSQL to test on is.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the tests' one setting comes from tests/with-servers"
+)]
+pub(crate) fn server() -> PgConnectOptions {
+    let Ok(url) = std::env::var("TEST_DATABASE_URL") else {
+        panic!("TEST_DATABASE_URL is not set: run `make test`, or tests/with-servers cargo test");
+    };
+    PgConnectOptions::from_str(&url).unwrap()
+}
+
+pub(crate) fn user() -> UserId {
+    UserId::parse(format!("user-{}", UuidV7.uuid())).unwrap()
+}
+
+pub(crate) fn session() -> SessionId {
+    SessionId::from_uuid(UuidV7.uuid())
+}
+
+pub(crate) fn message_id() -> MessageId {
+    MessageId::from_uuid(UuidV7.uuid())
+}
+
+pub(crate) fn title(text: &str) -> Title {
+    Title::parse(text).unwrap()
+}
+
+pub(crate) fn content(text: impl Into<String>) -> Content {
+    Content::parse(text.into(), &Limits::default()).unwrap()
+}
+
+pub(crate) fn metadata(value: Value) -> Metadata {
+    let Value::Object(object) = value else {
+        panic!("metadata is an object");
+    };
+    Metadata::parse(object, 1 << 20).unwrap()
+}
+
+/// A moment, in microseconds after a fixed one.
+pub(crate) fn at(micros: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp_micros(1_800_000_000_123_456 + micros).unwrap()
+}
+
+pub(crate) fn new_conversation(user_id: &UserId) -> NewConversation {
+    NewConversation {
+        id: ConversationId::from_uuid(UuidV7.uuid()),
+        user_id: user_id.clone(),
+        dept_id: None,
+        title: None,
+        metadata: None,
+        session_id: None,
+    }
+}
+
+/// A conversation, as its owner names it.
+pub(crate) fn named(new: &NewConversation) -> ConversationRef {
+    ConversationRef {
+        id: new.id,
+        user_id: Some(new.user_id.clone()),
+    }
+}
+
+pub(crate) fn message(text: impl Into<String>) -> NewMessage {
+    NewMessage {
+        id: message_id(),
+        id_chosen: false,
+        role: Role::User,
+        content: content(text),
+        tokens_used: None,
+        latency_ms: None,
+        created_at: None,
+        metadata: None,
+        contexts: Vec::new(),
+    }
+}
+
+pub(crate) fn chosen(text: &str) -> NewMessage {
+    NewMessage {
+        id_chosen: true,
+        ..message(text)
+    }
+}
+
+pub(crate) fn context(doc_id: &str, text: impl Into<String>) -> Context {
+    Context {
+        doc_id: doc_id.to_owned(),
+        content: content(text),
+        score: None,
+        metadata: None,
+    }
+}
+
+pub(crate) fn save_of(conversation: &ConversationRef, messages: Vec<NewMessage>) -> Append {
+    Append {
+        conversation: conversation.clone(),
+        messages,
+        request: None,
+        expected_last_seq: None,
+        session_id: None,
+        title: None,
+        at: at(1),
+    }
+}
+
+pub(crate) fn turn(conversation: &ConversationRef, texts: &[&str]) -> Append {
+    save_of(
+        conversation,
+        texts.iter().map(|text| message(*text)).collect(),
+    )
+}
+
+/// The same save with a key that makes a retry safe.
+pub(crate) fn keyed(mut append: Append, key: &str) -> Append {
+    append.request = Some(Request {
+        id: RequestId::parse(key).unwrap(),
+        digest: Digest::of_messages(&append.messages),
+    });
+    append
+}
+
+/// The retry of a save by a caller that lets the server give ids.
+pub(crate) fn retry_of(append: &Append) -> Append {
+    let mut retry = append.clone();
+    for message in &mut retry.messages {
+        if !message.id_chosen {
+            message.id = message_id();
+        }
+    }
+    retry
+}
+
+pub(crate) fn truncation(conversation: &ConversationRef, after_seq: i64) -> Truncation {
+    Truncation {
+        conversation: conversation.clone(),
+        after_seq,
+        request: None,
+        expected_last_seq: None,
+        at: at(2),
+    }
+}
+
+pub(crate) fn keyed_truncation(
+    conversation: &ConversationRef,
+    after_seq: i64,
+    key: &str,
+) -> Truncation {
+    Truncation {
+        request: Some(Request {
+            id: RequestId::parse(key).unwrap(),
+            digest: Digest::of_truncation(after_seq),
+        }),
+        ..truncation(conversation, after_seq)
+    }
+}
