@@ -1,10 +1,6 @@
-//! What the recent window in Redis must do, step by step; tests/window_model.rs
-//! goes through the steps' interleavings, tests/window_faults.rs through what
+//! What the recent window in Redis must do, step by step; `tests/window_model.rs`
+//! goes through the steps' interleavings, `tests/window_faults.rs` through what
 //! can happen to Redis.
-
-#![expect(clippy::unwrap_used, reason = "a test may fail")]
-#![expect(clippy::expect_used, reason = "a test may fail")]
-#![expect(clippy::panic, reason = "a test may fail")]
 
 #[path = "support/redis_server.rs"]
 mod redis_server;
@@ -18,7 +14,7 @@ use conversation_memory::{
     recent::{Lookup, RecentWindow, none::NoWindow, redis::WINDOW_BYTES},
 };
 use redis_server::{RedisServer, attached, call, own_prefix, shared_url};
-use window::{Bench, LIMIT, TTL, conversation_id, message, messages, owner, recent, seqs};
+use window::{Bench, LIMIT, NONE, TTL, conversation_id, message, messages, owner, recent, seqs};
 
 #[tokio::test]
 async fn no_window_shows_nothing() {
@@ -127,7 +123,7 @@ async fn one_reader_fills_a_cold_window() {
 async fn windows_without_messages_and_with_holes_are_windows() {
     let bench = Bench::new().await;
     let lease = bench.lease().await;
-    bench.fill(lease, 0, 1..=0, true).await;
+    bench.fill(lease, 0, NONE, true).await;
     assert_eq!(bench.hit(10).await, (0, vec![]));
     bench.save(1..=1).await;
     assert_eq!(bench.hit(10).await, (1, vec![1]));

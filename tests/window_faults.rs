@@ -3,7 +3,6 @@
 //! and it all comes back by itself.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
-#![expect(clippy::expect_used, reason = "a test may fail")]
 #![expect(clippy::panic, reason = "a test may fail")]
 
 #[path = "support/redis_server.rs"]
@@ -14,11 +13,15 @@ mod window;
 use std::time::{Duration, Instant};
 
 use conversation_memory::{
+    domain::{NewSession, SessionId},
     recent::{Lookup, RecentWindow},
     redis::{Redis, RedisError, RedisSettings, RedisTarget, Refusal, Script},
+    sessions::{Sessions, redis::RedisSessions},
 };
-use redis_server::{RedisServer, connect, eventually};
-use window::{Bench, recent};
+use redis_server::{RedisServer, attached, connect, eventually};
+use window::{Bench, NONE, recent};
+
+const CLUSTER: [&str; 4] = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
 
 /// A sidecar with the settings of a real one, which is attached.
 async fn sidecar(server: &RedisServer) -> (Redis, Bench) {
@@ -107,7 +110,7 @@ async fn a_reader_that_redis_did_not_answer_fills_nothing_stale() {
     server.freeze();
     bench.save(1..=2).await;
     // What the reader read from the store before the save.
-    bench.fill(lease, 0, 1..=0, true).await;
+    bench.fill(lease, 0, NONE, true).await;
     server.thaw();
     comes_back_without_what_is_stale(&bench).await;
     redis.shutdown().await;
@@ -262,5 +265,52 @@ async fn a_database_is_chosen_and_a_prefix_kept() {
     let list = Script::new("return redis.call('KEYS', 'mine:history:*')");
     let keys = redis.run(&list, "key", &[]).await.unwrap();
     assert_eq!(keys.list().unwrap().len(), 1);
+    redis.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_cluster_is_used_without_detours() {
+    let nodes = ["0 8191", "8192 16383"].map(|slots| (RedisServer::stopped(&CLUSTER), slots));
+    let mut servers = Vec::new();
+    for (mut server, slots) in nodes {
+        server.run().await;
+        let (from, to) = slots.split_once(' ').unwrap();
+        server.call(&["CLUSTER", "ADDSLOTSRANGE", from, to]).await;
+        servers.push(server);
+    }
+    let port = servers[1].port().to_string();
+    servers[0]
+        .call(&["CLUSTER", "MEET", "127.0.0.1", &port])
+        .await;
+    for server in &servers {
+        eventually("the cluster is up", async || {
+            let info = server.call(&["CLUSTER", "INFO"]).await;
+            info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:2")
+        })
+        .await;
+    }
+
+    let url = servers[0].url().replace("redis://", "redis-cluster://");
+    let redis = attached(&url, "").await;
+    let sessions = RedisSessions::new(redis.clone(), window::TTL);
+    for _ in 0..20 {
+        let bench = Bench::with(recent(&redis), &servers[0].url(), "");
+        bench.save(1..=1).await;
+        assert_eq!(bench.hit(10).await, (1, vec![1]));
+        let new = NewSession {
+            id: SessionId::from_uuid(bench.id.as_uuid()),
+            user_id: window::owner(),
+            dept_id: None,
+            conversation_id: Some(bench.id),
+        };
+        sessions.start(&new).await.unwrap().unwrap();
+    }
+    assert_eq!(sessions.list(&window::owner()).await.unwrap().len(), 20);
+    for server in &servers {
+        let keys: u32 = server.call(&["DBSIZE"]).await.parse().unwrap();
+        assert!(keys > 0, "both nodes are used");
+        let errors = server.call(&["INFO", "errorstats"]).await;
+        assert!(!errors.contains("MOVED"), "{errors}");
+    }
     redis.shutdown().await;
 }

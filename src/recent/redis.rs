@@ -80,14 +80,15 @@ impl RedisRecent {
         scripts: Scripts,
     ) -> Self {
         let shared = Arc::new(Shared {
-            redis: redis.clone(),
+            redis,
             scripts,
             ttl: millis(ttl),
             unpublished: Unpublished::default(),
             undecodable: AtomicU64::new(0),
             complained: AtomicBool::new(false),
         });
-        redis.spawn(drop_unpublished(Arc::clone(&shared)));
+        let dropping = drop_unpublished(Arc::clone(&shared));
+        shared.redis.spawn(dropping);
         Self {
             shared,
             ids,
@@ -371,7 +372,7 @@ async fn drop_unpublished(shared: Arc<Shared>) {
     }
 }
 
-fn number(number: impl ToString) -> Bytes {
+fn number(number: impl Copy + ToString) -> Bytes {
     Bytes::from(number.to_string())
 }
 

@@ -164,7 +164,7 @@ impl Redis {
 
     /// Opens the breaker.
     fn trip(&self) {
-        let tripped = self.0.available.send_if_modified(|up| std::mem::take(up));
+        let tripped = self.0.available.send_if_modified(std::mem::take);
         if tripped {
             tracing::warn!("Redis does not answer; going on without it");
         }

@@ -2,6 +2,12 @@
 //! ones that a test may freeze, kill and fill.
 
 #![allow(dead_code, reason = "each test crate uses a part of it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may fail"
+)]
 
 use std::{
     net::TcpListener,
@@ -185,7 +191,7 @@ pub(crate) async fn call(url: &str, command: &[&str]) -> std::io::Result<String>
     let mut stream = TcpStream::connect(address).await?;
     let mut request = format!("*{}\r\n", command.len());
     for part in command {
-        request += &format!("${}\r\n{part}\r\n", part.len());
+        request += &["$", &part.len().to_string(), "\r\n", part, "\r\n"].concat();
     }
     // The answer to QUIT ends the stream.
     request += "*1\r\n$4\r\nQUIT\r\n";

@@ -1,6 +1,12 @@
 //! A conversation and its window in Redis, for tests.
 
 #![allow(dead_code, reason = "each test crate uses a part of it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may fail"
+)]
 
 use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
@@ -14,7 +20,10 @@ use uuid::Uuid;
 
 use crate::redis_server::{attached, call, own_prefix, shared_url};
 
-pub(crate) const TTL: Duration = Duration::from_secs(60);
+pub(crate) const TTL: Duration = Duration::from_mins(1);
+/// The numbers of no messages.
+#[expect(clippy::reversed_empty_ranges, reason = "it is meant to be empty")]
+pub(crate) const NONE: RangeInclusive<i64> = 1..=0;
 /// How long a write may take.
 pub(crate) const LIMIT: Duration = Duration::from_secs(8);
 
