@@ -35,7 +35,7 @@ const CHOICES: usize = 40;
 const AT_ONCE: u64 = 32;
 /// How many runs the whole scripts must stand, and within how many each hole
 /// must show. The runs are the same every time.
-const RUNS: u64 = 1_500;
+const RUNS: u64 = 4_000;
 const RUNS_TO_FIND_A_HOLE: u64 = 12_000;
 
 #[tokio::test]
