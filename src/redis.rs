@@ -9,11 +9,13 @@
 //! connection. So a script must be safe to execute at any later time.
 
 mod client;
+mod occasionally;
 mod script;
 mod target;
 
 pub use self::{
     client::{Redis, RedisSettings},
+    occasionally::Occasionally,
     script::{Reply, Script},
     target::{BadRedisUrl, RedisTarget},
 };

@@ -5,17 +5,18 @@
 -- the lease's id when it was given, and 1 when there was a window that made no sense.
 local count, must_show, ttl = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[5])
 
-local expired = {}
+local live, expired = {}, {}
 for _, token in ipairs(tokens) do
   local deadline = read_number(token)
-  if deadline and deadline > now then
-    return { "busy" } -- guard: nothing is read while a write is announced
-  end
-  expired[#expired + 1] = token
+  local kind = deadline and deadline > now and live or expired
+  kind[#kind + 1] = token
+end
+if #live > 0 then
+  return { "busy" } -- guard: nothing is read while a write is announced
 end
 if #expired > 0 then
   redis.call("HDEL", key, unpack(expired))
-  tokens = {}
+  tokens = live
 end
 
 if #expired > 0 or broken or (hi and hi < must_show) then

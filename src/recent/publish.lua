@@ -49,7 +49,7 @@ elseif not hi then
 elseif first == hi + 1 then
   show()
 elseif last > hi then
-  drop()
+  drop() -- guard: a gap drops the window
 end
 renew(ttl)
 return hi and "shown" or "cold"

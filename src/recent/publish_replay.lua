@@ -6,7 +6,7 @@ if not raise_top(last) then
   return "out of memory"
 end
 if not announced or broken or (hi and hi < last) then
-  drop()
+  drop() -- guard: a window behind a replay is dropped
 end
 renew(ttl)
 return hi and "shown" or "cold"

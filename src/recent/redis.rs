@@ -12,7 +12,7 @@ mod unpublished;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -27,7 +27,7 @@ use self::unpublished::Unpublished;
 use super::{Announced, Lease, Lookup, RecentWindow, WINDOW_MESSAGES, Window};
 use crate::{
     domain::{ConversationId, IdSource, Message, UserId},
-    redis::{Redis, RedisError, Reply, Script},
+    redis::{Occasionally, Redis, RedisError, Reply, Script},
 };
 
 /// The most bytes of messages that a window keeps: a larger one would hold up
@@ -61,7 +61,7 @@ struct Shared {
     ttl: Bytes,
     unpublished: Unpublished,
     undecodable: AtomicU64,
-    complained: AtomicBool,
+    refusal: Occasionally,
 }
 
 impl RedisRecent {
@@ -80,14 +80,15 @@ impl RedisRecent {
         scripts: Scripts,
     ) -> Self {
         let shared = Arc::new(Shared {
-            redis: redis.clone(),
+            redis,
             scripts,
             ttl: millis(ttl),
             unpublished: Unpublished::default(),
             undecodable: AtomicU64::new(0),
-            complained: AtomicBool::new(false),
+            refusal: Occasionally::default(),
         });
-        redis.spawn(drop_unpublished(Arc::clone(&shared)));
+        let dropping = drop_unpublished(Arc::clone(&shared));
+        shared.redis.spawn(dropping);
         Self {
             shared,
             ids,
@@ -289,15 +290,11 @@ impl Shared {
             .redis
             .key(format_args!("history:{conversation}:recent"));
         let result = self.redis.run(script, &key, args).await;
-        match result {
-            Ok(_) => self.complained.store(false, Ordering::Relaxed),
-            // The breaker has said it.
-            Err(RedisError::Unavailable | RedisError::Unanswered) => {}
-            Err(error) => {
-                if !self.complained.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(%error, "the recent window goes on without Redis");
-                }
-            }
+        // An outage is said by the client.
+        if let Err(error @ (RedisError::Refused(_) | RedisError::Unexpected)) = &result
+            && self.refusal.is_due()
+        {
+            tracing::warn!(%error, "the recent window goes on without Redis");
         }
         result
     }
@@ -371,7 +368,7 @@ async fn drop_unpublished(shared: Arc<Shared>) {
     }
 }
 
-fn number(number: impl ToString) -> Bytes {
+fn number(number: impl Copy + ToString) -> Bytes {
     Bytes::from(number.to_string())
 }
 

@@ -15,11 +15,14 @@ use fred::{
 };
 use tokio::{
     sync::watch,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
 
-use super::{RedisError, RedisTarget, Refusal, Reply, Script};
+use super::{Occasionally, RedisError, RedisTarget, Refusal, Reply, Script};
 
 /// How long to connect, log in and say goodbye may take.
 const CONNECTION_TIMEOUT: Duration = Duration::from_millis(500);
@@ -27,6 +30,8 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_millis(500);
 const PROBE_INTERVAL: Duration = Duration::from_millis(50);
 /// How long to wait before the client is started again, should it have ended.
 const RESTART_DELAY: Duration = Duration::from_secs(1);
+/// How long Redis may be away before that is worth a line in the log.
+const GRACE: Duration = Duration::from_secs(1);
 /// How many calls may wait to be sent.
 const QUEUE: usize = 4_096;
 
@@ -57,6 +62,7 @@ struct Inner {
     client: WithOptions<Client>,
     settings: RedisSettings,
     available: watch::Sender<bool>,
+    outage: Occasionally,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -75,6 +81,7 @@ impl Redis {
             client: client(target, settings.call_timeout).with_options(&options),
             settings,
             available: watch::Sender::new(false),
+            outage: Occasionally::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }));
@@ -125,12 +132,12 @@ impl Redis {
 
     /// Ends the tasks and the connection, within a second. Calls after it fail.
     pub async fn shutdown(&self) {
+        // The goodbye cannot be trusted to end when Redis is frozen.
+        let _ = timeout(CONNECTION_TIMEOUT, self.0.client.quit()).await;
         self.0.stop.cancel();
         self.0.tasks.close();
+        self.0.tasks.wait().await;
         self.0.available.send_replace(false);
-        // Neither can be trusted to end when Redis is frozen.
-        let _ = timeout(CONNECTION_TIMEOUT, self.0.client.quit()).await;
-        let _ = timeout(CONNECTION_TIMEOUT, self.0.tasks.wait()).await;
     }
 
     /// Sends a script by its name or its source. The library's own functions
@@ -164,10 +171,7 @@ impl Redis {
 
     /// Opens the breaker.
     fn trip(&self) {
-        let tripped = self.0.available.send_if_modified(|up| std::mem::take(up));
-        if tripped {
-            tracing::warn!("Redis does not answer; going on without it");
-        }
+        self.0.available.send_if_modified(std::mem::take);
     }
 
     async fn answers(&self) -> bool {
@@ -179,7 +183,9 @@ impl Redis {
 /// that it takes for a wrong configuration, which a failover can cure.
 async fn run_client(redis: Redis) {
     loop {
-        if let Ok(Err(error)) = redis.0.client.connect().await {
+        // The library's own task must end with this one.
+        let client = AbortOnDropHandle::new(redis.0.client.connect());
+        if let Ok(Err(error)) = client.await {
             tracing::warn!(error.kind = error.kind().to_str(), "the Redis client ended");
         }
         sleep(RESTART_DELAY).await;
@@ -190,17 +196,18 @@ async fn run_client(redis: Redis) {
 /// breaker. So no caller pays for finding out.
 async fn probe(redis: Redis) {
     let mut state = redis.0.available.subscribe();
-    let mut attached = false;
     while state.wait_for(|up| !*up).await.is_ok() {
+        let (since, mut said) = (Instant::now(), false);
         while !redis.answers().await {
+            if !said && since.elapsed() >= GRACE && redis.0.outage.is_due() {
+                said = true;
+                tracing::warn!("Redis does not answer; going on without it");
+            }
             sleep(PROBE_INTERVAL).await;
         }
-        if attached {
+        if said {
             tracing::info!("Redis answers again");
-        } else {
-            tracing::info!("Redis answers");
         }
-        attached = true;
         redis.0.available.send_replace(true);
     }
 }

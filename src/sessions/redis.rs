@@ -5,7 +5,7 @@
 //! sessions that are dead or another user's: they are pruned when it is read,
 //! and a live session that is missing comes back with its next use.
 
-use std::time::Duration;
+use std::{cmp::Reverse, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -28,11 +28,11 @@ macro_rules! script {
 }
 
 /// Sessions in Redis.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RedisSessions {
     redis: Redis,
     ttl: Bytes,
-    scripts: Scripts,
+    scripts: Arc<Scripts>,
 }
 
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl RedisSessions {
         Self {
             redis,
             ttl: Bytes::from(ttl.as_millis().to_string()),
-            scripts: Scripts {
+            scripts: Arc::new(Scripts {
                 start: script!("session_common.lua", "session_start.lua"),
                 get: script!("session_common.lua", "session_get.lua"),
                 touch: script!("session_common.lua", "session_touch.lua"),
@@ -60,7 +60,7 @@ impl RedisSessions {
                 user_add: script!("user_common.lua", "user_add.lua"),
                 user_list: script!("user_common.lua", "user_list.lua"),
                 user_remove: script!("user_common.lua", "user_remove.lua"),
-            },
+            }),
         }
     }
 
@@ -86,9 +86,20 @@ impl RedisSessions {
         self.redis.run(script, &key, args).await
     }
 
-    async fn add_to_user(&self, user: &UserId, id: SessionId) -> Result<Reply, RedisError> {
+    /// Adds a session to its user's. When they have become many a few of them
+    /// are looked at, so that dead ones don't pile up though nobody lists them.
+    async fn add_to_user(&self, user: &UserId, id: SessionId) -> Result<(), RedisError> {
         let args = [self.ttl.clone(), Bytes::from(id.to_string())];
-        self.on_user(&self.scripts.user_add, user, &args).await
+        let added = self.on_user(&self.scripts.user_add, user, &args).await?;
+        let some = added.list()?;
+        if !some.is_empty() {
+            let (sessions, user) = (self.clone(), user.clone());
+            self.redis.spawn(async move {
+                // Whatever fails is looked at another time.
+                let _ = sessions.read_members(&user, &some).await;
+            });
+        }
+        Ok(())
     }
 
     /// Reads a session that a script returned. One that makes no sense is removed.
@@ -142,26 +153,37 @@ impl RedisSessions {
         let listed = self.on_user(&self.scripts.user_list, user, &[]).await?;
         let mut sessions = Vec::new();
         for members in listed.list()?.chunks(BATCH) {
-            let found = try_join_all(members.iter().map(async |member| {
-                match member.text().map(SessionId::parse) {
+            sessions.extend(self.read_members(user, members).await?);
+        }
+        sessions.sort_by_key(|session| Reverse((session.last_active_at, session.id)));
+        Ok(sessions)
+    }
+
+    /// Reads some of a user's sessions and prunes those that are dead or
+    /// another user's.
+    async fn read_members(
+        &self,
+        user: &UserId,
+        members: &[Reply],
+    ) -> Result<Vec<Session>, RedisError> {
+        let found =
+            try_join_all(members.iter().map(
+                async |member| match member.text().map(SessionId::parse) {
                     Ok(Ok(id)) => self.read(id).await,
                     _ => Ok(None),
-                }
-            }))
-            .await?;
-            let mut dead = Vec::new();
-            for (member, session) in members.iter().zip(found) {
-                match (member, session) {
-                    (_, Some(session)) if session.user_id == *user => sessions.push(session),
-                    (Reply::Bytes(id), _) => dead.push(id.clone()),
-                    _ => {}
-                }
-            }
-            if !dead.is_empty() {
-                self.on_user(&self.scripts.user_remove, user, &dead).await?;
+                },
+            ));
+        let (mut sessions, mut dead) = (Vec::new(), Vec::new());
+        for (member, session) in members.iter().zip(found.await?) {
+            match (member, session) {
+                (_, Some(session)) if session.user_id == *user => sessions.push(session),
+                (Reply::Bytes(id), _) => dead.push(id.clone()),
+                _ => {}
             }
         }
-        sessions.sort_by_key(|session| std::cmp::Reverse((session.last_active_at, session.id)));
+        if !dead.is_empty() {
+            self.on_user(&self.scripts.user_remove, user, &dead).await?;
+        }
         Ok(sessions)
     }
 }
@@ -231,7 +253,7 @@ impl From<RedisError> for SessionsUnavailable {
     }
 }
 
-/// Reads the list that session_common.lua answers. None when it makes no sense.
+/// Reads the list that the scripts on a session answer. None when it makes no sense.
 fn session(id: SessionId, reply: Reply) -> Option<Session> {
     let parts = reply.list().ok()?;
     let [user, dept, conversation, created, active, expires] = parts.as_slice() else {
