@@ -100,9 +100,9 @@ async fn bad_messages_are_refused_and_nothing_is_written(form: Form) {
     }
     let mut twice = vec![message(Role::User, "x"); 2];
     let id = new_id();
-    twice
-        .iter_mut()
-        .for_each(|message| message.id.clone_from(&id));
+    for message in &mut twice {
+        message.id.clone_from(&id);
+    }
     let refused = memory.save_messages(save(&conversation, twice)).await;
     assert_eq!(refused_field(&refused.unwrap_err()), "messages[1].id");
     let read = memory.get_history(history(&conversation)).await.unwrap();

@@ -106,7 +106,7 @@ impl PostgresServer {
     /// Ends it as a crash of the machine would, as far as one process can.
     pub(crate) fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
-            for id in self.processes(process.id()) {
+            for id in Self::processes(process.id()) {
                 // A back end may be gone by itself.
                 let _ = Command::new("kill")
                     .args(["-KILL", &id.to_string()])
@@ -136,7 +136,7 @@ impl PostgresServer {
 
     fn signal_all(&self, name: &str) {
         let id = self.process.as_ref().expect("the server runs").id();
-        for id in self.processes(id) {
+        for id in Self::processes(id) {
             let _ = Command::new("kill")
                 .args([format!("-{name}"), id.to_string()])
                 .status();
@@ -144,7 +144,7 @@ impl PostgresServer {
     }
 
     /// The server and its children.
-    fn processes(&self, server: u32) -> Vec<u32> {
+    fn processes(server: u32) -> Vec<u32> {
         let children = fs::read_to_string(format!("/proc/{server}/task/{server}/children"));
         let children = children.unwrap_or_default();
         let children = children.split_whitespace().map(|id| id.parse().unwrap());
