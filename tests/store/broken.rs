@@ -100,7 +100,7 @@ async fn carry(client: TcpStream, state: Arc<AtomicU8>) {
             // whether it is in order. That answer may pass.
             match state.load(Ordering::SeqCst) {
                 CUT | CUT_ONCE if size > 5 => doomed.store(true, Ordering::SeqCst),
-                HANG if size > 0 => continue,
+                HANG if size > 5 => std::future::pending().await,
                 _ => {}
             }
             if size == 0 || to_server.write_all(&buffer[..size]).await.is_err() {
@@ -229,7 +229,7 @@ async fn a_server_that_hangs_is_given_up_in_time() {
         matches!(outcome, Err(StoreError::Unavailable(_))),
         "{outcome:?}"
     );
-    assert!(started.elapsed() < Duration::from_millis(1_500));
+    assert!(started.elapsed() < Duration::from_millis(2_500));
     wire.set(PASS);
     // The connection that hung makes room, and the store is well again.
     while store
