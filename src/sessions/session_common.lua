@@ -1,7 +1,7 @@
 -- Every script on a session begins with this.
 --
 -- KEYS[1] is the session, a hash of user_id, dept_id, conversation_id,
--- created_at and last_active_at, the times in microseconds.
+-- created_at, last_active_at and expires_at, the times in microseconds.
 local key = KEYS[1]
 
 local time = redis.call("TIME")
@@ -22,7 +22,7 @@ local function read()
     return (session[field] or ""):match("^%d+$") and #session[field] <= 17
   end
   if session.user_id and is_time("created_at") and is_time("last_active_at")
-    and redis.call("PTTL", key) >= 0 then
+    and is_time("expires_at") and redis.call("PTTL", key) >= 0 then
     return session
   end
   redis.call("DEL", key)
@@ -32,7 +32,8 @@ end
 -- Gives the session its whole life again.
 local function renew(session, ttl)
   session.last_active_at = now
-  redis.call("HSET", key, "last_active_at", now)
+  session.expires_at = string.format("%.0f", tonumber(now) + ttl * 1000)
+  redis.call("HSET", key, "last_active_at", now, "expires_at", session.expires_at)
   redis.call("PEXPIRE", key, ttl)
 end
 
@@ -43,6 +44,6 @@ local function answer(session)
     session.conversation_id or "",
     session.created_at,
     session.last_active_at,
-    string.format("%.0f", tonumber(now) + redis.call("PTTL", key) * 1000),
+    session.expires_at,
   }
 end

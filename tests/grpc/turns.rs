@@ -139,7 +139,7 @@ async fn everything_said_of_a_message_comes_back(form: Form) {
         assert_eq!(read.into_inner().messages, [expected.clone()]);
         request.include_contexts = true;
         let read = memory.get_history(request).await.unwrap();
-        assert_eq!(read.into_inner().messages, [whole.clone()]);
+        assert_eq!(read.into_inner().messages, std::slice::from_ref(&whole));
     }
 }
 
