@@ -4,13 +4,14 @@ use sqlx::{error::DatabaseError, sqlite::SqliteError};
 
 use crate::store::failure::{Class, Failure};
 
+const BUSY: i32 = 5;
 const IOERR: i32 = 10;
 
 /// Primary result codes; those that are not here are [`Class::Internal`]. A
 /// constraint is one of those: inside a transaction that has the write lock all of
 /// them were looked at before.
 const TABLE: &[(i32, Class)] = &[
-    (5, Class::Unavailable),     // BUSY: another process writes
+    (BUSY, Class::Unavailable),  // another process writes
     (6, Class::Unavailable),     // LOCKED
     (7, Class::Unavailable),     // NOMEM
     (8, Class::Unavailable),     // READONLY: the file, or its folder
@@ -40,10 +41,19 @@ pub(in crate::store) fn failure(error: &SqliteError) -> Failure {
 
 /// Whether the disk failed.
 pub(super) fn is_io(error: &sqlx::Error) -> bool {
+    is(error, IOERR)
+}
+
+/// Whether another process has the file.
+pub(super) fn is_busy(error: &sqlx::Error) -> bool {
+    is(error, BUSY)
+}
+
+fn is(error: &sqlx::Error, code: i32) -> bool {
     error
         .as_database_error()
         .and_then(|error| error.try_downcast_ref::<SqliteError>())
-        .is_some_and(|error| primary(error) == Some(IOERR))
+        .is_some_and(|error| primary(error) == Some(code))
 }
 
 /// The low byte of a result code is its class, the rest says more.

@@ -7,13 +7,17 @@ use sqlx::{
     sqlite::SqliteConnectOptions,
 };
 
-use super::connection;
+use tokio::time::{Instant, sleep};
+
+use super::{codes, connection};
 use crate::store::{SchemaError, failure::Failure, schema};
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// How long to wait for another process that migrates.
 const MIGRATION_TIMEOUT: Duration = Duration::from_secs(30);
+
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 /// Checks the schema, and brings it up to date where that is wanted.
 pub(super) async fn prepare(
@@ -23,16 +27,30 @@ pub(super) async fn prepare(
     if !migrate && !options.get_filename().exists() {
         return schema::compare(&MIGRATOR, &[]);
     }
-    let mut connection = connection::for_writing(options.clone())
+    let options = connection::for_writing(options.clone())
         .create_if_missing(migrate)
-        .busy_timeout(MIGRATION_TIMEOUT)
-        .connect()
+        .busy_timeout(MIGRATION_TIMEOUT);
+    let mut connection = connect(&options)
         .await
         .map_err(|error| SchemaError::Unavailable(Failure::from(error).cause.into()))?;
     let outcome = bring_up(&mut connection, migrate).await;
     // What was done is done, however the goodbye goes.
     let _ = connection.close().await;
     outcome
+}
+
+/// Opens the file. Turning its log on does not wait for others who do the same,
+/// whatever the time-out says, so it is tried again here.
+async fn connect(options: &SqliteConnectOptions) -> sqlx::Result<SqliteConnection> {
+    let deadline = Instant::now() + MIGRATION_TIMEOUT;
+    loop {
+        match options.connect().await {
+            Err(error) if codes::is_busy(&error) && Instant::now() < deadline => {
+                sleep(BUSY_PAUSE).await;
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 async fn bring_up(connection: &mut SqliteConnection, migrate: bool) -> Result<(), SchemaError> {
