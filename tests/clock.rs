@@ -1,0 +1,155 @@
+//! A wall clock that jumps an hour back and forth changes no order and no TTL.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and is its own composition root"
+)]
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use conversation_memory::{
+    domain::{
+        Clock, Content, ConversationRef, Limits, MessageId, NewMessage, Role, UserId, UuidV7,
+    },
+    memory::{BeginTurn, GetHistory, Memory, Parts, SaveMessages},
+    recent::none::NoWindow,
+    sessions::in_process::InProcessSessions,
+    store::{ConversationQuery, Store, postgres::PostgresStore, sqlite::SqliteStore},
+};
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+const TTL: Duration = Duration::from_mins(30);
+
+/// An hour ahead, an hour behind, an hour ahead …
+#[derive(Debug, Default)]
+struct Jumping(AtomicI64);
+
+impl Clock for Jumping {
+    fn now(&self) -> DateTime<Utc> {
+        let jumps = self.0.fetch_add(1, Ordering::Relaxed);
+        let hours = if jumps % 2 == 0 { 1 } else { -1 };
+        DateTime::from_timestamp(1_800_000_000, 0).unwrap() + TimeDelta::hours(hours)
+    }
+}
+
+#[tokio::test]
+async fn embedded() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&folder.path().join("conversations.db")).unwrap();
+    order_and_ttl_follow_no_clock(Arc::new(store)).await;
+}
+
+#[tokio::test]
+async fn on_postgres() {
+    let url = std::env::var("TEST_DATABASE_URL")
+        .unwrap_or_else(|_| panic!("TEST_DATABASE_URL is not set: run the tests with `make test`"));
+    let store = PostgresStore::new(url.parse().unwrap(), 4);
+    order_and_ttl_follow_no_clock(Arc::new(store)).await;
+}
+
+async fn order_and_ttl_follow_no_clock(store: Arc<dyn Store>) {
+    store.prepare(true).await.unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(Jumping::default());
+    let memory = Memory::new(Parts {
+        store,
+        recent: Arc::new(NoWindow),
+        sessions: Arc::new(InProcessSessions::new(TTL, Arc::clone(&clock))),
+        clock,
+        ids: Arc::new(UuidV7),
+        writes: TaskTracker::new(),
+        default_limit: 6,
+    });
+    let user = UserId::parse(format!("user-{}", Uuid::now_v7())).unwrap();
+    let turn = BeginTurn {
+        user_id: user.clone(),
+        dept_id: None,
+        session_id: None,
+        conversation_id: None,
+        limit: None,
+    };
+    let mut begun = Vec::new();
+    for _ in 0..4 {
+        begun.push(memory.begin_turn(turn.clone()).await.unwrap());
+    }
+    // Activity in an order of its own, at times that say another.
+    let order = [2, 0, 3, 1];
+    for at in order {
+        for number in 1..=5 {
+            let saved = memory.save_messages(one(&begun[at].conversation_id, number));
+            assert_eq!(saved.await.unwrap().last_seq, number);
+        }
+        let history = memory.get_history(GetHistory {
+            conversation: conversation(&begun[at].conversation_id),
+            limit: None,
+            min_seq: 5,
+            strong: false,
+            session_id: None,
+            contexts: false,
+        });
+        let messages = history.await.unwrap().messages;
+        let said: Vec<&str> = messages
+            .iter()
+            .map(|found| found.content.as_str())
+            .collect();
+        assert_eq!(said, ["1", "2", "3", "4", "5"]);
+    }
+    let query = ConversationQuery {
+        user_id: user,
+        dept_id: None,
+        after: None,
+        limit: 10,
+    };
+    let listed = memory
+        .list_conversations(query)
+        .await
+        .unwrap()
+        .conversations;
+    let listed: Vec<_> = listed.iter().map(|found| found.id).collect();
+    let latest_first: Vec<_> = order
+        .iter()
+        .rev()
+        .map(|at| begun[*at].conversation_id)
+        .collect();
+    assert_eq!(listed, latest_first);
+    // By the clock every session has expired, or is yet to begin.
+    for turn in begun {
+        memory.get_session(turn.session.unwrap().id).await.unwrap();
+    }
+}
+
+fn conversation(id: &conversation_memory::domain::ConversationId) -> ConversationRef {
+    ConversationRef {
+        id: *id,
+        user_id: None,
+    }
+}
+
+fn one(id: &conversation_memory::domain::ConversationId, number: i64) -> SaveMessages {
+    SaveMessages {
+        conversation: conversation(id),
+        messages: vec![NewMessage {
+            id: MessageId::from_uuid(Uuid::now_v7()),
+            id_chosen: false,
+            role: Role::User,
+            content: Content::parse(number.to_string(), &Limits::default()).unwrap(),
+            tokens_used: None,
+            latency_ms: None,
+            created_at: None,
+            metadata: None,
+            contexts: Vec::new(),
+        }],
+        request_id: None,
+        expected_last_seq: None,
+        session_id: None,
+    }
+}
