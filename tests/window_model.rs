@@ -9,7 +9,6 @@
 //! violation is found.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
-#![expect(clippy::expect_used, reason = "a test may fail")]
 
 #[path = "support/redis_server.rs"]
 mod redis_server;

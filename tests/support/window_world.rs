@@ -1,4 +1,4 @@
-//! One conversation, its writers, readers and mishaps, for tests/window_model.rs.
+//! One conversation, its writers, readers and mishaps, for `tests/window_model.rs`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
 
