@@ -18,7 +18,7 @@ use conversation_memory::{
     redis::{Redis, RedisError, RedisSettings, RedisTarget, Refusal, Script},
     sessions::{Sessions, redis::RedisSessions},
 };
-use redis_server::{RedisServer, attached, connect, eventually};
+use redis_server::{PATIENCE, RedisServer, attached, connect, eventually};
 use window::{Bench, NONE, recent};
 
 const CLUSTER: [&str; 4] = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
@@ -312,5 +312,53 @@ async fn a_cluster_is_used_without_detours() {
         let errors = server.call(&["INFO", "errorstats"]).await;
         assert!(!errors.contains("MOVED"), "{errors}");
     }
+    redis.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_failover_is_followed() {
+    let mut main = RedisServer::start(&[]).await;
+    let replica = RedisServer::start(&[]).await;
+    let main_port = main.port().to_string();
+    replica.call(&["REPLICAOF", "127.0.0.1", &main_port]).await;
+    eventually("the replica is linked", async || {
+        let info = replica.call(&["INFO", "replication"]).await;
+        info.contains("master_link_status:up")
+    })
+    .await;
+    let sentinel = RedisServer::start_sentinel().await;
+    sentinel
+        .call(&["SENTINEL", "MONITOR", "main", "127.0.0.1", &main_port, "1"])
+        .await;
+    for option in [
+        ["down-after-milliseconds", "300"],
+        ["failover-timeout", "3000"],
+    ] {
+        sentinel
+            .call(&["SENTINEL", "SET", "main", option[0], option[1]])
+            .await;
+    }
+    eventually("the sentinel knows the replica", async || {
+        let replicas = sentinel.call(&["SENTINEL", "REPLICAS", "main"]).await;
+        replicas.contains(&replica.port().to_string())
+    })
+    .await;
+
+    let url = sentinel.url().replace("redis://", "redis-sentinel://");
+    let redis = connect(&format!("{url}?sentinelServiceName=main"), "");
+    let found = tokio::time::timeout(PATIENCE, redis.available()).await;
+    assert!(found.is_ok(), "the sentinel names the server");
+    let bench = Bench::with(recent(&redis), &replica.url(), "");
+    bench.save(1..=1).await;
+    assert_eq!(bench.hit(10).await, (1, vec![1]));
+    eventually("the replica has it", async || bench.fields("m:").await == 1).await;
+    main.kill();
+    eventually("the loss is noticed", async || {
+        matches!(bench.newest(10).await, Lookup::Unavailable)
+    })
+    .await;
+    bench.save(2..=2).await;
+    // The replica has the window without the second message.
+    comes_back_without_what_is_stale(&bench).await;
     redis.shutdown().await;
 }

@@ -136,7 +136,7 @@ impl Redis {
         let _ = timeout(CONNECTION_TIMEOUT, self.0.client.quit()).await;
         self.0.stop.cancel();
         self.0.tasks.close();
-        self.0.tasks.wait().await;
+        let _ = timeout(CONNECTION_TIMEOUT, self.0.tasks.wait()).await;
         self.0.available.send_replace(false);
     }
 

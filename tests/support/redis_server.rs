@@ -82,12 +82,21 @@ pub(crate) struct RedisServer {
     options: Vec<String>,
     folder: TempDir,
     process: Option<Child>,
+    is_sentinel: bool,
 }
 
 impl RedisServer {
     /// Starts a server on a free port, with further options such as `--maxmemory 4mb`.
     pub(crate) async fn start(options: &[&str]) -> Self {
         let mut server = Self::stopped(options);
+        server.run().await;
+        server
+    }
+
+    /// Starts a sentinel.
+    pub(crate) async fn start_sentinel() -> Self {
+        let mut server = Self::stopped(&[]);
+        server.is_sentinel = true;
         server.run().await;
         server
     }
@@ -100,6 +109,7 @@ impl RedisServer {
             options: options.iter().map(ToString::to_string).collect(),
             folder: tempfile::tempdir().unwrap(),
             process: None,
+            is_sentinel: false,
         }
     }
 
@@ -115,9 +125,23 @@ impl RedisServer {
 
     /// The same without waiting.
     pub(crate) fn launch(&mut self) {
-        let process = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "redis-server", "--bind", "127.0.0.1"])
-            .args(["--port", &self.port.to_string(), "--save", "", "--dir"])
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "redis-server"]);
+        if self.is_sentinel {
+            let config = self.folder.path().join("sentinel.conf");
+            std::fs::write(&config, "").unwrap();
+            command.arg(config).arg("--sentinel");
+        } else {
+            command.args(["--save", ""]);
+        }
+        let process = command
+            .args([
+                "--bind",
+                "127.0.0.1",
+                "--port",
+                &self.port.to_string(),
+                "--dir",
+            ])
             .arg(self.folder.path())
             .args(&self.options)
             .stdout(Stdio::null())
@@ -193,12 +217,12 @@ pub(crate) async fn call(url: &str, command: &[&str]) -> std::io::Result<String>
     for part in command {
         request += &["$", &part.len().to_string(), "\r\n", part, "\r\n"].concat();
     }
-    // The answer to QUIT ends the stream.
-    request += "*1\r\n$4\r\nQUIT\r\n";
     stream.write_all(request.as_bytes()).await?;
+    // Redis answers what it has read and then ends the stream, too.
+    stream.shutdown().await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
-    let answer = answer.strip_suffix("+OK\r\n").unwrap_or(&answer).trim_end();
+    let answer = answer.trim_end();
     Ok(match answer.chars().next() {
         Some('$') => answer
             .split_once("\r\n")
