@@ -7,7 +7,7 @@ use std::{error::Error, fmt::Debug};
 
 use async_trait::async_trait;
 
-use crate::domain::{ConversationId, NewSession, Session, SessionId, UserId};
+use crate::domain::{NewSession, Session, SessionId, UserId};
 
 /// Where live sessions are kept.
 ///
@@ -30,14 +30,6 @@ pub trait Sessions: Send + Sync + Debug {
         &self,
         id: SessionId,
         user: Option<&UserId>,
-    ) -> Result<Option<Session>, SessionsUnavailable>;
-
-    /// Puts a user's live session on a conversation, renews it and reads it.
-    async fn bind(
-        &self,
-        id: SessionId,
-        user: &UserId,
-        conversation: ConversationId,
     ) -> Result<Option<Session>, SessionsUnavailable>;
 
     /// Ends a session. False when it was not live.

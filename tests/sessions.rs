@@ -71,7 +71,7 @@ on_both! {
     a_started_session_is_read_as_it_was_started
     starting_a_live_session_renews_it
     a_session_belongs_to_one_user
-    binding_puts_a_session_on_a_conversation
+    starting_a_live_session_moves_it
     what_is_not_live_is_nowhere
     an_ended_session_is_gone
     sessions_are_listed_by_last_use
@@ -142,8 +142,6 @@ async fn a_session_belongs_to_one_user(sessions: &dyn Sessions) {
     };
     assert_eq!(sessions.start(&foreign).await.unwrap(), None);
     assert_eq!(sessions.touch(new.id, Some(&bob)).await.unwrap(), None);
-    let bound = sessions.bind(new.id, &bob, conversation_id()).await;
-    assert_eq!(bound.unwrap(), None);
     assert!(sessions.list(&bob).await.unwrap().is_empty());
 
     let read = sessions.get(new.id).await.unwrap().unwrap();
@@ -156,12 +154,16 @@ async fn a_session_belongs_to_one_user(sessions: &dyn Sessions) {
     assert_eq!(sessions.list(&new.user_id).await.unwrap().len(), 1);
 }
 
-async fn binding_puts_a_session_on_a_conversation(sessions: &dyn Sessions) {
+async fn starting_a_live_session_moves_it(sessions: &dyn Sessions) {
     let new = new_session("ann");
     sessions.start(&new).await.unwrap().unwrap();
     let conversation = conversation_id();
-    let bound = sessions.bind(new.id, &new.user_id, conversation).await;
-    assert_eq!(bound.unwrap().unwrap().conversation_id, Some(conversation));
+    let moved = NewSession {
+        conversation_id: Some(conversation),
+        ..new.clone()
+    };
+    let bound = sessions.start(&moved).await.unwrap().unwrap();
+    assert_eq!(bound.conversation_id, Some(conversation));
     let read = sessions.get(new.id).await.unwrap().unwrap();
     assert_eq!(read.conversation_id, Some(conversation));
     let touched = sessions.touch(new.id, None).await.unwrap().unwrap();
@@ -173,10 +175,6 @@ async fn what_is_not_live_is_nowhere(sessions: &dyn Sessions) {
     assert_eq!(sessions.get(id).await.unwrap(), None);
     assert_eq!(sessions.touch(id, None).await.unwrap(), None);
     assert_eq!(sessions.touch(id, Some(&ann)).await.unwrap(), None);
-    assert_eq!(
-        sessions.bind(id, &ann, conversation_id()).await.unwrap(),
-        None
-    );
     assert!(!sessions.end(id).await.unwrap());
     assert!(sessions.list(&ann).await.unwrap().is_empty());
 }

@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use super::{Sessions, SessionsUnavailable};
-use crate::domain::{Clock, ConversationId, NewSession, Session, SessionId, UserId};
+use crate::domain::{Clock, NewSession, Session, SessionId, UserId};
 
 /// Sessions in this process. They end with it.
 #[derive(Debug)]
@@ -110,19 +110,11 @@ impl InProcessSessions {
         self.renew(&mut state, new.id, now)
     }
 
-    fn touch_now(
-        &self,
-        id: SessionId,
-        user: Option<&UserId>,
-        conversation: Option<ConversationId>,
-    ) -> Option<Session> {
+    fn touch_now(&self, id: SessionId, user: Option<&UserId>) -> Option<Session> {
         let mut state = self.state(id);
-        let session = &mut state.live.get_mut(&id)?.session;
+        let session = &state.live.get(&id)?.session;
         if user.is_some_and(|user| *user != session.user_id) {
             return None;
-        }
-        if conversation.is_some() {
-            session.conversation_id = conversation;
         }
         self.renew(&mut state, id, self.clock.now())
     }
@@ -144,16 +136,7 @@ impl Sessions for InProcessSessions {
         id: SessionId,
         user: Option<&UserId>,
     ) -> Result<Option<Session>, SessionsUnavailable> {
-        Ok(self.touch_now(id, user, None))
-    }
-
-    async fn bind(
-        &self,
-        id: SessionId,
-        user: &UserId,
-        conversation: ConversationId,
-    ) -> Result<Option<Session>, SessionsUnavailable> {
-        Ok(self.touch_now(id, Some(user), Some(conversation)))
+        Ok(self.touch_now(id, user))
     }
 
     async fn end(&self, id: SessionId) -> Result<bool, SessionsUnavailable> {

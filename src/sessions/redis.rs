@@ -119,13 +119,8 @@ impl RedisSessions {
         &self,
         id: SessionId,
         user: &UserId,
-        conversation: Option<ConversationId>,
     ) -> Result<Option<Session>, RedisError> {
-        let args = [
-            self.ttl.clone(),
-            text(user.as_str()),
-            optional(conversation),
-        ];
+        let args = [self.ttl.clone(), text(user.as_str())];
         let (touched, added) = tokio::join!(
             self.on_session(&self.scripts.touch, id, &args),
             self.add_to_user(user, id)
@@ -135,7 +130,7 @@ impl RedisSessions {
     }
 
     async fn touch_unknown(&self, id: SessionId) -> Result<Option<Session>, RedisError> {
-        let args = [self.ttl.clone(), Bytes::new(), Bytes::new()];
+        let args = [self.ttl.clone(), Bytes::new()];
         let touched = self.on_session(&self.scripts.touch, id, &args).await?;
         let session = self.decode(id, touched).await?;
         if let Some(session) = &session {
@@ -215,18 +210,9 @@ impl Sessions for RedisSessions {
         user: Option<&UserId>,
     ) -> Result<Option<Session>, SessionsUnavailable> {
         Ok(match user {
-            Some(user) => self.touch_known(id, user, None).await?,
+            Some(user) => self.touch_known(id, user).await?,
             None => self.touch_unknown(id).await?,
         })
-    }
-
-    async fn bind(
-        &self,
-        id: SessionId,
-        user: &UserId,
-        conversation: ConversationId,
-    ) -> Result<Option<Session>, SessionsUnavailable> {
-        Ok(self.touch_known(id, user, Some(conversation)).await?)
     }
 
     async fn end(&self, id: SessionId) -> Result<bool, SessionsUnavailable> {
