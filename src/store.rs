@@ -129,6 +129,17 @@ pub enum Bound {
     Before(i64),
 }
 
+impl Bound {
+    /// The same direction, from another number on.
+    #[must_use]
+    pub fn past(self, seq: i64) -> Self {
+        match self {
+            Self::After(_) => Self::After(seq),
+            Self::Before(_) => Self::Before(seq),
+        }
+    }
+}
+
 /// Which conversations to list.
 #[derive(Clone, Debug)]
 pub struct ConversationQuery {

@@ -255,6 +255,15 @@ async fn a_window_that_ends_too_early_is_dropped() {
 }
 
 #[tokio::test]
+async fn a_miss_alone_leaves_nothing_for_long() {
+    let bench = Bench::new().await;
+    let lease = bench.lease().await;
+    assert!((1..=10_000).contains(&bench.pttl().await));
+    bench.fill(lease, 1, 1..=1, true).await;
+    assert!(bench.pttl().await > 10_000);
+}
+
+#[tokio::test]
 async fn every_use_renews_a_window() {
     let bench = Bench::new().await;
     bench.save(1..=2).await;

@@ -123,7 +123,7 @@ fn open_store(config: &StoreConfig) -> Result<Arc<dyn Store>, Failure> {
 }
 
 fn connect(config: &RedisConfig) -> Redis {
-    tracing::info!(target = ?config.target, "sessions and recent windows: Redis");
+    tracing::info!(servers = ?config.target, "sessions and recent windows: Redis");
     let settings = RedisSettings {
         key_prefix: config.key_prefix.clone(),
         ..RedisSettings::default()

@@ -169,6 +169,17 @@ impl NewMessage {
     }
 }
 
+impl Message {
+    /// About how many bytes it takes to send.
+    pub fn size(&self) -> usize {
+        let metadata = |metadata: &Option<Metadata>| metadata.as_ref().map_or(0, Metadata::size);
+        let contexts = self.contexts.iter().map(|context| {
+            context.doc_id.len() + context.content.as_str().len() + metadata(&context.metadata)
+        });
+        self.content.as_str().len() + metadata(&self.metadata) + contexts.sum::<usize>()
+    }
+}
+
 /// A message as it is stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {

@@ -47,6 +47,11 @@ impl Metadata {
         self.0.is_empty()
     }
 
+    /// About how many bytes it takes to send.
+    pub fn size(&self) -> usize {
+        object_size(&self.0)
+    }
+
     /// Compact JSON with sorted keys: the same metadata gives the same text.
     pub fn to_json(&self) -> String {
         serde_json::to_string(&self.0).unwrap_or_default()
@@ -57,6 +62,25 @@ impl fmt::Debug for Metadata {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Metadata").finish_non_exhaustive()
     }
+}
+
+fn object_size(object: &Map<String, Value>) -> usize {
+    let fields = object
+        .iter()
+        .map(|(key, value)| key.len() + value_size(value));
+    fields.sum()
+}
+
+fn value_size(value: &Value) -> usize {
+    // What protobuf puts around a value.
+    const FRAME: usize = 8;
+    FRAME
+        + match value {
+            Value::Null | Value::Bool(_) | Value::Number(_) => 8,
+            Value::String(text) => text.len(),
+            Value::Array(items) => items.iter().map(value_size).sum(),
+            Value::Object(object) => object_size(object),
+        }
 }
 
 fn check(value: &Value, depth: usize) -> Result<(), Invalid> {

@@ -1,9 +1,8 @@
 use super::{Error, Memory};
 use crate::{
-    domain::ConversationId,
     domain::{
-        Conversation, ConversationChanges, ConversationRef, DeptId, Message, Metadata,
-        NewConversation, Title, UserId,
+        Conversation, ConversationChanges, ConversationId, ConversationRef, DeptId, Message,
+        Metadata, NewConversation, Title, UserId,
     },
     store::{Bound, ConversationPage, ConversationQuery},
 };
@@ -22,6 +21,13 @@ pub struct CreateConversation {
     /// Anything else.
     pub metadata: Option<Metadata>,
 }
+
+/// How large a page of messages may be, in bytes of text and metadata: gRPC
+/// clients take 4 MiB unless told otherwise.
+const PAGE_BYTES: usize = 3 << 20;
+
+/// How many messages are read from the store at once.
+const MESSAGES_AT_A_TIME: u32 = 100;
 
 /// A page of messages.
 #[derive(Clone, Debug)]
@@ -111,24 +117,37 @@ impl Memory {
         .await
     }
 
-    /// A page of a conversation's messages, and whether there are more.
+    /// A page of a conversation's messages, and whether there are more. It ends
+    /// early, after one message at least, where it would be larger than a
+    /// gRPC client takes; so does what is held in memory for it.
     pub async fn list_messages(
         &self,
         request: &ListMessages,
     ) -> Result<(Vec<Message>, bool), Error> {
-        let mut messages = self
-            .0
-            .store
-            .messages(
-                &request.conversation,
-                request.from,
-                request.limit + 1,
-                request.contexts,
-            )
-            .await
-            .map_err(|error| Error::of_store(error, request.conversation.id))?;
-        let more = messages.len() > request.limit as usize;
-        messages.truncate(request.limit as usize);
-        Ok((messages, more))
+        let mut page: Vec<Message> = Vec::new();
+        let mut bytes = 0;
+        let mut from = request.from;
+        loop {
+            let missing = request.limit - u32::try_from(page.len()).unwrap_or(request.limit);
+            let wanted = missing.min(MESSAGES_AT_A_TIME);
+            let messages = self
+                .0
+                .store
+                .messages(&request.conversation, from, wanted + 1, request.contexts)
+                .await
+                .map_err(|error| Error::of_store(error, request.conversation.id))?;
+            let more = messages.len() > wanted as usize;
+            for message in messages.into_iter().take(wanted as usize) {
+                bytes += message.size();
+                if bytes > PAGE_BYTES && !page.is_empty() {
+                    return Ok((page, true));
+                }
+                from = from.past(message.seq);
+                page.push(message);
+            }
+            if !more || missing == wanted {
+                return Ok((page, more));
+            }
+        }
     }
 }

@@ -32,7 +32,12 @@ if not hi then
     local value = ARGV[3] .. " " .. whole_number(now + ARGV[4])
     if try("HSET", key, "lease", value) then
       given = ARGV[3]
-      renew(ttl)
+      -- Where there is nothing else, nothing stays: the conversation may not exist.
+      if top == 0 and #tokens == 0 then
+        redis.call("PEXPIRE", key, ARGV[4])
+      else
+        renew(ttl)
+      end
     end
   end
   return { "miss", given, broken and 1 or 0 }

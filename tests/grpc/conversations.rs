@@ -3,7 +3,7 @@
 use conversation_memory::proto::{
     Conversation, CreateConversationRequest, DeleteConversationRequest, GetConversationRequest,
     ListConversationsRequest, ListMessagesRequest, Role, TruncateConversationRequest,
-    UpdateConversationRequest,
+    UpdateConversationRequest, conversation_memory_client::ConversationMemoryClient,
 };
 use prost_types::{FieldMask, value::Kind};
 use tonic::{Code, Status};
@@ -21,6 +21,7 @@ in_both_forms!(
     the_first_user_message_gives_the_title,
     conversations_are_listed_by_activity,
     a_conversation_is_read_page_by_page,
+    a_page_is_no_larger_than_a_client_takes,
     title_and_metadata_are_changed,
     a_deleted_conversation_is_gone,
     a_foreign_conversation_looks_like_none,
@@ -157,6 +158,39 @@ async fn a_conversation_is_read_page_by_page(form: Form) {
     };
     let bare = memory.get_conversation(request).await.unwrap().into_inner();
     assert!(bare.messages.is_empty() && bare.next_page_token.is_empty());
+}
+
+async fn a_page_is_no_larger_than_a_client_takes(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let conversation = new_conversation(&mut memory, &new_user()).await;
+    for at in 0..10 {
+        say(&mut memory, &conversation, &"x".repeat(900_000 + at)).await;
+    }
+    // As clients come: 4 MiB at most.
+    let mut plain = ConversationMemoryClient::new(sidecar.channel());
+    for newest_first in [false, true] {
+        let mut request = ListMessagesRequest {
+            conversation_id: conversation.clone(),
+            page_size: 1000,
+            newest_first,
+            ..ListMessagesRequest::default()
+        };
+        let mut read = Vec::new();
+        loop {
+            let page = plain.list_messages(request.clone()).await.unwrap();
+            let page = page.into_inner();
+            read.extend(seqs(&page.messages));
+            request.page_token = page.next_page_token;
+            if request.page_token.is_empty() {
+                break;
+            }
+        }
+        if newest_first {
+            read.reverse();
+        }
+        assert_eq!(read, (1..=10).collect::<Vec<_>>());
+    }
 }
 
 async fn title_and_metadata_are_changed(form: Form) {
