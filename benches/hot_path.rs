@@ -14,7 +14,8 @@
 //! - `store`: how long until a call is refused when PostgreSQL is away.
 //! - `process`: the time to start, and memory, idle and after 10,000 turns.
 //!
-//! `make bench` runs all of them, `make bench SECTION=window` one.
+//! `make bench` runs all of them, `make bench SECTION=window` one, and
+//! `SECTION='window 10000'` that one for long enough to look at it with `perf`.
 
 #![expect(
     clippy::unwrap_used,
@@ -47,7 +48,9 @@ const SECTIONS: [&str; 6] = ["growth", "window", "steps", "redis", "store", "pro
 
 fn main() -> ExitCode {
     // Cargo adds an option of its own.
-    let chosen = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
+    let mut args = std::env::args().skip(1).filter(|arg| !arg.starts_with('-'));
+    let chosen = args.next();
+    let rounds = args.next().map_or(300, |rounds| rounds.parse().unwrap());
     if let Some(name) = &chosen
         && !SECTIONS.contains(&name.as_str())
     {
@@ -62,9 +65,9 @@ fn main() -> ExitCode {
     for section in SECTIONS {
         if chosen.as_deref().is_none_or(|chosen| chosen == section) {
             match section {
-                "growth" => runtime.block_on(costs::growth()),
-                "window" => runtime.block_on(costs::window()),
-                "steps" => runtime.block_on(costs::steps()),
+                "growth" => runtime.block_on(costs::growth(rounds)),
+                "window" => runtime.block_on(costs::window(rounds)),
+                "steps" => runtime.block_on(costs::steps(rounds)),
                 "redis" => runtime.block_on(outages::redis()),
                 "store" => runtime.block_on(outages::store()),
                 _ => runtime.block_on(process::process()),

@@ -9,12 +9,11 @@ use crate::{
     support::sidecar::{Form, Sidecar},
 };
 
-const ROUNDS: usize = 300;
 const SHORT: u32 = 10;
 const LONG: u32 = 1_000_000;
 
 /// Whether the cost grows with the conversation.
-pub(crate) async fn growth() {
+pub(crate) async fn growth(rounds: usize) {
     heading("growth: messages", &["10", "1,000,000", "ratio"]);
     let servers = Form::servers();
     let sidecar = Sidecar::start(&servers).await;
@@ -22,9 +21,15 @@ pub(crate) async fn growth() {
     let hit = |id: &str| read(&sidecar, id).from(Source::Cache);
     let strong = |id: &str| read_strong(&sidecar, id);
     let save = |id: &str| Caller::new(&sidecar, Call::save(id));
-    pair("PostgreSQL + Redis: GetHistory, window", &ids, hit).await;
-    pair("PostgreSQL + Redis: GetHistory STRONG", &ids, strong).await;
-    pair("PostgreSQL + Redis: SaveMessages", &ids, save).await;
+    pair(rounds, "PostgreSQL + Redis: GetHistory, window", &ids, hit).await;
+    pair(
+        rounds,
+        "PostgreSQL + Redis: GetHistory STRONG",
+        &ids,
+        strong,
+    )
+    .await;
+    pair(rounds, "PostgreSQL + Redis: SaveMessages", &ids, save).await;
     drop(sidecar);
 
     let embedded = Form::embedded();
@@ -32,8 +37,8 @@ pub(crate) async fn growth() {
     let ids = short_and_long(&embedded, &sidecar).await;
     let read = |id: &str| read(&sidecar, id);
     let save = |id: &str| Caller::new(&sidecar, Call::save(id));
-    pair("embedded: GetHistory", &ids, read).await;
-    pair("embedded: SaveMessages", &ids, save).await;
+    pair(rounds, "embedded: GetHistory", &ids, read).await;
+    pair(rounds, "embedded: SaveMessages", &ids, save).await;
 }
 
 async fn short_and_long(form: &Form, sidecar: &Sidecar) -> [String; 2] {
@@ -43,9 +48,9 @@ async fn short_and_long(form: &Form, sidecar: &Sidecar) -> [String; 2] {
     ]
 }
 
-async fn pair(label: &str, ids: &[String; 2], caller: impl Fn(&str) -> Caller) {
+async fn pair(rounds: usize, label: &str, ids: &[String; 2], caller: impl Fn(&str) -> Caller) {
     let callers = ids.each_ref().map(|id| caller(id));
-    let [short, long] = in_turns(ROUNDS, callers).await;
+    let [short, long] = in_turns(rounds, callers).await;
     let cells = [
         micros(short.median()),
         micros(long.median()),
@@ -56,7 +61,7 @@ async fn pair(label: &str, ids: &[String; 2], caller: impl Fn(&str) -> Caller) {
 }
 
 /// What the window saves.
-pub(crate) async fn window() {
+pub(crate) async fn window(rounds: usize) {
     let servers = Form::servers();
     let Form::Servers { redis_url, .. } = &servers else {
         return;
@@ -73,7 +78,7 @@ pub(crate) async fn window() {
         miss.from(Source::Store),
         Caller::new(&sidecar, Call::Health),
     ];
-    let [hit, strong, miss, health] = in_turns(ROUNDS, callers).await;
+    let [hit, strong, miss, health] = in_turns(rounds, callers).await;
     heading("window", &["median", "of a hit"]);
     compared("GetHistory, window", &hit, &hit);
     compared("GetHistory STRONG", &strong, &hit);
@@ -82,7 +87,7 @@ pub(crate) async fn window() {
 }
 
 /// What a session, and Redis, cost a call.
-pub(crate) async fn steps() {
+pub(crate) async fn steps(rounds: usize) {
     let servers = Form::servers();
     let sidecar = Sidecar::start(&servers).await;
     let alone = Sidecar::start_with(&servers, &[("REDIS_URL", "")]).await;
@@ -103,7 +108,7 @@ pub(crate) async fn steps() {
         call(Call::Begin(turn.clone())),
         call(Call::Begin(by_session)),
     ];
-    let [hit, in_session, both, by_session] = in_turns(ROUNDS, callers).await;
+    let [hit, in_session, both, by_session] = in_turns(rounds, callers).await;
     heading("steps: reads", &["median", "of a hit"]);
     compared("GetHistory, window", &hit, &hit);
     compared("GetHistory in a session", &in_session, &hit);
@@ -121,7 +126,7 @@ pub(crate) async fn steps() {
         Caller::new(&sidecar, Call::Save(in_none)),
         Caller::new(&sidecar, Call::Save(in_session)),
     ];
-    let [alone, with_redis, in_session] = in_turns(ROUNDS, callers).await;
+    let [alone, with_redis, in_session] = in_turns(rounds, callers).await;
     heading("steps: SaveMessages", &["median", "ratio"]);
     compared("PostgreSQL alone", &alone, &alone);
     compared("PostgreSQL + Redis", &with_redis, &alone);
