@@ -47,6 +47,9 @@ pub(super) fn options(options: PgConnectOptions) -> PgConnectOptions {
         ("enable_seqscan", "off".to_owned()),
         ("enable_bitmapscan", "off".to_owned()),
         ("jit", "off".to_owned()),
+        // Nor is there anything to gain from a plan for particular values, which
+        // for a short read takes the server longer to make than to carry out.
+        ("plan_cache_mode", "force_generic_plan".to_owned()),
     ])
 }
 
