@@ -14,8 +14,9 @@ use sqlx::{
 
 use crate::store::failure::{Class, Failure, Trouble};
 
-/// How long a call waits for a connection.
-pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a call waits for a connection. Callers are promised an answer within
+/// a second, which also has to hold a lost connection that is tried again.
+pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(900);
 
 /// How long the server works on a statement.
 pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
