@@ -113,26 +113,24 @@ pub(crate) async fn store() {
         ("GetHistory STRONG", read_strong(&sidecar, &id)),
         ("SaveMessages", Caller::new(&sidecar, Call::save(&id))),
     ];
-    let columns = ["first", "next", "next"];
-    for (label, caller) in &mut calls {
-        eventually("PostgreSQL is used again", async || {
-            caller.time_refusal().await.1 == Code::Ok
-        })
-        .await;
-        postgres.kill();
-        heading("store refused: time to the answer", &columns);
-        refusals(label, caller).await;
-        postgres.run().await;
-    }
-    for (label, caller) in &mut calls {
-        eventually("PostgreSQL is used again", async || {
-            caller.time_refusal().await.1 == Code::Ok
-        })
-        .await;
-        postgres.freeze();
-        heading("store frozen: time to the answer", &columns);
-        refusals(label, caller).await;
-        postgres.thaw();
+    for kind in ["refused", "frozen"] {
+        let title = format!("store {kind}: answers (UA: unavailable, ?: unknown)");
+        heading(&title, &["first", "second", "third"]);
+        for (label, caller) in &mut calls {
+            eventually("PostgreSQL is used again", async || {
+                caller.time_refusal().await.1 == Code::Ok
+            })
+            .await;
+            match kind {
+                "refused" => postgres.kill(),
+                _ => postgres.freeze(),
+            }
+            refusals(label, caller).await;
+            match kind {
+                "refused" => postgres.run().await,
+                _ => postgres.thaw(),
+            }
+        }
     }
 }
 
