@@ -15,7 +15,7 @@ check: ## Check format, lints, the contract, dependencies and scripts
 	.ci/check
 
 bench: ## Compare the hot paths, with a private PostgreSQL and Redis
-	tests/with-servers cargo bench --locked
+	tests/with-servers cargo bench --locked --bench hot_path -- $(SECTION)
 
 fmt: ## Format the code
 	cargo fmt

@@ -14,8 +14,9 @@ use sqlx::{
 
 use crate::store::failure::{Class, Failure, Trouble};
 
-/// How long a call waits for a connection.
-pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a call waits for a connection. Callers are promised an answer within
+/// a second, which also has to hold a lost connection that is tried again.
+pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(900);
 
 /// How long the server works on a statement.
 pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,6 +48,9 @@ pub(super) fn options(options: PgConnectOptions) -> PgConnectOptions {
         ("enable_seqscan", "off".to_owned()),
         ("enable_bitmapscan", "off".to_owned()),
         ("jit", "off".to_owned()),
+        // Nor is there anything to gain from a plan for particular values, which
+        // for a short read takes the server longer to make than to carry out.
+        ("plan_cache_mode", "force_generic_plan".to_owned()),
     ])
 }
 
