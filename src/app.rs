@@ -6,7 +6,7 @@ mod healthcheck;
 mod ops;
 mod readiness;
 
-use std::{error::Error, io, sync::Arc};
+use std::{error::Error, pin::pin, sync::Arc};
 
 use tokio::{net::TcpListener, runtime::Runtime, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -28,14 +28,14 @@ pub type Failure = Box<dyn Error + Send + Sync>;
 pub fn run(config: Config) -> Result<(), Failure> {
     telemetry::init(config.log_format, &config.log_filter)?;
     let runtime = Runtime::new()?;
-    match config.command {
-        Command::Serve => runtime.block_on(serve(config))?,
-        Command::Migrate => runtime.block_on(backends::migrate(&config.store))?,
-        Command::Healthcheck => runtime.block_on(healthcheck::check(config.listen_addr))?,
-    }
+    let outcome = match config.command {
+        Command::Serve => runtime.block_on(serve(config)),
+        Command::Migrate => runtime.block_on(backends::migrate(&config.store)),
+        Command::Healthcheck => runtime.block_on(healthcheck::check(config.listen_addr)),
+    };
     // Nothing that is still blocked, such as a name look-up, holds the exit.
     runtime.shutdown_background();
-    Ok(())
+    outcome
 }
 
 async fn serve(config: Config) -> Result<(), Failure> {
@@ -84,11 +84,16 @@ async fn serve(config: Config) -> Result<(), Failure> {
             )),
     );
 
-    signals.next().await;
+    let mut server = pin!(ended(server));
+    tokio::select! {
+        () = signals.next() => {}
+        // Without its listener it is of no use to anybody.
+        () = &mut server => return Err("the server ended by itself".into()),
+    }
     tracing::info!("stopping");
     readiness.leave().await;
     stop.cancel();
-    let drained = shutdown::drain(&calls, &writes, ended(server), config.drain).await;
+    let drained = shutdown::drain(&calls, &writes, server, config.drain).await;
     if !drained {
         tracing::warn!("the drain deadline passed with calls under way");
     }
@@ -107,6 +112,6 @@ async fn ended<E: Error>(server: JoinHandle<Result<(), E>>) {
     match server.await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::error!(%error, "the server failed"),
-        Err(error) => tracing::error!(error = %io::Error::other(error), "the server failed"),
+        Err(_) => tracing::error!("the server panicked"),
     }
 }

@@ -6,7 +6,7 @@ mod secret;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _, builder::Resettable};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 pub use self::{
@@ -126,12 +126,21 @@ impl Config {
     /// Reads the command line and the environment; ends the program after
     /// `--help` and `--version`.
     pub fn read() -> Result<Self, BadSetting> {
-        let args = match Args::try_parse() {
-            Ok(args) => args,
+        // An empty variable is an unset one, as manifests often have them.
+        let command = Args::command().mut_args(|arg| match arg.get_env() {
+            Some(name) if std::env::var_os(name).is_some_and(|value| value.is_empty()) => {
+                arg.env(Resettable::Reset)
+            }
+            _ => arg,
+        });
+        let args = command
+            .try_get_matches()
+            .and_then(|matches| Args::from_arg_matches(&matches));
+        match args {
+            Ok(args) => Self::from_args(args),
             Err(error) if !error.use_stderr() => error.exit(),
-            Err(error) => return Err(first_line(&error)),
-        };
-        Self::from_args(args)
+            Err(error) => Err(first_line(&error)),
+        }
     }
 
     /// Checks what was read.
@@ -274,7 +283,7 @@ fn redis(args: &Args) -> Result<Option<RedisConfig>, BadSetting> {
     }))
 }
 
-/// An empty variable is an unset one, as manifests often have them.
+/// An empty text says nothing.
 fn given(text: Option<&str>) -> Option<&str> {
     text.filter(|text| !text.is_empty())
 }

@@ -2,6 +2,7 @@
 //! neither gRPC nor SQL nor Redis.
 
 mod begin_turn;
+mod budget;
 mod conversations;
 mod delete_conversation;
 mod error;
@@ -82,7 +83,8 @@ impl Memory {
             .writes
             .spawn(write.in_current_span())
             .await
-            .unwrap_or_else(|stopped| Err(Error::Internal(Box::new(stopped))))
+            // What a panic says may quote a message: the log has its place.
+            .unwrap_or_else(|_| Err(Error::Internal("a write panicked".into())))
     }
 }
 

@@ -23,8 +23,7 @@ pub const WINDOW_MESSAGES: usize = 10;
 pub trait RecentWindow: Send + Sync + Debug {
     /// Says that a write to a conversation is about to be committed, at the
     /// latest `limit` from now. Must be followed, once the outcome is known,
-    /// by one of [`Self::publish`], [`Self::retire`] and [`Self::abort`]; when it
-    /// is unknown by none of them.
+    /// by one of the methods below that take what this returns.
     async fn announce(&self, conversation: ConversationId, limit: Duration) -> Announced;
 
     /// Shows messages that have been committed, in order and without a gap
@@ -40,6 +39,14 @@ pub trait RecentWindow: Send + Sync + Debug {
 
     /// Takes an announcement back. Only when nothing was committed.
     async fn abort(&self, announced: Announced);
+
+    /// Takes an announcement back, because there is no such conversation, or not
+    /// for this caller. A window of it may have outlived it, and is dropped.
+    async fn forget(&self, announced: Announced);
+
+    /// Leaves an announcement to its deadline, because nobody knows whether
+    /// anything was committed.
+    async fn leave(&self, announced: Announced);
 
     /// The newest `limit` messages, if the window has them. A window that ends
     /// before `min_seq` is stale and dropped.
@@ -64,7 +71,7 @@ pub trait RecentWindow: Send + Sync + Debug {
 
 /// A write that was announced, or that could not be.
 #[derive(Debug)]
-#[must_use = "an announced write is published, retired, aborted or left to its deadline"]
+#[must_use = "an announced write comes to one end or another"]
 pub struct Announced {
     conversation: ConversationId,
     token: Option<String>,

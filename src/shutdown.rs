@@ -47,12 +47,16 @@ pub async fn drain(
 ) -> bool {
     let deadline = Instant::now() + limit;
     calls.close();
-    let drained = timeout_at(deadline, calls.wait()).await.is_ok();
     // A write goes on after its caller has left, so it is waited for apart.
     writes.close();
-    let written = timeout_at(deadline, writes.wait()).await.is_ok();
+    let ended = async || {
+        calls.wait().await;
+        writes.wait().await;
+    };
+    let drained = timeout_at(deadline, ended()).await.is_ok();
     let goodbye = deadline.min(Instant::now() + GOODBYE);
-    // Whoever has not left by then is left behind.
+    // Whoever has not left by then is left behind, but for the calls that came
+    // before their connection was told to go.
     let _ = timeout_at(goodbye, server).await;
-    drained && written
+    drained && timeout_at(deadline, ended()).await.is_ok()
 }

@@ -189,7 +189,8 @@ pub struct Append {
     pub request: Option<Request>,
     /// Save only if the conversation still ends here.
     pub expected_last_seq: Option<i64>,
-    /// The session that it was said in.
+    /// The session that it was said in. Not noted when it was last on a
+    /// conversation of another user.
     pub session_id: Option<SessionId>,
     /// The title for a conversation that has none.
     pub title: Option<Title>,

@@ -62,6 +62,7 @@ conformance! {
         the_list_is_paged
         the_list_can_be_of_one_department
         a_session_is_found_on_its_last_conversation
+        a_save_takes_over_no_session_of_another_user
         another_users_session_is_found_last;
     saves:
         numbers_are_dense_whoever_saves

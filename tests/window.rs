@@ -264,6 +264,31 @@ async fn a_miss_alone_leaves_nothing_for_long() {
 }
 
 #[tokio::test]
+async fn a_save_larger_than_an_empty_window_is_not_all_of_it() {
+    let bench = Bench::new().await;
+    let lease = bench.lease().await;
+    bench.fill(lease, 0, NONE, true).await;
+    let many = i64::from(bench.recent.capacity()) + 5;
+    bench.save(1..=many).await;
+    let newest = bench.newest(u32::try_from(many).unwrap()).await;
+    assert!(matches!(newest, Lookup::Short), "{newest:?}");
+}
+
+#[tokio::test]
+async fn a_window_of_no_conversation_is_forgotten() {
+    let bench = Bench::new().await;
+    bench.save(1..=2).await;
+    let announced = bench.announce().await;
+    bench.recent.forget(announced).await;
+    assert!(bench.is_miss().await);
+    // Nothing at all is left of one that never was.
+    let unknown = Bench::new().await;
+    let announced = unknown.announce().await;
+    unknown.recent.forget(announced).await;
+    assert_eq!(unknown.pttl().await, -2);
+}
+
+#[tokio::test]
 async fn every_use_renews_a_window() {
     let bench = Bench::new().await;
     bench.save(1..=2).await;

@@ -43,16 +43,23 @@ impl Backends {
             });
         };
         let redis = connect(redis);
-        let ids = Arc::new(UuidV7) as Arc<dyn IdSource>;
-        let capacity = config.max_history_messages as usize;
+        let recent: Arc<dyn RecentWindow> = match config.store {
+            StoreConfig::Postgres { .. } => Arc::new(RedisRecent::new(
+                redis.clone(),
+                Arc::new(UuidV7) as Arc<dyn IdSource>,
+                config.session_ttl,
+                config.max_history_messages as usize,
+            )),
+            // The file is as near as Redis, and another sidecar's file has
+            // other conversations.
+            StoreConfig::Embedded { .. } => {
+                tracing::warn!("conversations are in a file of this sidecar, sessions are shared");
+                Arc::new(NoWindow)
+            }
+        };
         Ok(Self {
             store,
-            recent: Arc::new(RedisRecent::new(
-                redis.clone(),
-                ids,
-                config.session_ttl,
-                capacity,
-            )),
+            recent,
             sessions: Arc::new(RedisSessions::new(redis.clone(), config.session_ttl)),
             redis: Some(redis),
         })

@@ -4,7 +4,7 @@ use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
 use super::{Failure, bind};
-use crate::config::Ops;
+use crate::{config::Ops, rpc::guard::Readied};
 
 /// Listens on the operations port, or does without it when nobody asked for it
 /// and it is taken.
@@ -22,9 +22,12 @@ pub(super) async fn bind_or_pass(ops: Ops) -> Result<Option<TcpListener>, Failur
 /// `/livez`: the process answers. `/readyz`: it has seen its store once; it
 /// stays ready without Redis or the store, because the pod is no better off
 /// without its sidecar. And gRPC health.
-pub(super) fn routes<H: Health>(ready: watch::Receiver<bool>, health: HealthServer<H>) -> Routes {
+pub(super) fn routes<H: Health>(
+    ready: watch::Receiver<Readied>,
+    health: HealthServer<H>,
+) -> Routes {
     let readyz = move || async move {
-        if *ready.borrow() {
+        if *ready.borrow() == Readied::Ready {
             (StatusCode::OK, "ready\n")
         } else {
             (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")

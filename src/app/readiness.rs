@@ -8,7 +8,10 @@ use tonic_health::{
 };
 
 use super::backends::Backends;
-use crate::{rpc::SERVICE_NAMES, store::SchemaError};
+use crate::{
+    rpc::{SERVICE_NAMES, guard::Readied},
+    store::SchemaError,
+};
 
 /// How long to wait before the store is looked at again.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -18,7 +21,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// been seen, and is not lost to a store or a Redis that goes away later.
 #[derive(Clone, Debug)]
 pub(super) struct Readiness {
-    ready: Arc<watch::Sender<bool>>,
+    ready: Arc<watch::Sender<Readied>>,
     health: HealthReporter,
 }
 
@@ -28,7 +31,7 @@ impl Readiness {
         let (health, _) = tonic_health::server::health_reporter();
         let service = HealthServer::new(HealthService::from_health_reporter(health.clone()));
         let readiness = Self {
-            ready: Arc::new(watch::Sender::new(false)),
+            ready: Arc::new(watch::Sender::new(Readied::NotYet)),
             health,
         };
         readiness.report(ServingStatus::NotServing).await;
@@ -36,7 +39,7 @@ impl Readiness {
     }
 
     /// Follows it.
-    pub(super) fn subscribe(&self) -> watch::Receiver<bool> {
+    pub(super) fn subscribe(&self) -> watch::Receiver<Readied> {
         self.ready.subscribe()
     }
 
@@ -50,7 +53,7 @@ impl Readiness {
             pause = LONGEST_PAUSE.min(pause * 2);
         }
         backends.greet_redis().await;
-        self.ready.send_replace(true);
+        self.ready.send_replace(Readied::Ready);
         self.report(ServingStatus::Serving).await;
         tracing::info!(%address, "serving");
         tracing::info!(
@@ -61,6 +64,7 @@ impl Readiness {
 
     /// Says that no more calls are wanted. Those that still come are served.
     pub(super) async fn leave(&self) {
+        self.ready.send_replace(Readied::Leaving);
         self.report(ServingStatus::NotServing).await;
     }
 

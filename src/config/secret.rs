@@ -18,7 +18,7 @@ impl Secret {
     }
 
     /// The secret that was given as a value or, failing that, as a file, whose
-    /// last line break is no part of it. Empty ones were not given.
+    /// last line break is no part of it.
     pub(super) fn given(
         value: Option<&Self>,
         file: Option<&Path>,
@@ -38,7 +38,14 @@ impl Secret {
         })?;
         let text = text.strip_suffix('\n').unwrap_or(&text);
         let text = text.strip_suffix('\r').unwrap_or(text);
-        Ok((!text.is_empty()).then(|| Self(text.to_owned())))
+        if text.is_empty() {
+            // Taken for unset, it would start another store than was meant.
+            return Err(BadSetting::new(
+                &format!("{name}_FILE"),
+                "names an empty file",
+            ));
+        }
+        Ok(Some(Self(text.to_owned())))
     }
 }
 

@@ -120,6 +120,9 @@ fn a_secret_file_loses_its_last_line_break() {
         .unwrap()
         .unwrap();
     assert_eq!(secret.expose(), "hunter2");
+    std::fs::write(file.path(), "\n").unwrap();
+    let refusal = Secret::given(None, Some(file.path()), "X").expect_err("was taken");
+    assert_eq!(refusal.to_string(), "X_FILE names an empty file");
 }
 
 #[test]

@@ -170,6 +170,10 @@ impl NewMessage {
 }
 
 impl Message {
+    /// How large an answer's messages may be in all, in bytes of
+    /// [`Self::size`]: gRPC clients take 4 MiB unless told otherwise.
+    pub const MAX_BYTES_PER_ANSWER: usize = 3 << 20;
+
     /// About how many bytes it takes to send.
     pub fn size(&self) -> usize {
         let metadata = |metadata: &Option<Metadata>| metadata.as_ref().map_or(0, Metadata::size);

@@ -175,13 +175,7 @@ impl Memory {
         let conversation = self.create(new, true).await?;
         Ok(Opened {
             id: conversation.id,
-            newest: Newest {
-                owner: conversation.user_id.clone(),
-                last_seq: conversation.last_seq,
-                conversation: Some(conversation),
-                messages: Vec::new(),
-                source: Source::Store,
-            },
+            newest: Newest::of_new(conversation),
             created: true,
         })
     }
@@ -208,22 +202,25 @@ impl Memory {
             }
             Found::None(id) => (id, None, SessionState::Started, None),
         };
-        if !opened.created && noted != Some(opened.id) {
-            self.note_session(turn, id, opened).await?;
-        }
         let new = NewSession {
             id,
             user_id: turn.user_id.clone(),
             dept_id: turn.dept_id.clone().or(dept),
             conversation_id: Some(opened.id),
         };
-        match self.0.sessions.start(&new).await {
-            Ok(started) => Ok((Some(live(id, started)?), state)),
+        let session = match self.0.sessions.start(&new).await {
+            Ok(started) => live(id, started)?,
             Err(error) => {
                 tracing::debug!(error = %error, "the turn goes on without a session");
-                Ok((None, SessionState::Unavailable))
+                return Ok((None, SessionState::Unavailable));
             }
+        };
+        // Noted only now: a session that never began, or is another user's,
+        // must not take the place of a live one.
+        if !opened.created && noted != Some(opened.id) {
+            self.note_session(turn, id, opened).await?;
         }
+        Ok((Some(session), state))
     }
 
     async fn note_session(
@@ -237,13 +234,8 @@ impl Memory {
             user_id: Some(turn.user_id.clone()),
         };
         match self.attach_session(conversation, session).await {
-            // What the window could answer does not wait for the store: the
-            // turn's save notes the session again.
-            Err(Error::Unavailable(_) | Error::OutcomeUnknown { .. })
-                if opened.newest.source == Source::Cache =>
-            {
-                Ok(())
-            }
+            // The turn goes on; its save notes the session again.
+            Err(Error::Unavailable(_) | Error::OutcomeUnknown { .. }) => Ok(()),
             noted => noted,
         }
     }

@@ -1,4 +1,4 @@
-use super::{Error, Memory};
+use super::{Error, Memory, budget::Budget};
 use crate::{
     domain::{
         Conversation, ConversationChanges, ConversationId, ConversationRef, DeptId, Message,
@@ -21,13 +21,6 @@ pub struct CreateConversation {
     /// Anything else.
     pub metadata: Option<Metadata>,
 }
-
-/// How large a page of messages may be, in bytes of text and metadata: gRPC
-/// clients take 4 MiB unless told otherwise.
-const PAGE_BYTES: usize = 3 << 20;
-
-/// How many messages are read from the store at once.
-const MESSAGES_AT_A_TIME: u32 = 100;
 
 /// A page of messages.
 #[derive(Clone, Debug)]
@@ -118,18 +111,17 @@ impl Memory {
     }
 
     /// A page of a conversation's messages, and whether there are more. It ends
-    /// early, after one message at least, where it would be larger than a
-    /// gRPC client takes; so does what is held in memory for it.
+    /// early, after one message at least, where it would be too large.
     pub async fn list_messages(
         &self,
         request: &ListMessages,
     ) -> Result<(Vec<Message>, bool), Error> {
         let mut page: Vec<Message> = Vec::new();
-        let mut bytes = 0;
+        let mut budget = Budget::default();
         let mut from = request.from;
         loop {
             let missing = request.limit - u32::try_from(page.len()).unwrap_or(request.limit);
-            let wanted = missing.min(MESSAGES_AT_A_TIME);
+            let wanted = budget.next_read(missing);
             let messages = self
                 .0
                 .store
@@ -138,8 +130,7 @@ impl Memory {
                 .map_err(|error| Error::of_store(error, request.conversation.id))?;
             let more = messages.len() > wanted as usize;
             for message in messages.into_iter().take(wanted as usize) {
-                bytes += message.size();
-                if bytes > PAGE_BYTES && !page.is_empty() {
+                if !budget.admits(&message) {
                     return Ok((page, true));
                 }
                 from = from.past(message.seq);

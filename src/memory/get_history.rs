@@ -41,14 +41,23 @@ impl Memory {
             strong: request.strong,
             contexts: request.contexts,
         };
+        // A claim says whose the session is to be, so that both go at once.
+        let claimed = request.conversation.user_id.as_ref();
+        let (newest, ()) = tokio::join!(self.newest(&request.conversation, want), async {
+            if let Some(claimed) = claimed {
+                self.renew_session(request.session_id, claimed).await;
+            }
+        });
         let Newest {
             owner,
             last_seq,
             messages,
             source,
             ..
-        } = self.newest(&request.conversation, want).await?;
-        self.renew_session(request.session_id, &owner).await;
+        } = newest?;
+        if claimed.is_none() {
+            self.renew_session(request.session_id, &owner).await;
+        }
         Ok(History {
             messages,
             last_seq,

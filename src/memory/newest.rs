@@ -1,7 +1,8 @@
-use super::{Error, Memory};
+use super::{Error, Memory, budget::Budget};
 use crate::{
     domain::{Conversation, ConversationRef, Message, UserId},
     recent::{Lookup, Window},
+    store::Bound,
 };
 
 /// Where an answer came from.
@@ -30,6 +31,8 @@ pub(super) struct Newest {
     /// The whole of it, where it was read on the way.
     pub(super) conversation: Option<Conversation>,
     pub(super) messages: Vec<Message>,
+    /// The number of the conversation's first message, where it was reached.
+    oldest: Option<i64>,
     pub(super) source: Source,
 }
 
@@ -59,48 +62,105 @@ impl Memory {
             Lookup::Miss(lease) => lease,
         };
 
-        let capacity = self.0.recent.capacity();
-        let limit = match lease {
-            Some(_) => want.limit.max(capacity),
-            None => want.limit,
+        let Some(lease) = lease else {
+            return self.newest_in_store(conversation, want).await;
         };
-        let (found, mut messages) = self
+        let capacity = self.0.recent.capacity();
+        let wide = Want {
+            limit: want.limit.max(capacity),
+            ..want
+        };
+        let mut newest = self.newest_in_store(conversation, wide).await?;
+        let kept = newest_of(&newest.messages, capacity);
+        let whole = kept
+            .first()
+            .is_none_or(|oldest| newest.oldest == Some(oldest.seq));
+        self.0
+            .recent
+            .fill(lease, &newest.owner, newest.last_seq, kept, whole)
+            .await;
+        let surplus = newest.messages.len() - newest_of(&newest.messages, want.limit).len();
+        newest.messages.drain(..surplus);
+        Ok(newest)
+    }
+
+    async fn newest_in_store(
+        &self,
+        conversation: &ConversationRef,
+        want: Want,
+    ) -> Result<Newest, Error> {
+        let failed = |error| Error::of_store(error, conversation.id);
+        let mut budget = Budget::default();
+        let mut wanted = budget.next_read(want.limit);
+        let (found, mut read) = self
             .0
             .store
-            .newest(conversation, limit, want.contexts)
+            .newest(conversation, wanted, want.contexts)
             .await
-            .map_err(|error| Error::of_store(error, conversation.id))?;
+            .map_err(failed)?;
         if found.last_seq < want.min_seq {
             return Err(Error::MinSeqNotReached {
                 last_seq: found.last_seq,
             });
         }
-        if let Some(lease) = lease {
-            let kept = newest_of(&messages, capacity);
-            let whole = messages.len() < limit as usize && kept.len() == messages.len();
-            self.0
-                .recent
-                .fill(lease, &found.user_id, found.last_seq, kept, whole)
-                .await;
-        }
-        messages.drain(..messages.len() - newest_of(&messages, want.limit).len());
+        read.reverse();
+        let mut newest_first: Vec<Message> = Vec::new();
+        let oldest = loop {
+            let is_all = read.len() < wanted as usize;
+            let fit = read
+                .iter()
+                .take_while(|message| budget.admits(message))
+                .count();
+            let is_cut = fit < read.len();
+            newest_first.extend(read.drain(..fit));
+            let last = newest_first.last().map(|message| message.seq);
+            let missing = want.limit - u32::try_from(newest_first.len()).unwrap_or(want.limit);
+            match last {
+                _ if is_all && !is_cut => break last,
+                Some(seq) if missing > 0 && !is_cut => {
+                    wanted = budget.next_read(missing);
+                    let before = Bound::Before(seq);
+                    let older = self
+                        .0
+                        .store
+                        .messages(conversation, before, wanted, want.contexts);
+                    read = older.await.map_err(failed)?;
+                }
+                _ => break None,
+            }
+        };
+        newest_first.reverse();
         Ok(Newest {
             owner: found.user_id.clone(),
             last_seq: found.last_seq,
             conversation: Some(found),
-            messages,
+            messages: newest_first,
+            oldest,
             source: Source::Store,
         })
     }
 }
 
 impl Newest {
+    /// A conversation that was created just now.
+    pub(super) fn of_new(conversation: Conversation) -> Self {
+        Self {
+            owner: conversation.user_id.clone(),
+            last_seq: conversation.last_seq,
+            conversation: Some(conversation),
+            messages: Vec::new(),
+            oldest: None,
+            source: Source::Store,
+        }
+    }
+
     fn from_window(window: Window) -> Self {
         Self {
             owner: window.owner,
             last_seq: window.last_seq,
             conversation: None,
             messages: window.messages,
+            oldest: None,
             source: Source::Cache,
         }
     }

@@ -110,11 +110,11 @@ impl Memory {
 }
 
 impl dyn crate::recent::RecentWindow {
-    /// Ends an announcement whose write failed: it is taken back when nothing
-    /// was written, and left to its deadline when nobody knows.
+    /// Ends an announcement whose write failed.
     pub(super) async fn settle(&self, announced: Announced, error: &StoreError) {
         match error {
-            StoreError::OutcomeUnknown(_) => drop(announced),
+            StoreError::OutcomeUnknown(_) => self.leave(announced).await,
+            StoreError::NotFound => self.forget(announced).await,
             _ => self.abort(announced).await,
         }
     }

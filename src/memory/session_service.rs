@@ -18,12 +18,12 @@ impl Memory {
     /// Starts a session.
     pub async fn create_session(&self, request: CreateSession) -> Result<Session, Error> {
         let id = SessionId::from_uuid(self.new_id());
-        if let Some(conversation) = request.conversation_id {
-            let conversation = ConversationRef {
-                id: conversation,
-                user_id: Some(request.user_id.clone()),
-            };
-            self.attach_session(conversation, id).await?;
+        let conversation = request.conversation_id.map(|id| ConversationRef {
+            id,
+            user_id: Some(request.user_id.clone()),
+        });
+        if let Some(conversation) = &conversation {
+            self.get_conversation(conversation).await?;
         }
         let new = NewSession {
             id,
@@ -31,7 +31,13 @@ impl Memory {
             dept_id: request.dept_id,
             conversation_id: request.conversation_id,
         };
-        live(id, self.0.sessions.start(&new).await?)
+        let session = live(id, self.0.sessions.start(&new).await?)?;
+        // Noted only now: a session that never began must not take the place
+        // of a live one.
+        if let Some(conversation) = conversation {
+            self.attach_session(conversation, id).await?;
+        }
+        Ok(session)
     }
 
     /// Reads a session without renewing it.

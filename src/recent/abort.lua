@@ -1,3 +1,7 @@
 -- Takes an announcement back, because nothing was committed.
--- ARGV: token
-return redis.call("HDEL", key, "p:" .. ARGV[1])
+-- ARGV: token, 1 to drop the window too
+redis.call("HDEL", key, "p:" .. ARGV[1])
+if ARGV[2] == "1" then
+  drop()
+end
+return "taken back"

@@ -28,6 +28,10 @@ impl RecentWindow for NoWindow {
 
     async fn abort(&self, _announced: Announced) {}
 
+    async fn forget(&self, _announced: Announced) {}
+
+    async fn leave(&self, _announced: Announced) {}
+
     async fn newest(&self, _conversation: ConversationId, _limit: u32, _min_seq: i64) -> Lookup {
         Lookup::Miss(None)
     }

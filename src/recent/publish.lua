@@ -22,6 +22,10 @@ local function trim()
 end
 
 local function show()
+  -- What did not fit is older than what came, and is not here.
+  if ARGV[8] and tonumber(ARGV[8]) > first then
+    redis.call("HDEL", key, "whole")
+  end
   if store(8) and try("HSET", key, "owner", owner, "hi", ARGV[7]) and trim() then
     hi = last
   else

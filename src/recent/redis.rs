@@ -212,12 +212,32 @@ impl RecentWindow for RedisRecent {
 
     async fn abort(&self, announced: Announced) {
         if let Some(token) = announced.token {
-            let abort = &self.shared.scripts.abort;
             // Left where it is, the token ends at its deadline.
-            let _ = self
+            let _ = self.shared.abort(announced.conversation, token, 0).await;
+        }
+    }
+
+    async fn forget(&self, announced: Announced) {
+        let Announced {
+            conversation,
+            token,
+        } = announced;
+        // Without an announcement there is nobody to tell; another call will.
+        if let Some(token) = token
+            && self
                 .shared
-                .run(abort, announced.conversation, &[Bytes::from(token)])
-                .await;
+                .abort(conversation, token.clone(), 1)
+                .await
+                .is_err()
+        {
+            self.shared.unpublished.add(conversation, Some(token));
+        }
+    }
+
+    async fn leave(&self, announced: Announced) {
+        // Unannounced, the write may be in no window that shows the conversation.
+        if announced.token.is_none() {
+            self.shared.unpublished.add(announced.conversation, None);
         }
     }
 
@@ -297,6 +317,16 @@ impl Shared {
             tracing::warn!(%error, "the recent window goes on without Redis");
         }
         result
+    }
+
+    async fn abort(
+        &self,
+        conversation: ConversationId,
+        token: String,
+        drop: u8,
+    ) -> Result<Reply, RedisError> {
+        let args = [Bytes::from(token), number(drop)];
+        self.run(&self.scripts.abort, conversation, &args).await
     }
 
     async fn drop_window(

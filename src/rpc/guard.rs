@@ -32,24 +32,35 @@ use tracing::Instrument as _;
 use self::body::GuardedBody;
 use super::status;
 
+/// How far the program has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readied {
+    /// The store has not been seen: no call is served.
+    NotYet,
+    /// Calls are served.
+    Ready,
+    /// It is about to end. Calls that still come are served.
+    Leaving,
+}
+
 /// The layer. A clone shares the limit.
 #[derive(Clone, Debug)]
 pub struct Guard(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    ready: watch::Receiver<bool>,
+    ready: watch::Receiver<Readied>,
     permits: Arc<Semaphore>,
     calls: TaskTracker,
     max_call_time: Duration,
 }
 
 impl Guard {
-    /// Refuses calls until `ready`, and those beyond `max_calls` at once; ends
+    /// Refuses calls while `ready` says not yet, and those beyond `max_calls` at once; ends
     /// each at its `grpc-timeout` or after `max_call_time`. `calls` tracks those
     /// that are under way.
     pub fn new(
-        ready: watch::Receiver<bool>,
+        ready: watch::Receiver<Readied>,
         max_calls: usize,
         max_call_time: Duration,
         calls: TaskTracker,
@@ -113,7 +124,7 @@ impl Shared {
         S: Service<Request<Body>, Response = Response<Body>>,
         S::Error: std::fmt::Display,
     {
-        if !*self.ready.borrow() {
+        if *self.ready.borrow() == Readied::NotYet {
             return status::unavailable("starting: the store is not ready").into_http();
         }
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {

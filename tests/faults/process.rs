@@ -100,7 +100,8 @@ async fn a_crash_between_commit_and_publish_is_never_read_as_stale() {
 
 #[tokio::test]
 async fn running_out_of_file_descriptors_passes() {
-    let sidecar = Sidecar::start(&Form::embedded()).await;
+    let form = Form::embedded();
+    let sidecar = Sidecar::start(&form).await;
     let limited = std::process::Command::new("prlimit")
         .args(["--pid", &sidecar.id().to_string(), "--nofile=64:64"])
         .stderr(Stdio::null())

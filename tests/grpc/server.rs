@@ -292,6 +292,28 @@ async fn bad_settings_stop_the_start_with_one_line() {
 }
 
 #[tokio::test]
+async fn an_empty_variable_is_an_unset_one() {
+    let empty = [
+        "POSTGRES_HOST",
+        "POSTGRES_PORT",
+        "REDIS_HOST",
+        "REDIS_DB",
+        "DATABASE_URL_FILE",
+        "SESSION_TTL_MINUTES",
+        "MIGRATE_ON_START",
+        "LOG_LEVEL",
+    ]
+    .map(|name| (name, ""));
+    let form = Form::embedded();
+    let sidecar = Sidecar::start_with(&form, &empty).await;
+    sidecar
+        .memory()
+        .begin_turn(begin(&new_user()))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
 async fn help_names_every_setting_and_no_secret() {
     let output = command()
         .arg("--help")

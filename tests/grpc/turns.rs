@@ -3,6 +3,7 @@
 use conversation_memory::proto::{
     Consistency, GetHistoryRequest, ListMessagesRequest, RetrievedContext, Role,
     SaveMessagesRequest, SessionState, Source, TruncateConversationRequest,
+    conversation_memory_client::ConversationMemoryClient,
 };
 use prost_types::{Timestamp, value::Kind};
 use tonic::Code;
@@ -13,7 +14,7 @@ use crate::{
         begin, contents, history, message, new_conversation, new_id, new_user, object, reason,
         save, say, seqs, turn,
     },
-    support::sidecar::{Form, Sidecar},
+    support::sidecar::{Form, Memory, Sidecar},
 };
 
 in_both_forms!(
@@ -27,6 +28,8 @@ in_both_forms!(
     truncation_removes_and_frees_no_number,
     a_retried_truncation_spares_what_came_after,
     what_was_saved_survives_a_restart,
+    a_history_is_no_larger_than_a_client_takes,
+    a_long_history_is_read_whole,
     nothing_is_half_saved,
 );
 
@@ -73,7 +76,7 @@ async fn history_is_the_newest_messages_oldest_first(form: Form) {
     for number in 1..=10 {
         say(&mut memory, &conversation, &format!("message {number}")).await;
     }
-    let read = async |memory: &mut crate::support::sidecar::Memory, limit| {
+    let read = async |memory: &mut Memory, limit| {
         let request = GetHistoryRequest {
             limit,
             ..history(&conversation)
@@ -312,6 +315,59 @@ async fn what_was_saved_survives_a_restart(form: Form) {
         contents(&read.unwrap().into_inner().messages),
         ["remember this", "and this"]
     );
+}
+
+async fn a_history_is_no_larger_than_a_client_takes(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let mut memory = ConversationMemoryClient::new(sidecar.channel());
+    let user = new_user();
+    let begun = memory.begin_turn(begin(&user)).await.unwrap().into_inner();
+    let conversation = begun.conversation.unwrap().id;
+    for at in 0..6 {
+        say(&mut memory, &conversation, &"x".repeat(900_000 + at)).await;
+    }
+    let mut turn = begin(&user);
+    turn.session_id = begun.session.unwrap().id;
+    let begun = memory.begin_turn(turn).await.unwrap().into_inner();
+    assert_eq!(seqs(&begun.messages), [4, 5, 6]);
+    for limit in [0, 2, 1000] {
+        let request = GetHistoryRequest {
+            limit,
+            ..history(&conversation)
+        };
+        let read = memory.get_history(request).await.unwrap().into_inner();
+        let expected = if limit == 2 { &[5, 6][..] } else { &[4, 5, 6] };
+        assert_eq!(seqs(&read.messages), expected);
+    }
+}
+
+async fn a_long_history_is_read_whole(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let conversation = new_conversation(&mut memory, &new_user()).await;
+    let read = async |memory: &mut Memory, limit| {
+        let request = GetHistoryRequest {
+            limit,
+            ..history(&conversation)
+        };
+        let read = memory.get_history(request).await.unwrap().into_inner();
+        seqs(&read.messages)
+    };
+    assert!(read(&mut memory, 10).await.is_empty());
+    // More at once than a window keeps, and than is read at once.
+    for _ in 0..4 {
+        let many = vec![message(Role::User, "x"); 100];
+        memory
+            .save_messages(save(&conversation, many))
+            .await
+            .unwrap();
+    }
+    for _ in 0..2 {
+        for limit in [1000, 400, 399, 301, 33, 32, 31, 11, 10, 6] {
+            let expected: Vec<i64> = (401 - i64::from(limit.min(400))..=400).collect();
+            assert_eq!(read(&mut memory, limit).await, expected, "{limit}");
+        }
+    }
 }
 
 async fn nothing_is_half_saved(form: Form) {

@@ -336,6 +336,27 @@ pub(crate) async fn a_session_is_found_on_its_last_conversation(world: &World) {
     );
 }
 
+pub(crate) async fn a_save_takes_over_no_session_of_another_user(world: &World) {
+    let session = session();
+    let mine = NewConversation {
+        session_id: Some(session),
+        ..new_conversation(&user())
+    };
+    world.store.create(&mine, at(0)).await.unwrap();
+    let thief = user();
+    let theirs = new_conversation(&thief);
+    world.store.create(&theirs, at(0)).await.unwrap();
+    let mut append = turn(&named(&theirs), &["said in a session of another"]);
+    append.session_id = Some(session);
+    world.save(&append).await.unwrap();
+    let found = world
+        .store
+        .conversation_of_session(session, &thief)
+        .await
+        .unwrap();
+    assert_eq!(found.unwrap().id, mine.id);
+}
+
 pub(crate) async fn another_users_session_is_found_last(world: &World) {
     let session = session();
     let [mine, theirs] = [user(), user()].map(|user| NewConversation {

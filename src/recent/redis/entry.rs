@@ -22,7 +22,7 @@ struct Entry<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     latency_ms: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    metadata: Option<Metadata>,
+    metadata: Option<std::borrow::Cow<'a, Metadata>>,
     content: std::borrow::Cow<'a, str>,
 }
 
@@ -36,7 +36,7 @@ pub(super) fn encode(message: &Message) -> Option<Bytes> {
         created_at: message.created_at.timestamp_micros(),
         tokens_used: message.tokens_used,
         latency_ms: message.latency_ms,
-        metadata: message.metadata.clone(),
+        metadata: message.metadata.as_ref().map(std::borrow::Cow::Borrowed),
         content: message.content.as_str().into(),
     };
     serde_json::to_vec(&entry).ok().map(Bytes::from)
@@ -57,7 +57,7 @@ pub(super) fn decode(conversation_id: ConversationId, json: &[u8]) -> Option<Mes
         tokens_used: entry.tokens_used,
         latency_ms: entry.latency_ms,
         created_at: DateTime::from_timestamp_micros(entry.created_at)?,
-        metadata: entry.metadata,
+        metadata: entry.metadata.map(std::borrow::Cow::into_owned),
         contexts: Vec::new(),
     })
 }

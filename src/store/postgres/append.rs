@@ -18,7 +18,8 @@ use crate::{
 ///
 /// All parts see one snapshot, and after a wait for the lock only the
 /// conversation's own row is looked at anew. The look into the ledger is
-/// therefore no more than a shortcut; the ledger's primary key decides.
+/// therefore no more than a shortcut; the ledger's primary key decides. A session
+/// that was last on another user's conversation is not noted on this one.
 const APPEND: &str = "
 WITH saved AS (
     UPDATE conversations c
@@ -26,9 +27,14 @@ WITH saved AS (
         updated_at = greatest(c.updated_at, $4),
         activity = nextval('activity_order'),
         title = coalesce(c.title, $5),
-        last_session_id = coalesce($6, c.last_session_id),
-        session_attached = CASE WHEN $6 IS NULL THEN c.session_attached
+        last_session_id = coalesce(own.session_id, c.last_session_id),
+        session_attached = CASE WHEN own.session_id IS NULL THEN c.session_attached
                                 ELSE nextval('activity_order') END
+    FROM (SELECT CASE WHEN $6 IS NOT NULL AND NOT EXISTS (
+                     SELECT 1 FROM conversations o
+                     WHERE o.last_session_id = $6
+                       AND o.user_id <> (SELECT s.user_id FROM conversations s WHERE s.id = $1))
+                 THEN $6 END AS session_id) own
     WHERE c.id = $1
       AND ($2 IS NULL OR c.user_id = $2)
       AND ($7 IS NULL OR c.last_seq = $7)

@@ -1,4 +1,4 @@
-use sqlx::{SqliteConnection, SqlitePool, query, query_as, types::Json};
+use sqlx::{SqliteConnection, SqlitePool, query, query_as, query_scalar, types::Json};
 use uuid::fmt::Hyphenated;
 
 use super::{
@@ -24,6 +24,9 @@ SET last_seq = $2,
     last_session_id = coalesce($6, last_session_id),
     session_attached = CASE WHEN $6 IS NULL THEN session_attached ELSE $4 END
 WHERE id = $1";
+
+const FOREIGN_SESSION: &str = "
+SELECT EXISTS (SELECT 1 FROM conversations WHERE last_session_id = $1 AND user_id <> $2)";
 
 const MESSAGE: &str = "
 INSERT INTO messages (conversation_id, seq, id, role, content, tokens_used, latency_ms,
@@ -123,19 +126,37 @@ async fn save(
         add_note(connection, conversation.id, &note).await?;
     }
     let activity = connection::next_activity(connection).await?;
+    let session = own_session(connection, append, &conversation).await?;
     query(ADVANCE)
         .bind(conversation.id.as_uuid().hyphenated())
         .bind(last_seq)
         .bind(at)
         .bind(activity)
         .bind(append.title.as_ref().map(Title::as_str))
-        .bind(append.session_id.map(|id| id.as_uuid().hyphenated()))
+        .bind(session)
         .execute(connection)
         .await?;
     Ok(Appended::Saved {
         owner: conversation.user_id,
         first_seq,
     })
+}
+
+/// The session to note on the conversation, unless it was last on another user's.
+async fn own_session(
+    connection: &mut SqliteConnection,
+    append: &Append,
+    conversation: &Conversation,
+) -> Result<Option<Hyphenated>, Trouble> {
+    let Some(session) = append.session_id.map(|id| id.as_uuid().hyphenated()) else {
+        return Ok(None);
+    };
+    let foreign: bool = query_scalar(FOREIGN_SESSION)
+        .bind(session)
+        .bind(conversation.user_id.as_str())
+        .fetch_one(connection)
+        .await?;
+    Ok((!foreign).then_some(session))
 }
 
 async fn insert(
