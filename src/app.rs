@@ -8,7 +8,7 @@ mod readiness;
 
 use std::{error::Error, pin::pin, sync::Arc};
 
-use tokio::{net::TcpListener, runtime::Runtime, task::JoinHandle};
+use tokio::{net::TcpListener, runtime::Runtime, sync::Semaphore, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{backends::Backends, readiness::Readiness};
@@ -56,6 +56,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         clock: Arc::new(SystemClock),
         ids: Arc::new(UuidV7),
         writes: writes.clone(),
+        write_permits: Arc::new(Semaphore::new(config.max_concurrent_calls)),
         default_limit: config.max_history_messages,
     });
     let guard = Guard::new(

@@ -14,6 +14,7 @@ mod truncate_conversation;
 
 use std::{fmt, future::Future, sync::Arc};
 
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
@@ -49,6 +50,8 @@ pub struct Parts {
     pub ids: Arc<dyn IdSource>,
     /// Where writes run, so that shutdown can wait for them.
     pub writes: TaskTracker,
+    /// How many writes may run at once, those included whose callers have left.
+    pub write_permits: Arc<Semaphore>,
     /// How many messages a history has when the caller does not say.
     pub default_limit: u32,
 }
@@ -79,6 +82,13 @@ impl Memory {
         T: Send + 'static,
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
+        let permits = Arc::clone(&self.0.write_permits);
+        let permit = permits.try_acquire_owned().map_err(|_| Error::Overloaded)?;
+        let write = async move {
+            let outcome = write.await;
+            drop(permit);
+            outcome
+        };
         self.0
             .writes
             .spawn(write.in_current_span())
@@ -91,5 +101,71 @@ impl Memory {
 impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Memory").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{error::Error as _, time::Duration};
+
+    use super::*;
+    use crate::{
+        domain::{SystemClock, UuidV7},
+        recent::none::NoWindow,
+        sessions::in_process::InProcessSessions,
+        store::sqlite::SqliteStore,
+    };
+
+    fn memory() -> Memory {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&folder.path().join("conversations.db")).unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        Memory::new(Parts {
+            store: Arc::new(store),
+            recent: Arc::new(NoWindow),
+            sessions: Arc::new(InProcessSessions::new(
+                Duration::from_mins(1),
+                Arc::clone(&clock),
+            )),
+            clock,
+            ids: Arc::new(UuidV7),
+            writes: TaskTracker::new(),
+            write_permits: Arc::new(Semaphore::new(1)),
+            default_limit: 6,
+        })
+    }
+
+    #[tokio::test]
+    async fn what_a_panic_says_goes_nowhere() {
+        let memory = memory();
+        // Twice: the first took its permit with it.
+        for _ in 0..2 {
+            let failed = memory
+                .uninterrupted(async { panic!("message text") as Result<(), Error> })
+                .await
+                .unwrap_err();
+            let cause = failed.source().unwrap();
+            assert_eq!(cause.to_string(), "a write panicked");
+            assert!(!format!("{failed:?}").contains("message text"));
+        }
+    }
+
+    #[tokio::test]
+    async fn writes_whose_callers_left_count() {
+        let memory = memory();
+        let (finish, finished) = tokio::sync::oneshot::channel::<()>();
+        let slow = memory.uninterrupted(async {
+            let _ = finished.await;
+            Ok(())
+        });
+        // The caller leaves as soon as the write runs.
+        let left = tokio::time::timeout(Duration::from_millis(1), slow).await;
+        assert!(left.is_err());
+        let refused = memory.uninterrupted(async { Ok(()) }).await;
+        assert!(matches!(refused, Err(Error::Overloaded)));
+        finish.send(()).unwrap();
+        memory.0.writes.close();
+        memory.0.writes.wait().await;
+        memory.uninterrupted(async { Ok(()) }).await.unwrap();
     }
 }

@@ -24,6 +24,7 @@ use conversation_memory::{
     sessions::in_process::InProcessSessions,
     store::{ConversationQuery, Store, postgres::PostgresStore, sqlite::SqliteStore},
 };
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -66,6 +67,7 @@ async fn order_and_ttl_follow_no_clock(store: Arc<dyn Store>) {
         clock,
         ids: Arc::new(UuidV7),
         writes: TaskTracker::new(),
+        write_permits: Arc::new(Semaphore::new(8)),
         default_limit: 6,
     });
     let user = UserId::parse(format!("user-{}", Uuid::now_v7())).unwrap();

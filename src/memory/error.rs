@@ -31,6 +31,9 @@ pub enum Error {
     /// A tier that the call needs cannot be reached. Nothing was written.
     #[error("unavailable")]
     Unavailable(#[source] Cause),
+    /// Too many writes are under way.
+    #[error("too many writes at once")]
+    Overloaded,
     /// A write may or may not have been done.
     #[error("the outcome of the write is unknown")]
     OutcomeUnknown {

@@ -56,6 +56,7 @@ impl From<Error> for Status {
             ),
             Error::Reused(what) => reused(what),
             Error::Unavailable(_) => unavailable("the store or session tier is unavailable"),
+            Error::Overloaded => exhausted("too many writes at once"),
             Error::OutcomeUnknown { retry_is_safe, .. } => outcome_unknown(retry_is_safe),
             Error::Internal(_) => internal(),
         }

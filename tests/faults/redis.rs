@@ -1,11 +1,13 @@
 //! Redis is never needed to keep a conversation going.
 
-use conversation_memory::proto::{CreateSessionRequest, GetHistoryResponse, SessionState, Source};
+use conversation_memory::proto::{
+    CreateSessionRequest, DeleteConversationRequest, GetHistoryResponse, Role, SessionState, Source,
+};
 use tonic::Code;
 
 use crate::{
     Servers,
-    requests::{begin, contents, history, new_conversation, new_user, say, seqs},
+    requests::{begin, contents, history, message, new_conversation, new_user, save, say, seqs},
     support::{
         eventually,
         redis_server::RedisServer,
@@ -147,6 +149,73 @@ async fn whatever_redis_answers_nothing_is_lost_or_stale() {
         .map(String::as_str)
         .collect();
     cached_again(&mut memory, &conversation, &newest).await;
+}
+
+#[tokio::test]
+async fn a_session_that_never_began_takes_no_place() {
+    let mut servers = Servers::start().await;
+    let sidecar = Sidecar::start(&servers.form()).await;
+    let (mut memory, mut sessions) = (sidecar.memory(), sidecar.sessions());
+    let user = new_user();
+    let begun = memory.begin_turn(begin(&user)).await.unwrap().into_inner();
+    let (session, conversation) = (begun.session.unwrap().id, begun.conversation.unwrap().id);
+    servers.redis.kill();
+    let request = CreateSessionRequest {
+        user_id: user.clone(),
+        conversation_id: conversation.clone(),
+        ..CreateSessionRequest::default()
+    };
+    let refused = sessions.create_session(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    let mut turn = begin(&user);
+    turn.conversation_id.clone_from(&conversation);
+    let begun = memory.begin_turn(turn).await.unwrap().into_inner();
+    assert_eq!(begun.session_state(), SessionState::Unavailable);
+    // The session that was live before is still known, on its conversation.
+    let mut turn = begin(&user);
+    turn.session_id = session;
+    let begun = memory.begin_turn(turn.clone()).await.unwrap().into_inner();
+    assert_eq!(begun.conversation.unwrap().id, conversation);
+    servers.redis.run().await;
+    eventually("sessions are there again", async || {
+        let begun = memory.begin_turn(turn.clone()).await.unwrap().into_inner();
+        assert_eq!(begun.conversation.as_ref().unwrap().id, conversation);
+        begun.session.is_some()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_window_that_outlived_its_conversation_is_dropped() {
+    let servers = Servers::start().await;
+    let sidecar = Sidecar::start(&servers.form()).await;
+    let mut memory = sidecar.memory();
+    for deletes in [true, false] {
+        let conversation = new_conversation(&mut memory, &new_user()).await;
+        say(&mut memory, &conversation, "private").await;
+        assert_eq!(
+            read(&mut memory, &conversation).await.source(),
+            Source::Cache
+        );
+        // As after a failover that lost what a deletion had said.
+        servers.postgres.execute("DELETE FROM conversations").await;
+        let found = if deletes {
+            let request = DeleteConversationRequest {
+                conversation_id: conversation.clone(),
+                ..DeleteConversationRequest::default()
+            };
+            memory.delete_conversation(request).await.map(drop)
+        } else {
+            let request = save(&conversation, vec![message(Role::User, "late")]);
+            memory.save_messages(request).await.map(drop)
+        };
+        assert_eq!(found.unwrap_err().code(), Code::NotFound);
+        let gone = memory
+            .get_history(history(&conversation))
+            .await
+            .unwrap_err();
+        assert_eq!(gone.code(), Code::NotFound);
+    }
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ in_both_forms!(
     an_unknown_session_resumes_on_a_conversation_that_is_given,
     a_session_moves_to_the_conversation_that_is_given,
     a_session_without_a_conversation_gets_one,
+    a_session_is_not_taken_over,
 );
 
 /// Long enough to make some calls in, short enough to wait for: 1.5 seconds.
@@ -214,6 +215,35 @@ async fn a_session_without_a_conversation_gets_one(form: Form) {
     };
     let refused = sessions.create_session(foreign).await.unwrap_err();
     assert_eq!(refused.code(), Code::NotFound);
+}
+
+async fn a_session_is_not_taken_over(form: Form) {
+    let sidecar = Sidecar::start_with(&form, &SHORT).await;
+    let (mut memory, mut sessions) = (sidecar.memory(), sidecar.sessions());
+    let user = new_user();
+    let begun = memory.begin_turn(begin(&user)).await.unwrap().into_inner();
+    let (session, conversation) = (begun.session.unwrap().id, begun.conversation.unwrap().id);
+    let other = new_user();
+    let others = new_conversation(&mut memory, &other).await;
+    let mut steal = begin(&other);
+    steal.session_id.clone_from(&session);
+    steal.conversation_id.clone_from(&others);
+    let refused = memory.begin_turn(steal.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+    let mut saved = save(&others, turn("one", "two"));
+    saved.session_id.clone_from(&session);
+    memory.save_messages(saved).await.unwrap();
+    expiry(&mut sessions, &session).await;
+    for _ in 0..2 {
+        let refused = memory.begin_turn(steal.clone()).await.unwrap_err();
+        assert_eq!(refused.code(), Code::NotFound);
+        steal.conversation_id.clear();
+    }
+    let mut mine = begin(&user);
+    mine.session_id = session;
+    let resumed = memory.begin_turn(mine).await.unwrap().into_inner();
+    assert_eq!(resumed.session_state(), SessionState::Resumed);
+    assert_eq!(resumed.conversation.unwrap().id, conversation);
 }
 
 async fn get(sessions: &mut Sessions, id: &str) -> Result<Session, Status> {
