@@ -6,6 +6,7 @@
 mod error;
 mod failure;
 pub mod postgres;
+mod reads;
 mod replay;
 mod rows;
 mod schema;

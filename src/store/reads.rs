@@ -1,0 +1,134 @@
+//! How messages are read, for both databases: the statements are the same and so
+//! is what is made of their rows. A macro, because bounds that let one function
+//! serve both drivers would be longer than the functions.
+
+/// Defines `span`, `read_newest` and `read_side` for a kind of connection, its
+/// rows, and the function that makes of an id what that database keeps. Beside
+/// it stand the row types of that database.
+macro_rules! reads {
+    ($connection:ty, $row:ty, $key:path) => {
+        use sqlx::{FromRow as _, Row as _, query, query_as};
+
+        use super::{ConversationRow, MessageRow};
+        use $crate::{
+            domain::{Conversation, ConversationId, ConversationRef, Message, UserId},
+            store::{
+                Bound, StoreError,
+                failure::Trouble,
+                rows::{ContextRow, add_contexts},
+                sql,
+            },
+        };
+
+        /// The messages with these numbers, lowest first.
+        pub(super) async fn span(
+            connection: &mut $connection,
+            conversation: ConversationId,
+            first_seq: i64,
+            last_seq: i64,
+            contexts: bool,
+        ) -> Result<Vec<Message>, Trouble> {
+            let rows: Vec<MessageRow> = query_as(sql::SPAN)
+                .bind($key(conversation))
+                .bind(first_seq)
+                .bind(last_seq)
+                .fetch_all(&mut *connection)
+                .await?;
+            let mut messages = Vec::with_capacity(rows.len());
+            for row in rows {
+                messages.push(row.read(conversation)?);
+            }
+            if contexts {
+                read_contexts(connection, &mut messages).await?;
+            }
+            Ok(messages)
+        }
+
+        async fn read_newest(
+            connection: &mut $connection,
+            conversation: &ConversationRef,
+            limit: u32,
+            contexts: bool,
+        ) -> Result<(Conversation, Vec<Message>), Trouble> {
+            let rows = query(sql::NEWEST)
+                .bind($key(conversation.id))
+                .bind(conversation.user_id.as_ref().map(UserId::as_str))
+                .bind(i64::from(limit))
+                .fetch_all(&mut *connection)
+                .await?;
+            let (found, mut messages) = split(&rows, conversation.id)?;
+            if contexts {
+                read_contexts(connection, &mut messages).await?;
+            }
+            Ok((found, messages))
+        }
+
+        async fn read_side(
+            connection: &mut $connection,
+            conversation: &ConversationRef,
+            from: Bound,
+            limit: u32,
+            contexts: bool,
+        ) -> Result<Vec<Message>, Trouble> {
+            let (statement, seq) = match from {
+                Bound::After(seq) => (sql::AFTER, seq),
+                Bound::Before(seq) => (sql::BEFORE, seq),
+            };
+            let rows = query(statement)
+                .bind($key(conversation.id))
+                .bind(conversation.user_id.as_ref().map(UserId::as_str))
+                .bind(seq)
+                .bind(i64::from(limit))
+                .fetch_all(&mut *connection)
+                .await?;
+            let (_, mut messages) = split(&rows, conversation.id)?;
+            if contexts {
+                read_contexts(connection, &mut messages).await?;
+            }
+            if matches!(from, Bound::Before(_)) {
+                messages.reverse();
+            }
+            Ok(messages)
+        }
+
+        /// The conversation and its messages, lowest number first.
+        fn split(
+            rows: &[$row],
+            id: ConversationId,
+        ) -> Result<(Conversation, Vec<Message>), Trouble> {
+            let mut conversation = None;
+            let mut messages = Vec::with_capacity(rows.len());
+            for row in rows {
+                if row.try_get::<Option<i64>, _>("seq")?.is_none() {
+                    conversation = Some(ConversationRow::from_row(row)?.read()?);
+                } else {
+                    messages.push(MessageRow::from_row(row)?.read(id)?);
+                }
+            }
+            // UNION ALL promises no order.
+            messages.sort_unstable_by_key(|message| message.seq);
+            Ok((conversation.ok_or(StoreError::NotFound)?, messages))
+        }
+
+        /// Reads the contexts of messages that stand in order.
+        async fn read_contexts(
+            connection: &mut $connection,
+            messages: &mut [Message],
+        ) -> Result<(), Trouble> {
+            let [first, ..] = messages else {
+                return Ok(());
+            };
+            let (conversation, first) = (first.conversation_id, first.seq);
+            let last = messages.last().map_or(first, |message| message.seq);
+            let rows: Vec<ContextRow> = query_as(sql::CONTEXTS)
+                .bind($key(conversation))
+                .bind(first)
+                .bind(last)
+                .fetch_all(connection)
+                .await?;
+            Ok(add_contexts(messages, rows)?)
+        }
+    };
+}
+
+pub(super) use reads;
