@@ -31,6 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ".conversation_memory.v1.RetrievedContext",
     ]);
     tonic_prost_build::configure()
+        .codec_path("crate::proto::codec::BoundedCodec")
         .compile_fds_with_config(compiler.file_descriptor_set(), config)?;
     Ok(())
 }

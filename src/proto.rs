@@ -1,14 +1,20 @@
 //! The contract, as generated from `proto/conversation_memory/v1`.
 
-#![expect(
-    clippy::clone_on_ref_ptr,
-    clippy::allow_attributes_without_reason,
-    clippy::all,
-    clippy::pedantic,
-    reason = "generated code; the comments are in the proto files"
-)]
+mod codec;
 
-tonic::include_proto!("conversation_memory.v1");
+mod generated {
+    #![expect(
+        clippy::clone_on_ref_ptr,
+        clippy::allow_attributes_without_reason,
+        clippy::all,
+        clippy::pedantic,
+        reason = "generated code; the comments are in the proto files"
+    )]
+
+    tonic::include_proto!("conversation_memory.v1");
+}
+
+pub use self::generated::*;
 
 /// The contract and all it imports, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -30,7 +30,7 @@ const ROOMS: [(&str, &[&str]); 12] = [
             "http",
         ],
     ),
-    ("proto", &["tonic"]),
+    ("proto", &["tonic", "prost_types"]),
     ("config", &["domain", "memory", "redis", "sqlx", "clap"]),
     ("telemetry", &["config"]),
     ("shutdown", &[]),

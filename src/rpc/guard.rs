@@ -131,7 +131,13 @@ impl Shared {
             return status::exhausted("too many calls at once").into_http();
         };
         let call = self.calls.token();
-        let deadline = Instant::now() + timeout::of(request.headers(), self.max_call_time);
+        let timeout = timeout::of(request.headers(), self.max_call_time);
+        if timeout.is_zero() {
+            // A timer would take until the next millisecond to say so, and the
+            // transport's could be first.
+            return deadline_exceeded().into_http();
+        }
+        let deadline = Instant::now() + timeout;
         // The handler is made inside, so that a panic before its first await
         // is caught too.
         let handled = AssertUnwindSafe(async { inner.call(request).await }).catch_unwind();

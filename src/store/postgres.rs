@@ -26,6 +26,7 @@ use crate::domain::{
     Conversation, ConversationChanges, ConversationRef, Message, NewConversation, SessionId, UserId,
 };
 
+use self::connection::Losses;
 pub(super) use self::sqlstate::failure;
 
 type ConversationRow = super::rows::ConversationRow<uuid::Uuid, DateTime<Utc>>;
@@ -38,6 +39,7 @@ type MessageRow = super::rows::MessageRow<uuid::Uuid, DateTime<Utc>>;
 /// which must not drop it.
 pub struct PostgresStore {
     pool: PgPool,
+    losses: Losses,
     /// For preparing, which takes a connection of its own.
     options: PgConnectOptions,
 }
@@ -47,8 +49,10 @@ impl PostgresStore {
     /// connections. Needs a Tokio runtime around it.
     pub fn new(options: PgConnectOptions, max_connections: u32) -> Self {
         let options = connection::options(options);
+        let losses = Losses::default();
         Self {
-            pool: connection::pool(options.clone(), max_connections),
+            pool: connection::pool(options.clone(), max_connections, losses.clone()),
+            losses,
             options,
         }
     }
@@ -72,11 +76,14 @@ impl Store for PostgresStore {
         new: &NewConversation,
         at: DateTime<Utc>,
     ) -> Result<Conversation, StoreError> {
-        attempts::write(|_| conversations::create(&self.pool, new, at)).await
+        attempts::write(&self.losses, |_| conversations::create(&self.pool, new, at)).await
     }
 
     async fn get(&self, conversation: &ConversationRef) -> Result<Conversation, StoreError> {
-        attempts::read(|| conversations::get(&self.pool, conversation)).await
+        attempts::read(&self.losses, || {
+            conversations::get(&self.pool, conversation)
+        })
+        .await
     }
 
     async fn attach_session(
@@ -84,7 +91,10 @@ impl Store for PostgresStore {
         conversation: &ConversationRef,
         session: SessionId,
     ) -> Result<Conversation, StoreError> {
-        attempts::write(|_| conversations::attach_session(&self.pool, conversation, session)).await
+        attempts::write(&self.losses, |_| {
+            conversations::attach_session(&self.pool, conversation, session)
+        })
+        .await
     }
 
     async fn conversation_of_session(
@@ -92,11 +102,14 @@ impl Store for PostgresStore {
         session: SessionId,
         user: &UserId,
     ) -> Result<Option<Conversation>, StoreError> {
-        attempts::read(|| conversations::of_session(&self.pool, session, user)).await
+        attempts::read(&self.losses, || {
+            conversations::of_session(&self.pool, session, user)
+        })
+        .await
     }
 
     async fn list(&self, query: &ConversationQuery) -> Result<ConversationPage, StoreError> {
-        attempts::read(|| conversations::list(&self.pool, query)).await
+        attempts::read(&self.losses, || conversations::list(&self.pool, query)).await
     }
 
     async fn update(
@@ -105,7 +118,10 @@ impl Store for PostgresStore {
         changes: &ConversationChanges,
         at: DateTime<Utc>,
     ) -> Result<Conversation, StoreError> {
-        attempts::write(|_| conversations::update(&self.pool, conversation, changes, at)).await
+        attempts::write(&self.losses, |_| {
+            conversations::update(&self.pool, conversation, changes, at)
+        })
+        .await
     }
 
     async fn delete(&self, conversation: &ConversationRef) -> Result<(), StoreError> {
@@ -113,7 +129,10 @@ impl Store for PostgresStore {
     }
 
     async fn append(&self, append: &Append) -> Result<Appended, StoreError> {
-        attempts::write(|after_loss| append::append(&self.pool, append, after_loss)).await
+        attempts::write(&self.losses, |after_loss| {
+            append::append(&self.pool, append, after_loss)
+        })
+        .await
     }
 
     async fn truncate(&self, truncation: &Truncation) -> Result<Truncated, StoreError> {
@@ -126,7 +145,10 @@ impl Store for PostgresStore {
         limit: u32,
         contexts: bool,
     ) -> Result<(Conversation, Vec<Message>), StoreError> {
-        attempts::read(|| history::newest(&self.pool, conversation, limit, contexts)).await
+        attempts::read(&self.losses, || {
+            history::newest(&self.pool, conversation, limit, contexts)
+        })
+        .await
     }
 
     async fn messages(
@@ -136,7 +158,10 @@ impl Store for PostgresStore {
         limit: u32,
         contexts: bool,
     ) -> Result<Vec<Message>, StoreError> {
-        attempts::read(|| history::messages(&self.pool, conversation, from, limit, contexts)).await
+        attempts::read(&self.losses, || {
+            history::messages(&self.pool, conversation, from, limit, contexts)
+        })
+        .await
     }
 
     async fn close(&self) {

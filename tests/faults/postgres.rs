@@ -1,7 +1,7 @@
 //! PostgreSQL gone, slow, read-only or crashed: nothing acknowledged is lost,
 //! and the sidecar recovers by itself.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use conversation_memory::proto::{Consistency, Role, Source};
 use sqlx::Connection as _;
@@ -60,6 +60,48 @@ async fn a_warm_window_is_read_without_postgres() {
     .await;
     let read = memory.get_history(history(&conversation)).await.unwrap();
     assert_eq!(read.into_inner().last_seq, 2);
+}
+
+#[tokio::test]
+async fn a_save_that_was_never_sent_is_not_in_doubt() {
+    let mut servers = Servers::start().await;
+    let sidecar = Sidecar::start(&servers.form()).await;
+    let mut memory = sidecar.memory();
+    let conversation = new_conversation(&mut memory, &new_user()).await;
+    let save_at_once = async |count| {
+        let mut saves = JoinSet::new();
+        for _ in 0..count {
+            let mut memory = memory.clone();
+            let request = save(&conversation, vec![message(Role::User, "x")]);
+            saves.spawn(async move { memory.save_messages(request).await.map(drop) });
+        }
+        saves.join_all().await
+    };
+    for saved in save_at_once(30).await {
+        saved.unwrap();
+    }
+    // The connections rest when the server closes them.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    servers.postgres.stop();
+    for count in [1, 1, 8] {
+        let started = Instant::now();
+        for refused in save_at_once(count).await {
+            assert_retry_later(&refused.unwrap_err());
+        }
+        assert!(started.elapsed() < Duration::from_millis(1_200));
+    }
+    // Nor does a restart in between show, as far as every connection goes.
+    servers.postgres.run().await;
+    for saved in save_at_once(30).await {
+        saved.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    servers.postgres.stop();
+    servers.postgres.run().await;
+    for saved in save_at_once(10).await {
+        saved.unwrap();
+    }
+    assert_eq!(last_seq(&mut memory, &conversation).await, 70);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use conversation_memory::proto::{
     BeginTurnRequest, CreateConversationRequest, CreateSessionRequest, GetConversationRequest,
     GetHistoryRequest, ListConversationsRequest, ListMessagesRequest, Message, RetrievedContext,
-    Role, SaveMessagesRequest, TruncateConversationRequest,
+    Role, SaveMessagesRequest, SaveMessagesResponse, TruncateConversationRequest,
 };
 use prost_types::{ListValue, Struct, Timestamp, Value, value::Kind};
 use tonic::Code;
@@ -23,6 +23,7 @@ in_both_forms!(
     bad_page_tokens_are_refused,
     large_and_strange_texts_are_stored_to_the_byte,
     requests_that_are_too_large_are_refused,
+    requests_of_too_many_parts_are_refused,
 );
 
 /// A change that makes a good message a bad one, and the field that it breaks.
@@ -368,6 +369,39 @@ async fn requests_that_are_too_large_are_refused(form: Form) {
     let user = new_user();
     let begun = zipped.begin_turn(begin(&user)).await.unwrap();
     assert_eq!(begun.into_inner().conversation.unwrap().user_id, user);
+}
+
+/// Requests that are small on the wire and large when they are decoded: field 3
+/// of a save holds its messages, each of them two bytes.
+#[derive(Clone, PartialEq, prost::Message)]
+struct ManyMessages {
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    messages: Vec<Vec<u8>>,
+}
+
+async fn requests_of_too_many_parts_are_refused(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let conversation = new_conversation(&mut memory, &new_user()).await;
+    say(&mut memory, &conversation, "before").await;
+    let before = sidecar.resident_kib();
+    let mut raw = tonic::client::Grpc::new(sidecar.channel())
+        .send_compressed(tonic::codec::CompressionEncoding::Gzip);
+    raw.ready().await.unwrap();
+    let request = ManyMessages {
+        messages: vec![Vec::new(); 2_000_000],
+    };
+    let codec = tonic_prost::ProstCodec::<ManyMessages, SaveMessagesResponse>::default();
+    let method = "/conversation_memory.v1.ConversationMemory/SaveMessages";
+    let refused = raw
+        .unary(tonic::Request::new(request), method.parse().unwrap(), codec)
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    assert!(refused.message().contains("1000 messages"), "{refused:?}");
+    assert!(sidecar.peak_kib() < before + (64 << 10));
+    let read = memory.get_history(history(&conversation)).await.unwrap();
+    assert_eq!(read.into_inner().last_seq, 1);
 }
 
 fn create(user: &str) -> CreateConversationRequest {

@@ -1,7 +1,16 @@
 //! What an operator relies on: health, reflection, deadlines, limits, an
 //! orderly end, logs that keep secrets.
 
-use std::{io::Write as _, net::TcpStream, process::Stdio, time::Duration};
+use std::{
+    io::Write as _,
+    net::TcpStream,
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use conversation_memory::{
     proto::{DESCRIPTORS, Role, conversation_memory_client::ConversationMemoryClient},
@@ -111,10 +120,13 @@ async fn a_deadline_is_kept(form: Form) {
     request
         .metadata_mut()
         .insert("grpc-timeout", "3m".parse().unwrap());
-    let first = memory.save_messages(request).await;
+    let first = plain.save_messages(request).await;
     let again = memory.save_messages(save).await.unwrap().into_inner();
     assert_eq!(again.last_seq, 1);
-    assert!(first.is_err() || again.replayed);
+    match first {
+        Ok(_) => assert!(again.replayed),
+        Err(late) => assert_eq!(late.code(), Code::DeadlineExceeded, "{late:?}"),
+    }
 }
 
 async fn calls_beyond_the_limit_are_refused(form: Form) {
@@ -188,9 +200,11 @@ async fn sigterm_loses_nothing_and_ends_in_time(form: Form) {
         .unwrap()
         .into_inner();
     watch.next().await.unwrap().unwrap();
+    let told_to_end = Arc::new(AtomicBool::new(false));
     let mut calls = tokio::task::JoinSet::new();
     for writer in 0..8 {
         let (mut memory, conversation) = (memory.clone(), conversation.clone());
+        let told_to_end = Arc::clone(&told_to_end);
         calls.spawn(async move {
             let mut acknowledged = Vec::new();
             for number in 0.. {
@@ -198,7 +212,10 @@ async fn sigterm_loses_nothing_and_ends_in_time(form: Form) {
                 let request = save(&conversation, vec![message(Role::User, &text)]);
                 match memory.save_messages(request).await {
                     Ok(saved) => acknowledged.push((saved.into_inner().last_seq, text)),
-                    Err(_) => break,
+                    Err(failed) => {
+                        assert!(told_to_end.load(Ordering::SeqCst), "{failed:?}");
+                        break;
+                    }
                 }
             }
             acknowledged
@@ -209,6 +226,7 @@ async fn sigterm_loses_nothing_and_ends_in_time(form: Form) {
         read.into_inner().last_seq > 20
     })
     .await;
+    told_to_end.store(true, Ordering::SeqCst);
     sidecar.signal("TERM");
     let status = tokio::time::timeout(Duration::from_secs(20), sidecar.ended()).await;
     assert_eq!(status.unwrap().code(), Some(0), "{:?}", sidecar.log());

@@ -61,6 +61,27 @@ async fn a_file_keeps_everything() {
     }
 }
 
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_else_may_read_the_files() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let open_to_all = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), open_to_all).unwrap();
+    let store = open(&folder.path().join("memory.db"));
+    store.prepare(true).await.unwrap();
+    begun(&store).await;
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let entry = entry.unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{entry:?}");
+        names.push(entry.file_name().into_string().unwrap());
+    }
+    names.sort();
+    assert_eq!(names, ["memory.db", "memory.db-shm", "memory.db-wal"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn many_prepare_at_once() {
     let folder = tempfile::tempdir().unwrap();

@@ -4,7 +4,7 @@ use std::{future::Future, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
 
-use super::connection::{ACQUIRE_TIMEOUT, REMOVAL_TIMEOUT, STATEMENT_TIMEOUT};
+use super::connection::{ACQUIRE_TIMEOUT, Losses, REMOVAL_TIMEOUT, STATEMENT_TIMEOUT};
 use crate::store::{
     APPEND_LIMIT, REMOVAL_LIMIT, StoreError,
     failure::{Cause, Class, Trouble},
@@ -30,11 +30,11 @@ const _: () = {
 };
 
 /// Attempts a read, again when it lost a connection that had died unnoticed.
-pub(super) async fn read<T, R>(attempt: impl Fn() -> R) -> Result<T, StoreError>
+pub(super) async fn read<T, R>(losses: &Losses, attempt: impl Fn() -> R) -> Result<T, StoreError>
 where
     R: Future<Output = Result<T, Trouble>>,
 {
-    let attempts = repeat(|_| attempt());
+    let attempts = repeat(losses, |_| attempt());
     match timeout(CALL_LIMIT, attempts).await {
         Ok((outcome, _)) => outcome.map_err(Trouble::of_read),
         Err(_) => Err(StoreError::Unavailable(no_answer().into())),
@@ -43,11 +43,14 @@ where
 
 /// Attempts a write that does the same when it is done twice. It is told whether
 /// an earlier attempt was lost and may have been carried out.
-pub(super) async fn write<T, R>(attempt: impl Fn(bool) -> R) -> Result<T, StoreError>
+pub(super) async fn write<T, R>(
+    losses: &Losses,
+    attempt: impl Fn(bool) -> R,
+) -> Result<T, StoreError>
 where
     R: Future<Output = Result<T, Trouble>>,
 {
-    match timeout(CALL_LIMIT, repeat(attempt)).await {
+    match timeout(CALL_LIMIT, repeat(losses, attempt)).await {
         Ok((Err(Trouble::Failed(failure)), true)) => {
             Err(StoreError::OutcomeUnknown(failure.cause.into()))
         }
@@ -75,8 +78,10 @@ where
     }
 }
 
-/// Returns the last attempt's outcome, and whether one was lost.
-async fn repeat<T, R>(attempt: impl Fn(bool) -> R) -> (Result<T, Trouble>, bool)
+/// Returns the last attempt's outcome, and whether one was lost. After a loss only
+/// a connection that answers is used again, so that one restart of the server
+/// does not use up all attempts.
+async fn repeat<T, R>(losses: &Losses, attempt: impl Fn(bool) -> R) -> (Result<T, Trouble>, bool)
 where
     R: Future<Output = Result<T, Trouble>>,
 {
@@ -86,7 +91,10 @@ where
     loop {
         let outcome = attempt(lost).await;
         let class = outcome.as_ref().err().and_then(Trouble::class);
-        lost |= class == Some(Class::Lost);
+        if class == Some(Class::Lost) {
+            losses.note();
+            lost = true;
+        }
         tried += 1;
         let again = matches!(class, Some(Class::Retry | Class::Lost));
         if !again || tried >= ATTEMPTS || started.elapsed() > START_WITHIN {

@@ -2,7 +2,8 @@
 
 use std::{
     ops::{Deref, DerefMut},
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use sqlx::{
@@ -25,9 +26,31 @@ pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// commit.
 pub(super) const REMOVAL_TIMEOUT: Duration = Duration::from_secs(35);
 
-/// A connection that rested longer than this is tested before it is used. One
-/// that was used just now is taken to be alive, which saves a round trip.
-const RESTED: Duration = Duration::from_secs(10);
+/// A connection that rested longer than this is tested before it is used: a save
+/// that is sent over one that the server has closed meanwhile was not done, but
+/// nobody could tell. Under load connections rest for less, and no round trip is
+/// spent.
+const RESTED: Duration = Duration::from_millis(25);
+
+/// When a connection was last lost. What one met, a restart say, the others have
+/// met as well: whichever rested since then is tested before it is used.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Losses(Arc<Mutex<Option<Instant>>>);
+
+impl Losses {
+    /// A connection was lost just now.
+    pub(super) fn note(&self) {
+        *self.last() = Some(Instant::now());
+    }
+
+    fn since(&self, rested: Duration) -> bool {
+        self.last().is_some_and(|lost| lost.elapsed() <= rested)
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// What every connection is opened with.
 pub(super) fn options(options: PgConnectOptions) -> PgConnectOptions {
@@ -55,15 +78,16 @@ pub(super) fn options(options: PgConnectOptions) -> PgConnectOptions {
 }
 
 /// A pool that connects when it is first asked to.
-pub(super) fn pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
+pub(super) fn pool(options: PgConnectOptions, max_connections: u32, losses: Losses) -> PgPool {
     PgPoolOptions::new()
         .max_connections(max_connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .test_before_acquire(false)
         .after_connect(|connection, _| Box::pin(check_options(connection)))
-        .before_acquire(|connection, about| {
+        .before_acquire(move |connection, about| {
+            let doubtful = about.idle_for > RESTED || losses.since(about.idle_for);
             Box::pin(async move {
-                if about.idle_for > RESTED {
+                if doubtful {
                     connection.ping().await?;
                 }
                 Ok(true)

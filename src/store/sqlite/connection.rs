@@ -60,6 +60,20 @@ pub(super) fn make_folder(file: &Path) -> io::Result<()> {
     builder.create(folder)
 }
 
+/// Makes an empty file that only its owner may read, if there is none. SQLite would
+/// make one that others may read, too, and gives the files beside it the mode of
+/// this one.
+pub(super) fn make_file(file: &Path) -> io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(file) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// What every connection to the file is opened with.
 pub(super) fn options(file: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()

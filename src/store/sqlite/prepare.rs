@@ -10,7 +10,11 @@ use sqlx::{
 use tokio::time::{Instant, sleep};
 
 use super::{codes, connection};
-use crate::store::{SchemaError, failure::Failure, schema};
+use crate::store::{
+    SchemaError,
+    failure::{Cause, Failure},
+    schema,
+};
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -27,9 +31,13 @@ pub(super) async fn prepare(
     if !migrate && !options.get_filename().exists() {
         return schema::compare(&MIGRATOR, &[]);
     }
-    let options = connection::for_writing(options.clone())
-        .create_if_missing(migrate)
-        .busy_timeout(MIGRATION_TIMEOUT);
+    if migrate {
+        connection::make_file(options.get_filename()).map_err(|error| {
+            let cause = Cause::new(format!("the file cannot be made: {error}"));
+            SchemaError::Unavailable(cause.into())
+        })?;
+    }
+    let options = connection::for_writing(options.clone()).busy_timeout(MIGRATION_TIMEOUT);
     let mut connection = connect(&options)
         .await
         .map_err(|error| SchemaError::Unavailable(Failure::from(error).cause.into()))?;
