@@ -24,8 +24,14 @@ enum Part {
     Context,
     /// A field of a struct or an item of a list, at any depth.
     Value,
+    /// A struct within a struct or list. In memory it has room for eleven fields
+    /// however few it has, so it counts as several values.
+    Object,
     Path,
 }
+
+/// As how many values a [`Part::Object`] counts.
+const OBJECT_WEIGHT: u32 = 4;
 
 /// A protobuf message in which something can be repeated.
 #[derive(Clone, Copy, Debug)]
@@ -128,9 +134,13 @@ impl Survey {
     }
 
     fn count(&mut self, part: Part) -> Result<(), Stop> {
+        let (part, weight) = match part {
+            Part::Object => (Part::Value, OBJECT_WEIGHT),
+            part => (part, 1),
+        };
         for (seen, (limited, max, what)) in self.seen.iter_mut().zip(LIMITS) {
             if limited == part {
-                *seen += 1;
+                *seen += weight;
                 if *seen > max {
                     return Err(Stop::Over(max, what));
                 }
@@ -149,8 +159,8 @@ impl Shape {
             (Self::Message, 10) => (Self::Context, Some(Part::Context)),
             (Self::Message, 9)
             | (Self::Context | Self::CreateConversation, 4)
-            | (Self::Conversation, 8)
-            | (Self::Value, 5) => (Self::Struct, None),
+            | (Self::Conversation, 8) => (Self::Struct, None),
+            (Self::Value, 5) => (Self::Struct, Some(Part::Object)),
             (Self::UpdateConversation, 1) => (Self::Conversation, None),
             (Self::UpdateConversation, 2) => (Self::FieldMask, None),
             (Self::FieldMask, 1) => (Self::Leaf, Some(Part::Path)),
@@ -250,10 +260,10 @@ mod tests {
 
     #[test]
     fn values_are_counted_over_all_metadata_at_any_depth() {
-        // Each metadata has so many items, and two fields around them.
+        // Each metadata has so many items, two fields around them, and an object.
         let request = |items| save(vec![full(1, Some(object(nested(list(items))))); 10]);
-        assert_eq!(checked(&request(14_998)), Ok(()));
-        let refused = checked(&request(14_999)).unwrap_err();
+        assert_eq!(checked(&request(14_994)), Ok(()));
+        let refused = checked(&request(14_995)).unwrap_err();
         assert_eq!(
             refused,
             "the request has more than 300000 values in its metadata"
