@@ -199,6 +199,13 @@ pub struct Append {
     pub at: DateTime<Utc>,
 }
 
+impl Append {
+    /// Whether the same again would be known for a replay.
+    pub fn is_repeatable(&self) -> bool {
+        self.request.is_some() || self.messages.iter().all(|message| message.id_chosen)
+    }
+}
+
 /// What became of an [`Append`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Appended {

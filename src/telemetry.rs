@@ -17,7 +17,7 @@ pub struct BadFilter;
 
 /// Libraries that say at `info` what is of no use to an operator. A filter that
 /// names them is followed.
-const QUIET: &str = "sqlx=warn,fred=error,hyper=warn,h2=warn,tower=warn,tonic=warn";
+const QUIET: &str = "sqlx=error,fred=error,hyper=warn,h2=warn,tower=warn,tonic=warn";
 
 /// Begins to log, to standard error.
 pub fn init(format: LogFormat, filter: &str) -> Result<(), BadFilter> {

@@ -70,11 +70,8 @@ impl Memory {
             }
             Err(error) => {
                 self.0.recent.settle(announced, &error).await;
-                // Without a key a repeated save may be a second one, unless
-                // every message carries an id of the caller's.
-                let retry_is_safe = append.request.is_some()
-                    || append.messages.iter().all(|message| message.id_chosen);
-                Err(Error::of_write(error, id, retry_is_safe))
+                // Without a key a repeated save may be a second one.
+                Err(Error::of_write(error, id, append.is_repeatable()))
             }
         }
     }

@@ -130,7 +130,7 @@ impl Store for PostgresStore {
 
     async fn append(&self, append: &Append) -> Result<Appended, StoreError> {
         attempts::write(&self.losses, |after_loss| {
-            append::append(&self.pool, append, after_loss)
+            append::append(&self.pool, &self.losses, append, after_loss)
         })
         .await
     }

@@ -1,7 +1,7 @@
 //! PostgreSQL gone, slow, read-only or crashed: nothing acknowledged is lost,
 //! and the sidecar recovers by itself.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use conversation_memory::proto::{Consistency, Role, Source};
 use sqlx::Connection as _;
@@ -80,22 +80,17 @@ async fn a_save_that_was_never_sent_is_not_in_doubt() {
     for saved in save_at_once(30).await {
         saved.unwrap();
     }
-    // The connections rest when the server closes them.
-    tokio::time::sleep(Duration::from_millis(50)).await;
     servers.postgres.stop();
     for count in [1, 1, 8] {
-        let started = Instant::now();
         for refused in save_at_once(count).await {
             assert_retry_later(&refused.unwrap_err());
         }
-        assert!(started.elapsed() < Duration::from_millis(1_200));
     }
     // Nor does a restart in between show, as far as every connection goes.
     servers.postgres.run().await;
     for saved in save_at_once(30).await {
         saved.unwrap();
     }
-    tokio::time::sleep(Duration::from_millis(50)).await;
     servers.postgres.stop();
     servers.postgres.run().await;
     for saved in save_at_once(10).await {

@@ -2,7 +2,10 @@ use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool, query_as, types::Json};
 use uuid::Uuid;
 
-use super::{connection::Lease, conversations, history, sql};
+use super::{
+    connection::{Lease, Losses},
+    conversations, history, sql,
+};
 use crate::{
     domain::{Context, ConversationId, Message, Metadata, RequestId, SessionId, Title, UserId},
     store::{
@@ -67,10 +70,15 @@ const MESSAGE_PLACES: &str =
 /// have been carried out.
 pub(super) async fn append(
     pool: &PgPool,
+    losses: &Losses,
     append: &Append,
     after_loss: bool,
 ) -> Result<Appended, Trouble> {
-    let mut lease = Lease::take(pool).await?;
+    let mut lease = if append.is_repeatable() {
+        Lease::take(pool).await?
+    } else {
+        Lease::take_tested(pool, losses).await?
+    };
     let outcome = save_or_say_why(&mut lease, append, after_loss).await;
     lease.release(outcome)
 }

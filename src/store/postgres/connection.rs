@@ -13,6 +13,8 @@ use sqlx::{
     raw_sql,
 };
 
+use tokio::time::timeout;
+
 use crate::store::failure::{Class, Failure, Trouble};
 
 /// How long a call waits for a connection. Callers are promised an answer within
@@ -26,11 +28,9 @@ pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// commit.
 pub(super) const REMOVAL_TIMEOUT: Duration = Duration::from_secs(35);
 
-/// A connection that rested longer than this is tested before it is used: a save
-/// that is sent over one that the server has closed meanwhile was not done, but
-/// nobody could tell. Under load connections rest for less, and no round trip is
-/// spent.
-const RESTED: Duration = Duration::from_millis(25);
+/// A connection that rested longer than this is tested before it is used. One
+/// that was used just now is taken to be alive, which saves a round trip.
+const RESTED: Duration = Duration::from_secs(5);
 
 /// When a connection was last lost. What one met, a restart say, the others have
 /// met as well: whichever rested since then is tested before it is used.
@@ -135,6 +135,19 @@ impl Lease {
             }
             .into()),
         }
+    }
+
+    /// The same, and the connection has just answered: for what cannot be found
+    /// again if it is lost. A statement that is sent over a connection that the
+    /// server has closed meanwhile was not carried out, but nobody could tell.
+    pub(super) async fn take_tested(pool: &PgPool, losses: &Losses) -> Result<Self, Trouble> {
+        let mut lease = Self::take(pool).await?;
+        let pinged = timeout(ACQUIRE_TIMEOUT, lease.connection.ping()).await;
+        if matches!(pinged, Ok(Ok(()))) {
+            return Ok(lease);
+        }
+        losses.note();
+        Err(Failure::new(Class::Retry, "a connection had been closed").into())
     }
 
     /// Gives the connection back, unless what came of it casts doubt on it.
