@@ -11,7 +11,10 @@ use std::{
 use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;
 
-use super::{eventually, sidecar::send_signal};
+use super::{
+    eventually,
+    sidecar::{send_signal, try_signal},
+};
 
 /// A server that ends with the value, or with the test's thread.
 #[derive(Debug)]
@@ -108,10 +111,7 @@ impl PostgresServer {
         if let Some(mut process) = self.process.take() {
             for id in Self::processes(process.id()) {
                 // A back end may be gone by itself.
-                let _ = Command::new("kill")
-                    .args(["-KILL", &id.to_string()])
-                    .stderr(Stdio::null())
-                    .status();
+                try_signal(id, "KILL");
             }
             let _ = process.wait();
         }
@@ -137,9 +137,7 @@ impl PostgresServer {
     fn signal_all(&self, name: &str) {
         let id = self.process.as_ref().expect("the server runs").id();
         for id in Self::processes(id) {
-            let _ = Command::new("kill")
-                .args([format!("-{name}"), id.to_string()])
-                .status();
+            try_signal(id, name);
         }
     }
 

@@ -191,8 +191,9 @@ impl RedisServer {
 
     fn signal(&self, name: &str) {
         let id = self.process.as_ref().expect("the server runs").id();
-        let status = Command::new("kill")
-            .args(["-s", name, &id.to_string()])
+        // The shell's own `kill`: the command of that name is not on every machine.
+        let status = Command::new("sh")
+            .args(["-c", "kill -s \"$1\" \"$2\"", "sh", name, &id.to_string()])
             .status();
         assert!(status.unwrap().success(), "kill -s {name}");
     }

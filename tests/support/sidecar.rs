@@ -212,9 +212,21 @@ pub(crate) fn command() -> Command {
 }
 
 pub(crate) fn send_signal(process: u32, name: &str) {
-    let sent = Command::new("kill")
-        .args([format!("-{name}"), process.to_string()])
-        .status()
-        .unwrap();
-    assert!(sent.success(), "kill -{name} {process}");
+    assert!(try_signal(process, name), "kill -s {name} {process}");
+}
+
+/// Sends a signal to a process that may be gone. The shell's own `kill`, since
+/// the command of that name is not on every machine.
+pub(crate) fn try_signal(process: u32, name: &str) -> bool {
+    let sent = Command::new("sh")
+        .args([
+            "-c",
+            "kill -s \"$1\" \"$2\"",
+            "sh",
+            name,
+            &process.to_string(),
+        ])
+        .stderr(Stdio::null())
+        .status();
+    sent.unwrap().success()
 }
