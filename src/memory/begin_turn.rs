@@ -66,7 +66,7 @@ enum Found {
     /// Expired, and last on this conversation if the store knows of one.
     Expired(SessionId, Option<Conversation>),
     /// The tier is down; the store still knows where the session was last.
-    Down(Option<SessionId>, Option<Conversation>),
+    Down(SessionId, Option<Conversation>),
 }
 
 /// The conversation of a turn.
@@ -107,7 +107,7 @@ impl Memory {
         }
         let is_down = touched.is_err();
         if is_down && turn.conversation_id.is_some() {
-            return Ok(Found::Down(Some(id), None));
+            return Ok(Found::Down(id, None));
         }
         let last_on = self
             .0
@@ -118,17 +118,18 @@ impl Memory {
         match last_on {
             Some(conversation) if conversation.user_id != turn.user_id => unknown(id),
             None if turn.conversation_id.is_none() && !is_down => unknown(id),
-            last_on if is_down => Ok(Found::Down(Some(id), last_on)),
+            last_on if is_down => Ok(Found::Down(id, last_on)),
             last_on => Ok(Found::Expired(id, last_on)),
         }
     }
 
     async fn find_conversation(&self, turn: &BeginTurn, found: &Found) -> Result<Opened, Error> {
-        let (of_session, session_id) = match found {
-            Found::None(id) => (None, Some(*id)),
-            Found::Live(session) => (session.conversation_id, Some(session.id)),
-            Found::Expired(id, last_on) => (last_on.as_ref().map(|c| c.id), Some(*id)),
-            Found::Down(id, last_on) => (last_on.as_ref().map(|c| c.id), *id),
+        let (session_id, of_session) = match found {
+            Found::None(id) => (*id, None),
+            Found::Live(session) => (session.id, session.conversation_id),
+            Found::Expired(id, last_on) | Found::Down(id, last_on) => {
+                (*id, last_on.as_ref().map(|last_on| last_on.id))
+            }
         };
         if let Some(id) = turn.conversation_id.or(of_session) {
             let conversation = ConversationRef {
@@ -161,7 +162,7 @@ impl Memory {
     async fn begin_conversation(
         &self,
         turn: &BeginTurn,
-        session_id: Option<SessionId>,
+        session_id: SessionId,
     ) -> Result<Opened, Error> {
         let new = NewConversation {
             id: ConversationId::from_uuid(self.new_id()),
@@ -169,7 +170,7 @@ impl Memory {
             dept_id: turn.dept_id.clone(),
             title: None,
             metadata: None,
-            session_id,
+            session_id: Some(session_id),
         };
         // Begun twice, the first conversation stays empty and does no harm.
         let conversation = self.create(new, true).await?;

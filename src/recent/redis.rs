@@ -259,7 +259,7 @@ impl RecentWindow for RedisRecent {
         if let Some(lookup) = self.shared.read(conversation, reply) {
             return lookup;
         }
-        self.shared.undecodable.fetch_add(1, Ordering::Relaxed);
+        self.shared.count_undecodable(conversation);
         if self.shared.drop_window(conversation, &[]).await.is_err() {
             return Lookup::Unavailable;
         }
@@ -319,6 +319,11 @@ impl Shared {
         result
     }
 
+    fn count_undecodable(&self, conversation: ConversationId) {
+        self.undecodable.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(conversation.id = %conversation, "a window made no sense and was dropped");
+    }
+
     async fn abort(
         &self,
         conversation: ConversationId,
@@ -349,7 +354,7 @@ impl Shared {
             "miss" => {
                 let id = parts.next()?.text().ok()?.to_owned();
                 if parts.next()?.integer().ok()? == 1 {
-                    self.undecodable.fetch_add(1, Ordering::Relaxed);
+                    self.count_undecodable(conversation);
                 }
                 let lease = (!id.is_empty()).then_some(Lease { conversation, id });
                 Some(Lookup::Miss(lease))
