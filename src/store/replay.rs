@@ -1,6 +1,6 @@
 use std::collections::HashSet;
 
-use super::{Request, Reused, StoreError, rows::RequestRow};
+use super::{Appended, Request, Reused, StoreError, Truncated, rows::RequestRow};
 use crate::domain::{Message, NewMessage};
 
 /// How the ids of a batch stand to the messages that are stored under them.
@@ -55,5 +55,36 @@ pub(super) fn same_request(known: &RequestRow, request: &Request) -> Result<(), 
         Ok(())
     } else {
         Err(StoreError::AlreadyExists(Reused::RequestId))
+    }
+}
+
+/// The outcome of a save that had been done under its messages' own ids.
+pub(super) fn of_batch(mut messages: Vec<Message>) -> Appended {
+    for message in &mut messages {
+        message.contexts.clear();
+    }
+    Appended::Replayed {
+        last_seq: messages.last().map_or(0, |message| message.seq),
+        messages,
+    }
+}
+
+/// The outcome of a truncation that had been done under its key.
+pub(super) fn of_truncation(
+    known: &RequestRow,
+    request: &Request,
+) -> Result<Truncated, StoreError> {
+    same_request(known, request)?;
+    Ok(Truncated {
+        removed: known.removed.unwrap_or_default(),
+        last_seq: known.last_seq,
+    })
+}
+
+/// Checks that a conversation still ends where the caller expected.
+pub(super) fn ends_at(expected: Option<i64>, current_seq: i64) -> Result<(), StoreError> {
+    match expected {
+        Some(expected) if expected != current_seq => Err(StoreError::Conflict { current_seq }),
+        _ => Ok(()),
     }
 }

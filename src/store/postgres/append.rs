@@ -178,23 +178,11 @@ async fn why_not(
             messages,
         });
     }
-    let (standing, mut messages) = match_ids(connection, append, false).await?;
+    let (standing, messages) = match_ids(connection, append, false).await?;
     if standing == Standing::Replay {
-        for message in &mut messages {
-            message.contexts.clear();
-        }
-        return Ok(Appended::Replayed {
-            last_seq: messages.last().map_or(0, |message| message.seq),
-            messages,
-        });
+        return Ok(replay::of_batch(messages));
     }
-    let current_seq = conversation.last_seq;
-    if append
-        .expected_last_seq
-        .is_some_and(|expected| expected != current_seq)
-    {
-        return Err(StoreError::Conflict { current_seq }.into());
-    }
+    replay::ends_at(append.expected_last_seq, conversation.last_seq)?;
     if standing == Standing::Reused {
         return Err(StoreError::AlreadyExists(Reused::MessageId).into());
     }

@@ -90,21 +90,9 @@ async fn cut(connection: &mut PgConnection, truncation: &Truncation) -> Result<T
     if let Some(request) = &truncation.request
         && let Some(known) = find_request(connection, id, request).await?
     {
-        replay::same_request(&known, request)?;
-        return Ok(Truncated {
-            removed: known.removed.unwrap_or_default(),
-            last_seq: known.last_seq,
-        });
+        return Ok(replay::of_truncation(&known, request)?);
     }
-    if truncation
-        .expected_last_seq
-        .is_some_and(|expected| expected != last_seq)
-    {
-        return Err(StoreError::Conflict {
-            current_seq: last_seq,
-        }
-        .into());
-    }
+    replay::ends_at(truncation.expected_last_seq, last_seq)?;
     let removed = query(TRUNCATE)
         .bind(id.as_uuid())
         .bind(truncation.after_seq)

@@ -80,23 +80,11 @@ async fn known(
         let messages = history::span(connection, id, first_seq, last_seq, false).await?;
         return Ok(Some(Appended::Replayed { last_seq, messages }));
     }
-    let (standing, mut messages) = match_ids(connection, append).await?;
+    let (standing, messages) = match_ids(connection, append).await?;
     if standing == Standing::Replay {
-        for message in &mut messages {
-            message.contexts.clear();
-        }
-        return Ok(Some(Appended::Replayed {
-            last_seq: messages.last().map_or(0, |message| message.seq),
-            messages,
-        }));
+        return Ok(Some(replay::of_batch(messages)));
     }
-    let current_seq = conversation.last_seq;
-    if append
-        .expected_last_seq
-        .is_some_and(|expected| expected != current_seq)
-    {
-        return Err(StoreError::Conflict { current_seq }.into());
-    }
+    replay::ends_at(append.expected_last_seq, conversation.last_seq)?;
     match standing {
         Standing::Reused => Err(StoreError::AlreadyExists(Reused::MessageId).into()),
         Standing::Free | Standing::Replay => Ok(None),

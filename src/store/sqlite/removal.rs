@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     domain::ConversationRef,
-    store::{StoreError, Truncated, Truncation, failure::Trouble, replay},
+    store::{Truncated, Truncation, failure::Trouble, replay},
 };
 
 const DELETE: &str = "DELETE FROM conversations WHERE id = $1";
@@ -40,21 +40,9 @@ pub(super) async fn truncate(
     if let Some(request) = &truncation.request
         && let Some(known) = find_request(&mut transaction, found.id, request).await?
     {
-        replay::same_request(&known, request)?;
-        return Ok(Truncated {
-            removed: known.removed.unwrap_or_default(),
-            last_seq: known.last_seq,
-        });
+        return Ok(replay::of_truncation(&known, request)?);
     }
-    if truncation
-        .expected_last_seq
-        .is_some_and(|expected| expected != last_seq)
-    {
-        return Err(StoreError::Conflict {
-            current_seq: last_seq,
-        }
-        .into());
-    }
+    replay::ends_at(truncation.expected_last_seq, last_seq)?;
     let id = found.id.as_uuid().hyphenated();
     let removed = query(TRUNCATE)
         .bind(id)
