@@ -88,6 +88,13 @@ impl Sidecar {
         self.address = line["address"].as_str().unwrap().parse().unwrap();
     }
 
+    /// Where the operations port is.
+    pub(crate) async fn operations(&mut self) -> SocketAddr {
+        let line = self.wait_for_log("\"message\":\"operations\"").await;
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        line["address"].as_str().unwrap().parse().unwrap()
+    }
+
     /// Starts one and does not wait.
     pub(crate) fn launch(form: &Form, settings: &[(&str, &str)]) -> Self {
         let mut command = command();
