@@ -16,9 +16,9 @@ use crate::{
     config::{Command, Config},
     domain::{SystemClock, UuidV7},
     memory::{Memory, Parts},
-    rpc::{self, guard::Guard},
+    rpc::{self, guard::Guard, observe::Observe},
     shutdown::{self, Signals},
-    telemetry,
+    telemetry::{self, Telemetry},
 };
 
 /// Why the program ended, for standard error.
@@ -26,19 +26,33 @@ pub type Failure = Box<dyn Error + Send + Sync>;
 
 /// Does what the configuration says, until it is done or a signal comes.
 pub fn run(config: Config) -> Result<(), Failure> {
-    telemetry::init(config.log_format, &config.log_filter)?;
+    let (format, filter) = (config.log_format, &config.log_filter);
+    if config.command != Command::Serve {
+        telemetry::log_only(format, filter)?;
+        return on_runtime(async {
+            match config.command {
+                Command::Migrate => backends::migrate(&config.store).await,
+                _ => healthcheck::check(config.listen_addr).await,
+            }
+        });
+    }
+    // Started before the runtime and stopped after it: the exporters block, and
+    // the last spans end with the last tasks.
+    let telemetry = Telemetry::start(format, filter, &config.telemetry)?;
+    let outcome = on_runtime(serve(config, &telemetry));
+    telemetry.shutdown();
+    outcome
+}
+
+fn on_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = Runtime::new()?;
-    let outcome = match config.command {
-        Command::Serve => runtime.block_on(serve(config)),
-        Command::Migrate => runtime.block_on(backends::migrate(&config.store)),
-        Command::Healthcheck => runtime.block_on(healthcheck::check(config.listen_addr)),
-    };
+    let outcome = runtime.block_on(work);
     // Nothing that is still blocked, such as a name look-up, holds the exit.
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(config: Config) -> Result<(), Failure> {
+async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     // Bound first, so that a port that is taken is the first thing to be said.
     let listener = bind("LISTEN_ADDR", config.listen_addr).await?;
@@ -71,9 +85,10 @@ async fn serve(config: Config) -> Result<(), Failure> {
         config.max_request_bytes,
         health.clone(),
     )?;
-    let server = background.spawn(rpc::serve(listener, routes, guard, stop.clone()));
+    let layers = (Observe::new(telemetry.tracing()), guard);
+    let server = background.spawn(rpc::serve(listener, routes, layers, stop.clone()));
     if let Some(ops) = ops {
-        let routes = ops::routes(readiness.subscribe(), health);
+        let routes = ops::routes(readiness.subscribe(), health, telemetry.page());
         background.spawn(rpc::serve_probes(ops, routes, stop.clone()));
     }
     background.spawn(

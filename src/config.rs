@@ -3,6 +3,7 @@
 
 mod args;
 mod secret;
+mod telemetry;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -12,6 +13,7 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 pub use self::{
     args::{Args, Command, LogFormat},
     secret::Secret,
+    telemetry::{Export, TelemetryArgs, TelemetryConfig},
 };
 use crate::{domain::Limits, memory::Memory, redis::RedisTarget};
 
@@ -22,7 +24,7 @@ pub struct Config {
     pub command: Command,
     /// Where to serve the API.
     pub listen_addr: SocketAddr,
-    /// Where to serve probes.
+    /// Where to serve operators.
     pub ops: Ops,
     /// Where conversations are kept.
     pub store: StoreConfig,
@@ -48,6 +50,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Which logs are written.
     pub log_filter: String,
+    /// What becomes of traces and metrics.
+    pub telemetry: TelemetryConfig,
 }
 
 /// The operations port.
@@ -183,6 +187,7 @@ impl Config {
             drain: positive(args.drain_seconds, "DRAIN_SECONDS")?,
             log_format: args.log_format,
             log_filter: args.log_level,
+            telemetry: TelemetryConfig::from_args(&args.telemetry)?,
             command: args.command.unwrap_or(Command::Serve),
         })
     }

@@ -14,9 +14,10 @@ mod truncate_conversation;
 
 use std::{fmt, future::Future, sync::Arc};
 
+use opentelemetry::context::FutureExt as _;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
-use tracing::Instrument;
+use tracing::Instrument as _;
 
 pub use self::{
     begin_turn::{BeginTurn, Begun, SessionState},
@@ -91,7 +92,7 @@ impl Memory {
         };
         self.0
             .writes
-            .spawn(write.in_current_span())
+            .spawn(write.in_current_span().with_current_context())
             .await
             // What a panic says may quote a message: the log has its place.
             .unwrap_or_else(|_| Err(Error::Internal("a write panicked".into())))

@@ -6,10 +6,13 @@ mod convert;
 mod field;
 pub mod guard;
 mod listener;
+mod method;
+pub mod observe;
 mod page_token;
 mod session_service;
 mod status;
 mod structs;
+mod use_case;
 
 pub use self::listener::{serve, serve_probes};
 use tonic::{codec::CompressionEncoding, service::Routes};

@@ -1,61 +1,141 @@
-//! Logs: text on a terminal, JSON elsewhere, and no message text in either.
+//! What is told about the service: logs, traces and metrics.
+//!
+//! The rooms say what happens in the terms of `tracing` and of OpenTelemetry's
+//! API; here is where it goes. Traces exist only where they are exported:
+//! otherwise their spans are disabled and cost nothing.
 
-use std::io::{self, IsTerminal as _};
+pub mod call;
+mod export;
+mod langsmith;
+mod logs;
+mod metrics;
+pub mod observed;
+mod pending;
+mod stamp;
 
-use tracing_subscriber::{
-    EnvFilter, Layer as _, Registry, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+use std::{fmt, thread, time::Duration};
+
+use opentelemetry::{global, trace::TracerProvider as _};
+use opentelemetry_sdk::{Resource, metrics::SdkMeterProvider, trace::SdkTracerProvider};
+
+use self::call::Tracing;
+pub use self::{
+    export::ExportError,
+    logs::BadFilter,
+    metrics::{METER, Page},
 };
+use crate::config::{Export, LogFormat, TelemetryConfig};
 
-use crate::config::LogFormat;
+/// How long the end may take to hand over what was not exported yet, on top of
+/// the drain.
+pub const FLUSH_LIMIT: Duration = Duration::from_secs(3);
 
-/// A log filter that cannot be read.
+/// Why telemetry cannot be started.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "LOG_LEVEL must be a level such as info, or filters such as info,conversation_memory=debug"
-)]
-pub struct BadFilter;
-
-/// Libraries that say at `info` what is of no use to an operator. A filter that
-/// names them is followed.
-const QUIET: &str = "sqlx=error,fred=error,hyper=warn,h2=warn,tower=warn,tonic=warn";
-
-/// Begins to log, to standard error.
-pub fn init(format: LogFormat, filter: &str) -> Result<(), BadFilter> {
-    let filter = EnvFilter::try_new(format!("{QUIET},{filter}")).map_err(|_| BadFilter)?;
-    let text = match format {
-        LogFormat::Auto => io::stderr().is_terminal(),
-        LogFormat::Text => true,
-        LogFormat::Json => false,
-    };
-    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
-    let layer = if text {
-        layer
-            .with_ansi(io::stderr().is_terminal())
-            .with_target(false)
-            .boxed()
-    } else {
-        layer
-            .json()
-            .flatten_event(true)
-            .with_span_list(false)
-            .boxed()
-    };
-    Registry::default()
-        .with(layer.with_filter(filter))
-        .try_init()
-        .map_err(|_| BadFilter)?;
-    log_panics();
-    Ok(())
+pub enum StartError {
+    /// The log filter cannot be read.
+    #[error(transparent)]
+    Filter(#[from] BadFilter),
+    /// An exporter cannot be made.
+    #[error(transparent)]
+    Export(#[from] ExportError),
 }
 
-/// Logs where a panic happened. What it says is left out: a failed slice quotes
-/// the text that it was to cut.
-fn log_panics() {
-    std::panic::set_hook(Box::new(|panic| {
-        let location = panic.location().map(ToString::to_string);
-        tracing::error!(
-            panic.location = location.as_deref().unwrap_or("unknown"),
-            "panicked"
-        );
-    }));
+/// What was started, until [`Telemetry::shutdown`].
+pub struct Telemetry {
+    tracer: Option<SdkTracerProvider>,
+    meter: SdkMeterProvider,
+    page: Page,
+    tracing: Tracing,
+}
+
+impl fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Telemetry").finish_non_exhaustive()
+    }
+}
+
+/// Begins to log, to standard error, and nothing else.
+pub fn log_only(format: LogFormat, filter: &str) -> Result<(), BadFilter> {
+    logs::init(format, filter, None)
+}
+
+impl Telemetry {
+    /// Begins to log, to count and, where it is configured, to export. Call it
+    /// outside of a runtime and before anything that counts is made.
+    pub fn start(
+        format: LogFormat,
+        filter: &str,
+        config: &TelemetryConfig,
+    ) -> Result<Self, StartError> {
+        let resource = Resource::builder()
+            .with_detector(Box::new(export::ServiceName))
+            .build();
+        let tracer = match &config.traces {
+            Some(export) => Some(export::tracer(export, resource.clone())?),
+            None => None,
+        };
+        let (meter, page) = metrics::start(config.metrics.as_ref(), resource)?;
+        logs::init(
+            format,
+            filter,
+            tracer.as_ref().map(|provider| provider.tracer(METER)),
+        )?;
+        global::set_meter_provider(meter.clone());
+        say(config);
+        Ok(Self {
+            tracing: Tracing {
+                is_exported: tracer.is_some(),
+                follows_caller: config.follows_caller,
+                captures_content: config.captures_content,
+            },
+            tracer,
+            meter,
+            page,
+        })
+    }
+
+    /// How calls are to be traced.
+    pub fn tracing(&self) -> Tracing {
+        self.tracing
+    }
+
+    /// The metrics, for whoever scrapes them.
+    pub fn page(&self) -> Page {
+        self.page.clone()
+    }
+
+    /// Exports what is left, for at most [`FLUSH_LIMIT`]. Call it when the
+    /// runtime has gone.
+    pub fn shutdown(self) {
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                if let Some(tracer) = &self.tracer
+                    && let Err(error) = tracer.shutdown_with_timeout(FLUSH_LIMIT)
+                {
+                    tracing::warn!(%error, "the last traces were not all exported");
+                }
+            });
+            if let Err(error) = self.meter.shutdown_with_timeout(FLUSH_LIMIT) {
+                tracing::warn!(%error, "the last metrics were not pushed");
+            }
+        });
+    }
+}
+
+/// Says where things go.
+fn say(config: &TelemetryConfig) {
+    let said = |what: &str, export: &Option<Export>| {
+        if let Some(Export { url, because, .. }) = export {
+            tracing::info!(%url, because, "{what}");
+        }
+    };
+    said("traces: exported", &config.traces);
+    said("metrics: pushed", &config.metrics);
+    if config.passes_over_langsmith {
+        tracing::info!("LANGSMITH_* is not used: OTEL_* or LANGSMITH_TRACING says otherwise");
+    }
+    if config.captures_content && config.traces.is_some() {
+        tracing::warn!("traces show what is said: content capture is on");
+    }
 }

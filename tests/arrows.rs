@@ -25,6 +25,7 @@ const ROOMS: [(&str, &[&str]); 12] = [
             "memory",
             "store",
             "proto",
+            "telemetry",
             "tonic",
             "prost_types",
             "http",
@@ -32,7 +33,19 @@ const ROOMS: [(&str, &[&str]); 12] = [
     ),
     ("proto", &["tonic", "prost_types"]),
     ("config", &["domain", "memory", "redis", "sqlx", "clap"]),
-    ("telemetry", &["config"]),
+    (
+        "telemetry",
+        &[
+            "config",
+            "domain",
+            "store",
+            "recent",
+            "sessions",
+            "http",
+            "opentelemetry_sdk",
+            "prometheus",
+        ],
+    ),
     ("shutdown", &[]),
     (
         "app",
@@ -55,7 +68,7 @@ const ROOMS: [(&str, &[&str]); 12] = [
 ];
 
 /// Libraries that only some rooms may name.
-const GUARDED: [&str; 7] = [
+const GUARDED: [&str; 9] = [
     "sqlx",
     "fred",
     "tonic",
@@ -63,6 +76,8 @@ const GUARDED: [&str; 7] = [
     "clap",
     "prost_types",
     "http",
+    "opentelemetry_sdk",
+    "prometheus",
 ];
 
 #[test]

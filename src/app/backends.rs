@@ -8,6 +8,7 @@ use crate::{
     redis::{Redis, RedisSettings},
     sessions::{Sessions, in_process::InProcessSessions, redis::RedisSessions},
     store::{Store, postgres::PostgresStore, sqlite::SqliteStore},
+    telemetry::observed::{Database, ObservedRecent, ObservedSessions, ObservedStore},
 };
 
 /// How long closing the store may take.
@@ -26,7 +27,7 @@ impl Backends {
     /// Opens what is configured. Servers that are away are no failure: they are
     /// attached to when they answer.
     pub(super) fn open(config: &Config) -> Result<Self, Failure> {
-        let store = open_store(&config.store)?;
+        let store = observed(open_store(&config.store)?, &config.store);
         let Some(redis) = &config.redis else {
             tracing::info!("sessions: in this process");
             if let StoreConfig::Postgres { .. } = config.store {
@@ -35,21 +36,23 @@ impl Backends {
             return Ok(Self {
                 store,
                 recent: Arc::new(NoWindow),
-                sessions: Arc::new(InProcessSessions::new(
+                sessions: Arc::new(ObservedSessions::new(Arc::new(InProcessSessions::new(
                     config.session_ttl,
                     Arc::new(SystemClock) as Arc<dyn Clock>,
-                )),
+                )))),
                 redis: None,
             });
         };
         let redis = connect(redis);
         let recent: Arc<dyn RecentWindow> = match config.store {
-            StoreConfig::Postgres { .. } => Arc::new(RedisRecent::new(
-                redis.clone(),
-                Arc::new(UuidV7) as Arc<dyn IdSource>,
-                config.session_ttl,
-                config.max_history_messages as usize,
-            )),
+            StoreConfig::Postgres { .. } => {
+                Arc::new(ObservedRecent::new(Arc::new(RedisRecent::new(
+                    redis.clone(),
+                    Arc::new(UuidV7) as Arc<dyn IdSource>,
+                    config.session_ttl,
+                    config.max_history_messages as usize,
+                ))))
+            }
             // The file is as near as Redis, and another sidecar's file has
             // other conversations.
             StoreConfig::Embedded { .. } => {
@@ -60,7 +63,10 @@ impl Backends {
         Ok(Self {
             store,
             recent,
-            sessions: Arc::new(RedisSessions::new(redis.clone(), config.session_ttl)),
+            sessions: Arc::new(ObservedSessions::new(Arc::new(RedisSessions::new(
+                redis.clone(),
+                config.session_ttl,
+            )))),
             redis: Some(redis),
         })
     }
@@ -127,6 +133,24 @@ fn open_store(config: &StoreConfig) -> Result<Arc<dyn Store>, Failure> {
             )))
         }
     }
+}
+
+fn observed(store: Arc<dyn Store>, config: &StoreConfig) -> Arc<dyn Store> {
+    let database = match config {
+        StoreConfig::Embedded { .. } => Database {
+            system: "sqlite",
+            namespace: None,
+            host: None,
+            port: None,
+        },
+        StoreConfig::Postgres { options, .. } => Database {
+            system: "postgresql",
+            namespace: options.get_database().map(ToOwned::to_owned),
+            host: Some(options.get_host().to_owned()),
+            port: Some(options.get_port()),
+        },
+    };
+    Arc::new(ObservedStore::new(store, database))
 }
 
 fn connect(config: &RedisConfig) -> Redis {

@@ -1,16 +1,25 @@
-use axum::{Router, http::StatusCode, routing::get};
+use axum::{
+    Router,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
 use tokio::{net::TcpListener, sync::watch};
 use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
 use super::{Failure, bind};
-use crate::{config::Ops, rpc::guard::Readied};
+use crate::{config::Ops, rpc::guard::Readied, telemetry::Page};
 
 /// Listens on the operations port, or does without it when nobody asked for it
 /// and it is taken.
 pub(super) async fn bind_or_pass(ops: Ops) -> Result<Option<TcpListener>, Failure> {
     match bind("OPS_ADDR", ops.addr).await {
-        Ok(listener) => Ok(Some(listener)),
+        Ok(listener) => {
+            let address = listener.local_addr()?;
+            tracing::info!(%address, "operations");
+            Ok(Some(listener))
+        }
         Err(error) if ops.required => Err(error),
         Err(error) => {
             tracing::warn!(%error, "no operations port: set OPS_ADDR to another one");
@@ -21,10 +30,11 @@ pub(super) async fn bind_or_pass(ops: Ops) -> Result<Option<TcpListener>, Failur
 
 /// `/livez`: the process answers. `/readyz`: it has seen its store once; it
 /// stays ready without Redis or the store, because the pod is no better off
-/// without its sidecar. And gRPC health.
+/// without its sidecar. `/metrics`, for Prometheus. And gRPC health.
 pub(super) fn routes<H: Health>(
     ready: watch::Receiver<Readied>,
     health: HealthServer<H>,
+    page: Page,
 ) -> Routes {
     let readyz = move || async move {
         if *ready.borrow() == Readied::Ready {
@@ -35,6 +45,17 @@ pub(super) fn routes<H: Health>(
     };
     let probes = Router::new()
         .route("/livez", get(|| async { "alive\n" }))
-        .route("/readyz", get(readyz));
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(move || async move { metrics(&page) }));
     Routes::from(probes).add_service(health)
+}
+
+fn metrics(page: &Page) -> Response {
+    match page.text() {
+        Ok(text) => ([(CONTENT_TYPE, Page::MEDIA_TYPE)], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "the metrics cannot be shown");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
 }

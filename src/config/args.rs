@@ -7,7 +7,7 @@ use std::{
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use super::Secret;
+use super::{Secret, TelemetryArgs};
 
 pub(super) const DEFAULT_OPS_ADDR: SocketAddr =
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
@@ -37,7 +37,7 @@ pub struct Args {
     #[arg(long, global = true)]
     pub(super) insecure: bool,
 
-    /// Where to serve probes: /livez, /readyz and gRPC health [default: 127.0.0.1:9464]
+    /// Where to serve operators: /livez, /readyz, /metrics and gRPC health [default: 127.0.0.1:9464]
     #[arg(long, env, global = true, value_name = "ADDRESS:PORT")]
     pub(super) ops_addr: Option<SocketAddr>,
 
@@ -280,6 +280,9 @@ pub struct Args {
     )]
     pub(super) drain_seconds: f64,
 
+    #[command(flatten)]
+    pub(super) telemetry: TelemetryArgs,
+
     /// How logs are written: auto is text on a terminal and JSON elsewhere.
     #[arg(long, env, global = true, value_enum, default_value_t = LogFormat::Auto, help_heading = "Logs")]
     pub(super) log_format: LogFormat,
@@ -298,7 +301,7 @@ pub struct Args {
 }
 
 /// What the program can do.
-#[derive(Clone, Debug, Subcommand)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Serve the API (the default).
     Serve,

@@ -4,9 +4,10 @@ use super::{
     convert::{self, Parser},
     field::InField,
     page_token,
+    use_case::use_case,
 };
 use crate::{
-    domain::{ConversationId, ConversationRef, DeptId, RequestId, SessionId, Title, UserId},
+    domain::{ConversationRef, DeptId, RequestId, SessionId, Title, UserId},
     memory::{
         BeginTurn, CreateConversation, GetHistory, ListMessages, Memory, SaveMessages,
         TruncateConversation,
@@ -30,17 +31,13 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
     ) -> Result<Response<proto::BeginTurnResponse>, Status> {
         let request = request.into_inner();
         let turn = BeginTurn {
+            conversation_id: convert::optional_conversation_id(&request.conversation_id)?,
             user_id: convert::user_id(&request.user_id)?,
             dept_id: convert::optional(&request.dept_id, "dept_id", DeptId::parse)?,
             session_id: convert::optional(&request.session_id, "session_id", SessionId::parse)?,
-            conversation_id: convert::optional(
-                &request.conversation_id,
-                "conversation_id",
-                ConversationId::parse,
-            )?,
             limit: convert::history_limit(request.limit)?,
         };
-        let begun = self.memory.begin_turn(turn).await?;
+        let begun = use_case("begin_turn", self.memory.begin_turn(turn)).await?;
         Ok(Response::new(convert::begun(begun)))
     }
 
@@ -57,7 +54,7 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
             session_id: convert::optional(&request.session_id, "session_id", SessionId::parse)?,
             contexts: request.include_contexts,
         };
-        let history = self.memory.get_history(read).await?;
+        let history = use_case("get_history", self.memory.get_history(read)).await?;
         Ok(Response::new(proto::GetHistoryResponse {
             messages: convert::messages(history.messages),
             last_seq: history.last_seq,
@@ -81,7 +78,7 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
                 .transpose()?,
             session_id: convert::optional(&request.session_id, "session_id", SessionId::parse)?,
         };
-        let saved = self.memory.save_messages(save).await?;
+        let saved = use_case("save_messages", self.memory.save_messages(save)).await?;
         Ok(Response::new(proto::SaveMessagesResponse {
             messages: convert::messages(saved.messages),
             last_seq: saved.last_seq,
@@ -95,17 +92,17 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
     ) -> Result<Response<proto::CreateConversationResponse>, Status> {
         let request = request.into_inner();
         let create = CreateConversation {
-            id: convert::optional(
-                &request.conversation_id,
-                "conversation_id",
-                ConversationId::parse,
-            )?,
+            id: convert::optional_conversation_id(&request.conversation_id)?,
             user_id: convert::user_id(&request.user_id)?,
             dept_id: convert::optional(&request.dept_id, "dept_id", DeptId::parse)?,
             title: convert::optional(&request.title, "title", Title::parse)?,
             metadata: self.parser.metadata(request.metadata, "metadata")?,
         };
-        let conversation = self.memory.create_conversation(create).await?;
+        let conversation = use_case(
+            "create_conversation",
+            self.memory.create_conversation(create),
+        )
+        .await?;
         Ok(Response::new(proto::CreateConversationResponse {
             conversation: Some(convert::render_conversation(conversation)),
         }))
@@ -118,7 +115,11 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
         let request = request.into_inner();
         let conversation = convert::conversation(&request.conversation_id, &request.user_id)?;
         let limit = convert::page_size(request.page_size, Memory::MAX_LIMIT, Memory::MAX_LIMIT)?;
-        let found = self.memory.get_conversation(&conversation).await?;
+        let found = use_case(
+            "get_conversation",
+            self.memory.get_conversation(&conversation),
+        )
+        .await?;
         let mut response = proto::GetConversationResponse {
             conversation: Some(convert::render_conversation(found)),
             ..proto::GetConversationResponse::default()
@@ -147,7 +148,7 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
             after: page_token::decode(&request.page_token, &of).in_field("page_token")?,
             limit: convert::page_size(request.page_size, 20, 100)?,
         };
-        let page = self.memory.list_conversations(query).await?;
+        let page = use_case("list_conversations", self.memory.list_conversations(query)).await?;
         Ok(Response::new(proto::ListConversationsResponse {
             conversations: page
                 .conversations
@@ -168,14 +169,15 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
         let request = request.into_inner();
         let wanted = request.conversation.unwrap_or_default();
         let conversation = ConversationRef {
-            id: ConversationId::parse(&wanted.id).in_field("conversation.id")?,
+            id: convert::conversation_id(&wanted.id, "conversation.id")?,
             user_id: convert::optional(&request.user_id, "user_id", UserId::parse)?,
         };
         let changes = self.parser.changes(wanted, request.update_mask)?;
-        let updated = self
-            .memory
-            .update_conversation(conversation, changes)
-            .await?;
+        let updated = use_case(
+            "update_conversation",
+            self.memory.update_conversation(conversation, changes),
+        )
+        .await?;
         Ok(Response::new(proto::UpdateConversationResponse {
             conversation: Some(convert::render_conversation(updated)),
         }))
@@ -187,7 +189,11 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
     ) -> Result<Response<proto::DeleteConversationResponse>, Status> {
         let request = request.into_inner();
         let conversation = convert::conversation(&request.conversation_id, &request.user_id)?;
-        self.memory.delete_conversation(conversation).await?;
+        use_case(
+            "delete_conversation",
+            self.memory.delete_conversation(conversation),
+        )
+        .await?;
         Ok(Response::new(proto::DeleteConversationResponse {}))
     }
 
@@ -231,7 +237,11 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
                 .transpose()?,
             request_id: convert::optional(&request.request_id, "request_id", RequestId::parse)?,
         };
-        let truncated = self.memory.truncate_conversation(truncation).await?;
+        let truncated = use_case(
+            "truncate_conversation",
+            self.memory.truncate_conversation(truncation),
+        )
+        .await?;
         Ok(Response::new(proto::TruncateConversationResponse {
             removed_messages: truncated.removed,
             last_seq: truncated.last_seq,
@@ -244,7 +254,7 @@ impl ConversationMemory {
         &self,
         page: &ListMessages,
     ) -> Result<(Vec<proto::Message>, String), Status> {
-        let (messages, more) = self.memory.list_messages(page).await?;
+        let (messages, more) = use_case("list_messages", self.memory.list_messages(page)).await?;
         let token = match messages.last() {
             Some(last) if more => {
                 let newest_first = matches!(page.from, Bound::Before(_));

@@ -1,11 +1,13 @@
 //! Requests parsed into domain types, and domain types rendered into replies.
 
+mod captured;
 mod parse;
 mod render;
 
 pub(crate) use self::{
     parse::{
-        Parser, conversation, history_limit, optional, page_size, seq, session_id, strong, user_id,
+        Parser, conversation, conversation_id, history_limit, optional, optional_conversation_id,
+        page_size, seq, session_id, strong, user_id,
     },
     render::{begun, conversation as render_conversation, messages, session, source},
 };

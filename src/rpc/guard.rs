@@ -19,6 +19,7 @@ use std::{
 
 use futures_util::FutureExt as _;
 use http::{HeaderValue, Request, Response};
+use opentelemetry::global;
 use tokio::{
     sync::{Semaphore, watch},
     time::Instant,
@@ -27,10 +28,10 @@ use tokio_util::task::TaskTracker;
 use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, StatusExt as _};
 use tower::{Layer, Service};
-use tracing::Instrument as _;
 
 use self::body::GuardedBody;
 use super::status;
+use crate::telemetry::METER;
 
 /// How far the program has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,9 +66,11 @@ impl Guard {
         max_call_time: Duration,
         calls: TaskTracker,
     ) -> Self {
+        let permits = Arc::new(Semaphore::new(max_calls));
+        measure(&permits, max_calls);
         Self(Arc::new(Shared {
             ready,
-            permits: Arc::new(Semaphore::new(max_calls)),
+            permits,
             calls,
             max_call_time,
         }))
@@ -113,8 +116,7 @@ where
         if request.uri().path().starts_with("/grpc.") {
             return Box::pin(async move { Ok(answer(inner.call(request).await)) });
         }
-        let span = tracing::info_span!("call", rpc.method = request.uri().path());
-        Box::pin(async move { Ok(shared.guarded(&mut inner, request).await) }.instrument(span))
+        Box::pin(async move { Ok(shared.guarded(&mut inner, request).await) })
     }
 }
 
@@ -151,6 +153,25 @@ impl Shared {
                 .map(|body| Body::new(GuardedBody::new(body, deadline, (permit, call)))),
         }
     }
+}
+
+/// Shows how near the limit is.
+fn measure(permits: &Arc<Semaphore>, max_calls: usize) {
+    let (meter, permits) = (global::meter(METER), Arc::clone(permits));
+    meter
+        .u64_observable_gauge("conversation_memory.calls.active")
+        .with_unit("{call}")
+        .with_description("Calls under way.")
+        .with_callback(move |gauge| {
+            gauge.observe((max_calls - permits.available_permits()) as u64, &[]);
+        })
+        .build();
+    meter
+        .u64_observable_gauge("conversation_memory.calls.limit")
+        .with_unit("{call}")
+        .with_description("The most calls at once; those beyond are RESOURCE_EXHAUSTED.")
+        .with_callback(move |gauge| gauge.observe(max_calls as u64, &[]))
+        .build();
 }
 
 fn deadline_exceeded() -> Status {

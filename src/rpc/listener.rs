@@ -8,7 +8,7 @@ use tonic::{
     transport::{self, Server, server::TcpIncoming},
 };
 
-use super::guard::Guard;
+use super::{guard::Guard, observe::Observe};
 
 /// How long to wait before accepting again when accepting failed. Out of file
 /// descriptors it fails at once, and would take a whole core doing so.
@@ -25,10 +25,11 @@ const MAX_STREAMS: u32 = 1024;
 pub async fn serve(
     listener: TcpListener,
     routes: Routes,
-    guard: Guard,
+    (observe, guard): (Observe, Guard),
     stop: CancellationToken,
 ) -> Result<(), transport::Error> {
     server()
+        .layer(observe)
         .layer(guard)
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming(listener), stop.cancelled_owned())

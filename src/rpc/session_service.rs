@@ -1,8 +1,8 @@
 use tonic::{Request, Response, Status, async_trait};
 
-use super::convert;
+use super::{convert, use_case::use_case};
 use crate::{
-    domain::{ConversationId, DeptId, Session},
+    domain::{DeptId, Session},
     memory::{CreateSession, Memory},
     proto::{self, session_service_server},
 };
@@ -21,15 +21,12 @@ impl session_service_server::SessionService for SessionService {
     ) -> Result<Response<proto::CreateSessionResponse>, Status> {
         let request = request.into_inner();
         let create = CreateSession {
+            conversation_id: convert::optional_conversation_id(&request.conversation_id)?,
             user_id: convert::user_id(&request.user_id)?,
             dept_id: convert::optional(&request.dept_id, "dept_id", DeptId::parse)?,
-            conversation_id: convert::optional(
-                &request.conversation_id,
-                "conversation_id",
-                ConversationId::parse,
-            )?,
         };
-        let session = rendered(self.memory.create_session(create).await?);
+        let session =
+            rendered(use_case("create_session", self.memory.create_session(create)).await?);
         Ok(Response::new(proto::CreateSessionResponse { session }))
     }
 
@@ -38,7 +35,7 @@ impl session_service_server::SessionService for SessionService {
         request: Request<proto::GetSessionRequest>,
     ) -> Result<Response<proto::GetSessionResponse>, Status> {
         let id = convert::session_id(&request.into_inner().session_id)?;
-        let session = rendered(self.memory.get_session(id).await?);
+        let session = rendered(use_case("get_session", self.memory.get_session(id)).await?);
         Ok(Response::new(proto::GetSessionResponse { session }))
     }
 
@@ -47,7 +44,7 @@ impl session_service_server::SessionService for SessionService {
         request: Request<proto::ExtendSessionRequest>,
     ) -> Result<Response<proto::ExtendSessionResponse>, Status> {
         let id = convert::session_id(&request.into_inner().session_id)?;
-        let session = rendered(self.memory.extend_session(id).await?);
+        let session = rendered(use_case("extend_session", self.memory.extend_session(id)).await?);
         Ok(Response::new(proto::ExtendSessionResponse { session }))
     }
 
@@ -56,7 +53,7 @@ impl session_service_server::SessionService for SessionService {
         request: Request<proto::EndSessionRequest>,
     ) -> Result<Response<proto::EndSessionResponse>, Status> {
         let id = convert::session_id(&request.into_inner().session_id)?;
-        self.memory.end_session(id).await?;
+        use_case("end_session", self.memory.end_session(id)).await?;
         Ok(Response::new(proto::EndSessionResponse {}))
     }
 
@@ -65,7 +62,7 @@ impl session_service_server::SessionService for SessionService {
         request: Request<proto::ListSessionsRequest>,
     ) -> Result<Response<proto::ListSessionsResponse>, Status> {
         let user = convert::user_id(&request.into_inner().user_id)?;
-        let sessions = self.memory.list_sessions(&user).await?;
+        let sessions = use_case("list_sessions", self.memory.list_sessions(&user)).await?;
         Ok(Response::new(proto::ListSessionsResponse {
             sessions: sessions.into_iter().map(convert::session).collect(),
         }))

@@ -1,6 +1,6 @@
 //! The one place that chooses status codes.
 
-use std::{collections::HashMap, error::Error as _, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -28,7 +28,6 @@ impl From<FieldError> for Status {
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        log(&error);
         match error {
             Error::NotFound(Resource::Conversation(id)) => not_found(
                 "conversation",
@@ -130,27 +129,4 @@ fn outcome_unknown(retry_is_safe: bool) -> Status {
         "the connection was lost during the commit: repeat the request as it is",
         details,
     )
-}
-
-/// A failure is logged once, here, with its causes; a refusal is the caller's
-/// own and is not.
-fn log(error: &Error) {
-    match error {
-        Error::Unavailable(_) | Error::OutcomeUnknown { .. } => {
-            tracing::warn!(error = %chain(error), "call failed");
-        }
-        Error::Internal(_) => tracing::error!(error = %chain(error), "call failed"),
-        _ => {}
-    }
-}
-
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -10,9 +10,11 @@ use crate::{
     memory::Memory,
     proto,
     rpc::{
+        convert::captured,
         field::{FieldError, InField},
         structs,
     },
+    telemetry::call,
 };
 
 /// Parses an optional text: an empty one is none.
@@ -33,9 +35,24 @@ pub(crate) fn conversation(
     user: &str,
 ) -> Result<ConversationRef, FieldError> {
     Ok(ConversationRef {
-        id: ConversationId::parse(conversation_id).in_field("conversation_id")?,
+        id: self::conversation_id(conversation_id, "conversation_id")?,
         user_id: optional(user, "user_id", UserId::parse)?,
     })
+}
+
+/// The id of the conversation that a call is about.
+pub(crate) fn conversation_id(text: &str, path: &str) -> Result<ConversationId, FieldError> {
+    let id = ConversationId::parse(text).in_field(path)?;
+    // Said here, so that a call that is refused for another reason shows it too.
+    call::is_about(id);
+    Ok(id)
+}
+
+/// The same, where it may be missing.
+pub(crate) fn optional_conversation_id(text: &str) -> Result<Option<ConversationId>, FieldError> {
+    (!text.is_empty())
+        .then(|| conversation_id(text, "conversation_id"))
+        .transpose()
 }
 
 /// The user that a request must name.
@@ -118,6 +135,9 @@ impl Parser {
             })
             .collect::<Result<_, _>>()?;
         unique_ids(&messages)?;
+        call::capture_input(|| {
+            captured::messages(messages.iter().map(|m| (m.role, m.content.as_str())))
+        });
         Ok(messages)
     }
 

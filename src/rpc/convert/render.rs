@@ -5,11 +5,15 @@ use crate::{
     domain::{Context, Conversation, DeptId, Message, Role, Session, Title},
     memory::{Begun, SessionState, Source},
     proto,
-    rpc::structs,
+    rpc::{convert::captured, structs},
+    telemetry::call,
 };
 
 /// Messages in their order.
 pub(crate) fn messages(messages: Vec<Message>) -> Vec<proto::Message> {
+    call::capture_output(|| {
+        captured::messages(messages.iter().map(|m| (m.role, m.content.as_str())))
+    });
     messages.into_iter().map(message).collect()
 }
 

@@ -1,0 +1,271 @@
+mod args;
+
+use std::{path::PathBuf, time::Duration};
+
+pub use self::args::TelemetryArgs;
+use super::{BadSetting, Secret, given};
+
+/// Where LangSmith is unless it is said.
+const LANGSMITH: &str = "https://api.smith.langchain.com";
+/// Where a collector is unless it is said, as OpenTelemetry has it.
+const COLLECTOR: &str = "http://localhost:4318";
+const LANGSMITH_KEY: &str = "LANGSMITH_API_KEY";
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What becomes of traces and metrics.
+#[derive(Clone, Debug)]
+pub struct TelemetryConfig {
+    /// Where traces go; None for nowhere.
+    pub traces: Option<Export>,
+    /// Where metrics are pushed to; None for nowhere.
+    pub metrics: Option<Export>,
+    /// Whether LangSmith was named, and traces go elsewhere or nowhere.
+    pub passes_over_langsmith: bool,
+    /// Whether the caller's trace is followed.
+    pub follows_caller: bool,
+    /// Whether spans show what was said.
+    pub captures_content: bool,
+}
+
+/// A place that takes OTLP over HTTP.
+#[derive(Clone, Debug)]
+pub struct Export {
+    /// The whole URL. It holds no secret.
+    pub url: String,
+    /// Headers beyond those of the environment.
+    pub headers: Vec<(&'static str, Secret)>,
+    /// A file of certificates to trust.
+    pub certificates: Option<PathBuf>,
+    /// How long a request may take.
+    pub timeout: Duration,
+    /// Which setting chose it, for the first lines of the log.
+    pub because: &'static str,
+}
+
+impl TelemetryConfig {
+    pub(super) fn from_args(args: &TelemetryArgs) -> Result<Self, BadSetting> {
+        let is_disabled = flag(
+            args.otel_sdk_disabled.as_deref(),
+            "OTEL_SDK_DISABLED",
+            false,
+        )?;
+        let [mut traces, mut metrics] = [args.traces()?, args.metrics()?];
+        if is_disabled {
+            (traces, metrics) = (None, None);
+        }
+        let goes_to_langsmith = traces
+            .as_ref()
+            .is_some_and(|export| export.because == LANGSMITH_KEY);
+        let names_langsmith =
+            args.langsmith_api_key.is_some() || args.langsmith_api_key_file.is_some();
+        Ok(Self {
+            traces,
+            metrics,
+            passes_over_langsmith: names_langsmith && !goes_to_langsmith,
+            follows_caller: given(args.otel_propagators.as_deref()) != Some("none"),
+            captures_content: captures_content(
+                args.otel_instrumentation_genai_capture_message_content
+                    .as_deref(),
+            )?,
+        })
+    }
+}
+
+impl TelemetryArgs {
+    fn traces(&self) -> Result<Option<Export>, BadSetting> {
+        let exporter = given(self.otel_traces_exporter.as_deref());
+        match exporter {
+            None | Some("otlp") => {}
+            Some("none") => return Ok(None),
+            Some(_) => {
+                return Err(BadSetting::new(
+                    "OTEL_TRACES_EXPORTER",
+                    "must be otlp or none",
+                ));
+            }
+        }
+        if let Some(export) = self.collector(
+            (
+                "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+                &self.otel_exporter_otlp_traces_endpoint,
+            ),
+            (
+                "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+                &self.otel_exporter_otlp_traces_protocol,
+            ),
+            "v1/traces",
+        )? {
+            return Ok(Some(export));
+        }
+        if let Some(export) = self.langsmith()? {
+            return Ok(Some(export));
+        }
+        exporter
+            .map(|_| self.export(format!("{COLLECTOR}/v1/traces"), "OTEL_TRACES_EXPORTER"))
+            .transpose()
+    }
+
+    /// Metrics are pushed only when it is said, because what takes traces need
+    /// not take metrics.
+    fn metrics(&self) -> Result<Option<Export>, BadSetting> {
+        let own = (
+            "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+            &self.otel_exporter_otlp_metrics_endpoint,
+        );
+        match given(self.otel_metrics_exporter.as_deref()) {
+            None if given(own.1.as_deref()).is_none() => return Ok(None),
+            None | Some("otlp" | "otlp,prometheus" | "prometheus,otlp") => {}
+            Some("none" | "prometheus") => return Ok(None),
+            Some(_) => {
+                return Err(BadSetting::new(
+                    "OTEL_METRICS_EXPORTER",
+                    "must be otlp, prometheus or none",
+                ));
+            }
+        }
+        let protocol = (
+            "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL",
+            &self.otel_exporter_otlp_metrics_protocol,
+        );
+        match self.collector(own, protocol, "v1/metrics")? {
+            Some(export) => Ok(Some(export)),
+            None => self
+                .export(format!("{COLLECTOR}/v1/metrics"), "OTEL_METRICS_EXPORTER")
+                .map(Some),
+        }
+    }
+
+    /// The collector that OTEL_* names for a signal.
+    fn collector(
+        &self,
+        own: (&'static str, &Option<String>),
+        own_protocol: (&'static str, &Option<String>),
+        path: &str,
+    ) -> Result<Option<Export>, BadSetting> {
+        const GENERAL: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+        let (name, url) = if let Some(url) = given(own.1.as_deref()) {
+            (own.0, url.to_owned())
+        } else if let Some(base) = given(self.otel_exporter_otlp_endpoint.as_deref()) {
+            (GENERAL, format!("{}/{path}", base.trim_end_matches('/')))
+        } else {
+            return Ok(None);
+        };
+        check_url(&url, name)?;
+        let general = (
+            "OTEL_EXPORTER_OTLP_PROTOCOL",
+            &self.otel_exporter_otlp_protocol,
+        );
+        let protocol = [own_protocol, general]
+            .into_iter()
+            .find_map(|(name, value)| Some((name, given(value.as_deref())?)));
+        if let Some((name, value)) = protocol
+            && value != "http/protobuf"
+        {
+            return Err(BadSetting::new(
+                name,
+                "must be http/protobuf, which collectors take on port 4318",
+            ));
+        }
+        self.export(url, name).map(Some)
+    }
+
+    fn langsmith(&self) -> Result<Option<Export>, BadSetting> {
+        let key = Secret::given(
+            self.langsmith_api_key.as_ref(),
+            self.langsmith_api_key_file.as_deref(),
+            LANGSMITH_KEY,
+        )?;
+        let is_on = flag(self.langsmith_tracing.as_deref(), "LANGSMITH_TRACING", true)?;
+        let Some(key) = key.filter(|_| is_on) else {
+            return Ok(None);
+        };
+        check_header(&key, LANGSMITH_KEY)?;
+        let base = given(self.langsmith_endpoint.as_deref()).unwrap_or(LANGSMITH);
+        check_url(base, "LANGSMITH_ENDPOINT")?;
+        let url = format!("{}/otel/v1/traces", base.trim_end_matches('/'));
+        let mut export = self.export(url, LANGSMITH_KEY)?;
+        export.headers.push(("x-api-key", key));
+        if let Some(project) = given(self.langsmith_project.as_deref()) {
+            let project = Secret::from(project);
+            check_header(&project, "LANGSMITH_PROJECT")?;
+            export.headers.push(("Langsmith-Project", project));
+        }
+        Ok(Some(export))
+    }
+
+    fn export(&self, url: String, because: &'static str) -> Result<Export, BadSetting> {
+        let timeout = match self.otel_exporter_otlp_timeout {
+            None => TIMEOUT,
+            Some(0) => {
+                return Err(BadSetting::new(
+                    "OTEL_EXPORTER_OTLP_TIMEOUT",
+                    "must be above 0",
+                ));
+            }
+            Some(millis) => Duration::from_millis(millis),
+        };
+        Ok(Export {
+            url,
+            headers: Vec::new(),
+            certificates: self.otel_exporter_otlp_certificate.clone(),
+            timeout,
+            because,
+        })
+    }
+}
+
+fn check_url(url: &str, name: &str) -> Result<(), BadSetting> {
+    let rest = ["http://", "https://"]
+        .iter()
+        .find_map(|scheme| url.strip_prefix(scheme));
+    let host = rest.and_then(|rest| rest.split('/').next()).unwrap_or("");
+    if host.is_empty() || url.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err(BadSetting::new(
+            name,
+            "must be a URL such as http://host:4318",
+        ));
+    }
+    // It is shown in the log, and would be sent nowhere.
+    if host.contains('@') {
+        return Err(BadSetting::new(
+            name,
+            "must not hold a user or password: use OTEL_EXPORTER_OTLP_HEADERS",
+        ));
+    }
+    Ok(())
+}
+
+fn check_header(value: &Secret, name: &str) -> Result<(), BadSetting> {
+    let is_fit = value
+        .expose()
+        .bytes()
+        .all(|byte| (b' '..=b'~').contains(&byte));
+    if is_fit {
+        Ok(())
+    } else {
+        Err(BadSetting::new(
+            name,
+            "must be printable ASCII, as it is sent in a header",
+        ))
+    }
+}
+
+fn flag(text: Option<&str>, name: &str, default: bool) -> Result<bool, BadSetting> {
+    match given(text).map(str::to_ascii_lowercase).as_deref() {
+        None => Ok(default),
+        Some("true" | "1") => Ok(true),
+        Some("false" | "0") => Ok(false),
+        Some(_) => Err(BadSetting::new(name, "must be true or false")),
+    }
+}
+
+/// OpenTelemetry's libraries know true and false, and newer ones where the
+/// content goes.
+fn captures_content(text: Option<&str>) -> Result<bool, BadSetting> {
+    const NAME: &str = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT";
+    match given(text).map(str::to_ascii_lowercase).as_deref() {
+        Some("span_only" | "span_and_event") => Ok(true),
+        Some("event_only" | "no_content") => Ok(false),
+        text => flag(text, NAME, false),
+    }
+}

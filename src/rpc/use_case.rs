@@ -1,0 +1,53 @@
+use std::{error::Error as _, future::Future};
+
+use opentelemetry::trace;
+use tonic::Status;
+use tracing::{Instrument as _, debug_span};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+use crate::memory::Error;
+
+/// Runs a use case in a span of its own. A failure is logged once, here, with
+/// its causes; a refusal is the caller's own and is not.
+pub(super) async fn use_case<T>(
+    name: &'static str,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Status> {
+    let span = debug_span!("use_case", otel.name = name);
+    let outcome = work.instrument(span.clone()).await;
+    outcome.map_err(|error| {
+        if let Some(level) = severity(&error) {
+            span.set_status(trace::Status::error(error.to_string()));
+            let error = chain(&error);
+            span.in_scope(|| match level {
+                Severity::Warning => tracing::warn!(error, "call failed"),
+                Severity::Bug => tracing::error!(error, "call failed"),
+            });
+        }
+        error.into()
+    })
+}
+
+enum Severity {
+    Warning,
+    Bug,
+}
+
+fn severity(error: &Error) -> Option<Severity> {
+    match error {
+        Error::Unavailable(_) | Error::OutcomeUnknown { .. } => Some(Severity::Warning),
+        Error::Internal(_) => Some(Severity::Bug),
+        _ => None,
+    }
+}
+
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,134 @@
+use std::{path::PathBuf, sync::Arc};
+
+use opentelemetry::KeyValue;
+use opentelemetry_otlp::{
+    MetricExporter, Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _,
+};
+use opentelemetry_sdk::{
+    Resource,
+    resource::{ResourceDetector, SdkProvidedResourceDetector},
+    trace::{BatchSpanProcessor, SdkTracerProvider},
+};
+use reqwest::{blocking::Client, redirect::Policy};
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
+
+use super::stamp::Stamp;
+use crate::config::{Export, Secret};
+
+/// The service's name unless `OTEL_SERVICE_NAME` gives another.
+const SERVICE: &str = "conversation-memory";
+
+/// Why an exporter cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The file of certificates is not one.
+    #[error("OTEL_EXPORTER_OTLP_CERTIFICATE: {} holds no certificates: {why}", file.display())]
+    Certificates {
+        /// Which file.
+        file: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The rest.
+    #[error("the exporter cannot be made: {0}")]
+    Other(String),
+}
+
+impl ExportError {
+    #[expect(clippy::needless_pass_by_value, reason = "it is made for map_err")]
+    pub(super) fn other(error: impl ToString) -> Self {
+        Self::Other(error.to_string())
+    }
+}
+
+/// The service's name and version, below what the environment says.
+pub(super) struct ServiceName;
+
+impl ResourceDetector for ServiceName {
+    fn detect(&self) -> Resource {
+        let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
+        let resource = Resource::builder_empty().with_attribute(version);
+        let given = SdkProvidedResourceDetector.detect();
+        let name = given.get(&"service.name".into());
+        // The library's own default says that the name is not known.
+        if name.is_none_or(|name| name.as_str().starts_with("unknown_service")) {
+            resource.with_service_name(SERVICE).build()
+        } else {
+            resource.build()
+        }
+    }
+}
+
+/// Exports in batches, from a thread of its own: spans never wait for a
+/// collector, and those that find the queue full are dropped.
+pub(super) fn tracer(
+    export: &Export,
+    resource: Resource,
+) -> Result<SdkTracerProvider, ExportError> {
+    let exporter = SpanExporter::builder()
+        .with_http()
+        .with_http_client(client(export)?)
+        .with_headers(headers(export))
+        .with_endpoint(&export.url)
+        .with_timeout(export.timeout)
+        .with_protocol(Protocol::HttpBinary)
+        .build()
+        .map_err(ExportError::other)?;
+    let stamp = Stamp::new(BatchSpanProcessor::builder(exporter).build());
+    Ok(SdkTracerProvider::builder()
+        .with_span_processor(stamp)
+        .with_resource(resource)
+        .build())
+}
+
+pub(super) fn metrics(export: &Export) -> Result<MetricExporter, ExportError> {
+    MetricExporter::builder()
+        .with_http()
+        .with_http_client(client(export)?)
+        .with_headers(headers(export))
+        .with_endpoint(&export.url)
+        .with_timeout(export.timeout)
+        .with_protocol(Protocol::HttpBinary)
+        .build()
+        .map_err(ExportError::other)
+}
+
+fn headers(export: &Export) -> std::collections::HashMap<String, String> {
+    let header = |(name, value): &(&str, Secret)| ((*name).to_owned(), value.expose().to_owned());
+    export.headers.iter().map(header).collect()
+}
+
+/// A client with certificates of its own: images without any are common. It
+/// blocks, since the exporters' threads have no runtime.
+fn client(export: &Export) -> Result<Client, ExportError> {
+    let mut roots = RootCertStore {
+        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+    };
+    if let Some(file) = &export.certificates {
+        let bad = |error: &dyn std::fmt::Display| ExportError::Certificates {
+            file: file.clone(),
+            why: error.to_string(),
+        };
+        let certificates = CertificateDer::pem_file_iter(file).map_err(|error| bad(&error))?;
+        for certificate in certificates {
+            let certificate = certificate.map_err(|error| bad(&error))?;
+            roots.add(certificate).map_err(|error| bad(&error))?;
+        }
+    }
+    let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(ExportError::other)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Client::builder()
+        .tls_backend_preconfigured(tls)
+        .timeout(export.timeout)
+        // What was sent to one place is not to be sent to another.
+        .redirect(Policy::none())
+        .build()
+        .map_err(ExportError::other)
+}

@@ -1,0 +1,198 @@
+//! Callers on LangSmith's own SDK: they send `langsmith-trace`, the dotted order
+//! of the run that they are in, and `baggage` with its project.
+//!
+//! A dotted order is a segment for each run from the trace's root on, separated
+//! by dots: the run's start to the microsecond and its id.
+
+use std::{sync::Arc, time::SystemTime};
+
+use chrono::{DateTime, NaiveDateTime, Utc};
+use http::HeaderMap;
+use opentelemetry::{
+    KeyValue,
+    trace::{SpanId, TraceId},
+};
+use percent_encoding::percent_decode_str;
+use uuid::Uuid;
+
+const START: &str = "%Y%m%dT%H%M%S%6fZ";
+/// How long a start is, written so.
+const START_LEN: usize = 22;
+const ID_LEN: usize = 36;
+
+/// How long a caller's dotted order may be, in bytes. Runs are not nested deeper
+/// than some tens of levels.
+const MAX_ORDER: usize = 8 << 10;
+/// How long a project's name may be, in bytes.
+const MAX_PROJECT: usize = 256;
+
+/// A run in a trace of LangSmith's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    trace: Uuid,
+    id: Uuid,
+    parent: Option<Uuid>,
+    start: DateTime<Utc>,
+    order: String,
+    project: Option<Arc<str>>,
+}
+
+impl Run {
+    /// The run that a caller is in. What cannot be read says nothing.
+    pub(super) fn of_caller(headers: &HeaderMap) -> Option<Self> {
+        let order = headers.get("langsmith-trace")?.to_str().ok()?.trim();
+        let project = headers
+            .get_all("baggage")
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .find_map(project);
+        Self::parse(order, project)
+    }
+
+    fn parse(order: &str, project: Option<Arc<str>>) -> Option<Self> {
+        if order.len() > MAX_ORDER {
+            return None;
+        }
+        let segments: Vec<_> = order.split('.').map(segment).collect::<Option<_>>()?;
+        let (_, trace) = *segments.first()?;
+        let (start, id) = *segments.last()?;
+        Some(Self {
+            trace,
+            id,
+            parent: None,
+            start,
+            order: order.to_owned(),
+            project,
+        })
+    }
+
+    /// The run of a span below this one. Its id begins with the span's, as
+    /// LangSmith's SDK has it the other way round.
+    pub(super) fn child(&self, trace: TraceId, span: SpanId, start: SystemTime) -> Self {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&span.to_bytes());
+        id[8..].copy_from_slice(&trace.to_bytes()[8..]);
+        let id = Uuid::from_bytes(id);
+        // A run that begins before its parent would be sorted out of it.
+        let start = DateTime::from(start).max(self.start);
+        Self {
+            trace: self.trace,
+            id,
+            parent: Some(self.id),
+            start,
+            order: format!("{}.{}{id}", self.order, start.format(START)),
+            project: self.project.clone(),
+        }
+    }
+
+    /// What puts a span into its place in the caller's trace.
+    pub(super) fn attributes(self) -> impl Iterator<Item = KeyValue> {
+        let project = self
+            .project
+            .map(|project| KeyValue::new("langsmith.trace.session_name", project));
+        let parent = self
+            .parent
+            .map(|id| KeyValue::new("langsmith.span.parent_id", id.to_string()));
+        [
+            KeyValue::new("langsmith.trace.id", self.trace.to_string()),
+            KeyValue::new("langsmith.span.id", self.id.to_string()),
+            KeyValue::new("langsmith.span.dotted_order", self.order),
+        ]
+        .into_iter()
+        .chain(parent)
+        .chain(project)
+    }
+}
+
+fn segment(text: &str) -> Option<(DateTime<Utc>, Uuid)> {
+    if !text.is_ascii() || text.len() != START_LEN + ID_LEN {
+        return None;
+    }
+    let (start, id) = text.split_at(START_LEN);
+    let start = NaiveDateTime::parse_from_str(start, START).ok()?;
+    Some((start.and_utc(), Uuid::try_parse(id).ok()?))
+}
+
+/// The project that a `baggage` header names.
+fn project(baggage: &str) -> Option<Arc<str>> {
+    let encoded = baggage
+        .split(',')
+        .find_map(|item| item.trim().strip_prefix("langsmith-project="))?;
+    let name = percent_decode_str(encoded).decode_utf8().ok()?;
+    let is_fit = !name.is_empty() && name.len() <= MAX_PROJECT && !name.contains(char::is_control);
+    is_fit.then(|| Arc::from(name.as_ref()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const ROOT: &str = "20261122T101500000123Z0192f0c1-2d3e-7a4b-8c5d-6e7f8091a2b3";
+    const CHILD: &str = "20261122T101500000456Z0192f0c1-2d3f-7a4b-8c5d-6e7f8091a2b4";
+
+    fn headers(trace: &str, baggage: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert("langsmith-trace", trace.parse().unwrap());
+        headers.insert("baggage", baggage.parse().unwrap());
+        headers
+    }
+
+    #[test]
+    fn runs_hang_below_the_callers() {
+        let baggage = "a=b, langsmith-project=my%20agents%2C%20all,langsmith-tags=x";
+        let caller = Run::of_caller(&headers(&format!("{ROOT}.{CHILD}"), baggage)).unwrap();
+        assert_eq!(caller.project.as_deref(), Some("my agents, all"));
+        assert_eq!(caller.trace.to_string(), ROOT[START_LEN..]);
+        let at = SystemTime::UNIX_EPOCH + Duration::from_hours(500_000);
+        let span = SpanId::from(0x0102_0304_0506_0708);
+        let child = caller.child(TraceId::from(7), span, at);
+        assert_eq!(child.parent.unwrap().to_string(), CHILD[START_LEN..]);
+        assert_eq!(
+            child.order,
+            format!("{ROOT}.{CHILD}.20270115T080000000000Z01020304-0506-0708-0000-000000000007")
+        );
+        // Its own children find it by the same text.
+        let read = Run::parse(&child.order, child.project.clone()).unwrap();
+        assert_eq!((read.id, read.start), (child.id, child.start));
+    }
+
+    #[test]
+    fn no_run_begins_before_its_parent() {
+        let caller = Run::parse(ROOT, None).unwrap();
+        let child = caller.child(TraceId::from(1), SpanId::from(1), SystemTime::UNIX_EPOCH);
+        assert_eq!(child.start, caller.start);
+    }
+
+    #[test]
+    fn garbage_says_nothing() {
+        let long = [ROOT; 1000].join(".");
+        let twice = format!("{ROOT}..{CHILD}");
+        let cut = &ROOT[..ROOT.len() - 1];
+        for garbage in [
+            "",
+            ".",
+            "....",
+            "x",
+            cut,
+            &twice,
+            &long,
+            "20261322T101500000123Z0192f0c1-2d3e-7a4b-8c5d-6e7f8091a2b3",
+            "20261122T101500000123Z0192f0c1-2d3e-7a4b-8c5d-6e7f8091a2bx",
+            "20261122T101500+00123Z0192f0c1-2d3e-7a4b-8c5d-6e7f8091a2b3",
+        ] {
+            assert_eq!(Run::of_caller(&headers(garbage, "")), None, "{garbage}");
+        }
+        for garbage in [
+            "",
+            ",,,",
+            "langsmith-project",
+            "langsmith-project=",
+            "langsmith-project=%ff",
+            "langsmith-project=a%0ab",
+        ] {
+            assert_eq!(project(garbage), None, "{garbage}");
+        }
+    }
+}

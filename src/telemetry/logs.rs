@@ -1,0 +1,187 @@
+//! Logs: text on a terminal, JSON elsewhere, and no message text in either.
+
+use std::{
+    fmt,
+    io::{self, IsTerminal as _},
+};
+
+use opentelemetry_sdk::trace::SdkTracer;
+use tracing::{Event, Level, Metadata, Subscriber, level_filters::LevelFilter};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    filter::{FilterExt as _, filter_fn},
+    fmt::{
+        FmtContext, FormatEvent, FormatFields, format,
+        format::{JsonFields, Writer},
+    },
+    layer::SubscriberExt as _,
+    registry::LookupSpan,
+    util::SubscriberInitExt as _,
+};
+
+use super::call;
+use crate::config::LogFormat;
+
+/// A log filter that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "LOG_LEVEL must be a level such as info, or filters such as info,conversation_memory=debug"
+)]
+pub struct BadFilter;
+
+/// Libraries that say at `info` what is of no use to an operator. A filter that
+/// names them is followed.
+const QUIET: &str = "sqlx=error,fred=error,hyper=warn,h2=warn,tower=warn,tonic=warn,\
+                     reqwest=warn,rustls=warn,opentelemetry=warn,opentelemetry_sdk=warn,\
+                     opentelemetry-otlp=warn,opentelemetry-http=warn";
+
+/// Begins to log, to standard error, and to trace if there is a tracer.
+pub(super) fn init(
+    format: LogFormat,
+    filter: &str,
+    tracer: Option<SdkTracer>,
+) -> Result<(), BadFilter> {
+    let filter = EnvFilter::try_new(format!("{QUIET},{filter}")).map_err(|_| BadFilter)?;
+    // A line says by itself which call it belongs to, so that spans cost nothing
+    // where they are not exported.
+    let lines = filter_fn(|metadata: &Metadata<'_>| metadata.is_event())
+        .with_max_level_hint(LevelFilter::TRACE);
+    Registry::default()
+        .with(lines_to_stderr(format).with_filter(filter.and(lines)))
+        .with(tracer.map(spans))
+        .try_init()
+        .map_err(|_| BadFilter)?;
+    log_panics();
+    Ok(())
+}
+
+fn lines_to_stderr(log_format: LogFormat) -> Box<dyn Layer<Registry> + Send + Sync> {
+    let is_terminal = io::stderr().is_terminal();
+    let is_text = match log_format {
+        LogFormat::Auto => is_terminal,
+        LogFormat::Text => true,
+        LogFormat::Json => false,
+    };
+    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    if is_text {
+        let text = format().with_ansi(is_terminal).with_target(false);
+        layer
+            .with_ansi(is_terminal)
+            .event_format(Text(text))
+            .boxed()
+    } else {
+        let json = format()
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false);
+        layer
+            .fmt_fields(JsonFields::new())
+            .event_format(Json(json))
+            .boxed()
+    }
+}
+
+/// Spans of this program, with the lines that were logged in them.
+fn spans<S>(tracer: SdkTracer) -> impl Layer<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    tracing_opentelemetry::layer()
+        .with_tracer(tracer)
+        .with_location(false)
+        .with_threads(false)
+        .with_target(false)
+        .with_tracked_inactivity(false)
+        .with_error_events_to_status(false)
+        .with_error_events_to_exceptions(false)
+        .with_error_fields_to_exceptions(false)
+        .with_error_records_to_exceptions(false)
+        .with_filter(
+            filter_fn(|metadata: &Metadata<'_>| {
+                metadata.target().starts_with("conversation_memory")
+                    && (metadata.is_span() || *metadata.level() <= Level::INFO)
+            })
+            .with_max_level_hint(LevelFilter::DEBUG),
+        )
+}
+
+/// Lines of text, with the call that they belong to at the end.
+struct Text<F>(F);
+
+/// Lines of JSON, with the call that they belong to at the beginning.
+struct Json<F>(F);
+
+impl<S, N, F> FormatEvent<S, N> for Text<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        ctx: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut line = String::new();
+        self.0.format_event(ctx, Writer::new(&mut line), event)?;
+        writer.write_str(line.trim_end_matches('\n'))?;
+        for (name, value) in of_call() {
+            write!(writer, " {name}={value}")?;
+        }
+        writer.write_char('\n')
+    }
+}
+
+impl<S, N, F> FormatEvent<S, N> for Json<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        ctx: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut line = String::new();
+        self.0.format_event(ctx, Writer::new(&mut line), event)?;
+        let Some(members) = line.strip_prefix('{') else {
+            return writer.write_str(&line);
+        };
+        writer.write_char('{')?;
+        for (name, value) in of_call() {
+            write!(writer, "\"{name}\":\"{value}\",")?;
+        }
+        writer.write_str(members)
+    }
+}
+
+/// The names and values, all of them hexadecimal digits and hyphens, by which a
+/// line is found beside its trace.
+fn of_call() -> impl Iterator<Item = (&'static str, String)> {
+    let (span, conversation) = call::for_log();
+    let ids = span.map(|span| {
+        [
+            ("trace_id", span.trace_id().to_string()),
+            ("span_id", span.span_id().to_string()),
+        ]
+    });
+    ids.into_iter()
+        .flatten()
+        .chain(conversation.map(|id| ("conversation_id", id.to_string())))
+}
+
+/// Logs where a panic happened. What it says is left out: a failed slice quotes
+/// the text that it was to cut.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let location = panic.location().map(ToString::to_string);
+        tracing::error!(
+            panic.location = location.as_deref().unwrap_or("unknown"),
+            "panicked"
+        );
+    }));
+}

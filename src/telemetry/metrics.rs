@@ -1,0 +1,71 @@
+use opentelemetry_sdk::{
+    Resource,
+    metrics::{Aggregation, Instrument, PeriodicReader, SdkMeterProvider, Stream},
+};
+use prometheus::{Encoder as _, Registry, TextEncoder};
+
+use super::export::{self, ExportError};
+use crate::config::Export;
+
+/// The name of the meter, and of the tracer.
+pub const METER: &str = "conversation_memory";
+
+/// Seconds, as the conventions for RPC have them.
+const CALL_SECONDS: [f64; 14] = [
+    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+];
+/// Seconds, as the conventions for databases have them.
+const DATABASE_SECONDS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
+
+/// The metrics as Prometheus reads them.
+#[derive(Clone, Debug)]
+pub struct Page(Registry);
+
+impl Page {
+    /// The media type of [`Page::text`].
+    pub const MEDIA_TYPE: &str = prometheus::TEXT_FORMAT;
+
+    /// The metrics at this moment.
+    pub fn text(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.0.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+/// Begins to count; pushes where it is said to.
+pub(super) fn start(
+    push: Option<&Export>,
+    resource: Resource,
+) -> Result<(SdkMeterProvider, Page), ExportError> {
+    let registry = Registry::new();
+    let scraped = opentelemetry_prometheus::exporter()
+        .with_registry(registry.clone())
+        .scope_info_enabled(false)
+        .build()
+        .map_err(ExportError::other)?;
+    let mut provider = SdkMeterProvider::builder()
+        .with_resource(resource)
+        .with_view(buckets)
+        .with_reader(scraped);
+    if let Some(push) = push {
+        provider = provider.with_reader(PeriodicReader::builder(export::metrics(push)?).build());
+    }
+    Ok((provider.build(), Page(registry)))
+}
+
+/// The library's own buckets are meant for milliseconds.
+fn buckets(instrument: &Instrument) -> Option<Stream> {
+    let boundaries = match (instrument.name(), instrument.unit()) {
+        (name, "s") if name.starts_with("db.client.") => DATABASE_SECONDS.to_vec(),
+        (_, "s") => CALL_SECONDS.to_vec(),
+        _ => return None,
+    };
+    Stream::builder()
+        .with_aggregation(Aggregation::ExplicitBucketHistogram {
+            boundaries,
+            record_min_max: false,
+        })
+        .build()
+        .ok()
+}
