@@ -65,6 +65,7 @@ impl Form {
 pub(crate) struct Sidecar {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
+    reader: Option<thread::JoinHandle<()>>,
     pub(crate) address: SocketAddr,
 }
 
@@ -109,7 +110,7 @@ impl Sidecar {
         let log = Arc::new(Mutex::new(Vec::new()));
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let seen = Arc::clone(&log);
-        thread::spawn(move || {
+        let reader = thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 seen.lock().unwrap().push(line);
             }
@@ -117,6 +118,7 @@ impl Sidecar {
         Self {
             child,
             log,
+            reader: Some(reader),
             address: ([127, 0, 0, 1], 0).into(),
         }
     }
@@ -165,11 +167,14 @@ impl Sidecar {
         send_signal(self.id(), name);
     }
 
-    /// Waits for the end.
+    /// Waits for the end, after which the log is whole.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
+                if let Some(reader) = self.reader.take() {
+                    reader.join().unwrap();
+                }
                 return status;
             }
             assert!(Instant::now() < deadline, "the sidecar does not end");

@@ -30,9 +30,9 @@ async fn nothing_private_is_exported() {
             .replacen("redis://", &format!("redis://:{}@", PASSWORDS[1]), 1),
     };
     let settings = [("OTEL_METRICS_EXPORTER", "otlp"), ("LOG_LEVEL", "debug")];
-    let observed = Observed::start_with(&form, &settings).await;
+    let observed = Observed::start_with(form, &settings).await;
     let user = hold_private_turns(&observed.sidecar).await;
-    let Exported { sent, spans } = observed.stop().await;
+    let Exported { sent, spans, log } = observed.stop().await;
     assert!(
         spans
             .iter()
@@ -126,7 +126,7 @@ in_both_forms!(content_is_exported_on_request);
 
 async fn content_is_exported_on_request(form: Form) {
     let settings = [("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "true")];
-    let observed = Observed::start_with(&form, &settings).await;
+    let observed = Observed::start_with(form, &settings).await;
     let mut memory = observed.sidecar.memory();
     let user = new_user();
     let conversation = new_conversation(&mut memory, &user).await;

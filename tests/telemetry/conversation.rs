@@ -24,7 +24,7 @@ in_both_forms!(
 );
 
 async fn turns_show_their_conversation(form: Form) {
-    let observed = Observed::start(&form).await;
+    let observed = Observed::start(form).await;
     let mut memory = observed.sidecar.memory();
     let user = new_user();
     let mut calls = Vec::new();
@@ -75,7 +75,7 @@ async fn begin_turn(
 }
 
 async fn reads_show_their_conversation(form: Form) {
-    let observed = Observed::start(&form).await;
+    let observed = Observed::start(form).await;
     let mut memory = observed.sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
     say(&mut memory, &conversation, "one").await;
@@ -95,7 +95,7 @@ async fn reads_show_their_conversation(form: Form) {
     };
     let warm = read(Consistency::Cached, 0).await;
     assert_eq!(read(Consistency::Strong, 0).await, Source::Store);
-    if let Form::Servers { redis_url, .. } = &form {
+    if let Form::Servers { redis_url, .. } = &observed.form {
         assert_eq!(warm, Source::Cache);
         crate::metrics::forget_window(redis_url, "", &conversation).await;
         assert_eq!(read(Consistency::Cached, 0).await, Source::Store);
@@ -117,7 +117,7 @@ async fn reads_show_their_conversation(form: Form) {
 }
 
 async fn conversations_show_themselves(form: Form) {
-    let observed = Observed::start(&form).await;
+    let observed = Observed::start(form).await;
     let mut memory = observed.sidecar.memory();
     let user = new_user();
     let mut calls = Vec::new();
@@ -166,7 +166,7 @@ async fn conversations_show_themselves(form: Form) {
 }
 
 async fn a_failed_call_shows_its_conversation(form: Form) {
-    let observed = Observed::start(&form).await;
+    let observed = Observed::start(form).await;
     let mut memory = observed.sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
     let mut calls = Vec::new();
@@ -203,7 +203,7 @@ async fn a_failed_call_shows_its_conversation(form: Form) {
 }
 
 async fn calls_at_once_do_not_mix(form: Form) {
-    let observed = Observed::start(&form).await;
+    let observed = Observed::start(form).await;
     let mut calls = JoinSet::new();
     for _ in 0..20 {
         let mut memory = observed.sidecar.memory();

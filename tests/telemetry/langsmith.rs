@@ -25,7 +25,7 @@ const OVERRIDES: [&str; 5] = [
 in_both_forms!(spans_are_runs_below_the_callers);
 
 async fn spans_are_runs_below_the_callers(form: Form) {
-    let observed = Observed::start(&form).await;
+    let observed = Observed::start(form).await;
     let mut memory = observed.sidecar.memory();
     let runs = python("langsmith_runs.py", &["headers"], "").await;
     let (begun, request) = traced(begin(&new_user()));
@@ -98,10 +98,11 @@ async fn assert_sdk_accepts(spans: &[Span]) {
     let parsed = python("langsmith_runs.py", &["parse"], &json!(orders).to_string()).await;
     let mut ids = BTreeSet::new();
     for (span, parsed) in spans.iter().zip(parsed.as_array().unwrap()) {
-        let [first, .., parent, own] = &parsed.as_array().unwrap()[..] else {
-            panic!("{parsed} of {span:#?}");
+        let parsed = parsed.as_array().unwrap();
+        let [.., parent, own] = &parsed[..] else {
+            panic!("{parsed:?} of {span:#?}");
         };
-        assert_eq!(first, span.text("langsmith.trace.id"));
+        assert_eq!(parsed[0], span.text("langsmith.trace.id"));
         assert_eq!(parent, span.text("langsmith.span.parent_id"));
         assert_eq!(own, span.text("langsmith.span.id"));
         assert!(ids.insert(own.to_string()), "a run twice: {span:#?}");
@@ -113,7 +114,7 @@ const RUN: &str = "20251122T141148556333Z01a20399-4ecc-7a77-80ef-9f5fb36b7403";
 
 #[tokio::test]
 async fn garbage_is_ignored() {
-    let observed = Observed::start(&Form::embedded()).await;
+    let observed = Observed::start(Form::embedded()).await;
     let mut memory = observed.sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
     say(&mut memory, &conversation, "one").await;
@@ -159,7 +160,7 @@ async fn garbage_is_ignored() {
 
 #[tokio::test]
 async fn a_run_counts_without_a_project() {
-    let observed = Observed::start(&Form::embedded()).await;
+    let observed = Observed::start(Form::embedded()).await;
     let mut memory = observed.sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
     let mut traces = Vec::new();
@@ -186,7 +187,7 @@ async fn a_run_counts_without_a_project() {
 
 #[tokio::test]
 async fn metadata_beyond_all_measure_harms_nobody() {
-    let observed = Observed::start(&Form::embedded()).await;
+    let observed = Observed::start(Form::embedded()).await;
     let mut memory = observed.sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
     for name in ["langsmith-trace", "baggage", "traceparent", "tracestate"] {

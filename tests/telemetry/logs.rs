@@ -18,7 +18,7 @@ async fn a_failure_is_logged_once_with_its_trace() {
         database_url: postgres.url(),
         redis_url: given("TEST_REDIS_URL"),
     };
-    let observed = Observed::start(&form).await;
+    let observed = Observed::start(form).await;
     let mut memory = observed.sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
     say(&mut memory, &conversation, "one").await;
@@ -28,7 +28,6 @@ async fn a_failure_is_logged_once_with_its_trace() {
     let (trace, request) = traced(strong);
     let refused = memory.get_history(request).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable);
-    let log = observed.sidecar.log();
     let exported = observed.stop().await;
 
     let call = exported.of(&trace);

@@ -54,7 +54,8 @@ impl Scrape {
             };
             sample.name == name && labels.iter().all(has)
         };
-        self.0.iter().filter(fits).map(|sample| sample.value).sum()
+        let values = self.0.iter().filter(fits).map(|sample| sample.value);
+        values.fold(0.0, |sum, value| sum + value)
     }
 
     fn count(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
@@ -194,7 +195,8 @@ async fn methods_are_a_closed_set(form: Form) {
 #[tokio::test]
 async fn metrics_are_pushed_while_it_runs() {
     let sink = OtlpSink::start().await;
-    let mut sidecar = pushing(&sink, "200").await;
+    let form = Form::embedded();
+    let mut sidecar = pushing(&form, &sink, "200").await;
     make_calls(&mut sidecar.memory()).await;
     eventually("ten reads are pushed", async || reads(&sink.points()) == 10).await;
     let points = sink.points();
@@ -214,7 +216,8 @@ async fn metrics_are_pushed_while_it_runs() {
 #[tokio::test]
 async fn metrics_are_pushed_once_more_at_the_end() {
     let sink = OtlpSink::start().await;
-    let mut sidecar = pushing(&sink, "600000").await;
+    let form = Form::embedded();
+    let mut sidecar = pushing(&form, &sink, "600000").await;
     make_calls(&mut sidecar.memory()).await;
     stop(&mut sidecar).await;
     let points = sink.points();
@@ -225,7 +228,7 @@ async fn metrics_are_pushed_once_more_at_the_end() {
     assert_eq!(saved.unwrap().value, PointValue::Number(2.0));
 }
 
-async fn pushing(sink: &OtlpSink, interval: &str) -> Sidecar {
+async fn pushing(form: &Form, sink: &OtlpSink, interval: &str) -> Sidecar {
     let settings = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", sink.url()),
         ("OTEL_METRICS_EXPORTER", "otlp".to_owned()),
@@ -235,7 +238,7 @@ async fn pushing(sink: &OtlpSink, interval: &str) -> Sidecar {
     let settings = settings
         .each_ref()
         .map(|(name, value)| (*name, value.as_str()));
-    Sidecar::start_with(&Form::embedded(), &settings).await
+    Sidecar::start_with(form, &settings).await
 }
 
 /// The calls of GetHistory that the newest point of them tells of.

@@ -12,24 +12,29 @@ use crate::{
 
 /// A sidecar and the collector that it exports to.
 pub(crate) struct Observed {
+    pub(crate) form: Form,
     pub(crate) sidecar: Sidecar,
     pub(crate) sink: OtlpSink,
 }
 
 impl Observed {
     /// Starts one that exports as OTEL_EXPORTER_OTLP_ENDPOINT says.
-    pub(crate) async fn start(form: &Form) -> Self {
+    pub(crate) async fn start(form: Form) -> Self {
         Self::start_with(form, &[]).await
     }
 
     /// The same with further settings.
-    pub(crate) async fn start_with(form: &Form, settings: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start_with(form: Form, settings: &[(&str, &str)]) -> Self {
         let sink = OtlpSink::start().await;
         let url = sink.url();
         let mut all = vec![("OTEL_EXPORTER_OTLP_ENDPOINT", url.as_str())];
         all.extend(settings);
-        let sidecar = Sidecar::start_with(form, &all).await;
-        Self { sidecar, sink }
+        let sidecar = Sidecar::start_with(&form, &all).await;
+        Self {
+            form,
+            sidecar,
+            sink,
+        }
     }
 
     /// Stops the sidecar in order, after which nothing more can arrive.
@@ -38,6 +43,7 @@ impl Observed {
         Exported {
             spans: self.sink.spans(),
             sent: self.sink.sent(),
+            log: self.sidecar.log(),
         }
     }
 }
@@ -49,10 +55,11 @@ pub(crate) async fn stop(sidecar: &mut Sidecar) {
     assert!(status.success(), "{status}: {:#?}", sidecar.log());
 }
 
-/// All that a sidecar ever exported.
+/// All that a sidecar ever exported, and its log.
 pub(crate) struct Exported {
     pub(crate) spans: Vec<Span>,
     pub(crate) sent: Vec<Sent>,
+    pub(crate) log: Vec<String>,
 }
 
 impl Exported {

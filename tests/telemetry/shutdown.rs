@@ -22,7 +22,7 @@ const TURNS: usize = 10;
 async fn the_spans_of_the_last_calls_arrive(form: Form) {
     // Nothing is exported before the queue is half full, or at the end.
     let settings = [("OTEL_BSP_SCHEDULE_DELAY", "600000")];
-    let observed = Observed::start_with(&form, &settings).await;
+    let observed = Observed::start_with(form, &settings).await;
     let mut callers = JoinSet::new();
     for _ in 0..CALLERS {
         callers.spawn(hold_turns(observed.sidecar.memory()));
@@ -85,7 +85,8 @@ async fn assert_goes_on_without(collector: &str) {
         ("OTEL_METRIC_EXPORT_INTERVAL", "200"),
         ("DRAIN_SECONDS", "2"),
     ];
-    let mut sidecar = Sidecar::start_with(&Form::embedded(), &settings).await;
+    let form = Form::embedded();
+    let mut sidecar = Sidecar::start_with(&form, &settings).await;
     let mut memory = sidecar.memory();
     let started = Instant::now();
     let conversation = new_conversation(&mut memory, &new_user()).await;

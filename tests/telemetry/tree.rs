@@ -22,7 +22,7 @@ in_both_forms!(
 const SERVICE: &str = "conversation_memory.v1.ConversationMemory";
 
 async fn a_call_is_a_tree(form: Form) {
-    let observed = Observed::start(&form).await;
+    let observed = Observed::start(form).await;
     let mut memory = observed.sidecar.memory();
     let user = new_user();
     let (begun, request) = traced(begin(&user));
@@ -42,11 +42,11 @@ async fn a_call_is_a_tree(form: Form) {
     });
     memory.delete_conversation(request).await.unwrap();
 
-    let exported = observed.stop().await;
-    let (redis, store, both): (&[&str], &[&str], &[&str]) = match form {
+    let (redis, store, both): (&[&str], &[&str], &[&str]) = match observed.form {
         Form::Embedded(_) => (&["sqlite"], &["sqlite"], &["sqlite"]),
         Form::Servers { .. } => (&["redis"], &["postgresql"], &["postgresql", "redis"]),
     };
+    let exported = observed.stop().await;
     for (trace, method, kind, databases) in [
         (begun, "BeginTurn", "chain", both),
         (saved, "SaveMessages", "tool", both),
@@ -87,7 +87,7 @@ fn assert_says_no_values(call: &Call, user: &str) {
 
 #[tokio::test]
 async fn a_refusal_is_no_failure_of_the_server() {
-    let observed = Observed::start(&Form::embedded()).await;
+    let observed = Observed::start(Form::embedded()).await;
     let mut memory = observed.sidecar.memory();
     let (trace, request) = traced(history(&new_id()));
     let refused = memory.get_history(request).await.unwrap_err();
@@ -101,7 +101,7 @@ async fn a_refusal_is_no_failure_of_the_server() {
 
 /// The trace of `tests/python/traced_client.py`.
 async fn a_python_callers_trace_goes_on(form: Form) {
-    let observed = Observed::start(&form).await;
+    let observed = Observed::start(form).await;
     let address = observed.sidecar.address.to_string();
     let collector = format!("{}/v1/traces", observed.sink.url());
     let said = python("traced_client.py", &[&address, &collector], "").await;
@@ -137,7 +137,7 @@ async fn a_python_callers_trace_goes_on(form: Form) {
 }
 
 async fn what_the_caller_does_not_sample_is_not_sent(form: Form) {
-    let observed = Observed::start(&form).await;
+    let observed = Observed::start(form).await;
     let mut memory = observed.sidecar.memory();
     let (_, request) = traced_with_flags(begin(&new_user()), "00");
     let begun = memory.begin_turn(request).await.unwrap().into_inner();
@@ -155,7 +155,7 @@ async fn what_the_caller_does_not_sample_is_not_sent(form: Form) {
 
 #[tokio::test]
 async fn a_call_without_a_trace_begins_one() {
-    let observed = Observed::start(&Form::embedded()).await;
+    let observed = Observed::start(Form::embedded()).await;
     let mut memory = observed.sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
     say(&mut memory, &conversation, "one").await;
