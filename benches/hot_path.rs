@@ -12,6 +12,7 @@
 //! - `redis`: how much slower calls are when Redis is refused or frozen, than
 //!   those of a sidecar that has none.
 //! - `store`: how long until a call is refused when PostgreSQL is away.
+//! - `telemetry`: what tracing costs, and a collector that is away.
 //! - `process`: the time to start, and memory, idle and after 10,000 turns.
 //!
 //! `make bench` runs all of them, `make bench SECTION=window` one, and
@@ -41,10 +42,20 @@ mod process;
 mod requests;
 #[path = "../tests/support/mod.rs"]
 mod support;
+#[path = "hot_path/telemetry.rs"]
+mod telemetry;
 
 use std::process::ExitCode;
 
-const SECTIONS: [&str; 6] = ["growth", "window", "steps", "redis", "store", "process"];
+const SECTIONS: [&str; 7] = [
+    "growth",
+    "window",
+    "steps",
+    "redis",
+    "store",
+    "telemetry",
+    "process",
+];
 
 fn main() -> ExitCode {
     // Cargo adds an option of its own.
@@ -70,6 +81,7 @@ fn main() -> ExitCode {
                 "steps" => runtime.block_on(costs::steps(rounds)),
                 "redis" => runtime.block_on(outages::redis()),
                 "store" => runtime.block_on(outages::store()),
+                "telemetry" => runtime.block_on(telemetry::telemetry(rounds)),
                 _ => runtime.block_on(process::process()),
             }
         }

@@ -12,8 +12,15 @@ mod metrics;
 pub mod observed;
 mod pending;
 mod stamp;
+#[cfg(test)]
+pub(crate) mod testing;
 
-use std::{fmt, thread, time::Duration};
+use std::{
+    fmt,
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::Duration,
+};
 
 use opentelemetry::{global, trace::TracerProvider as _};
 use opentelemetry_sdk::{Resource, metrics::SdkMeterProvider, trace::SdkTracerProvider};
@@ -108,18 +115,27 @@ impl Telemetry {
     /// Exports what is left, for at most [`FLUSH_LIMIT`]. Call it when the
     /// runtime has gone.
     pub fn shutdown(self) {
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                if let Some(tracer) = &self.tracer
-                    && let Err(error) = tracer.shutdown_with_timeout(FLUSH_LIMIT)
-                {
-                    tracing::warn!(%error, "the last traces were not all exported");
-                }
-            });
-            if let Err(error) = self.meter.shutdown_with_timeout(FLUSH_LIMIT) {
+        let (done, both_done) = mpsc::channel::<()>();
+        let (tracer, meter) = (self.tracer, self.meter);
+        let also_done = done.clone();
+        thread::spawn(move || {
+            if let Some(tracer) = tracer
+                && let Err(error) = tracer.shutdown_with_timeout(FLUSH_LIMIT)
+            {
+                tracing::warn!(%error, "the last traces were not all exported");
+            }
+            drop(done);
+        });
+        thread::spawn(move || {
+            if let Err(error) = meter.shutdown_with_timeout(FLUSH_LIMIT) {
                 tracing::warn!(%error, "the last metrics were not pushed");
             }
+            drop(also_done);
         });
+        // The library does not keep to its limit for metrics.
+        if both_done.recv_timeout(FLUSH_LIMIT) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("the last traces or metrics were not exported in time");
+        }
     }
 }
 

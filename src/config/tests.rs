@@ -130,3 +130,128 @@ fn loopback_is_not_asked_about() {
     assert!(config(&["--listen-addr", "[::1]:0"]).is_ok());
     assert!(config(&["--listen-addr", "0.0.0.0:0", "--insecure"]).is_ok());
 }
+
+fn urls(args: &[&str]) -> (Option<String>, Option<String>) {
+    let TelemetryConfig {
+        traces, metrics, ..
+    } = config(args).unwrap().telemetry;
+    (traces.map(|to| to.url), metrics.map(|to| to.url))
+}
+
+#[test]
+fn traces_go_where_they_are_told() {
+    const KEY: [&str; 2] = ["--langsmith-api-key", "k"];
+    const COLLECTOR: [&str; 2] = ["--otel-exporter-otlp-endpoint", "http://c:4318/"];
+    let langsmith = "https://api.smith.langchain.com/otel/v1/traces";
+    let traces = |args: &[&[&str]]| urls(&args.concat()).0;
+    assert_eq!(traces(&[]), None);
+    assert_eq!(traces(&[&["--langsmith-project", "p"]]), None);
+    assert_eq!(traces(&[&KEY]).unwrap(), langsmith);
+    assert_eq!(traces(&[&KEY, &["--langsmith-tracing", "false"]]), None);
+    let own = ["--langsmith-endpoint", "https://smith.example/api/"];
+    assert_eq!(
+        traces(&[&KEY, &own]).unwrap(),
+        "https://smith.example/api/otel/v1/traces"
+    );
+    assert_eq!(traces(&[&COLLECTOR]).unwrap(), "http://c:4318/v1/traces");
+    assert_eq!(
+        traces(&[&KEY, &COLLECTOR]).unwrap(),
+        "http://c:4318/v1/traces"
+    );
+    let exact = [
+        "--otel-exporter-otlp-traces-endpoint",
+        "https://t.example/in",
+    ];
+    assert_eq!(
+        traces(&[&COLLECTOR, &exact]).unwrap(),
+        "https://t.example/in"
+    );
+    let otlp = ["--otel-traces-exporter", "otlp"];
+    assert_eq!(traces(&[&otlp]).unwrap(), "http://localhost:4318/v1/traces");
+    assert_eq!(traces(&[&otlp, &KEY]).unwrap(), langsmith);
+    for off in [
+        ["--otel-traces-exporter", "none"],
+        ["--otel-sdk-disabled", "TRUE"],
+    ] {
+        assert_eq!(traces(&[&KEY, &COLLECTOR, &off]), None, "{off:?}");
+    }
+}
+
+#[test]
+fn metrics_are_pushed_when_it_is_said() {
+    let collector = ["--otel-exporter-otlp-endpoint", "http://c:4318"];
+    let pushed = |args: &[&[&str]]| urls(&args.concat()).1;
+    assert_eq!(pushed(&[&collector]), None);
+    let otlp = ["--otel-metrics-exporter", "otlp"];
+    assert_eq!(
+        pushed(&[&collector, &otlp]).unwrap(),
+        "http://c:4318/v1/metrics"
+    );
+    assert_eq!(
+        pushed(&[&otlp]).unwrap(),
+        "http://localhost:4318/v1/metrics"
+    );
+    let exact = ["--otel-exporter-otlp-metrics-endpoint", "http://m/in"];
+    assert_eq!(pushed(&[&exact]).unwrap(), "http://m/in");
+    assert_eq!(
+        pushed(&[&exact, &["--otel-metrics-exporter", "none"]]),
+        None
+    );
+}
+
+#[test]
+fn content_is_captured_by_name_only() {
+    let captures = |value| {
+        let flag = "--otel-instrumentation-genai-capture-message-content";
+        config(&[flag, value]).unwrap().telemetry.captures_content
+    };
+    assert!(!config(&[]).unwrap().telemetry.captures_content);
+    assert!(captures("true") && captures("SPAN_ONLY"));
+    assert!(!captures("false") && !captures("EVENT_ONLY") && !captures(""));
+}
+
+#[test]
+fn an_export_that_cannot_be_is_refused() {
+    let endpoint = "--otel-exporter-otlp-endpoint";
+    for (args, name) in [
+        (
+            &[endpoint, "collector:4318"][..],
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+        ),
+        (&[endpoint, "http://"], "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        (
+            &[endpoint, "http://u:hunter2@c"],
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+        ),
+        (
+            &[
+                endpoint,
+                "http://c:4317",
+                "--otel-exporter-otlp-protocol",
+                "grpc",
+            ],
+            "OTEL_EXPORTER_OTLP_PROTOCOL",
+        ),
+        (
+            &["--otel-traces-exporter", "zipkin"],
+            "OTEL_TRACES_EXPORTER",
+        ),
+        (
+            &["--otel-metrics-exporter", "statsd"],
+            "OTEL_METRICS_EXPORTER",
+        ),
+        (&["--otel-sdk-disabled", "perhaps"], "OTEL_SDK_DISABLED"),
+        (&["--langsmith-api-key", "k\n"], "LANGSMITH_API_KEY"),
+        (
+            &["--langsmith-api-key-file", "/nonexistent"],
+            "LANGSMITH_API_KEY_FILE",
+        ),
+    ] {
+        let refusal = refusal(args);
+        assert!(refusal.contains(name), "{args:?}: {refusal}");
+        assert!(!refusal.contains("hunter2"), "{refusal}");
+        assert_eq!(refusal.lines().count(), 1, "{refusal}");
+    }
+    let shown = format!("{:?}", config(&["--langsmith-api-key", "hunter2"]).unwrap());
+    assert!(!shown.contains("hunter2"), "{shown}");
+}

@@ -145,10 +145,8 @@ impl Shared {
         let handled = AssertUnwindSafe(async { inner.call(request).await }).catch_unwind();
         match tokio::time::timeout_at(deadline, handled).await {
             Err(_) => deadline_exceeded().into_http(),
-            Ok(Err(_)) => {
-                tracing::error!("a handler panicked");
-                status::internal().into_http()
-            }
+            // The panic itself was logged where it happened.
+            Ok(Err(_)) => status::internal().into_http(),
             Ok(Ok(response)) => answer(response)
                 .map(|body| Body::new(GuardedBody::new(body, deadline, (permit, call)))),
         }

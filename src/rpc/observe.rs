@@ -113,3 +113,6 @@ where
         Box::pin(answered.instrument(span).with_context(context))
     }
 }
+
+#[cfg(test)]
+mod tests;

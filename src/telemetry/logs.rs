@@ -1,20 +1,23 @@
 //! Logs: text on a terminal, JSON elsewhere, and no message text in either.
 
 use std::{
+    collections::HashMap,
     fmt,
     io::{self, IsTerminal as _},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use opentelemetry_sdk::trace::SdkTracer;
 use tracing::{Event, Level, Metadata, Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
-    filter::{FilterExt as _, filter_fn},
+    filter::{FilterExt as _, dynamic_filter_fn, filter_fn},
     fmt::{
         FmtContext, FormatEvent, FormatFields, format,
         format::{JsonFields, Writer},
     },
-    layer::SubscriberExt as _,
+    layer::{Context, SubscriberExt as _},
     registry::LookupSpan,
     util::SubscriberInitExt as _,
 };
@@ -33,7 +36,7 @@ pub struct BadFilter;
 /// names them is followed.
 const QUIET: &str = "sqlx=error,fred=error,hyper=warn,h2=warn,tower=warn,tonic=warn,\
                      reqwest=warn,rustls=warn,opentelemetry=warn,opentelemetry_sdk=warn,\
-                     opentelemetry-otlp=warn,opentelemetry-http=warn";
+                     opentelemetry-otlp=error,opentelemetry-http=warn";
 
 /// Begins to log, to standard error, and to trace if there is a tracer.
 pub(super) fn init(
@@ -42,10 +45,13 @@ pub(super) fn init(
     tracer: Option<SdkTracer>,
 ) -> Result<(), BadFilter> {
     let filter = EnvFilter::try_new(format!("{QUIET},{filter}")).map_err(|_| BadFilter)?;
+    let exporters = Repeated::default();
     // A line says by itself which call it belongs to, so that spans cost nothing
     // where they are not exported.
-    let lines = filter_fn(|metadata: &Metadata<'_>| metadata.is_event())
-        .with_max_level_hint(LevelFilter::TRACE);
+    let lines = dynamic_filter_fn(move |metadata: &Metadata<'_>, _: &Context<'_, Registry>| {
+        metadata.is_event() && (!is_of_exporters(metadata) || exporters.is_due(metadata.name()))
+    })
+    .with_max_level_hint(LevelFilter::TRACE);
     Registry::default()
         .with(lines_to_stderr(format).with_filter(filter.and(lines)))
         .with(tracer.map(spans))
@@ -83,7 +89,7 @@ fn lines_to_stderr(log_format: LogFormat) -> Box<dyn Layer<Registry> + Send + Sy
 }
 
 /// Spans of this program, with the lines that were logged in them.
-fn spans<S>(tracer: SdkTracer) -> impl Layer<S>
+pub(super) fn spans<S>(tracer: SdkTracer) -> impl Layer<S>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
@@ -172,6 +178,31 @@ fn of_call() -> impl Iterator<Item = (&'static str, String)> {
     ids.into_iter()
         .flatten()
         .chain(conversation.map(|id| ("conversation_id", id.to_string())))
+}
+
+fn is_of_exporters(metadata: &Metadata<'_>) -> bool {
+    metadata.target().starts_with("opentelemetry")
+}
+
+/// What exporters say of a collector that is away, they say for every batch.
+/// Each such line is written once a minute at most.
+#[derive(Default)]
+struct Repeated(Mutex<HashMap<&'static str, Instant>>);
+
+impl Repeated {
+    const EVERY: Duration = Duration::from_mins(1);
+
+    fn is_due(&self, name: &'static str) -> bool {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let is_due = said
+            .get(name)
+            .is_none_or(|last| now.duration_since(*last) >= Self::EVERY);
+        if is_due {
+            said.insert(name, now);
+        }
+        is_due
+    }
 }
 
 /// Logs where a panic happened. What it says is left out: a failed slice quotes

@@ -62,10 +62,7 @@ impl http_body::Body for GuardedBody {
             Pin::new(&mut self.inner).poll_frame(cx)
         }));
         match polled {
-            Err(_) => {
-                tracing::error!("a stream's producer panicked");
-                self.end_with(&status::internal())
-            }
+            Err(_) => self.end_with(&status::internal()),
             Ok(Poll::Ready(None)) => {
                 self.held = None;
                 Poll::Ready(None)
