@@ -157,7 +157,7 @@ async fn the_resource_is_as_the_variables_say() {
         ("OTEL_SERVICE_NAME", "memory of hr"),
         (
             "OTEL_RESOURCE_ATTRIBUTES",
-            "service.name=ignored,k8s.pod.name=agent-7,team=a%2Cb",
+            "service.name=ignored,service.version=7,k8s.pod.name=agent-7",
         ),
         (
             "OTEL_EXPORTER_OTLP_HEADERS",
@@ -167,6 +167,7 @@ async fn the_resource_is_as_the_variables_say() {
     .await;
     for span in exported.spans {
         assert_eq!(span.resource["service.name"], "memory of hr");
+        assert_eq!(span.resource["service.version"], "7");
         assert_eq!(span.resource["k8s.pod.name"], "agent-7");
     }
     for sent in exported.sent {
