@@ -69,7 +69,6 @@ pub(crate) struct Span {
     pub(crate) kind: SpanKind,
     pub(crate) status: SpanStatus,
     pub(crate) attributes: Attributes,
-    pub(crate) events: Vec<(String, Attributes)>,
     pub(crate) resource: Attributes,
 }
 
@@ -231,7 +230,6 @@ fn spans(body: &[u8]) -> Vec<Span> {
 
 fn as_span(span: trace::Span, resource: &Attributes) -> Span {
     let kind = span.kind();
-    let events = span.events.into_iter();
     Span {
         kind,
         status: span
@@ -242,9 +240,6 @@ fn as_span(span: trace::Span, resource: &Attributes) -> Span {
         id: hex(&span.span_id),
         parent_id: hex(&span.parent_span_id),
         attributes: attributes(span.attributes),
-        events: events
-            .map(|event| (event.name, attributes(event.attributes)))
-            .collect(),
         resource: resource.clone(),
     }
 }

@@ -41,7 +41,8 @@ async fn a_failure_is_logged_once_with_its_trace() {
         .find(|span| span.text("db.system.name") == "postgresql");
     assert_eq!(failed.unwrap().status, SpanStatus::Error);
 
-    let lines: Vec<Value> = log
+    let lines: Vec<Value> = exported
+        .log
         .iter()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
