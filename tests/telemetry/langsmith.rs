@@ -137,7 +137,7 @@ async fn garbage_is_ignored() {
         b"20251122T141148556333Z01a20399-4ecc-7a77-80ef-9f5fb36b7403.",
         b"20251122T141148556333Z01a20399-4ecc-7a77-80ef-9f5fb36b7403.x",
         long.as_bytes(),
-        deep[..deep.len() - 1].as_bytes(),
+        &deep.as_bytes()[..deep.len() - 1],
     ];
     let mut traces = Vec::new();
     for value in garbage {

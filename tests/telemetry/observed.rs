@@ -18,7 +18,7 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
-    /// Starts one that exports as OTEL_EXPORTER_OTLP_ENDPOINT says.
+    /// Starts one that exports as `OTEL_EXPORTER_OTLP_ENDPOINT` says.
     pub(crate) async fn start(form: Form) -> Self {
         Self::start_with(form, &[]).await
     }
