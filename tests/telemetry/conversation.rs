@@ -97,7 +97,7 @@ async fn reads_show_their_conversation(form: Form) {
     assert_eq!(read(Consistency::Strong, 0).await, Source::Store);
     if let Form::Servers { redis_url, .. } = &observed.form {
         assert_eq!(warm, Source::Cache);
-        crate::metrics::forget_window(redis_url, "", &conversation).await;
+        crate::metrics::forget_window(redis_url, &conversation).await;
         assert_eq!(read(Consistency::Cached, 0).await, Source::Store);
         assert_eq!(read(Consistency::Cached, 0).await, Source::Cache);
     }

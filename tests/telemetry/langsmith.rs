@@ -120,7 +120,7 @@ async fn garbage_is_ignored() {
     say(&mut memory, &conversation, "one").await;
     let long = "x".repeat(7_000);
     let deep = vec![RUN; 110].join(".");
-    let garbage: [&[u8]; 17] = [
+    let garbage: [&[u8]; 19] = [
         b"",
         b" ",
         b".",
@@ -132,6 +132,8 @@ async fn garbage_is_ignored() {
         b"20251322T141148556333Z01a20399-4ecc-7a77-80ef-9f5fb36b7403",
         b"20251122T251148556333Z01a20399-4ecc-7a77-80ef-9f5fb36b7403",
         b"99999999T999999999999Z01a20399-4ecc-7a77-80ef-9f5fb36b7403",
+        b"20251122T141160556333Z01a20399-4ecc-7a77-80ef-9f5fb36b7403",
+        b"2025 1 1T141148556333Z01a20399-4ecc-7a77-80ef-9f5fb36b7403",
         b"20251122T141148556333Z01a20399-4ecc-7a77-80ef-9f5fb36b740g",
         b"20251122T141148556333Zffffffffffffffffffffffffffffffffffffff",
         b"20251122T141148556333Z01a20399-4ecc-7a77-80ef-9f5fb36b7403.",

@@ -1,5 +1,7 @@
 //! A failure is logged once, where its trace and its conversation can be found.
 
+use std::{collections::BTreeSet, time::Duration};
+
 use conversation_memory::proto::Consistency;
 use serde_json::Value;
 use tonic::Code;
@@ -7,18 +9,14 @@ use tonic::Code;
 use crate::{
     observed::{Observed, traced},
     otlp_sink::SpanStatus,
-    requests::{history, new_conversation, new_user, say},
-    support::{given, postgres_server::PostgresServer, sidecar::Form},
+    requests::{history, new_conversation, new_user, save, say, turn},
+    support::{eventually, given, postgres_server::PostgresServer, sidecar::Form},
 };
 
 #[tokio::test]
 async fn a_failure_is_logged_once_with_its_trace() {
     let mut postgres = PostgresServer::start().await;
-    let form = Form::Servers {
-        database_url: postgres.url(),
-        redis_url: given("TEST_REDIS_URL"),
-    };
-    let observed = Observed::start(form).await;
+    let observed = Observed::start(on(&postgres)).await;
     let mut memory = observed.sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
     say(&mut memory, &conversation, "one").await;
@@ -60,4 +58,38 @@ async fn a_failure_is_logged_once_with_its_trace() {
         .iter()
         .filter(|line| line["level"] == "ERROR" || line["level"] == "WARN");
     assert_eq!(failures.count(), 1, "{lines:#?}");
+}
+
+#[tokio::test]
+async fn what_goes_on_after_the_deadline_is_told_as_well() {
+    let postgres = PostgresServer::start().await;
+    let observed = Observed::start(on(&postgres)).await;
+    let mut memory = observed.sidecar.memory();
+    let conversation = new_conversation(&mut memory, &new_user()).await;
+    postgres.freeze();
+    let (trace, mut request) = traced(save(&conversation, turn("one", "two")));
+    request.set_timeout(Duration::from_millis(200));
+    let late = memory.save_messages(request).await.unwrap_err();
+    assert_eq!(late.code(), Code::DeadlineExceeded);
+    postgres.thaw();
+    let saved = async || {
+        let read = memory.get_history(history(&conversation)).await;
+        read.unwrap().into_inner().last_seq == 2
+    };
+    eventually("the save is done", saved).await;
+    let exported = observed.stop().await;
+    let call = exported.of(&trace);
+    call.assert_is_of(&conversation);
+    call.assert_is_a_tree();
+    assert_eq!(call.databases(), BTreeSet::from(["postgresql", "redis"]));
+    let status = call.server.text("rpc.response.status_code");
+    assert_eq!(status, "DEADLINE_EXCEEDED");
+    assert_eq!(call.server.status, SpanStatus::Error);
+}
+
+fn on(postgres: &PostgresServer) -> Form {
+    Form::Servers {
+        database_url: postgres.url(),
+        redis_url: given("TEST_REDIS_URL"),
+    }
 }

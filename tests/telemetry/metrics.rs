@@ -14,7 +14,8 @@ use crate::{
     python::python,
     requests::{history, message, new_conversation, new_user, save, turn},
     support::{
-        eventually, given, redis_server,
+        eventually, given,
+        redis_server::{self, RedisServer},
         sidecar::{Form, Memory, Sidecar},
     },
 };
@@ -70,9 +71,11 @@ impl Scrape {
         self.count(&format!("{DURATION}_count"), &labels)
     }
 
-    fn lookups(&self, outcome: &str) -> u64 {
-        let labels = [("outcome", outcome)];
-        self.count("conversation_memory_recent_window_lookups_total", &labels)
+    /// Looks into the window: hit, miss, busy, short, error.
+    fn all_lookups(&self) -> [u64; 5] {
+        let name = "conversation_memory_recent_window_lookups_total";
+        ["hit", "miss", "busy", "short", "error"]
+            .map(|outcome| self.count(name, &[("outcome", outcome)]))
     }
 }
 
@@ -147,26 +150,44 @@ async fn make_calls(memory: &mut Memory) -> (String, Vec<Source>) {
 
 #[tokio::test]
 async fn lookups_are_counted_by_their_outcome() {
-    let redis_url = given("TEST_REDIS_URL");
-    let prefix = format!("{}:", new_user());
-    let settings = [("REDIS_KEY_PREFIX", prefix.as_str())];
-    let mut sidecar = Sidecar::start_with(&Form::servers(), &settings).await;
+    let mut redis = RedisServer::start(&[]).await;
+    let form = Form::Servers {
+        database_url: given("TEST_DATABASE_URL"),
+        redis_url: redis.url(),
+    };
+    let mut sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let (conversation, sources) = make_calls(&mut memory).await;
     assert_eq!(sources, [Source::Cache; 10]);
     let scrape = Scrape::of(&mut sidecar).await;
-    assert_eq!((scrape.lookups("hit"), scrape.lookups("miss")), (10, 0));
+    assert_eq!(scrape.all_lookups(), [10, 0, 0, 0, 0]);
 
-    forget_window(&redis_url, &prefix, &conversation).await;
-    let read = memory.get_history(history(&conversation)).await.unwrap();
-    assert_eq!(read.into_inner().source(), Source::Store);
+    forget_window(&redis.url(), &conversation).await;
+    read(&mut memory, &conversation, 0).await;
     let scrape = Scrape::of(&mut sidecar).await;
-    assert_eq!((scrape.lookups("hit"), scrape.lookups("miss")), (10, 1));
-    for outcome in ["busy", "short", "error"] {
-        assert_eq!(scrape.lookups(outcome), 0, "{outcome}");
-    }
+    assert_eq!(scrape.all_lookups(), [10, 1, 0, 0, 0]);
+
+    let more = (0..10).map(|_| message(Role::User, "more")).collect();
+    memory
+        .save_messages(save(&conversation, more))
+        .await
+        .unwrap();
+    read(&mut memory, &conversation, 12).await;
+    redis.kill();
+    read(&mut memory, &conversation, 0).await;
+    let scrape = Scrape::of(&mut sidecar).await;
+    assert_eq!(scrape.all_lookups(), [10, 1, 0, 1, 1]);
     let redis = [("db_system_name", "redis")];
-    assert!(scrape.count("db_client_operation_duration_seconds_count", &redis) >= 13);
+    let operations = "db_client_operation_duration_seconds_count";
+    assert!(scrape.count(operations, &redis) >= 13);
+}
+
+/// Reads from the store, whatever is in the window.
+async fn read(memory: &mut Memory, conversation: &str, limit: i32) {
+    let mut request = history(conversation);
+    request.limit = limit;
+    let answer = memory.get_history(request).await.unwrap().into_inner();
+    assert_eq!(answer.source(), Source::Store);
 }
 
 async fn methods_are_a_closed_set(form: Form) {
@@ -175,6 +196,7 @@ async fn methods_are_a_closed_set(form: Form) {
         "/conversation_memory.v1.ConversationMemory/Nonsense1",
         "/conversation_memory.v1.ConversationMemory/Nonsense2",
         "/nonsense.v1.Service/GetHistory",
+        // Probes are not calls.
         "/grpc.health.v1.Health/Nonsense",
     ] {
         let mut client = tonic::client::Grpc::new(sidecar.channel());
@@ -185,7 +207,7 @@ async fn methods_are_a_closed_set(form: Form) {
         assert_eq!(refused.unwrap_err().code(), Code::Unimplemented);
     }
     let scrape = Scrape::of(&mut sidecar).await;
-    assert!(scrape.calls("_OTHER", "UNIMPLEMENTED") >= 3);
+    assert_eq!(scrape.calls("_OTHER", "UNIMPLEMENTED"), 3);
     for sample in scrape.0 {
         let is_known = |value: &String| !value.to_lowercase().contains("nonsense");
         assert!(sample.labels.values().all(is_known), "{sample:?}");
@@ -254,8 +276,8 @@ fn reads(points: &[Point]) -> u64 {
 }
 
 /// Takes a conversation's window out of Redis, which must have one.
-pub(crate) async fn forget_window(redis_url: &str, prefix: &str, conversation: &str) {
-    let key = format!("{prefix}history:{conversation}:recent");
+pub(crate) async fn forget_window(redis_url: &str, conversation: &str) {
+    let key = format!("history:{conversation}:recent");
     let removed = redis_server::call(redis_url, &["DEL", &key]).await.unwrap();
     assert_eq!(removed, "1", "there is no {key}");
 }

@@ -20,7 +20,7 @@ const CALLERS: usize = 10;
 const TURNS: usize = 10;
 
 async fn the_spans_of_the_last_calls_arrive(form: Form) {
-    // Nothing is exported before the queue is half full, or at the end.
+    // Never because time has passed: when a batch is full, or at the end.
     let settings = [("OTEL_BSP_SCHEDULE_DELAY", "600000")];
     let observed = Observed::start_with(form, &settings).await;
     let mut callers = JoinSet::new();
@@ -98,5 +98,5 @@ async fn assert_goes_on_without(collector: &str) {
     assert!(started.elapsed() < PATIENCE);
     let started = Instant::now();
     stop(&mut sidecar).await;
-    assert!(started.elapsed().as_secs() < 15, "{:#?}", sidecar.log());
+    assert!(started.elapsed().as_secs() < 10, "{:#?}", sidecar.log());
 }

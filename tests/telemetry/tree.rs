@@ -47,16 +47,29 @@ async fn a_call_is_a_tree(form: Form) {
         Form::Servers { .. } => (&["redis"], &["postgresql"], &["postgresql", "redis"]),
     };
     let exported = observed.stop().await;
-    for (trace, method, kind, databases) in [
-        (begun, "BeginTurn", "chain", both),
-        (saved, "SaveMessages", "tool", both),
-        (read, "GetHistory", "retriever", redis),
-        (from_store, "GetHistory", "retriever", store),
-        (deleted, "DeleteConversation", "tool", both),
+    for (trace, method, kind, operation, databases) in [
+        (begun, "BeginTurn", "chain", "search_memory", both),
+        (saved, "SaveMessages", "tool", "create_memory", both),
+        (read, "GetHistory", "retriever", "search_memory", redis),
+        (
+            from_store,
+            "GetHistory",
+            "retriever",
+            "search_memory",
+            store,
+        ),
+        (
+            deleted,
+            "DeleteConversation",
+            "tool",
+            "delete_memory_store",
+            both,
+        ),
     ] {
         let call = exported.of(&trace);
         assert_is_served(&call, method, "OK");
         call.assert_on_every_span("langsmith.span.kind", kind);
+        assert_eq!(call.server.text("gen_ai.operation.name"), operation);
         assert_eq!(call.databases(), databases.iter().copied().collect());
         assert_says_no_values(&call, &user);
     }
@@ -151,6 +164,17 @@ async fn what_the_caller_does_not_sample_is_not_sent(form: Form) {
         assert_eq!(span.trace_id, sampled.id, "{span:#?}");
     }
     assert!(!exported.spans.is_empty());
+}
+
+#[tokio::test]
+async fn a_caller_is_not_followed_where_that_is_said() {
+    let settings = [("OTEL_PROPAGATORS", "none")];
+    let observed = Observed::start_with(Form::embedded(), &settings).await;
+    let (_, request) = traced_with_flags(begin(&new_user()), "00");
+    observed.sidecar.memory().begin_turn(request).await.unwrap();
+    let spans = observed.stop().await.spans;
+    let server = spans.iter().find(|span| span.kind == SpanKind::Server);
+    assert_eq!(server.unwrap().parent_id, "");
 }
 
 #[tokio::test]
