@@ -115,9 +115,10 @@ impl Sidecars {
             live: [recent(&redis), recent(&other)],
             cut_off: recent(&nowhere),
             redis,
-            evict: Script::new("redis.call('DEL', KEYS[1])"),
-            end_lease: Script::new("redis.call('HDEL', KEYS[1], 'lease')"),
+            evict: Script::new("evict", "redis.call('DEL', KEYS[1])"),
+            end_lease: Script::new("end_lease", "redis.call('HDEL', KEYS[1], 'lease')"),
             expire: Script::new(
+                "expire",
                 "for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
                    if field:sub(1, 2) == 'p:' then redis.call('HSET', KEYS[1], field, 1) end
                  end",

@@ -49,6 +49,23 @@ impl RedisTarget {
             ..Config::default()
         })
     }
+
+    /// The one server's host and port. None where a cluster or a sentinel
+    /// chooses the server.
+    pub(super) fn server(&self) -> Option<(&str, u16)> {
+        match &self.0.server {
+            ServerConfig::Centralized { server } => Some((&server.host, server.port)),
+            _ => None,
+        }
+    }
+
+    /// The number of the database. None where there is but one, in a cluster.
+    pub(super) fn database(&self) -> Option<u8> {
+        match self.0.server {
+            ServerConfig::Clustered { .. } => None,
+            _ => Some(self.0.database.unwrap_or(0)),
+        }
+    }
 }
 
 impl fmt::Debug for RedisTarget {
