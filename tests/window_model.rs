@@ -63,9 +63,9 @@ mod without_a_guard_a_violation_is_found {
         when_a_drop_leaves_the_lease:
             r#"doomed[#doomed + 1] = "lease" -- guard: a drop ends the lease"# => ""
         when_a_lost_announcement_is_ignored:
-            "drop() -- guard: an announcement that is gone drops the window" => ""
+            "drop(unfit) -- guard: an announcement that is gone drops the window" => ""
         when_a_window_is_read_while_a_write_is_announced:
-            r#"return { "busy" } -- guard: nothing is read while a write is announced"# => ""
+            r#"return answer("busy") -- guard: nothing is read while a write is announced"# => ""
         when_a_window_starts_above_top:
             "is_beginning = is_beginning and reached < 1 -- guard: a cold window starts only below top" => ""
         when_a_fill_needs_no_lease:
@@ -73,9 +73,9 @@ mod without_a_guard_a_violation_is_found {
         when_a_drop_does_not_say_that_there_were_messages:
             "raise_top(1)" => "true"
         when_a_gap_is_ignored:
-            "drop() -- guard: a gap drops the window" => ""
+            r#"drop("gap") -- guard: a gap drops the window"# => ""
         when_a_window_behind_a_replay_stays:
-            "drop() -- guard: a window behind a replay is dropped" => ""
+            "drop(unfit) -- guard: a window behind a replay is dropped" => ""
     }
 }
 
