@@ -13,11 +13,14 @@ use std::{
 /// that belong to one room only.
 const ROOMS: [(&str, &[&str]); 12] = [
     ("domain", &[]),
-    ("store", &["domain", "sqlx"]),
-    ("recent", &["domain", "redis"]),
+    ("store", &["domain", "sqlx", "opentelemetry"]),
+    ("recent", &["domain", "redis", "opentelemetry"]),
     ("sessions", &["domain", "redis"]),
-    ("redis", &["fred"]),
-    ("memory", &["domain", "store", "recent", "sessions"]),
+    ("redis", &["fred", "opentelemetry"]),
+    (
+        "memory",
+        &["domain", "store", "recent", "sessions", "opentelemetry"],
+    ),
     (
         "rpc",
         &[
@@ -28,11 +31,12 @@ const ROOMS: [(&str, &[&str]); 12] = [
             "tonic",
             "prost_types",
             "http",
+            "opentelemetry",
         ],
     ),
     ("proto", &["tonic", "prost_types"]),
     ("config", &["domain", "memory", "redis", "sqlx", "clap"]),
-    ("telemetry", &["config"]),
+    ("telemetry", &["config", "opentelemetry"]),
     ("shutdown", &[]),
     (
         "app",
@@ -50,12 +54,13 @@ const ROOMS: [(&str, &[&str]); 12] = [
             "tonic",
             "axum",
             "http",
+            "opentelemetry",
         ],
     ),
 ];
 
 /// Libraries that only some rooms may name.
-const GUARDED: [&str; 7] = [
+const GUARDED: [&str; 8] = [
     "sqlx",
     "fred",
     "tonic",
@@ -63,6 +68,7 @@ const GUARDED: [&str; 7] = [
     "clap",
     "prost_types",
     "http",
+    "opentelemetry",
 ];
 
 #[test]
