@@ -102,12 +102,23 @@ mod tests {
         let target = RedisTarget::from_url("redis://:pass%20word@localhost:6380/3").unwrap();
         assert_eq!(target.0.password.as_deref(), Some("pass word"));
         assert_eq!(target.0.database, Some(3));
+        assert_eq!(target.server(), Some(("localhost", 6380)));
+        assert_eq!(target.database(), Some(3));
         assert!(
             RedisTarget::from_url("rediss://localhost")
                 .unwrap()
                 .0
                 .uses_tls()
         );
+    }
+
+    #[test]
+    fn a_server_that_is_chosen_elsewhere_is_not_named() {
+        let cluster = RedisTarget::from_url("redis-cluster://localhost:7000").unwrap();
+        assert_eq!((cluster.server(), cluster.database()), (None, None));
+        let sentinel = "redis-sentinel://localhost:26379/1?sentinelServiceName=main";
+        let sentinel = RedisTarget::from_url(sentinel).unwrap();
+        assert_eq!((sentinel.server(), sentinel.database()), (None, Some(1)));
     }
 
     #[test]

@@ -1,11 +1,16 @@
 //! How long calls on Redis take, what came of them, and whether it answers.
 
-use std::{collections::BTreeMap, future, sync::Arc, sync::Mutex};
+use std::{
+    collections::BTreeMap,
+    future,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use conversation_memory::{
     recent::RecentWindow,
-    redis::{Redis, RedisError, Script},
+    redis::{Redis, RedisError, RedisSettings, RedisTarget, Script},
 };
 use futures_util::FutureExt as _;
 use opentelemetry::trace::{SpanId, SpanKind, Status, TracerProvider as _};
@@ -18,13 +23,22 @@ use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::{
     meter::{Meter, Point},
-    redis_server::{RedisServer, attached, connect, eventually},
+    redis_server::{RedisServer, attached, eventually},
     window::{Bench, NONE},
 };
 
 const DURATION: &str = "db.client.operation.duration";
 const AVAILABLE: &str = "conversation_memory.redis.available";
 const OUTAGES: &str = "conversation_memory.redis.outages";
+
+/// A client that a busy machine does not make time out, and a frozen Redis soon does.
+pub(crate) fn patient(url: &str) -> Redis {
+    let settings = RedisSettings {
+        call_timeout: Duration::from_millis(500),
+        ..RedisSettings::default()
+    };
+    Redis::connect(RedisTarget::from_url(url).unwrap(), settings)
+}
 
 /// How many calls there were, by the script's name and the error.
 fn calls(meter: &Meter) -> BTreeMap<(String, String), u64> {
@@ -84,7 +98,7 @@ async fn calls_are_told_apart_by_their_scripts() {
 async fn failures_are_told_apart() {
     let server = RedisServer::start(&["--maxmemory-policy", "noeviction"]).await;
     let meter = Meter::start().await;
-    let redis = connect(&server.url(), "");
+    let redis = patient(&server.url());
     redis.available().await;
     let ok = Script::new("ok", "return 1");
     run(&redis, &ok).await.unwrap();
@@ -129,7 +143,7 @@ async fn failures_are_told_apart() {
 async fn outages_are_counted_and_shown() {
     let mut server = RedisServer::stopped(&[]);
     let meter = Meter::start().await;
-    let redis = connect(&server.url(), "");
+    let redis = patient(&server.url());
     assert_eq!(meter.value(AVAILABLE), Some(0.0));
     assert_eq!(meter.value(OUTAGES), None, "it has not answered yet");
     for outages in 1..=2 {

@@ -7,7 +7,8 @@ use conversation_memory::{
 
 use crate::{
     meter::{Meter, values},
-    redis_server::{RedisServer, connect, eventually},
+    redis::patient,
+    redis_server::{RedisServer, eventually},
     window::{Bench, LIMIT, content, message, messages, owner, recent},
 };
 
@@ -179,7 +180,7 @@ async fn what_was_not_there_is_not_dropped() {
 async fn conversations_that_redis_was_not_told_of_are_shown_until_they_are_dropped() {
     let server = RedisServer::start(&[]).await;
     let meter = Meter::start().await;
-    let redis = connect(&server.url(), "");
+    let redis = patient(&server.url());
     redis.available().await;
     let bench = Bench::with(recent(&redis), &server.url(), "");
     bench.save(1..=1).await;
