@@ -5,6 +5,7 @@
 
 mod error;
 mod failure;
+mod pool;
 pub mod postgres;
 mod reads;
 mod replay;

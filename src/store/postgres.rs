@@ -16,11 +16,11 @@ use std::fmt;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use sqlx::{PgPool, postgres::PgConnectOptions};
+use sqlx::{Postgres, postgres::PgConnectOptions};
 
 use super::{
     Append, Appended, Bound, ConversationPage, ConversationQuery, SchemaError, Store, StoreError,
-    Truncated, Truncation, sql,
+    Truncated, Truncation, pool, sql,
 };
 use crate::domain::{
     Conversation, ConversationChanges, ConversationRef, Message, NewConversation, SessionId, UserId,
@@ -29,6 +29,7 @@ use crate::domain::{
 use self::connection::Losses;
 pub(super) use self::sqlstate::failure;
 
+type Pool = pool::Pool<Postgres>;
 type ConversationRow = super::rows::ConversationRow<uuid::Uuid, DateTime<Utc>>;
 type MessageRow = super::rows::MessageRow<uuid::Uuid, DateTime<Utc>>;
 
@@ -38,7 +39,7 @@ type MessageRow = super::rows::MessageRow<uuid::Uuid, DateTime<Utc>>;
 /// what comes after it on the same pool is not affected. Who needs to know
 /// which must not drop it.
 pub struct PostgresStore {
-    pool: PgPool,
+    pool: Pool,
     losses: Losses,
     /// For preparing, which takes a connection of its own.
     options: PgConnectOptions,

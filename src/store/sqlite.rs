@@ -16,11 +16,11 @@ use std::{fmt, io, path::Path};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use sqlx::{SqlitePool, sqlite::SqliteConnectOptions};
+use sqlx::{Sqlite, sqlite::SqliteConnectOptions};
 
 use super::{
     Append, Appended, Bound, ConversationPage, ConversationQuery, SchemaError, Store, StoreError,
-    Truncated, Truncation, failure::Trouble, sql,
+    Truncated, Truncation, failure::Trouble, pool, sql,
 };
 use crate::domain::{
     Conversation, ConversationChanges, ConversationRef, Message, NewConversation, SessionId, UserId,
@@ -28,14 +28,15 @@ use crate::domain::{
 
 pub(super) use self::codes::failure;
 
+type Pool = pool::Pool<Sqlite>;
 type ConversationRow = super::rows::ConversationRow<uuid::fmt::Hyphenated, connection::Micros>;
 type MessageRow = super::rows::MessageRow<uuid::fmt::Hyphenated, connection::Micros>;
 
 /// Conversations in an SQLite file.
 pub struct SqliteStore {
     options: SqliteConnectOptions,
-    writer: SqlitePool,
-    readers: SqlitePool,
+    writer: Pool,
+    readers: Pool,
 }
 
 impl SqliteStore {

@@ -1,12 +1,12 @@
-use sqlx::{PgConnection, PgPool, postgres::PgRow};
+use sqlx::{PgConnection, postgres::PgRow};
 
-use super::connection::Lease;
+use super::{Pool, connection::Lease};
 use crate::store::reads::reads;
 
 reads!(PgConnection, PgRow, ConversationId::as_uuid);
 
 pub(super) async fn newest(
-    pool: &PgPool,
+    pool: &Pool,
     conversation: &ConversationRef,
     limit: u32,
     contexts: bool,
@@ -17,7 +17,7 @@ pub(super) async fn newest(
 }
 
 pub(super) async fn messages(
-    pool: &PgPool,
+    pool: &Pool,
     conversation: &ConversationRef,
     from: Bound,
     limit: u32,

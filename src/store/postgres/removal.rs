@@ -8,10 +8,11 @@
 
 use std::future::Future;
 
-use sqlx::{PgConnection, PgPool, query, query_scalar, raw_sql};
+use sqlx::{PgConnection, query, query_scalar, raw_sql};
 use tokio::time::timeout;
 
 use super::{
+    Pool,
     append::find_request,
     connection::{Lease, REMOVAL_TIMEOUT, STATEMENT_TIMEOUT},
     sql,
@@ -48,13 +49,13 @@ const NOTE: &str = "INSERT INTO requests \
     (conversation_id, request_id, digest, first_seq, last_seq, removed, created_at) \
     VALUES ($1, $2, $3, $4, $5, $6, $7)";
 
-pub(super) async fn delete(pool: &PgPool, conversation: &ConversationRef) -> Result<(), Trouble> {
+pub(super) async fn delete(pool: &Pool, conversation: &ConversationRef) -> Result<(), Trouble> {
     let mut lease = Lease::take(pool).await?;
     let removed = before_commit(remove(&mut lease, conversation)).await;
     end(lease, removed).await
 }
 
-pub(super) async fn truncate(pool: &PgPool, truncation: &Truncation) -> Result<Truncated, Trouble> {
+pub(super) async fn truncate(pool: &Pool, truncation: &Truncation) -> Result<Truncated, Trouble> {
     let mut lease = Lease::take(pool).await?;
     let removed = before_commit(cut(&mut lease, truncation)).await;
     end(lease, removed).await

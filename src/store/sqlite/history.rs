@@ -1,13 +1,13 @@
-use sqlx::{SqliteConnection, SqlitePool, sqlite::SqliteRow};
+use sqlx::{SqliteConnection, sqlite::SqliteRow};
 use uuid::fmt::Hyphenated;
 
-use super::connection;
+use super::{Pool, connection};
 use crate::store::reads::reads;
 
 reads!(SqliteConnection, SqliteRow, key);
 
 pub(super) async fn newest(
-    readers: &SqlitePool,
+    readers: &Pool,
     conversation: &ConversationRef,
     limit: u32,
     contexts: bool,
@@ -17,7 +17,7 @@ pub(super) async fn newest(
 }
 
 pub(super) async fn messages(
-    readers: &SqlitePool,
+    readers: &Pool,
     conversation: &ConversationRef,
     from: Bound,
     limit: u32,

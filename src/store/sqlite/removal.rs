@@ -1,6 +1,7 @@
-use sqlx::{SqlitePool, query};
+use sqlx::query;
 
 use super::{
+    Pool,
     append::{Note, add_note, find_request},
     connection::{self, Micros},
     conversations,
@@ -17,10 +18,7 @@ const TRUNCATE: &str = "DELETE FROM messages WHERE conversation_id = $1 AND seq 
 const TOUCH: &str =
     "UPDATE conversations SET updated_at = max(updated_at, $2), activity = $3 WHERE id = $1";
 
-pub(super) async fn delete(
-    writer: &SqlitePool,
-    conversation: &ConversationRef,
-) -> Result<(), Trouble> {
+pub(super) async fn delete(writer: &Pool, conversation: &ConversationRef) -> Result<(), Trouble> {
     let mut transaction = connection::begin(writer).await?;
     let found = conversations::find_one(&mut transaction, conversation).await?;
     query(DELETE)
@@ -30,10 +28,7 @@ pub(super) async fn delete(
     connection::commit(transaction).await
 }
 
-pub(super) async fn truncate(
-    writer: &SqlitePool,
-    truncation: &Truncation,
-) -> Result<Truncated, Trouble> {
+pub(super) async fn truncate(writer: &Pool, truncation: &Truncation) -> Result<Truncated, Trouble> {
     let mut transaction = connection::begin(writer).await?;
     let found = conversations::find_one(&mut transaction, &truncation.conversation).await?;
     let last_seq = found.last_seq;
