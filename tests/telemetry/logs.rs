@@ -1,16 +1,17 @@
 //! A failure is logged once, where its trace and its conversation can be found.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use conversation_memory::proto::Consistency;
 use serde_json::Value;
 use tonic::Code;
 
 use crate::{
+    metrics::window_key,
     observed::{Observed, traced},
     otlp_sink::SpanStatus,
     requests::{history, new_conversation, new_user, save, say, turn},
-    support::{eventually, given, postgres_server::PostgresServer, sidecar::Form},
+    support::{eventually, given, postgres_server::PostgresServer, redis_server, sidecar::Form},
 };
 
 #[tokio::test]
@@ -61,30 +62,37 @@ async fn a_failure_is_logged_once_with_its_trace() {
 }
 
 #[tokio::test]
-async fn what_goes_on_after_the_deadline_is_told_as_well() {
+async fn what_goes_on_when_the_caller_has_left_is_told_as_well() {
     let postgres = PostgresServer::start().await;
     let observed = Observed::start(on(&postgres)).await;
     let mut memory = observed.sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
     postgres.freeze();
-    let (trace, mut request) = traced(save(&conversation, turn("one", "two")));
-    request.set_timeout(Duration::from_millis(200));
-    let late = memory.save_messages(request).await.unwrap_err();
-    assert_eq!(late.code(), Code::DeadlineExceeded);
+    let (trace, request) = traced(save(&conversation, turn("one", "two")));
+    let mut leaving = memory.clone();
+    let caller = tokio::spawn(async move { leaving.save_messages(request).await });
+    let (redis, key) = (given("TEST_REDIS_URL"), window_key(&conversation));
+    eventually("the save is announced", async || {
+        let fields = redis_server::call(&redis, &["HKEYS", &key]).await;
+        fields.unwrap().contains("p:")
+    })
+    .await;
+    caller.abort();
+    assert!(caller.await.unwrap_err().is_cancelled());
     postgres.thaw();
-    let saved = async || {
+    eventually("the save is done", async || {
         let read = memory.get_history(history(&conversation)).await;
         read.unwrap().into_inner().last_seq == 2
-    };
-    eventually("the save is done", saved).await;
+    })
+    .await;
     let exported = observed.stop().await;
     let call = exported.of(&trace);
     call.assert_is_of(&conversation);
     call.assert_is_a_tree();
     assert_eq!(call.databases(), BTreeSet::from(["postgresql", "redis"]));
     let status = call.server.text("rpc.response.status_code");
-    assert_eq!(status, "DEADLINE_EXCEEDED");
-    assert_eq!(call.server.status, SpanStatus::Error);
+    assert_eq!(status, "CANCELLED");
+    assert_eq!(call.server.status, SpanStatus::Unset);
 }
 
 fn on(postgres: &PostgresServer) -> Form {

@@ -277,7 +277,12 @@ fn reads(points: &[Point]) -> u64 {
 
 /// Takes a conversation's window out of Redis, which must have one.
 pub(crate) async fn forget_window(redis_url: &str, conversation: &str) {
-    let key = format!("history:{conversation}:recent");
+    let key = window_key(conversation);
     let removed = redis_server::call(redis_url, &["DEL", &key]).await.unwrap();
     assert_eq!(removed, "1", "there is no {key}");
+}
+
+/// The key of a conversation's window in Redis.
+pub(crate) fn window_key(conversation: &str) -> String {
+    format!("history:{conversation}:recent")
 }
