@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use tonic::Request;
+use tonic::{Code, Request};
 
 use crate::{
     observed::{Call, Observed, ascii, traced},
@@ -197,8 +197,9 @@ async fn metadata_beyond_all_measure_harms_nobody() {
         request
             .metadata_mut()
             .insert(name, ascii("x".repeat(100_000)));
-        // The transport may refuse it before anybody looks.
-        let _ = memory.get_history(request).await;
+        // The transport refuses it before anybody looks.
+        let refused = memory.get_history(request).await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
         let (_, next) = traced(history(&conversation));
         memory.get_history(next).await.unwrap();
     }
