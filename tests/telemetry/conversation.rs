@@ -10,9 +10,13 @@ use tokio::task::JoinSet;
 use tonic::Code;
 
 use crate::{
+    metrics::window_key,
     observed::{CONVERSATION_KEYS, Exported, Observed, Trace, traced},
     requests::{begin, history, message, new_conversation, new_id, new_user, save, say, turn},
-    support::sidecar::{Form, Memory},
+    support::{
+        eventually, redis_server,
+        sidecar::{Form, Memory},
+    },
 };
 
 in_both_forms!(
@@ -25,7 +29,7 @@ in_both_forms!(
 
 async fn turns_show_their_conversation(form: Form) {
     let observed = Observed::start(form).await;
-    let mut memory = observed.sidecar.memory();
+    let mut memory = observed.memory().await;
     let user = new_user();
     let mut calls = Vec::new();
 
@@ -76,30 +80,27 @@ async fn begin_turn(
 
 async fn reads_show_their_conversation(form: Form) {
     let observed = Observed::start(form).await;
-    let mut memory = observed.sidecar.memory();
+    let mut memory = observed.memory().await;
     let conversation = new_conversation(&mut memory, &new_user()).await;
     say(&mut memory, &conversation, "one").await;
     let mut calls = Vec::new();
-    let mut read = async |consistency, limit| {
+    let mut read = async |consistency| {
         let mut request = history(&conversation);
         request.set_consistency(consistency);
-        request.limit = limit;
         let (trace, request) = traced(request);
         calls.push(("GetHistory", trace));
-        memory
-            .get_history(request)
-            .await
-            .unwrap()
-            .into_inner()
-            .source()
+        let read = memory.get_history(request).await.unwrap();
+        read.into_inner().source()
     };
-    let warm = read(Consistency::Cached, 0).await;
-    assert_eq!(read(Consistency::Strong, 0).await, Source::Store);
+    read(Consistency::Strong).await;
     if let Form::Servers { redis_url, .. } = &observed.form {
-        assert_eq!(warm, Source::Cache);
-        crate::metrics::forget_window(redis_url, &conversation).await;
-        assert_eq!(read(Consistency::Cached, 0).await, Source::Store);
-        assert_eq!(read(Consistency::Cached, 0).await, Source::Cache);
+        let key = window_key(&conversation);
+        redis_server::call(redis_url, &["DEL", &key]).await.unwrap();
+        assert_eq!(read(Consistency::Cached).await, Source::Store);
+        eventually("the window is filled", async || {
+            read(Consistency::Cached).await == Source::Cache
+        })
+        .await;
     }
     let (trace, request) = traced(GetConversationRequest {
         conversation_id: conversation.clone(),
@@ -118,7 +119,7 @@ async fn reads_show_their_conversation(form: Form) {
 
 async fn conversations_show_themselves(form: Form) {
     let observed = Observed::start(form).await;
-    let mut memory = observed.sidecar.memory();
+    let mut memory = observed.memory().await;
     let user = new_user();
     let mut calls = Vec::new();
     let (trace, request) = traced(CreateConversationRequest {
@@ -167,7 +168,7 @@ async fn conversations_show_themselves(form: Form) {
 
 async fn a_failed_call_shows_its_conversation(form: Form) {
     let observed = Observed::start(form).await;
-    let mut memory = observed.sidecar.memory();
+    let mut memory = observed.memory().await;
     let conversation = new_conversation(&mut memory, &new_user()).await;
     let mut calls = Vec::new();
 
@@ -206,7 +207,7 @@ async fn calls_at_once_do_not_mix(form: Form) {
     let observed = Observed::start(form).await;
     let mut calls = JoinSet::new();
     for _ in 0..20 {
-        let mut memory = observed.sidecar.memory();
+        let mut memory = observed.memory().await;
         calls.spawn(async move {
             let (begun, request) = traced(begin(&new_user()));
             let answer = memory.begin_turn(request).await.unwrap().into_inner();

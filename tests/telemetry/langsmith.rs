@@ -26,7 +26,7 @@ in_both_forms!(spans_are_runs_below_the_callers);
 
 async fn spans_are_runs_below_the_callers(form: Form) {
     let observed = Observed::start(form).await;
-    let mut memory = observed.sidecar.memory();
+    let mut memory = observed.memory().await;
     let runs = python("langsmith_runs.py", &["headers"], "").await;
     let (begun, request) = traced(begin(&new_user()));
     let request = with_headers(request, &runs["root"]["headers"]);
@@ -42,7 +42,9 @@ async fn spans_are_runs_below_the_callers(form: Form) {
 
     let exported = observed.stop().await;
     let spans = &exported.spans;
-    let read = spans.iter().find(|span| span.name.ends_with("/GetHistory"));
+    let read = spans
+        .iter()
+        .find(|span| span.name.ends_with("/GetHistory") && span.text("session.id") == conversation);
     let mut runs_seen = Vec::new();
     for (call, run) in [
         (exported.of(&begun), &runs["root"]),
@@ -115,7 +117,7 @@ const RUN: &str = "20251122T141148556333Z01a20399-4ecc-7a77-80ef-9f5fb36b7403";
 #[tokio::test]
 async fn garbage_is_ignored() {
     let observed = Observed::start(Form::embedded()).await;
-    let mut memory = observed.sidecar.memory();
+    let mut memory = observed.memory().await;
     let conversation = new_conversation(&mut memory, &new_user()).await;
     say(&mut memory, &conversation, "one").await;
     let long = "x".repeat(7_000);
@@ -163,7 +165,7 @@ async fn garbage_is_ignored() {
 #[tokio::test]
 async fn a_run_counts_without_a_project() {
     let observed = Observed::start(Form::embedded()).await;
-    let mut memory = observed.sidecar.memory();
+    let mut memory = observed.memory().await;
     let conversation = new_conversation(&mut memory, &new_user()).await;
     let mut traces = Vec::new();
     for baggage in [
@@ -190,7 +192,7 @@ async fn a_run_counts_without_a_project() {
 #[tokio::test]
 async fn metadata_beyond_all_measure_harms_nobody() {
     let observed = Observed::start(Form::embedded()).await;
-    let mut memory = observed.sidecar.memory();
+    let mut memory = observed.memory().await;
     let conversation = new_conversation(&mut memory, &new_user()).await;
     for name in ["langsmith-trace", "baggage", "traceparent", "tracestate"] {
         let mut request = Request::new(history(&conversation));

@@ -18,7 +18,7 @@ use crate::{
 async fn a_failure_is_logged_once_with_its_trace() {
     let mut postgres = PostgresServer::start().await;
     let observed = Observed::start(on(&postgres)).await;
-    let mut memory = observed.sidecar.memory();
+    let mut memory = observed.memory().await;
     let conversation = new_conversation(&mut memory, &new_user()).await;
     say(&mut memory, &conversation, "one").await;
     postgres.stop();
@@ -55,9 +55,11 @@ async fn a_failure_is_logged_once_with_its_trace() {
     assert_eq!(line["conversation_id"], conversation.as_str());
     let ids: Vec<&str> = call.spans.iter().map(|span| span.id.as_str()).collect();
     assert!(ids.contains(&line["span_id"].as_str().unwrap()), "{line}");
-    let failures = lines
-        .iter()
-        .filter(|line| line["level"] == "ERROR" || line["level"] == "WARN");
+    // Redis may take too long on a busy machine, which is said as well.
+    let failures = lines.iter().filter(|line| {
+        let is_failure = line["level"] == "ERROR" || line["level"] == "WARN";
+        is_failure && !line["message"].as_str().unwrap().contains("Redis")
+    });
     assert_eq!(failures.count(), 1, "{lines:#?}");
 }
 
@@ -65,7 +67,7 @@ async fn a_failure_is_logged_once_with_its_trace() {
 async fn what_goes_on_when_the_caller_has_left_is_told_as_well() {
     let postgres = PostgresServer::start().await;
     let observed = Observed::start(on(&postgres)).await;
-    let mut memory = observed.sidecar.memory();
+    let mut memory = observed.memory().await;
     let conversation = new_conversation(&mut memory, &new_user()).await;
     postgres.freeze();
     let (trace, request) = traced(save(&conversation, turn("one", "two")));

@@ -3,11 +3,16 @@
 
 use std::collections::BTreeSet;
 
+use conversation_memory::proto::Source;
 use tonic::{Request, metadata::AsciiMetadataValue};
 
 use crate::{
     otlp_sink::{OtlpSink, Sent, Span, SpanKind},
-    support::sidecar::{Form, Sidecar},
+    requests::{history, new_conversation, new_user},
+    support::{
+        eventually,
+        sidecar::{Form, Memory, Sidecar},
+    },
 };
 
 /// A sidecar and the collector that it exports to.
@@ -37,6 +42,15 @@ impl Observed {
         }
     }
 
+    /// A client of the sidecar, attached to Redis where it has one.
+    pub(crate) async fn memory(&self) -> Memory {
+        let mut memory = self.sidecar.memory();
+        if let Form::Servers { .. } = self.form {
+            attached(&mut memory).await;
+        }
+        memory
+    }
+
     /// Stops the sidecar in order, after which nothing more can arrive.
     pub(crate) async fn stop(mut self) -> Exported {
         stop(&mut self.sidecar).await;
@@ -46,6 +60,16 @@ impl Observed {
             log: self.sidecar.log(),
         }
     }
+}
+
+/// Waits until histories come from Redis: a sidecar serves before it is attached.
+pub(crate) async fn attached(memory: &mut Memory) {
+    let conversation = new_conversation(memory, &new_user()).await;
+    eventually("histories come from Redis", async || {
+        let read = memory.get_history(history(&conversation)).await;
+        read.unwrap().into_inner().source() == Source::Cache
+    })
+    .await;
 }
 
 /// Ends a sidecar as Kubernetes does, and sees that it ends well.

@@ -1,16 +1,19 @@
 //! One tree for each call: the caller's span, the server's, the use case, and
 //! what it asked of Redis and of the store.
 
-use conversation_memory::proto::{Consistency, DeleteConversationRequest};
+use conversation_memory::proto::{Consistency, DeleteConversationRequest, Source};
 use serde_json::json;
 use tonic::Code;
 
 use crate::{
-    observed::{Call, Observed, traced, traced_with_flags},
+    observed::{Call, Observed, Trace, traced, traced_with_flags},
     otlp_sink::{SpanKind, SpanStatus},
     python::python,
     requests::{begin, history, new_conversation, new_id, new_user, save, say, turn},
-    support::sidecar::Form,
+    support::{
+        eventually,
+        sidecar::{Form, Memory},
+    },
 };
 
 in_both_forms!(
@@ -23,15 +26,14 @@ const SERVICE: &str = "conversation_memory.v1.ConversationMemory";
 
 async fn a_call_is_a_tree(form: Form) {
     let observed = Observed::start(form).await;
-    let mut memory = observed.sidecar.memory();
+    let mut memory = observed.memory().await;
     let user = new_user();
     let (begun, request) = traced(begin(&user));
     let answer = memory.begin_turn(request).await.unwrap().into_inner();
     let conversation = answer.conversation.unwrap().id;
     let (saved, request) = traced(save(&conversation, turn("one", "two")));
     memory.save_messages(request).await.unwrap();
-    let (read, request) = traced(history(&conversation));
-    memory.get_history(request).await.unwrap();
+    let read = read_newest(&mut memory, &conversation, &observed.form).await;
     let mut strong = history(&conversation);
     strong.set_consistency(Consistency::Strong);
     let (from_store, request) = traced(strong);
@@ -75,6 +77,23 @@ async fn a_call_is_a_tree(form: Form) {
     }
 }
 
+/// Reads a history, from Redis where there is one.
+async fn read_newest(memory: &mut Memory, conversation: &str, form: &Form) -> Trace {
+    let expected = match form {
+        Form::Embedded(_) => Source::Store,
+        Form::Servers { .. } => Source::Cache,
+    };
+    let mut read = None;
+    eventually("a history comes from where it should", async || {
+        let (trace, request) = traced(history(conversation));
+        let answer = memory.get_history(request).await.unwrap();
+        read = Some(trace);
+        answer.into_inner().source() == expected
+    })
+    .await;
+    read.unwrap()
+}
+
 fn assert_is_served(call: &Call, method: &str, status: &str) {
     call.assert_is_a_tree();
     let method = format!("{SERVICE}/{method}");
@@ -101,7 +120,7 @@ fn assert_says_no_values(call: &Call, user: &str) {
 #[tokio::test]
 async fn a_refusal_is_no_failure_of_the_server() {
     let observed = Observed::start(Form::embedded()).await;
-    let mut memory = observed.sidecar.memory();
+    let mut memory = observed.memory().await;
     let (trace, request) = traced(history(&new_id()));
     let refused = memory.get_history(request).await.unwrap_err();
     assert_eq!(refused.code(), Code::NotFound);
@@ -180,7 +199,7 @@ async fn a_caller_is_not_followed_where_that_is_said() {
 #[tokio::test]
 async fn a_call_without_a_trace_begins_one() {
     let observed = Observed::start(Form::embedded()).await;
-    let mut memory = observed.sidecar.memory();
+    let mut memory = observed.memory().await;
     let conversation = new_conversation(&mut memory, &new_user()).await;
     say(&mut memory, &conversation, "one").await;
     let spans = observed.stop().await.spans;
