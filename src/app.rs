@@ -16,7 +16,7 @@ use crate::{
     config::{Command, Config},
     domain::{SystemClock, UuidV7},
     memory::{Memory, Parts},
-    rpc::{self, guard::Guard, observe::Observe},
+    rpc::{self, guard::Guard, observe::Observe, rest::Rest},
     shutdown::{self, Signals},
     telemetry::{self, Telemetry},
 };
@@ -85,7 +85,8 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
         config.max_request_bytes,
         health.clone(),
     )?;
-    let layers = (Observe::new(telemetry.tracing()), guard);
+    let rest = Rest::new(config.max_request_bytes)?;
+    let layers = (rest, Observe::new(telemetry.tracing()), guard);
     let server = background.spawn(rpc::serve(listener, routes, layers, stop.clone()));
     if let Some(ops) = ops {
         let routes = ops::routes(readiness.subscribe(), health, telemetry.page());

@@ -1,4 +1,5 @@
-//! The gRPC services: parse a request, call the use case, render the reply.
+//! The gRPC services: parse a request, call the use case, render the reply. REST
+//! stands in front of them.
 //! Nothing here knows SQL or Redis.
 
 mod conversation_memory;
@@ -9,6 +10,7 @@ mod listener;
 mod method;
 pub mod observe;
 mod page_token;
+pub mod rest;
 mod session_service;
 mod status;
 mod structs;

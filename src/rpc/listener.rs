@@ -8,7 +8,7 @@ use tonic::{
     transport::{self, Server, server::TcpIncoming},
 };
 
-use super::{guard::Guard, observe::Observe};
+use super::{guard::Guard, observe::Observe, rest::Rest};
 
 /// How long to wait before accepting again when accepting failed. Out of file
 /// descriptors it fails at once, and would take a whole core doing so.
@@ -21,14 +21,17 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most calls at once on one connection; further ones wait in the client.
 const MAX_STREAMS: u32 = 1024;
 
-/// Serves until `stop`, then until the last connection has left.
+/// Serves gRPC and, over HTTP/1 and HTTP/2, REST until `stop`, then until the last
+/// connection has left.
 pub async fn serve(
     listener: TcpListener,
     routes: Routes,
-    (observe, guard): (Observe, Guard),
+    (rest, observe, guard): (Rest, Observe, Guard),
     stop: CancellationToken,
 ) -> Result<(), transport::Error> {
     server()
+        .accept_http1(true)
+        .layer(rest)
         .layer(observe)
         .layer(guard)
         .add_routes(routes)

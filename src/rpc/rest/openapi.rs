@@ -1,0 +1,159 @@
+//! The description of the routes, as OpenAPI 3.1 has it, made of the contract: what
+//! the comments of the proto files say is what it says.
+
+mod comments;
+mod schemas;
+
+use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
+use serde_json::{Map, Value, json};
+
+use self::{comments::Comments, schemas::Schemas};
+use super::{
+    contract::{Contract, RequestBody, Route},
+    json::WellKnown,
+    request::is_parameter,
+    template::{FieldPath, Segment, Template},
+};
+
+/// The document, as JSON.
+pub(super) fn document(contract: &Contract) -> String {
+    let mut schemas = Schemas::new(Comments::default());
+    let mut paths: Map<String, Value> = Map::new();
+    for route in &contract.routes {
+        let operation = operation(route, &mut schemas);
+        let path = paths
+            .entry(route.template.to_string())
+            .or_insert_with(|| json!({}));
+        path[route.verb.as_str().to_ascii_lowercase()] = operation;
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": env!("CARGO_PKG_NAME"),
+            "description": env!("CARGO_PKG_DESCRIPTION"),
+            "version": env!("CARGO_PKG_VERSION"),
+            "license": { "name": env!("CARGO_PKG_LICENSE"), "identifier": env!("CARGO_PKG_LICENSE") },
+        },
+        "paths": paths,
+        "components": { "schemas": schemas.finish() },
+    })
+    .to_string()
+}
+
+fn operation(route: &Route, schemas: &mut Schemas) -> Value {
+    let method = &route.method;
+    // Each operation has a name of its own, those of one RPC as well.
+    let name = match route.position {
+        0 => method.name().to_owned(),
+        position => format!("{}_{}", method.name(), position + 1),
+    };
+    let mut operation = json!({
+        "operationId": name,
+        "tags": [method.parent_service().name()],
+        "description": schemas.comments.of(method.parent_file().file_descriptor_proto(), method.path()),
+        "responses": {
+            "200": success(route, schemas),
+            "default": {
+                "description": "Why the call failed.",
+                "content": { "application/json": { "schema": schemas.error() } },
+            },
+        },
+    });
+    let parameters = parameters(route, schemas);
+    if !parameters.is_empty() {
+        operation["parameters"] = Value::Array(parameters);
+    }
+    if let Some(schema) = request_body(route, schemas) {
+        operation["requestBody"] = json!({
+            "required": true,
+            "content": { "application/json": { "schema": schema } },
+        });
+    }
+    operation
+}
+
+fn success(route: &Route, schemas: &mut Schemas) -> Value {
+    let method = &route.method;
+    if method.is_server_streaming() {
+        return json!({
+            "description": "The file.",
+            "content": { "*/*": {} },
+        });
+    }
+    json!({
+        "description": schemas.comments.of(
+            method.output().parent_file().file_descriptor_proto(),
+            method.output().path(),
+        ),
+        "content": { "application/json": { "schema": schemas.message(&method.output()) } },
+    })
+}
+
+fn parameters(route: &Route, schemas: &mut Schemas) -> Vec<Value> {
+    let mut parameters = Vec::new();
+    for path in route.template.variables() {
+        let mut parameter = parameter(path, "path", schemas);
+        parameter["required"] = true.into();
+        // An empty one would be another path.
+        parameter["schema"]["minLength"] = 1.into();
+        parameters.push(parameter);
+    }
+    for field in route.method.input().fields() {
+        let path = FieldPath(vec![field.clone()]);
+        if is_parameter(route, &path) && is_text(&field) {
+            let mut parameter = parameter(&path, "query", schemas);
+            parameter["required"] = schemas.comments.is_required(&field).into();
+            parameters.push(parameter);
+        }
+    }
+    parameters
+}
+
+fn parameter(path: &FieldPath, place: &str, schemas: &mut Schemas) -> Value {
+    let Some(field) = path.0.last() else {
+        return Value::Null;
+    };
+    json!({
+        "name": path.name(),
+        "in": place,
+        "description": schemas.comments.of_field(field),
+        "schema": schemas.field(field),
+    })
+}
+
+/// Whether a field's value can be written as one text.
+fn is_text(field: &FieldDescriptor) -> bool {
+    match field.kind() {
+        Kind::Message(message) => matches!(
+            WellKnown::of(&message),
+            Some(WellKnown::Timestamp | WellKnown::FieldMask)
+        ),
+        _ => !field.is_map(),
+    }
+}
+
+fn request_body(route: &Route, schemas: &mut Schemas) -> Option<Value> {
+    let request = route.method.input();
+    match &route.body {
+        RequestBody::Nothing => None,
+        RequestBody::Field(field) => Some(schemas.field(field)),
+        RequestBody::Rest if has_variables(&route.template) => {
+            Some(schemas.object(&request, &without_path(route, &request)))
+        }
+        RequestBody::Rest => Some(schemas.message(&request)),
+    }
+}
+
+fn has_variables(template: &Template) -> bool {
+    let mut segments = template.segments.iter();
+    segments.any(|segment| matches!(segment, Segment::Variable(_)))
+}
+
+/// The fields that the path leaves to the body.
+fn without_path(route: &Route, request: &MessageDescriptor) -> Vec<FieldDescriptor> {
+    let in_path = |field: &FieldDescriptor| {
+        let path = FieldPath(vec![field.clone()]);
+        route.template.variables().any(|variable| *variable == path)
+    };
+    request.fields().filter(|field| !in_path(field)).collect()
+}

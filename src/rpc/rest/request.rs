@@ -1,0 +1,209 @@
+use std::borrow::Cow;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use futures_util::{TryFutureExt as _, stream};
+use http::{HeaderValue, Method, Request, Version, header};
+use http_body::{Body as _, Frame};
+use http_body_util::{BodyExt as _, StreamBody};
+use percent_encoding::percent_decode_str;
+use prost_reflect::MethodDescriptor;
+use tonic::{Code, Status, body::Body};
+
+use super::{
+    contract::{RequestBody, Route},
+    frames,
+    json::{Encoder, Refusal},
+    template::FieldPath,
+};
+use crate::{domain::Invalid, rpc::field::FieldError};
+
+/// Headers that speak of the body that was, or of the connection.
+const REPLACED: [header::HeaderName; 8] = [
+    header::CONTENT_TYPE,
+    header::CONTENT_LENGTH,
+    header::CONTENT_ENCODING,
+    header::TRANSFER_ENCODING,
+    header::CONNECTION,
+    header::EXPECT,
+    header::HeaderName::from_static("grpc-encoding"),
+    header::HeaderName::from_static("grpc-accept-encoding"),
+];
+
+/// Whether a request's body is of a kind that the route takes. A body without a type
+/// is refused too: a page on another site could send one.
+pub(super) fn takes(route: &Route, request: &Request<Body>) -> Result<(), Status> {
+    if matches!(route.body, RequestBody::Nothing) {
+        return Ok(());
+    }
+    let headers = request.headers();
+    let is_json = match headers.get(header::CONTENT_TYPE) {
+        Some(value) => value.to_str().is_ok_and(is_json),
+        None => request.body().is_end_stream(),
+    };
+    if !is_json {
+        return Err(Status::invalid_argument(
+            "the body must have the content type application/json",
+        ));
+    }
+    let plain = HeaderValue::from_static("identity");
+    if *headers.get(header::CONTENT_ENCODING).unwrap_or(&plain) != plain {
+        return Err(Status::invalid_argument("the body must not be compressed"));
+    }
+    Ok(())
+}
+
+fn is_json(content_type: &str) -> bool {
+    let mut parts = content_type.split(';').map(str::trim);
+    parts
+        .next()
+        .is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"))
+        && parts.all(|parameter| match parameter.split_once('=') {
+            Some((name, value)) if name.eq_ignore_ascii_case("charset") => {
+                value.trim_matches('"').eq_ignore_ascii_case("utf-8")
+            }
+            _ => true,
+        })
+}
+
+/// The gRPC call that a request asks for. Its body is read when the service reads it,
+/// so that the deadline and the limit on calls hold for that as well, and what is
+/// wrong with it is the call's own refusal.
+pub(super) fn into_call(
+    route: &Route,
+    captures: &[&str],
+    request: Request<Body>,
+    max: usize,
+) -> Request<Body> {
+    let fields = fields_of(route, captures, request.uri().query());
+    let (mut head, body) = request.into_parts();
+    head.method = Method::POST;
+    head.uri = route.rpc.clone();
+    head.version = Version::HTTP_2;
+    for name in REPLACED {
+        head.headers.remove(name);
+    }
+    let grpc = HeaderValue::from_static("application/grpc");
+    head.headers.insert(header::CONTENT_TYPE, grpc);
+    let form = Form {
+        method: route.method.clone(),
+        body: match &route.body {
+            RequestBody::Nothing => RequestBody::Nothing,
+            RequestBody::Rest => RequestBody::Rest,
+            RequestBody::Field(field) => RequestBody::Field(field.clone()),
+        },
+        max,
+    };
+    let message = async move { form.message(fields?, body).await };
+    let frames = stream::once(message.map_ok(Frame::data));
+    Request::from_parts(head, Body::new(StreamBody::new(frames)))
+}
+
+/// What is made of a request's body.
+struct Form {
+    method: MethodDescriptor,
+    body: RequestBody,
+    max: usize,
+}
+
+/// A field of the request and what the path or the query says of it.
+type Given = (FieldPath, String);
+
+impl Form {
+    async fn message(self, given: Vec<Given>, body: Body) -> Result<Bytes, Status> {
+        let json = self.read(body).await?;
+        let mut encoder = Encoder::new(self.max);
+        let encoded = self
+            .encode_body(&mut encoder, &json)
+            // Last, so that the path holds.
+            .and_then(|()| {
+                given
+                    .iter()
+                    .try_for_each(|(path, text)| encoder.text(&path.0, text))
+            });
+        match encoded {
+            Ok(()) => Ok(frames::frame(&encoder.finish())),
+            Err(Refusal::Field(error)) => Err(error.into()),
+            Err(Refusal::TooLarge) => Err(self.too_large()),
+        }
+    }
+
+    fn encode_body(&self, encoder: &mut Encoder, json: &[u8]) -> Result<(), Refusal> {
+        match &self.body {
+            _ if json.is_empty() => Ok(()),
+            RequestBody::Nothing => {
+                let reason = Invalid::new("must be empty: this call takes none");
+                Err(Refusal::Field(FieldError::new("body", reason)))
+            }
+            RequestBody::Rest => encoder.message(&self.method.input(), json),
+            RequestBody::Field(field) => encoder.field(field, json),
+        }
+    }
+
+    async fn read(&self, mut body: Body) -> Result<Bytes, Status> {
+        if body.size_hint().lower() > self.max as u64 {
+            return Err(self.too_large());
+        }
+        let mut read = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame
+                .map_err(|_| Status::new(Code::InvalidArgument, "the body ended too early"))?;
+            if let Ok(data) = frame.into_data() {
+                if read.len() + data.len() > self.max {
+                    return Err(self.too_large());
+                }
+                read.put(data);
+            }
+        }
+        Ok(read.freeze())
+    }
+
+    fn too_large(&self) -> Status {
+        Status::resource_exhausted(format!("the request has more than {} bytes", self.max))
+    }
+}
+
+/// What the query and then the path say, by field.
+fn fields_of(route: &Route, captures: &[&str], query: Option<&str>) -> Result<Vec<Given>, Status> {
+    let mut given: Vec<Given> = Vec::new();
+    for part in query.unwrap_or_default().split('&') {
+        if part.is_empty() {
+            continue;
+        }
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        let name = decoded("query", &name.replace('+', " "))?;
+        let path = parameter(route, &name).ok_or_else(|| {
+            FieldError::new(name.clone(), Invalid::new("is no parameter of this call"))
+        })?;
+        let is_list = path.0.last().is_some_and(|field| field.is_list());
+        if !is_list && given.iter().any(|(other, _)| *other == path) {
+            return Err(FieldError::new(name, Invalid::new("is given twice")).into());
+        }
+        let value = decoded(&path.name(), &value.replace('+', " "))?;
+        given.push((path, value));
+    }
+    for (path, value) in route.template.variables().zip(captures) {
+        given.push((path.clone(), decoded(&path.name(), value)?));
+    }
+    Ok(given)
+}
+
+fn decoded(path: &str, text: &str) -> Result<String, Status> {
+    let decoded = percent_decode_str(text).decode_utf8().map(Cow::into_owned);
+    decoded.map_err(|_| FieldError::new(path, Invalid::new("must be UTF-8")).into())
+}
+
+/// The field that a query's parameter means: none that the path or the body gives.
+fn parameter(route: &Route, name: &str) -> Option<FieldPath> {
+    let path = FieldPath::find(&route.method.input(), name)?;
+    is_parameter(route, &path).then_some(path)
+}
+
+/// Whether a field can be given in the query.
+pub(super) fn is_parameter(route: &Route, path: &FieldPath) -> bool {
+    let in_body = match &route.body {
+        RequestBody::Nothing => false,
+        RequestBody::Rest => true,
+        RequestBody::Field(field) => path.0.first() == Some(field),
+    };
+    !in_body && route.template.variables().all(|variable| variable != path)
+}
