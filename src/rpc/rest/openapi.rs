@@ -93,6 +93,7 @@ fn parameters(route: &Route, schemas: &mut Schemas) -> Vec<Value> {
     let mut parameters = Vec::new();
     for path in route.template.variables() {
         let mut parameter = parameter(path, "path", schemas);
+        parameter["name"] = path.variable().into();
         parameter["required"] = true.into();
         // An empty one would be another path.
         parameter["schema"]["minLength"] = 1.into();
@@ -102,7 +103,10 @@ fn parameters(route: &Route, schemas: &mut Schemas) -> Vec<Value> {
         let path = FieldPath(vec![field.clone()]);
         if is_parameter(route, &path) && is_text(&field) {
             let mut parameter = parameter(&path, "query", schemas);
-            parameter["required"] = schemas.comments.is_required(&field).into();
+            if schemas.comments.is_required(&field) {
+                parameter["required"] = true.into();
+                parameter["schema"]["minLength"] = 1.into();
+            }
             parameters.push(parameter);
         }
     }
@@ -156,4 +160,61 @@ fn without_path(route: &Route, request: &MessageDescriptor) -> Vec<FieldDescript
         route.template.variables().any(|variable| *variable == path)
     };
     request.fields().filter(|field| !in_path(field)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made() -> Value {
+        serde_json::from_str(&document(&Contract::load().unwrap())).unwrap()
+    }
+
+    #[test]
+    fn paths_differ_in_more_than_the_names_of_variables() {
+        let made = made();
+        let shapes = made["paths"].as_object().unwrap().keys().map(|path| {
+            let parts = path.split('/').map(|part| match part.split_once('}') {
+                Some((_, verb)) => verb,
+                None => part,
+            });
+            parts.collect::<Vec<_>>().join("/")
+        });
+        let mut shapes: Vec<_> = shapes.collect();
+        let count = shapes.len();
+        shapes.sort();
+        shapes.dedup();
+        assert_eq!(shapes.len(), count);
+    }
+
+    #[test]
+    fn comments_become_descriptions_and_say_what_is_required() {
+        let made = made();
+        let create = &made["components"]["schemas"]["CreateConversationRequest"];
+        assert_eq!(create["required"], json!(["userId"]));
+        let title = &create["properties"]["title"]["description"];
+        assert!(title.as_str().unwrap().starts_with("Optional. At most 255"));
+        let list = &made["paths"]["/conversations"]["get"];
+        assert_eq!(list["operationId"], "ListConversations_2");
+        assert_eq!(list["parameters"][0]["name"], "user_id");
+        assert_eq!(list["parameters"][0]["required"], true);
+        let save = &made["paths"]["/v1/conversations/{conversation_id}/messages"]["post"];
+        let body = &save["requestBody"]["content"]["application/json"]["schema"];
+        assert!(body["properties"]["messages"].is_object());
+        assert!(body["properties"]["conversationId"].is_null());
+        let message = &made["components"]["schemas"]["Message"]["properties"];
+        assert_eq!(message["seq"]["readOnly"], true);
+        assert_eq!(made["info"]["version"], env!("CARGO_PKG_VERSION"));
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        let made = made();
+        let schemas = made["components"]["schemas"].as_object().unwrap();
+        let text = made.to_string();
+        for (at, found) in text.match_indices("#/components/schemas/") {
+            let name = text[at + found.len()..].split('"').next().unwrap();
+            assert!(schemas.get(name).is_some_and(Value::is_object), "{name}");
+        }
+    }
 }

@@ -44,6 +44,12 @@ impl FieldPath {
         let names: Vec<_> = self.0.iter().map(FieldDescriptor::name).collect();
         names.join(".")
     }
+
+    /// The name that the field has as a variable of a path: `conversation_id` for
+    /// `conversation.id`, so that routes that differ in no more are one path.
+    pub(super) fn variable(&self) -> String {
+        self.name().replace('.', "_")
+    }
 }
 
 /// The field of that name, which is the one of the proto file or the one of JSON.
@@ -115,12 +121,13 @@ impl Template {
     }
 }
 
+/// The path as OpenAPI has it, where a variable's name has no dots.
 impl std::fmt::Display for Template {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for segment in &self.segments {
             match segment {
                 Segment::Literal(literal) => write!(f, "/{literal}")?,
-                Segment::Variable(field) => write!(f, "/{{{}}}", field.name())?,
+                Segment::Variable(field) => write!(f, "/{{{}}}", field.variable())?,
             }
         }
         match &self.verb {

@@ -53,6 +53,9 @@ impl Schemas {
             }
             if self.comments.is_required(field) {
                 required.push(field.json_name().to_owned());
+                if field.kind() == Kind::String && !field.is_list() {
+                    schema["minLength"] = 1.into();
+                }
             }
             properties.insert(field.json_name().to_owned(), schema);
         }

@@ -1,0 +1,41 @@
+//! Black-box tests over HTTP with JSON: the real binary, embedded and on PostgreSQL
+//! and Redis.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and is its own composition root"
+)]
+
+#[path = "support/mod.rs"]
+mod support;
+
+/// Runs each case in both forms.
+macro_rules! in_both_forms {
+    ($($case:ident),* $(,)?) => {
+        mod embedded {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case($crate::support::sidecar::Form::embedded()).await;
+            })*
+        }
+        mod on_servers {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case($crate::support::sidecar::Form::servers()).await;
+            })*
+        }
+    };
+}
+
+#[path = "rest/client.rs"]
+mod client;
+#[path = "rest/described.rs"]
+mod described;
+#[path = "rest/errors.rs"]
+mod errors;
+#[path = "rest/hostile.rs"]
+mod hostile;
+#[path = "rest/routes.rs"]
+mod routes;

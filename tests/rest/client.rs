@@ -1,0 +1,154 @@
+//! A plain HTTP client, and what the tests look at in answers.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use serde_json::{Value, json};
+
+use crate::support::sidecar::Sidecar;
+
+/// Speaks to one sidecar.
+pub(crate) struct Http {
+    client: Client<HttpConnector, Full<Bytes>>,
+    address: SocketAddr,
+}
+
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Http {
+    pub(crate) fn new(sidecar: &Sidecar) -> Self {
+        Self::at(sidecar.address)
+    }
+
+    pub(crate) fn at(address: SocketAddr) -> Self {
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        Self { client, address }
+    }
+
+    /// The same over HTTP/2.
+    pub(crate) fn two(sidecar: &Sidecar) -> Self {
+        let client = Client::builder(TokioExecutor::new())
+            .http2_only(true)
+            .build_http();
+        let address = sidecar.address;
+        Self { client, address }
+    }
+
+    /// Sends a request as it is.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Answer {
+        let uri = format!("http://{}{path}", self.address);
+        let mut request = Request::builder().method(method).uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(body.into())).unwrap();
+        let (head, body) = self.client.request(request).await.unwrap().into_parts();
+        Answer {
+            status: head.status,
+            headers: head.headers,
+            body: body.collect().await.unwrap().to_bytes(),
+        }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, &[], "").await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.send(Method::DELETE, path, &[], "").await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.json(Method::POST, path, &body.to_string()).await
+    }
+
+    /// Sends a text as JSON.
+    pub(crate) async fn json(&self, method: Method, path: &str, body: &str) -> Answer {
+        let json = [("content-type", "application/json")];
+        self.send(method, path, &json, body.to_owned()).await
+    }
+
+    /// A new conversation of a user.
+    pub(crate) async fn conversation(&self, user: &str) -> String {
+        let body = json!({ "userId": user });
+        let created = self.post("/v1/conversations", &body).await.ok();
+        created["conversation"]["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Saves a text as a user's message.
+    pub(crate) async fn say(&self, conversation: &str, text: &str) -> Value {
+        let path = format!("/v1/conversations/{conversation}/messages");
+        let body = json!({ "messages": [{ "role": "ROLE_USER", "content": text }] });
+        self.post(&path, &body).await.ok()
+    }
+}
+
+impl Answer {
+    /// The answer of a call that went well.
+    pub(crate) fn ok(&self) -> Value {
+        assert_eq!(self.status, StatusCode::OK, "{self:?}");
+        assert_eq!(self.headers["content-type"], "application/json");
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    /// The error of a call that failed, in the form that all of them have.
+    pub(crate) fn error(&self) -> Value {
+        assert_eq!(self.headers["content-type"], "application/json");
+        let mut answer: Value = serde_json::from_slice(&self.body).unwrap();
+        let error = answer["error"].take();
+        assert_eq!(error["code"], self.status.as_u16());
+        assert!(!error["message"].as_str().unwrap().is_empty(), "{error}");
+        for detail in error["details"].as_array().into_iter().flatten() {
+            let kind = detail["@type"].as_str().unwrap();
+            assert!(
+                kind.starts_with("type.googleapis.com/google.rpc."),
+                "{kind}"
+            );
+        }
+        error
+    }
+
+    /// The field that a refusal names.
+    pub(crate) fn refused_field(&self) -> String {
+        assert_eq!(self.status, StatusCode::BAD_REQUEST, "{self:?}");
+        let error = self.error();
+        assert_eq!(error["status"], "INVALID_ARGUMENT");
+        let violation = &error["details"][0]["fieldViolations"][0];
+        assert!(!violation["description"].as_str().unwrap().is_empty());
+        violation["field"].as_str().unwrap().to_owned()
+    }
+}
+
+/// A user that no other test knows.
+pub(crate) fn new_user() -> String {
+    format!("user-{}", uuid::Uuid::now_v7())
+}
+
+pub(crate) fn new_id() -> String {
+    uuid::Uuid::now_v7().to_string()
+}
+
+/// The contents of the messages of an answer.
+pub(crate) fn contents(answer: &Value) -> Vec<&str> {
+    let messages = answer["messages"].as_array().into_iter().flatten();
+    messages
+        .map(|message| message["content"].as_str().unwrap())
+        .collect()
+}

@@ -1,0 +1,87 @@
+//! The description of the routes, against the routes.
+
+use std::{path::Path, process::Stdio};
+
+use http::{Method, StatusCode};
+use tokio::process::Command;
+
+use crate::{
+    client::{Http, new_user},
+    support::{
+        eventually,
+        sidecar::{Form, Sidecar},
+    },
+};
+
+in_both_forms!(calls_are_counted_as_the_rpcs_that_they_are);
+
+/// How long the client below may take. It needs some ten seconds.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(240);
+
+/// A client that knows nothing but the description sends what it allows and what it
+/// does not.
+#[tokio::test]
+async fn a_client_made_of_the_description_is_served_as_described() {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-python/bin/schemathesis");
+    assert!(
+        program.exists(),
+        "the tests' Python is missing: run the tests with `make test`"
+    );
+    let form = Form::embedded();
+    let sidecar = Sidecar::start(&form).await;
+    let folder = tempfile::tempdir().unwrap();
+    let client = Command::new(program)
+        .args(["run", "--no-color", "--max-examples", "30"])
+        .args([
+            "--generation-deterministic",
+            "--generation-database",
+            "none",
+        ])
+        // Comments describe limits, such as that an id is a UUID, and schemas do not.
+        .args(["--exclude-checks", "positive_data_acceptance"])
+        .arg(format!("http://{}/openapi.json", sidecar.address))
+        .current_dir(folder.path())
+        .env_clear()
+        .env("HOME", folder.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let ended = tokio::time::timeout(PATIENCE, client.wait_with_output());
+    let output = ended.await.unwrap().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    let operations = "Tested: 18";
+    assert!(said.contains(operations), "{said}");
+}
+
+async fn calls_are_counted_as_the_rpcs_that_they_are(form: Form) {
+    let mut sidecar = Sidecar::start(&form).await;
+    let http = Http::new(&sidecar);
+    let operations = Http::at(sidecar.operations().await);
+    let id = http.conversation(&new_user()).await;
+    http.get(&format!("/v1/conversations/{id}/history"))
+        .await
+        .ok();
+    let bad = format!("/v1/conversations/{id}/history?limit=x");
+    assert_eq!(http.get(&bad).await.status, StatusCode::BAD_REQUEST);
+    let count = async |status: &str| {
+        let page = operations.send(Method::GET, "/metrics", &[], "").await;
+        let page = String::from_utf8(page.body.to_vec()).unwrap();
+        let counted = page.lines().find(|line| {
+            line.starts_with("rpc_server_call_duration_seconds_count")
+                && line
+                    .contains("rpc_method=\"conversation_memory.v1.ConversationMemory/GetHistory\"")
+                && line.contains(&format!("rpc_response_status_code=\"{status}\""))
+        });
+        counted.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+    };
+    for status in ["OK", "INVALID_ARGUMENT"] {
+        eventually("a call is counted", async || {
+            count(status).await == Some(1.0)
+        })
+        .await;
+    }
+}

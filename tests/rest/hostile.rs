@@ -1,0 +1,173 @@
+//! Bad inputs over HTTP: what gRPC refuses is refused, and costs no more.
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::{
+    client::{Http, contents, new_id, new_user},
+    support::sidecar::{Form, Sidecar},
+};
+
+in_both_forms!(
+    bad_values_are_refused_and_nothing_is_written,
+    strange_texts_are_returned_to_the_byte,
+    bodies_beyond_the_limit_are_refused,
+    small_bodies_of_many_parts_cost_little,
+    page_tokens_of_other_requests_are_refused,
+);
+
+async fn bad_values_are_refused_and_nothing_is_written(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let http = Http::new(&sidecar);
+    let id = http.conversation(&new_user()).await;
+    let path = format!("/v1/conversations/{id}/messages");
+    let deep = (0..40).fold(json!(1), |inner, _| json!({ "a": inner }));
+    for (flaw, field) in [
+        (json!({ "content": "nul \0" }), "messages[1].content"),
+        (
+            json!({ "content": "x".repeat((1 << 20) + 1) }),
+            "messages[1].content",
+        ),
+        (json!({ "id": "no-uuid" }), "messages[1].id"),
+        (json!({ "tokensUsed": -1 }), "messages[1].tokens_used"),
+        (json!({ "latencyMs": -1 }), "messages[1].latency_ms"),
+        (json!({ "role": "ROLE_UNSPECIFIED" }), "messages[1].role"),
+        (
+            json!({ "createdAt": "0000-01-01T00:00:00Z" }),
+            "messages[1].created_at",
+        ),
+        (json!({ "metadata": { "a": "\0" } }), "messages[1].metadata"),
+        (
+            json!({ "metadata": { "a": "x".repeat(64 << 10) } }),
+            "messages[1].metadata",
+        ),
+        (json!({ "metadata": deep }), "metadata"),
+        (
+            json!({ "contexts": [{ "score": "NaN" }] }),
+            "messages[1].contexts[0].score",
+        ),
+    ] {
+        let mut bad = json!({ "role": "ROLE_USER", "content": "bad" });
+        for (name, value) in flaw.as_object().unwrap() {
+            bad[name] = value.clone();
+        }
+        let save = json!({ "messages": [{ "role": "ROLE_USER", "content": "good" }, bad] });
+        let refused = http.post(&path, &save).await.refused_field();
+        assert!(
+            refused == field || field.ends_with(&refused),
+            "{refused} {field}"
+        );
+    }
+    for bad in [
+        "x",
+        "%7B0198a2f0-7c4e-7b1e-9d5a-3f1c2b4d5e6f%7D",
+        "..%2F..%2Fetc",
+        "%00",
+        "%20",
+    ] {
+        let refused = http.get(&format!("/v1/conversations/{bad}/history")).await;
+        assert_eq!(refused.refused_field(), "conversation_id");
+    }
+    let long = "é".repeat(256);
+    for user in ["", "a\0b", &long] {
+        let begin = json!({ "userId": user });
+        let refused = http.post("/v1/turns:begin", &begin).await;
+        assert_eq!(refused.refused_field(), "user_id");
+    }
+    let whole = http.get(&format!("/conversations/{id}")).await.ok();
+    assert_eq!(whole["messages"], Value::Null);
+}
+
+async fn strange_texts_are_returned_to_the_byte(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let http = Http::new(&sidecar);
+    let id = http.conversation(&new_user()).await;
+    let planes: String = (0..17)
+        .filter_map(|plane| char::from_u32(plane * 0x1_0000 + 0x41))
+        .collect();
+    let texts = [
+        planes,
+        "\u{feff}\u{202e}\u{200b}\u{1}\u{7f}\r\n\t\u{2028}\u{fffd}\u{10ffff}".to_owned(),
+        "'; DROP TABLE messages; -- <script>alert(1)</script> %s ${x} \\ \\u0000".to_owned(),
+        "العربية עברית 👩‍👩‍👧‍👦".to_owned(),
+        "w".repeat(1 << 20),
+    ];
+    for text in &texts {
+        http.say(&id, text).await;
+    }
+    let read = http.get(&format!("/v1/conversations/{id}/history")).await;
+    assert_eq!(read.headers["x-content-type-options"], "nosniff");
+    assert_eq!(contents(&read.ok()), texts);
+}
+
+async fn bodies_beyond_the_limit_are_refused(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let http = Http::new(&sidecar);
+    let path = format!("/v1/conversations/{}/messages", new_id());
+    let large = " ".repeat((4 << 20) + 1);
+    let refused = http.json(Method::POST, &path, &large).await;
+    assert_eq!(refused.status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(refused.error()["status"], "RESOURCE_EXHAUSTED");
+    // As large as may be: it is read, and refused for what it says.
+    let most = format!("{}{{}}", " ".repeat((4 << 20) - 2));
+    let read = http.json(Method::POST, &path, &most).await;
+    assert_eq!(read.refused_field(), "messages");
+}
+
+async fn small_bodies_of_many_parts_cost_little(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let http = Http::new(&sidecar);
+    let id = http.conversation(&new_user()).await;
+    let path = format!("/v1/conversations/{id}/messages");
+    http.say(&id, "before").await;
+    let before = sidecar.resident_kib();
+    let list = |item: &str| {
+        format!(
+            "[{}{item}]",
+            format!("{item},").repeat((3 << 20) / (item.len() + 1))
+        )
+    };
+    for body in [
+        format!(r#"{{"messages":{}}}"#, list("{}")),
+        format!(r#"{{"messages":[{{"contexts":{}}}]}}"#, list("{}")),
+        format!(r#"{{"messages":[{{"metadata":{{"a":{}}}}}]}}"#, list("0")),
+        format!(r#"{{"messages":[{{"metadata":{{"a":{}}}}}]}}"#, list("{}")),
+        format!(r#"{{"messages":[{{"metadata":{{"a":{}}}}}]}}"#, list("[]")),
+    ] {
+        let refused = http.json(Method::POST, &path, &body).await;
+        assert_eq!(refused.status, StatusCode::PAYLOAD_TOO_LARGE, "{refused:?}");
+        refused.error();
+    }
+    // Deeper than anything that is read.
+    let deep = format!(
+        r#"{{"messages":[{{"metadata":{{"a":{}"#,
+        "[".repeat(1 << 20)
+    );
+    let refused = http.json(Method::POST, &path, &deep).await;
+    assert_eq!(refused.refused_field(), "messages[0].metadata");
+    assert!(sidecar.peak_kib() < before + (64 << 10));
+    let whole = http.get(&format!("/conversations/{id}")).await.ok();
+    assert_eq!(contents(&whole), ["before"]);
+}
+
+async fn page_tokens_of_other_requests_are_refused(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let http = Http::new(&sidecar);
+    let user = new_user();
+    let id = http.conversation(&user).await;
+    for text in ["1", "2", "3"] {
+        http.say(&id, text).await;
+    }
+    let path = format!("/v1/conversations/{id}/messages?page_size=1");
+    let page = http.get(&path).await.ok();
+    let token = page["nextPageToken"].as_str().unwrap();
+    for bad in [
+        format!("{path}&page_token=garbage"),
+        format!("{path}&page_token={token}&newest_first=true"),
+        format!("/conversations?user_id={user}&page_token={token}"),
+    ] {
+        assert_eq!(http.get(&bad).await.refused_field(), "page_token");
+    }
+    let next = http.get(&format!("{path}&page_token={token}")).await.ok();
+    assert_eq!(contents(&next), ["2"]);
+}

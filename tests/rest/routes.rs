@@ -1,0 +1,227 @@
+//! Every route, as a caller uses it.
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::{
+    client::{Http, contents, new_user},
+    support::sidecar::{Form, Sidecar},
+};
+
+in_both_forms!(
+    a_users_chats_are_listed_and_read,
+    a_turn_is_begun_and_saved,
+    conversations_are_changed,
+    messages_are_paged_and_truncated,
+    sessions_are_served,
+    values_have_the_forms_of_proto3,
+    both_versions_of_http_and_grpc_share_a_port,
+);
+
+async fn a_users_chats_are_listed_and_read(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let http = Http::new(&sidecar);
+    let user = new_user();
+    let (first, second) = (
+        http.conversation(&user).await,
+        http.conversation(&user).await,
+    );
+    http.say(&second, "about holidays").await;
+    http.say(&first, "about salaries").await;
+    http.say(&first, "and pensions").await;
+    for prefix in ["", "/v1"] {
+        let list = format!("{prefix}/conversations?user_id={user}");
+        let list = http.get(&list).await.ok();
+        let titles = list["conversations"].as_array().unwrap().iter();
+        let titles: Vec<_> = titles
+            .map(|found| found["title"].as_str().unwrap())
+            .collect();
+        assert_eq!(titles, ["about salaries", "about holidays"]);
+        let whole = http
+            .get(&format!("{prefix}/conversations/{first}"))
+            .await
+            .ok();
+        assert_eq!(contents(&whole), ["about salaries", "and pensions"]);
+        assert_eq!(whole["conversation"]["lastSeq"], "2");
+    }
+    let upper = format!("/conversations/{}", first.to_uppercase());
+    let upper = http.get(&upper).await.ok();
+    assert_eq!(upper["conversation"]["id"], *first);
+    for (prefix, id) in [("", &first), ("/v1", &second)] {
+        let path = format!("{prefix}/conversations/{id}");
+        assert_eq!(http.delete(&path).await.ok(), json!({}));
+        assert_eq!(http.get(&path).await.status, StatusCode::NOT_FOUND);
+    }
+}
+
+async fn a_turn_is_begun_and_saved(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let http = Http::new(&sidecar);
+    let user = new_user();
+    let begin = json!({ "userId": user });
+    let begun = http.post("/v1/turns:begin", &begin).await.ok();
+    assert_eq!(begun["sessionState"], "SESSION_STATE_STARTED");
+    let conversation = begun["conversation"]["id"].as_str().unwrap();
+    let path = format!("/v1/conversations/{conversation}/messages");
+    let save = json!({
+        "sessionId": begun["session"]["id"],
+        "requestId": "turn-1",
+        "expectedLastSeq": "0",
+        "messages": [
+            { "role": "ROLE_USER", "content": "how?" },
+            { "role": "ROLE_ASSISTANT", "content": "so", "contexts": [{ "docId": "d", "score": 0.5 }] },
+        ],
+    });
+    let saved = http.post(&path, &save).await.ok();
+    assert_eq!(
+        (&saved["lastSeq"], &saved["replayed"]),
+        (&json!("2"), &Value::Null)
+    );
+    let again = http.post(&path, &save).await.ok();
+    assert_eq!(
+        (&again["lastSeq"], &again["replayed"]),
+        (&json!("2"), &json!(true))
+    );
+    let path = format!(
+        "/v1/conversations/{conversation}/history?limit=1&consistency=CONSISTENCY_STRONG\
+         &include_contexts=true&minSeq=2"
+    );
+    let read = http.get(&path).await.ok();
+    assert_eq!(contents(&read), ["so"]);
+    assert_eq!(read["source"], "SOURCE_STORE");
+    assert_eq!(read["messages"][0]["contexts"][0]["score"], 0.5);
+}
+
+async fn conversations_are_changed(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let http = Http::new(&sidecar);
+    let user = new_user();
+    let create = json!({ "userId": user, "title": "old", "metadata": { "a": 1 } });
+    let created = http.post("/v1/conversations", &create).await.ok();
+    let id = created["conversation"]["id"].as_str().unwrap();
+    let path = format!("/v1/conversations/{id}");
+    let change = async |query: &str, body: &str| {
+        let path = format!("{path}{query}");
+        http.json(Method::PATCH, &path, body).await
+    };
+    let changed = change("?update_mask=title", r#"{"title":"new","metadata":{}}"#);
+    let changed = changed.await.ok();
+    assert_eq!(changed["conversation"]["title"], "new");
+    assert_eq!(changed["conversation"]["metadata"], json!({ "a": 1 }));
+    let changed = change("?updateMask=metadata,title", r#"{"title":"newer"}"#);
+    let changed = changed.await.ok();
+    assert_eq!(changed["conversation"]["title"], "newer");
+    assert_eq!(changed["conversation"]["metadata"], Value::Null);
+    // The path says which one, whatever the body says.
+    let body = json!({ "id": crate::client::new_id(), "title": "newest" }).to_string();
+    let changed = change("", &body).await.ok();
+    assert_eq!(changed["conversation"]["id"], *id);
+    let refused = change("?update_mask=user_id", r#"{"userId":"x"}"#).await;
+    assert_eq!(refused.refused_field(), "update_mask");
+    let foreign = change("?user_id=somebody", r#"{"title":"x"}"#).await;
+    assert_eq!(foreign.status, StatusCode::NOT_FOUND);
+}
+
+async fn messages_are_paged_and_truncated(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let http = Http::new(&sidecar);
+    let user = new_user();
+    let id = http.conversation(&user).await;
+    for text in ["1", "2", "3", "4", "5"] {
+        http.say(&id, text).await;
+    }
+    let path = format!("/v1/conversations/{id}/messages?page_size=2&newest_first=true");
+    let mut pages = Vec::new();
+    let mut token = String::new();
+    loop {
+        let page = http.get(&format!("{path}&page_token={token}")).await.ok();
+        pages.push(contents(&page).join(""));
+        let Some(next) = page["nextPageToken"].as_str() else {
+            break;
+        };
+        next.clone_into(&mut token);
+    }
+    assert_eq!(pages, ["54", "32", "1"]);
+    let path = format!("/v1/conversations/{id}:truncate");
+    let cut = http.post(&path, &json!({ "afterSeq": "3" })).await.ok();
+    assert_eq!(cut, json!({ "removedMessages": "2", "lastSeq": "5" }));
+    let whole = http.get(&format!("/conversations/{id}")).await.ok();
+    assert_eq!(contents(&whole), ["1", "2", "3"]);
+}
+
+async fn sessions_are_served(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let http = Http::new(&sidecar);
+    // What a user id may have, and a URL may not.
+    let user = format!("é /?&=+%#:{}", new_user());
+    let session = http
+        .post("/v1/sessions", &json!({ "userId": user }))
+        .await
+        .ok();
+    let id = session["session"]["id"].as_str().unwrap();
+    let path = format!("/v1/sessions/{id}");
+    assert_eq!(http.get(&path).await.ok()["session"]["userId"], *user);
+    let extend = format!("{path}:extend");
+    let extended = http.post(&extend, &json!({})).await.ok();
+    assert_eq!(extended["session"]["id"], *id);
+    // Without a body nothing has to be said of its type.
+    let bare = http.send(Method::POST, &extend, &[], "").await;
+    assert_eq!(bare.ok()["session"]["id"], *id);
+    let encoded = percent_encoding::utf8_percent_encode(&user, percent_encoding::NON_ALPHANUMERIC);
+    let list = http
+        .get(&format!("/v1/sessions?user_id={encoded}"))
+        .await
+        .ok();
+    assert_eq!(list["sessions"][0]["id"], *id);
+    http.delete(&path).await.ok();
+    let gone = http.get(&path).await;
+    assert_eq!(
+        gone.error()["details"][0]["reason"],
+        "SESSION_EXPIRED_OR_UNKNOWN"
+    );
+}
+
+async fn values_have_the_forms_of_proto3(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let http = Http::new(&sidecar);
+    let id = http.conversation(&new_user()).await;
+    let path = format!("/v1/conversations/{id}/messages");
+    let metadata =
+        json!({ "list": [1, 2.5, "x", null, { "deep": [true] }], "none": null, "no": {} });
+    let save = json!({ "expected_last_seq": 0, "messages": [{
+        "role": 1,
+        "content": "x",
+        "tokens_used": "7",
+        "latencyMs": 8.0,
+        "createdAt": "2024-02-29T12:00:00.25+02:00",
+        "metadata": metadata,
+        "id": null,
+    }] });
+    let saved = http.post(&path, &save).await.ok();
+    let message = &saved["messages"][0];
+    assert_eq!(message["role"], "ROLE_USER");
+    assert_eq!(message["seq"], "1");
+    assert_eq!(message["tokensUsed"], 7);
+    assert_eq!(message["latencyMs"], 8);
+    assert_eq!(message["createdAt"], "2024-02-29T10:00:00.250Z");
+    assert_eq!(message["metadata"], metadata);
+}
+
+async fn both_versions_of_http_and_grpc_share_a_port(form: Form) {
+    use conversation_memory::proto::GetHistoryRequest;
+
+    let sidecar = Sidecar::start(&form).await;
+    let (one, two) = (Http::new(&sidecar), Http::two(&sidecar));
+    let id = one.conversation(&new_user()).await;
+    two.say(&id, "over two").await;
+    let request = GetHistoryRequest {
+        conversation_id: id.clone(),
+        ..GetHistoryRequest::default()
+    };
+    let read = sidecar.memory().get_history(request).await.unwrap();
+    assert_eq!(read.into_inner().messages[0].content, "over two");
+    let path = format!("/v1/conversations/{id}/history");
+    assert_eq!(contents(&one.get(&path).await.ok()), ["over two"]);
+    let head = one.send(Method::HEAD, &path, &[], "").await;
+    assert_eq!((head.status, head.body.len()), (StatusCode::OK, 0));
+}
