@@ -11,7 +11,7 @@ use std::{
 
 /// Each room, and what it may name of the crate's rooms and of the libraries
 /// that belong to one room only.
-const ROOMS: [(&str, &[&str]); 12] = [
+const ROOMS: [(&str, &[&str]); 13] = [
     ("domain", &[]),
     ("store", &["domain", "sqlx", "opentelemetry"]),
     ("recent", &["domain", "redis", "opentelemetry"]),
@@ -33,6 +33,20 @@ const ROOMS: [(&str, &[&str]); 12] = [
             "prost_types",
             "http",
             "opentelemetry",
+            "prost_reflect",
+        ],
+    ),
+    // Knows the contract and its descriptors, nothing of what the services do.
+    (
+        "rpc/rest",
+        &[
+            "domain",
+            "rpc",
+            "proto",
+            "tonic",
+            "http",
+            "prost_types",
+            "prost_reflect",
         ],
     ),
     ("proto", &["tonic", "prost_types"]),
@@ -74,13 +88,14 @@ const ROOMS: [(&str, &[&str]); 12] = [
 ];
 
 /// Libraries that only some rooms may name.
-const GUARDED: [&str; 10] = [
+const GUARDED: [&str; 11] = [
     "sqlx",
     "fred",
     "tonic",
     "axum",
     "clap",
     "prost_types",
+    "prost_reflect",
     "http",
     "opentelemetry",
     "opentelemetry_sdk",

@@ -36,6 +36,9 @@ mod content;
 mod conversation;
 #[path = "telemetry/export.rs"]
 mod export;
+#[path = "rest/client.rs"]
+#[expect(dead_code, reason = "this crate uses a part of it")]
+mod http_client;
 #[path = "telemetry/langsmith.rs"]
 mod langsmith;
 #[path = "telemetry/logs.rs"]
@@ -51,6 +54,8 @@ mod python;
 #[path = "grpc/requests.rs"]
 #[expect(dead_code, reason = "this crate uses a part of it")]
 mod requests;
+#[path = "telemetry/rest.rs"]
+mod rest;
 #[path = "telemetry/shutdown.rs"]
 mod shutdown;
 #[path = "telemetry/tree.rs"]

@@ -96,3 +96,129 @@ fn field(descriptor: &MessageDescriptor, name: &str, message: &Bytes) -> Option<
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use http_body_util::BodyExt as _;
+    use prost_reflect::{DescriptorPool, prost::Message as _};
+    use prost_types::{
+        DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet,
+        MethodDescriptorProto, ServiceDescriptorProto,
+    };
+    use tonic::Code;
+
+    use super::*;
+    use crate::rpc::rest::frames;
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct Piece {
+        #[prost(bytes = "bytes", tag = "1")]
+        data: Bytes,
+        #[prost(string, tag = "2")]
+        file_name: String,
+        #[prost(string, tag = "3")]
+        content_type: String,
+    }
+
+    fn method() -> MethodDescriptor {
+        let field = |(number, name, kind): (i32, &str, i32)| FieldDescriptorProto {
+            name: Some(name.to_owned()),
+            number: Some(number),
+            label: Some(1),
+            r#type: Some(kind),
+            ..FieldDescriptorProto::default()
+        };
+        let fields = [(1, DATA, 12), (2, FILE_NAME, 9), (3, CONTENT_TYPE, 9)];
+        let file = FileDescriptorProto {
+            name: Some("file.proto".to_owned()),
+            syntax: Some("proto3".to_owned()),
+            message_type: vec![DescriptorProto {
+                name: Some("Piece".to_owned()),
+                field: fields.map(field).into(),
+                ..DescriptorProto::default()
+            }],
+            service: vec![ServiceDescriptorProto {
+                name: Some("Files".to_owned()),
+                method: vec![MethodDescriptorProto {
+                    name: Some("Get".to_owned()),
+                    input_type: Some(".Piece".to_owned()),
+                    output_type: Some(".Piece".to_owned()),
+                    server_streaming: Some(true),
+                    ..MethodDescriptorProto::default()
+                }],
+                ..ServiceDescriptorProto::default()
+            }],
+            ..FileDescriptorProto::default()
+        };
+        let set = FileDescriptorSet { file: vec![file] };
+        let pool = DescriptorPool::from_file_descriptor_set(set).unwrap();
+        pool.services().next().unwrap().methods().next().unwrap()
+    }
+
+    fn piece(data: &str, name: &str) -> Bytes {
+        let piece = Piece {
+            data: Bytes::copy_from_slice(data.as_bytes()),
+            file_name: name.to_owned(),
+            content_type: "text/csv".to_owned(),
+        };
+        frames::frame(&piece.encode_to_vec())
+    }
+
+    /// The answer of a service that sends these pieces and ends with this status.
+    fn answer(pieces: Vec<Bytes>, status: &Status) -> Messages {
+        let mut trailers = http::HeaderMap::new();
+        status.add_header(&mut trailers).unwrap();
+        let frames = pieces
+            .into_iter()
+            .map(Frame::data)
+            .chain([Frame::trailers(trailers)])
+            .map(Ok::<_, Status>);
+        Messages::new(Body::new(StreamBody::new(stream::iter(
+            frames.collect::<Vec<_>>(),
+        ))))
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_a_file_with_a_name_and_a_type() {
+        let whole = [
+            piece("a,b\n", "talk.csv"),
+            piece("1,2\n", ""),
+            piece("", ""),
+        ]
+        .concat();
+        // However the transport cuts it.
+        let cut = whole.chunks(3).map(Bytes::copy_from_slice).collect();
+        let answer = answer(cut, &Status::ok(""));
+        let file = begin(&method(), answer).await.unwrap();
+        let headers = file.headers();
+        assert_eq!(headers["content-type"], "text/csv");
+        assert_eq!(
+            headers["content-disposition"],
+            "attachment; filename=\"talk.csv\""
+        );
+        let body = file.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, "a,b\n1,2\n");
+    }
+
+    #[tokio::test]
+    async fn a_name_cannot_add_to_the_header() {
+        let answer = answer(vec![piece("", "a\"\r\nb: é.csv")], &Status::ok(""));
+        let file = begin(&method(), answer).await.unwrap();
+        assert_eq!(
+            file.headers()["content-disposition"],
+            "attachment; filename*=UTF-8''a%22%0D%0Ab%3A%20%C3%A9%2Ecsv"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_failure_before_the_file_is_an_answer_and_one_within_it_cuts_it_off() {
+        let failed = answer(Vec::new(), &Status::not_found("none"));
+        let refused = begin(&method(), failed).await.unwrap_err();
+        assert_eq!(refused.code(), Code::NotFound);
+        let failed = answer(vec![piece("a", "")], &Status::internal("broken"));
+        let file = begin(&method(), failed).await.unwrap();
+        let cut = file.into_body().collect().await.unwrap_err();
+        assert_eq!(cut.code(), Code::Internal);
+    }
+}

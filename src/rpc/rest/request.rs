@@ -6,7 +6,7 @@ use http::{HeaderValue, Method, Request, Version, header};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt as _, StreamBody};
 use percent_encoding::percent_decode_str;
-use prost_reflect::MethodDescriptor;
+use prost_reflect::{FieldDescriptor, MethodDescriptor};
 use tonic::{Code, Status, body::Body};
 
 use super::{
@@ -174,7 +174,7 @@ fn fields_of(route: &Route, captures: &[&str], query: Option<&str>) -> Result<Ve
         let path = parameter(route, &name).ok_or_else(|| {
             FieldError::new(name.clone(), Invalid::new("is no parameter of this call"))
         })?;
-        let is_list = path.0.last().is_some_and(|field| field.is_list());
+        let is_list = path.0.last().is_some_and(FieldDescriptor::is_list);
         if !is_list && given.iter().any(|(other, _)| *other == path) {
             return Err(FieldError::new(name, Invalid::new("is given twice")).into());
         }

@@ -114,6 +114,7 @@ impl Template {
             match segment {
                 Segment::Literal(literal) if literal == part => {}
                 Segment::Literal(_) => return None,
+                Segment::Variable(_) if part.is_empty() => return None,
                 Segment::Variable(_) => captures.push(part),
             }
         }

@@ -251,13 +251,12 @@ impl Writer<'_> {
         self.text(url)?;
         let url = std::str::from_utf8(url).map_err(|_| Malformed)?;
         let name = url.rsplit('/').next().unwrap_or_default();
-        match pool.get_message_by_name(name) {
+        if let Some(message) = pool.get_message_by_name(name) {
             // Something stands before its first field.
-            Some(message) => self.fields(&message, value, 0, depth)?,
-            None => {
-                self.out.extend(b",\"value\":");
-                self.quoted(STANDARD.encode(value));
-            }
+            self.fields(&message, value, 0, depth)?;
+        } else {
+            self.out.extend(b",\"value\":");
+            self.quoted(STANDARD.encode(value));
         }
         self.out.push(b'}');
         Ok(())

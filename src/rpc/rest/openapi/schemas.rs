@@ -112,7 +112,7 @@ impl Schemas {
             for value in values.values() {
                 let means = self.comments.of(file.file_descriptor_proto(), value.path());
                 let means = means.replace('\n', " ");
-                description.push_str(&format!("\n- `{}`: {means}", value.name()));
+                description.extend(["\n- `", value.name(), "`: ", &means]);
                 names.push(value.name().to_owned());
             }
             let schema = json!({ "type": "string", "description": description, "enum": names });

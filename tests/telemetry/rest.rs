@@ -1,0 +1,34 @@
+//! A REST call is the RPC that its route names, in traces as well.
+
+use http::Method;
+use serde_json::json;
+
+use crate::{
+    http_client::Http,
+    observed::{Observed, traced},
+    requests::new_user,
+    support::sidecar::Form,
+};
+
+in_both_forms!(a_rest_call_is_the_tree_of_its_rpc);
+
+async fn a_rest_call_is_the_tree_of_its_rpc(form: Form) {
+    let observed = Observed::start(form).await;
+    let http = Http::new(&observed.sidecar);
+    let (trace, request) = traced(());
+    let parent = request.metadata().get("traceparent").unwrap();
+    let headers = [
+        ("content-type", "application/json"),
+        ("traceparent", parent.to_str().unwrap()),
+    ];
+    let begin = json!({ "userId": new_user() }).to_string();
+    let begun = http.send(Method::POST, "/v1/turns:begin", &headers, begin);
+    begun.await.ok();
+    let exported = observed.stop().await;
+    let call = exported.of(&trace);
+    call.assert_is_a_tree();
+    let name = "conversation_memory.v1.ConversationMemory/BeginTurn";
+    assert_eq!(call.server.name, name);
+    assert_eq!(call.server.text("rpc.method"), name);
+    assert_eq!(call.server.text("rpc.response.status_code"), "OK");
+}
