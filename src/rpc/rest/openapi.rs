@@ -64,8 +64,10 @@ fn operation(route: &Route, schemas: &mut Schemas) -> Value {
         operation["parameters"] = Value::Array(parameters);
     }
     if let Some(schema) = request_body(route, schemas) {
+        // Without a body nothing is set, which is enough where nothing must be.
+        let is_required = schema.get("required").is_some() || schema.get("$ref").is_some();
         operation["requestBody"] = json!({
-            "required": true,
+            "required": is_required,
             "content": { "application/json": { "schema": schema } },
         });
     }

@@ -17,6 +17,9 @@ use super::{
 };
 use crate::{domain::Invalid, rpc::field::FieldError};
 
+/// How many times the limit a body may have and be read, though not kept.
+const BEARABLE: usize = 4;
+
 /// Headers that speak of the body that was, or of the connection.
 const REPLACED: [header::HeaderName; 8] = [
     header::CONTENT_TYPE,
@@ -140,19 +143,27 @@ impl Form {
     }
 
     async fn read(&self, mut body: Body) -> Result<Bytes, Status> {
-        if body.size_hint().lower() > self.max as u64 {
+        // A caller over HTTP/1 that is still sending would not hear the refusal, so a
+        // body that is a little too large is read to its end.
+        let bearable = self.max.saturating_mul(BEARABLE);
+        if body.size_hint().lower() > bearable as u64 {
             return Err(self.too_large());
         }
-        let mut read = BytesMut::new();
+        let (mut read, mut length) = (BytesMut::new(), 0);
         while let Some(frame) = body.frame().await {
             let frame = frame
                 .map_err(|_| Status::new(Code::InvalidArgument, "the body ended too early"))?;
             if let Ok(data) = frame.into_data() {
-                if read.len() + data.len() > self.max {
-                    return Err(self.too_large());
+                length += data.len();
+                if length <= self.max {
+                    read.put(data);
+                } else if length > bearable {
+                    break;
                 }
-                read.put(data);
             }
+        }
+        if length > self.max {
+            return Err(self.too_large());
         }
         Ok(read.freeze())
     }
