@@ -2,7 +2,47 @@ use sqlx::{SqliteConnection, SqlitePool, sqlite::SqliteRow};
 use uuid::fmt::Hyphenated;
 
 use super::connection;
-use crate::store::reads::reads;
+use crate::store::{reads::reads, sql};
+
+/// $1 conversation's id, $2 user or NULL, and what the rest needs. The ranges do
+/// not overlap, so that walking them in their order, and each in its own, walks
+/// the numbers in order and can stop at the limit.
+macro_rules! history {
+    ($own:literal, $shared:literal) => {
+        sql::history!(
+            $own,
+            concat!(
+                "SELECT ",
+                sql::message_columns!(),
+                " FROM c CROSS JOIN lineage l CROSS JOIN messages m \
+                  WHERE c.own_after > 0 AND l.conversation_id = c.id \
+                    AND m.conversation_id = l.source_id ",
+                $shared
+            )
+        )
+    };
+}
+
+/// $3 limit.
+const NEWEST: &str = history!(
+    "ORDER BY m.seq DESC LIMIT $3",
+    "AND m.seq > l.after_seq AND m.seq <= l.upto_seq \
+     ORDER BY l.upto_seq DESC, m.seq DESC LIMIT $3"
+);
+
+/// $3 number, $4 limit.
+const AFTER: &str = history!(
+    "AND m.seq > $3 ORDER BY m.seq LIMIT $4",
+    "AND l.upto_seq > $3 AND m.seq > max(l.after_seq, $3) AND m.seq <= l.upto_seq \
+     ORDER BY l.upto_seq, m.seq LIMIT $4"
+);
+
+/// $3 number, $4 limit.
+const BEFORE: &str = history!(
+    "AND m.seq < $3 ORDER BY m.seq DESC LIMIT $4",
+    "AND l.after_seq < $3 AND m.seq > l.after_seq AND m.seq < min(l.upto_seq + 1, $3) \
+     ORDER BY l.upto_seq DESC, m.seq DESC LIMIT $4"
+);
 
 reads!(SqliteConnection, SqliteRow, key);
 
