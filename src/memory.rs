@@ -2,6 +2,7 @@
 //! neither gRPC nor SQL nor Redis.
 
 mod begin_turn;
+mod branches;
 mod budget;
 mod conversations;
 mod delete_conversation;
@@ -21,6 +22,7 @@ use tracing::Instrument as _;
 
 pub use self::{
     begin_turn::{BeginTurn, Begun, SessionState},
+    branches::{BranchConversation, ListBranches},
     conversations::{CreateConversation, ListMessages},
     error::{Error, Resource},
     get_history::{GetHistory, History},

@@ -9,6 +9,7 @@
 //! connection. So a script must be safe to execute at any later time.
 
 mod client;
+mod observed;
 mod occasionally;
 mod script;
 mod target;
@@ -38,6 +39,18 @@ pub enum RedisError {
     Unexpected,
 }
 
+impl RedisError {
+    /// One word for it, out of a few, for spans and metrics.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::Unanswered => "unanswered",
+            Self::Refused(refusal) => refusal.kind(),
+            Self::Unexpected => "unexpected",
+        }
+    }
+}
+
 /// What Redis said when it refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -62,4 +75,18 @@ pub enum Refusal {
     /// Anything else.
     #[error("other error")]
     Other,
+}
+
+impl Refusal {
+    fn kind(self) -> &'static str {
+        match self {
+            Self::OutOfMemory => "out_of_memory",
+            Self::ReadOnly => "read_only",
+            Self::Loading => "loading",
+            Self::WrongType => "wrong_type",
+            Self::NoScript => "unknown_script",
+            Self::Auth => "not_authorised",
+            Self::Other => "refused",
+        }
+    }
 }

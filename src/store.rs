@@ -5,6 +5,7 @@
 
 mod error;
 mod failure;
+mod pool;
 pub mod postgres;
 mod reads;
 mod replay;
@@ -20,8 +21,8 @@ use chrono::{DateTime, Utc};
 
 pub use self::error::{Reused, SchemaError, StoreError};
 use crate::domain::{
-    Conversation, ConversationChanges, ConversationRef, DeptId, Digest, Message, NewConversation,
-    NewMessage, RequestId, SessionId, Title, UserId,
+    Conversation, ConversationChanges, ConversationId, ConversationRef, DeptId, Digest, Message,
+    NewConversation, NewMessage, RequestId, SessionId, Title, UserId,
 };
 
 /// No append reaches the disk later than this after it was called. The recent
@@ -88,14 +89,30 @@ pub trait Store: Send + Sync + Debug {
         at: DateTime<Utc>,
     ) -> Result<Conversation, StoreError>;
 
-    /// Deletes a conversation with all that belongs to it.
+    /// Deletes a conversation with all that belongs to it, but for the messages
+    /// that a branch shares: the last that shows a message takes it along.
     async fn delete(&self, conversation: &ConversationRef) -> Result<(), StoreError>;
 
     /// Saves a turn, whole or not at all, under the next numbers of its
     /// conversation. See [`Append`] and [`Appended`].
     async fn append(&self, append: &Append) -> Result<Appended, StoreError>;
 
-    /// Removes the messages after a point. Takes no number back.
+    /// Creates a conversation that shares the first messages of another one and
+    /// goes on by itself. Costs the same however many they are.
+    /// [`StoreError::BeyondEnd`] when the other one has not come so far.
+    async fn branch(&self, branch: &Branch) -> Result<Conversation, StoreError>;
+
+    /// A page of the conversations that branched from this one, latest activity
+    /// first.
+    async fn branches(
+        &self,
+        conversation: &ConversationRef,
+        after: Option<i64>,
+        limit: u32,
+    ) -> Result<ConversationPage, StoreError>;
+
+    /// Removes the messages after a point. Takes no number back. Branches keep
+    /// what they share.
     async fn truncate(&self, truncation: &Truncation) -> Result<Truncated, StoreError>;
 
     /// The newest `limit` messages, oldest first, and the conversation, as
@@ -139,6 +156,21 @@ impl Bound {
             Self::Before(_) => Self::Before(seq),
         }
     }
+}
+
+/// A conversation that begins in another one.
+#[derive(Clone, Debug)]
+pub struct Branch {
+    /// Where it begins.
+    pub parent: ConversationRef,
+    /// The last number that it shares with its parent, 1 or more.
+    pub at_seq: i64,
+    /// Its id, which nothing else has.
+    pub id: ConversationId,
+    /// What it is called; None for the parent's title.
+    pub title: Option<Title>,
+    /// When it is created.
+    pub at: DateTime<Utc>,
 }
 
 /// Which conversations to list.

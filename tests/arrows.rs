@@ -13,11 +13,14 @@ use std::{
 /// that belong to one room only.
 const ROOMS: [(&str, &[&str]); 12] = [
     ("domain", &[]),
-    ("store", &["domain", "sqlx"]),
-    ("recent", &["domain", "redis"]),
+    ("store", &["domain", "sqlx", "opentelemetry"]),
+    ("recent", &["domain", "redis", "opentelemetry"]),
     ("sessions", &["domain", "redis"]),
-    ("redis", &["fred"]),
-    ("memory", &["domain", "store", "recent", "sessions"]),
+    ("redis", &["fred", "opentelemetry"]),
+    (
+        "memory",
+        &["domain", "store", "recent", "sessions", "opentelemetry"],
+    ),
     (
         "rpc",
         &[
@@ -29,6 +32,7 @@ const ROOMS: [(&str, &[&str]); 12] = [
             "tonic",
             "prost_types",
             "http",
+            "opentelemetry",
         ],
     ),
     ("proto", &["tonic", "prost_types"]),
@@ -42,6 +46,7 @@ const ROOMS: [(&str, &[&str]); 12] = [
             "recent",
             "sessions",
             "http",
+            "opentelemetry",
             "opentelemetry_sdk",
             "prometheus",
         ],
@@ -63,12 +68,13 @@ const ROOMS: [(&str, &[&str]); 12] = [
             "tonic",
             "axum",
             "http",
+            "opentelemetry",
         ],
     ),
 ];
 
 /// Libraries that only some rooms may name.
-const GUARDED: [&str; 9] = [
+const GUARDED: [&str; 10] = [
     "sqlx",
     "fred",
     "tonic",
@@ -76,6 +82,7 @@ const GUARDED: [&str; 9] = [
     "clap",
     "prost_types",
     "http",
+    "opentelemetry",
     "opentelemetry_sdk",
     "prometheus",
 ];

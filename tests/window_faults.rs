@@ -149,7 +149,7 @@ async fn a_full_redis_shows_nothing_stale() {
     bench.save(1..=1).await;
     let announced = bench.announce().await;
     server.call(&["CONFIG", "SET", "maxmemory", "1"]).await;
-    let set = Script::new("return redis.call('SET', KEYS[1], '1')");
+    let set = Script::new("test", "return redis.call('SET', KEYS[1], '1')");
     let refused = redis.run(&set, "other", &[]).await;
     assert_eq!(refused, Err(RedisError::Refused(Refusal::OutOfMemory)));
 
@@ -221,7 +221,7 @@ async fn credentials_that_are_put_right_attach() {
     let mut server = RedisServer::start(&["--requirepass", "other"]).await;
     let url = server.url().replace("redis://", "redis://:right@");
     let redis = connect(&url, "");
-    let script = Script::new("return 1");
+    let script = Script::new("test", "return 1");
     let answer = redis.run(&script, "key", &[]).await;
     assert_eq!(answer, Err(RedisError::Unavailable));
     server.kill();
@@ -243,7 +243,9 @@ async fn a_frozen_redis_does_not_hold_up_the_end() {
     let start = Instant::now();
     redis.shutdown().await;
     assert!(start.elapsed() < Duration::from_secs(5));
-    let answer = redis.run(&Script::new("return 1"), "key", &[]).await;
+    let answer = redis
+        .run(&Script::new("test", "return 1"), "key", &[])
+        .await;
     assert_eq!(answer, Err(RedisError::Unavailable));
     server.thaw();
 }
@@ -262,7 +264,7 @@ async fn a_database_is_chosen_and_a_prefix_kept() {
     bench.save(1..=1).await;
     let keyspace = server.call(&["INFO", "keyspace"]).await;
     assert!(keyspace.contains("db3:keys=1"), "{keyspace}");
-    let list = Script::new("return redis.call('KEYS', 'mine:history:*')");
+    let list = Script::new("test", "return redis.call('KEYS', 'mine:history:*')");
     let keys = redis.run(&list, "key", &[]).await.unwrap();
     assert_eq!(keys.list().unwrap().len(), 1);
     redis.shutdown().await;

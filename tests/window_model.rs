@@ -63,9 +63,9 @@ mod without_a_guard_a_violation_is_found {
         when_a_drop_leaves_the_lease:
             r#"doomed[#doomed + 1] = "lease" -- guard: a drop ends the lease"# => ""
         when_a_lost_announcement_is_ignored:
-            "drop() -- guard: an announcement that is gone drops the window" => ""
+            "drop(unfit) -- guard: an announcement that is gone drops the window" => ""
         when_a_window_is_read_while_a_write_is_announced:
-            r#"return { "busy" } -- guard: nothing is read while a write is announced"# => ""
+            r#"return answer("busy") -- guard: nothing is read while a write is announced"# => ""
         when_a_window_starts_above_top:
             "is_beginning = is_beginning and reached < 1 -- guard: a cold window starts only below top" => ""
         when_a_fill_needs_no_lease:
@@ -73,9 +73,9 @@ mod without_a_guard_a_violation_is_found {
         when_a_drop_does_not_say_that_there_were_messages:
             "raise_top(1)" => "true"
         when_a_gap_is_ignored:
-            "drop() -- guard: a gap drops the window" => ""
+            r#"drop("gap") -- guard: a gap drops the window"# => ""
         when_a_window_behind_a_replay_stays:
-            "drop() -- guard: a window behind a replay is dropped" => ""
+            "drop(unfit) -- guard: a window behind a replay is dropped" => ""
     }
 }
 
@@ -115,9 +115,10 @@ impl Sidecars {
             live: [recent(&redis), recent(&other)],
             cut_off: recent(&nowhere),
             redis,
-            evict: Script::new("redis.call('DEL', KEYS[1])"),
-            end_lease: Script::new("redis.call('HDEL', KEYS[1], 'lease')"),
+            evict: Script::new("evict", "redis.call('DEL', KEYS[1])"),
+            end_lease: Script::new("end_lease", "redis.call('HDEL', KEYS[1], 'lease')"),
             expire: Script::new(
+                "expire",
                 "for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
                    if field:sub(1, 2) == 'p:' then redis.call('HSET', KEYS[1], field, 1) end
                  end",

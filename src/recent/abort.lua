@@ -2,6 +2,6 @@
 -- ARGV: token, 1 to drop the window too
 redis.call("HDEL", key, "p:" .. ARGV[1])
 if ARGV[2] == "1" then
-  drop()
+  drop("unknown_conversation")
 end
-return "taken back"
+return answer("taken back")

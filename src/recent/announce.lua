@@ -9,4 +9,4 @@ tokens[#tokens + 1] = token
 -- Whoever reads the store now may read it before the commit.
 redis.call("HDEL", key, "lease") -- guard: an announcement ends the lease
 renew(ttl)
-return "announced"
+return answer("announced")

@@ -22,11 +22,20 @@ local function read_number(field)
   return tonumber(redis.call("HGET", key, field) or "")
 end
 
+-- Why the window was dropped, if there was one to drop.
+local dropped = ""
+
+-- What every script returns: a word for what it did, why it dropped the window
+-- if it did, and what else there is to say.
+local function answer(word, ...)
+  return { word, dropped, ... }
+end
+
 -- A key of another type is nothing of ours: it goes, and the window is cold.
 local fields = redis.pcall("HKEYS", key)
 if fields.err then
   redis.call("DEL", key)
-  fields = {}
+  fields, dropped = {}, "unreadable"
 end
 
 local tokens, seqs, broken = {}, {}, false
@@ -61,8 +70,16 @@ local function try(...)
   return not (type(answer) == "table" and answer.err)
 end
 
+-- Notes why the window goes, if there is one.
+local function note(reason)
+  if hi or broken then
+    dropped = reason
+  end
+end
+
 -- Removes the window, but not what protects the writes that are under way.
-local function drop()
+local function drop(reason)
+  note(reason)
   local doomed = { "owner", "hi", "whole" }
   doomed[#doomed + 1] = "lease" -- guard: a drop ends the lease
   for _, field in ipairs(fields) do
@@ -71,7 +88,7 @@ local function drop()
     end
   end
   redis.call("HDEL", key, unpack(doomed))
-  hi, seqs = nil, {}
+  hi, seqs, broken = nil, {}, false
 end
 
 -- Notes that the conversation has reached a number. Without this note a later
@@ -81,6 +98,7 @@ local function raise_top(seq)
   if seq <= top or try("HSET", key, "top", whole_number(seq)) then
     return true
   end
+  note("out_of_memory")
   redis.call("DEL", key)
   return false
 end

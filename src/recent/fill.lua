@@ -8,14 +8,15 @@ local allowed = true
 allowed = allowed and id == ARGV[1] and tonumber(ends) > now -- guard: a fill needs its lease
 allowed = allowed and #tokens == 0 -- guard: a fill needs that no write is announced
 if not allowed then
-  return "refused"
+  return answer("refused")
 end
 
 local old = seqs
 seqs = {}
 if not try("HSET", key, "owner", ARGV[3], "hi", ARGV[4]) or not store(6) then
+  note("out_of_memory")
   redis.call("DEL", key)
-  return "out of memory"
+  return answer("out_of_memory")
 end
 local kept = {}
 for _, seq in ipairs(seqs) do
@@ -31,4 +32,4 @@ if ARGV[5] == "1" then
   redis.call("HSET", key, "whole", "1")
 end
 renew(ttl)
-return "filled"
+return answer("filled")

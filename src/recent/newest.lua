@@ -1,8 +1,8 @@
 -- Reads the newest messages, oldest first.
 -- ARGV: how many, the number that must be shown, an id and a duration in ms for
 --       a lease, life in ms
--- Returns "busy", "short", "hit" with owner, hi and the messages, or "miss" with
--- the lease's id when it was given, and 1 when there was a window that made no sense.
+-- Says "busy", "short", "hit" with owner, hi and the messages, or "miss" with the
+-- lease's id when it was given.
 local count, must_show, ttl = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[5])
 
 local live, expired = {}, {}
@@ -12,15 +12,18 @@ for _, token in ipairs(tokens) do
   kind[#kind + 1] = token
 end
 if #live > 0 then
-  return { "busy" } -- guard: nothing is read while a write is announced
+  return answer("busy") -- guard: nothing is read while a write is announced
 end
 if #expired > 0 then
   redis.call("HDEL", key, unpack(expired))
   tokens = live
 end
 
-if #expired > 0 or broken or (hi and hi < must_show) then
-  drop()
+local unfit = broken and "unreadable"
+  or #expired > 0 and "abandoned"
+  or hi and hi < must_show and "stale"
+if unfit then
+  drop(unfit)
 end
 
 if not hi then
@@ -40,16 +43,16 @@ if not hi then
       end
     end
   end
-  return { "miss", given, broken and 1 or 0 }
+  return answer("miss", given)
 end
 
 renew(ttl)
 local whole = redis.call("HGET", key, "whole") == "1"
 if #seqs < count and not whole then
-  return { "short" }
+  return answer("short")
 end
-local answer = { "hit", redis.call("HGET", key, "owner"), whole_number(hi) }
+local hit = answer("hit", redis.call("HGET", key, "owner"), whole_number(hi))
 for i = math.max(1, #seqs - count + 1), #seqs do
-  answer[#answer + 1] = redis.call("HGET", key, "m:" .. whole_number(seqs[i]))
+  hit[#hit + 1] = redis.call("HGET", key, "m:" .. whole_number(seqs[i]))
 end
-return answer
+return hit

@@ -26,20 +26,22 @@ local function show()
   if ARGV[8] and tonumber(ARGV[8]) > first then
     redis.call("HDEL", key, "whole")
   end
-  if store(8) and try("HSET", key, "owner", owner, "hi", ARGV[7]) and trim() then
+  local stored = store(8) and try("HSET", key, "owner", owner, "hi", ARGV[7])
+  if stored and trim() then
     hi = last
   else
     fields = redis.call("HKEYS", key)
-    drop()
+    drop(stored and "too_large" or "out_of_memory")
   end
 end
 
 local reached = top
 if not raise_top(last) then
-  return "out of memory"
+  return answer("out of memory")
 end
-if not announced or broken then
-  drop() -- guard: an announcement that is gone drops the window
+local unfit = not announced and "unannounced" or broken and "unreadable"
+if unfit then
+  drop(unfit) -- guard: an announcement that is gone drops the window
 elseif not hi then
   -- The conversation's beginning starts a window, unless it has gone on since.
   local is_beginning = first == 1
@@ -53,7 +55,7 @@ elseif not hi then
 elseif first == hi + 1 then
   show()
 elseif last > hi then
-  drop() -- guard: a gap drops the window
+  drop("gap") -- guard: a gap drops the window
 end
 renew(ttl)
-return hi and "shown" or "cold"
+return answer(hi and "shown" or "cold")

@@ -3,10 +3,13 @@
 local ttl, last = tonumber(ARGV[2]), tonumber(ARGV[3])
 local announced = redis.call("HDEL", key, "p:" .. ARGV[1]) == 1
 if not raise_top(last) then
-  return "out of memory"
+  return answer("out of memory")
 end
-if not announced or broken or (hi and hi < last) then
-  drop() -- guard: a window behind a replay is dropped
+local unfit = not announced and "unannounced"
+  or broken and "unreadable"
+  or hi and hi < last and "behind_replay"
+if unfit then
+  drop(unfit) -- guard: a window behind a replay is dropped
 end
 renew(ttl)
-return hi and "shown" or "cold"
+return answer(hi and "shown" or "cold")

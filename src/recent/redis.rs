@@ -5,29 +5,28 @@
 //! be executed late, twice removed from its call, or find the window gone:
 //! that costs a miss or a busy read, never a message.
 
+mod answer;
 mod entry;
+mod instruments;
 mod scripts;
+mod shared;
 mod unpublished;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::future::join_all;
-use tokio::time::sleep;
 
 pub use self::scripts::Scripts;
-use self::unpublished::Unpublished;
-use super::{Announced, Lease, Lookup, RecentWindow, WINDOW_MESSAGES, Window};
+use self::{
+    answer::Answer,
+    instruments::{Fill, Reason},
+    shared::Shared,
+};
+use super::{Announced, Lease, Lookup, RecentWindow, WINDOW_MESSAGES};
 use crate::{
     domain::{ConversationId, IdSource, Message, UserId},
-    redis::{Occasionally, Redis, RedisError, Reply, Script},
+    redis::{Redis, RedisError, Refusal},
 };
 
 /// The most bytes of messages that a window keeps: a larger one would hold up
@@ -41,10 +40,6 @@ pub const MAX_WINDOW_MESSAGES: usize = 1_000;
 const ANNOUNCEMENT_MARGIN: Duration = Duration::from_secs(1);
 /// How long a reader has to fill a window.
 const LEASE: Duration = Duration::from_secs(3);
-/// How many windows are dropped at a time when Redis answers again.
-const DROP_BATCH: usize = 64;
-/// How long to wait when Redis answers but refuses to drop.
-const DROP_RETRY: Duration = Duration::from_millis(250);
 
 /// The recent window in Redis.
 #[derive(Debug)]
@@ -52,16 +47,6 @@ pub struct RedisRecent {
     shared: Arc<Shared>,
     ids: Arc<dyn IdSource>,
     capacity: usize,
-}
-
-#[derive(Debug)]
-struct Shared {
-    redis: Redis,
-    scripts: Scripts,
-    ttl: Bytes,
-    unpublished: Unpublished,
-    undecodable: AtomicU64,
-    refusal: Occasionally,
 }
 
 impl RedisRecent {
@@ -79,27 +64,14 @@ impl RedisRecent {
         capacity: usize,
         scripts: Scripts,
     ) -> Self {
-        let shared = Arc::new(Shared {
-            redis,
-            scripts,
-            ttl: millis(ttl),
-            unpublished: Unpublished::default(),
-            undecodable: AtomicU64::new(0),
-            refusal: Occasionally::default(),
-        });
-        let dropping = drop_unpublished(Arc::clone(&shared));
+        let shared = Arc::new(Shared::new(redis, ttl, scripts));
+        let dropping = shared::drop_unpublished(Arc::clone(&shared));
         shared.redis.spawn(dropping);
         Self {
             shared,
             ids,
             capacity: capacity.clamp(WINDOW_MESSAGES, MAX_WINDOW_MESSAGES),
         }
-    }
-
-    /// How many windows were dropped because they could not be read: garbage,
-    /// or another version's.
-    pub fn undecodable(&self) -> u64 {
-        self.shared.undecodable.load(Ordering::Relaxed)
     }
 
     /// How many conversations this process reads from the store only, until it
@@ -127,6 +99,55 @@ impl RedisRecent {
             pairs.extend([number(message.seq), json]);
         }
         Some(pairs)
+    }
+
+    /// Drops the window after a commit that it is not to show or cannot be shown.
+    async fn drop_after_commit(&self, announced: Announced, reason: Reason) {
+        let Announced {
+            conversation,
+            token,
+        } = announced;
+        let dropped = self
+            .shared
+            .drop_window(conversation, reason, token.as_slice());
+        if dropped.await.is_err() {
+            self.shared.unpublished.add(conversation, token);
+        }
+    }
+
+    /// Reads what newest.lua answered. None when the window makes no sense.
+    fn read(conversation: ConversationId, answer: Answer) -> Option<Lookup> {
+        match answer.word() {
+            "busy" => Some(Lookup::Busy),
+            "short" => Some(Lookup::Short),
+            "hit" => answer.window(conversation).map(Lookup::Hit),
+            "miss" => {
+                let id = answer.text()?;
+                let lease = (!id.is_empty()).then_some(Lease { conversation, id });
+                Some(Lookup::Miss(lease))
+            }
+            _ => None,
+        }
+    }
+
+    async fn fill_with(&self, lease: Lease, mut args: Vec<Bytes>, messages: &[Message]) -> Fill {
+        if self.shared.unpublished.contains(lease.conversation) {
+            return Fill::Refused;
+        }
+        let Some(pairs) = self.encode(messages) else {
+            return Fill::TooLarge;
+        };
+        args.extend(pairs);
+        let fill = &self.shared.scripts.fill;
+        match self.shared.run(fill, lease.conversation, &args).await {
+            Ok(answer) => match answer.word() {
+                "filled" => Fill::Filled,
+                "out_of_memory" => Fill::OutOfMemory,
+                _ => Fill::Refused,
+            },
+            Err(RedisError::Refused(Refusal::OutOfMemory)) => Fill::OutOfMemory,
+            Err(_) => Fill::Error,
+        }
     }
 }
 
@@ -159,8 +180,11 @@ impl RecentWindow for RedisRecent {
         let (Some(first), Some(last)) = (messages.first(), messages.last()) else {
             return self.abort(announced).await;
         };
-        let (Some(token), Some(pairs)) = (&announced.token, self.encode(messages)) else {
-            return self.retire(announced).await;
+        let Some(token) = &announced.token else {
+            return self.drop_after_commit(announced, Reason::Unannounced).await;
+        };
+        let Some(pairs) = self.encode(messages) else {
+            return self.drop_after_commit(announced, Reason::TooLarge).await;
         };
         let mut args = vec![
             Bytes::from(token.clone()),
@@ -175,13 +199,13 @@ impl RecentWindow for RedisRecent {
         let publish = &self.shared.scripts.publish;
         let shown = self.shared.run(publish, announced.conversation, &args);
         if shown.await.is_err() {
-            self.retire(announced).await;
+            self.drop_after_commit(announced, Reason::Unpublished).await;
         }
     }
 
     async fn publish_replay(&self, announced: Announced, last_seq: i64) {
         let Some(token) = &announced.token else {
-            return self.retire(announced).await;
+            return self.drop_after_commit(announced, Reason::Unannounced).await;
         };
         let args = [
             Bytes::from(token.clone()),
@@ -191,29 +215,21 @@ impl RecentWindow for RedisRecent {
         let replay = &self.shared.scripts.publish_replay;
         let shown = self.shared.run(replay, announced.conversation, &args);
         if shown.await.is_err() {
-            self.retire(announced).await;
+            self.drop_after_commit(announced, Reason::Unpublished).await;
         }
     }
 
     async fn retire(&self, announced: Announced) {
-        let Announced {
-            conversation,
-            token,
-        } = announced;
-        if self
-            .shared
-            .drop_window(conversation, token.as_slice())
-            .await
-            .is_err()
-        {
-            self.shared.unpublished.add(conversation, token);
-        }
+        self.drop_after_commit(announced, Reason::Removed).await;
     }
 
     async fn abort(&self, announced: Announced) {
         if let Some(token) = announced.token {
             // Left where it is, the token ends at its deadline.
-            let _ = self.shared.abort(announced.conversation, token, 0).await;
+            let _ = self
+                .shared
+                .abort(announced.conversation, token, false)
+                .await;
         }
     }
 
@@ -226,7 +242,7 @@ impl RecentWindow for RedisRecent {
         if let Some(token) = token
             && self
                 .shared
-                .abort(conversation, token.clone(), 1)
+                .abort(conversation, token.clone(), true)
                 .await
                 .is_err()
         {
@@ -253,14 +269,16 @@ impl RecentWindow for RedisRecent {
             self.shared.ttl.clone(),
         ];
         let newest = &self.shared.scripts.newest;
-        let Ok(reply) = self.shared.run(newest, conversation, &args).await else {
+        let Ok(answer) = self.shared.run(newest, conversation, &args).await else {
             return Lookup::Unavailable;
         };
-        if let Some(lookup) = self.shared.read(conversation, reply) {
+        if let Some(lookup) = Self::read(conversation, answer) {
             return lookup;
         }
-        self.shared.count_undecodable(conversation);
-        if self.shared.drop_window(conversation, &[]).await.is_err() {
+        let dropped = self
+            .shared
+            .drop_window(conversation, Reason::Unreadable, &[]);
+        if dropped.await.is_err() {
             return Lookup::Unavailable;
         }
         Lookup::Miss(None)
@@ -274,132 +292,21 @@ impl RecentWindow for RedisRecent {
         messages: &[Message],
         whole: bool,
     ) {
-        if self.shared.unpublished.contains(lease.conversation) {
-            return;
-        }
-        let Some(pairs) = self.encode(messages) else {
-            return;
-        };
         let whole = whole && messages.len() <= self.capacity;
-        let mut args = vec![
-            Bytes::from(lease.id),
+        let args = vec![
+            Bytes::from(lease.id.clone()),
             self.shared.ttl.clone(),
             Bytes::copy_from_slice(owner.as_str().as_bytes()),
             number(last_seq),
             number(u8::from(whole)),
         ];
-        args.extend(pairs);
-        let fill = &self.shared.scripts.fill;
         // A window that is not filled is a miss.
-        let _ = self.shared.run(fill, lease.conversation, &args).await;
+        let outcome = self.fill_with(lease, args, messages).await;
+        self.shared.instruments.filled(outcome);
     }
 
     fn capacity(&self) -> u32 {
         u32::try_from(self.capacity).unwrap_or(u32::MAX)
-    }
-}
-
-impl Shared {
-    async fn run(
-        &self,
-        script: &Script,
-        conversation: ConversationId,
-        args: &[Bytes],
-    ) -> Result<Reply, RedisError> {
-        let key = self
-            .redis
-            .key(format_args!("history:{conversation}:recent"));
-        let result = self.redis.run(script, &key, args).await;
-        // An outage is said by the client.
-        if let Err(error @ (RedisError::Refused(_) | RedisError::Unexpected)) = &result
-            && self.refusal.is_due()
-        {
-            tracing::warn!(%error, "the recent window goes on without Redis");
-        }
-        result
-    }
-
-    fn count_undecodable(&self, conversation: ConversationId) {
-        self.undecodable.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(conversation.id = %conversation, "a window made no sense and was dropped");
-    }
-
-    async fn abort(
-        &self,
-        conversation: ConversationId,
-        token: String,
-        drop: u8,
-    ) -> Result<Reply, RedisError> {
-        let args = [Bytes::from(token), number(drop)];
-        self.run(&self.scripts.abort, conversation, &args).await
-    }
-
-    async fn drop_window(
-        &self,
-        conversation: ConversationId,
-        tokens: &[String],
-    ) -> Result<Reply, RedisError> {
-        let mut args = vec![self.ttl.clone()];
-        args.extend(tokens.iter().cloned().map(Bytes::from));
-        self.run(&self.scripts.drop, conversation, &args).await
-    }
-
-    /// Reads what newest.lua returned. None when the window makes no sense.
-    fn read(&self, conversation: ConversationId, reply: Reply) -> Option<Lookup> {
-        let mut parts = reply.list().ok()?.into_iter();
-        match parts.next()?.text().ok()? {
-            "busy" => Some(Lookup::Busy),
-            "short" => Some(Lookup::Short),
-            "hit" => read_window(conversation, parts).map(Lookup::Hit),
-            "miss" => {
-                let id = parts.next()?.text().ok()?.to_owned();
-                if parts.next()?.integer().ok()? == 1 {
-                    self.count_undecodable(conversation);
-                }
-                let lease = (!id.is_empty()).then_some(Lease { conversation, id });
-                Some(Lookup::Miss(lease))
-            }
-            _ => None,
-        }
-    }
-}
-
-fn read_window(
-    conversation: ConversationId,
-    mut parts: impl Iterator<Item = Reply>,
-) -> Option<Window> {
-    let owner = UserId::parse(parts.next()?.text().ok()?).ok()?;
-    let last_seq = parts.next()?.integer().ok()?;
-    let messages: Vec<_> = parts
-        .map(|part| match part {
-            Reply::Bytes(json) => entry::decode(conversation, &json),
-            _ => None,
-        })
-        .collect::<Option<_>>()?;
-    let in_order = messages.is_sorted_by(|a, b| a.seq < b.seq);
-    let in_range = messages.last().is_none_or(|last| last.seq <= last_seq);
-    (in_order && in_range).then_some(Window {
-        owner,
-        last_seq,
-        messages,
-    })
-}
-
-/// Drops the windows that could not be dropped in time, as soon as Redis takes it.
-async fn drop_unpublished(shared: Arc<Shared>) {
-    loop {
-        let due = shared.unpublished.due(DROP_BATCH).await;
-        shared.redis.available().await;
-        let drops = due.iter().map(async |due| {
-            let result = shared.drop_window(due.conversation, &due.tokens).await;
-            if result.is_ok() {
-                shared.unpublished.dropped(due);
-            }
-            result.is_ok()
-        });
-        if join_all(drops).await.contains(&false) {
-            sleep(DROP_RETRY).await;
-        }
     }
 }
 

@@ -21,8 +21,9 @@ use tokio_util::{
     sync::CancellationToken,
     task::{AbortOnDropHandle, TaskTracker},
 };
+use tracing::Instrument as _;
 
-use super::{Occasionally, RedisError, RedisTarget, Refusal, Reply, Script};
+use super::{Occasionally, RedisError, RedisTarget, Refusal, Reply, Script, observed::Observer};
 
 /// How long to connect, log in and say goodbye may take.
 const CONNECTION_TIMEOUT: Duration = Duration::from_millis(500);
@@ -63,6 +64,7 @@ struct Inner {
     settings: RedisSettings,
     available: watch::Sender<bool>,
     outage: Occasionally,
+    observer: Observer,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -77,10 +79,12 @@ impl Redis {
             fail_fast: true,
             ..Options::default()
         };
+        let available = watch::Sender::new(false);
         let redis = Self(Arc::new(Inner {
+            observer: Observer::new(&target, available.subscribe()),
             client: client(target, settings.call_timeout).with_options(&options),
             settings,
-            available: watch::Sender::new(false),
+            available,
             outage: Occasionally::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -109,6 +113,19 @@ impl Redis {
 
     /// Runs a script on one key, in one round trip when Redis knows the script.
     pub async fn run(
+        &self,
+        script: &Script,
+        key: &str,
+        args: &[Bytes],
+    ) -> Result<Reply, RedisError> {
+        let observed = self.0.observer.begin(script);
+        let call = self.evaluate(script, key, args);
+        let result = call.instrument(observed.span()).await;
+        observed.end(&result);
+        result
+    }
+
+    async fn evaluate(
         &self,
         script: &Script,
         key: &str,
@@ -171,7 +188,9 @@ impl Redis {
 
     /// Opens the breaker.
     fn trip(&self) {
-        self.0.available.send_if_modified(std::mem::take);
+        if self.0.available.send_if_modified(std::mem::take) {
+            self.0.observer.outage();
+        }
     }
 
     async fn answers(&self) -> bool {

@@ -8,20 +8,27 @@ use super::RedisError;
 /// A Lua script on one key, which a cluster can therefore route.
 #[derive(Clone)]
 pub struct Script {
+    name: &'static str,
     source: Cow<'static, str>,
     sha1: String,
 }
 
 impl Script {
-    /// Takes the source and works out the name that Redis knows it by.
-    pub fn new(source: impl Into<Cow<'static, str>>) -> Self {
+    /// Takes the source and works out the digest that Redis knows it by. The
+    /// name is for people: spans and metrics tell scripts apart by it.
+    pub fn new(name: &'static str, source: impl Into<Cow<'static, str>>) -> Self {
         let source = source.into();
         let mut sha1 = String::with_capacity(40);
         for byte in Sha1::digest(source.as_bytes()) {
             // Writing into a String cannot fail.
             let _ = write!(sha1, "{byte:02x}");
         }
-        Self { source, sha1 }
+        Self { name, source, sha1 }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        self.name
     }
 
     /// The source.
@@ -29,7 +36,7 @@ impl Script {
         &self.source
     }
 
-    /// The name that Redis knows it by.
+    /// The digest that Redis knows it by.
     pub fn sha1(&self) -> &str {
         &self.sha1
     }
@@ -37,7 +44,7 @@ impl Script {
 
 impl fmt::Debug for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Script").field(&self.sha1).finish()
+        f.debug_tuple("Script").field(&self.name).finish()
     }
 }
 
@@ -104,7 +111,7 @@ mod tests {
     #[test]
     fn a_script_is_named_as_redis_names_it() {
         assert_eq!(
-            Script::new("return 1").sha1(),
+            Script::new("one", "return 1").sha1(),
             "e0e1f9fabfc9d4800c877a703b823ac0578ff8db"
         );
     }

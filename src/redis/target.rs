@@ -49,6 +49,23 @@ impl RedisTarget {
             ..Config::default()
         })
     }
+
+    /// The one server's host and port. None where a cluster or a sentinel
+    /// chooses the server.
+    pub(super) fn server(&self) -> Option<(&str, u16)> {
+        match &self.0.server {
+            ServerConfig::Centralized { server } => Some((&server.host, server.port)),
+            _ => None,
+        }
+    }
+
+    /// The number of the database. None where there is but one, in a cluster.
+    pub(super) fn database(&self) -> Option<u8> {
+        match self.0.server {
+            ServerConfig::Clustered { .. } => None,
+            _ => Some(self.0.database.unwrap_or(0)),
+        }
+    }
 }
 
 impl fmt::Debug for RedisTarget {
@@ -85,12 +102,23 @@ mod tests {
         let target = RedisTarget::from_url("redis://:pass%20word@localhost:6380/3").unwrap();
         assert_eq!(target.0.password.as_deref(), Some("pass word"));
         assert_eq!(target.0.database, Some(3));
+        assert_eq!(target.server(), Some(("localhost", 6380)));
+        assert_eq!(target.database(), Some(3));
         assert!(
             RedisTarget::from_url("rediss://localhost")
                 .unwrap()
                 .0
                 .uses_tls()
         );
+    }
+
+    #[test]
+    fn a_server_that_is_chosen_elsewhere_is_not_named() {
+        let cluster = RedisTarget::from_url("redis-cluster://localhost:7000").unwrap();
+        assert_eq!((cluster.server(), cluster.database()), (None, None));
+        let sentinel = "redis-sentinel://localhost:26379/1?sentinelServiceName=main";
+        let sentinel = RedisTarget::from_url(sentinel).unwrap();
+        assert_eq!((sentinel.server(), sentinel.database()), (None, Some(1)));
     }
 
     #[test]

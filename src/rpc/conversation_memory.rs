@@ -9,8 +9,8 @@ use super::{
 use crate::{
     domain::{ConversationRef, DeptId, RequestId, SessionId, Title, UserId},
     memory::{
-        BeginTurn, CreateConversation, GetHistory, ListMessages, Memory, SaveMessages,
-        TruncateConversation,
+        BeginTurn, BranchConversation, CreateConversation, GetHistory, ListBranches, ListMessages,
+        Memory, SaveMessages, TruncateConversation,
     },
     proto::{self, conversation_memory_server},
     store::{Bound, ConversationQuery},
@@ -149,16 +149,10 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
             limit: convert::page_size(request.page_size, 20, 100)?,
         };
         let page = use_case("list_conversations", self.memory.list_conversations(query)).await?;
+        let (conversations, next) = convert::conversation_page(page);
         Ok(Response::new(proto::ListConversationsResponse {
-            conversations: page
-                .conversations
-                .into_iter()
-                .map(convert::render_conversation)
-                .collect(),
-            next_page_token: page
-                .next
-                .map(|key| page_token::encode(key, &of))
-                .unwrap_or_default(),
+            conversations,
+            next_page_token: next.map_or_else(String::new, |key| page_token::encode(key, &of)),
         }))
     }
 
@@ -245,6 +239,45 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
         Ok(Response::new(proto::TruncateConversationResponse {
             removed_messages: truncated.removed,
             last_seq: truncated.last_seq,
+        }))
+    }
+
+    async fn branch_conversation(
+        &self,
+        request: Request<proto::BranchConversationRequest>,
+    ) -> Result<Response<proto::BranchConversationResponse>, Status> {
+        let request = request.into_inner();
+        let branch = BranchConversation {
+            parent: convert::conversation(&request.conversation_id, &request.user_id)?,
+            at_seq: convert::message_seq(request.at_seq, "at_seq")?,
+            title: convert::optional(&request.title, "title", Title::parse)?,
+        };
+        let branched = use_case(
+            "branch_conversation",
+            self.memory.branch_conversation(branch),
+        )
+        .await?;
+        Ok(Response::new(proto::BranchConversationResponse {
+            conversation: Some(convert::render_conversation(branched)),
+        }))
+    }
+
+    async fn list_branches(
+        &self,
+        request: Request<proto::ListBranchesRequest>,
+    ) -> Result<Response<proto::ListBranchesResponse>, Status> {
+        let request = request.into_inner();
+        let of = ["branches", &request.conversation_id, &request.user_id];
+        let query = ListBranches {
+            conversation: convert::conversation(&request.conversation_id, &request.user_id)?,
+            after: page_token::decode(&request.page_token, &of).in_field("page_token")?,
+            limit: convert::page_size(request.page_size, 20, 100)?,
+        };
+        let page = use_case("list_branches", self.memory.list_branches(query)).await?;
+        let (conversations, next) = convert::conversation_page(page);
+        Ok(Response::new(proto::ListBranchesResponse {
+            conversations,
+            next_page_token: next.map_or_else(String::new, |key| page_token::encode(key, &of)),
         }))
     }
 }

@@ -23,7 +23,13 @@ const BATCH: usize = 64;
 
 macro_rules! script {
     ($common:literal, $name:literal) => {
-        Script::new(concat!(include_str!($common), include_str!($name)))
+        Script::new(
+            $name,
+            concat!(
+                include_str!(concat!($common, "_common.lua")),
+                include_str!(concat!($name, ".lua"))
+            ),
+        )
     };
 }
 
@@ -53,13 +59,13 @@ impl RedisSessions {
             redis,
             ttl: Bytes::from(ttl.as_millis().to_string()),
             scripts: Arc::new(Scripts {
-                start: script!("session_common.lua", "session_start.lua"),
-                get: script!("session_common.lua", "session_get.lua"),
-                touch: script!("session_common.lua", "session_touch.lua"),
-                end: script!("session_common.lua", "session_end.lua"),
-                user_add: script!("user_common.lua", "user_add.lua"),
-                user_list: script!("user_common.lua", "user_list.lua"),
-                user_remove: script!("user_common.lua", "user_remove.lua"),
+                start: script!("session", "session_start"),
+                get: script!("session", "session_get"),
+                touch: script!("session", "session_touch"),
+                end: script!("session", "session_end"),
+                user_add: script!("user", "user_add"),
+                user_list: script!("user", "user_list"),
+                user_remove: script!("user", "user_remove"),
             }),
         }
     }

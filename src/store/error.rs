@@ -13,6 +13,12 @@ pub enum StoreError {
         /// Where it ends.
         current_seq: i64,
     },
+    /// A number was named that the conversation has not come to.
+    #[error("the conversation ends at {last_seq}")]
+    BeyondEnd {
+        /// Where it ends.
+        last_seq: i64,
+    },
     /// An id or key is taken, with other content.
     #[error("{0:?} is in use with other content")]
     AlreadyExists(Reused),

@@ -5,22 +5,24 @@
 
 mod append;
 mod attempts;
+mod branches;
 mod connection;
 mod conversations;
 mod history;
 mod prepare;
 mod removal;
 mod sqlstate;
+mod transaction;
 
 use std::fmt;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use sqlx::{PgPool, postgres::PgConnectOptions};
+use sqlx::{Postgres, postgres::PgConnectOptions};
 
 use super::{
-    Append, Appended, Bound, ConversationPage, ConversationQuery, SchemaError, Store, StoreError,
-    Truncated, Truncation, sql,
+    Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, SchemaError, Store,
+    StoreError, Truncated, Truncation, pool, sql,
 };
 use crate::domain::{
     Conversation, ConversationChanges, ConversationRef, Message, NewConversation, SessionId, UserId,
@@ -29,6 +31,7 @@ use crate::domain::{
 use self::connection::Losses;
 pub(super) use self::sqlstate::failure;
 
+type Pool = pool::Pool<Postgres>;
 type ConversationRow = super::rows::ConversationRow<uuid::Uuid, DateTime<Utc>>;
 type MessageRow = super::rows::MessageRow<uuid::Uuid, DateTime<Utc>>;
 
@@ -38,7 +41,7 @@ type MessageRow = super::rows::MessageRow<uuid::Uuid, DateTime<Utc>>;
 /// what comes after it on the same pool is not affected. Who needs to know
 /// which must not drop it.
 pub struct PostgresStore {
-    pool: PgPool,
+    pool: Pool,
     losses: Losses,
     /// For preparing, which takes a connection of its own.
     options: PgConnectOptions,
@@ -125,7 +128,7 @@ impl Store for PostgresStore {
     }
 
     async fn delete(&self, conversation: &ConversationRef) -> Result<(), StoreError> {
-        attempts::removal(|| removal::delete(&self.pool, conversation)).await
+        attempts::transaction(|| removal::delete(&self.pool, conversation)).await
     }
 
     async fn append(&self, append: &Append) -> Result<Appended, StoreError> {
@@ -135,8 +138,24 @@ impl Store for PostgresStore {
         .await
     }
 
+    async fn branch(&self, branch: &Branch) -> Result<Conversation, StoreError> {
+        attempts::transaction(|| branches::branch(&self.pool, branch)).await
+    }
+
+    async fn branches(
+        &self,
+        conversation: &ConversationRef,
+        after: Option<i64>,
+        limit: u32,
+    ) -> Result<ConversationPage, StoreError> {
+        attempts::read(&self.losses, || {
+            branches::list(&self.pool, conversation, after, limit)
+        })
+        .await
+    }
+
     async fn truncate(&self, truncation: &Truncation) -> Result<Truncated, StoreError> {
-        attempts::removal(|| removal::truncate(&self.pool, truncation)).await
+        attempts::transaction(|| removal::truncate(&self.pool, truncation)).await
     }
 
     async fn newest(

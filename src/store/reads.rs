@@ -17,7 +17,6 @@ macro_rules! reads {
                 Bound, StoreError,
                 failure::Trouble,
                 rows::{ContextRow, add_contexts},
-                sql,
             },
         };
 

@@ -5,7 +5,10 @@ use serde_json::{Map, Number, Value};
 use sqlx::{FromRow, types::Json};
 use uuid::Uuid;
 
-use super::failure::{Class, Failure};
+use super::{
+    ConversationPage,
+    failure::{Class, Failure, Trouble},
+};
 use crate::domain::{
     Content, Context, Conversation, ConversationId, DeptId, Message, MessageId, Metadata, Role,
     Title, UserId,
@@ -102,6 +105,29 @@ impl<Id: Into<Uuid>, Time: Into<DateTime<Utc>>> MessageRow<Id, Time> {
             contexts: Vec::new(),
         })
     }
+}
+
+/// Puts a page together from rows with their activity, of which one more than the
+/// limit tells that there is a next page.
+pub(super) fn page(
+    rows: impl Iterator<Item = Result<(Conversation, i64), Trouble>>,
+    limit: u32,
+) -> Result<ConversationPage, Trouble> {
+    let mut page = ConversationPage {
+        conversations: Vec::new(),
+        next: None,
+    };
+    let mut last = None;
+    for row in rows {
+        if page.conversations.len() == limit as usize {
+            page.next = last;
+            break;
+        }
+        let (conversation, activity) = row?;
+        page.conversations.push(conversation);
+        last = Some(activity);
+    }
+    Ok(page)
 }
 
 /// Gives each message its contexts.

@@ -111,8 +111,7 @@ pub(super) const SPAN: &str = concat!(
 
 /// $1 conversation, $2 and $3 first and last number. What it does not show among
 /// them belongs to no message that it shows.
-pub(super) const CONTEXTS: &str =
-    "SELECT x.seq, x.position, x.doc_id, x.content, x.score, x.metadata \
+pub(super) const CONTEXTS: &str = "SELECT x.seq, x.position, x.doc_id, x.content, x.score, x.metadata \
      FROM message_contexts x WHERE x.conversation_id = $1 AND x.seq BETWEEN $2 AND $3 \
      UNION ALL \
      SELECT x.seq, x.position, x.doc_id, x.content, x.score, x.metadata \
@@ -125,17 +124,69 @@ pub(super) const CONTEXTS: &str =
 pub(super) const REQUEST: &str = "SELECT r.digest, r.first_seq, r.last_seq, r.removed \
     FROM requests r WHERE r.conversation_id = $1 AND r.request_id = $2";
 
-/// $1 conversation, $2 user or NULL, $3 below this activity, $4 limit. The first
-/// row is the conversation itself; none means that there is no such one.
+/// $1 parent, $2 its user, $3 below this activity, $4 limit.
 pub(super) const BRANCHES: &str = concat!(
     "SELECT ",
     conversation_columns!(),
-    ", NULL AS activity FROM conversations c WHERE ",
-    named_conversation!(),
-    " UNION ALL SELECT * FROM (SELECT ",
-    conversation_columns!(),
-    ", c.activity FROM conversations c WHERE c.parent_id = $1 \
-        AND c.user_id = (SELECT p.user_id FROM conversations p WHERE p.id = $1 \
-                         AND ($2 IS NULL OR p.user_id = $2)) \
-        AND c.activity < $3 ORDER BY c.activity DESC LIMIT $4) AS b"
+    ", c.activity FROM conversations c \
+      WHERE c.parent_id = $1 AND c.user_id = $2 AND c.activity < $3 \
+      ORDER BY c.activity DESC LIMIT $4"
 );
+
+/// $1 conversation: what it shows of messages that are kept under an id, which can
+/// be its own.
+pub(super) const LINEAGE: &str = "SELECT l.source_id, l.after_seq, l.upto_seq \
+    FROM lineage l WHERE l.conversation_id = $1";
+
+/// $1 conversation, $2 source, $3 and $4 the range.
+pub(super) const ADD_LINEAGE: &str = "INSERT INTO lineage \
+    (conversation_id, source_id, after_seq, upto_seq) VALUES ($1, $2, $3, $4)";
+
+/// $1 branch, $2 parent, $3 number: what the parent's lineage has up to there.
+pub(super) const COPY_LINEAGE: &str = "INSERT INTO lineage \
+    (conversation_id, source_id, after_seq, upto_seq) \
+    SELECT $1, l.source_id, l.after_seq, CASE WHEN l.upto_seq < $3 THEN l.upto_seq ELSE $3 END \
+    FROM lineage l WHERE l.conversation_id = $2 AND l.after_seq < $3";
+
+/// $1 conversation, $2 number: ends its lineage there, in two statements.
+pub(super) const CUT_LINEAGE: [&str; 2] = [
+    "DELETE FROM lineage WHERE conversation_id = $1 AND after_seq >= $2",
+    "UPDATE lineage SET upto_seq = $2 WHERE conversation_id = $1 AND upto_seq > $2",
+];
+
+/// Whether no conversation's lineage shows m.
+macro_rules! not_shared {
+    () => {
+        "NOT EXISTS (SELECT 1 FROM lineage l WHERE l.source_id = m.conversation_id \
+           AND m.seq > l.after_seq AND m.seq <= l.upto_seq)"
+    };
+}
+
+/// $1 conversation, $2 number: removes its own messages after it that nobody
+/// shares.
+pub(super) const REMOVE_OWN: &str = concat!(
+    "DELETE FROM messages AS m WHERE m.conversation_id = $1 AND m.seq > $2 AND ",
+    not_shared!()
+);
+
+/// $1 source, $2 and $3 a range that was given up: removes what nobody shows any
+/// more.
+pub(super) const RELEASE: &str = concat!(
+    "DELETE FROM messages AS m WHERE m.conversation_id = $1 AND m.seq > $2 AND m.seq <= $3 AND ",
+    not_shared!(),
+    " AND NOT EXISTS (SELECT 1 FROM conversations c \
+        WHERE c.id = m.conversation_id AND m.seq > c.own_after)"
+);
+
+/// $1 conversation, $2 number: how many own messages are kept after it.
+pub(super) const COUNT_OWN: &str =
+    "SELECT count(*) FROM messages m WHERE m.conversation_id = $1 AND m.seq > $2";
+
+/// $1 conversation, $2 number: how many messages its lineage shows after it.
+pub(super) const COUNT_SHARED: &str = "SELECT count(*) FROM lineage l \
+    JOIN messages m ON m.conversation_id = l.source_id AND m.seq <= l.upto_seq \
+      AND m.seq > CASE WHEN l.after_seq > $2 THEN l.after_seq ELSE $2 END \
+    WHERE l.conversation_id = $1";
+
+/// $1 conversation, $2 number: shows own messages only after it.
+pub(super) const HIDE_OWN: &str = "UPDATE conversations SET own_after = $2 WHERE id = $1";

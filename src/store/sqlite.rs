@@ -5,6 +5,7 @@
 //! their own and see the last commit. Several processes may share a file.
 
 mod append;
+mod branches;
 mod codes;
 mod connection;
 mod conversations;
@@ -16,11 +17,11 @@ use std::{fmt, io, path::Path};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use sqlx::{SqlitePool, sqlite::SqliteConnectOptions};
+use sqlx::{Sqlite, sqlite::SqliteConnectOptions};
 
 use super::{
-    Append, Appended, Bound, ConversationPage, ConversationQuery, SchemaError, Store, StoreError,
-    Truncated, Truncation, failure::Trouble, sql,
+    Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, SchemaError, Store,
+    StoreError, Truncated, Truncation, failure::Trouble, pool, sql,
 };
 use crate::domain::{
     Conversation, ConversationChanges, ConversationRef, Message, NewConversation, SessionId, UserId,
@@ -28,14 +29,15 @@ use crate::domain::{
 
 pub(super) use self::codes::failure;
 
+type Pool = pool::Pool<Sqlite>;
 type ConversationRow = super::rows::ConversationRow<uuid::fmt::Hyphenated, connection::Micros>;
 type MessageRow = super::rows::MessageRow<uuid::fmt::Hyphenated, connection::Micros>;
 
 /// Conversations in an SQLite file.
 pub struct SqliteStore {
     options: SqliteConnectOptions,
-    writer: SqlitePool,
-    readers: SqlitePool,
+    writer: Pool,
+    readers: Pool,
 }
 
 impl SqliteStore {
@@ -128,6 +130,23 @@ impl Store for SqliteStore {
 
     async fn append(&self, append: &Append) -> Result<Appended, StoreError> {
         append::append(&self.writer, append)
+            .await
+            .map_err(Trouble::of_read)
+    }
+
+    async fn branch(&self, branch: &Branch) -> Result<Conversation, StoreError> {
+        branches::branch(&self.writer, branch)
+            .await
+            .map_err(Trouble::of_read)
+    }
+
+    async fn branches(
+        &self,
+        conversation: &ConversationRef,
+        after: Option<i64>,
+        limit: u32,
+    ) -> Result<ConversationPage, StoreError> {
+        branches::list(&self.readers, conversation, after, limit)
             .await
             .map_err(Trouble::of_read)
     }

@@ -6,9 +6,10 @@ use std::{
 };
 
 use opentelemetry::trace::TracerProvider as _;
+pub(crate) use opentelemetry_sdk::trace::SpanData;
 use opentelemetry_sdk::{
     error::OTelSdkResult,
-    trace::{SdkTracerProvider, SimpleSpanProcessor, SpanData, SpanExporter},
+    trace::{SdkTracerProvider, SimpleSpanProcessor, SpanExporter},
 };
 use tracing_subscriber::{Registry, layer::SubscriberExt as _};
 

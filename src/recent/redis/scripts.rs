@@ -2,10 +2,13 @@ use crate::redis::Script;
 
 macro_rules! script {
     ($name:literal) => {
-        Script::new(concat!(
-            include_str!("../common.lua"),
-            include_str!(concat!("../", $name, ".lua"))
-        ))
+        Script::new(
+            $name,
+            concat!(
+                include_str!("../common.lua"),
+                include_str!(concat!("../", $name, ".lua"))
+            ),
+        )
     };
 }
 
@@ -26,7 +29,7 @@ impl Scripts {
     /// makes them safe and see that it notices.
     #[must_use]
     pub fn edited(&self, mut edit: impl FnMut(&str) -> String) -> Self {
-        let mut edited = |script: &Script| Script::new(edit(script.source()));
+        let mut edited = |script: &Script| Script::new(script.name(), edit(script.source()));
         Self {
             announce: edited(&self.announce),
             publish: edited(&self.publish),

@@ -82,6 +82,14 @@ pub(crate) fn seq(seq: i64, path: &str) -> Result<i64, FieldError> {
     not_negative(seq).in_field(path)
 }
 
+/// The number of a message.
+pub(crate) fn message_seq(seq: i64, path: &str) -> Result<i64, FieldError> {
+    if seq < 1 {
+        return Err(FieldError::new(path, Invalid::new("must be 1 or more")));
+    }
+    Ok(seq)
+}
+
 /// Whether a read must come from the durable store.
 pub(crate) fn strong(consistency: i32) -> Result<bool, FieldError> {
     match proto::Consistency::try_from(consistency) {

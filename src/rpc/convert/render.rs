@@ -6,6 +6,7 @@ use crate::{
     memory::{Begun, SessionState, Source},
     proto,
     rpc::{convert::captured, structs},
+    store::ConversationPage,
     telemetry::call,
 };
 
@@ -55,6 +56,12 @@ pub(crate) fn conversation(conversation: Conversation) -> proto::Conversation {
             .unwrap_or_default(),
         branched_at_seq: conversation.branched_at_seq.unwrap_or_default(),
     }
+}
+
+/// A page of conversations, and where the next one goes on.
+pub(crate) fn conversation_page(page: ConversationPage) -> (Vec<proto::Conversation>, Option<i64>) {
+    let conversations = page.conversations.into_iter().map(conversation);
+    (conversations.collect(), page.next)
 }
 
 /// A session.

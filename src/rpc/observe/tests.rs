@@ -10,7 +10,6 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::{Body as _, Frame};
 use opentelemetry::trace::{SpanId, Status};
-use opentelemetry_sdk::trace::SpanData;
 use tonic::body::Body;
 use tower::{Layer as _, Service as _, service_fn};
 
@@ -19,7 +18,7 @@ use crate::{
     domain::ConversationId,
     telemetry::{
         call::{self, Tracing},
-        testing,
+        testing::{self, SpanData},
     },
 };
 

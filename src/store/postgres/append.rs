@@ -1,8 +1,9 @@
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, PgPool, query_as, types::Json};
+use sqlx::{PgConnection, query_as, types::Json};
 use uuid::Uuid;
 
 use super::{
+    Pool,
     connection::{Lease, Losses},
     conversations, history, sql,
 };
@@ -69,7 +70,7 @@ const MESSAGE_PLACES: &str =
 /// Saves a turn. `after_loss` says that an earlier attempt at this very save may
 /// have been carried out.
 pub(super) async fn append(
-    pool: &PgPool,
+    pool: &Pool,
     losses: &Losses,
     append: &Append,
     after_loss: bool,

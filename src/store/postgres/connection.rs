@@ -7,7 +7,7 @@ use std::{
 };
 
 use sqlx::{
-    ConnectOptions, Connection, PgConnection, PgPool, Postgres, Row,
+    ConnectOptions, Connection, PgConnection, Postgres, Row,
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
     raw_sql,
@@ -15,6 +15,7 @@ use sqlx::{
 
 use tokio::time::timeout;
 
+use super::Pool;
 use crate::store::failure::{Class, Failure, Trouble};
 
 /// How long a call waits for a connection. Callers are promised an answer within
@@ -78,8 +79,8 @@ pub(super) fn options(options: PgConnectOptions) -> PgConnectOptions {
 }
 
 /// A pool that connects when it is first asked to.
-pub(super) fn pool(options: PgConnectOptions, max_connections: u32, losses: Losses) -> PgPool {
-    PgPoolOptions::new()
+pub(super) fn pool(options: PgConnectOptions, max_connections: u32, losses: Losses) -> Pool {
+    let connections = PgPoolOptions::new()
         .max_connections(max_connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .test_before_acquire(false)
@@ -93,7 +94,8 @@ pub(super) fn pool(options: PgConnectOptions, max_connections: u32, losses: Loss
                 Ok(true)
             })
         })
-        .connect_lazy_with(options)
+        .connect_lazy_with(options);
+    Pool::new("postgresql", connections)
 }
 
 /// Refuses a connection on which the options of [`options`] did not arrive. A
@@ -123,7 +125,7 @@ pub(super) struct Lease {
 
 impl Lease {
     /// Waits for a connection. Nothing was sent when there is none.
-    pub(super) async fn take(pool: &PgPool) -> Result<Self, Trouble> {
+    pub(super) async fn take(pool: &Pool) -> Result<Self, Trouble> {
         match pool.acquire().await {
             Ok(connection) => Ok(Self {
                 connection,
@@ -140,7 +142,7 @@ impl Lease {
     /// The same, and the connection has just answered: for what cannot be found
     /// again if it is lost. A statement that is sent over a connection that the
     /// server has closed meanwhile was not carried out, but nobody could tell.
-    pub(super) async fn take_tested(pool: &PgPool, losses: &Losses) -> Result<Self, Trouble> {
+    pub(super) async fn take_tested(pool: &Pool, losses: &Losses) -> Result<Self, Trouble> {
         let mut lease = Self::take(pool).await?;
         let pinged = timeout(ACQUIRE_TIMEOUT, lease.connection.ping()).await;
         if matches!(pinged, Ok(Ok(()))) {

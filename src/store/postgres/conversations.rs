@@ -1,13 +1,13 @@
 use chrono::{DateTime, Utc};
-use sqlx::{FromRow, PgConnection, PgPool, Row, query, query_as, types::Json};
+use sqlx::{FromRow, PgConnection, Row, postgres::PgRow, query, query_as, types::Json};
 
-use super::{ConversationRow, connection::Lease, sql};
+use super::{ConversationRow, Pool, connection::Lease, sql};
 use crate::{
     domain::{
         Conversation, ConversationChanges, ConversationRef, DeptId, NewConversation, SessionId,
         Title, UserId,
     },
-    store::{ConversationPage, ConversationQuery, Reused, StoreError, failure::Trouble},
+    store::{ConversationPage, ConversationQuery, Reused, StoreError, failure::Trouble, rows},
 };
 
 const CREATE: &str = concat!(
@@ -39,7 +39,7 @@ const UPDATE: &str = concat!(
 );
 
 pub(super) async fn create(
-    pool: &PgPool,
+    pool: &Pool,
     new: &NewConversation,
     at: DateTime<Utc>,
 ) -> Result<Conversation, Trouble> {
@@ -78,7 +78,7 @@ async fn insert(
 }
 
 pub(super) async fn get(
-    pool: &PgPool,
+    pool: &Pool,
     conversation: &ConversationRef,
 ) -> Result<Conversation, Trouble> {
     let mut lease = Lease::take(pool).await?;
@@ -100,7 +100,7 @@ pub(super) async fn find(
 }
 
 pub(super) async fn attach_session(
-    pool: &PgPool,
+    pool: &Pool,
     conversation: &ConversationRef,
     session: SessionId,
 ) -> Result<Conversation, Trouble> {
@@ -130,7 +130,7 @@ async fn attach(
 }
 
 pub(super) async fn of_session(
-    pool: &PgPool,
+    pool: &Pool,
     session: SessionId,
     user: &UserId,
 ) -> Result<Option<Conversation>, Trouble> {
@@ -145,7 +145,7 @@ pub(super) async fn of_session(
 }
 
 pub(super) async fn list(
-    pool: &PgPool,
+    pool: &Pool,
     wanted: &ConversationQuery,
 ) -> Result<ConversationPage, Trouble> {
     let mut lease = Lease::take(pool).await?;
@@ -158,25 +158,17 @@ pub(super) async fn list(
         .fetch_all(&mut *lease)
         .await
         .map_err(Trouble::from);
-    let mut page = ConversationPage {
-        conversations: Vec::new(),
-        next: None,
-    };
-    let mut last = None;
-    for row in lease.release(rows)? {
-        if page.conversations.len() == wanted.limit as usize {
-            page.next = last;
-            break;
-        }
-        last = Some(row.try_get("activity")?);
-        page.conversations
-            .push(ConversationRow::from_row(&row)?.read()?);
-    }
-    Ok(page)
+    rows::page(lease.release(rows)?.iter().map(read_listed), wanted.limit)
+}
+
+/// Reads a row of a list, with its activity.
+pub(super) fn read_listed(row: &PgRow) -> Result<(Conversation, i64), Trouble> {
+    let activity = row.try_get("activity")?;
+    Ok((ConversationRow::from_row(row)?.read()?, activity))
 }
 
 pub(super) async fn update(
-    pool: &PgPool,
+    pool: &Pool,
     conversation: &ConversationRef,
     changes: &ConversationChanges,
     at: DateTime<Utc>,

@@ -1,6 +1,6 @@
-use sqlx::{PgConnection, PgPool, postgres::PgRow};
+use sqlx::{PgConnection, postgres::PgRow};
 
-use super::connection::Lease;
+use super::{Pool, connection::Lease};
 use crate::store::{reads::reads, sql};
 
 /// $1 conversation's id, $2 user or NULL, and what `$side` needs. Each range is
@@ -34,7 +34,7 @@ const BEFORE: &str = history!("AND m.seq < $3 ORDER BY m.seq DESC LIMIT $4");
 reads!(PgConnection, PgRow, ConversationId::as_uuid);
 
 pub(super) async fn newest(
-    pool: &PgPool,
+    pool: &Pool,
     conversation: &ConversationRef,
     limit: u32,
     contexts: bool,
@@ -45,7 +45,7 @@ pub(super) async fn newest(
 }
 
 pub(super) async fn messages(
-    pool: &PgPool,
+    pool: &Pool,
     conversation: &ConversationRef,
     from: Bound,
     limit: u32,

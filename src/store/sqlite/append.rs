@@ -1,7 +1,8 @@
-use sqlx::{SqliteConnection, SqlitePool, query, query_as, query_scalar, types::Json};
+use sqlx::{SqliteConnection, query, query_as, query_scalar, types::Json};
 use uuid::fmt::Hyphenated;
 
 use super::{
+    Pool,
     connection::{self, Micros},
     conversations, history, sql,
 };
@@ -54,7 +55,7 @@ pub(super) struct Note<'a> {
 
 /// Saves a turn. The transaction has the file to itself, so that what it looks
 /// at stays true until it has written.
-pub(super) async fn append(writer: &SqlitePool, append: &Append) -> Result<Appended, Trouble> {
+pub(super) async fn append(writer: &Pool, append: &Append) -> Result<Appended, Trouble> {
     let mut transaction = connection::begin(writer).await?;
     let conversation = conversations::find_one(&mut transaction, &append.conversation).await?;
     if let Some(replayed) = known(&mut transaction, append, &conversation).await? {

@@ -4,13 +4,13 @@ use std::{io, path::Path, time::Duration};
 
 use chrono::{DateTime, Utc};
 use sqlx::{
-    ConnectOptions, Sqlite, SqliteConnection, SqlitePool, Transaction,
+    ConnectOptions, Sqlite, SqliteConnection, Transaction,
     pool::PoolConnection,
     query_scalar,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::codes;
+use super::{Pool, codes};
 use crate::store::{
     StoreError,
     failure::{Failure, Trouble},
@@ -93,16 +93,18 @@ pub(super) fn for_writing(options: SqliteConnectOptions) -> SqliteConnectOptions
 
 /// The one connection that writes. It does not create the file: an empty one in
 /// the place of one that was lost would look like success.
-pub(super) fn writer(options: SqliteConnectOptions) -> SqlitePool {
-    pool(1).connect_lazy_with(for_writing(options))
+pub(super) fn writer(options: SqliteConnectOptions) -> Pool {
+    let connections = pool_options(1).connect_lazy_with(for_writing(options));
+    Pool::new("sqlite.writer", connections)
 }
 
 /// The connections that read.
-pub(super) fn readers(options: SqliteConnectOptions) -> SqlitePool {
-    pool(READERS).connect_lazy_with(options.read_only(true))
+pub(super) fn readers(options: SqliteConnectOptions) -> Pool {
+    let connections = pool_options(READERS).connect_lazy_with(options.read_only(true));
+    Pool::new("sqlite.readers", connections)
 }
 
-fn pool(connections: u32) -> SqlitePoolOptions {
+fn pool_options(connections: u32) -> SqlitePoolOptions {
     SqlitePoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -112,13 +114,13 @@ fn pool(connections: u32) -> SqlitePoolOptions {
 }
 
 /// Takes a connection to read with.
-pub(super) async fn reader(readers: &SqlitePool) -> Result<PoolConnection<Sqlite>, Trouble> {
+pub(super) async fn reader(readers: &Pool) -> Result<PoolConnection<Sqlite>, Trouble> {
     Ok(readers.acquire().await?)
 }
 
 /// Begins to write: waits for this process's turn, then for the file's lock.
 /// Dropped before [`commit`], the transaction is rolled back.
-pub(super) async fn begin(writer: &SqlitePool) -> Result<Transaction<'static, Sqlite>, Trouble> {
+pub(super) async fn begin(writer: &Pool) -> Result<Transaction<'static, Sqlite>, Trouble> {
     Ok(writer.begin_with("BEGIN IMMEDIATE").await?)
 }
 

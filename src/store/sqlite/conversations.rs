@@ -1,8 +1,8 @@
 use chrono::{DateTime, Utc};
-use sqlx::{FromRow, Row, SqliteConnection, SqlitePool, query, query_as, types::Json};
+use sqlx::{FromRow, Row, SqliteConnection, query, query_as, sqlite::SqliteRow, types::Json};
 
 use super::{
-    ConversationRow,
+    ConversationRow, Pool,
     connection::{self, Micros},
     sql,
 };
@@ -11,7 +11,7 @@ use crate::{
         Conversation, ConversationChanges, ConversationRef, DeptId, NewConversation, SessionId,
         Title, UserId,
     },
-    store::{ConversationPage, ConversationQuery, Reused, StoreError, failure::Trouble},
+    store::{ConversationPage, ConversationQuery, Reused, StoreError, failure::Trouble, rows},
 };
 
 const CREATE: &str = "
@@ -31,7 +31,7 @@ SET title = CASE WHEN $2 THEN $3 ELSE title END,
 WHERE id = $1";
 
 pub(super) async fn create(
-    writer: &SqlitePool,
+    writer: &Pool,
     new: &NewConversation,
     at: DateTime<Utc>,
 ) -> Result<Conversation, Trouble> {
@@ -65,7 +65,7 @@ pub(super) async fn create(
 }
 
 pub(super) async fn get(
-    readers: &SqlitePool,
+    readers: &Pool,
     conversation: &ConversationRef,
 ) -> Result<Conversation, Trouble> {
     let mut reader = connection::reader(readers).await?;
@@ -94,8 +94,8 @@ async fn find(
 }
 
 pub(super) async fn attach_session(
-    readers: &SqlitePool,
-    writer: &SqlitePool,
+    readers: &Pool,
+    writer: &Pool,
     conversation: &ConversationRef,
     session: SessionId,
 ) -> Result<Conversation, Trouble> {
@@ -125,7 +125,7 @@ pub(super) async fn attach_session(
 }
 
 pub(super) async fn of_session(
-    readers: &SqlitePool,
+    readers: &Pool,
     session: SessionId,
     user: &UserId,
 ) -> Result<Option<Conversation>, Trouble> {
@@ -139,7 +139,7 @@ pub(super) async fn of_session(
 }
 
 pub(super) async fn list(
-    readers: &SqlitePool,
+    readers: &Pool,
     wanted: &ConversationQuery,
 ) -> Result<ConversationPage, Trouble> {
     let mut reader = connection::reader(readers).await?;
@@ -151,26 +151,18 @@ pub(super) async fn list(
         .bind(i64::from(wanted.limit) + 1)
         .fetch_all(&mut *reader)
         .await?;
-    let mut page = ConversationPage {
-        conversations: Vec::new(),
-        next: None,
-    };
-    let mut last = None;
-    for row in rows {
-        if page.conversations.len() == wanted.limit as usize {
-            page.next = last;
-            break;
-        }
-        last = Some(row.try_get("activity")?);
-        page.conversations
-            .push(ConversationRow::from_row(&row)?.read()?);
-    }
-    Ok(page)
+    rows::page(rows.iter().map(read_listed), wanted.limit)
+}
+
+/// Reads a row of a list, with its activity.
+pub(super) fn read_listed(row: &SqliteRow) -> Result<(Conversation, i64), Trouble> {
+    let activity = row.try_get("activity")?;
+    Ok((ConversationRow::from_row(row)?.read()?, activity))
 }
 
 pub(super) async fn update(
-    readers: &SqlitePool,
-    writer: &SqlitePool,
+    readers: &Pool,
+    writer: &Pool,
     conversation: &ConversationRef,
     changes: &ConversationChanges,
     at: DateTime<Utc>,

@@ -1,7 +1,7 @@
-use sqlx::{SqliteConnection, SqlitePool, sqlite::SqliteRow};
+use sqlx::{SqliteConnection, sqlite::SqliteRow};
 use uuid::fmt::Hyphenated;
 
-use super::connection;
+use super::{Pool, connection};
 use crate::store::{reads::reads, sql};
 
 /// $1 conversation's id, $2 user or NULL, and what the rest needs. The ranges do
@@ -47,7 +47,7 @@ const BEFORE: &str = history!(
 reads!(SqliteConnection, SqliteRow, key);
 
 pub(super) async fn newest(
-    readers: &SqlitePool,
+    readers: &Pool,
     conversation: &ConversationRef,
     limit: u32,
     contexts: bool,
@@ -57,7 +57,7 @@ pub(super) async fn newest(
 }
 
 pub(super) async fn messages(
-    readers: &SqlitePool,
+    readers: &Pool,
     conversation: &ConversationRef,
     from: Bound,
     limit: u32,

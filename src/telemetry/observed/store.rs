@@ -16,7 +16,7 @@ use crate::{
         UserId,
     },
     store::{
-        Append, Appended, Bound, ConversationPage, ConversationQuery, SchemaError, Store,
+        Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, SchemaError, Store,
         StoreError, Truncated, Truncation,
     },
     telemetry::{METER, call},
@@ -116,7 +116,10 @@ impl ObservedStore {
 /// What is the store's fault.
 fn failure(error: &StoreError) -> Option<(&'static str, &StoreError)> {
     match error {
-        StoreError::NotFound | StoreError::Conflict { .. } | StoreError::AlreadyExists(_) => None,
+        StoreError::NotFound
+        | StoreError::Conflict { .. }
+        | StoreError::BeyondEnd { .. }
+        | StoreError::AlreadyExists(_) => None,
         StoreError::Unavailable(_) => Some(("unavailable", error)),
         StoreError::OutcomeUnknown(_) => Some(("outcome_unknown", error)),
         StoreError::Internal(_) => Some(("internal", error)),
@@ -200,6 +203,23 @@ impl Store for ObservedStore {
             Appended::Replayed { .. } => self.replayed.add(1, &[]),
         }
         Ok(appended)
+    }
+
+    async fn branch(&self, branch: &Branch) -> Result<Conversation, StoreError> {
+        call::is_about(branch.parent.id);
+        let work = self.inner.branch(branch);
+        self.observe("branch", CONVERSATIONS, work).await
+    }
+
+    async fn branches(
+        &self,
+        conversation: &ConversationRef,
+        after: Option<i64>,
+        limit: u32,
+    ) -> Result<ConversationPage, StoreError> {
+        call::is_about(conversation.id);
+        let work = self.inner.branches(conversation, after, limit);
+        self.observe("list_branches", CONVERSATIONS, work).await
     }
 
     async fn truncate(&self, truncation: &Truncation) -> Result<Truncated, StoreError> {

@@ -1,0 +1,149 @@
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+    time::Instant,
+};
+
+use opentelemetry::{
+    KeyValue, global,
+    metrics::{AsyncInstrument, Counter, Histogram, Meter},
+};
+use sqlx::{Database, Transaction, pool::PoolConnection};
+
+/// A pool of connections that tells operators how much of it is used, and how
+/// long calls wait for it.
+pub(super) struct Pool<DB: Database> {
+    connections: Arc<sqlx::Pool<DB>>,
+    name: KeyValue,
+    wait_time: Histogram<f64>,
+    timeouts: Counter<u64>,
+}
+
+impl<DB: Database> Pool<DB> {
+    /// Makes the instruments, which know the pool by this name. They show it for
+    /// as long as this value lives.
+    pub(super) fn new(name: &'static str, connections: sqlx::Pool<DB>) -> Self {
+        let meter = global::meter("conversation_memory");
+        let name = KeyValue::new("db.client.connection.pool.name", name);
+        let connections = Arc::new(connections);
+        observe_connections(&meter, &name, &connections);
+        Self {
+            connections,
+            name,
+            wait_time: meter
+                .f64_histogram("db.client.connection.wait_time")
+                .with_unit("s")
+                .with_description("The time it took to obtain an open connection from the pool.")
+                .build(),
+            timeouts: meter
+                .u64_counter("db.client.connection.timeouts")
+                .with_unit("{timeout}")
+                .with_description("Waits for a connection that ended without one.")
+                .build(),
+        }
+    }
+
+    /// Waits for a connection.
+    pub(super) async fn acquire(&self) -> sqlx::Result<PoolConnection<DB>> {
+        let _wait = self.wait();
+        self.note(self.connections.acquire().await)
+    }
+
+    /// Waits for a connection, and begins a transaction with this statement. What
+    /// the statement waits for, a lock say, counts as waiting too.
+    pub(super) async fn begin_with(
+        &self,
+        statement: &'static str,
+    ) -> sqlx::Result<Transaction<'static, DB>> {
+        let _wait = self.wait();
+        self.note(self.connections.begin_with(statement).await)
+    }
+
+    /// Closes all connections, and waits for those that are in use.
+    pub(super) async fn close(&self) {
+        self.connections.close().await;
+    }
+
+    fn wait(&self) -> Wait<'_, DB> {
+        Wait {
+            pool: self,
+            started: Instant::now(),
+        }
+    }
+
+    fn note<T>(&self, outcome: sqlx::Result<T>) -> sqlx::Result<T> {
+        if let Err(sqlx::Error::PoolTimedOut) = outcome {
+            self.timeouts.add(1, std::slice::from_ref(&self.name));
+        }
+        outcome
+    }
+}
+
+impl<DB: Database> fmt::Debug for Pool<DB> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The options of the connections hold a password.
+        f.debug_tuple("Pool").field(&self.name.value).finish()
+    }
+}
+
+/// A wait for a connection. However it ends it is recorded, also when its caller
+/// has gone: these are the longest.
+struct Wait<'a, DB: Database> {
+    pool: &'a Pool<DB>,
+    started: Instant,
+}
+
+impl<DB: Database> Drop for Wait<'_, DB> {
+    fn drop(&mut self) {
+        let waited = self.started.elapsed().as_secs_f64();
+        let name = std::slice::from_ref(&self.pool.name);
+        self.pool.wait_time.record(waited, name);
+    }
+}
+
+fn observe_connections<DB: Database>(
+    meter: &Meter,
+    name: &KeyValue,
+    connections: &Arc<sqlx::Pool<DB>>,
+) {
+    let with_state = |state: &'static str| {
+        [
+            name.clone(),
+            KeyValue::new("db.client.connection.state", state),
+        ]
+    };
+    let (idle, used) = (with_state("idle"), with_state("used"));
+    meter
+        .i64_observable_up_down_counter("db.client.connection.count")
+        .with_unit("{connection}")
+        .with_description("Connections that are in the state that the attribute says.")
+        .with_callback(observe(connections, move |pool, observer| {
+            let waiting = i64::try_from(pool.num_idle()).unwrap_or(i64::MAX);
+            observer.observe(waiting, &idle);
+            // The two numbers are not read at once.
+            observer.observe((i64::from(pool.size()) - waiting).max(0), &used);
+        }))
+        .build();
+    let name = [name.clone()];
+    meter
+        .i64_observable_up_down_counter("db.client.connection.max")
+        .with_unit("{connection}")
+        .with_description("The maximum number of open connections allowed.")
+        .with_callback(observe(connections, move |pool, observer| {
+            observer.observe(pool.options().get_max_connections().into(), &name);
+        }))
+        .build();
+}
+
+/// A callback that looks at a pool while there is one.
+fn observe<DB: Database>(
+    connections: &Arc<sqlx::Pool<DB>>,
+    show: impl Fn(&sqlx::Pool<DB>, &dyn AsyncInstrument<i64>) + Send + Sync + 'static,
+) -> impl Fn(&dyn AsyncInstrument<i64>) + Send + Sync + 'static {
+    let connections: Weak<sqlx::Pool<DB>> = Arc::downgrade(connections);
+    move |observer| {
+        if let Some(connections) = connections.upgrade() {
+            show(&connections, observer);
+        }
+    }
+}

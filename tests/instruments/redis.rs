@@ -1,0 +1,253 @@
+//! How long calls on Redis take, what came of them, and whether it answers.
+
+use std::{
+    collections::BTreeMap,
+    future,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use conversation_memory::{
+    recent::RecentWindow,
+    redis::{Redis, RedisError, RedisSettings, RedisTarget, Script},
+};
+use futures_util::FutureExt as _;
+use opentelemetry::trace::{SpanId, SpanKind, Status, TracerProvider as _};
+use opentelemetry_sdk::{
+    error::OTelSdkResult,
+    trace::{SdkTracerProvider, SpanData, SpanExporter},
+};
+use tracing::Instrument as _;
+use tracing_subscriber::layer::SubscriberExt as _;
+
+use crate::{
+    meter::{Meter, Point},
+    redis_server::{RedisServer, attached, eventually},
+    window::{Bench, NONE},
+};
+
+const DURATION: &str = "db.client.operation.duration";
+const AVAILABLE: &str = "conversation_memory.redis.available";
+const OUTAGES: &str = "conversation_memory.redis.outages";
+
+/// A client that a busy machine does not make time out, and a frozen Redis soon does.
+pub(crate) fn patient(url: &str) -> Redis {
+    let settings = RedisSettings {
+        call_timeout: Duration::from_millis(500),
+        ..RedisSettings::default()
+    };
+    Redis::connect(RedisTarget::from_url(url).unwrap(), settings)
+}
+
+/// How many calls there were, by the script's name and the error.
+fn calls(meter: &Meter) -> BTreeMap<(String, String), u64> {
+    let tell = |mut point: Point| {
+        assert_eq!(point.unit, "s");
+        assert!(point.sum > 0.0 && point.sum < 60.0, "{point:?}");
+        let mut take = |label: &str| point.labels.remove(label).unwrap_or_default();
+        assert_eq!(take("db.system.name"), "redis");
+        assert_eq!(take("db.operation.name"), "EVALSHA");
+        let told = (take("db.stored_procedure.name"), take("error.type"));
+        assert!(point.labels.is_empty(), "{point:?}");
+        (told, point.count)
+    };
+    meter.points(DURATION).into_iter().map(tell).collect()
+}
+
+fn expected<const N: usize>(calls: [(&str, &str, u64); N]) -> BTreeMap<(String, String), u64> {
+    calls
+        .map(|(script, error, count)| ((script.to_owned(), error.to_owned()), count))
+        .into()
+}
+
+async fn run(redis: &Redis, script: &Script) -> Result<(), RedisError> {
+    redis.run(script, "key", &[]).await.map(drop)
+}
+
+#[tokio::test]
+async fn calls_are_told_apart_by_their_scripts() {
+    let server = RedisServer::start(&[]).await;
+    let meter = Meter::start().await;
+    let bench = Bench::on(&server.url(), "").await;
+    bench.save(1..=1).await;
+    bench.save(2..=2).await;
+    bench.recent.publish_replay(bench.announce().await, 2).await;
+    bench.recent.abort(bench.announce().await).await;
+    // A script that Redis does not know is sent again, in the same call.
+    server.call(&["SCRIPT", "FLUSH"]).await;
+    bench.hit(10).await;
+    bench.recent.retire(bench.announce().await).await;
+    let lease = bench.lease().await;
+    bench.fill(lease, 0, NONE, true).await;
+    assert_eq!(
+        calls(&meter),
+        expected([
+            ("announce", "", 5),
+            ("publish", "", 2),
+            ("publish_replay", "", 1),
+            ("abort", "", 1),
+            ("drop", "", 1),
+            ("newest", "", 2),
+            ("fill", "", 1),
+        ])
+    );
+}
+
+#[tokio::test]
+async fn failures_are_told_apart() {
+    let server = RedisServer::start(&["--maxmemory-policy", "noeviction"]).await;
+    let meter = Meter::start().await;
+    let redis = patient(&server.url());
+    redis.available().await;
+    let ok = Script::new("ok", "return 1");
+    run(&redis, &ok).await.unwrap();
+    let bad = Script::new("bad", "return redis.call('NO', KEYS[1])");
+    run(&redis, &bad).await.unwrap_err();
+    let list = Script::new("list", "return redis.call('LLEN', KEYS[1])");
+    server.call(&["SET", "key", "text"]).await;
+    run(&redis, &list).await.unwrap_err();
+    server.call(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    let set = Script::new("set", "return redis.call('SET', KEYS[1], '1')");
+    run(&redis, &set).await.unwrap_err();
+    let told = |more: &[(&str, &str, u64)]| {
+        let mut told = expected([
+            ("ok", "", 1),
+            ("bad", "refused", 1),
+            ("list", "wrong_type", 1),
+            ("set", "out_of_memory", 1),
+        ]);
+        for (script, error, count) in more {
+            told.insert(((*script).to_owned(), (*error).to_owned()), *count);
+        }
+        told
+    };
+    assert_eq!(calls(&meter), told(&[]));
+
+    assert!(run(&redis, &ok).now_or_never().is_none(), "not that fast");
+    let cancelled = ("ok", "cancelled", 1);
+    assert_eq!(calls(&meter), told(&[cancelled]));
+
+    server.freeze();
+    assert_eq!(run(&redis, &ok).await, Err(RedisError::Unanswered));
+    assert_eq!(run(&redis, &ok).await, Err(RedisError::Unavailable));
+    assert_eq!(run(&redis, &ok).await, Err(RedisError::Unavailable));
+    let unanswered = ("ok", "unanswered", 1);
+    let unavailable = ("ok", "unavailable", 2);
+    assert_eq!(calls(&meter), told(&[cancelled, unanswered, unavailable]));
+    server.thaw();
+    redis.shutdown().await;
+}
+
+#[tokio::test]
+async fn outages_are_counted_and_shown() {
+    let mut server = RedisServer::stopped(&[]);
+    let meter = Meter::start().await;
+    let redis = patient(&server.url());
+    assert_eq!(meter.value(AVAILABLE), Some(0.0));
+    assert_eq!(meter.value(OUTAGES), None, "it has not answered yet");
+    for outages in 1..=2 {
+        server.run().await;
+        redis.available().await;
+        assert_eq!(meter.value(AVAILABLE), Some(1.0));
+        server.kill();
+        let ok = Script::new("ok", "return 1");
+        eventually("the loss is noticed", async || {
+            run(&redis, &ok).await.is_err() && !redis.is_available()
+        })
+        .await;
+        assert_eq!(meter.value(AVAILABLE), Some(0.0));
+        assert_eq!(meter.value(OUTAGES), Some(outages.into()));
+    }
+    redis.shutdown().await;
+    assert_eq!(meter.value(OUTAGES), Some(2.0), "the end is no outage");
+    drop(redis);
+    assert_eq!(meter.value(AVAILABLE), None, "nobody holds the client");
+}
+
+/// Remembers spans.
+#[derive(Clone, Debug, Default)]
+struct Memory(Arc<Mutex<Vec<SpanData>>>);
+
+impl SpanExporter for Memory {
+    fn export(&self, batch: Vec<SpanData>) -> impl Future<Output = OTelSdkResult> + Send {
+        self.0.lock().unwrap().extend(batch);
+        future::ready(Ok(()))
+    }
+}
+
+impl Memory {
+    fn take(&self) -> Vec<SpanData> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+fn attributes(span: &SpanData) -> BTreeMap<&str, String> {
+    let attributes = span.attributes.iter();
+    attributes
+        .map(|attribute| (attribute.key.as_str(), attribute.value.to_string()))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_call_of_a_trace_is_a_span() {
+    let server = RedisServer::start(&[]).await;
+    let _alone = Meter::start().await;
+    let spans = Memory::default();
+    let provider = SdkTracerProvider::builder()
+        .with_simple_exporter(spans.clone())
+        .build();
+    let layer = tracing_opentelemetry::layer()
+        .with_tracer(provider.tracer("test"))
+        .with_location(false)
+        .with_threads(false)
+        .with_target(false)
+        .with_level(false)
+        .with_tracked_inactivity(false);
+    let subscriber = tracing_subscriber::registry().with(layer);
+    let _default = tracing::subscriber::set_default(subscriber);
+    let redis = attached(&server.url(), "").await;
+    let ok = Script::new("announce", "return 'secret ' .. ARGV[1]");
+
+    redis.run(&ok, "secret", &[Bytes::new()]).await.unwrap();
+    let names: Vec<_> = spans.take().into_iter().map(|span| span.name).collect();
+    assert_eq!(names, [""; 0], "nobody traces this");
+
+    let root = tracing::info_span!("root");
+    let args = [Bytes::from_static(b"secret")];
+    let call = async {
+        redis.run(&ok, "secret", &args).await.unwrap();
+        let bad = Script::new("bad", "return redis.call('secret')");
+        redis.run(&bad, "secret", &args).await.unwrap_err();
+    };
+    call.instrument(root).await;
+    let spans = spans.take();
+    let [call, failed, root] = spans.as_slice() else {
+        panic!("{spans:?}");
+    };
+    assert_eq!(root.parent_span_id, SpanId::INVALID);
+    for span in [call, failed] {
+        assert_eq!(span.parent_span_id, root.span_context.span_id());
+        assert_eq!(span.span_kind, SpanKind::Client);
+        assert!(!format!("{span:?}").contains("secret"), "{span:?}");
+    }
+    assert_eq!(call.name, "EVALSHA announce");
+    assert_eq!(call.status, Status::Unset);
+    let port = server.port().to_string();
+    let mut expected = BTreeMap::from([
+        ("db.system.name", "redis"),
+        ("db.operation.name", "EVALSHA"),
+        ("db.stored_procedure.name", "announce"),
+        ("db.namespace", "0"),
+        ("server.address", "127.0.0.1"),
+        ("server.port", &port),
+    ])
+    .into_iter()
+    .map(|(key, value)| (key, value.to_owned()))
+    .collect::<BTreeMap<_, _>>();
+    assert_eq!(attributes(call), expected);
+    assert_eq!(failed.status, Status::error(""));
+    expected.insert("db.stored_procedure.name", "bad".to_owned());
+    expected.insert("error.type", "refused".to_owned());
+    assert_eq!(attributes(failed), expected);
+}
