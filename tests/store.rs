@@ -5,6 +5,8 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+#[path = "store/branches.rs"]
+mod branches;
 #[path = "store/broken.rs"]
 mod broken;
 #[path = "store/cancelled.rs"]
@@ -98,4 +100,14 @@ conformance! {
         truncations_and_saves_take_turns
         a_deletion_leaves_nothing
         a_deletion_and_a_save_take_turns;
+    branches:
+        a_branch_shares_and_goes_on
+        a_branch_is_created_like_its_parent
+        a_branch_begins_at_a_message_of_its_owners
+        what_becomes_of_a_parent_changes_no_branch
+        a_branch_is_truncated_into_what_it_shares
+        shared_messages_come_with_their_contexts
+        a_retry_brings_back_nothing_that_a_branch_kept
+        the_last_of_them_takes_the_messages_along
+        branches_are_as_good_as_copies;
 }

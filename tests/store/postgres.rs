@@ -55,7 +55,7 @@ async fn another_schema_is_told() {
         store.prepare(false).await,
         Err(SchemaError::Older {
             found: 0,
-            wanted: 1
+            wanted: 2
         })
     ));
     let conversation = named(&new_conversation(&user()));
@@ -85,7 +85,7 @@ async fn another_schema_is_told() {
             store.prepare(migrate).await,
             Err(SchemaError::Newer {
                 found: 9,
-                wanted: 1
+                wanted: 2
             })
         ));
     }

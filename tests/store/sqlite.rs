@@ -150,7 +150,7 @@ async fn another_schema_is_told() {
         store.prepare(false).await,
         Err(SchemaError::Older {
             found: 0,
-            wanted: 1
+            wanted: 2
         })
     ));
     assert!(!file.exists(), "a look leaves no file behind");
@@ -176,7 +176,7 @@ async fn another_schema_is_told() {
             store.prepare(migrate).await,
             Err(SchemaError::Newer {
                 found: 9,
-                wanted: 1
+                wanted: 2
             })
         ));
     }
