@@ -30,6 +30,8 @@ macro_rules! in_both_forms {
     };
 }
 
+#[path = "grpc/branches.rs"]
+mod branches;
 #[path = "grpc/conversations.rs"]
 mod conversations;
 #[path = "grpc/hostile.rs"]
