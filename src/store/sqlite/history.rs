@@ -6,7 +6,8 @@ use crate::store::{reads::reads, sql};
 
 /// $1 conversation's id, $2 user or NULL, and what the rest needs. The ranges do
 /// not overlap, so that walking them in their order, and each in its own, walks
-/// the numbers in order and can stop at the limit.
+/// the numbers in order and can stop at the limit. SQLite sees that only when
+/// nothing is joined before them.
 macro_rules! history {
     ($own:literal, $shared:literal) => {
         sql::history!(
@@ -14,8 +15,8 @@ macro_rules! history {
             concat!(
                 "SELECT ",
                 sql::message_columns!(),
-                " FROM c CROSS JOIN lineage l CROSS JOIN messages m \
-                  WHERE c.own_after > 0 AND l.conversation_id = c.id \
+                " FROM lineage l CROSS JOIN messages m \
+                  WHERE l.conversation_id = (SELECT c.id FROM c WHERE c.own_after > 0) \
                     AND m.conversation_id = l.source_id ",
                 $shared
             )
@@ -69,4 +70,33 @@ pub(super) async fn messages(
 
 fn key(conversation: ConversationId) -> Hyphenated {
     conversation.as_uuid().hyphenated()
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Connection as _;
+
+    use super::*;
+
+    /// What is sorted has been read whole, however little of it is wanted.
+    #[tokio::test]
+    async fn no_read_sorts() {
+        let mut connection = SqliteConnection::connect(":memory:").await.unwrap();
+        sqlx::migrate!("migrations/sqlite")
+            .run_direct(None, &mut connection, false)
+            .await
+            .unwrap();
+        for statement in [NEWEST, AFTER, BEFORE] {
+            let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
+            let steps: Vec<(i64, i64, i64, String)> = sqlx::query_as(explain)
+                .fetch_all(&mut connection)
+                .await
+                .unwrap();
+            assert!(!steps.is_empty());
+            for (.., step) in steps {
+                assert!(!step.contains("TEMP B-TREE"), "{statement}: {step}");
+                assert!(!step.starts_with("SCAN m"), "{statement}: {step}");
+            }
+        }
+    }
 }
