@@ -95,7 +95,6 @@ mod tests {
             assert!(!steps.is_empty());
             for (.., step) in steps {
                 assert!(!step.contains("TEMP B-TREE"), "{statement}: {step}");
-                assert!(!step.starts_with("SCAN m"), "{statement}: {step}");
             }
         }
     }
