@@ -26,7 +26,7 @@ const SERVICE: &str = "conversation-memory";
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// The file of certificates is not one.
-    #[error("OTEL_EXPORTER_OTLP_CERTIFICATE: {} holds no certificates: {why}", file.display())]
+    #[error("OTEL_EXPORTER_OTLP_CERTIFICATE: {} holds no usable certificates: {why}", file.display())]
     Certificates {
         /// Which file.
         file: PathBuf,
@@ -119,9 +119,13 @@ fn client(export: &Export) -> Result<Client, ExportError> {
             why: error.to_string(),
         };
         let certificates = CertificateDer::pem_file_iter(file).map_err(|error| bad(&error))?;
+        let before = roots.len();
         for certificate in certificates {
             let certificate = certificate.map_err(|error| bad(&error))?;
             roots.add(certificate).map_err(|error| bad(&error))?;
+        }
+        if roots.len() == before {
+            return Err(bad(&"there is none in PEM"));
         }
     }
     let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
