@@ -9,6 +9,7 @@ run: ## Serve on 127.0.0.1:50051, embedded
 	cargo run --release
 
 test: ## Run every test, with a private PostgreSQL and Redis (installed if missing)
+	tests/python-env
 	tests/with-servers cargo test --locked
 
 check: ## Check format, lints, the contract, dependencies and scripts

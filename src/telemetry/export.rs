@@ -6,7 +6,7 @@ use opentelemetry_otlp::{
 };
 use opentelemetry_sdk::{
     Resource,
-    resource::{ResourceDetector, SdkProvidedResourceDetector},
+    resource::{EnvResourceDetector, ResourceDetector, SdkProvidedResourceDetector},
     trace::{BatchSpanProcessor, SdkTracerProvider},
 };
 use reqwest::{blocking::Client, redirect::Policy};
@@ -26,7 +26,7 @@ const SERVICE: &str = "conversation-memory";
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// The file of certificates is not one.
-    #[error("OTEL_EXPORTER_OTLP_CERTIFICATE: {} holds no certificates: {why}", file.display())]
+    #[error("OTEL_EXPORTER_OTLP_CERTIFICATE: {} holds no usable certificates: {why}", file.display())]
     Certificates {
         /// Which file.
         file: PathBuf,
@@ -45,21 +45,26 @@ impl ExportError {
     }
 }
 
-/// The service's name and version, below what the environment says.
+/// The service's name and version, unless the environment gives others. Of two
+/// names `OTEL_SERVICE_NAME` counts; alone, the library would take the one in
+/// `OTEL_RESOURCE_ATTRIBUTES`.
 pub(super) struct ServiceName;
 
 impl ResourceDetector for ServiceName {
     fn detect(&self) -> Resource {
-        let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
-        let resource = Resource::builder_empty().with_attribute(version);
         let given = SdkProvidedResourceDetector.detect();
-        let name = given.get(&"service.name".into());
-        // The library's own default says that the name is not known.
-        if name.is_none_or(|name| name.as_str().starts_with("unknown_service")) {
-            resource.with_service_name(SERVICE).build()
-        } else {
-            resource.build()
-        }
+        let name = given
+            .get(&"service.name".into())
+            // The library's own default says that the name is not known.
+            .filter(|name| !name.as_str().starts_with("unknown_service"));
+        let version = EnvResourceDetector::new()
+            .detect()
+            .get(&"service.version".into());
+        let version = version.unwrap_or_else(|| env!("CARGO_PKG_VERSION").into());
+        Resource::builder_empty()
+            .with_service_name(name.unwrap_or_else(|| SERVICE.into()))
+            .with_attribute(KeyValue::new("service.version", version))
+            .build()
     }
 }
 
@@ -114,9 +119,13 @@ fn client(export: &Export) -> Result<Client, ExportError> {
             why: error.to_string(),
         };
         let certificates = CertificateDer::pem_file_iter(file).map_err(|error| bad(&error))?;
+        let before = roots.len();
         for certificate in certificates {
             let certificate = certificate.map_err(|error| bad(&error))?;
             roots.add(certificate).map_err(|error| bad(&error))?;
+        }
+        if roots.len() == before {
+            return Err(bad(&"there is none in PEM"));
         }
     }
     let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))

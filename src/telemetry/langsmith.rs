@@ -109,8 +109,11 @@ fn segment(text: &str) -> Option<(DateTime<Utc>, Uuid)> {
         return None;
     }
     let (start, id) = text.split_at(START_LEN);
-    let start = NaiveDateTime::parse_from_str(start, START).ok()?;
-    Some((start.and_utc(), Uuid::try_parse(id).ok()?))
+    let at = NaiveDateTime::parse_from_str(start, START).ok()?.and_utc();
+    // chrono also takes blanks for zeros and a sixtieth second; the SDK does not.
+    let is_plain =
+        at.format(START).to_string() == start && at.timestamp_subsec_nanos() < 1_000_000_000;
+    is_plain.then_some((at, Uuid::try_parse(id).ok()?))
 }
 
 /// The project that a `baggage` header names.

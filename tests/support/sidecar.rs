@@ -65,6 +65,7 @@ impl Form {
 pub(crate) struct Sidecar {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
+    reader: Option<thread::JoinHandle<()>>,
     pub(crate) address: SocketAddr,
 }
 
@@ -88,6 +89,13 @@ impl Sidecar {
         self.address = line["address"].as_str().unwrap().parse().unwrap();
     }
 
+    /// Where the operations port is.
+    pub(crate) async fn operations(&mut self) -> SocketAddr {
+        let line = self.wait_for_log("\"message\":\"operations\"").await;
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        line["address"].as_str().unwrap().parse().unwrap()
+    }
+
     /// Starts one and does not wait.
     pub(crate) fn launch(form: &Form, settings: &[(&str, &str)]) -> Self {
         let mut command = command();
@@ -102,7 +110,7 @@ impl Sidecar {
         let log = Arc::new(Mutex::new(Vec::new()));
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let seen = Arc::clone(&log);
-        thread::spawn(move || {
+        let reader = thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 seen.lock().unwrap().push(line);
             }
@@ -110,6 +118,7 @@ impl Sidecar {
         Self {
             child,
             log,
+            reader: Some(reader),
             address: ([127, 0, 0, 1], 0).into(),
         }
     }
@@ -158,11 +167,14 @@ impl Sidecar {
         send_signal(self.id(), name);
     }
 
-    /// Waits for the end.
+    /// Waits for the end, after which the log is whole.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
+                if let Some(reader) = self.reader.take() {
+                    reader.join().unwrap();
+                }
                 return status;
             }
             assert!(Instant::now() < deadline, "the sidecar does not end");

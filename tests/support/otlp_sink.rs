@@ -1,0 +1,340 @@
+//! A collector of OpenTelemetry data over HTTP, inside the test's process.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    future::pending,
+    io::Read as _,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use axum::{
+    Router,
+    body::to_bytes,
+    extract::{Request, State},
+    http::{HeaderMap, StatusCode as HttpStatus},
+};
+pub(crate) use opentelemetry_proto::tonic::trace::v1::{
+    span::SpanKind, status::StatusCode as SpanStatus,
+};
+use opentelemetry_proto::tonic::{
+    collector::{metrics::v1::ExportMetricsServiceRequest, trace::v1::ExportTraceServiceRequest},
+    common::v1::{AnyValue, KeyValue, any_value},
+    metrics::v1::{self as metrics, metric::Data, number_data_point},
+    resource::v1::Resource,
+    trace::v1 as trace,
+};
+use prost::Message as _;
+use serde_json::Value;
+use tokio::{net::TcpListener, task::JoinHandle};
+
+/// What the collector does with a request. It takes down each of them first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Answers 200.
+    Takes,
+    /// Answers 503.
+    Refuses,
+    /// Answers nothing, and keeps the connection.
+    Silent,
+}
+
+/// A collector that listens until it is dropped.
+pub(crate) struct OtlpSink {
+    address: SocketAddr,
+    received: Received,
+    server: JoinHandle<()>,
+}
+
+/// An HTTP request, its body decompressed.
+#[derive(Clone, Debug)]
+pub(crate) struct Sent {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+pub(crate) type Attributes = BTreeMap<String, Value>;
+
+/// A span as it arrived; ids are lower-case hexadecimal.
+#[derive(Clone, Debug)]
+pub(crate) struct Span {
+    pub(crate) name: String,
+    pub(crate) trace_id: String,
+    pub(crate) id: String,
+    /// Empty on a root.
+    pub(crate) parent_id: String,
+    pub(crate) kind: SpanKind,
+    pub(crate) status: SpanStatus,
+    pub(crate) attributes: Attributes,
+    pub(crate) resource: Attributes,
+}
+
+/// A point of a metric as it arrived.
+#[derive(Clone, Debug)]
+pub(crate) struct Point {
+    pub(crate) metric: String,
+    pub(crate) unit: String,
+    pub(crate) attributes: Attributes,
+    pub(crate) resource: Attributes,
+    pub(crate) value: PointValue,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum PointValue {
+    Number(f64),
+    Histogram { count: u64, bounds: Vec<f64> },
+}
+
+type Received = Arc<Mutex<Vec<Sent>>>;
+
+impl OtlpSink {
+    pub(crate) async fn start() -> Self {
+        Self::start_as(Mode::Takes).await
+    }
+
+    pub(crate) async fn start_as(mode: Mode) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let received = Received::default();
+        let routes = Router::new()
+            .fallback(receive)
+            .with_state((mode, Arc::clone(&received)));
+        let server = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
+        Self {
+            address,
+            received,
+            server,
+        }
+    }
+
+    /// The endpoint to export to.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Everything that was sent so far.
+    pub(crate) fn sent(&self) -> Vec<Sent> {
+        self.lock().clone()
+    }
+
+    /// How many requests went to a path so far.
+    pub(crate) fn count(&self, path: &str) -> usize {
+        self.lock().iter().filter(|sent| sent.path == path).count()
+    }
+
+    /// The spans that arrived so far.
+    pub(crate) fn spans(&self) -> Vec<Span> {
+        let received = self.lock();
+        let traces = received
+            .iter()
+            .filter(|sent| sent.path.ends_with("/v1/traces"));
+        traces.flat_map(|sent| spans(&sent.body)).collect()
+    }
+
+    /// The points of metrics that arrived so far, in order.
+    pub(crate) fn points(&self) -> Vec<Point> {
+        let received = self.lock();
+        let metrics = received
+            .iter()
+            .filter(|sent| sent.path.ends_with("/v1/metrics"));
+        metrics.flat_map(|sent| points(&sent.body)).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Sent>> {
+        self.received.lock().unwrap()
+    }
+}
+
+impl Drop for OtlpSink {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+impl Sent {
+    /// A header's text, empty when there is none.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// Whether a text is anywhere in the body or the headers.
+    pub(crate) fn says(&self, text: &str) -> bool {
+        let says = |bytes: &[u8]| {
+            bytes
+                .windows(text.len())
+                .any(|part| part == text.as_bytes())
+        };
+        says(&self.body) || self.headers.values().any(|value| says(value.as_bytes()))
+    }
+}
+
+impl Span {
+    /// An attribute's text, empty when there is none.
+    pub(crate) fn text(&self, key: &str) -> &str {
+        self.attributes
+            .get(key)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    }
+}
+
+async fn receive(State((mode, received)): State<(Mode, Received)>, request: Request) -> HttpStatus {
+    let (head, body) = request.into_parts();
+    let body = to_bytes(body, usize::MAX).await.unwrap();
+    let sent = Sent {
+        method: head.method.to_string(),
+        path: head.uri.path().to_owned(),
+        body: decompressed(&head.headers, &body),
+        headers: head.headers,
+    };
+    received.lock().unwrap().push(sent);
+    match mode {
+        Mode::Takes => HttpStatus::OK,
+        Mode::Refuses => HttpStatus::SERVICE_UNAVAILABLE,
+        Mode::Silent => pending().await,
+    }
+}
+
+fn decompressed(headers: &HeaderMap, body: &[u8]) -> Vec<u8> {
+    match headers
+        .get("content-encoding")
+        .map(|value| value.to_str().unwrap())
+    {
+        None => body.to_vec(),
+        Some("gzip") => {
+            let mut whole = Vec::new();
+            flate2::read::GzDecoder::new(body)
+                .read_to_end(&mut whole)
+                .unwrap();
+            whole
+        }
+        Some(other) => panic!("a body in {other}"),
+    }
+}
+
+fn spans(body: &[u8]) -> Vec<Span> {
+    let request = ExportTraceServiceRequest::decode(body).unwrap();
+    let mut found = Vec::new();
+    for part in request.resource_spans {
+        let resource = resource_attributes(part.resource);
+        let spans = part.scope_spans.into_iter().flat_map(|scope| scope.spans);
+        found.extend(spans.map(|span| as_span(span, &resource)));
+    }
+    found
+}
+
+fn as_span(span: trace::Span, resource: &Attributes) -> Span {
+    let kind = span.kind();
+    Span {
+        kind,
+        status: span
+            .status
+            .map_or(SpanStatus::Unset, |status| status.code()),
+        name: span.name,
+        trace_id: hex(&span.trace_id),
+        id: hex(&span.span_id),
+        parent_id: hex(&span.parent_span_id),
+        attributes: attributes(span.attributes),
+        resource: resource.clone(),
+    }
+}
+
+fn points(body: &[u8]) -> Vec<Point> {
+    let request = ExportMetricsServiceRequest::decode(body).unwrap();
+    let mut found = Vec::new();
+    for part in request.resource_metrics {
+        let resource = resource_attributes(part.resource);
+        for metric in part
+            .scope_metrics
+            .into_iter()
+            .flat_map(|scope| scope.metrics)
+        {
+            for (attributes, value) in values(metric.data) {
+                found.push(Point {
+                    metric: metric.name.clone(),
+                    unit: metric.unit.clone(),
+                    attributes,
+                    resource: resource.clone(),
+                    value,
+                });
+            }
+        }
+    }
+    found
+}
+
+fn values(data: Option<Data>) -> Vec<(Attributes, PointValue)> {
+    match data {
+        Some(Data::Sum(sum)) => sum.data_points.into_iter().map(number).collect(),
+        Some(Data::Gauge(gauge)) => gauge.data_points.into_iter().map(number).collect(),
+        Some(Data::Histogram(histogram)) => histogram
+            .data_points
+            .into_iter()
+            .map(|point| {
+                let value = PointValue::Histogram {
+                    count: point.count,
+                    bounds: point.explicit_bounds,
+                };
+                (attributes(point.attributes), value)
+            })
+            .collect(),
+        other => panic!("a metric of an unknown kind: {other:?}"),
+    }
+}
+
+fn number(point: metrics::NumberDataPoint) -> (Attributes, PointValue) {
+    #[expect(clippy::cast_precision_loss, reason = "the tests count to hundreds")]
+    let value = match point.value {
+        Some(number_data_point::Value::AsInt(value)) => value as f64,
+        Some(number_data_point::Value::AsDouble(value)) => value,
+        None => panic!("a point without a value"),
+    };
+    (attributes(point.attributes), PointValue::Number(value))
+}
+
+fn resource_attributes(resource: Option<Resource>) -> Attributes {
+    attributes(resource.unwrap_or_default().attributes)
+}
+
+fn attributes(pairs: Vec<KeyValue>) -> Attributes {
+    let count = pairs.len();
+    let attributes: Attributes = pairs
+        .into_iter()
+        .map(|pair| (pair.key, json(pair.value)))
+        .collect();
+    assert_eq!(attributes.len(), count, "a key twice: {attributes:?}");
+    attributes
+}
+
+fn json(value: Option<AnyValue>) -> Value {
+    match value.and_then(|value| value.value) {
+        None => Value::Null,
+        Some(any_value::Value::StringValue(text)) => text.into(),
+        Some(any_value::Value::BoolValue(flag)) => flag.into(),
+        Some(any_value::Value::IntValue(number)) => number.into(),
+        Some(any_value::Value::DoubleValue(number)) => number.into(),
+        Some(any_value::Value::BytesValue(bytes)) => hex(&bytes).into(),
+        Some(any_value::Value::ArrayValue(array)) => array
+            .values
+            .into_iter()
+            .map(|value| json(Some(value)))
+            .collect(),
+        Some(any_value::Value::KvlistValue(list)) => attributes(list.values)
+            .into_iter()
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
+        Some(other) => panic!("a value of an unknown kind: {other:?}"),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
+}

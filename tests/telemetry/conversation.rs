@@ -1,0 +1,248 @@
+//! The conversation is on every span of every call that is about one.
+
+use conversation_memory::proto::{
+    BeginTurnRequest, BeginTurnResponse, Consistency, Conversation, CreateConversationRequest,
+    CreateSessionRequest, DeleteConversationRequest, EndSessionRequest, GetConversationRequest,
+    GetHistoryRequest, ListConversationsRequest, ListMessagesRequest, Role, SessionState, Source,
+    TruncateConversationRequest, UpdateConversationRequest,
+};
+use tokio::task::JoinSet;
+use tonic::Code;
+
+use crate::{
+    metrics::window_key,
+    observed::{CONVERSATION_KEYS, Exported, Observed, Trace, traced},
+    requests::{begin, history, message, new_conversation, new_id, new_user, save, say, turn},
+    support::{
+        eventually, redis_server,
+        sidecar::{Form, Memory},
+    },
+};
+
+in_both_forms!(
+    turns_show_their_conversation,
+    reads_show_their_conversation,
+    conversations_show_themselves,
+    a_failed_call_shows_its_conversation,
+    calls_at_once_do_not_mix,
+);
+
+async fn turns_show_their_conversation(form: Form) {
+    let observed = Observed::start(form).await;
+    let mut memory = observed.memory().await;
+    let user = new_user();
+    let mut calls = Vec::new();
+
+    let begun = begin_turn(&mut memory, begin(&user), &mut calls).await;
+    assert_eq!(begun.session_state(), SessionState::Started);
+    let session = begun.session.unwrap().id;
+    let conversation = begun.conversation.unwrap().id;
+
+    let mut request = save(&conversation, turn("one", "two"));
+    request.session_id.clone_from(&session);
+    let (trace, request) = traced(request);
+    memory.save_messages(request).await.unwrap();
+    calls.push(("SaveMessages", trace));
+
+    let mut next = begin(&user);
+    next.session_id.clone_from(&session);
+    let begun = begin_turn(&mut memory, next.clone(), &mut calls).await;
+    assert_eq!(begun.session_state(), SessionState::Continued);
+
+    let ended = EndSessionRequest {
+        session_id: session,
+    };
+    let mut sessions = observed.sidecar.sessions();
+    sessions.end_session(ended).await.unwrap();
+    let begun = begin_turn(&mut memory, next, &mut calls).await;
+    assert_eq!(begun.session_state(), SessionState::Resumed);
+
+    let (trace, request) = traced(CreateSessionRequest {
+        user_id: user,
+        conversation_id: conversation.clone(),
+        ..CreateSessionRequest::default()
+    });
+    sessions.create_session(request).await.unwrap();
+    calls.push(("CreateSession", trace));
+
+    observed.stop().await.assert_all_of(&calls, &conversation);
+}
+
+async fn begin_turn(
+    memory: &mut Memory,
+    request: BeginTurnRequest,
+    calls: &mut Vec<(&str, Trace)>,
+) -> BeginTurnResponse {
+    let (trace, request) = traced(request);
+    calls.push(("BeginTurn", trace));
+    memory.begin_turn(request).await.unwrap().into_inner()
+}
+
+async fn reads_show_their_conversation(form: Form) {
+    let observed = Observed::start(form).await;
+    let mut memory = observed.memory().await;
+    let conversation = new_conversation(&mut memory, &new_user()).await;
+    say(&mut memory, &conversation, "one").await;
+    let mut calls = Vec::new();
+    let mut read = async |consistency| {
+        let mut request = history(&conversation);
+        request.set_consistency(consistency);
+        let (trace, request) = traced(request);
+        calls.push(("GetHistory", trace));
+        let read = memory.get_history(request).await.unwrap();
+        read.into_inner().source()
+    };
+    read(Consistency::Strong).await;
+    if let Form::Servers { redis_url, .. } = &observed.form {
+        let key = window_key(&conversation);
+        redis_server::call(redis_url, &["DEL", &key]).await.unwrap();
+        assert_eq!(read(Consistency::Cached).await, Source::Store);
+        eventually("the window is filled", async || {
+            read(Consistency::Cached).await == Source::Cache
+        })
+        .await;
+    }
+    let (trace, request) = traced(GetConversationRequest {
+        conversation_id: conversation.clone(),
+        ..GetConversationRequest::default()
+    });
+    memory.get_conversation(request).await.unwrap();
+    calls.push(("GetConversation", trace));
+    let (trace, request) = traced(ListMessagesRequest {
+        conversation_id: conversation.clone(),
+        ..ListMessagesRequest::default()
+    });
+    memory.list_messages(request).await.unwrap();
+    calls.push(("ListMessages", trace));
+    observed.stop().await.assert_all_of(&calls, &conversation);
+}
+
+async fn conversations_show_themselves(form: Form) {
+    let observed = Observed::start(form).await;
+    let mut memory = observed.memory().await;
+    let user = new_user();
+    let mut calls = Vec::new();
+    let (trace, request) = traced(CreateConversationRequest {
+        user_id: user.clone(),
+        ..CreateConversationRequest::default()
+    });
+    let created = memory.create_conversation(request).await.unwrap();
+    let conversation = created.into_inner().conversation.unwrap().id;
+    calls.push(("CreateConversation", trace));
+    let (trace, request) = traced(UpdateConversationRequest {
+        conversation: Some(Conversation {
+            id: conversation.clone(),
+            title: "Vacation".to_owned(),
+            ..Conversation::default()
+        }),
+        ..UpdateConversationRequest::default()
+    });
+    memory.update_conversation(request).await.unwrap();
+    calls.push(("UpdateConversation", trace));
+    let (trace, request) = traced(TruncateConversationRequest {
+        conversation_id: conversation.clone(),
+        ..TruncateConversationRequest::default()
+    });
+    memory.truncate_conversation(request).await.unwrap();
+    calls.push(("TruncateConversation", trace));
+    let (of_none, request) = traced(ListConversationsRequest {
+        user_id: user,
+        ..ListConversationsRequest::default()
+    });
+    memory.list_conversations(request).await.unwrap();
+    let (trace, request) = traced(DeleteConversationRequest {
+        conversation_id: conversation.clone(),
+        ..DeleteConversationRequest::default()
+    });
+    memory.delete_conversation(request).await.unwrap();
+    calls.push(("DeleteConversation", trace));
+
+    let exported = observed.stop().await;
+    exported.assert_all_of(&calls, &conversation);
+    for span in exported.of(&of_none).spans {
+        for key in CONVERSATION_KEYS {
+            assert!(!span.attributes.contains_key(key), "{span:#?}");
+        }
+    }
+}
+
+async fn a_failed_call_shows_its_conversation(form: Form) {
+    let observed = Observed::start(form).await;
+    let mut memory = observed.memory().await;
+    let conversation = new_conversation(&mut memory, &new_user()).await;
+    let mut calls = Vec::new();
+
+    let (trace, request) = traced(GetHistoryRequest {
+        user_id: "somebody-else".to_owned(),
+        ..history(&conversation)
+    });
+    let refused = memory.get_history(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+    calls.push(("GetHistory", trace));
+
+    let (trace, request) = traced(GetHistoryRequest {
+        min_seq: 7,
+        ..history(&conversation)
+    });
+    let refused = memory.get_history(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    calls.push(("GetHistory", trace));
+
+    let (trace, request) = traced(save(&conversation, vec![message(Role::User, "\0")]));
+    let refused = memory.save_messages(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    calls.push(("SaveMessages", trace));
+
+    let missing = new_id();
+    let (trace, request) = traced(save(&missing, turn("one", "two")));
+    let refused = memory.save_messages(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+
+    let exported = observed.stop().await;
+    exported.assert_all_of(&calls, &conversation);
+    exported.assert_all_of(&[("SaveMessages", trace)], &missing);
+}
+
+async fn calls_at_once_do_not_mix(form: Form) {
+    let observed = Observed::start(form).await;
+    let mut calls = JoinSet::new();
+    for _ in 0..20 {
+        let mut memory = observed.memory().await;
+        calls.spawn(async move {
+            let (begun, request) = traced(begin(&new_user()));
+            let answer = memory.begin_turn(request).await.unwrap().into_inner();
+            let conversation = answer.conversation.unwrap().id;
+            let (saved, request) = traced(save(&conversation, turn("one", "two")));
+            memory.save_messages(request).await.unwrap();
+            let traces = [("BeginTurn", begun), ("SaveMessages", saved)];
+            (traces, conversation)
+        });
+    }
+    let calls = calls.join_all().await;
+    let exported = observed.stop().await;
+    for (traces, conversation) in calls {
+        exported.assert_all_of(&traces, &conversation);
+    }
+}
+
+impl Exported {
+    /// Sees that calls, each with its method, are about one conversation.
+    fn assert_all_of(&self, calls: &[(&str, Trace)], conversation: &str) {
+        for (method, trace) in calls {
+            let call = self.of(trace);
+            assert!(
+                call.server.name.ends_with(&format!("/{method}")),
+                "{call:#?}"
+            );
+            call.assert_is_of(conversation);
+        }
+        for span in &self.spans {
+            // LangSmith would group threads by it.
+            assert!(
+                !span
+                    .attributes
+                    .contains_key("langsmith.metadata.session_id")
+            );
+        }
+    }
+}

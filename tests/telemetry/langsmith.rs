@@ -1,0 +1,218 @@
+//! Callers on LangSmith's own SDK: the sidecar's spans become runs below the
+//! caller's.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use tonic::{Code, Request};
+
+use crate::{
+    observed::{Call, Observed, ascii, traced},
+    otlp_sink::Span,
+    python::python,
+    requests::{begin, history, new_conversation, new_user, save, say, turn},
+    support::sidecar::Form,
+};
+
+const OVERRIDES: [&str; 5] = [
+    "langsmith.trace.id",
+    "langsmith.span.id",
+    "langsmith.span.parent_id",
+    "langsmith.span.dotted_order",
+    "langsmith.trace.session_name",
+];
+
+in_both_forms!(spans_are_runs_below_the_callers);
+
+async fn spans_are_runs_below_the_callers(form: Form) {
+    let observed = Observed::start(form).await;
+    let mut memory = observed.memory().await;
+    let runs = python("langsmith_runs.py", &["headers"], "").await;
+    let (begun, request) = traced(begin(&new_user()));
+    let request = with_headers(request, &runs["root"]["headers"]);
+    let answer = memory.begin_turn(request).await.unwrap().into_inner();
+    let conversation = answer.conversation.unwrap().id;
+    let (saved, request) = traced(save(&conversation, turn("one", "two")));
+    let request = with_headers(request, &runs["child"]["headers"]);
+    memory.save_messages(request).await.unwrap();
+    // Without a trace of OpenTelemetry's beside it.
+    let request = Request::new(history(&conversation));
+    let request = with_headers(request, &runs["child"]["headers"]);
+    memory.get_history(request).await.unwrap();
+
+    let exported = observed.stop().await;
+    let spans = &exported.spans;
+    let read = spans
+        .iter()
+        .find(|span| span.name.ends_with("/GetHistory") && span.text("session.id") == conversation);
+    let mut runs_seen = Vec::new();
+    for (call, run) in [
+        (exported.of(&begun), &runs["root"]),
+        (exported.of(&saved), &runs["child"]),
+        (Call::below(read.unwrap(), spans), &runs["child"]),
+    ] {
+        call.assert_is_a_tree();
+        for (key, value) in [
+            ("langsmith.trace.id", "trace_id"),
+            ("langsmith.trace.session_name", "project"),
+        ] {
+            call.assert_on_every_span(key, run[value].as_str().unwrap());
+        }
+        for span in &call.spans {
+            assert_follows(span, &call, run);
+        }
+        runs_seen.extend(call.spans);
+    }
+    assert_sdk_accepts(&runs_seen).await;
+}
+
+/// Sees that a span's dotted order goes on where its parent's ended: the
+/// server's where the caller's run did.
+fn assert_follows(span: &Span, call: &Call, run: &Value) {
+    let parent = call.spans.iter().find(|other| other.id == span.parent_id);
+    let (id, order) = match parent {
+        Some(parent) => (
+            parent.text("langsmith.span.id"),
+            parent.text("langsmith.span.dotted_order"),
+        ),
+        None => (
+            run["id"].as_str().unwrap(),
+            run["headers"]["langsmith-trace"].as_str().unwrap(),
+        ),
+    };
+    assert_eq!(span.text("langsmith.span.parent_id"), id, "{span:#?}");
+    let own = span.text("langsmith.span.dotted_order").strip_prefix(order);
+    let own = own
+        .and_then(|rest| rest.strip_prefix('.'))
+        .unwrap_or_else(|| panic!("{span:#?}"));
+    assert!(
+        !own.contains('.') && own.ends_with(span.text("langsmith.span.id")),
+        "{span:#?}"
+    );
+}
+
+/// Sees that the SDK reads the dotted orders, as runs that are different ones.
+async fn assert_sdk_accepts(spans: &[Span]) {
+    let orders: Vec<&str> = spans
+        .iter()
+        .map(|span| span.text("langsmith.span.dotted_order"))
+        .collect();
+    let parsed = python("langsmith_runs.py", &["parse"], &json!(orders).to_string()).await;
+    let mut ids = BTreeSet::new();
+    for (span, parsed) in spans.iter().zip(parsed.as_array().unwrap()) {
+        let parsed = parsed.as_array().unwrap();
+        let [.., parent, own] = &parsed[..] else {
+            panic!("{parsed:?} of {span:#?}");
+        };
+        assert_eq!(parsed[0], span.text("langsmith.trace.id"));
+        assert_eq!(parent, span.text("langsmith.span.parent_id"));
+        assert_eq!(own, span.text("langsmith.span.id"));
+        assert!(ids.insert(own.to_string()), "a run twice: {span:#?}");
+    }
+    assert_eq!(ids.len(), spans.len());
+}
+
+const RUN: &str = "20251122T141148556333Z01a20399-4ecc-7a77-80ef-9f5fb36b7403";
+
+#[tokio::test]
+async fn garbage_is_ignored() {
+    let observed = Observed::start(Form::embedded()).await;
+    let mut memory = observed.memory().await;
+    let conversation = new_conversation(&mut memory, &new_user()).await;
+    say(&mut memory, &conversation, "one").await;
+    let long = "x".repeat(7_000);
+    let deep = vec![RUN; 110].join(".");
+    let garbage: [&[u8]; 19] = [
+        b"",
+        b" ",
+        b".",
+        b"....",
+        b"\xff\xfe\xfd",
+        "20251122T141148556333Z\u{e9}1a20399-4ecc-7a77-80ef-9f5fb36b740\u{e9}".as_bytes(),
+        b"01a20399-4ecc-7a77-80ef-9f5fb36b7403",
+        b"20251122T141148556333Z",
+        b"20251322T141148556333Z01a20399-4ecc-7a77-80ef-9f5fb36b7403",
+        b"20251122T251148556333Z01a20399-4ecc-7a77-80ef-9f5fb36b7403",
+        b"99999999T999999999999Z01a20399-4ecc-7a77-80ef-9f5fb36b7403",
+        b"20251122T141160556333Z01a20399-4ecc-7a77-80ef-9f5fb36b7403",
+        b"2025 1 1T141148556333Z01a20399-4ecc-7a77-80ef-9f5fb36b7403",
+        b"20251122T141148556333Z01a20399-4ecc-7a77-80ef-9f5fb36b740g",
+        b"20251122T141148556333Zffffffffffffffffffffffffffffffffffffff",
+        b"20251122T141148556333Z01a20399-4ecc-7a77-80ef-9f5fb36b7403.",
+        b"20251122T141148556333Z01a20399-4ecc-7a77-80ef-9f5fb36b7403.x",
+        long.as_bytes(),
+        &deep.as_bytes()[..deep.len() - 1],
+    ];
+    let mut traces = Vec::new();
+    for value in garbage {
+        let (trace, mut request) = traced(history(&conversation));
+        for name in ["langsmith-trace", "baggage"] {
+            request.metadata_mut().insert(name, ascii(value));
+        }
+        memory.get_history(request).await.unwrap();
+        traces.push((trace, String::from_utf8_lossy(value).into_owned()));
+    }
+    let exported = observed.stop().await;
+    for (trace, value) in traces {
+        for span in exported.of(&trace).spans {
+            for key in OVERRIDES {
+                assert!(!span.attributes.contains_key(key), "{value:?}: {span:#?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_run_counts_without_a_project() {
+    let observed = Observed::start(Form::embedded()).await;
+    let mut memory = observed.memory().await;
+    let conversation = new_conversation(&mut memory, &new_user()).await;
+    let mut traces = Vec::new();
+    for baggage in [
+        "",
+        "langsmith-project",
+        "langsmith-project=%ff%f",
+        "a=b,,=",
+        "langsmith-project=",
+    ] {
+        let (trace, mut request) = traced(history(&conversation));
+        request.metadata_mut().insert("langsmith-trace", ascii(RUN));
+        request.metadata_mut().insert("baggage", ascii(baggage));
+        memory.get_history(request).await.unwrap();
+        traces.push(trace);
+    }
+    let exported = observed.stop().await;
+    for trace in traces {
+        let call = exported.of(&trace);
+        call.assert_on_every_span("langsmith.trace.id", &RUN[22..]);
+        call.assert_on_every_span("langsmith.trace.session_name", "");
+    }
+}
+
+#[tokio::test]
+async fn metadata_beyond_all_measure_harms_nobody() {
+    let observed = Observed::start(Form::embedded()).await;
+    let mut memory = observed.memory().await;
+    let conversation = new_conversation(&mut memory, &new_user()).await;
+    for name in ["langsmith-trace", "baggage", "traceparent", "tracestate"] {
+        let mut request = Request::new(history(&conversation));
+        request
+            .metadata_mut()
+            .insert(name, ascii("x".repeat(100_000)));
+        // The transport refuses it before anybody looks.
+        let refused = memory.get_history(request).await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        let (_, next) = traced(history(&conversation));
+        memory.get_history(next).await.unwrap();
+    }
+    observed.stop().await;
+}
+
+fn with_headers<T>(mut request: Request<T>, headers: &Value) -> Request<T> {
+    for (name, value) in headers.as_object().unwrap() {
+        let name: tonic::metadata::AsciiMetadataKey = name.parse().unwrap();
+        let value = ascii(value.as_str().unwrap());
+        request.metadata_mut().insert(name, value);
+    }
+    request
+}

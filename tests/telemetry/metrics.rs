@@ -1,0 +1,297 @@
+//! Metrics, scraped and pushed, count exactly what happened.
+
+use std::collections::BTreeMap;
+
+use conversation_memory::proto::{Consistency, Role, Source};
+use http::uri::PathAndQuery;
+use serde::Deserialize;
+use tonic::{Code, Request};
+use tonic_prost::ProstCodec;
+
+use crate::{
+    observed::{attached, stop},
+    otlp_sink::{OtlpSink, Point, PointValue},
+    python::python,
+    requests::{history, message, new_conversation, new_user, save, turn},
+    support::{
+        eventually, given,
+        redis_server::RedisServer,
+        sidecar::{Form, Memory, Sidecar},
+    },
+};
+
+in_both_forms!(calls_are_counted, methods_are_a_closed_set);
+
+const SERVICE: &str = "conversation_memory.v1.ConversationMemory";
+const DURATION: &str = "rpc_server_call_duration_seconds";
+const BOUNDS: [f64; 14] = [
+    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+];
+
+#[derive(Debug, Deserialize)]
+struct Sample {
+    name: String,
+    labels: BTreeMap<String, String>,
+    value: f64,
+}
+
+/// What a scrape showed.
+#[derive(Debug)]
+struct Scrape(Vec<Sample>);
+
+impl Scrape {
+    async fn of(sidecar: &mut Sidecar) -> Self {
+        let url = format!("http://{}/metrics", sidecar.operations().await);
+        let samples = python("scrape.py", &[&url], "").await;
+        Self(serde_json::from_value(samples).unwrap())
+    }
+
+    /// The sum of the samples of a name that have these labels among theirs, 0
+    /// when there are none.
+    fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let fits = |sample: &&Sample| {
+            let has = |(key, value): &(&str, &str)| {
+                sample.labels.get(*key).is_some_and(|found| found == value)
+            };
+            sample.name == name && labels.iter().all(has)
+        };
+        let values = self.0.iter().filter(fits).map(|sample| sample.value);
+        values.fold(0.0, |sum, value| sum + value)
+    }
+
+    fn count(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+        let sum = self.sum(name, labels);
+        assert!(sum >= 0.0 && sum.fract() == 0.0, "{name}{labels:?}: {sum}");
+        format!("{sum}").parse().unwrap()
+    }
+
+    /// The calls of a method that ended with a status.
+    fn calls(&self, method: &str, status: &str) -> u64 {
+        let labels = [("rpc_method", method), ("rpc_response_status_code", status)];
+        self.count(&format!("{DURATION}_count"), &labels)
+    }
+
+    /// Looks into the window since another scrape: hit, miss, busy, short, error.
+    fn lookups_since(&self, before: &Self) -> [u64; 5] {
+        let name = "conversation_memory_recent_window_lookups_total";
+        ["hit", "miss", "busy", "short", "error"].map(|outcome| {
+            let labels = [("outcome", outcome)];
+            self.count(name, &labels) - before.count(name, &labels)
+        })
+    }
+
+    fn outages(&self) -> u64 {
+        self.count("conversation_memory_redis_outages_total", &[])
+    }
+}
+
+async fn calls_are_counted(form: Form) {
+    let mut sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let (conversation, _) = make_calls(&mut memory).await;
+    let mut strong = history(&conversation);
+    strong.set_consistency(Consistency::Strong);
+    memory.get_history(strong).await.unwrap();
+
+    let scrape = Scrape::of(&mut sidecar).await;
+    let of = |method: &str| format!("{SERVICE}/{method}");
+    assert_eq!(scrape.calls(&of("CreateConversation"), "OK"), 1);
+    assert_eq!(scrape.calls(&of("SaveMessages"), "OK"), 2);
+    assert_eq!(scrape.calls(&of("SaveMessages"), "INVALID_ARGUMENT"), 1);
+    assert_eq!(scrape.calls(&of("GetHistory"), "OK"), 11);
+    assert_eq!(
+        scrape.count("conversation_memory_messages_saved_total", &[]),
+        2
+    );
+    assert_eq!(
+        scrape.count("conversation_memory_saves_replayed_total", &[]),
+        1
+    );
+    let system = [("rpc_system_name", "grpc")];
+    assert_eq!(scrape.count(&format!("{DURATION}_count"), &system), 15);
+    assert_bounds(&scrape);
+    let database = match form {
+        Form::Embedded(_) => "sqlite",
+        Form::Servers { .. } => "postgresql",
+    };
+    let operations = [("db_system_name", database)];
+    assert!(scrape.count("db_client_operation_duration_seconds_count", &operations) >= 4);
+    for sample in &scrape.0 {
+        let is_bounded = |value: &String| !value.contains(&conversation) && value.len() < 100;
+        assert!(sample.labels.values().all(is_bounded), "{sample:?}");
+    }
+}
+
+fn assert_bounds(scrape: &Scrape) {
+    let method = format!("{SERVICE}/GetHistory");
+    let buckets = scrape.0.iter().filter(|sample| {
+        sample.name == format!("{DURATION}_bucket") && sample.labels["rpc_method"] == method
+    });
+    let bounds: Vec<f64> = buckets
+        .map(|sample| sample.labels["le"].parse().unwrap())
+        .collect();
+    let expected: Vec<f64> = BOUNDS.into_iter().chain([f64::INFINITY]).collect();
+    assert_eq!(bounds, expected);
+}
+
+/// Creates a conversation, saves a turn of two messages, saves it again under its
+/// key, has a save refused, and reads ten times. Gives where the reads came from.
+async fn make_calls(memory: &mut Memory) -> (String, Vec<Source>) {
+    let conversation = new_conversation(memory, &new_user()).await;
+    let mut request = save(&conversation, turn("one", "two"));
+    request.request_id = "turn-1".to_owned();
+    for replayed in [false, true] {
+        let saved = memory.save_messages(request.clone()).await.unwrap();
+        assert_eq!(saved.into_inner().replayed, replayed);
+    }
+    let bad = save(&conversation, vec![message(Role::User, "\0")]);
+    memory.save_messages(bad).await.unwrap_err();
+    let mut sources = Vec::new();
+    for _ in 0..10 {
+        let read = memory.get_history(history(&conversation)).await.unwrap();
+        sources.push(read.into_inner().source());
+    }
+    (conversation, sources)
+}
+
+#[tokio::test]
+async fn lookups_are_counted_by_their_outcome() {
+    let mut redis = RedisServer::start(&[]).await;
+    let form = Form::Servers {
+        database_url: given("TEST_DATABASE_URL"),
+        redis_url: redis.url(),
+    };
+    let mut sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let calm = loop {
+        attached(&mut memory).await;
+        let before = Scrape::of(&mut sidecar).await;
+        let sources = look_up(&mut memory, &redis).await;
+        let now = Scrape::of(&mut sidecar).await;
+        // On a busy machine Redis can take longer than the sidecar waits for it.
+        if now.outages() == before.outages() {
+            assert_eq!(sources[..10], [Source::Cache; 10]);
+            assert_eq!(sources[10..], [Source::Store; 2]);
+            assert_eq!(now.lookups_since(&before), [10, 1, 0, 1, 0]);
+            break now;
+        }
+    };
+    let system = [("db_system_name", "redis")];
+    let operations = "db_client_operation_duration_seconds_count";
+    assert!(calm.count(operations, &system) >= 13);
+    redis.kill();
+    let conversation = new_conversation(&mut memory, &new_user()).await;
+    memory.get_history(history(&conversation)).await.unwrap();
+    let now = Scrape::of(&mut sidecar).await;
+    assert_eq!(now.lookups_since(&calm), [0, 0, 0, 0, 1]);
+}
+
+/// Reads ten times from a window, once without it, and once more than it has.
+/// Gives where the answers came from.
+async fn look_up(memory: &mut Memory, redis: &RedisServer) -> Vec<Source> {
+    let (conversation, mut sources) = make_calls(memory).await;
+    let key = window_key(&conversation);
+    redis.call(&["DEL", &key]).await;
+    let mut request = history(&conversation);
+    let read = memory.get_history(request.clone()).await.unwrap();
+    sources.push(read.into_inner().source());
+    let more = (0..10).map(|_| message(Role::User, "more")).collect();
+    memory
+        .save_messages(save(&conversation, more))
+        .await
+        .unwrap();
+    request.limit = 12;
+    let read = memory.get_history(request).await.unwrap();
+    sources.push(read.into_inner().source());
+    sources
+}
+
+async fn methods_are_a_closed_set(form: Form) {
+    let mut sidecar = Sidecar::start(&form).await;
+    for path in [
+        "/conversation_memory.v1.ConversationMemory/Nonsense1",
+        "/conversation_memory.v1.ConversationMemory/Nonsense2",
+        "/nonsense.v1.Service/GetHistory",
+        // Probes are not calls.
+        "/grpc.health.v1.Health/Nonsense",
+    ] {
+        let mut client = tonic::client::Grpc::new(sidecar.channel());
+        client.ready().await.unwrap();
+        let codec = ProstCodec::<(), ()>::default();
+        let path = PathAndQuery::from_static(path);
+        let refused = client.unary(Request::new(()), path, codec).await;
+        assert_eq!(refused.unwrap_err().code(), Code::Unimplemented);
+    }
+    let scrape = Scrape::of(&mut sidecar).await;
+    assert_eq!(scrape.calls("_OTHER", "UNIMPLEMENTED"), 3);
+    for sample in scrape.0 {
+        let is_known = |value: &String| !value.to_lowercase().contains("nonsense");
+        assert!(sample.labels.values().all(is_known), "{sample:?}");
+    }
+}
+
+#[tokio::test]
+async fn metrics_are_pushed_while_it_runs() {
+    let sink = OtlpSink::start().await;
+    let form = Form::embedded();
+    let mut sidecar = pushing(&form, &sink, "200").await;
+    make_calls(&mut sidecar.memory()).await;
+    eventually("ten reads are pushed", async || reads(&sink.points()) == 10).await;
+    let points = sink.points();
+    let duration = points
+        .iter()
+        .find(|point| point.metric == "rpc.server.call.duration");
+    let duration = duration.unwrap();
+    assert_eq!(duration.unit, "s");
+    assert_eq!(duration.resource["service.name"], "conversation-memory");
+    let PointValue::Histogram { bounds, .. } = &duration.value else {
+        panic!("{duration:?}");
+    };
+    assert_eq!(bounds[..], BOUNDS);
+    stop(&mut sidecar).await;
+}
+
+#[tokio::test]
+async fn metrics_are_pushed_once_more_at_the_end() {
+    let sink = OtlpSink::start().await;
+    let form = Form::embedded();
+    let mut sidecar = pushing(&form, &sink, "600000").await;
+    make_calls(&mut sidecar.memory()).await;
+    stop(&mut sidecar).await;
+    let points = sink.points();
+    assert_eq!(reads(&points), 10);
+    let saved = points
+        .iter()
+        .find(|point| point.metric == "conversation_memory.messages.saved");
+    assert_eq!(saved.unwrap().value, PointValue::Number(2.0));
+}
+
+async fn pushing(form: &Form, sink: &OtlpSink, interval: &str) -> Sidecar {
+    let settings = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", sink.url()),
+        ("OTEL_METRICS_EXPORTER", "otlp".to_owned()),
+        ("OTEL_TRACES_EXPORTER", "none".to_owned()),
+        ("OTEL_METRIC_EXPORT_INTERVAL", interval.to_owned()),
+    ];
+    let settings = settings
+        .each_ref()
+        .map(|(name, value)| (*name, value.as_str()));
+    Sidecar::start_with(form, &settings).await
+}
+
+/// The calls of GetHistory that the newest point of them tells of.
+fn reads(points: &[Point]) -> u64 {
+    let method = format!("{SERVICE}/GetHistory");
+    let of_reads = points.iter().rev().find(|point| {
+        point.metric == "rpc.server.call.duration" && point.attributes["rpc.method"] == method
+    });
+    match of_reads.map(|point| &point.value) {
+        Some(PointValue::Histogram { count, .. }) => *count,
+        _ => 0,
+    }
+}
+
+/// The key of a conversation's window in Redis.
+pub(crate) fn window_key(conversation: &str) -> String {
+    format!("history:{conversation}:recent")
+}

@@ -1,0 +1,213 @@
+//! One tree for each call: the caller's span, the server's, the use case, and
+//! what it asked of Redis and of the store.
+
+use conversation_memory::proto::{Consistency, DeleteConversationRequest, Source};
+use serde_json::json;
+use tonic::Code;
+
+use crate::{
+    observed::{Call, Observed, Trace, traced, traced_with_flags},
+    otlp_sink::{SpanKind, SpanStatus},
+    python::python,
+    requests::{begin, history, new_conversation, new_id, new_user, save, say, turn},
+    support::{
+        eventually,
+        sidecar::{Form, Memory},
+    },
+};
+
+in_both_forms!(
+    a_call_is_a_tree,
+    a_python_callers_trace_goes_on,
+    what_the_caller_does_not_sample_is_not_sent,
+);
+
+const SERVICE: &str = "conversation_memory.v1.ConversationMemory";
+
+async fn a_call_is_a_tree(form: Form) {
+    let observed = Observed::start(form).await;
+    let mut memory = observed.memory().await;
+    let user = new_user();
+    let (begun, request) = traced(begin(&user));
+    let answer = memory.begin_turn(request).await.unwrap().into_inner();
+    let conversation = answer.conversation.unwrap().id;
+    let (saved, request) = traced(save(&conversation, turn("one", "two")));
+    memory.save_messages(request).await.unwrap();
+    let read = read_newest(&mut memory, &conversation, &observed.form).await;
+    let mut strong = history(&conversation);
+    strong.set_consistency(Consistency::Strong);
+    let (from_store, request) = traced(strong);
+    memory.get_history(request).await.unwrap();
+    let (deleted, request) = traced(DeleteConversationRequest {
+        conversation_id: conversation,
+        ..DeleteConversationRequest::default()
+    });
+    memory.delete_conversation(request).await.unwrap();
+
+    let (redis, store, both): (&[&str], &[&str], &[&str]) = match observed.form {
+        Form::Embedded(_) => (&["sqlite"], &["sqlite"], &["sqlite"]),
+        Form::Servers { .. } => (&["redis"], &["postgresql"], &["postgresql", "redis"]),
+    };
+    let exported = observed.stop().await;
+    for (trace, method, kind, operation, databases) in [
+        (begun, "BeginTurn", "chain", "search_memory", both),
+        (saved, "SaveMessages", "tool", "create_memory", both),
+        (read, "GetHistory", "retriever", "search_memory", redis),
+        (
+            from_store,
+            "GetHistory",
+            "retriever",
+            "search_memory",
+            store,
+        ),
+        (
+            deleted,
+            "DeleteConversation",
+            "tool",
+            "delete_memory_store",
+            both,
+        ),
+    ] {
+        let call = exported.of(&trace);
+        assert_is_served(&call, method, "OK");
+        call.assert_on_every_span("langsmith.span.kind", kind);
+        assert_eq!(call.server.text("gen_ai.operation.name"), operation);
+        assert_eq!(call.databases(), databases.iter().copied().collect());
+        assert_says_no_values(&call, &user);
+    }
+}
+
+/// Reads a history, from Redis where there is one.
+async fn read_newest(memory: &mut Memory, conversation: &str, form: &Form) -> Trace {
+    let expected = match form {
+        Form::Embedded(_) => Source::Store,
+        Form::Servers { .. } => Source::Cache,
+    };
+    let mut read = None;
+    eventually("a history comes from where it should", async || {
+        let (trace, request) = traced(history(conversation));
+        let answer = memory.get_history(request).await.unwrap();
+        read = Some(trace);
+        answer.into_inner().source() == expected
+    })
+    .await;
+    read.unwrap()
+}
+
+fn assert_is_served(call: &Call, method: &str, status: &str) {
+    call.assert_is_a_tree();
+    let method = format!("{SERVICE}/{method}");
+    assert_eq!(call.server.name, method);
+    assert_eq!(call.server.text("rpc.system.name"), "grpc");
+    assert_eq!(call.server.text("rpc.method"), method);
+    assert_eq!(call.server.text("rpc.response.status_code"), status);
+}
+
+/// Sees that calls to databases carry no values.
+fn assert_says_no_values(call: &Call, user: &str) {
+    let clients = call
+        .spans
+        .iter()
+        .filter(|span| span.kind == SpanKind::Client);
+    for span in clients {
+        assert!(!span.text("db.operation.name").is_empty(), "{span:#?}");
+        let is_parameter = |key: &String| key.starts_with("db.query.parameter");
+        assert!(!span.attributes.keys().any(is_parameter), "{span:#?}");
+        assert!(!format!("{span:?}").contains(user), "{span:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_is_no_failure_of_the_server() {
+    let observed = Observed::start(Form::embedded()).await;
+    let mut memory = observed.memory().await;
+    let (trace, request) = traced(history(&new_id()));
+    let refused = memory.get_history(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+    let call = observed.stop().await.of(&trace);
+    assert_is_served(&call, "GetHistory", "NOT_FOUND");
+    for span in &call.spans {
+        assert_eq!(span.status, SpanStatus::Unset, "{span:#?}");
+    }
+}
+
+/// The trace of `tests/python/traced_client.py`.
+async fn a_python_callers_trace_goes_on(form: Form) {
+    let observed = Observed::start(form).await;
+    let address = observed.sidecar.address.to_string();
+    let collector = format!("{}/v1/traces", observed.sink.url());
+    let said = python("traced_client.py", &[&address, &collector], "").await;
+    let exported = observed.stop().await;
+    let of_service = |name: &str| {
+        let spans = exported.spans.iter();
+        let spans = spans.filter(|span| span.resource["service.name"] == name);
+        spans.cloned().collect::<Vec<_>>()
+    };
+    let (agent, own) = (of_service("agent"), of_service("conversation-memory"));
+    let roots: Vec<_> = agent
+        .iter()
+        .filter(|span| span.parent_id.is_empty())
+        .collect();
+    assert_eq!(roots.len(), 1, "{agent:#?}");
+    for method in ["BeginTurn", "SaveMessages", "GetHistory"] {
+        let client = agent
+            .iter()
+            .find(|span| span.name.ends_with(method))
+            .unwrap();
+        assert_eq!(client.kind, SpanKind::Client);
+        assert_eq!(client.parent_id, roots[0].id);
+        let server = own.iter().find(|span| span.name.ends_with(method)).unwrap();
+        assert_eq!(server.parent_id, client.id);
+        let call = Call::below(server, &own);
+        assert_is_served(&call, method, "OK");
+        call.assert_is_of(said["conversation"].as_str().unwrap());
+        assert!(!call.databases().is_empty());
+    }
+    for span in own.iter().chain(&agent) {
+        assert_eq!(json!(span.trace_id), said["trace"], "{span:#?}");
+    }
+}
+
+async fn what_the_caller_does_not_sample_is_not_sent(form: Form) {
+    let observed = Observed::start(form).await;
+    let mut memory = observed.sidecar.memory();
+    let (_, request) = traced_with_flags(begin(&new_user()), "00");
+    let begun = memory.begin_turn(request).await.unwrap().into_inner();
+    let conversation = begun.conversation.unwrap().id;
+    let (_, request) = traced_with_flags(save(&conversation, turn("one", "two")), "00");
+    memory.save_messages(request).await.unwrap();
+    let (sampled, request) = traced(history(&conversation));
+    memory.get_history(request).await.unwrap();
+    let exported = observed.stop().await;
+    for span in &exported.spans {
+        assert_eq!(span.trace_id, sampled.id, "{span:#?}");
+    }
+    assert!(!exported.spans.is_empty());
+}
+
+#[tokio::test]
+async fn a_caller_is_not_followed_where_that_is_said() {
+    let settings = [("OTEL_PROPAGATORS", "none")];
+    let observed = Observed::start_with(Form::embedded(), &settings).await;
+    let (_, request) = traced_with_flags(begin(&new_user()), "00");
+    observed.sidecar.memory().begin_turn(request).await.unwrap();
+    let spans = observed.stop().await.spans;
+    let server = spans.iter().find(|span| span.kind == SpanKind::Server);
+    assert_eq!(server.unwrap().parent_id, "");
+}
+
+#[tokio::test]
+async fn a_call_without_a_trace_begins_one() {
+    let observed = Observed::start(Form::embedded()).await;
+    let mut memory = observed.memory().await;
+    let conversation = new_conversation(&mut memory, &new_user()).await;
+    say(&mut memory, &conversation, "one").await;
+    let spans = observed.stop().await.spans;
+    let roots = spans.iter().filter(|span| span.parent_id.is_empty());
+    let mut names: Vec<&str> = roots.map(|span| span.name.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(
+        names,
+        ["CreateConversation", "SaveMessages"].map(|method| format!("{SERVICE}/{method}"))
+    );
+}
