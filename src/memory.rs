@@ -7,6 +7,7 @@ mod budget;
 mod conversations;
 mod delete_conversation;
 mod error;
+mod export_conversation;
 mod get_history;
 mod newest;
 mod save_messages;
@@ -25,6 +26,7 @@ pub use self::{
     branches::{BranchConversation, ListBranches},
     conversations::{CreateConversation, ListMessages},
     error::{Error, Resource},
+    export_conversation::Export,
     get_history::{GetHistory, History},
     newest::Source,
     save_messages::{SaveMessages, Saved},

@@ -134,8 +134,24 @@ pub trait Store: Send + Sync + Debug {
         contexts: bool,
     ) -> Result<Vec<Message>, StoreError>;
 
+    /// A conversation as it is at this moment, to be read at leisure whatever is
+    /// saved or removed meanwhile. It holds a connection until it is dropped:
+    /// [`StoreError::Unavailable`] when many do.
+    async fn snapshot(
+        &self,
+        conversation: &ConversationRef,
+    ) -> Result<(Conversation, Box<dyn Snapshot>), StoreError>;
+
     /// Ends all connections. Calls after it are [`StoreError::Unavailable`].
     async fn close(&self);
+}
+
+/// A conversation's messages at one moment.
+#[async_trait]
+pub trait Snapshot: Send {
+    /// At most `limit` messages with numbers above `seq`, lowest first, with
+    /// their contexts.
+    async fn after(&mut self, seq: i64, limit: u32) -> Result<Vec<Message>, StoreError>;
 }
 
 /// Where a page of messages begins.

@@ -11,8 +11,9 @@ use std::{
 
 /// Each room, and what it may name of the crate's rooms and of the libraries
 /// that belong to one room only.
-const ROOMS: [(&str, &[&str]); 12] = [
+const ROOMS: [(&str, &[&str]); 13] = [
     ("domain", &[]),
+    ("archive", &["domain", "csv"]),
     ("store", &["domain", "sqlx", "opentelemetry"]),
     ("recent", &["domain", "redis", "opentelemetry"]),
     ("sessions", &["domain", "redis"]),
@@ -25,6 +26,7 @@ const ROOMS: [(&str, &[&str]); 12] = [
         "rpc",
         &[
             "domain",
+            "archive",
             "memory",
             "store",
             "proto",
@@ -74,7 +76,8 @@ const ROOMS: [(&str, &[&str]); 12] = [
 ];
 
 /// Libraries that only some rooms may name.
-const GUARDED: [&str; 10] = [
+const GUARDED: [&str; 11] = [
+    "csv",
     "sqlx",
     "fred",
     "tonic",

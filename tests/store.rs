@@ -108,6 +108,7 @@ conformance! {
         a_branch_is_truncated_into_what_it_shares
         shared_messages_come_with_their_contexts
         a_retry_brings_back_nothing_that_a_branch_kept
+        an_id_that_branches_need_is_not_given_again
         the_last_of_them_takes_the_messages_along
         branches_are_as_good_as_copies;
 }

@@ -2,6 +2,7 @@ use tonic::{Request, Response, Status, async_trait};
 
 use super::{
     convert::{self, Parser},
+    export,
     field::InField,
     page_token,
     use_case::use_case,
@@ -240,6 +241,23 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
             removed_messages: truncated.removed,
             last_seq: truncated.last_seq,
         }))
+    }
+
+    type ExportConversationStream = export::Pieces;
+
+    async fn export_conversation(
+        &self,
+        request: Request<proto::ExportConversationRequest>,
+    ) -> Result<Response<Self::ExportConversationStream>, Status> {
+        let request = request.into_inner();
+        let conversation = convert::conversation(&request.conversation_id, &request.user_id)?;
+        let format = convert::export_format(request.format)?;
+        let export = use_case(
+            "export_conversation",
+            self.memory.export_conversation(&conversation),
+        )
+        .await?;
+        Ok(Response::new(export::file(export, format)))
     }
 
     async fn branch_conversation(

@@ -6,7 +6,7 @@ mod render;
 
 pub(crate) use self::{
     parse::{
-        Parser, conversation, conversation_id, history_limit, message_seq, optional,
+        Parser, conversation, conversation_id, export_format, history_limit, message_seq, optional,
         optional_conversation_id, page_size, seq, session_id, strong, user_id,
     },
     render::{

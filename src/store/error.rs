@@ -33,6 +33,13 @@ pub enum StoreError {
     Internal(#[source] Box<dyn Error + Send + Sync>),
 }
 
+impl StoreError {
+    /// Snapshots must leave connections to others.
+    pub(super) fn too_many_snapshots() -> Self {
+        Self::Unavailable("too many snapshots at once".into())
+    }
+}
+
 /// What was used a second time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reused {

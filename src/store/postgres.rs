@@ -11,18 +11,20 @@ mod conversations;
 mod history;
 mod prepare;
 mod removal;
+mod snapshot;
 mod sqlstate;
 mod transaction;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use sqlx::{Postgres, postgres::PgConnectOptions};
+use tokio::sync::Semaphore;
 
 use super::{
-    Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, SchemaError, Store,
-    StoreError, Truncated, Truncation, pool, sql,
+    Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, SchemaError, Snapshot,
+    Store, StoreError, Truncated, Truncation, failure::Trouble, pool, sql,
 };
 use crate::domain::{
     Conversation, ConversationChanges, ConversationRef, Message, NewConversation, SessionId, UserId,
@@ -42,6 +44,8 @@ type MessageRow = super::rows::MessageRow<uuid::Uuid, DateTime<Utc>>;
 /// which must not drop it.
 pub struct PostgresStore {
     pool: Pool,
+    /// Half of the connections, for those who hold one for long.
+    snapshots: Arc<Semaphore>,
     losses: Losses,
     /// For preparing, which takes a connection of its own.
     options: PgConnectOptions,
@@ -55,6 +59,7 @@ impl PostgresStore {
         let losses = Losses::default();
         Self {
             pool: connection::pool(options.clone(), max_connections, losses.clone()),
+            snapshots: Arc::new(Semaphore::new((max_connections as usize / 2).max(1))),
             losses,
             options,
         }
@@ -181,6 +186,17 @@ impl Store for PostgresStore {
             history::messages(&self.pool, conversation, from, limit, contexts)
         })
         .await
+    }
+
+    async fn snapshot(
+        &self,
+        conversation: &ConversationRef,
+    ) -> Result<(Conversation, Box<dyn Snapshot>), StoreError> {
+        let permit = Arc::clone(&self.snapshots).try_acquire_owned();
+        let permit = permit.map_err(|_| StoreError::too_many_snapshots())?;
+        snapshot::take(&self.pool, conversation, permit)
+            .await
+            .map_err(Trouble::of_read)
     }
 
     async fn close(&self) {

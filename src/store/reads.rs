@@ -64,7 +64,7 @@ macro_rules! reads {
             Ok((found, messages))
         }
 
-        async fn read_side(
+        pub(super) async fn read_side(
             connection: &mut $connection,
             conversation: &ConversationRef,
             from: Bound,

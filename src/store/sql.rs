@@ -133,6 +133,16 @@ pub(super) const BRANCHES: &str = concat!(
       ORDER BY c.activity DESC LIMIT $4"
 );
 
+/// Whether messages are kept under $1 for a branch, or a branch counts on those that
+/// are kept there: whoever got the id would show and remove them.
+macro_rules! id_is_kept {
+    () => {
+        "EXISTS (SELECT 1 FROM messages m WHERE m.conversation_id = $1) \
+         OR EXISTS (SELECT 1 FROM lineage l WHERE l.source_id = $1)"
+    };
+}
+pub(super) use id_is_kept;
+
 /// $1 conversation: what it shows of messages that are kept under an id, which can
 /// be its own.
 pub(super) const LINEAGE: &str = "SELECT l.source_id, l.after_seq, l.upto_seq \

@@ -12,16 +12,18 @@ mod conversations;
 mod history;
 mod prepare;
 mod removal;
+mod snapshot;
 
-use std::{fmt, io, path::Path};
+use std::{fmt, io, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use sqlx::{Sqlite, sqlite::SqliteConnectOptions};
+use tokio::sync::Semaphore;
 
 use super::{
-    Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, SchemaError, Store,
-    StoreError, Truncated, Truncation, failure::Trouble, pool, sql,
+    Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, SchemaError, Snapshot,
+    Store, StoreError, Truncated, Truncation, failure::Trouble, pool, sql,
 };
 use crate::domain::{
     Conversation, ConversationChanges, ConversationRef, Message, NewConversation, SessionId, UserId,
@@ -38,6 +40,8 @@ pub struct SqliteStore {
     options: SqliteConnectOptions,
     writer: Pool,
     readers: Pool,
+    /// How many more snapshots there may be.
+    snapshots: Arc<Semaphore>,
 }
 
 impl SqliteStore {
@@ -50,6 +54,7 @@ impl SqliteStore {
         Ok(Self {
             writer: connection::writer(options.clone()),
             readers: connection::readers(options.clone()),
+            snapshots: Arc::new(Semaphore::new(connection::SNAPSHOTS)),
             options,
         })
     }
@@ -176,6 +181,17 @@ impl Store for SqliteStore {
         contexts: bool,
     ) -> Result<Vec<Message>, StoreError> {
         history::messages(&self.readers, conversation, from, limit, contexts)
+            .await
+            .map_err(Trouble::of_read)
+    }
+
+    async fn snapshot(
+        &self,
+        conversation: &ConversationRef,
+    ) -> Result<(Conversation, Box<dyn Snapshot>), StoreError> {
+        let permit = Arc::clone(&self.snapshots).try_acquire_owned();
+        let permit = permit.map_err(|_| StoreError::too_many_snapshots())?;
+        snapshot::take(&self.options, conversation, permit)
             .await
             .map_err(Trouble::of_read)
     }

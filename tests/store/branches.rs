@@ -164,6 +164,29 @@ pub(crate) async fn a_retry_brings_back_nothing_that_a_branch_kept(world: &World
     assert_eq!(world.seqs(&branch).await, [1, 2, 3, 4, 5]);
 }
 
+/// Under another conversation of that id its messages would be shown.
+pub(crate) async fn an_id_that_branches_need_is_not_given_again(world: &World) {
+    for truncated in [false, true] {
+        let owner = user();
+        let new = new_conversation(&owner);
+        world.store.create(&new, at(0)).await.unwrap();
+        let parent = named(&new);
+        world.say(&parent, &["1", "2"]).await;
+        if truncated {
+            truncate(world, &parent, 0).await;
+        }
+        let branch = branch(world, &parent, 2).await;
+        world.store.delete(&parent).await.unwrap();
+        let mut again = new_conversation(&user());
+        again.id = parent.id;
+        let refused = world.store.create(&again, at(1)).await;
+        assert!(matches!(refused, Err(StoreError::AlreadyExists(_))));
+        world.store.delete(&branch).await.unwrap();
+        world.store.create(&again, at(1)).await.unwrap();
+        assert_eq!(world.texts(&named(&again)).await, [""; 0]);
+    }
+}
+
 /// The last two that show a message give it up at the same time: one of them
 /// takes it along.
 pub(crate) async fn the_last_of_them_takes_the_messages_along(world: &World) {

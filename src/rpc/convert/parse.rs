@@ -3,6 +3,7 @@ use prost_types::{FieldMask, Timestamp};
 use uuid::Uuid;
 
 use crate::{
+    archive,
     domain::{
         Content, Context, ConversationChanges, ConversationId, ConversationRef, Invalid, Limits,
         MessageId, Metadata, NewMessage, Role, SessionId, Title, UserId,
@@ -98,6 +99,21 @@ pub(crate) fn strong(consistency: i32) -> Result<bool, FieldError> {
         Err(_) => Err(FieldError::new(
             "consistency",
             Invalid::new("is no known consistency"),
+        )),
+    }
+}
+
+/// How a file is to be written.
+pub(crate) fn export_format(format: i32) -> Result<archive::Format, FieldError> {
+    match proto::ExportFormat::try_from(format) {
+        Ok(proto::ExportFormat::Unspecified | proto::ExportFormat::Json) => {
+            Ok(archive::Format::Json)
+        }
+        Ok(proto::ExportFormat::Jsonl) => Ok(archive::Format::JsonLines),
+        Ok(proto::ExportFormat::Csv) => Ok(archive::Format::Csv),
+        Err(_) => Err(FieldError::new(
+            "format",
+            Invalid::new("is no known format"),
         )),
     }
 }

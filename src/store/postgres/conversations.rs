@@ -13,9 +13,11 @@ use crate::{
 const CREATE: &str = concat!(
     "INSERT INTO conversations AS c (id, user_id, dept_id, title, metadata, last_session_id, \
         session_attached, created_at, updated_at) \
-     VALUES ($1, $2, $3, $4, $5, $6, \
-        CASE WHEN $6 IS NULL THEN NULL ELSE nextval('activity_order') END, $7, $7) \
-     ON CONFLICT (id) DO NOTHING RETURNING ",
+     SELECT $1, $2, $3, $4, $5, $6, \
+        CASE WHEN $6 IS NULL THEN NULL ELSE nextval('activity_order') END, $7, $7 \
+     WHERE NOT (",
+    sql::id_is_kept!(),
+    ") ON CONFLICT (id) DO NOTHING RETURNING ",
     sql::conversation_columns!()
 );
 

@@ -14,8 +14,10 @@ use super::connection::{Lease, REMOVAL_TIMEOUT, STATEMENT_TIMEOUT};
 use crate::store::failure::{Class, Failure, Trouble};
 
 /// Each statement may take as long as the whole transaction, which the client
-/// limits.
-pub(super) const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = '35s'";
+/// limits. A statement must see what was done before it got its lock, whatever the
+/// database's default is.
+pub(super) const BEGIN: &str =
+    "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = '35s'";
 
 /// Limits the work before the commit. What fails in it has changed nothing.
 pub(super) async fn before_commit<T>(

@@ -16,8 +16,8 @@ use crate::{
         UserId,
     },
     store::{
-        Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, SchemaError, Store,
-        StoreError, Truncated, Truncation,
+        Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, SchemaError,
+        Snapshot, Store, StoreError, Truncated, Truncation,
     },
     telemetry::{METER, call},
 };
@@ -249,6 +249,15 @@ impl Store for ObservedStore {
         call::is_about(conversation.id);
         let work = self.inner.messages(conversation, from, limit, contexts);
         self.observe("list", MESSAGES, work).await
+    }
+
+    async fn snapshot(
+        &self,
+        conversation: &ConversationRef,
+    ) -> Result<(Conversation, Box<dyn Snapshot>), StoreError> {
+        call::is_about(conversation.id);
+        let work = self.inner.snapshot(conversation);
+        self.observe("snapshot", CONVERSATIONS, work).await
     }
 
     async fn close(&self) {
