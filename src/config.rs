@@ -13,7 +13,7 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 pub use self::{
     args::{Args, Command, LogFormat},
     secret::Secret,
-    telemetry::{Export, TelemetryArgs, TelemetryConfig},
+    telemetry::{Export, Sampling, TelemetryArgs, TelemetryConfig},
 };
 use crate::{domain::Limits, memory::Memory, redis::RedisTarget};
 

@@ -178,7 +178,7 @@ async fn lost_connections_lose_and_double_nothing() {
     for saver in 0..4 {
         let (store, conversation) = (Arc::clone(&store), conversation.clone());
         savers.spawn(async move {
-            let mut saved = Vec::new();
+            let (mut saved, mut refused) = (Vec::new(), Vec::new());
             for place in 0..60 {
                 let text = format!("{saver} {place}");
                 let append = turn(&conversation, &[&text, "and more"]);
@@ -191,10 +191,12 @@ async fn lost_connections_lose_and_double_nothing() {
                     Ok(Appended::Saved { first_seq, .. }) => saved.push((text, first_seq)),
                     Ok(Appended::Replayed { last_seq, .. }) => saved.push((text, last_seq - 1)),
                     Err(StoreError::OutcomeUnknown(_)) => {}
+                    // On a machine that is starved, all attempts are shot down.
+                    Err(StoreError::Unavailable(_)) => refused.push(text),
                     Err(other) => panic!("{other:?}"),
                 }
             }
-            saved
+            (saved, refused)
         });
     }
     let shoot = async {
@@ -208,16 +210,21 @@ async fn lost_connections_lose_and_double_nothing() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    let saved = tokio::select! {
-        saved = savers.join_all() => saved.concat(),
+    let outcomes = tokio::select! {
+        outcomes = savers.join_all() => outcomes,
         () = shoot => panic!("the shooting ended"),
     };
+    let (saved, refused): (Vec<_>, Vec<_>) = outcomes.into_iter().unzip();
+    let (saved, refused) = (saved.concat(), refused.concat());
     let (found, messages) = store.newest(&conversation, 10_000, false).await.unwrap();
     assert_eq!(i64::try_from(messages.len()).unwrap(), found.last_seq);
     let mut texts: Vec<_> = messages.iter().map(|m| m.content.as_str()).collect();
     for (text, first_seq) in &saved {
         let place = usize::try_from(*first_seq).unwrap() - 1;
         assert_eq!(texts[place..place + 2], [text.as_str(), "and more"]);
+    }
+    for text in &refused {
+        assert!(!texts.contains(&text.as_str()), "{text} was refused");
     }
     texts.retain(|text| *text != "and more");
     let all = texts.len();

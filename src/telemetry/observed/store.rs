@@ -7,7 +7,7 @@ use opentelemetry::{
     metrics::{Counter, Histogram},
     trace::Status,
 };
-use tracing::{Instrument as _, debug_span};
+use tracing::{Instrument as _, Span, debug_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::{
@@ -95,21 +95,46 @@ impl ObservedStore {
             server.address = host,
             server.port = port,
         );
-        let started = Instant::now();
-        let outcome = work.instrument(span.clone()).await;
-        let mut attributes = vec![
-            KeyValue::new("db.system.name", *system),
-            KeyValue::new("db.operation.name", operation),
-            KeyValue::new("db.collection.name", table),
-        ];
-        if let Some((kind, error)) = outcome.as_ref().err().and_then(failure) {
-            attributes.push(KeyValue::new("error.type", kind));
-            span.set_attribute("error.type", kind);
-            span.set_status(Status::error(error.to_string()));
+        let mut ending = Ending {
+            durations: &self.durations,
+            attributes: vec![
+                KeyValue::new("db.system.name", *system),
+                KeyValue::new("db.operation.name", operation),
+                KeyValue::new("db.collection.name", table),
+            ],
+            span: span.clone(),
+            started: Instant::now(),
+            error: Some((CANCELLED, String::new())),
+        };
+        let outcome = work.instrument(span).await;
+        let failed = outcome.as_ref().err().and_then(failure);
+        ending.error = failed.map(|(kind, error)| (kind, error.to_string()));
+        outcome
+    }
+}
+
+/// What an operation ends with whose caller did not wait for it: a deadline that
+/// passed, say, while the store was slow.
+const CANCELLED: &str = "cancelled";
+
+/// The end of an operation, measured however it comes.
+struct Ending<'a> {
+    durations: &'a Histogram<f64>,
+    attributes: Vec<KeyValue>,
+    span: Span,
+    started: Instant,
+    error: Option<(&'static str, String)>,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        if let Some((kind, error)) = self.error.take() {
+            self.attributes.push(KeyValue::new("error.type", kind));
+            self.span.set_attribute("error.type", kind);
+            self.span.set_status(Status::error(error));
         }
         self.durations
-            .record(started.elapsed().as_secs_f64(), &attributes);
-        outcome
+            .record(self.started.elapsed().as_secs_f64(), &self.attributes);
     }
 }
 
