@@ -9,6 +9,7 @@ mod error;
 mod get_history;
 mod newest;
 mod save_messages;
+mod search_messages;
 mod session_service;
 mod truncate_conversation;
 

@@ -21,6 +21,8 @@ mod removals;
 mod retries;
 #[path = "store/saves.rs"]
 mod saves;
+#[path = "store/search.rs"]
+mod search;
 #[path = "store/sqlite.rs"]
 mod sqlite;
 #[path = "store/world.rs"]
@@ -98,4 +100,15 @@ conformance! {
         truncations_and_saves_take_turns
         a_deletion_leaves_nothing
         a_deletion_and_a_save_take_turns;
+    search:
+        a_hit_shows_the_message_and_where_it_was_said
+        the_syntax_is_that_of_search_boxes
+        no_query_is_wrong
+        a_search_never_leaves_its_user
+        a_search_can_be_narrowed
+        the_best_come_first_and_then_the_newest
+        hits_are_paged
+        what_was_removed_is_not_found
+        long_texts_are_found_by_their_beginning
+        marks_in_a_message_are_not_taken_for_ours;
 }

@@ -7,7 +7,7 @@ mod render;
 pub(crate) use self::{
     parse::{
         Parser, conversation, conversation_id, history_limit, optional, optional_conversation_id,
-        page_size, seq, session_id, strong, user_id,
+        optional_role, page_size, seq, session_id, strong, user_id,
     },
-    render::{begun, conversation as render_conversation, messages, session, source},
+    render::{begun, conversation as render_conversation, hits, messages, session, source},
 };

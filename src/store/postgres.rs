@@ -10,6 +10,7 @@ mod conversations;
 mod history;
 mod prepare;
 mod removal;
+mod search;
 mod sqlstate;
 
 use std::fmt;
@@ -19,11 +20,12 @@ use chrono::{DateTime, Utc};
 use sqlx::{Postgres, postgres::PgConnectOptions};
 
 use super::{
-    Append, Appended, Bound, ConversationPage, ConversationQuery, SchemaError, Store, StoreError,
-    Truncated, Truncation, pool, sql,
+    Append, Appended, Bound, ConversationPage, ConversationQuery, SchemaError, SearchPage,
+    SearchQuery, Store, StoreError, Truncated, Truncation, pool, sql,
 };
 use crate::domain::{
-    Conversation, ConversationChanges, ConversationRef, Message, NewConversation, SessionId, UserId,
+    Conversation, ConversationChanges, ConversationRef, Message, NewConversation, SessionId,
+    TextSearch, UserId,
 };
 
 use self::connection::Losses;
@@ -49,7 +51,17 @@ impl PostgresStore {
     /// A store that connects when it is first used, with at most this many
     /// connections. Needs a Tokio runtime around it.
     pub fn new(options: PgConnectOptions, max_connections: u32) -> Self {
-        let options = connection::options(options);
+        Self::with_text_search(options, max_connections, TextSearch::default())
+    }
+
+    /// The same, where what is saved is to be searched in this way. What was saved in
+    /// another one stays searched in that.
+    pub fn with_text_search(
+        options: PgConnectOptions,
+        max_connections: u32,
+        text_search: TextSearch,
+    ) -> Self {
+        let options = connection::options(options, text_search);
         let losses = Losses::default();
         Self {
             pool: connection::pool(options.clone(), max_connections, losses.clone()),
@@ -163,6 +175,10 @@ impl Store for PostgresStore {
             history::messages(&self.pool, conversation, from, limit, contexts)
         })
         .await
+    }
+
+    async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError> {
+        attempts::read(&self.losses, || search::search(&self.pool, query)).await
     }
 
     async fn close(&self) {

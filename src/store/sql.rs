@@ -19,6 +19,18 @@ macro_rules! message_columns {
     };
 }
 
+pub(super) use message_columns;
+
+/// Which documents a search looks at. $1 user, $3 conversation, $4 department and $5
+/// role or NULL. Each stored message has one document, so that none is found twice.
+macro_rules! searched {
+    () => {
+        "d.user_id = $1 AND ($3 IS NULL OR d.conversation_id = $3) \
+         AND ($4 IS NULL OR d.dept_id = $4) AND ($5 IS NULL OR d.role = $5)"
+    };
+}
+pub(super) use searched;
+
 /// $1 id, $2 user or NULL.
 macro_rules! named_conversation {
     () => {

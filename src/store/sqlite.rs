@@ -11,6 +11,8 @@ mod conversations;
 mod history;
 mod prepare;
 mod removal;
+mod search;
+mod search_syntax;
 
 use std::{fmt, io, path::Path};
 
@@ -19,11 +21,12 @@ use chrono::{DateTime, Utc};
 use sqlx::{Sqlite, sqlite::SqliteConnectOptions};
 
 use super::{
-    Append, Appended, Bound, ConversationPage, ConversationQuery, SchemaError, Store, StoreError,
-    Truncated, Truncation, failure::Trouble, pool, sql,
+    Append, Appended, Bound, ConversationPage, ConversationQuery, SchemaError, SearchPage,
+    SearchQuery, Store, StoreError, Truncated, Truncation, failure::Trouble, pool, sql,
 };
 use crate::domain::{
-    Conversation, ConversationChanges, ConversationRef, Message, NewConversation, SessionId, UserId,
+    Conversation, ConversationChanges, ConversationRef, Message, NewConversation, SessionId,
+    TextSearch, UserId,
 };
 
 pub(super) use self::codes::failure;
@@ -37,6 +40,7 @@ pub struct SqliteStore {
     options: SqliteConnectOptions,
     writer: Pool,
     readers: Pool,
+    text_search: TextSearch,
 }
 
 impl SqliteStore {
@@ -44,12 +48,19 @@ impl SqliteStore {
     /// that the file is in, for nobody else to look into. Needs a Tokio runtime
     /// around it.
     pub fn open(file: &Path) -> io::Result<Self> {
+        Self::with_text_search(file, TextSearch::default())
+    }
+
+    /// The same, where messages are to be searched in this way. Where they were in
+    /// another one, [`Store::prepare`] makes their index anew.
+    pub fn with_text_search(file: &Path, text_search: TextSearch) -> io::Result<Self> {
         connection::make_folder(file)?;
         let options = connection::options(file);
         Ok(Self {
             writer: connection::writer(options.clone()),
             readers: connection::readers(options.clone()),
             options,
+            text_search,
         })
     }
 }
@@ -65,7 +76,7 @@ impl fmt::Debug for SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn prepare(&self, migrate: bool) -> Result<(), SchemaError> {
-        prepare::prepare(&self.options, migrate).await
+        prepare::prepare(&self.options, self.text_search, migrate).await
     }
 
     async fn create(
@@ -158,6 +169,12 @@ impl Store for SqliteStore {
         contexts: bool,
     ) -> Result<Vec<Message>, StoreError> {
         history::messages(&self.readers, conversation, from, limit, contexts)
+            .await
+            .map_err(Trouble::of_read)
+    }
+
+    async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError> {
+        search::search(&self.readers, self.text_search, query)
             .await
             .map_err(Trouble::of_read)
     }

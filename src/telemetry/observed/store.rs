@@ -16,8 +16,8 @@ use crate::{
         UserId,
     },
     store::{
-        Append, Appended, Bound, ConversationPage, ConversationQuery, SchemaError, Store,
-        StoreError, Truncated, Truncation,
+        Append, Appended, Bound, ConversationPage, ConversationQuery, SchemaError, SearchPage,
+        SearchQuery, Store, StoreError, Truncated, Truncation,
     },
     telemetry::{METER, call},
 };
@@ -229,6 +229,11 @@ impl Store for ObservedStore {
         call::is_about(conversation.id);
         let work = self.inner.messages(conversation, from, limit, contexts);
         self.observe("list", MESSAGES, work).await
+    }
+
+    async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError> {
+        let work = self.inner.search(query);
+        self.observe("search", MESSAGES, work).await
     }
 
     async fn close(&self) {
