@@ -16,13 +16,13 @@ const VERSION: u8 = 1;
 const DIGEST_BYTES: usize = 16;
 
 /// What the rows of a list are ordered by.
-pub(crate) trait Key: Sized {
-    fn to_bytes(&self) -> Vec<u8>;
+pub(crate) trait Key: Copy {
+    fn to_bytes(self) -> Vec<u8>;
     fn from_bytes(bytes: &[u8]) -> Option<Self>;
 }
 
 impl Key for i64 {
-    fn to_bytes(&self) -> Vec<u8> {
+    fn to_bytes(self) -> Vec<u8> {
         self.to_be_bytes().to_vec()
     }
 
@@ -32,7 +32,7 @@ impl Key for i64 {
 }
 
 impl Key for SearchKey {
-    fn to_bytes(&self) -> Vec<u8> {
+    fn to_bytes(self) -> Vec<u8> {
         [self.rank.to_be_bytes(), self.place.to_be_bytes()].concat()
     }
 
