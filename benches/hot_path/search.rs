@@ -22,6 +22,7 @@ const EMBEDDED_USERS: u32 = 1_000;
 
 /// What a search costs, and what saving costs with its documents and without.
 pub(crate) async fn search(rounds: usize) {
+    embedded(rounds).await;
     let searched = Database::create().await;
     let plain = Database::create().await;
     let forms = [&searched, &plain].map(Database::form);
@@ -46,7 +47,10 @@ pub(crate) async fn search(rounds: usize) {
     drop(sidecars);
     searched.drop().await;
     plain.drop().await;
+}
 
+/// The same in the embedded store.
+async fn embedded(rounds: usize) {
     let embedded = Form::embedded();
     let sidecar = Sidecar::start(&embedded).await;
     let Form::Embedded(folder) = &embedded else {
@@ -203,16 +207,17 @@ fn in_postgres() -> [String; 4] {
 
 fn in_sqlite() -> String {
     let messages = EMBEDDED_USERS * 100;
+    let prefix = "00000000-0000-7000-8000-";
     format!(
         "PRAGMA synchronous = OFF;
          BEGIN IMMEDIATE;
          WITH RECURSIVE s (u) AS (SELECT 0 UNION ALL SELECT u + 1 FROM s WHERE u < {EMBEDDED_USERS} - 1)
          INSERT INTO conversations (id, user_id, last_seq, activity, created_at, updated_at)
-         SELECT printf('%036d', u), 'user ' || u, 100, -1 - u, 0, 0 FROM s;
+         SELECT '{prefix}' || printf('%012d', u), 'user ' || u, 100, -1 - u, 0, 0 FROM s;
          WITH RECURSIVE s (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM s WHERE n < {messages} - 1)
          INSERT INTO messages (conversation_id, seq, id, role, content, created_at)
-         SELECT printf('%036d', n % {EMBEDDED_USERS}), 1 + n / {EMBEDDED_USERS},
-                printf('%036d', n), 'user',
+         SELECT '{prefix}' || printf('%012d', n % {EMBEDDED_USERS}), 1 + n / {EMBEDDED_USERS},
+                '{prefix}' || printf('%012d', n), 'user',
                 'The plan is ' || lower(hex(randomblob(4)) || ' ' || hex(randomblob(3)))
                 || replace(hex(zeroblob(8)), '00', ' of this project'), 0
          FROM s;
