@@ -11,6 +11,7 @@ mod export_conversation;
 mod get_history;
 mod newest;
 mod save_messages;
+mod search_messages;
 mod session_service;
 mod truncate_conversation;
 

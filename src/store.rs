@@ -11,6 +11,7 @@ mod reads;
 mod replay;
 mod rows;
 mod schema;
+mod search;
 mod sql;
 pub mod sqlite;
 
@@ -19,7 +20,10 @@ use std::{fmt::Debug, time::Duration};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
-pub use self::error::{Reused, SchemaError, StoreError};
+pub use self::{
+    error::{Reused, SchemaError, StoreError},
+    search::{Hit, SearchKey, SearchPage, SearchQuery},
+};
 use crate::domain::{
     Conversation, ConversationChanges, ConversationId, ConversationRef, DeptId, Digest, Message,
     NewConversation, NewMessage, RequestId, SessionId, Title, UserId,
@@ -141,6 +145,13 @@ pub trait Store: Send + Sync + Debug {
         &self,
         conversation: &ConversationRef,
     ) -> Result<(Conversation, Box<dyn Snapshot>), StoreError>;
+
+    /// A page of the user's messages that a query finds, best first, and among
+    /// equals the ones saved last. Nothing of another user's is found, whatever the
+    /// query names, nor anything that was truncated or deleted; a message is found
+    /// once. A query that is left without words finds nothing. Ranks of two stores
+    /// do not compare.
+    async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError>;
 
     /// Ends all connections. Calls after it are [`StoreError::Unavailable`].
     async fn close(&self);

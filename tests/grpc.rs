@@ -38,6 +38,8 @@ mod conversations;
 mod hostile;
 #[path = "grpc/requests.rs"]
 mod requests;
+#[path = "grpc/search.rs"]
+mod search;
 #[path = "grpc/server.rs"]
 mod server;
 #[path = "grpc/sessions.rs"]

@@ -23,6 +23,8 @@ mod removals;
 mod retries;
 #[path = "store/saves.rs"]
 mod saves;
+#[path = "store/search.rs"]
+mod search;
 #[path = "store/sqlite.rs"]
 mod sqlite;
 #[path = "store/world.rs"]
@@ -111,4 +113,16 @@ conformance! {
         an_id_that_branches_need_is_not_given_again
         the_last_of_them_takes_the_messages_along
         branches_are_as_good_as_copies;
+    search:
+        a_hit_shows_the_message_and_where_it_was_said
+        the_syntax_is_that_of_search_boxes
+        no_query_is_wrong
+        a_search_never_leaves_its_user
+        a_search_can_be_narrowed
+        the_best_come_first_and_then_the_newest
+        hits_are_paged
+        what_was_removed_is_not_found
+        what_branches_share_is_found_once
+        long_texts_are_found_by_their_beginning
+        marks_in_a_message_are_not_taken_for_ours;
 }

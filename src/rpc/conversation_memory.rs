@@ -8,13 +8,13 @@ use super::{
     use_case::use_case,
 };
 use crate::{
-    domain::{ConversationRef, DeptId, RequestId, SessionId, Title, UserId},
+    domain::{ConversationRef, DeptId, RequestId, SearchText, SessionId, Title, UserId},
     memory::{
         BeginTurn, BranchConversation, CreateConversation, GetHistory, ListBranches, ListMessages,
         Memory, SaveMessages, TruncateConversation,
     },
     proto::{self, conversation_memory_server},
-    store::{Bound, ConversationQuery},
+    store::{Bound, ConversationQuery, SearchQuery},
 };
 
 /// The service of the same name: parse, use case, reply.
@@ -298,6 +298,32 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
             next_page_token: next.map_or_else(String::new, |key| page_token::encode(key, &of)),
         }))
     }
+
+    async fn search_messages(
+        &self,
+        request: Request<proto::SearchMessagesRequest>,
+    ) -> Result<Response<proto::SearchMessagesResponse>, Status> {
+        let request = request.into_inner();
+        let of = search_token(&request);
+        let of = of.each_ref().map(String::as_str);
+        let query = SearchQuery {
+            user_id: convert::user_id(&request.user_id)?,
+            text: SearchText::parse(&request.query).in_field("query")?,
+            conversation_id: convert::optional_conversation_id(&request.conversation_id)?,
+            dept_id: convert::optional(&request.dept_id, "dept_id", DeptId::parse)?,
+            role: convert::optional_role(request.role)?,
+            after: page_token::decode(&request.page_token, &of).in_field("page_token")?,
+            limit: convert::page_size(request.page_size, 20, 100)?,
+        };
+        let page = use_case("search_messages", self.memory.search_messages(query)).await?;
+        let last = page.hits.last().filter(|_| page.more);
+        Ok(Response::new(proto::SearchMessagesResponse {
+            next_page_token: last
+                .map(|last| page_token::encode(last.key, &of))
+                .unwrap_or_default(),
+            hits: convert::hits(page.hits),
+        }))
+    }
 }
 
 impl ConversationMemory {
@@ -329,5 +355,17 @@ fn messages_token(conversation: &ConversationRef, newest_first: bool) -> [String
             .as_ref()
             .map_or_else(String::new, |user| user.as_str().to_owned()),
         newest_first.to_string(),
+    ]
+}
+
+/// What a page token of a search is bound to.
+fn search_token(request: &proto::SearchMessagesRequest) -> [String; 6] {
+    [
+        "search".to_owned(),
+        request.user_id.clone(),
+        request.query.clone(),
+        request.conversation_id.to_ascii_lowercase(),
+        request.dept_id.clone(),
+        request.role.to_string(),
     ]
 }

@@ -11,6 +11,7 @@ mod conversations;
 mod history;
 mod prepare;
 mod removal;
+mod search;
 mod snapshot;
 mod sqlstate;
 mod transaction;
@@ -23,11 +24,12 @@ use sqlx::{Postgres, postgres::PgConnectOptions};
 use tokio::sync::Semaphore;
 
 use super::{
-    Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, SchemaError, Snapshot,
-    Store, StoreError, Truncated, Truncation, failure::Trouble, pool, sql,
+    Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, SchemaError, SearchPage,
+    SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation, failure::Trouble, pool, sql,
 };
 use crate::domain::{
-    Conversation, ConversationChanges, ConversationRef, Message, NewConversation, SessionId, UserId,
+    Conversation, ConversationChanges, ConversationRef, Message, NewConversation, SessionId,
+    TextSearch, UserId,
 };
 
 use self::connection::Losses;
@@ -55,7 +57,17 @@ impl PostgresStore {
     /// A store that connects when it is first used, with at most this many
     /// connections. Needs a Tokio runtime around it.
     pub fn new(options: PgConnectOptions, max_connections: u32) -> Self {
-        let options = connection::options(options);
+        Self::with_text_search(options, max_connections, TextSearch::default())
+    }
+
+    /// The same, where what is saved is to be searched in this way. What was saved in
+    /// another one stays searched in that.
+    pub fn with_text_search(
+        options: PgConnectOptions,
+        max_connections: u32,
+        text_search: TextSearch,
+    ) -> Self {
+        let options = connection::options(options, text_search);
         let losses = Losses::default();
         Self {
             pool: connection::pool(options.clone(), max_connections, losses.clone()),
@@ -197,6 +209,10 @@ impl Store for PostgresStore {
         snapshot::take(&self.pool, conversation, permit)
             .await
             .map_err(Trouble::of_read)
+    }
+
+    async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError> {
+        attempts::read(&self.losses, || search::search(&self.pool, query)).await
     }
 
     async fn close(&self) {

@@ -73,11 +73,7 @@ impl<Id: Into<Uuid>, Time: Into<DateTime<Utc>>> ConversationRow<Id, Time> {
                 .map(DeptId::parse)
                 .transpose()
                 .map_err(|_| unreadable("dept_id"))?,
-            title: self
-                .title
-                .map(Title::parse)
-                .transpose()
-                .map_err(|_| unreadable("title"))?,
+            title: title(self.title)?,
             last_seq: self.last_seq,
             created_at: self.created_at.into(),
             updated_at: self.updated_at.into(),
@@ -145,6 +141,14 @@ pub(super) fn add_contexts(messages: &mut [Message], rows: Vec<ContextRow>) -> R
         message.contexts = of_message.remove(&message.seq).unwrap_or_default();
     }
     Ok(())
+}
+
+/// A conversation's title.
+pub(super) fn title(stored: Option<String>) -> Result<Option<Title>, Failure> {
+    stored
+        .map(Title::parse)
+        .transpose()
+        .map_err(|_| unreadable("title"))
 }
 
 fn metadata(Json(object): Object) -> Result<Metadata, Failure> {

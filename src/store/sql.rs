@@ -20,6 +20,39 @@ macro_rules! message_columns {
 }
 pub(super) use message_columns;
 
+/// Which documents a search looks at. $1 user, $3 conversation, $4 department and $5
+/// role or NULL. Each stored message has one document, so that none is found twice,
+/// and is stored for as long as a conversation shows it.
+macro_rules! searched {
+    () => {
+        "d.user_id = $1 \
+         AND ($3 IS NULL \
+              OR d.conversation_id = $3 AND d.seq > (SELECT o.own_after FROM conversations o \
+                                                     WHERE o.id = $3) \
+              OR EXISTS (SELECT 1 FROM lineage l WHERE l.conversation_id = $3 \
+                         AND l.source_id = d.conversation_id \
+                         AND d.seq > l.after_seq AND d.seq <= l.upto_seq)) \
+         AND ($4 IS NULL OR d.dept_id = $4) AND ($5 IS NULL OR d.role = $5)"
+    };
+}
+pub(super) use searched;
+
+/// The conversation that a hit is shown in: the one that was asked for ($3), else the
+/// one it was said in if that still shows it, else a branch.
+macro_rules! shown_in {
+    () => {
+        "coalesce($3, \
+            (SELECT o.id FROM conversations o WHERE o.id = h.conversation_id \
+               AND (h.seq > o.own_after OR EXISTS (SELECT 1 FROM lineage l \
+                    WHERE l.conversation_id = o.id AND l.source_id = o.id \
+                      AND h.seq > l.after_seq AND h.seq <= l.upto_seq))), \
+            (SELECT l.conversation_id FROM lineage l WHERE l.source_id = h.conversation_id \
+               AND h.seq > l.after_seq AND h.seq <= l.upto_seq \
+             ORDER BY l.conversation_id LIMIT 1))"
+    };
+}
+pub(super) use shown_in;
+
 /// $1 id, $2 user or NULL.
 macro_rules! named_conversation {
     () => {

@@ -12,6 +12,8 @@ mod conversations;
 mod history;
 mod prepare;
 mod removal;
+mod search;
+mod search_syntax;
 mod snapshot;
 
 use std::{fmt, io, path::Path, sync::Arc};
@@ -22,11 +24,12 @@ use sqlx::{Sqlite, sqlite::SqliteConnectOptions};
 use tokio::sync::Semaphore;
 
 use super::{
-    Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, SchemaError, Snapshot,
-    Store, StoreError, Truncated, Truncation, failure::Trouble, pool, sql,
+    Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, SchemaError, SearchPage,
+    SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation, failure::Trouble, pool, sql,
 };
 use crate::domain::{
-    Conversation, ConversationChanges, ConversationRef, Message, NewConversation, SessionId, UserId,
+    Conversation, ConversationChanges, ConversationRef, Message, NewConversation, SessionId,
+    TextSearch, UserId,
 };
 
 pub(super) use self::codes::failure;
@@ -42,6 +45,7 @@ pub struct SqliteStore {
     readers: Pool,
     /// How many more snapshots there may be.
     snapshots: Arc<Semaphore>,
+    text_search: TextSearch,
 }
 
 impl SqliteStore {
@@ -49,6 +53,12 @@ impl SqliteStore {
     /// that the file is in, for nobody else to look into. Needs a Tokio runtime
     /// around it.
     pub fn open(file: &Path) -> io::Result<Self> {
+        Self::with_text_search(file, TextSearch::default())
+    }
+
+    /// The same, where messages are to be searched in this way. Where they were in
+    /// another one, [`Store::prepare`] makes their index anew.
+    pub fn with_text_search(file: &Path, text_search: TextSearch) -> io::Result<Self> {
         connection::make_folder(file)?;
         let options = connection::options(file);
         Ok(Self {
@@ -56,6 +66,7 @@ impl SqliteStore {
             readers: connection::readers(options.clone()),
             snapshots: Arc::new(Semaphore::new(connection::SNAPSHOTS)),
             options,
+            text_search,
         })
     }
 }
@@ -71,7 +82,7 @@ impl fmt::Debug for SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn prepare(&self, migrate: bool) -> Result<(), SchemaError> {
-        prepare::prepare(&self.options, migrate).await
+        prepare::prepare(&self.options, self.text_search, migrate).await
     }
 
     async fn create(
@@ -192,6 +203,12 @@ impl Store for SqliteStore {
         let permit = Arc::clone(&self.snapshots).try_acquire_owned();
         let permit = permit.map_err(|_| StoreError::too_many_snapshots())?;
         snapshot::take(&self.options, conversation, permit)
+            .await
+            .map_err(Trouble::of_read)
+    }
+
+    async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError> {
+        search::search(&self.readers, self.text_search, query)
             .await
             .map_err(Trouble::of_read)
     }

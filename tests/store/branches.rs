@@ -32,7 +32,7 @@ async fn branch(world: &World, parent: &ConversationRef, at_seq: i64) -> Convers
     }
 }
 
-fn branch_of(parent: &ConversationRef, at_seq: i64) -> Branch {
+pub(crate) fn branch_of(parent: &ConversationRef, at_seq: i64) -> Branch {
     Branch {
         parent: parent.clone(),
         at_seq,

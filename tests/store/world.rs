@@ -54,16 +54,21 @@ impl World {
     pub(crate) async fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&folder.path().join("memory.db")).unwrap();
-        store.prepare(true).await.unwrap();
+        let world = Self::of(store).await;
         Self {
-            store: Arc::new(store),
             folder: Some(folder),
+            ..world
         }
     }
 
-    pub(crate) async fn postgres() -> Self {
-        let store = PostgresStore::new(server(), 10);
+    /// A store, made ready.
+    pub(crate) async fn of(store: impl Store + 'static) -> Self {
         store.prepare(true).await.unwrap();
+        Self::unprepared(store)
+    }
+
+    /// A store whose schema the test has made.
+    pub(crate) fn unprepared(store: impl Store + 'static) -> Self {
         Self {
             store: Arc::new(store),
             folder: None,
@@ -87,6 +92,10 @@ impl World {
             let count = query_scalar(count).bind(ids).fetch_one(&mut connection);
             count.await.unwrap()
         }
+    }
+
+    pub(crate) async fn postgres() -> Self {
+        Self::of(PostgresStore::new(server(), 10)).await
     }
 
     /// A new conversation, as its owner names it.

@@ -282,6 +282,13 @@ fn unique_ids(messages: &[NewMessage]) -> Result<(), FieldError> {
     }
 }
 
+/// A role, where it may be missing.
+pub(crate) fn optional_role(number: i32) -> Result<Option<Role>, FieldError> {
+    (number != proto::Role::Unspecified as i32)
+        .then(|| role(number))
+        .transpose()
+}
+
 fn role(role: i32) -> Result<Role, FieldError> {
     match proto::Role::try_from(role) {
         Ok(proto::Role::User) => Ok(Role::User),

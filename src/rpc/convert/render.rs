@@ -6,7 +6,7 @@ use crate::{
     memory::{Begun, SessionState, Source},
     proto,
     rpc::{convert::captured, structs},
-    store::ConversationPage,
+    store::{ConversationPage, Hit},
     telemetry::call,
 };
 
@@ -16,6 +16,22 @@ pub(crate) fn messages(messages: Vec<Message>) -> Vec<proto::Message> {
         captured::messages(messages.iter().map(|m| (m.role, m.content.as_str())))
     });
     messages.into_iter().map(message).collect()
+}
+
+/// What a search found.
+pub(crate) fn hits(hits: Vec<Hit>) -> Vec<proto::search_messages_response::Hit> {
+    call::capture_output(|| {
+        let said = hits.iter().map(|hit| &hit.message);
+        captured::messages(said.map(|m| (m.role, m.content.as_str())))
+    });
+    hits.into_iter()
+        .map(|hit| proto::search_messages_response::Hit {
+            message: Some(message(hit.message)),
+            conversation_title: hit.title.map(Title::into_string).unwrap_or_default(),
+            snippet: hit.snippet,
+            rank: hit.key.rank,
+        })
+        .collect()
 }
 
 fn message(message: Message) -> proto::Message {

@@ -17,7 +17,7 @@ use crate::{
     },
     store::{
         Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, SchemaError,
-        Snapshot, Store, StoreError, Truncated, Truncation,
+        SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation,
     },
     telemetry::{METER, call},
 };
@@ -283,6 +283,11 @@ impl Store for ObservedStore {
         call::is_about(conversation.id);
         let work = self.inner.snapshot(conversation);
         self.observe("snapshot", CONVERSATIONS, work).await
+    }
+
+    async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError> {
+        let work = self.inner.search(query);
+        self.observe("search", MESSAGES, work).await
     }
 
     async fn close(&self) {
