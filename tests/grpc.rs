@@ -34,6 +34,8 @@ macro_rules! in_both_forms {
 mod branches;
 #[path = "grpc/conversations.rs"]
 mod conversations;
+#[path = "grpc/export.rs"]
+mod export;
 #[path = "grpc/hostile.rs"]
 mod hostile;
 #[path = "grpc/requests.rs"]

@@ -349,10 +349,12 @@ async fn what_was_saved_before_searches_were_is_found() {
     .execute(&mut raw)
     .await
     .unwrap();
-    raw_sql(include_str!("../../migrations/postgres/0003_search.sql"))
-        .execute(&mut raw)
-        .await
-        .unwrap();
+    for migration in [
+        include_str!("../../migrations/postgres/0002_branches.sql"),
+        include_str!("../../migrations/postgres/0003_search.sql"),
+    ] {
+        raw_sql(migration).execute(&mut raw).await.unwrap();
+    }
     let world = World::unprepared(PostgresStore::new(options, 2));
     assert_forms(&world, &user, &["the policy"], &[]).await;
 }
