@@ -12,6 +12,8 @@
 //! - `redis`: how much slower calls are when Redis is refused or frozen, than
 //!   those of a sidecar that has none.
 //! - `store`: how long until a call is refused when PostgreSQL is away.
+//! - `search`: a search of a user's messages among 1,000,000 of 10,000 users, and
+//!   what it costs a save that they can be searched.
 //! - `telemetry`: what tracing costs, and a collector that is away.
 //! - `process`: the time to start, and memory, idle and after 10,000 turns.
 //!
@@ -40,6 +42,8 @@ mod process;
 #[path = "../tests/grpc/requests.rs"]
 #[expect(dead_code, reason = "this crate uses a part of it")]
 mod requests;
+#[path = "hot_path/search.rs"]
+mod search;
 #[path = "../tests/support/mod.rs"]
 mod support;
 #[path = "hot_path/telemetry.rs"]
@@ -47,12 +51,13 @@ mod telemetry;
 
 use std::process::ExitCode;
 
-const SECTIONS: [&str; 7] = [
+const SECTIONS: [&str; 8] = [
     "growth",
     "window",
     "steps",
     "redis",
     "store",
+    "search",
     "telemetry",
     "process",
 ];
@@ -81,6 +86,7 @@ fn main() -> ExitCode {
                 "steps" => runtime.block_on(costs::steps(rounds)),
                 "redis" => runtime.block_on(outages::redis()),
                 "store" => runtime.block_on(outages::store()),
+                "search" => runtime.block_on(search::search(rounds)),
                 "telemetry" => runtime.block_on(telemetry::telemetry(rounds)),
                 _ => runtime.block_on(process::process()),
             }

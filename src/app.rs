@@ -31,7 +31,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         telemetry::log_only(format, filter)?;
         return on_runtime(async {
             match config.command {
-                Command::Migrate => backends::migrate(&config.store).await,
+                Command::Migrate => backends::migrate(&config).await,
                 _ => healthcheck::check(config.listen_addr).await,
             }
         });

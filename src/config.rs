@@ -13,9 +13,13 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 pub use self::{
     args::{Args, Command, LogFormat},
     secret::Secret,
-    telemetry::{Export, TelemetryArgs, TelemetryConfig},
+    telemetry::{Export, Sampling, TelemetryArgs, TelemetryConfig},
 };
-use crate::{domain::Limits, memory::Memory, redis::RedisTarget};
+use crate::{
+    domain::{Limits, TextSearch},
+    memory::Memory,
+    redis::RedisTarget,
+};
 
 /// Everything that the program was told.
 #[derive(Debug)]
@@ -28,6 +32,8 @@ pub struct Config {
     pub ops: Ops,
     /// Where conversations are kept.
     pub store: StoreConfig,
+    /// How what messages say is searched.
+    pub text_search: TextSearch,
     /// Where sessions and recent windows are kept; in this process without it.
     pub redis: Option<RedisConfig>,
     /// Whether `serve` brings the schema to its version.
@@ -165,6 +171,7 @@ impl Config {
                 required: args.ops_addr.is_some(),
             },
             store: store(&args)?,
+            text_search: text_search(&args.text_search_config)?,
             redis,
             migrate_on_start: args.migrate_on_start,
             session_ttl: positive(args.session_ttl_minutes * 60.0, "SESSION_TTL_MINUTES")?,
@@ -256,6 +263,11 @@ fn store(args: &Args) -> Result<StoreConfig, BadSetting> {
             "POSTGRES_MAX_CONNECTIONS",
         )?,
     })
+}
+
+fn text_search(name: &str) -> Result<TextSearch, BadSetting> {
+    TextSearch::from_name(name)
+        .ok_or_else(|| BadSetting::new("TEXT_SEARCH_CONFIG", "must be english or simple"))
 }
 
 fn redis(args: &Args) -> Result<Option<RedisConfig>, BadSetting> {

@@ -8,6 +8,7 @@ mod digest;
 mod id;
 mod message;
 mod metadata;
+mod search;
 mod session;
 mod text;
 
@@ -20,8 +21,9 @@ pub use self::{
     id::{ConversationId, MessageId, SessionId},
     message::{Content, Context, Message, NewMessage, Role},
     metadata::Metadata,
+    search::TextSearch,
     session::{NewSession, Session},
-    text::{DeptId, RequestId, Title, UserId},
+    text::{DeptId, RequestId, SearchText, Title, UserId},
 };
 
 /// Why a value was refused, as a phrase that follows the field's name. It

@@ -7,6 +7,7 @@ pub mod config;
 pub mod shutdown;
 pub mod telemetry;
 
+pub mod archive;
 pub mod domain;
 pub mod memory;
 pub mod rpc;

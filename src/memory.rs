@@ -2,13 +2,16 @@
 //! neither gRPC nor SQL nor Redis.
 
 mod begin_turn;
+mod branches;
 mod budget;
 mod conversations;
 mod delete_conversation;
 mod error;
+mod export_conversation;
 mod get_history;
 mod newest;
 mod save_messages;
+mod search_messages;
 mod session_service;
 mod truncate_conversation;
 
@@ -21,8 +24,10 @@ use tracing::Instrument as _;
 
 pub use self::{
     begin_turn::{BeginTurn, Begun, SessionState},
+    branches::{BranchConversation, ListBranches},
     conversations::{CreateConversation, ListMessages},
     error::{Error, Resource},
+    export_conversation::Export,
     get_history::{GetHistory, History},
     newest::Source,
     save_messages::{SaveMessages, Saved},

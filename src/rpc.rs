@@ -4,6 +4,7 @@
 
 mod conversation_memory;
 mod convert;
+mod export;
 mod field;
 pub mod guard;
 mod listener;

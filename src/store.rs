@@ -11,6 +11,7 @@ mod reads;
 mod replay;
 mod rows;
 mod schema;
+mod search;
 mod sql;
 pub mod sqlite;
 
@@ -19,10 +20,13 @@ use std::{fmt::Debug, time::Duration};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
-pub use self::error::{Reused, SchemaError, StoreError};
+pub use self::{
+    error::{Reused, SchemaError, StoreError},
+    search::{Hit, SearchKey, SearchPage, SearchQuery},
+};
 use crate::domain::{
-    Conversation, ConversationChanges, ConversationRef, DeptId, Digest, Message, NewConversation,
-    NewMessage, RequestId, SessionId, Title, UserId,
+    Conversation, ConversationChanges, ConversationId, ConversationRef, DeptId, Digest, Message,
+    NewConversation, NewMessage, RequestId, SessionId, Title, UserId,
 };
 
 /// No append reaches the disk later than this after it was called. The recent
@@ -89,14 +93,30 @@ pub trait Store: Send + Sync + Debug {
         at: DateTime<Utc>,
     ) -> Result<Conversation, StoreError>;
 
-    /// Deletes a conversation with all that belongs to it.
+    /// Deletes a conversation with all that belongs to it, but for the messages
+    /// that a branch shares: the last that shows a message takes it along.
     async fn delete(&self, conversation: &ConversationRef) -> Result<(), StoreError>;
 
     /// Saves a turn, whole or not at all, under the next numbers of its
     /// conversation. See [`Append`] and [`Appended`].
     async fn append(&self, append: &Append) -> Result<Appended, StoreError>;
 
-    /// Removes the messages after a point. Takes no number back.
+    /// Creates a conversation that shares the first messages of another one and
+    /// goes on by itself. Costs the same however many they are.
+    /// [`StoreError::BeyondEnd`] when the other one has not come so far.
+    async fn branch(&self, branch: &Branch) -> Result<Conversation, StoreError>;
+
+    /// A page of the conversations that branched from this one, latest activity
+    /// first.
+    async fn branches(
+        &self,
+        conversation: &ConversationRef,
+        after: Option<i64>,
+        limit: u32,
+    ) -> Result<ConversationPage, StoreError>;
+
+    /// Removes the messages after a point. Takes no number back. Branches keep
+    /// what they share.
     async fn truncate(&self, truncation: &Truncation) -> Result<Truncated, StoreError>;
 
     /// The newest `limit` messages, oldest first, and the conversation, as
@@ -118,8 +138,31 @@ pub trait Store: Send + Sync + Debug {
         contexts: bool,
     ) -> Result<Vec<Message>, StoreError>;
 
+    /// A conversation as it is at this moment, to be read at leisure whatever is
+    /// saved or removed meanwhile. It holds a connection until it is dropped:
+    /// [`StoreError::Unavailable`] when many do.
+    async fn snapshot(
+        &self,
+        conversation: &ConversationRef,
+    ) -> Result<(Conversation, Box<dyn Snapshot>), StoreError>;
+
+    /// A page of the user's messages that a query finds, best first, and among
+    /// equals the ones saved last. Nothing of another user's is found, whatever the
+    /// query names, nor anything that was truncated or deleted; a message is found
+    /// once. A query that is left without words finds nothing. Ranks of two stores
+    /// do not compare.
+    async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError>;
+
     /// Ends all connections. Calls after it are [`StoreError::Unavailable`].
     async fn close(&self);
+}
+
+/// A conversation's messages at one moment.
+#[async_trait]
+pub trait Snapshot: Send {
+    /// At most `limit` messages with numbers above `seq`, lowest first, with
+    /// their contexts.
+    async fn after(&mut self, seq: i64, limit: u32) -> Result<Vec<Message>, StoreError>;
 }
 
 /// Where a page of messages begins.
@@ -140,6 +183,21 @@ impl Bound {
             Self::Before(_) => Self::Before(seq),
         }
     }
+}
+
+/// A conversation that begins in another one.
+#[derive(Clone, Debug)]
+pub struct Branch {
+    /// Where it begins.
+    pub parent: ConversationRef,
+    /// The last number that it shares with its parent, 1 or more.
+    pub at_seq: i64,
+    /// Its id, which nothing else has.
+    pub id: ConversationId,
+    /// What it is called; None for the parent's title.
+    pub title: Option<Title>,
+    /// When it is created.
+    pub at: DateTime<Utc>,
 }
 
 /// Which conversations to list.

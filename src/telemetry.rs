@@ -79,7 +79,7 @@ impl Telemetry {
             .with_detector(Box::new(export::ServiceName))
             .build();
         let tracer = match &config.traces {
-            Some(export) => Some(export::tracer(export, resource.clone())?),
+            Some(export) => Some(export::tracer(export, config.sampling, resource.clone())?),
             None => None,
         };
         let (meter, page) = metrics::start(config.metrics.as_ref(), resource)?;

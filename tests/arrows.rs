@@ -13,6 +13,7 @@ use std::{
 /// that belong to one room only.
 const ROOMS: [(&str, &[&str]); 13] = [
     ("domain", &[]),
+    ("archive", &["domain", "csv"]),
     ("store", &["domain", "sqlx", "opentelemetry"]),
     ("recent", &["domain", "redis", "opentelemetry"]),
     ("sessions", &["domain", "redis"]),
@@ -25,6 +26,7 @@ const ROOMS: [(&str, &[&str]); 13] = [
         "rpc",
         &[
             "domain",
+            "archive",
             "memory",
             "store",
             "proto",
@@ -88,7 +90,8 @@ const ROOMS: [(&str, &[&str]); 13] = [
 ];
 
 /// Libraries that only some rooms may name.
-const GUARDED: [&str; 11] = [
+const GUARDED: [&str; 12] = [
+    "csv",
     "sqlx",
     "fred",
     "tonic",

@@ -30,12 +30,18 @@ macro_rules! in_both_forms {
     };
 }
 
+#[path = "grpc/branches.rs"]
+mod branches;
 #[path = "grpc/conversations.rs"]
 mod conversations;
+#[path = "grpc/export.rs"]
+mod export;
 #[path = "grpc/hostile.rs"]
 mod hostile;
 #[path = "grpc/requests.rs"]
 mod requests;
+#[path = "grpc/search.rs"]
+mod search;
 #[path = "grpc/server.rs"]
 mod server;
 #[path = "grpc/sessions.rs"]

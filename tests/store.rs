@@ -5,6 +5,8 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+#[path = "store/branches.rs"]
+mod branches;
 #[path = "store/broken.rs"]
 mod broken;
 #[path = "store/cancelled.rs"]
@@ -21,6 +23,8 @@ mod removals;
 mod retries;
 #[path = "store/saves.rs"]
 mod saves;
+#[path = "store/search.rs"]
+mod search;
 #[path = "store/sqlite.rs"]
 mod sqlite;
 #[path = "store/world.rs"]
@@ -98,4 +102,27 @@ conformance! {
         truncations_and_saves_take_turns
         a_deletion_leaves_nothing
         a_deletion_and_a_save_take_turns;
+    branches:
+        a_branch_shares_and_goes_on
+        a_branch_is_created_like_its_parent
+        a_branch_begins_at_a_message_of_its_owners
+        what_becomes_of_a_parent_changes_no_branch
+        a_branch_is_truncated_into_what_it_shares
+        shared_messages_come_with_their_contexts
+        a_retry_brings_back_nothing_that_a_branch_kept
+        an_id_that_branches_need_is_not_given_again
+        the_last_of_them_takes_the_messages_along
+        branches_are_as_good_as_copies;
+    search:
+        a_hit_shows_the_message_and_where_it_was_said
+        the_syntax_is_that_of_search_boxes
+        no_query_is_wrong
+        a_search_never_leaves_its_user
+        a_search_can_be_narrowed
+        the_best_come_first_and_then_the_newest
+        hits_are_paged
+        what_was_removed_is_not_found
+        what_branches_share_is_found_once
+        long_texts_are_found_by_their_beginning
+        marks_in_a_message_are_not_taken_for_ours;
 }

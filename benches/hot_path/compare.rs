@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use conversation_memory::proto::{
-    BeginTurnRequest, GetHistoryRequest, SaveMessagesRequest, Source,
+    BeginTurnRequest, BranchConversationRequest, GetHistoryRequest, SaveMessagesRequest, Source,
 };
 use tonic::{Code, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
@@ -27,6 +27,7 @@ pub(crate) enum Call {
     Begin(BeginTurnRequest),
     History(GetHistoryRequest),
     Save(SaveMessagesRequest),
+    Branch(BranchConversationRequest),
 }
 
 impl Call {
@@ -95,6 +96,10 @@ impl Caller {
                 self.memory.save_messages(request).await.unwrap();
                 None
             }
+            Call::Branch(request) => {
+                self.memory.branch_conversation(request).await.unwrap();
+                None
+            }
         };
         let took = start.elapsed();
         (self.source.is_none() || self.source == source).then_some(took)
@@ -109,6 +114,7 @@ impl Caller {
             Call::Begin(request) => code(self.memory.begin_turn(request).await),
             Call::History(request) => code(self.memory.get_history(request).await),
             Call::Save(request) => code(self.memory.save_messages(request).await),
+            Call::Branch(request) => code(self.memory.branch_conversation(request).await),
         };
         (start.elapsed(), code)
     }

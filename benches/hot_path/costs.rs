@@ -1,6 +1,8 @@
 //! What calls cost when all is well.
 
-use conversation_memory::proto::{BeginTurnRequest, Consistency, GetHistoryRequest, Source};
+use conversation_memory::proto::{
+    BeginTurnRequest, BranchConversationRequest, Consistency, GetHistoryRequest, Source,
+};
 
 use crate::{
     compare::{Call, Caller, Times, heading, in_turns, micros, row},
@@ -30,6 +32,7 @@ pub(crate) async fn growth(rounds: usize) {
     )
     .await;
     pair(rounds, "PostgreSQL + Redis: SaveMessages", &ids, save).await;
+    branches(rounds, "PostgreSQL + Redis", &sidecar, &ids).await;
     drop(sidecar);
 
     let embedded = Form::embedded();
@@ -39,6 +42,39 @@ pub(crate) async fn growth(rounds: usize) {
     let save = |id: &str| Caller::new(&sidecar, Call::save(id));
     pair(rounds, "embedded: GetHistory", &ids, read).await;
     pair(rounds, "embedded: SaveMessages", &ids, save).await;
+    branches(rounds, "embedded", &sidecar, &ids).await;
+}
+
+/// Whether what branches cost grows with what they share.
+async fn branches(rounds: usize, form: &str, sidecar: &Sidecar, ids: &[String; 2]) {
+    let lengths = [SHORT, LONG].map(i64::from);
+    let requests = [0, 1].map(|at| BranchConversationRequest {
+        conversation_id: ids[at].clone(),
+        at_seq: lengths[at],
+        ..BranchConversationRequest::default()
+    });
+    let mut branches = Vec::new();
+    for request in &requests {
+        let branched = sidecar.memory().branch_conversation(request.clone()).await;
+        branches.push(branched.unwrap().into_inner().conversation.unwrap().id);
+    }
+    let branches = [branches[0].clone(), branches[1].clone()];
+    let make = |id: &str| {
+        let request = requests
+            .iter()
+            .find(|request| request.conversation_id == id);
+        Caller::new(sidecar, Call::Branch(request.unwrap().clone()))
+    };
+    let label = |what: &str| format!("{form}: {what}");
+    pair(rounds, &label("BranchConversation"), ids, make).await;
+    let strong = |id: &str| read_strong(sidecar, id);
+    pair(
+        rounds,
+        &label("GetHistory STRONG, branch"),
+        &branches,
+        strong,
+    )
+    .await;
 }
 
 async fn short_and_long(form: &Form, sidecar: &Sidecar) -> [String; 2] {

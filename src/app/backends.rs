@@ -27,7 +27,7 @@ impl Backends {
     /// Opens what is configured. Servers that are away are no failure: they are
     /// attached to when they answer.
     pub(super) fn open(config: &Config) -> Result<Self, Failure> {
-        let store = observed(open_store(&config.store)?, &config.store);
+        let store = observed(open_store(config)?, &config.store);
         let Some(redis) = &config.redis else {
             tracing::info!("sessions: in this process");
             if let StoreConfig::Postgres { .. } = config.store {
@@ -98,7 +98,7 @@ impl Backends {
 }
 
 /// Brings the schema to this program's version.
-pub(super) async fn migrate(config: &StoreConfig) -> Result<(), Failure> {
+pub(super) async fn migrate(config: &Config) -> Result<(), Failure> {
     let store = open_store(config)?;
     store.prepare(true).await?;
     tracing::info!("the schema is at this program's version");
@@ -106,13 +106,14 @@ pub(super) async fn migrate(config: &StoreConfig) -> Result<(), Failure> {
     Ok(())
 }
 
-fn open_store(config: &StoreConfig) -> Result<Arc<dyn Store>, Failure> {
-    match config {
+fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
+    match &config.store {
         StoreConfig::Embedded { data_dir } => {
             let file = data_dir.join("conversations.db");
-            let store = SqliteStore::open(&file).map_err(|error| {
-                format!("DATA_DIR: {} cannot be opened: {error}", file.display())
-            })?;
+            let store =
+                SqliteStore::with_text_search(&file, config.text_search).map_err(|error| {
+                    format!("DATA_DIR: {} cannot be opened: {error}", file.display())
+                })?;
             let shown = std::path::absolute(&file).unwrap_or(file);
             tracing::info!(file = %shown.display(), "store: embedded, in a SQLite file");
             Ok(Arc::new(store))
@@ -127,9 +128,10 @@ fn open_store(config: &StoreConfig) -> Result<Arc<dyn Store>, Failure> {
                 database = options.get_database(),
                 "store: PostgreSQL"
             );
-            Ok(Arc::new(PostgresStore::new(
+            Ok(Arc::new(PostgresStore::with_text_search(
                 options.as_ref().clone(),
                 *max_connections,
+                config.text_search,
             )))
         }
     }

@@ -233,6 +233,20 @@ pub struct Args {
     )]
     pub(super) max_history_messages: u32,
 
+    /// How messages are searched: english finds forms of a word by each other and leaves
+    /// out words such as "the"; simple, for other languages, takes words as they are. In
+    /// PostgreSQL it holds for messages that are saved from now on, older ones are searched
+    /// as they were saved; the embedded store's index is made anew when it migrates.
+    #[arg(
+        long,
+        env,
+        global = true,
+        default_value = "english",
+        value_name = "english|simple",
+        help_heading = "Behaviour"
+    )]
+    pub(super) text_search_config: String,
+
     /// The longest text of a message or a context.
     #[arg(long, env, global = true, default_value_t = 1 << 20, value_name = "BYTES", help_heading = "Behaviour")]
     pub(super) max_content_bytes: usize,

@@ -17,6 +17,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub struct TelemetryConfig {
     /// Where traces go; None for nowhere.
     pub traces: Option<Export>,
+    /// Which calls are traced.
+    pub sampling: Sampling,
     /// Where metrics are pushed to; None for nowhere.
     pub metrics: Option<Export>,
     /// Whether LangSmith was named, and traces go elsewhere or nowhere.
@@ -27,12 +29,22 @@ pub struct TelemetryConfig {
     pub captures_content: bool,
 }
 
+/// Which calls are traced.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sampling {
+    /// The share of them, 0 to 1.
+    pub ratio: f64,
+    /// Whether a caller that traces decides instead.
+    pub follows_parent: bool,
+}
+
 /// A place that takes OTLP over HTTP.
 #[derive(Clone, Debug)]
 pub struct Export {
     /// The whole URL. It holds no secret.
     pub url: String,
-    /// Headers beyond those of the environment.
+    /// The headers of this destination, in place of those that the environment gives
+    /// for a collector; empty for a collector.
     pub headers: Vec<(&'static str, Secret)>,
     /// A file of certificates to trust.
     pub certificates: Option<PathBuf>,
@@ -44,15 +56,17 @@ pub struct Export {
 
 impl TelemetryConfig {
     pub(super) fn from_args(args: &TelemetryArgs) -> Result<Self, BadSetting> {
-        let is_disabled = flag(
-            args.otel_sdk_disabled.as_deref(),
-            "OTEL_SDK_DISABLED",
-            false,
-        )?;
-        let [mut traces, mut metrics] = [args.traces()?, args.metrics()?];
-        if is_disabled {
-            (traces, metrics) = (None, None);
-        }
+        let disabled = args.otel_sdk_disabled.as_deref();
+        // What is off need not be right: it may be meant for another program.
+        let [traces, metrics] = if flag(disabled, "OTEL_SDK_DISABLED", false)? {
+            [None, None]
+        } else {
+            [args.traces()?, args.metrics()?]
+        };
+        let sampling = match &traces {
+            Some(_) => args.sampling()?,
+            None => Sampling::default(),
+        };
         let goes_to_langsmith = traces
             .as_ref()
             .is_some_and(|export| export.because == LANGSMITH_KEY);
@@ -60,9 +74,11 @@ impl TelemetryConfig {
             args.langsmith_api_key.is_some() || args.langsmith_api_key_file.is_some();
         Ok(Self {
             traces,
+            sampling,
             metrics,
             passes_over_langsmith: names_langsmith && !goes_to_langsmith,
-            follows_caller: given(args.otel_propagators.as_deref()) != Some("none"),
+            follows_caller: given(args.otel_propagators.as_deref())
+                .is_none_or(|list| list.split(',').any(|name| name.trim() == "tracecontext")),
             captures_content: captures_content(
                 args.otel_instrumentation_genai_capture_message_content
                     .as_deref(),
@@ -193,6 +209,41 @@ impl TelemetryArgs {
         Ok(Some(export))
     }
 
+    /// The library takes what it cannot read for "everything".
+    fn sampling(&self) -> Result<Sampling, BadSetting> {
+        const DEFAULT: &str = "parentbased_always_on";
+        let name = given(self.otel_traces_sampler.as_deref()).unwrap_or(DEFAULT);
+        let own = name.strip_prefix("parentbased_");
+        let ratio = match own.unwrap_or(name) {
+            "always_on" => 1.0,
+            "always_off" => 0.0,
+            "traceidratio" => self.ratio()?,
+            _ => {
+                return Err(BadSetting::new(
+                    "OTEL_TRACES_SAMPLER",
+                    "must be always_on, always_off, traceidratio, or one of them after parentbased_",
+                ));
+            }
+        };
+        Ok(Sampling {
+            ratio,
+            follows_parent: own.is_some(),
+        })
+    }
+
+    fn ratio(&self) -> Result<f64, BadSetting> {
+        let Some(text) = given(self.otel_traces_sampler_arg.as_deref()) else {
+            return Ok(1.0);
+        };
+        let ratio = text
+            .parse()
+            .ok()
+            .filter(|ratio| (0.0..=1.0).contains(ratio));
+        ratio.ok_or_else(|| {
+            BadSetting::new("OTEL_TRACES_SAMPLER_ARG", "must be a number from 0 to 1")
+        })
+    }
+
     fn export(&self, url: String, because: &'static str) -> Result<Export, BadSetting> {
         let timeout = match self.otel_exporter_otlp_timeout {
             None => TIMEOUT,
@@ -225,11 +276,11 @@ fn check_url(url: &str, name: &str) -> Result<(), BadSetting> {
             "must be a URL such as http://host:4318",
         ));
     }
-    // It is shown in the log, and would be sent nowhere.
-    if host.contains('@') {
+    // It is shown in the log.
+    if host.contains('@') || url.contains(['?', '#']) {
         return Err(BadSetting::new(
             name,
-            "must not hold a user or password: use OTEL_EXPORTER_OTLP_HEADERS",
+            "must not hold a user, a password or a query: use OTEL_EXPORTER_OTLP_HEADERS",
         ));
     }
     Ok(())

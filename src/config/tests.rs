@@ -241,6 +241,14 @@ fn an_export_that_cannot_be_is_refused() {
             "OTEL_METRICS_EXPORTER",
         ),
         (&["--otel-sdk-disabled", "perhaps"], "OTEL_SDK_DISABLED"),
+        (
+            &[endpoint, "http://c/?key=hunter2"],
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+        ),
+        (
+            &[endpoint, "http://c", "--otel-traces-sampler", "bogus"],
+            "OTEL_TRACES_SAMPLER",
+        ),
         (&["--langsmith-api-key", "k\n"], "LANGSMITH_API_KEY"),
         (
             &["--langsmith-api-key-file", "/nonexistent"],
@@ -254,4 +262,33 @@ fn an_export_that_cannot_be_is_refused() {
     }
     let shown = format!("{:?}", config(&["--langsmith-api-key", "hunter2"]).unwrap());
     assert!(!shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn samplers_are_those_of_the_specification() {
+    let sampling = |args: &[&str]| {
+        let endpoint = ["--otel-exporter-otlp-endpoint", "http://c"];
+        config(&[&endpoint, args].concat())
+            .unwrap()
+            .telemetry
+            .sampling
+    };
+    let is = |ratio, follows_parent| Sampling {
+        ratio,
+        follows_parent,
+    };
+    let flag = "--otel-traces-sampler";
+    assert_eq!(sampling(&[]), is(1.0, true));
+    assert_eq!(sampling(&[flag, "always_off"]), is(0.0, false));
+    assert_eq!(sampling(&[flag, "parentbased_always_off"]), is(0.0, true));
+    let ratio = [flag, "parentbased_traceidratio"];
+    assert_eq!(sampling(&ratio), is(1.0, true));
+    let a_tenth = [&ratio[..], &["--otel-traces-sampler-arg", "0.1"]].concat();
+    assert_eq!(sampling(&a_tenth), is(0.1, true));
+    for bad in ["0,1", "2", "-1", "NaN"] {
+        let endpoint = ["--otel-exporter-otlp-endpoint", "http://c"];
+        let arg = format!("--otel-traces-sampler-arg={bad}");
+        let refusal = refusal(&[&endpoint, &ratio[..], &[&arg]].concat());
+        assert!(refusal.contains("OTEL_TRACES_SAMPLER_ARG"), "{refusal}");
+    }
 }

@@ -52,6 +52,10 @@ bounded_text! {
     /// The idempotency key of a save or a truncation.
     RequestId, 128
 }
+bounded_text! {
+    /// What to search for: words, "a phrase", -not, or.
+    SearchText, 512
+}
 
 impl Title {
     const MAX_DERIVED_CHARS: usize = 80;

@@ -25,6 +25,12 @@ pub enum Error {
         /// Where it ends.
         last_seq: i64,
     },
+    /// A number was named that the conversation has not come to.
+    #[error("the conversation ends at {last_seq}")]
+    BeyondEnd {
+        /// Where it ends.
+        last_seq: i64,
+    },
     /// An id or key is taken, with other content.
     #[error("{0:?} is in use with other content")]
     Reused(Reused),
@@ -83,6 +89,7 @@ impl Error {
         match error {
             StoreError::NotFound => Self::NotFound(Resource::Conversation(conversation)),
             StoreError::Conflict { current_seq } => Self::SeqMismatch { current_seq },
+            StoreError::BeyondEnd { last_seq } => Self::BeyondEnd { last_seq },
             StoreError::AlreadyExists(what) => Self::Reused(what),
             StoreError::Unavailable(cause) => Self::Unavailable(cause),
             StoreError::OutcomeUnknown(cause) => Self::OutcomeUnknown {

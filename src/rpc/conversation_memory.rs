@@ -2,18 +2,19 @@ use tonic::{Request, Response, Status, async_trait};
 
 use super::{
     convert::{self, Parser},
+    export,
     field::InField,
     page_token,
     use_case::use_case,
 };
 use crate::{
-    domain::{ConversationRef, DeptId, RequestId, SessionId, Title, UserId},
+    domain::{ConversationRef, DeptId, RequestId, SearchText, SessionId, Title, UserId},
     memory::{
-        BeginTurn, CreateConversation, GetHistory, ListMessages, Memory, SaveMessages,
-        TruncateConversation,
+        BeginTurn, BranchConversation, CreateConversation, GetHistory, ListBranches, ListMessages,
+        Memory, SaveMessages, TruncateConversation,
     },
     proto::{self, conversation_memory_server},
-    store::{Bound, ConversationQuery},
+    store::{Bound, ConversationQuery, SearchQuery},
 };
 
 /// The service of the same name: parse, use case, reply.
@@ -149,16 +150,10 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
             limit: convert::page_size(request.page_size, 20, 100)?,
         };
         let page = use_case("list_conversations", self.memory.list_conversations(query)).await?;
+        let (conversations, next) = convert::conversation_page(page);
         Ok(Response::new(proto::ListConversationsResponse {
-            conversations: page
-                .conversations
-                .into_iter()
-                .map(convert::render_conversation)
-                .collect(),
-            next_page_token: page
-                .next
-                .map(|key| page_token::encode(key, &of))
-                .unwrap_or_default(),
+            conversations,
+            next_page_token: next.map_or_else(String::new, |key| page_token::encode(key, &of)),
         }))
     }
 
@@ -247,6 +242,88 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
             last_seq: truncated.last_seq,
         }))
     }
+
+    type ExportConversationStream = export::Pieces;
+
+    async fn export_conversation(
+        &self,
+        request: Request<proto::ExportConversationRequest>,
+    ) -> Result<Response<Self::ExportConversationStream>, Status> {
+        let request = request.into_inner();
+        let conversation = convert::conversation(&request.conversation_id, &request.user_id)?;
+        let format = convert::export_format(request.format)?;
+        let export = use_case(
+            "export_conversation",
+            self.memory.export_conversation(&conversation),
+        )
+        .await?;
+        Ok(Response::new(export::file(export, format)))
+    }
+
+    async fn branch_conversation(
+        &self,
+        request: Request<proto::BranchConversationRequest>,
+    ) -> Result<Response<proto::BranchConversationResponse>, Status> {
+        let request = request.into_inner();
+        let branch = BranchConversation {
+            parent: convert::conversation(&request.conversation_id, &request.user_id)?,
+            at_seq: convert::message_seq(request.at_seq, "at_seq")?,
+            title: convert::optional(&request.title, "title", Title::parse)?,
+        };
+        let branched = use_case(
+            "branch_conversation",
+            self.memory.branch_conversation(branch),
+        )
+        .await?;
+        Ok(Response::new(proto::BranchConversationResponse {
+            conversation: Some(convert::render_conversation(branched)),
+        }))
+    }
+
+    async fn list_branches(
+        &self,
+        request: Request<proto::ListBranchesRequest>,
+    ) -> Result<Response<proto::ListBranchesResponse>, Status> {
+        let request = request.into_inner();
+        let of = ["branches", &request.conversation_id, &request.user_id];
+        let query = ListBranches {
+            conversation: convert::conversation(&request.conversation_id, &request.user_id)?,
+            after: page_token::decode(&request.page_token, &of).in_field("page_token")?,
+            limit: convert::page_size(request.page_size, 20, 100)?,
+        };
+        let page = use_case("list_branches", self.memory.list_branches(query)).await?;
+        let (conversations, next) = convert::conversation_page(page);
+        Ok(Response::new(proto::ListBranchesResponse {
+            conversations,
+            next_page_token: next.map_or_else(String::new, |key| page_token::encode(key, &of)),
+        }))
+    }
+
+    async fn search_messages(
+        &self,
+        request: Request<proto::SearchMessagesRequest>,
+    ) -> Result<Response<proto::SearchMessagesResponse>, Status> {
+        let request = request.into_inner();
+        let of = search_token(&request);
+        let of = of.each_ref().map(String::as_str);
+        let query = SearchQuery {
+            user_id: convert::user_id(&request.user_id)?,
+            text: SearchText::parse(&request.query).in_field("query")?,
+            conversation_id: convert::optional_conversation_id(&request.conversation_id)?,
+            dept_id: convert::optional(&request.dept_id, "dept_id", DeptId::parse)?,
+            role: convert::optional_role(request.role)?,
+            after: page_token::decode(&request.page_token, &of).in_field("page_token")?,
+            limit: convert::page_size(request.page_size, 20, 100)?,
+        };
+        let page = use_case("search_messages", self.memory.search_messages(query)).await?;
+        let last = page.hits.last().filter(|_| page.more);
+        Ok(Response::new(proto::SearchMessagesResponse {
+            next_page_token: last
+                .map(|last| page_token::encode(last.key, &of))
+                .unwrap_or_default(),
+            hits: convert::hits(page.hits),
+        }))
+    }
 }
 
 impl ConversationMemory {
@@ -278,5 +355,17 @@ fn messages_token(conversation: &ConversationRef, newest_first: bool) -> [String
             .as_ref()
             .map_or_else(String::new, |user| user.as_str().to_owned()),
         newest_first.to_string(),
+    ]
+}
+
+/// What a page token of a search is bound to.
+fn search_token(request: &proto::SearchMessagesRequest) -> [String; 6] {
+    [
+        "search".to_owned(),
+        request.user_id.clone(),
+        request.query.clone(),
+        request.conversation_id.to_ascii_lowercase(),
+        request.dept_id.clone(),
+        request.role.to_string(),
     ]
 }

@@ -21,6 +21,9 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most calls at once on one connection; further ones wait in the client.
 const MAX_STREAMS: u32 = 1024;
 
+/// The most bytes of a call's metadata: `baggage` can carry what an agent knows.
+const MAX_METADATA: u32 = 64 << 10;
+
 /// Serves gRPC and, over HTTP/1 and HTTP/2, REST until `stop`, then until the last
 /// connection has left.
 pub async fn serve(
@@ -57,6 +60,7 @@ fn server() -> Server {
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(MAX_STREAMS)
+        .http2_max_header_list_size(MAX_METADATA)
 }
 
 fn incoming(

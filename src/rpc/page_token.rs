@@ -8,50 +8,73 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest as _, Sha256};
 
-use crate::domain::Invalid;
+use crate::{domain::Invalid, store::SearchKey};
 
 /// Raised when what a token says changes its meaning: a token of another
 /// version is refused, not misread.
 const VERSION: u8 = 1;
 const DIGEST_BYTES: usize = 16;
-const TOKEN_BYTES: usize = 1 + 8 + DIGEST_BYTES;
+
+/// What the rows of a list are ordered by.
+pub(crate) trait Key: Copy {
+    fn to_bytes(self) -> Vec<u8>;
+    fn from_bytes(bytes: &[u8]) -> Option<Self>;
+}
+
+impl Key for i64 {
+    fn to_bytes(self) -> Vec<u8> {
+        self.to_be_bytes().to_vec()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().map(Self::from_be_bytes).ok()
+    }
+}
+
+impl Key for SearchKey {
+    fn to_bytes(self) -> Vec<u8> {
+        [self.rank.to_be_bytes(), self.place.to_be_bytes()].concat()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (rank, place) = bytes.split_at_checked(8)?;
+        Some(Self {
+            rank: f64::from_be_bytes(rank.try_into().ok()?),
+            place: i64::from_bytes(place)?,
+        })
+    }
+}
 
 /// A token that goes on after `key`, for a request with these fields.
-pub(crate) fn encode(key: i64, request: &[&str]) -> String {
-    let mut token = [0; TOKEN_BYTES];
-    token[0] = VERSION;
-    token[1..9].copy_from_slice(&key.to_be_bytes());
-    token[9..].copy_from_slice(&digest(key, request));
-    URL_SAFE_NO_PAD.encode(token)
+pub(crate) fn encode(key: impl Key, request: &[&str]) -> String {
+    let key = key.to_bytes();
+    let digest = digest(&key, request);
+    URL_SAFE_NO_PAD.encode([&[VERSION], key.as_slice(), &digest].concat())
 }
 
 /// Where to go on. None for an empty token: the first page.
-pub(crate) fn decode(token: &str, request: &[&str]) -> Result<Option<i64>, Invalid> {
+pub(crate) fn decode<K: Key>(token: &str, request: &[&str]) -> Result<Option<K>, Invalid> {
     if token.is_empty() {
         return Ok(None);
     }
-    let foreign = || Invalid::new("is not the next_page_token of an answer to this request");
-    let bytes: [u8; TOKEN_BYTES] = URL_SAFE_NO_PAD
-        .decode(token)
-        .ok()
-        .and_then(|bytes| bytes.try_into().ok())
-        .ok_or_else(foreign)?;
-    let [version, rest @ ..] = bytes;
-    let (key, given) = rest.split_at(8);
-    let key = key
-        .try_into()
-        .map(i64::from_be_bytes)
-        .map_err(|_| foreign())?;
-    if version != VERSION || given != digest(key, request) {
-        return Err(foreign());
-    }
-    Ok(Some(key))
+    read(token, request)
+        .map(Some)
+        .ok_or_else(|| Invalid::new("is not the next_page_token of an answer to this request"))
 }
 
-fn digest(key: i64, request: &[&str]) -> [u8; DIGEST_BYTES] {
+fn read<K: Key>(token: &str, request: &[&str]) -> Option<K> {
+    let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
+    let (version, rest) = bytes.split_first()?;
+    let (key, given) = rest.split_last_chunk::<DIGEST_BYTES>()?;
+    (*version == VERSION && *given == digest(key, request))
+        .then(|| K::from_bytes(key))
+        .flatten()
+}
+
+fn digest(key: &[u8], request: &[&str]) -> [u8; DIGEST_BYTES] {
     let mut hash = Sha256::new();
     hash.update([VERSION]);
-    hash.update(key.to_be_bytes());
+    hash.update(key);
     for field in request {
         hash.update((field.len() as u64).to_be_bytes());
         hash.update(field.as_bytes());
@@ -67,26 +90,32 @@ mod tests {
 
     #[test]
     fn a_token_is_good_for_its_own_request_only() {
-        let token = encode(42, &["messages", "a", "bc"]);
+        let token = encode(42_i64, &["messages", "a", "bc"]);
         assert_eq!(decode(&token, &["messages", "a", "bc"]), Ok(Some(42)));
-        assert_eq!(decode("", &["messages"]), Ok(None));
+        assert_eq!(decode::<i64>("", &["messages"]), Ok(None));
+        let key = SearchKey {
+            rank: 0.25,
+            place: i64::MAX,
+        };
+        assert_eq!(decode(&encode(key, &["a"]), &["a"]), Ok(Some(key)));
+        assert!(decode::<i64>(&encode(key, &["a"]), &["a"]).is_err());
         for other in [&["messages", "ab", "c"][..], &["messages", "a"], &[]] {
-            assert!(decode(&token, other).is_err());
+            assert!(decode::<i64>(&token, other).is_err());
         }
     }
 
     #[test]
     fn a_changed_token_is_refused() {
         let request = ["conversations", "u1"];
-        let token = encode(7, &request);
+        let token = encode(7_i64, &request);
         for at in 0..token.len() {
             let mut changed = token.clone().into_bytes();
             changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
             let changed = String::from_utf8(changed).unwrap();
-            assert!(decode(&changed, &request).is_err(), "{changed}");
+            assert!(decode::<i64>(&changed, &request).is_err(), "{changed}");
         }
         for bad in ["x", "\u{e9}", &token[1..], &format!("{token}A")] {
-            assert!(decode(bad, &request).is_err(), "{bad}");
+            assert!(decode::<i64>(bad, &request).is_err(), "{bad}");
         }
     }
 }

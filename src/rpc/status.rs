@@ -7,6 +7,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::field::FieldError;
 use crate::{
+    domain::Invalid,
     memory::{Error, Resource},
     store::Reused,
 };
@@ -53,6 +54,11 @@ impl From<Error> for Status {
                 &format!("the conversation ends at {last_seq}, before min_seq"),
                 &[("last_seq", last_seq.to_string())],
             ),
+            // The one number that a caller names and only the store can judge.
+            Error::BeyondEnd { last_seq } => {
+                let reason = Invalid::new(format!("must be at most {last_seq}, the last message"));
+                FieldError::new("at_seq", reason).into()
+            }
             Error::Reused(what) => reused(what),
             Error::Unavailable(_) => unavailable("the store or session tier is unavailable"),
             Error::Overloaded => exhausted("too many writes at once"),

@@ -2,7 +2,7 @@ use std::{error::Error as _, future::Future};
 
 use opentelemetry::trace;
 use tonic::Status;
-use tracing::{Instrument as _, debug_span};
+use tracing::{Instrument as _, Span, debug_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::memory::Error;
@@ -15,17 +15,20 @@ pub(super) async fn use_case<T>(
 ) -> Result<T, Status> {
     let span = debug_span!("use_case", otel.name = name);
     let outcome = work.instrument(span.clone()).await;
-    outcome.map_err(|error| {
-        if let Some(level) = severity(&error) {
-            span.set_status(trace::Status::error(error.to_string()));
-            let error = chain(&error);
-            span.in_scope(|| match level {
-                Severity::Warning => tracing::warn!(error, "call failed"),
-                Severity::Bug => tracing::error!(error, "call failed"),
-            });
-        }
-        error.into()
-    })
+    outcome.map_err(|error| failed(&span, error))
+}
+
+/// Ends a use case that goes on in pieces, in the span that they were done in.
+pub(super) fn failed(span: &Span, error: Error) -> Status {
+    if let Some(level) = severity(&error) {
+        span.set_status(trace::Status::error(error.to_string()));
+        let error = chain(&error);
+        span.in_scope(|| match level {
+            Severity::Warning => tracing::warn!(error, "call failed"),
+            Severity::Bug => tracing::error!(error, "call failed"),
+        });
+    }
+    error.into()
 }
 
 enum Severity {

@@ -13,6 +13,12 @@ pub enum StoreError {
         /// Where it ends.
         current_seq: i64,
     },
+    /// A number was named that the conversation has not come to.
+    #[error("the conversation ends at {last_seq}")]
+    BeyondEnd {
+        /// Where it ends.
+        last_seq: i64,
+    },
     /// An id or key is taken, with other content.
     #[error("{0:?} is in use with other content")]
     AlreadyExists(Reused),
@@ -25,6 +31,13 @@ pub enum StoreError {
     /// A bug, here or in the store.
     #[error("the store failed")]
     Internal(#[source] Box<dyn Error + Send + Sync>),
+}
+
+impl StoreError {
+    /// Snapshots must leave connections to others.
+    pub(super) fn too_many_snapshots() -> Self {
+        Self::Unavailable("too many snapshots at once".into())
+    }
 }
 
 /// What was used a second time.

@@ -5,25 +5,31 @@
 
 mod append;
 mod attempts;
+mod branches;
 mod connection;
 mod conversations;
 mod history;
 mod prepare;
 mod removal;
+mod search;
+mod snapshot;
 mod sqlstate;
+mod transaction;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use sqlx::{Postgres, postgres::PgConnectOptions};
+use tokio::sync::Semaphore;
 
 use super::{
-    Append, Appended, Bound, ConversationPage, ConversationQuery, SchemaError, Store, StoreError,
-    Truncated, Truncation, pool, sql,
+    Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, SchemaError, SearchPage,
+    SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation, failure::Trouble, pool, sql,
 };
 use crate::domain::{
-    Conversation, ConversationChanges, ConversationRef, Message, NewConversation, SessionId, UserId,
+    Conversation, ConversationChanges, ConversationRef, Message, NewConversation, SessionId,
+    TextSearch, UserId,
 };
 
 use self::connection::Losses;
@@ -40,6 +46,8 @@ type MessageRow = super::rows::MessageRow<uuid::Uuid, DateTime<Utc>>;
 /// which must not drop it.
 pub struct PostgresStore {
     pool: Pool,
+    /// Half of the connections, for those who hold one for long.
+    snapshots: Arc<Semaphore>,
     losses: Losses,
     /// For preparing, which takes a connection of its own.
     options: PgConnectOptions,
@@ -49,10 +57,21 @@ impl PostgresStore {
     /// A store that connects when it is first used, with at most this many
     /// connections. Needs a Tokio runtime around it.
     pub fn new(options: PgConnectOptions, max_connections: u32) -> Self {
-        let options = connection::options(options);
+        Self::with_text_search(options, max_connections, TextSearch::default())
+    }
+
+    /// The same, where what is saved is to be searched in this way. What was saved in
+    /// another one stays searched in that.
+    pub fn with_text_search(
+        options: PgConnectOptions,
+        max_connections: u32,
+        text_search: TextSearch,
+    ) -> Self {
+        let options = connection::options(options, text_search);
         let losses = Losses::default();
         Self {
             pool: connection::pool(options.clone(), max_connections, losses.clone()),
+            snapshots: Arc::new(Semaphore::new((max_connections as usize / 2).max(1))),
             losses,
             options,
         }
@@ -126,7 +145,7 @@ impl Store for PostgresStore {
     }
 
     async fn delete(&self, conversation: &ConversationRef) -> Result<(), StoreError> {
-        attempts::removal(|| removal::delete(&self.pool, conversation)).await
+        attempts::transaction(|| removal::delete(&self.pool, conversation)).await
     }
 
     async fn append(&self, append: &Append) -> Result<Appended, StoreError> {
@@ -136,8 +155,24 @@ impl Store for PostgresStore {
         .await
     }
 
+    async fn branch(&self, branch: &Branch) -> Result<Conversation, StoreError> {
+        attempts::transaction(|| branches::branch(&self.pool, branch)).await
+    }
+
+    async fn branches(
+        &self,
+        conversation: &ConversationRef,
+        after: Option<i64>,
+        limit: u32,
+    ) -> Result<ConversationPage, StoreError> {
+        attempts::read(&self.losses, || {
+            branches::list(&self.pool, conversation, after, limit)
+        })
+        .await
+    }
+
     async fn truncate(&self, truncation: &Truncation) -> Result<Truncated, StoreError> {
-        attempts::removal(|| removal::truncate(&self.pool, truncation)).await
+        attempts::transaction(|| removal::truncate(&self.pool, truncation)).await
     }
 
     async fn newest(
@@ -163,6 +198,21 @@ impl Store for PostgresStore {
             history::messages(&self.pool, conversation, from, limit, contexts)
         })
         .await
+    }
+
+    async fn snapshot(
+        &self,
+        conversation: &ConversationRef,
+    ) -> Result<(Conversation, Box<dyn Snapshot>), StoreError> {
+        let permit = Arc::clone(&self.snapshots).try_acquire_owned();
+        let permit = permit.map_err(|_| StoreError::too_many_snapshots())?;
+        snapshot::take(&self.pool, conversation, permit)
+            .await
+            .map_err(Trouble::of_read)
+    }
+
+    async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError> {
+        attempts::read(&self.losses, || search::search(&self.pool, query)).await
     }
 
     async fn close(&self) {

@@ -4,7 +4,8 @@
 
 /// Defines `span`, `read_newest` and `read_side` for a kind of connection, its
 /// rows, and the function that makes of an id what that database keeps. Beside
-/// it stand the row types of that database.
+/// it stand the row types of that database, and its statements `NEWEST`, `AFTER`
+/// and `BEFORE`, since each walks a lineage in its own way.
 macro_rules! reads {
     ($connection:ty, $row:ty, $key:path) => {
         use sqlx::{FromRow as _, Row as _, query, query_as};
@@ -16,7 +17,6 @@ macro_rules! reads {
                 Bound, StoreError,
                 failure::Trouble,
                 rows::{ContextRow, add_contexts},
-                sql,
             },
         };
 
@@ -50,20 +50,21 @@ macro_rules! reads {
             limit: u32,
             contexts: bool,
         ) -> Result<(Conversation, Vec<Message>), Trouble> {
-            let rows = query(sql::NEWEST)
+            let rows = query(NEWEST)
                 .bind($key(conversation.id))
                 .bind(conversation.user_id.as_ref().map(UserId::as_str))
                 .bind(i64::from(limit))
                 .fetch_all(&mut *connection)
                 .await?;
             let (found, mut messages) = split(&rows, conversation.id)?;
+            keep_newest(&mut messages, limit);
             if contexts {
                 read_contexts(connection, &mut messages).await?;
             }
             Ok((found, messages))
         }
 
-        async fn read_side(
+        pub(super) async fn read_side(
             connection: &mut $connection,
             conversation: &ConversationRef,
             from: Bound,
@@ -71,8 +72,8 @@ macro_rules! reads {
             contexts: bool,
         ) -> Result<Vec<Message>, Trouble> {
             let (statement, seq) = match from {
-                Bound::After(seq) => (sql::AFTER, seq),
-                Bound::Before(seq) => (sql::BEFORE, seq),
+                Bound::After(seq) => (AFTER, seq),
+                Bound::Before(seq) => (BEFORE, seq),
             };
             let rows = query(statement)
                 .bind($key(conversation.id))
@@ -82,6 +83,10 @@ macro_rules! reads {
                 .fetch_all(&mut *connection)
                 .await?;
             let (_, mut messages) = split(&rows, conversation.id)?;
+            match from {
+                Bound::After(_) => messages.truncate(limit as usize),
+                Bound::Before(_) => keep_newest(&mut messages, limit),
+            }
             if contexts {
                 read_contexts(connection, &mut messages).await?;
             }
@@ -89,6 +94,12 @@ macro_rules! reads {
                 messages.reverse();
             }
             Ok(messages)
+        }
+
+        /// Own and shared messages were each read up to the limit.
+        fn keep_newest(messages: &mut Vec<Message>, limit: u32) {
+            let surplus = messages.len().saturating_sub(limit as usize);
+            messages.drain(..surplus);
         }
 
         /// The conversation and its messages, lowest number first.

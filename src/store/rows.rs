@@ -5,7 +5,10 @@ use serde_json::{Map, Number, Value};
 use sqlx::{FromRow, types::Json};
 use uuid::Uuid;
 
-use super::failure::{Class, Failure};
+use super::{
+    ConversationPage,
+    failure::{Class, Failure, Trouble},
+};
 use crate::domain::{
     Content, Context, Conversation, ConversationId, DeptId, Message, MessageId, Metadata, Role,
     Title, UserId,
@@ -70,11 +73,7 @@ impl<Id: Into<Uuid>, Time: Into<DateTime<Utc>>> ConversationRow<Id, Time> {
                 .map(DeptId::parse)
                 .transpose()
                 .map_err(|_| unreadable("dept_id"))?,
-            title: self
-                .title
-                .map(Title::parse)
-                .transpose()
-                .map_err(|_| unreadable("title"))?,
+            title: title(self.title)?,
             last_seq: self.last_seq,
             created_at: self.created_at.into(),
             updated_at: self.updated_at.into(),
@@ -104,6 +103,29 @@ impl<Id: Into<Uuid>, Time: Into<DateTime<Utc>>> MessageRow<Id, Time> {
     }
 }
 
+/// Puts a page together from rows with their activity, of which one more than the
+/// limit tells that there is a next page.
+pub(super) fn page(
+    rows: impl Iterator<Item = Result<(Conversation, i64), Trouble>>,
+    limit: u32,
+) -> Result<ConversationPage, Trouble> {
+    let mut page = ConversationPage {
+        conversations: Vec::new(),
+        next: None,
+    };
+    let mut last = None;
+    for row in rows {
+        if page.conversations.len() == limit as usize {
+            page.next = last;
+            break;
+        }
+        let (conversation, activity) = row?;
+        page.conversations.push(conversation);
+        last = Some(activity);
+    }
+    Ok(page)
+}
+
 /// Gives each message its contexts.
 pub(super) fn add_contexts(messages: &mut [Message], rows: Vec<ContextRow>) -> Result<(), Failure> {
     let mut of_message: HashMap<i64, Vec<Context>> = HashMap::new();
@@ -119,6 +141,14 @@ pub(super) fn add_contexts(messages: &mut [Message], rows: Vec<ContextRow>) -> R
         message.contexts = of_message.remove(&message.seq).unwrap_or_default();
     }
     Ok(())
+}
+
+/// A conversation's title.
+pub(super) fn title(stored: Option<String>) -> Result<Option<Title>, Failure> {
+    stored
+        .map(Title::parse)
+        .transpose()
+        .map_err(|_| unreadable("title"))
 }
 
 fn metadata(Json(object): Object) -> Result<Metadata, Failure> {

@@ -5,25 +5,31 @@
 //! their own and see the last commit. Several processes may share a file.
 
 mod append;
+mod branches;
 mod codes;
 mod connection;
 mod conversations;
 mod history;
 mod prepare;
 mod removal;
+mod search;
+mod search_syntax;
+mod snapshot;
 
-use std::{fmt, io, path::Path};
+use std::{fmt, io, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use sqlx::{Sqlite, sqlite::SqliteConnectOptions};
+use tokio::sync::Semaphore;
 
 use super::{
-    Append, Appended, Bound, ConversationPage, ConversationQuery, SchemaError, Store, StoreError,
-    Truncated, Truncation, failure::Trouble, pool, sql,
+    Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, SchemaError, SearchPage,
+    SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation, failure::Trouble, pool, sql,
 };
 use crate::domain::{
-    Conversation, ConversationChanges, ConversationRef, Message, NewConversation, SessionId, UserId,
+    Conversation, ConversationChanges, ConversationRef, Message, NewConversation, SessionId,
+    TextSearch, UserId,
 };
 
 pub(super) use self::codes::failure;
@@ -37,6 +43,9 @@ pub struct SqliteStore {
     options: SqliteConnectOptions,
     writer: Pool,
     readers: Pool,
+    /// How many more snapshots there may be.
+    snapshots: Arc<Semaphore>,
+    text_search: TextSearch,
 }
 
 impl SqliteStore {
@@ -44,12 +53,20 @@ impl SqliteStore {
     /// that the file is in, for nobody else to look into. Needs a Tokio runtime
     /// around it.
     pub fn open(file: &Path) -> io::Result<Self> {
+        Self::with_text_search(file, TextSearch::default())
+    }
+
+    /// The same, where messages are to be searched in this way. Where they were in
+    /// another one, [`Store::prepare`] makes their index anew.
+    pub fn with_text_search(file: &Path, text_search: TextSearch) -> io::Result<Self> {
         connection::make_folder(file)?;
         let options = connection::options(file);
         Ok(Self {
             writer: connection::writer(options.clone()),
             readers: connection::readers(options.clone()),
+            snapshots: Arc::new(Semaphore::new(connection::SNAPSHOTS)),
             options,
+            text_search,
         })
     }
 }
@@ -65,7 +82,7 @@ impl fmt::Debug for SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn prepare(&self, migrate: bool) -> Result<(), SchemaError> {
-        prepare::prepare(&self.options, migrate).await
+        prepare::prepare(&self.options, self.text_search, migrate).await
     }
 
     async fn create(
@@ -133,6 +150,23 @@ impl Store for SqliteStore {
             .map_err(Trouble::of_read)
     }
 
+    async fn branch(&self, branch: &Branch) -> Result<Conversation, StoreError> {
+        branches::branch(&self.writer, branch)
+            .await
+            .map_err(Trouble::of_read)
+    }
+
+    async fn branches(
+        &self,
+        conversation: &ConversationRef,
+        after: Option<i64>,
+        limit: u32,
+    ) -> Result<ConversationPage, StoreError> {
+        branches::list(&self.readers, conversation, after, limit)
+            .await
+            .map_err(Trouble::of_read)
+    }
+
     async fn truncate(&self, truncation: &Truncation) -> Result<Truncated, StoreError> {
         removal::truncate(&self.writer, truncation)
             .await
@@ -158,6 +192,23 @@ impl Store for SqliteStore {
         contexts: bool,
     ) -> Result<Vec<Message>, StoreError> {
         history::messages(&self.readers, conversation, from, limit, contexts)
+            .await
+            .map_err(Trouble::of_read)
+    }
+
+    async fn snapshot(
+        &self,
+        conversation: &ConversationRef,
+    ) -> Result<(Conversation, Box<dyn Snapshot>), StoreError> {
+        let permit = Arc::clone(&self.snapshots).try_acquire_owned();
+        let permit = permit.map_err(|_| StoreError::too_many_snapshots())?;
+        snapshot::take(&self.options, conversation, permit)
+            .await
+            .map_err(Trouble::of_read)
+    }
+
+    async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError> {
+        search::search(&self.readers, self.text_search, query)
             .await
             .map_err(Trouble::of_read)
     }

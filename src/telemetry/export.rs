@@ -1,13 +1,19 @@
 use std::{path::PathBuf, sync::Arc};
 
+use async_trait::async_trait;
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT},
+};
 use opentelemetry::KeyValue;
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{
     MetricExporter, Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _,
 };
 use opentelemetry_sdk::{
     Resource,
     resource::{EnvResourceDetector, ResourceDetector, SdkProvidedResourceDetector},
-    trace::{BatchSpanProcessor, SdkTracerProvider},
+    trace::{BatchSpanProcessor, Sampler, SdkTracerProvider},
 };
 use reqwest::{blocking::Client, redirect::Policy};
 use rustls::{
@@ -17,7 +23,7 @@ use rustls::{
 };
 
 use super::stamp::Stamp;
-use crate::config::{Export, Secret};
+use crate::config::{Export, Sampling, Secret};
 
 /// The service's name unless `OTEL_SERVICE_NAME` gives another.
 const SERVICE: &str = "conversation-memory";
@@ -26,7 +32,7 @@ const SERVICE: &str = "conversation-memory";
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// The file of certificates is not one.
-    #[error("OTEL_EXPORTER_OTLP_CERTIFICATE: {} holds no certificates: {why}", file.display())]
+    #[error("OTEL_EXPORTER_OTLP_CERTIFICATE: {} holds no usable certificates: {why}", file.display())]
     Certificates {
         /// Which file.
         file: PathBuf,
@@ -72,29 +78,42 @@ impl ResourceDetector for ServiceName {
 /// collector, and those that find the queue full are dropped.
 pub(super) fn tracer(
     export: &Export,
+    sampling: Sampling,
     resource: Resource,
 ) -> Result<SdkTracerProvider, ExportError> {
     let exporter = SpanExporter::builder()
         .with_http()
-        .with_http_client(client(export)?)
-        .with_headers(headers(export))
         .with_endpoint(&export.url)
         .with_timeout(export.timeout)
-        .with_protocol(Protocol::HttpBinary)
-        .build()
-        .map_err(ExportError::other)?;
+        .with_protocol(Protocol::HttpBinary);
+    let client = client(export)?;
+    let exporter = if export.headers.is_empty() {
+        exporter.with_http_client(client)
+    } else {
+        exporter.with_http_client(Own::new(client, &export.headers)?)
+    };
+    let exporter = exporter.build().map_err(ExportError::other)?;
     let stamp = Stamp::new(BatchSpanProcessor::builder(exporter).build());
     Ok(SdkTracerProvider::builder()
         .with_span_processor(stamp)
+        .with_sampler(sampler(sampling))
         .with_resource(resource)
         .build())
+}
+
+fn sampler(sampling: Sampling) -> Sampler {
+    let own = Sampler::TraceIdRatioBased(sampling.ratio);
+    if sampling.follows_parent {
+        Sampler::ParentBased(Box::new(own))
+    } else {
+        own
+    }
 }
 
 pub(super) fn metrics(export: &Export) -> Result<MetricExporter, ExportError> {
     MetricExporter::builder()
         .with_http()
         .with_http_client(client(export)?)
-        .with_headers(headers(export))
         .with_endpoint(&export.url)
         .with_timeout(export.timeout)
         .with_protocol(Protocol::HttpBinary)
@@ -102,9 +121,45 @@ pub(super) fn metrics(export: &Export) -> Result<MetricExporter, ExportError> {
         .map_err(ExportError::other)
 }
 
-fn headers(export: &Export) -> std::collections::HashMap<String, String> {
-    let header = |(name, value): &(&str, Secret)| ((*name).to_owned(), value.expose().to_owned());
-    export.headers.iter().map(header).collect()
+/// Sends with the headers of one destination. The library adds those of
+/// `OTEL_EXPORTER_OTLP_HEADERS` wherever it sends to, and lets them win: another
+/// one's credentials.
+#[derive(Debug)]
+struct Own {
+    client: Client,
+    headers: HeaderMap,
+}
+
+impl Own {
+    /// What says how the body is to be read.
+    const KEPT: [HeaderName; 3] = [CONTENT_TYPE, CONTENT_ENCODING, USER_AGENT];
+
+    fn new(client: Client, headers: &[(&'static str, Secret)]) -> Result<Self, ExportError> {
+        let mut own = HeaderMap::new();
+        for (name, value) in headers {
+            let mut value = HeaderValue::from_str(value.expose()).map_err(ExportError::other)?;
+            value.set_sensitive(true);
+            own.insert(*name, value);
+        }
+        Ok(Self {
+            client,
+            headers: own,
+        })
+    }
+}
+
+#[async_trait]
+impl HttpClient for Own {
+    async fn send_bytes(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let mut headers = self.headers.clone();
+        for name in Self::KEPT {
+            if let Some(value) = request.headers_mut().remove(&name) {
+                headers.insert(name, value);
+            }
+        }
+        *request.headers_mut() = headers;
+        self.client.send_bytes(request).await
+    }
 }
 
 /// A client with certificates of its own: images without any are common. It
@@ -119,9 +174,13 @@ fn client(export: &Export) -> Result<Client, ExportError> {
             why: error.to_string(),
         };
         let certificates = CertificateDer::pem_file_iter(file).map_err(|error| bad(&error))?;
+        let before = roots.len();
         for certificate in certificates {
             let certificate = certificate.map_err(|error| bad(&error))?;
             roots.add(certificate).map_err(|error| bad(&error))?;
+        }
+        if roots.len() == before {
+            return Err(bad(&"there is none in PEM"));
         }
     }
     let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))

@@ -121,6 +121,8 @@ fn project(baggage: &str) -> Option<Arc<str>> {
     let encoded = baggage
         .split(',')
         .find_map(|item| item.trim().strip_prefix("langsmith-project="))?;
+    // What follows a semicolon are the item's properties.
+    let encoded = encoded.split(';').next()?.trim_end();
     let name = percent_decode_str(encoded).decode_utf8().ok()?;
     let is_fit = !name.is_empty() && name.len() <= MAX_PROJECT && !name.contains(char::is_control);
     is_fit.then(|| Arc::from(name.as_ref()))

@@ -294,6 +294,7 @@ async fn bad_settings_stop_the_start_with_one_line() {
         ("REDIS_URL", "http://user:hunter2@host"),
         ("REDIS_PASSWORD_FILE", "/nonexistent"),
         ("LOG_LEVEL", "conversation_memory=loud"),
+        ("TEXT_SEARCH_CONFIG", "klingon"),
     ] {
         let output = command()
             .env(name, value)
@@ -360,6 +361,7 @@ async fn help_names_every_setting_and_no_secret() {
         "REDIS_KEY_PREFIX",
         "SESSION_TTL_MINUTES",
         "MAX_HISTORY_MESSAGES",
+        "TEXT_SEARCH_CONFIG",
         "LISTEN_ADDR",
         "OPS_ADDR",
         "DATA_DIR",

@@ -16,6 +16,7 @@ in_both_forms!(
     sessions_are_served,
     values_have_the_forms_of_proto3,
     both_versions_of_http_and_grpc_share_a_port,
+    a_conversation_is_downloaded_branched_and_searched,
 );
 
 async fn a_users_chats_are_listed_and_read(form: Form) {
@@ -224,4 +225,40 @@ async fn both_versions_of_http_and_grpc_share_a_port(form: Form) {
     assert_eq!(contents(&one.get(&path).await.ok()), ["over two"]);
     let head = one.send(Method::HEAD, &path, &[], "").await;
     assert_eq!((head.status, head.body.len()), (StatusCode::OK, 0));
+}
+
+async fn a_conversation_is_downloaded_branched_and_searched(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let http = Http::new(&sidecar);
+    let user = new_user();
+    let id = http.conversation(&user).await;
+    http.say(&id, "vacation days").await;
+    http.say(&id, "sick days").await;
+    let path = format!("/v1/conversations/{id}");
+    for (format, ending, kind) in [
+        ("JSON", "json", "application/json"),
+        ("JSONL", "jsonl", "application/jsonl"),
+        ("CSV", "csv", "text/csv; charset=utf-8"),
+    ] {
+        let file = format!("{path}:export?format=EXPORT_FORMAT_{format}");
+        let file = http.get(&file).await;
+        assert_eq!(file.status, StatusCode::OK, "{file:?}");
+        assert_eq!(file.headers["content-type"], kind);
+        let name = format!("attachment; filename=\"{id}.{ending}\"");
+        assert_eq!(file.headers["content-disposition"], name);
+        let text = String::from_utf8(file.body.to_vec()).unwrap();
+        assert!(text.contains("vacation days"), "{text}");
+    }
+    let foreign = http.get(&format!("{path}:export?user_id=x")).await;
+    assert_eq!(foreign.status, StatusCode::NOT_FOUND);
+    let branch = json!({ "atSeq": 1, "title": "another way" });
+    let branch = http.post(&format!("{path}:branch"), &branch).await.ok();
+    let branch = branch["conversation"]["id"].as_str().unwrap();
+    let shared = http.get(&format!("/conversations/{branch}")).await.ok();
+    assert_eq!(contents(&shared), ["vacation days"]);
+    let list = http.get(&format!("{path}/branches")).await.ok();
+    assert_eq!(list["conversations"][0]["id"], *branch);
+    let found = format!("/v1/messages:search?user_id={user}&query=sick+days");
+    let found = http.get(&found).await.ok();
+    assert!(found.to_string().contains("sick"), "{found}");
 }

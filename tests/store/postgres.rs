@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use conversation_memory::{
-    domain::{ConversationRef, IdSource, UuidV7},
+    domain::{ConversationRef, IdSource, TextSearch, UuidV7},
     store::{Appended, Bound, SchemaError, Store, StoreError, postgres::PostgresStore},
 };
 use sqlx::{
@@ -12,8 +12,9 @@ use sqlx::{
 };
 use tokio::{task::JoinSet, time::Instant};
 
-use crate::world::{
-    World, at, keyed, message, named, new_conversation, save_of, server, turn, user,
+use crate::{
+    search::assert_forms,
+    world::{World, at, keyed, message, named, new_conversation, save_of, server, turn, user},
 };
 
 /// A schema of its own, for a test that changes what all share.
@@ -55,7 +56,7 @@ async fn another_schema_is_told() {
         store.prepare(false).await,
         Err(SchemaError::Older {
             found: 0,
-            wanted: 1
+            wanted: 3
         })
     ));
     let conversation = named(&new_conversation(&user()));
@@ -85,7 +86,7 @@ async fn another_schema_is_told() {
             store.prepare(migrate).await,
             Err(SchemaError::Newer {
                 found: 9,
-                wanted: 1
+                wanted: 3
             })
         ));
     }
@@ -178,7 +179,7 @@ async fn lost_connections_lose_and_double_nothing() {
     for saver in 0..4 {
         let (store, conversation) = (Arc::clone(&store), conversation.clone());
         savers.spawn(async move {
-            let mut saved = Vec::new();
+            let (mut saved, mut refused) = (Vec::new(), Vec::new());
             for place in 0..60 {
                 let text = format!("{saver} {place}");
                 let append = turn(&conversation, &[&text, "and more"]);
@@ -191,10 +192,12 @@ async fn lost_connections_lose_and_double_nothing() {
                     Ok(Appended::Saved { first_seq, .. }) => saved.push((text, first_seq)),
                     Ok(Appended::Replayed { last_seq, .. }) => saved.push((text, last_seq - 1)),
                     Err(StoreError::OutcomeUnknown(_)) => {}
+                    // On a machine that is starved, all attempts are shot down.
+                    Err(StoreError::Unavailable(_)) => refused.push(text),
                     Err(other) => panic!("{other:?}"),
                 }
             }
-            saved
+            (saved, refused)
         });
     }
     let shoot = async {
@@ -205,19 +208,24 @@ async fn lost_connections_lose_and_double_nothing() {
                 .execute(&mut connection)
                 .await
                 .unwrap();
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    let saved = tokio::select! {
-        saved = savers.join_all() => saved.concat(),
+    let outcomes = tokio::select! {
+        outcomes = savers.join_all() => outcomes,
         () = shoot => panic!("the shooting ended"),
     };
+    let (saved, refused): (Vec<_>, Vec<_>) = outcomes.into_iter().unzip();
+    let (saved, refused) = (saved.concat(), refused.concat());
     let (found, messages) = store.newest(&conversation, 10_000, false).await.unwrap();
     assert_eq!(i64::try_from(messages.len()).unwrap(), found.last_seq);
     let mut texts: Vec<_> = messages.iter().map(|m| m.content.as_str()).collect();
     for (text, first_seq) in &saved {
         let place = usize::try_from(*first_seq).unwrap() - 1;
         assert_eq!(texts[place..place + 2], [text.as_str(), "and more"]);
+    }
+    for text in &refused {
+        assert!(!texts.contains(&text.as_str()), "{text} was refused");
     }
     texts.retain(|text| *text != "and more");
     let all = texts.len();
@@ -300,4 +308,74 @@ async fn cost_does_not_grow_with_the_conversation() {
         entries <= ROUNDS * 40,
         "{entries} entries in {ROUNDS} rounds"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_saved_stays_searched_as_it_was_saved() {
+    let english = World::of(PostgresStore::new(server(), 2)).await;
+    let store = PostgresStore::with_text_search(server(), 2, TextSearch::Simple);
+    let simple = World::of(store).await;
+    let conversation = english.conversation().await;
+    let user = conversation.user_id.clone().unwrap();
+    english.say(&conversation, &["1 the policy"]).await;
+    simple.say(&conversation, &["2 the policies"]).await;
+    for world in [&english, &simple] {
+        assert_forms(world, &user, &["1 the policy"], &["2 the policies"]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_saved_before_searches_were_is_found() {
+    let options = empty_schema().await;
+    let mut raw = options.connect().await.unwrap();
+    raw_sql(include_str!("../../migrations/postgres/0001_init.sql"))
+        .execute(&mut raw)
+        .await
+        .unwrap();
+    let conversation = named(&new_conversation(&user()));
+    let user = conversation.user_id.clone().unwrap();
+    query("INSERT INTO conversations (id, user_id, created_at, updated_at) VALUES ($1, $2, now(), now())")
+        .bind(conversation.id.as_uuid())
+        .bind(user.as_str())
+        .execute(&mut raw)
+        .await
+        .unwrap();
+    query(
+        "INSERT INTO messages (conversation_id, seq, id, role, content, created_at) \
+         VALUES ($1, 1, $2, 'user', 'the policy', now())",
+    )
+    .bind(conversation.id.as_uuid())
+    .bind(UuidV7.uuid())
+    .execute(&mut raw)
+    .await
+    .unwrap();
+    for migration in [
+        include_str!("../../migrations/postgres/0002_branches.sql"),
+        include_str!("../../migrations/postgres/0003_search.sql"),
+    ] {
+        raw_sql(migration).execute(&mut raw).await.unwrap();
+    }
+    let world = World::unprepared(PostgresStore::new(options, 2));
+    assert_forms(&world, &user, &["the policy"], &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_leaves_no_words() {
+    let world = World::postgres().await;
+    let conversation = world.conversation().await;
+    world.say(&conversation, &["one", "two", "three"]).await;
+    let mut raw = server().connect().await.unwrap();
+    let mut words = async || -> i64 {
+        sqlx::query_scalar("SELECT count(*) FROM message_documents WHERE conversation_id = $1")
+            .bind(conversation.id.as_uuid())
+            .fetch_one(&mut raw)
+            .await
+            .unwrap()
+    };
+    assert_eq!(words().await, 3);
+    let truncation = crate::world::truncation(&conversation, 1);
+    world.store.truncate(&truncation).await.unwrap();
+    assert_eq!(words().await, 1);
+    world.store.delete(&conversation).await.unwrap();
+    assert_eq!(words().await, 0);
 }

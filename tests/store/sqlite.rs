@@ -3,13 +3,16 @@
 use std::{path::Path, sync::Arc};
 
 use conversation_memory::{
-    domain::ConversationRef,
+    domain::{ConversationRef, TextSearch},
     store::{SchemaError, Store, StoreError, sqlite::SqliteStore},
 };
 use sqlx::{ConnectOptions, Connection, SqliteConnection, query, sqlite::SqliteConnectOptions};
 use tokio::task::JoinSet;
 
-use crate::world::{at, named, new_conversation, turn, user};
+use crate::{
+    search::assert_forms,
+    world::{World, at, named, new_conversation, turn, user},
+};
 
 fn open(file: &Path) -> SqliteStore {
     SqliteStore::open(file).unwrap()
@@ -150,7 +153,7 @@ async fn another_schema_is_told() {
         store.prepare(false).await,
         Err(SchemaError::Older {
             found: 0,
-            wanted: 1
+            wanted: 3
         })
     ));
     assert!(!file.exists(), "a look leaves no file behind");
@@ -176,7 +179,7 @@ async fn another_schema_is_told() {
             store.prepare(migrate).await,
             Err(SchemaError::Newer {
                 found: 9,
-                wanted: 1
+                wanted: 3
             })
         ));
     }
@@ -207,4 +210,49 @@ async fn an_unusable_file_is_told() {
     ));
     let blocked = file.join("below/a/file.db");
     assert!(SqliteStore::open(&blocked).is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_index_is_made_anew_for_another_setting() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("memory.db");
+    let english = World::of(open(&file)).await;
+    let conversation = english.conversation().await;
+    let user = conversation.user_id.clone().unwrap();
+    english.say(&conversation, &["1 the policy"]).await;
+    assert_forms(&english, &user, &["1 the policy"], &[]).await;
+    let store = SqliteStore::with_text_search(&file, TextSearch::Simple).unwrap();
+    let simple = World::of(store).await;
+    simple.say(&conversation, &["2 the policies"]).await;
+    let by_form = |text: &str| crate::search::query(&user, text);
+    let found = crate::search::found(&simple, &by_form("policy")).await;
+    assert_eq!(found, ["1 the policy"]);
+    let found = crate::search::found(&simple, &by_form("policies")).await;
+    assert_eq!(found, ["2 the policies"]);
+    let found = crate::search::found(&simple, &by_form("the")).await;
+    assert_eq!(found.len(), 2);
+    let english = World::of(open(&file)).await;
+    let both = ["1 the policy", "2 the policies"];
+    assert_forms(&english, &user, &both, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_leaves_no_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("memory.db");
+    let world = World::of(open(&file)).await;
+    let conversation = world.conversation().await;
+    world.say(&conversation, &["one", "two ⟦", "three"]).await;
+    let truncation = crate::world::truncation(&conversation, 1);
+    world.store.truncate(&truncation).await.unwrap();
+    let mut raw = raw(&file).await;
+    let check = "INSERT INTO message_words (message_words, rank) VALUES ('integrity-check', 1)";
+    query(check).execute(&mut raw).await.unwrap();
+    world.store.delete(&conversation).await.unwrap();
+    query(check).execute(&mut raw).await.unwrap();
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM message_documents")
+        .fetch_one(&mut raw)
+        .await
+        .unwrap();
+    assert_eq!(left, 0);
 }

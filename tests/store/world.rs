@@ -15,33 +15,87 @@ use conversation_memory::{
     },
 };
 use serde_json::Value;
-use sqlx::postgres::PgConnectOptions;
+use sqlx::{
+    ConnectOptions as _, postgres::PgConnectOptions, query_scalar, sqlite::SqliteConnectOptions,
+};
 use tempfile::TempDir;
 
 /// A store that is ready, with nothing in it that matters to a test.
 pub(crate) struct World {
     pub(crate) store: Arc<dyn Store>,
-    _folder: Option<TempDir>,
+    folder: Option<TempDir>,
+}
+
+/// A conversation as a key, since what names one is not ordered.
+#[derive(Clone, Debug)]
+pub(crate) struct Ids(pub(crate) ConversationRef);
+
+impl PartialEq for Ids {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl Eq for Ids {}
+
+impl PartialOrd for Ids {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Ids {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.id.as_uuid().cmp(&other.0.id.as_uuid())
+    }
 }
 
 impl World {
     pub(crate) async fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&folder.path().join("memory.db")).unwrap();
+        let world = Self::of(store).await;
+        Self {
+            folder: Some(folder),
+            ..world
+        }
+    }
+
+    /// A store, made ready.
+    pub(crate) async fn of(store: impl Store + 'static) -> Self {
         store.prepare(true).await.unwrap();
+        Self::unprepared(store)
+    }
+
+    /// A store whose schema the test has made.
+    pub(crate) fn unprepared(store: impl Store + 'static) -> Self {
         Self {
             store: Arc::new(store),
-            _folder: Some(folder),
+            folder: None,
+        }
+    }
+
+    /// How many messages are kept under these ids, whoever shows them.
+    pub(crate) async fn kept(&self, ids: &[ConversationId]) -> i64 {
+        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        if let Some(folder) = &self.folder {
+            let file = SqliteConnectOptions::new().filename(folder.path().join("memory.db"));
+            let mut connection = file.connect().await.unwrap();
+            let ids = serde_json::to_string(&ids).unwrap();
+            let count = "SELECT count(*) FROM messages \
+                         WHERE conversation_id IN (SELECT value FROM json_each($1))";
+            let count = query_scalar(count).bind(ids).fetch_one(&mut connection);
+            count.await.unwrap()
+        } else {
+            let mut connection = server().connect().await.unwrap();
+            let count = "SELECT count(*) FROM messages WHERE conversation_id::text = ANY($1)";
+            let count = query_scalar(count).bind(ids).fetch_one(&mut connection);
+            count.await.unwrap()
         }
     }
 
     pub(crate) async fn postgres() -> Self {
-        let store = PostgresStore::new(server(), 10);
-        store.prepare(true).await.unwrap();
-        Self {
-            store: Arc::new(store),
-            _folder: None,
-        }
+        Self::of(PostgresStore::new(server(), 10)).await
     }
 
     /// A new conversation, as its owner names it.

@@ -31,6 +31,11 @@ async fn langsmith_needs_its_own_variables_alone() {
             (name, value),
             ("LANGSMITH_PROJECT", "vacation"),
             ("LANGSMITH_ENDPOINT", &sink.url()),
+            // Another one's, who is sent something else.
+            (
+                "OTEL_EXPORTER_OTLP_HEADERS",
+                "authorization=Bearer%20theirs,x-api-key=theirs",
+            ),
         ];
         let log = run_with(&settings).await;
         let sent = sink.sent().split_off(before);
@@ -42,6 +47,7 @@ async fn langsmith_needs_its_own_variables_alone() {
             );
             assert_eq!(sent.header("x-api-key"), KEY);
             assert_eq!(sent.header("langsmith-project"), "vacation");
+            assert_eq!(sent.header("authorization"), "");
             assert_eq!(sent.header("content-type"), "application/x-protobuf");
         }
         for span in sink.spans() {

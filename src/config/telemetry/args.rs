@@ -1,4 +1,5 @@
 #![expect(clippy::doc_markdown, reason = "these comments are the text of --help")]
+#![allow(rustdoc::bare_urls, reason = "these comments are the text of --help")]
 
 use std::path::PathBuf;
 
@@ -30,9 +31,10 @@ pub struct TelemetryArgs {
     pub(super) langsmith_tracing: Option<String>,
 
     /// Export traces to a collector, over HTTP with protobuf. Wins over LANGSMITH_*.
-    /// The other OTEL_* variables mean what OpenTelemetry's specification says:
-    /// OTEL_EXPORTER_OTLP_HEADERS, OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES,
-    /// OTEL_TRACES_SAMPLER, OTEL_BSP_*, OTEL_METRIC_EXPORT_INTERVAL and so on.
+    /// These variables of OpenTelemetry's are followed as well: OTEL_SERVICE_NAME,
+    /// OTEL_RESOURCE_ATTRIBUTES, OTEL_BSP_*, OTEL_SPAN_*_LIMIT,
+    /// OTEL_METRIC_EXPORT_INTERVAL, OTEL_EXPORTER_OTLP_HEADERS and _COMPRESSION, the
+    /// last two also for traces or metrics alone.
     #[arg(long, env, global = true, value_name = "URL")]
     pub(super) otel_exporter_otlp_endpoint: Option<String>,
 
@@ -74,9 +76,18 @@ pub struct TelemetryArgs {
     #[arg(long, env, global = true, value_name = "otlp|prometheus|none")]
     pub(super) otel_metrics_exporter: Option<String>,
 
-    /// Whether the caller's traceparent and langsmith-trace are followed: not with none.
+    /// The caller's traceparent and langsmith-trace are followed if tracecontext is
+    /// among these [default: tracecontext]
     #[arg(long, env, global = true, value_name = "LIST")]
     pub(super) otel_propagators: Option<String>,
+
+    /// Which calls are traced [default: parentbased_always_on]
+    #[arg(long, env, global = true, value_name = "SAMPLER")]
+    pub(super) otel_traces_sampler: Option<String>,
+
+    /// The share of them, for the samplers that end with traceidratio [default: 1]
+    #[arg(long, env, global = true, value_name = "0-1")]
+    pub(super) otel_traces_sampler_arg: Option<String>,
 
     /// With true, nothing is exported.
     #[arg(long, env, global = true, value_name = "BOOL")]

@@ -3,6 +3,7 @@ use prost_types::{FieldMask, Timestamp};
 use uuid::Uuid;
 
 use crate::{
+    archive,
     domain::{
         Content, Context, ConversationChanges, ConversationId, ConversationRef, Invalid, Limits,
         MessageId, Metadata, NewMessage, Role, SessionId, Title, UserId,
@@ -82,6 +83,14 @@ pub(crate) fn seq(seq: i64, path: &str) -> Result<i64, FieldError> {
     not_negative(seq).in_field(path)
 }
 
+/// The number of a message.
+pub(crate) fn message_seq(seq: i64, path: &str) -> Result<i64, FieldError> {
+    if seq < 1 {
+        return Err(FieldError::new(path, Invalid::new("must be 1 or more")));
+    }
+    Ok(seq)
+}
+
 /// Whether a read must come from the durable store.
 pub(crate) fn strong(consistency: i32) -> Result<bool, FieldError> {
     match proto::Consistency::try_from(consistency) {
@@ -90,6 +99,21 @@ pub(crate) fn strong(consistency: i32) -> Result<bool, FieldError> {
         Err(_) => Err(FieldError::new(
             "consistency",
             Invalid::new("is no known consistency"),
+        )),
+    }
+}
+
+/// How a file is to be written.
+pub(crate) fn export_format(format: i32) -> Result<archive::Format, FieldError> {
+    match proto::ExportFormat::try_from(format) {
+        Ok(proto::ExportFormat::Unspecified | proto::ExportFormat::Json) => {
+            Ok(archive::Format::Json)
+        }
+        Ok(proto::ExportFormat::Jsonl) => Ok(archive::Format::JsonLines),
+        Ok(proto::ExportFormat::Csv) => Ok(archive::Format::Csv),
+        Err(_) => Err(FieldError::new(
+            "format",
+            Invalid::new("is no known format"),
         )),
     }
 }
@@ -256,6 +280,13 @@ fn unique_ids(messages: &[NewMessage]) -> Result<(), FieldError> {
             Invalid::new("is the id of an earlier message of this request"),
         )),
     }
+}
+
+/// A role, where it may be missing.
+pub(crate) fn optional_role(number: i32) -> Result<Option<Role>, FieldError> {
+    (number != proto::Role::Unspecified as i32)
+        .then(|| role(number))
+        .transpose()
 }
 
 fn role(role: i32) -> Result<Role, FieldError> {

@@ -6,6 +6,7 @@ use crate::{
     memory::{Begun, SessionState, Source},
     proto,
     rpc::{convert::captured, structs},
+    store::{ConversationPage, Hit},
     telemetry::call,
 };
 
@@ -15,6 +16,22 @@ pub(crate) fn messages(messages: Vec<Message>) -> Vec<proto::Message> {
         captured::messages(messages.iter().map(|m| (m.role, m.content.as_str())))
     });
     messages.into_iter().map(message).collect()
+}
+
+/// What a search found.
+pub(crate) fn hits(hits: Vec<Hit>) -> Vec<proto::search_messages_response::Hit> {
+    call::capture_output(|| {
+        let said = hits.iter().map(|hit| &hit.message);
+        captured::messages(said.map(|m| (m.role, m.content.as_str())))
+    });
+    hits.into_iter()
+        .map(|hit| proto::search_messages_response::Hit {
+            message: Some(message(hit.message)),
+            conversation_title: hit.title.map(Title::into_string).unwrap_or_default(),
+            snippet: hit.snippet,
+            rank: hit.key.rank,
+        })
+        .collect()
 }
 
 fn message(message: Message) -> proto::Message {
@@ -55,6 +72,12 @@ pub(crate) fn conversation(conversation: Conversation) -> proto::Conversation {
             .unwrap_or_default(),
         branched_at_seq: conversation.branched_at_seq.unwrap_or_default(),
     }
+}
+
+/// A page of conversations, and where the next one goes on.
+pub(crate) fn conversation_page(page: ConversationPage) -> (Vec<proto::Conversation>, Option<i64>) {
+    let conversations = page.conversations.into_iter().map(conversation);
+    (conversations.collect(), page.next)
 }
 
 /// A session.

@@ -59,9 +59,9 @@ where
     }
 }
 
-/// Attempts a removal. It limits its own time, since it knows up to which point
-/// nothing can have happened.
-pub(super) async fn removal<T, R>(attempt: impl Fn() -> R) -> Result<T, StoreError>
+/// Attempts a transaction. It limits its own time, since it knows up to which
+/// point nothing can have happened.
+pub(super) async fn transaction<T, R>(attempt: impl Fn() -> R) -> Result<T, StoreError>
 where
     R: Future<Output = Result<T, Trouble>>,
 {

@@ -16,7 +16,10 @@ use sqlx::{
 use tokio::time::timeout;
 
 use super::Pool;
-use crate::store::failure::{Class, Failure, Trouble};
+use crate::{
+    domain::TextSearch,
+    store::failure::{Class, Failure, Trouble},
+};
 
 /// How long a call waits for a connection. Callers are promised an answer within
 /// a second, which also has to hold a lost connection that is tried again.
@@ -54,7 +57,7 @@ impl Losses {
 }
 
 /// What every connection is opened with.
-pub(super) fn options(options: PgConnectOptions) -> PgConnectOptions {
+pub(super) fn options(options: PgConnectOptions, text_search: TextSearch) -> PgConnectOptions {
     let named = options.get_application_name().is_some();
     let options = if named {
         options
@@ -75,6 +78,13 @@ pub(super) fn options(options: PgConnectOptions) -> PgConnectOptions {
         // Nor is there anything to gain from a plan for particular values, which
         // for a short read takes the server longer to make than to carry out.
         ("plan_cache_mode", "force_generic_plan".to_owned()),
+        // The triggers of migration 3 read it.
+        (
+            "conversation_memory.text_search_config",
+            text_search.as_str().to_owned(),
+        ),
+        // Notices, of words too long to be searched, say nothing to anybody.
+        ("client_min_messages", "warning".to_owned()),
     ])
 }
 

@@ -1,5 +1,5 @@
 use chrono::{DateTime, Utc};
-use sqlx::{FromRow, PgConnection, Row, query, query_as, types::Json};
+use sqlx::{FromRow, PgConnection, Row, postgres::PgRow, query, query_as, types::Json};
 
 use super::{ConversationRow, Pool, connection::Lease, sql};
 use crate::{
@@ -7,15 +7,17 @@ use crate::{
         Conversation, ConversationChanges, ConversationRef, DeptId, NewConversation, SessionId,
         Title, UserId,
     },
-    store::{ConversationPage, ConversationQuery, Reused, StoreError, failure::Trouble},
+    store::{ConversationPage, ConversationQuery, Reused, StoreError, failure::Trouble, rows},
 };
 
 const CREATE: &str = concat!(
     "INSERT INTO conversations AS c (id, user_id, dept_id, title, metadata, last_session_id, \
         session_attached, created_at, updated_at) \
-     VALUES ($1, $2, $3, $4, $5, $6, \
-        CASE WHEN $6 IS NULL THEN NULL ELSE nextval('activity_order') END, $7, $7) \
-     ON CONFLICT (id) DO NOTHING RETURNING ",
+     SELECT $1, $2, $3, $4, $5, $6, \
+        CASE WHEN $6 IS NULL THEN NULL ELSE nextval('activity_order') END, $7, $7 \
+     WHERE NOT (",
+    sql::id_is_kept!(),
+    ") ON CONFLICT (id) DO NOTHING RETURNING ",
     sql::conversation_columns!()
 );
 
@@ -158,21 +160,13 @@ pub(super) async fn list(
         .fetch_all(&mut *lease)
         .await
         .map_err(Trouble::from);
-    let mut page = ConversationPage {
-        conversations: Vec::new(),
-        next: None,
-    };
-    let mut last = None;
-    for row in lease.release(rows)? {
-        if page.conversations.len() == wanted.limit as usize {
-            page.next = last;
-            break;
-        }
-        last = Some(row.try_get("activity")?);
-        page.conversations
-            .push(ConversationRow::from_row(&row)?.read()?);
-    }
-    Ok(page)
+    rows::page(lease.release(rows)?.iter().map(read_listed), wanted.limit)
+}
+
+/// Reads a row of a list, with its activity.
+pub(super) fn read_listed(row: &PgRow) -> Result<(Conversation, i64), Trouble> {
+    let activity = row.try_get("activity")?;
+    Ok((ConversationRow::from_row(row)?.read()?, activity))
 }
 
 pub(super) async fn update(

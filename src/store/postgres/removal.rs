@@ -1,46 +1,36 @@
 //! Removals: transactions that may take a while.
 //!
-//! Until its COMMIT is sent a removal has changed nothing, whatever becomes of
-//! it: its connection is closed unless it came to its end, and the server rolls
-//! back what a lost client had begun. `Pool::begin` is not used, since a future
-//! that is dropped inside of it leaves a connection in a transaction that nobody
-//! ends.
+//! What branches share stays. Whether anybody shares a message is looked at
+//! under a lock on whatever the messages are kept under, since of two that give
+//! up the same message one has to take it along.
 
-use std::future::Future;
-
-use sqlx::{PgConnection, query, query_scalar, raw_sql};
-use tokio::time::timeout;
+use sqlx::{PgConnection, query, query_as, query_scalar, raw_sql};
+use uuid::Uuid;
 
 use super::{
     Pool,
     append::find_request,
-    connection::{Lease, REMOVAL_TIMEOUT, STATEMENT_TIMEOUT},
+    connection::Lease,
     sql,
+    transaction::{BEGIN, before_commit, end},
 };
 use crate::{
     domain::{ConversationRef, UserId},
-    store::{
-        StoreError, Truncated, Truncation,
-        failure::{Class, Failure, Trouble},
-        replay,
-    },
+    store::{StoreError, Truncated, Truncation, failure::Trouble, replay},
 };
 
-/// Each statement may take as long as the whole removal, which the client limits.
-const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = '35s'";
-
 const LOCK: &str = concat!(
-    "SELECT c.last_seq FROM conversations c WHERE ",
+    "SELECT c.last_seq, c.own_after FROM conversations c WHERE ",
     sql::named_conversation!(),
     " FOR UPDATE"
 );
 
-const DELETE: &str = concat!(
-    "DELETE FROM conversations c WHERE ",
-    sql::named_conversation!()
-);
+/// $1 conversation: the lock on its messages and on those of its lineage.
+const LOCK_MESSAGES: &str = "SELECT pg_advisory_xact_lock(hashtextextended(s.id::text, 0)) \
+    FROM (SELECT $1 AS id UNION SELECT l.source_id FROM lineage l WHERE l.conversation_id = $1 \
+          ORDER BY 1) AS s";
 
-const TRUNCATE: &str = "DELETE FROM messages WHERE conversation_id = $1 AND seq > $2";
+const DELETE: &str = "DELETE FROM conversations c WHERE c.id = $1";
 
 const TOUCH: &str = "UPDATE conversations SET updated_at = greatest(updated_at, $2), \
     activity = nextval('activity_order') WHERE id = $1";
@@ -61,52 +51,168 @@ pub(super) async fn truncate(pool: &Pool, truncation: &Truncation) -> Result<Tru
     end(lease, removed).await
 }
 
+/// A range of the messages that are kept under an id.
+type Range = (Uuid, i64, i64);
+
 async fn remove(
     connection: &mut PgConnection,
     conversation: &ConversationRef,
 ) -> Result<(), Trouble> {
-    raw_sql(BEGIN).execute(&mut *connection).await?;
-    let deleted = query(DELETE)
-        .bind(conversation.id.as_uuid())
-        .bind(conversation.user_id.as_ref().map(UserId::as_str))
-        .execute(connection)
-        .await?;
-    if deleted.rows_affected() == 0 {
-        return Err(StoreError::NotFound.into());
+    let id = conversation.id.as_uuid();
+    begin_on(connection, conversation).await?;
+    let shown = lock_messages(connection, id).await?;
+    query(DELETE).bind(id).execute(&mut *connection).await?;
+    release(connection, (id, 0, i64::MAX)).await?;
+    for range in shown.into_iter().filter(|(source, ..)| *source != id) {
+        release(connection, range).await?;
     }
     Ok(())
 }
 
 async fn cut(connection: &mut PgConnection, truncation: &Truncation) -> Result<Truncated, Trouble> {
     let id = truncation.conversation.id;
-    raw_sql(BEGIN).execute(&mut *connection).await?;
-    // The lock comes first, in a statement of its own: the removal then sees
-    // all that was saved before it got the lock.
-    let last_seq: Option<i64> = query_scalar(LOCK)
-        .bind(id.as_uuid())
-        .bind(truncation.conversation.user_id.as_ref().map(UserId::as_str))
-        .fetch_optional(&mut *connection)
-        .await?;
-    let last_seq = last_seq.ok_or(StoreError::NotFound)?;
+    let (last_seq, own_after) = begin_on(connection, &truncation.conversation).await?;
     if let Some(request) = &truncation.request
         && let Some(known) = find_request(connection, id, request).await?
     {
         return Ok(replay::of_truncation(&known, request)?);
     }
     replay::ends_at(truncation.expected_last_seq, last_seq)?;
-    let removed = query(TRUNCATE)
-        .bind(id.as_uuid())
-        .bind(truncation.after_seq)
-        .execute(&mut *connection)
-        .await?
-        .rows_affected();
+    let end = End {
+        conversation: id.as_uuid(),
+        after_seq: truncation.after_seq,
+        last_seq,
+        own_after,
+    };
     let truncated = Truncated {
-        removed: i64::try_from(removed).unwrap_or(i64::MAX),
+        removed: end.cut(connection).await?,
         last_seq,
     };
     note(connection, truncation, truncated).await?;
     Ok(truncated)
 }
+
+/// Begins a transaction and locks the conversation, which gives its last number
+/// and the one after which its own messages begin. The lock comes in a statement
+/// of its own: what follows then sees all that was done before it was got.
+async fn begin_on(
+    connection: &mut PgConnection,
+    conversation: &ConversationRef,
+) -> Result<(i64, i64), Trouble> {
+    raw_sql(BEGIN).execute(&mut *connection).await?;
+    let found: Option<(i64, i64)> = query_as(LOCK)
+        .bind(conversation.id.as_uuid())
+        .bind(conversation.user_id.as_ref().map(UserId::as_str))
+        .fetch_optional(connection)
+        .await?;
+    Ok(found.ok_or(StoreError::NotFound)?)
+}
+
+/// Locks the messages that a conversation shows, and gives its lineage.
+async fn lock_messages(
+    connection: &mut PgConnection,
+    conversation: Uuid,
+) -> Result<Vec<Range>, Trouble> {
+    query(LOCK_MESSAGES)
+        .bind(conversation)
+        .execute(&mut *connection)
+        .await?;
+    Ok(query_as(sql::LINEAGE)
+        .bind(conversation)
+        .fetch_all(connection)
+        .await?)
+}
+
+async fn release(
+    connection: &mut PgConnection,
+    (source, after_seq, upto_seq): Range,
+) -> Result<(), Trouble> {
+    query(sql::RELEASE)
+        .bind(source)
+        .bind(after_seq)
+        .bind(upto_seq)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Where a conversation is to end.
+struct End {
+    conversation: Uuid,
+    after_seq: i64,
+    last_seq: i64,
+    own_after: i64,
+}
+
+impl End {
+    /// Removes what comes after it, or hides it where a branch shows it, and gives
+    /// how many messages the conversation has lost.
+    async fn cut(&self, connection: &mut PgConnection) -> Result<i64, Trouble> {
+        let shown = lock_messages(connection, self.conversation).await?;
+        let shared = if shown.is_empty() {
+            0
+        } else {
+            self.count(connection, sql::COUNT_SHARED, self.after_seq)
+                .await?
+        };
+        let own_from = self.after_seq.max(self.own_after);
+        let own = self.count(connection, sql::COUNT_OWN, own_from).await?;
+        for statement in sql::CUT_LINEAGE {
+            self.bound(query(statement), self.after_seq)
+                .execute(&mut *connection)
+                .await?;
+        }
+        self.bound(query(sql::REMOVE_OWN), self.after_seq)
+            .execute(&mut *connection)
+            .await?;
+        if self.count(connection, sql::COUNT_OWN, own_from).await? > 0 {
+            self.hide(connection).await?;
+        }
+        for (source, after_seq, upto_seq) in shown {
+            if upto_seq > self.after_seq {
+                let given_up = (source, after_seq.max(self.after_seq), upto_seq);
+                release(connection, given_up).await?;
+            }
+        }
+        Ok(shared + own)
+    }
+
+    /// Shows none of the own messages that branches keep.
+    async fn hide(&self, connection: &mut PgConnection) -> Result<(), Trouble> {
+        if self.after_seq > self.own_after {
+            query(sql::ADD_LINEAGE)
+                .bind(self.conversation)
+                .bind(self.conversation)
+                .bind(self.own_after)
+                .bind(self.after_seq)
+                .execute(&mut *connection)
+                .await?;
+        }
+        self.bound(query(sql::HIDE_OWN), self.last_seq)
+            .execute(connection)
+            .await?;
+        Ok(())
+    }
+
+    async fn count(
+        &self,
+        connection: &mut PgConnection,
+        statement: &'static str,
+        after_seq: i64,
+    ) -> Result<i64, Trouble> {
+        Ok(query_scalar(statement)
+            .bind(self.conversation)
+            .bind(after_seq)
+            .fetch_one(connection)
+            .await?)
+    }
+
+    fn bound<'q>(&self, statement: PgQuery<'q>, seq: i64) -> PgQuery<'q> {
+        statement.bind(self.conversation).bind(seq)
+    }
+}
+
+type PgQuery<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
 
 async fn note(
     connection: &mut PgConnection,
@@ -132,38 +238,4 @@ async fn note(
             .await?;
     }
     Ok(())
-}
-
-/// Limits the work before the commit. What fails in it has changed nothing.
-async fn before_commit<T>(work: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
-    match timeout(REMOVAL_TIMEOUT, work).await {
-        Ok(Err(Trouble::Failed(Failure {
-            class: Class::Lost,
-            cause,
-        }))) => Err(Failure {
-            class: Class::Unavailable,
-            cause,
-        }
-        .into()),
-        Ok(outcome) => outcome,
-        Err(_) => Err(Failure::new(Class::Unavailable, "the removal took too long").into()),
-    }
-}
-
-/// Commits what was done, or takes it back, and gives the connection back if
-/// that worked.
-async fn end<T>(mut lease: Lease, outcome: Result<T, Trouble>) -> Result<T, Trouble> {
-    let statement = if outcome.is_ok() {
-        "COMMIT"
-    } else {
-        "ROLLBACK"
-    };
-    let ended = timeout(STATEMENT_TIMEOUT, raw_sql(statement).execute(&mut *lease)).await;
-    let failure = match ended {
-        Ok(Ok(_)) => return lease.release(outcome),
-        Ok(Err(error)) => Failure::from(error),
-        Err(_) => Failure::new(Class::Lost, "the commit was not answered in time"),
-    };
-    // A failed ROLLBACK changes nothing about why it was wanted.
-    outcome.and(Err(failure.into()))
 }

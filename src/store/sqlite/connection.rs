@@ -24,6 +24,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
 const READERS: u32 = 4;
 
+/// How many snapshots there may be at once, each on a connection of its own.
+pub(super) const SNAPSHOTS: usize = 8;
+
 const NEXT_ACTIVITY: &str =
     "UPDATE activity_order SET last = last + 1 WHERE only = 1 RETURNING last";
 

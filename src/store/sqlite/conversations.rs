@@ -1,5 +1,7 @@
 use chrono::{DateTime, Utc};
-use sqlx::{FromRow, Row, SqliteConnection, query, query_as, types::Json};
+use sqlx::{
+    FromRow, Row, SqliteConnection, query, query_as, query_scalar, sqlite::SqliteRow, types::Json,
+};
 
 use super::{
     ConversationRow, Pool,
@@ -11,13 +13,15 @@ use crate::{
         Conversation, ConversationChanges, ConversationRef, DeptId, NewConversation, SessionId,
         Title, UserId,
     },
-    store::{ConversationPage, ConversationQuery, Reused, StoreError, failure::Trouble},
+    store::{ConversationPage, ConversationQuery, Reused, StoreError, failure::Trouble, rows},
 };
 
 const CREATE: &str = "
 INSERT INTO conversations (id, user_id, dept_id, title, metadata, last_session_id,
                            session_attached, created_at, updated_at, activity)
 VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $6 IS NULL THEN NULL ELSE $8 END, $7, $7, $8)";
+
+const ID_IS_KEPT: &str = concat!("SELECT ", sql::id_is_kept!());
 
 const ATTACH: &str =
     "UPDATE conversations SET last_session_id = $2, session_attached = $3 WHERE id = $1";
@@ -46,6 +50,13 @@ pub(super) async fn create(
         } else {
             Err(StoreError::AlreadyExists(Reused::ConversationId).into())
         };
+    }
+    let kept: bool = query_scalar(ID_IS_KEPT)
+        .bind(new.id.as_uuid().hyphenated())
+        .fetch_one(&mut *transaction)
+        .await?;
+    if kept {
+        return Err(StoreError::AlreadyExists(Reused::ConversationId).into());
     }
     let activity = connection::next_activity(&mut transaction).await?;
     query(CREATE)
@@ -151,21 +162,13 @@ pub(super) async fn list(
         .bind(i64::from(wanted.limit) + 1)
         .fetch_all(&mut *reader)
         .await?;
-    let mut page = ConversationPage {
-        conversations: Vec::new(),
-        next: None,
-    };
-    let mut last = None;
-    for row in rows {
-        if page.conversations.len() == wanted.limit as usize {
-            page.next = last;
-            break;
-        }
-        last = Some(row.try_get("activity")?);
-        page.conversations
-            .push(ConversationRow::from_row(&row)?.read()?);
-    }
-    Ok(page)
+    rows::page(rows.iter().map(read_listed), wanted.limit)
+}
+
+/// Reads a row of a list, with its activity.
+pub(super) fn read_listed(row: &SqliteRow) -> Result<(Conversation, i64), Trouble> {
+    let activity = row.try_get("activity")?;
+    Ok((ConversationRow::from_row(row)?.read()?, activity))
 }
 
 pub(super) async fn update(

@@ -9,11 +9,14 @@ use sqlx::{
 
 use tokio::time::{Instant, sleep};
 
-use super::{codes, connection};
-use crate::store::{
-    SchemaError,
-    failure::{Cause, Failure},
-    schema,
+use super::{codes, connection, search};
+use crate::{
+    domain::TextSearch,
+    store::{
+        SchemaError,
+        failure::{Cause, Failure},
+        schema,
+    },
 };
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -26,6 +29,7 @@ const BUSY_PAUSE: Duration = Duration::from_millis(10);
 /// Checks the schema, and brings it up to date where that is wanted.
 pub(super) async fn prepare(
     options: &SqliteConnectOptions,
+    text_search: TextSearch,
     migrate: bool,
 ) -> Result<(), SchemaError> {
     if !migrate && !options.get_filename().exists() {
@@ -41,7 +45,12 @@ pub(super) async fn prepare(
     let mut connection = connect(&options)
         .await
         .map_err(|error| SchemaError::Unavailable(Failure::from(error).cause.into()))?;
-    let outcome = bring_up(&mut connection, migrate).await;
+    let mut outcome = bring_up(&mut connection, migrate).await;
+    if outcome.is_ok() && migrate {
+        outcome = index(&mut connection, text_search)
+            .await
+            .map_err(|error| schema::failed(error.into()));
+    }
     // What was done is done, however the goodbye goes.
     let _ = connection.close().await;
     outcome
@@ -81,6 +90,19 @@ async fn bring_up(connection: &mut SqliteConnection, migrate: bool) -> Result<()
         .await
         .map_err(|error| schema::failed(error.into()))?;
     schema::compare(&MIGRATOR, &applied(connection).await?)
+}
+
+/// Makes the index of what messages say anew where another one is wanted. The
+/// transaction lets one of several do it.
+async fn index(connection: &mut SqliteConnection, text_search: TextSearch) -> sqlx::Result<()> {
+    if search::is_indexed(connection, text_search).await? {
+        return Ok(());
+    }
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    if !search::is_indexed(&mut transaction, text_search).await? {
+        search::index(&mut transaction, text_search).await?;
+    }
+    transaction.commit().await
 }
 
 async fn applied(connection: &mut SqliteConnection) -> Result<Vec<AppliedMigration>, SchemaError> {

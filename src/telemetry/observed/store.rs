@@ -7,7 +7,7 @@ use opentelemetry::{
     metrics::{Counter, Histogram},
     trace::Status,
 };
-use tracing::{Instrument as _, debug_span};
+use tracing::{Instrument as _, Span, debug_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::{
@@ -16,8 +16,8 @@ use crate::{
         UserId,
     },
     store::{
-        Append, Appended, Bound, ConversationPage, ConversationQuery, SchemaError, Store,
-        StoreError, Truncated, Truncation,
+        Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, SchemaError,
+        SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation,
     },
     telemetry::{METER, call},
 };
@@ -95,28 +95,56 @@ impl ObservedStore {
             server.address = host,
             server.port = port,
         );
-        let started = Instant::now();
-        let outcome = work.instrument(span.clone()).await;
-        let mut attributes = vec![
-            KeyValue::new("db.system.name", *system),
-            KeyValue::new("db.operation.name", operation),
-            KeyValue::new("db.collection.name", table),
-        ];
-        if let Some((kind, error)) = outcome.as_ref().err().and_then(failure) {
-            attributes.push(KeyValue::new("error.type", kind));
-            span.set_attribute("error.type", kind);
-            span.set_status(Status::error(error.to_string()));
+        let mut ending = Ending {
+            durations: &self.durations,
+            attributes: vec![
+                KeyValue::new("db.system.name", *system),
+                KeyValue::new("db.operation.name", operation),
+                KeyValue::new("db.collection.name", table),
+            ],
+            span: span.clone(),
+            started: Instant::now(),
+            error: Some((CANCELLED, String::new())),
+        };
+        let outcome = work.instrument(span).await;
+        let failed = outcome.as_ref().err().and_then(failure);
+        ending.error = failed.map(|(kind, error)| (kind, error.to_string()));
+        outcome
+    }
+}
+
+/// What an operation ends with whose caller did not wait for it: a deadline that
+/// passed, say, while the store was slow.
+const CANCELLED: &str = "cancelled";
+
+/// The end of an operation, measured however it comes.
+struct Ending<'a> {
+    durations: &'a Histogram<f64>,
+    attributes: Vec<KeyValue>,
+    span: Span,
+    started: Instant,
+    error: Option<(&'static str, String)>,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        if let Some((kind, error)) = self.error.take() {
+            self.attributes.push(KeyValue::new("error.type", kind));
+            self.span.set_attribute("error.type", kind);
+            self.span.set_status(Status::error(error));
         }
         self.durations
-            .record(started.elapsed().as_secs_f64(), &attributes);
-        outcome
+            .record(self.started.elapsed().as_secs_f64(), &self.attributes);
     }
 }
 
 /// What is the store's fault.
 fn failure(error: &StoreError) -> Option<(&'static str, &StoreError)> {
     match error {
-        StoreError::NotFound | StoreError::Conflict { .. } | StoreError::AlreadyExists(_) => None,
+        StoreError::NotFound
+        | StoreError::Conflict { .. }
+        | StoreError::BeyondEnd { .. }
+        | StoreError::AlreadyExists(_) => None,
         StoreError::Unavailable(_) => Some(("unavailable", error)),
         StoreError::OutcomeUnknown(_) => Some(("outcome_unknown", error)),
         StoreError::Internal(_) => Some(("internal", error)),
@@ -202,6 +230,23 @@ impl Store for ObservedStore {
         Ok(appended)
     }
 
+    async fn branch(&self, branch: &Branch) -> Result<Conversation, StoreError> {
+        call::is_about(branch.parent.id);
+        let work = self.inner.branch(branch);
+        self.observe("branch", CONVERSATIONS, work).await
+    }
+
+    async fn branches(
+        &self,
+        conversation: &ConversationRef,
+        after: Option<i64>,
+        limit: u32,
+    ) -> Result<ConversationPage, StoreError> {
+        call::is_about(conversation.id);
+        let work = self.inner.branches(conversation, after, limit);
+        self.observe("list_branches", CONVERSATIONS, work).await
+    }
+
     async fn truncate(&self, truncation: &Truncation) -> Result<Truncated, StoreError> {
         call::is_about(truncation.conversation.id);
         let work = self.inner.truncate(truncation);
@@ -229,6 +274,20 @@ impl Store for ObservedStore {
         call::is_about(conversation.id);
         let work = self.inner.messages(conversation, from, limit, contexts);
         self.observe("list", MESSAGES, work).await
+    }
+
+    async fn snapshot(
+        &self,
+        conversation: &ConversationRef,
+    ) -> Result<(Conversation, Box<dyn Snapshot>), StoreError> {
+        call::is_about(conversation.id);
+        let work = self.inner.snapshot(conversation);
+        self.observe("snapshot", CONVERSATIONS, work).await
+    }
+
+    async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError> {
+        let work = self.inner.search(query);
+        self.observe("search", MESSAGES, work).await
     }
 
     async fn close(&self) {

@@ -1,0 +1,41 @@
+use super::{Error, Memory, budget::Budget};
+use crate::{
+    domain::ConversationRef,
+    store::{SearchPage, SearchQuery},
+};
+
+impl Memory {
+    /// A page of what a user's messages say, best first. It ends early, after one
+    /// hit at least, where it would be too large. A conversation that is named and is
+    /// not the user's is not found.
+    pub async fn search_messages(&self, mut query: SearchQuery) -> Result<SearchPage, Error> {
+        if let Some(id) = query.conversation_id {
+            let user_id = Some(query.user_id.clone());
+            self.get_conversation(&ConversationRef { id, user_id })
+                .await?;
+        }
+        let limit = query.limit;
+        let mut page = SearchPage {
+            hits: Vec::new(),
+            more: false,
+        };
+        let mut budget = Budget::default();
+        loop {
+            let missing = limit - u32::try_from(page.hits.len()).unwrap_or(limit);
+            query.limit = budget.next_read(missing);
+            let found = self.0.store.search(&query).await.map_err(Error::of_list)?;
+            page.more = found.more;
+            for hit in found.hits {
+                if !budget.admits(&hit.message) {
+                    page.more = true;
+                    return Ok(page);
+                }
+                query.after = Some(hit.key);
+                page.hits.push(hit);
+            }
+            if !page.more || missing == query.limit {
+                return Ok(page);
+            }
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Branches: other ways to go on from a message.
+
+use conversation_memory::proto::{
+    BranchConversationRequest, Consistency, DeleteConversationRequest, GetHistoryRequest,
+    ListBranchesRequest, ListMessagesRequest, Role, Source, TruncateConversationRequest,
+};
+use tonic::Code;
+
+use crate::{
+    requests::{
+        contents, history, message, new_conversation, new_id, new_user, reason, refused_field,
+        save, say, seqs,
+    },
+    support::sidecar::{Form, Memory, Sidecar},
+};
+
+in_both_forms!(
+    a_branch_is_read_like_any_conversation,
+    many_branches_outlive_their_parent,
+    a_branch_of_a_branch_has_all_that_was_said,
+    bad_branches_are_refused,
+    branches_are_listed_page_by_page,
+);
+
+fn branch_at(conversation: &str, at_seq: i64) -> BranchConversationRequest {
+    BranchConversationRequest {
+        conversation_id: conversation.to_owned(),
+        at_seq,
+        ..BranchConversationRequest::default()
+    }
+}
+
+async fn branch(memory: &mut Memory, conversation: &str, at_seq: i64) -> String {
+    let request = branch_at(conversation, at_seq);
+    let branched = memory.branch_conversation(request).await.unwrap();
+    let branched = branched.into_inner().conversation.unwrap();
+    assert_eq!(branched.parent_id, conversation);
+    assert_eq!(
+        (branched.branched_at_seq, branched.last_seq),
+        (at_seq, at_seq)
+    );
+    branched.id
+}
+
+/// The newest messages, from wherever they come and from the store.
+async fn newest(memory: &mut Memory, conversation: &str) -> (Vec<String>, Source) {
+    let strong = GetHistoryRequest {
+        consistency: Consistency::Strong.into(),
+        ..history(conversation)
+    };
+    let strong = memory.get_history(strong).await.unwrap().into_inner();
+    let cached = memory.get_history(history(conversation)).await.unwrap();
+    let cached = cached.into_inner();
+    assert_eq!(cached.messages, strong.messages);
+    assert_eq!(cached.last_seq, strong.last_seq);
+    for message in &cached.messages {
+        assert_eq!(message.conversation_id, conversation);
+    }
+    let texts = contents(&cached.messages);
+    let source = cached.source();
+    (texts.into_iter().map(ToOwned::to_owned).collect(), source)
+}
+
+async fn conversation_of(memory: &mut Memory, user: &str, length: i64) -> String {
+    let conversation = new_conversation(memory, user).await;
+    let texts: Vec<_> = (1..=length).map(|seq| seq.to_string()).collect();
+    for turn in texts.chunks(100) {
+        let messages = turn.iter().map(|text| message(Role::User, text)).collect();
+        let request = save(&conversation, messages);
+        memory.save_messages(request).await.unwrap();
+    }
+    conversation
+}
+
+async fn a_branch_is_read_like_any_conversation(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let parent = conversation_of(&mut memory, &new_user(), 8).await;
+    let branch = branch(&mut memory, &parent, 5).await;
+    say(&mut memory, &branch, "another way").await;
+    let shown = ["1", "2", "3", "4", "5", "another way"];
+    assert_eq!(newest(&mut memory, &branch).await.0, shown);
+    // The first read filled the window, where there is one.
+    let (again, source) = newest(&mut memory, &branch).await;
+    assert_eq!(again, shown);
+    if matches!(form, Form::Servers { .. }) {
+        assert_eq!(source, Source::Cache);
+    }
+    let request = ListMessagesRequest {
+        conversation_id: branch,
+        newest_first: true,
+        page_size: 4,
+        ..ListMessagesRequest::default()
+    };
+    let page = memory.list_messages(request.clone()).await.unwrap();
+    let page = page.into_inner();
+    assert_eq!(seqs(&page.messages), [6, 5, 4, 3]);
+    let request = ListMessagesRequest {
+        page_token: page.next_page_token,
+        ..request
+    };
+    let rest = memory.list_messages(request).await.unwrap().into_inner();
+    assert_eq!(seqs(&rest.messages), [2, 1]);
+}
+
+async fn many_branches_outlive_their_parent(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let user = new_user();
+    let parent = conversation_of(&mut memory, &user, 400).await;
+    let mut branches = Vec::new();
+    for at_seq in (10..=400).step_by(15) {
+        let branch = branch(&mut memory, &parent, at_seq).await;
+        say(&mut memory, &branch, "own").await;
+        let mut shown: Vec<_> = (at_seq - 4..=at_seq).map(|seq| seq.to_string()).collect();
+        shown.push("own".to_owned());
+        branches.push((branch, shown));
+    }
+    for step in ["as they are", "truncated", "deleted"] {
+        if step == "truncated" {
+            let request = TruncateConversationRequest {
+                conversation_id: parent.clone(),
+                after_seq: 7,
+                ..TruncateConversationRequest::default()
+            };
+            let truncated = memory.truncate_conversation(request).await.unwrap();
+            assert_eq!(truncated.into_inner().removed_messages, 393);
+            let left = newest(&mut memory, &parent).await.0;
+            assert_eq!(left, ["2", "3", "4", "5", "6", "7"]);
+        } else if step == "deleted" {
+            let request = DeleteConversationRequest {
+                conversation_id: parent.clone(),
+                ..DeleteConversationRequest::default()
+            };
+            memory.delete_conversation(request).await.unwrap();
+        }
+        for (branch, shown) in &branches {
+            assert_eq!(newest(&mut memory, branch).await.0, *shown, "{step}");
+        }
+    }
+}
+
+async fn a_branch_of_a_branch_has_all_that_was_said(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let mut conversation = conversation_of(&mut memory, &new_user(), 1).await;
+    for depth in 2..=12 {
+        let parent = conversation;
+        conversation = branch(&mut memory, &parent, depth - 1).await;
+        say(&mut memory, &conversation, &depth.to_string()).await;
+        say(&mut memory, &parent, "elsewhere").await;
+    }
+    let request = GetHistoryRequest {
+        limit: 100,
+        ..history(&conversation)
+    };
+    let all = memory.get_history(request).await.unwrap().into_inner();
+    let expected: Vec<_> = (1..=12).map(|depth| depth.to_string()).collect();
+    assert_eq!(contents(&all.messages), expected);
+}
+
+async fn bad_branches_are_refused(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let user = new_user();
+    let parent = conversation_of(&mut memory, &user, 3).await;
+    for at_seq in [-1, 0, 4, i64::MAX] {
+        let request = branch_at(&parent, at_seq);
+        let refused = memory.branch_conversation(request).await.unwrap_err();
+        assert_eq!(refused_field(&refused), "at_seq");
+    }
+    let long = BranchConversationRequest {
+        title: "x".repeat(256),
+        ..branch_at(&parent, 1)
+    };
+    let refused = memory.branch_conversation(long).await.unwrap_err();
+    assert_eq!(refused_field(&refused), "title");
+    let bad_id = branch_at("x", 1);
+    let refused = memory.branch_conversation(bad_id).await.unwrap_err();
+    assert_eq!(refused_field(&refused), "conversation_id");
+    let foreign = BranchConversationRequest {
+        user_id: new_user(),
+        ..branch_at(&parent, 1)
+    };
+    let refused = memory.branch_conversation(foreign).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+    assert_eq!(reason(&refused), "CONVERSATION_NOT_FOUND");
+    let none = memory.branch_conversation(branch_at(&new_id(), 1)).await;
+    assert_eq!(none.unwrap_err().message(), refused.message());
+    let list = ListBranchesRequest {
+        conversation_id: parent.clone(),
+        ..ListBranchesRequest::default()
+    };
+    let listed = memory.list_branches(list.clone()).await.unwrap();
+    assert!(
+        listed.into_inner().conversations.is_empty(),
+        "nothing was made"
+    );
+    for (request, field) in [
+        (
+            ListBranchesRequest {
+                page_size: -1,
+                ..list.clone()
+            },
+            "page_size",
+        ),
+        (
+            ListBranchesRequest {
+                page_token: "x".to_owned(),
+                ..list.clone()
+            },
+            "page_token",
+        ),
+    ] {
+        let refused = memory.list_branches(request).await.unwrap_err();
+        assert_eq!(refused_field(&refused), field);
+    }
+    let foreign = ListBranchesRequest {
+        user_id: new_user(),
+        ..list
+    };
+    let refused = memory.list_branches(foreign).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+}
+
+async fn branches_are_listed_page_by_page(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let parent = conversation_of(&mut memory, &new_user(), 2).await;
+    let mut branches = Vec::new();
+    for _ in 0..5 {
+        branches.push(branch(&mut memory, &parent, 1).await);
+    }
+    // A branch of a branch is not the parent's.
+    branch(&mut memory, &branches[0], 1).await;
+    say(&mut memory, &branches[1], "the latest").await;
+    let mut request = ListBranchesRequest {
+        conversation_id: parent,
+        page_size: 2,
+        ..ListBranchesRequest::default()
+    };
+    let mut listed = Vec::new();
+    loop {
+        let page = memory.list_branches(request.clone()).await.unwrap();
+        let page = page.into_inner();
+        listed.extend(page.conversations.into_iter().map(|found| found.id));
+        request.page_token = page.next_page_token;
+        if request.page_token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(
+        listed,
+        [1, 4, 3, 2, 0].map(|at: usize| branches[at].clone())
+    );
+}

@@ -1,0 +1,233 @@
+//! Searching over gRPC.
+
+use conversation_memory::proto::{
+    CreateConversationRequest, DeleteConversationRequest, Role, SearchMessagesRequest,
+    search_messages_response::Hit,
+};
+use tonic::Code;
+
+use crate::{
+    requests::{
+        message, new_conversation, new_id, new_user, reason, refused_field, save, say, seqs,
+    },
+    support::sidecar::{Form, Memory, Sidecar},
+};
+
+in_both_forms!(
+    messages_are_found_by_what_they_say,
+    pages_follow_each_other_and_fit_a_client,
+    bad_searches_are_refused,
+    a_foreign_conversation_is_searched_like_none,
+    what_is_searched_for_is_not_logged,
+);
+
+fn query(user: &str, query: &str) -> SearchMessagesRequest {
+    SearchMessagesRequest {
+        user_id: user.to_owned(),
+        query: query.to_owned(),
+        ..SearchMessagesRequest::default()
+    }
+}
+
+async fn hits(memory: &mut Memory, request: SearchMessagesRequest) -> Vec<Hit> {
+    let page = memory.search_messages(request).await.unwrap().into_inner();
+    assert_eq!(page.next_page_token, "");
+    page.hits
+}
+
+async fn messages_are_found_by_what_they_say(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let user = new_user();
+    let request = CreateConversationRequest {
+        user_id: user.clone(),
+        dept_id: "hr".to_owned(),
+        title: "Time off".to_owned(),
+        ..CreateConversationRequest::default()
+    };
+    let created = memory.create_conversation(request).await.unwrap();
+    let conversation = created.into_inner().conversation.unwrap().id;
+    let turn = vec![
+        message(Role::User, "What is our vacation policy?"),
+        message(Role::Assistant, "Policies of this kind: 25 days."),
+    ];
+    let saved = memory
+        .save_messages(save(&conversation, turn))
+        .await
+        .unwrap()
+        .into_inner();
+    let found = hits(&mut memory, query(&user, "vacation OR days")).await;
+    assert_eq!(found.len(), 2);
+    let narrowed = SearchMessagesRequest {
+        conversation_id: conversation.to_uppercase(),
+        dept_id: "hr".to_owned(),
+        role: Role::Assistant.into(),
+        page_size: i32::MAX,
+        ..query(&user, "policy -vacation")
+    };
+    let found = hits(&mut memory, narrowed.clone()).await;
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].message, Some(saved.messages[1].clone()));
+    assert_eq!(found[0].conversation_title, "Time off");
+    assert_eq!(found[0].snippet, "⟦Policies⟧ of this kind: 25 days.");
+    assert!(found[0].rank > 0.0);
+    let elsewhere = SearchMessagesRequest {
+        dept_id: "it".to_owned(),
+        ..narrowed
+    };
+    assert!(hits(&mut memory, elsewhere).await.is_empty());
+    assert!(
+        hits(&mut memory, query(&new_user(), "policy"))
+            .await
+            .is_empty()
+    );
+    let request = DeleteConversationRequest {
+        conversation_id: conversation,
+        ..DeleteConversationRequest::default()
+    };
+    memory.delete_conversation(request).await.unwrap();
+    assert!(hits(&mut memory, query(&user, "policy")).await.is_empty());
+}
+
+async fn pages_follow_each_other_and_fit_a_client(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let user = new_user();
+    let conversation = new_conversation(&mut memory, &user).await;
+    let large = format!("word {}", "and much else ".repeat(66_000));
+    for text in ["word", "word", &large, &large, &large, &large, "word"] {
+        say(&mut memory, &conversation, text).await;
+    }
+    for (page_size, largest) in [(0, 6), (2, 2), (100, 6)] {
+        let mut request = SearchMessagesRequest {
+            page_size,
+            ..query(&user, "word")
+        };
+        let mut seen = Vec::new();
+        loop {
+            let page = memory.search_messages(request.clone()).await.unwrap();
+            let page = page.into_inner();
+            assert!((1..=largest).contains(&page.hits.len()));
+            let messages: Vec<_> = page
+                .hits
+                .into_iter()
+                .filter_map(|hit| hit.message)
+                .collect();
+            seen.extend(seqs(&messages));
+            request.page_token = page.next_page_token;
+            if request.page_token.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(seen, [7, 2, 1, 6, 5, 4, 3], "{page_size} a page");
+    }
+}
+
+/// The field that a change breaks, and the change.
+type Flaw<'a> = (&'a str, &'a dyn Fn(&mut SearchMessagesRequest));
+
+async fn bad_searches_are_refused(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let user = new_user();
+    let long = "é".repeat(256);
+    let longer = "é".repeat(513);
+    let flaws: [Flaw<'_>; 15] = [
+        ("user_id", &|r| r.user_id.clear()),
+        ("user_id", &|r| r.user_id = "a\0b".to_owned()),
+        ("user_id", &|r| r.user_id.clone_from(&long)),
+        ("query", &|r| r.query.clear()),
+        ("query", &|r| r.query = "a\0b".to_owned()),
+        ("query", &|r| r.query.clone_from(&longer)),
+        ("conversation_id", &|r| r.conversation_id = "x".to_owned()),
+        ("conversation_id", &|r| {
+            r.conversation_id = format!("{{{}}}", new_id());
+        }),
+        ("dept_id", &|r| r.dept_id = "\0".to_owned()),
+        ("dept_id", &|r| r.dept_id.clone_from(&long)),
+        ("role", &|r| r.role = 99),
+        ("role", &|r| r.role = -1),
+        ("page_size", &|r| r.page_size = -1),
+        ("page_size", &|r| r.page_size = i32::MIN),
+        ("page_token", &|r| r.page_token = "garbage".to_owned()),
+    ];
+    for (field, spoil) in flaws {
+        let mut request = query(&user, "word");
+        spoil(&mut request);
+        let refused = memory.search_messages(request).await.unwrap_err();
+        assert_eq!(refused_field(&refused), field);
+    }
+    let conversation = new_conversation(&mut memory, &user).await;
+    for text in ["word", "word"] {
+        say(&mut memory, &conversation, text).await;
+    }
+    let first = SearchMessagesRequest {
+        page_size: 1,
+        ..query(&user, "word")
+    };
+    let page = memory.search_messages(first.clone()).await.unwrap();
+    let token = page.into_inner().next_page_token;
+    let next = SearchMessagesRequest {
+        page_token: token.clone(),
+        ..first
+    };
+    assert_eq!(hits(&mut memory, next.clone()).await.len(), 1);
+    let mut tampered = token.into_bytes();
+    tampered[3] = if tampered[3] == b'A' { b'B' } else { b'A' };
+    let flaws: [Flaw<'_>; 6] = [
+        ("page_token", &|r| r.user_id = new_user()),
+        ("page_token", &|r| r.query = "words".to_owned()),
+        ("page_token", &|r| {
+            r.conversation_id.clone_from(&conversation);
+        }),
+        ("page_token", &|r| r.dept_id = "hr".to_owned()),
+        ("page_token", &|r| r.role = Role::User.into()),
+        ("page_token", &|r| {
+            r.page_token = String::from_utf8(tampered.clone()).unwrap();
+        }),
+    ];
+    for (field, spoil) in flaws {
+        let mut request = next.clone();
+        spoil(&mut request);
+        let refused = memory.search_messages(request).await.unwrap_err();
+        assert_eq!(refused_field(&refused), field);
+    }
+}
+
+async fn a_foreign_conversation_is_searched_like_none(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let theirs = new_conversation(&mut memory, &new_user()).await;
+    say(&mut memory, &theirs, "word").await;
+    let user = new_user();
+    let mut refusals = Vec::new();
+    for conversation in [theirs, new_id()] {
+        let request = SearchMessagesRequest {
+            conversation_id: conversation.clone(),
+            ..query(&user, "word")
+        };
+        let refused = memory.search_messages(request).await.unwrap_err();
+        assert_eq!(refused.code(), Code::NotFound);
+        assert_eq!(reason(&refused), "CONVERSATION_NOT_FOUND");
+        let details = String::from_utf8_lossy(refused.details()).replace(&conversation, "");
+        refusals.push((refused.message().replace(&conversation, ""), details));
+    }
+    assert_eq!(refusals[0], refusals[1]);
+}
+
+async fn what_is_searched_for_is_not_logged(form: Form) {
+    let sidecar = Sidecar::start_with(&form, &[("LOG_LEVEL", "trace")]).await;
+    let mut memory = sidecar.memory();
+    let user = new_user();
+    let conversation = new_conversation(&mut memory, &user).await;
+    say(&mut memory, &conversation, "the unspeakable word").await;
+    let found = hits(&mut memory, query(&user, "unspeakable")).await;
+    assert_eq!(found.len(), 1);
+    let refused = query(&user, "unspeakable\0");
+    memory.search_messages(refused).await.unwrap_err();
+    let long = query(&user, &"unspeakable ".repeat(60));
+    memory.search_messages(long).await.unwrap_err();
+    for line in sidecar.log() {
+        assert!(!line.contains("unspeakable"), "{line}");
+    }
+}
