@@ -11,7 +11,7 @@ use std::{
 
 /// Each room, and what it may name of the crate's rooms and of the libraries
 /// that belong to one room only.
-const ROOMS: [(&str, &[&str]); 13] = [
+const ROOMS: [(&str, &[&str]); 14] = [
     ("domain", &[]),
     ("archive", &["domain", "csv"]),
     ("store", &["domain", "sqlx", "opentelemetry"]),
