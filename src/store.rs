@@ -5,6 +5,7 @@
 
 mod error;
 mod failure;
+mod lineage;
 mod pool;
 pub mod postgres;
 mod reads;

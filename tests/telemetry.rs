@@ -9,26 +9,9 @@
     reason = "a test fails by panicking, and is its own composition root"
 )]
 
+#[macro_use]
 #[path = "support/mod.rs"]
 mod support;
-
-/// Runs each case in both forms.
-macro_rules! in_both_forms {
-    ($($case:ident),* $(,)?) => {
-        mod embedded {
-            $(#[tokio::test]
-            async fn $case() {
-                super::$case($crate::support::sidecar::Form::embedded()).await;
-            })*
-        }
-        mod on_servers {
-            $(#[tokio::test]
-            async fn $case() {
-                super::$case($crate::support::sidecar::Form::servers()).await;
-            })*
-        }
-    };
-}
 
 #[path = "telemetry/content.rs"]
 mod content;

@@ -1,6 +1,6 @@
 use super::{Error, Memory};
 use crate::{
-    domain::{Conversation, ConversationId, ConversationRef, Message},
+    domain::{Conversation, ConversationRef, Message},
     store::Snapshot,
 };
 
@@ -15,11 +15,6 @@ const MOST: u32 = 512;
 pub struct Export {
     /// What it is.
     pub conversation: Conversation,
-    messages: Messages,
-}
-
-struct Messages {
-    of: ConversationId,
     snapshot: Box<dyn Snapshot>,
     last_seq: i64,
     next_read: u32,
@@ -43,13 +38,10 @@ impl Memory {
         let (found, snapshot) =
             snapshot.map_err(|error| Error::of_store(error, conversation.id))?;
         Ok(Export {
-            messages: Messages {
-                of: found.id,
-                snapshot,
-                last_seq: 0,
-                next_read: FIRST,
-            },
             conversation: found,
+            snapshot,
+            last_seq: 0,
+            next_read: FIRST,
         })
     }
 }
@@ -58,14 +50,8 @@ impl Export {
     /// The next messages, oldest first; none at the end. About a mebibyte of
     /// them, or one that is larger.
     pub async fn next(&mut self) -> Result<Vec<Message>, Error> {
-        self.messages.next().await
-    }
-}
-
-impl Messages {
-    async fn next(&mut self) -> Result<Vec<Message>, Error> {
         let read = self.snapshot.after(self.last_seq, self.next_read).await;
-        let read = read.map_err(|error| Error::of_store(error, self.of))?;
+        let read = read.map_err(|error| Error::of_store(error, self.conversation.id))?;
         if let Some(last) = read.last() {
             self.last_seq = last.seq;
             let bytes: usize = read.iter().map(Message::size).sum();

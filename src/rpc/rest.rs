@@ -26,7 +26,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use tonic::{Code, Status, body::Body};
+use tonic::body::Body;
 use tower::{Layer, Service};
 
 pub use self::contract::Unfit;
@@ -168,8 +168,4 @@ fn response(content_type: Option<HeaderValue>, body: Body) -> Response<Body> {
     let binary = HeaderValue::from_static("application/octet-stream");
     headers.insert(header::CONTENT_TYPE, content_type.unwrap_or(binary));
     response
-}
-
-fn internal() -> Status {
-    Status::new(Code::Internal, "internal error")
 }

@@ -1,6 +1,24 @@
 //! What the test crates share.
 
-#![allow(dead_code, reason = "each test crate uses a part of it")]
+#![allow(dead_code, unused_macros, reason = "each test crate uses a part of it")]
+
+/// Runs each case in both forms.
+macro_rules! in_both_forms {
+    ($($case:ident),* $(,)?) => {
+        mod embedded {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case($crate::support::sidecar::Form::embedded()).await;
+            })*
+        }
+        mod on_servers {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case($crate::support::sidecar::Form::servers()).await;
+            })*
+        }
+    };
+}
 
 pub(crate) mod postgres_server;
 pub(crate) mod redis_server;

@@ -44,7 +44,7 @@ impl Messages {
             }
             let Some(frame) = self.body.frame().await else {
                 // Without its status it was cut off.
-                return Err(super::internal());
+                return Err(crate::rpc::status::internal());
             };
             match frame?.into_data() {
                 Ok(data) => self.buffer.put(data),
@@ -54,7 +54,7 @@ impl Messages {
                     match Status::from_header_map(&trailers) {
                         Some(status) if status.code() == tonic::Code::Ok => {}
                         Some(status) => return Err(status),
-                        None => return Err(super::internal()),
+                        None => return Err(crate::rpc::status::internal()),
                     }
                 }
             }

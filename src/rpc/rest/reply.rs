@@ -25,7 +25,7 @@ async fn document(
     messages: &mut Messages,
 ) -> Result<Response<Body>, Status> {
     let Some(message) = messages.next().await? else {
-        return Err(super::internal());
+        return Err(crate::rpc::status::internal());
     };
     // It is OK only when its trailers say so.
     while messages.next().await?.is_some() {}
@@ -35,7 +35,7 @@ async fn document(
             rpc.method = method.full_name(),
             "an answer cannot be written as JSON"
         );
-        super::internal()
+        crate::rpc::status::internal()
     })?;
     Ok(super::json_response(json))
 }

@@ -4,20 +4,21 @@
 //! under a lock on whatever the messages are kept under, since of two that give
 //! up the same message one has to take it along.
 
-use sqlx::{PgConnection, query, query_as, query_scalar, raw_sql};
+use sqlx::{PgConnection, raw_sql};
 use uuid::Uuid;
 
 use super::{
     Pool,
     append::find_request,
     connection::Lease,
-    sql,
     transaction::{BEGIN, before_commit, end},
 };
 use crate::{
     domain::{ConversationRef, UserId},
-    store::{StoreError, Truncated, Truncation, failure::Trouble, replay},
+    store::{StoreError, Truncated, Truncation, lineage::lineage, replay},
 };
+
+lineage!(PgConnection, Uuid);
 
 const LOCK: &str = concat!(
     "SELECT c.last_seq, c.own_after FROM conversations c WHERE ",
@@ -51,16 +52,14 @@ pub(super) async fn truncate(pool: &Pool, truncation: &Truncation) -> Result<Tru
     end(lease, removed).await
 }
 
-/// A range of the messages that are kept under an id.
-type Range = (Uuid, i64, i64);
-
 async fn remove(
     connection: &mut PgConnection,
     conversation: &ConversationRef,
 ) -> Result<(), Trouble> {
     let id = conversation.id.as_uuid();
     begin_on(connection, conversation).await?;
-    let shown = lock_messages(connection, id).await?;
+    lock_messages(connection, id).await?;
+    let shown = lineage(connection, id).await?;
     query(DELETE).bind(id).execute(&mut *connection).await?;
     release(connection, (id, 0, i64::MAX)).await?;
     for range in shown.into_iter().filter(|(source, ..)| *source != id) {
@@ -84,6 +83,7 @@ async fn cut(connection: &mut PgConnection, truncation: &Truncation) -> Result<T
         last_seq,
         own_after,
     };
+    lock_messages(connection, end.conversation).await?;
     let truncated = Truncated {
         removed: end.cut(connection).await?,
         last_seq,
@@ -108,111 +108,14 @@ async fn begin_on(
     Ok(found.ok_or(StoreError::NotFound)?)
 }
 
-/// Locks the messages that a conversation shows, and gives its lineage.
-async fn lock_messages(
-    connection: &mut PgConnection,
-    conversation: Uuid,
-) -> Result<Vec<Range>, Trouble> {
+/// Locks the messages that a conversation shows.
+async fn lock_messages(connection: &mut PgConnection, conversation: Uuid) -> Result<(), Trouble> {
     query(LOCK_MESSAGES)
         .bind(conversation)
-        .execute(&mut *connection)
-        .await?;
-    Ok(query_as(sql::LINEAGE)
-        .bind(conversation)
-        .fetch_all(connection)
-        .await?)
-}
-
-async fn release(
-    connection: &mut PgConnection,
-    (source, after_seq, upto_seq): Range,
-) -> Result<(), Trouble> {
-    query(sql::RELEASE)
-        .bind(source)
-        .bind(after_seq)
-        .bind(upto_seq)
         .execute(connection)
         .await?;
     Ok(())
 }
-
-/// Where a conversation is to end.
-struct End {
-    conversation: Uuid,
-    after_seq: i64,
-    last_seq: i64,
-    own_after: i64,
-}
-
-impl End {
-    /// Removes what comes after it, or hides it where a branch shows it, and gives
-    /// how many messages the conversation has lost.
-    async fn cut(&self, connection: &mut PgConnection) -> Result<i64, Trouble> {
-        let shown = lock_messages(connection, self.conversation).await?;
-        let shared = if shown.is_empty() {
-            0
-        } else {
-            self.count(connection, sql::COUNT_SHARED, self.after_seq)
-                .await?
-        };
-        let own_from = self.after_seq.max(self.own_after);
-        let own = self.count(connection, sql::COUNT_OWN, own_from).await?;
-        for statement in sql::CUT_LINEAGE {
-            self.bound(query(statement), self.after_seq)
-                .execute(&mut *connection)
-                .await?;
-        }
-        self.bound(query(sql::REMOVE_OWN), self.after_seq)
-            .execute(&mut *connection)
-            .await?;
-        if self.count(connection, sql::COUNT_OWN, own_from).await? > 0 {
-            self.hide(connection).await?;
-        }
-        for (source, after_seq, upto_seq) in shown {
-            if upto_seq > self.after_seq {
-                let given_up = (source, after_seq.max(self.after_seq), upto_seq);
-                release(connection, given_up).await?;
-            }
-        }
-        Ok(shared + own)
-    }
-
-    /// Shows none of the own messages that branches keep.
-    async fn hide(&self, connection: &mut PgConnection) -> Result<(), Trouble> {
-        if self.after_seq > self.own_after {
-            query(sql::ADD_LINEAGE)
-                .bind(self.conversation)
-                .bind(self.conversation)
-                .bind(self.own_after)
-                .bind(self.after_seq)
-                .execute(&mut *connection)
-                .await?;
-        }
-        self.bound(query(sql::HIDE_OWN), self.last_seq)
-            .execute(connection)
-            .await?;
-        Ok(())
-    }
-
-    async fn count(
-        &self,
-        connection: &mut PgConnection,
-        statement: &'static str,
-        after_seq: i64,
-    ) -> Result<i64, Trouble> {
-        Ok(query_scalar(statement)
-            .bind(self.conversation)
-            .bind(after_seq)
-            .fetch_one(connection)
-            .await?)
-    }
-
-    fn bound<'q>(&self, statement: PgQuery<'q>, seq: i64) -> PgQuery<'q> {
-        statement.bind(self.conversation).bind(seq)
-    }
-}
-
-type PgQuery<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
 
 async fn note(
     connection: &mut PgConnection,
