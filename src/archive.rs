@@ -6,7 +6,10 @@
 
 mod csv;
 mod json;
+mod read;
+mod split;
 
+pub use self::read::{BadLine, Header, Item, Reader};
 use crate::domain::{Conversation, Message};
 
 /// What the first member of a JSON file says that it is.

@@ -19,7 +19,7 @@ pub use self::{
     conversation::{Conversation, ConversationChanges, ConversationRef, NewConversation},
     digest::Digest,
     id::{ConversationId, MessageId, SessionId},
-    message::{Content, Context, Message, NewMessage, Role},
+    message::{Content, Context, Message, NewMessage, Numbered, Role},
     metadata::Metadata,
     search::TextSearch,
     session::{NewSession, Session},

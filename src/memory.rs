@@ -9,6 +9,7 @@ mod delete_conversation;
 mod error;
 mod export_conversation;
 mod get_history;
+mod import_conversation;
 mod newest;
 mod save_messages;
 mod search_messages;
@@ -29,6 +30,7 @@ pub use self::{
     error::{Error, Resource},
     export_conversation::Export,
     get_history::{GetHistory, History},
+    import_conversation::{Import, ImportConversation},
     newest::Source,
     save_messages::{SaveMessages, Saved},
     session_service::CreateSession,

@@ -7,6 +7,7 @@ mod convert;
 mod export;
 mod field;
 pub mod guard;
+mod import;
 mod listener;
 mod method;
 pub mod observe;
@@ -50,6 +51,7 @@ pub fn routes<H: Health>(
         memory: memory.clone(),
         parser: Parser {
             limits,
+            max_request_bytes,
             memory: memory.clone(),
         },
     })

@@ -27,7 +27,7 @@ pub use self::{
 };
 use crate::domain::{
     Conversation, ConversationChanges, ConversationId, ConversationRef, DeptId, Digest, Message,
-    NewConversation, NewMessage, RequestId, SessionId, Title, UserId,
+    NewConversation, NewMessage, Numbered, RequestId, SessionId, Title, UserId,
 };
 
 /// No append reaches the disk later than this after it was called. The recent
@@ -147,6 +147,12 @@ pub trait Store: Send + Sync + Debug {
         conversation: &ConversationRef,
     ) -> Result<(Conversation, Box<dyn Snapshot>), StoreError>;
 
+    /// Begins to import a conversation under an id that nothing has: with its
+    /// times, as given, and without messages. Until [`Import::finish`] nobody sees
+    /// anything of it, and if it is dropped, or the program ends, nothing is kept.
+    /// [`StoreError::Unavailable`] when many are under way.
+    async fn import(&self, conversation: &Conversation) -> Result<Box<dyn Import>, StoreError>;
+
     /// A page of the user's messages that a query finds, best first, and among
     /// equals the ones saved last. Nothing of another user's is found, whatever the
     /// query names, nor anything that was truncated or deleted; a message is found
@@ -164,6 +170,19 @@ pub trait Snapshot: Send {
     /// At most `limit` messages with numbers above `seq`, lowest first, with
     /// their contexts.
     async fn after(&mut self, seq: i64, limit: u32) -> Result<Vec<Message>, StoreError>;
+}
+
+/// A conversation that is being imported.
+#[async_trait]
+pub trait Import: Send {
+    /// Adds messages, whose numbers are higher than those before. Nothing can be
+    /// added after an error.
+    async fn add(&mut self, messages: &[Numbered]) -> Result<(), StoreError>;
+
+    /// Keeps it. The next message of the conversation will have the number after
+    /// `last_seq`, which is no lower than its last message's. It is its user's
+    /// latest activity.
+    async fn finish(self: Box<Self>, last_seq: i64) -> Result<Conversation, StoreError>;
 }
 
 /// Where a page of messages begins.

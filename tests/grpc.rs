@@ -21,6 +21,8 @@ mod conversations;
 mod export;
 #[path = "grpc/hostile.rs"]
 mod hostile;
+#[path = "grpc/import.rs"]
+mod import;
 #[path = "grpc/requests.rs"]
 mod requests;
 #[path = "grpc/search.rs"]

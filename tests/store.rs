@@ -15,6 +15,8 @@ mod cancelled;
 mod conversations;
 #[path = "store/history.rs"]
 mod history;
+#[path = "store/imports.rs"]
+mod imports;
 #[path = "store/postgres.rs"]
 mod postgres;
 #[path = "store/removals.rs"]
@@ -113,6 +115,14 @@ conformance! {
         an_id_that_branches_need_is_not_given_again
         the_last_of_them_takes_the_messages_along
         branches_are_as_good_as_copies;
+    imports:
+        an_import_is_as_the_file_has_it
+        an_import_without_messages_is_a_conversation
+        nobody_sees_an_import_before_its_end
+        a_dropped_import_leaves_nothing
+        an_import_that_failed_keeps_nothing
+        an_import_is_the_latest_activity
+        only_some_imports_run_at_once;
     search:
         a_hit_shows_the_message_and_where_it_was_said
         the_syntax_is_that_of_search_boxes

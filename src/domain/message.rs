@@ -135,6 +135,11 @@ impl NewMessage {
     /// The most messages that one save may have.
     pub const MAX_PER_SAVE: usize = 100;
 
+    /// About how many bytes it takes to send.
+    pub fn size(&self) -> usize {
+        size(&self.content, self.metadata.as_ref(), &self.contexts)
+    }
+
     /// The message that was stored under `seq`, without its contexts.
     pub fn into_stored(
         self,
@@ -169,6 +174,15 @@ impl NewMessage {
     }
 }
 
+/// A message with the number that it had where it comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Numbered {
+    /// Its number, 1 or more.
+    pub seq: i64,
+    /// The message.
+    pub message: NewMessage,
+}
+
 impl Message {
     /// How large an answer's messages may be in all, in bytes of
     /// [`Self::size`]: gRPC clients take 4 MiB unless told otherwise.
@@ -176,12 +190,17 @@ impl Message {
 
     /// About how many bytes it takes to send.
     pub fn size(&self) -> usize {
-        let metadata = |metadata: &Option<Metadata>| metadata.as_ref().map_or(0, Metadata::size);
-        let contexts = self.contexts.iter().map(|context| {
-            context.doc_id.len() + context.content.as_str().len() + metadata(&context.metadata)
-        });
-        self.content.as_str().len() + metadata(&self.metadata) + contexts.sum::<usize>()
+        size(&self.content, self.metadata.as_ref(), &self.contexts)
     }
+}
+
+fn size(content: &Content, metadata: Option<&Metadata>, contexts: &[Context]) -> usize {
+    let metadata = metadata.map_or(0, Metadata::size);
+    let contexts = contexts.iter().map(|context| {
+        let metadata = context.metadata.as_ref().map_or(0, Metadata::size);
+        context.doc_id.len() + context.content.as_str().len() + metadata
+    });
+    content.as_str().len() + metadata + contexts.sum::<usize>()
 }
 
 /// A message as it is stored.

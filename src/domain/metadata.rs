@@ -1,7 +1,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use super::{Invalid, text::no_nul};
 
@@ -22,14 +22,40 @@ impl Metadata {
         check(&root, 1)?;
         let size = serde_json::to_vec(&root).map_or(usize::MAX, |json| json.len());
         if size > max_bytes {
-            return Err(Invalid::new(format!(
-                "must have at most {max_bytes} bytes as JSON"
-            )));
+            return Err(too_large(max_bytes));
         }
         match root {
             Value::Object(object) => Ok(Self(object)),
             _ => Err(Invalid::new("must be an object")),
         }
+    }
+
+    /// Reads a JSON object, within the limits of [`Self::parse`].
+    pub fn from_json(json: &str, max_bytes: usize) -> Result<Self, Invalid> {
+        /// How many times its own bytes compact JSON may have, escaped and spaced.
+        const LOOSEST: usize = 8;
+
+        // Before it is read: a value takes far more memory than the text of it.
+        if json.len() > max_bytes.saturating_mul(LOOSEST) {
+            return Err(too_large(max_bytes));
+        }
+        let mut root: Value = serde_json::from_str(json).map_err(|error| unreadable(&error))?;
+        normalize_numbers(&mut root)?;
+        match root {
+            Value::Object(object) => Self::parse(object, max_bytes),
+            _ => Err(Invalid::new("must be an object")),
+        }
+    }
+
+    /// A number as metadata has it: whole ones lose their ".0", so that people who
+    /// read the database see them as the caller wrote them.
+    #[expect(clippy::cast_possible_truncation, reason = "exact below 2^53")]
+    pub fn number(number: f64) -> Result<Number, Invalid> {
+        const EXACT: f64 = 9_007_199_254_740_992.0;
+        if number.fract() == 0.0 && number.abs() < EXACT {
+            return Ok(Number::from(number as i64));
+        }
+        Number::from_f64(number).ok_or_else(|| Invalid::new("must have finite numbers only"))
     }
 
     /// The object.
@@ -58,6 +84,28 @@ impl Metadata {
     }
 }
 
+/// What can be wrong with JSON whose form is right.
+fn unreadable(error: &serde_json::Error) -> Invalid {
+    if error.to_string().starts_with("recursion limit") {
+        too_deep()
+    } else if error.to_string().starts_with("number out of range") {
+        Invalid::new("must have finite numbers only")
+    } else {
+        Invalid::new("must be an object")
+    }
+}
+
+fn too_deep() -> Invalid {
+    Invalid::new(format!(
+        "must be at most {} levels deep",
+        Metadata::MAX_DEPTH
+    ))
+}
+
+fn too_large(max_bytes: usize) -> Invalid {
+    Invalid::new(format!("must have at most {max_bytes} bytes as JSON"))
+}
+
 impl fmt::Debug for Metadata {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Metadata").finish_non_exhaustive()
@@ -83,12 +131,21 @@ fn value_size(value: &Value) -> usize {
         }
 }
 
+fn normalize_numbers(value: &mut Value) -> Result<(), Invalid> {
+    match value {
+        Value::Number(number) => {
+            *number = Metadata::number(number.as_f64().unwrap_or(f64::NAN))?;
+            Ok(())
+        }
+        Value::Array(items) => items.iter_mut().try_for_each(normalize_numbers),
+        Value::Object(fields) => fields.values_mut().try_for_each(normalize_numbers),
+        Value::Null | Value::Bool(_) | Value::String(_) => Ok(()),
+    }
+}
+
 fn check(value: &Value, depth: usize) -> Result<(), Invalid> {
     if depth > Metadata::MAX_DEPTH && (value.is_object() || value.is_array()) {
-        return Err(Invalid::new(format!(
-            "must be at most {} levels deep",
-            Metadata::MAX_DEPTH
-        )));
+        return Err(too_deep());
     }
     match value {
         Value::String(text) => no_nul(text),

@@ -1,10 +1,10 @@
-use tonic::{Request, Response, Status, async_trait};
+use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::{
     convert::{self, Parser},
     export,
     field::InField,
-    page_token,
+    import, page_token,
     use_case::use_case,
 };
 use crate::{
@@ -258,6 +258,14 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
         )
         .await?;
         Ok(Response::new(export::file(export, format)))
+    }
+
+    async fn import_conversation(
+        &self,
+        request: Request<Streaming<proto::ImportConversationRequest>>,
+    ) -> Result<Response<proto::ImportConversationResponse>, Status> {
+        let imported = import::import(&self.parser, request.into_inner()).await?;
+        Ok(Response::new(imported))
     }
 
     async fn branch_conversation(

@@ -1,7 +1,7 @@
 //! JSON as protobuf writes it: `google.protobuf.Struct` and the domain's metadata.
 
 use prost_types::{ListValue, Struct, Value, value::Kind};
-use serde_json::{Map, Number, Value as Json};
+use serde_json::{Map, Value as Json};
 
 use crate::domain::{Invalid, Metadata};
 
@@ -33,7 +33,7 @@ fn json(value: Value, depth: usize) -> Result<Json, Invalid> {
         None | Some(Kind::NullValue(_)) => Json::Null,
         Some(Kind::BoolValue(value)) => Json::Bool(value),
         Some(Kind::StringValue(text)) => Json::String(text),
-        Some(Kind::NumberValue(number)) => Json::Number(finite(number)?),
+        Some(Kind::NumberValue(number)) => Json::Number(Metadata::number(number)?),
         Some(Kind::StructValue(value)) => Json::Object(object(value, depth)?),
         Some(Kind::ListValue(ListValue { values })) => Json::Array(
             values
@@ -42,17 +42,6 @@ fn json(value: Value, depth: usize) -> Result<Json, Invalid> {
                 .collect::<Result<_, _>>()?,
         ),
     })
-}
-
-/// Whole numbers lose their ".0", so that people who read the database see
-/// them as the caller wrote them.
-#[expect(clippy::cast_possible_truncation, reason = "exact below 2^53")]
-fn finite(number: f64) -> Result<Number, Invalid> {
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    if number.fract() == 0.0 && number.abs() < EXACT {
-        return Ok(Number::from(number as i64));
-    }
-    Number::from_f64(number).ok_or_else(|| Invalid::new("must have finite numbers only"))
 }
 
 fn render_object(object: Map<String, Json>) -> Struct {

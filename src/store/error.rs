@@ -34,9 +34,9 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Snapshots must leave connections to others.
-    pub(super) fn too_many_snapshots() -> Self {
-        Self::Unavailable("too many snapshots at once".into())
+    /// What holds a connection for long must leave some to others.
+    pub(super) fn too_many_files() -> Self {
+        Self::Unavailable("too many exports and imports at once".into())
     }
 }
 

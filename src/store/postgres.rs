@@ -6,9 +6,11 @@
 mod append;
 mod attempts;
 mod branches;
+mod columns;
 mod connection;
 mod conversations;
 mod history;
+mod import;
 mod prepare;
 mod removal;
 mod search;
@@ -24,8 +26,9 @@ use sqlx::{Postgres, postgres::PgConnectOptions};
 use tokio::sync::Semaphore;
 
 use super::{
-    Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, SchemaError, SearchPage,
-    SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation, failure::Trouble, pool, sql,
+    Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, Import, SchemaError,
+    SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation, failure::Trouble,
+    pool, sql,
 };
 use crate::domain::{
     Conversation, ConversationChanges, ConversationRef, Message, NewConversation, SessionId,
@@ -46,8 +49,8 @@ type MessageRow = super::rows::MessageRow<uuid::Uuid, DateTime<Utc>>;
 /// which must not drop it.
 pub struct PostgresStore {
     pool: Pool,
-    /// Half of the connections, for those who hold one for long.
-    snapshots: Arc<Semaphore>,
+    /// Half of the connections, for those who hold one for long: exports and imports.
+    files: Arc<Semaphore>,
     losses: Losses,
     /// For preparing, which takes a connection of its own.
     options: PgConnectOptions,
@@ -71,7 +74,7 @@ impl PostgresStore {
         let losses = Losses::default();
         Self {
             pool: connection::pool(options.clone(), max_connections, losses.clone()),
-            snapshots: Arc::new(Semaphore::new((max_connections as usize / 2).max(1))),
+            files: Arc::new(Semaphore::new((max_connections as usize / 2).max(1))),
             losses,
             options,
         }
@@ -204,9 +207,17 @@ impl Store for PostgresStore {
         &self,
         conversation: &ConversationRef,
     ) -> Result<(Conversation, Box<dyn Snapshot>), StoreError> {
-        let permit = Arc::clone(&self.snapshots).try_acquire_owned();
-        let permit = permit.map_err(|_| StoreError::too_many_snapshots())?;
+        let permit = Arc::clone(&self.files).try_acquire_owned();
+        let permit = permit.map_err(|_| StoreError::too_many_files())?;
         snapshot::take(&self.pool, conversation, permit)
+            .await
+            .map_err(Trouble::of_read)
+    }
+
+    async fn import(&self, conversation: &Conversation) -> Result<Box<dyn Import>, StoreError> {
+        let permit = Arc::clone(&self.files).try_acquire_owned();
+        let permit = permit.map_err(|_| StoreError::too_many_files())?;
+        import::begin(&self.pool, conversation, permit)
             .await
             .map_err(Trouble::of_read)
     }

@@ -10,6 +10,7 @@ mod codes;
 mod connection;
 mod conversations;
 mod history;
+mod import;
 mod prepare;
 mod removal;
 mod search;
@@ -24,8 +25,9 @@ use sqlx::{Sqlite, sqlite::SqliteConnectOptions};
 use tokio::sync::Semaphore;
 
 use super::{
-    Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, SchemaError, SearchPage,
-    SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation, failure::Trouble, pool, sql,
+    Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, Import, SchemaError,
+    SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation, failure::Trouble,
+    pool, sql,
 };
 use crate::domain::{
     Conversation, ConversationChanges, ConversationRef, Message, NewConversation, SessionId,
@@ -41,10 +43,10 @@ type MessageRow = super::rows::MessageRow<uuid::fmt::Hyphenated, connection::Mic
 /// Conversations in an SQLite file.
 pub struct SqliteStore {
     options: SqliteConnectOptions,
-    writer: Pool,
+    writer: Arc<Pool>,
     readers: Pool,
-    /// How many more snapshots there may be.
-    snapshots: Arc<Semaphore>,
+    /// How many more exports and imports there may be.
+    files: Arc<Semaphore>,
     text_search: TextSearch,
 }
 
@@ -62,9 +64,9 @@ impl SqliteStore {
         connection::make_folder(file)?;
         let options = connection::options(file);
         Ok(Self {
-            writer: connection::writer(options.clone()),
+            writer: Arc::new(connection::writer(options.clone())),
             readers: connection::readers(options.clone()),
-            snapshots: Arc::new(Semaphore::new(connection::SNAPSHOTS)),
+            files: Arc::new(Semaphore::new(connection::FILES)),
             options,
             text_search,
         })
@@ -200,9 +202,17 @@ impl Store for SqliteStore {
         &self,
         conversation: &ConversationRef,
     ) -> Result<(Conversation, Box<dyn Snapshot>), StoreError> {
-        let permit = Arc::clone(&self.snapshots).try_acquire_owned();
-        let permit = permit.map_err(|_| StoreError::too_many_snapshots())?;
+        let permit = Arc::clone(&self.files).try_acquire_owned();
+        let permit = permit.map_err(|_| StoreError::too_many_files())?;
         snapshot::take(&self.options, conversation, permit)
+            .await
+            .map_err(Trouble::of_read)
+    }
+
+    async fn import(&self, conversation: &Conversation) -> Result<Box<dyn Import>, StoreError> {
+        let permit = Arc::clone(&self.files).try_acquire_owned();
+        let permit = permit.map_err(|_| StoreError::too_many_files())?;
+        import::begin(&self.options, &self.writer, conversation, permit)
             .await
             .map_err(Trouble::of_read)
     }

@@ -21,7 +21,7 @@ in_both_forms!(
     bad_exports_are_refused,
 );
 
-fn export_of(conversation: &str, format: ExportFormat) -> ExportConversationRequest {
+pub(crate) fn export_of(conversation: &str, format: ExportFormat) -> ExportConversationRequest {
     ExportConversationRequest {
         conversation_id: conversation.to_owned(),
         format: format.into(),
@@ -29,7 +29,7 @@ fn export_of(conversation: &str, format: ExportFormat) -> ExportConversationRequ
     }
 }
 
-async fn file(memory: &mut Memory, request: ExportConversationRequest) -> String {
+pub(crate) async fn file(memory: &mut Memory, request: ExportConversationRequest) -> String {
     let mut pieces = memory
         .export_conversation(request)
         .await
@@ -130,7 +130,7 @@ async fn a_long_conversation_takes_little_memory(form: Form) {
     assert!(grown < 8 << 10, "{grown} KiB for 20,000 messages");
 }
 
-async fn long_conversation(memory: &mut Memory, length: usize) -> String {
+pub(crate) async fn long_conversation(memory: &mut Memory, length: usize) -> String {
     let conversation = new_conversation(memory, &new_user()).await;
     let text = "A sentence as people write them. ".repeat(10);
     for _ in 0..length / 100 {

@@ -123,6 +123,8 @@ pub(crate) fn export_format(format: i32) -> Result<archive::Format, FieldError> 
 #[derive(Clone, Debug)]
 pub(crate) struct Parser {
     pub(crate) limits: Limits,
+    /// How large a message of a file may be: as large as one that is saved.
+    pub(crate) max_request_bytes: usize,
     pub(crate) memory: Memory,
 }
 

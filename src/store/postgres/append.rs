@@ -1,14 +1,14 @@
-use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, query_as, types::Json};
+use sqlx::{PgConnection, query_as};
 use uuid::Uuid;
 
 use super::{
     Pool,
+    columns::{Contexts, Messages},
     connection::{Lease, Losses},
     conversations, history, sql,
 };
 use crate::{
-    domain::{Context, ConversationId, Message, Metadata, RequestId, SessionId, Title, UserId},
+    domain::{ConversationId, Message, RequestId, SessionId, Title, UserId},
     store::{
         Append, Appended, Request, Reused, StoreError,
         failure::{Class, Failure, Trouble},
@@ -112,8 +112,8 @@ async fn save_or_say_why(
 }
 
 async fn save(connection: &mut PgConnection, append: &Append) -> Result<Option<Appended>, Failure> {
-    let messages = Messages::of(append);
-    let contexts = Contexts::of(append);
+    let messages = Messages::of(append.messages.iter(), append.at);
+    let contexts = Contexts::of((1..).zip(&append.messages));
     let request = append.request.as_ref();
     let row: Option<(String, i64)> = query_as(APPEND)
         .bind(append.conversation.id.as_uuid())
@@ -247,71 +247,4 @@ async fn match_ids(
     };
     let standing = replay::standing(batch, &messages, !places.is_empty(), all_count);
     Ok((standing, messages))
-}
-
-/// The columns of the messages, for `unnest`.
-struct Messages<'a> {
-    ids: Vec<Uuid>,
-    roles: Vec<&'static str>,
-    contents: Vec<&'a str>,
-    tokens_used: Vec<Option<i32>>,
-    latency_ms: Vec<Option<i32>>,
-    created_at: Vec<DateTime<Utc>>,
-    metadata: Vec<Option<Json<&'a Metadata>>>,
-}
-
-impl<'a> Messages<'a> {
-    fn of(append: &'a Append) -> Self {
-        let messages = &append.messages;
-        Self {
-            ids: messages.iter().map(|m| m.id.as_uuid()).collect(),
-            roles: messages.iter().map(|m| m.role.as_str()).collect(),
-            contents: messages.iter().map(|m| m.content.as_str()).collect(),
-            tokens_used: messages.iter().map(|m| m.tokens_used).collect(),
-            latency_ms: messages.iter().map(|m| m.latency_ms).collect(),
-            created_at: messages
-                .iter()
-                .map(|m| m.created_at.unwrap_or(append.at))
-                .collect(),
-            metadata: messages
-                .iter()
-                .map(|m| m.metadata.as_ref().map(Json))
-                .collect(),
-        }
-    }
-}
-
-/// The columns of all messages' contexts, for `unnest`.
-#[derive(Default)]
-struct Contexts<'a> {
-    /// Of the message, from 1.
-    places: Vec<i64>,
-    positions: Vec<i32>,
-    doc_ids: Vec<&'a str>,
-    contents: Vec<&'a str>,
-    scores: Vec<Option<f64>>,
-    metadata: Vec<Option<Json<&'a Metadata>>>,
-}
-
-impl<'a> Contexts<'a> {
-    fn of(append: &'a Append) -> Self {
-        let mut columns = Self::default();
-        for (place, message) in (1..).zip(&append.messages) {
-            for (position, context) in (0..).zip(&message.contexts) {
-                let Context {
-                    doc_id,
-                    content,
-                    score,
-                    metadata,
-                } = context;
-                columns.places.push(place);
-                columns.positions.push(position);
-                columns.doc_ids.push(doc_id);
-                columns.contents.push(content.as_str());
-                columns.scores.push(*score);
-                columns.metadata.push(metadata.as_ref().map(Json));
-            }
-        }
-        columns
-    }
 }

@@ -29,14 +29,40 @@ WHERE id = $1";
 const FOREIGN_SESSION: &str = "
 SELECT EXISTS (SELECT 1 FROM conversations WHERE last_session_id = $1 AND user_id <> $2)";
 
-const MESSAGE: &str = "
-INSERT INTO messages (conversation_id, seq, id, role, content, tokens_used, latency_ms,
-                      created_at, metadata)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+/// Where messages are kept: how one is put into a schema's tables.
+#[derive(Clone, Copy)]
+pub(super) struct Insertion {
+    message: &'static str,
+    context: &'static str,
+}
 
-const CONTEXT: &str = "
-INSERT INTO message_contexts (conversation_id, seq, position, doc_id, content, score, metadata)
-VALUES ($1, $2, $3, $4, $5, $6, $7)";
+macro_rules! insertion_into {
+    ($schema:literal) => {
+        $crate::store::sqlite::append::Insertion::new(
+            concat!(
+                "INSERT INTO ",
+                $schema,
+                ".messages (conversation_id, seq, id, role, content, tokens_used, latency_ms, \
+                 created_at, metadata) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+            ),
+            concat!(
+                "INSERT INTO ",
+                $schema,
+                ".message_contexts (conversation_id, seq, position, doc_id, content, score, \
+                 metadata) VALUES ($1, $2, $3, $4, $5, $6, $7)"
+            ),
+        )
+    };
+}
+pub(super) use insertion_into;
+
+impl Insertion {
+    pub(super) const fn new(message: &'static str, context: &'static str) -> Self {
+        Self { message, context }
+    }
+}
+
+const INTO_STORE: Insertion = insertion_into!("main");
 
 const NOTE: &str = "
 INSERT INTO requests (conversation_id, request_id, digest, first_seq, last_seq, removed, created_at)
@@ -102,7 +128,15 @@ async fn save(
     let mut last_seq = conversation.last_seq;
     for message in &append.messages {
         last_seq += 1;
-        insert(connection, conversation.id, last_seq, message, at).await?;
+        insert(
+            connection,
+            INTO_STORE,
+            conversation.id,
+            last_seq,
+            message,
+            at,
+        )
+        .await?;
     }
     if let Some(request) = &append.request {
         let note = Note {
@@ -148,14 +182,16 @@ async fn own_session(
     Ok((!foreign).then_some(session))
 }
 
-async fn insert(
+/// Inserts a message with its contexts; `at` is its time if it has none.
+pub(super) async fn insert(
     connection: &mut SqliteConnection,
+    into: Insertion,
     conversation: ConversationId,
     seq: i64,
     message: &NewMessage,
     at: Micros,
 ) -> Result<(), Trouble> {
-    query(MESSAGE)
+    query(into.message)
         .bind(conversation.as_uuid().hyphenated())
         .bind(seq)
         .bind(message.id.as_uuid().hyphenated())
@@ -168,7 +204,7 @@ async fn insert(
         .execute(&mut *connection)
         .await?;
     for (position, context) in (0_i64..).zip(&message.contexts) {
-        query(CONTEXT)
+        query(into.context)
             .bind(conversation.as_uuid().hyphenated())
             .bind(seq)
             .bind(position)

@@ -24,8 +24,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
 const READERS: u32 = 4;
 
-/// How many snapshots there may be at once, each on a connection of its own.
-pub(super) const SNAPSHOTS: usize = 8;
+/// How many exports and imports there may be at once, each on a connection of its
+/// own.
+pub(super) const FILES: usize = 8;
 
 const NEXT_ACTIVITY: &str =
     "UPDATE activity_order SET last = last + 1 WHERE only = 1 RETURNING last";
@@ -121,6 +122,11 @@ pub(super) async fn reader(readers: &Pool) -> Result<PoolConnection<Sqlite>, Tro
     Ok(readers.acquire().await?)
 }
 
+/// Waits for this process's turn at the file, to write on another connection.
+pub(super) async fn turn(writer: &Pool) -> Result<PoolConnection<Sqlite>, Trouble> {
+    Ok(writer.acquire().await?)
+}
+
 /// Begins to write: waits for this process's turn, then for the file's lock.
 /// Dropped before [`commit`], the transaction is rolled back.
 pub(super) async fn begin(writer: &Pool) -> Result<Transaction<'static, Sqlite>, Trouble> {
@@ -128,7 +134,7 @@ pub(super) async fn begin(writer: &Pool) -> Result<Transaction<'static, Sqlite>,
 }
 
 /// Commits. Only here can an outcome be in doubt.
-pub(super) async fn commit(transaction: Transaction<'static, Sqlite>) -> Result<(), Trouble> {
+pub(super) async fn commit(transaction: Transaction<'_, Sqlite>) -> Result<(), Trouble> {
     match transaction.commit().await {
         Ok(()) => Ok(()),
         // The log may have reached the disk all the same, to be replayed after

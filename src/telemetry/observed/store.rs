@@ -16,7 +16,7 @@ use crate::{
         UserId,
     },
     store::{
-        Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, SchemaError,
+        Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, Import, SchemaError,
         SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation,
     },
     telemetry::{METER, call},
@@ -283,6 +283,12 @@ impl Store for ObservedStore {
         call::is_about(conversation.id);
         let work = self.inner.snapshot(conversation);
         self.observe("snapshot", CONVERSATIONS, work).await
+    }
+
+    async fn import(&self, conversation: &Conversation) -> Result<Box<dyn Import>, StoreError> {
+        call::is_about(conversation.id);
+        let work = self.inner.import(conversation);
+        self.observe("import", CONVERSATIONS, work).await
     }
 
     async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError> {

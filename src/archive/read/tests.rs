@@ -1,0 +1,464 @@
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    archive::Writer,
+    domain::{Conversation, Message},
+};
+
+const MAX: usize = 1 << 20;
+
+fn reader(format: Format, max_message_bytes: usize) -> Reader {
+    let new_id = Box::new(|| Uuid::from_u128(7));
+    Reader::new(format, Limits::default(), max_message_bytes, new_id).unwrap()
+}
+
+/// What a file holds that comes in pieces of this size.
+fn read_in(format: Format, file: &[u8], piece: usize) -> Result<(Vec<Item>, i64), BadLine> {
+    let mut reader = reader(format, MAX);
+    let mut items = Vec::new();
+    for piece in file.chunks(piece) {
+        reader.push(Bytes::copy_from_slice(piece));
+        while let Some(item) = reader.read_next()? {
+            items.push(item);
+        }
+    }
+    items.extend(reader.end()?);
+    Ok((items, reader.last_seq()))
+}
+
+fn read(format: Format, file: &str) -> Result<(Vec<Item>, i64), BadLine> {
+    let whole = read_in(format, file.as_bytes(), MAX);
+    assert_eq!(read_in(format, file.as_bytes(), 1), whole);
+    whole
+}
+
+/// The line and member that a file is refused for, with the reason.
+fn refused(format: Format, file: &str) -> String {
+    let BadLine {
+        line,
+        field,
+        reason,
+    } = read(format, file).unwrap_err();
+    format!("{line} {field}: {reason}")
+}
+
+fn lines(messages: &[Value]) -> String {
+    let header = json!({"format": NAME, "version": 1, "conversation": {"user_id": "ana"}});
+    let lines = std::iter::once(&header).chain(messages);
+    lines.map(|line| line.to_string() + "\n").collect()
+}
+
+fn document(messages: &[Value]) -> String {
+    let file = json!({
+        "conversation": {"user_id": "ana"}, "format": NAME, "messages": messages, "version": 1,
+    });
+    serde_json::to_string_pretty(&file).unwrap()
+}
+
+fn messages(items: &[Item]) -> Vec<&Numbered> {
+    let messages = items.iter().filter_map(|item| match item {
+        Item::Message(message) => Some(&**message),
+        Item::Conversation(_) => None,
+    });
+    messages.collect()
+}
+
+#[test]
+fn what_is_left_out_is_filled_in() {
+    let said = [
+        json!({"role": "user", "content": "How many?"}),
+        json!({"seq": 5, "role": "assistant", "content": "25", "tokens_used": null}),
+        json!({"role": "tool", "content": "", "metadata": {"n": 1.0}}),
+    ];
+    for file in [lines(&said), document(&said)] {
+        let format = if file.contains("messages") {
+            Format::Json
+        } else {
+            Format::JsonLines
+        };
+        let (items, last_seq) = read(format, &file).unwrap();
+        let messages = messages(&items);
+        assert_eq!(
+            messages.iter().map(|m| m.seq).collect::<Vec<_>>(),
+            [1, 5, 6]
+        );
+        assert_eq!(last_seq, 6);
+        assert_eq!(messages[0].message.created_at, None);
+        let metadata = messages[2].message.metadata.as_ref().unwrap();
+        assert_eq!(metadata.to_json(), "{\"n\":1}");
+        let Item::Conversation(header) = &items[0] else {
+            panic!("the conversation comes first");
+        };
+        assert_eq!(header.user_id, UserId::parse("ana").ok());
+    }
+}
+
+#[test]
+fn lines_may_end_as_they_like() {
+    let file = lines(&[json!({"role": "user", "content": "a\nb"})]);
+    let wanted = read(Format::JsonLines, &file).unwrap();
+    let variants = [
+        file.trim_end().to_owned(),
+        file.replace('\n', "\r\n"),
+        file.replace('\n', "\n\n  \n"),
+    ];
+    for variant in variants {
+        assert_eq!(read(Format::JsonLines, &variant).unwrap(), wanted);
+    }
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn what_is_wrong_is_named_with_its_line() {
+    let line = |message: Value| {
+        refused(
+            Format::JsonLines,
+            &lines(&[json!({"role": "user", "content": "a"}), message]),
+        )
+    };
+    let full = |member: &str, value: Value| {
+        let mut message = json!({"role": "user", "content": "secret"});
+        message[member] = value;
+        line(message)
+    };
+    let integer = "must be a whole number in its range";
+    for (given, wanted) in [
+        (
+            line(json!({"role": "user"})),
+            "3 content: is required".to_owned(),
+        ),
+        (line(json!(["secret"])), "3 : must be an object".to_owned()),
+        (
+            full("role", json!("bot")),
+            "3 role: must be user, assistant, system or tool".to_owned(),
+        ),
+        (
+            full("content", json!(7)),
+            "3 content: must be a string".to_owned(),
+        ),
+        (
+            full("content", json!("a\0b")),
+            "3 content: must not contain U+0000".to_owned(),
+        ),
+        (
+            full("content", json!("")),
+            "3 content: is required where there is no metadata".to_owned(),
+        ),
+        (
+            full("seq", json!(1)),
+            "3 seq: must be higher than the one before".to_owned(),
+        ),
+        (full("seq", json!(1.5)), format!("3 seq: {integer}")),
+        (
+            full("tokens_used", json!(-1)),
+            "3 tokens_used: must not be negative".to_owned(),
+        ),
+        (
+            full("latency_ms", json!(1_u64 << 40)),
+            format!("3 latency_ms: {integer}"),
+        ),
+        (
+            full("id", json!("secret")),
+            "3 id: must be a UUID such as 0198a2f0-7c4e-7b1e-9d5a-3f1c2b4d5e6f".to_owned(),
+        ),
+        (
+            full("metadata", json!([1])),
+            "3 metadata: must be an object".to_owned(),
+        ),
+        (
+            full("metadata", json!({"a": ["b\0"]})),
+            "3 metadata: must not contain U+0000".to_owned(),
+        ),
+        (
+            full("secret", json!("secret")),
+            format!("3 : {UNKNOWN_MEMBER}"),
+        ),
+        (
+            full(
+                "contexts",
+                json!([{"doc_id": "", "content": ""}, {"doc_id": ""}]),
+            ),
+            "3 contexts[1].content: is required".to_owned(),
+        ),
+        (
+            full(
+                "contexts",
+                json!([{"doc_id": "", "content": "", "score": "secret"}]),
+            ),
+            "3 contexts[0].score: must be a number".to_owned(),
+        ),
+        (
+            full(
+                "contexts",
+                json!([{"doc_id": "d".repeat(513), "content": ""}]),
+            ),
+            "3 contexts[0].doc_id: must have at most 512 characters".to_owned(),
+        ),
+        (
+            full(
+                "contexts",
+                Value::Array(vec![json!({"doc_id": "", "content": ""}); 101]),
+            ),
+            "3 contexts: must be a list of at most 100 objects".to_owned(),
+        ),
+        (
+            full("contexts", json!("secret")),
+            "3 contexts: must be a list of at most 100 objects".to_owned(),
+        ),
+        (
+            full("created_at", json!("yesterday")),
+            "3 created_at: must be a time as in RFC 3339, of the years 1 to 9999".to_owned(),
+        ),
+        (
+            full("created_at", json!("0000-01-01T00:00:00Z")),
+            "3 created_at: must be a time as in RFC 3339, of the years 1 to 9999".to_owned(),
+        ),
+        (
+            full("content", json!("x".repeat(MAX + 1))),
+            format!("3 content: must have at most {MAX} bytes"),
+        ),
+    ] {
+        assert_eq!(given, wanted);
+        assert!(!given.contains("secret"), "{given}");
+    }
+    let twice = "{\"role\":\"user\",\"role\":\"user\",\"content\":\"\"}\n";
+    let twice = refused(Format::JsonLines, &(lines(&[]) + twice));
+    assert_eq!(twice, "2 role: is given twice");
+}
+
+#[test]
+fn a_file_of_something_else_is_refused() {
+    let of = |header: Value| refused(Format::JsonLines, &header.to_string());
+    let conversation = json!({"user_id": "ana"});
+    for (given, wanted) in [
+        (
+            of(json!({"format": "other", "version": 1, "conversation": conversation})),
+            "1 format: must be \"conversation-memory\"",
+        ),
+        (
+            of(json!({"format": NAME, "version": 2, "conversation": conversation})),
+            "1 version: must be 1: no other is known",
+        ),
+        (
+            of(json!({"format": NAME, "version": 1})),
+            "1 conversation: is required",
+        ),
+        (
+            of(json!({"format": NAME, "version": 1, "conversation": {"user_id": ""}})),
+            "1 conversation.user_id: is required",
+        ),
+        (
+            of(json!({"format": NAME, "version": 1, "conversation": {"last_seq": -1}})),
+            "1 conversation.last_seq: must be 0 to 9007199254740992",
+        ),
+        (
+            refused(Format::JsonLines, ""),
+            "1 conversation: is required",
+        ),
+        (
+            refused(Format::JsonLines, "{\"format\":\nsecret"),
+            "1 : is not valid JSON",
+        ),
+        (refused(Format::Json, ""), "1 : the file ends too early"),
+        (refused(Format::Json, "[]"), "1 : is not valid JSON"),
+        (refused(Format::Json, "{}"), "1 conversation: is required"),
+        (refused(Format::Json, "{}\n{}"), "2 : is not valid JSON"),
+        (
+            refused(Format::Json, "{\"messages\": [\n1]}"),
+            "2 messages: must come after conversation",
+        ),
+        (
+            refused(Format::Json, "{\"messages\": {}}"),
+            "1 messages: must be a list",
+        ),
+        (
+            refused(Format::Json, "{\"secret\": {}}"),
+            "1 : has a member that the format does not have",
+        ),
+        (
+            refused(Format::Json, "{\"messages\": [],\n\"messages\": []}"),
+            "2 : has a second list of messages",
+        ),
+        (
+            refused(Format::Json, "{\"version\": 1,\n\"version\": 1}"),
+            "2 version: is given twice",
+        ),
+    ] {
+        assert_eq!(given, wanted);
+    }
+    let short = json!({"format": NAME, "version": 1, "conversation": {"last_seq": 1}});
+    let message = json!({"role": "user", "content": "a"});
+    let beyond = refused(Format::JsonLines, &format!("{short}\n{message}\n{message}"));
+    assert_eq!(beyond, "3 seq: must be at most the conversation's last_seq");
+    // Within a document, lines are those of the file, too.
+    let file = document(&[
+        json!({"role": "user", "content": "a"}),
+        json!({"content": 1}),
+    ]);
+    assert_eq!(refused(Format::Json, &file), "11 content: must be a string");
+}
+
+#[test]
+fn no_line_takes_more_memory_than_a_message_may() {
+    let endless = lines(&[json!({"role": "user", "content": "x".repeat(MAX * 7)})]);
+    let refused = refused(Format::JsonLines, &endless);
+    assert_eq!(refused, format!("2 : must have at most {} bytes", MAX * 6));
+    let texts = json!({
+        "role": "user", "content": "x".repeat(60),
+        "contexts": [{"doc_id": "", "content": "x".repeat(41)}],
+    });
+    let mut reader = reader(Format::JsonLines, 100);
+    reader.push(Bytes::from(lines(&[texts])));
+    assert!(reader.read_next().unwrap().is_some());
+    let error = reader.read_next().unwrap_err();
+    assert_eq!(error.field, "content");
+}
+
+#[test]
+fn csv_is_not_read() {
+    let refused = Reader::new(Format::Csv, Limits::default(), MAX, Box::new(Uuid::nil));
+    assert!(refused.unwrap_err().to_string().contains("CSV"));
+}
+
+fn any_metadata() -> impl Strategy<Value = Option<Metadata>> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<f64>().prop_map(|n| Metadata::number(n).map_or(Value::Null, Value::Number)),
+        "[^\0]{0,8}".prop_map(Value::from),
+    ];
+    let value = leaf.prop_recursive(3, 16, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map("[^\0]{0,4}", inner, 0..4)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    });
+    let object = prop::collection::btree_map("[^\0]{0,4}", value, 0..4);
+    prop::option::of(
+        object.prop_map(|map| Metadata::parse(map.into_iter().collect(), MAX).unwrap()),
+    )
+}
+
+fn any_time() -> impl Strategy<Value = DateTime<Utc>> {
+    (-62_135_596_800_000_000..253_402_300_800_000_000_i64)
+        .prop_map(|micros| DateTime::from_timestamp_micros(micros).unwrap())
+}
+
+prop_compose! {
+    fn any_context()(
+        doc_id in "[^\0]{0,8}", content in "[^\0]{0,8}",
+        score in prop::option::of(any::<f64>().prop_filter("finite", |n| n.is_finite())),
+        metadata in any_metadata(),
+    ) -> Context {
+        let content = Content::parse(content, &Limits::default()).unwrap();
+        Context { doc_id, content, score, metadata }
+    }
+}
+
+prop_compose! {
+    fn any_message()(
+        step in 1..3_i64, role in 0..4_usize, content in "[^\0]{1,12}",
+        tokens_used in prop::option::of(0..i32::MAX), latency_ms in prop::option::of(0..i32::MAX),
+        created_at in any_time(), metadata in any_metadata(),
+        contexts in prop::collection::vec(any_context(), 0..3),
+    ) -> Message {
+        Message {
+            id: MessageId::from_uuid(Uuid::from_u128(7)),
+            conversation_id: ConversationId::from_uuid(Uuid::nil()),
+            // Made a number when the one before is known.
+            seq: step,
+            role: [Role::User, Role::Assistant, Role::System, Role::Tool][role],
+            content: Content::parse(content, &Limits::default()).unwrap(),
+            tokens_used, latency_ms, created_at, metadata, contexts,
+        }
+    }
+}
+
+prop_compose! {
+    fn any_conversation()(
+        mut messages in prop::collection::vec(any_message(), 0..6), beyond in 0..3_i64,
+        dept_id in prop::option::of("[^\0]{1,8}"), title in prop::option::of("[^\0]{1,8}"),
+        created_at in any_time(), updated_at in any_time(), metadata in any_metadata(),
+    ) -> (Conversation, Vec<Message>) {
+        let mut last_seq = 0;
+        for message in &mut messages {
+            last_seq += message.seq;
+            message.seq = last_seq;
+        }
+        let conversation = Conversation {
+            id: ConversationId::from_uuid(Uuid::nil()),
+            user_id: UserId::parse("ana").unwrap(),
+            dept_id: dept_id.map(|text| DeptId::parse(text).unwrap()),
+            title: title.map(|text| Title::parse(text).unwrap()),
+            last_seq: last_seq + beyond,
+            created_at, updated_at, metadata,
+            parent_id: None, branched_at_seq: None,
+        };
+        (conversation, messages)
+    }
+}
+
+fn write(format: Format, conversation: &Conversation, messages: &[Message]) -> Vec<u8> {
+    let (mut writer, mut file) = Writer::begin(format, conversation);
+    file.extend(writer.add(messages));
+    file.extend(writer.end());
+    file
+}
+
+proptest! {
+    /// Whatever is written is read as it was, however it is cut, and written again
+    /// it is the same to the byte.
+    #[test]
+    fn what_is_written_is_read(
+        (conversation, messages) in any_conversation(), piece in 1..40_usize,
+        format in prop_oneof![Just(Format::Json), Just(Format::JsonLines)],
+    ) {
+        let file = write(format, &conversation, &messages);
+        let (mut items, last_seq) = read_in(format, &file, piece).unwrap();
+        let Item::Conversation(header) = items.remove(0) else {
+            panic!("the conversation comes first");
+        };
+        let read = Conversation {
+            dept_id: header.dept_id,
+            title: header.title,
+            created_at: header.created_at.unwrap(),
+            updated_at: header.updated_at.unwrap(),
+            metadata: header.metadata,
+            last_seq,
+            ..conversation.clone()
+        };
+        let numbered = items.into_iter().map(|item| match item {
+            Item::Message(numbered) => *numbered,
+            Item::Conversation(_) => panic!("there is one conversation"),
+        });
+        let stored: Vec<Message> = numbered
+            .map(|Numbered { seq, message }| {
+                let contexts = message.contexts.clone();
+                let stored = message.into_stored(conversation.id, seq, DateTime::UNIX_EPOCH);
+                Message { contexts, ..stored }
+            })
+            .collect();
+        prop_assert_eq!(&stored, &messages);
+        let again = write(format, &read, &stored);
+        prop_assert_eq!(String::from_utf8(again), String::from_utf8(file));
+    }
+
+    /// A document that is damaged is taken exactly when it is still JSON of the
+    /// format, and never anything worse happens.
+    #[test]
+    fn a_damaged_document_is_taken_only_if_it_is_json(
+        (conversation, messages) in any_conversation(), at in any::<prop::sample::Index>(),
+        with in prop::sample::select(b"{}[],:\"\\ 1\n".to_vec()), insert in any::<bool>(),
+    ) {
+        let mut file = write(Format::Json, &conversation, &messages);
+        let at = at.index(file.len());
+        if insert { file.insert(at, with) } else { file[at] = with }
+        let is_json = serde_json::from_slice::<Value>(&file).is_ok();
+        if read_in(Format::Json, &file, MAX).is_ok() {
+            prop_assert!(is_json, "{}", String::from_utf8_lossy(&file));
+        }
+    }
+}

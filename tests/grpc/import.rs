@@ -1,0 +1,370 @@
+//! Conversations from files.
+
+use conversation_memory::proto::{
+    ExportFormat, GetConversationRequest, ImportConversationRequest, ImportConversationResponse,
+    ListConversationsRequest, RetrievedContext, Role, SearchMessagesRequest,
+    TruncateConversationRequest,
+    import_conversation_request::{Options, Part},
+};
+use prost_types::value::Kind;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status};
+
+use crate::{
+    export::{export_of, file, long_conversation},
+    requests::{
+        contents, history, message, new_conversation, new_user, object, refused_field, save, say,
+        seqs, turn,
+    },
+    support::sidecar::{Form, Memory, Sidecar},
+};
+
+in_both_forms!(
+    an_export_is_imported_and_exported_again,
+    an_import_is_used_like_any_conversation,
+    a_file_of_ones_own_is_imported,
+    a_bad_line_keeps_nothing,
+    bad_imports_are_refused,
+    an_import_that_is_given_up_keeps_nothing,
+    a_long_file_takes_little_memory,
+);
+
+fn options(user: &str, format: ExportFormat) -> Part {
+    Part::Options(Options {
+        user_id: user.to_owned(),
+        format: format.into(),
+        ..Options::default()
+    })
+}
+
+/// What is sent: the options, then the file in pieces.
+fn parts(options: Part, file: &[u8], piece: usize) -> Vec<ImportConversationRequest> {
+    let pieces = file.chunks(piece).map(|piece| Part::Data(piece.to_vec()));
+    let parts = std::iter::once(options).chain(pieces);
+    parts
+        .map(|part| ImportConversationRequest { part: Some(part) })
+        .collect()
+}
+
+async fn import(
+    memory: &mut Memory,
+    options: Part,
+    file: &[u8],
+) -> Result<ImportConversationResponse, Status> {
+    let requests = tokio_stream::iter(parts(options, file, 100_000));
+    let imported = memory.import_conversation(requests).await?;
+    Ok(imported.into_inner())
+}
+
+/// A file without what an import makes anew.
+fn without_ids(file: &str) -> String {
+    let id = "\"id\":\"";
+    let mut rest = file;
+    let mut kept = String::new();
+    while let Some((before, after)) = rest.split_once(id) {
+        kept.push_str(before);
+        rest = &after[36..];
+    }
+    kept + rest
+}
+
+async fn an_export_is_imported_and_exported_again(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let user = new_user();
+    let conversation = new_conversation(&mut memory, &user).await;
+    let mut answer = message(Role::Assistant, "25 days,\n\"at least\" \u{1} 🏖 \u{202e}");
+    answer.tokens_used = Some(7);
+    answer.metadata = Some(object(&[
+        ("tool", Kind::StringValue("hr".to_owned())),
+        ("large", Kind::NumberValue(1e300)),
+        ("odd", Kind::NumberValue(0.1)),
+    ]));
+    answer.contexts = vec![RetrievedContext {
+        doc_id: "hr.pdf".to_owned(),
+        content: "25".to_owned(),
+        score: Some(0.123_456_789_012_345_67),
+        ..RetrievedContext::default()
+    }];
+    let said = vec![message(Role::User, "How many?"), answer];
+    memory
+        .save_messages(save(&conversation, said))
+        .await
+        .unwrap();
+    say(&mut memory, &conversation, "gone").await;
+    let rewind = TruncateConversationRequest {
+        conversation_id: conversation.clone(),
+        after_seq: 2,
+        ..TruncateConversationRequest::default()
+    };
+    memory.truncate_conversation(rewind).await.unwrap();
+    say(&mut memory, &conversation, "after a gap").await;
+    for format in [ExportFormat::Json, ExportFormat::Jsonl] {
+        let exported = file(&mut memory, export_of(&conversation, format)).await;
+        let imported = import(&mut memory, options("", format), exported.as_bytes()).await;
+        let imported = imported.unwrap();
+        assert_eq!(imported.imported_messages, 3);
+        let copy = imported.conversation.unwrap();
+        assert_ne!(copy.id, conversation);
+        assert_eq!((copy.user_id.as_str(), copy.last_seq), (user.as_str(), 4));
+        let again = file(&mut memory, export_of(&copy.id, format)).await;
+        assert_ne!(again, exported);
+        assert_eq!(without_ids(&again), without_ids(&exported));
+    }
+}
+
+async fn an_import_is_used_like_any_conversation(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let from = new_conversation(&mut memory, &new_user()).await;
+    let said = save(&from, turn("What is our vacation policy?", "25 days."));
+    memory.save_messages(said).await.unwrap();
+    let exported = file(&mut memory, export_of(&from, ExportFormat::Json)).await;
+    let user = new_user();
+    let to = Part::Options(Options {
+        user_id: user.clone(),
+        dept_id: "hr".to_owned(),
+        ..Options::default()
+    });
+    let imported = import(&mut memory, to, exported.as_bytes()).await.unwrap();
+    let copy = imported.conversation.unwrap();
+    assert_eq!(
+        (copy.user_id, copy.dept_id),
+        (user.clone(), "hr".to_owned())
+    );
+    // From the store, then, where there is a window, from that.
+    for _ in 0..2 {
+        let read = memory.get_history(history(&copy.id)).await.unwrap();
+        let read = read.into_inner();
+        assert_eq!(
+            contents(&read.messages),
+            ["What is our vacation policy?", "25 days."]
+        );
+    }
+    assert_eq!(say(&mut memory, &copy.id, "Thanks").await.last_seq, 3);
+    let read = memory.get_history(history(&copy.id)).await.unwrap();
+    assert_eq!(seqs(&read.into_inner().messages), [1, 2, 3]);
+    let query = SearchMessagesRequest {
+        user_id: user.clone(),
+        query: "vacation".to_owned(),
+        dept_id: "hr".to_owned(),
+        ..SearchMessagesRequest::default()
+    };
+    let found = memory.search_messages(query).await.unwrap().into_inner();
+    assert_eq!(found.hits.len(), 1);
+    let list = ListConversationsRequest {
+        user_id: user,
+        ..ListConversationsRequest::default()
+    };
+    let listed = memory.list_conversations(list).await.unwrap().into_inner();
+    assert_eq!(listed.conversations[0].id, copy.id);
+    assert_eq!(
+        listed.conversations[0].title,
+        "What is our vacation policy?"
+    );
+}
+
+async fn a_file_of_ones_own_is_imported(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let user = new_user();
+    let lines = concat!(
+        "{\"format\":\"conversation-memory\",\"version\":1,\"conversation\":{}}\r\n",
+        "{\"role\":\"user\",\"content\":\"Hello\"}\r\n",
+        "{\"role\":\"assistant\",\"content\":\"Hi\"}",
+    );
+    let imported = import(
+        &mut memory,
+        options(&user, ExportFormat::Jsonl),
+        lines.as_bytes(),
+    );
+    let copy = imported.await.unwrap().conversation.unwrap();
+    let request = GetConversationRequest {
+        conversation_id: copy.id,
+        user_id: user,
+        ..GetConversationRequest::default()
+    };
+    let found = memory.get_conversation(request).await.unwrap().into_inner();
+    assert_eq!(contents(&found.messages), ["Hello", "Hi"]);
+    let created = found.messages[0].created_at.unwrap();
+    assert_eq!(Some(created), found.conversation.unwrap().updated_at);
+}
+
+/// How many conversations a user has.
+async fn conversations_of(memory: &mut Memory, user: &str) -> usize {
+    let list = ListConversationsRequest {
+        user_id: user.to_owned(),
+        ..ListConversationsRequest::default()
+    };
+    let listed = memory.list_conversations(list).await.unwrap();
+    listed.into_inner().conversations.len()
+}
+
+async fn a_bad_line_keeps_nothing(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let from = long_conversation(&mut memory, 1_000).await;
+    let mut exported = file(&mut memory, export_of(&from, ExportFormat::Jsonl)).await;
+    exported.push_str("{\"role\":\"user\",\"content\":\"secret\",\"tokens_used\":-1}\n");
+    let user = new_user();
+    let wanted = options(&user, ExportFormat::Jsonl);
+    let refused = import(&mut memory, wanted, exported.as_bytes()).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused_field(&refused), "line 1002: seq");
+    exported = exported.replace(
+        "\"content\":\"secret\"",
+        "\"seq\":1001,\"content\":\"secret\"",
+    );
+    exported = exported.replace("\"last_seq\":1000", "\"last_seq\":1001");
+    let wanted = options(&user, ExportFormat::Jsonl);
+    let refused = import(&mut memory, wanted, exported.as_bytes()).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused_field(&refused), "line 1002: tokens_used");
+    assert_eq!(
+        refused.message(),
+        "line 1002: tokens_used must not be negative"
+    );
+    assert_eq!(conversations_of(&mut memory, &user).await, 0);
+    assert!(!sidecar.log().iter().any(|line| line.contains("secret")));
+}
+
+async fn bad_imports_are_refused(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let header = b"{\"format\":\"conversation-memory\",\"version\":1,\"conversation\":{}}\n";
+    let user = "x".repeat(256);
+    let refusals = [
+        (
+            parts(options("", ExportFormat::Jsonl), header, 9),
+            "options.user_id",
+        ),
+        (
+            parts(options(&user, ExportFormat::Jsonl), header, 9),
+            "options.user_id",
+        ),
+        (
+            parts(options("a\0", ExportFormat::Jsonl), header, 9),
+            "options.user_id",
+        ),
+        (
+            parts(options("a", ExportFormat::Csv), header, 9),
+            "options.format",
+        ),
+        (
+            parts(options("a", ExportFormat::Json), b"{}\n{}", 9),
+            "line 2",
+        ),
+        (
+            parts(options("a", ExportFormat::Jsonl), b"", 9),
+            "line 1: conversation",
+        ),
+        (parts(Part::Data(header.to_vec()), header, 9), "options"),
+        (Vec::new(), "options"),
+        (
+            parts(options("a", ExportFormat::Jsonl), header, 99)
+                .into_iter()
+                .chain(parts(options("a", ExportFormat::Jsonl), b"", 9))
+                .collect(),
+            "data",
+        ),
+        (
+            parts(
+                Part::Options(Options {
+                    format: 9,
+                    ..Options::default()
+                }),
+                header,
+                9,
+            ),
+            "options.format",
+        ),
+    ];
+    for (requests, field) in refusals {
+        let requests = tokio_stream::iter(requests);
+        let refused = memory.import_conversation(requests).await.unwrap_err();
+        assert_eq!(refused_field(&refused), field);
+    }
+    // One line without an end takes no more memory than a message may.
+    let endless = tokio_stream::StreamExt::chain(
+        tokio_stream::iter(parts(options("a", ExportFormat::Jsonl), header, 99)),
+        tokio_stream::iter((0..100).map(|_| ImportConversationRequest {
+            part: Some(Part::Data(vec![b'x'; 1 << 20])),
+        })),
+    );
+    let refused = memory.import_conversation(endless).await.unwrap_err();
+    assert_eq!(refused_field(&refused), "line 2");
+}
+
+async fn an_import_that_is_given_up_keeps_nothing(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let user = new_user();
+    let lines = concat!(
+        "{\"format\":\"conversation-memory\",\"version\":1,\"conversation\":{}}\n",
+        "{\"role\":\"user\",\"content\":\"Hello\"}\n",
+    );
+    // More of them than may run at once: each gives its place back.
+    for _ in 0..12 {
+        let (send, requests) = mpsc::channel(1);
+        let mut client = memory.clone();
+        let call = tokio::spawn(async move {
+            client
+                .import_conversation(ReceiverStream::new(requests))
+                .await
+        });
+        for part in parts(
+            options(&user, ExportFormat::Jsonl),
+            lines.as_bytes(),
+            1 << 10,
+        ) {
+            send.send(part).await.unwrap();
+        }
+        call.abort();
+        assert!(call.await.unwrap_err().is_cancelled());
+    }
+    // A deadline that passes while the rest of the file does not come.
+    let (send, requests) = mpsc::channel(4);
+    for part in parts(
+        options(&user, ExportFormat::Jsonl),
+        lines.as_bytes(),
+        1 << 10,
+    ) {
+        send.send(part).await.unwrap();
+    }
+    let mut request = tonic::Request::new(ReceiverStream::new(requests));
+    request.set_timeout(std::time::Duration::from_millis(200));
+    let late = memory.import_conversation(request).await.unwrap_err();
+    // The client's own timer may be first.
+    let codes = [Code::DeadlineExceeded, Code::Cancelled];
+    assert!(codes.contains(&late.code()), "{late:?}");
+    assert_eq!(conversations_of(&mut memory, &user).await, 0);
+    // And others are not in the way of one that is carried out.
+    loop {
+        let wanted = options(&user, ExportFormat::Jsonl);
+        match import(&mut memory, wanted, lines.as_bytes()).await {
+            Ok(_) => break,
+            Err(busy) => assert_eq!(busy.code(), Code::Unavailable, "{busy:?}"),
+        }
+    }
+    assert_eq!(conversations_of(&mut memory, &user).await, 1);
+}
+
+async fn a_long_file_takes_little_memory(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let from = long_conversation(&mut memory, 20_000).await;
+    let exported = file(&mut memory, export_of(&from, ExportFormat::Json)).await;
+    // What connections and allocators keep is there before.
+    let short = long_conversation(&mut memory, 2_000).await;
+    let short = file(&mut memory, export_of(&short, ExportFormat::Json)).await;
+    let wanted = || options("", ExportFormat::Json);
+    import(&mut memory, wanted(), short.as_bytes())
+        .await
+        .unwrap();
+    let before = sidecar.peak_kib();
+    let imported = import(&mut memory, wanted(), exported.as_bytes()).await;
+    assert_eq!(imported.unwrap().imported_messages, 20_000);
+    let grown = sidecar.peak_kib() - before;
+    assert!(grown < 16 << 10, "{grown} KiB for 20,000 messages");
+}
