@@ -2,15 +2,14 @@ use std::collections::BTreeSet;
 
 use http::{Method, Uri};
 use prost_reflect::{
-    DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor,
-    Value,
+    DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor, Value,
 };
 
 use super::{
     json,
     template::{FieldPath, Template},
 };
-use crate::proto::DESCRIPTORS;
+use crate::proto::POOL;
 
 /// Why the contract cannot be served over REST.
 #[derive(Debug, thiserror::Error)]
@@ -62,8 +61,7 @@ pub(super) enum Found<'c, 'p> {
 
 impl Contract {
     pub(super) fn load() -> Result<Self, Unfit> {
-        let unfit = |error: prost_reflect::DescriptorError| Unfit(error.to_string());
-        let pool = DescriptorPool::decode(DESCRIPTORS).map_err(unfit)?;
+        let pool = POOL.as_ref().map_err(|error| Unfit(error.to_string()))?;
         let mut routes = Vec::new();
         for service in pool.services() {
             for method in service.methods() {
