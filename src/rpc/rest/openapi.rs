@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use self::{comments::Comments, schemas::Schemas};
 use super::{
     contract::{Contract, RequestBody, Route},
+    download,
     json::WellKnown,
     request::is_parameter,
     template::{FieldPath, Segment, Template},
@@ -77,10 +78,9 @@ fn operation(route: &Route, schemas: &mut Schemas) -> Value {
 fn success(route: &Route, schemas: &mut Schemas) -> Value {
     let method = &route.method;
     if method.is_server_streaming() {
-        return json!({
-            "description": "The file.",
-            "content": { "*/*": {} },
-        });
+        let types = download::media_types(&method.output()).into_iter();
+        let content: Map<_, _> = types.map(|kind| (kind, json!({}))).collect();
+        return json!({ "description": "The file.", "content": content });
     }
     json!({
         "description": schemas.comments.of(
