@@ -38,6 +38,28 @@ pub(super) struct Route {
     pub(super) position: usize,
 }
 
+impl Route {
+    /// The fields that the path leaves to a body.
+    pub(super) fn rest(&self) -> Vec<FieldDescriptor> {
+        let in_path = |field: &FieldDescriptor| {
+            let path = FieldPath(vec![field.clone()]);
+            self.template.variables().any(|variable| *variable == path)
+        };
+        let request = self.method.input();
+        request.fields().filter(|field| !in_path(field)).collect()
+    }
+
+    /// Whether a request must have a body, if only an empty object: what is not set
+    /// may mean all of something, and a body is easily lost.
+    pub(super) fn needs_body(&self) -> bool {
+        match &self.body {
+            RequestBody::Nothing => false,
+            RequestBody::Rest => !self.rest().is_empty(),
+            RequestBody::Field(_) => true,
+        }
+    }
+}
+
 /// What a request's body holds.
 #[derive(Debug)]
 pub(super) enum RequestBody {
