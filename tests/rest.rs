@@ -23,3 +23,5 @@ mod errors;
 mod hostile;
 #[path = "rest/routes.rs"]
 mod routes;
+#[path = "rest/slow.rs"]
+mod slow;
