@@ -1,5 +1,9 @@
 //! The contract, as generated from `proto/conversation_memory/v1`.
 
+use std::sync::LazyLock;
+
+use prost_reflect::{DescriptorError, DescriptorPool};
+
 mod codec;
 
 mod generated {
@@ -18,6 +22,10 @@ pub use self::generated::*;
 
 /// The contract and all it imports, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// The same, decoded once for all who look something up in it.
+pub(crate) static POOL: LazyLock<Result<DescriptorPool, DescriptorError>> =
+    LazyLock::new(|| DescriptorPool::decode(DESCRIPTORS));
 
 impl std::fmt::Debug for Message {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -51,7 +51,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
             "prost_reflect",
         ],
     ),
-    ("proto", &["tonic", "prost_types"]),
+    ("proto", &["tonic", "prost_types", "prost_reflect"]),
     ("config", &["domain", "memory", "redis", "sqlx", "clap"]),
     (
         "telemetry",

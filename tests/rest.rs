@@ -13,6 +13,15 @@
 #[path = "support/mod.rs"]
 mod support;
 
+#[path = "support/python.rs"]
+mod python;
+
+#[path = "rest/answers.rs"]
+mod answers;
+#[path = "rest/both_ways.rs"]
+mod both_ways;
+#[path = "rest/caller.rs"]
+mod caller;
 #[path = "rest/client.rs"]
 mod client;
 #[path = "rest/described.rs"]
@@ -23,3 +32,5 @@ mod errors;
 mod hostile;
 #[path = "rest/routes.rs"]
 mod routes;
+#[path = "rest/slow.rs"]
+mod slow;

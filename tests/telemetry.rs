@@ -32,8 +32,9 @@ mod metrics;
 mod observed;
 #[path = "support/otlp_sink.rs"]
 mod otlp_sink;
-#[path = "telemetry/python.rs"]
+#[path = "support/python.rs"]
 mod python;
+
 #[path = "grpc/requests.rs"]
 #[expect(dead_code, reason = "this crate uses a part of it")]
 mod requests;

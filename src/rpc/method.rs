@@ -1,28 +1,24 @@
 use std::{collections::HashMap, sync::LazyLock};
 
-use prost_types::FileDescriptorSet;
+use prost_reflect::DescriptorPool;
 
-use crate::{proto::DESCRIPTORS, telemetry::call::Kind};
+use crate::{proto::POOL, telemetry::call::Kind};
 
 /// The contract's methods by path. Whoever asks for others must not make names
 /// of metrics.
 static METHODS: LazyLock<HashMap<String, Method>> = LazyLock::new(|| {
-    let files = <FileDescriptorSet as prost::Message>::decode(DESCRIPTORS).unwrap_or_default();
     let mut methods = HashMap::new();
-    for file in &files.file {
-        for service in &file.service {
-            for method in &service.method {
-                let (package, service, method) = (file.package(), service.name(), method.name());
-                let name = format!("{package}.{service}/{method}");
-                let kind = kind(service, method);
-                methods.insert(
-                    format!("/{name}"),
-                    Method {
-                        name: name.into(),
-                        kind,
-                    },
-                );
-            }
+    for service in POOL.iter().flat_map(DescriptorPool::services) {
+        for method in service.methods() {
+            let name = format!("{}/{}", service.full_name(), method.name());
+            let kind = kind(service.name(), method.name());
+            methods.insert(
+                format!("/{name}"),
+                Method {
+                    name: name.into(),
+                    kind,
+                },
+            );
         }
     }
     methods

@@ -4,7 +4,7 @@ use http::{Method, StatusCode};
 use serde_json::json;
 
 use crate::{
-    client::{Answer, Http, new_id, new_user},
+    client::{Answer, Http, contents, new_id, new_user},
     support::{
         eventually,
         sidecar::{Form, Sidecar},
@@ -15,6 +15,7 @@ in_both_forms!(
     requests_that_no_route_takes_are_refused,
     refusals_of_the_services_keep_their_details,
     bodies_must_be_json_of_the_right_form,
+    a_body_that_got_lost_does_nothing,
     queries_must_be_the_routes_own,
     deadlines_and_limits_are_those_of_grpc,
 );
@@ -142,8 +143,33 @@ async fn bodies_must_be_json_of_the_right_form(form: Form) {
     assert_eq!(refused.refused_field(), "request_id");
     let unwanted = http.json(Method::DELETE, "/conversations/x", "{}").await;
     assert_eq!(unwanted.refused_field(), "body");
-    let empty = http.json(Method::POST, "/v1/turns:begin", "").await;
-    assert_eq!(empty.refused_field(), "user_id");
+}
+
+/// Nothing set means all messages to a truncation, and an empty title to an update.
+async fn a_body_that_got_lost_does_nothing(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let http = Http::new(&sidecar);
+    let id = http.conversation(&new_user()).await;
+    http.say(&id, "the title").await;
+    let path = format!("/v1/conversations/{id}");
+    for (method, path) in [
+        (Method::POST, format!("{path}:truncate")),
+        (Method::POST, format!("{path}:branch")),
+        (Method::POST, format!("{path}/messages")),
+        (Method::PATCH, format!("{path}?update_mask=title")),
+        (Method::POST, "/v1/turns:begin".to_owned()),
+    ] {
+        for headers in [&[][..], &[("content-type", "application/json")]] {
+            let refused = http.send(method.clone(), &path, headers, "").await;
+            assert_eq!(refused.refused_field(), "body", "{path}");
+        }
+    }
+    let whole = http.get(&path).await.ok();
+    assert_eq!(whole["conversation"]["title"], "the title");
+    assert_eq!(contents(&whole), ["the title"]);
+    let truncate = format!("{path}:truncate");
+    let all = http.json(Method::POST, &truncate, "{}").await.ok();
+    assert_eq!(all["removedMessages"], "1");
 }
 
 async fn queries_must_be_the_routes_own(form: Form) {

@@ -109,6 +109,20 @@ pub(crate) async fn the_syntax_is_that_of_search_boxes(world: &World) {
         let texts = found(world, &query(&user, text)).await;
         assert_eq!(texts, expected, "{text}");
     }
+    // More negations than PostgreSQL bears.
+    let rule = "-".repeat(101);
+    for (text, mut expected) in [
+        (format!("{rule}red"), vec![BLUE]),
+        (format!("-{rule} red"), vec![RED, BOTH]),
+        (format!("{}red", "-(- ".repeat(101)), vec![RED, BOTH]),
+        (format!("fish{rule} {rule}red"), vec![BLUE]),
+        (format!("fish -{rule}\"red {rule} fish\""), vec![RED]),
+        (format!("{rule}\"blue\"-\"red\" {rule}"), vec![]),
+    ] {
+        expected.sort_unstable();
+        let texts = found(world, &query(&user, &text)).await;
+        assert_eq!(texts, expected, "{text}");
+    }
 }
 
 pub(crate) async fn no_query_is_wrong(world: &World) {
@@ -148,6 +162,8 @@ pub(crate) async fn no_query_is_wrong(world: &World) {
         "\u{1}\u{7f}\u{feff}\u{200b}",
         "\u{27e6}x\u{27e7}",
         "-----x",
+        &"- ".repeat(256),
+        &"-(x ".repeat(128),
         &words,
         &either,
         &neither,

@@ -44,6 +44,17 @@ impl Form {
         }
     }
 
+    /// The same with a Redis at which nobody answers; None where none is used.
+    pub(crate) fn without_redis(&self) -> Option<Self> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::Servers { database_url, .. } => Some(Self::Servers {
+                database_url: database_url.clone(),
+                redis_url: "redis://127.0.0.1:1/0".to_owned(),
+            }),
+        }
+    }
+
     fn settings(&self) -> Vec<(String, String)> {
         match self {
             Self::Embedded(folder) => vec![(

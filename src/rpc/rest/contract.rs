@@ -2,15 +2,14 @@ use std::collections::BTreeSet;
 
 use http::{Method, Uri};
 use prost_reflect::{
-    DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor,
-    Value,
+    DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor, Value,
 };
 
 use super::{
     json,
     template::{FieldPath, Template},
 };
-use crate::proto::DESCRIPTORS;
+use crate::proto::POOL;
 
 /// Why the contract cannot be served over REST.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +38,28 @@ pub(super) struct Route {
     pub(super) position: usize,
 }
 
+impl Route {
+    /// The fields that the path leaves to a body.
+    pub(super) fn rest(&self) -> Vec<FieldDescriptor> {
+        let in_path = |field: &FieldDescriptor| {
+            let path = FieldPath(vec![field.clone()]);
+            self.template.variables().any(|variable| *variable == path)
+        };
+        let request = self.method.input();
+        request.fields().filter(|field| !in_path(field)).collect()
+    }
+
+    /// Whether a request must have a body, if only an empty object: what is not set
+    /// may mean all of something, and a body is easily lost.
+    pub(super) fn needs_body(&self) -> bool {
+        match &self.body {
+            RequestBody::Nothing => false,
+            RequestBody::Rest => !self.rest().is_empty(),
+            RequestBody::Field(_) => true,
+        }
+    }
+}
+
 /// What a request's body holds.
 #[derive(Debug)]
 pub(super) enum RequestBody {
@@ -62,8 +83,7 @@ pub(super) enum Found<'c, 'p> {
 
 impl Contract {
     pub(super) fn load() -> Result<Self, Unfit> {
-        let unfit = |error: prost_reflect::DescriptorError| Unfit(error.to_string());
-        let pool = DescriptorPool::decode(DESCRIPTORS).map_err(unfit)?;
+        let pool = POOL.as_ref().map_err(|error| Unfit(error.to_string()))?;
         let mut routes = Vec::new();
         for service in pool.services() {
             for method in service.methods() {

@@ -1,9 +1,9 @@
 //! Files: what a stream of messages makes over REST.
 //!
 //! The answer of an RPC that streams is a file. Each message has the next piece of
-//! it in a field `bytes data`. The first message may say in `string file_name` what
-//! the file is called and in `string content_type` what it is; that is all that the
-//! contract has to do for it.
+//! it in a field `bytes data`, whose option `media_types` says what files there are.
+//! The first message may say in `string file_name` what the file is called and in
+//! `string content_type` what it is; that is all that the contract has to do for it.
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -21,14 +21,33 @@ use super::frames::Messages;
 const DATA: &str = "data";
 const FILE_NAME: &str = "file_name";
 const CONTENT_TYPE: &str = "content_type";
+const MEDIA_TYPES: &str = "conversation_memory.v1.media_types";
 
 /// Whether a stream of this message is a file.
 pub(super) fn check(message: &MessageDescriptor) -> Result<(), String> {
     let data = message.get_field_by_name(DATA);
-    if data.is_some_and(|field| field.kind() == Kind::Bytes && !field.is_list()) {
-        return Ok(());
+    if !data.is_some_and(|field| field.kind() == Kind::Bytes && !field.is_list()) {
+        return Err(format!("{} has no field bytes data", message.full_name()));
     }
-    Err(format!("{} has no field bytes data", message.full_name()))
+    if media_types(message).is_empty() {
+        return Err(format!("{}.data has no media_types", message.full_name()));
+    }
+    Ok(())
+}
+
+/// What a file that is made of this message can be.
+pub(super) fn media_types(message: &MessageDescriptor) -> Vec<String> {
+    let data = message.get_field_by_name(DATA);
+    let extension = message.parent_pool().get_extension_by_name(MEDIA_TYPES);
+    let (Some(data), Some(extension)) = (data, extension) else {
+        return Vec::new();
+    };
+    let options = data.options();
+    let types = options.get_extension(&extension);
+    let types = types.as_list().into_iter().flatten();
+    types
+        .filter_map(|kind| kind.as_str().map(ToOwned::to_owned))
+        .collect()
 }
 
 /// Begins the file with the first message: what goes wrong before it is an answer of

@@ -4,12 +4,13 @@
 mod comments;
 mod schemas;
 
-use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
+use prost_reflect::{FieldDescriptor, Kind};
 use serde_json::{Map, Value, json};
 
 use self::{comments::Comments, schemas::Schemas};
 use super::{
     contract::{Contract, RequestBody, Route},
+    download,
     json::WellKnown,
     request::is_parameter,
     template::{FieldPath, Segment, Template},
@@ -64,10 +65,8 @@ fn operation(route: &Route, schemas: &mut Schemas) -> Value {
         operation["parameters"] = Value::Array(parameters);
     }
     if let Some(schema) = request_body(route, schemas) {
-        // Without a body nothing is set, which is enough where nothing must be.
-        let is_required = schema.get("required").is_some() || schema.get("$ref").is_some();
         operation["requestBody"] = json!({
-            "required": is_required,
+            "required": route.needs_body(),
             "content": { "application/json": { "schema": schema } },
         });
     }
@@ -77,10 +76,9 @@ fn operation(route: &Route, schemas: &mut Schemas) -> Value {
 fn success(route: &Route, schemas: &mut Schemas) -> Value {
     let method = &route.method;
     if method.is_server_streaming() {
-        return json!({
-            "description": "The file.",
-            "content": { "*/*": {} },
-        });
+        let types = download::media_types(&method.output()).into_iter();
+        let content: Map<_, _> = types.map(|kind| (kind, json!({}))).collect();
+        return json!({ "description": "The file.", "content": content });
     }
     json!({
         "description": schemas.comments.of(
@@ -144,7 +142,7 @@ fn request_body(route: &Route, schemas: &mut Schemas) -> Option<Value> {
         RequestBody::Nothing => None,
         RequestBody::Field(field) => Some(schemas.field(field)),
         RequestBody::Rest if has_variables(&route.template) => {
-            Some(schemas.object(&request, &without_path(route, &request)))
+            Some(schemas.object(&request, &route.rest()))
         }
         RequestBody::Rest => Some(schemas.message(&request)),
     }
@@ -153,15 +151,6 @@ fn request_body(route: &Route, schemas: &mut Schemas) -> Option<Value> {
 fn has_variables(template: &Template) -> bool {
     let mut segments = template.segments.iter();
     segments.any(|segment| matches!(segment, Segment::Variable(_)))
-}
-
-/// The fields that the path leaves to the body.
-fn without_path(route: &Route, request: &MessageDescriptor) -> Vec<FieldDescriptor> {
-    let in_path = |field: &FieldDescriptor| {
-        let path = FieldPath(vec![field.clone()]);
-        route.template.variables().any(|variable| *variable == path)
-    };
-    request.fields().filter(|field| !in_path(field)).collect()
 }
 
 #[cfg(test)]

@@ -94,6 +94,7 @@ pub(super) fn into_call(
             RequestBody::Rest => RequestBody::Rest,
             RequestBody::Field(field) => RequestBody::Field(field.clone()),
         },
+        needs_body: route.needs_body(),
         max,
     };
     let message = async move { form.message(fields?, body).await };
@@ -105,6 +106,7 @@ pub(super) fn into_call(
 struct Form {
     method: MethodDescriptor,
     body: RequestBody,
+    needs_body: bool,
     max: usize,
 }
 
@@ -131,12 +133,16 @@ impl Form {
     }
 
     fn encode_body(&self, encoder: &mut Encoder, json: &[u8]) -> Result<(), Refusal> {
+        let refuse = |reason| {
+            Err(Refusal::Field(FieldError::new(
+                "body",
+                Invalid::new(reason),
+            )))
+        };
         match &self.body {
-            _ if json.is_empty() => Ok(()),
-            RequestBody::Nothing => {
-                let reason = Invalid::new("must be empty: this call takes none");
-                Err(Refusal::Field(FieldError::new("body", reason)))
-            }
+            _ if json.is_empty() && !self.needs_body => Ok(()),
+            _ if json.is_empty() => refuse("is required, if only {}"),
+            RequestBody::Nothing => refuse("must be empty: this call takes none"),
             RequestBody::Rest => encoder.message(&self.method.input(), json),
             RequestBody::Field(field) => encoder.field(field, json),
         }

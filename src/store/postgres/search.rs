@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use sqlx::{PgConnection, postgres::PgRow, query};
 use uuid::Uuid;
 
@@ -69,7 +71,7 @@ async fn find(connection: &mut PgConnection, wanted: &SearchQuery) -> Result<Vec
     let SearchKey { rank, place } = wanted.after.unwrap_or(SearchKey::START);
     Ok(query(SEARCH)
         .bind(wanted.user_id.as_str())
-        .bind(wanted.text.as_str())
+        .bind(bearable(wanted.text.as_str()))
         .bind(wanted.conversation_id.map(ConversationId::as_uuid))
         .bind(wanted.dept_id.as_ref().map(DeptId::as_str))
         .bind(wanted.role.map(Role::as_str))
@@ -79,4 +81,33 @@ async fn find(connection: &mut PgConnection, wanted: &SearchQuery) -> Result<Vec
         .bind(i64::from(wanted.limit) + 1)
         .fetch_all(connection)
         .await?)
+}
+
+/// The same query, with no more than one negation in front of each operand. PostgreSQL
+/// fails at 32 in a row, and a ruled line that was pasted into a query has more.
+fn bearable(text: &str) -> Cow<'_, str> {
+    const FEW: usize = 16;
+    if text.matches('-').count() <= FEW {
+        return text.into();
+    }
+    let mut bearable = String::with_capacity(text.len());
+    let (mut negated, mut in_word, mut in_phrase) = (false, false, false);
+    for c in text.chars() {
+        if in_phrase {
+            in_phrase = c != '"';
+        } else if c == '-' && !in_word {
+            negated = !negated;
+            continue;
+        } else if c.is_whitespace() || "!&|()".contains(c) {
+            in_word = false;
+        } else {
+            if std::mem::take(&mut negated) {
+                bearable.push('-');
+            }
+            in_phrase = c == '"';
+            in_word = !in_phrase;
+        }
+        bearable.push(c);
+    }
+    bearable.into()
 }

@@ -1,17 +1,13 @@
-use std::sync::LazyLock;
-
 use proptest::prelude::*;
-use prost_reflect::{DescriptorPool, DynamicMessage, prost::Message as _};
+use prost_reflect::{DynamicMessage, prost::Message as _};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::proto::DESCRIPTORS;
-
-static POOL: LazyLock<DescriptorPool> =
-    LazyLock::new(|| DescriptorPool::decode(DESCRIPTORS).unwrap());
+use crate::proto::POOL;
 
 fn message(name: &str) -> MessageDescriptor {
-    POOL.get_message_by_name(&format!("conversation_memory.v1.{name}"))
+    let pool = POOL.as_ref().unwrap();
+    pool.get_message_by_name(&format!("conversation_memory.v1.{name}"))
         .unwrap()
 }
 

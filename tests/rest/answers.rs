@@ -1,0 +1,424 @@
+//! Real answers, against what the description of the routes says of them.
+
+use std::cell::RefCell;
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::{
+    caller::{Asked, Caller},
+    client::{Answer, new_id, new_user},
+    python::python,
+    support::{
+        eventually,
+        sidecar::{Form, Sidecar},
+    },
+};
+
+in_both_forms!(
+    answers_are_as_described,
+    a_description_that_is_wrong_is_noticed,
+);
+
+/// Calls that were made, with their answers.
+struct Recorder {
+    caller: Caller,
+    calls: RefCell<Vec<Value>>,
+}
+
+impl Recorder {
+    async fn new(sidecar: &Sidecar) -> Self {
+        Self {
+            caller: Caller::new(sidecar).await,
+            calls: RefCell::default(),
+        }
+    }
+
+    /// Calls an operation, which must go well.
+    async fn ok(&self, operation: &str, request: Value) -> Value {
+        let answer = self.call(operation, &request).await;
+        assert_eq!(answer.status, StatusCode::OK, "{operation}: {answer:?}");
+        serde_json::from_slice(&answer.body).unwrap_or_default()
+    }
+
+    /// Calls an operation, which must be refused.
+    async fn refused(&self, status: u16, operation: &str, request: Value) {
+        let answer = self.call(operation, &request).await;
+        assert_eq!(answer.status, status, "{operation}: {answer:?}");
+    }
+
+    async fn call(&self, operation: &str, request: &Value) -> Answer {
+        let asked = self.caller.asked(operation, request);
+        let answer = self.caller.send(&asked).await;
+        self.record(operation, &asked, &answer);
+        answer
+    }
+
+    fn record(&self, operation: &str, asked: &Asked, answer: &Answer) {
+        self.calls.borrow_mut().push(json!({
+            "operation": operation,
+            "parameters": asked.parameters,
+            "body": asked.body,
+            "status": answer.status.as_u16(),
+            "content_type": answer.headers["content-type"].to_str().unwrap(),
+            "answer": serde_json::from_slice::<Value>(&answer.body).ok(),
+        }));
+    }
+
+    /// What is wrong by a description, and what of it was not seen.
+    async fn judged(&self, document: &Value) -> Judgement {
+        let given = json!({ "document": document, "calls": *self.calls.borrow() });
+        let judged = python("described.py", &[], &given.to_string()).await;
+        serde_json::from_value(judged).unwrap()
+    }
+}
+
+#[derive(Debug, serde::Deserialize)]
+struct Judgement {
+    wrong: Vec<String>,
+    unseen: Vec<String>,
+}
+
+async fn answers_are_as_described(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let recorder = Recorder::new(&sidecar).await;
+    let user = new_user();
+    let conversation = conversation(&recorder, &user).await;
+    reads(&recorder, &user, &conversation).await;
+    branches(&recorder, &user, &conversation).await;
+    files(&recorder, &user, &conversation).await;
+    searches(&recorder, &user, &conversation).await;
+    sessions_and_turns(&recorder, &user, &conversation).await;
+    sparse(&recorder).await;
+    refusals(&recorder, &conversation).await;
+    removals(&recorder, &user, &conversation).await;
+    drop(sidecar);
+    refusals_of_a_sidecar_in_need(&form, &recorder).await;
+    let judged = recorder.judged(&recorder.caller.document).await;
+    assert!(judged.wrong.is_empty(), "{:#?}", judged.wrong);
+    // A new call, field or parameter belongs in one of the functions below.
+    assert!(judged.unseen.is_empty(), "{:#?}", judged.unseen);
+}
+
+/// All of a message that a caller can give.
+fn message(role: &str, content: &str) -> Value {
+    json!({
+        "id": new_id(),
+        "role": role,
+        "content": content,
+        "tokensUsed": 7,
+        "latencyMs": 0,
+        "createdAt": "2024-02-29T12:00:00.000001Z",
+        "metadata": { "none": null, "list": [1, 2.5, "x", [], {}], "yes": true },
+        "contexts": [
+            { "docId": "d", "content": "text", "score": -0.25, "metadata": { "page": 1 } },
+            {},
+        ],
+    })
+}
+
+async fn conversation(recorder: &Recorder, user: &str) -> String {
+    let create = json!({
+        "userId": user,
+        "deptId": "hr",
+        "title": "Time off",
+        "metadata": { "model": "m" },
+        "conversationId": new_id(),
+    });
+    let created = recorder.ok("CreateConversation", create).await;
+    let id = created["conversation"]["id"].as_str().unwrap();
+    let roles = ["USER", "ASSISTANT", "SYSTEM", "TOOL"];
+    let messages = roles.map(|role| message(&format!("ROLE_{role}"), "vacation days"));
+    let mut save = json!({
+        "conversationId": id,
+        "userId": user,
+        "messages": messages,
+        "requestId": "turn-1",
+        "expectedLastSeq": "0",
+        "sessionId": new_id(),
+    });
+    save["messages"][0]["conversationId"] = id.into();
+    recorder.ok("SaveMessages", save.clone()).await;
+    let again = recorder.ok("SaveMessages", save).await;
+    assert_eq!(again["replayed"], true);
+    let update = json!({
+        "conversation": { "id": id, "title": "Days off", "metadata": { "a": 1 } },
+        "updateMask": "title,metadata",
+        "userId": user,
+    });
+    recorder.ok("UpdateConversation", update).await;
+    id.to_owned()
+}
+
+async fn reads(recorder: &Recorder, user: &str, id: &str) {
+    let history = json!({
+        "conversationId": id,
+        "userId": user,
+        "limit": 2,
+        "minSeq": "1",
+        "consistency": "CONSISTENCY_STRONG",
+        "sessionId": new_id(),
+        "includeContexts": true,
+    });
+    recorder.ok("GetHistory", history).await;
+    for _ in 0..2 {
+        // From the store, and then from the window where there is one.
+        let history = json!({ "conversationId": id });
+        recorder.ok("GetHistory", history).await;
+    }
+    for operation in ["GetConversation", "GetConversation_2"] {
+        for omit in [true, false] {
+            let read = json!({
+                "conversationId": id,
+                "userId": user,
+                "omitMessages": omit,
+                "pageSize": 2,
+                "includeContexts": true,
+            });
+            recorder.ok(operation, read).await;
+        }
+    }
+    let mut list = json!({
+        "conversationId": id,
+        "userId": user,
+        "pageSize": 2,
+        "newestFirst": true,
+        "includeContexts": true,
+    });
+    let page = recorder.ok("ListMessages", list.clone()).await;
+    list["pageToken"] = page["nextPageToken"].clone();
+    recorder.ok("ListMessages", list).await;
+}
+
+async fn branches(recorder: &Recorder, user: &str, id: &str) {
+    for title in ["another way", ""] {
+        let branch = json!({ "conversationId": id, "userId": user, "atSeq": "2", "title": title });
+        let branched = recorder.ok("BranchConversation", branch).await;
+        assert_eq!(branched["conversation"]["branchedAtSeq"], "2");
+    }
+    let list = json!({ "conversationId": id, "userId": user, "pageSize": 1 });
+    pages(recorder, "ListBranches", list).await;
+    for operation in ["ListConversations", "ListConversations_2"] {
+        let list = json!({ "userId": user, "deptId": "hr", "pageSize": 1 });
+        pages(recorder, operation, list).await;
+    }
+}
+
+/// Reads the first page of a list and the next one.
+async fn pages(recorder: &Recorder, operation: &str, mut list: Value) {
+    let page = recorder.ok(operation, list.clone()).await;
+    list["pageToken"] = page["nextPageToken"].clone();
+    recorder.ok(operation, list).await;
+}
+
+async fn files(recorder: &Recorder, user: &str, id: &str) {
+    for format in ["UNSPECIFIED", "JSON", "JSONL", "CSV"] {
+        let format = format!("EXPORT_FORMAT_{format}");
+        let export = json!({ "conversationId": id, "userId": user, "format": format });
+        recorder.ok("ExportConversation", export).await;
+    }
+}
+
+async fn searches(recorder: &Recorder, user: &str, id: &str) {
+    let search = json!({
+        "userId": user,
+        "query": "vacation",
+        "conversationId": id,
+        "deptId": "hr",
+        "pageSize": 1,
+    });
+    pages(recorder, "SearchMessages", search.clone()).await;
+    let mut narrow = search;
+    narrow["role"] = "ROLE_TOOL".into();
+    recorder.ok("SearchMessages", narrow).await;
+}
+
+async fn sessions_and_turns(recorder: &Recorder, user: &str, id: &str) {
+    let create = json!({ "userId": user, "deptId": "hr", "conversationId": id });
+    let created = recorder.ok("CreateSession", create).await;
+    let session = json!({ "sessionId": created["session"]["id"] });
+    recorder.ok("GetSession", session.clone()).await;
+    recorder.ok("ExtendSession", session.clone()).await;
+    recorder.ok("ListSessions", json!({ "userId": user })).await;
+    let begin = json!({
+        "userId": user,
+        "deptId": "hr",
+        "sessionId": session["sessionId"],
+        "conversationId": id,
+        "limit": 2,
+    });
+    for state in ["CONTINUED", "RESUMED"] {
+        let begun = recorder.ok("BeginTurn", begin.clone()).await;
+        assert_eq!(begun["sessionState"], format!("SESSION_STATE_{state}"));
+        recorder.ok("EndSession", session.clone()).await;
+    }
+}
+
+/// As little as there can be.
+async fn sparse(recorder: &Recorder) {
+    let user = new_user();
+    for operation in ["ListConversations", "ListConversations_2", "ListSessions"] {
+        let list = recorder.ok(operation, json!({ "userId": user })).await;
+        assert_eq!(list, json!({}));
+    }
+    let created = recorder.ok("CreateConversation", json!({ "userId": user }));
+    let created = created.await;
+    let id = &created["conversation"]["id"];
+    for operation in [
+        "GetConversation",
+        "GetConversation_2",
+        "GetHistory",
+        "ListMessages",
+        "ListBranches",
+        "ExportConversation",
+        "TruncateConversation",
+    ] {
+        recorder
+            .ok(operation, json!({ "conversationId": id }))
+            .await;
+    }
+    let search = json!({ "userId": user, "query": "the" });
+    assert_eq!(recorder.ok("SearchMessages", search).await, json!({}));
+    let message = json!({ "role": "ROLE_TOOL", "metadata": { "a": null } });
+    let save = json!({ "conversationId": id, "messages": [message] });
+    recorder.ok("SaveMessages", save).await;
+    recorder.ok("BeginTurn", json!({ "userId": user })).await;
+    recorder
+        .ok("CreateSession", json!({ "userId": user }))
+        .await;
+}
+
+async fn refusals(recorder: &Recorder, id: &str) {
+    let save = |request_id: &str, expected: &str, content: &str| {
+        json!({
+            "conversationId": id,
+            "requestId": request_id,
+            "expectedLastSeq": expected,
+            "messages": [{ "role": "ROLE_USER", "content": content }],
+        })
+    };
+    let none = json!({ "conversationId": new_id() });
+    let bad = json!({ "conversationId": "x" });
+    for operation in ["GetHistory", "ExportConversation", "DeleteConversation_2"] {
+        recorder.refused(400, operation, bad.clone()).await;
+        recorder.refused(404, operation, none.clone()).await;
+    }
+    let late = json!({ "conversationId": id, "minSeq": "99" });
+    recorder.refused(400, "GetHistory", late).await;
+    let gone = json!({ "sessionId": new_id() });
+    recorder.refused(404, "GetSession", gone).await;
+    recorder
+        .refused(409, "SaveMessages", save("a", "99", "x"))
+        .await;
+    recorder
+        .refused(409, "SaveMessages", save("turn-1", "4", "x"))
+        .await;
+    let large = save("b", "4", &"x".repeat(5 << 20));
+    recorder.refused(413, "SaveMessages", large).await;
+    let asked = recorder.caller.asked("SaveMessages", &save("c", "4", "x"));
+    let text = [("content-type", "text/plain")];
+    let http = &recorder.caller.http;
+    let unsupported = http
+        .send(asked.method.clone(), &asked.path, &text, "{}")
+        .await;
+    assert_eq!(unsupported.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    recorder.record("SaveMessages", &asked, &unsupported);
+    let asked = recorder.caller.asked("GetHistory", &none);
+    let hurried = [("grpc-timeout", "1n")];
+    let late = http
+        .send(asked.method.clone(), &asked.path, &hurried, "")
+        .await;
+    assert_eq!(late.status, StatusCode::GATEWAY_TIMEOUT);
+    recorder.record("GetHistory", &asked, &late);
+}
+
+async fn removals(recorder: &Recorder, user: &str, id: &str) {
+    let truncate = json!({
+        "conversationId": id,
+        "userId": user,
+        "afterSeq": "3",
+        "expectedLastSeq": "4",
+        "requestId": "cut",
+    });
+    let cut = recorder.ok("TruncateConversation", truncate).await;
+    assert_eq!(cut, json!({ "removedMessages": "1", "lastSeq": "4" }));
+    let delete = json!({ "conversationId": id, "userId": user });
+    recorder.ok("DeleteConversation", delete).await;
+    let other = recorder.ok("CreateConversation", json!({ "userId": user }));
+    let delete = json!({
+        "conversationId": other.await["conversation"]["id"],
+        "userId": user,
+    });
+    recorder.ok("DeleteConversation_2", delete).await;
+}
+
+/// What is answered when there are too many calls and, where there is to be a Redis,
+/// when it is away.
+async fn refusals_of_a_sidecar_in_need(form: &Form, recorder: &Recorder) {
+    // Calls give their places back shortly after their answers have been read.
+    let settings = [("MAX_CONCURRENT_CALLS", "4")];
+    let away = form.without_redis();
+    let sidecar = Sidecar::start_with(away.as_ref().unwrap_or(form), &settings).await;
+    let needy = Recorder::new(&sidecar).await;
+    if away.is_some() {
+        let user = new_user();
+        let begun = needy.ok("BeginTurn", json!({ "userId": user })).await;
+        assert_eq!(begun["sessionState"], "SESSION_STATE_UNAVAILABLE");
+        let create = json!({ "userId": user });
+        needy.refused(503, "CreateSession", create).await;
+    }
+    let list = json!({ "userId": new_user() });
+    eventually("there are too many calls", async || {
+        let calls = (0..64).map(|_| needy.call("ListConversations", &list));
+        let answers = futures_util::future::join_all(calls).await;
+        answers.iter().any(|answer| answer.status == 429)
+    })
+    .await;
+    recorder.calls.borrow_mut().extend(needy.calls.take());
+}
+
+/// The test above can fail.
+async fn a_description_that_is_wrong_is_noticed(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let recorder = Recorder::new(&sidecar).await;
+    let user = new_user();
+    let id = conversation(&recorder, &user).await;
+    reads(&recorder, &user, &id).await;
+    files(&recorder, &user, &id).await;
+    refusals(&recorder, &id).await;
+    let right = &recorder.caller.document;
+    let judged = recorder.judged(right).await;
+    assert!(judged.wrong.is_empty(), "{:#?}", judged.wrong);
+    let missed = |call: &str| judged.unseen.iter().any(|unseen| unseen == call);
+    assert!(missed("SearchMessages") && missed("Hit.rank"));
+    assert!(missed("ListBranches(page_token)"));
+    let schemas = "/components/schemas";
+    for (place, wrong) in [
+        ("Message/properties/seq/type", json!("integer")),
+        ("Message/properties/tokensUsed/type", json!("string")),
+        ("Message/properties/createdAt/format", json!("date")),
+        ("Message/properties/metadata/type", json!("string")),
+        ("Message/properties", json!({ "id": {} })),
+        ("RetrievedContext/properties/score/type", json!("integer")),
+        ("Role/enum", json!(["ROLE_USER"])),
+        ("Conversation/required", json!(["parentId"])),
+        ("SaveMessagesResponse/properties", json!({})),
+        (
+            "Error/properties/error/properties/code/type",
+            json!("string"),
+        ),
+    ] {
+        let mut document = right.clone();
+        let (object, name) = place.rsplit_once('/').unwrap();
+        let object = match object {
+            "" => schemas.to_owned(),
+            object => format!("{schemas}/{object}"),
+        };
+        document.pointer_mut(&object).unwrap()[name] = wrong;
+        let judged = recorder.judged(&document).await;
+        assert!(!judged.wrong.is_empty(), "{place}");
+    }
+    let text = right.to_string().replace("text/csv", "text/plain");
+    let document = serde_json::from_str(&text).unwrap();
+    assert!(!recorder.judged(&document).await.wrong.is_empty());
+}

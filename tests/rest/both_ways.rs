@@ -1,0 +1,448 @@
+//! Search, exports and branches under bad inputs: the same over gRPC and over HTTP.
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
+
+use crate::{
+    caller::{Caller, Way},
+    client::{contents, new_id, new_user},
+    support::sidecar::{Form, Sidecar},
+};
+
+in_both_forms!(
+    bad_values_are_refused_and_nothing_is_written,
+    pages_beyond_the_largest_are_the_largest,
+    page_tokens_are_good_for_their_own_request,
+    no_search_is_wrong_but_an_empty_one,
+    strange_texts_are_found_branched_and_exported,
+    what_is_anothers_looks_like_nothing,
+);
+
+const WAYS: [Way; 2] = [Way::Grpc, Way::Rest];
+
+/// A request that each of the calls takes.
+fn good(rpc: &str, user: &str, conversation: &str) -> Value {
+    match rpc {
+        "SearchMessages" => json!({ "userId": user, "query": "word" }),
+        "BranchConversation" => json!({ "conversationId": conversation, "atSeq": "1" }),
+        _ => json!({ "conversationId": conversation }),
+    }
+}
+
+const RPCS: [&str; 4] = [
+    "SearchMessages",
+    "ExportConversation",
+    "BranchConversation",
+    "ListBranches",
+];
+
+fn with(mut request: Value, changes: &Value) -> Value {
+    for (name, value) in changes.as_object().unwrap() {
+        request[name] = value.clone();
+    }
+    request
+}
+
+async fn conversation_of(caller: &Caller, user: &str, texts: &[String]) -> String {
+    let id = caller.http.conversation(user).await;
+    for texts in texts.chunks(100) {
+        let messages = texts
+            .iter()
+            .map(|text| json!({ "role": "ROLE_USER", "content": text }));
+        let save = json!({ "conversationId": id, "messages": messages.collect::<Vec<_>>() });
+        caller.ok(Way::Rest, "SaveMessages", &save).await;
+    }
+    id
+}
+
+/// What makes a good request a bad one, by call, and the field that is refused.
+fn flaws() -> Vec<(&'static str, Value, &'static str)> {
+    let long = "é".repeat(256);
+    let mut flaws = vec![
+        ("SearchMessages", json!({ "userId": "" }), "user_id"),
+        ("SearchMessages", json!({ "query": "" }), "query"),
+        ("SearchMessages", json!({ "query": "a\0b" }), "query"),
+        (
+            "SearchMessages",
+            json!({ "query": "é".repeat(513) }),
+            "query",
+        ),
+        ("SearchMessages", json!({ "deptId": "\0" }), "dept_id"),
+        ("SearchMessages", json!({ "deptId": long }), "dept_id"),
+        ("SearchMessages", json!({ "role": 99 }), "role"),
+        ("SearchMessages", json!({ "role": -1 }), "role"),
+        ("ExportConversation", json!({ "format": 99 }), "format"),
+        ("ExportConversation", json!({ "format": -1 }), "format"),
+        ("BranchConversation", json!({ "title": "a\0b" }), "title"),
+        ("BranchConversation", json!({ "title": long }), "title"),
+    ];
+    for at_seq in ["0", "-1", "4", "9223372036854775807"] {
+        flaws.push(("BranchConversation", json!({ "atSeq": at_seq }), "at_seq"));
+    }
+    for rpc in ["SearchMessages", "ListBranches"] {
+        for size in [-1, i32::MIN] {
+            flaws.push((rpc, json!({ "pageSize": size }), "page_size"));
+        }
+    }
+    for rpc in RPCS {
+        for user in ["a\0b", &long] {
+            flaws.push((rpc, json!({ "userId": user }), "user_id"));
+        }
+        let braced = format!("{{{}}}", new_id());
+        for id in ["x", " ", "a\0b", "../../etc", &braced, &new_id()[1..]] {
+            flaws.push((rpc, json!({ "conversationId": id }), "conversation_id"));
+        }
+    }
+    flaws
+}
+
+async fn bad_values_are_refused_and_nothing_is_written(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let caller = Caller::new(&sidecar).await;
+    let user = new_user();
+    let id = conversation_of(&caller, &user, &["word".to_owned(), "2".into(), "3".into()]).await;
+    for way in WAYS {
+        for (rpc, flaw, field) in flaws() {
+            let bad = with(good(rpc, &user, &id), &flaw);
+            let refused = caller.call(way, rpc, &bad).await;
+            let found = (refused.status.as_str(), refused.field.as_str());
+            assert_eq!(found, ("INVALID_ARGUMENT", field), "{way:?} {rpc} {flaw}");
+        }
+        for rpc in &RPCS[1..] {
+            let bad = with(good(rpc, &user, &id), &json!({ "conversationId": "" }));
+            let refused = caller.call(way, rpc, &bad).await;
+            match way {
+                Way::Grpc => assert_eq!(refused.field, "conversation_id"),
+                // Another path, at which there is nothing.
+                Way::Rest => assert_eq!(refused.status, "NOT_FOUND"),
+            }
+        }
+    }
+    // Numbers that gRPC has no room for.
+    for (rpc, flaw, field) in [
+        (
+            "SearchMessages",
+            json!({ "pageSize": 1_u64 << 31 }),
+            "page_size",
+        ),
+        ("ListBranches", json!({ "pageSize": "many" }), "page_size"),
+        (
+            "BranchConversation",
+            json!({ "atSeq": 1_u64 << 63 }),
+            "at_seq",
+        ),
+        ("BranchConversation", json!({ "atSeq": 1.5 }), "at_seq"),
+        ("ExportConversation", json!({ "format": "PDF" }), "format"),
+    ] {
+        let bad = with(good(rpc, &user, &id), &flaw);
+        let refused = caller.call(Way::Rest, rpc, &bad).await;
+        assert_eq!(refused.field, field, "{rpc} {flaw}");
+    }
+    let read = json!({ "conversationId": id });
+    let listed = caller.ok(Way::Rest, "ListBranches", &read).await;
+    assert_eq!(listed, json!({}));
+    let whole = caller.ok(Way::Rest, "GetConversation", &read).await;
+    assert_eq!(contents(&whole), ["word", "2", "3"]);
+    for (way, rpc) in WAYS.into_iter().flat_map(|way| RPCS.map(|rpc| (way, rpc))) {
+        let upper = json!({ "conversationId": id.to_uppercase() });
+        caller
+            .ok(way, rpc, &with(good(rpc, &user, &id), &upper))
+            .await;
+    }
+}
+
+async fn pages_beyond_the_largest_are_the_largest(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let caller = Caller::new(&sidecar).await;
+    let user = new_user();
+    let id = conversation_of(&caller, &user, &vec!["word".to_owned(); 101]).await;
+    for _ in 0..101 {
+        let branch = good("BranchConversation", &user, &id);
+        caller.ok(Way::Grpc, "BranchConversation", &branch).await;
+    }
+    for way in WAYS {
+        for (rpc, list) in [
+            ("SearchMessages", "hits"),
+            ("ListBranches", "conversations"),
+        ] {
+            for size in [101, i32::MAX] {
+                let request = with(good(rpc, &user, &id), &json!({ "pageSize": size }));
+                let page = caller.ok(way, rpc, &request).await;
+                assert_eq!(page[list].as_array().unwrap().len(), 100, "{way:?} {rpc}");
+                assert!(page["nextPageToken"].is_string());
+            }
+        }
+    }
+}
+
+async fn page_tokens_are_good_for_their_own_request(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let caller = Caller::new(&sidecar).await;
+    let user = new_user();
+    let id = conversation_of(&caller, &user, &["word".to_owned(), "word".into()]).await;
+    let mut branches = Vec::new();
+    for _ in 0..2 {
+        let branch = good("BranchConversation", &user, &id);
+        let branched = caller.ok(Way::Grpc, "BranchConversation", &branch).await;
+        branches.push(branched["conversation"]["id"].clone());
+    }
+    for (way, rpc, others) in WAYS.into_iter().flat_map(|way| {
+        let search = vec![
+            json!({ "userId": new_user() }),
+            json!({ "query": "words" }),
+            json!({ "conversationId": id }),
+            json!({ "deptId": "hr" }),
+            json!({ "role": "ROLE_USER" }),
+        ];
+        let list = vec![
+            json!({ "conversationId": branches[0] }),
+            json!({ "userId": user }),
+        ];
+        [(way, "SearchMessages", search), (way, "ListBranches", list)]
+    }) {
+        let first = with(good(rpc, &user, &id), &json!({ "pageSize": 1 }));
+        let page = caller.ok(way, rpc, &first).await;
+        let token = page["nextPageToken"].as_str().unwrap();
+        let next = with(first, &json!({ "pageToken": token }));
+        caller.ok(way, rpc, &next).await;
+        let elsewhere = match rpc {
+            "ListBranches" => "SearchMessages",
+            _ => "ListBranches",
+        };
+        let foreign = with(good(elsewhere, &user, &id), &json!({ "pageToken": token }));
+        let mut bad = vec![(elsewhere, foreign)];
+        for token in spoilt(token) {
+            bad.push((rpc, with(next.clone(), &json!({ "pageToken": token }))));
+        }
+        bad.extend(others.iter().map(|other| (rpc, with(next.clone(), other))));
+        for (rpc, bad) in bad {
+            let refused = caller.call(way, rpc, &bad).await;
+            let found = (refused.status.as_str(), refused.field.as_str());
+            assert_eq!(found, ("INVALID_ARGUMENT", "page_token"), "{way:?} {bad}");
+        }
+    }
+}
+
+/// What is no longer the token that it was; the last is that of another version of the
+/// server.
+fn spoilt(token: &str) -> [String; 4] {
+    let changed = |at: usize| {
+        let mut bytes = URL_SAFE_NO_PAD.decode(token).unwrap();
+        bytes[at] ^= 2;
+        URL_SAFE_NO_PAD.encode(bytes)
+    };
+    let cut = token[1..].to_owned();
+    ["garbage".to_owned(), cut, changed(3), changed(0)]
+}
+
+async fn no_search_is_wrong_but_an_empty_one(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let caller = Caller::new(&sidecar).await;
+    let user = new_user();
+    conversation_of(&caller, &user, &["word".to_owned()]).await;
+    for query in [
+        "((( & ! \\ <->",
+        "the of and",
+        "\"",
+        "'",
+        "-",
+        "or",
+        "word \"",
+        "word:* & ! other | <2>",
+        "NEAR(word, 3) content:word word* ^word",
+        "'; DROP TABLE messages; --",
+        "%00%s ${word} \\u0000",
+        "\u{feff}\u{202e}\u{200b} \t\r\n",
+        "👩‍👩‍👧‍👦 العربية",
+        &"w".repeat(512),
+        &"\"".repeat(512),
+        &"- ".repeat(256),
+    ] {
+        let request = json!({ "userId": user, "query": query });
+        let [grpc, rest] = WAYS.map(|way| caller.ok(way, "SearchMessages", &request));
+        assert_eq!(grpc.await, rest.await, "{query}");
+    }
+    let request = json!({ "userId": user, "query": "\"word" });
+    let found = caller.ok(Way::Rest, "SearchMessages", &request).await;
+    assert_eq!(found["hits"][0]["snippet"], "⟦word⟧");
+}
+
+/// Texts that do harm elsewhere, each with a word that it is found by, and whether a
+/// spreadsheet would take it for a formula.
+fn strange_texts() -> Vec<(String, bool)> {
+    let mut words = "needle0".to_owned();
+    let mut number = 0;
+    while words.len() < (1 << 20) - 8 {
+        words.extend([" ", &number.to_string()]);
+        number += 1;
+    }
+    let planes: String = (0..17)
+        .filter_map(|plane| char::from_u32(plane * 0x1_0000 + 0x41))
+        .collect();
+    let plain = [
+        words,
+        format!("needle1 {}", "w".repeat(3_000)),
+        format!("{planes} needle2"),
+        "\u{feff}\u{202e}\u{200b}\u{1}\u{7f}\r\n\t\u{2028}\u{fffd}\u{10ffff} needle3".to_owned(),
+        "'; DROP TABLE messages; -- <script>alert(1)</script> %s \\ \\u0000 needle4".to_owned(),
+        "العربية עברית 👩‍👩‍👧‍👦 needle5".to_owned(),
+        "\"quoted\", \"\"\r\n,; needle6".to_owned(),
+    ];
+    let formulas = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"];
+    let formulas = formulas.into_iter().zip(7..);
+    let formulas = formulas.map(|(text, number)| (format!("{text} needle{number}"), true));
+    plain
+        .map(|text| (text, false))
+        .into_iter()
+        .chain(formulas)
+        .collect()
+}
+
+async fn strange_texts_are_found_branched_and_exported(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let caller = Caller::new(&sidecar).await;
+    let user = new_user();
+    let (texts, formulas): (Vec<_>, Vec<_>) = strange_texts().into_iter().unzip();
+    let id = conversation_of(&caller, &user, &texts).await;
+    let branch = json!({ "conversationId": id, "atSeq": texts.len(), "title": texts[4] });
+    for way in WAYS {
+        for (number, text) in texts.iter().enumerate() {
+            let query = format!("needle{number}");
+            let search = json!({ "userId": user, "query": query, "conversationId": id });
+            let found = caller.ok(way, "SearchMessages", &search).await;
+            assert_eq!(found["hits"].as_array().map(Vec::len), Some(1), "{query}");
+            assert!(found["hits"][0]["message"]["content"] == **text, "{query}");
+        }
+        let branched = caller.ok(way, "BranchConversation", &branch).await;
+        assert_eq!(branched["conversation"]["title"], texts[4]);
+        let branch = branched["conversation"]["id"].as_str().unwrap();
+        let listed = caller.ok(way, "ListBranches", &good("", &user, &id)).await;
+        assert_eq!(listed["conversations"][0], branched["conversation"]);
+        let history = json!({ "conversationId": branch, "limit": 100 });
+        let history = caller.ok(way, "GetHistory", &history).await;
+        assert!(contents(&history) == texts);
+        let file = async |format: &str| {
+            let export = json!({ "conversationId": branch, "format": format });
+            let file = caller.ok(way, "ExportConversation", &export).await;
+            file.as_str().unwrap().to_owned()
+        };
+        let whole: Value = serde_json::from_str(&file("EXPORT_FORMAT_JSON").await).unwrap();
+        assert!(contents(&whole) == texts);
+        let lines = file("EXPORT_FORMAT_JSONL").await;
+        let lines = lines.split_terminator('\n').skip(1);
+        let lines: Vec<Value> = lines
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert!(contents(&json!({ "messages": lines })) == texts);
+        let table = file("EXPORT_FORMAT_CSV").await;
+        let mut table = csv::Reader::from_reader(table.as_bytes());
+        assert_eq!(&table.headers().unwrap()[3], "content");
+        let cells = table.records().map(|row| row.unwrap()[3].to_owned());
+        let safe = texts.iter().zip(&formulas).map(|(text, is_formula)| {
+            let mark = if *is_formula { "'" } else { "" };
+            format!("{mark}{text}")
+        });
+        assert!(cells.eq(safe), "{way:?}");
+    }
+}
+
+/// Each call that names a conversation, by somebody whose it is not.
+fn trespasses(stranger: &str, id: &str) -> Vec<(&'static str, Value)> {
+    let claim = json!({ "conversationId": id, "userId": stranger });
+    let mut calls = vec![
+        (
+            "UpdateConversation",
+            json!({ "conversation": { "id": id, "title": "mine" }, "userId": stranger }),
+        ),
+        (
+            "SaveMessages",
+            with(
+                claim.clone(),
+                &json!({ "messages": [{ "role": "ROLE_USER", "content": "x" }] }),
+            ),
+        ),
+        (
+            "SearchMessages",
+            with(claim.clone(), &json!({ "query": "word" })),
+        ),
+        (
+            "BranchConversation",
+            with(claim.clone(), &json!({ "atSeq": "1" })),
+        ),
+        // There is no such message, and nobody may learn that.
+        (
+            "BranchConversation",
+            with(claim.clone(), &json!({ "atSeq": "99" })),
+        ),
+        (
+            "TruncateConversation",
+            with(claim.clone(), &json!({ "afterSeq": "0" })),
+        ),
+        (
+            "GetHistory",
+            with(claim.clone(), &json!({ "minSeq": "99" })),
+        ),
+        (
+            "GetHistory",
+            with(
+                claim.clone(),
+                &json!({ "consistency": "CONSISTENCY_STRONG" }),
+            ),
+        ),
+    ];
+    for format in ["JSON", "JSONL", "CSV"] {
+        let format = json!({ "format": format!("EXPORT_FORMAT_{format}") });
+        calls.push(("ExportConversation", with(claim.clone(), &format)));
+    }
+    for rpc in [
+        "BeginTurn",
+        "GetHistory",
+        "GetConversation",
+        "ListMessages",
+        "ListBranches",
+        "CreateSession",
+        "DeleteConversation",
+    ] {
+        calls.push((rpc, claim.clone()));
+    }
+    calls
+}
+
+async fn what_is_anothers_looks_like_nothing(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let caller = Caller::new(&sidecar).await;
+    let (owner, stranger) = (new_user(), new_user());
+    let begun = json!({ "userId": owner });
+    let begun = caller.ok(Way::Grpc, "BeginTurn", &begun).await;
+    let id = begun["conversation"]["id"].as_str().unwrap();
+    let session = json!({ "sessionId": begun["session"]["id"] });
+    caller.http.say(id, "word").await;
+    let mut calls = trespasses(&stranger, id);
+    let resume = with(session.clone(), &json!({ "userId": stranger }));
+    calls.push(("BeginTurn", resume));
+    let refusals = async || {
+        let mut refusals = Vec::new();
+        for (way, (rpc, request)) in WAYS
+            .into_iter()
+            .flat_map(|way| calls.iter().map(move |call| (way, call)))
+        {
+            let refused = caller.call(way, rpc, request).await;
+            assert_eq!(
+                refused.status, "NOT_FOUND",
+                "{way:?} {rpc}: {}",
+                refused.told
+            );
+            refusals.push((way, rpc, refused.told));
+        }
+        refusals
+    };
+    // The owner reads it, so that it is in the recent window where there is one.
+    let read = good("GetHistory", &owner, id);
+    let whole = caller.ok(Way::Rest, "GetHistory", &read).await;
+    let of_anothers = refusals().await;
+    let untouched = caller.ok(Way::Rest, "GetHistory", &read).await;
+    assert_eq!(untouched["messages"], whole["messages"]);
+    caller.ok(Way::Rest, "EndSession", &session).await;
+    caller.ok(Way::Rest, "DeleteConversation", &read).await;
+    assert_eq!(of_anothers, refusals().await);
+}

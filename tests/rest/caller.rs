@@ -1,0 +1,301 @@
+//! Any call, with a request as JSON: over gRPC, and over HTTP as the description of
+//! the routes says.
+
+use conversation_memory::proto::DESCRIPTORS;
+use http::Method;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor, prost::Message as _,
+};
+use serde_json::{Map, Value};
+use tonic::{
+    Code, Request, Status,
+    client::Grpc,
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    transport::Channel,
+};
+use tonic_types::StatusExt as _;
+
+use crate::{
+    client::{Answer, Http},
+    support::sidecar::Sidecar,
+};
+
+/// How a call is made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Way {
+    Grpc,
+    Rest,
+}
+
+/// What came of a call.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// The name of a code of gRPC.
+    pub(crate) status: String,
+    /// The field that a refusal names, or nothing.
+    pub(crate) field: String,
+    /// The answer; of a file, its text.
+    pub(crate) answer: Value,
+    /// All that a caller could tell it from another refusal by.
+    pub(crate) told: String,
+}
+
+/// Speaks to one sidecar.
+pub(crate) struct Caller {
+    pub(crate) http: Http,
+    /// The description of the routes.
+    pub(crate) document: Value,
+    channel: Channel,
+    pool: DescriptorPool,
+}
+
+/// A route, as the description has it, and a request for it.
+pub(crate) struct Asked {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    /// The names of the parameters that are given.
+    pub(crate) parameters: Vec<String>,
+    /// None where the route takes no body.
+    pub(crate) body: Option<Value>,
+}
+
+impl Caller {
+    pub(crate) async fn new(sidecar: &Sidecar) -> Self {
+        let http = Http::new(sidecar);
+        Self {
+            document: http.get("/openapi.json").await.ok(),
+            http,
+            channel: sidecar.channel(),
+            pool: DescriptorPool::decode(DESCRIPTORS).unwrap(),
+        }
+    }
+
+    pub(crate) async fn call(&self, way: Way, rpc: &str, request: &Value) -> Outcome {
+        match way {
+            Way::Grpc => self.grpc(rpc, request).await,
+            Way::Rest => of_http(&self.send(&self.asked(rpc, request)).await),
+        }
+    }
+
+    /// The same, where it must go well.
+    pub(crate) async fn ok(&self, way: Way, rpc: &str, request: &Value) -> Value {
+        let outcome = self.call(way, rpc, request).await;
+        assert_eq!(outcome.status, "OK", "{way:?} {rpc}: {}", outcome.told);
+        outcome.answer
+    }
+
+    pub(crate) async fn send(&self, asked: &Asked) -> Answer {
+        let body = asked.body.as_ref().map(Value::to_string);
+        let headers = body.as_ref().map(|_| ("content-type", "application/json"));
+        let body = body.unwrap_or_default();
+        let method = asked.method.clone();
+        self.http
+            .send(method, &asked.path, headers.as_slice(), body)
+            .await
+    }
+
+    /// The request for an operation of the description.
+    pub(crate) fn asked(&self, operation: &str, request: &Value) -> Asked {
+        let (mut path, method, described) = self.operation(operation);
+        let mut left = request.as_object().unwrap().clone();
+        let (mut query, mut given) = (String::new(), Vec::new());
+        for parameter in described["parameters"].as_array().into_iter().flatten() {
+            let name = parameter["name"].as_str().unwrap();
+            let value = take(&mut left, name);
+            if value.is_some() {
+                given.push(name.to_owned());
+            }
+            let text = value.map(|value| encoded(&value));
+            if parameter["in"] == "path" {
+                let variable = format!("{{{name}}}");
+                path = path.replace(&variable, &text.unwrap_or_default());
+            } else if let Some(text) = text {
+                let mark = if query.is_empty() { '?' } else { '&' };
+                query.extend([mark.to_string().as_str(), name, "=", &text]);
+            }
+        }
+        let body = described.get("requestBody").map(|_| {
+            // What is updated is the body.
+            let only = left.remove("conversation");
+            only.unwrap_or_else(|| Value::Object(std::mem::take(&mut left)))
+        });
+        assert!(left.is_empty(), "{operation} does not take {left:?}");
+        Asked {
+            method,
+            path: format!("{path}{query}"),
+            parameters: given,
+            body,
+        }
+    }
+
+    fn operation(&self, name: &str) -> (String, Method, &Value) {
+        let paths = self.document["paths"].as_object().unwrap().iter();
+        let mut operations = paths.flat_map(|(path, operations)| {
+            let operations = operations.as_object().unwrap().iter();
+            operations.map(move |(verb, operation)| (path, verb, operation))
+        });
+        let (path, verb, operation) = operations
+            .find(|(.., operation)| operation["operationId"] == name)
+            .unwrap_or_else(|| panic!("{name} is not described"));
+        let method = verb.to_uppercase().parse().unwrap();
+        (path.clone(), method, operation)
+    }
+
+    async fn grpc(&self, rpc: &str, request: &Value) -> Outcome {
+        let mut methods = self
+            .pool
+            .services()
+            .flat_map(|service| service.methods().collect::<Vec<_>>());
+        let method = methods.find(|method| method.name() == rpc).unwrap();
+        match self.messages(&method, request).await {
+            Ok(messages) if method.is_server_streaming() => {
+                let pieces = messages.iter().flat_map(|piece| {
+                    let data = piece.get_field_by_name("data").unwrap();
+                    data.as_bytes().unwrap().to_vec()
+                });
+                went_well(String::from_utf8(pieces.collect()).unwrap().into())
+            }
+            Ok(messages) => went_well(serde_json::to_value(&messages[0]).unwrap()),
+            Err(status) => of_status(&status),
+        }
+    }
+
+    async fn messages(
+        &self,
+        method: &MethodDescriptor,
+        request: &Value,
+    ) -> Result<Vec<DynamicMessage>, Status> {
+        let request = DynamicMessage::deserialize(method.input(), request).unwrap();
+        let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
+        let mut grpc = Grpc::new(self.channel.clone());
+        grpc.ready().await.unwrap();
+        // An answer of one message is a stream of one.
+        let answer = grpc.server_streaming(
+            Request::new(request),
+            path.parse().unwrap(),
+            Dynamic(method.output()),
+        );
+        let mut answer = answer.await?.into_inner();
+        let mut messages = Vec::new();
+        while let Some(message) = answer.message().await? {
+            messages.push(message);
+        }
+        Ok(messages)
+    }
+}
+
+/// Takes a parameter's value out of a request: `page_size` is `pageSize`, and
+/// `conversation_id` may be the `id` of the `conversation`.
+fn take(request: &mut Map<String, Value>, name: &str) -> Option<Value> {
+    let mut words = name.split('_');
+    let mut field = words.next().unwrap().to_owned();
+    for word in words {
+        let (first, rest) = word.split_at(1);
+        field.extend([first.to_uppercase().as_str(), rest]);
+    }
+    request.remove(&field).or_else(|| {
+        let (outer, inner) = name.split_once('_')?;
+        request.get_mut(outer)?.as_object_mut()?.remove(inner)
+    })
+}
+
+fn encoded(value: &Value) -> String {
+    let text = value
+        .as_str()
+        .map_or_else(|| value.to_string(), ToOwned::to_owned);
+    utf8_percent_encode(&text, NON_ALPHANUMERIC).to_string()
+}
+
+fn went_well(answer: Value) -> Outcome {
+    Outcome {
+        status: "OK".to_owned(),
+        field: String::new(),
+        told: answer.to_string(),
+        answer,
+    }
+}
+
+fn of_status(status: &Status) -> Outcome {
+    let details = status.get_error_details();
+    let violation = details.bad_request().map(|bad| &bad.field_violations[0]);
+    let mut metadata = status.metadata().clone();
+    metadata.remove("date");
+    Outcome {
+        status: code_name(status.code()),
+        field: violation.map_or_else(String::new, |violation| violation.field.clone()),
+        answer: Value::Null,
+        told: format!(
+            "{:?} {} {:?} {metadata:?}",
+            status.code(),
+            status.message(),
+            status.details()
+        ),
+    }
+}
+
+fn code_name(code: Code) -> String {
+    let mut name = String::new();
+    for letter in format!("{code:?}").chars() {
+        if letter.is_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_uppercase());
+    }
+    name
+}
+
+fn of_http(answer: &Answer) -> Outcome {
+    let body = String::from_utf8(answer.body.to_vec()).unwrap();
+    if answer.status.is_success() {
+        let is_file = answer.headers.contains_key("content-disposition");
+        return went_well(if is_file { body.into() } else { answer.ok() });
+    }
+    let error = answer.error();
+    let field = &error["details"][0]["fieldViolations"][0]["field"];
+    let mut headers = answer.headers.clone();
+    headers.remove("date");
+    Outcome {
+        status: error["status"].as_str().unwrap().to_owned(),
+        field: field.as_str().unwrap_or_default().to_owned(),
+        answer: Value::Null,
+        told: format!("{} {headers:?} {body}", answer.status),
+    }
+}
+
+/// Messages of any type.
+struct Dynamic(MessageDescriptor);
+
+impl Codec for Dynamic {
+    type Encode = DynamicMessage;
+    type Decode = DynamicMessage;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self(self.0.clone())
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl Encoder for Dynamic {
+    type Item = DynamicMessage;
+    type Error = Status;
+
+    fn encode(&mut self, message: DynamicMessage, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        message.encode(to).unwrap();
+        Ok(())
+    }
+}
+
+impl Decoder for Dynamic {
+    type Item = DynamicMessage;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<DynamicMessage>, Status> {
+        Ok(Some(DynamicMessage::decode(self.0.clone(), from).unwrap()))
+    }
+}

@@ -1,0 +1,160 @@
+//! Bodies that come slowly or not whole.
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use http::{Method, Request, StatusCode};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::oneshot,
+};
+
+use crate::{
+    client::{Http, contents, new_user},
+    support::{
+        PATIENCE, eventually,
+        sidecar::{Form, Sidecar},
+    },
+};
+
+in_both_forms!(
+    a_body_that_stops_is_ended_at_the_deadline,
+    a_body_that_stops_is_ended_after_the_longest_call,
+    a_body_that_is_cut_off_is_not_carried_out,
+);
+
+/// A save that is whole as JSON. What follows is missed only by who counts.
+const SAVE: &str = r#"{"messages":[{"role":"ROLE_USER","content":"half"}]}"#;
+
+/// The head of a save whose body is announced as longer than it will be.
+fn head(conversation: &str, length: &str, deadline: &str) -> String {
+    format!(
+        "POST /v1/conversations/{conversation}/messages HTTP/1.1\r\nhost: localhost\r\n\
+         content-type: application/json\r\n{length}\r\n{deadline}\r\n"
+    )
+}
+
+fn announced() -> String {
+    format!("content-length: {}", SAVE.len() + 1)
+}
+
+/// Sends a head and half a body, and gives the status and the body of what comes back.
+async fn answer_to_half(sidecar: &Sidecar, head: &str) -> (u16, Value) {
+    let mut stream = TcpStream::connect(sidecar.address).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&SAVE.as_bytes()[..20]).await.unwrap();
+    read_answer(&mut stream).await
+}
+
+/// Reads an answer, after which the connection must end: the rest of the body would
+/// be taken for a request.
+async fn read_answer(stream: &mut TcpStream) -> (u16, Value) {
+    let mut answer = String::new();
+    let read = stream.read_to_string(&mut answer);
+    tokio::time::timeout(PATIENCE, read).await.unwrap().unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, serde_json::from_str(body).unwrap())
+}
+
+async fn calls_are_active(sidecar: &mut Sidecar, count: usize) {
+    let operations = Http::at(sidecar.operations().await);
+    let count = format!(" {count}");
+    eventually("so many calls are under way", async || {
+        let page = operations.get("/metrics").await;
+        let page = String::from_utf8(page.body.to_vec()).unwrap();
+        let mut lines = page.lines();
+        let line = lines.find(|line| line.starts_with("conversation_memory_calls_active"));
+        line.is_some_and(|line| line.ends_with(&count))
+    })
+    .await;
+}
+
+async fn a_body_that_stops_is_ended_at_the_deadline(form: Form) {
+    let mut sidecar = Sidecar::start(&form).await;
+    let http = Http::new(&sidecar);
+    let id = http.conversation(&new_user()).await;
+    let head = head(&id, &announced(), "grpc-timeout: 200m\r\n");
+    let (status, answer) = answer_to_half(&sidecar, &head).await;
+    assert_eq!((status, &answer["error"]["code"]), (504, &504.into()));
+    assert_eq!(answer["error"]["status"], "DEADLINE_EXCEEDED");
+    calls_are_active(&mut sidecar, 0).await;
+    is_empty(&http, &id).await;
+}
+
+async fn a_body_that_stops_is_ended_after_the_longest_call(form: Form) {
+    let settings = [("MAX_CALL_SECONDS", "1"), ("MAX_CONCURRENT_CALLS", "1")];
+    let mut sidecar = Sidecar::start_with(&form, &settings).await;
+    let http = Http::new(&sidecar);
+    let id = http.conversation(&new_user()).await;
+    let head = head(&id, &announced(), "");
+    let (status, answer) = answer_to_half(&sidecar, &head).await;
+    assert_eq!(status, 504);
+    assert_eq!(answer["error"]["status"], "DEADLINE_EXCEEDED");
+    calls_are_active(&mut sidecar, 0).await;
+    is_empty(&http, &id).await;
+}
+
+async fn a_body_that_is_cut_off_is_not_carried_out(form: Form) {
+    let mut sidecar = Sidecar::start(&form).await;
+    let http = Http::new(&sidecar);
+    let id = http.conversation(&new_user()).await;
+    let chunk = format!("{:x}\r\n{SAVE}\r\n", SAVE.len());
+    for (length, body) in [
+        (announced().as_str(), SAVE),
+        ("transfer-encoding: chunked", &chunk),
+    ] {
+        let mut stream = TcpStream::connect(sidecar.address).await.unwrap();
+        let head = head(&id, length, "");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(body.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let (status, answer) = read_answer(&mut stream).await;
+        assert_eq!(status, 400, "{length}");
+        assert_eq!(answer["error"]["status"], "INVALID_ARGUMENT");
+        // Who has left altogether hears nothing.
+        let mut stream = TcpStream::connect(sidecar.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(body.as_bytes()).await.unwrap();
+        calls_are_active(&mut sidecar, 1).await;
+        drop(stream);
+        calls_are_active(&mut sidecar, 0).await;
+    }
+    reset_over_http_2(&mut sidecar, &id).await;
+    calls_are_active(&mut sidecar, 0).await;
+    is_empty(&http, &id).await;
+}
+
+/// Sends a whole save and then, instead of its end, a reset of the stream.
+async fn reset_over_http_2(sidecar: &mut Sidecar, conversation: &str) {
+    let (reset, wanted) = oneshot::channel();
+    let whole = stream::iter([Ok(Frame::data(Bytes::from_static(SAVE.as_bytes())))]);
+    let broken = stream::once(async {
+        wanted.await.unwrap();
+        Err(std::io::Error::other("the caller's own failure"))
+    });
+    let client = Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .build_http();
+    let path = format!("/v1/conversations/{conversation}/messages");
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(format!("http://{}{path}", sidecar.address))
+        .header("content-type", "application/json")
+        .body(StreamBody::new(whole.chain(broken).boxed()))
+        .unwrap();
+    let answered = tokio::spawn(client.request(request));
+    calls_are_active(sidecar, 1).await;
+    reset.send(()).unwrap();
+    answered.await.unwrap().unwrap_err();
+}
+
+async fn is_empty(http: &Http, conversation: &str) {
+    let whole = http.get(&format!("/conversations/{conversation}")).await;
+    assert_eq!(whole.status, StatusCode::OK);
+    assert!(contents(&whole.ok()).is_empty());
+}
