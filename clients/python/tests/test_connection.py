@@ -93,17 +93,18 @@ def test_each_event_loop_has_a_connection(sidecar: Sidecar, user: str) -> None:
     assert [asyncio.run(save()) for _ in range(3)] == [1, 2, 3]
 
 
-def test_a_client_that_was_made_before_a_fork_works_after_it(sidecar: Sidecar, user: str) -> None:
+def test_a_client_that_was_used_before_a_fork_works_after_it(sidecar: Sidecar, user: str) -> None:
     script = (
         "import os, sys\n"
         "from conversation_memory import ConversationMemory\n"
         "memory = ConversationMemory(sys.argv[1])\n"
+        "memory.create_conversation(sys.argv[2])\n"
         "for _ in range(2):\n"
         "    if os.fork() == 0:\n"
         "        memory.create_conversation(sys.argv[2])\n"
         "        os._exit(0)\n"
         "assert [os.wait()[1] for _ in range(2)] == [0, 0]\n"
-        "assert len(list(memory.list_conversations(sys.argv[2]))) == 2\n"
+        "assert len(list(memory.list_conversations(sys.argv[2]))) == 3\n"
     )
     subprocess.run(
         [sys.executable, "-c", script, sidecar.address, user],

@@ -77,6 +77,20 @@ def test_a_large_turn_is_tried_again() -> None:
     assert fake.calls["SaveMessages"] == 2
 
 
+def test_a_save_waits_for_a_sidecar_that_is_away() -> None:
+    """For longer than calls are tried again."""
+    fake = Fake()
+    with serving(fake) as address:
+        pass
+    with ConversationMemory(address, timeout=30) as memory, ThreadPoolExecutor(1) as pool:
+        save = pool.submit(memory.save_messages, CONVERSATION, [Message("user", "a")])
+        with pytest.raises(cm.Unavailable):
+            memory.get_history(CONVERSATION)
+        with serving(fake, address):
+            assert save.result().request_id
+    assert fake.calls["SaveMessages"] == 1
+
+
 @pytest.mark.parametrize(
     ("code", "kind"),
     [

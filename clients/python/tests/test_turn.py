@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import types
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
 from typing import Any
@@ -16,7 +17,7 @@ import conversation_memory as cm
 from conversation_memory import AsyncConversationMemory, ConversationMemory, Message
 
 from .fake import Fake, begun, failing, serving
-from .sidecar import Sidecar
+from .sidecar import PATIENCE, Sidecar
 
 TOOL_CALL = {"id": "1", "type": "function", "function": {"name": "days", "arguments": "{}"}}
 QUESTION, ANSWER = "What is our vacation policy?", "25 days."
@@ -260,6 +261,38 @@ async def test_a_cancellation_during_the_save_is_heard_after_it(
                 after = True
             assert not after
         assert await said(aio, conversation) == [ANSWER]
+
+
+async def test_a_cancellation_during_the_save_is_not_lost() -> None:
+    fake, reached, answer = Fake(), asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def save(*_: object) -> bytes:
+        loop.call_soon_threadsafe(reached.set)
+        answer.wait(PATIENCE)
+        return b""
+
+    fake.answers["BeginTurn"] = lambda *_: begun(last_seq=0)
+    fake.answers["SaveMessages"] = save
+    with serving(fake) as address:
+        async with AsyncConversationMemory(address) as memory:
+            turn = memory.turn("ana")
+
+            async def hold() -> None:
+                async with turn:
+                    turn.assistant(ANSWER)
+
+            task = asyncio.create_task(hold())
+            await reached.wait()
+            task.cancel()
+            done, _ = await asyncio.wait([task], timeout=0.05)
+            assert not done
+            answer.set()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+    assert task.cancelled()
+    assert turn.saved is not None
+    assert fake.calls["SaveMessages"] == 1
 
 
 async def test_a_cancellation_before_the_answer_saves_nothing(
