@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -62,8 +61,8 @@ class ConversationMemory:
         timeout: Seconds for a call with all its retries, unless the call says otherwise.
         options: Further options of the gRPC channel; they win over the client's own.
 
-    Nothing is connected before the first call. A client that was made before a fork, and not
-    used, can be used after it.
+    Nothing is connected before the first call. A process that forks can go on with it in the child,
+    unless gRPC's fork support is switched off (GRPC_ENABLE_FORK_SUPPORT=0).
 
     Each method raises a `ConversationMemoryError`: `InvalidArgument`, `NotFound`, `Unavailable`,
     `DeadlineExceeded` and so on. What passes (UNAVAILABLE) is tried again for about two seconds
@@ -86,7 +85,6 @@ class ConversationMemory:
         self._seen = Seen()
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
-        self._process = 0
         self._methods: dict[str, Any] = {}
 
     def __enter__(self) -> ConversationMemory:
@@ -520,10 +518,7 @@ class ConversationMemory:
 
     def _method(self, method: Method[Any, Any], kind: str) -> Any:
         with self._lock:
-            if self._channel is None or self._process != os.getpid():
-                # A channel does not survive a fork.
-                self._process = os.getpid()
-                self._methods = {}
+            if self._channel is None:
                 self._channel = self._open()
             ready = self._methods.get(method.path)
             if ready is None:
