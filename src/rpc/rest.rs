@@ -133,9 +133,17 @@ impl Shared {
         if let Err(status) = request::takes(route, &request) {
             return error::render(&status, Some(StatusCode::UNSUPPORTED_MEDIA_TYPE));
         }
-        let call = request::into_call(route, &captures, request, self.max_request_bytes);
+        let (call, sent) = request::into_call(route, &captures, request, self.max_request_bytes);
         match inner.call(call).await {
-            Ok(response) => reply::render(&route.method, response).await,
+            Ok(response) => {
+                let response = reply::render(&route.method, response).await;
+                match sent {
+                    Some(sent) if !response.status().is_success() => {
+                        response.map(|answer| sent.hear_out(answer))
+                    }
+                    _ => response,
+                }
+            }
             Err(never) => match never {},
         }
     }

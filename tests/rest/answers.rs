@@ -153,7 +153,13 @@ async fn files(recorder: &Recorder, user: &str, id: &str) {
     for format in ["UNSPECIFIED", "JSON", "JSONL", "CSV"] {
         let format = format!("EXPORT_FORMAT_{format}");
         let export = json!({ "conversationId": id, "userId": user, "format": format });
-        recorder.ok("ExportConversation", export).await;
+        let file = recorder.ok("ExportConversation", export).await;
+        if format == "EXPORT_FORMAT_JSON" {
+            let import = json!({
+                "userId": user, "deptId": "hr", "format": format, "data": file,
+            });
+            recorder.ok("ImportConversation", import).await;
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use super::{
     frames,
     json::{Encoder, Refusal},
     template::FieldPath,
+    upload::Sent,
 };
 use crate::{domain::Invalid, rpc::field::FieldError};
 
@@ -71,13 +72,13 @@ fn is_one_of(content_type: &str, types: &[String]) -> bool {
 
 /// The gRPC call that a request asks for. Its body is read when the service reads it,
 /// so that the deadline and the limit on calls hold for that as well, and what is
-/// wrong with it is the call's own refusal.
+/// wrong with it is the call's own refusal. With it a file that is being sent.
 pub(super) fn into_call(
     route: &Route,
     captures: &[&str],
     request: Request<Body>,
     max: usize,
-) -> Request<Body> {
+) -> (Request<Body>, Option<Sent>) {
     let fields = fields_of(route, captures, request.uri().query());
     let (mut head, body) = request.into_parts();
     head.method = Method::POST;
@@ -94,16 +95,18 @@ pub(super) fn into_call(
         needs_body: route.needs_body(),
         max,
     };
+    let mut sent = None;
     let body = if let RequestBody::File(upload) = &route.body {
+        let sent = sent.insert(Sent::new(body));
         let first = fields.and_then(|given| form.encode(&given, &upload.beginning()));
         let first = stream::iter([first.map(Frame::data)]);
-        Body::new(StreamBody::new(first.chain(upload.messages(body))))
+        Body::new(StreamBody::new(first.chain(upload.messages(sent))))
     } else {
         let message = async move { form.message(fields?, body).await };
         let frames = stream::once(message.map_ok(Frame::data));
         Body::new(StreamBody::new(frames))
     };
-    Request::from_parts(head, body)
+    (Request::from_parts(head, body), sent)
 }
 
 /// What is made of a request's body.

@@ -4,18 +4,26 @@
 //! `bytes data` for the pieces, whose option `media_types` says what files are
 //! taken, and one other, a message, which comes first: its fields are the query's.
 
+use std::{pin::pin, sync::Arc, time::Duration};
+
 use bytes::{BufMut as _, Bytes, BytesMut};
-use futures_util::{Stream, TryStreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use http_body::Frame;
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, StreamBody};
 use prost::encoding::{WireType, encode_key, encode_varint};
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor};
+use tokio::{sync::Mutex, time::timeout};
 use tonic::{Status, body::Body};
 
 use super::{download::media_types, frames, template::FieldPath};
 
 /// How many bytes of the file a message has at most.
 const PIECE: usize = 256 << 10;
+
+/// How much of a refused file is taken, and how long the next piece of it is waited
+/// for.
+const BEARABLE: usize = 128 << 20;
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The two fields of such a request.
 #[derive(Clone, Debug)]
@@ -73,14 +81,57 @@ impl Upload {
     /// The file as messages, in pieces as they come.
     pub(super) fn messages(
         &self,
-        body: Body,
+        sent: &Sent,
     ) -> impl Stream<Item = Result<Frame<Bytes>, Status>> + Send + use<> {
         let number = self.data.number();
-        let pieces = body.into_data_stream().map_err(|_| super::cut_off());
-        pieces
+        sent.clone()
+            .pieces()
+            .map_err(|_| super::cut_off())
             .map_ok(|data| stream::iter(cut(data).map(Ok)))
             .try_flatten()
             .map_ok(move |piece| Frame::data(message(number, &piece)))
+    }
+}
+
+/// A file that is being sent, and may be refused before its end.
+#[derive(Clone, Debug)]
+pub(super) struct Sent(Arc<Mutex<Body>>);
+
+impl Sent {
+    pub(super) fn new(body: Body) -> Self {
+        Self(Arc::new(Mutex::new(body)))
+    }
+
+    /// Lets the caller hear an answer that did not wait for the file. Over HTTP/1
+    /// many listen only when they have sent all: what is not too much is still
+    /// taken from them, and thrown away.
+    pub(super) fn hear_out(self, answer: Body) -> Body {
+        let rest = stream::once(async move {
+            let mut pieces = pin!(self.pieces());
+            let mut left = BEARABLE;
+            while let Ok(Some(Ok(piece))) = timeout(PATIENCE, pieces.next()).await
+                && left > piece.len()
+            {
+                left -= piece.len();
+            }
+            Bytes::new()
+        });
+        let rest = rest.map(|nothing| Ok(Frame::data(nothing)));
+        let answer = answer.into_data_stream().map_ok(Frame::data);
+        Body::new(StreamBody::new(answer.chain(rest)))
+    }
+
+    fn pieces(self) -> impl Stream<Item = Result<Bytes, Status>> + Send {
+        stream::unfold(self, async |Self(body)| {
+            let frame = loop {
+                match body.lock().await.frame().await? {
+                    Ok(frame) if frame.is_trailers() => {}
+                    Ok(frame) => break Ok(frame.into_data().unwrap_or_default()),
+                    Err(error) => break Err(error),
+                }
+            };
+            Some((frame, Self(body)))
+        })
     }
 }
 
