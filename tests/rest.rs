@@ -30,7 +30,11 @@ mod described;
 mod errors;
 #[path = "rest/hostile.rs"]
 mod hostile;
+#[path = "rest/recorder.rs"]
+mod recorder;
 #[path = "rest/routes.rs"]
 mod routes;
 #[path = "rest/slow.rs"]
 mod slow;
+#[path = "rest/trespass.rs"]
+mod trespass;

@@ -104,19 +104,22 @@ struct Seen {
 }
 
 impl Reader {
-    /// Reads a file of this format, whose messages get ids from `new_id`. A
-    /// message's texts may have `max_message_bytes` in all.
+    /// Reads a file of this format, or for None of whichever it is, whose messages
+    /// get ids from `new_id`. A message's texts may have `max_message_bytes` in all.
     pub fn new(
-        format: Format,
+        format: Option<Format>,
         limits: Limits,
         max_message_bytes: usize,
         new_id: Box<dyn Fn() -> Uuid + Send>,
     ) -> Result<Self, Invalid> {
         let max = max_message_bytes.saturating_mul(LONGEST_ESCAPE);
         let splitter = match format {
-            Format::Json => Splitter::document(max),
-            Format::JsonLines => Splitter::lines(max),
-            Format::Csv => return Err(Invalid::new("must be JSON or JSONL: CSV is not read")),
+            None => Splitter::document_or_lines(max),
+            Some(Format::Json) => Splitter::document(max),
+            Some(Format::JsonLines) => Splitter::lines(max),
+            Some(Format::Csv) => {
+                return Err(Invalid::new("must be JSON or JSONL: CSV is not read"));
+            }
         };
         Ok(Self {
             splitter,

@@ -42,6 +42,7 @@ pub(super) struct Splitter {
     max: usize,
     nesting: Nesting,
     has_list: bool,
+    may_be_lines: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -102,6 +103,15 @@ impl Splitter {
         Self::new(State::Start, max)
     }
 
+    /// The same, but where a document without a list is followed by more, it was the
+    /// first of several lines.
+    pub(super) fn document_or_lines(max: usize) -> Self {
+        Self {
+            may_be_lines: true,
+            ..Self::document(max)
+        }
+    }
+
     fn new(state: State, max: usize) -> Self {
         Self {
             pending: Bytes::new(),
@@ -112,6 +122,7 @@ impl Splitter {
             max,
             nesting: Nesting::default(),
             has_list: false,
+            may_be_lines: false,
         }
     }
 
@@ -167,6 +178,10 @@ impl Splitter {
                 self.keep(byte)?;
             }
             _ if is_space => {}
+            State::End if self.may_be_lines && !self.has_list => {
+                self.state = State::Lines;
+                return Ok((None, false));
+            }
             State::Start if byte == b'{' => self.state = State::Name(false),
             State::Name(_) if byte == b'"' => {
                 self.state = State::InName;

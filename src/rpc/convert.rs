@@ -6,8 +6,9 @@ mod render;
 
 pub(crate) use self::{
     parse::{
-        Parser, conversation, conversation_id, export_format, history_limit, message_seq, optional,
-        optional_conversation_id, optional_role, page_size, seq, session_id, strong, user_id,
+        Parser, conversation, conversation_id, export_format, history_limit, import_format,
+        message_seq, optional, optional_conversation_id, optional_role, page_size, seq, session_id,
+        strong, user_id,
     },
     render::{
         begun, conversation as render_conversation, conversation_page, hits, messages, session,

@@ -63,7 +63,7 @@ struct File {
 impl File {
     fn begin(parser: &Parser, options: &Options, span: Span) -> Result<Self, FieldError> {
         let below = |error: FieldError| error.below("options");
-        let format = convert::export_format(options.format).map_err(below)?;
+        let format = convert::import_format(options.format).map_err(below)?;
         let memory = parser.memory.clone();
         let ids = memory.clone();
         let new_id = Box::new(move || ids.new_id());

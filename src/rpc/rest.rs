@@ -15,6 +15,7 @@ mod openapi;
 mod reply;
 mod request;
 mod template;
+mod upload;
 
 use std::{
     convert::Infallible,
@@ -26,7 +27,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use tonic::body::Body;
+use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 
 pub use self::contract::Unfit;
@@ -132,9 +133,17 @@ impl Shared {
         if let Err(status) = request::takes(route, &request) {
             return error::render(&status, Some(StatusCode::UNSUPPORTED_MEDIA_TYPE));
         }
-        let call = request::into_call(route, &captures, request, self.max_request_bytes);
+        let (call, sent) = request::into_call(route, &captures, request, self.max_request_bytes);
         match inner.call(call).await {
-            Ok(response) => reply::render(&route.method, response).await,
+            Ok(response) => {
+                let response = reply::render(&route.method, response).await;
+                match sent {
+                    Some(sent) if !response.status().is_success() => {
+                        response.map(|answer| sent.hear_out(answer))
+                    }
+                    _ => response,
+                }
+            }
             Err(never) => match never {},
         }
     }
@@ -155,6 +164,11 @@ const HEADERS: [(header::HeaderName, HeaderValue); 2] = [
         HeaderValue::from_static("nosniff"),
     ),
 ];
+
+/// A body that did not come to its end.
+fn cut_off() -> Status {
+    Status::new(Code::InvalidArgument, "the body ended too early")
+}
 
 fn json_response(body: impl Into<Bytes>) -> Response<Body> {
     let body = http_body_util::Full::new(body.into());

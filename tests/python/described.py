@@ -85,7 +85,7 @@ for call in calls:
     seen.update(f"{name}({parameter})" for parameter in call["parameters"])
     seen.add(f"{name} {kind}")
     if call["body"] is not None:
-        schema = operation["requestBody"]["content"]["application/json"]["schema"]
+        schema = operation["requestBody"]["content"]["application/json"].get("schema", {})
         wrong += [f"{name}'s request: {error}" for error in errors(schema, call["body"])]
         look(schema, call["body"], f"{name}'s request")
 
@@ -98,5 +98,5 @@ for name, operation in operations.items():
         members(content.get("schema", {}), name, expected)
     members(schemas["Error"], "Error", expected)
     for content in operation.get("requestBody", {}).get("content", {}).values():
-        members(content["schema"], f"{name}'s request", expected)
+        members(content.get("schema", {}), f"{name}'s request", expected)
 print(json.dumps({"wrong": wrong, "unseen": sorted(expected - seen)}))

@@ -1,14 +1,11 @@
 //! Real answers, against what the description of the routes says of them.
 
-use std::cell::RefCell;
-
 use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::{
-    caller::{Asked, Caller},
-    client::{Answer, new_id, new_user},
-    python::python,
+    client::{new_id, new_user},
+    recorder::Recorder,
     support::{
         eventually,
         sidecar::{Form, Sidecar},
@@ -19,65 +16,6 @@ in_both_forms!(
     answers_are_as_described,
     a_description_that_is_wrong_is_noticed,
 );
-
-/// Calls that were made, with their answers.
-struct Recorder {
-    caller: Caller,
-    calls: RefCell<Vec<Value>>,
-}
-
-impl Recorder {
-    async fn new(sidecar: &Sidecar) -> Self {
-        Self {
-            caller: Caller::new(sidecar).await,
-            calls: RefCell::default(),
-        }
-    }
-
-    /// Calls an operation, which must go well.
-    async fn ok(&self, operation: &str, request: Value) -> Value {
-        let answer = self.call(operation, &request).await;
-        assert_eq!(answer.status, StatusCode::OK, "{operation}: {answer:?}");
-        serde_json::from_slice(&answer.body).unwrap_or_default()
-    }
-
-    /// Calls an operation, which must be refused.
-    async fn refused(&self, status: u16, operation: &str, request: Value) {
-        let answer = self.call(operation, &request).await;
-        assert_eq!(answer.status, status, "{operation}: {answer:?}");
-    }
-
-    async fn call(&self, operation: &str, request: &Value) -> Answer {
-        let asked = self.caller.asked(operation, request);
-        let answer = self.caller.send(&asked).await;
-        self.record(operation, &asked, &answer);
-        answer
-    }
-
-    fn record(&self, operation: &str, asked: &Asked, answer: &Answer) {
-        self.calls.borrow_mut().push(json!({
-            "operation": operation,
-            "parameters": asked.parameters,
-            "body": asked.body,
-            "status": answer.status.as_u16(),
-            "content_type": answer.headers["content-type"].to_str().unwrap(),
-            "answer": serde_json::from_slice::<Value>(&answer.body).ok(),
-        }));
-    }
-
-    /// What is wrong by a description, and what of it was not seen.
-    async fn judged(&self, document: &Value) -> Judgement {
-        let given = json!({ "document": document, "calls": *self.calls.borrow() });
-        let judged = python("described.py", &[], &given.to_string()).await;
-        serde_json::from_value(judged).unwrap()
-    }
-}
-
-#[derive(Debug, serde::Deserialize)]
-struct Judgement {
-    wrong: Vec<String>,
-    unseen: Vec<String>,
-}
 
 async fn answers_are_as_described(form: Form) {
     let sidecar = Sidecar::start(&form).await;
@@ -215,7 +153,13 @@ async fn files(recorder: &Recorder, user: &str, id: &str) {
     for format in ["UNSPECIFIED", "JSON", "JSONL", "CSV"] {
         let format = format!("EXPORT_FORMAT_{format}");
         let export = json!({ "conversationId": id, "userId": user, "format": format });
-        recorder.ok("ExportConversation", export).await;
+        let file = recorder.ok("ExportConversation", export).await;
+        if format == "EXPORT_FORMAT_JSON" {
+            let import = json!({
+                "userId": user, "deptId": "hr", "format": format, "data": file,
+            });
+            recorder.ok("ImportConversation", import).await;
+        }
     }
 }
 
@@ -374,7 +318,7 @@ async fn refusals_of_a_sidecar_in_need(form: &Form, recorder: &Recorder) {
         answers.iter().any(|answer| answer.status == 429)
     })
     .await;
-    recorder.calls.borrow_mut().extend(needy.calls.take());
+    recorder.add(&needy);
 }
 
 /// The test above can fail.

@@ -116,8 +116,8 @@ impl Caller {
             }
         }
         let body = described.get("requestBody").map(|_| {
-            // What is updated is the body.
-            let only = left.remove("conversation");
+            // What is updated, or a file, is the body.
+            let only = left.remove("conversation").or_else(|| left.remove("data"));
             only.unwrap_or_else(|| Value::Object(std::mem::take(&mut left)))
         });
         assert!(left.is_empty(), "{operation} does not take {left:?}");

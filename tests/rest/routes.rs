@@ -227,6 +227,44 @@ async fn both_versions_of_http_and_grpc_share_a_port(form: Form) {
     assert_eq!((head.status, head.body.len()), (StatusCode::OK, 0));
 }
 
+async fn a_file_is_sent(http: &Http, file: &str) {
+    let user = new_user();
+    let file = http.get(file).await.body;
+    let send = async |kind, query: String, body| {
+        let path = format!("/v1/conversations:import?{query}");
+        let kind = [("content-type", kind)];
+        http.send(Method::POST, &path, &kind, body).await
+    };
+    let named = format!("user_id={user}");
+    // What it is is seen from the file.
+    for kind in ["application/jsonl", "application/json; charset=utf-8"] {
+        let imported = send(kind, named.clone(), file.clone()).await.ok();
+        assert_eq!(imported["importedMessages"], "2");
+        assert_eq!(imported["conversation"]["userId"], *user);
+        let id = imported["conversation"]["id"].as_str().unwrap();
+        let read = http.get(&format!("/conversations/{id}")).await.ok();
+        assert_eq!(contents(&read), ["vacation days", "sick days"]);
+    }
+    let typeless = http.send(Method::POST, "/v1/conversations:import", &[], file.clone());
+    assert_eq!(typeless.await.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    let unknown = send("application/jsonl", "data=x".to_owned(), file.clone()).await;
+    assert_eq!(unknown.refused_field(), "data");
+    let long = send(
+        "application/jsonl",
+        format!("user_id={}", "x".repeat(256)),
+        file,
+    )
+    .await;
+    assert_eq!(long.refused_field(), "options.user_id");
+    // Who sends all of a file before listening hears what is wrong with it.
+    let mut bad = b"bad\n".to_vec();
+    bad.resize(64 << 20, b' ');
+    let bad = send("application/jsonl", named.clone(), bad.into()).await;
+    assert_eq!(bad.refused_field(), "line 1");
+    let listed = http.get(&format!("/conversations?{named}")).await.ok();
+    assert_eq!(listed["conversations"].as_array().map(Vec::len), Some(2));
+}
+
 async fn a_conversation_is_downloaded_branched_and_searched(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let http = Http::new(&sidecar);
@@ -249,6 +287,7 @@ async fn a_conversation_is_downloaded_branched_and_searched(form: Form) {
         let text = String::from_utf8(file.body.to_vec()).unwrap();
         assert!(text.contains("vacation days"), "{text}");
     }
+    a_file_is_sent(&http, &format!("{path}:export?format=EXPORT_FORMAT_JSONL")).await;
     let foreign = http.get(&format!("{path}:export?user_id=x")).await;
     assert_eq!(foreign.status, StatusCode::NOT_FOUND);
     let branch = json!({ "atSeq": 1, "title": "another way" });

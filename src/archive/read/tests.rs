@@ -9,13 +9,17 @@ use crate::{
 
 const MAX: usize = 1 << 20;
 
-fn reader(format: Format, max_message_bytes: usize) -> Reader {
+fn reader(format: impl Into<Option<Format>>, max_message_bytes: usize) -> Reader {
     let new_id = Box::new(|| Uuid::from_u128(7));
-    Reader::new(format, Limits::default(), max_message_bytes, new_id).unwrap()
+    Reader::new(format.into(), Limits::default(), max_message_bytes, new_id).unwrap()
 }
 
 /// What a file holds that comes in pieces of this size.
-fn read_in(format: Format, file: &[u8], piece: usize) -> Result<(Vec<Item>, i64), BadLine> {
+fn read_in(
+    format: impl Into<Option<Format>>,
+    file: &[u8],
+    piece: usize,
+) -> Result<(Vec<Item>, i64), BadLine> {
     let mut reader = reader(format, MAX);
     let mut items = Vec::new();
     for piece in file.chunks(piece) {
@@ -318,7 +322,12 @@ fn no_line_takes_more_memory_than_a_message_may() {
 
 #[test]
 fn csv_is_not_read() {
-    let refused = Reader::new(Format::Csv, Limits::default(), MAX, Box::new(Uuid::nil));
+    let refused = Reader::new(
+        Some(Format::Csv),
+        Limits::default(),
+        MAX,
+        Box::new(Uuid::nil),
+    );
     assert!(refused.unwrap_err().to_string().contains("CSV"));
 }
 
@@ -417,7 +426,9 @@ proptest! {
         format in prop_oneof![Just(Format::Json), Just(Format::JsonLines)],
     ) {
         let file = write(format, &conversation, &messages);
-        let (mut items, last_seq) = read_in(format, &file, piece).unwrap();
+        let read = read_in(format, &file, piece);
+        prop_assert_eq!(&read_in(None, &file, piece), &read);
+        let (mut items, last_seq) = read.unwrap();
         let Item::Conversation(header) = items.remove(0) else {
             panic!("the conversation comes first");
         };

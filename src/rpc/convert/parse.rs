@@ -118,6 +118,13 @@ pub(crate) fn export_format(format: i32) -> Result<archive::Format, FieldError> 
     }
 }
 
+/// How a file was written; None where that is to be seen from it.
+pub(crate) fn import_format(format: i32) -> Result<Option<archive::Format>, FieldError> {
+    (format != proto::ExportFormat::Unspecified as i32)
+        .then(|| export_format(format))
+        .transpose()
+}
+
 /// What turns requests into messages and metadata: the limits, and ids for
 /// messages that come without one.
 #[derive(Clone, Debug)]

@@ -6,8 +6,9 @@ use prost_reflect::{
 };
 
 use super::{
-    json,
+    download, json,
     template::{FieldPath, Template},
+    upload::Upload,
 };
 use crate::proto::POOL;
 
@@ -49,19 +50,28 @@ impl Route {
         request.fields().filter(|field| !in_path(field)).collect()
     }
 
+    /// The media types that a request's body can have.
+    pub(super) fn body_types(&self) -> Vec<String> {
+        match &self.body {
+            RequestBody::Nothing => Vec::new(),
+            RequestBody::Rest | RequestBody::Field(_) => vec!["application/json".to_owned()],
+            RequestBody::File(_) => download::media_types(&self.method.input()),
+        }
+    }
+
     /// Whether a request must have a body, if only an empty object: what is not set
     /// may mean all of something, and a body is easily lost.
     pub(super) fn needs_body(&self) -> bool {
         match &self.body {
             RequestBody::Nothing => false,
             RequestBody::Rest => !self.rest().is_empty(),
-            RequestBody::Field(_) => true,
+            RequestBody::Field(_) | RequestBody::File(_) => true,
         }
     }
 }
 
 /// What a request's body holds.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum RequestBody {
     /// Nothing: what the path leaves is in the query.
     Nothing,
@@ -69,6 +79,8 @@ pub(super) enum RequestBody {
     Rest,
     /// One field; what it and the path leave is in the query.
     Field(FieldDescriptor),
+    /// A file: whatever comes before it is in the query.
+    File(Upload),
 }
 
 /// What a path and a method lead to.
@@ -141,15 +153,7 @@ fn routes_of(method: &MethodDescriptor) -> Result<Vec<Route>, Unfit> {
         return Ok(Vec::new());
     }
     let unfit = |why: String| Unfit(format!("{}: {why}", method.full_name()));
-    if method.is_client_streaming() {
-        return Err(unfit("a stream of requests has no route".to_owned()));
-    }
-    json::check(
-        &method.input(),
-        &method.output(),
-        method.is_server_streaming(),
-    )
-    .map_err(unfit)?;
+    json::check(method).map_err(unfit)?;
     let rule = options.get_extension(&extension);
     let Some(rule) = rule.as_message() else {
         return Err(unfit("its annotation is none".to_owned()));
@@ -185,6 +189,9 @@ fn route(
         return Err(unfit("response_body is not served"));
     }
     let body = match text(rule, "body").as_str() {
+        name if method.is_client_streaming() => {
+            RequestBody::File(Upload::of(method, name).map_err(unfit)?)
+        }
         "" => RequestBody::Nothing,
         "*" => RequestBody::Rest,
         name => RequestBody::Field(

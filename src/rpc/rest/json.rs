@@ -12,7 +12,7 @@ mod write;
 
 use std::collections::HashSet;
 
-use prost_reflect::{Kind, MessageDescriptor};
+use prost_reflect::{Kind, MessageDescriptor, MethodDescriptor};
 
 pub(super) use self::{
     encoder::{Encoder, Refusal},
@@ -50,17 +50,16 @@ impl WellKnown {
 
 /// Says what a method has that cannot be served as JSON, so that it is noticed at
 /// the start and not by a caller.
-pub(super) fn check(
-    request: &MessageDescriptor,
-    response: &MessageDescriptor,
-    is_download: bool,
-) -> Result<(), String> {
+pub(super) fn check(method: &MethodDescriptor) -> Result<(), String> {
     use WellKnown::{Any, Duration, FieldMask};
-    walk(request, &[Duration, Any], &mut HashSet::new())?;
-    if is_download {
-        return super::download::check(response);
+    // Files are no JSON of this contract.
+    if !method.is_client_streaming() {
+        walk(&method.input(), &[Duration, Any], &mut HashSet::new())?;
     }
-    walk(response, &[FieldMask, Any], &mut HashSet::new())
+    if method.is_server_streaming() {
+        return super::download::check(&method.output());
+    }
+    walk(&method.output(), &[FieldMask, Any], &mut HashSet::new())
 }
 
 fn walk(

@@ -4,7 +4,7 @@
 mod comments;
 mod schemas;
 
-use prost_reflect::{FieldDescriptor, Kind};
+use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::{Map, Value, json};
 
 use self::{comments::Comments, schemas::Schemas};
@@ -64,10 +64,12 @@ fn operation(route: &Route, schemas: &mut Schemas) -> Value {
     if !parameters.is_empty() {
         operation["parameters"] = Value::Array(parameters);
     }
-    if let Some(schema) = request_body(route, schemas) {
+    if let Some(media) = request_body(route, schemas) {
+        let types = route.body_types().into_iter();
+        let content: Map<_, _> = types.map(|kind| (kind, media.clone())).collect();
         operation["requestBody"] = json!({
             "required": route.needs_body(),
-            "content": { "application/json": { "schema": schema } },
+            "content": content,
         });
     }
     operation
@@ -98,6 +100,12 @@ fn parameters(route: &Route, schemas: &mut Schemas) -> Vec<Value> {
         // An empty one would be another path.
         parameter["schema"]["minLength"] = 1.into();
         parameters.push(parameter);
+    }
+    if let RequestBody::File(upload) = &route.body {
+        let options = upload.options();
+        for field in options.iter().flat_map(MessageDescriptor::fields) {
+            parameters.push(parameter(&FieldPath(vec![field]), "query", schemas));
+        }
     }
     for field in route.method.input().fields() {
         let path = FieldPath(vec![field.clone()]);
@@ -138,14 +146,17 @@ fn is_text(field: &FieldDescriptor) -> bool {
 
 fn request_body(route: &Route, schemas: &mut Schemas) -> Option<Value> {
     let request = route.method.input();
-    match &route.body {
-        RequestBody::Nothing => None,
-        RequestBody::Field(field) => Some(schemas.field(field)),
+    let schema = match &route.body {
+        RequestBody::Nothing => return None,
+        // A format of its own.
+        RequestBody::File(_) => return Some(json!({})),
+        RequestBody::Field(field) => schemas.field(field),
         RequestBody::Rest if has_variables(&route.template) => {
-            Some(schemas.object(&request, &route.rest()))
+            schemas.object(&request, &route.rest())
         }
-        RequestBody::Rest => Some(schemas.message(&request)),
-    }
+        RequestBody::Rest => schemas.message(&request),
+    };
+    Some(json!({ "schema": schema }))
 }
 
 fn has_variables(template: &Template) -> bool {

@@ -1,19 +1,20 @@
 use std::borrow::Cow;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use futures_util::{TryFutureExt as _, stream};
+use futures_util::{StreamExt as _, TryFutureExt as _, stream};
 use http::{HeaderValue, Method, Request, Version, header};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt as _, StreamBody};
 use percent_encoding::percent_decode_str;
 use prost_reflect::{FieldDescriptor, MethodDescriptor};
-use tonic::{Code, Status, body::Body};
+use tonic::{Status, body::Body};
 
 use super::{
     contract::{RequestBody, Route},
     frames,
     json::{Encoder, Refusal},
     template::FieldPath,
+    upload::Sent,
 };
 use crate::{domain::Invalid, rpc::field::FieldError};
 
@@ -39,14 +40,16 @@ pub(super) fn takes(route: &Route, request: &Request<Body>) -> Result<(), Status
         return Ok(());
     }
     let headers = request.headers();
-    let is_json = match headers.get(header::CONTENT_TYPE) {
-        Some(value) => value.to_str().is_ok_and(is_json),
+    let types = route.body_types();
+    let is_taken = match headers.get(header::CONTENT_TYPE) {
+        Some(value) => value.to_str().is_ok_and(|kind| is_one_of(kind, &types)),
         None => request.body().is_end_stream(),
     };
-    if !is_json {
-        return Err(Status::invalid_argument(
-            "the body must have the content type application/json",
-        ));
+    if !is_taken {
+        let types = types.join(" or ");
+        return Err(Status::invalid_argument(format!(
+            "the body must have the content type {types}"
+        )));
     }
     let plain = HeaderValue::from_static("identity");
     if *headers.get(header::CONTENT_ENCODING).unwrap_or(&plain) != plain {
@@ -55,11 +58,10 @@ pub(super) fn takes(route: &Route, request: &Request<Body>) -> Result<(), Status
     Ok(())
 }
 
-fn is_json(content_type: &str) -> bool {
+fn is_one_of(content_type: &str, types: &[String]) -> bool {
     let mut parts = content_type.split(';').map(str::trim);
-    parts
-        .next()
-        .is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"))
+    let kind = parts.next().unwrap_or_default();
+    types.iter().any(|taken| kind.eq_ignore_ascii_case(taken))
         && parts.all(|parameter| match parameter.split_once('=') {
             Some((name, value)) if name.eq_ignore_ascii_case("charset") => {
                 value.trim_matches('"').eq_ignore_ascii_case("utf-8")
@@ -70,13 +72,13 @@ fn is_json(content_type: &str) -> bool {
 
 /// The gRPC call that a request asks for. Its body is read when the service reads it,
 /// so that the deadline and the limit on calls hold for that as well, and what is
-/// wrong with it is the call's own refusal.
+/// wrong with it is the call's own refusal. With it a file that is being sent.
 pub(super) fn into_call(
     route: &Route,
     captures: &[&str],
     request: Request<Body>,
     max: usize,
-) -> Request<Body> {
+) -> (Request<Body>, Option<Sent>) {
     let fields = fields_of(route, captures, request.uri().query());
     let (mut head, body) = request.into_parts();
     head.method = Method::POST;
@@ -89,17 +91,22 @@ pub(super) fn into_call(
     head.headers.insert(header::CONTENT_TYPE, grpc);
     let form = Form {
         method: route.method.clone(),
-        body: match &route.body {
-            RequestBody::Nothing => RequestBody::Nothing,
-            RequestBody::Rest => RequestBody::Rest,
-            RequestBody::Field(field) => RequestBody::Field(field.clone()),
-        },
+        body: route.body.clone(),
         needs_body: route.needs_body(),
         max,
     };
-    let message = async move { form.message(fields?, body).await };
-    let frames = stream::once(message.map_ok(Frame::data));
-    Request::from_parts(head, Body::new(StreamBody::new(frames)))
+    let mut sent = None;
+    let body = if let RequestBody::File(upload) = &route.body {
+        let sent = sent.insert(Sent::new(body));
+        let first = fields.and_then(|given| form.encode(&given, &upload.beginning()));
+        let first = stream::iter([first.map(Frame::data)]);
+        Body::new(StreamBody::new(first.chain(upload.messages(sent))))
+    } else {
+        let message = async move { form.message(fields?, body).await };
+        let frames = stream::once(message.map_ok(Frame::data));
+        Body::new(StreamBody::new(frames))
+    };
+    (Request::from_parts(head, body), sent)
 }
 
 /// What is made of a request's body.
@@ -116,9 +123,14 @@ type Given = (FieldPath, String);
 impl Form {
     async fn message(self, given: Vec<Given>, body: Body) -> Result<Bytes, Status> {
         let json = self.read(body).await?;
+        self.encode(&given, &json)
+    }
+
+    /// A message of what the body says, then of what is given beside it.
+    fn encode(&self, given: &[Given], body: &Bytes) -> Result<Bytes, Status> {
         let mut encoder = Encoder::new(self.max);
         let encoded = self
-            .encode_body(&mut encoder, &json)
+            .encode_body(&mut encoder, body)
             // Last, so that the path holds.
             .and_then(|()| {
                 given
@@ -142,6 +154,10 @@ impl Form {
         match &self.body {
             _ if json.is_empty() && !self.needs_body => Ok(()),
             _ if json.is_empty() => refuse("is required, if only {}"),
+            RequestBody::File(_) => {
+                encoder.protobuf(json);
+                Ok(())
+            }
             RequestBody::Nothing => refuse("must be empty: this call takes none"),
             RequestBody::Rest => encoder.message(&self.method.input(), json),
             RequestBody::Field(field) => encoder.field(field, json),
@@ -157,8 +173,7 @@ impl Form {
         }
         let (mut read, mut length) = (BytesMut::new(), 0);
         while let Some(frame) = body.frame().await {
-            let frame = frame
-                .map_err(|_| Status::new(Code::InvalidArgument, "the body ended too early"))?;
+            let frame = frame.map_err(|_| super::cut_off())?;
             if let Ok(data) = frame.into_data() {
                 length += data.len();
                 if length <= self.max {
@@ -211,6 +226,9 @@ fn decoded(path: &str, text: &str) -> Result<String, Status> {
 
 /// The field that a query's parameter means: none that the path or the body gives.
 fn parameter(route: &Route, name: &str) -> Option<FieldPath> {
+    if let RequestBody::File(upload) = &route.body {
+        return upload.parameter(name);
+    }
     let path = FieldPath::find(&route.method.input(), name)?;
     is_parameter(route, &path).then_some(path)
 }
@@ -219,7 +237,7 @@ fn parameter(route: &Route, name: &str) -> Option<FieldPath> {
 pub(super) fn is_parameter(route: &Route, path: &FieldPath) -> bool {
     let in_body = match &route.body {
         RequestBody::Nothing => false,
-        RequestBody::Rest => true,
+        RequestBody::Rest | RequestBody::File(_) => true,
         RequestBody::Field(field) => path.0.first() == Some(field),
     };
     !in_body && route.template.variables().all(|variable| variable != path)

@@ -79,6 +79,11 @@ impl Encoder {
         Ok(())
     }
 
+    /// Takes what is protobuf already.
+    pub(in crate::rpc::rest) fn protobuf(&mut self, message: &[u8]) {
+        self.out.extend(message);
+    }
+
     /// Writes a value that a path or a query gives as text.
     pub(in crate::rpc::rest) fn text(
         &mut self,

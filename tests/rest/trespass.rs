@@ -1,0 +1,113 @@
+//! What is another user's looks like nothing, over gRPC and over HTTP.
+
+use serde_json::{Value, json};
+
+use crate::{
+    both_ways::{WAYS, with},
+    caller::{Caller, Way},
+    client::new_user,
+    support::sidecar::{Form, Sidecar},
+};
+
+in_both_forms!(what_is_anothers_looks_like_nothing);
+
+/// Each call that names a conversation, by somebody whose it is not.
+fn trespasses(stranger: &str, id: &str) -> Vec<(&'static str, Value)> {
+    let claim = json!({ "conversationId": id, "userId": stranger });
+    let mut calls = vec![
+        (
+            "UpdateConversation",
+            json!({ "conversation": { "id": id, "title": "mine" }, "userId": stranger }),
+        ),
+        (
+            "SaveMessages",
+            with(
+                claim.clone(),
+                &json!({ "messages": [{ "role": "ROLE_USER", "content": "x" }] }),
+            ),
+        ),
+        (
+            "SearchMessages",
+            with(claim.clone(), &json!({ "query": "word" })),
+        ),
+        (
+            "BranchConversation",
+            with(claim.clone(), &json!({ "atSeq": "1" })),
+        ),
+        // There is no such message, and nobody may learn that.
+        (
+            "BranchConversation",
+            with(claim.clone(), &json!({ "atSeq": "99" })),
+        ),
+        (
+            "TruncateConversation",
+            with(claim.clone(), &json!({ "afterSeq": "0" })),
+        ),
+        (
+            "GetHistory",
+            with(claim.clone(), &json!({ "minSeq": "99" })),
+        ),
+        (
+            "GetHistory",
+            with(
+                claim.clone(),
+                &json!({ "consistency": "CONSISTENCY_STRONG" }),
+            ),
+        ),
+    ];
+    for format in ["JSON", "JSONL", "CSV"] {
+        let format = json!({ "format": format!("EXPORT_FORMAT_{format}") });
+        calls.push(("ExportConversation", with(claim.clone(), &format)));
+    }
+    for rpc in [
+        "BeginTurn",
+        "GetHistory",
+        "GetConversation",
+        "ListMessages",
+        "ListBranches",
+        "CreateSession",
+        "DeleteConversation",
+    ] {
+        calls.push((rpc, claim.clone()));
+    }
+    calls
+}
+
+async fn what_is_anothers_looks_like_nothing(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let caller = Caller::new(&sidecar).await;
+    let stranger = new_user();
+    let begun = json!({ "userId": new_user() });
+    let begun = caller.ok(Way::Grpc, "BeginTurn", &begun).await;
+    let id = begun["conversation"]["id"].as_str().unwrap();
+    let session = json!({ "sessionId": begun["session"]["id"] });
+    caller.http.say(id, "word").await;
+    let mut calls = trespasses(&stranger, id);
+    let resume = with(session.clone(), &json!({ "userId": stranger }));
+    calls.push(("BeginTurn", resume));
+    let refusals = async || {
+        let mut refusals = Vec::new();
+        for (way, (rpc, request)) in WAYS
+            .into_iter()
+            .flat_map(|way| calls.iter().map(move |call| (way, call)))
+        {
+            let refused = caller.call(way, rpc, request).await;
+            assert_eq!(
+                refused.status, "NOT_FOUND",
+                "{way:?} {rpc}: {}",
+                refused.told
+            );
+            refusals.push((way, rpc, refused.told));
+        }
+        refusals
+    };
+    // The owner reads it, so that it is in the recent window where there is one.
+    let read = json!({ "conversationId": id });
+    let whole = caller.ok(Way::Rest, "GetHistory", &read).await;
+    let of_anothers = refusals().await;
+    let untouched = caller.ok(Way::Rest, "GetHistory", &read).await;
+    assert_eq!(untouched["messages"], whole["messages"]);
+    caller.ok(Way::Rest, "EndSession", &session).await;
+    caller.ok(Way::Rest, "DeleteConversation", &read).await;
+    assert_eq!(of_anothers, refusals().await);
+}
