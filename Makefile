@@ -11,6 +11,7 @@ run: ## Serve on 127.0.0.1:50051, embedded
 test: ## Run every test, with a private PostgreSQL and Redis (installed if missing)
 	tests/python-env
 	tests/with-servers cargo test --locked
+	tests/with-servers target/client-python/bin/pytest --quiet clients/python
 
 check: ## Check format, lints, the contract, dependencies and scripts
 	.ci/check

@@ -213,14 +213,14 @@ def test_what_was_exported_can_be_imported(
     memory.save_messages(conversation, forms)
     path = tmp_path / f"leave.{format}"
     memory.export_conversation(conversation, path, format=format)
-    imported = memory.import_conversation(path, user_id=f"{user}-2")
+    imported = memory.import_conversation(path, format=format, user_id=f"{user}-2")
     assert imported.imported_messages == len(forms)
     assert imported.conversation.id != conversation
     assert (imported.conversation.user_id, imported.conversation.title) == (f"{user}-2", "Leave")
     there = memory.list_messages(imported.conversation.id, user_id=f"{user}-2")
     assert [message.to_openai() for message in there] == forms
     with path.open("rb") as file:
-        again = memory.import_conversation(file, format=format, dept_id="legal")
+        again = memory.import_conversation(file, dept_id="legal")
     assert (again.conversation.user_id, again.conversation.dept_id) == (user, "legal")
 
 

@@ -427,7 +427,7 @@ class ConversationMemory:
 
         Args:
             source: A path, or an open binary file.
-            format: `json` or `jsonl`; by default what the path's name ends with, else `json`.
+            format: `json` or `jsonl`; by default it is seen from the file.
             user_id: Whose the conversation becomes; by default whose the file says it is.
             dept_id: The department; by default what the file says.
             timeout: Seconds.
