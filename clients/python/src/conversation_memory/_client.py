@@ -130,6 +130,7 @@ class ConversationMemory:
             session_id: `session_id` of the turn before. One that expired is resumed on its
                 conversation; one that is unknown, or another user's, is `SessionExpired`.
             conversation_id: The conversation to go on with; by default the session's, or a new one.
+                Named beside the session, it is found when the session tier is down.
             dept_id: The user's department or tenant, kept on what is created.
             limit: How many messages of history; 0 for the service's default, 1000 at most.
             if_unchanged: Save only if nobody else has saved since: otherwise `SeqMismatch`.
@@ -395,8 +396,8 @@ class ConversationMemory:
     ) -> None:
         """Writes a conversation, as it was at one moment, to a path or an open binary file.
 
-        A path is there only once the file is complete. What an open file has been given when an
-        error is raised is not.
+        A path is there only once the file is complete, for its owner's eyes only. What an open
+        file has been given when an error is raised is not complete.
         """
         request = export_request(conversation_id, format, user_id)
         pieces = self._method(methods.EXPORT_CONVERSATION, "unary_stream")(
