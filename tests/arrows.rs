@@ -51,7 +51,10 @@ const ROOMS: [(&str, &[&str]); 14] = [
             "prost_reflect",
         ],
     ),
-    ("proto", &["tonic", "prost_types", "prost_reflect"]),
+    (
+        "proto",
+        &["domain", "tonic", "prost_types", "prost_reflect"],
+    ),
     ("config", &["domain", "memory", "redis", "sqlx", "clap"]),
     (
         "telemetry",

@@ -21,11 +21,17 @@ use crate::domain::{
 /// How many times its own bytes a text can have as JSON.
 const LONGEST_ESCAPE: usize = 6;
 
-/// The highest number that a file may give: enough for ever, and JavaScript's
-/// numbers hold it.
-const MAX_SEQ: i64 = 1 << 53;
+/// The highest number that a file may give. No conversation comes so far, and one
+/// that begins there still has as many to go before Lua and JavaScript lose count.
+const MAX_SEQ: i64 = 1 << 52;
 
-const UNKNOWN_MEMBER: &str = "has a member that the format does not have";
+/// How many times the largest metadata a part may have before the conversation is
+/// known: until then nothing limits how many files are read at once.
+const HEADER: usize = 8;
+/// And what there is beside it.
+const HEADER_TEXTS: usize = 16 << 10;
+
+pub(super) const UNKNOWN_MEMBER: &str = "has a member that the format does not have";
 
 /// Where a file is wrong, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,7 +118,7 @@ impl Reader {
         max_message_bytes: usize,
         new_id: Box<dyn Fn() -> Uuid + Send>,
     ) -> Result<Self, Invalid> {
-        let max = max_message_bytes.saturating_mul(LONGEST_ESCAPE);
+        let max = HEADER_TEXTS + limits.metadata_bytes.saturating_mul(HEADER);
         let splitter = match format {
             None => Splitter::document_or_lines(max),
             Some(Format::Json) => Splitter::document(max),
@@ -200,6 +206,7 @@ impl Reader {
                 let Object(fields) = parse(json).map_err(within)?;
                 return self.conversation(fields).map(Some);
             }
+            "messages" if json.trim_ascii_end() == b"null" => {}
             "messages" => return Err(Wrong::field("messages", "must be a list")),
             _ => return Err(Wrong::field("", UNKNOWN_MEMBER)),
         }
@@ -229,6 +236,8 @@ impl Reader {
         let header = fields.read(&self.limits);
         let header = header.map_err(|wrong| wrong.below("conversation"))?;
         self.seen.stated_last = header.last_seq;
+        let longest = self.max_message_bytes.saturating_mul(LONGEST_ESCAPE);
+        self.splitter.set_max(longest);
         Ok(Item::Conversation(Box::new(header)))
     }
 
@@ -238,20 +247,19 @@ impl Reader {
         if seq <= self.seen.last_seq {
             return Err(Wrong::field("seq", "must be higher than the one before"));
         }
-        if seq > self.seen.stated_last.unwrap_or(MAX_SEQ) {
+        if self.seen.stated_last.is_some_and(|last| seq > last) {
             return Err(Wrong::field(
                 "seq",
                 "must be at most the conversation's last_seq",
             ));
         }
+        in_field("seq", last_seq(seq))?;
         self.seen.last_seq = seq;
         let message = fields.read(&self.limits, (self.new_id)())?;
-        let contexts = message.contexts.iter();
-        let texts = contexts.map(|context| context.doc_id.len() + context.content.as_str().len());
-        if message.content.as_str().len() + texts.sum::<usize>() > self.max_message_bytes {
+        if message.size() > self.max_message_bytes {
             let max = self.max_message_bytes;
-            let reason = Invalid::new(format!("must have at most {max} bytes with its contexts"));
-            return Err(Wrong::Field("content".to_owned(), reason));
+            let reason = Invalid::new(format!("has a message of more than {max} bytes"));
+            return Err(Wrong::Field(String::new(), reason));
         }
         Ok(Item::Message(Box::new(Numbered { seq, message })))
     }
@@ -335,22 +343,28 @@ fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, Wrong> {
 
 /// Says what is wrong without what the library quotes of the file.
 fn wrong(segments: &[&Segment], error: &serde_json::Error) -> Wrong {
-    if error.classify() != serde_json::error::Category::Data {
-        return Wrong::Syntax((error.line() as u64).saturating_sub(1));
-    }
     let text = error.to_string();
     let text = text
         .rsplit_once(" at line ")
         .map_or(&*text, |(text, _)| text);
     let path = path(segments);
-    if let Some((what, rest)) = text.split_once(" field `") {
-        let name = rest.trim_end_matches('`');
-        return match what {
-            "missing" => Wrong::field(name, "is required").below(&path),
-            "duplicate" => Wrong::field(name, "is given twice").below(&path),
-            // The path ends with a name that is the caller's, however long.
-            _ => Wrong::field("", UNKNOWN_MEMBER).below(&self::path(parent(segments))),
-        };
+    if text == "number out of range" {
+        return Wrong::Field(path, Invalid::new("must be a finite number"));
+    }
+    if error.classify() != serde_json::error::Category::Data {
+        return Wrong::Syntax((error.line() as u64).saturating_sub(1));
+    }
+    // Only names of the format's own stand there.
+    let name = |prefix| text.strip_prefix(prefix)?.strip_suffix('`');
+    if let Some(name) = name("missing field `") {
+        return Wrong::field(name, "is required").below(&path);
+    }
+    if let Some(name) = name("duplicate field `") {
+        return Wrong::field(name, "is given twice").below(&path);
+    }
+    if text.starts_with("unknown field `") {
+        // The path ends with a name that is the caller's, however long.
+        return Wrong::field("", UNKNOWN_MEMBER).below(&self::path(parent(segments)));
     }
     let expected = match text
         .rsplit_once(", expected ")
@@ -493,9 +507,20 @@ impl MessageFields<'_> {
         }
         let role = Role::from_name(&self.role)
             .ok_or_else(|| Wrong::field("role", "must be user, assistant, system or tool"))?;
+        // Counted as it is read, and before any more is.
+        let mut weight = metadata.as_ref().map_or(0, Metadata::weight);
         let contexts = (0..).zip(self.contexts.0).map(|(at, context): (u32, _)| {
-            let context = context.read(limits);
-            context.map_err(|wrong| wrong.below(&format!("contexts[{at}]")))
+            let context = context
+                .read(limits)
+                .map_err(|wrong| wrong.below(&format!("contexts[{at}]")))?;
+            weight += context.metadata.as_ref().map_or(0, Metadata::weight);
+            if weight > NewMessage::MAX_VALUES_PER_SAVE {
+                return Err(Wrong::field(
+                    "contexts",
+                    "have too many values in their metadata",
+                ));
+            }
+            Ok(context)
         });
         Ok(NewMessage {
             id: MessageId::from_uuid(id),

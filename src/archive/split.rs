@@ -6,11 +6,17 @@ use std::mem;
 
 use bytes::{Buf as _, Bytes};
 
-use super::BadLine;
+use super::{BadLine, read::UNKNOWN_MEMBER};
 use crate::domain::Invalid;
 
 /// The member of a document whose items are parts of their own.
-const LIST: &[u8] = b"messages";
+const LIST: &str = "messages";
+
+/// What some editors begin a text with.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// How long a member's name can be, each character of it escaped.
+const LONGEST_NAME: usize = 128;
 
 /// A value, and where it stands.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,6 +41,8 @@ pub(super) enum Place {
 #[derive(Debug)]
 pub(super) struct Splitter {
     pending: Bytes,
+    /// How much of a byte order mark there may still be.
+    mark: &'static [u8],
     line: u64,
     state: State,
     part: Vec<u8>,
@@ -115,6 +123,7 @@ impl Splitter {
     fn new(state: State, max: usize) -> Self {
         Self {
             pending: Bytes::new(),
+            mark: BYTE_ORDER_MARK,
             line: 1,
             state,
             part: Vec::new(),
@@ -126,6 +135,11 @@ impl Splitter {
         }
     }
 
+    /// From here on, parts may have so many bytes.
+    pub(super) fn set_max(&mut self, max: usize) {
+        self.max = max;
+    }
+
     /// Takes the next piece of the file. The one before must be used up.
     pub(super) fn push(&mut self, piece: Bytes) {
         self.pending = piece;
@@ -134,6 +148,13 @@ impl Splitter {
     /// The next part that is complete.
     pub(super) fn next(&mut self) -> Result<Option<Part>, BadLine> {
         while let Some(&byte) = self.pending.first() {
+            if let Some((first, rest)) = self.mark.split_first() {
+                self.mark = if byte == *first { rest } else { &[] };
+                if byte == *first {
+                    self.pending.advance(1);
+                    continue;
+                }
+            }
             let (part, is_used) = self.step(byte)?;
             if is_used {
                 self.line += u64::from(byte == b'\n');
@@ -157,12 +178,15 @@ impl Splitter {
 
     /// What a byte does, and whether it is used up.
     fn step(&mut self, byte: u8) -> Result<(Option<Part>, bool), BadLine> {
-        let is_space = byte.is_ascii_whitespace();
+        let is_space = matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
         match &mut self.state {
             State::Lines if byte == b'\n' => return Ok((self.full_line(), true)),
             State::Lines if self.part.is_empty() && is_space => {}
             State::Lines => self.keep(byte)?,
             State::InName => {
+                if self.part.len() == LONGEST_NAME {
+                    return Err(self.wrong(UNKNOWN_MEMBER));
+                }
                 self.keep(byte)?;
                 self.nesting.ends_before(byte);
                 if !self.nesting.in_text {
@@ -206,7 +230,7 @@ impl Splitter {
             }
             State::AfterValue(Place::Item) if byte == b',' => self.state = State::ItemStart(true),
             State::ItemStart(false) | State::AfterValue(Place::Item) if byte == b']' => {
-                self.state = State::AfterValue(Place::Member(LIST.to_vec()));
+                self.state = State::AfterValue(Place::Member(LIST.into()));
             }
             State::ItemStart(_) => {
                 self.state = State::InValue(Place::Item);
@@ -254,7 +278,5 @@ impl Splitter {
 
 /// Whether a member's name, as JSON, is that of the list.
 fn is_list(name: &[u8]) -> bool {
-    name.strip_prefix(b"\"")
-        .and_then(|name| name.strip_suffix(b"\""))
-        == Some(LIST)
+    serde_json::from_slice::<String>(name).is_ok_and(|name| name == LIST)
 }

@@ -134,10 +134,23 @@ impl NewMessage {
     pub const MAX_CONTEXTS: usize = 100;
     /// The most messages that one save may have.
     pub const MAX_PER_SAVE: usize = 100;
+    /// The most values that all metadata of a save may have, counted as
+    /// [`Metadata::weight`] does: far more memory than bytes.
+    pub const MAX_VALUES_PER_SAVE: usize = 300_000;
 
     /// About how many bytes it takes to send.
     pub fn size(&self) -> usize {
         size(&self.content, self.metadata.as_ref(), &self.contexts)
+    }
+
+    /// How many values its metadata has, and that of its contexts.
+    pub fn weight(&self) -> usize {
+        let contexts = self
+            .contexts
+            .iter()
+            .map(|context| context.metadata.as_ref());
+        let all = contexts.chain([self.metadata.as_ref()]);
+        all.flatten().map(Metadata::weight).sum()
     }
 
     /// The message that was stored under `seq`, without its contexts.

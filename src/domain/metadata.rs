@@ -15,6 +15,10 @@ impl Metadata {
     /// How deep objects and lists may be nested; the metadata itself is level 1.
     pub const MAX_DEPTH: usize = 32;
 
+    /// As how many values an object within another value counts: in memory it has
+    /// room for eleven members however few it has.
+    pub const OBJECT_WEIGHT: usize = 4;
+
     /// Takes an object within the limits: no U+0000 anywhere, at most
     /// [`Self::MAX_DEPTH`] levels, at most `max_bytes` as compact JSON.
     pub fn parse(object: Map<String, Value>, max_bytes: usize) -> Result<Self, Invalid> {
@@ -73,9 +77,15 @@ impl Metadata {
         self.0.is_empty()
     }
 
-    /// About how many bytes it takes to send.
+    /// How many bytes it takes to send, as protobuf writes it.
     pub fn size(&self) -> usize {
         object_size(&self.0)
+    }
+
+    /// How many values it has, at any depth, where an object within another value
+    /// counts for [`Self::OBJECT_WEIGHT`].
+    pub fn weight(&self) -> usize {
+        self.0.values().map(weight).sum()
     }
 
     /// Compact JSON with sorted keys: the same metadata gives the same text.
@@ -91,7 +101,7 @@ fn unreadable(error: &serde_json::Error) -> Invalid {
     } else if error.to_string().starts_with("number out of range") {
         Invalid::new("must have finite numbers only")
     } else {
-        Invalid::new("must be an object")
+        Invalid::new("must have text of Unicode characters only")
     }
 }
 
@@ -113,22 +123,39 @@ impl fmt::Debug for Metadata {
 }
 
 fn object_size(object: &Map<String, Value>) -> usize {
-    let fields = object
-        .iter()
-        .map(|(key, value)| key.len() + value_size(value));
+    let fields = object.iter().map(|(key, value)| {
+        // An empty key is left out.
+        let key = if key.is_empty() { 0 } else { framed(key.len()) };
+        framed(key + framed(value_size(value)))
+    });
     fields.sum()
 }
 
 fn value_size(value: &Value) -> usize {
-    // What protobuf puts around a value.
-    const FRAME: usize = 8;
-    FRAME
-        + match value {
-            Value::Null | Value::Bool(_) | Value::Number(_) => 8,
-            Value::String(text) => text.len(),
-            Value::Array(items) => items.iter().map(value_size).sum(),
-            Value::Object(object) => object_size(object),
+    const KEY: usize = 1;
+    match value {
+        Value::Null | Value::Bool(_) => KEY + 1,
+        Value::Number(_) => KEY + 8,
+        Value::String(text) => framed(text.len()),
+        Value::Array(items) => framed(items.iter().map(|item| framed(value_size(item))).sum()),
+        Value::Object(object) => framed(object_size(object)),
+    }
+}
+
+/// With the key and the length in front of it.
+fn framed(length: usize) -> usize {
+    let bits = usize::BITS - length.leading_zeros();
+    1 + bits.div_ceil(7).max(1) as usize + length
+}
+
+fn weight(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(weight).sum::<usize>(),
+        Value::Object(fields) => {
+            Metadata::OBJECT_WEIGHT + fields.values().map(weight).sum::<usize>()
         }
+        _ => 1,
+    }
 }
 
 fn normalize_numbers(value: &mut Value) -> Result<(), Invalid> {

@@ -21,6 +21,8 @@ use crate::{
 const BATCH_BYTES: usize = 1 << 20;
 /// How many messages are stored at a time at most.
 const BATCH: usize = 512;
+/// And how many values their metadata may have.
+const BATCH_VALUES: usize = 50_000;
 
 /// Imports the file that a caller sends.
 pub(super) async fn import(
@@ -57,6 +59,7 @@ struct File {
     import: Option<Import>,
     batch: Vec<Numbered>,
     batch_bytes: usize,
+    batch_values: usize,
     span: Span,
 }
 
@@ -78,6 +81,7 @@ impl File {
             import: None,
             batch: Vec::new(),
             batch_bytes: 0,
+            batch_values: 0,
             span,
         })
     }
@@ -112,8 +116,12 @@ impl File {
             Item::Conversation(header) => self.conversation(*header).await,
             Item::Message(message) => {
                 self.batch_bytes += message.message.size();
+                self.batch_values += message.message.weight();
                 self.batch.push(*message);
-                if self.batch_bytes >= BATCH_BYTES || self.batch.len() == BATCH {
+                let is_full = self.batch.len() == BATCH
+                    || self.batch_bytes >= BATCH_BYTES
+                    || self.batch_values >= BATCH_VALUES;
+                if is_full {
                     self.store().await?;
                 }
                 Ok(())
@@ -140,7 +148,7 @@ impl File {
 
     async fn store(&mut self) -> Result<(), Status> {
         let batch = std::mem::take(&mut self.batch);
-        self.batch_bytes = 0;
+        (self.batch_bytes, self.batch_values) = (0, 0);
         if let Some(import) = &mut self.import
             && !batch.is_empty()
         {

@@ -66,3 +66,24 @@ fn render_value(value: Json) -> Value {
     };
     Value { kind: Some(kind) }
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_size_of_metadata_is_that_of_protobuf() {
+        for value in [
+            json!({}),
+            json!({"": null, "a": true, "b": [1, 0.5, "é"], "c": {"d": [[], {}, ""]}}),
+            json!({"long": "x".repeat(20_000), "list": vec![7; 300]}),
+        ] {
+            let metadata = Metadata::from_json(&value.to_string(), 1 << 20).unwrap();
+            let size = metadata.size();
+            assert_eq!(render(metadata).encoded_len(), size, "{value}");
+        }
+    }
+}

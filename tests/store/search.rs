@@ -162,6 +162,8 @@ pub(crate) async fn no_query_is_wrong(world: &World) {
         "\u{1}\u{7f}\u{feff}\u{200b}",
         "\u{27e6}x\u{27e7}",
         "-----x",
+        &format!("see <{}>", "-".repeat(40)),
+        &"-<".repeat(200),
         &"- ".repeat(256),
         &"-(x ".repeat(128),
         &words,

@@ -227,6 +227,17 @@ fn what_is_wrong_is_named_with_its_line() {
         assert_eq!(given, wanted);
         assert!(!given.contains("secret"), "{given}");
     }
+    let large = "{\"role\":\"user\",\"content\":\"\",\"contexts\":[{\"score\":1e999}]}\n";
+    let large = refused(Format::JsonLines, &(lines(&[]) + large));
+    assert_eq!(large, "2 contexts[0].score: must be a finite number");
+    let half = "{\"role\":\"user\",\"content\":\"\",\"metadata\":{\"a\":\"\\ud800\"}}\n";
+    let half = refused(Format::JsonLines, &(lines(&[]) + half));
+    assert_eq!(
+        half,
+        "2 metadata: must have text of Unicode characters only"
+    );
+    let quoting = full("seq", json!("missing field `x`"));
+    assert_eq!(quoting, format!("3 seq: {integer}"));
     let twice = "{\"role\":\"user\",\"role\":\"user\",\"content\":\"\"}\n";
     let twice = refused(Format::JsonLines, &(lines(&[]) + twice));
     assert_eq!(twice, "2 role: is given twice");
@@ -255,7 +266,7 @@ fn a_file_of_something_else_is_refused() {
         ),
         (
             of(json!({"format": NAME, "version": 1, "conversation": {"last_seq": -1}})),
-            "1 conversation.last_seq: must be 0 to 9007199254740992",
+            "1 conversation.last_seq: must be 0 to 4503599627370496",
         ),
         (
             refused(Format::JsonLines, ""),
@@ -317,7 +328,73 @@ fn no_line_takes_more_memory_than_a_message_may() {
     reader.push(Bytes::from(lines(&[texts])));
     assert!(reader.read_next().unwrap().is_some());
     let error = reader.read_next().unwrap_err();
-    assert_eq!(error.field, "content");
+    let reason = "has a message of more than 100 bytes";
+    assert_eq!(
+        (error.line, error.reason.to_string()),
+        (2, reason.to_owned())
+    );
+}
+
+#[test]
+fn what_comes_before_the_conversation_is_short() {
+    let name = format!("{{\"{}", "x".repeat(1 << 10));
+    assert_eq!(
+        refused(Format::Json, &name),
+        format!("1 : {UNKNOWN_MEMBER}")
+    );
+    let value = format!("{{\"other\":\"{}", "x".repeat(1 << 20));
+    assert!(refused(Format::Json, &value).starts_with("1 : must have at most"));
+    let line = "x".repeat(1 << 20);
+    assert!(refused(Format::JsonLines, &line).starts_with("1 : must have at most"));
+}
+
+#[test]
+fn metadata_is_counted_before_it_takes_memory() {
+    let metadata = json!({"a": vec![json!({"": 0}); 5_000]});
+    let context = json!({"doc_id": "", "content": "", "metadata": metadata});
+    let message = json!({"role": "user", "content": "a", "contexts": vec![context; 20]});
+    let refused = refused(Format::JsonLines, &lines(&[message]));
+    assert_eq!(
+        refused,
+        "2 contexts: have too many values in their metadata"
+    );
+}
+
+#[test]
+fn odd_but_legal_json_is_read() {
+    let message = "{\"role\":\"user\",\"content\":\"a\"}";
+    let conversation = "\"version\":1,\"format\":\"conversation-memory\",\"conversation\":{}";
+    for (file, count) in [
+        (format!("\u{feff}{{{conversation}}}"), 0),
+        (format!("{{{conversation},\"messages\":null }}"), 0),
+        (
+            format!("{{{conversation},\"m\\u0065ssages\":[{message}]}}"),
+            1,
+        ),
+        (
+            format!("\t{{ {conversation} ,\r\n\"messages\" : [ {message} , {message} ] }} "),
+            2,
+        ),
+    ] {
+        let (items, _) = read(Format::Json, &file).unwrap();
+        assert_eq!(messages(&items).len(), count, "{file}");
+    }
+    let feed = refused(Format::Json, &format!("{{{conversation}\u{c}}}"));
+    assert_eq!(
+        feed,
+        "1 conversation: is not valid JSON".replace("conversation", "")
+    );
+}
+
+#[test]
+fn numbers_end_somewhere() {
+    let message = |seq: i64| lines(&[json!({"seq": seq, "role": "user", "content": "a"})]);
+    assert_eq!(
+        read(Format::JsonLines, &message(1 << 52)).unwrap().1,
+        1 << 52
+    );
+    let refused = refused(Format::JsonLines, &message((1 << 52) + 1));
+    assert_eq!(refused, "2 seq: must be 0 to 4503599627370496");
 }
 
 #[test]

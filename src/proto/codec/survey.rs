@@ -3,14 +3,21 @@ use std::any::TypeId;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use tonic::Status;
 
-use crate::proto::{CreateConversationRequest, SaveMessagesRequest, UpdateConversationRequest};
+use crate::{
+    domain::{Metadata, NewMessage},
+    proto::{CreateConversationRequest, SaveMessagesRequest, UpdateConversationRequest},
+};
 
 /// The most that a request may have of each kind of part. Requests with more
 /// than the API allows, but not more than this, get to hear which field is wrong.
-const LIMITS: [(Part, u32, &str); 4] = [
+const LIMITS: [(Part, usize, &str); 4] = [
     (Part::Message, 1_000, "messages"),
     (Part::Context, 20_000, "contexts"),
-    (Part::Value, 300_000, "values in its metadata"),
+    (
+        Part::Value,
+        NewMessage::MAX_VALUES_PER_SAVE,
+        "values in its metadata",
+    ),
     (Part::Path, 1_000, "paths in its update_mask"),
 ];
 
@@ -24,14 +31,10 @@ enum Part {
     Context,
     /// A field of a struct or an item of a list, at any depth.
     Value,
-    /// A struct within a struct or list. In memory it has room for eleven fields
-    /// however few it has, so it counts as several values.
+    /// A struct within a struct or list, which counts as several values.
     Object,
     Path,
 }
-
-/// As how many values a [`Part::Object`] counts.
-const OBJECT_WEIGHT: u32 = 4;
 
 /// A protobuf message in which something can be repeated.
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +92,7 @@ pub(super) fn check(shape: Shape, mut bytes: &[u8]) -> Result<(), Status> {
 /// Why a survey ends early.
 enum Stop {
     Malformed,
-    Over(u32, &'static str),
+    Over(usize, &'static str),
 }
 
 impl From<prost::DecodeError> for Stop {
@@ -99,7 +102,7 @@ impl From<prost::DecodeError> for Stop {
 }
 
 struct Survey {
-    seen: [u32; LIMITS.len()],
+    seen: [usize; LIMITS.len()],
 }
 
 impl Survey {
@@ -135,7 +138,7 @@ impl Survey {
 
     fn count(&mut self, part: Part) -> Result<(), Stop> {
         let (part, weight) = match part {
-            Part::Object => (Part::Value, OBJECT_WEIGHT),
+            Part::Object => (Part::Value, Metadata::OBJECT_WEIGHT),
             part => (part, 1),
         };
         for (seen, (limited, max, what)) in self.seen.iter_mut().zip(LIMITS) {

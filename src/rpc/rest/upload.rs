@@ -20,10 +20,11 @@ use super::{download::media_types, frames, template::FieldPath};
 /// How many bytes of the file a message has at most.
 const PIECE: usize = 256 << 10;
 
-/// How much of a refused file is taken, and how long the next piece of it is waited
-/// for.
+/// How much of a refused file is taken, how long the next piece of it is waited for,
+/// and all of them.
 const BEARABLE: usize = 128 << 20;
 const PATIENCE: Duration = Duration::from_secs(1);
+const HEARING: Duration = Duration::from_secs(10);
 
 /// The two fields of such a request.
 #[derive(Clone, Debug)]
@@ -108,12 +109,16 @@ impl Sent {
     pub(super) fn hear_out(self, answer: Body) -> Body {
         let rest = stream::once(async move {
             let mut pieces = pin!(self.pieces());
-            let mut left = BEARABLE;
-            while let Ok(Some(Ok(piece))) = timeout(PATIENCE, pieces.next()).await
-                && left > piece.len()
-            {
-                left -= piece.len();
-            }
+            let drained = async {
+                let mut left = BEARABLE;
+                while let Ok(Some(Ok(piece))) = timeout(PATIENCE, pieces.next()).await
+                    && left > piece.len()
+                {
+                    left -= piece.len();
+                }
+            };
+            // Whoever needs longer does not hear it.
+            let _ = timeout(HEARING, drained).await;
             Bytes::new()
         });
         let rest = rest.map(|nothing| Ok(Frame::data(nothing)));

@@ -98,7 +98,7 @@ fn bearable(text: &str) -> Cow<'_, str> {
         } else if c == '-' && !in_word {
             negated = !negated;
             continue;
-        } else if c.is_whitespace() || "!&|()".contains(c) {
+        } else if c.is_whitespace() || "!&|()<".contains(c) {
             in_word = false;
         } else {
             if std::mem::take(&mut negated) {

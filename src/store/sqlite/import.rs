@@ -2,7 +2,7 @@
 //! must not wait for a client: messages are laid down in a file of their own, and
 //! moved over all at once.
 
-use std::{path::Path, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use sqlx::{
@@ -43,8 +43,8 @@ INSERT INTO main.conversations (id, user_id, dept_id, title, metadata, created_a
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
 const MOVE: [&str; 2] = [
-    "INSERT INTO main.messages SELECT * FROM spool.messages ORDER BY seq",
-    "INSERT INTO main.message_contexts SELECT * FROM spool.message_contexts ORDER BY seq, position",
+    "INSERT INTO main.messages SELECT * FROM spool.messages ORDER BY rowid",
+    "INSERT INTO main.message_contexts SELECT * FROM spool.message_contexts ORDER BY rowid",
 ];
 
 struct SqliteImport {
@@ -64,12 +64,7 @@ pub(super) async fn begin(
     let file = options.get_filename();
     let spool = file.with_extension(format!("import-{}", conversation.id));
     let mut connection = connection::for_writing(options.clone()).connect().await?;
-    let attached = attach(&mut connection, &spool).await;
-    // Open files live on without a name, and go when the program does, however
-    // it ends.
-    let removed = std::fs::remove_file(&spool);
-    attached?;
-    removed.map_err(|error| Failure::new(Class::Unavailable, error.to_string()))?;
+    attach(&mut connection, spool).await?;
     raw_sql(PREPARE).execute(&mut connection).await?;
     Ok(Box::new(SqliteImport {
         connection,
@@ -79,14 +74,27 @@ pub(super) async fn begin(
     }))
 }
 
-async fn attach(connection: &mut SqliteConnection, spool: &Path) -> Result<(), Trouble> {
-    connection::make_file(spool)
+async fn attach(connection: &mut SqliteConnection, spool: PathBuf) -> Result<(), Trouble> {
+    connection::make_file(&spool)
         .map_err(|error| Failure::new(Class::Unavailable, error.to_string()))?;
+    let name = spool.to_string_lossy().into_owned();
+    let _unnamed = Unnamed(spool);
     query("ATTACH DATABASE $1 AS spool")
-        .bind(spool.to_string_lossy().into_owned())
+        .bind(name)
         .execute(connection)
         .await?;
     Ok(())
+}
+
+/// Takes its name from a file at the end, also of a call that is given up. Open
+/// files live on without one, and go when the program does, however it ends.
+struct Unnamed(PathBuf);
+
+impl Drop for Unnamed {
+    fn drop(&mut self) {
+        // One that stays is empty, or as good as that, and in nobody's way.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 #[async_trait]
