@@ -3,23 +3,36 @@
 
 mod backends;
 mod healthcheck;
+mod listeners;
 mod ops;
 mod readiness;
 
 use std::{error::Error, pin::pin, sync::Arc};
 
-use tokio::{net::TcpListener, runtime::Runtime, sync::Semaphore, task::JoinHandle};
+use tokio::{runtime::Runtime, sync::Semaphore, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{backends::Backends, readiness::Readiness};
 use crate::{
+    access::Access,
     config::{Command, Config},
     domain::{SystemClock, UuidV7},
     memory::{Memory, Parts},
-    rpc::{self, guard::Guard, observe::Observe, rest::Rest},
+    rpc::{
+        self, Layers,
+        admit::{Admit, Identify},
+        guard::Guard,
+        observe::Observe,
+        rest::Rest,
+    },
     shutdown::{self, Signals},
     telemetry::{self, Telemetry},
+    transport::{self, Connections, Listener},
 };
+
+/// The most connections to the operations port at once. Few need one, and they must not
+/// use up what callers need.
+const MAX_PROBES: usize = 64;
 
 /// Why the program ended, for standard error.
 pub type Failure = Box<dyn Error + Send + Sync>;
@@ -32,7 +45,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         return on_runtime(async {
             match config.command {
                 Command::Migrate => backends::migrate(&config).await,
-                _ => healthcheck::check(config.listen_addr).await,
+                _ => healthcheck::check(&config.front).await,
             }
         });
     }
@@ -55,9 +68,11 @@ fn on_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Fai
 async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     // Bound first, so that a port that is taken is the first thing to be said.
-    let listener = bind("LISTEN_ADDR", config.listen_addr).await?;
-    let address = listener.local_addr()?;
-    let ops = ops::bind_or_pass(config.ops).await?;
+    let front = &config.front;
+    let listeners = listeners::bind(&front.listen).await?;
+    let addresses = listeners.iter().map(Listener::address);
+    let addresses = addresses.collect::<Result<Vec<_>, _>>()?;
+    let ops = ops::bind_or_pass(front.ops).await?;
     let backends = Backends::open(&config)?;
 
     let (calls, writes, background) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
@@ -70,34 +85,43 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
         clock: Arc::new(SystemClock),
         ids: Arc::new(UuidV7),
         writes: writes.clone(),
-        write_permits: Arc::new(Semaphore::new(config.max_concurrent_calls)),
+        write_permits: Arc::new(Semaphore::new(front.max_concurrent_calls)),
         default_limit: config.max_history_messages,
     });
     let guard = Guard::new(
         readiness.subscribe(),
-        config.max_concurrent_calls,
+        front.max_concurrent_calls,
         config.max_call_time,
         calls.clone(),
     );
     let routes = rpc::routes(
         &memory,
         config.limits,
-        config.max_request_bytes,
+        front.max_request_bytes,
         health.clone(),
     )?;
-    let rest = Rest::new(config.max_request_bytes)?;
-    let layers = (rest, Observe::new(telemetry.tracing()), guard);
-    let server = background.spawn(rpc::serve(listener, routes, layers, stop.clone()));
+    let access = Arc::new(Access::new(front.unix_allowed.clone()));
+    let layers = Layers {
+        identify: Identify::new(access),
+        rest: Rest::new(front.max_request_bytes)?,
+        observe: Observe::new(telemetry.tracing()),
+        admit: Admit,
+        guard,
+    };
+    let connections = Connections::measured(front.max_connections);
+    let calls_in = transport::incoming(listeners, connections);
+    let server = background.spawn(rpc::serve(calls_in, routes, layers, stop.clone()));
     if let Some(ops) = ops {
         let routes = ops::routes(readiness.subscribe(), health, telemetry.page());
-        background.spawn(rpc::serve_probes(ops, routes, stop.clone()));
+        let probes = transport::incoming(vec![ops], Connections::new(MAX_PROBES));
+        background.spawn(rpc::serve_probes(probes, routes, stop.clone()));
     }
     background.spawn(
         stop.clone()
             .run_until_cancelled_owned(readiness.clone().reach(
                 backends.clone(),
                 config.migrate_on_start,
-                address,
+                addresses,
             )),
     );
 
@@ -117,12 +141,6 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
     backends.close().await;
     tracing::info!("stopped");
     Ok(())
-}
-
-async fn bind(name: &str, address: std::net::SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| format!("{name} {address} cannot be listened on: {error}").into())
 }
 
 async fn ended<E: Error>(server: JoinHandle<Result<(), E>>) {

@@ -12,6 +12,9 @@ pub mod domain;
 pub mod memory;
 pub mod rpc;
 
+pub mod access;
+pub mod transport;
+
 pub mod recent;
 pub mod sessions;
 pub mod store;

@@ -2,6 +2,7 @@
 //! stands in front of them.
 //! Nothing here knows SQL or Redis.
 
+pub mod admit;
 mod conversation_memory;
 mod convert;
 mod export;
@@ -18,7 +19,7 @@ mod status;
 mod structs;
 mod use_case;
 
-pub use self::listener::{serve, serve_probes};
+pub use self::listener::{Layers, serve, serve_probes};
 use tonic::{codec::CompressionEncoding, service::Routes};
 use tonic_health::pb::health_server::{Health, HealthServer};
 

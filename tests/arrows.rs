@@ -11,7 +11,7 @@ use std::{
 
 /// Each room, and what it may name of the crate's rooms and of the libraries
 /// that belong to one room only.
-const ROOMS: [(&str, &[&str]); 14] = [
+const ROOMS: [(&str, &[&str]); 16] = [
     ("domain", &[]),
     ("archive", &["domain", "csv"]),
     ("store", &["domain", "sqlx", "opentelemetry"]),
@@ -31,6 +31,8 @@ const ROOMS: [(&str, &[&str]); 14] = [
             "store",
             "proto",
             "telemetry",
+            "access",
+            "transport",
             "tonic",
             "prost_types",
             "http",
@@ -38,6 +40,9 @@ const ROOMS: [(&str, &[&str]); 14] = [
             "prost_reflect",
         ],
     ),
+    // Judges callers by what is known of them, never by what they ask for.
+    ("access", &["http"]),
+    ("transport", &["access", "tonic", "opentelemetry"]),
     // Knows the contract and its descriptors, nothing of what the services do.
     (
         "rpc/rest",
@@ -52,7 +57,18 @@ const ROOMS: [(&str, &[&str]); 14] = [
         ],
     ),
     ("proto", &["tonic", "prost_types", "prost_reflect"]),
-    ("config", &["domain", "memory", "redis", "sqlx", "clap"]),
+    (
+        "config",
+        &[
+            "access",
+            "domain",
+            "memory",
+            "redis",
+            "transport",
+            "sqlx",
+            "clap",
+        ],
+    ),
     (
         "telemetry",
         &[
@@ -71,6 +87,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
     (
         "app",
         &[
+            "access",
             "config",
             "domain",
             "memory",
@@ -81,6 +98,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
             "shutdown",
             "store",
             "telemetry",
+            "transport",
             "tonic",
             "axum",
             "http",

@@ -1,4 +1,4 @@
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::sleep};
 use tonic_health::{
@@ -11,6 +11,7 @@ use super::backends::Backends;
 use crate::{
     rpc::{SERVICE_NAMES, guard::Readied},
     store::SchemaError,
+    transport::Address,
 };
 
 /// How long to wait before the store is looked at again.
@@ -43,8 +44,8 @@ impl Readiness {
         self.ready.subscribe()
     }
 
-    /// Prepares the store, as often as it takes, and becomes ready.
-    pub(super) async fn reach(self, backends: Backends, migrate: bool, address: SocketAddr) {
+    /// Prepares the store, as often as it takes, and becomes ready at these addresses.
+    pub(super) async fn reach(self, backends: Backends, migrate: bool, addresses: Vec<Address>) {
         let mut pause = FIRST_PAUSE;
         let mut said = String::new();
         while let Err(error) = backends.store.prepare(migrate).await {
@@ -55,11 +56,9 @@ impl Readiness {
         backends.greet_redis().await;
         self.ready.send_replace(Readied::Ready);
         self.report(ServingStatus::Serving).await;
-        tracing::info!(%address, "serving");
-        tracing::info!(
-            "try: grpcurl -plaintext -d '{{\"user_id\":\"u1\"}}' {address} \
-             conversation_memory.v1.ConversationMemory/BeginTurn"
-        );
+        for address in addresses {
+            tracing::info!(%address, "serving");
+        }
     }
 
     /// Says that no more calls are wanted. Those that still come are served.

@@ -31,12 +31,13 @@ use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 
 pub use self::contract::Unfit;
-use self::contract::{Contract, Found};
+use self::contract::{Contract, Found, Route};
+use super::admit;
 
 /// Where the description of the routes is.
 const OPENAPI: &str = "/openapi.json";
 
-/// The layer. It is the outermost one.
+/// The layer. Only [`super::admit::Identify`] stands in front of it.
 #[derive(Clone, Debug)]
 pub struct Rest(Arc<Shared>);
 
@@ -118,21 +119,17 @@ impl Shared {
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     {
-        // What answers a HEAD is GET; the transport leaves the body out.
-        let method = match request.method() {
-            &Method::HEAD => &Method::GET,
-            method => method,
-        };
         let uri = request.uri().clone();
-        let (route, captures) = match self.contract.find(method, uri.path()) {
-            Found::Route(route, captures) => (route, captures),
-            Found::Nothing if uri.path() == OPENAPI => return self.document(method),
-            Found::Nothing => return error::no_such_path(),
-            Found::OtherMethods(allowed) => return error::other_methods(&allowed),
+        let (route, captures) = match self.route(&request, uri.path()) {
+            Ok(found) => found,
+            // What goes no further is refused here to those who may not call.
+            Err(answer) => {
+                return match admit::check(&request) {
+                    Ok(_) => *answer,
+                    Err(status) => error::render(&status, None),
+                };
+            }
         };
-        if let Err(status) = request::takes(route, &request) {
-            return error::render(&status, Some(StatusCode::UNSUPPORTED_MEDIA_TYPE));
-        }
         let (call, sent) = request::into_call(route, &captures, request, self.max_request_bytes);
         match inner.call(call).await {
             Ok(response) => {
@@ -145,6 +142,33 @@ impl Shared {
                 }
             }
             Err(never) => match never {},
+        }
+    }
+
+    /// The call that a request is, and what its path says of the variables; or the answer
+    /// to one that is none.
+    fn route<'p>(
+        &self,
+        request: &Request<Body>,
+        path: &'p str,
+    ) -> Result<(&Route, Vec<&'p str>), Box<Response<Body>>> {
+        // What answers a HEAD is GET; the transport leaves the body out.
+        let method = match request.method() {
+            &Method::HEAD => &Method::GET,
+            method => method,
+        };
+        let (route, captures) = match self.contract.find(method, path) {
+            Found::Route(route, captures) => (route, captures),
+            Found::Nothing if path == OPENAPI => return Err(Box::new(self.document(method))),
+            Found::Nothing => return Err(Box::new(error::no_such_path())),
+            Found::OtherMethods(allowed) => return Err(Box::new(error::other_methods(&allowed))),
+        };
+        match request::takes(route, request) {
+            Ok(()) => Ok((route, captures)),
+            Err(status) => {
+                let unfit = Some(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+                Err(Box::new(error::render(&status, unfit)))
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::field::FieldError;
 use crate::{
+    access::Refusal,
     domain::Invalid,
     memory::{Error, Resource},
     store::Reused,
@@ -100,6 +101,13 @@ pub(crate) fn internal() -> Status {
 pub(crate) fn unavailable(message: &str) -> Status {
     let details = ErrorDetails::with_retry_info(Some(RETRY_AFTER));
     Status::with_error_details(Code::Unavailable, message, details)
+}
+
+/// A caller who may not call, whatever it asks for.
+pub(crate) fn refused(refusal: Refusal) -> Status {
+    match refusal {
+        Refusal::Forbidden => Status::permission_denied("this process may not call"),
+    }
 }
 
 /// Too much at once.

@@ -1,0 +1,92 @@
+#![expect(clippy::doc_markdown, reason = "these comments are the text of --help")]
+
+use std::net::SocketAddr;
+
+use clap::Args;
+
+use crate::transport::Address;
+
+/// Where the API is served, to whom, and how much of it.
+#[derive(Debug, Args)]
+pub struct FrontArgs {
+    /// Where to serve the API, over gRPC and REST: addresses such as 127.0.0.1:50051 or
+    /// [::1]:50051, or unix:/run/memory.sock, several separated by commas. Port 0 takes a
+    /// free one. A Unix socket gets mode 0660 and takes the place of one that was left behind.
+    #[arg(
+        long,
+        env,
+        global = true,
+        default_value = "127.0.0.1:50051",
+        value_delimiter = ',',
+        value_name = "ADDRESSES"
+    )]
+    pub(in crate::config) listen_addr: Vec<Address>,
+
+    /// Where to serve operators: /livez, /readyz, /metrics and gRPC health [default: 127.0.0.1:9464]
+    #[arg(long, env, global = true, value_name = "ADDRESS:PORT")]
+    pub(in crate::config) ops_addr: Option<SocketAddr>,
+
+    /// Let whoever reaches a port of LISTEN_ADDR beyond loopback read and delete every
+    /// conversation.
+    #[arg(long, env, global = true, help_heading = "Who may call")]
+    pub(in crate::config) insecure: bool,
+
+    /// The users whose processes may call over a Unix socket, as numbers separated by
+    /// commas. Those of others are answered PERMISSION_DENIED. With neither this nor
+    /// UNIX_ALLOWED_GIDS, all that may open the socket.
+    #[arg(
+        long,
+        env,
+        global = true,
+        value_delimiter = ',',
+        value_name = "UIDS",
+        help_heading = "Who may call"
+    )]
+    pub(in crate::config) unix_allowed_uids: Vec<u32>,
+
+    /// The groups whose processes may call over a Unix socket too. A process's primary group
+    /// counts, supplementary ones do not.
+    #[arg(
+        long,
+        env,
+        global = true,
+        value_delimiter = ',',
+        value_name = "GIDS",
+        help_heading = "Who may call"
+    )]
+    pub(in crate::config) unix_allowed_gids: Vec<u32>,
+
+    /// The most connections at once; those beyond are closed. Handshakes under way count.
+    /// More than about 900 need a higher limit on open files than the usual 1024.
+    #[arg(
+        long,
+        env,
+        global = true,
+        default_value_t = 900,
+        value_name = "NUMBER",
+        help_heading = "Limits"
+    )]
+    pub(in crate::config) max_connections: usize,
+
+    /// The most calls at once; those beyond are answered RESOURCE_EXHAUSTED.
+    #[arg(
+        long,
+        env,
+        global = true,
+        default_value_t = 1024,
+        value_name = "NUMBER",
+        help_heading = "Limits"
+    )]
+    pub(in crate::config) max_concurrent_calls: usize,
+
+    /// The largest request.
+    #[arg(
+        long,
+        env,
+        global = true,
+        default_value_t = 4 << 20,
+        value_name = "BYTES",
+        help_heading = "Limits"
+    )]
+    pub(in crate::config) max_request_bytes: usize,
+}

@@ -1,0 +1,19 @@
+//! Black-box tests of who may call, by which way, and how much: the real binary over
+//! TCP, TLS and Unix sockets, gRPC and REST.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and is its own composition root"
+)]
+
+#[macro_use]
+#[path = "support/mod.rs"]
+mod support;
+
+#[path = "access/client.rs"]
+mod client;
+#[path = "access/listeners.rs"]
+mod listeners;

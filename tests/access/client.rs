@@ -1,0 +1,117 @@
+//! How the tests call: requests over any stream, and what is looked at in answers.
+
+use std::path::Path;
+
+use conversation_memory::proto::{BeginTurnRequest, GetConversationRequest};
+use http::StatusCode;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::UnixStream,
+};
+use tonic::{Code, Request, Status, transport::Channel};
+
+use crate::support::sidecar::Memory;
+
+/// An answer over HTTP, as it came.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    /// The head without its date, and the body.
+    pub(crate) text: String,
+}
+
+/// Sends a request by HTTP/1.1 on a connection of its own.
+pub(crate) async fn http(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    request_line: &str,
+    headers: &str,
+) -> Answer {
+    let request =
+        format!("{request_line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    let lines = answer.lines().filter(|line| !line.starts_with("date:"));
+    Answer {
+        status,
+        text: lines.collect::<Vec<_>>().join("\n"),
+    }
+}
+
+/// The headers that carry a token.
+pub(crate) fn bearer(token: &str) -> String {
+    format!("authorization: Bearer {token}\r\n")
+}
+
+pub(crate) async fn unix(path: &Path) -> UnixStream {
+    UnixStream::connect(path).await.unwrap()
+}
+
+/// A client of the API at a Unix socket.
+pub(crate) async fn memory_at(path: &Path) -> Memory {
+    Memory::new(channel_at(path).await)
+}
+
+pub(crate) async fn channel_at(path: &Path) -> Channel {
+    let endpoint = tonic::transport::Endpoint::try_from(format!("unix:{}", path.display()));
+    endpoint.unwrap().connect().await.unwrap()
+}
+
+/// A user that no other test knows.
+pub(crate) fn new_user() -> String {
+    format!("user-{}", uuid::Uuid::now_v7())
+}
+
+pub(crate) fn new_id() -> String {
+    uuid::Uuid::now_v7().to_string()
+}
+
+/// Begins a conversation.
+pub(crate) async fn begin(memory: &mut Memory) -> Result<String, Status> {
+    begin_with(memory, None).await
+}
+
+/// The same with a value of `authorization`.
+pub(crate) async fn begin_with(
+    memory: &mut Memory,
+    authorization: Option<&str>,
+) -> Result<String, Status> {
+    let request = BeginTurnRequest {
+        user_id: new_user(),
+        ..BeginTurnRequest::default()
+    };
+    let begun = memory.begin_turn(with(request, authorization)).await?;
+    Ok(begun.into_inner().conversation.unwrap().id)
+}
+
+/// Reads a conversation.
+pub(crate) async fn read(
+    memory: &mut Memory,
+    id: &str,
+    authorization: Option<&str>,
+) -> Result<(), Status> {
+    let request = GetConversationRequest {
+        conversation_id: id.to_owned(),
+        ..GetConversationRequest::default()
+    };
+    let read = memory.get_conversation(with(request, authorization)).await;
+    read.map(drop)
+}
+
+/// A request with a value of `authorization`.
+pub(crate) fn with<T>(message: T, authorization: Option<&str>) -> Request<T> {
+    let mut request = Request::new(message);
+    if let Some(value) = authorization {
+        let value = value.parse().unwrap();
+        request.metadata_mut().insert("authorization", value);
+    }
+    request
+}
+
+/// What a status says, to the byte.
+pub(crate) fn said(status: &Status) -> (Code, String, Vec<u8>) {
+    let details = status.details().to_vec();
+    (status.code(), status.message().to_owned(), details)
+}
