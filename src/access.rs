@@ -6,13 +6,16 @@
 
 mod name;
 mod peer;
+mod tokens;
 
-use http::HeaderMap;
+use http::{HeaderMap, header::AUTHORIZATION};
 
 pub use self::{
     name::Name,
     peer::{Peer, UnixAllowed},
+    tokens::Tokens,
 };
+use crate::watched::Watched;
 
 /// Who calls, as far as that is known.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -28,33 +31,86 @@ impl Caller {
 /// Why a caller is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
+    /// It sent no token that is taken.
+    Unauthenticated,
     /// It is known, and not on the list.
     Forbidden,
 }
 
 /// The rules.
+///
+/// A process on a Unix socket for which there is a list is let in by it, or not at all.
+/// Everybody else needs a token, where there are tokens.
 #[derive(Debug)]
 pub struct Access {
     unix_allowed: UnixAllowed,
+    tokens: Option<Watched<Tokens>>,
 }
 
 impl Access {
-    /// Lets processes on Unix sockets in as it is said.
-    pub fn new(unix_allowed: UnixAllowed) -> Self {
-        Self { unix_allowed }
+    /// Lets processes on Unix sockets in as it is said, and others who have a token; all
+    /// others if there are none.
+    pub fn new(unix_allowed: UnixAllowed, tokens: Option<Watched<Tokens>>) -> Self {
+        Self {
+            unix_allowed,
+            tokens,
+        }
     }
 
     /// Who calls, if it may.
-    pub fn judge(&self, peer: &Peer, _headers: &HeaderMap) -> Result<Caller, Refusal> {
-        match peer {
-            Peer::Unix(process) if !self.unix_allowed.is_empty() => match process {
-                Some(process) if self.unix_allowed.has(*process) => {
-                    Ok(Caller(Some(Name::of_user(process.uid()))))
-                }
-                _ => Err(Refusal::Forbidden),
-            },
-            Peer::Unix(process) => Ok(Caller(process.map(|process| Name::of_user(process.uid())))),
-            Peer::Tcp => Ok(Caller(None)),
+    pub fn judge(&self, peer: &Peer, headers: &HeaderMap) -> Result<Caller, Refusal> {
+        let name = match peer {
+            Peer::Unix(process) if !self.unix_allowed.is_empty() => {
+                let allowed = process.filter(|process| self.unix_allowed.has(*process));
+                let process = allowed.ok_or(Refusal::Forbidden)?;
+                return Ok(Caller(Some(Name::of_user(process.uid()))));
+            }
+            Peer::Unix(process) => process.map(|process| Name::of_user(process.uid())),
+            Peer::Tcp => None,
+        };
+        let Some(tokens) = &self.tokens else {
+            return Ok(Caller(name));
+        };
+        let sent = bearer(headers).ok_or(Refusal::Unauthenticated)?;
+        let tokens = tokens.current();
+        let holder = tokens.holder(sent).ok_or(Refusal::Unauthenticated)?;
+        Ok(Caller(Some(holder.clone())))
+    }
+}
+
+/// The token that was sent: of two, nobody could say which one is meant.
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let value = values.next()?.as_bytes();
+    if values.next().is_some() {
+        return None;
+    }
+    let (scheme, token) = value.split_at_checked("Bearer ".len())?;
+    let is_bearer = scheme.eq_ignore_ascii_case(b"Bearer ");
+    let token = token.trim_ascii();
+    (is_bearer && !token.is_empty()).then_some(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_what_follows_its_scheme() {
+        let sent = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(AUTHORIZATION, value.parse().unwrap());
+            }
+            bearer(&headers).map(<[u8]>::to_vec)
+        };
+        for value in ["Bearer abc", "bearer abc", "BEARER   abc"] {
+            assert_eq!(sent(&[value]).unwrap(), b"abc", "{value}");
         }
+        for value in ["abc", "Basic abc", "Bearer", "Bearer ", "Bearerabc", ""] {
+            assert_eq!(sent(&[value]), None, "{value}");
+        }
+        assert_eq!(sent(&[]), None);
+        assert_eq!(sent(&["Bearer abc", "Bearer abc"]), None);
     }
 }

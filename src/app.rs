@@ -2,8 +2,8 @@
 //! tiers and listeners.
 
 mod backends;
+mod entrance;
 mod healthcheck;
-mod listeners;
 mod ops;
 mod readiness;
 
@@ -12,9 +12,8 @@ use std::{error::Error, pin::pin, sync::Arc};
 use tokio::{runtime::Runtime, sync::Semaphore, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{backends::Backends, readiness::Readiness};
+use self::{backends::Backends, entrance::Entrance, readiness::Readiness};
 use crate::{
-    access::Access,
     config::{Command, Config},
     domain::{SystemClock, UuidV7},
     memory::{Memory, Parts},
@@ -27,7 +26,7 @@ use crate::{
     },
     shutdown::{self, Signals},
     telemetry::{self, Telemetry},
-    transport::{self, Connections, Listener},
+    transport::{self, Connections},
 };
 
 /// The most connections to the operations port at once. Few need one, and they must not
@@ -67,11 +66,8 @@ fn on_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Fai
 
 async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
-    // Bound first, so that a port that is taken is the first thing to be said.
     let front = &config.front;
-    let listeners = listeners::bind(&front.listen).await?;
-    let addresses = listeners.iter().map(Listener::address);
-    let addresses = addresses.collect::<Result<Vec<_>, _>>()?;
+    let entrance = Entrance::open(front).await?;
     let ops = ops::bind_or_pass(front.ops).await?;
     let backends = Backends::open(&config)?;
 
@@ -100,17 +96,16 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
         front.max_request_bytes,
         health.clone(),
     )?;
-    let access = Arc::new(Access::new(front.unix_allowed.clone()));
     let layers = Layers {
-        identify: Identify::new(access),
+        identify: Identify::new(Arc::clone(&entrance.access)),
         rest: Rest::new(front.max_request_bytes)?,
         observe: Observe::new(telemetry.tracing()),
         admit: Admit,
         guard,
     };
-    let connections = Connections::measured(front.max_connections);
-    let calls_in = transport::incoming(listeners, connections);
-    let server = background.spawn(rpc::serve(calls_in, routes, layers, stop.clone()));
+    let addresses = entrance.addresses.clone();
+    let connections = entrance.connections(&background, &stop);
+    let server = background.spawn(rpc::serve(connections, routes, layers, stop.clone()));
     if let Some(ops) = ops {
         let routes = ops::routes(readiness.subscribe(), health, telemetry.page());
         let probes = transport::incoming(vec![ops], Connections::new(MAX_PROBES));

@@ -14,6 +14,7 @@ pub mod rpc;
 
 pub mod access;
 pub mod transport;
+pub mod watched;
 
 pub mod recent;
 pub mod sessions;

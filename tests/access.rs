@@ -17,3 +17,9 @@ mod support;
 mod client;
 #[path = "access/listeners.rs"]
 mod listeners;
+#[path = "access/tokens.rs"]
+mod tokens;
+
+#[path = "support/otlp_sink.rs"]
+#[expect(dead_code, reason = "this crate uses a part of it")]
+mod otlp_sink;

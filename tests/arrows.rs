@@ -11,7 +11,7 @@ use std::{
 
 /// Each room, and what it may name of the crate's rooms and of the libraries
 /// that belong to one room only.
-const ROOMS: [(&str, &[&str]); 16] = [
+const ROOMS: [(&str, &[&str]); 17] = [
     ("domain", &[]),
     ("archive", &["domain", "csv"]),
     ("store", &["domain", "sqlx", "opentelemetry"]),
@@ -41,7 +41,8 @@ const ROOMS: [(&str, &[&str]); 16] = [
         ],
     ),
     // Judges callers by what is known of them, never by what they ask for.
-    ("access", &["http"]),
+    ("access", &["watched", "http"]),
+    ("watched", &[]),
     ("transport", &["access", "tonic", "opentelemetry"]),
     // Knows the contract and its descriptors, nothing of what the services do.
     (
@@ -88,6 +89,7 @@ const ROOMS: [(&str, &[&str]); 16] = [
         "app",
         &[
             "access",
+            "watched",
             "config",
             "domain",
             "memory",

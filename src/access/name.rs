@@ -8,6 +8,12 @@ pub struct Name(Arc<str>);
 impl Name {
     const MAX: usize = 255;
 
+    /// A name that has been chosen for a caller.
+    pub fn parse(text: &str) -> Option<Self> {
+        let fits = (1..=Self::MAX).contains(&text.len()) && text.bytes().all(is_plain);
+        fits.then(|| Self(text.into()))
+    }
+
     /// The user that a process runs as.
     pub fn of_user(uid: u32) -> Self {
         Self(format!("uid:{uid}").into())
@@ -17,6 +23,10 @@ impl Name {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"._~:/@+-".contains(&byte)
 }
 
 impl fmt::Display for Name {

@@ -8,13 +8,13 @@ use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
-use super::{Failure, listeners};
+use super::{Failure, entrance};
 use crate::{config::Ops, rpc::guard::Readied, telemetry::Page, transport::Listener};
 
 /// Listens on the operations port, or does without it when nobody asked for it
 /// and it is taken.
 pub(super) async fn bind_or_pass(ops: Ops) -> Result<Option<Listener>, Failure> {
-    match listeners::bind_ops(ops.addr).await {
+    match entrance::bind_ops(ops.addr).await {
         Ok(listener) => {
             let address = listener.address()?;
             tracing::info!(%address, "operations");

@@ -1,4 +1,7 @@
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
 
 use super::{BadSetting, FrontArgs, in_range};
 use crate::{access::UnixAllowed, transport::Address};
@@ -14,6 +17,8 @@ pub struct Front {
     pub ops: Ops,
     /// Which processes may call over Unix sockets.
     pub unix_allowed: UnixAllowed,
+    /// The tokens that callers need.
+    pub tokens_file: Option<PathBuf>,
     /// The most connections at once.
     pub max_connections: usize,
     /// The most calls at once.
@@ -36,12 +41,14 @@ impl Front {
     pub(super) fn from_args(args: &FrontArgs) -> Result<Self, BadSetting> {
         let mut listen = args.listen_addr.clone();
         listen.sort_by_key(|address| matches!(address, Address::Unix(_)));
-        if !args.insecure && listen.iter().any(Address::is_exposed) {
+        let tokens_file = file(args.auth_tokens_file.as_deref());
+        let is_open = tokens_file.is_none();
+        if is_open && !args.insecure && listen.iter().any(Address::is_exposed) {
             return Err(BadSetting::new(
                 "LISTEN_ADDR",
-                "is not a loopback address: whoever reaches it can read and delete every \
-                 conversation, since callers are not authenticated. Use 127.0.0.1, or say \
-                 --insecure if the network is trusted",
+                "is not a loopback address: whoever reaches it could read and delete every \
+                 conversation, since callers are not authenticated. Set AUTH_TOKENS_FILE, use \
+                 127.0.0.1, or say --insecure if the network is trusted",
             ));
         }
         Ok(Self {
@@ -54,6 +61,7 @@ impl Front {
                 uids: args.unix_allowed_uids.clone(),
                 gids: args.unix_allowed_gids.clone(),
             },
+            tokens_file,
             max_connections: in_range(args.max_connections, 1..=100_000, "MAX_CONNECTIONS")?,
             max_concurrent_calls: in_range(
                 args.max_concurrent_calls,
@@ -63,4 +71,10 @@ impl Front {
             max_request_bytes: args.max_request_bytes,
         })
     }
+}
+
+/// An empty path says nothing.
+fn file(path: Option<&Path>) -> Option<PathBuf> {
+    path.filter(|path| !path.as_os_str().is_empty())
+        .map(Path::to_owned)
 }

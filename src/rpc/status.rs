@@ -106,6 +106,7 @@ pub(crate) fn unavailable(message: &str) -> Status {
 /// A caller who may not call, whatever it asks for.
 pub(crate) fn refused(refusal: Refusal) -> Status {
     match refusal {
+        Refusal::Unauthenticated => Status::unauthenticated("a valid bearer token is required"),
         Refusal::Forbidden => Status::permission_denied("this process may not call"),
     }
 }

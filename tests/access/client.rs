@@ -8,7 +8,13 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::UnixStream,
 };
+use tokio_stream::StreamExt as _;
 use tonic::{Code, Request, Status, transport::Channel};
+
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest,
+};
 
 use crate::support::sidecar::Memory;
 
@@ -114,4 +120,18 @@ pub(crate) fn with<T>(message: T, authorization: Option<&str>) -> Request<T> {
 pub(crate) fn said(status: &Status) -> (Code, String, Vec<u8>) {
     let details = status.details().to_vec();
     (status.code(), status.message().to_owned(), details)
+}
+
+/// Whether reflection lists the services to a caller.
+pub(crate) async fn is_reflected(channel: Channel, authorization: Option<&str>) -> bool {
+    let list = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let request = with(tokio_stream::once(list), authorization);
+    let mut client = ServerReflectionClient::new(channel);
+    let Ok(answers) = client.server_reflection_info(request).await else {
+        return false;
+    };
+    answers.into_inner().next().await.unwrap().is_ok()
 }

@@ -1,6 +1,6 @@
 #![expect(clippy::doc_markdown, reason = "these comments are the text of --help")]
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 
@@ -26,8 +26,21 @@ pub struct FrontArgs {
     #[arg(long, env, global = true, value_name = "ADDRESS:PORT")]
     pub(in crate::config) ops_addr: Option<SocketAddr>,
 
-    /// Let whoever reaches a port of LISTEN_ADDR beyond loopback read and delete every
-    /// conversation.
+    /// A file of the tokens that callers send as `authorization: Bearer <token>`: lines
+    /// `name:hash`, with the SHA-256 of a token in hexadecimal digits. It is read again when
+    /// it changes. Everything but health then needs one, except over a Unix socket for which
+    /// there is a list.
+    #[arg(
+        long,
+        env,
+        global = true,
+        value_name = "FILE",
+        help_heading = "Who may call"
+    )]
+    pub(in crate::config) auth_tokens_file: Option<PathBuf>,
+
+    /// Start although whoever reaches a port of LISTEN_ADDR beyond loopback can read and
+    /// delete every conversation, because callers need no token.
     #[arg(long, env, global = true, help_heading = "Who may call")]
     pub(in crate::config) insecure: bool,
 
