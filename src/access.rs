@@ -40,7 +40,8 @@ pub enum Refusal {
 /// The rules.
 ///
 /// A process on a Unix socket for which there is a list is let in by it, or not at all.
-/// Everybody else needs a token, where there are tokens.
+/// Everybody else needs a token, where there are tokens: a certificate, which the handshake
+/// has checked, does not stand in for one.
 #[derive(Debug)]
 pub struct Access {
     unix_allowed: UnixAllowed,
@@ -66,7 +67,7 @@ impl Access {
                 return Ok(Caller(Some(Name::of_user(process.uid()))));
             }
             Peer::Unix(process) => process.map(|process| Name::of_user(process.uid())),
-            Peer::Tcp => None,
+            Peer::Tcp(certificate) => certificate.clone(),
         };
         let Some(tokens) = &self.tokens else {
             return Ok(Caller(name));

@@ -108,7 +108,7 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
     let server = background.spawn(rpc::serve(connections, routes, layers, stop.clone()));
     if let Some(ops) = ops {
         let routes = ops::routes(readiness.subscribe(), health, telemetry.page());
-        let probes = transport::incoming(vec![ops], Connections::new(MAX_PROBES));
+        let probes = transport::incoming(vec![ops], None, Connections::new(MAX_PROBES));
         background.spawn(rpc::serve_probes(probes, routes, stop.clone()));
     }
     background.spawn(

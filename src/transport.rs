@@ -3,9 +3,11 @@
 //! process at its other end.
 
 mod address;
+mod certificate;
 mod connection;
 mod limit;
 mod listener;
+mod tls;
 mod unix;
 
 pub use self::{
@@ -13,4 +15,5 @@ pub use self::{
     connection::Connection,
     limit::Connections,
     listener::{Listener, incoming},
+    tls::{Tls, TlsFiles},
 };

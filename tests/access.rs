@@ -13,10 +13,14 @@
 #[path = "support/mod.rs"]
 mod support;
 
+#[path = "access/authority.rs"]
+mod authority;
 #[path = "access/client.rs"]
 mod client;
 #[path = "access/listeners.rs"]
 mod listeners;
+#[path = "access/tls.rs"]
+mod tls;
 #[path = "access/tokens.rs"]
 mod tokens;
 

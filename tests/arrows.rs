@@ -43,7 +43,17 @@ const ROOMS: [(&str, &[&str]); 17] = [
     // Judges callers by what is known of them, never by what they ask for.
     ("access", &["watched", "http"]),
     ("watched", &[]),
-    ("transport", &["access", "tonic", "opentelemetry"]),
+    (
+        "transport",
+        &[
+            "access",
+            "watched",
+            "tonic",
+            "rustls",
+            "webpki",
+            "opentelemetry",
+        ],
+    ),
     // Knows the contract and its descriptors, nothing of what the services do.
     (
         "rpc/rest",

@@ -14,6 +14,17 @@ impl Name {
         fits.then(|| Self(text.into()))
     }
 
+    /// The name that a certificate has, with `_` for what names do not have, and cut to
+    /// their length. None for an empty one.
+    pub fn resembling(text: &str) -> Option<Self> {
+        let plain = |c: char| match u8::try_from(c) {
+            Ok(byte) if is_plain(byte) => c,
+            _ => '_',
+        };
+        let name: String = text.chars().take(Self::MAX).map(plain).collect();
+        Self::parse(&name)
+    }
+
     /// The user that a process runs as.
     pub fn of_user(uid: u32) -> Self {
         Self(format!("uid:{uid}").into())

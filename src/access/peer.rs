@@ -1,10 +1,12 @@
 use tokio::net::unix::UCred;
 
+use super::Name;
+
 /// What is known of the other end of a connection.
 #[derive(Clone, Debug)]
 pub enum Peer {
-    /// Over TCP: nothing.
-    Tcp,
+    /// Over TCP: what its certificate calls it, if it had to show one.
+    Tcp(Option<Name>),
     /// Over a Unix socket: its process when it connected, if the kernel could say.
     Unix(Option<Process>),
 }

@@ -6,9 +6,12 @@ use super::Failure;
 use crate::{
     access::{Access, Tokens},
     config::Front,
-    transport::{Address, Connection, Connections, Listener, incoming},
-    watched::{self, Watched, Watcher},
+    transport::{Address, Connection, Connections, Listener, Tls, incoming},
+    watched,
 };
+
+/// The watch over a file.
+type Watching = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Where callers come in, and who is let in.
 pub(super) struct Entrance {
@@ -16,8 +19,9 @@ pub(super) struct Entrance {
     /// Where it is, with the ports that were free.
     pub(super) addresses: Vec<Address>,
     listeners: Vec<Listener>,
+    tls: Option<Tls>,
     connections: Connections,
-    watchers: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    watchers: Vec<Watching>,
 }
 
 impl Entrance {
@@ -30,16 +34,25 @@ impl Entrance {
         }
         let addresses = listeners.iter().map(Listener::address);
         let addresses = addresses.collect::<Result<_, _>>()?;
-        let mut watchers = Vec::new();
+        let mut watchers: Vec<Watching> = Vec::new();
         let tokens = front.tokens_file.clone().map(|file| {
             let parse = |files: &[Vec<u8>]| Tokens::parse(files.concat().as_slice());
             watched::read("AUTH_TOKENS_FILE", vec![file], parse)
         });
-        let tokens = tokens.transpose()?.map(watched_by(&mut watchers));
+        let tokens = tokens.transpose()?.map(|(tokens, watcher)| {
+            watchers.push(Box::pin(watcher.run()));
+            tokens
+        });
+        let tls = front.tls.clone().map(Tls::read).transpose()?;
+        let tls = tls.map(|(tls, watcher)| {
+            watchers.push(Box::pin(watcher.run()));
+            tls
+        });
         Ok(Self {
             access: Arc::new(Access::new(front.unix_allowed.clone(), tokens)),
             addresses,
             listeners,
+            tls,
             connections: Connections::measured(front.max_connections),
             watchers,
         })
@@ -54,17 +67,7 @@ impl Entrance {
         for watcher in self.watchers {
             background.spawn(stop.clone().run_until_cancelled_owned(watcher));
         }
-        incoming(self.listeners, self.connections)
-    }
-}
-
-/// Keeps the watcher of what it gives back.
-fn watched_by<T: Send + Sync + 'static>(
-    watchers: &mut Vec<Pin<Box<dyn Future<Output = ()> + Send>>>,
-) -> impl FnOnce((Watched<T>, Watcher<T>)) -> Watched<T> {
-    |(watched, watcher)| {
-        watchers.push(Box::pin(watcher.run()));
-        watched
+        incoming(self.listeners, self.tls, self.connections)
     }
 }
 

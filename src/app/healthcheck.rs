@@ -35,9 +35,11 @@ pub(super) async fn check(front: &Front) -> Result<(), Failure> {
     }
 }
 
-/// The first listener, or the operations port if there is none.
+/// The first listener without TLS, which could ask for a certificate, or else the
+/// operations port.
 fn where_to_ask(front: &Front) -> Address {
-    match front.listen.first() {
+    let is_plain = |address: &&Address| front.tls.is_none() || matches!(address, Address::Unix(_));
+    match front.listen.iter().find(is_plain) {
         Some(Address::Tcp(address)) => Address::Tcp(reachable(*address)),
         Some(address) => address.clone(),
         None => Address::Tcp(reachable(front.ops.addr)),

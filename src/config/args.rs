@@ -287,7 +287,8 @@ pub enum Command {
     Serve,
     /// Bring the database's schema to this program's version, and exit.
     Migrate,
-    /// Ask the sidecar at LISTEN_ADDR whether it is serving; exit 0 if it is.
+    /// Ask the sidecar at the first of LISTEN_ADDR that has no TLS, or else at OPS_ADDR,
+    /// whether it is serving; exit 0 if it is.
     Healthcheck,
 }
 

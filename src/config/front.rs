@@ -4,7 +4,10 @@ use std::{
 };
 
 use super::{BadSetting, FrontArgs, in_range};
-use crate::{access::UnixAllowed, transport::Address};
+use crate::{
+    access::UnixAllowed,
+    transport::{Address, TlsFiles},
+};
 
 const DEFAULT_OPS_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 
@@ -19,6 +22,8 @@ pub struct Front {
     pub unix_allowed: UnixAllowed,
     /// The tokens that callers need.
     pub tokens_file: Option<PathBuf>,
+    /// TLS on the ports.
+    pub tls: Option<TlsFiles>,
     /// The most connections at once.
     pub max_connections: usize,
     /// The most calls at once.
@@ -42,13 +47,15 @@ impl Front {
         let mut listen = args.listen_addr.clone();
         listen.sort_by_key(|address| matches!(address, Address::Unix(_)));
         let tokens_file = file(args.auth_tokens_file.as_deref());
-        let is_open = tokens_file.is_none();
+        let tls = tls(args)?;
+        let asks_for_certificates = tls.as_ref().is_some_and(|files| files.client_ca.is_some());
+        let is_open = tokens_file.is_none() && !asks_for_certificates;
         if is_open && !args.insecure && listen.iter().any(Address::is_exposed) {
             return Err(BadSetting::new(
                 "LISTEN_ADDR",
                 "is not a loopback address: whoever reaches it could read and delete every \
-                 conversation, since callers are not authenticated. Set AUTH_TOKENS_FILE, use \
-                 127.0.0.1, or say --insecure if the network is trusted",
+                 conversation, since callers are not authenticated. Set AUTH_TOKENS_FILE or \
+                 TLS_CLIENT_CA_FILE, use 127.0.0.1, or say --insecure if the network is trusted",
             ));
         }
         Ok(Self {
@@ -62,6 +69,7 @@ impl Front {
                 gids: args.unix_allowed_gids.clone(),
             },
             tokens_file,
+            tls,
             max_connections: in_range(args.max_connections, 1..=100_000, "MAX_CONNECTIONS")?,
             max_concurrent_calls: in_range(
                 args.max_concurrent_calls,
@@ -70,6 +78,33 @@ impl Front {
             )?,
             max_request_bytes: args.max_request_bytes,
         })
+    }
+}
+
+fn tls(args: &FrontArgs) -> Result<Option<TlsFiles>, BadSetting> {
+    let client_ca = file(args.tls_client_ca_file.as_deref());
+    match (
+        file(args.tls_cert_file.as_deref()),
+        file(args.tls_key_file.as_deref()),
+    ) {
+        (Some(certificate), Some(key)) => Ok(Some(TlsFiles {
+            certificate,
+            key,
+            client_ca,
+        })),
+        (None, Some(_)) => Err(BadSetting::new(
+            "TLS_CERT_FILE",
+            "is missing beside its key",
+        )),
+        (Some(_), None) => Err(BadSetting::new(
+            "TLS_KEY_FILE",
+            "is missing beside TLS_CERT_FILE",
+        )),
+        (None, None) if client_ca.is_some() => Err(BadSetting::new(
+            "TLS_CLIENT_CA_FILE",
+            "needs TLS_CERT_FILE and TLS_KEY_FILE",
+        )),
+        (None, None) => Ok(None),
     }
 }
 

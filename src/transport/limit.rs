@@ -24,6 +24,8 @@ pub(super) type Place = OwnedSemaphorePermit;
 pub(super) enum Reason {
     /// There were too many.
     Limit,
+    /// Its handshake failed or took too long.
+    Handshake,
 }
 
 impl Connections {
@@ -85,11 +87,12 @@ impl Connections {
 }
 
 impl Reason {
-    const ALL: [Self; 1] = [Self::Limit];
+    const ALL: [Self; 2] = [Self::Limit, Self::Handshake];
 
     fn word(self) -> &'static str {
         match self {
             Self::Limit => "limit",
+            Self::Handshake => "handshake",
         }
     }
 }

@@ -1,4 +1,4 @@
-use std::{io, time::Duration};
+use std::{future::ready, io, time::Duration};
 
 use futures_util::{
     StreamExt as _,
@@ -11,7 +11,8 @@ use tonic::transport::server::TcpIncoming;
 use super::{
     address::Address,
     connection::Connection,
-    limit::{Connections, Place},
+    limit::{Connections, Place, Reason},
+    tls::Tls,
     unix::{self, SocketFile},
 };
 use crate::access::Peer;
@@ -80,11 +81,14 @@ impl Listener {
     }
 }
 
-/// The connections that are made to listeners, within the limit. Ends with none.
+/// The connections that are made to listeners, within the limit; over TCP with `tls`, if
+/// there is any. A handshake holds up nobody else's. Never ends.
 pub fn incoming(
     listeners: Vec<Listener>,
+    tls: Option<Tls>,
     connections: Connections,
 ) -> impl Stream<Item = io::Result<Connection>> + Send {
+    let max = connections.max();
     stream::select_all(listeners.into_iter().map(Listener::into_stream))
         .then(async |accepted| {
             if let Err(error) = &accepted {
@@ -94,18 +98,36 @@ pub fn incoming(
             accepted.ok()
         })
         .filter_map(move |accepted| {
-            let placed = accepted.and_then(|socket| Some((socket, connections.take_place()?)));
-            std::future::ready(placed)
+            let placed = accepted.and_then(|socket| {
+                let place = connections.take_place()?;
+                Some(open(socket, place, tls.clone(), connections.clone()))
+            });
+            ready(placed)
         })
-        .map(|(socket, place)| Ok(open(socket, place)))
+        .buffer_unordered(max)
+        .filter_map(|opened| ready(opened.map(Ok)))
 }
 
-fn open(socket: Socket, place: Place) -> Connection {
-    match socket {
-        Socket::Tcp(stream) => Connection::new(stream, Peer::Tcp, place),
-        Socket::Unix(stream) => {
+async fn open(
+    socket: Socket,
+    place: Place,
+    tls: Option<Tls>,
+    connections: Connections,
+) -> Option<Connection> {
+    match (socket, tls) {
+        (Socket::Unix(stream), _) => {
             let peer = Peer::of_process(stream.peer_cred().ok());
-            Connection::new(stream, peer, place)
+            Some(Connection::new(stream, peer, place))
         }
+        (Socket::Tcp(stream), None) => Some(Connection::new(stream, Peer::Tcp(None), place)),
+        (Socket::Tcp(stream), Some(tls)) => match tls.accept(stream).await {
+            Ok((stream, name)) => Some(Connection::new(stream, Peer::Tcp(name), place)),
+            Err(error) => {
+                // Whoever scans ports would fill a log that is written by default.
+                tracing::debug!(%error, "a handshake failed");
+                connections.refuse(Reason::Handshake);
+                None
+            }
+        },
     }
 }

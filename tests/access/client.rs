@@ -28,22 +28,33 @@ pub(crate) struct Answer {
 
 /// Sends a request by HTTP/1.1 on a connection of its own.
 pub(crate) async fn http(
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     request_line: &str,
     headers: &str,
 ) -> Answer {
+    let answer = try_http(stream, request_line, headers).await;
+    answer.expect("the connection was closed without an answer")
+}
+
+/// The same on a connection that may be closed.
+pub(crate) async fn try_http(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    request_line: &str,
+    headers: &str,
+) -> Option<Answer> {
     let request =
         format!("{request_line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
+    // A peer that has closed shows in the answer.
+    let _ = stream.write_all(request.as_bytes()).await;
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.unwrap();
+    let _ = stream.read_to_end(&mut answer).await;
     let answer = String::from_utf8(answer).unwrap();
-    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    let status = answer.split(' ').nth(1)?.parse().unwrap();
     let lines = answer.lines().filter(|line| !line.starts_with("date:"));
-    Answer {
+    Some(Answer {
         status,
         text: lines.collect::<Vec<_>>().join("\n"),
-    }
+    })
 }
 
 /// The headers that carry a token.

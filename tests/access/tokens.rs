@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-const TOKEN: &str = "correct-Horse-Battery-staple";
+pub(crate) const TOKEN: &str = "correct-Horse-Battery-staple";
 const OTHER: &str = "another-token-altogether";
 
 in_both_forms!(
@@ -36,12 +36,12 @@ in_both_forms!(
 );
 
 /// A file of tokens that is written anew.
-struct File {
+pub(crate) struct File {
     folder: tempfile::TempDir,
 }
 
 impl File {
-    fn of(tokens: &[(&str, &str)]) -> Self {
+    pub(crate) fn of(tokens: &[(&str, &str)]) -> Self {
         let file = Self {
             folder: tempfile::tempdir().unwrap(),
         };
@@ -49,7 +49,7 @@ impl File {
         file
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("tokens")
     }
 

@@ -39,8 +39,42 @@ pub struct FrontArgs {
     )]
     pub(in crate::config) auth_tokens_file: Option<PathBuf>,
 
+    /// The certificate of LISTEN_ADDR's ports, in PEM, followed by those between it and its
+    /// root. It is read again when it changes, like its key, for the connections that follow.
+    /// Unix sockets and OPS_ADDR have no TLS.
+    #[arg(
+        long,
+        env,
+        global = true,
+        value_name = "FILE",
+        help_heading = "Who may call"
+    )]
+    pub(in crate::config) tls_cert_file: Option<PathBuf>,
+
+    /// The certificate's key, in PEM.
+    #[arg(
+        long,
+        env,
+        global = true,
+        value_name = "FILE",
+        help_heading = "Who may call"
+    )]
+    pub(in crate::config) tls_key_file: Option<PathBuf>,
+
+    /// Certificates in PEM, by one of which a caller's own must be signed. A caller without
+    /// gets no connection, to health neither. One that has a certificate needs a token all
+    /// the same where there are tokens.
+    #[arg(
+        long,
+        env,
+        global = true,
+        value_name = "FILE",
+        help_heading = "Who may call"
+    )]
+    pub(in crate::config) tls_client_ca_file: Option<PathBuf>,
+
     /// Start although whoever reaches a port of LISTEN_ADDR beyond loopback can read and
-    /// delete every conversation, because callers need no token.
+    /// delete every conversation, because callers need neither token nor certificate.
     #[arg(long, env, global = true, help_heading = "Who may call")]
     pub(in crate::config) insecure: bool,
 
