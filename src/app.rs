@@ -18,7 +18,7 @@ use crate::{
     domain::{SystemClock, UuidV7},
     memory::{Memory, Parts},
     rpc::{
-        self, Layers,
+        self, Layers, Terms,
         admit::{Admit, Identify},
         guard::Guard,
         observe::Observe,
@@ -90,15 +90,16 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
         config.max_call_time,
         calls.clone(),
     );
-    let routes = rpc::routes(
-        &memory,
-        config.limits,
-        front.max_request_bytes,
-        health.clone(),
-    )?;
+    let terms = Terms {
+        limits: config.limits,
+        max_request_bytes: front.max_request_bytes,
+        require_user_id: front.require_user_id,
+        reflection: front.reflection,
+    };
+    let routes = rpc::routes(&memory, terms, health.clone())?;
     let layers = Layers {
         identify: Identify::new(Arc::clone(&entrance.access)),
-        rest: Rest::new(front.max_request_bytes)?,
+        rest: Rest::new(front.max_request_bytes, front.reflection)?,
         observe: Observe::new(telemetry.tracing()),
         admit: Admit,
         guard,

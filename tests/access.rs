@@ -15,6 +15,8 @@ mod support;
 
 #[path = "access/authority.rs"]
 mod authority;
+#[path = "access/claims.rs"]
+mod claims;
 #[path = "access/client.rs"]
 mod client;
 #[path = "access/listeners.rs"]

@@ -24,6 +24,10 @@ pub struct Front {
     pub tokens_file: Option<PathBuf>,
     /// TLS on the ports.
     pub tls: Option<TlsFiles>,
+    /// Whether callers are told of the services.
+    pub reflection: bool,
+    /// Whether a request that names a conversation or a session must say whose it is.
+    pub require_user_id: bool,
     /// The most connections at once.
     pub max_connections: usize,
     /// The most calls at once.
@@ -70,6 +74,8 @@ impl Front {
             },
             tokens_file,
             tls,
+            reflection: args.reflection,
+            require_user_id: args.require_user_id,
             max_connections: in_range(args.max_connections, 1..=100_000, "MAX_CONNECTIONS")?,
             max_concurrent_calls: in_range(
                 args.max_concurrent_calls,

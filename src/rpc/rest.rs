@@ -44,16 +44,18 @@ pub struct Rest(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     contract: Contract,
-    openapi: Bytes,
+    /// None where callers are not told of the routes.
+    openapi: Option<Bytes>,
     max_request_bytes: usize,
 }
 
 impl Rest {
     /// Reads the contract. A request's body has `max_request_bytes` at most, as JSON
-    /// and as the protobuf that is made of it.
-    pub fn new(max_request_bytes: usize) -> Result<Self, Unfit> {
+    /// and as the protobuf that is made of it. The routes are described in a document if
+    /// `is_described`.
+    pub fn new(max_request_bytes: usize, is_described: bool) -> Result<Self, Unfit> {
         let contract = Contract::load()?;
-        let openapi = openapi::document(&contract).into();
+        let openapi = is_described.then(|| openapi::document(&contract).into());
         Ok(Self(Arc::new(Shared {
             contract,
             openapi,
@@ -159,8 +161,11 @@ impl Shared {
         };
         let (route, captures) = match self.contract.find(method, path) {
             Found::Route(route, captures) => (route, captures),
-            Found::Nothing if path == OPENAPI => return Err(Box::new(self.document(method))),
-            Found::Nothing => return Err(Box::new(error::no_such_path())),
+            Found::Nothing => {
+                let document = self.openapi.as_ref().filter(|_| path == OPENAPI);
+                let answer = document.map(|document| describe(method, document));
+                return Err(Box::new(answer.unwrap_or_else(error::no_such_path)));
+            }
             Found::OtherMethods(allowed) => return Err(Box::new(error::other_methods(&allowed))),
         };
         match request::takes(route, request) {
@@ -171,13 +176,13 @@ impl Shared {
             }
         }
     }
+}
 
-    fn document(&self, method: &Method) -> Response<Body> {
-        if method != Method::GET {
-            return error::other_methods("GET, HEAD");
-        }
-        json_response(self.openapi.clone())
+fn describe(method: &Method, document: &Bytes) -> Response<Body> {
+    if method != Method::GET {
+        return error::other_methods("GET, HEAD");
     }
+    json_response(document.clone())
 }
 
 /// What is answered is the caller's alone, and is what it says it is.

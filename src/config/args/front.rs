@@ -73,6 +73,15 @@ pub struct FrontArgs {
     )]
     pub(in crate::config) tls_client_ca_file: Option<PathBuf>,
 
+    /// Tell callers of the services: gRPC reflection, and /openapi.json over REST.
+    #[arg(long, env, global = true, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = "Who may call")]
+    pub(in crate::config) reflection: bool,
+
+    /// Ask for user_id in each request that names a conversation or a session, so that none
+    /// is read or changed for another user than the one that is meant.
+    #[arg(long, env, global = true, default_value_t = false, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = "Who may call")]
+    pub(in crate::config) require_user_id: bool,
+
     /// Start although whoever reaches a port of LISTEN_ADDR beyond loopback can read and
     /// delete every conversation, because callers need neither token nor certificate.
     #[arg(long, env, global = true, help_heading = "Who may call")]
