@@ -6,10 +6,14 @@
 
 mod name;
 mod peer;
+mod rate;
 mod tokens;
+
+use std::{num::NonZeroU32, time::Duration};
 
 use http::{HeaderMap, header::AUTHORIZATION};
 
+use self::rate::Rate;
 pub use self::{
     name::Name,
     peer::{Peer, UnixAllowed},
@@ -46,15 +50,22 @@ pub enum Refusal {
 pub struct Access {
     unix_allowed: UnixAllowed,
     tokens: Option<Watched<Tokens>>,
+    rate: Option<Rate>,
 }
 
 impl Access {
     /// Lets processes on Unix sockets in as it is said, and others who have a token; all
-    /// others if there are none.
-    pub fn new(unix_allowed: UnixAllowed, tokens: Option<Watched<Tokens>>) -> Self {
+    /// others if there are none. Each may make `max_rate` calls a second; all of whom
+    /// nothing is known are one caller.
+    pub fn new(
+        unix_allowed: UnixAllowed,
+        tokens: Option<Watched<Tokens>>,
+        max_rate: Option<NonZeroU32>,
+    ) -> Self {
         Self {
             unix_allowed,
             tokens,
+            rate: max_rate.map(Rate::new),
         }
     }
 
@@ -76,6 +87,11 @@ impl Access {
         let tokens = tokens.current();
         let holder = tokens.holder(sent).ok_or(Refusal::Unauthenticated)?;
         Ok(Caller(Some(holder.clone())))
+    }
+
+    /// Counts a call of a caller's. Beyond its rate: after which time it may try again.
+    pub fn count(&self, caller: &Caller) -> Result<(), Duration> {
+        self.rate.as_ref().map_or(Ok(()), |rate| rate.take(caller))
     }
 }
 

@@ -101,7 +101,7 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
         identify: Identify::new(Arc::clone(&entrance.access)),
         rest: Rest::new(front.max_request_bytes, front.reflection)?,
         observe: Observe::new(telemetry.tracing()),
-        admit: Admit,
+        admit: Admit::new(Arc::clone(&entrance.access)),
         guard,
     };
     let addresses = entrance.addresses.clone();

@@ -19,6 +19,8 @@ mod authority;
 mod claims;
 #[path = "access/client.rs"]
 mod client;
+#[path = "access/limits.rs"]
+mod limits;
 #[path = "access/listeners.rs"]
 mod listeners;
 #[path = "access/tls.rs"]

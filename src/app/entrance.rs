@@ -49,7 +49,11 @@ impl Entrance {
             tls
         });
         Ok(Self {
-            access: Arc::new(Access::new(front.unix_allowed.clone(), tokens)),
+            access: Arc::new(Access::new(
+                front.unix_allowed.clone(),
+                tokens,
+                front.max_caller_rate,
+            )),
             addresses,
             listeners,
             tls,

@@ -1,5 +1,6 @@
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    num::NonZeroU32,
     path::{Path, PathBuf},
 };
 
@@ -30,6 +31,8 @@ pub struct Front {
     pub require_user_id: bool,
     /// The most connections at once.
     pub max_connections: usize,
+    /// The most calls of one caller in a second.
+    pub max_caller_rate: Option<NonZeroU32>,
     /// The most calls at once.
     pub max_concurrent_calls: usize,
     /// The largest request, in bytes.
@@ -77,6 +80,11 @@ impl Front {
             reflection: args.reflection,
             require_user_id: args.require_user_id,
             max_connections: in_range(args.max_connections, 1..=100_000, "MAX_CONNECTIONS")?,
+            max_caller_rate: NonZeroU32::new(in_range(
+                args.max_caller_rate,
+                0..=1_000_000,
+                "MAX_CALLER_RATE",
+            )?),
             max_concurrent_calls: in_range(
                 args.max_concurrent_calls,
                 1..=100_000,

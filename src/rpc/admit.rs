@@ -90,15 +90,25 @@ where
     }
 }
 
-/// The layer that acts on the verdict.
-#[derive(Clone, Copy, Debug)]
-pub struct Admit;
+/// The layer that acts on the verdict, and keeps each caller to its rate.
+#[derive(Clone, Debug)]
+pub struct Admit(Arc<Access>);
+
+impl Admit {
+    /// Counts calls by these rules.
+    pub fn new(access: Arc<Access>) -> Self {
+        Self(access)
+    }
+}
 
 impl<S> Layer<S> for Admit {
     type Service = Admitted<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Admitted { inner }
+        Admitted {
+            inner,
+            access: Arc::clone(&self.0),
+        }
     }
 }
 
@@ -106,6 +116,7 @@ impl<S> Layer<S> for Admit {
 #[derive(Clone, Debug)]
 pub struct Admitted<S> {
     inner: S,
+    access: Arc<Access>,
 }
 
 impl<S> Service<Request<Body>> for Admitted<S>
@@ -125,8 +136,10 @@ where
         if request.uri().path().starts_with("/grpc.health.") {
             return Box::pin(self.inner.call(request));
         }
-        match check(&request) {
-            Ok(_) => Box::pin(self.inner.call(request)),
+        let admitted =
+            check(&request).and_then(|caller| self.access.count(caller).map_err(status::too_often));
+        match admitted {
+            Ok(()) => Box::pin(self.inner.call(request)),
             Err(status) => Box::pin(std::future::ready(Ok(status.into_http()))),
         }
     }

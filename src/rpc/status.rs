@@ -113,7 +113,16 @@ pub(crate) fn refused(refusal: Refusal) -> Status {
 
 /// Too much at once.
 pub(crate) fn exhausted(message: &str) -> Status {
-    let details = ErrorDetails::with_retry_info(Some(RETRY_AFTER));
+    exhausted_for(RETRY_AFTER, message)
+}
+
+/// Too many calls of this caller's.
+pub(crate) fn too_often(wait: Duration) -> Status {
+    exhausted_for(wait, "this caller calls too often")
+}
+
+fn exhausted_for(wait: Duration, message: &str) -> Status {
+    let details = ErrorDetails::with_retry_info(Some(wait));
     Status::with_error_details(Code::ResourceExhausted, message, details)
 }
 

@@ -28,7 +28,7 @@ use crate::{
 };
 
 pub(crate) const TOKEN: &str = "correct-Horse-Battery-staple";
-const OTHER: &str = "another-token-altogether";
+pub(crate) const OTHER: &str = "another-token-altogether";
 
 in_both_forms!(
     without_a_token_nothing_answers_but_health,
@@ -57,7 +57,7 @@ impl File {
         fs::write(self.path(), text).unwrap();
     }
 
-    async fn start(&self, form: &Form, settings: &[(&str, &str)]) -> Sidecar {
+    pub(crate) async fn start(&self, form: &Form, settings: &[(&str, &str)]) -> Sidecar {
         let path = self.path();
         let mut all = vec![("AUTH_TOKENS_FILE", path.to_str().unwrap())];
         all.extend(settings);

@@ -124,6 +124,19 @@ pub struct FrontArgs {
     )]
     pub(in crate::config) max_connections: usize,
 
+    /// The most calls of one caller in a second, by the name of its token or certificate or
+    /// by the user of its process; all others are one caller. Those beyond are answered
+    /// RESOURCE_EXHAUSTED, and told when to try again. 0 is no limit. Health is not counted.
+    #[arg(
+        long,
+        env,
+        global = true,
+        default_value_t = 0,
+        value_name = "NUMBER",
+        help_heading = "Limits"
+    )]
+    pub(in crate::config) max_caller_rate: u32,
+
     /// The most calls at once; those beyond are answered RESOURCE_EXHAUSTED.
     #[arg(
         long,
