@@ -3,6 +3,7 @@
 
 mod backends;
 mod entrance;
+mod greeting;
 mod healthcheck;
 mod ops;
 mod readiness;
@@ -12,7 +13,7 @@ use std::{error::Error, pin::pin, sync::Arc};
 use tokio::{runtime::Runtime, sync::Semaphore, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{backends::Backends, entrance::Entrance, readiness::Readiness};
+use self::{backends::Backends, entrance::Entrance, greeting::Greeting, readiness::Readiness};
 use crate::{
     config::{Command, Config},
     domain::{SystemClock, UuidV7},
@@ -74,29 +75,14 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
     let (calls, writes, background) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
     let stop = CancellationToken::new();
     let (readiness, health) = Readiness::new().await;
-    let memory = Memory::new(Parts {
-        store: Arc::clone(&backends.store),
-        recent: Arc::clone(&backends.recent),
-        sessions: Arc::clone(&backends.sessions),
-        clock: Arc::new(SystemClock),
-        ids: Arc::new(UuidV7),
-        writes: writes.clone(),
-        write_permits: Arc::new(Semaphore::new(front.max_concurrent_calls)),
-        default_limit: config.max_history_messages,
-    });
+    let memory = memory(&config, &backends, writes.clone());
     let guard = Guard::new(
         readiness.subscribe(),
         front.max_concurrent_calls,
         config.max_call_time,
         calls.clone(),
     );
-    let terms = Terms {
-        limits: config.limits,
-        max_request_bytes: front.max_request_bytes,
-        require_user_id: front.require_user_id,
-        reflection: front.reflection,
-    };
-    let routes = rpc::routes(&memory, terms, health.clone())?;
+    let routes = rpc::routes(&memory, terms(&config), health.clone())?;
     let layers = Layers {
         identify: Identify::new(Arc::clone(&entrance.access)),
         rest: Rest::new(front.max_request_bytes, front.reflection)?,
@@ -104,7 +90,7 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
         admit: Admit::new(Arc::clone(&entrance.access)),
         guard,
     };
-    let addresses = entrance.addresses.clone();
+    let greeting = Greeting::new(entrance.addresses.clone(), front);
     let connections = entrance.connections(&background, &stop);
     let server = background.spawn(rpc::serve(connections, routes, layers, stop.clone()));
     if let Some(ops) = ops {
@@ -117,7 +103,7 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
             .run_until_cancelled_owned(readiness.clone().reach(
                 backends.clone(),
                 config.migrate_on_start,
-                addresses,
+                greeting,
             )),
     );
 
@@ -137,6 +123,28 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
     backends.close().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+fn memory(config: &Config, backends: &Backends, writes: TaskTracker) -> Memory {
+    Memory::new(Parts {
+        store: Arc::clone(&backends.store),
+        recent: Arc::clone(&backends.recent),
+        sessions: Arc::clone(&backends.sessions),
+        clock: Arc::new(SystemClock),
+        ids: Arc::new(UuidV7),
+        writes,
+        write_permits: Arc::new(Semaphore::new(config.front.max_concurrent_calls)),
+        default_limit: config.max_history_messages,
+    })
+}
+
+fn terms(config: &Config) -> Terms {
+    Terms {
+        limits: config.limits,
+        max_request_bytes: config.front.max_request_bytes,
+        require_user_id: config.front.require_user_id,
+        reflection: config.front.reflection,
+    }
 }
 
 async fn ended<E: Error>(server: JoinHandle<Result<(), E>>) {

@@ -92,6 +92,7 @@ const ROOMS: [(&str, &[&str]); 17] = [
             "opentelemetry",
             "opentelemetry_sdk",
             "prometheus",
+            "rustls",
         ],
     ),
     ("shutdown", &[]),
@@ -120,7 +121,7 @@ const ROOMS: [(&str, &[&str]); 17] = [
 ];
 
 /// Libraries that only some rooms may name.
-const GUARDED: [&str; 12] = [
+const GUARDED: [&str; 14] = [
     "csv",
     "sqlx",
     "fred",
@@ -133,6 +134,8 @@ const GUARDED: [&str; 12] = [
     "opentelemetry",
     "opentelemetry_sdk",
     "prometheus",
+    "rustls",
+    "webpki",
 ];
 
 #[test]

@@ -7,11 +7,10 @@ use tonic_health::{
     server::{HealthReporter, HealthService},
 };
 
-use super::backends::Backends;
+use super::{backends::Backends, greeting::Greeting};
 use crate::{
     rpc::{SERVICE_NAMES, guard::Readied},
     store::SchemaError,
-    transport::Address,
 };
 
 /// How long to wait before the store is looked at again.
@@ -44,8 +43,8 @@ impl Readiness {
         self.ready.subscribe()
     }
 
-    /// Prepares the store, as often as it takes, and becomes ready at these addresses.
-    pub(super) async fn reach(self, backends: Backends, migrate: bool, addresses: Vec<Address>) {
+    /// Prepares the store, as often as it takes, and becomes ready.
+    pub(super) async fn reach(self, backends: Backends, migrate: bool, greeting: Greeting) {
         let mut pause = FIRST_PAUSE;
         let mut said = String::new();
         while let Err(error) = backends.store.prepare(migrate).await {
@@ -56,9 +55,7 @@ impl Readiness {
         backends.greet_redis().await;
         self.ready.send_replace(Readied::Ready);
         self.report(ServingStatus::Serving).await;
-        for address in addresses {
-            tracing::info!(%address, "serving");
-        }
+        greeting.say();
     }
 
     /// Says that no more calls are wanted. Those that still come are served.

@@ -168,7 +168,7 @@ async fn many_connections_and_calls_each_get_a_status(form: Form) {
         }
     }
     let peak = sidecar.peak_kib();
-    println!(
+    eprintln!(
         "{served} of {CALLS} served; health asked {asked} times, {slowest:?} at most; {peak} KiB"
     );
     assert!(served > 0 && asked > 0);
