@@ -2,24 +2,37 @@
 //! tiers and listeners.
 
 mod backends;
+mod entrance;
+mod greeting;
 mod healthcheck;
 mod ops;
 mod readiness;
 
 use std::{error::Error, pin::pin, sync::Arc};
 
-use tokio::{net::TcpListener, runtime::Runtime, sync::Semaphore, task::JoinHandle};
+use tokio::{runtime::Runtime, sync::Semaphore, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{backends::Backends, readiness::Readiness};
+use self::{backends::Backends, entrance::Entrance, greeting::Greeting, readiness::Readiness};
 use crate::{
     config::{Command, Config},
     domain::{SystemClock, UuidV7},
     memory::{Memory, Parts},
-    rpc::{self, guard::Guard, observe::Observe, rest::Rest},
+    rpc::{
+        self, Layers, Terms,
+        admit::{Admit, Identify},
+        guard::Guard,
+        observe::Observe,
+        rest::Rest,
+    },
     shutdown::{self, Signals},
     telemetry::{self, Telemetry},
+    transport::{self, Connections},
 };
+
+/// The most connections to the operations port at once. Few need one, and they must not
+/// use up what callers need.
+const MAX_PROBES: usize = 64;
 
 /// Why the program ended, for standard error.
 pub type Failure = Box<dyn Error + Send + Sync>;
@@ -32,7 +45,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         return on_runtime(async {
             match config.command {
                 Command::Migrate => backends::migrate(&config).await,
-                _ => healthcheck::check(config.listen_addr).await,
+                _ => healthcheck::check(&config.front).await,
             }
         });
     }
@@ -54,50 +67,43 @@ fn on_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Fai
 
 async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
-    // Bound first, so that a port that is taken is the first thing to be said.
-    let listener = bind("LISTEN_ADDR", config.listen_addr).await?;
-    let address = listener.local_addr()?;
-    let ops = ops::bind_or_pass(config.ops).await?;
+    let front = &config.front;
+    let entrance = Entrance::open(front).await?;
+    let ops = ops::bind_or_pass(front.ops).await?;
     let backends = Backends::open(&config)?;
 
     let (calls, writes, background) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
     let stop = CancellationToken::new();
     let (readiness, health) = Readiness::new().await;
-    let memory = Memory::new(Parts {
-        store: Arc::clone(&backends.store),
-        recent: Arc::clone(&backends.recent),
-        sessions: Arc::clone(&backends.sessions),
-        clock: Arc::new(SystemClock),
-        ids: Arc::new(UuidV7),
-        writes: writes.clone(),
-        write_permits: Arc::new(Semaphore::new(config.max_concurrent_calls)),
-        default_limit: config.max_history_messages,
-    });
+    let memory = memory(&config, &backends, writes.clone());
     let guard = Guard::new(
         readiness.subscribe(),
-        config.max_concurrent_calls,
+        front.max_concurrent_calls,
         config.max_call_time,
         calls.clone(),
     );
-    let routes = rpc::routes(
-        &memory,
-        config.limits,
-        config.max_request_bytes,
-        health.clone(),
-    )?;
-    let rest = Rest::new(config.max_request_bytes)?;
-    let layers = (rest, Observe::new(telemetry.tracing()), guard);
-    let server = background.spawn(rpc::serve(listener, routes, layers, stop.clone()));
+    let routes = rpc::routes(&memory, terms(&config), health.clone())?;
+    let layers = Layers {
+        identify: Identify::new(Arc::clone(&entrance.access)),
+        rest: Rest::new(front.max_request_bytes, front.reflection)?,
+        observe: Observe::new(telemetry.tracing()),
+        admit: Admit::new(Arc::clone(&entrance.access)),
+        guard,
+    };
+    let greeting = Greeting::new(entrance.addresses.clone(), front);
+    let connections = entrance.connections(&background, &stop);
+    let server = background.spawn(rpc::serve(connections, routes, layers, stop.clone()));
     if let Some(ops) = ops {
         let routes = ops::routes(readiness.subscribe(), health, telemetry.page());
-        background.spawn(rpc::serve_probes(ops, routes, stop.clone()));
+        let probes = transport::incoming(vec![ops], None, Connections::new(MAX_PROBES));
+        background.spawn(rpc::serve_probes(probes, routes, stop.clone()));
     }
     background.spawn(
         stop.clone()
             .run_until_cancelled_owned(readiness.clone().reach(
                 backends.clone(),
                 config.migrate_on_start,
-                address,
+                greeting,
             )),
     );
 
@@ -119,10 +125,26 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn bind(name: &str, address: std::net::SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| format!("{name} {address} cannot be listened on: {error}").into())
+fn memory(config: &Config, backends: &Backends, writes: TaskTracker) -> Memory {
+    Memory::new(Parts {
+        store: Arc::clone(&backends.store),
+        recent: Arc::clone(&backends.recent),
+        sessions: Arc::clone(&backends.sessions),
+        clock: Arc::new(SystemClock),
+        ids: Arc::new(UuidV7),
+        writes,
+        write_permits: Arc::new(Semaphore::new(config.front.max_concurrent_calls)),
+        default_limit: config.max_history_messages,
+    })
+}
+
+fn terms(config: &Config) -> Terms {
+    Terms {
+        limits: config.limits,
+        max_request_bytes: config.front.max_request_bytes,
+        require_user_id: config.front.require_user_id,
+        reflection: config.front.reflection,
+    }
 }
 
 async fn ended<E: Error>(server: JoinHandle<Result<(), E>>) {

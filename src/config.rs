@@ -2,16 +2,18 @@
 //! struct. `--help` is their reference.
 
 mod args;
+mod front;
 mod secret;
 mod telemetry;
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use clap::{CommandFactory as _, FromArgMatches as _, builder::Resettable};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 pub use self::{
-    args::{Args, Command, LogFormat},
+    args::{Args, Command, FrontArgs, LogFormat},
+    front::{Front, Ops},
     secret::Secret,
     telemetry::{Export, Sampling, TelemetryArgs, TelemetryConfig},
 };
@@ -26,10 +28,8 @@ use crate::{
 pub struct Config {
     /// What to do.
     pub command: Command,
-    /// Where to serve the API.
-    pub listen_addr: SocketAddr,
-    /// Where to serve operators.
-    pub ops: Ops,
+    /// Where the API is served, to whom, and how much of it.
+    pub front: Front,
     /// Where conversations are kept.
     pub store: StoreConfig,
     /// How what messages say is searched.
@@ -44,10 +44,6 @@ pub struct Config {
     pub max_history_messages: u32,
     /// How large what a caller sends may be.
     pub limits: Limits,
-    /// The largest request, in bytes.
-    pub max_request_bytes: usize,
-    /// The most calls at once.
-    pub max_concurrent_calls: usize,
     /// How long a call may take at most.
     pub max_call_time: Duration,
     /// How long shutdown waits for calls.
@@ -58,16 +54,6 @@ pub struct Config {
     pub log_filter: String,
     /// What becomes of traces and metrics.
     pub telemetry: TelemetryConfig,
-}
-
-/// The operations port.
-#[derive(Clone, Copy, Debug)]
-pub struct Ops {
-    /// Where.
-    pub addr: SocketAddr,
-    /// Whether it was asked for. The default one is done without when its port
-    /// is taken, so that a second sidecar starts on one machine.
-    pub required: bool,
 }
 
 /// Where conversations are kept.
@@ -155,21 +141,9 @@ impl Config {
 
     /// Checks what was read.
     pub fn from_args(args: Args) -> Result<Self, BadSetting> {
-        if !args.listen_addr.ip().is_loopback() && !args.insecure {
-            return Err(BadSetting::new(
-                "LISTEN_ADDR",
-                "is not a loopback address: whoever reaches it can read and delete every \
-                 conversation, since callers are not authenticated. Use 127.0.0.1, or say \
-                 --insecure if the network is trusted",
-            ));
-        }
         let redis = redis(&args)?;
         Ok(Self {
-            listen_addr: args.listen_addr,
-            ops: Ops {
-                addr: args.ops_addr.unwrap_or(args::DEFAULT_OPS_ADDR),
-                required: args.ops_addr.is_some(),
-            },
+            front: Front::from_args(&args.front)?,
             store: store(&args)?,
             text_search: text_search(&args.text_search_config)?,
             redis,
@@ -184,12 +158,6 @@ impl Config {
                 content_bytes: args.max_content_bytes,
                 metadata_bytes: args.max_metadata_bytes,
             },
-            max_request_bytes: args.max_request_bytes,
-            max_concurrent_calls: in_range(
-                args.max_concurrent_calls,
-                1..=100_000,
-                "MAX_CONCURRENT_CALLS",
-            )?,
             max_call_time: positive(args.max_call_seconds, "MAX_CALL_SECONDS")?,
             drain: positive(args.drain_seconds, "DRAIN_SECONDS")?,
             log_format: args.log_format,

@@ -22,7 +22,7 @@ pub use self::{
     message::{Content, Context, Message, NewMessage, Numbered, Role},
     metadata::Metadata,
     search::TextSearch,
-    session::{NewSession, Session},
+    session::{NewSession, Session, SessionRef},
     text::{DeptId, RequestId, SearchText, Title, UserId},
 };
 

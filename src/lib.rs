@@ -12,6 +12,10 @@ pub mod domain;
 pub mod memory;
 pub mod rpc;
 
+pub mod access;
+pub mod transport;
+pub mod watched;
+
 pub mod recent;
 pub mod sessions;
 pub mod store;

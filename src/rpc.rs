@@ -2,6 +2,7 @@
 //! stands in front of them.
 //! Nothing here knows SQL or Redis.
 
+pub mod admit;
 mod conversation_memory;
 mod convert;
 mod export;
@@ -18,12 +19,14 @@ mod status;
 mod structs;
 mod use_case;
 
-pub use self::listener::{serve, serve_probes};
+pub use self::listener::{Layers, serve, serve_probes};
 use tonic::{codec::CompressionEncoding, service::Routes};
 use tonic_health::pb::health_server::{Health, HealthServer};
 
 use self::{
-    conversation_memory::ConversationMemory, convert::Parser, session_service::SessionService,
+    conversation_memory::ConversationMemory,
+    convert::{Claims, Parser},
+    session_service::SessionService,
 };
 use crate::{
     domain::Limits,
@@ -40,39 +43,59 @@ pub const SERVICE_NAMES: [&str; 2] = [
     "conversation_memory.v1.SessionService",
 ];
 
+/// What the services take.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// How large what a caller sends may be.
+    pub limits: Limits,
+    /// The largest request, in bytes.
+    pub max_request_bytes: usize,
+    /// Whether a request that names a conversation or a session must say whose it is.
+    pub require_user_id: bool,
+    /// Whether reflection tells of the services.
+    pub reflection: bool,
+}
+
 /// The services with health and reflection.
 pub fn routes<H: Health>(
     memory: &Memory,
-    limits: Limits,
-    max_request_bytes: usize,
+    terms: Terms,
     health: HealthServer<H>,
 ) -> Result<Routes, tonic_reflection::server::Error> {
+    let claims = Claims {
+        are_required: terms.require_user_id,
+    };
     let conversations = ConversationMemoryServer::new(ConversationMemory {
         memory: memory.clone(),
         parser: Parser {
-            limits,
-            max_request_bytes,
+            limits: terms.limits,
+            max_request_bytes: terms.max_request_bytes,
             memory: memory.clone(),
+            claims,
         },
     })
     .accept_compressed(CompressionEncoding::Gzip)
-    .max_decoding_message_size(max_request_bytes);
+    .max_decoding_message_size(terms.max_request_bytes);
     let sessions = SessionServiceServer::new(SessionService {
         memory: memory.clone(),
+        claims,
     })
     .accept_compressed(CompressionEncoding::Gzip)
-    .max_decoding_message_size(max_request_bytes);
-    let reflection = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
+    .max_decoding_message_size(terms.max_request_bytes);
     let mut routes = Routes::builder();
     routes
         .add_service(conversations)
         .add_service(sessions)
-        .add_service(health)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?);
+        .add_service(health);
+    if terms.reflection {
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        routes
+            .add_service(reflection().build_v1()?)
+            .add_service(reflection().build_v1alpha()?);
+    }
     Ok(routes.routes())
 }

@@ -11,7 +11,7 @@ use std::{
 
 /// Each room, and what it may name of the crate's rooms and of the libraries
 /// that belong to one room only.
-const ROOMS: [(&str, &[&str]); 14] = [
+const ROOMS: [(&str, &[&str]); 17] = [
     ("domain", &[]),
     ("archive", &["domain", "csv"]),
     ("store", &["domain", "sqlx", "opentelemetry"]),
@@ -31,11 +31,27 @@ const ROOMS: [(&str, &[&str]); 14] = [
             "store",
             "proto",
             "telemetry",
+            "access",
+            "transport",
             "tonic",
             "prost_types",
             "http",
             "opentelemetry",
             "prost_reflect",
+        ],
+    ),
+    // Judges callers by what is known of them, never by what they ask for.
+    ("access", &["watched", "http"]),
+    ("watched", &[]),
+    (
+        "transport",
+        &[
+            "access",
+            "watched",
+            "tonic",
+            "rustls",
+            "webpki",
+            "opentelemetry",
         ],
     ),
     // Knows the contract and its descriptors, nothing of what the services do.
@@ -55,7 +71,18 @@ const ROOMS: [(&str, &[&str]); 14] = [
         "proto",
         &["domain", "tonic", "prost_types", "prost_reflect"],
     ),
-    ("config", &["domain", "memory", "redis", "sqlx", "clap"]),
+    (
+        "config",
+        &[
+            "access",
+            "domain",
+            "memory",
+            "redis",
+            "transport",
+            "sqlx",
+            "clap",
+        ],
+    ),
     (
         "telemetry",
         &[
@@ -68,12 +95,15 @@ const ROOMS: [(&str, &[&str]); 14] = [
             "opentelemetry",
             "opentelemetry_sdk",
             "prometheus",
+            "rustls",
         ],
     ),
     ("shutdown", &[]),
     (
         "app",
         &[
+            "access",
+            "watched",
             "config",
             "domain",
             "memory",
@@ -84,6 +114,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
             "shutdown",
             "store",
             "telemetry",
+            "transport",
             "tonic",
             "axum",
             "http",
@@ -93,7 +124,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
 ];
 
 /// Libraries that only some rooms may name.
-const GUARDED: [&str; 12] = [
+const GUARDED: [&str; 14] = [
     "csv",
     "sqlx",
     "fred",
@@ -106,6 +137,8 @@ const GUARDED: [&str; 12] = [
     "opentelemetry",
     "opentelemetry_sdk",
     "prometheus",
+    "rustls",
+    "webpki",
 ];
 
 #[test]

@@ -17,7 +17,8 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 use conversation_memory::{
     domain::{
-        Clock, Content, ConversationRef, Limits, MessageId, NewMessage, Role, UserId, UuidV7,
+        Clock, Content, ConversationRef, Limits, MessageId, NewMessage, Role, SessionRef, UserId,
+        UuidV7,
     },
     memory::{BeginTurn, GetHistory, Memory, Parts, SaveMessages},
     recent::none::NoWindow,
@@ -124,7 +125,11 @@ async fn order_and_ttl_follow_no_clock(store: Arc<dyn Store>) {
     assert_eq!(listed, latest_first);
     // By the clock every session has expired, or is yet to begin.
     for turn in begun {
-        memory.get_session(turn.session.unwrap().id).await.unwrap();
+        let session = SessionRef {
+            id: turn.session.unwrap().id,
+            user_id: None,
+        };
+        memory.get_session(session).await.unwrap();
     }
 }
 

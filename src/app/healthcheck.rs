@@ -9,18 +9,22 @@ use tonic_health::pb::{
 };
 
 use super::Failure;
+use crate::{config::Front, transport::Address};
 
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// Asks the sidecar at an address whether it is serving.
-pub(super) async fn check(address: SocketAddr) -> Result<(), Failure> {
-    let address = reachable(address);
-    let channel = Endpoint::try_from(format!("http://{address}"))?
-        .connect_timeout(LIMIT)
-        .timeout(LIMIT)
-        .connect()
-        .await
-        .map_err(|_| format!("nothing answers at {address}"))?;
+/// Asks the sidecar that has these settings whether it is serving.
+pub(super) async fn check(front: &Front) -> Result<(), Failure> {
+    let address = where_to_ask(front);
+    let channel = Endpoint::try_from(match &address {
+        Address::Tcp(address) => format!("http://{address}"),
+        Address::Unix(path) => format!("unix:{}", path.display()),
+    })?
+    .connect_timeout(LIMIT)
+    .timeout(LIMIT)
+    .connect()
+    .await
+    .map_err(|_| format!("nothing answers at {address}"))?;
     let answer = HealthClient::new(channel)
         .check(HealthCheckRequest::default())
         .await
@@ -28,6 +32,17 @@ pub(super) async fn check(address: SocketAddr) -> Result<(), Failure> {
     match answer.into_inner().status() {
         ServingStatus::Serving => Ok(()),
         _ => Err(format!("{address} is not serving").into()),
+    }
+}
+
+/// The first listener without TLS, which could ask for a certificate, or else the
+/// operations port.
+fn where_to_ask(front: &Front) -> Address {
+    let is_plain = |address: &&Address| front.tls.is_none() || matches!(address, Address::Unix(_));
+    match front.listen.iter().find(is_plain) {
+        Some(Address::Tcp(address)) => Address::Tcp(reachable(*address)),
+        Some(address) => address.clone(),
+        None => Address::Tcp(reachable(front.ops.addr)),
     }
 }
 

@@ -4,19 +4,19 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::get,
 };
-use tokio::{net::TcpListener, sync::watch};
+use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
-use super::{Failure, bind};
-use crate::{config::Ops, rpc::guard::Readied, telemetry::Page};
+use super::{Failure, entrance};
+use crate::{config::Ops, rpc::guard::Readied, telemetry::Page, transport::Listener};
 
 /// Listens on the operations port, or does without it when nobody asked for it
 /// and it is taken.
-pub(super) async fn bind_or_pass(ops: Ops) -> Result<Option<TcpListener>, Failure> {
-    match bind("OPS_ADDR", ops.addr).await {
+pub(super) async fn bind_or_pass(ops: Ops) -> Result<Option<Listener>, Failure> {
+    match entrance::bind_ops(ops.addr).await {
         Ok(listener) => {
-            let address = listener.local_addr()?;
+            let address = listener.address()?;
             tracing::info!(%address, "operations");
             Ok(Some(listener))
         }

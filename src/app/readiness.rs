@@ -1,4 +1,4 @@
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::sleep};
 use tonic_health::{
@@ -7,7 +7,7 @@ use tonic_health::{
     server::{HealthReporter, HealthService},
 };
 
-use super::backends::Backends;
+use super::{backends::Backends, greeting::Greeting};
 use crate::{
     rpc::{SERVICE_NAMES, guard::Readied},
     store::SchemaError,
@@ -44,7 +44,7 @@ impl Readiness {
     }
 
     /// Prepares the store, as often as it takes, and becomes ready.
-    pub(super) async fn reach(self, backends: Backends, migrate: bool, address: SocketAddr) {
+    pub(super) async fn reach(self, backends: Backends, migrate: bool, greeting: Greeting) {
         let mut pause = FIRST_PAUSE;
         let mut said = String::new();
         while let Err(error) = backends.store.prepare(migrate).await {
@@ -55,11 +55,7 @@ impl Readiness {
         backends.greet_redis().await;
         self.ready.send_replace(Readied::Ready);
         self.report(ServingStatus::Serving).await;
-        tracing::info!(%address, "serving");
-        tracing::info!(
-            "try: grpcurl -plaintext -d '{{\"user_id\":\"u1\"}}' {address} \
-             conversation_memory.v1.ConversationMemory/BeginTurn"
-        );
+        greeting.say();
     }
 
     /// Says that no more calls are wanted. Those that still come are served.

@@ -1,16 +1,13 @@
 #![expect(clippy::doc_markdown, reason = "these comments are the text of --help")]
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
-};
+mod front;
+
+use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+pub use self::front::FrontArgs;
 use super::{Secret, TelemetryArgs};
-
-pub(super) const DEFAULT_OPS_ADDR: SocketAddr =
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 
 /// Remembers conversations for agent services, over gRPC.
 ///
@@ -22,24 +19,8 @@ pub struct Args {
     #[command(subcommand)]
     pub(super) command: Option<Command>,
 
-    /// Where to serve the API. Port 0 takes a free one.
-    #[arg(
-        long,
-        env,
-        global = true,
-        default_value = "127.0.0.1:50051",
-        value_name = "ADDRESS:PORT"
-    )]
-    pub(super) listen_addr: SocketAddr,
-
-    /// Allow LISTEN_ADDR to be more than loopback. Callers are not authenticated:
-    /// whoever reaches the port can read and delete every conversation.
-    #[arg(long, global = true)]
-    pub(super) insecure: bool,
-
-    /// Where to serve operators: /livez, /readyz, /metrics and gRPC health [default: 127.0.0.1:9464]
-    #[arg(long, env, global = true, value_name = "ADDRESS:PORT")]
-    pub(super) ops_addr: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(super) front: FrontArgs,
 
     /// The folder of the embedded store, used when no PostgreSQL is configured.
     #[arg(
@@ -255,21 +236,6 @@ pub struct Args {
     #[arg(long, env, global = true, default_value_t = 64 << 10, value_name = "BYTES", help_heading = "Behaviour")]
     pub(super) max_metadata_bytes: usize,
 
-    /// The largest request.
-    #[arg(long, env, global = true, default_value_t = 4 << 20, value_name = "BYTES", help_heading = "Behaviour")]
-    pub(super) max_request_bytes: usize,
-
-    /// The most calls at once; those beyond are answered RESOURCE_EXHAUSTED.
-    #[arg(
-        long,
-        env,
-        global = true,
-        default_value_t = 1024,
-        value_name = "NUMBER",
-        help_heading = "Behaviour"
-    )]
-    pub(super) max_concurrent_calls: usize,
-
     /// How long a call may take when the caller sets no shorter deadline.
     #[arg(
         long,
@@ -321,7 +287,8 @@ pub enum Command {
     Serve,
     /// Bring the database's schema to this program's version, and exit.
     Migrate,
-    /// Ask the sidecar at LISTEN_ADDR whether it is serving; exit 0 if it is.
+    /// Ask the sidecar at the first of LISTEN_ADDR that has no TLS, or else at OPS_ADDR,
+    /// whether it is serving; exit 0 if it is.
     Healthcheck,
 }
 

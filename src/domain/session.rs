@@ -2,6 +2,16 @@ use chrono::{DateTime, Utc};
 
 use super::{ConversationId, DeptId, SessionId, UserId};
 
+/// A session as a request names it: its id, and the caller's claim of whose it is. With
+/// a wrong claim the session does not exist.
+#[derive(Clone, Debug)]
+pub struct SessionRef {
+    /// The session.
+    pub id: SessionId,
+    /// Whose it is said to be; nothing is compared when it is None.
+    pub user_id: Option<UserId>,
+}
+
 /// A live session.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Session {

@@ -1,6 +1,6 @@
 use super::{Error, Memory, Resource};
 use crate::domain::{
-    ConversationId, ConversationRef, DeptId, NewSession, Session, SessionId, UserId,
+    ConversationId, ConversationRef, DeptId, NewSession, Session, SessionId, SessionRef, UserId,
 };
 
 /// A session to be started.
@@ -41,17 +41,27 @@ impl Memory {
     }
 
     /// Reads a session without renewing it.
-    pub async fn get_session(&self, id: SessionId) -> Result<Session, Error> {
-        live(id, self.0.sessions.get(id).await?)
+    pub async fn get_session(&self, session: SessionRef) -> Result<Session, Error> {
+        let SessionRef { id, user_id } = session;
+        let found = self.0.sessions.get(id).await?;
+        let is_theirs = |found: &Session| user_id.is_none_or(|user| user == found.user_id);
+        live(id, found.filter(is_theirs))
     }
 
     /// Gives a session its whole TTL again.
-    pub async fn extend_session(&self, id: SessionId) -> Result<Session, Error> {
-        live(id, self.0.sessions.touch(id, None).await?)
+    pub async fn extend_session(&self, session: SessionRef) -> Result<Session, Error> {
+        let SessionRef { id, user_id } = session;
+        let touched = self.0.sessions.touch(id, user_id.as_ref()).await?;
+        live(id, touched)
     }
 
     /// Ends a session.
-    pub async fn end_session(&self, id: SessionId) -> Result<(), Error> {
+    pub async fn end_session(&self, session: SessionRef) -> Result<(), Error> {
+        let id = session.id;
+        if session.user_id.is_some() {
+            // Nothing comes between: a session's user never changes.
+            self.get_session(session).await?;
+        }
         live(id, self.0.sessions.end(id).await?.then_some(()))
     }
 

@@ -8,7 +8,7 @@ use super::{
     use_case::use_case,
 };
 use crate::{
-    domain::{ConversationRef, DeptId, RequestId, SearchText, SessionId, Title, UserId},
+    domain::{ConversationRef, DeptId, RequestId, SearchText, SessionId, Title},
     memory::{
         BeginTurn, BranchConversation, CreateConversation, GetHistory, ListBranches, ListMessages,
         Memory, SaveMessages, TruncateConversation,
@@ -48,7 +48,10 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
     ) -> Result<Response<proto::GetHistoryResponse>, Status> {
         let request = request.into_inner();
         let read = GetHistory {
-            conversation: convert::conversation(&request.conversation_id, &request.user_id)?,
+            conversation: self
+                .parser
+                .claims
+                .conversation(&request.conversation_id, &request.user_id)?,
             limit: convert::history_limit(request.limit)?,
             min_seq: convert::seq(request.min_seq, "min_seq")?,
             strong: convert::strong(request.consistency)?,
@@ -68,7 +71,10 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
         request: Request<proto::SaveMessagesRequest>,
     ) -> Result<Response<proto::SaveMessagesResponse>, Status> {
         let request = request.into_inner();
-        let conversation = convert::conversation(&request.conversation_id, &request.user_id)?;
+        let conversation = self
+            .parser
+            .claims
+            .conversation(&request.conversation_id, &request.user_id)?;
         let save = SaveMessages {
             messages: self.parser.messages(request.messages, conversation.id)?,
             conversation,
@@ -114,7 +120,10 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
         request: Request<proto::GetConversationRequest>,
     ) -> Result<Response<proto::GetConversationResponse>, Status> {
         let request = request.into_inner();
-        let conversation = convert::conversation(&request.conversation_id, &request.user_id)?;
+        let conversation = self
+            .parser
+            .claims
+            .conversation(&request.conversation_id, &request.user_id)?;
         let limit = convert::page_size(request.page_size, Memory::MAX_LIMIT, Memory::MAX_LIMIT)?;
         let found = use_case(
             "get_conversation",
@@ -163,10 +172,9 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
     ) -> Result<Response<proto::UpdateConversationResponse>, Status> {
         let request = request.into_inner();
         let wanted = request.conversation.unwrap_or_default();
-        let conversation = ConversationRef {
-            id: convert::conversation_id(&wanted.id, "conversation.id")?,
-            user_id: convert::optional(&request.user_id, "user_id", UserId::parse)?,
-        };
+        let claims = self.parser.claims;
+        let conversation =
+            claims.conversation_at("conversation.id", &wanted.id, &request.user_id)?;
         let changes = self.parser.changes(wanted, request.update_mask)?;
         let updated = use_case(
             "update_conversation",
@@ -183,7 +191,10 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
         request: Request<proto::DeleteConversationRequest>,
     ) -> Result<Response<proto::DeleteConversationResponse>, Status> {
         let request = request.into_inner();
-        let conversation = convert::conversation(&request.conversation_id, &request.user_id)?;
+        let conversation = self
+            .parser
+            .claims
+            .conversation(&request.conversation_id, &request.user_id)?;
         use_case(
             "delete_conversation",
             self.memory.delete_conversation(conversation),
@@ -197,7 +208,10 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
         request: Request<proto::ListMessagesRequest>,
     ) -> Result<Response<proto::ListMessagesResponse>, Status> {
         let request = request.into_inner();
-        let conversation = convert::conversation(&request.conversation_id, &request.user_id)?;
+        let conversation = self
+            .parser
+            .claims
+            .conversation(&request.conversation_id, &request.user_id)?;
         let limit = convert::page_size(request.page_size, 100, Memory::MAX_LIMIT)?;
         let of = messages_token(&conversation, request.newest_first);
         let of = of.each_ref().map(String::as_str);
@@ -224,7 +238,10 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
     ) -> Result<Response<proto::TruncateConversationResponse>, Status> {
         let request = request.into_inner();
         let truncation = TruncateConversation {
-            conversation: convert::conversation(&request.conversation_id, &request.user_id)?,
+            conversation: self
+                .parser
+                .claims
+                .conversation(&request.conversation_id, &request.user_id)?,
             after_seq: convert::seq(request.after_seq, "after_seq")?,
             expected_last_seq: request
                 .expected_last_seq
@@ -250,7 +267,10 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
         request: Request<proto::ExportConversationRequest>,
     ) -> Result<Response<Self::ExportConversationStream>, Status> {
         let request = request.into_inner();
-        let conversation = convert::conversation(&request.conversation_id, &request.user_id)?;
+        let conversation = self
+            .parser
+            .claims
+            .conversation(&request.conversation_id, &request.user_id)?;
         let format = convert::export_format(request.format)?;
         let export = use_case(
             "export_conversation",
@@ -274,7 +294,10 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
     ) -> Result<Response<proto::BranchConversationResponse>, Status> {
         let request = request.into_inner();
         let branch = BranchConversation {
-            parent: convert::conversation(&request.conversation_id, &request.user_id)?,
+            parent: self
+                .parser
+                .claims
+                .conversation(&request.conversation_id, &request.user_id)?,
             at_seq: convert::message_seq(request.at_seq, "at_seq")?,
             title: convert::optional(&request.title, "title", Title::parse)?,
         };
@@ -295,7 +318,10 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
         let request = request.into_inner();
         let of = ["branches", &request.conversation_id, &request.user_id];
         let query = ListBranches {
-            conversation: convert::conversation(&request.conversation_id, &request.user_id)?,
+            conversation: self
+                .parser
+                .claims
+                .conversation(&request.conversation_id, &request.user_id)?,
             after: page_token::decode(&request.page_token, &of).in_field("page_token")?,
             limit: convert::page_size(request.page_size, 20, 100)?,
         };

@@ -1,14 +1,15 @@
 //! Requests parsed into domain types, and domain types rendered into replies.
 
 mod captured;
+mod claims;
 mod parse;
 mod render;
 
 pub(crate) use self::{
+    claims::Claims,
     parse::{
-        Parser, conversation, conversation_id, export_format, history_limit, import_format,
-        message_seq, optional, optional_conversation_id, optional_role, page_size, seq, session_id,
-        strong, user_id,
+        Parser, export_format, history_limit, import_format, message_seq, optional,
+        optional_conversation_id, optional_role, page_size, seq, strong, user_id,
     },
     render::{
         begun, conversation as render_conversation, conversation_page, hits, messages, session,

@@ -74,8 +74,7 @@ impl File {
         Ok(Self {
             memory,
             reader: reader.in_field("format").map_err(below)?,
-            user_id: convert::optional(&options.user_id, "user_id", UserId::parse)
-                .map_err(below)?,
+            user_id: parser.claims.user(&options.user_id).map_err(below)?,
             dept_id: convert::optional(&options.dept_id, "dept_id", DeptId::parse)
                 .map_err(below)?,
             import: None,

@@ -22,10 +22,13 @@ use tracing::Instrument as _;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use self::{body::ObservedBody, ending::Ending};
-use super::method::Method;
-use crate::telemetry::{
-    METER,
-    call::{Call, Tracing},
+use super::{admit, method::Method};
+use crate::{
+    access::{Caller, Name},
+    telemetry::{
+        METER,
+        call::{Call, Tracing},
+    },
 };
 
 /// The layer.
@@ -86,7 +89,9 @@ where
             return Box::pin(self.inner.call(request));
         }
         let method = Method::of(request.uri().path());
-        let context = Call::context(request.headers(), method.kind, self.observe.tracing);
+        let caller = admit::caller(&request).and_then(Caller::name);
+        let caller = caller.map(Name::as_str);
+        let context = Call::context(request.headers(), method.kind, self.observe.tracing, caller);
         let span = tracing::debug_span!(
             "call",
             otel.name = &*method.name,
@@ -96,6 +101,9 @@ where
         );
         // Without a tracer there is nothing that could have a parent.
         let _ = span.set_parent(context.clone());
+        if let Some(caller) = caller {
+            span.set_attribute("enduser.id", caller.to_owned());
+        }
         let ending = Ending::new(method, span.clone(), self.observe.durations.clone());
         // Made inside, so that what a handler does before its first await is seen.
         let mut inner = self.inner.clone();

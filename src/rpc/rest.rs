@@ -31,28 +31,31 @@ use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 
 pub use self::contract::Unfit;
-use self::contract::{Contract, Found};
+use self::contract::{Contract, Found, Route};
+use super::admit;
 
 /// Where the description of the routes is.
 const OPENAPI: &str = "/openapi.json";
 
-/// The layer. It is the outermost one.
+/// The layer. Only [`super::admit::Identify`] stands in front of it.
 #[derive(Clone, Debug)]
 pub struct Rest(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     contract: Contract,
-    openapi: Bytes,
+    /// None where callers are not told of the routes.
+    openapi: Option<Bytes>,
     max_request_bytes: usize,
 }
 
 impl Rest {
     /// Reads the contract. A request's body has `max_request_bytes` at most, as JSON
-    /// and as the protobuf that is made of it.
-    pub fn new(max_request_bytes: usize) -> Result<Self, Unfit> {
+    /// and as the protobuf that is made of it. The routes are described in a document if
+    /// `is_described`.
+    pub fn new(max_request_bytes: usize, is_described: bool) -> Result<Self, Unfit> {
         let contract = Contract::load()?;
-        let openapi = openapi::document(&contract).into();
+        let openapi = is_described.then(|| openapi::document(&contract).into());
         Ok(Self(Arc::new(Shared {
             contract,
             openapi,
@@ -118,21 +121,17 @@ impl Shared {
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     {
-        // What answers a HEAD is GET; the transport leaves the body out.
-        let method = match request.method() {
-            &Method::HEAD => &Method::GET,
-            method => method,
-        };
         let uri = request.uri().clone();
-        let (route, captures) = match self.contract.find(method, uri.path()) {
-            Found::Route(route, captures) => (route, captures),
-            Found::Nothing if uri.path() == OPENAPI => return self.document(method),
-            Found::Nothing => return error::no_such_path(),
-            Found::OtherMethods(allowed) => return error::other_methods(&allowed),
+        let (route, captures) = match self.route(&request, uri.path()) {
+            Ok(found) => found,
+            // What goes no further is refused here to those who may not call.
+            Err(answer) => {
+                return match admit::check(&request) {
+                    Ok(_) => *answer,
+                    Err(status) => error::render(&status, None),
+                };
+            }
         };
-        if let Err(status) = request::takes(route, &request) {
-            return error::render(&status, Some(StatusCode::UNSUPPORTED_MEDIA_TYPE));
-        }
         let (call, sent) = request::into_call(route, &captures, request, self.max_request_bytes);
         match inner.call(call).await {
             Ok(response) => {
@@ -148,12 +147,42 @@ impl Shared {
         }
     }
 
-    fn document(&self, method: &Method) -> Response<Body> {
-        if method != Method::GET {
-            return error::other_methods("GET, HEAD");
+    /// The call that a request is, and what its path says of the variables; or the answer
+    /// to one that is none.
+    fn route<'p>(
+        &self,
+        request: &Request<Body>,
+        path: &'p str,
+    ) -> Result<(&Route, Vec<&'p str>), Box<Response<Body>>> {
+        // What answers a HEAD is GET; the transport leaves the body out.
+        let method = match request.method() {
+            &Method::HEAD => &Method::GET,
+            method => method,
+        };
+        let (route, captures) = match self.contract.find(method, path) {
+            Found::Route(route, captures) => (route, captures),
+            Found::Nothing => {
+                let document = self.openapi.as_ref().filter(|_| path == OPENAPI);
+                let answer = document.map(|document| describe(method, document));
+                return Err(Box::new(answer.unwrap_or_else(error::no_such_path)));
+            }
+            Found::OtherMethods(allowed) => return Err(Box::new(error::other_methods(&allowed))),
+        };
+        match request::takes(route, request) {
+            Ok(()) => Ok((route, captures)),
+            Err(status) => {
+                let unfit = Some(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+                Err(Box::new(error::render(&status, unfit)))
+            }
         }
-        json_response(self.openapi.clone())
     }
+}
+
+fn describe(method: &Method, document: &Bytes) -> Response<Body> {
+    if method != Method::GET {
+        return error::other_methods("GET, HEAD");
+    }
+    json_response(document.clone())
 }
 
 /// What is answered is the caller's alone, and is what it says it is.

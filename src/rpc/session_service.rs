@@ -1,6 +1,9 @@
 use tonic::{Request, Response, Status, async_trait};
 
-use super::{convert, use_case::use_case};
+use super::{
+    convert::{self, Claims},
+    use_case::use_case,
+};
 use crate::{
     domain::{DeptId, Session},
     memory::{CreateSession, Memory},
@@ -11,6 +14,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct SessionService {
     pub(crate) memory: Memory,
+    pub(crate) claims: Claims,
 }
 
 #[async_trait]
@@ -34,8 +38,9 @@ impl session_service_server::SessionService for SessionService {
         &self,
         request: Request<proto::GetSessionRequest>,
     ) -> Result<Response<proto::GetSessionResponse>, Status> {
-        let id = convert::session_id(&request.into_inner().session_id)?;
-        let session = rendered(use_case("get_session", self.memory.get_session(id)).await?);
+        let request = request.into_inner();
+        let session = self.claims.session(&request.session_id, &request.user_id)?;
+        let session = rendered(use_case("get_session", self.memory.get_session(session)).await?);
         Ok(Response::new(proto::GetSessionResponse { session }))
     }
 
@@ -43,8 +48,10 @@ impl session_service_server::SessionService for SessionService {
         &self,
         request: Request<proto::ExtendSessionRequest>,
     ) -> Result<Response<proto::ExtendSessionResponse>, Status> {
-        let id = convert::session_id(&request.into_inner().session_id)?;
-        let session = rendered(use_case("extend_session", self.memory.extend_session(id)).await?);
+        let request = request.into_inner();
+        let session = self.claims.session(&request.session_id, &request.user_id)?;
+        let session =
+            rendered(use_case("extend_session", self.memory.extend_session(session)).await?);
         Ok(Response::new(proto::ExtendSessionResponse { session }))
     }
 
@@ -52,8 +59,9 @@ impl session_service_server::SessionService for SessionService {
         &self,
         request: Request<proto::EndSessionRequest>,
     ) -> Result<Response<proto::EndSessionResponse>, Status> {
-        let id = convert::session_id(&request.into_inner().session_id)?;
-        use_case("end_session", self.memory.end_session(id)).await?;
+        let request = request.into_inner();
+        let session = self.claims.session(&request.session_id, &request.user_id)?;
+        use_case("end_session", self.memory.end_session(session)).await?;
         Ok(Response::new(proto::EndSessionResponse {}))
     }
 

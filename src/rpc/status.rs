@@ -7,6 +7,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::field::FieldError;
 use crate::{
+    access::Refusal,
     domain::Invalid,
     memory::{Error, Resource},
     store::Reused,
@@ -102,9 +103,26 @@ pub(crate) fn unavailable(message: &str) -> Status {
     Status::with_error_details(Code::Unavailable, message, details)
 }
 
+/// A caller who may not call, whatever it asks for.
+pub(crate) fn refused(refusal: Refusal) -> Status {
+    match refusal {
+        Refusal::Unauthenticated => Status::unauthenticated("a valid bearer token is required"),
+        Refusal::Forbidden => Status::permission_denied("this process may not call"),
+    }
+}
+
 /// Too much at once.
 pub(crate) fn exhausted(message: &str) -> Status {
-    let details = ErrorDetails::with_retry_info(Some(RETRY_AFTER));
+    exhausted_for(RETRY_AFTER, message)
+}
+
+/// Too many calls of this caller's.
+pub(crate) fn too_often(wait: Duration) -> Status {
+    exhausted_for(wait, "this caller calls too often")
+}
+
+fn exhausted_for(wait: Duration, message: &str) -> Status {
+    let details = ErrorDetails::with_retry_info(Some(wait));
     Status::with_error_details(Code::ResourceExhausted, message, details)
 }
 

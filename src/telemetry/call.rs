@@ -46,6 +46,8 @@ pub struct Kind {
 #[derive(Debug)]
 pub struct Call {
     pub(super) kind: Kind,
+    /// What the caller is called.
+    name: Option<Arc<str>>,
     /// The run that the caller is in, on LangSmith's own SDK.
     pub(super) caller: Option<Run>,
     captures_content: bool,
@@ -64,7 +66,12 @@ pub(super) struct About {
 impl Call {
     /// The context to serve a call in: what its caller says of itself, and what
     /// will be known of the call.
-    pub fn context(headers: &HeaderMap, kind: Kind, tracing: Tracing) -> Context {
+    pub fn context(
+        headers: &HeaderMap,
+        kind: Kind,
+        tracing: Tracing,
+        name: Option<&str>,
+    ) -> Context {
         let caller = if tracing.follows_caller {
             TraceContextPropagator::new()
                 .extract_with_context(&Context::new(), &HeaderExtractor(headers))
@@ -74,6 +81,7 @@ impl Call {
         let follows_run = tracing.is_exported && tracing.follows_caller;
         caller.with_value(Arc::new(Self {
             kind,
+            name: name.map(Arc::from),
             caller: follows_run.then(|| Run::of_caller(headers)).flatten(),
             captures_content: tracing.is_exported && tracing.captures_content,
             about: Mutex::default(),
@@ -123,12 +131,23 @@ pub fn capture_output(text: impl FnOnce() -> String) {
     });
 }
 
+/// What a log line says.
+pub(super) struct ForLog {
+    pub(super) span: Option<SpanContext>,
+    pub(super) conversation: Option<ConversationId>,
+    pub(super) caller: Option<Arc<str>>,
+}
+
 /// What a log line says of the call that it is written in.
-pub(super) fn for_log() -> (Option<SpanContext>, Option<ConversationId>) {
+pub(super) fn for_log() -> ForLog {
     Context::map_current(|cx| {
         let span = cx.span().span_context().clone();
-        let conversation = Call::of(cx).and_then(|call| call.about().conversation);
-        (span.is_valid().then_some(span), conversation)
+        let call = Call::of(cx);
+        ForLog {
+            span: span.is_valid().then_some(span),
+            conversation: call.and_then(|call| call.about().conversation),
+            caller: call.and_then(|call| call.name.clone()),
+        }
     })
 }
 

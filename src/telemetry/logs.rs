@@ -165,11 +165,11 @@ where
     }
 }
 
-/// The names and values, all of them hexadecimal digits and hyphens, by which a
-/// line is found beside its trace.
+/// The names and values by which a line is found beside its trace, and its caller. None of
+/// them needs escaping.
 fn of_call() -> impl Iterator<Item = (&'static str, String)> {
-    let (span, conversation) = call::for_log();
-    let ids = span.map(|span| {
+    let call = call::for_log();
+    let ids = call.span.map(|span| {
         [
             ("trace_id", span.trace_id().to_string()),
             ("span_id", span.span_id().to_string()),
@@ -177,7 +177,11 @@ fn of_call() -> impl Iterator<Item = (&'static str, String)> {
     });
     ids.into_iter()
         .flatten()
-        .chain(conversation.map(|id| ("conversation_id", id.to_string())))
+        .chain(
+            call.conversation
+                .map(|id| ("conversation_id", id.to_string())),
+        )
+        .chain(call.caller.map(|name| ("caller", name.to_string())))
 }
 
 fn is_of_exporters(metadata: &Metadata<'_>) -> bool {

@@ -48,6 +48,7 @@ async fn a_session_is_created_read_extended_listed_and_ended(form: Form) {
 
     let request = ExtendSessionRequest {
         session_id: created.id.clone(),
+        ..ExtendSessionRequest::default()
     };
     let extended = sessions.extend_session(request).await.unwrap();
     let extended = extended.into_inner().session.unwrap();
@@ -59,6 +60,7 @@ async fn a_session_is_created_read_extended_listed_and_ended(form: Form) {
     );
     let end = EndSessionRequest {
         session_id: created.id.clone(),
+        ..EndSessionRequest::default()
     };
     sessions.end_session(end.clone()).await.unwrap();
     let ended = sessions.end_session(end).await.unwrap_err();
@@ -249,6 +251,7 @@ async fn a_session_is_not_taken_over(form: Form) {
 async fn get(sessions: &mut Sessions, id: &str) -> Result<Session, Status> {
     let request = GetSessionRequest {
         session_id: id.to_owned(),
+        ..GetSessionRequest::default()
     };
     let found = sessions.get_session(request).await?;
     Ok(found.into_inner().session.unwrap())

@@ -180,7 +180,7 @@ async fn searches(recorder: &Recorder, user: &str, id: &str) {
 async fn sessions_and_turns(recorder: &Recorder, user: &str, id: &str) {
     let create = json!({ "userId": user, "deptId": "hr", "conversationId": id });
     let created = recorder.ok("CreateSession", create).await;
-    let session = json!({ "sessionId": created["session"]["id"] });
+    let session = json!({ "sessionId": created["session"]["id"], "userId": user });
     recorder.ok("GetSession", session.clone()).await;
     recorder.ok("ExtendSession", session.clone()).await;
     recorder.ok("ListSessions", json!({ "userId": user })).await;
@@ -227,9 +227,11 @@ async fn sparse(recorder: &Recorder) {
     let save = json!({ "conversationId": id, "messages": [message] });
     recorder.ok("SaveMessages", save).await;
     recorder.ok("BeginTurn", json!({ "userId": user })).await;
-    recorder
-        .ok("CreateSession", json!({ "userId": user }))
-        .await;
+    let created = recorder.ok("CreateSession", json!({ "userId": user }));
+    let session = json!({ "sessionId": created.await["session"]["id"] });
+    for operation in ["GetSession", "ExtendSession", "EndSession"] {
+        recorder.ok(operation, session.clone()).await;
+    }
 }
 
 async fn refusals(recorder: &Recorder, id: &str) {

@@ -51,6 +51,7 @@ async fn turns_show_their_conversation(form: Form) {
 
     let ended = EndSessionRequest {
         session_id: session,
+        ..EndSessionRequest::default()
     };
     let mut sessions = observed.sidecar.sessions();
     sessions.end_session(ended).await.unwrap();

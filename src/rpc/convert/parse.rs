@@ -5,13 +5,13 @@ use uuid::Uuid;
 use crate::{
     archive,
     domain::{
-        Content, Context, ConversationChanges, ConversationId, ConversationRef, Invalid, Limits,
-        MessageId, Metadata, NewMessage, Role, SessionId, Title, UserId,
+        Content, Context, ConversationChanges, ConversationId, Invalid, Limits, MessageId,
+        Metadata, NewMessage, Role, Title, UserId,
     },
     memory::Memory,
     proto,
     rpc::{
-        convert::captured,
+        convert::{captured, claims::Claims},
         field::{FieldError, InField},
         structs,
     },
@@ -30,19 +30,8 @@ pub(crate) fn optional<'a, T>(
     parse(text).map(Some).in_field(path)
 }
 
-/// The conversation that a request names, with the claim of whose it is.
-pub(crate) fn conversation(
-    conversation_id: &str,
-    user: &str,
-) -> Result<ConversationRef, FieldError> {
-    Ok(ConversationRef {
-        id: self::conversation_id(conversation_id, "conversation_id")?,
-        user_id: optional(user, "user_id", UserId::parse)?,
-    })
-}
-
 /// The id of the conversation that a call is about.
-pub(crate) fn conversation_id(text: &str, path: &str) -> Result<ConversationId, FieldError> {
+pub(super) fn conversation_id(text: &str, path: &str) -> Result<ConversationId, FieldError> {
     let id = ConversationId::parse(text).in_field(path)?;
     // Said here, so that a call that is refused for another reason shows it too.
     call::is_about(id);
@@ -59,11 +48,6 @@ pub(crate) fn optional_conversation_id(text: &str) -> Result<Option<Conversation
 /// The user that a request must name.
 pub(crate) fn user_id(text: &str) -> Result<UserId, FieldError> {
     UserId::parse(text).in_field("user_id")
-}
-
-/// The session that a request must name.
-pub(crate) fn session_id(text: &str) -> Result<SessionId, FieldError> {
-    SessionId::parse(text).in_field("session_id")
 }
 
 /// How many of the newest messages; None for the default.
@@ -133,6 +117,7 @@ pub(crate) struct Parser {
     /// How large a message of a file may be: as large as one that is saved.
     pub(crate) max_request_bytes: usize,
     pub(crate) memory: Memory,
+    pub(crate) claims: Claims,
 }
 
 impl Parser {

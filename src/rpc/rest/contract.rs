@@ -60,11 +60,12 @@ impl Route {
     }
 
     /// Whether a request must have a body, if only an empty object: what is not set
-    /// may mean all of something, and a body is easily lost.
+    /// may mean all of something, and a body is easily lost. A claim of whose something is
+    /// narrows nothing.
     pub(super) fn needs_body(&self) -> bool {
         match &self.body {
             RequestBody::Nothing => false,
-            RequestBody::Rest => !self.rest().is_empty(),
+            RequestBody::Rest => self.rest().iter().any(|field| field.name() != "user_id"),
             RequestBody::Field(_) | RequestBody::File(_) => true,
         }
     }

@@ -44,6 +44,12 @@ pub(super) fn render(status: &Status, http: Option<StatusCode>) -> Response<Body
     let body = serde_json::json!({ "error": error });
     let mut response = super::json_response(body.to_string());
     *response.status_mut() = http;
+    if status.code() == Code::Unauthenticated {
+        let scheme = HeaderValue::from_static("Bearer");
+        response
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, scheme);
+    }
     response
 }
 

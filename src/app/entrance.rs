@@ -1,0 +1,87 @@
+use std::{net::SocketAddr, pin::Pin, sync::Arc};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::Failure;
+use crate::{
+    access::{Access, Tokens},
+    config::Front,
+    transport::{Address, Connection, Connections, Listener, Tls, incoming},
+    watched,
+};
+
+/// The watch over a file.
+type Watching = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Where callers come in, and who is let in.
+pub(super) struct Entrance {
+    pub(super) access: Arc<Access>,
+    /// Where it is, with the ports that were free.
+    pub(super) addresses: Vec<Address>,
+    listeners: Vec<Listener>,
+    tls: Option<Tls>,
+    connections: Connections,
+    watchers: Vec<Watching>,
+}
+
+impl Entrance {
+    /// Listens, and reads the files that say who is let in.
+    pub(super) async fn open(front: &Front) -> Result<Self, Failure> {
+        // Bound first, so that a port that is taken is the first thing to be said.
+        let mut listeners = Vec::with_capacity(front.listen.len());
+        for address in &front.listen {
+            listeners.push(bind("LISTEN_ADDR", address).await?);
+        }
+        let addresses = listeners.iter().map(Listener::address);
+        let addresses = addresses.collect::<Result<_, _>>()?;
+        let mut watchers: Vec<Watching> = Vec::new();
+        let tokens = front.tokens_file.clone().map(|file| {
+            let parse = |files: &[Vec<u8>]| Tokens::parse(files.concat().as_slice());
+            watched::read("AUTH_TOKENS_FILE", vec![file], parse)
+        });
+        let tokens = tokens.transpose()?.map(|(tokens, watcher)| {
+            watchers.push(Box::pin(watcher.run()));
+            tokens
+        });
+        let tls = front.tls.clone().map(Tls::read).transpose()?;
+        let tls = tls.map(|(tls, watcher)| {
+            watchers.push(Box::pin(watcher.run()));
+            tls
+        });
+        Ok(Self {
+            access: Arc::new(Access::new(
+                front.unix_allowed.clone(),
+                tokens,
+                front.max_caller_rate,
+            )),
+            addresses,
+            listeners,
+            tls,
+            connections: Connections::measured(front.max_connections),
+            watchers,
+        })
+    }
+
+    /// The connections that are made, while its files are looked at until `stop`.
+    pub(super) fn connections(
+        self,
+        background: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> impl tokio_stream::Stream<Item = std::io::Result<Connection>> + Send + use<> {
+        for watcher in self.watchers {
+            background.spawn(stop.clone().run_until_cancelled_owned(watcher));
+        }
+        incoming(self.listeners, self.tls, self.connections)
+    }
+}
+
+/// Listens at the operations port.
+pub(super) async fn bind_ops(address: SocketAddr) -> Result<Listener, Failure> {
+    bind("OPS_ADDR", &Address::Tcp(address)).await
+}
+
+async fn bind(setting: &str, address: &Address) -> Result<Listener, Failure> {
+    Listener::bind(address)
+        .await
+        .map_err(|error| format!("{setting} {address} cannot be listened on: {error}").into())
+}
