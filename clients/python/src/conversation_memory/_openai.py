@@ -1,0 +1,89 @@
+"""Messages in the form of OpenAI's chat completions.
+
+`role` and a plain text are a message's own fields. Whatever they cannot say is
+kept beside them, as the message's original: every further key, and a `content`
+that is no plain text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._types import Message
+
+FORM = "openai"
+
+_ROLES = {
+    "user": "user",
+    "assistant": "assistant",
+    "system": "system",
+    "developer": "system",
+    "tool": "tool",
+    "function": "tool",
+}
+
+
+def parse(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives the fields of a `Message`."""
+    from ._types import Original
+
+    role = message.get("role")
+    if not isinstance(role, str) or role not in _ROLES:
+        raise ValueError(f"a message's role must be one of {', '.join(_ROLES)}")
+    rest = dict(message)
+    if _ROLES[role] == role:
+        del rest["role"]
+    content = message.get("content")
+    if isinstance(content, str) and content and is_storable(content):
+        del rest["content"]
+    fields: dict[str, Any] = {"role": _ROLES[role], "content": text_of(content)}
+    # The service takes no message that has neither text nor metadata.
+    if rest or not fields["content"]:
+        fields["original"] = Original.of(FORM, rest)
+    return fields
+
+
+def render(message: Message) -> dict[str, Any]:
+    """Gives a message as it was, or as its role and content have it."""
+    plain: dict[str, Any] = {"role": message.role}
+    if message.original is None or message.original.form != FORM:
+        return plain | {"content": message.content}
+    rest: dict[str, Any] = message.original.value
+    # An empty text stands in the original; where it does not, there was no content.
+    if message.content and "content" not in rest:
+        plain["content"] = message.content
+    return plain | rest
+
+
+def text_of(content: Any) -> str:
+    """The text of a message's content, as far as it can be stored and found."""
+    if isinstance(content, str):
+        text = content
+    elif isinstance(content, Iterable) and not isinstance(content, Mapping):
+        text = "\n".join(_texts(content))
+    else:
+        text = ""
+    return text if is_storable(text) else _storable(text)
+
+
+def is_storable(text: str) -> bool:
+    """Whether the service takes a text: Unicode without U+0000."""
+    if "\0" in text:
+        return False
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _storable(text: str) -> str:
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def _texts(parts: Iterable[Any]) -> Iterable[str]:
+    for part in parts:
+        if isinstance(part, str):
+            yield part
+        elif isinstance(part, Mapping):
+            text = part.get("text") or part.get("refusal")
+            if isinstance(text, str):
+                yield text

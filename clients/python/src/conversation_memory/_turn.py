@@ -1,0 +1,303 @@
+"""A turn of an agent: the history on entry, one atomic save on exit."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ._errors import ConversationMemoryError
+from ._flows import MAX_MESSAGES_PER_SAVE
+from ._types import (
+    BegunTurn,
+    Message,
+    MessageLike,
+    OpenAIMessage,
+    RetrievedContext,
+    SavedMessages,
+    SessionState,
+    to_message,
+)
+
+if TYPE_CHECKING:
+    from ._async_client import AsyncConversationMemory
+    from ._client import ConversationMemory
+
+log = logging.getLogger("conversation_memory")
+
+Content = str | Sequence[str | Mapping[str, Any]]
+"""A text, or the parts of a message in the OpenAI form."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnOptions:
+    """What a turn is about."""
+
+    user_id: str
+    session_id: str | None
+    conversation_id: str | None
+    dept_id: str | None
+    limit: int
+    if_unchanged: bool
+
+
+class TurnBase:
+    """What both kinds of turn have: the history, and what is said now.
+
+    What interrupts the body from outside is told apart from what goes wrong in it. After an
+    exception (`Exception`) nothing is saved. After an interruption (a cancelled task, a closed
+    generator, Ctrl-C) the turn is saved if it `is_complete`: the person has seen the answer.
+    """
+
+    def __init__(self, options: TurnOptions) -> None:
+        self._options = options
+        self._begun: BegunTurn | None = None
+        self._added: list[Message] = []
+        self._saved: SavedMessages | None = None
+        self.request_id = str(uuid.uuid4())
+        """The key under which the turn is saved, however often that is tried."""
+
+    @property
+    def begun(self) -> BegunTurn:
+        """What the service answered at the beginning."""
+        if self._begun is None:
+            raise RuntimeError("the turn has not begun: use it in a with statement")
+        return self._begun
+
+    @property
+    def conversation_id(self) -> str:
+        """The conversation: a new one, unless the turn named one or its session was on one."""
+        return self.begun.conversation.id
+
+    @property
+    def session_id(self) -> str | None:
+        """The session, to begin the next turn with; the one that was given if the tier is down."""
+        session = self.begun.session
+        return self._options.session_id if session is None else session.id
+
+    @property
+    def session_state(self) -> SessionState:
+        """What was found of the session."""
+        return self.begun.session_state
+
+    @property
+    def history(self) -> tuple[Message, ...]:
+        """What was said before this turn: the newest messages, oldest first."""
+        return self.begun.messages
+
+    @property
+    def added(self) -> tuple[Message, ...]:
+        """What is said in this turn."""
+        return tuple(self._added)
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The history and what was added to it."""
+        return (*self.history, *self._added)
+
+    @property
+    def saved(self) -> SavedMessages | None:
+        """The outcome of the save; None until it is done."""
+        return self._saved
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last message is an answer: the agent's, and no call of tools."""
+        if not self._added or self._added[-1].role != "assistant":
+            return False
+        answer = self._added[-1].to_openai()
+        return not (answer.get("tool_calls") or answer.get("function_call"))
+
+    def to_openai(self) -> list[OpenAIMessage]:
+        """The messages in the OpenAI form: what the model is asked with."""
+        return [message.to_openai() for message in self.messages]
+
+    def history_openai(self) -> list[OpenAIMessage]:
+        """The history in the OpenAI form."""
+        return [message.to_openai() for message in self.history]
+
+    def add(self, *messages: MessageLike) -> None:
+        """Adds messages, also dicts in the OpenAI form. A save takes 100: more are a ValueError."""
+        if self._saved is not None:
+            raise RuntimeError("the turn has been saved")
+        new = [to_message(message) for message in messages]
+        if len(self._added) + len(new) > MAX_MESSAGES_PER_SAVE:
+            raise ValueError(
+                f"a turn has at most {MAX_MESSAGES_PER_SAVE} messages, since it is saved whole"
+            )
+        self._added += new
+
+    def user(self, content: Content) -> None:
+        """Adds what the person said."""
+        self.add({"role": "user", "content": content})
+
+    def assistant(
+        self,
+        content: Content | None = None,
+        *,
+        tool_calls: Sequence[Mapping[str, Any]] = (),
+        tokens_used: int | None = None,
+        latency_ms: int | None = None,
+        contexts: Sequence[RetrievedContext] = (),
+    ) -> None:
+        """Adds the agent's answer, or its calls of tools."""
+        message: OpenAIMessage = {"role": "assistant", "content": content}
+        if tool_calls:
+            message["tool_calls"] = list(tool_calls)
+        self.add(
+            Message.from_openai(
+                message, tokens_used=tokens_used, latency_ms=latency_ms, contexts=contexts
+            )
+        )
+
+    def system(self, content: Content) -> None:
+        """Adds instructions to the model."""
+        self.add({"role": "system", "content": content})
+
+    def tool(self, content: Content, *, tool_call_id: str) -> None:
+        """Adds the result of a call of a tool."""
+        self.add({"role": "tool", "content": content, "tool_call_id": tool_call_id})
+
+    def _begin(self) -> None:
+        if self._begun is not None:
+            raise RuntimeError("a turn is used once")
+
+    def _is_to_be_saved(self, error: BaseException | None) -> bool:
+        """What the body's end means."""
+        if self._saved is not None or not self._added:
+            return False
+        return error is None or (not isinstance(error, Exception) and self.is_complete)
+
+    def _save_arguments(self) -> dict[str, Any]:
+        begun = self.begun
+        return {
+            "conversation_id": begun.conversation.id,
+            "messages": self._added,
+            "user_id": self._options.user_id,
+            "session_id": self.session_id,
+            "request_id": self.request_id,
+            "expected_last_seq": (
+                begun.conversation.last_seq if self._options.if_unchanged else None
+            ),
+        }
+
+
+class Turn(TurnBase):
+    """A turn of a blocking agent. See `ConversationMemory.turn`."""
+
+    def __init__(self, memory: ConversationMemory, options: TurnOptions) -> None:
+        super().__init__(options)
+        self._memory = memory
+
+    def __enter__(self) -> Turn:
+        self._begin()
+        options = self._options
+        self._begun = self._memory.begin_turn(
+            options.user_id,
+            session_id=options.session_id,
+            conversation_id=options.conversation_id,
+            dept_id=options.dept_id,
+            limit=options.limit,
+        )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not self._is_to_be_saved(error):
+            return
+        try:
+            self.save()
+        except ConversationMemoryError as failure:
+            if error is None:
+                raise
+            _log_lost(self, failure)
+
+    def save(self) -> SavedMessages:
+        """Saves the turn now rather than at its end. After a failure it can be tried again."""
+        if self._saved is None:
+            self._saved = self._memory.save_messages(**self._save_arguments())
+        return self._saved
+
+
+class AsyncTurn(TurnBase):
+    """A turn of an agent on asyncio. See `AsyncConversationMemory.turn`."""
+
+    def __init__(self, memory: AsyncConversationMemory, options: TurnOptions) -> None:
+        super().__init__(options)
+        self._memory = memory
+
+    async def __aenter__(self) -> AsyncTurn:
+        self._begin()
+        options = self._options
+        self._begun = await self._memory.begin_turn(
+            options.user_id,
+            session_id=options.session_id,
+            conversation_id=options.conversation_id,
+            dept_id=options.dept_id,
+            limit=options.limit,
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not self._is_to_be_saved(error):
+            return
+        try:
+            await self.save()
+        except ConversationMemoryError as failure:
+            if error is None:
+                raise
+            _log_lost(self, failure)
+
+    async def save(self) -> SavedMessages:
+        """Saves the turn now rather than at its end. After a failure it can be tried again.
+
+        A cancellation waits until the save is done, at most its timeout, and is raised then.
+        """
+        if self._saved is None:
+            await _through_cancellation(self._save())
+        if self._saved is None:  # Never: a save that failed has raised.
+            raise RuntimeError("the turn was not saved")
+        return self._saved
+
+    async def _save(self) -> None:
+        self._saved = await self._memory.save_messages(**self._save_arguments())
+
+
+async def _through_cancellation(work: Coroutine[Any, Any, None]) -> None:
+    """Waits for the work to its end, and only then hears of a cancellation meanwhile."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is None:
+        task.result()
+        return
+    if not task.cancelled() and (failure := task.exception()) is not None:
+        # The cancellation must not be lost, whatever became of the save.
+        cancelled.__context__ = failure
+        log.warning("a turn was cancelled and not saved: %s", failure)
+    raise cancelled
+
+
+def _log_lost(turn: TurnBase, failure: ConversationMemoryError) -> None:
+    log.warning(
+        "a turn of conversation %s was interrupted and not saved: %s",
+        turn.conversation_id,
+        failure,
+    )

@@ -1,0 +1,83 @@
+"""Many at once."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+from conversation_memory import AsyncConversationMemory, ConversationMemory
+
+from .sidecar import Sidecar
+
+SESSIONS, TURNS = 32, 5
+
+
+async def test_sessions_at_once_on_asyncio(sidecar: Sidecar, user: str) -> None:
+    async with AsyncConversationMemory(sidecar.address, timeout=30) as memory:
+
+        async def hold(number: int) -> None:
+            session: str | None = None
+            said: list[str] = []
+            for turn_number in range(TURNS):
+                async with memory.turn(f"{user}-{number}", session_id=session, limit=99) as turn:
+                    assert [message.content for message in turn.history] == said
+                    turn.user(f"question {number}.{turn_number}")
+                    turn.assistant(f"answer {number}.{turn_number}")
+                session = turn.session_id
+                said += [message.content for message in turn.added]
+
+        await asyncio.gather(*[hold(number) for number in range(SESSIONS)])
+
+
+def test_sessions_at_once_on_threads(sidecar: Sidecar, user: str) -> None:
+    with ConversationMemory(sidecar.address, timeout=30) as memory:
+
+        def hold(number: int) -> None:
+            session: str | None = None
+            said: list[str] = []
+            for turn_number in range(TURNS):
+                with memory.turn(f"{user}-{number}", session_id=session, limit=99) as turn:
+                    assert [message.content for message in turn.history] == said
+                    turn.user(f"question {number}.{turn_number}")
+                    turn.assistant(f"answer {number}.{turn_number}")
+                session = turn.session_id
+                said += [message.content for message in turn.added]
+
+        with ThreadPoolExecutor(SESSIONS) as pool:
+            list(pool.map(hold, range(SESSIONS)))
+
+
+WRITER = """
+import sys
+from conversation_memory import ConversationMemory
+address, user, conversation, name = sys.argv[1:]
+with ConversationMemory(address, timeout=30) as memory:
+    for number in range(40):
+        with memory.turn(user, conversation_id=conversation, limit=99) as turn:
+            mine = [m.content for m in turn.history if m.content.startswith(name)]
+            assert mine == [f"{name} {n} {end}" for n in range(number) for end in "?!"][-len(mine):]
+            turn.user(f"{name} {number} ?")
+            turn.assistant(f"{name} {number} !")
+"""
+
+
+def test_two_processes_on_one_conversation(sidecar: Sidecar, user: str) -> None:
+    with ConversationMemory(sidecar.address) as memory:
+        conversation = memory.create_conversation(user).id
+        writers = [
+            subprocess.Popen(
+                [sys.executable, "-c", WRITER, sidecar.address, user, conversation, name]
+            )
+            for name in ("a", "b")
+        ]
+        assert [writer.wait(60) for writer in writers] == [0, 0]
+        messages = list(memory.list_messages(conversation))
+    assert [message.seq for message in messages] == list(range(1, 161))
+    said = [message.content for message in messages]
+    for name in ("a", "b"):
+        mine = [text for text in said if text.startswith(name)]
+        assert mine == [f"{name} {n} {end}" for n in range(40) for end in "?!"]
+    for question, answer in zip(said[::2], said[1::2], strict=True):
+        assert answer == question.replace("?", "!"), "a turn stays together"

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conversation_memory._structs import from_struct, to_struct
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(), values, max_size=4))
+def test_metadata_comes_back_equal(metadata: dict[str, Any]) -> None:
+    assert from_struct(to_struct(metadata)) == metadata
+
+
+def test_whole_numbers_are_ints() -> None:
+    back = from_struct(to_struct({"n": 7, "x": 0.5}))
+    assert (type(back["n"]), type(back["x"])) == (int, float)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"n": 2**53 + 1},
+        {"n": [float("nan")]},
+        {"n": {"m": float("inf")}},
+        {"n": b"secret"},
+        {"n": {"secret"}},
+        {1: "secret"},
+    ],
+)
+def test_what_would_not_come_back_is_refused(metadata: Any) -> None:
+    with pytest.raises((TypeError, ValueError)) as refused:
+        to_struct(metadata)
+    assert "metadata" in str(refused.value)
+    assert "secret" not in str(refused.value)

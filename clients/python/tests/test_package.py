@@ -1,0 +1,113 @@
+"""The package as a whole."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_tools import protoc
+
+import conversation_memory as cm
+from conversation_memory import AsyncConversationMemory, ConversationMemory
+from conversation_memory._channel import REPEATABLE
+from conversation_memory._method import Method
+from conversation_memory._proto.v1 import methods
+from conversation_memory._seen import Seen
+
+from .sidecar import ROOT
+
+
+def test_the_version_is_the_services() -> None:
+    found = re.search(r'^version = "(.+)"$', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)
+    assert found is not None
+    assert cm.__version__ == found[1]
+
+
+def public(kind: type[Any]) -> dict[str, Any]:
+    return {name: it for name, it in inspect.getmembers(kind, inspect.isfunction) if name[0] != "_"}
+
+
+def test_both_clients_are_the_same() -> None:
+    blocking, asyncio = public(ConversationMemory), public(AsyncConversationMemory)
+    assert blocking.keys() == asyncio.keys()
+    for name in (*blocking, "__init__"):
+        one, other = (
+            inspect.signature(getattr(kind, name)).parameters
+            for kind in (ConversationMemory, AsyncConversationMemory)
+        )
+        assert one == other, name
+
+
+def test_every_method_of_the_contract_is_called() -> None:
+    known = {it.path for it in vars(methods).values() if isinstance(it, Method)}
+    assert len(known) == 20
+    source = Path(inspect.getfile(cm)).parent
+    names = {name for name, it in vars(methods).items() if isinstance(it, Method)}
+    text = "".join((source / name).read_text() for name in ("_flows.py", "_client.py"))
+    assert {name for name in names if f"methods.{name}" not in text} == set()
+    assert {method.path for method in REPEATABLE} < known
+
+
+def test_it_can_be_loaded_beside_stubs_of_the_same_contract(tmp_path: Path) -> None:
+    from importlib.resources import files
+
+    known = str(files("grpc_tools") / "_proto")
+    google = ROOT / "proto" / "google" / "api"
+    contract = sorted((ROOT / "proto" / "conversation_memory" / "v1").glob("*.proto"))
+    descriptors = tmp_path / "contract.pb"
+    assert (
+        protoc.main(
+            [
+                "protoc",
+                f"-I{ROOT / 'proto'}",
+                f"-I{known}",
+                "--include_imports",
+                f"--descriptor_set_out={descriptors}",
+                *map(str, [*contract, google / "http.proto"]),
+            ]
+        )
+        == 0
+    )
+    script = (
+        "import sys, pathlib\n"
+        "from google.protobuf import descriptor_pb2, descriptor_pool\n"
+        "import conversation_memory\n"
+        "data = pathlib.Path(sys.argv[1]).read_bytes()\n"
+        "for file in descriptor_pb2.FileDescriptorSet.FromString(data).file:\n"
+        "    if file.name.startswith('google/protobuf/'): continue\n"
+        "    descriptor_pool.Default().AddSerializedFile(file.SerializeToString())\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(descriptors)], check=True, timeout=30)
+
+
+def test_errors_can_be_pickled() -> None:
+    error = cm.SeqMismatch("ABORTED: no")
+    error.code, error.reason, error.details = grpc.StatusCode.ABORTED, "R", {"current_seq": "7"}
+    error.request_id = "turn-1"
+    back = pickle.loads(pickle.dumps(error))
+    assert type(back) is cm.SeqMismatch
+    assert (str(back), back.code, back.reason) == ("ABORTED: no", grpc.StatusCode.ABORTED, "R")
+    assert (back.current_seq, back.request_id) == (7, "turn-1")
+
+
+@pytest.mark.parametrize("kind", [cm.NotFound, cm.SessionExpired, cm.OutcomeUnknown])
+def test_every_error_is_one_of_ours(kind: type[Exception]) -> None:
+    assert issubclass(kind, cm.ConversationMemoryError)
+
+
+def test_what_was_seen_is_bounded() -> None:
+    seen = Seen(capacity=2)
+    seen.note("a", 5)
+    seen.note("b", 1)
+    seen.note("A", 3)
+    seen.note("c", 1)
+    assert [seen.last_seq(name) for name in "abc"] == [5, 0, 1]
+    seen.forget("a")
+    assert seen.last_seq("a") == 0
