@@ -1,6 +1,6 @@
 # `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench fmt
+.PHONY: help run test check image bench fmt
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -11,9 +11,13 @@ run: ## Serve on 127.0.0.1:50051, embedded
 test: ## Run every test, with a private PostgreSQL and Redis (installed if missing)
 	tests/python-env
 	tests/with-servers cargo test --locked
+	tests/with-servers target/client-python/bin/pytest --quiet clients/python
 
-check: ## Check format, lints, the contract, dependencies and scripts
+check: ## Check format, lints, the contract, dependencies, manifests and scripts
 	.ci/check
+
+image: ## Prove the image's build steps, and the image, without Docker (as root)
+	tests/image
 
 bench: ## Compare the hot paths, with a private PostgreSQL and Redis
 	tests/with-servers cargo bench --locked --bench hot_path -- $(SECTION)

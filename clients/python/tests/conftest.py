@@ -4,11 +4,16 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from conversation_memory import AsyncConversationMemory, ConversationMemory
 
 from .blocking import LoopThread
-from .sidecar import Form, Sidecar
+from .sidecar import PATIENCE, Form, Sidecar
+
+# A busy machine is no failure.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session", params=["embedded", "servers"])
@@ -39,10 +44,11 @@ def memory(
 ) -> Iterator[ConversationMemory]:
     """Each client in turn."""
     if request.param == "blocking":
-        with ConversationMemory(sidecar.address) as memory:
+        with ConversationMemory(sidecar.address, timeout=PATIENCE) as memory:
             yield memory
     else:
-        with event_loop_thread.blocking(AsyncConversationMemory(sidecar.address)) as memory:
+        client = AsyncConversationMemory(sidecar.address, timeout=PATIENCE)
+        with event_loop_thread.blocking(client) as memory:
             yield memory
 
 

@@ -14,7 +14,7 @@ import pytest
 import conversation_memory as cm
 from conversation_memory import ConversationMemory, Message, RetrievedContext
 
-from .sidecar import Sidecar
+from .sidecar import PATIENCE, Sidecar
 from .test_openai_form import FORMS
 
 NOBODY = "0198a2f0-7c4e-7b1e-9d5a-3f1c2b4d5e6f"
@@ -213,14 +213,14 @@ def test_what_was_exported_can_be_imported(
     memory.save_messages(conversation, forms)
     path = tmp_path / f"leave.{format}"
     memory.export_conversation(conversation, path, format=format)
-    imported = memory.import_conversation(path, user_id=f"{user}-2")
+    imported = memory.import_conversation(path, format=format, user_id=f"{user}-2")
     assert imported.imported_messages == len(forms)
     assert imported.conversation.id != conversation
     assert (imported.conversation.user_id, imported.conversation.title) == (f"{user}-2", "Leave")
     there = memory.list_messages(imported.conversation.id, user_id=f"{user}-2")
     assert [message.to_openai() for message in there] == forms
     with path.open("rb") as file:
-        again = memory.import_conversation(file, format=format, dept_id="legal")
+        again = memory.import_conversation(file, dept_id="legal")
     assert (again.conversation.user_id, again.conversation.dept_id) == (user, "legal")
 
 
@@ -251,7 +251,10 @@ def test_an_export_that_fails_leaves_the_old_file(
 
 def test_a_client_reads_its_own_writes(sidecar: Sidecar, user: str) -> None:
     """Also where the conversation was deleted and another has its id."""
-    with ConversationMemory(sidecar.address) as mine, ConversationMemory(sidecar.address) as other:
+    with (
+        ConversationMemory(sidecar.address, timeout=PATIENCE) as mine,
+        ConversationMemory(sidecar.address) as other,
+    ):
         conversation = mine.create_conversation(user).id
         for number in range(1, 21):
             mine.save_messages(conversation, [Message("user", str(number))])

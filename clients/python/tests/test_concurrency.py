@@ -19,13 +19,16 @@ async def test_sessions_at_once_on_asyncio(sidecar: Sidecar, user: str) -> None:
 
         async def hold(number: int) -> None:
             session: str | None = None
+            conversation: str | None = None
             said: list[str] = []
             for turn_number in range(TURNS):
-                async with memory.turn(f"{user}-{number}", session_id=session, limit=99) as turn:
+                async with memory.turn(
+                    f"{user}-{number}", session_id=session, conversation_id=conversation, limit=99
+                ) as turn:
                     assert [message.content for message in turn.history] == said
                     turn.user(f"question {number}.{turn_number}")
                     turn.assistant(f"answer {number}.{turn_number}")
-                session = turn.session_id
+                session, conversation = turn.session_id, turn.conversation_id
                 said += [message.content for message in turn.added]
 
         await asyncio.gather(*[hold(number) for number in range(SESSIONS)])
@@ -36,13 +39,16 @@ def test_sessions_at_once_on_threads(sidecar: Sidecar, user: str) -> None:
 
         def hold(number: int) -> None:
             session: str | None = None
+            conversation: str | None = None
             said: list[str] = []
             for turn_number in range(TURNS):
-                with memory.turn(f"{user}-{number}", session_id=session, limit=99) as turn:
+                with memory.turn(
+                    f"{user}-{number}", session_id=session, conversation_id=conversation, limit=99
+                ) as turn:
                     assert [message.content for message in turn.history] == said
                     turn.user(f"question {number}.{turn_number}")
                     turn.assistant(f"answer {number}.{turn_number}")
-                session = turn.session_id
+                session, conversation = turn.session_id, turn.conversation_id
                 said += [message.content for message in turn.added]
 
         with ThreadPoolExecutor(SESSIONS) as pool:
@@ -64,7 +70,7 @@ with ConversationMemory(address, timeout=30) as memory:
 
 
 def test_two_processes_on_one_conversation(sidecar: Sidecar, user: str) -> None:
-    with ConversationMemory(sidecar.address) as memory:
+    with ConversationMemory(sidecar.address, timeout=30) as memory:
         conversation = memory.create_conversation(user).id
         writers = [
             subprocess.Popen(

@@ -19,7 +19,7 @@ from conversation_memory._proto.v1 import conversation_memory_pb2 as api
 
 from .fake import CONVERSATION, Fake, begun, failing, serving
 from .proxy import Proxy
-from .sidecar import Form, Sidecar, wait_for
+from .sidecar import PATIENCE, Form, Sidecar, wait_for
 
 BUSY = failing(grpc.StatusCode.UNAVAILABLE, rpc.RetryInfo(retry_delay=Duration(nanos=500_000_000)))
 
@@ -160,7 +160,7 @@ def unlucky(proxy: Proxy) -> Iterator[ConversationMemory]:
 
 @pytest.fixture
 def direct(sidecar: Sidecar) -> Iterator[ConversationMemory]:
-    with ConversationMemory(sidecar.address) as memory:
+    with ConversationMemory(sidecar.address, timeout=PATIENCE) as memory:
         yield memory
 
 
@@ -254,7 +254,7 @@ def test_a_sidecar_killed_in_mid_call_loses_and_doubles_nothing(
                 )
                 saved.append(text)
 
-    with ConversationMemory(sidecar.address) as memory:
+    with ConversationMemory(sidecar.address, timeout=PATIENCE) as memory:
         conversations = [memory.create_conversation(user).id for _ in acknowledged]
         with ThreadPoolExecutor(2) as pool:
             savers = [

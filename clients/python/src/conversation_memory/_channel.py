@@ -41,7 +41,7 @@ REPEATABLE = (
 
 The others are sent once. A second CreateSession or BranchConversation would make another
 one; a second DeleteConversation or EndSession could not tell what the first one removed
-from what never was."""
+from what never was. A second BeginTurn may leave a session that nobody uses, and expires."""
 
 _REPEATABLE_PATHS = frozenset(method.path for method in REPEATABLE)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -62,8 +61,8 @@ class ConversationMemory:
         timeout: Seconds for a call with all its retries, unless the call says otherwise.
         options: Further options of the gRPC channel; they win over the client's own.
 
-    Nothing is connected before the first call. A client that was made before a fork, and not
-    used, can be used after it.
+    Nothing is connected before the first call. A process that forks can go on with it in the child,
+    unless gRPC's fork support is switched off (GRPC_ENABLE_FORK_SUPPORT=0).
 
     Each method raises a `ConversationMemoryError`: `InvalidArgument`, `NotFound`, `Unavailable`,
     `DeadlineExceeded` and so on. What passes (UNAVAILABLE) is tried again for about two seconds
@@ -86,7 +85,6 @@ class ConversationMemory:
         self._seen = Seen()
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
-        self._process = 0
         self._methods: dict[str, Any] = {}
 
     def __enter__(self) -> ConversationMemory:
@@ -132,6 +130,7 @@ class ConversationMemory:
             session_id: `session_id` of the turn before. One that expired is resumed on its
                 conversation; one that is unknown, or another user's, is `SessionExpired`.
             conversation_id: The conversation to go on with; by default the session's, or a new one.
+                Named beside the session, it is found when the session tier is down.
             dept_id: The user's department or tenant, kept on what is created.
             limit: How many messages of history; 0 for the service's default, 1000 at most.
             if_unchanged: Save only if nobody else has saved since: otherwise `SeqMismatch`.
@@ -397,8 +396,8 @@ class ConversationMemory:
     ) -> None:
         """Writes a conversation, as it was at one moment, to a path or an open binary file.
 
-        A path is there only once the file is complete. What an open file has been given when an
-        error is raised is not.
+        A path is there only once the file is complete, for its owner's eyes only. What an open
+        file has been given when an error is raised is not complete.
         """
         request = export_request(conversation_id, format, user_id)
         pieces = self._method(methods.EXPORT_CONVERSATION, "unary_stream")(
@@ -429,7 +428,7 @@ class ConversationMemory:
 
         Args:
             source: A path, or an open binary file.
-            format: `json` or `jsonl`; by default what the path's name ends with, else `json`.
+            format: `json` or `jsonl`; by default it is seen from the file.
             user_id: Whose the conversation becomes; by default whose the file says it is.
             dept_id: The department; by default what the file says.
             timeout: Seconds.
@@ -520,10 +519,7 @@ class ConversationMemory:
 
     def _method(self, method: Method[Any, Any], kind: str) -> Any:
         with self._lock:
-            if self._channel is None or self._process != os.getpid():
-                # A channel does not survive a fork.
-                self._process = os.getpid()
-                self._methods = {}
+            if self._channel is None:
                 self._channel = self._open()
             ready = self._methods.get(method.path)
             if ready is None:

@@ -30,8 +30,10 @@ _FORMATS = {
 }
 
 
-def format_number(format: str) -> api.ExportFormat:
-    """A format's number; an unknown one is a ValueError."""
+def format_number(format: str | None) -> api.ExportFormat:
+    """A format's number, 0 for none; an unknown one is a ValueError."""
+    if format is None:
+        return api.EXPORT_FORMAT_UNSPECIFIED
     if format not in _FORMATS:
         raise ValueError(f"format must be one of {', '.join(_FORMATS)}")
     return _FORMATS[format]
@@ -73,7 +75,7 @@ class ImportRequests:
     """
 
     def __init__(
-        self, file: BinaryIO, format: str, user_id: str | None, dept_id: str | None
+        self, file: BinaryIO, format: str | None, user_id: str | None, dept_id: str | None
     ) -> None:
         self._file = file
         self._options = api.ImportConversationRequest.Options(
@@ -104,11 +106,9 @@ class ImportRequests:
 def import_requests(
     source: FileSource, format: str | None, user_id: str | None, dept_id: str | None
 ) -> Iterator[ImportRequests]:
-    """Reads a file; its name says how it is written, unless the caller does."""
-    if not isinstance(source, (str, os.PathLike)):
-        yield ImportRequests(source, format or "json", user_id, dept_id)
-        return
-    path = Path(source)
-    with path.open("rb") as file:
-        by_name = "jsonl" if path.suffix == ".jsonl" else "json"
-        yield ImportRequests(file, format or by_name, user_id, dept_id)
+    """Opens a file to be imported."""
+    if isinstance(source, (str, os.PathLike)):
+        with Path(source).open("rb") as file:
+            yield ImportRequests(file, format, user_id, dept_id)
+    else:
+        yield ImportRequests(source, format, user_id, dept_id)

@@ -1,0 +1,154 @@
+"""What must hold of the rendered manifests, the alerts and the dashboard.
+
+Usage: check.py RENDERED [PROMTOOL]. RENDERED is a folder with the manifests that
+.ci/check-deployment rendered; it has PyYAML.
+"""
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+import yaml
+
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent.parent
+TARGET = "CONVERSATION_MEMORY_TARGET"
+SOCKET = "unix:/run/conversation-memory/memory.sock"
+
+
+def rendered(folder, name):
+    """The manifests by kind and name, without the hash of generated names."""
+    documents = yaml.safe_load_all((folder / f"{name}.yaml").read_text())
+    return {(one["kind"], re.sub(r"-[a-z0-9]{10}$", "", one["metadata"]["name"])): one for one in documents}
+
+
+def pod_of(manifest):
+    return manifest["spec"]["template"]["spec"]
+
+
+def environment(container):
+    return {variable["name"]: variable.get("value") for variable in container.get("env", [])}
+
+
+def mounts(container):
+    return {mount["name"]: mount["mountPath"] for mount in container.get("volumeMounts", [])}
+
+
+def check_workloads(manifests, address):
+    full = pod_of(manifests["Deployment", "full"])
+    stateful = pod_of(manifests["StatefulSet", "stateful"])
+    unlabelled = pod_of(manifests["Deployment", "unlabelled"])
+    assert "initContainers" not in unlabelled and "volumes" not in unlabelled
+    assert environment(unlabelled["containers"][0]) == {}
+
+    for pod in (full, stateful):
+        sidecar, agent = pod["initContainers"][0], pod["containers"][0]
+        assert sidecar["name"] == "conversation-memory", "it starts before the agent's init containers"
+        assert sidecar["restartPolicy"] == "Always", "it is a native sidecar"
+        check_restricted(sidecar)
+        assert environment(agent)[TARGET] == address, "the agent is told where it listens"
+        assert mounts(agent)["conversation-memory"] == mounts(sidecar)["conversation-memory"]
+        volumes = {volume["name"] for volume in pod["volumes"]}
+        for container in pod["initContainers"] + pod["containers"]:
+            assert mounts(container).keys() <= volumes, "every mount has its volume"
+    assert pod_of(manifests["Deployment", "full"])["securityContext"] == {"runAsUser": 1234, "fsGroup": 65532}
+    assert [container["name"] for container in full["initContainers"]] == ["conversation-memory", "warm-up"]
+    assert environment(full["containers"][0])["MODEL"] == "small", "what the agent had is kept"
+    assert mounts(full["containers"][0])["models"] == "/models"
+    assert mounts(full["containers"][1]) == {}, "neighbours do not get the socket"
+
+    settings = manifests["ConfigMap", "conversation-memory-defaults"]
+    assert settings["data"]["LISTEN_ADDR"] == address
+    sources = [source["configMapRef"]["name"] for source in full["initContainers"][0]["envFrom"]]
+    assert sources == [settings["metadata"]["name"], "conversation-memory"], "yours come last, and win"
+    job = pod_of(manifests["Job", "conversation-memory-migrate"])["containers"][0]
+    assert job["image"] == full["initContainers"][0]["image"], "the schema is for the sidecar's version"
+
+
+def check_restricted(container):
+    """The restricted pod security standard, and a read-only root. checkov does not look
+    at init containers, which native sidecars are."""
+    context = container["securityContext"]
+    assert context["runAsNonRoot"] is True and context["runAsUser"] == 65532
+    assert context["allowPrivilegeEscalation"] is False
+    assert context["capabilities"] == {"drop": ["ALL"]}
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert context["readOnlyRootFilesystem"] is True
+    assert container["resources"]["limits"]["memory"] and container["resources"]["requests"]["cpu"]
+
+
+def check_monitor(manifests):
+    """The port that is scraped is one that the pods have."""
+    monitor = manifests["PodMonitor", "conversation-memory"]["spec"]
+    template = manifests["Deployment", "full"]["spec"]["template"]
+    assert monitor["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    ports = {port["name"]: port["containerPort"] for port in template["spec"]["initContainers"][0]["ports"]}
+    assert ports[monitor["podMetricsEndpoints"][0]["port"]] == 9464
+
+
+def expressions_of_dashboard():
+    dashboard = json.loads((REPOSITORY / "deploy/grafana/dashboard.json").read_text())
+    for panel in dashboard["panels"]:
+        for target in panel["targets"]:
+            yield target["expr"].replace("$__rate_interval", "5m").replace("$namespace", ".*")
+
+
+def check_metrics(expressions):
+    """Every metric that is asked for is one that the program makes."""
+    source = "\n".join(path.read_text() for path in sorted((REPOSITORY / "src").rglob("*.rs")))
+    made = {name.replace(".", "_") for name in re.findall(r'"((?:conversation_memory|rpc|db)\.[a-z_.]+)"', source)}
+    unit = r"(_seconds)?(_total|_bucket|_count|_sum)?"
+    for expression in expressions:
+        # Labels and their values are not names of metrics.
+        bare = re.sub(r"\{[^}]*\}|\b(by|on) \([^)]*\)", "", expression)
+        for name in re.findall(r"\b(?:conversation_memory|rpc|db)_[a-z_]+\b", bare):
+            known = any(re.fullmatch(re.escape(metric) + unit, name) for metric in made)
+            assert known, f"nothing makes the metric {name}"
+
+
+def check_runbook(rules):
+    """Every alert has its heading in the guide, and the link leads there."""
+    headings = re.findall(r"^#+ (\w+)$", (REPOSITORY / "docs/OPERATIONS.md").read_text(), re.MULTILINE)
+    for rule in rules:
+        assert rule["alert"] in headings, f"docs/OPERATIONS.md does not say what {rule['alert']} means"
+        link = f"docs/OPERATIONS.md#{rule['alert'].lower()}"
+        assert rule["annotations"]["runbook_url"] == link
+    unknown = {name for name in headings if name.startswith("ConversationMemory")} - {rule["alert"] for rule in rules}
+    assert not unknown, f"docs/OPERATIONS.md describes alerts that are none: {unknown}"
+
+
+def check_tests(rules):
+    """Every alert has a test in which it fires."""
+    tests = yaml.safe_load((REPOSITORY / "deploy/prometheus/alerts_test.yaml").read_text())["tests"]
+    fire = {case["alertname"] for test in tests for case in test["alert_rule_test"] if case.get("exp_alerts")}
+    assert fire == {rule["alert"] for rule in rules}
+
+
+def check_syntax(promtool, expressions):
+    rules = [{"record": f"panel_{number}", "expr": expression} for number, expression in enumerate(expressions)]
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}, file)
+        file.flush()
+        subprocess.run([promtool, "check", "rules", file.name], check=True, stdout=subprocess.DEVNULL)
+
+
+def main():
+    folder, promtool = pathlib.Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else ""
+    check_workloads(rendered(folder, "workloads"), SOCKET)
+    check_workloads(rendered(folder, "loopback"), "127.0.0.1:50051")
+    check_monitor(rendered(folder, "workloads"))
+
+    groups = yaml.safe_load((REPOSITORY / "deploy/prometheus/alerts.yaml").read_text())["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    panels = list(expressions_of_dashboard())
+    check_metrics([rule["expr"] for rule in rules] + panels)
+    check_tests(rules)
+    check_runbook(rules)
+    if promtool:
+        check_syntax(promtool, panels)
+
+
+if __name__ == "__main__":
+    main()
