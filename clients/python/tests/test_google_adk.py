@@ -22,6 +22,7 @@ from google.adk.tools.tool_context import ToolContext
 from google.genai import types
 
 from conversation_memory import AsyncConversationMemory, Unavailable, _adk
+from conversation_memory import _adapters as adapters
 from conversation_memory import _flows as flows
 from conversation_memory.google_adk import ConversationMemorySessionService
 
@@ -455,6 +456,24 @@ async def test_many_change_shared_state_at_once(
     await asyncio.gather(*[write(name) for name in names])
     session = await service.create_session(app_name=app, user_id=user)
     assert session.state == {f"app:{name}": 29 for name in names}
+
+
+async def test_a_snapshot_loses_nothing_that_came_before_it_was_saved(
+    service: ConversationMemorySessionService,
+    memory: AsyncConversationMemory,
+    app: str,
+    user: str,
+) -> None:
+    place = _adk.user_place(app, user)
+    for value in (
+        {"delta": {"a": 1}},
+        {"delta": {"b": 1}},
+        _adk.snapshot({"a": 1}, through=1),
+        {"delta": {"c": 1}},
+    ):
+        await memory._run(adapters.save(memory._seen, place, [_adk.keep(value)]), None)
+    state = await service.get_user_state(app_name=app, user_id=user)
+    assert state == {"a": 1, "b": 1, "c": 1}
 
 
 async def test_a_long_session_is_not_read_from_its_start(
