@@ -111,3 +111,29 @@ def test_what_was_seen_is_bounded() -> None:
     assert [seen.last_seq(name) for name in "abc"] == [5, 0, 1]
     seen.forget("a")
     assert seen.last_seq("a") == 0
+
+
+@pytest.mark.parametrize(
+    ("module", "framework", "extra"),
+    [
+        ("openai_agents", "agents", "openai-agents"),
+        ("langchain", "langchain_core", "langchain"),
+        ("google_adk", "google.adk", "google-adk"),
+    ],
+)
+def test_a_framework_that_is_missing_is_named(module: str, framework: str, extra: str) -> None:
+    # A module that is None in sys.modules cannot be imported.
+    script = (
+        "import sys\n"
+        "import conversation_memory\n"
+        f"assert {framework!r} not in sys.modules, 'it is loaded where it is not asked for'\n"
+        f"sys.modules[{framework!r}] = None\n"
+        "try:\n"
+        f"    import conversation_memory.{module}\n"
+        "except ImportError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, timeout=30, capture_output=True, text=True
+    )
+    assert f"pip install 'conversation-memory[{extra}]'" in done.stdout

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 FORM = "openai"
 
-_ROLES = {
+ROLES = {
     "user": "user",
     "assistant": "assistant",
     "system": "system",
@@ -30,15 +30,15 @@ def parse(message: Mapping[str, Any]) -> dict[str, Any]:
     from ._types import Original
 
     role = message.get("role")
-    if not isinstance(role, str) or role not in _ROLES:
-        raise ValueError(f"a message's role must be one of {', '.join(_ROLES)}")
+    if not isinstance(role, str) or role not in ROLES:
+        raise ValueError(f"a message's role must be one of {', '.join(ROLES)}")
     rest = dict(message)
-    if _ROLES[role] == role:
+    if ROLES[role] == role:
         del rest["role"]
     content = message.get("content")
     if isinstance(content, str) and content and is_storable(content):
         del rest["content"]
-    fields: dict[str, Any] = {"role": _ROLES[role], "content": text_of(content)}
+    fields: dict[str, Any] = {"role": ROLES[role], "content": text_of(content)}
     # The service takes no message that has neither text nor metadata.
     if rest or not fields["content"]:
         fields["original"] = Original.of(FORM, rest)

@@ -1,0 +1,164 @@
+"""The examples, run as the README says: by their scripts, and by a model over HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from .sidecar import PATIENCE, ROOT, Sidecar
+
+EXAMPLES = ROOT / "examples"
+
+
+def run(name: str, *arguments: str, **settings: str) -> list[str]:
+    environment = {key: it for key, it in os.environ.items() if not key.startswith("OPENAI_")}
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name, *arguments],
+        env=environment | settings,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stderr
+    return [line for line in done.stdout.splitlines() if line]
+
+
+def test_a_plain_loop(sidecar: Sidecar) -> None:
+    assert run("plain_loop.py", sidecar.address) == [
+        "remembered: 0 messages",
+        "user:       What is our vacation policy?",
+        "assistant:  25 days a year, after the probation period.",
+        "remembered: 2 messages",
+        "user:       How do I request it?",
+        "assistant:  Request your vacation in the HR portal, two weeks ahead.",
+    ]
+
+
+def test_a_session_of_openai_agents(sidecar: Sidecar) -> None:
+    assert run("openai_agents_session.py", sidecar.address) == [
+        "remembered: 0 items",
+        "user:       What is our vacation policy?",
+        "assistant:  It is vacation: 25 days a year.",
+        "remembered: 4 items",
+        "user:       How do I request it?",
+        "assistant:  It is requested in the HR portal, two weeks ahead.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("plain_loop", "scripted([{'role': 'user', 'content': QUESTIONS[1]}])"),
+        (
+            "openai_agents_session",
+            "asyncio.run(Scripted().get_response(None, [{'role': 'user', 'content':"
+            " QUESTIONS[1]}])).output[0].content[0].text",
+        ),
+    ],
+)
+def test_the_scripts_know_nothing_without_the_first_turn(name: str, answer: str) -> None:
+    code = f"from {name} import *\nprint({answer})"
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", code],
+        cwd=EXAMPLES,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.stdout in ("Request what?\n", "It is requested what?.\n"), done.stderr
+
+
+class Answers(BaseHTTPRequestHandler):
+    """Speaks as much of OpenAI's API as the examples use."""
+
+    asked: list[dict[str, Any]]
+
+    def do_POST(self) -> None:
+        request = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.asked.append(request)
+        said = f"answer {len(self.asked)}"
+        answer = CHAT if self.path.endswith("/chat/completions") else RESPONSE
+        body = json.dumps(answer).replace("SAID", said).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+CHAT = {
+    "id": "chat",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "m",
+    "choices": [
+        {
+            "index": 0,
+            "finish_reason": "stop",
+            "message": {"role": "assistant", "content": "SAID", "refusal": None},
+        }
+    ],
+}
+RESPONSE = {
+    "id": "response",
+    "object": "response",
+    "created_at": 1,
+    "model": "m",
+    "status": "completed",
+    "parallel_tool_calls": True,
+    "tool_choice": "auto",
+    "tools": [],
+    "output": [
+        {
+            "id": "msg",
+            "type": "message",
+            "role": "assistant",
+            "status": "completed",
+            "content": [{"type": "output_text", "text": "SAID", "annotations": []}],
+        }
+    ],
+}
+
+
+@contextmanager
+def answering() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    class Handler(Answers):
+        asked: list[dict[str, Any]] = []  # noqa: RUF012
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/v1", Handler.asked
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("form", ["embedded"], indirect=True)
+@pytest.mark.parametrize(
+    ("name", "given"), [("plain_loop.py", "messages"), ("openai_agents_session.py", "input")]
+)
+def test_with_a_model(sidecar: Sidecar, name: str, given: str) -> None:
+    with answering() as (url, asked):
+        printed = run(
+            name, sidecar.address, OPENAI_API_KEY="key", OPENAI_BASE_URL=url, OPENAI_MODEL="m"
+        )
+    assert [line for line in printed if line.startswith("assistant")] == [
+        "assistant:  answer 1",
+        "assistant:  answer 2",
+    ]
+    assert [request["model"] for request in asked] == ["m", "m"]
+    second = json.dumps(asked[1][given])
+    for text in ("What is our vacation policy?", "answer 1", "How do I request it?"):
+        assert text in second
