@@ -92,7 +92,12 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
     };
     let greeting = Greeting::new(entrance.addresses.clone(), front);
     let connections = entrance.connections(&background, &stop);
-    let server = background.spawn(rpc::serve(connections, routes, layers, stop.clone()));
+    let certificates = front
+        .tls
+        .as_ref()
+        .is_some_and(|tls| tls.client_ca.is_some());
+    let serving = rpc::serve(connections, routes, layers, certificates, stop.clone());
+    let server = background.spawn(serving);
     if let Some(ops) = ops {
         let routes = ops::routes(readiness.subscribe(), health, telemetry.page());
         let probes = transport::incoming(vec![ops], None, Connections::new(MAX_PROBES));

@@ -22,6 +22,9 @@ use tokio::{
 /// How soon a change is seen.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// After how many looks it is said again that what is there is of no use.
+const REMINDED_AFTER: u32 = 60;
+
 /// The most bytes of a file.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -61,6 +64,7 @@ pub struct Watcher<T> {
     paths: Arc<[PathBuf]>,
     parse: Parse<T>,
     seen: Seen,
+    is_stale: bool,
     current: watch::Sender<Arc<T>>,
 }
 
@@ -94,16 +98,19 @@ pub fn read<T>(
         paths: paths.into(),
         parse: Box::new(parse),
         seen: Seen::Contents(digest(&contents)),
+        is_stale: false,
         current,
     };
     Ok((Watched(watcher.current.subscribe()), watcher))
 }
 
 impl<T> Watcher<T> {
-    /// Looks, for ever. What is of no use changes nothing and is logged, once.
+    /// Looks, for ever. What is of no use changes nothing and is logged, again each
+    /// minute: a right that was to be taken away may still be there.
     pub async fn run(mut self) {
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut since_said = 0;
         loop {
             ticks.tick().await;
             let paths = Arc::clone(&self.paths);
@@ -111,26 +118,36 @@ impl<T> Watcher<T> {
             let Ok(contents) = spawn_blocking(move || read_all(&paths)).await else {
                 continue;
             };
-            self.take(contents);
+            since_said += 1;
+            if since_said == REMINDED_AFTER && self.is_stale {
+                self.seen = Seen::Nothing(String::new());
+            }
+            if self.take(contents) {
+                since_said = 0;
+            }
         }
     }
 
-    fn take(&mut self, contents: Result<Vec<Vec<u8>>, String>) {
+    /// Whether there was anything to be said.
+    fn take(&mut self, contents: Result<Vec<Vec<u8>>, String>) -> bool {
         let found = match &contents {
             Ok(contents) => Seen::Contents(digest(contents)),
             Err(why) => Seen::Nothing(why.clone()),
         };
         if std::mem::replace(&mut self.seen, found.clone()) == found {
-            return;
+            return false;
         }
         let setting = self.setting;
-        match contents.and_then(|contents| (self.parse)(&contents)) {
+        let parsed = contents.and_then(|contents| (self.parse)(&contents));
+        self.is_stale = parsed.is_err();
+        match parsed {
             Ok(new) => {
                 self.current.send_replace(Arc::new(new));
                 tracing::info!(setting, "read again");
             }
             Err(why) => tracing::error!(setting, why, "of no use: the one before stays in force"),
         }
+        true
     }
 }
 

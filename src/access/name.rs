@@ -8,9 +8,11 @@ pub struct Name(Arc<str>);
 impl Name {
     const MAX: usize = 255;
 
-    /// A name that has been chosen for a caller.
+    /// A name that has been chosen for a caller; none that a user has.
     pub fn parse(text: &str) -> Option<Self> {
-        let fits = (1..=Self::MAX).contains(&text.len()) && text.bytes().all(is_plain);
+        let fits = (1..=Self::MAX).contains(&text.len())
+            && text.bytes().all(is_plain)
+            && !text.starts_with(OF_USER);
         fits.then(|| Self(text.into()))
     }
 
@@ -27,7 +29,7 @@ impl Name {
 
     /// The user that a process runs as.
     pub fn of_user(uid: u32) -> Self {
-        Self(format!("uid:{uid}").into())
+        Self(format!("{OF_USER}{uid}").into())
     }
 
     /// The text.
@@ -35,6 +37,9 @@ impl Name {
         &self.0
     }
 }
+
+/// What users' names begin with.
+const OF_USER: &str = "uid:";
 
 fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"._~:/@+-".contains(&byte)

@@ -40,9 +40,15 @@ impl Entrance {
             watched::read("AUTH_TOKENS_FILE", vec![file], parse)
         });
         let tokens = tokens.transpose()?.map(|(tokens, watcher)| {
+            if tokens.current().is_empty() {
+                // More likely a file that got lost than a sidecar for nobody. Later on it
+                // is how the last caller's right ends.
+                return Err("AUTH_TOKENS_FILE: it has no token");
+            }
             watchers.push(Box::pin(watcher.run()));
-            tokens
+            Ok(tokens)
         });
+        let tokens = tokens.transpose()?;
         let tls = front.tls.clone().map(Tls::read).transpose()?;
         let tls = tls.map(|(tls, watcher)| {
             watchers.push(Box::pin(watcher.run()));

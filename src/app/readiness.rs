@@ -17,6 +17,9 @@ use crate::{
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
+/// The most bytes of a request for health.
+const LONGEST_QUESTION: usize = 4 << 10;
+
 /// Whether calls are served. It is reached once, when the store's schema has
 /// been seen, and is not lost to a store or a Redis that goes away later.
 #[derive(Clone, Debug)]
@@ -29,7 +32,9 @@ impl Readiness {
     /// Not ready, and a health service that says so.
     pub(super) async fn new() -> (Self, HealthServer<HealthService>) {
         let (health, _) = tonic_health::server::health_reporter();
-        let service = HealthServer::new(HealthService::from_health_reporter(health.clone()));
+        // Anybody may ask: what asks is a name and takes no memory.
+        let service = HealthServer::new(HealthService::from_health_reporter(health.clone()))
+            .max_decoding_message_size(LONGEST_QUESTION);
         let readiness = Self {
             ready: Arc::new(watch::Sender::new(Readied::NotYet)),
             health,

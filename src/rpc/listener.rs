@@ -22,6 +22,13 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most calls at once on one connection; further ones wait in the client.
 const MAX_STREAMS: u32 = 1024;
 
+/// The same on the operations port, where few ask.
+const MAX_PROBE_STREAMS: u32 = 16;
+
+/// How long a connection is used whose caller showed a certificate: the next one has to
+/// show it again, which may have expired meanwhile.
+const MAX_AGE: Duration = Duration::from_hours(1);
+
 /// The most bytes of a call's metadata: `baggage` can carry what an agent knows.
 const MAX_METADATA: u32 = 64 << 10;
 
@@ -41,14 +48,19 @@ pub struct Layers {
 }
 
 /// Serves gRPC and, over HTTP/1 and HTTP/2, REST until `stop`, then until the last
-/// connection has left.
+/// connection has left. `shows_certificates`: callers have to.
 pub async fn serve(
     incoming: impl Stream<Item = io::Result<Connection>> + Send,
     routes: Routes,
     layers: Layers,
+    shows_certificates: bool,
     stop: CancellationToken,
 ) -> Result<(), transport::Error> {
-    server()
+    let mut server = server();
+    if shows_certificates {
+        server = server.max_connection_age(MAX_AGE);
+    }
+    server
         .layer(layers.identify)
         .layer(layers.rest)
         .layer(layers.observe)
@@ -66,6 +78,7 @@ pub async fn serve_probes(
     stop: CancellationToken,
 ) -> Result<(), transport::Error> {
     server()
+        .max_concurrent_streams(MAX_PROBE_STREAMS)
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
         .await

@@ -14,7 +14,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use opentelemetry::{context::FutureExt as _, global, metrics::Histogram};
 use tonic::body::Body;
 use tower::{Layer, Service};
@@ -89,9 +89,12 @@ where
             return Box::pin(self.inner.call(request));
         }
         let method = Method::of(request.uri().path());
-        let caller = admit::caller(&request).and_then(Caller::name);
-        let caller = caller.map(Name::as_str);
-        let context = Call::context(request.headers(), method.kind, self.observe.tracing, caller);
+        let admitted = admit::caller(&request);
+        let caller = admitted.and_then(Caller::name).map(Name::as_str);
+        // Who may not call has no say in anybody's traces.
+        let none = HeaderMap::new();
+        let headers = admitted.map_or(&none, |_| request.headers());
+        let context = Call::context(headers, method.kind, self.observe.tracing, caller);
         let span = tracing::debug_span!(
             "call",
             otel.name = &*method.name,

@@ -132,12 +132,14 @@ impl Shared {
                 };
             }
         };
+        let may_call = admit::check(&request).is_ok();
         let (call, sent) = request::into_call(route, &captures, request, self.max_request_bytes);
         match inner.call(call).await {
             Ok(response) => {
                 let response = reply::render(&route.method, response).await;
                 match sent {
-                    Some(sent) if !response.status().is_success() => {
+                    // Not of those who may not call.
+                    Some(sent) if response.status().is_client_error() && may_call => {
                         response.map(|answer| sent.hear_out(answer))
                     }
                     _ => response,

@@ -1,5 +1,3 @@
-use std::io;
-
 use rustls::pki_types::CertificateDer;
 use webpki::EndEntityCert;
 
@@ -14,15 +12,14 @@ const OBJECT_IDENTIFIER: u8 = 0x06;
 
 /// What a certificate calls its holder: the URI of its alternative names, as SPIFFE has
 /// it, or else its DNS name, or else the subject's common name.
-pub(super) fn name(certificate: &CertificateDer<'_>) -> io::Result<Name> {
-    let invalid = || io::Error::new(io::ErrorKind::InvalidData, "the certificate has no name");
-    let parsed = EndEntityCert::try_from(certificate).map_err(|_| invalid())?;
+pub(super) fn name(certificate: &CertificateDer<'_>) -> Option<Name> {
+    let parsed = EndEntityCert::try_from(certificate).ok()?;
     let given = parsed
         .valid_uri_names()
         .next()
         .or_else(|| parsed.valid_dns_names().next())
         .or_else(|| common_name(parsed.subject()));
-    given.and_then(Name::resembling).ok_or_else(invalid)
+    given.and_then(Name::resembling)
 }
 
 /// The common name of a subject: a sequence, without its own head, of sets of pairs of a
@@ -75,7 +72,7 @@ mod tests {
             params.distinguished_name.push(kind.clone(), *text);
         }
         let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
-        name(certificate.der()).ok().map(|name| name.to_string())
+        name(certificate.der()).map(|name| name.to_string())
     }
 
     #[test]

@@ -3,13 +3,24 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep},
+};
 use tonic::transport::server::Connected;
 
 use super::limit::Place;
 use crate::access::Peer;
+
+/// How long a peer may take for its first bytes: one that says nothing would keep its
+/// place for ever, and needs to prove nothing for that.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// How many bytes the beginning of the shortest request has.
+const BEGINNING: usize = 16;
 
 /// Bytes both ways, over whatever they go.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send {}
@@ -20,6 +31,8 @@ impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
 pub struct Connection {
     stream: Pin<Box<dyn Stream>>,
     peer: Peer,
+    /// Ends a connection whose beginning does not come; how much of it is missing.
+    silence: Option<(Pin<Box<Sleep>>, usize)>,
     _place: Place,
 }
 
@@ -28,6 +41,7 @@ impl Connection {
         Self {
             stream: Box::pin(stream),
             peer,
+            silence: Some((Box::pin(sleep(SILENCE)), BEGINNING)),
             _place: place,
         }
     }
@@ -55,7 +69,20 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.stream.as_mut().poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = self.stream.as_mut().poll_read(cx, buf);
+        let Some((silence, missing)) = &mut self.silence else {
+            return read;
+        };
+        if read.is_pending() {
+            let ended = silence.as_mut().poll(cx);
+            return ended.map(|()| Err(io::ErrorKind::TimedOut.into()));
+        }
+        *missing = missing.saturating_sub(buf.filled().len() - before);
+        if *missing == 0 {
+            self.silence = None;
+        }
+        read
     }
 }
 

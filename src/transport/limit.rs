@@ -6,18 +6,29 @@ use opentelemetry::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How many connections may be open at once, those of all listeners together and those
-/// whose handshake is not done included. One above the limit is closed at once: its peer
+/// How many connections may be open at once, those of all ports together and those
+/// whose handshake is not done included; and as many of Unix sockets, since nobody on the
+/// network is to take a process of the pod its place. One above the limit is closed at once: its peer
 /// tries again elsewhere or later, and what it could send takes no memory here.
 #[derive(Clone, Debug)]
 pub struct Connections {
     max: usize,
-    free: Arc<Semaphore>,
+    ports: Arc<Semaphore>,
+    sockets: Arc<Semaphore>,
     refused: Option<Counter<u64>>,
 }
 
 /// A place among the open connections, until it is dropped.
 pub(super) type Place = OwnedSemaphorePermit;
+
+/// How a connection was made.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Over {
+    /// TCP.
+    Port,
+    /// A Unix socket.
+    Socket,
+}
 
 /// Why a connection was not served.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +44,8 @@ impl Connections {
     pub fn new(max: usize) -> Self {
         Self {
             max,
-            free: Arc::new(Semaphore::new(max)),
+            ports: Arc::new(Semaphore::new(max)),
+            sockets: Arc::new(Semaphore::new(max)),
             refused: None,
         }
     }
@@ -53,8 +65,12 @@ impl Connections {
         self.max
     }
 
-    pub(super) fn take_place(&self) -> Option<Place> {
-        let place = Arc::clone(&self.free).try_acquire_owned().ok();
+    pub(super) fn take_place(&self, over: Over) -> Option<Place> {
+        let free = match over {
+            Over::Port => &self.ports,
+            Over::Socket => &self.sockets,
+        };
+        let place = Arc::clone(free).try_acquire_owned().ok();
         if place.is_none() {
             self.refuse(Reason::Limit);
         }
@@ -68,19 +84,20 @@ impl Connections {
     }
 
     fn measure(&self, meter: &Meter) {
-        let (free, max) = (Arc::clone(&self.free), self.max);
+        let (free, max) = ([&self.ports, &self.sockets].map(Arc::clone), self.max);
         meter
             .u64_observable_gauge("conversation_memory.connections.active")
             .with_unit("{connection}")
             .with_description("Open connections to the API.")
             .with_callback(move |gauge| {
-                gauge.observe((max - free.available_permits()) as u64, &[]);
+                let taken = free.each_ref().map(|free| max - free.available_permits());
+                gauge.observe(taken.iter().sum::<usize>() as u64, &[]);
             })
             .build();
         meter
             .u64_observable_gauge("conversation_memory.connections.limit")
             .with_unit("{connection}")
-            .with_description("The most connections at once; those beyond are closed.")
+            .with_description("The most connections at once over TCP, and over Unix sockets; those beyond are closed.")
             .with_callback(move |gauge| gauge.observe(max as u64, &[]))
             .build();
     }

@@ -11,7 +11,7 @@ use tonic::transport::server::TcpIncoming;
 use super::{
     address::Address,
     connection::Connection,
-    limit::{Connections, Place, Reason},
+    limit::{Connections, Over, Place, Reason},
     tls::Tls,
     unix::{self, SocketFile},
 };
@@ -38,6 +38,15 @@ enum Kind {
 enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+}
+
+impl Socket {
+    fn over(&self) -> Over {
+        match self {
+            Self::Tcp(_) => Over::Port,
+            Self::Unix(_) => Over::Socket,
+        }
+    }
 }
 
 impl Listener {
@@ -99,12 +108,13 @@ pub fn incoming(
         })
         .filter_map(move |accepted| {
             let placed = accepted.and_then(|socket| {
-                let place = connections.take_place()?;
+                let place = connections.take_place(socket.over())?;
                 Some(open(socket, place, tls.clone(), connections.clone()))
             });
             ready(placed)
         })
-        .buffer_unordered(max)
+        // One more than there are handshakes: whatever needs none is done at once.
+        .buffer_unordered(max + 1)
         .filter_map(|opened| ready(opened.map(Ok)))
 }
 

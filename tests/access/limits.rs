@@ -18,7 +18,7 @@ use tonic_health::pb::{
 use tonic_types::StatusExt as _;
 
 use crate::{
-    client::{begin, begin_with, http, new_user, try_http},
+    client::{begin, begin_with, http, memory_at, new_user, try_http},
     support::{
         PATIENCE, eventually,
         sidecar::{Form, Memory, Sidecar},
@@ -113,6 +113,47 @@ async fn a_connection_too_many_is_closed() {
         try_http(connect(&sidecar).await, line, "").await.is_some()
     })
     .await;
+}
+
+#[tokio::test]
+async fn the_silent_take_nobodys_place_for_long() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("memory.sock");
+    let addresses = format!("unix:{},127.0.0.1:0", socket.display());
+    let settings = [("LISTEN_ADDR", &*addresses), ("MAX_CONNECTIONS", "2")];
+    let form = Form::embedded();
+    let mut sidecar = Sidecar::start_with(&form, &settings).await;
+    let operations = sidecar.operations().await;
+    let mut silent = Vec::new();
+    for _ in 0..64 {
+        silent.push(TcpStream::connect(operations).await.unwrap());
+    }
+    for _ in 0..2 {
+        silent.push(connect(&sidecar).await);
+    }
+    // Whoever is in the pod has places of its own.
+    begin(&mut memory_at(&socket).await).await.unwrap();
+    eventually("there is a place for a probe again", async || {
+        let stream = TcpStream::connect(operations).await.unwrap();
+        try_http(stream, "GET /livez", "").await.is_some()
+    })
+    .await;
+    eventually("and for a caller", async || {
+        let stream = connect(&sidecar).await;
+        try_http(stream, "GET /openapi.json", "").await.is_some()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn asking_for_health_takes_no_memory() {
+    let form = Form::embedded();
+    let sidecar = Sidecar::start(&form).await;
+    let mut health = HealthClient::new(sidecar.channel());
+    let service = "x".repeat(8 << 10);
+    let refused = health.check(HealthCheckRequest { service }).await;
+    let codes = [Code::OutOfRange, Code::ResourceExhausted];
+    assert!(codes.contains(&refused.unwrap_err().code()));
 }
 
 const IDLE: usize = 500;

@@ -197,6 +197,11 @@ async fn tokens_come_and_go_while_it_runs(form: Form) {
         read(&mut memory, &id, Some(&first)).await.is_ok()
     })
     .await;
+    file.write(&lines(&[]));
+    eventually("the last token is taken away", async || {
+        read(&mut memory, &id, Some(&first)).await.is_err()
+    })
+    .await;
 }
 
 /// As Kubernetes does it: the file is a link through a folder that is a link, and that is
