@@ -16,7 +16,7 @@ import pytest
 import conversation_memory as cm
 from conversation_memory import AsyncConversationMemory, ConversationMemory, Message
 
-from .fake import Fake, begun, failing, serving
+from .fake import CONVERSATION, Fake, begun, failing, serving
 from .sidecar import PATIENCE, Sidecar
 
 TOOL_CALL = {"id": "1", "type": "function", "function": {"name": "days", "arguments": "{}"}}
@@ -347,3 +347,65 @@ async def test_a_cancellation_is_not_lost_when_the_save_fails(
             await cancelled(hold(), has_answered)
     assert "not saved" in caplog.text
     assert ANSWER not in caplog.text
+
+
+async def test_a_save_goes_on_when_every_task_is_cancelled(
+    sidecar: Sidecar, aio: AsyncConversationMemory, user: str
+) -> None:
+    """As `asyncio.run` does at its end: also the task that the save itself is."""
+    conversation = (await aio.create_conversation(user)).id
+    for settling in range(6):
+        turn = aio.turn(user, conversation_id=conversation)
+
+        is_answered = asyncio.Event()
+
+        async def hold(turn: cm.AsyncTurn = turn, is_answered: asyncio.Event = is_answered) -> None:
+            async with turn:
+                turn.assistant(ANSWER)
+                is_answered.set()
+
+        task = asyncio.create_task(hold())
+        await is_answered.wait()
+        for _ in range(settling):
+            await asyncio.sleep(0)
+        for each in asyncio.all_tasks() - {asyncio.current_task()}:
+            each.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert turn.saved is not None
+    assert await said(aio, conversation) == [ANSWER] * 6
+
+
+async def test_a_save_that_never_comes_to_its_end_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fake, reached, answer = Fake(), asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def save(*_: object) -> bytes:
+        loop.call_soon_threadsafe(reached.set)
+        answer.wait(PATIENCE)
+        return b""
+
+    fake.answers["BeginTurn"] = lambda *_: begun(last_seq=0)
+    fake.answers["SaveMessages"] = save
+    with serving(fake) as address:
+        async with AsyncConversationMemory(address, timeout=1) as memory:
+            turn = memory.turn("ana", conversation_id=CONVERSATION)
+
+            async def hold() -> None:
+                async with turn:
+                    turn.assistant(ANSWER)
+
+            task = asyncio.create_task(hold())
+            await reached.wait()
+            for each in asyncio.all_tasks() - {asyncio.current_task()}:
+                each.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        answer.set()
+    assert turn.saved is None
+    assert "not saved" in caplog.text
+    assert {request for name, request in fake.requests if name == "SaveMessages"} == {
+        fake.requests[-1][1]
+    }

@@ -12,6 +12,7 @@ import grpc
 from grpc import aio
 
 from . import _flows as flows
+from ._calls import failure_of, pause_before_repeating
 from ._channel import DEFAULT_TARGET, Option, Settings, Tls, is_repeatable
 from ._client import DEFAULT_TIMEOUT, LONG_TIMEOUT
 from ._convert import read_imported
@@ -25,7 +26,8 @@ from ._files import (
     import_requests,
     open_destination,
 )
-from ._flows import Call, Flow, Page
+from ._finish import is_finishing
+from ._flows import AnyCall, Flow, Page
 from ._method import Method
 from ._proto.v1 import methods
 from ._seen import Seen
@@ -393,29 +395,34 @@ class AsyncConversationMemory:
         """Makes the calls of a flow, within one timeout for all of them."""
         deadline = time.monotonic() + self._timeout(timeout)
         try:
-            wanted = next(flow)
+            wanted, pause = next(flow), None
             while True:
                 try:
+                    if pause is not None:
+                        await asyncio.sleep(pause)
                     answer = await self._invoke(wanted, deadline - time.monotonic())
+                except asyncio.CancelledError:
+                    if not (is_finishing() and is_repeatable(wanted.method)):
+                        raise
+                    # The same call again, since it does nothing twice.
                 except grpc.RpcError as error:
-                    repeatable = is_repeatable(wanted.method)
-                    failure = from_rpc_error(
-                        error, repeatable=repeatable, request_id=wanted.request_id
-                    )
-                    failure.__cause__ = error
-                    wanted = flow.throw(failure)
+                    failure = failure_of(wanted, error)
+                    left = deadline - time.monotonic()
+                    pause = pause_before_repeating(wanted, failure, left)
+                    if pause is None:
+                        wanted = flow.throw(failure)
                 else:
-                    wanted = flow.send(answer)
+                    wanted, pause = flow.send(answer), None
         except StopIteration as finished:
             result: T = finished.value
             return result
 
-    async def _invoke(self, wanted: Call[Any, Any], timeout: float) -> Any:
+    async def _invoke(self, wanted: AnyCall, timeout: float) -> Any:
         return await self._method(wanted.method, "unary_unary")(
             wanted.request,
             timeout=max(timeout, 0),
             metadata=self._settings.metadata(),
-            wait_for_ready=wanted.wait_for_ready or None,
+            wait_for_ready=wanted.is_save or None,
         )
 
     async def _pages(

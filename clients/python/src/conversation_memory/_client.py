@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import grpc
 
 from . import _flows as flows
-from ._channel import DEFAULT_TARGET, Option, Settings, Tls, is_repeatable
+from ._calls import failure_of, pause_before_repeating
+from ._channel import DEFAULT_TARGET, Option, Settings, Tls
 from ._convert import read_imported
 from ._errors import from_rpc_error
 from ._files import (
@@ -23,7 +24,7 @@ from ._files import (
     import_requests,
     open_destination,
 )
-from ._flows import Call, Flow, Page
+from ._flows import AnyCall, Flow, Page
 from ._method import Method
 from ._proto.v1 import methods
 from ._seen import Seen
@@ -481,29 +482,30 @@ class ConversationMemory:
         """Makes the calls of a flow, within one timeout for all of them."""
         deadline = time.monotonic() + self._timeout(timeout)
         try:
-            wanted = next(flow)
+            wanted, pause = next(flow), None
             while True:
                 try:
+                    if pause is not None:
+                        time.sleep(pause)
                     answer = self._invoke(wanted, deadline - time.monotonic())
                 except grpc.RpcError as error:
-                    repeatable = is_repeatable(wanted.method)
-                    failure = from_rpc_error(
-                        error, repeatable=repeatable, request_id=wanted.request_id
-                    )
-                    failure.__cause__ = error
-                    wanted = flow.throw(failure)
+                    failure = failure_of(wanted, error)
+                    left = deadline - time.monotonic()
+                    pause = pause_before_repeating(wanted, failure, left)
+                    if pause is None:
+                        wanted = flow.throw(failure)
                 else:
-                    wanted = flow.send(answer)
+                    wanted, pause = flow.send(answer), None
         except StopIteration as finished:
             result: T = finished.value
             return result
 
-    def _invoke(self, wanted: Call[Any, Any], timeout: float) -> Any:
+    def _invoke(self, wanted: AnyCall, timeout: float) -> Any:
         return self._method(wanted.method, "unary_unary")(
             wanted.request,
             timeout=max(timeout, 0),
             metadata=self._settings.metadata(),
-            wait_for_ready=wanted.wait_for_ready or None,
+            wait_for_ready=wanted.is_save or None,
         )
 
     def _pages(self, page: Callable[[str], Flow[Page[T]]], timeout: float | None) -> Iterator[T]:

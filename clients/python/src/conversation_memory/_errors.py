@@ -24,11 +24,17 @@ class ConversationMemoryError(Exception):
     details: Mapping[str, str]
     """What the service says beside the reason, such as `current_seq`."""
     retryable: bool = False
-    """Whether the same call can be made again as it is: it is safe, and may succeed."""
+    """Whether the same call can be made again as it is: it is safe, and may succeed.
+
+    A save, a truncation or a new conversation under a key that this client made is not: repeat
+    it with `request_id=error.request_id`, or `conversation_id=error.conversation_id`, and it is
+    done once."""
     retry_after: float | None = None
     """How many seconds to wait before that, where the service says so."""
     request_id: str | None = None
     """The key of a save or truncation: give it to the call that repeats this one."""
+    conversation_id: str | None = None
+    """The id of the conversation that was to be created: there may be one now, or not."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message)

@@ -52,11 +52,16 @@ class Call(Generic[Request, Response]):
     method: Method[Request, Response]
     request: Request
     request_id: str | None = None
-    wait_for_ready: bool = False
-    """Whether to wait for a server that cannot be reached, rather than to fail at once."""
+    is_save: bool = False
+    """A turn that was held is worth waiting for: for a sidecar that restarts, or is overloaded."""
+    has_callers_key: bool = True
+    """Whether the operation does nothing twice when the caller repeats it as it was called."""
+    conversation_id: str | None = None
+    """The id that was made for a new conversation."""
 
 
-Flow = Generator[Call[Any, Any], Any, T]
+AnyCall = Call[Any, Any]
+Flow = Generator[AnyCall, Any, T]
 Page = tuple[list[T], str]
 """What a page has, and the token of the next one; empty on the last."""
 
@@ -66,10 +71,14 @@ def call(
     request: Request,
     request_id: str | None = None,
     *,
-    wait_for_ready: bool = False,
+    is_save: bool = False,
+    has_callers_key: bool = True,
+    conversation_id: str | None = None,
 ) -> Flow[Response]:
     """Makes one call."""
-    answer: Response = yield Call(method, request, request_id, wait_for_ready)
+    answer: Response = yield Call(
+        method, request, request_id, is_save, has_callers_key, conversation_id
+    )
     return answer
 
 
@@ -164,6 +173,7 @@ def save_messages(
     expected_last_seq: int | None,
 ) -> Flow[SavedMessages]:
     """Saves a turn, whole or not at all, and once however often it is sent."""
+    has_callers_key = bool(request_id)
     request_id = request_id or str(uuid.uuid4())
     request = api.SaveMessagesRequest(
         conversation_id=conversation_id,
@@ -173,8 +183,9 @@ def save_messages(
         expected_last_seq=expected_last_seq,
         session_id=session_id or "",
     )
-    # A turn that was held is worth waiting for a sidecar that restarts.
-    answer = yield from call(methods.SAVE_MESSAGES, request, request_id, wait_for_ready=True)
+    answer = yield from call(
+        methods.SAVE_MESSAGES, request, request_id, is_save=True, has_callers_key=has_callers_key
+    )
     seen.note(conversation_id, answer.last_seq)
     return convert.read_saved(answer, request_id)
 
@@ -194,7 +205,12 @@ def create_conversation(
         metadata=None if metadata is None else to_struct(metadata),
         conversation_id=conversation_id or new_id(),
     )
-    answer = yield from call(methods.CREATE_CONVERSATION, request)
+    answer = yield from call(
+        methods.CREATE_CONVERSATION,
+        request,
+        has_callers_key=bool(conversation_id),
+        conversation_id=request.conversation_id,
+    )
     return convert.read_conversation(answer.conversation)
 
 
@@ -244,6 +260,7 @@ def truncate_conversation(
     expected_last_seq: int | None,
 ) -> Flow[Truncated]:
     """Removes the messages after one, and never what was saved since."""
+    has_callers_key = bool(request_id)
     request_id = request_id or str(uuid.uuid4())
     request = api.TruncateConversationRequest(
         conversation_id=conversation_id,
@@ -252,7 +269,9 @@ def truncate_conversation(
         expected_last_seq=expected_last_seq,
         request_id=request_id,
     )
-    answer = yield from call(methods.TRUNCATE_CONVERSATION, request, request_id)
+    answer = yield from call(
+        methods.TRUNCATE_CONVERSATION, request, request_id, has_callers_key=has_callers_key
+    )
     seen.note(conversation_id, answer.last_seq)
     return convert.read_truncated(answer)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import uuid
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ._errors import ConversationMemoryError
+from ._finish import finish
 from ._flows import MAX_MESSAGES_PER_SAVE
 from ._types import (
     BegunTurn,
@@ -267,32 +267,13 @@ class AsyncTurn(TurnBase):
         A cancellation waits until the save is done, at most its timeout, and is raised then.
         """
         if self._saved is None:
-            await _through_cancellation(self._save())
+            await finish(self._save())
         if self._saved is None:  # Never: a save that failed has raised.
             raise RuntimeError("the turn was not saved")
         return self._saved
 
     async def _save(self) -> None:
         self._saved = await self._memory.save_messages(**self._save_arguments())
-
-
-async def _through_cancellation(work: Coroutine[Any, Any, None]) -> None:
-    """Waits for the work to its end, and only then hears of a cancellation meanwhile."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is None:
-        task.result()
-        return
-    if not task.cancelled() and (failure := task.exception()) is not None:
-        # The cancellation must not be lost, whatever became of the save.
-        cancelled.__context__ = failure
-        log.warning("a turn was cancelled and not saved: %s", failure)
-    raise cancelled
 
 
 def _log_lost(turn: TurnBase, failure: ConversationMemoryError) -> None:
