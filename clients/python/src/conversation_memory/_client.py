@@ -67,7 +67,8 @@ class ConversationMemory:
 
     Each method raises a `ConversationMemoryError`: `InvalidArgument`, `NotFound`, `Unavailable`,
     `DeadlineExceeded` and so on. What passes (UNAVAILABLE) is tried again for about two seconds
-    where that does nothing twice.
+    where that does nothing twice; a save waits until its timeout for a service that is away, or
+    overloaded.
 
     `user_id` on a method that names a conversation is a claim of whose it is: when it is wrong,
     the conversation is `NotFound`. Without it nothing is compared.

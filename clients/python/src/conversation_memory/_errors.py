@@ -157,6 +157,14 @@ class _Details:
     retry_after: float | None = None
 
 
+def invalid(field: str, description: str) -> InvalidArgument:
+    """What the service would answer to a field, without asking it."""
+    made = InvalidArgument(f"INVALID_ARGUMENT: {field}: {description}")
+    made.code = grpc.StatusCode.INVALID_ARGUMENT
+    made.violations = {field: description}
+    return made
+
+
 def from_rpc_error(
     error: grpc.RpcError, *, repeatable: bool, request_id: str | None
 ) -> ConversationMemoryError:
