@@ -101,7 +101,10 @@ class ConversationMemory:
         self.close()
 
     def close(self) -> None:
-        """Closes the connection. A later call opens another."""
+        """Closes the connection. A later call opens another.
+
+        Calls that other threads are in end with `Unavailable`.
+        """
         with self._lock:
             channel, self._channel = self._channel, None
             self._methods = {}
@@ -502,12 +505,21 @@ class ConversationMemory:
             return result
 
     def _invoke(self, wanted: AnyCall, timeout: float) -> Any:
-        return self._method(wanted.method, "unary_unary")(
-            wanted.request,
-            timeout=max(timeout, 0),
-            metadata=self._settings.metadata(),
-            wait_for_ready=wanted.is_save or None,
-        )
+        metadata = self._settings.metadata()
+        while True:
+            method = self._method(wanted.method, "unary_unary")
+            try:
+                return method(
+                    wanted.request,
+                    timeout=max(timeout, 0),
+                    metadata=metadata,
+                    wait_for_ready=wanted.is_save or None,
+                )
+            except ValueError:
+                # Closed by another thread just now, before anything was sent: a new
+                # connection is opened, as for any call after that.
+                if self._methods.get(wanted.method.path) is method:
+                    raise
 
     def _pages(self, page: Callable[[str], Flow[Page[T]]], timeout: float | None) -> Iterator[T]:
         token = ""

@@ -87,7 +87,7 @@ class FailedPrecondition(ConversationMemoryError):
 
 
 class Unavailable(ConversationMemoryError):
-    """The service, or a store that it needs, cannot be reached."""
+    """The service, or a store that it needs, cannot be reached; or the client was closed."""
 
 
 class OutcomeUnknown(ConversationMemoryError):
@@ -130,6 +130,8 @@ _BY_CODE: dict[grpc.StatusCode, type[ConversationMemoryError]] = {
     grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
     grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
+    # Calls end so when their client is closed.
+    grpc.StatusCode.CANCELLED: Unavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.RESOURCE_EXHAUSTED: ResourceExhausted,
     grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
@@ -138,7 +140,11 @@ _BY_CODE: dict[grpc.StatusCode, type[ConversationMemoryError]] = {
     grpc.StatusCode.INTERNAL: Internal,
 }
 
-_PASSING = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+_PASSING = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+}
 
 
 class _Failed(Protocol):
@@ -155,6 +161,22 @@ class _Details:
     metadata: dict[str, str] = field(default_factory=dict)
     violations: dict[str, str] = field(default_factory=dict)
     retry_after: float | None = None
+
+
+class Closed(grpc.RpcError):
+    """A call's end when its client is closed, as the blocking form of gRPC has it."""
+
+    def code(self) -> grpc.StatusCode:
+        """The status."""
+        return grpc.StatusCode.CANCELLED
+
+    def details(self) -> str:
+        """The status' message."""
+        return "the client was closed"
+
+    def trailing_metadata(self) -> tuple[()]:
+        """Nothing was received."""
+        return ()
 
 
 def invalid(field: str, description: str) -> InvalidArgument:
