@@ -213,6 +213,89 @@ def test_a_turn_that_begins_behind_what_was_seen_reads_on() -> None:
         assert fake.calls["GetHistory"] == 1
 
 
+def test_a_turn_that_begins_behind_what_was_seen_shows_what_it_read() -> None:
+    """Not what BeginTurn showed; and what was lost is read from the durable store."""
+    fake = Fake()
+    saved = api.SaveMessagesResponse(last_seq=7).SerializeToString()
+    history = api.GetHistoryResponse(last_seq=7)
+    history.messages.add(role="ROLE_USER", content="newest", seq=7)
+    fake.answers["SaveMessages"] = lambda *_: saved
+    fake.answers["BeginTurn"] = lambda *_: begun(last_seq=3)
+    fake.answers["GetHistory"] = lambda *_: history.SerializeToString()
+    with serving(fake) as address, ConversationMemory(address) as memory:
+        memory.save_messages(CONVERSATION, [Message("user", "a")])
+        turn = memory.begin_turn("ana", conversation_id=CONVERSATION)
+        assert [message.content for message in turn.messages] == ["newest"]
+        beyond = failing(
+            grpc.StatusCode.OUT_OF_RANGE,
+            rpc.ErrorInfo(reason="MIN_SEQ_NOT_REACHED", metadata={"last_seq": "3"}),
+        )
+        fake.answers["GetHistory"] = lambda request, context: (
+            beyond(request, context)
+            if api.GetHistoryRequest.FromString(request).min_seq
+            else history.SerializeToString()
+        )
+        memory.get_history(CONVERSATION)
+        last = api.GetHistoryRequest.FromString(fake.requests[-1][1])
+        assert last.consistency == api.CONSISTENCY_STRONG
+        fake.answers = {}
+        memory.delete_conversation(CONVERSATION)
+        memory.get_history(CONVERSATION)
+        assert api.GetHistoryRequest.FromString(fake.requests[-1][1]).min_seq == 0
+
+
+def test_a_turn_is_saved_as_its_users_and_keeps_its_session() -> None:
+    fake = Fake()
+    answer = api.BeginTurnResponse.FromString(begun(last_seq=0))
+    answer.session.id = "s1"
+    fake.answers["BeginTurn"] = lambda *_: answer.SerializeToString()
+    with serving(fake) as address, ConversationMemory(address) as memory:
+        with memory.turn("ana", conversation_id=CONVERSATION) as turn:
+            turn.user("a")
+    request = api.SaveMessagesRequest.FromString(fake.requests[-1][1])
+    assert (request.user_id, request.session_id) == ("ana", "s1")
+
+
+def test_another_users_read_does_not_make_the_client_forget(
+    memory: ConversationMemory, user: str
+) -> None:
+    conversation = memory.create_conversation(user).id
+    memory.save_messages(conversation, [Message("user", "a")])
+    with pytest.raises(cm.NotFound):
+        memory.get_history(conversation, user_id="mallory")
+    assert memory._seen.last_seq(conversation) == 1
+
+
+def test_turns_that_cannot_begin_leave_one_conversation_that_the_next_one_has() -> None:
+    fake = Fake()
+
+    def create(request: bytes, _: grpc.ServicerContext) -> bytes:
+        answer = api.CreateConversationResponse()
+        answer.conversation.id = api.CreateConversationRequest.FromString(request).conversation_id
+        return answer.SerializeToString()
+
+    fake.answers["CreateConversation"] = create
+    fake.answers["BeginTurn"] = failing(grpc.StatusCode.INTERNAL)
+    with serving(fake) as address, ConversationMemory(address) as memory:
+        with pytest.raises(cm.InvalidArgument):
+            memory.begin_turn("ana", limit=-1)
+        assert not fake.requests
+        for _ in range(3):
+            with pytest.raises(cm.Internal):
+                memory.begin_turn("ana")
+        del fake.answers["BeginTurn"]
+        for _ in range(2):
+            memory.begin_turn("ana")
+    created = [
+        api.CreateConversationRequest.FromString(request).conversation_id
+        for name, request in fake.requests
+        if name == "CreateConversation"
+    ]
+    assert len(created) == 5
+    assert len(set(created)) == 2
+    assert len(set(created[:4])) == 1
+
+
 @pytest.fixture
 def proxy(sidecar: Sidecar) -> Iterator[Proxy]:
     proxy = Proxy(sidecar.address)

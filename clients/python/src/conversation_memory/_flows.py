@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from . import _convert as convert
-from ._errors import MinSeqNotReached, NotFound
+from ._errors import AlreadyExists, MinSeqNotReached, NotFound, invalid
 from ._method import Method, Request, Response
 from ._proto.v1 import conversation_memory_pb2 as api
 from ._proto.v1 import methods
@@ -91,11 +91,39 @@ def begin_turn(
     limit: int,
 ) -> Flow[BegunTurn]:
     """Opens a turn whose history has everything that this client has seen."""
-    if not session_id and not conversation_id:
-        # BeginTurn would create another conversation each time it is retried; one that is
-        # created under an id of our own is created once.
-        created = yield from create_conversation(user_id, None, dept_id, None, None)
-        conversation_id = created.id
+    if limit < 0:
+        # Before a conversation is created for it.
+        raise invalid("limit", "must not be negative")
+    if session_id or conversation_id:
+        return (yield from _begin_turn(seen, user_id, session_id, conversation_id, dept_id, limit))
+    # BeginTurn would create another conversation each time it is retried; one that is
+    # created under an id of our own is created once. That of a turn that could not begin is
+    # the next one's: else each try would leave an empty one.
+    conversation_id = seen.take_spare(user_id, dept_id) or new_id()
+    try:
+        try:
+            created = yield from create_conversation(user_id, None, dept_id, None, conversation_id)
+            is_unused = created.last_seq == 0
+        except (AlreadyExists, NotFound):
+            # Somebody has found it meanwhile, and changed it.
+            is_unused = False
+        if not is_unused:
+            conversation_id = new_id()
+            yield from create_conversation(user_id, None, dept_id, None, conversation_id)
+        return (yield from _begin_turn(seen, user_id, None, conversation_id, dept_id, limit))
+    except BaseException:
+        seen.keep_spare(user_id, dept_id, conversation_id)
+        raise
+
+
+def _begin_turn(
+    seen: Seen,
+    user_id: str,
+    session_id: str | None,
+    conversation_id: str | None,
+    dept_id: str | None,
+    limit: int,
+) -> Flow[BegunTurn]:
     request = api.BeginTurnRequest(
         user_id=user_id,
         dept_id=dept_id or "",
@@ -142,9 +170,6 @@ def get_history(
     )
     try:
         answer = yield from call(methods.GET_HISTORY, request)
-    except NotFound:
-        seen.forget(conversation_id)
-        raise
     except MinSeqNotReached as error:
         if min_seq is not None:
             raise
