@@ -7,6 +7,9 @@ import itertools
 import os
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -17,7 +20,7 @@ import conversation_memory as cm
 from conversation_memory import AsyncConversationMemory, ConversationMemory, Message, Tls
 
 from .fake import CONVERSATION, Fake, serving
-from .sidecar import Sidecar
+from .sidecar import PATIENCE, Sidecar
 
 
 def test_a_token_goes_with_every_call() -> None:
@@ -32,6 +35,85 @@ def test_a_token_goes_with_every_call() -> None:
             memory.get_history(CONVERSATION)
             memory.get_history(CONVERSATION)
         assert fake.metadata["authorization"] == ["Bearer t1"]
+
+
+async def test_a_client_that_is_closed_during_a_call_says_so() -> None:
+    fake, reached, answer = Fake(), threading.Semaphore(0), threading.Event()
+
+    def hold(*_: object) -> bytes:
+        reached.release()
+        answer.wait(PATIENCE)
+        return b""
+
+    fake.answers = dict.fromkeys(("GetHistory", "SaveMessages"), hold)
+    with serving(fake) as address, ThreadPoolExecutor(1) as pool:
+        with ConversationMemory(address, timeout=PATIENCE) as memory:
+            read = pool.submit(memory.get_history, CONVERSATION)
+            await asyncio.to_thread(reached.acquire)
+        with pytest.raises(cm.Unavailable) as failed:
+            read.result()
+        assert failed.value.retryable
+        async with AsyncConversationMemory(address, timeout=PATIENCE) as aio:
+            task = asyncio.create_task(aio.get_history(CONVERSATION))
+            turn = aio.turn("ana", conversation_id=CONVERSATION)
+
+            async def speak() -> None:
+                async with turn:
+                    turn.assistant("25 days.")
+
+            speaking = asyncio.create_task(speak())
+            for _ in range(2):
+                await asyncio.to_thread(reached.acquire)
+        for each in (task, speaking):
+            with pytest.raises(cm.Unavailable):
+                await each
+        # The answer is given by the time that the connection is opened again.
+        answer.set()
+        assert (await turn.save()).request_id == turn.request_id
+        await aio.close()
+
+
+async def test_a_task_that_is_cancelled_as_its_client_is_closed_stays_cancelled() -> None:
+    fake, reached, answer = Fake(), threading.Semaphore(0), threading.Event()
+
+    def hold(*_: object) -> bytes:
+        reached.release()
+        answer.wait(PATIENCE)
+        return b""
+
+    fake.answers["GetHistory"] = hold
+    with serving(fake) as address:
+        async with AsyncConversationMemory(address, timeout=PATIENCE) as aio:
+            task = asyncio.create_task(aio.get_history(CONVERSATION))
+            await asyncio.to_thread(reached.acquire)
+            task.cancel()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        answer.set()
+
+
+def test_threads_do_not_notice_that_a_client_is_closed_between_their_calls() -> None:
+    fake = Fake()
+    failures: list[Exception] = []
+    with serving(fake) as address, ConversationMemory(address, timeout=PATIENCE) as memory:
+
+        def call() -> None:
+            for _ in range(200):
+                try:
+                    memory.get_history(CONVERSATION)
+                except cm.Unavailable:
+                    continue
+                except Exception as error:
+                    failures.append(error)
+
+        with ThreadPoolExecutor(4) as pool:
+            callers = [pool.submit(call) for _ in range(4)]
+            while not all(caller.done() for caller in callers):
+                memory.close()
+                time.sleep(0.002)
+    assert failures == []
 
 
 def test_a_unix_socket(tmp_path: Path) -> None:

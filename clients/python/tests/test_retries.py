@@ -13,7 +13,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 import conversation_memory as cm
-from conversation_memory import ConversationMemory, Message
+from conversation_memory import AsyncConversationMemory, ConversationMemory, Message
 from conversation_memory._proto import error_details_pb2 as rpc
 from conversation_memory._proto.v1 import conversation_memory_pb2 as api
 
@@ -54,7 +54,9 @@ def test_only_what_is_safe_is_tried_again() -> None:
             list(pool.map(fail, CALLS))
     for name, (_, attempts) in CALLS.items():
         assert fake.calls[name] == attempts, name
-        assert failures[name].retryable == (attempts > 1)
+        # As it was called it would be done twice: under another key, or as another conversation.
+        made = {"SaveMessages", "TruncateConversation", "CreateConversation"}
+        assert failures[name].retryable == (attempts > 1 and name not in made), name
         assert failures[name].retry_after == 0.5
     for name in ("SaveMessages", "TruncateConversation"):
         asked = {request for method, request in fake.requests if method == name}
@@ -62,6 +64,74 @@ def test_only_what_is_safe_is_tried_again() -> None:
         request_id = failures[name].request_id
         assert request_id
         assert request_id.encode() in asked.pop()
+
+
+def test_what_a_caller_repeats_under_its_key_is_done_once(
+    memory: ConversationMemory, user: str
+) -> None:
+    fake = Fake()
+    calls: dict[str, Callable[[ConversationMemory], Any]] = {
+        "SaveMessages": lambda m: m.save_messages(
+            CONVERSATION, [Message("user", "a")], request_id="key"
+        ),
+        "TruncateConversation": lambda m: m.truncate_conversation(
+            CONVERSATION, 0, request_id="key"
+        ),
+        "CreateConversation": lambda m: m.create_conversation("ana", conversation_id=CONVERSATION),
+    }
+    fake.answers = dict.fromkeys(calls, failing(grpc.StatusCode.DEADLINE_EXCEEDED))
+    with serving(fake) as address, ConversationMemory(address) as client:
+        for call in calls.values():
+            with pytest.raises(cm.DeadlineExceeded) as failed:
+                call(client)
+            assert failed.value.retryable
+        with pytest.raises(cm.DeadlineExceeded) as failed:
+            client.create_conversation(user)
+    assert not failed.value.retryable
+    made = failed.value.conversation_id
+    assert made
+    assert made.encode() in fake.requests[-1][1]
+    for _ in range(2):
+        memory.create_conversation(user, conversation_id=made)
+    assert [conversation.id for conversation in memory.list_conversations(user)] == [made]
+
+
+def overloaded_until(fake: Fake, attempt: int) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+    overloaded = failing(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        rpc.RetryInfo(retry_delay=Duration(nanos=100_000_000)),
+        message="too many writes at once",
+    )
+
+    def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
+        return b"" if fake.calls["SaveMessages"] >= attempt else overloaded(request, context)
+
+    return answer
+
+
+async def test_a_save_comes_back_when_the_service_says_so() -> None:
+    fake = Fake()
+    messages = [Message("user", "a")]
+    with serving(fake) as address:
+        with ConversationMemory(address) as memory:
+            fake.answers["SaveMessages"] = overloaded_until(fake, 4)
+            memory.save_messages(CONVERSATION, messages)
+            assert fake.calls["SaveMessages"] == 4
+        async with AsyncConversationMemory(address) as aio:
+            fake.answers["SaveMessages"] = overloaded_until(fake, 8)
+            await aio.save_messages(CONVERSATION, messages)
+            assert fake.calls["SaveMessages"] == 8
+    assert len({request for _, request in fake.requests}) == 2
+
+
+def test_a_save_that_is_refused_too_long_says_so() -> None:
+    fake = Fake()
+    fake.answers["SaveMessages"] = overloaded_until(fake, 1000)
+    with serving(fake) as address, ConversationMemory(address, timeout=1) as memory:
+        with pytest.raises(cm.ResourceExhausted) as failed:
+            memory.save_messages(CONVERSATION, [Message("user", "a")])
+    assert failed.value.retryable
+    assert fake.calls["SaveMessages"] > 2
 
 
 def test_a_large_turn_is_tried_again() -> None:
@@ -141,6 +211,89 @@ def test_a_turn_that_begins_behind_what_was_seen_reads_on() -> None:
         fake.answers["BeginTurn"] = lambda *_: begun(last_seq=7)
         memory.begin_turn("ana", conversation_id=CONVERSATION)
         assert fake.calls["GetHistory"] == 1
+
+
+def test_a_turn_that_begins_behind_what_was_seen_shows_what_it_read() -> None:
+    """Not what BeginTurn showed; and what was lost is read from the durable store."""
+    fake = Fake()
+    saved = api.SaveMessagesResponse(last_seq=7).SerializeToString()
+    history = api.GetHistoryResponse(last_seq=7)
+    history.messages.add(role="ROLE_USER", content="newest", seq=7)
+    fake.answers["SaveMessages"] = lambda *_: saved
+    fake.answers["BeginTurn"] = lambda *_: begun(last_seq=3)
+    fake.answers["GetHistory"] = lambda *_: history.SerializeToString()
+    with serving(fake) as address, ConversationMemory(address) as memory:
+        memory.save_messages(CONVERSATION, [Message("user", "a")])
+        turn = memory.begin_turn("ana", conversation_id=CONVERSATION)
+        assert [message.content for message in turn.messages] == ["newest"]
+        beyond = failing(
+            grpc.StatusCode.OUT_OF_RANGE,
+            rpc.ErrorInfo(reason="MIN_SEQ_NOT_REACHED", metadata={"last_seq": "3"}),
+        )
+        fake.answers["GetHistory"] = lambda request, context: (
+            beyond(request, context)
+            if api.GetHistoryRequest.FromString(request).min_seq
+            else history.SerializeToString()
+        )
+        memory.get_history(CONVERSATION)
+        last = api.GetHistoryRequest.FromString(fake.requests[-1][1])
+        assert last.consistency == api.CONSISTENCY_STRONG
+        fake.answers = {}
+        memory.delete_conversation(CONVERSATION)
+        memory.get_history(CONVERSATION)
+        assert api.GetHistoryRequest.FromString(fake.requests[-1][1]).min_seq == 0
+
+
+def test_a_turn_is_saved_as_its_users_and_keeps_its_session() -> None:
+    fake = Fake()
+    answer = api.BeginTurnResponse.FromString(begun(last_seq=0))
+    answer.session.id = "s1"
+    fake.answers["BeginTurn"] = lambda *_: answer.SerializeToString()
+    with serving(fake) as address, ConversationMemory(address) as memory:
+        with memory.turn("ana", conversation_id=CONVERSATION) as turn:
+            turn.user("a")
+    request = api.SaveMessagesRequest.FromString(fake.requests[-1][1])
+    assert (request.user_id, request.session_id) == ("ana", "s1")
+
+
+def test_another_users_read_does_not_make_the_client_forget(
+    memory: ConversationMemory, user: str
+) -> None:
+    conversation = memory.create_conversation(user).id
+    memory.save_messages(conversation, [Message("user", "a")])
+    with pytest.raises(cm.NotFound):
+        memory.get_history(conversation, user_id="mallory")
+    assert memory._seen.last_seq(conversation) == 1
+
+
+def test_turns_that_cannot_begin_leave_one_conversation_that_the_next_one_has() -> None:
+    fake = Fake()
+
+    def create(request: bytes, _: grpc.ServicerContext) -> bytes:
+        answer = api.CreateConversationResponse()
+        answer.conversation.id = api.CreateConversationRequest.FromString(request).conversation_id
+        return answer.SerializeToString()
+
+    fake.answers["CreateConversation"] = create
+    fake.answers["BeginTurn"] = failing(grpc.StatusCode.INTERNAL)
+    with serving(fake) as address, ConversationMemory(address) as memory:
+        with pytest.raises(cm.InvalidArgument):
+            memory.begin_turn("ana", limit=-1)
+        assert not fake.requests
+        for _ in range(3):
+            with pytest.raises(cm.Internal):
+                memory.begin_turn("ana")
+        del fake.answers["BeginTurn"]
+        for _ in range(2):
+            memory.begin_turn("ana")
+    created = [
+        api.CreateConversationRequest.FromString(request).conversation_id
+        for name, request in fake.requests
+        if name == "CreateConversation"
+    ]
+    assert len(created) == 5
+    assert len(set(created)) == 2
+    assert len(set(created[:4])) == 1
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import threading
 import types
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
@@ -15,8 +16,9 @@ import pytest
 
 import conversation_memory as cm
 from conversation_memory import AsyncConversationMemory, ConversationMemory, Message
+from conversation_memory._turn import MAX_TURN_BYTES
 
-from .fake import Fake, begun, failing, serving
+from .fake import CONVERSATION, Fake, begun, failing, serving
 from .sidecar import PATIENCE, Sidecar
 
 TOOL_CALL = {"id": "1", "type": "function", "function": {"name": "days", "arguments": "{}"}}
@@ -347,3 +349,208 @@ async def test_a_cancellation_is_not_lost_when_the_save_fails(
             await cancelled(hold(), has_answered)
     assert "not saved" in caplog.text
     assert ANSWER not in caplog.text
+
+
+def test_what_is_added_after_a_try_is_saved_after_it(memory: ConversationMemory, user: str) -> None:
+    """The try had been done although its answer was lost."""
+    tried: list[str] = []
+    with memory.turn(user, if_unchanged=True) as turn:
+        turn.user(QUESTION)
+        memory.save_messages(
+            turn.conversation_id,
+            turn.added,
+            user_id=user,
+            session_id=turn.session_id,
+            request_id=turn.request_id,
+            expected_last_seq=0,
+        )
+        client: Any = turn._memory
+        save = client.save_messages
+
+        def lose(*_: Any, request_id: str, **__: Any) -> Any:
+            tried.append(request_id)
+            client.save_messages = save
+            raise cm.DeadlineExceeded
+
+        client.save_messages = lose
+        with pytest.raises(cm.DeadlineExceeded):
+            turn.save()
+        turn.assistant(ANSWER)
+    assert turn.request_id != tried[0]
+    assert turn.saved is not None
+    assert [message.content for message in turn.saved.messages] == [QUESTION, ANSWER]
+    assert (turn.saved.last_seq, turn.saved.replayed) == (2, False)
+    there = [message.content for message in memory.list_messages(turn.conversation_id)]
+    assert there == [QUESTION, ANSWER]
+
+
+async def test_what_is_added_during_a_save_is_saved_after_it(
+    aio: AsyncConversationMemory, user: str
+) -> None:
+    async with aio.turn(user) as turn:
+        turn.user(QUESTION)
+        save = asyncio.create_task(turn.save())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        turn.assistant(ANSWER)
+    assert (await save).last_seq == 2
+    assert await said(aio, turn.conversation_id) == [QUESTION, ANSWER]
+
+
+def test_a_turn_without_messages_cannot_be_saved(memory: ConversationMemory, user: str) -> None:
+    with memory.turn(user) as turn:
+        with pytest.raises(cm.InvalidArgument) as refused:
+            turn.save()
+        assert "messages" in refused.value.violations
+        turn.user(QUESTION)
+    assert turn.saved is not None
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Message("user", "half \ud800"),
+        Message("user", metadata={"n": 2**60}),
+        Message("user", tokens_used=2**40),
+        Message("developer", "x"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_cannot_be_sent_is_refused_where_it_is_added(
+    memory: ConversationMemory, user: str, message: Message
+) -> None:
+    with memory.turn(user) as turn:
+        turn.user(QUESTION)
+        with pytest.raises(ValueError):  # noqa: PT011
+            turn.add(Message("user", "beside it"), message)
+        turn.assistant(ANSWER)
+    there = [message.content for message in memory.list_messages(turn.conversation_id)]
+    assert there == [QUESTION, ANSWER]
+
+
+def test_what_becomes_of_a_callers_dict_does_not_change_the_turn(
+    memory: ConversationMemory, user: str
+) -> None:
+    metadata = {"k": 1}
+    with memory.turn(user) as turn:
+        turn.add(Message("user", QUESTION, metadata=metadata))
+        metadata["k"] = 2
+    assert memory.get_history(turn.conversation_id).messages[0].metadata == {"k": 1}
+
+
+def test_a_turn_beyond_a_request_says_so_when_it_grows(
+    memory: ConversationMemory, user: str
+) -> None:
+    with memory.turn(user) as turn:
+        for _ in range(3):
+            turn.user("x" * 1_047_000)
+        with pytest.raises(ValueError, match="bytes"):
+            turn.add(Message("user", "y"), Message("assistant", "x" * 1_047_000))
+        turn.assistant("z" * (MAX_TURN_BYTES - turn._bytes - 16))
+    assert turn.saved is not None
+    assert turn.saved.last_seq == 4
+
+
+def test_an_interruption_is_not_lost_to_what_is_no_error_of_ours(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = Fake()
+    fake.answers["BeginTurn"] = lambda *_: begun(last_seq=0)
+    with serving(fake) as address, ConversationMemory(address) as memory:
+        monkeypatch.setattr(memory, "save_messages", lambda **_: 1 / 0)
+        with (
+            caplog.at_level(logging.WARNING),
+            pytest.raises(KeyboardInterrupt),
+            memory.turn("ana", conversation_id=CONVERSATION) as turn,
+        ):
+            turn.assistant(ANSWER)
+            raise KeyboardInterrupt
+    assert "not saved: ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.parametrize("is_again", [False, True])
+def test_an_interruption_during_a_blocking_save_saves_the_turn(
+    is_again: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake = Fake()
+    fake.answers["BeginTurn"] = lambda *_: begun(last_seq=0)
+    answer = threading.Event()
+
+    def save(*_: object) -> bytes:
+        if fake.calls["SaveMessages"] == 1 or is_again:
+            signal.raise_signal(signal.SIGINT)
+            answer.wait(PATIENCE)
+        return b""
+
+    fake.answers["SaveMessages"] = save
+    with serving(fake) as address, ConversationMemory(address) as memory:
+        turn = memory.turn("ana", conversation_id=CONVERSATION)
+        with caplog.at_level(logging.WARNING), pytest.raises(KeyboardInterrupt), turn:
+            turn.assistant(ANSWER)
+        answer.set()
+    saves = [request for name, request in fake.requests if name == "SaveMessages"]
+    assert len(saves) == 2
+    assert saves[0] == saves[1]
+    assert (turn.saved is None) == is_again
+    assert ("not saved" in caplog.text) == is_again
+
+
+async def test_a_save_goes_on_when_every_task_is_cancelled(
+    sidecar: Sidecar, aio: AsyncConversationMemory, user: str
+) -> None:
+    """As `asyncio.run` does at its end: also the task that the save itself is."""
+    conversation = (await aio.create_conversation(user)).id
+    for settling in range(6):
+        turn = aio.turn(user, conversation_id=conversation)
+
+        is_answered = asyncio.Event()
+
+        async def hold(turn: cm.AsyncTurn = turn, is_answered: asyncio.Event = is_answered) -> None:
+            async with turn:
+                turn.assistant(ANSWER)
+                is_answered.set()
+
+        task = asyncio.create_task(hold())
+        await is_answered.wait()
+        for _ in range(settling):
+            await asyncio.sleep(0)
+        for each in asyncio.all_tasks() - {asyncio.current_task()}:
+            each.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert turn.saved is not None
+    assert await said(aio, conversation) == [ANSWER] * 6
+
+
+async def test_a_save_that_never_comes_to_its_end_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fake, reached, answer = Fake(), asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def save(*_: object) -> bytes:
+        loop.call_soon_threadsafe(reached.set)
+        answer.wait(PATIENCE)
+        return b""
+
+    fake.answers["BeginTurn"] = lambda *_: begun(last_seq=0)
+    fake.answers["SaveMessages"] = save
+    with serving(fake) as address:
+        async with AsyncConversationMemory(address, timeout=1) as memory:
+            turn = memory.turn("ana", conversation_id=CONVERSATION)
+
+            async def hold() -> None:
+                async with turn:
+                    turn.assistant(ANSWER)
+
+            task = asyncio.create_task(hold())
+            await reached.wait()
+            for each in asyncio.all_tasks() - {asyncio.current_task()}:
+                each.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        answer.set()
+    assert turn.saved is None
+    assert "not saved" in caplog.text
+    assert {request for name, request in fake.requests if name == "SaveMessages"} == {
+        fake.requests[-1][1]
+    }

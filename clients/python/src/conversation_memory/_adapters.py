@@ -11,12 +11,11 @@ client run the same ones.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import uuid
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from . import _flows as flows
 from ._client import LONG_TIMEOUT
@@ -24,8 +23,6 @@ from ._errors import AlreadyExists, NotFound, SeqMismatch
 from ._flows import MAX_MESSAGES_PER_SAVE, Flow
 from ._seen import Seen
 from ._types import Message, SavedMessages
-
-T = TypeVar("T")
 
 NAMESPACE = uuid.UUID("a8f12931-1738-5414-9644-362c0d1bafd1")
 """The namespace of the conversations' ids. It must never change: all would seem empty."""
@@ -176,22 +173,6 @@ def clear(seen: Seen, place: Place) -> Flow[None]:
         yield from flows.truncate_conversation(seen, place.id, 0, place.user_id, None, None)
     except NotFound:
         return
-
-
-async def finish(work: Coroutine[Any, Any, T]) -> T:
-    """Waits for a write to its end, and only then hears of a cancellation meanwhile."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is None:
-        return task.result()
-    if not task.cancelled():
-        cancelled.__context__ = task.exception()
-    raise cancelled
 
 
 def not_installed(extra: str, error: ImportError) -> ImportError:

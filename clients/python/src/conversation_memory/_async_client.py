@@ -12,10 +12,11 @@ import grpc
 from grpc import aio
 
 from . import _flows as flows
+from ._calls import failure_of, pause_before_repeating
 from ._channel import DEFAULT_TARGET, Option, Settings, Tls, is_repeatable
 from ._client import DEFAULT_TIMEOUT, LONG_TIMEOUT
 from ._convert import read_imported
-from ._errors import from_rpc_error
+from ._errors import Closed, from_rpc_error
 from ._files import (
     Destination,
     ExportFormat,
@@ -25,7 +26,8 @@ from ._files import (
     import_requests,
     open_destination,
 )
-from ._flows import Call, Flow, Page
+from ._finish import is_finishing
+from ._flows import AnyCall, Flow, Page
 from ._method import Method
 from ._proto.v1 import methods
 from ._seen import Seen
@@ -70,6 +72,7 @@ class AsyncConversationMemory:
         self._channel: aio.Channel | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._methods: dict[str, Any] = {}
+        self._running: set[Any] = set()
 
     async def __aenter__(self) -> AsyncConversationMemory:
         return self
@@ -83,10 +86,17 @@ class AsyncConversationMemory:
         await self.close()
 
     async def close(self) -> None:
-        """Closes the connection. A later call opens another."""
+        """Closes the connection. A later call opens another.
+
+        Calls that other tasks are in end with `Unavailable`.
+        """
         channel, self._channel = self._channel, None
+        running, self._running = self._running, set()
         self._methods = {}
         if channel is not None and self._loop is asyncio.get_running_loop():
+            for call in list(running):
+                if call.cancel():
+                    running.discard(call)
             await channel.close()
 
     # A turn.
@@ -393,30 +403,46 @@ class AsyncConversationMemory:
         """Makes the calls of a flow, within one timeout for all of them."""
         deadline = time.monotonic() + self._timeout(timeout)
         try:
-            wanted = next(flow)
+            wanted, pause = next(flow), None
             while True:
                 try:
+                    if pause is not None:
+                        await asyncio.sleep(pause)
                     answer = await self._invoke(wanted, deadline - time.monotonic())
+                except asyncio.CancelledError:
+                    if not (is_finishing() and is_repeatable(wanted.method)):
+                        raise
+                    # The same call again, since it does nothing twice.
                 except grpc.RpcError as error:
-                    repeatable = is_repeatable(wanted.method)
-                    failure = from_rpc_error(
-                        error, repeatable=repeatable, request_id=wanted.request_id
-                    )
-                    failure.__cause__ = error
-                    wanted = flow.throw(failure)
+                    failure = failure_of(wanted, error)
+                    left = deadline - time.monotonic()
+                    pause = pause_before_repeating(wanted, failure, left)
+                    if pause is None:
+                        wanted = flow.throw(failure)
                 else:
-                    wanted = flow.send(answer)
+                    wanted, pause = flow.send(answer), None
         except StopIteration as finished:
             result: T = finished.value
             return result
 
-    async def _invoke(self, wanted: Call[Any, Any], timeout: float) -> Any:
-        return await self._method(wanted.method, "unary_unary")(
+    async def _invoke(self, wanted: AnyCall, timeout: float) -> Any:
+        call = self._method(wanted.method, "unary_unary")(
             wanted.request,
             timeout=max(timeout, 0),
             metadata=self._settings.metadata(),
-            wait_for_ready=wanted.wait_for_ready or None,
+            wait_for_ready=wanted.is_save or None,
         )
+        running = self._running
+        running.add(call)
+        try:
+            return await call
+        except asyncio.CancelledError:
+            # A call that `close` ended is no cancellation of the task, unless both happened.
+            if call in running or _is_being_cancelled():
+                raise
+            raise Closed from None
+        finally:
+            running.discard(call)
 
     async def _pages(
         self, page: Callable[[str], Flow[Page[T]]], timeout: float | None
@@ -437,6 +463,7 @@ class AsyncConversationMemory:
         if self._channel is None or self._loop is not loop:
             self._loop = loop
             self._methods = {}
+            self._running = set()
             self._channel = self._open()
         ready = self._methods.get(method.path)
         if ready is None:
@@ -450,3 +477,9 @@ class AsyncConversationMemory:
         if settings.tls is None:
             return aio.insecure_channel(settings.target, options)
         return aio.secure_channel(settings.target, settings.tls.credentials(), options)
+
+
+def _is_being_cancelled() -> bool:
+    """Whether somebody cancelled the current task, as far as Python says so: from 3.11 on."""
+    cancelling = getattr(asyncio.current_task(), "cancelling", None)
+    return cancelling is not None and cancelling() > 0

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import grpc
 
 from . import _flows as flows
-from ._channel import DEFAULT_TARGET, Option, Settings, Tls, is_repeatable
+from ._calls import failure_of, pause_before_repeating
+from ._channel import DEFAULT_TARGET, Option, Settings, Tls
 from ._convert import read_imported
 from ._errors import from_rpc_error
 from ._files import (
@@ -23,7 +24,7 @@ from ._files import (
     import_requests,
     open_destination,
 )
-from ._flows import Call, Flow, Page
+from ._flows import AnyCall, Flow, Page
 from ._method import Method
 from ._proto.v1 import methods
 from ._seen import Seen
@@ -66,7 +67,8 @@ class ConversationMemory:
 
     Each method raises a `ConversationMemoryError`: `InvalidArgument`, `NotFound`, `Unavailable`,
     `DeadlineExceeded` and so on. What passes (UNAVAILABLE) is tried again for about two seconds
-    where that does nothing twice.
+    where that does nothing twice; a save waits until its timeout for a service that is away, or
+    overloaded.
 
     `user_id` on a method that names a conversation is a claim of whose it is: when it is wrong,
     the conversation is `NotFound`. Without it nothing is compared.
@@ -99,7 +101,10 @@ class ConversationMemory:
         self.close()
 
     def close(self) -> None:
-        """Closes the connection. A later call opens another."""
+        """Closes the connection. A later call opens another.
+
+        Calls that other threads are in end with `Unavailable`.
+        """
         with self._lock:
             channel, self._channel = self._channel, None
             self._methods = {}
@@ -481,30 +486,40 @@ class ConversationMemory:
         """Makes the calls of a flow, within one timeout for all of them."""
         deadline = time.monotonic() + self._timeout(timeout)
         try:
-            wanted = next(flow)
+            wanted, pause = next(flow), None
             while True:
                 try:
+                    if pause is not None:
+                        time.sleep(pause)
                     answer = self._invoke(wanted, deadline - time.monotonic())
                 except grpc.RpcError as error:
-                    repeatable = is_repeatable(wanted.method)
-                    failure = from_rpc_error(
-                        error, repeatable=repeatable, request_id=wanted.request_id
-                    )
-                    failure.__cause__ = error
-                    wanted = flow.throw(failure)
+                    failure = failure_of(wanted, error)
+                    left = deadline - time.monotonic()
+                    pause = pause_before_repeating(wanted, failure, left)
+                    if pause is None:
+                        wanted = flow.throw(failure)
                 else:
-                    wanted = flow.send(answer)
+                    wanted, pause = flow.send(answer), None
         except StopIteration as finished:
             result: T = finished.value
             return result
 
-    def _invoke(self, wanted: Call[Any, Any], timeout: float) -> Any:
-        return self._method(wanted.method, "unary_unary")(
-            wanted.request,
-            timeout=max(timeout, 0),
-            metadata=self._settings.metadata(),
-            wait_for_ready=wanted.wait_for_ready or None,
-        )
+    def _invoke(self, wanted: AnyCall, timeout: float) -> Any:
+        metadata = self._settings.metadata()
+        while True:
+            method = self._method(wanted.method, "unary_unary")
+            try:
+                return method(
+                    wanted.request,
+                    timeout=max(timeout, 0),
+                    metadata=metadata,
+                    wait_for_ready=wanted.is_save or None,
+                )
+            except ValueError:
+                # Closed by another thread just now, before anything was sent: a new
+                # connection is opened, as for any call after that.
+                if self._methods.get(wanted.method.path) is method:
+                    raise
 
     def _pages(self, page: Callable[[str], Flow[Page[T]]], timeout: float | None) -> Iterator[T]:
         token = ""

@@ -60,9 +60,14 @@ def role_number(role: str | None) -> resources.Role:
     return cast("resources.Role", _ROLES[role])
 
 
-def write_messages(messages: Iterable[MessageLike]) -> list[resources.Message]:
-    """Messages as they are sent."""
-    return [write_message(to_message(message)) for message in messages]
+def write_messages(
+    messages: Iterable[MessageLike | resources.Message],
+) -> list[resources.Message]:
+    """Messages as they are sent; those that are written already stay as they are."""
+    return [
+        message if isinstance(message, resources.Message) else write_message(to_message(message))
+        for message in messages
+    ]
 
 
 def write_message(message: Message) -> resources.Message:

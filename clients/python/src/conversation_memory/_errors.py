@@ -24,11 +24,17 @@ class ConversationMemoryError(Exception):
     details: Mapping[str, str]
     """What the service says beside the reason, such as `current_seq`."""
     retryable: bool = False
-    """Whether the same call can be made again as it is: it is safe, and may succeed."""
+    """Whether the same call can be made again as it is: it is safe, and may succeed.
+
+    A save, a truncation or a new conversation under a key that this client made is not: repeat
+    it with `request_id=error.request_id`, or `conversation_id=error.conversation_id`, and it is
+    done once."""
     retry_after: float | None = None
     """How many seconds to wait before that, where the service says so."""
     request_id: str | None = None
     """The key of a save or truncation: give it to the call that repeats this one."""
+    conversation_id: str | None = None
+    """The id of the conversation that was to be created: there may be one now, or not."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message)
@@ -81,7 +87,7 @@ class FailedPrecondition(ConversationMemoryError):
 
 
 class Unavailable(ConversationMemoryError):
-    """The service, or a store that it needs, cannot be reached."""
+    """The service, or a store that it needs, cannot be reached; or the client was closed."""
 
 
 class OutcomeUnknown(ConversationMemoryError):
@@ -124,6 +130,8 @@ _BY_CODE: dict[grpc.StatusCode, type[ConversationMemoryError]] = {
     grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
     grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
+    # Calls end so when their client is closed.
+    grpc.StatusCode.CANCELLED: Unavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.RESOURCE_EXHAUSTED: ResourceExhausted,
     grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
@@ -132,7 +140,11 @@ _BY_CODE: dict[grpc.StatusCode, type[ConversationMemoryError]] = {
     grpc.StatusCode.INTERNAL: Internal,
 }
 
-_PASSING = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+_PASSING = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+}
 
 
 class _Failed(Protocol):
@@ -149,6 +161,30 @@ class _Details:
     metadata: dict[str, str] = field(default_factory=dict)
     violations: dict[str, str] = field(default_factory=dict)
     retry_after: float | None = None
+
+
+class Closed(grpc.RpcError):
+    """A call's end when its client is closed, as the blocking form of gRPC has it."""
+
+    def code(self) -> grpc.StatusCode:
+        """The status."""
+        return grpc.StatusCode.CANCELLED
+
+    def details(self) -> str:
+        """The status' message."""
+        return "the client was closed"
+
+    def trailing_metadata(self) -> tuple[()]:
+        """Nothing was received."""
+        return ()
+
+
+def invalid(field: str, description: str) -> InvalidArgument:
+    """What the service would answer to a field, without asking it."""
+    made = InvalidArgument(f"INVALID_ARGUMENT: {field}: {description}")
+    made.code = grpc.StatusCode.INVALID_ARGUMENT
+    made.violations = {field: description}
+    return made
 
 
 def from_rpc_error(

@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from . import _convert as convert
-from ._errors import MinSeqNotReached, NotFound
+from ._errors import AlreadyExists, MinSeqNotReached, NotFound, invalid
 from ._method import Method, Request, Response
 from ._proto.v1 import conversation_memory_pb2 as api
 from ._proto.v1 import methods
@@ -52,11 +52,16 @@ class Call(Generic[Request, Response]):
     method: Method[Request, Response]
     request: Request
     request_id: str | None = None
-    wait_for_ready: bool = False
-    """Whether to wait for a server that cannot be reached, rather than to fail at once."""
+    is_save: bool = False
+    """A turn that was held is worth waiting for: for a sidecar that restarts, or is overloaded."""
+    has_callers_key: bool = True
+    """Whether the operation does nothing twice when the caller repeats it as it was called."""
+    conversation_id: str | None = None
+    """The id that was made for a new conversation."""
 
 
-Flow = Generator[Call[Any, Any], Any, T]
+AnyCall = Call[Any, Any]
+Flow = Generator[AnyCall, Any, T]
 Page = tuple[list[T], str]
 """What a page has, and the token of the next one; empty on the last."""
 
@@ -66,10 +71,14 @@ def call(
     request: Request,
     request_id: str | None = None,
     *,
-    wait_for_ready: bool = False,
+    is_save: bool = False,
+    has_callers_key: bool = True,
+    conversation_id: str | None = None,
 ) -> Flow[Response]:
     """Makes one call."""
-    answer: Response = yield Call(method, request, request_id, wait_for_ready)
+    answer: Response = yield Call(
+        method, request, request_id, is_save, has_callers_key, conversation_id
+    )
     return answer
 
 
@@ -82,11 +91,39 @@ def begin_turn(
     limit: int,
 ) -> Flow[BegunTurn]:
     """Opens a turn whose history has everything that this client has seen."""
-    if not session_id and not conversation_id:
-        # BeginTurn would create another conversation each time it is retried; one that is
-        # created under an id of our own is created once.
-        created = yield from create_conversation(user_id, None, dept_id, None, None)
-        conversation_id = created.id
+    if limit < 0:
+        # Before a conversation is created for it.
+        raise invalid("limit", "must not be negative")
+    if session_id or conversation_id:
+        return (yield from _begin_turn(seen, user_id, session_id, conversation_id, dept_id, limit))
+    # BeginTurn would create another conversation each time it is retried; one that is
+    # created under an id of our own is created once. That of a turn that could not begin is
+    # the next one's: else each try would leave an empty one.
+    conversation_id = seen.take_spare(user_id, dept_id) or new_id()
+    try:
+        try:
+            created = yield from create_conversation(user_id, None, dept_id, None, conversation_id)
+            is_unused = created.last_seq == 0
+        except (AlreadyExists, NotFound):
+            # Somebody has found it meanwhile, and changed it.
+            is_unused = False
+        if not is_unused:
+            conversation_id = new_id()
+            yield from create_conversation(user_id, None, dept_id, None, conversation_id)
+        return (yield from _begin_turn(seen, user_id, None, conversation_id, dept_id, limit))
+    except BaseException:
+        seen.keep_spare(user_id, dept_id, conversation_id)
+        raise
+
+
+def _begin_turn(
+    seen: Seen,
+    user_id: str,
+    session_id: str | None,
+    conversation_id: str | None,
+    dept_id: str | None,
+    limit: int,
+) -> Flow[BegunTurn]:
     request = api.BeginTurnRequest(
         user_id=user_id,
         dept_id=dept_id or "",
@@ -133,9 +170,6 @@ def get_history(
     )
     try:
         answer = yield from call(methods.GET_HISTORY, request)
-    except NotFound:
-        seen.forget(conversation_id)
-        raise
     except MinSeqNotReached as error:
         if min_seq is not None:
             raise
@@ -164,6 +198,7 @@ def save_messages(
     expected_last_seq: int | None,
 ) -> Flow[SavedMessages]:
     """Saves a turn, whole or not at all, and once however often it is sent."""
+    has_callers_key = bool(request_id)
     request_id = request_id or str(uuid.uuid4())
     request = api.SaveMessagesRequest(
         conversation_id=conversation_id,
@@ -173,8 +208,9 @@ def save_messages(
         expected_last_seq=expected_last_seq,
         session_id=session_id or "",
     )
-    # A turn that was held is worth waiting for a sidecar that restarts.
-    answer = yield from call(methods.SAVE_MESSAGES, request, request_id, wait_for_ready=True)
+    answer = yield from call(
+        methods.SAVE_MESSAGES, request, request_id, is_save=True, has_callers_key=has_callers_key
+    )
     seen.note(conversation_id, answer.last_seq)
     return convert.read_saved(answer, request_id)
 
@@ -194,7 +230,12 @@ def create_conversation(
         metadata=None if metadata is None else to_struct(metadata),
         conversation_id=conversation_id or new_id(),
     )
-    answer = yield from call(methods.CREATE_CONVERSATION, request)
+    answer = yield from call(
+        methods.CREATE_CONVERSATION,
+        request,
+        has_callers_key=bool(conversation_id),
+        conversation_id=request.conversation_id,
+    )
     return convert.read_conversation(answer.conversation)
 
 
@@ -244,6 +285,7 @@ def truncate_conversation(
     expected_last_seq: int | None,
 ) -> Flow[Truncated]:
     """Removes the messages after one, and never what was saved since."""
+    has_callers_key = bool(request_id)
     request_id = request_id or str(uuid.uuid4())
     request = api.TruncateConversationRequest(
         conversation_id=conversation_id,
@@ -252,7 +294,9 @@ def truncate_conversation(
         expected_last_seq=expected_last_seq,
         request_id=request_id,
     )
-    answer = yield from call(methods.TRUNCATE_CONVERSATION, request, request_id)
+    answer = yield from call(
+        methods.TRUNCATE_CONVERSATION, request, request_id, has_callers_key=has_callers_key
+    )
     seen.note(conversation_id, answer.last_seq)
     return convert.read_truncated(answer)
 

@@ -15,6 +15,7 @@ class Seen:
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
         self._last_seqs: OrderedDict[str, int] = OrderedDict()
+        self._spares: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._lock = threading.Lock()
 
     def last_seq(self, conversation_id: str) -> int:
@@ -35,3 +36,15 @@ class Seen:
         """Forgets a conversation that is gone."""
         with self._lock:
             self._last_seqs.pop(conversation_id.lower(), None)
+
+    def keep_spare(self, user_id: str, dept_id: str | None, conversation_id: str) -> None:
+        """Keeps the id of a user's conversation in which no turn could begin."""
+        with self._lock:
+            self._spares[user_id, dept_id or ""] = conversation_id
+            if len(self._spares) > self._capacity:
+                self._spares.popitem(last=False)
+
+    def take_spare(self, user_id: str, dept_id: str | None) -> str | None:
+        """Takes it, for one turn only."""
+        with self._lock:
+            return self._spares.pop((user_id, dept_id or ""), None)

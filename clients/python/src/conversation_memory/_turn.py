@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import uuid
-from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ._errors import ConversationMemoryError
+from ._convert import write_message
+from ._errors import invalid
+from ._finish import finish, said
 from ._flows import MAX_MESSAGES_PER_SAVE
+from ._proto.v1 import resources_pb2 as resources
 from ._types import (
     BegunTurn,
     Message,
@@ -31,6 +33,22 @@ log = logging.getLogger("conversation_memory")
 
 Content = str | Sequence[str | Mapping[str, Any]]
 """A text, or the parts of a message in the OpenAI form."""
+
+
+MAX_TURN_BYTES = (4 << 20) - (8 << 10)
+"""What the service takes in one request unless it is configured, less what goes with a turn."""
+
+_FRAME_BYTES = 8
+"""What a message needs beside its own bytes, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What one save sends, each time that it is tried."""
+
+    messages: tuple[resources.Message, ...]
+    request_id: str
+    expected_last_seq: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +75,15 @@ class TurnBase:
         self._options = options
         self._begun: BegunTurn | None = None
         self._added: list[Message] = []
+        self._written: list[resources.Message] = []
+        self._bytes = 0
+        self._batch: _Batch | None = None
+        self._parts: list[SavedMessages] = []
+        self._saved_count = 0
         self._saved: SavedMessages | None = None
         self.request_id = str(uuid.uuid4())
-        """The key under which the turn is saved, however often that is tried."""
+        """The key under which the turn is saved, however often that is tried. What is added
+        after the first try is saved after it, under a key of its own."""
 
     @property
     def begun(self) -> BegunTurn:
@@ -121,15 +145,30 @@ class TurnBase:
         return [message.to_openai() for message in self.history]
 
     def add(self, *messages: MessageLike) -> None:
-        """Adds messages, also dicts in the OpenAI form. A save takes 100: more are a ValueError."""
+        """Adds messages, also dicts in the OpenAI form.
+
+        A turn has at most 100 messages and about 4 MiB: more are a ValueError, and so is what
+        cannot be sent. Then none of them is added.
+        """
         if self._saved is not None:
             raise RuntimeError("the turn has been saved")
         new = [to_message(message) for message in messages]
+        # What cannot be written is refused here, where it can still be put right; and what
+        # becomes of a caller's dict afterwards changes nothing.
+        written = [write_message(message) for message in new]
         if len(self._added) + len(new) > MAX_MESSAGES_PER_SAVE:
             raise ValueError(
                 f"a turn has at most {MAX_MESSAGES_PER_SAVE} messages, since it is saved whole"
             )
+        size = self._bytes + sum(message.ByteSize() + _FRAME_BYTES for message in written)
+        if size > MAX_TURN_BYTES:
+            raise ValueError(
+                f"a turn has at most {MAX_TURN_BYTES} bytes, since it is saved whole: "
+                f"with this it would have {size}"
+            )
+        self._bytes = size
         self._added += new
+        self._written += written
 
     def user(self, content: Content) -> None:
         """Adds what the person said."""
@@ -172,18 +211,55 @@ class TurnBase:
             return False
         return error is None or (not isinstance(error, Exception) and self.is_complete)
 
-    def _save_arguments(self) -> dict[str, Any]:
-        begun = self.begun
+    def _next_batch(self) -> _Batch | None:
+        """What is to be sent next; None when all is saved.
+
+        A try may have been done although it failed, or be under way: what it sent stays as
+        it was, under its key, and what was added since comes after it.
+        """
+        if self._batch is None and self._saved is None:
+            if self._parts:
+                self.request_id = str(uuid.uuid4())
+            last_seq = self._parts[-1].last_seq if self._parts else self.begun.conversation.last_seq
+            batch = _Batch(
+                tuple(self._written[self._saved_count :]),
+                self.request_id,
+                last_seq if self._options.if_unchanged else None,
+            )
+            if not batch.messages:
+                raise invalid("messages", "must not be empty")
+            self._batch = batch
+        return self._batch
+
+    def _save_arguments(self, batch: _Batch) -> dict[str, Any]:
         return {
-            "conversation_id": begun.conversation.id,
-            "messages": self._added,
+            "conversation_id": self.conversation_id,
+            "messages": batch.messages,
             "user_id": self._options.user_id,
             "session_id": self.session_id,
-            "request_id": self.request_id,
-            "expected_last_seq": (
-                begun.conversation.last_seq if self._options.if_unchanged else None
-            ),
+            "request_id": batch.request_id,
+            "expected_last_seq": batch.expected_last_seq,
         }
+
+    def _outcome(self) -> SavedMessages:
+        if self._saved is None:  # Never: a save that failed has raised.
+            raise RuntimeError("the turn was not saved")
+        return self._saved
+
+    def _note(self, batch: _Batch, saved: SavedMessages) -> None:
+        """Notes that a batch is saved."""
+        if self._batch is not batch:
+            # Two saves at once sent the same batch, and the other one was first.
+            return
+        self._batch = None
+        self._parts.append(saved)
+        self._saved_count += len(batch.messages)
+        if self._saved_count == len(self._added):
+            self._saved = replace(
+                saved,
+                messages=tuple(message for part in self._parts for message in part.messages),
+                replayed=all(part.replayed for part in self._parts),
+            )
 
 
 class Turn(TurnBase):
@@ -215,16 +291,34 @@ class Turn(TurnBase):
             return
         try:
             self.save()
-        except ConversationMemoryError as failure:
+        except Exception as failure:
             if error is None:
                 raise
             _log_lost(self, failure)
 
     def save(self) -> SavedMessages:
-        """Saves the turn now rather than at its end. After a failure it can be tried again."""
-        if self._saved is None:
-            self._saved = self._memory.save_messages(**self._save_arguments())
-        return self._saved
+        """Saves the turn now rather than at its end. After a failure it can be tried again.
+
+        When it is interrupted, as by Ctrl-C, it is sent once more, under the same key and with
+        a timeout of its own; then the interruption goes on.
+        """
+        try:
+            self._save()
+        except Exception:
+            raise
+        except BaseException:
+            try:
+                self._save()
+            except BaseException as failure:
+                _log_lost(self, failure)
+                if not isinstance(failure, Exception):
+                    raise
+            raise
+        return self._outcome()
+
+    def _save(self) -> None:
+        while self._saved is None and (batch := self._next_batch()) is not None:
+            self._note(batch, self._memory.save_messages(**self._save_arguments(batch)))
 
 
 class AsyncTurn(TurnBase):
@@ -256,7 +350,7 @@ class AsyncTurn(TurnBase):
             return
         try:
             await self.save()
-        except ConversationMemoryError as failure:
+        except Exception as failure:
             if error is None:
                 raise
             _log_lost(self, failure)
@@ -267,37 +361,17 @@ class AsyncTurn(TurnBase):
         A cancellation waits until the save is done, at most its timeout, and is raised then.
         """
         if self._saved is None:
-            await _through_cancellation(self._save())
-        if self._saved is None:  # Never: a save that failed has raised.
-            raise RuntimeError("the turn was not saved")
-        return self._saved
+            await finish(self._save())
+        return self._outcome()
 
     async def _save(self) -> None:
-        self._saved = await self._memory.save_messages(**self._save_arguments())
+        while self._saved is None and (batch := self._next_batch()) is not None:
+            self._note(batch, await self._memory.save_messages(**self._save_arguments(batch)))
 
 
-async def _through_cancellation(work: Coroutine[Any, Any, None]) -> None:
-    """Waits for the work to its end, and only then hears of a cancellation meanwhile."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is None:
-        task.result()
-        return
-    if not task.cancelled() and (failure := task.exception()) is not None:
-        # The cancellation must not be lost, whatever became of the save.
-        cancelled.__context__ = failure
-        log.warning("a turn was cancelled and not saved: %s", failure)
-    raise cancelled
-
-
-def _log_lost(turn: TurnBase, failure: ConversationMemoryError) -> None:
+def _log_lost(turn: TurnBase, failure: BaseException) -> None:
     log.warning(
         "a turn of conversation %s was interrupted and not saved: %s",
         turn.conversation_id,
-        failure,
+        said(failure),
     )

@@ -18,6 +18,7 @@ from ._adapters import Place
 from ._async_client import AsyncConversationMemory
 from ._client import LONG_TIMEOUT
 from ._errors import AlreadyExists, NotFound, SeqMismatch
+from ._finish import finish
 from ._flows import Flow
 from ._types import Conversation, Message, SavedMessages
 
@@ -75,7 +76,7 @@ class ConversationMemorySessionService(BaseSessionService):
         name = (session_id or "").strip() or Event.new_id()
         created = platform_time.get_time()
         value = {"session": {"created": created, "state_delta": adk.storable(state or {})}}
-        saved = await adapters.finish(self._create(app_name, user_id, name, value))
+        saved = await finish(self._create(app_name, user_id, name, value))
         app, user = await self._shared_states(app_name, user_id)
         session = Session(
             app_name=app_name,
@@ -102,7 +103,7 @@ class ConversationMemorySessionService(BaseSessionService):
             return None
         # Where the process that appended it ended too early, this is the first time.
         delta = adk.state_delta_of(adk.value_of(newest))
-        await adapters.finish(self._share(app_name, user_id, newest.id, delta))
+        await finish(self._share(app_name, user_id, newest.id, delta))
         app, user = await self._shared_states(app_name, user_id)
         session.state = adk.merged(app, user, session.state)
         return session
@@ -123,7 +124,7 @@ class ConversationMemorySessionService(BaseSessionService):
         """Deletes a session, if there is one. What it changed of `app:` and `user:` stays."""
         place = adk.session_place(app_name, user_id, session_id.strip())
         try:
-            await adapters.finish(self._memory.delete_conversation(place.id, user_id=place.user_id))
+            await finish(self._memory.delete_conversation(place.id, user_id=place.user_id))
         except NotFound:
             return
 
@@ -150,7 +151,7 @@ class ConversationMemorySessionService(BaseSessionService):
         key = (id(asyncio.get_running_loop()), place.id)
         lock = self._locks.setdefault(key, asyncio.Lock())
         async with lock:
-            return await adapters.finish(self._append(place, session, event))
+            return await finish(self._append(place, session, event))
 
     # Sessions.
 

@@ -14,6 +14,7 @@ from . import _openai
 from ._adapters import Place
 from ._async_client import AsyncConversationMemory
 from ._client import LONG_TIMEOUT, ConversationMemory
+from ._finish import finish
 from ._flows import Flow
 from ._types import Message, Original, Role
 
@@ -101,10 +102,10 @@ class ConversationMemoryChatMessageHistory(BaseChatMessageHistory):
     async def aadd_messages(self, messages: Sequence[BaseMessage]) -> None:
         """Appends messages. A cancellation waits until the save is done, and is raised then."""
         if not isinstance(self._memory, AsyncConversationMemory):
-            return await adapters.finish(super().aadd_messages(messages))
+            return await finish(super().aadd_messages(messages))
         written = _write(messages)
         flow = adapters.append(self._memory._seen, self._place, written)
-        await adapters.finish(self._memory._run(flow, adapters.timeout_of(written)))
+        await finish(self._memory._run(flow, adapters.timeout_of(written)))
         return None
 
     def clear(self) -> None:
@@ -115,9 +116,9 @@ class ConversationMemoryChatMessageHistory(BaseChatMessageHistory):
     async def aclear(self) -> None:
         """Removes all messages. The conversation stays, empty."""
         if not isinstance(self._memory, AsyncConversationMemory):
-            return await adapters.finish(super().aclear())
+            return await finish(super().aclear())
         flow = adapters.clear(self._memory._seen, self._place)
-        await adapters.finish(self._memory._run(flow, LONG_TIMEOUT))
+        await finish(self._memory._run(flow, LONG_TIMEOUT))
         return None
 
     @property

@@ -14,6 +14,7 @@ from . import _openai
 from ._adapters import Place
 from ._async_client import AsyncConversationMemory
 from ._client import LONG_TIMEOUT
+from ._finish import finish
 from ._types import Message, Original
 
 try:
@@ -84,18 +85,18 @@ class ConversationMemorySession:
         """
         messages = [_message(cast("Mapping[str, Any]", item)) for item in items]
         flow = adapters.append(self._memory._seen, self._place, messages)
-        await adapters.finish(self._memory._run(flow, adapters.timeout_of(messages)))
+        await finish(self._memory._run(flow, adapters.timeout_of(messages)))
 
     async def pop_item(self) -> TResponseInputItem | None:
         """Removes the latest item and gives it to this caller alone; None if there is none."""
         flow = adapters.pop(self._memory._seen, self._place)
-        message = await adapters.finish(self._memory._run(flow, None))
+        message = await finish(self._memory._run(flow, None))
         return None if message is None else _item(message)
 
     async def clear_session(self) -> None:
         """Removes all items. The conversation stays, empty."""
         flow = adapters.clear(self._memory._seen, self._place)
-        await adapters.finish(self._memory._run(flow, LONG_TIMEOUT))
+        await finish(self._memory._run(flow, LONG_TIMEOUT))
 
 
 def _message(item: Mapping[str, Any]) -> Message:
