@@ -17,6 +17,7 @@ import conversation_memory as cm
 from conversation_memory import AsyncConversationMemory, ConversationMemory, Message, Tls
 
 from .fake import CONVERSATION, Fake, serving
+from .proxy import Proxy
 from .sidecar import Sidecar
 
 
@@ -70,6 +71,16 @@ def test_nobody_there_is_said_before_the_deadline() -> None:
         with pytest.raises(cm.Unavailable) as failed:
             memory.get_history(CONVERSATION)
         assert failed.value.retryable
+
+
+def test_a_connection_may_take_its_time() -> None:
+    with serving(Fake()) as address:
+        proxy = Proxy(address, delay=1.5)
+        try:
+            with ConversationMemory(proxy.address, timeout=15) as memory:
+                assert memory.get_history(CONVERSATION).messages == ()
+        finally:
+            proxy.close()
 
 
 def test_a_closed_client_connects_again(sidecar: Sidecar, user: str) -> None:

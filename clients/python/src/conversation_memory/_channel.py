@@ -90,6 +90,10 @@ class Settings:
         ours: dict[str, int | str] = dict(_OPTIONS)
         if self.tls is not None and self.tls.server_name is not None:
             ours["grpc.ssl_target_name_override"] = self.tls.server_name
+        elif self.target.startswith("unix:"):
+            # gRPC would name the socket's path, escaped, which is no authority to a server that
+            # checks it, and each call would be refused.
+            ours["grpc.default_authority"] = "localhost"
         return list((ours | dict(self.options)).items())
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -131,7 +135,7 @@ _OPTIONS: dict[str, int | str] = {
     "grpc.per_rpc_retry_buffer_size": 16 << 20,
     # A sidecar that restarts is back soon, and connecting to it costs nothing.
     "grpc.initial_reconnect_backoff_ms": 100,
-    "grpc.min_reconnect_backoff_ms": 1000,
+    # Not the minimum, which is also the time that a connection has to be made in.
     "grpc.max_reconnect_backoff_ms": 1000,
     # A peer that vanished is noticed during a call.
     "grpc.keepalive_time_ms": 30_000,
