@@ -1,16 +1,17 @@
-"""A TCP proxy that can lose answers."""
+"""A TCP proxy that can lose answers, and be slow."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
 import threading
+import time
 
 
 class Proxy:
     """Forwards to an address. What the server answers can be swallowed, and all cut."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, delay: float = 0) -> None:
         host, _, port = address.rpartition(":")
         self._upstream = (host, int(port))
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -18,6 +19,7 @@ class Proxy:
         self._lock = threading.Lock()
         self._open: list[socket.socket] = []
         self._swallowing = False
+        self._delay = delay
         self._accepting = threading.Thread(target=self._accept, daemon=True)
         self._accepting.start()
 
@@ -57,6 +59,7 @@ class Proxy:
         from_server = source.getpeername() == self._upstream
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                time.sleep(self._delay)
                 if not (from_server and self._swallowing):
                     sink.sendall(data)
         for end in (source, sink):

@@ -20,6 +20,7 @@ import conversation_memory as cm
 from conversation_memory import AsyncConversationMemory, ConversationMemory, Message, Tls
 
 from .fake import CONVERSATION, Fake, serving
+from .proxy import Proxy
 from .sidecar import PATIENCE, Sidecar
 
 
@@ -134,7 +135,7 @@ async def test_tls_both_ways(tmp_path: Path) -> None:
     ca.write_bytes(root)
     key.write_bytes(client.private_key_pem.bytes())
     tls = Tls(ca, client.cert_chain_pems[0].bytes(), str(key), server_name="memory.test")
-    assert "PRIVATE" not in repr(Tls(key=key.read_bytes()))
+    assert "PRIVATE" not in repr(Tls(cert=b"", key=key.read_bytes()))
     with serving(Fake(), credentials=credentials) as address:
         with ConversationMemory(address, tls=tls) as memory:
             assert memory.get_history(CONVERSATION).messages == ()
@@ -152,6 +153,16 @@ def test_nobody_there_is_said_before_the_deadline() -> None:
         with pytest.raises(cm.Unavailable) as failed:
             memory.get_history(CONVERSATION)
         assert failed.value.retryable
+
+
+def test_a_connection_may_take_its_time() -> None:
+    with serving(Fake()) as address:
+        proxy = Proxy(address, delay=1.5)
+        try:
+            with ConversationMemory(proxy.address, timeout=15) as memory:
+                assert memory.get_history(CONVERSATION).messages == ()
+        finally:
+            proxy.close()
 
 
 def test_a_closed_client_connects_again(sidecar: Sidecar, user: str) -> None:
@@ -194,3 +205,82 @@ def test_a_client_that_was_used_before_a_fork_works_after_it(sidecar: Sidecar, u
         timeout=30,
         env={**os.environ, "GRPC_VERBOSITY": "ERROR"},
     )
+
+
+@pytest.mark.parametrize("half", ["cert", "key"])
+def test_half_a_key_pair_is_refused(half: str) -> None:
+    with pytest.raises(ValueError, match="cert and key go together"):
+        Tls(**{half: b"x"})  # type: ignore[arg-type]
+
+
+def test_what_is_no_pem_is_refused() -> None:
+    issued = trustme.CA().issue_cert("agent.test")
+    chain, key = issued.cert_chain_pems[0].bytes(), issued.private_key_pem.bytes()
+    for tls, name in (
+        (Tls(ca=b"garbage"), "ca"),
+        (Tls(ca=b""), "ca"),
+        (Tls(cert=key, key=key), "cert"),
+        (Tls(cert=chain, key=b"s3cret"), "key"),
+    ):
+        with ConversationMemory("127.0.0.1:1", tls=tls) as memory:
+            with pytest.raises(ValueError, match=f"{name} has no") as refused:
+                memory.get_history(CONVERSATION)
+            assert "s3cret" not in str(refused.value)
+
+
+async def test_a_token_may_end_with_a_line_feed() -> None:
+    fake = Fake()
+    with serving(fake) as address:
+        with ConversationMemory(address, token=lambda: "t0p\n") as memory:
+            memory.get_history(CONVERSATION)
+        assert fake.metadata["authorization"] == ["Bearer t0p"]
+        async with AsyncConversationMemory(address, token="t0p\r\n") as aio:
+            await aio.get_history(CONVERSATION)
+        assert fake.metadata["authorization"] == ["Bearer t0p"]
+
+
+@pytest.mark.parametrize("token", ["", "\n", "s3c\nret", "s3crét", "s3c\0ret"])
+async def test_a_token_that_cannot_be_sent_is_not_shown(token: str) -> None:
+    for made in (ConversationMemory, AsyncConversationMemory):
+        with pytest.raises(ValueError, match="a token must be") as refused:
+            made(token=token)
+        assert "s3c" not in str(refused.value)
+    with ConversationMemory(token=lambda: token) as memory:
+        with pytest.raises(ValueError, match="a token must be"):
+            memory.get_history(CONVERSATION)
+
+
+async def test_the_longer_timeout_holds_for_what_takes_long() -> None:
+    left: list[float] = []
+
+    def note(request: bytes, context: grpc.ServicerContext) -> bytes:
+        left.append(context.time_remaining() or 0)
+        return b""
+
+    fake = Fake()
+    fake.answers = {"DeleteConversation": note, "TruncateConversation": note, "GetHistory": note}
+    with serving(fake) as address:
+        for timeout, expected in ((2.0, [60.0, 60.0, 2.0]), (100.0, [100.0] * 3)):
+            left.clear()
+            with ConversationMemory(address, timeout=timeout) as memory:
+                memory.delete_conversation(CONVERSATION)
+                memory.truncate_conversation(CONVERSATION, 0, timeout=None)
+                memory.get_history(CONVERSATION)
+            assert left == pytest.approx(expected, abs=1.5)
+            left.clear()
+            async with AsyncConversationMemory(address, timeout=timeout) as aio:
+                await aio.delete_conversation(CONVERSATION)
+                await aio.truncate_conversation(CONVERSATION, 0, timeout=None)
+                await aio.get_history(CONVERSATION)
+            assert left == pytest.approx(expected, abs=1.5)
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), float("nan")])
+def test_a_timeout_is_a_number_of_seconds(timeout: float) -> None:
+    with pytest.raises(ValueError, match="finite"):
+        ConversationMemory(timeout=timeout)
+    with ConversationMemory("127.0.0.1:1") as memory:
+        with pytest.raises(ValueError, match="finite"):
+            memory.get_history(CONVERSATION, timeout=timeout)
+        with pytest.raises(ValueError, match="finite"):
+            memory.delete_conversation(CONVERSATION, timeout=timeout)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conversation_memory import ConversationMemory, Message, Original
+from conversation_memory import ConversationMemory, Message, Original, RetrievedContext
 from conversation_memory import _convert as convert
 from conversation_memory._proto.v1 import resources_pb2 as resources
 
@@ -102,7 +102,11 @@ def test_the_limit_of_metadata_is_met_to_the_byte(memory: ConversationMemory, us
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(), values, max_size=3),
     max_leaves=8,
 )
@@ -178,6 +182,15 @@ def test_another_frameworks_original_reads_as_role_and_content() -> None:
         {"form": "openai", "json": "{"},
         {"form": "openai", "text": 99},
         {"form": "openai", "text": -1},
+        {"form": "openai", "text": 0},
+        {"form": "openai", "text": 0, "placeholder": -1},
+        {"form": "openai", "text": 0, "placeholder": "1"},
+        {"form": "openai", "json": "[1]"},
+        {"form": "openai", "json": "null"},
+        {"form": "openai", "json": "[" * 30_000},
+        {"form": "adk", "json": "[" * 30_000},
+        {"form": "adk", "json": "[" * 201 + "]" * 201},
+        {"form": "openai", "json": '{"n":' + "1" * 5000 + "}"},
     ],
 )
 def test_what_only_looks_like_an_original_stays_metadata(kept: Any) -> None:
@@ -186,3 +199,56 @@ def test_what_only_looks_like_an_original_stays_metadata(kept: Any) -> None:
     assert back.metadata == {"_original": kept}
     assert back.original is None
     assert back.to_openai() == {"role": "user", "content": "hi"}
+
+
+def test_what_only_looks_like_an_original_fails_no_history(
+    memory: ConversationMemory, user: str
+) -> None:
+    conversation = memory.create_conversation(user).id
+    texts = ["[" * 30_000, "[1]", '{"a":' * 500 + "1" + "}" * 500]
+    kept = [{"form": "openai", "json": text} for text in texts]
+    memory.save_messages(
+        conversation, [Message("user", "hi", metadata={"_original": k}) for k in kept]
+    )
+    history = memory.get_history(conversation)
+    assert [message.metadata for message in history.messages] == [{"_original": k} for k in kept]
+    assert history.to_openai() == [{"role": "user", "content": "hi"}] * 3
+
+
+def nested(levels: int) -> Any:
+    value: Any = "x"
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def test_levels_are_bounded() -> None:
+    form = {"role": "user", "content": "hi", "deep": nested(199)}
+    assert on_the_wire_and_back(Message.from_openai(form)).to_openai() == form
+    endless: list[Any] = []
+    endless.append(endless)
+    for deep in (nested(200), nested(10_000), endless):
+        with pytest.raises(ValueError, match="levels"):
+            Message.from_openai(form | {"deep": deep})
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_numbers_that_json_does_not_have_are_refused(number: float) -> None:
+    with pytest.raises(ValueError, match="finite"):
+        Message.from_openai({"role": "user", "content": "hi", "n": [{"m": number}]})
+
+
+def test_a_picture_without_text_gives_a_readable_title(
+    memory: ConversationMemory, user: str
+) -> None:
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 99_000}}
+    form = {"role": "user", "content": [picture]}
+    conversation = memory.create_conversation(user).id
+    memory.save_messages(conversation, [form])
+    (back,) = memory.get_history(conversation).messages
+    assert (back.content, back.metadata, back.to_openai()) == ("", {}, form)
+    assert memory.get_conversation(conversation).title == "(no text)"
+
+
+def test_a_message_with_contexts_can_be_hashed() -> None:
+    assert hash(Message("user", "hi", contexts=[RetrievedContext("25 days")]))

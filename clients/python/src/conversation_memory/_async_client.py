@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -206,7 +206,7 @@ class AsyncConversationMemory:
         dept_id: str | None = None,
         page_size: int = 0,
         timeout: float | None = None,
-    ) -> AsyncIterator[Conversation]:
+    ) -> AsyncGenerator[Conversation, None]:
         """A user's conversations, latest activity first. Pages are read as they are needed."""
         return self._pages(
             lambda token: flows.list_conversations(user_id, dept_id, page_size, token), timeout
@@ -230,10 +230,12 @@ class AsyncConversationMemory:
         conversation_id: str,
         *,
         user_id: str | None = None,
-        timeout: float | None = LONG_TIMEOUT,
+        timeout: float | None = None,
     ) -> None:
         """Deletes a conversation and its messages, for good. Branches keep what they share."""
-        await self._run(flows.delete_conversation(self._seen, conversation_id, user_id), timeout)
+        await self._run(
+            flows.delete_conversation(self._seen, conversation_id, user_id), self._long(timeout)
+        )
 
     # Messages.
 
@@ -246,7 +248,7 @@ class AsyncConversationMemory:
         include_contexts: bool = False,
         page_size: int = 0,
         timeout: float | None = None,
-    ) -> AsyncIterator[Message]:
+    ) -> AsyncGenerator[Message, None]:
         """All messages of a conversation, oldest first. Pages are read as they are needed."""
         return self._pages(
             lambda token: flows.list_messages(
@@ -265,7 +267,7 @@ class AsyncConversationMemory:
         role: Role | None = None,
         page_size: int = 0,
         timeout: float | None = None,
-    ) -> AsyncIterator[Hit]:
+    ) -> AsyncGenerator[Hit, None]:
         """Finds what a user's messages say, best first: words, "a phrase", -not, or."""
         return self._pages(
             lambda token: flows.search_messages(
@@ -282,13 +284,13 @@ class AsyncConversationMemory:
         user_id: str | None = None,
         request_id: str | None = None,
         expected_last_seq: int | None = None,
-        timeout: float | None = LONG_TIMEOUT,
+        timeout: float | None = None,
     ) -> Truncated:
         """Removes the messages after `after_seq`, for good; 0 removes all."""
         flow = flows.truncate_conversation(
             self._seen, conversation_id, after_seq, user_id, request_id, expected_last_seq
         )
-        return await self._run(flow, timeout)
+        return await self._run(flow, self._long(timeout))
 
     # Branches.
 
@@ -312,7 +314,7 @@ class AsyncConversationMemory:
         user_id: str | None = None,
         page_size: int = 0,
         timeout: float | None = None,
-    ) -> AsyncIterator[Conversation]:
+    ) -> AsyncGenerator[Conversation, None]:
         """The conversations that branched from this one, latest activity first."""
         return self._pages(
             lambda token: flows.list_branches(conversation_id, user_id, page_size, token), timeout
@@ -327,12 +329,12 @@ class AsyncConversationMemory:
         *,
         format: ExportFormat = "json",
         user_id: str | None = None,
-        timeout: float | None = LONG_TIMEOUT,
+        timeout: float | None = None,
     ) -> None:
         """Writes a conversation, as it was at one moment, to a path or an open binary file."""
         request = export_request(conversation_id, format, user_id)
         pieces = self._method(methods.EXPORT_CONVERSATION, "unary_stream")(
-            request, timeout=self._timeout(timeout), metadata=self._settings.metadata()
+            request, timeout=self._long(timeout), metadata=self._settings.metadata()
         )
         with open_destination(destination) as file:
             try:
@@ -350,14 +352,14 @@ class AsyncConversationMemory:
         format: ImportFormat | None = None,
         user_id: str | None = None,
         dept_id: str | None = None,
-        timeout: float | None = LONG_TIMEOUT,
+        timeout: float | None = None,
     ) -> Imported:
         """Makes a conversation of a file that an export wrote, whole or not at all."""
         with import_requests(source, format, user_id, dept_id) as requests:
             try:
                 answer = await self._method(methods.IMPORT_CONVERSATION, "stream_unary")(
                     aiter(requests),
-                    timeout=self._timeout(timeout),
+                    timeout=self._long(timeout),
                     metadata=self._settings.metadata(),
                 )
             except (grpc.RpcError, asyncio.CancelledError) as error:
@@ -401,7 +403,7 @@ class AsyncConversationMemory:
 
     async def _run(self, flow: Flow[T], timeout: float | None) -> T:
         """Makes the calls of a flow, within one timeout for all of them."""
-        deadline = time.monotonic() + self._timeout(timeout)
+        deadline = time.monotonic() + self._settings.seconds(timeout)
         try:
             wanted, pause = next(flow), None
             while True:
@@ -446,7 +448,7 @@ class AsyncConversationMemory:
 
     async def _pages(
         self, page: Callable[[str], Flow[Page[T]]], timeout: float | None
-    ) -> AsyncIterator[T]:
+    ) -> AsyncGenerator[T, None]:
         token = ""
         while True:
             found, token = await self._run(page(token), timeout)
@@ -455,8 +457,8 @@ class AsyncConversationMemory:
             if not token:
                 return
 
-    def _timeout(self, timeout: float | None) -> float:
-        return self._settings.timeout if timeout is None else timeout
+    def _long(self, timeout: float | None) -> float:
+        return self._settings.seconds(timeout, LONG_TIMEOUT)
 
     def _method(self, method: Method[Any, Any], kind: str) -> Any:
         loop = asyncio.get_running_loop()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,15 +66,28 @@ class Tls:
     server_name: str | None = None
     """The name that the server's certificate must have, if not the target's."""
 
+    def __post_init__(self) -> None:
+        # gRPC ends the process where only one of them is there.
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("cert and key go together")
+
     def credentials(self) -> grpc.ChannelCredentials:
-        """Reads the files."""
-        return grpc.ssl_channel_credentials(_pem(self.ca), _pem(self.key), _pem(self.cert))
+        """Reads the files. What is no PEM of its kind is a ValueError."""
+        return grpc.ssl_channel_credentials(
+            _pem(self.ca, "ca", "CERTIFICATE"),
+            _pem(self.key, "key", "PRIVATE KEY"),
+            _pem(self.cert, "cert", "CERTIFICATE"),
+        )
 
 
-def _pem(source: str | os.PathLike[str] | bytes | None) -> bytes | None:
-    if source is None or isinstance(source, bytes):
-        return source
-    return Path(source).read_bytes()
+def _pem(source: str | os.PathLike[str] | bytes | None, name: str, kind: str) -> bytes | None:
+    if source is None:
+        return None
+    pem = source if isinstance(source, bytes) else Path(source).read_bytes()
+    # gRPC would connect to nothing, and say only that nothing is there.
+    if not re.search(rb"-----BEGIN [A-Z0-9 ]*%b-----" % kind.encode(), pem):
+        raise ValueError(f"{name} has no {kind} in PEM")
+    return pem
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +100,20 @@ class Settings:
     timeout: float
     options: Sequence[Option]
 
+    def __post_init__(self) -> None:
+        _finite(self.timeout)
+        if isinstance(self.token, str):
+            _sendable(self.token)
+
     def channel_options(self) -> list[Option]:
         """GRPC's options; those that the caller gave win."""
         ours: dict[str, int | str] = dict(_OPTIONS)
         if self.tls is not None and self.tls.server_name is not None:
             ours["grpc.ssl_target_name_override"] = self.tls.server_name
+        elif self.target.startswith("unix:"):
+            # gRPC would name the socket's path, escaped, which is no authority to a server that
+            # checks it, and each call would be refused.
+            ours["grpc.default_authority"] = "localhost"
         return list((ours | dict(self.options)).items())
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -97,8 +121,28 @@ class Settings:
         headers = trace_headers()
         if self.token is not None:
             token = self.token() if callable(self.token) else self.token
-            headers["authorization"] = f"Bearer {token}"
+            headers["authorization"] = f"Bearer {_sendable(token)}"
         return tuple(headers.items())
+
+    def seconds(self, timeout: float | None, at_least: float = 0) -> float:
+        """A call's timeout: what it says, or the client's, and then `at_least`."""
+        return max(self.timeout, at_least) if timeout is None else _finite(timeout)
+
+
+def _sendable(token: str) -> str:
+    """A token as a header has it: a file's last line feed is none of it."""
+    token = token.strip()
+    if not (token and token.isascii() and token.isprintable()):
+        # Without the token, which gRPC's own error would show.
+        raise ValueError("a token must be printable ASCII, and not empty")
+    return token
+
+
+def _finite(timeout: float) -> float:
+    # gRPC makes them a deadline that has passed.
+    if not math.isfinite(timeout):
+        raise ValueError("a timeout must be a finite number of seconds")
+    return timeout
 
 
 def _service_config() -> str:
@@ -131,7 +175,7 @@ _OPTIONS: dict[str, int | str] = {
     "grpc.per_rpc_retry_buffer_size": 16 << 20,
     # A sidecar that restarts is back soon, and connecting to it costs nothing.
     "grpc.initial_reconnect_backoff_ms": 100,
-    "grpc.min_reconnect_backoff_ms": 1000,
+    # Not the minimum, which is also the time that a connection has to be made in.
     "grpc.max_reconnect_backoff_ms": 1000,
     # A peer that vanished is noticed during a call.
     "grpc.keepalive_time_ms": 30_000,

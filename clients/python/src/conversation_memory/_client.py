@@ -49,7 +49,7 @@ DEFAULT_TIMEOUT = 5.0
 """Seconds for a call with all its retries."""
 
 LONG_TIMEOUT = 60.0
-"""Seconds for what takes longer the longer a conversation is."""
+"""Seconds for what takes longer the longer a conversation is, unless the client has more."""
 
 
 class ConversationMemory:
@@ -57,9 +57,12 @@ class ConversationMemory:
 
     Args:
         target: Where the service is: `host:port`, or `unix:/path`.
-        token: Sent as `authorization: Bearer …` with every call; a function is asked for each.
+        token: Sent as `authorization: Bearer …` with every call, without the space around it; a
+            function is asked for each.
         tls: TLS to the service; without it the connection is in the clear, as to a sidecar.
-        timeout: Seconds for a call with all its retries, unless the call says otherwise.
+        timeout: Seconds for a call with all its retries, unless the call says otherwise. What takes
+            longer the longer a conversation is (deletion, truncation, export, import) has 60 at
+            least.
         options: Further options of the gRPC channel; they win over the client's own.
 
     Nothing is connected before the first call. A process that forks can go on with it in the child,
@@ -207,6 +210,8 @@ class ConversationMemory:
     ) -> History:
         """Reads the newest messages, and at least everything that this client has seen.
 
+        An answer ends at about 3 MiB: it may have fewer messages than `limit`, the newest ones.
+
         Args:
             conversation_id: The conversation.
             user_id: The claim of whose it is.
@@ -265,6 +270,7 @@ class ConversationMemory:
     ) -> Iterator[Conversation]:
         """A user's conversations, latest activity first. Pages are read as they are needed.
 
+        After an error the iterator is at its end: begin again with another.
         `page_size` is how many are read at once, 0 for the service's default; `timeout` is a
         page's.
         """
@@ -290,13 +296,15 @@ class ConversationMemory:
         conversation_id: str,
         *,
         user_id: str | None = None,
-        timeout: float | None = LONG_TIMEOUT,
+        timeout: float | None = None,
     ) -> None:
         """Deletes a conversation and its messages, for good. Branches keep what they share.
 
         It is sent once: after `Unavailable` or `DeadlineExceeded` it may have been done.
         """
-        self._run(flows.delete_conversation(self._seen, conversation_id, user_id), timeout)
+        self._run(
+            flows.delete_conversation(self._seen, conversation_id, user_id), self._long(timeout)
+        )
 
     # Messages.
 
@@ -345,7 +353,7 @@ class ConversationMemory:
         user_id: str | None = None,
         request_id: str | None = None,
         expected_last_seq: int | None = None,
-        timeout: float | None = LONG_TIMEOUT,
+        timeout: float | None = None,
     ) -> Truncated:
         """Removes the messages after `after_seq`, for good; 0 removes all.
 
@@ -355,7 +363,7 @@ class ConversationMemory:
         flow = flows.truncate_conversation(
             self._seen, conversation_id, after_seq, user_id, request_id, expected_last_seq
         )
-        return self._run(flow, timeout)
+        return self._run(flow, self._long(timeout))
 
     # Branches.
 
@@ -397,7 +405,7 @@ class ConversationMemory:
         *,
         format: ExportFormat = "json",
         user_id: str | None = None,
-        timeout: float | None = LONG_TIMEOUT,
+        timeout: float | None = None,
     ) -> None:
         """Writes a conversation, as it was at one moment, to a path or an open binary file.
 
@@ -406,7 +414,7 @@ class ConversationMemory:
         """
         request = export_request(conversation_id, format, user_id)
         pieces = self._method(methods.EXPORT_CONVERSATION, "unary_stream")(
-            request, timeout=self._timeout(timeout), metadata=self._settings.metadata()
+            request, timeout=self._long(timeout), metadata=self._settings.metadata()
         )
         with open_destination(destination) as file:
             try:
@@ -425,7 +433,7 @@ class ConversationMemory:
         format: ImportFormat | None = None,
         user_id: str | None = None,
         dept_id: str | None = None,
-        timeout: float | None = LONG_TIMEOUT,
+        timeout: float | None = None,
     ) -> Imported:
         """Makes a conversation of a file that an export wrote, whole or not at all.
 
@@ -442,7 +450,7 @@ class ConversationMemory:
             try:
                 answer = self._method(methods.IMPORT_CONVERSATION, "stream_unary")(
                     iter(requests),
-                    timeout=self._timeout(timeout),
+                    timeout=self._long(timeout),
                     metadata=self._settings.metadata(),
                 )
             except grpc.RpcError as error:
@@ -484,7 +492,7 @@ class ConversationMemory:
 
     def _run(self, flow: Flow[T], timeout: float | None) -> T:
         """Makes the calls of a flow, within one timeout for all of them."""
-        deadline = time.monotonic() + self._timeout(timeout)
+        deadline = time.monotonic() + self._settings.seconds(timeout)
         try:
             wanted, pause = next(flow), None
             while True:
@@ -529,8 +537,8 @@ class ConversationMemory:
             if not token:
                 return
 
-    def _timeout(self, timeout: float | None) -> float:
-        return self._settings.timeout if timeout is None else timeout
+    def _long(self, timeout: float | None) -> float:
+        return self._settings.seconds(timeout, LONG_TIMEOUT)
 
     def _method(self, method: Method[Any, Any], kind: str) -> Any:
         with self._lock:

@@ -9,11 +9,13 @@ from typing import Any, cast
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from ._openai import FORM as OPENAI
 from ._proto.v1 import conversation_memory_pb2 as api
 from ._proto.v1 import resources_pb2 as resources
 from ._proto.v1 import session_service_pb2 as session_api
 from ._structs import from_struct, to_struct
 from ._types import (
+    MAX_LEVELS,
     BegunTurn,
     Conversation,
     History,
@@ -35,7 +37,11 @@ from ._types import (
 ORIGINAL_KEY = "_original"
 """Where a message's original stands in its metadata on the wire: `{"form", "json"}` or,
 where that would be too large, `{"form", "text"}`: the JSON then follows the text in
-`content`, whose first `text` characters are the text, after a line feed."""
+`content`, whose first `text` characters are the text, after a line feed. Where there is
+no text, a placeholder is in its place, and `placeholder` says how long it is."""
+
+PLACEHOLDER = "(no text)"
+"""What stands where the text would: a conversation's title is made of it, not of JSON."""
 
 METADATA_BYTES = 64 << 10
 """The service's limit for metadata, as JSON, unless it is configured."""
@@ -207,8 +213,11 @@ def _with_original(message: Message) -> tuple[str, dict[str, Any]]:
     metadata[ORIGINAL_KEY] = {"form": form, "json": text}
     if _json_bytes(metadata) <= METADATA_BYTES:
         return message.content, metadata
-    metadata[ORIGINAL_KEY] = {"form": form, "text": len(message.content)}
-    return f"{message.content}\n{text}", metadata
+    kept: dict[str, Any] = {"form": form, "text": len(message.content)}
+    metadata[ORIGINAL_KEY] = kept
+    if not message.content:
+        kept["placeholder"] = len(PLACEHOLDER)
+    return f"{message.content or PLACEHOLDER}\n{text}", metadata
 
 
 def _split_original(content: str, metadata: dict[str, Any]) -> tuple[str, Original | None]:
@@ -216,21 +225,38 @@ def _split_original(content: str, metadata: dict[str, Any]) -> tuple[str, Origin
     kept = metadata.get(ORIGINAL_KEY)
     if not isinstance(kept, dict) or not isinstance(form := kept.get("form"), str):
         return content, None
-    text, at = kept.get("json"), kept.get("text")
-    if isinstance(at, int) and 0 <= at < len(content):
-        content, text = content[:at], content[at + 1 :]
-    if not isinstance(text, str) or not _is_json(text):
+    text, at, skipped = kept.get("json"), kept.get("text"), kept.get("placeholder", 0)
+    plain = content
+    if isinstance(at, int) and isinstance(skipped, int) and 0 <= at <= at + skipped < len(content):
+        plain, text = content[:at], content[at + skipped + 1 :]
+    if not isinstance(text, str) or not _is_original(form, text):
         return content, None
     del metadata[ORIGINAL_KEY]
-    return content, Original(form, text)
+    return plain, Original(form, text)
 
 
-def _is_json(text: str) -> bool:
+def _is_original(form: str, text: str) -> bool:
+    """Whether it can be read, now and later. Whoever wrote it, it must not fail a history."""
     try:
-        json.loads(text)
-    except ValueError:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
         return False
-    return True
+    if form == OPENAI and not isinstance(value, dict):
+        return False
+    # Most have fewer brackets than they may have levels.
+    return text.count("[") + text.count("{") <= MAX_LEVELS or _levels(value) <= MAX_LEVELS
+
+
+def _levels(value: Any) -> int:
+    levels, inside = 0, [value]
+    while inside := [item for item in inside if isinstance(item, (dict, list))]:
+        levels += 1
+        inside = [
+            item
+            for holder in inside
+            for item in (holder.values() if isinstance(holder, dict) else holder)
+        ]
+    return levels
 
 
 def _json_bytes(value: Any) -> int:

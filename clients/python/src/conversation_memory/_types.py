@@ -6,7 +6,8 @@ Times are aware datetimes in UTC. Text fields that have no value are empty.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
@@ -19,6 +20,10 @@ SessionState = Literal["started", "continued", "resumed", "unavailable", "unspec
 
 OpenAIMessage = dict[str, Any]
 """A message in the form of OpenAI's chat completions: `role`, `content` and more."""
+
+
+MAX_LEVELS = 200
+"""How deep an original's JSON is at most: far less than Python's parser takes."""
 
 
 class SupportsModelDump(Protocol):
@@ -45,7 +50,7 @@ class Original:
     @classmethod
     def of(cls, form: str, value: Any) -> Original:
         """Keeps a value that JSON can express; others are a TypeError or ValueError."""
-        _check_keys(value)
+        _check(value)
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
             # Half of a character cannot be sent, but its escape can.
@@ -58,16 +63,25 @@ class Original:
         return json.loads(self.json)
 
 
-def _check_keys(value: Any) -> None:
-    """Refuses keys that JSON would turn into others."""
+def _check(value: Any, levels: int = MAX_LEVELS) -> None:
+    """Refuses what JSON would turn into something else, or what could not be read back."""
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError("a message must have finite numbers only")
+        return
+    items: Iterable[Any]
     if isinstance(value, Mapping):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise TypeError("a message's keys must be strings")
-            _check_keys(item)
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError("a message's keys must be strings")
+        items = value.values()
     elif isinstance(value, (list, tuple)):
-        for item in value:
-            _check_keys(item)
+        items = value
+    else:
+        return
+    if levels == 0:
+        raise ValueError(f"a message must have at most {MAX_LEVELS} levels")
+    for item in items:
+        _check(item, levels - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +120,7 @@ class Message:
     """Tokens that the model used for this message."""
     latency_ms: int | None = None
     """How long the answer took, in milliseconds."""
-    contexts: Sequence[RetrievedContext] = ()
+    contexts: Sequence[RetrievedContext] = field(default=(), hash=False)
     """What retrieval found for it. Read back only where `include_contexts` asks for them."""
     original: Original | None = None
     """What `role` and `content` cannot say of the form that the message came in."""
