@@ -146,7 +146,10 @@ def test_sessions(memory: ConversationMemory, user: str) -> None:
     session = memory.create_session(user, dept_id="hr", conversation_id=conversation)
     assert (session.user_id, session.conversation_id) == (user, conversation)
     assert memory.get_session(session.id).id == session.id
-    extended = memory.extend_session(session.id)
+    for call in (memory.get_session, memory.extend_session, memory.end_session):
+        with pytest.raises(cm.SessionExpired):
+            call(session.id, user_id="somebody else")
+    extended = memory.extend_session(session.id, user_id=user)
     assert extended.expires_at is not None
     assert session.expires_at is not None
     assert extended.expires_at >= session.expires_at

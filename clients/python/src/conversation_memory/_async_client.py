@@ -383,17 +383,23 @@ class AsyncConversationMemory:
         """Starts a session, on a conversation if one is given. Sent once: each call starts one."""
         return await self._run(flows.create_session(user_id, dept_id, conversation_id), timeout)
 
-    async def get_session(self, session_id: str, *, timeout: float | None = None) -> Session:
+    async def get_session(
+        self, session_id: str, *, user_id: str | None = None, timeout: float | None = None
+    ) -> Session:
         """Reads a session without extending it."""
-        return await self._run(flows.get_session(session_id), timeout)
+        return await self._run(flows.get_session(session_id, user_id), timeout)
 
-    async def extend_session(self, session_id: str, *, timeout: float | None = None) -> Session:
+    async def extend_session(
+        self, session_id: str, *, user_id: str | None = None, timeout: float | None = None
+    ) -> Session:
         """Gives a session its whole time to live again."""
-        return await self._run(flows.extend_session(session_id), timeout)
+        return await self._run(flows.extend_session(session_id, user_id), timeout)
 
-    async def end_session(self, session_id: str, *, timeout: float | None = None) -> None:
+    async def end_session(
+        self, session_id: str, *, user_id: str | None = None, timeout: float | None = None
+    ) -> None:
         """Ends a session at once. Its conversation stays."""
-        await self._run(flows.end_session(session_id), timeout)
+        await self._run(flows.end_session(session_id, user_id), timeout)
 
     async def list_sessions(self, user_id: str, *, timeout: float | None = None) -> list[Session]:
         """A user's live sessions, the one used last first."""

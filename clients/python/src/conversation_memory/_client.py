@@ -472,17 +472,23 @@ class ConversationMemory:
         """Starts a session, on a conversation if one is given. Sent once: each call starts one."""
         return self._run(flows.create_session(user_id, dept_id, conversation_id), timeout)
 
-    def get_session(self, session_id: str, *, timeout: float | None = None) -> Session:
+    def get_session(
+        self, session_id: str, *, user_id: str | None = None, timeout: float | None = None
+    ) -> Session:
         """Reads a session without extending it."""
-        return self._run(flows.get_session(session_id), timeout)
+        return self._run(flows.get_session(session_id, user_id), timeout)
 
-    def extend_session(self, session_id: str, *, timeout: float | None = None) -> Session:
+    def extend_session(
+        self, session_id: str, *, user_id: str | None = None, timeout: float | None = None
+    ) -> Session:
         """Gives a session its whole time to live again."""
-        return self._run(flows.extend_session(session_id), timeout)
+        return self._run(flows.extend_session(session_id, user_id), timeout)
 
-    def end_session(self, session_id: str, *, timeout: float | None = None) -> None:
+    def end_session(
+        self, session_id: str, *, user_id: str | None = None, timeout: float | None = None
+    ) -> None:
         """Ends a session at once. Its conversation stays."""
-        self._run(flows.end_session(session_id), timeout)
+        self._run(flows.end_session(session_id, user_id), timeout)
 
     def list_sessions(self, user_id: str, *, timeout: float | None = None) -> list[Session]:
         """A user's live sessions, the one used last first."""

@@ -392,23 +392,26 @@ def create_session(user_id: str, dept_id: str | None, conversation_id: str | Non
     return convert.read_session(answer.session)
 
 
-def get_session(session_id: str) -> Flow[Session]:
+def get_session(session_id: str, user_id: str | None = None) -> Flow[Session]:
     """Reads a session."""
-    request = session_api.GetSessionRequest(session_id=session_id)
+    request = session_api.GetSessionRequest(session_id=session_id, user_id=user_id or "")
     answer = yield from call(methods.GET_SESSION, request)
     return convert.read_session(answer.session)
 
 
-def extend_session(session_id: str) -> Flow[Session]:
+def extend_session(session_id: str, user_id: str | None = None) -> Flow[Session]:
     """Gives a session its whole time again."""
-    request = session_api.ExtendSessionRequest(session_id=session_id)
+    request = session_api.ExtendSessionRequest(session_id=session_id, user_id=user_id or "")
     answer = yield from call(methods.EXTEND_SESSION, request)
     return convert.read_session(answer.session)
 
 
-def end_session(session_id: str) -> Flow[None]:
+def end_session(session_id: str, user_id: str | None = None) -> Flow[None]:
     """Ends a session."""
-    yield from call(methods.END_SESSION, session_api.EndSessionRequest(session_id=session_id))
+    yield from call(
+        methods.END_SESSION,
+        session_api.EndSessionRequest(session_id=session_id, user_id=user_id or ""),
+    )
 
 
 def list_sessions(user_id: str) -> Flow[list[Session]]:

@@ -15,7 +15,7 @@ _sym_db = _symbol_database.Default()
 from conversation_memory._proto.v1 import resources_pb2 as conversation__memory_dot___proto_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n3conversation_memory/_proto/v1/session_service.proto\x12\x1d\x63onversation_memory_client.v1\x1a-conversation_memory/_proto/v1/resources.proto\"q\n\x14\x43reateSessionRequest\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x17\n\x07\x64\x65pt_id\x18\x02 \x01(\tR\x06\x64\x65ptId\x12\'\n\x0f\x63onversation_id\x18\x03 \x01(\tR\x0e\x63onversationId\"Y\n\x15\x43reateSessionResponse\x12@\n\x07session\x18\x01 \x01(\x0b\x32&.conversation_memory_client.v1.SessionR\x07session\"2\n\x11GetSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\"V\n\x12GetSessionResponse\x12@\n\x07session\x18\x01 \x01(\x0b\x32&.conversation_memory_client.v1.SessionR\x07session\"5\n\x14\x45xtendSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\"Y\n\x15\x45xtendSessionResponse\x12@\n\x07session\x18\x01 \x01(\x0b\x32&.conversation_memory_client.v1.SessionR\x07session\"2\n\x11\x45ndSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\"\x14\n\x12\x45ndSessionResponse\".\n\x13ListSessionsRequest\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\"Z\n\x14ListSessionsResponse\x12\x42\n\x08sessions\x18\x01 \x03(\x0b\x32&.conversation_memory_client.v1.SessionR\x08sessionsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n3conversation_memory/_proto/v1/session_service.proto\x12\x1d\x63onversation_memory_client.v1\x1a-conversation_memory/_proto/v1/resources.proto\"q\n\x14\x43reateSessionRequest\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x17\n\x07\x64\x65pt_id\x18\x02 \x01(\tR\x06\x64\x65ptId\x12\'\n\x0f\x63onversation_id\x18\x03 \x01(\tR\x0e\x63onversationId\"Y\n\x15\x43reateSessionResponse\x12@\n\x07session\x18\x01 \x01(\x0b\x32&.conversation_memory_client.v1.SessionR\x07session\"K\n\x11GetSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n\x07user_id\x18\x02 \x01(\tR\x06userId\"V\n\x12GetSessionResponse\x12@\n\x07session\x18\x01 \x01(\x0b\x32&.conversation_memory_client.v1.SessionR\x07session\"N\n\x14\x45xtendSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n\x07user_id\x18\x02 \x01(\tR\x06userId\"Y\n\x15\x45xtendSessionResponse\x12@\n\x07session\x18\x01 \x01(\x0b\x32&.conversation_memory_client.v1.SessionR\x07session\"K\n\x11\x45ndSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n\x07user_id\x18\x02 \x01(\tR\x06userId\"\x14\n\x12\x45ndSessionResponse\".\n\x13ListSessionsRequest\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\"Z\n\x14ListSessionsResponse\x12\x42\n\x08sessions\x18\x01 \x03(\x0b\x32&.conversation_memory_client.v1.SessionR\x08sessionsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -27,19 +27,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATESESSIONRESPONSE']._serialized_start=248
   _globals['_CREATESESSIONRESPONSE']._serialized_end=337
   _globals['_GETSESSIONREQUEST']._serialized_start=339
-  _globals['_GETSESSIONREQUEST']._serialized_end=389
-  _globals['_GETSESSIONRESPONSE']._serialized_start=391
-  _globals['_GETSESSIONRESPONSE']._serialized_end=477
-  _globals['_EXTENDSESSIONREQUEST']._serialized_start=479
-  _globals['_EXTENDSESSIONREQUEST']._serialized_end=532
-  _globals['_EXTENDSESSIONRESPONSE']._serialized_start=534
-  _globals['_EXTENDSESSIONRESPONSE']._serialized_end=623
-  _globals['_ENDSESSIONREQUEST']._serialized_start=625
-  _globals['_ENDSESSIONREQUEST']._serialized_end=675
-  _globals['_ENDSESSIONRESPONSE']._serialized_start=677
-  _globals['_ENDSESSIONRESPONSE']._serialized_end=697
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=699
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=745
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=747
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=837
+  _globals['_GETSESSIONREQUEST']._serialized_end=414
+  _globals['_GETSESSIONRESPONSE']._serialized_start=416
+  _globals['_GETSESSIONRESPONSE']._serialized_end=502
+  _globals['_EXTENDSESSIONREQUEST']._serialized_start=504
+  _globals['_EXTENDSESSIONREQUEST']._serialized_end=582
+  _globals['_EXTENDSESSIONRESPONSE']._serialized_start=584
+  _globals['_EXTENDSESSIONRESPONSE']._serialized_end=673
+  _globals['_ENDSESSIONREQUEST']._serialized_start=675
+  _globals['_ENDSESSIONREQUEST']._serialized_end=750
+  _globals['_ENDSESSIONRESPONSE']._serialized_start=752
+  _globals['_ENDSESSIONRESPONSE']._serialized_end=772
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=774
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=820
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=822
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=912
 # @@protoc_insertion_point(module_scope)
