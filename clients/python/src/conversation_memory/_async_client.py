@@ -24,6 +24,7 @@ from ._files import (
     export_request,
     import_requests,
     open_destination,
+    write_all,
 )
 from ._flows import Call, Flow, Page
 from ._method import Method
@@ -323,13 +324,13 @@ class AsyncConversationMemory:
     ) -> None:
         """Writes a conversation, as it was at one moment, to a path or an open binary file."""
         request = export_request(conversation_id, format, user_id)
-        pieces = self._method(methods.EXPORT_CONVERSATION, "unary_stream")(
-            request, timeout=self._long(timeout), metadata=self._settings.metadata()
-        )
         with open_destination(destination) as file:
+            pieces = self._method(methods.EXPORT_CONVERSATION, "unary_stream")(
+                request, timeout=self._long(timeout), metadata=self._settings.metadata()
+            )
             try:
                 async for piece in pieces:
-                    await asyncio.to_thread(file.write, piece.data)
+                    await asyncio.to_thread(write_all, file, piece.data)
             except grpc.RpcError as error:
                 raise from_rpc_error(error, repeatable=True, request_id=None) from error
             finally:
