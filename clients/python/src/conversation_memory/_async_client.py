@@ -54,7 +54,11 @@ class AsyncConversationMemory:
     It has the same arguments and methods, which are described there. A `token` that is a
     function is called on the event loop: it must not block.
 
-    Nothing is connected before the first call. Each event loop gets a connection of its own.
+    Nothing is connected before the first call. Each event loop gets a connection of its own, one
+    after another: loops that run at once, in threads, need a client each.
+
+    A process that has used it must not fork and use one in the child, not even a new one: gRPC's
+    asyncio does not survive that. Fork before the first call.
     """
 
     def __init__(

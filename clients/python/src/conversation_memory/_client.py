@@ -65,8 +65,10 @@ class ConversationMemory:
             least.
         options: Further options of the gRPC channel; they win over the client's own.
 
-    Nothing is connected before the first call. A process that forks can go on with it in the child,
-    unless gRPC's fork support is switched off (GRPC_ENABLE_FORK_SUPPORT=0).
+    Nothing is connected before the first call. A process that forks while no call is under way can
+    go on with it in the child, unless gRPC's fork support is switched off
+    (GRPC_ENABLE_FORK_SUPPORT=0). After a fork during calls of other threads the child's calls hang:
+    fork before the first one.
 
     Each method raises a `ConversationMemoryError`: `InvalidArgument`, `NotFound`, `Unavailable`,
     `DeadlineExceeded` and so on. What passes (UNAVAILABLE) is tried again for about two seconds
