@@ -25,6 +25,7 @@ from ._files import (
     export_request,
     import_requests,
     open_destination,
+    write_all,
 )
 from ._finish import is_finishing
 from ._flows import AnyCall, Flow, Page
@@ -55,7 +56,11 @@ class AsyncConversationMemory:
     It has the same arguments and methods, which are described there. A `token` that is a
     function is called on the event loop: it must not block.
 
-    Nothing is connected before the first call. Each event loop gets a connection of its own.
+    Nothing is connected before the first call. Each event loop gets a connection of its own, one
+    after another: loops that run at once, in threads, need a client each.
+
+    A process that has used it must not fork and use one in the child, not even a new one: gRPC's
+    asyncio does not survive that. Fork before the first call.
     """
 
     def __init__(
@@ -333,13 +338,13 @@ class AsyncConversationMemory:
     ) -> None:
         """Writes a conversation, as it was at one moment, to a path or an open binary file."""
         request = export_request(conversation_id, format, user_id)
-        pieces = self._method(methods.EXPORT_CONVERSATION, "unary_stream")(
-            request, timeout=self._long(timeout), metadata=self._settings.metadata()
-        )
         with open_destination(destination) as file:
+            pieces = self._method(methods.EXPORT_CONVERSATION, "unary_stream")(
+                request, timeout=self._long(timeout), metadata=self._settings.metadata()
+            )
             try:
                 async for piece in pieces:
-                    await asyncio.to_thread(file.write, piece.data)
+                    await asyncio.to_thread(write_all, file, piece.data)
             except grpc.RpcError as error:
                 raise from_rpc_error(error, repeatable=True, request_id=None) from error
             finally:

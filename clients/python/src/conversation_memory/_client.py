@@ -23,6 +23,7 @@ from ._files import (
     export_request,
     import_requests,
     open_destination,
+    write_all,
 )
 from ._flows import AnyCall, Flow, Page
 from ._method import Method
@@ -65,8 +66,10 @@ class ConversationMemory:
             least.
         options: Further options of the gRPC channel; they win over the client's own.
 
-    Nothing is connected before the first call. A process that forks can go on with it in the child,
-    unless gRPC's fork support is switched off (GRPC_ENABLE_FORK_SUPPORT=0).
+    Nothing is connected before the first call. A process that forks while no call is under way can
+    go on with it in the child, unless gRPC's fork support is switched off
+    (GRPC_ENABLE_FORK_SUPPORT=0). After a fork during calls of other threads the child's calls hang:
+    fork before the first one.
 
     Each method raises a `ConversationMemoryError`: `InvalidArgument`, `NotFound`, `Unavailable`,
     `DeadlineExceeded` and so on. What passes (UNAVAILABLE) is tried again for about two seconds
@@ -409,17 +412,18 @@ class ConversationMemory:
     ) -> None:
         """Writes a conversation, as it was at one moment, to a path or an open binary file.
 
-        A path is there only once the file is complete, for its owner's eyes only. What an open
-        file has been given when an error is raised is not complete.
+        A path is there only once the file is complete, for its owner's eyes only; a link stays, and
+        what it names is replaced. What an open file, a pipe or a device has been given when an
+        error is raised is not complete.
         """
         request = export_request(conversation_id, format, user_id)
-        pieces = self._method(methods.EXPORT_CONVERSATION, "unary_stream")(
-            request, timeout=self._long(timeout), metadata=self._settings.metadata()
-        )
         with open_destination(destination) as file:
+            pieces = self._method(methods.EXPORT_CONVERSATION, "unary_stream")(
+                request, timeout=self._long(timeout), metadata=self._settings.metadata()
+            )
             try:
                 for piece in pieces:
-                    file.write(piece.data)
+                    write_all(file, piece.data)
             except grpc.RpcError as error:
                 raise from_rpc_error(error, repeatable=True, request_id=None) from error
             finally:
@@ -440,7 +444,8 @@ class ConversationMemory:
         It is sent once, since a second time would make another conversation.
 
         Args:
-            source: A path, or an open binary file.
+            source: A path, or an open binary file; one that does not block is a BlockingIOError
+                when it has nothing to give.
             format: `json` or `jsonl`; by default it is seen from the file.
             user_id: Whose the conversation becomes; by default whose the file says it is.
             dept_id: The department; by default what the file says.

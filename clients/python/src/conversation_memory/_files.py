@@ -54,18 +54,33 @@ def open_destination(destination: Destination) -> Iterator[BinaryIO]:
     if not isinstance(destination, (str, os.PathLike)):
         yield destination
         return
-    path = Path(destination)
-    with tempfile.NamedTemporaryFile(
-        dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as file:
+    # What a link names is replaced, not the link.
+    path = Path(os.path.realpath(destination))
+    if path.exists() and not path.is_file():
+        # A pipe or a device is written to; a folder is an error.
+        with path.open("wb") as file:
+            yield file
+        return
+    # Not named after the file, whose name may be as long as names can be.
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".export-", delete=False) as part:
         try:
-            yield file  # type: ignore[misc]
-            file.close()
-            os.replace(file.name, path)
+            yield part  # type: ignore[misc]
+            part.close()
+            os.replace(part.name, path)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(file.name)
+                os.unlink(part.name)
             raise
+
+
+def write_all(file: BinaryIO, data: bytes) -> None:
+    """Writes everything: a raw file may take a part at a time."""
+    rest = memoryview(data)
+    while rest:
+        written = file.write(rest)
+        if written is None:
+            raise BlockingIOError("the file takes nothing now: it must be a blocking one")
+        rest = rest[written:]
 
 
 class ImportRequests:
@@ -81,7 +96,7 @@ class ImportRequests:
         self._options = api.ImportConversationRequest.Options(
             user_id=user_id or "", dept_id=dept_id or "", format=format_number(format)
         )
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
 
     def __iter__(self) -> Iterator[api.ImportConversationRequest]:
         yield api.ImportConversationRequest(options=self._options)
@@ -96,10 +111,14 @@ class ImportRequests:
     def _read(self) -> api.ImportConversationRequest | None:
         try:
             data = self._file.read(PIECE_BYTES)
+            if data is None:
+                # Not the end: half a file must not become a conversation.
+                raise BlockingIOError("the file has nothing now: it must be a blocking one")
             return api.ImportConversationRequest(data=data) if data else None
-        except Exception as failure:
+        except BaseException as failure:
             self.failure = failure
-            raise
+            # gRPC takes an Exception only for the end of a call; others would leave it waiting.
+            raise RuntimeError("the file cannot be read") from failure
 
 
 @contextlib.contextmanager
