@@ -5,7 +5,11 @@ use std::time::Duration;
 
 use conversation_memory::proto::{Consistency, Role, Source};
 use sqlx::Connection as _;
-use tokio::task::JoinSet;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinSet,
+};
 use tonic::{Code, Status};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
@@ -183,6 +187,35 @@ async fn a_busy_or_read_only_postgres_is_unavailable_for_a_while() {
         sqlx::query(statement).execute(&mut admin).await.unwrap();
     }
     recovers(&mut memory, &conversation).await;
+}
+
+#[tokio::test]
+async fn without_both_servers_it_stays_alive_and_ready() {
+    let mut servers = Servers::start().await;
+    let mut sidecar = Sidecar::start(&servers.form()).await;
+    let operations = sidecar.operations().await;
+    let mut memory = sidecar.memory();
+    memory.begin_turn(begin(&new_user())).await.unwrap();
+    servers.postgres.stop();
+    servers.redis.kill();
+    let refused = memory.begin_turn(begin(&new_user())).await.unwrap_err();
+    assert_retry_later(&refused);
+    for probe in ["/livez", "/readyz"] {
+        let mut stream = TcpStream::connect(operations).await.unwrap();
+        let request = format!("GET {probe} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{probe}: {answer}");
+    }
+    let endpoint = tonic::transport::Endpoint::try_from(format!("http://{operations}"));
+    let health = HealthClient::new(endpoint.unwrap().connect_lazy())
+        .check(HealthCheckRequest::default())
+        .await;
+    assert_eq!(
+        health.unwrap().into_inner().status(),
+        ServingStatus::Serving
+    );
 }
 
 #[tokio::test]
