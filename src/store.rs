@@ -5,6 +5,7 @@
 
 mod error;
 mod failure;
+mod files;
 mod lineage;
 mod pool;
 pub mod postgres;

@@ -111,7 +111,7 @@ struct Seen {
 
 impl Reader {
     /// Reads a file of this format, or for None of whichever it is, whose messages
-    /// get ids from `new_id`. A message's texts may have `max_message_bytes` in all.
+    /// get ids from `new_id`. A message may have [`NewMessage::size`] `max_message_bytes`.
     pub fn new(
         format: Option<Format>,
         limits: Limits,

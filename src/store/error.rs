@@ -33,13 +33,6 @@ pub enum StoreError {
     Internal(#[source] Box<dyn Error + Send + Sync>),
 }
 
-impl StoreError {
-    /// What holds a connection for long must leave some to others.
-    pub(super) fn too_many_files() -> Self {
-        Self::Unavailable("too many exports and imports at once".into())
-    }
-}
-
 /// What was used a second time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reused {

@@ -18,17 +18,16 @@ mod snapshot;
 mod sqlstate;
 mod transaction;
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use sqlx::{Postgres, postgres::PgConnectOptions};
-use tokio::sync::Semaphore;
 
 use super::{
     Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, Import, SchemaError,
     SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation, failure::Trouble,
-    pool, sql,
+    files::Files, pool, sql,
 };
 use crate::domain::{
     Conversation, ConversationChanges, ConversationRef, Message, NewConversation, SessionId,
@@ -50,7 +49,7 @@ type MessageRow = super::rows::MessageRow<uuid::Uuid, DateTime<Utc>>;
 pub struct PostgresStore {
     pool: Pool,
     /// Half of the connections, for those who hold one for long: exports and imports.
-    files: Arc<Semaphore>,
+    files: Files,
     losses: Losses,
     /// For preparing, which takes a connection of its own.
     options: PgConnectOptions,
@@ -74,7 +73,7 @@ impl PostgresStore {
         let losses = Losses::default();
         Self {
             pool: connection::pool(options.clone(), max_connections, losses.clone()),
-            files: Arc::new(Semaphore::new((max_connections as usize / 2).max(1))),
+            files: Files::new((max_connections as usize / 2).max(1)),
             losses,
             options,
         }
@@ -207,17 +206,15 @@ impl Store for PostgresStore {
         &self,
         conversation: &ConversationRef,
     ) -> Result<(Conversation, Box<dyn Snapshot>), StoreError> {
-        let permit = Arc::clone(&self.files).try_acquire_owned();
-        let permit = permit.map_err(|_| StoreError::too_many_files())?;
-        snapshot::take(&self.pool, conversation, permit)
+        let file = self.files.open()?;
+        snapshot::take(&self.pool, conversation, file)
             .await
             .map_err(Trouble::of_read)
     }
 
     async fn import(&self, conversation: &Conversation) -> Result<Box<dyn Import>, StoreError> {
-        let permit = Arc::clone(&self.files).try_acquire_owned();
-        let permit = permit.map_err(|_| StoreError::too_many_files())?;
-        import::begin(&self.pool, conversation, permit)
+        let file = self.files.open()?;
+        import::begin(&self.pool, conversation, file)
             .await
             .map_err(Trouble::of_read)
     }

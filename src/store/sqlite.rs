@@ -22,12 +22,11 @@ use std::{fmt, io, path::Path, sync::Arc};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use sqlx::{Sqlite, sqlite::SqliteConnectOptions};
-use tokio::sync::Semaphore;
 
 use super::{
     Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, Import, SchemaError,
     SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation, failure::Trouble,
-    pool, sql,
+    files::Files, pool, sql,
 };
 use crate::domain::{
     Conversation, ConversationChanges, ConversationRef, Message, NewConversation, SessionId,
@@ -46,7 +45,7 @@ pub struct SqliteStore {
     writer: Arc<Pool>,
     readers: Pool,
     /// How many more exports and imports there may be.
-    files: Arc<Semaphore>,
+    files: Files,
     text_search: TextSearch,
 }
 
@@ -66,7 +65,7 @@ impl SqliteStore {
         Ok(Self {
             writer: Arc::new(connection::writer(options.clone())),
             readers: connection::readers(options.clone()),
-            files: Arc::new(Semaphore::new(connection::FILES)),
+            files: Files::new(connection::FILES),
             options,
             text_search,
         })
@@ -202,17 +201,15 @@ impl Store for SqliteStore {
         &self,
         conversation: &ConversationRef,
     ) -> Result<(Conversation, Box<dyn Snapshot>), StoreError> {
-        let permit = Arc::clone(&self.files).try_acquire_owned();
-        let permit = permit.map_err(|_| StoreError::too_many_files())?;
-        snapshot::take(&self.options, conversation, permit)
+        let file = self.files.open()?;
+        snapshot::take(&self.options, conversation, file)
             .await
             .map_err(Trouble::of_read)
     }
 
     async fn import(&self, conversation: &Conversation) -> Result<Box<dyn Import>, StoreError> {
-        let permit = Arc::clone(&self.files).try_acquire_owned();
-        let permit = permit.map_err(|_| StoreError::too_many_files())?;
-        import::begin(&self.options, &self.writer, conversation, permit)
+        let file = self.files.open()?;
+        import::begin(&self.options, &self.writer, conversation, file)
             .await
             .map_err(Trouble::of_read)
     }

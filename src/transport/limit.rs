@@ -8,8 +8,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How many connections may be open at once, those of all ports together and those
 /// whose handshake is not done included; and as many of Unix sockets, since nobody on the
-/// network is to take a process of the pod its place. One above the limit is closed at once: its peer
-/// tries again elsewhere or later, and what it could send takes no memory here.
+/// network is to take a process of the pod its place. One above the limit is closed at
+/// once: its peer tries again elsewhere or later, and what it could send takes no memory
+/// here.
 #[derive(Clone, Debug)]
 pub struct Connections {
     max: usize,

@@ -3,7 +3,6 @@
 
 use async_trait::async_trait;
 use sqlx::{PgConnection, query, query_as, raw_sql, types::Json};
-use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 use super::{
@@ -15,7 +14,7 @@ use super::{
 };
 use crate::{
     domain::{Conversation, DeptId, Numbered, Title},
-    store::{Import, StoreError, failure::Trouble},
+    store::{Import, StoreError, failure::Trouble, files::OpenFile},
 };
 
 /// The server ends a transaction whose client sends nothing for so long.
@@ -48,22 +47,21 @@ const FINISH: &str = concat!(
 struct PgImport {
     lease: Lease,
     conversation: Conversation,
-    _permit: OwnedSemaphorePermit,
+    _held: OpenFile,
 }
 
-/// Begins to import. The permit is one of a few, so that imports leave connections
-/// to others.
+/// Begins to import.
 pub(super) async fn begin(
     pool: &Pool,
     conversation: &Conversation,
-    permit: OwnedSemaphorePermit,
+    held: OpenFile,
 ) -> Result<Box<dyn Import>, Trouble> {
     let mut lease = Lease::take(pool).await?;
     before_commit(create(&mut lease, conversation)).await?;
     Ok(Box::new(PgImport {
         lease,
         conversation: conversation.clone(),
-        _permit: permit,
+        _held: held,
     }))
 }
 

@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 use sqlx::raw_sql;
-use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tokio::time::timeout;
 
 use super::{
     Pool,
@@ -16,6 +16,7 @@ use crate::{
     store::{
         Bound, Snapshot, StoreError,
         failure::{Class, Failure, Trouble},
+        files::OpenFile,
     },
 };
 
@@ -26,15 +27,14 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
 struct PgSnapshot {
     lease: Lease,
     conversation: ConversationRef,
-    _permit: OwnedSemaphorePermit,
+    _held: OpenFile,
 }
 
-/// Takes a snapshot. The permit is one of a few, so that snapshots leave
-/// connections to others.
+/// Takes a snapshot.
 pub(super) async fn take(
     pool: &Pool,
     conversation: &ConversationRef,
-    permit: OwnedSemaphorePermit,
+    held: OpenFile,
 ) -> Result<(Conversation, Box<dyn Snapshot>), Trouble> {
     let mut lease = Lease::take(pool).await?;
     raw_sql(BEGIN).execute(&mut *lease).await?;
@@ -43,7 +43,7 @@ pub(super) async fn take(
     let snapshot = PgSnapshot {
         lease,
         conversation: conversation.clone(),
-        _permit: permit,
+        _held: held,
     };
     Ok((found, Box::new(snapshot)))
 }

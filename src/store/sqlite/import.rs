@@ -9,7 +9,6 @@ use sqlx::{
     ConnectOptions as _, Connection as _, SqliteConnection, query, raw_sql,
     sqlite::SqliteConnectOptions, types::Json,
 };
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Pool,
@@ -22,6 +21,7 @@ use crate::{
     store::{
         Import, StoreError,
         failure::{Class, Failure, Trouble},
+        files::OpenFile,
     },
 };
 
@@ -51,7 +51,7 @@ struct SqliteImport {
     connection: SqliteConnection,
     writer: Arc<Pool>,
     conversation: Conversation,
-    _permit: OwnedSemaphorePermit,
+    _held: OpenFile,
 }
 
 /// Begins to import.
@@ -59,7 +59,7 @@ pub(super) async fn begin(
     options: &SqliteConnectOptions,
     writer: &Arc<Pool>,
     conversation: &Conversation,
-    permit: OwnedSemaphorePermit,
+    held: OpenFile,
 ) -> Result<Box<dyn Import>, Trouble> {
     let file = options.get_filename();
     let spool = file.with_extension(format!("import-{}", conversation.id));
@@ -70,7 +70,7 @@ pub(super) async fn begin(
         connection,
         writer: Arc::clone(writer),
         conversation: conversation.clone(),
-        _permit: permit,
+        _held: held,
     }))
 }
 

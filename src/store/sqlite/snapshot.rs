@@ -3,25 +3,24 @@
 
 use async_trait::async_trait;
 use sqlx::{ConnectOptions as _, SqliteConnection, raw_sql, sqlite::SqliteConnectOptions};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::{conversations::find_one, history::read_side};
 use crate::{
     domain::{Conversation, ConversationRef, Message},
-    store::{Bound, Snapshot, StoreError, failure::Trouble},
+    store::{Bound, Snapshot, StoreError, failure::Trouble, files::OpenFile},
 };
 
 struct SqliteSnapshot {
     connection: SqliteConnection,
     conversation: ConversationRef,
-    _permit: OwnedSemaphorePermit,
+    _held: OpenFile,
 }
 
 /// Takes a snapshot.
 pub(super) async fn take(
     options: &SqliteConnectOptions,
     conversation: &ConversationRef,
-    permit: OwnedSemaphorePermit,
+    held: OpenFile,
 ) -> Result<(Conversation, Box<dyn Snapshot>), Trouble> {
     let mut connection = options.clone().read_only(true).connect().await?;
     raw_sql("BEGIN").execute(&mut connection).await?;
@@ -30,7 +29,7 @@ pub(super) async fn take(
     let snapshot = SqliteSnapshot {
         connection,
         conversation: conversation.clone(),
-        _permit: permit,
+        _held: held,
     };
     Ok((found, Box::new(snapshot)))
 }
