@@ -6,8 +6,11 @@ use sqlx::{
 };
 
 use crate::{
-    requests::{new_conversation, new_id, new_user},
-    support::sidecar::{Form, Sidecar},
+    requests::new_conversation,
+    support::{
+        new_id, new_user,
+        sidecar::{Form, Sidecar},
+    },
 };
 
 /// A conversation that has this many messages.

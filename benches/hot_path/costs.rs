@@ -7,8 +7,11 @@ use conversation_memory::proto::{
 use crate::{
     compare::{Call, Caller, Times, heading, in_turns, micros, row},
     conversation,
-    requests::{begin, history, new_user},
-    support::sidecar::{Form, Sidecar},
+    requests::{begin, history},
+    support::{
+        new_user,
+        sidecar::{Form, Sidecar},
+    },
 };
 
 const SHORT: u32 = 10;

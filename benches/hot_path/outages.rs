@@ -6,9 +6,9 @@ use tonic::Code;
 use crate::{
     compare::{Call, Caller, Times, extra, heading, millis, row},
     costs::{begun, read_strong},
-    requests::{history, new_conversation, new_user},
+    requests::{history, new_conversation},
     support::{
-        eventually, given,
+        eventually, given, new_user,
         postgres_server::PostgresServer,
         redis_server::RedisServer,
         sidecar::{Form, Sidecar},

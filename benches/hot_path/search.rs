@@ -10,8 +10,11 @@ use sqlx::{
 
 use crate::{
     compare::{Call, Caller, Times, heading, in_turns, micros, row},
-    requests::{new_conversation, new_id, new_user},
-    support::sidecar::{Form, Sidecar},
+    requests::new_conversation,
+    support::{
+        new_id, new_user,
+        sidecar::{Form, Sidecar},
+    },
 };
 
 const USERS: u32 = 10_000;

@@ -14,8 +14,11 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::{
-    client::{begin, http, is_reflected, new_id, new_user, said},
-    support::sidecar::{Form, Sidecar},
+    client::{begin, http, is_reflected, said},
+    support::{
+        new_id, new_user,
+        sidecar::{Form, Sidecar},
+    },
 };
 
 in_both_forms!(another_users_session_looks_like_none);

@@ -16,7 +16,7 @@ use tonic_reflection::pb::v1::{
     server_reflection_request::MessageRequest,
 };
 
-use crate::support::sidecar::Memory;
+use crate::support::{new_user, sidecar::Memory};
 
 /// An answer over HTTP, as it came.
 #[derive(Debug, PartialEq, Eq)]
@@ -74,15 +74,6 @@ pub(crate) async fn memory_at(path: &Path) -> Memory {
 pub(crate) async fn channel_at(path: &Path) -> Channel {
     let endpoint = tonic::transport::Endpoint::try_from(format!("unix:{}", path.display()));
     endpoint.unwrap().connect().await.unwrap()
-}
-
-/// A user that no other test knows.
-pub(crate) fn new_user() -> String {
-    format!("user-{}", uuid::Uuid::now_v7())
-}
-
-pub(crate) fn new_id() -> String {
-    uuid::Uuid::now_v7().to_string()
 }
 
 /// Begins a conversation.

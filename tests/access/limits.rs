@@ -18,9 +18,9 @@ use tonic_health::pb::{
 use tonic_types::StatusExt as _;
 
 use crate::{
-    client::{begin, begin_with, http, memory_at, new_user, try_http},
+    client::{begin, begin_with, http, memory_at, try_http},
     support::{
-        PATIENCE, eventually,
+        PATIENCE, eventually, new_user,
         sidecar::{Form, Memory, Sidecar},
     },
     tokens,

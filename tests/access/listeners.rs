@@ -13,8 +13,11 @@ use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::{
-    client::{begin, channel_at, http, memory_at, new_id, read, said, unix},
-    support::sidecar::{Form, Sidecar, command},
+    client::{begin, channel_at, http, memory_at, read, said, unix},
+    support::{
+        new_id,
+        sidecar::{Form, Sidecar, command},
+    },
 };
 
 in_both_forms!(a_user_that_is_not_on_the_list_is_denied);

@@ -17,12 +17,11 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::{
     client::{
-        Answer, bearer, begin, begin_with, http, is_reflected, memory_at, new_id, new_user, read,
-        said, unix, with,
+        Answer, bearer, begin, begin_with, http, is_reflected, memory_at, read, said, unix, with,
     },
     otlp_sink::OtlpSink,
     support::{
-        eventually,
+        eventually, new_id, new_user,
         sidecar::{Form, Sidecar, command},
     },
 };

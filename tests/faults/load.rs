@@ -10,9 +10,9 @@ use tokio::task::JoinSet;
 
 use crate::{
     Servers,
-    requests::{history, message, new_conversation, new_user, save},
+    requests::{history, message, new_conversation, save},
     support::{
-        eventually,
+        eventually, new_user,
         sidecar::{Form, Memory, Sidecar},
     },
 };

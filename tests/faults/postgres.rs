@@ -18,9 +18,9 @@ use tonic_types::StatusExt as _;
 
 use crate::{
     Servers,
-    requests::{begin, history, message, new_conversation, new_user, save, say},
+    requests::{begin, history, message, new_conversation, save, say},
     support::{
-        eventually,
+        eventually, new_user,
         postgres_server::PostgresServer,
         sidecar::{Form, Memory, Sidecar},
     },

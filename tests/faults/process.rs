@@ -9,9 +9,9 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::{
     Servers,
-    requests::{contents, history, message, new_conversation, new_user, save, say, seqs},
+    requests::{contents, history, message, new_conversation, save, say, seqs},
     support::{
-        eventually,
+        eventually, new_user,
         sidecar::{Form, Sidecar},
     },
 };

@@ -7,9 +7,9 @@ use tonic::Code;
 
 use crate::{
     Servers,
-    requests::{begin, contents, history, message, new_conversation, new_user, save, say, seqs},
+    requests::{begin, contents, history, message, new_conversation, save, say, seqs},
     support::{
-        eventually,
+        eventually, new_user,
         redis_server::RedisServer,
         sidecar::{Form, Memory, Sidecar},
     },

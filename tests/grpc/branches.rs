@@ -8,10 +8,12 @@ use tonic::Code;
 
 use crate::{
     requests::{
-        contents, history, message, new_conversation, new_id, new_user, reason, refused_field,
-        save, say, seqs,
+        contents, history, message, new_conversation, reason, refused_field, save, say, seqs,
     },
-    support::sidecar::{Form, Memory, Sidecar},
+    support::{
+        new_id, new_user,
+        sidecar::{Form, Memory, Sidecar},
+    },
 };
 
 in_both_forms!(

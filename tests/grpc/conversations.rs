@@ -10,10 +10,12 @@ use tonic::{Code, Status};
 
 use crate::{
     requests::{
-        begin, contents, history, message, new_conversation, new_id, new_user, object, reason,
-        save, say, seqs,
+        begin, contents, history, message, new_conversation, object, reason, save, say, seqs,
     },
-    support::sidecar::{Form, Memory, Sidecar},
+    support::{
+        new_id, new_user,
+        sidecar::{Form, Memory, Sidecar},
+    },
 };
 
 in_both_forms!(

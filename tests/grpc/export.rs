@@ -8,10 +8,11 @@ use serde_json::Value;
 use tonic::Code;
 
 use crate::{
-    requests::{
-        message, new_conversation, new_id, new_user, object, reason, refused_field, save, say,
+    requests::{message, new_conversation, object, reason, refused_field, save, say},
+    support::{
+        new_id, new_user,
+        sidecar::{Form, Memory, Sidecar},
     },
-    support::sidecar::{Form, Memory, Sidecar},
 };
 
 in_both_forms!(

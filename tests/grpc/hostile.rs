@@ -9,11 +9,11 @@ use prost_types::{ListValue, Struct, Timestamp, Value, value::Kind};
 use tonic::Code;
 
 use crate::{
-    requests::{
-        begin, history, message, new_conversation, new_id, new_user, object, refused_field, save,
-        say, seqs,
+    requests::{begin, history, message, new_conversation, object, refused_field, save, say, seqs},
+    support::{
+        new_id, new_user,
+        sidecar::{Form, Sidecar},
     },
-    support::sidecar::{Form, Sidecar},
 };
 
 in_both_forms!(

@@ -14,10 +14,12 @@ use tonic::{Code, Status};
 use crate::{
     export::{export_of, file, long_conversation},
     requests::{
-        contents, history, message, new_conversation, new_user, object, refused_field, save, say,
-        seqs, turn,
+        contents, history, message, new_conversation, object, refused_field, save, say, seqs, turn,
     },
-    support::sidecar::{Form, Memory, Sidecar},
+    support::{
+        new_user,
+        sidecar::{Form, Memory, Sidecar},
+    },
 };
 
 in_both_forms!(

@@ -47,15 +47,6 @@ pub(crate) fn begin(user: &str) -> BeginTurnRequest {
     }
 }
 
-/// A user that no other test knows.
-pub(crate) fn new_user() -> String {
-    format!("user-{}", uuid::Uuid::now_v7())
-}
-
-pub(crate) fn new_id() -> String {
-    uuid::Uuid::now_v7().to_string()
-}
-
 pub(crate) async fn new_conversation(memory: &mut Memory, user: &str) -> String {
     let request = CreateConversationRequest {
         user_id: user.to_owned(),

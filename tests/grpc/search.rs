@@ -7,10 +7,11 @@ use conversation_memory::proto::{
 use tonic::Code;
 
 use crate::{
-    requests::{
-        message, new_conversation, new_id, new_user, reason, refused_field, save, say, seqs,
+    requests::{message, new_conversation, reason, refused_field, save, say, seqs},
+    support::{
+        new_id, new_user,
+        sidecar::{Form, Memory, Sidecar},
     },
-    support::sidecar::{Form, Memory, Sidecar},
 };
 
 in_both_forms!(

@@ -24,9 +24,9 @@ use tonic_health::pb::{
 };
 
 use crate::{
-    requests::{begin, contents, history, message, new_conversation, new_user, save, say},
+    requests::{begin, contents, history, message, new_conversation, save, say},
     support::{
-        eventually,
+        eventually, new_user,
         sidecar::{Form, Sidecar, command},
     },
 };

@@ -7,11 +7,9 @@ use conversation_memory::proto::{
 use tonic::{Code, Status};
 
 use crate::{
-    requests::{
-        begin, contents, history, new_conversation, new_id, new_user, reason, save, say, turn,
-    },
+    requests::{begin, contents, history, new_conversation, reason, save, say, turn},
     support::{
-        eventually,
+        eventually, new_id, new_user,
         sidecar::{Form, Sessions, Sidecar},
     },
 };

@@ -11,10 +11,12 @@ use tonic_types::StatusExt as _;
 
 use crate::{
     requests::{
-        begin, contents, history, message, new_conversation, new_id, new_user, object, reason,
-        save, say, seqs, turn,
+        begin, contents, history, message, new_conversation, object, reason, save, say, seqs, turn,
     },
-    support::sidecar::{Form, Memory, Sidecar},
+    support::{
+        new_id, new_user,
+        sidecar::{Form, Memory, Sidecar},
+    },
 };
 
 in_both_forms!(

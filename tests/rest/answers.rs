@@ -4,10 +4,9 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::{
-    client::{new_id, new_user},
     recorder::Recorder,
     support::{
-        eventually,
+        eventually, new_id, new_user,
         sidecar::{Form, Sidecar},
     },
 };

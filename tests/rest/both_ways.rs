@@ -5,8 +5,11 @@ use serde_json::{Value, json};
 
 use crate::{
     caller::{Caller, Way},
-    client::{contents, new_id, new_user},
-    support::sidecar::{Form, Sidecar},
+    client::contents,
+    support::{
+        new_id, new_user,
+        sidecar::{Form, Sidecar},
+    },
 };
 
 in_both_forms!(

@@ -136,15 +136,6 @@ impl Answer {
     }
 }
 
-/// A user that no other test knows.
-pub(crate) fn new_user() -> String {
-    format!("user-{}", uuid::Uuid::now_v7())
-}
-
-pub(crate) fn new_id() -> String {
-    uuid::Uuid::now_v7().to_string()
-}
-
 /// The contents of the messages of an answer.
 pub(crate) fn contents(answer: &Value) -> Vec<&str> {
     let messages = answer["messages"].as_array().into_iter().flatten();

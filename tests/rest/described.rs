@@ -6,9 +6,9 @@ use http::{Method, StatusCode};
 use tokio::process::Command;
 
 use crate::{
-    client::{Http, new_user},
+    client::Http,
     support::{
-        eventually,
+        eventually, new_user,
         sidecar::{Form, Sidecar},
     },
 };

@@ -4,9 +4,9 @@ use http::{Method, StatusCode};
 use serde_json::json;
 
 use crate::{
-    client::{Answer, Http, contents, new_id, new_user},
+    client::{Answer, Http, contents},
     support::{
-        eventually,
+        eventually, new_id, new_user,
         sidecar::{Form, Sidecar},
     },
 };

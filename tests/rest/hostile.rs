@@ -4,8 +4,11 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    client::{Http, contents, new_id, new_user},
-    support::sidecar::{Form, Sidecar},
+    client::{Http, contents},
+    support::{
+        new_id, new_user,
+        sidecar::{Form, Sidecar},
+    },
 };
 
 in_both_forms!(

@@ -4,8 +4,11 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    client::{Http, contents, new_user},
-    support::sidecar::{Form, Sidecar},
+    client::{Http, contents},
+    support::{
+        new_user,
+        sidecar::{Form, Sidecar},
+    },
 };
 
 in_both_forms!(
@@ -114,7 +117,7 @@ async fn conversations_are_changed(form: Form) {
     assert_eq!(changed["conversation"]["title"], "newer");
     assert_eq!(changed["conversation"]["metadata"], Value::Null);
     // The path says which one, whatever the body says.
-    let body = json!({ "id": crate::client::new_id(), "title": "newest" }).to_string();
+    let body = json!({ "id": crate::support::new_id(), "title": "newest" }).to_string();
     let changed = change("", &body).await.ok();
     assert_eq!(changed["conversation"]["id"], *id);
     let refused = change("?update_mask=user_id", r#"{"userId":"x"}"#).await;

@@ -14,9 +14,9 @@ use tokio::{
 };
 
 use crate::{
-    client::{Http, contents, new_user},
+    client::{Http, contents},
     support::{
-        PATIENCE, eventually,
+        PATIENCE, eventually, new_user,
         sidecar::{Form, Sidecar},
     },
 };

@@ -5,8 +5,10 @@ use serde_json::{Value, json};
 use crate::{
     both_ways::{WAYS, with},
     caller::{Caller, Way},
-    client::new_user,
-    support::sidecar::{Form, Sidecar},
+    support::{
+        new_user,
+        sidecar::{Form, Sidecar},
+    },
 };
 
 in_both_forms!(what_is_anothers_looks_like_nothing);

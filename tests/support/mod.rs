@@ -38,6 +38,15 @@ pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool)
     }
 }
 
+/// A user that no other test knows.
+pub(crate) fn new_user() -> String {
+    format!("user-{}", new_id())
+}
+
+pub(crate) fn new_id() -> String {
+    uuid::Uuid::now_v7().to_string()
+}
+
 /// A variable without which the tests mean nothing.
 pub(crate) fn given(name: &str) -> String {
     std::env::var(name)

@@ -5,9 +5,9 @@ use prost_types::value::Kind;
 
 use crate::{
     observed::{Exported, Observed, ascii, traced},
-    requests::{begin, history, new_conversation, new_user, object, save, turn},
+    requests::{begin, history, new_conversation, object, save, turn},
     support::{
-        given,
+        given, new_user,
         redis_server::RedisServer,
         sidecar::{Form, Sidecar},
     },

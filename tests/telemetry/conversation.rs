@@ -12,9 +12,9 @@ use tonic::Code;
 use crate::{
     metrics::window_key,
     observed::{CONVERSATION_KEYS, Exported, Observed, Trace, traced},
-    requests::{begin, history, message, new_conversation, new_id, new_user, save, say, turn},
+    requests::{begin, history, message, new_conversation, save, say, turn},
     support::{
-        eventually, redis_server,
+        eventually, new_id, new_user, redis_server,
         sidecar::{Form, Memory},
     },
 };

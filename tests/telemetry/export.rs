@@ -7,9 +7,9 @@ use tokio::process::Command;
 use crate::{
     observed::{Observed, stop},
     otlp_sink::{OtlpSink, Sent},
-    requests::{begin, new_user, save, turn},
+    requests::{begin, save, turn},
     support::{
-        PATIENCE, eventually,
+        PATIENCE, eventually, new_user,
         sidecar::{Form, Sidecar, command},
     },
 };

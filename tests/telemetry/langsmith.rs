@@ -10,8 +10,8 @@ use crate::{
     observed::{Call, Observed, ascii, traced},
     otlp_sink::Span,
     python::python,
-    requests::{begin, history, new_conversation, new_user, save, say, turn},
-    support::sidecar::Form,
+    requests::{begin, history, new_conversation, save, say, turn},
+    support::{new_user, sidecar::Form},
 };
 
 const OVERRIDES: [&str; 5] = [

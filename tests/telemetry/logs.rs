@@ -10,8 +10,10 @@ use crate::{
     metrics::window_key,
     observed::{Observed, traced},
     otlp_sink::SpanStatus,
-    requests::{history, new_conversation, new_user, save, say, turn},
-    support::{eventually, given, postgres_server::PostgresServer, redis_server, sidecar::Form},
+    requests::{history, new_conversation, save, say, turn},
+    support::{
+        eventually, given, new_user, postgres_server::PostgresServer, redis_server, sidecar::Form,
+    },
 };
 
 #[tokio::test]

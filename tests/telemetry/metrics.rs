@@ -12,9 +12,9 @@ use crate::{
     observed::{attached, stop},
     otlp_sink::{OtlpSink, Point, PointValue},
     python::python,
-    requests::{history, message, new_conversation, new_user, save, turn},
+    requests::{history, message, new_conversation, save, turn},
     support::{
-        eventually, given,
+        eventually, given, new_user,
         redis_server::RedisServer,
         sidecar::{Form, Memory, Sidecar},
     },

@@ -8,9 +8,9 @@ use tonic::{Request, metadata::AsciiMetadataValue};
 
 use crate::{
     otlp_sink::{OtlpSink, Sent, Span, SpanKind},
-    requests::{history, new_conversation, new_user},
+    requests::{history, new_conversation},
     support::{
-        eventually,
+        eventually, new_user,
         sidecar::{Form, Memory, Sidecar},
     },
 };

@@ -6,8 +6,7 @@ use serde_json::json;
 use crate::{
     http_client::Http,
     observed::{Observed, traced},
-    requests::new_user,
-    support::sidecar::Form,
+    support::{new_user, sidecar::Form},
 };
 
 in_both_forms!(a_rest_call_is_the_tree_of_its_rpc);

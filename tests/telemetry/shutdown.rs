@@ -7,9 +7,9 @@ use tokio::task::JoinSet;
 use crate::{
     observed::{Observed, Trace, stop, traced},
     otlp_sink::{Mode, OtlpSink},
-    requests::{begin, history, new_conversation, new_user, save, turn},
+    requests::{begin, history, new_conversation, save, turn},
     support::{
-        PATIENCE,
+        PATIENCE, new_user,
         sidecar::{Form, Memory, Sidecar},
     },
 };

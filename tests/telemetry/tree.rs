@@ -9,9 +9,9 @@ use crate::{
     observed::{Call, Observed, Trace, traced, traced_with_flags},
     otlp_sink::{SpanKind, SpanStatus},
     python::python,
-    requests::{begin, history, new_conversation, new_id, new_user, save, say, turn},
+    requests::{begin, history, new_conversation, save, say, turn},
     support::{
-        eventually,
+        eventually, new_id, new_user,
         sidecar::{Form, Memory},
     },
 };
