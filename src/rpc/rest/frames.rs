@@ -9,10 +9,15 @@ const HEADER: usize = 5;
 /// Frames a message.
 pub(super) fn frame(message: &[u8]) -> Bytes {
     let mut framed = BytesMut::with_capacity(HEADER + message.len());
-    framed.put_u8(0);
-    framed.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    put_header(&mut framed, message.len());
     framed.put_slice(message);
     framed.freeze()
+}
+
+/// Writes what stands in front of a message of this length.
+pub(super) fn put_header(out: &mut BytesMut, length: usize) {
+    out.put_u8(0);
+    out.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
 }
 
 /// The messages of an answer, one after the other.

@@ -6,7 +6,7 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
@@ -88,9 +88,12 @@ impl Upload {
         sent.clone()
             .pieces()
             .map_err(|_| super::cut_off())
-            .map_ok(|data| stream::iter(cut(data).map(Ok)))
+            .map_ok(move |data| {
+                let messages = cut(data).flat_map(move |piece| [head(number, piece.len()), piece]);
+                stream::iter(messages.map(Ok))
+            })
             .try_flatten()
-            .map_ok(move |piece| Frame::data(message(number, &piece)))
+            .map_ok(Frame::data)
     }
 }
 
@@ -148,11 +151,13 @@ fn cut(mut data: Bytes) -> impl Iterator<Item = Bytes> + Send {
     })
 }
 
-fn message(number: u32, piece: &[u8]) -> Bytes {
-    const HEAD: usize = 16;
-    let mut message = BytesMut::with_capacity(HEAD + piece.len());
-    encode_key(number, WireType::LengthDelimited, &mut message);
-    encode_varint(piece.len() as u64, &mut message);
-    message.put_slice(piece);
-    frames::frame(&message)
+/// What makes a piece that follows it a message.
+fn head(number: u32, piece: usize) -> Bytes {
+    let mut field = BytesMut::new();
+    encode_key(number, WireType::LengthDelimited, &mut field);
+    encode_varint(piece as u64, &mut field);
+    let mut head = BytesMut::new();
+    frames::put_header(&mut head, field.len() + piece);
+    head.extend_from_slice(&field);
+    head.freeze()
 }

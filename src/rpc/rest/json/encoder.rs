@@ -227,17 +227,16 @@ impl Encoder {
                 _ => return Err(Reason::new("must be a string")),
             },
             Kind::Enum(values) => {
-                let value = match value {
-                    Scalar::Text(name) if values.get_value_by_name(name).is_some() => values
-                        .get_value_by_name(name)
-                        .map_or(0, |value| value.number()),
-                    other => other
-                        .whole()
-                        .ok()
-                        .and_then(|number| i32::try_from(number).ok())
-                        .ok_or_else(|| Reason(format!("is no known {}", values.name())))?,
+                let named = match value {
+                    Scalar::Text(name) => values.get_value_by_name(name),
+                    _ => None,
                 };
-                self.varint(number, i64::from(value).cast_unsigned());
+                let value = match named {
+                    Some(named) => Some(named.number()),
+                    None => value.whole().ok().and_then(|value| value.try_into().ok()),
+                };
+                let value = value.ok_or_else(|| Reason(format!("is no known {}", values.name())));
+                self.varint(number, i64::from(value?).cast_unsigned());
             }
             Kind::Message(message) => self.well_known(number, &message, value)?,
             _ => return Err(Reason::new("is not served")),

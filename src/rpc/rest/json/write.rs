@@ -1,3 +1,5 @@
+use std::io::Write as _;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chrono::{DateTime, SecondsFormat};
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
@@ -184,7 +186,8 @@ impl Writer<'_> {
     }
 
     fn plain(&mut self, value: impl std::fmt::Display) {
-        self.out.extend(value.to_string().into_bytes());
+        // Writing into memory does not fail.
+        let _ = write!(self.out, "{value}");
     }
 
     fn quoted(&mut self, value: impl std::fmt::Display) {
