@@ -8,10 +8,11 @@ help: ## List the targets
 run: ## Serve on 127.0.0.1:50051, embedded
 	cargo run --release
 
+# Most tests wait more than they compute: more of them than cores run at once.
 test: ## Run every test, with a private PostgreSQL and Redis (installed if missing)
 	tests/python-env
-	tests/with-servers cargo test --locked
-	tests/with-servers target/client-python/bin/pytest --quiet clients/python
+	RUST_TEST_THREADS=$$((2 * $$(nproc))) tests/with-servers cargo test --locked
+	tests/with-servers target/client-python/bin/pytest --quiet --numprocesses auto --dist worksteal clients/python
 
 check: ## Check format, lints, the contract, dependencies, manifests and scripts
 	.ci/check
