@@ -186,6 +186,23 @@ def test_each_event_loop_has_a_connection(sidecar: Sidecar, user: str) -> None:
     assert [asyncio.run(save()) for _ in range(3)] == [1, 2, 3]
 
 
+def test_event_loops_at_once_have_a_connection_each(sidecar: Sidecar, user: str) -> None:
+    memory = AsyncConversationMemory(sidecar.address)
+
+    async def read() -> None:
+        conversation = await memory.create_conversation(user)
+        for _ in range(5):
+            reads = [memory.get_conversation(conversation.id) for _ in range(10)]
+            assert {read.id for read in await asyncio.gather(*reads)} == {conversation.id}
+        await memory.close()
+        # The next call connects again, whatever other loops do.
+        await memory.get_conversation(conversation.id)
+
+    with ThreadPoolExecutor() as threads:
+        for finished in [threads.submit(asyncio.run, read()) for _ in range(4)]:
+            finished.result(PATIENCE)
+
+
 def test_a_client_that_was_used_before_a_fork_works_after_it(sidecar: Sidecar, user: str) -> None:
     script = (
         "import os, sys\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
@@ -56,8 +57,8 @@ class AsyncConversationMemory:
     It has the same arguments and methods, which are described there. A `token` that is a
     function is called on the event loop: it must not block.
 
-    Nothing is connected before the first call. Each event loop gets a connection of its own, one
-    after another: loops that run at once, in threads, need a client each.
+    Nothing is connected before the first call. Each event loop that it is used in, one after
+    another or in threads at once, gets a connection of its own.
 
     A process that has used it must not fork and use one in the child, not even a new one: gRPC's
     asyncio does not survive that. Fork before the first call.
@@ -74,10 +75,8 @@ class AsyncConversationMemory:
     ) -> None:
         self._settings = Settings(target, token, tls, timeout, tuple(options))
         self._seen = Seen()
-        self._channel: aio.Channel | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._methods: dict[str, Any] = {}
-        self._running: set[Any] = set()
+        self._lock = threading.Lock()
+        self._connections: dict[asyncio.AbstractEventLoop, _Connection] = {}
 
     async def __aenter__(self) -> AsyncConversationMemory:
         return self
@@ -91,18 +90,14 @@ class AsyncConversationMemory:
         await self.close()
 
     async def close(self) -> None:
-        """Closes the connection. A later call opens another.
+        """Closes this event loop's connection. A later call opens another.
 
         Calls that other tasks are in end with `Unavailable`.
         """
-        channel, self._channel = self._channel, None
-        running, self._running = self._running, set()
-        self._methods = {}
-        if channel is not None and self._loop is asyncio.get_running_loop():
-            for call in list(running):
-                if call.cancel():
-                    running.discard(call)
-            await channel.close()
+        with self._lock:
+            connection = self._connections.pop(asyncio.get_running_loop(), None)
+        if connection is not None:
+            await connection.close()
 
     # A turn.
 
@@ -339,9 +334,8 @@ class AsyncConversationMemory:
         """Writes a conversation, as it was at one moment, to a path or an open binary file."""
         request = export_request(conversation_id, format, user_id)
         with open_destination(destination) as file:
-            pieces = self._method(methods.EXPORT_CONVERSATION, "unary_stream")(
-                request, timeout=self._long(timeout), metadata=self._settings.metadata()
-            )
+            call = self._connection().method(methods.EXPORT_CONVERSATION, "unary_stream")
+            pieces = call(request, timeout=self._long(timeout), metadata=self._settings.metadata())
             try:
                 async for piece in pieces:
                     await asyncio.to_thread(write_all, file, piece.data)
@@ -362,7 +356,8 @@ class AsyncConversationMemory:
         """Makes a conversation of a file that an export wrote, whole or not at all."""
         with import_requests(source, format, user_id, dept_id) as requests:
             try:
-                answer = await self._method(methods.IMPORT_CONVERSATION, "stream_unary")(
+                call = self._connection().method(methods.IMPORT_CONVERSATION, "stream_unary")
+                answer = await call(
                     aiter(requests),
                     timeout=self._long(timeout),
                     metadata=self._settings.metadata(),
@@ -439,13 +434,14 @@ class AsyncConversationMemory:
             return result
 
     async def _invoke(self, wanted: AnyCall, timeout: float) -> Any:
-        call = self._method(wanted.method, "unary_unary")(
+        connection = self._connection()
+        call = connection.method(wanted.method, "unary_unary")(
             wanted.request,
             timeout=max(timeout, 0),
             metadata=self._settings.metadata(),
             wait_for_ready=wanted.is_save or None,
         )
-        running = self._running
+        running = connection.running
         running.add(call)
         try:
             return await call
@@ -471,18 +467,17 @@ class AsyncConversationMemory:
     def _long(self, timeout: float | None) -> float:
         return self._settings.seconds(timeout, LONG_TIMEOUT)
 
-    def _method(self, method: Method[Any, Any], kind: str) -> Any:
+    def _connection(self) -> _Connection:
+        """The running event loop's."""
         loop = asyncio.get_running_loop()
-        if self._channel is None or self._loop is not loop:
-            self._loop = loop
-            self._methods = {}
-            self._running = set()
-            self._channel = self._open()
-        ready = self._methods.get(method.path)
-        if ready is None:
-            ready = getattr(self._channel, kind)(method.path, method.serialize, method.deserialize)
-            self._methods[method.path] = ready
-        return ready
+        with self._lock:
+            connection = self._connections.get(loop)
+            if connection is None:
+                # A loop that was closed without closing its connection needs it no more.
+                for other in [other for other in self._connections if other.is_closed()]:
+                    del self._connections[other]
+                connection = self._connections[loop] = _Connection(self._open())
+            return connection
 
     def _open(self) -> aio.Channel:
         settings = self._settings
@@ -490,6 +485,28 @@ class AsyncConversationMemory:
         if settings.tls is None:
             return aio.insecure_channel(settings.target, options)
         return aio.secure_channel(settings.target, settings.tls.credentials(), options)
+
+
+class _Connection:
+    """An event loop's channel."""
+
+    def __init__(self, channel: aio.Channel) -> None:
+        self.running: set[Any] = set()
+        self._channel = channel
+        self._methods: dict[str, Any] = {}
+
+    def method(self, method: Method[Any, Any], kind: str) -> Any:
+        ready = self._methods.get(method.path)
+        if ready is None:
+            ready = getattr(self._channel, kind)(method.path, method.serialize, method.deserialize)
+            self._methods[method.path] = ready
+        return ready
+
+    async def close(self) -> None:
+        for call in list(self.running):
+            if call.cancel():
+                self.running.discard(call)
+        await self._channel.close()
 
 
 def _is_being_cancelled() -> bool:
