@@ -141,6 +141,20 @@ def test_a_truncation_and_a_branch(memory: ConversationMemory, user: str) -> Non
     assert memory.save_messages(conversation, [Message("user", "7")]).last_seq == 7
 
 
+def test_what_was_said_in_one_conversation_is_new_in_another(
+    memory: ConversationMemory, user: str
+) -> None:
+    one, other = (memory.create_conversation(user).id for _ in range(2))
+    said = memory.save_messages(one, [Message("user", "hi"), Message("assistant", "hello")])
+    history = memory.get_history(one).messages
+    memory.save_messages(other, history)
+    with memory.turn(user, conversation_id=other) as turn:
+        turn.add(*history)
+    copied = memory.get_history(other).messages
+    assert [message.content for message in copied] == ["hi", "hello"] * 2
+    assert len({message.id for message in [*said.messages, *copied]}) == 6
+
+
 def test_sessions(memory: ConversationMemory, user: str) -> None:
     conversation = memory.create_conversation(user).id
     session = memory.create_session(user, dept_id="hr", conversation_id=conversation)

@@ -6,7 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conversation_memory import ConversationMemory
 from conversation_memory._structs import from_struct, to_struct
+
+from .sidecar import Sidecar
+
+
+def nested(levels: int) -> dict[str, Any]:
+    """Objects and lists in turn."""
+    value: Any = None
+    for level in range(levels - 1):
+        value = {"a": value} if level % 2 else [value]
+    return {"a": value}
+
+
+ENDLESS: dict[str, Any] = {}
+ENDLESS["a"] = [ENDLESS]
 
 values = st.recursive(
     st.none()
@@ -24,6 +39,11 @@ def test_metadata_comes_back_equal(metadata: dict[str, Any]) -> None:
     assert from_struct(to_struct(metadata)) == metadata
 
 
+def test_metadata_may_be_as_deep_as_the_service_takes(sidecar: Sidecar, user: str) -> None:
+    with ConversationMemory(sidecar.address) as memory:
+        assert memory.create_conversation(user, metadata=nested(32)).metadata == nested(32)
+
+
 def test_whole_numbers_are_ints() -> None:
     back = from_struct(to_struct({"n": 7, "x": 0.5}))
     assert (type(back["n"]), type(back["x"])) == (int, float)
@@ -38,6 +58,8 @@ def test_whole_numbers_are_ints() -> None:
         {"n": b"secret"},
         {"n": {"secret"}},
         {1: "secret"},
+        nested(33),
+        ENDLESS,
     ],
 )
 def test_what_would_not_come_back_is_refused(metadata: Any) -> None:

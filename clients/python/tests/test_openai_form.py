@@ -48,7 +48,7 @@ FORMS: list[dict[str, Any]] = [
 
 
 def on_the_wire_and_back(message: Message) -> Message:
-    sent = convert.write_message(message).SerializeToString()
+    sent = convert.write_message(message, "").SerializeToString()
     return convert.read_message(resources.Message.FromString(sent))
 
 
@@ -76,14 +76,14 @@ def test_all_forms_survive_the_service(memory: ConversationMemory, user: str) ->
 
 
 def test_a_plain_message_is_stored_plainly() -> None:
-    sent = convert.write_message(Message.from_openai({"role": "user", "content": "hi"}))
+    sent = convert.write_message(Message.from_openai({"role": "user", "content": "hi"}), "")
     assert (sent.role, sent.content) == (resources.ROLE_USER, "hi")
     assert not sent.HasField("metadata")
 
 
 def test_parts_can_be_searched_and_give_a_title() -> None:
     form = FORMS[13]
-    sent = convert.write_message(Message.from_openai(form))
+    sent = convert.write_message(Message.from_openai(form), "")
     assert sent.content.startswith("What is this?\n")
     back = convert.read_message(sent)
     assert back.content == "What is this?"
@@ -126,7 +126,7 @@ forms = st.builds(
 @given(forms)
 def test_any_form_survives_the_wire(form: dict[str, Any]) -> None:
     message = Message.from_openai(form)
-    sent = convert.write_message(message)
+    sent = convert.write_message(message, "")
     assert "\0" not in sent.content
     assert sent.content or sent.metadata.fields, "the service refuses an empty message"
     back = on_the_wire_and_back(message)
@@ -148,7 +148,7 @@ def test_what_json_cannot_express_is_refused_without_its_text() -> None:
         Message.from_openai({"role": "user", "content": "hi", "image": b"secret"})
     assert "secret" not in str(refused.value)
     with pytest.raises(ValueError, match="surrogates") as refused_text:
-        convert.write_message(Message("user", "secret \ud800"))
+        convert.write_message(Message("user", "secret \ud800"), "")
     assert "secret" not in str(refused_text.value)
 
 
@@ -159,7 +159,7 @@ def test_a_model_of_openai_is_taken_for_what_was_set_in_it() -> None:
                 {} if exclude_unset else {"audio": None}
             )
 
-    (sent,) = convert.write_messages([Answer()])
+    (sent,) = convert.write_messages([Answer()], "")
     assert convert.read_message(sent).to_openai() == {"role": "assistant", "content": "25 days"}
 
 
@@ -194,7 +194,7 @@ def test_another_frameworks_original_reads_as_role_and_content() -> None:
     ],
 )
 def test_what_only_looks_like_an_original_stays_metadata(kept: Any) -> None:
-    sent = convert.write_message(Message("user", "hi", metadata={"_original": kept}))
+    sent = convert.write_message(Message("user", "hi", metadata={"_original": kept}), "")
     back = convert.read_message(sent)
     assert back.metadata == {"_original": kept}
     assert back.original is None

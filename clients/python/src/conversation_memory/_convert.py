@@ -67,20 +67,23 @@ def role_number(role: str | None) -> resources.Role:
 
 
 def write_messages(
-    messages: Iterable[MessageLike | resources.Message],
+    messages: Iterable[MessageLike | resources.Message], conversation_id: str
 ) -> list[resources.Message]:
     """Messages as they are sent; those that are written already stay as they are."""
     return [
-        message if isinstance(message, resources.Message) else write_message(to_message(message))
+        message
+        if isinstance(message, resources.Message)
+        else write_message(to_message(message), conversation_id)
         for message in messages
     ]
 
 
-def write_message(message: Message) -> resources.Message:
-    """A message as it is sent."""
+def write_message(message: Message, conversation_id: str) -> resources.Message:
+    """A message as it is sent. What was read of another conversation is a new message in this."""
     content, metadata = _with_original(message)
+    is_from_another = message.conversation_id not in ("", conversation_id.lower())
     return resources.Message(
-        id=message.id,
+        id="" if is_from_another else message.id,
         role=role_number(message.role),
         content=_text(content),
         tokens_used=message.tokens_used,

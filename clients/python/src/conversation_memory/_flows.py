@@ -203,7 +203,7 @@ def save_messages(
     request = api.SaveMessagesRequest(
         conversation_id=conversation_id,
         user_id=user_id or "",
-        messages=convert.write_messages(messages),
+        messages=convert.write_messages(messages, conversation_id),
         request_id=request_id,
         expected_last_seq=expected_last_seq,
         session_id=session_id or "",

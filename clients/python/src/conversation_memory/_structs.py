@@ -8,13 +8,16 @@ from typing import Any
 
 from google.protobuf.struct_pb2 import Struct, Value
 
+MAX_DEPTH = 32
+"""The service's limit for levels of metadata, itself included."""
+
 _EXACT = 2**53
 
 
 def to_struct(metadata: Mapping[str, Any], path: str = "metadata") -> Struct:
     """Writes metadata. What would not come back equal is a TypeError or ValueError."""
     struct = Struct()
-    _write_object(struct, metadata, path)
+    _write_object(struct, metadata, path, MAX_DEPTH)
     return struct
 
 
@@ -23,14 +26,15 @@ def from_struct(struct: Struct) -> dict[str, Any]:
     return {key: _read(value) for key, value in struct.fields.items()}
 
 
-def _write_object(struct: Struct, metadata: Mapping[str, Any], path: str) -> None:
+def _write_object(struct: Struct, metadata: Mapping[str, Any], path: str, levels: int) -> None:
+    _check_levels(levels, path)
     for key, item in metadata.items():
         if not isinstance(key, str):
             raise TypeError(f"{path} must have strings as keys")
-        _write(struct.fields[key], item, path)
+        _write(struct.fields[key], item, path, levels - 1)
 
 
-def _write(value: Value, item: Any, path: str) -> None:
+def _write(value: Value, item: Any, path: str, levels: int) -> None:
     if item is None:
         value.null_value = 0  # type: ignore[assignment]
     elif isinstance(item, bool):
@@ -48,13 +52,19 @@ def _write(value: Value, item: Any, path: str) -> None:
     elif isinstance(item, Mapping):
         # Present though it may be empty.
         value.struct_value.SetInParent()
-        _write_object(value.struct_value, item, path)
+        _write_object(value.struct_value, item, path, levels)
     elif isinstance(item, Sequence) and not isinstance(item, (bytes, bytearray)):
+        _check_levels(levels, path)
         value.list_value.SetInParent()
         for element in item:
-            _write(value.list_value.values.add(), element, path)
+            _write(value.list_value.values.add(), element, path, levels - 1)
     else:
         raise TypeError(f"{path} must have JSON values only, not {type(item).__name__}")
+
+
+def _check_levels(levels: int, path: str) -> None:
+    if levels == 0:
+        raise ValueError(f"{path} must be at most {MAX_DEPTH} levels deep")
 
 
 def _read(value: Value) -> Any:

@@ -155,7 +155,7 @@ class TurnBase:
         new = [to_message(message) for message in messages]
         # What cannot be written is refused here, where it can still be put right; and what
         # becomes of a caller's dict afterwards changes nothing.
-        written = [write_message(message) for message in new]
+        written = [write_message(message, self.conversation_id) for message in new]
         if len(self._added) + len(new) > MAX_MESSAGES_PER_SAVE:
             raise ValueError(
                 f"a turn has at most {MAX_MESSAGES_PER_SAVE} messages, since it is saved whole"

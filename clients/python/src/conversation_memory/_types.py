@@ -106,7 +106,8 @@ class Message:
     """The text; of a message in several parts, the texts of its parts, a line each."""
     _: KW_ONLY
     id: str = ""
-    """A UUID. The service makes one when it is empty."""
+    """A UUID. The service makes one when it is empty, or when the message was read of another
+    conversation."""
     conversation_id: str = ""
     """Set by the service."""
     seq: int = 0
