@@ -200,6 +200,7 @@ fn store(args: &Args) -> Result<StoreConfig, BadSetting> {
                 "must begin with postgres://",
             ));
         }
+        check_encoding(url.expose(), "DATABASE_URL")?;
         // The parser's error can quote the URL, which can hold a password.
         url.expose().parse().map_err(|_| {
             BadSetting::new(
@@ -250,7 +251,8 @@ fn redis(args: &Args) -> Result<Option<RedisConfig>, BadSetting> {
         "REDIS_PASSWORD",
     )?;
     let host = given(args.redis_host.as_deref());
-    let target = if let Some(url) = url {
+    let mut target = if let Some(url) = url {
+        check_encoding(url.expose(), "REDIS_URL")?;
         RedisTarget::from_url(url.expose()).map_err(|why| BadSetting::new("REDIS_URL", why))?
     } else if host.is_some() || password.is_some() {
         RedisTarget::new(
@@ -262,10 +264,34 @@ fn redis(args: &Args) -> Result<Option<RedisConfig>, BadSetting> {
     } else {
         return Ok(None);
     };
+    if let Some(file) = front::file(args.redis_ca_file.as_deref()) {
+        let bad = |why: &dyn fmt::Display| BadSetting::new("REDIS_CA_FILE", why);
+        if !target.uses_tls() {
+            return Err(bad(&"needs a REDIS_URL that begins with rediss"));
+        }
+        target = target.trusting(&file).map_err(|why| bad(&why))?;
+    }
     Ok(Some(RedisConfig {
         target,
         key_prefix: args.redis_key_prefix.clone(),
     }))
+}
+
+/// Refuses a URL that ends within its password, as far as one can see: the rest of the
+/// password would be taken for a host or a database, and be logged.
+fn check_encoding(url: &str, name: &str) -> Result<(), BadSetting> {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let (rest, fragment) = rest.split_once('#').unwrap_or((rest, ""));
+    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let is_cut_off = authority
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| !port.bytes().all(|byte| byte.is_ascii_digit()));
+    if !fragment.is_empty() || path.contains('@') || (is_cut_off && query.contains('@')) {
+        let why = "must have a password in which / ? # and @ are percent-encoded";
+        return Err(BadSetting::new(name, why));
+    }
+    Ok(())
 }
 
 /// An empty text says nothing.

@@ -13,6 +13,7 @@ pub mod memory;
 pub mod rpc;
 
 pub mod access;
+pub mod authorities;
 pub mod transport;
 pub mod watched;
 

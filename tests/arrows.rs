@@ -11,13 +11,13 @@ use std::{
 
 /// Each room, and what it may name of the crate's rooms and of the libraries
 /// that belong to one room only.
-const ROOMS: [(&str, &[&str]); 17] = [
+const ROOMS: [(&str, &[&str]); 18] = [
     ("domain", &[]),
     ("archive", &["domain", "csv"]),
     ("store", &["domain", "sqlx", "opentelemetry"]),
     ("recent", &["domain", "redis", "opentelemetry"]),
     ("sessions", &["domain", "redis"]),
-    ("redis", &["fred", "opentelemetry"]),
+    ("redis", &["authorities", "fred", "opentelemetry"]),
     (
         "memory",
         &["domain", "store", "recent", "sessions", "opentelemetry"],
@@ -43,6 +43,7 @@ const ROOMS: [(&str, &[&str]); 17] = [
     // Judges callers by what is known of them, never by what they ask for.
     ("access", &["watched", "http"]),
     ("watched", &[]),
+    ("authorities", &["rustls"]),
     (
         "transport",
         &[
@@ -95,7 +96,7 @@ const ROOMS: [(&str, &[&str]); 17] = [
             "opentelemetry",
             "opentelemetry_sdk",
             "prometheus",
-            "rustls",
+            "authorities",
         ],
     ),
     ("shutdown", &[]),

@@ -130,7 +130,7 @@ pub struct Args {
     #[arg(long, env, global = true, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = "PostgreSQL")]
     pub(super) migrate_on_start: bool,
 
-    /// Redis as a URL: redis://:password@host:6379/0, rediss:// for TLS,
+    /// Redis as a URL: redis://user:password@host:6379/0, rediss:// for TLS,
     /// redis-cluster://, redis-sentinel://. Wins over REDIS_HOST and the rest.
     #[arg(
         long,
@@ -145,6 +145,11 @@ pub struct Args {
     /// A file that holds REDIS_URL.
     #[arg(long, env, global = true, value_name = "FILE", help_heading = "Redis")]
     pub(super) redis_url_file: Option<PathBuf>,
+
+    /// Authorities in PEM that a rediss:// server's certificate may be signed by, beside the
+    /// public ones.
+    #[arg(long, env, global = true, value_name = "FILE", help_heading = "Redis")]
+    pub(super) redis_ca_file: Option<PathBuf>,
 
     /// Redis's host. Without it, and without REDIS_URL, sessions live in this
     /// process and histories are read from the store.

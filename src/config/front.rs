@@ -123,7 +123,7 @@ fn tls(args: &FrontArgs) -> Result<Option<TlsFiles>, BadSetting> {
 }
 
 /// An empty path says nothing.
-fn file(path: Option<&Path>) -> Option<PathBuf> {
+pub(super) fn file(path: Option<&Path>) -> Option<PathBuf> {
     path.filter(|path| !path.as_os_str().is_empty())
         .map(Path::to_owned)
 }

@@ -96,6 +96,10 @@ fn secrets_are_shown_nowhere() {
         ["--database-url", "mysql://u:hunter2@h/d"],
         ["--database-url", "postgres://u:hunter2@h:port/d"],
         ["--redis-url", "http://:hunter2@h"],
+        ["--redis-url", "redis://u:hunter2/x@h"],
+        ["--database-url", "postgres://u:hun/ter2@h/d"],
+        ["--database-url", "postgres://u:hunter2#x@h/d"],
+        ["--database-url", "postgres://u:hunter2?x@h/d"],
     ] {
         let refusal = refusal(&args);
         assert!(!refusal.contains(secret), "{refusal}");
@@ -110,6 +114,38 @@ fn secrets_are_shown_nowhere() {
     ];
     let shown = format!("{:?}", config(&args).unwrap());
     assert!(!shown.contains(secret), "{shown}");
+}
+
+#[test]
+fn a_password_that_ends_the_url_too_early_is_refused() {
+    for url in [
+        "postgres://u:hun/ter2@h/d",
+        "postgres://u:hun#ter2@h/d",
+        "postgres://u:hun?ter2@h/d",
+        "postgres://u:p@ss/w#rd@h/d",
+    ] {
+        let refusal = refusal(&["--database-url", url]);
+        assert!(refusal.contains("percent-encoded"), "{url}: {refusal}");
+    }
+    for url in [
+        "postgres://u:hun%2Fter%402@h:5432/d",
+        "postgres://u:p@ss@h/d?sslmode=require",
+        "postgres://h:5432/d?user=u@h",
+        "postgres:///d?host=/run&user=u@h",
+        "postgres://[::1]:5432/d?user=u@h",
+    ] {
+        assert!(config(&["--database-url", url]).is_ok(), "{url}");
+    }
+}
+
+#[test]
+fn an_authority_of_redis_needs_tls_and_a_certificate() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let file = file.path().to_str().unwrap();
+    for url in ["redis://h", "rediss://h"] {
+        let refusal = refusal(&["--redis-url", url, "--redis-ca-file", file]);
+        assert!(refusal.contains("REDIS_CA_FILE"), "{url}: {refusal}");
+    }
 }
 
 #[test]

@@ -1,6 +1,8 @@
-use std::fmt;
+use std::{fmt, path::Path};
 
-use fred::types::config::{Config, Server, ServerConfig};
+use fred::types::config::{Config, Server, ServerConfig, TlsConnector};
+
+use crate::authorities::{BadAuthorities, tls_trusting};
 
 const SCHEMES: [&str; 6] = [
     "redis",
@@ -17,7 +19,7 @@ pub struct RedisTarget(pub(super) Config);
 
 impl RedisTarget {
     /// Reads `redis://`, `redis-cluster://` or `redis-sentinel://`, with
-    /// `rediss` in its place for TLS.
+    /// `rediss` in its place for TLS, which trusts the public authorities.
     ///
     /// `redis://[[username:]password@]host[:port][/database]`; further nodes of a
     /// cluster or sentinels as `?node=host:port&node=host:port`; for sentinels
@@ -27,8 +29,14 @@ impl RedisTarget {
         if !SCHEMES.contains(&scheme) {
             return Err(BadRedisUrl);
         }
+        // For a URL with TLS the library would look for this machine's authorities.
+        let plain = url.replacen("rediss", "redis", 1);
         // The library's error can quote the URL, which can hold a password.
-        let config = Config::from_url(url).map_err(|_| BadRedisUrl)?;
+        let mut config = Config::from_url(&plain).map_err(|_| BadRedisUrl)?;
+        if scheme.starts_with("rediss") {
+            let tls = tls_trusting(None).map_err(|_| BadRedisUrl)?;
+            config.tls = Some(TlsConnector::from(tls).into());
+        }
         match &config.server {
             ServerConfig::Sentinel { service_name, .. } if service_name.is_empty() => {
                 Err(BadRedisUrl)
@@ -36,6 +44,18 @@ impl RedisTarget {
             server if server.hosts().iter().any(|host| host.host.is_empty()) => Err(BadRedisUrl),
             _ => Ok(Self(config)),
         }
+    }
+
+    /// The same, trusting the authorities of a file in PEM as well, where there is TLS.
+    pub fn trusting(mut self, file: &Path) -> Result<Self, BadAuthorities> {
+        let tls = TlsConnector::from(tls_trusting(Some(file))?);
+        self.0.tls = self.0.tls.map(|_| tls.into());
+        Ok(self)
+    }
+
+    /// Whether what is said to it is encrypted.
+    pub fn uses_tls(&self) -> bool {
+        self.0.uses_tls()
     }
 
     /// One server.
@@ -107,7 +127,6 @@ mod tests {
         assert!(
             RedisTarget::from_url("rediss://localhost")
                 .unwrap()
-                .0
                 .uses_tls()
         );
     }

@@ -1,5 +1,3 @@
-use std::{path::PathBuf, sync::Arc};
-
 use async_trait::async_trait;
 use http::{
     HeaderMap, HeaderName, HeaderValue,
@@ -16,14 +14,12 @@ use opentelemetry_sdk::{
     trace::{BatchSpanProcessor, Sampler, SdkTracerProvider},
 };
 use reqwest::{blocking::Client, redirect::Policy};
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::ring,
-    pki_types::{CertificateDer, pem::PemObject as _},
-};
 
 use super::stamp::Stamp;
-use crate::config::{Export, Sampling, Secret};
+use crate::{
+    authorities::{BadAuthorities, tls_trusting},
+    config::{Export, Sampling, Secret},
+};
 
 /// The service's name unless `OTEL_SERVICE_NAME` gives another.
 const SERVICE: &str = "conversation-memory";
@@ -32,13 +28,8 @@ const SERVICE: &str = "conversation-memory";
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// The file of certificates is not one.
-    #[error("OTEL_EXPORTER_OTLP_CERTIFICATE: {} holds no usable certificates: {why}", file.display())]
-    Certificates {
-        /// Which file.
-        file: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
+    #[error("OTEL_EXPORTER_OTLP_CERTIFICATE: {0}")]
+    Certificates(#[from] BadAuthorities),
     /// The rest.
     #[error("the exporter cannot be made: {0}")]
     Other(String),
@@ -165,29 +156,7 @@ impl HttpClient for Own {
 /// A client with certificates of its own: images without any are common. It
 /// blocks, since the exporters' threads have no runtime.
 fn client(export: &Export) -> Result<Client, ExportError> {
-    let mut roots = RootCertStore {
-        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-    };
-    if let Some(file) = &export.certificates {
-        let bad = |error: &dyn std::fmt::Display| ExportError::Certificates {
-            file: file.clone(),
-            why: error.to_string(),
-        };
-        let certificates = CertificateDer::pem_file_iter(file).map_err(|error| bad(&error))?;
-        let before = roots.len();
-        for certificate in certificates {
-            let certificate = certificate.map_err(|error| bad(&error))?;
-            roots.add(certificate).map_err(|error| bad(&error))?;
-        }
-        if roots.len() == before {
-            return Err(bad(&"there is none in PEM"));
-        }
-    }
-    let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(ExportError::other)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let tls = tls_trusting(export.certificates.as_deref())?;
     Client::builder()
         .tls_backend_preconfigured(tls)
         .timeout(export.timeout)
