@@ -11,6 +11,8 @@
 #[path = "support/mod.rs"]
 mod support;
 
+#[path = "faults/causes.rs"]
+mod causes;
 #[path = "faults/load.rs"]
 mod load;
 #[path = "faults/postgres.rs"]

@@ -4,17 +4,20 @@ use bytes::Bytes;
 use fred::{
     clients::{Client, WithOptions},
     error::{Error, ErrorKind},
-    interfaces::ClientLike,
+    interfaces::{ClientLike, EventInterface as _},
     types::{
         CustomCommand, Value,
         config::{
-            ConnectionConfig, Options, PerformanceConfig, ReconnectError, ReconnectPolicy,
+            ConnectionConfig, Options, PerformanceConfig, ReconnectError, ReconnectPolicy, Server,
             TcpConfig, UnresponsiveConfig,
         },
     },
 };
 use tokio::{
-    sync::watch,
+    sync::{
+        broadcast::{Receiver, error::TryRecvError},
+        watch,
+    },
     time::{Instant, sleep, timeout},
 };
 use tokio_util::{
@@ -217,10 +220,12 @@ async fn probe(redis: Redis) {
     let mut state = redis.0.available.subscribe();
     while state.wait_for(|up| !*up).await.is_ok() {
         let (since, mut said) = (Instant::now(), false);
+        let mut errors = redis.0.client.error_rx();
         while !redis.answers().await {
             if !said && since.elapsed() >= GRACE && redis.0.outage.is_due() {
                 said = true;
-                tracing::warn!("Redis does not answer; going on without it");
+                let cause = newest(&mut errors);
+                tracing::warn!(cause, "Redis does not answer; going on without it");
             }
             sleep(PROBE_INTERVAL).await;
         }
@@ -228,6 +233,18 @@ async fn probe(redis: Redis) {
             tracing::info!("Redis answers again");
         }
         redis.0.available.send_replace(true);
+    }
+}
+
+/// Why connecting failed last, if it did: it speaks of no key and no value.
+fn newest(errors: &mut Receiver<(Error, Option<Server>)>) -> Option<String> {
+    let mut newest = None;
+    loop {
+        match errors.try_recv() {
+            Ok((error, _)) => newest = Some(error.details().to_owned()),
+            Err(TryRecvError::Lagged(_)) => {}
+            Err(TryRecvError::Empty | TryRecvError::Closed) => return newest,
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use std::{
     convert::Infallible,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -94,7 +95,8 @@ where
         // Who may not call has no say in anybody's traces.
         let none = HeaderMap::new();
         let headers = admitted.map_or(&none, |_| request.headers());
-        let context = Call::context(headers, method.kind, self.observe.tracing, caller);
+        let name = Arc::clone(&method.name);
+        let context = Call::context(headers, name, method.kind, self.observe.tracing, caller);
         let span = tracing::debug_span!(
             "call",
             otel.name = &*method.name,
@@ -107,7 +109,12 @@ where
         if let Some(caller) = caller {
             span.set_attribute("enduser.id", caller.to_owned());
         }
-        let ending = Ending::new(method, span.clone(), self.observe.durations.clone());
+        let ending = Ending::new(
+            method,
+            span.clone(),
+            context.clone(),
+            self.observe.durations.clone(),
+        );
         // Made inside, so that what a handler does before its first await is seen.
         let mut inner = self.inner.clone();
         let answered = {

@@ -1,14 +1,26 @@
 use std::{
     fmt,
-    sync::{Arc, Weak},
-    time::Instant,
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, Instant},
 };
+
+use futures_util::future::{Either, select};
 
 use opentelemetry::{
     KeyValue, global,
     metrics::{AsyncInstrument, Counter, Histogram, Meter},
 };
-use sqlx::{Database, Transaction, pool::PoolConnection};
+use sqlx::{ConnectOptions as _, Database, Transaction, pool::PoolConnection};
+use tokio::time::timeout;
+
+use super::failure::{Cause, Class, Failure};
+
+/// How long a wait for a connection is no matter of asking why.
+const PROMPT: Duration = Duration::from_millis(300);
+
+/// How long an answer to that holds.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 /// A pool of connections that tells operators how much of it is used, and how
 /// long calls wait for it.
@@ -17,6 +29,14 @@ pub(super) struct Pool<DB: Database> {
     name: KeyValue,
     wait_time: Histogram<f64>,
     timeouts: Counter<u64>,
+    obstacle: Option<Mutex<Obstacle>>,
+}
+
+/// What the server answered when it was last asked for a connection beside the pool's.
+#[derive(Debug, Default)]
+struct Obstacle {
+    asked: Option<Instant>,
+    answer: Option<Result<(), Cause>>,
 }
 
 impl<DB: Database> Pool<DB> {
@@ -40,13 +60,60 @@ impl<DB: Database> Pool<DB> {
                 .with_unit("{timeout}")
                 .with_description("Waits for a connection that ended without one.")
                 .build(),
+            obstacle: None,
+        }
+    }
+
+    /// Asks a server itself why there is no connection, by trying to make another one: the
+    /// pool tries until its time is up, and then says only that it is.
+    pub(super) fn asking(self) -> Self {
+        Self {
+            obstacle: Some(Mutex::default()),
+            ..self
         }
     }
 
     /// Waits for a connection.
-    pub(super) async fn acquire(&self) -> sqlx::Result<PoolConnection<DB>> {
+    pub(super) async fn acquire(&self) -> Result<PoolConnection<DB>, Failure> {
         let _wait = self.wait();
-        self.note(self.connections.acquire().await)
+        let mut acquiring = pin!(self.connections.acquire());
+        let acquired = match timeout(PROMPT, &mut acquiring).await {
+            Ok(acquired) => acquired,
+            Err(_) => match select(acquiring, pin!(self.ask())).await {
+                Either::Left((acquired, _)) => acquired,
+                Either::Right(((), acquiring)) => acquiring.await,
+            },
+        };
+        match self.note(acquired) {
+            Err(sqlx::Error::PoolTimedOut) => Err(self.why()),
+            acquired => Ok(acquired?),
+        }
+    }
+
+    async fn ask(&self) {
+        let Some(obstacle) = &self.obstacle else {
+            return;
+        };
+        if !lock(obstacle).is_due() {
+            return;
+        }
+        let answer = self.connections.connect_options().connect().await;
+        let answer = answer.map(drop).map_err(|error| Failure::from(error).cause);
+        lock(obstacle).answer = Some(answer);
+    }
+
+    /// Why a wait ended without a connection.
+    fn why(&self) -> Failure {
+        let obstacle = self.obstacle.as_ref().map(lock);
+        let words = match obstacle.as_ref().map(|obstacle| &obstacle.answer) {
+            None | Some(Some(Ok(()))) => {
+                let max = self.connections.options().get_max_connections();
+                format!("all {max} connections were in use")
+            }
+            Some(Some(Err(cause))) => format!("no connection could be made: {cause}"),
+            Some(None) => "the server gave no connection in time".to_owned(),
+        };
+        Failure::new(Class::Unavailable, words)
     }
 
     /// Waits for a connection, and begins a transaction with this statement. What
@@ -77,6 +144,24 @@ impl<DB: Database> Pool<DB> {
         }
         outcome
     }
+}
+
+impl Obstacle {
+    /// Whether to ask now. An older answer is forgotten then.
+    fn is_due(&mut self) -> bool {
+        if self.asked.is_some_and(|asked| asked.elapsed() < ASK_AGAIN) {
+            return false;
+        }
+        *self = Self {
+            asked: Some(Instant::now()),
+            answer: None,
+        };
+        true
+    }
+}
+
+fn lock(obstacle: &Mutex<Obstacle>) -> MutexGuard<'_, Obstacle> {
+    obstacle.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<DB: Database> fmt::Debug for Pool<DB> {

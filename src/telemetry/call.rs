@@ -45,6 +45,7 @@ pub struct Kind {
 /// A call that is being served.
 #[derive(Debug)]
 pub struct Call {
+    method: Arc<str>,
     pub(super) kind: Kind,
     /// What the caller is called.
     name: Option<Arc<str>>,
@@ -68,6 +69,7 @@ impl Call {
     /// will be known of the call.
     pub fn context(
         headers: &HeaderMap,
+        method: Arc<str>,
         kind: Kind,
         tracing: Tracing,
         name: Option<&str>,
@@ -80,6 +82,7 @@ impl Call {
         };
         let follows_run = tracing.is_exported && tracing.follows_caller;
         caller.with_value(Arc::new(Self {
+            method,
             kind,
             name: name.map(Arc::from),
             caller: follows_run.then(|| Run::of_caller(headers)).flatten(),
@@ -133,6 +136,7 @@ pub fn capture_output(text: impl FnOnce() -> String) {
 
 /// What a log line says.
 pub(super) struct ForLog {
+    pub(super) method: Option<Arc<str>>,
     pub(super) span: Option<SpanContext>,
     pub(super) conversation: Option<ConversationId>,
     pub(super) caller: Option<Arc<str>>,
@@ -144,6 +148,7 @@ pub(super) fn for_log() -> ForLog {
         let span = cx.span().span_context().clone();
         let call = Call::of(cx);
         ForLog {
+            method: call.map(|call| Arc::clone(&call.method)),
             span: span.is_valid().then_some(span),
             conversation: call.and_then(|call| call.about().conversation),
             caller: call.and_then(|call| call.name.clone()),

@@ -165,8 +165,8 @@ where
     }
 }
 
-/// The names and values by which a line is found beside its trace, and its caller. None of
-/// them needs escaping.
+/// The names and values by which a line is found beside its trace, its method and its
+/// caller. None of them needs escaping.
 fn of_call() -> impl Iterator<Item = (&'static str, String)> {
     let call = call::for_log();
     let ids = call.span.map(|span| {
@@ -181,6 +181,7 @@ fn of_call() -> impl Iterator<Item = (&'static str, String)> {
             call.conversation
                 .map(|id| ("conversation_id", id.to_string())),
         )
+        .chain(call.method.map(|name| ("rpc.method", name.to_string())))
         .chain(call.caller.map(|name| ("caller", name.to_string())))
 }
 

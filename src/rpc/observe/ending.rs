@@ -1,9 +1,9 @@
 use std::time::Instant;
 
 use http::HeaderMap;
-use opentelemetry::{KeyValue, metrics::Histogram, trace};
+use opentelemetry::{Context, KeyValue, metrics::Histogram, trace};
 use tonic::{Code, Status};
-use tracing::Span;
+use tracing::{Level, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::rpc::{method::Method, status};
@@ -13,16 +13,23 @@ use crate::rpc::{method::Method, status};
 pub(super) struct Ending {
     method: &'static Method,
     span: Span,
+    context: Context,
     durations: Histogram<f64>,
     started: Instant,
     has_ended: bool,
 }
 
 impl Ending {
-    pub(super) fn new(method: &'static Method, span: Span, durations: Histogram<f64>) -> Self {
+    pub(super) fn new(
+        method: &'static Method,
+        span: Span,
+        context: Context,
+        durations: Histogram<f64>,
+    ) -> Self {
         Self {
             method,
             span,
+            context,
             durations,
             started: Instant::now(),
             has_ended: false,
@@ -53,8 +60,13 @@ impl Ending {
             self.span
                 .set_status(trace::Status::error(message.to_owned()));
         }
-        self.durations
-            .record(self.started.elapsed().as_secs_f64(), &attributes);
+        let duration = self.started.elapsed().as_secs_f64();
+        self.durations.record(duration, &attributes);
+        if tracing::enabled!(Level::DEBUG) {
+            // The line says which call it was.
+            let _context = self.context.clone().attach();
+            tracing::debug!(code = name, duration, "call ended");
+        }
     }
 }
 

@@ -105,7 +105,7 @@ pub(super) fn pool(options: PgConnectOptions, max_connections: u32, losses: Loss
             })
         })
         .connect_lazy_with(options);
-    Pool::new("postgresql", connections)
+    Pool::new("postgresql", connections).asking()
 }
 
 /// Refuses a connection on which the options of [`options`] did not arrive. A
@@ -141,9 +141,9 @@ impl Lease {
                 connection,
                 settled: false,
             }),
-            Err(error) => Err(Failure {
+            Err(Failure { cause, .. }) => Err(Failure {
                 class: Class::Unavailable,
-                cause: Failure::from(error).cause,
+                cause,
             }
             .into()),
         }

@@ -1,0 +1,134 @@
+//! What operators are told: why a server cannot be used, where that can be known.
+
+use conversation_memory::proto::SessionState;
+use serde_json::Value;
+
+use crate::{
+    Servers,
+    requests::begin,
+    support::{
+        new_user,
+        postgres_server::PostgresServer,
+        redis_server::RedisServer,
+        sidecar::{Form, Sidecar, command},
+    },
+};
+
+/// A Redis at which nobody listens.
+const NO_REDIS: &str = "redis://127.0.0.1:1";
+
+#[tokio::test]
+async fn a_failed_call_is_logged_with_its_method_and_why_there_was_no_connection() {
+    let mut postgres = PostgresServer::start().await;
+    for statement in [
+        "CREATE ROLE app LOGIN",
+        "CREATE DATABASE app OWNER app TEMPLATE template0",
+    ] {
+        postgres.execute(statement).await;
+    }
+    let url = format!("postgres://app@127.0.0.1:{}/app", postgres.port());
+    let mut sidecar = Sidecar::start(&on(&url)).await;
+    let mut memory = sidecar.memory();
+    postgres.execute("ALTER ROLE app CONNECTION LIMIT 0").await;
+    postgres
+        .execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'")
+        .await;
+    let turn = begin(&new_user());
+    memory.begin_turn(turn.clone()).await.unwrap_err();
+    // Whoever meets the closed connection first only says that.
+    memory.begin_turn(turn.clone()).await.unwrap_err();
+    let line: Value = serde_json::from_str(&sidecar.wait_for_log("53300").await).unwrap();
+    assert_eq!(line["message"], "call failed");
+    let method = "conversation_memory.v1.ConversationMemory/BeginTurn";
+    assert_eq!(line["rpc.method"], method);
+    drop(sidecar);
+
+    postgres.execute("ALTER ROLE app CONNECTION LIMIT -1").await;
+    let mut sidecar = Sidecar::start(&on(&url)).await;
+    postgres.stop();
+    for _ in 0..2 {
+        sidecar.memory().begin_turn(turn.clone()).await.unwrap_err();
+    }
+    sidecar.wait_for_log("no connection could be made").await;
+    sidecar.wait_for_log("onnection refused").await;
+}
+
+#[tokio::test]
+async fn a_migration_that_cannot_begin_says_why() {
+    let postgres = PostgresServer::start().await;
+    let nowhere = format!("postgres://postgres@127.0.0.1:{}/nowhere", postgres.port());
+    let migrate = command()
+        .arg("migrate")
+        .env("DATABASE_URL", nowhere)
+        .output();
+    let told = String::from_utf8(migrate.unwrap().stderr).unwrap();
+    assert!(
+        told.contains("the store cannot be reached: ") && told.contains("3D000"),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn a_redis_that_refuses_the_password_says_so_in_the_log() {
+    let redis = RedisServer::start(&["--requirepass", "right"]).await;
+    let url = format!("redis://default:hunter2@127.0.0.1:{}/0", redis.port());
+    let form = Form::Servers {
+        database_url: crate::support::given("TEST_DATABASE_URL"),
+        redis_url: url,
+    };
+    let mut sidecar = Sidecar::start(&form).await;
+    let line = sidecar.wait_for_log("Redis does not answer; going").await;
+    assert!(line.contains("WRONGPASS"), "{line}");
+    assert!(!sidecar.log().concat().contains("hunter2"));
+}
+
+#[tokio::test]
+async fn redis_is_reached_over_tls_by_those_who_know_its_authority() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name| folder.path().join(name).to_str().unwrap().to_owned();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(path("cert.pem"), made.cert.pem()).unwrap();
+    std::fs::write(path("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port().to_string();
+    drop(free);
+    let (cert, key) = (path("cert.pem"), path("key.pem"));
+    let mut options = vec!["--tls-port", &port, "--tls-auth-clients", "no"];
+    options.extend(["--tls-cert-file", &cert, "--tls-key-file", &key]);
+    let _redis = RedisServer::start(&options).await;
+    let form = Form::Servers {
+        database_url: crate::support::given("TEST_DATABASE_URL"),
+        redis_url: format!("rediss://localhost:{port}/0"),
+    };
+    let mut stranger = Sidecar::start(&form).await;
+    let line = stranger.wait_for_log("Redis does not answer; going").await;
+    assert!(line.contains("UnknownIssuer"), "{line}");
+    let friend = Sidecar::start_with(&form, &[("REDIS_CA_FILE", &cert)]).await;
+    let begun = friend.memory().begin_turn(begin(&new_user())).await;
+    assert_eq!(
+        begun.unwrap().into_inner().session_state(),
+        SessionState::Started
+    );
+}
+
+#[tokio::test]
+async fn each_call_has_a_line_where_that_is_asked_for() {
+    let servers = Servers::start().await;
+    let settings = [("LOG_LEVEL", "warn,conversation_memory=debug")];
+    let mut sidecar = Sidecar::start_with(&servers.form(), &settings).await;
+    let user = "whoever-this-is";
+    sidecar.memory().begin_turn(begin(user)).await.unwrap();
+    let line: Value = serde_json::from_str(&sidecar.wait_for_log("call ended").await).unwrap();
+    assert_eq!(line["code"], "OK");
+    assert!(line["duration"].as_f64().unwrap() > 0.0);
+    assert!(line["rpc.method"].as_str().unwrap().ends_with("/BeginTurn"));
+    assert!(line["conversation_id"].is_string());
+    assert!(!sidecar.log().concat().contains(user));
+}
+
+fn on(database_url: &str) -> Form {
+    Form::Servers {
+        database_url: database_url.to_owned(),
+        redis_url: NO_REDIS.to_owned(),
+    }
+}
