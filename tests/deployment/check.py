@@ -63,8 +63,28 @@ def check_workloads(manifests, address):
     assert settings["data"]["LISTEN_ADDR"] == address
     sources = [source["configMapRef"]["name"] for source in full["initContainers"][0]["envFrom"]]
     assert sources == [settings["metadata"]["name"], "conversation-memory"], "yours come last, and win"
-    job = pod_of(manifests["Job", "conversation-memory-migrate"])["containers"][0]
-    assert job["image"] == full["initContainers"][0]["image"], "the schema is for the sidecar's version"
+    check_job(manifests, full["initContainers"][0], settings["data"])
+
+
+def check_job(manifests, sidecar, settings):
+    pod = pod_of(manifests["Job", "conversation-memory-migrate"])
+    job = pod["containers"][0]
+    assert job["image"] == sidecar["image"], "the schema is for the sidecar's version"
+    assert "configMap" not in json.dumps(pod), "a change of the settings leaves the Job as it is"
+    assert environment(job) == {"DATABASE_URL_FILE": settings["DATABASE_URL_FILE"]}, "it migrates what is served"
+    assert settings["DATABASE_URL_FILE"].startswith(mounts(job)["secret"] + "/")
+    assert [volume["secret"]["secretName"] for volume in pod["volumes"]] == ["conversation-memory"]
+
+
+def check_network_policy(manifests):
+    """A port with a name is one of a container: several network plugins do not know those
+    of init containers, which native sidecars are."""
+    pod = pod_of(manifests["Deployment", "agent"])
+    names = {port.get("name") for container in pod["containers"] for port in container.get("ports", [])}
+    policy = manifests["NetworkPolicy", "agent"]["spec"]
+    ports = [port["port"] for rule in policy["ingress"] + policy["egress"] for port in rule["ports"]]
+    assert {port for port in ports if isinstance(port, str)} <= names
+    assert pod["initContainers"][0]["ports"][0]["containerPort"] in ports, "metrics can be scraped"
 
 
 def check_restricted(container):
@@ -139,6 +159,7 @@ def main():
     check_workloads(rendered(folder, "workloads"), SOCKET)
     check_workloads(rendered(folder, "loopback"), "127.0.0.1:50051")
     check_monitor(rendered(folder, "workloads"))
+    check_network_policy(rendered(folder, "example"))
 
     groups = yaml.safe_load((REPOSITORY / "deploy/prometheus/alerts.yaml").read_text())["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
