@@ -108,6 +108,14 @@ def check_monitor(manifests):
     assert ports[monitor["podMetricsEndpoints"][0]["port"]] == 9464
 
 
+def check_maintenance(sidecar):
+    """A URL of the Secret that works in the sidecar works there, paths included."""
+    pod = yaml.safe_load((REPOSITORY / "deploy/kubernetes/maintenance.yaml").read_text())["spec"]
+    for container in pod["containers"]:
+        check_restricted({**container, "securityContext": {**pod["securityContext"], **container["securityContext"]}})
+        assert mounts(container)["secret"] == mounts(sidecar)["conversation-memory-secret"]
+
+
 def expressions_of_dashboard():
     dashboard = json.loads((REPOSITORY / "deploy/grafana/dashboard.json").read_text())
     for panel in dashboard["panels"]:
@@ -158,7 +166,9 @@ def main():
     check_workloads(rendered(folder, "workloads"), SOCKET)
     check_workloads(rendered(folder, "loopback"), "127.0.0.1:50051")
     check_monitor(rendered(folder, "workloads"))
-    check_network_policy(rendered(folder, "example"))
+    example = rendered(folder, "example")
+    check_network_policy(example)
+    check_maintenance(pod_of(example["Deployment", "agent"])["initContainers"][0])
 
     groups = yaml.safe_load((REPOSITORY / "deploy/prometheus/alerts.yaml").read_text())["groups"]
     rules = [rule for group in groups for rule in group["rules"]]

@@ -1,6 +1,6 @@
 """An agent that remembers, for a look around:
 
-    curl --json '{"user": "ana", "text": "Hello"}' localhost:8080
+    curl --data '{"user": "ana", "text": "Hello"}' localhost:8080
 
 answers with how often the user has written before, in the conversation that the last
 answer named. Where it says "your model", yours would be asked.
@@ -15,7 +15,11 @@ from typing import Any
 
 from conversation_memory import ConversationMemory, ConversationMemoryError
 
-memory = ConversationMemory(os.environ["CONVERSATION_MEMORY_TARGET"])
+memory = ConversationMemory(
+    os.environ["CONVERSATION_MEMORY_TARGET"],
+    # Where the sidecar has AUTH_TOKENS_FILE.
+    token=os.environ.get("CONVERSATION_MEMORY_TOKEN"),
+)
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
