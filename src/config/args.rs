@@ -130,7 +130,7 @@ pub struct Args {
     #[arg(long, env, global = true, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = "PostgreSQL")]
     pub(super) migrate_on_start: bool,
 
-    /// Redis as a URL: redis://user:password@host:6379/0, rediss:// for TLS,
+    /// Redis as a URL: redis://default:password@host:6379/0, rediss:// for TLS,
     /// redis-cluster://, redis-sentinel://. Wins over REDIS_HOST and the rest.
     #[arg(
         long,

@@ -99,7 +99,7 @@ impl fmt::Debug for RedisTarget {
 /// A URL that names no Redis. It does not quote the URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "must be a URL such as redis://:password@host:6379/0 (or rediss://, redis-cluster://, \
+    "must be a URL such as redis://default:password@host:6379/0 (or rediss://, redis-cluster://, \
      redis-sentinel://…?sentinelServiceName=name)"
 )]
 pub struct BadRedisUrl;
