@@ -7,7 +7,14 @@ import logging
 import signal
 import threading
 import types
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+)
 from typing import Any
 
 import anyio
@@ -467,6 +474,15 @@ def test_an_interruption_is_not_lost_to_what_is_no_error_of_ours(
     assert "not saved: ZeroDivisionError" in caplog.text
 
 
+@pytest.fixture
+def terminal() -> Iterator[None]:
+    """Where Ctrl-C interrupts: what is started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize("is_again", [False, True])
 def test_an_interruption_during_a_blocking_save_saves_the_turn(
     is_again: bool, caplog: pytest.LogCaptureFixture

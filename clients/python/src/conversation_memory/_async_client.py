@@ -58,7 +58,8 @@ class AsyncConversationMemory:
     function is called on the event loop: it must not block.
 
     Nothing is connected before the first call. Each event loop that it is used in, one after
-    another or in threads at once, gets a connection of its own.
+    another or in threads at once, gets a connection of its own. Close it in a loop that ends while
+    others go on: gRPC logs errors of calls that outlived their loop.
 
     A process that has used it must not fork and use one in the child, not even a new one: gRPC's
     asyncio does not survive that. Fork before the first call.
