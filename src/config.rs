@@ -284,10 +284,13 @@ fn check_encoding(url: &str, name: &str) -> Result<(), BadSetting> {
     let (rest, fragment) = rest.split_once('#').unwrap_or((rest, ""));
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let is_cut_off = authority
-        .rsplit_once(':')
-        .is_some_and(|(_, port)| !port.bytes().all(|byte| byte.is_ascii_digit()));
-    if !fragment.is_empty() || path.contains('@') || (is_cut_off && query.contains('@')) {
+    let key = query.split('=').next().unwrap_or_default();
+    let is_cut_off = !authority.contains('@')
+        && authority
+            .rsplit_once(':')
+            .is_some_and(|(_, port)| !port.bytes().all(|byte| byte.is_ascii_digit()));
+    let is_of_authority = key.contains('@') || (is_cut_off && query.contains('@'));
+    if !fragment.is_empty() || path.contains('@') || is_of_authority {
         let why = "must have a password in which / ? # and @ are percent-encoded";
         return Err(BadSetting::new(name, why));
     }

@@ -1,4 +1,5 @@
 use std::{
+    error::Error as _,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
@@ -28,7 +29,10 @@ pub(super) async fn check(front: &Front) -> Result<(), Failure> {
     let answer = HealthClient::new(channel)
         .check(HealthCheckRequest::default())
         .await
-        .map_err(|status| format!("{address} answers {}", status.code()))?;
+        .map_err(|status| match status.source() {
+            Some(_) => format!("{address} closed the connection"),
+            None => format!("{address} answers {}", status.code()),
+        })?;
     match answer.into_inner().status() {
         ServingStatus::Serving => Ok(()),
         _ => Err(format!("{address} is not serving").into()),

@@ -79,15 +79,16 @@ impl Readiness {
 /// Says what is in the way, once and not at every attempt.
 fn say(error: &SchemaError, said: &mut String) {
     let text = error.to_string();
-    if *said == text {
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    let cause = cause.as_deref();
+    let whole = format!("{text}: {}", cause.unwrap_or_default());
+    if *said == whole {
         return;
     }
-    let cause = std::error::Error::source(error).map(ToString::to_string);
-    let cause = cause.unwrap_or_default();
     if matches!(error, SchemaError::Unavailable(_)) {
         tracing::warn!(cause, "not serving yet: {text}");
     } else {
         tracing::error!(cause, "not serving: {text}");
     }
-    *said = text;
+    *said = whole;
 }

@@ -123,6 +123,8 @@ fn a_password_that_ends_the_url_too_early_is_refused() {
         "postgres://u:hun#ter2@h/d",
         "postgres://u:hun?ter2@h/d",
         "postgres://u:p@ss/w#rd@h/d",
+        "postgres://u:12/hunter2?x@h/d",
+        "postgres://u:hun?ter=2@h/d",
     ] {
         let refusal = refusal(&["--database-url", url]);
         assert!(refusal.contains("percent-encoded"), "{url}: {refusal}");
@@ -130,6 +132,7 @@ fn a_password_that_ends_the_url_too_early_is_refused() {
     for url in [
         "postgres://u:hun%2Fter%402@h:5432/d",
         "postgres://u:p@ss@h/d?sslmode=require",
+        "postgres://u:hunter2@h/d?application_name=a@b",
         "postgres://h:5432/d?user=u@h",
         "postgres:///d?host=/run&user=u@h",
         "postgres://[::1]:5432/d?user=u@h",

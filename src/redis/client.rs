@@ -236,16 +236,34 @@ async fn probe(redis: Redis) {
     }
 }
 
-/// Why connecting failed last, if it did: it speaks of no key and no value.
+/// Why connecting failed last, if it did.
 fn newest(errors: &mut Receiver<(Error, Option<Server>)>) -> Option<String> {
     let mut newest = None;
     loop {
         match errors.try_recv() {
-            Ok((error, _)) => newest = Some(error.details().to_owned()),
+            Ok((error, _)) => newest = Some(shown(&error)),
             Err(TryRecvError::Lagged(_)) => {}
             Err(TryRecvError::Empty | TryRecvError::Closed) => return newest,
         }
     }
+}
+
+/// What may be logged of an error. Of what Redis itself said only the word that it began
+/// with: it can quote a command, and one of them has the password.
+fn shown(error: &Error) -> String {
+    match error.kind() {
+        ErrorKind::IO | ErrorKind::Tls | ErrorKind::Timeout | ErrorKind::Canceled => {
+            error.details().to_owned()
+        }
+        kind => format!("{}: {}", kind.to_str(), first_word(error)),
+    }
+}
+
+/// The word in capitals that a reply of Redis begins with, if it does.
+fn first_word(error: &Error) -> &str {
+    let word = error.details().split_whitespace().next().unwrap_or("");
+    let is_code = word.bytes().all(|byte| byte.is_ascii_uppercase());
+    if is_code { word } else { "" }
 }
 
 fn client(target: RedisTarget, call_timeout: Duration) -> Client {
@@ -282,8 +300,7 @@ fn client(target: RedisTarget, call_timeout: Duration) -> Client {
     Client::new(config, Some(performance), Some(connection), Some(policy))
 }
 
-/// Tells what Redis said from what the library says. A reply begins with a word
-/// in capitals.
+/// Tells what Redis said from what the library says.
 fn classify(error: &Error) -> RedisError {
     match error.kind() {
         ErrorKind::Timeout
@@ -295,16 +312,15 @@ fn classify(error: &Error) -> RedisError {
         ErrorKind::Parse => return RedisError::Unexpected,
         _ => {}
     }
-    let word = error.details().split_whitespace().next().unwrap_or("");
-    RedisError::Refused(match word {
+    RedisError::Refused(match first_word(error) {
+        "" => return RedisError::Unanswered,
         "OOM" => Refusal::OutOfMemory,
         "READONLY" => Refusal::ReadOnly,
         "LOADING" => Refusal::Loading,
         "WRONGTYPE" => Refusal::WrongType,
         "NOSCRIPT" => Refusal::NoScript,
         "NOAUTH" | "WRONGPASS" | "NOPERM" => Refusal::Auth,
-        word if !word.is_empty() && word.bytes().all(|b| b.is_ascii_uppercase()) => Refusal::Other,
-        _ => return RedisError::Unanswered,
+        _ => Refusal::Other,
     })
 }
 

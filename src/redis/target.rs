@@ -30,7 +30,10 @@ impl RedisTarget {
             return Err(BadRedisUrl);
         }
         // For a URL with TLS the library would look for this machine's authorities.
-        let plain = url.replacen("rediss", "redis", 1);
+        let plain = match url.strip_prefix("rediss") {
+            Some(rest) => format!("redis{rest}"),
+            None => url.to_owned(),
+        };
         // The library's error can quote the URL, which can hold a password.
         let mut config = Config::from_url(&plain).map_err(|_| BadRedisUrl)?;
         if scheme.starts_with("rediss") {
@@ -124,6 +127,9 @@ mod tests {
         assert_eq!(target.0.database, Some(3));
         assert_eq!(target.server(), Some(("localhost", 6380)));
         assert_eq!(target.database(), Some(3));
+        let named = RedisTarget::from_url("redis://:rediss@rediss:6380/3").unwrap();
+        assert_eq!(named.server(), Some(("rediss", 6380)));
+        assert_eq!(named.0.password.as_deref(), Some("rediss"));
         assert!(
             RedisTarget::from_url("rediss://localhost")
                 .unwrap()

@@ -28,7 +28,7 @@ pub(super) struct Failure {
 
 /// What is kept of a driver's error: enough to find the fault by, and nothing
 /// of a row or a parameter. Drivers quote both in their messages and details.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Cause(String);
 
 impl Cause {

@@ -6,21 +6,20 @@ use std::{
 };
 
 use futures_util::future::{Either, select};
-
 use opentelemetry::{
     KeyValue, global,
     metrics::{AsyncInstrument, Counter, Histogram, Meter},
 };
 use sqlx::{ConnectOptions as _, Database, Transaction, pool::PoolConnection};
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 
 use super::failure::{Cause, Class, Failure};
 
 /// How long a wait for a connection is no matter of asking why.
 const PROMPT: Duration = Duration::from_millis(300);
 
-/// How long an answer to that holds.
-const ASK_AGAIN: Duration = Duration::from_secs(10);
+/// How long an answer to that is of use.
+const FRESH: Duration = Duration::from_secs(2);
 
 /// A pool of connections that tells operators how much of it is used, and how
 /// long calls wait for it.
@@ -29,15 +28,20 @@ pub(super) struct Pool<DB: Database> {
     name: KeyValue,
     wait_time: Histogram<f64>,
     timeouts: Counter<u64>,
-    obstacle: Option<Mutex<Obstacle>>,
+    server: Option<Server>,
 }
 
-/// What the server answered when it was last asked for a connection beside the pool's.
-#[derive(Debug, Default)]
-struct Obstacle {
-    asked: Option<Instant>,
-    answer: Option<Result<(), Cause>>,
+/// Asks a server itself why there is no connection, by trying to make one beside the
+/// pool's: the pool tries until its time is up, and then says only that it is.
+#[derive(Debug)]
+struct Server {
+    /// One question at a time. A wait that is over drops its own unanswered.
+    asking: Semaphore,
+    answer: Mutex<Option<(Instant, Answer)>>,
 }
+
+/// Whether the server gave another connection.
+type Answer = Result<(), Cause>;
 
 impl<DB: Database> Pool<DB> {
     /// Makes the instruments, which know the pool by this name. They show it for
@@ -60,15 +64,18 @@ impl<DB: Database> Pool<DB> {
                 .with_unit("{timeout}")
                 .with_description("Waits for a connection that ended without one.")
                 .build(),
-            obstacle: None,
+            server: None,
         }
     }
 
-    /// Asks a server itself why there is no connection, by trying to make another one: the
-    /// pool tries until its time is up, and then says only that it is.
+    /// Has the server asked when a wait is long.
     pub(super) fn asking(self) -> Self {
+        let server = Server {
+            asking: Semaphore::new(1),
+            answer: Mutex::default(),
+        };
         Self {
-            obstacle: Some(Mutex::default()),
+            server: Some(server),
             ..self
         }
     }
@@ -91,27 +98,28 @@ impl<DB: Database> Pool<DB> {
     }
 
     async fn ask(&self) {
-        let Some(obstacle) = &self.obstacle else {
+        let Some(server) = &self.server else {
             return;
         };
-        if !lock(obstacle).is_due() {
+        let Ok(_turn) = server.asking.try_acquire() else {
             return;
+        };
+        if server.newest().is_none() {
+            let connected = self.connections.connect_options().connect().await;
+            let answer = connected.map(drop);
+            server.note(answer.map_err(|error| Failure::from(error).cause));
         }
-        let answer = self.connections.connect_options().connect().await;
-        let answer = answer.map(drop).map_err(|error| Failure::from(error).cause);
-        lock(obstacle).answer = Some(answer);
     }
 
     /// Why a wait ended without a connection.
     fn why(&self) -> Failure {
-        let obstacle = self.obstacle.as_ref().map(lock);
-        let words = match obstacle.as_ref().map(|obstacle| &obstacle.answer) {
-            None | Some(Some(Ok(()))) => {
-                let max = self.connections.options().get_max_connections();
-                format!("all {max} connections were in use")
-            }
-            Some(Some(Err(cause))) => format!("no connection could be made: {cause}"),
-            Some(None) => "the server gave no connection in time".to_owned(),
+        let max = self.connections.options().get_max_connections();
+        let taken = format!("no connection of {max} came free in time");
+        let words = match self.server.as_ref().map(Server::newest) {
+            None => taken,
+            Some(None) => format!("{taken}, and the server gave no other"),
+            Some(Some(Ok(()))) => format!("{taken}, but the server gives others"),
+            Some(Some(Err(cause))) => format!("{taken}, and the server gives no other: {cause}"),
         };
         Failure::new(Class::Unavailable, words)
     }
@@ -146,22 +154,20 @@ impl<DB: Database> Pool<DB> {
     }
 }
 
-impl Obstacle {
-    /// Whether to ask now. An older answer is forgotten then.
-    fn is_due(&mut self) -> bool {
-        if self.asked.is_some_and(|asked| asked.elapsed() < ASK_AGAIN) {
-            return false;
-        }
-        *self = Self {
-            asked: Some(Instant::now()),
-            answer: None,
-        };
-        true
+impl Server {
+    fn note(&self, answer: Answer) {
+        *self.answer() = Some((Instant::now(), answer));
     }
-}
 
-fn lock(obstacle: &Mutex<Obstacle>) -> MutexGuard<'_, Obstacle> {
-    obstacle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn newest(&self) -> Option<Answer> {
+        let answer = self.answer();
+        let (at, answer) = answer.as_ref()?;
+        (at.elapsed() < FRESH).then(|| answer.clone())
+    }
+
+    fn answer(&self) -> MutexGuard<'_, Option<(Instant, Answer)>> {
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl<DB: Database> fmt::Debug for Pool<DB> {
