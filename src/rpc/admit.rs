@@ -39,7 +39,7 @@ pub(super) fn check<B>(request: &Request<B>) -> Result<&Caller, Status> {
     }
 }
 
-/// The layer that judges.
+/// Judges callers.
 #[derive(Clone, Debug)]
 pub struct Identify(Arc<Access>);
 
@@ -48,45 +48,15 @@ impl Identify {
     pub fn new(access: Arc<Access>) -> Self {
         Self(access)
     }
-}
 
-impl<S> Layer<S> for Identify {
-    type Service = Identified<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        Identified {
-            inner,
-            access: Arc::clone(&self.0),
-        }
-    }
-}
-
-/// A service whose callers are judged.
-#[derive(Clone, Debug)]
-pub struct Identified<S> {
-    inner: S,
-    access: Arc<Access>,
-}
-
-impl<S> Service<Request<Body>> for Identified<S>
-where
-    S: Service<Request<Body>>,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: Request<Body>) -> S::Future {
+    /// Notes the verdict on a request, and takes the credential off it.
+    pub(super) fn mark<B>(&self, mut request: Request<B>) -> Request<B> {
         if let Some(peer) = request.extensions().get::<Peer>() {
-            let verdict = self.access.judge(peer, request.headers());
+            let verdict = self.0.judge(peer, request.headers());
             request.extensions_mut().insert(Verdict(verdict));
         }
         request.headers_mut().remove(AUTHORIZATION);
-        self.inner.call(request)
+        request
     }
 }
 

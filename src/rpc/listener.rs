@@ -1,11 +1,15 @@
 use std::{io, time::Duration};
 
+use http::Request;
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{
+    body::Body,
     service::Routes,
     transport::{self, Server},
 };
+
+use tower::util::MapRequestLayer;
 
 use super::{
     admit::{Admit, Identify},
@@ -61,7 +65,9 @@ pub async fn serve(
         server = server.max_connection_age(MAX_AGE);
     }
     server
-        .layer(layers.identify)
+        .layer(MapRequestLayer::new(move |request: Request<Body>| {
+            layers.identify.mark(request)
+        }))
         .layer(layers.rest)
         .layer(layers.observe)
         .layer(layers.admit)

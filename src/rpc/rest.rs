@@ -122,24 +122,24 @@ impl Shared {
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     {
         let uri = request.uri().clone();
+        let admitted = admit::check(&request).map(drop);
         let (route, captures) = match self.route(&request, uri.path()) {
             Ok(found) => found,
             // What goes no further is refused here to those who may not call.
             Err(answer) => {
-                return match admit::check(&request) {
-                    Ok(_) => *answer,
+                return match admitted {
+                    Ok(()) => *answer,
                     Err(status) => error::render(&status, None),
                 };
             }
         };
-        let may_call = admit::check(&request).is_ok();
         let (call, sent) = request::into_call(route, &captures, request, self.max_request_bytes);
         match inner.call(call).await {
             Ok(response) => {
                 let response = reply::render(&route.method, response).await;
                 match sent {
                     // Not of those who may not call.
-                    Some(sent) if response.status().is_client_error() && may_call => {
+                    Some(sent) if response.status().is_client_error() && admitted.is_ok() => {
                         response.map(|answer| sent.hear_out(answer))
                     }
                     _ => response,
