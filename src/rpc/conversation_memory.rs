@@ -3,7 +3,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 use super::{
     convert::{self, Parser},
     export,
-    field::InField,
+    field::{FieldError, InField},
     import, page_token,
     use_case::use_case,
 };
@@ -48,10 +48,7 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
     ) -> Result<Response<proto::GetHistoryResponse>, Status> {
         let request = request.into_inner();
         let read = GetHistory {
-            conversation: self
-                .parser
-                .claims
-                .conversation(&request.conversation_id, &request.user_id)?,
+            conversation: self.named(&request.conversation_id, &request.user_id)?,
             limit: convert::history_limit(request.limit)?,
             min_seq: convert::seq(request.min_seq, "min_seq")?,
             strong: convert::strong(request.consistency)?,
@@ -71,10 +68,7 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
         request: Request<proto::SaveMessagesRequest>,
     ) -> Result<Response<proto::SaveMessagesResponse>, Status> {
         let request = request.into_inner();
-        let conversation = self
-            .parser
-            .claims
-            .conversation(&request.conversation_id, &request.user_id)?;
+        let conversation = self.named(&request.conversation_id, &request.user_id)?;
         let save = SaveMessages {
             messages: self.parser.messages(request.messages, conversation.id)?,
             conversation,
@@ -120,10 +114,7 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
         request: Request<proto::GetConversationRequest>,
     ) -> Result<Response<proto::GetConversationResponse>, Status> {
         let request = request.into_inner();
-        let conversation = self
-            .parser
-            .claims
-            .conversation(&request.conversation_id, &request.user_id)?;
+        let conversation = self.named(&request.conversation_id, &request.user_id)?;
         let limit = convert::page_size(request.page_size, Memory::MAX_LIMIT, Memory::MAX_LIMIT)?;
         let found = use_case(
             "get_conversation",
@@ -191,10 +182,7 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
         request: Request<proto::DeleteConversationRequest>,
     ) -> Result<Response<proto::DeleteConversationResponse>, Status> {
         let request = request.into_inner();
-        let conversation = self
-            .parser
-            .claims
-            .conversation(&request.conversation_id, &request.user_id)?;
+        let conversation = self.named(&request.conversation_id, &request.user_id)?;
         use_case(
             "delete_conversation",
             self.memory.delete_conversation(conversation),
@@ -208,10 +196,7 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
         request: Request<proto::ListMessagesRequest>,
     ) -> Result<Response<proto::ListMessagesResponse>, Status> {
         let request = request.into_inner();
-        let conversation = self
-            .parser
-            .claims
-            .conversation(&request.conversation_id, &request.user_id)?;
+        let conversation = self.named(&request.conversation_id, &request.user_id)?;
         let limit = convert::page_size(request.page_size, 100, Memory::MAX_LIMIT)?;
         let of = messages_token(&conversation, request.newest_first);
         let of = of.each_ref().map(String::as_str);
@@ -238,10 +223,7 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
     ) -> Result<Response<proto::TruncateConversationResponse>, Status> {
         let request = request.into_inner();
         let truncation = TruncateConversation {
-            conversation: self
-                .parser
-                .claims
-                .conversation(&request.conversation_id, &request.user_id)?,
+            conversation: self.named(&request.conversation_id, &request.user_id)?,
             after_seq: convert::seq(request.after_seq, "after_seq")?,
             expected_last_seq: request
                 .expected_last_seq
@@ -267,10 +249,7 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
         request: Request<proto::ExportConversationRequest>,
     ) -> Result<Response<Self::ExportConversationStream>, Status> {
         let request = request.into_inner();
-        let conversation = self
-            .parser
-            .claims
-            .conversation(&request.conversation_id, &request.user_id)?;
+        let conversation = self.named(&request.conversation_id, &request.user_id)?;
         let format = convert::export_format(request.format)?;
         let export = use_case(
             "export_conversation",
@@ -294,10 +273,7 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
     ) -> Result<Response<proto::BranchConversationResponse>, Status> {
         let request = request.into_inner();
         let branch = BranchConversation {
-            parent: self
-                .parser
-                .claims
-                .conversation(&request.conversation_id, &request.user_id)?,
+            parent: self.named(&request.conversation_id, &request.user_id)?,
             at_seq: convert::message_seq(request.at_seq, "at_seq")?,
             title: convert::optional(&request.title, "title", Title::parse)?,
         };
@@ -318,10 +294,7 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
         let request = request.into_inner();
         let of = ["branches", &request.conversation_id, &request.user_id];
         let query = ListBranches {
-            conversation: self
-                .parser
-                .claims
-                .conversation(&request.conversation_id, &request.user_id)?,
+            conversation: self.named(&request.conversation_id, &request.user_id)?,
             after: page_token::decode(&request.page_token, &of).in_field("page_token")?,
             limit: convert::page_size(request.page_size, 20, 100)?,
         };
@@ -361,6 +334,11 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
 }
 
 impl ConversationMemory {
+    /// The conversation that a request names.
+    fn named(&self, id: &str, user: &str) -> Result<ConversationRef, FieldError> {
+        self.parser.claims.conversation(id, user)
+    }
+
     async fn message_page(
         &self,
         page: &ListMessages,
