@@ -92,10 +92,7 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
     };
     let greeting = Greeting::new(entrance.addresses.clone(), front);
     let connections = entrance.connections(&background, &stop);
-    let certificates = front
-        .tls
-        .as_ref()
-        .is_some_and(|tls| tls.client_ca.is_some());
+    let certificates = front.asks_for_certificates();
     let serving = rpc::serve(connections, routes, layers, certificates, stop.clone());
     let server = background.spawn(serving);
     if let Some(ops) = ops {

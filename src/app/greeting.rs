@@ -13,12 +13,10 @@ pub(super) struct Greeting {
 
 impl Greeting {
     pub(super) fn new(addresses: Vec<Address>, front: &Front) -> Self {
-        let tls = front.tls.as_ref();
-        let asks_for_certificates = tls.is_some_and(|files| files.client_ca.is_some());
         Self {
             addresses,
-            is_plain: tls.is_none(),
-            is_open: front.tokens_file.is_none() && !asks_for_certificates,
+            is_plain: front.tls.is_none(),
+            is_open: front.takes_anybody(),
         }
     }
 

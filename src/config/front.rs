@@ -53,19 +53,7 @@ impl Front {
     pub(super) fn from_args(args: &FrontArgs) -> Result<Self, BadSetting> {
         let mut listen = args.listen_addr.clone();
         listen.sort_by_key(|address| matches!(address, Address::Unix(_)));
-        let tokens_file = file(args.auth_tokens_file.as_deref());
-        let tls = tls(args)?;
-        let asks_for_certificates = tls.as_ref().is_some_and(|files| files.client_ca.is_some());
-        let is_open = tokens_file.is_none() && !asks_for_certificates;
-        if is_open && !args.insecure && listen.iter().any(Address::is_exposed) {
-            return Err(BadSetting::new(
-                "LISTEN_ADDR",
-                "is not a loopback address: whoever reaches it could read and delete every \
-                 conversation, since callers are not authenticated. Set AUTH_TOKENS_FILE or \
-                 TLS_CLIENT_CA_FILE, use 127.0.0.1, or say --insecure if the network is trusted",
-            ));
-        }
-        Ok(Self {
+        let front = Self {
             listen,
             ops: Ops {
                 addr: args.ops_addr.unwrap_or(DEFAULT_OPS_ADDR),
@@ -75,8 +63,8 @@ impl Front {
                 uids: args.unix_allowed_uids.clone(),
                 gids: args.unix_allowed_gids.clone(),
             },
-            tokens_file,
-            tls,
+            tokens_file: file(args.auth_tokens_file.as_deref()),
+            tls: tls(args)?,
             reflection: args.reflection,
             require_user_id: args.require_user_id,
             max_connections: in_range(args.max_connections, 1..=100_000, "MAX_CONNECTIONS")?,
@@ -91,7 +79,28 @@ impl Front {
                 "MAX_CONCURRENT_CALLS",
             )?,
             max_request_bytes: args.max_request_bytes,
-        })
+        };
+        if front.takes_anybody() && !args.insecure && front.listen.iter().any(Address::is_exposed) {
+            return Err(BadSetting::new(
+                "LISTEN_ADDR",
+                "is not a loopback address: whoever reaches it could read and delete every \
+                 conversation, since callers are not authenticated. Set AUTH_TOKENS_FILE or \
+                 TLS_CLIENT_CA_FILE, use 127.0.0.1, or say --insecure if the network is trusted",
+            ));
+        }
+        Ok(front)
+    }
+
+    /// Whether callers on the ports have to show a certificate.
+    pub fn asks_for_certificates(&self) -> bool {
+        self.tls
+            .as_ref()
+            .is_some_and(|files| files.client_ca.is_some())
+    }
+
+    /// Whether the ports take calls from just anybody.
+    pub fn takes_anybody(&self) -> bool {
+        self.tokens_file.is_none() && !self.asks_for_certificates()
     }
 }
 
