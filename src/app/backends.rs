@@ -1,4 +1,4 @@
-use std::{error::Error as _, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use super::Failure;
 use crate::{
@@ -100,13 +100,8 @@ impl Backends {
 /// Brings the schema to this program's version.
 pub(super) async fn migrate(config: &Config) -> Result<(), Failure> {
     let store = open_store(config)?;
-    store
-        .prepare(true)
-        .await
-        .map_err(|error| match error.source() {
-            Some(cause) => format!("{error}: {cause}"),
-            None => error.to_string(),
-        })?;
+    let prepared = store.prepare(true).await;
+    prepared.map_err(|error| error.in_full())?;
     tracing::info!("the schema is at this program's version");
     store.close().await;
     Ok(())

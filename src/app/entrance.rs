@@ -1,4 +1,4 @@
-use std::{net::SocketAddr, pin::Pin, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, pin::Pin, sync::Arc};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -7,7 +7,7 @@ use crate::{
     access::{Access, Tokens},
     config::Front,
     transport::{Address, Connection, Connections, Listener, Tls, incoming},
-    watched,
+    watched::{self, Watched, Watcher},
 };
 
 /// The watch over a file.
@@ -35,20 +35,11 @@ impl Entrance {
         let addresses = listeners.iter().map(Listener::address);
         let addresses = addresses.collect::<Result<_, _>>()?;
         let mut watchers: Vec<Watching> = Vec::new();
-        let tokens = front.tokens_file.clone().map(|file| {
-            let parse = |files: &[Vec<u8>]| Tokens::parse(files.concat().as_slice());
-            watched::read("AUTH_TOKENS_FILE", vec![file], parse)
-        });
-        let tokens = tokens.transpose()?.map(|(tokens, watcher)| {
-            if tokens.current().is_empty() {
-                // More likely a file that got lost than a sidecar for nobody. Later on it
-                // is how the last caller's right ends.
-                return Err("AUTH_TOKENS_FILE: it has no token");
-            }
+        let tokens = front.tokens_file.clone().map(read_tokens).transpose()?;
+        let tokens = tokens.map(|(tokens, watcher)| {
             watchers.push(Box::pin(watcher.run()));
-            Ok(tokens)
+            tokens
         });
-        let tokens = tokens.transpose()?;
         let tls = front.tls.clone().map(Tls::read).transpose()?;
         let tls = tls.map(|(tls, watcher)| {
             watchers.push(Box::pin(watcher.run()));
@@ -79,6 +70,17 @@ impl Entrance {
         }
         incoming(self.listeners, self.tls, self.connections)
     }
+}
+
+fn read_tokens(file: PathBuf) -> Result<(Watched<Tokens>, Watcher<Tokens>), Failure> {
+    let parse = |files: &[Vec<u8>]| Tokens::parse(files.concat().as_slice());
+    let (tokens, watcher) = watched::read("AUTH_TOKENS_FILE", vec![file], parse)?;
+    if tokens.current().is_empty() {
+        // More likely a file that got lost than a sidecar for nobody. Later on it is how
+        // the last caller's right ends.
+        return Err("AUTH_TOKENS_FILE: it has no token".into());
+    }
+    Ok((tokens, watcher))
 }
 
 /// Listens at the operations port.

@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::{error::Error as _, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::sleep};
 use tonic_health::{
@@ -78,17 +78,16 @@ impl Readiness {
 
 /// Says what is in the way, once and not at every attempt.
 fn say(error: &SchemaError, said: &mut String) {
-    let text = error.to_string();
-    let cause = std::error::Error::source(error).map(ToString::to_string);
-    let cause = cause.as_deref();
-    let whole = format!("{text}: {}", cause.unwrap_or_default());
+    let whole = error.in_full();
     if *said == whole {
         return;
     }
+    let cause = error.source().map(ToString::to_string);
+    let cause = cause.as_deref();
     if matches!(error, SchemaError::Unavailable(_)) {
-        tracing::warn!(cause, "not serving yet: {text}");
+        tracing::warn!(cause, "not serving yet: {error}");
     } else {
-        tracing::error!(cause, "not serving: {text}");
+        tracing::error!(cause, "not serving: {error}");
     }
     *said = whole;
 }

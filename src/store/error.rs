@@ -80,3 +80,13 @@ pub enum SchemaError {
     #[error("a migration failed")]
     Failed(#[source] Box<dyn Error + Send + Sync>),
 }
+
+impl SchemaError {
+    /// What is wrong and, where there is one, its cause, in one line.
+    pub fn in_full(&self) -> String {
+        match self.source() {
+            Some(cause) => format!("{self}: {cause}"),
+            None => self.to_string(),
+        }
+    }
+}
