@@ -259,7 +259,8 @@ async def test_an_anyio_scope_that_cancels_again_and_again_saves_the_turn(
     assert await said(aio, conversation) == [ANSWER]
 
 
-async def test_a_cancellation_during_the_save_is_not_lost() -> None:
+def slow_to_save() -> tuple[Fake, asyncio.Event, threading.Event]:
+    """A service that says when a save has reached it, and answers when it is told to."""
     fake, reached, answer = Fake(), asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
 
@@ -270,6 +271,11 @@ async def test_a_cancellation_during_the_save_is_not_lost() -> None:
 
     fake.answers["BeginTurn"] = lambda *_: begun(last_seq=0)
     fake.answers["SaveMessages"] = save
+    return fake, reached, answer
+
+
+async def test_a_cancellation_during_the_save_is_not_lost() -> None:
+    fake, reached, answer = slow_to_save()
     with serving(fake) as address:
         async with AsyncConversationMemory(address) as memory:
             turn = memory.turn("ana")
@@ -540,16 +546,7 @@ async def test_a_save_goes_on_when_every_task_is_cancelled(
 async def test_a_save_that_never_comes_to_its_end_says_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    fake, reached, answer = Fake(), asyncio.Event(), threading.Event()
-    loop = asyncio.get_running_loop()
-
-    def save(*_: object) -> bytes:
-        loop.call_soon_threadsafe(reached.set)
-        answer.wait(PATIENCE)
-        return b""
-
-    fake.answers["BeginTurn"] = lambda *_: begun(last_seq=0)
-    fake.answers["SaveMessages"] = save
+    fake, reached, answer = slow_to_save()
     with serving(fake) as address:
         async with AsyncConversationMemory(address, timeout=1) as memory:
             turn = memory.turn("ana", conversation_id=CONVERSATION)
