@@ -34,7 +34,7 @@ impl Caller {
 
 /// Why a caller is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum AccessDenied {
     /// It sent no token that is taken.
     Unauthenticated,
     /// It is known, and not on the list.
@@ -70,11 +70,11 @@ impl Access {
     }
 
     /// Who calls, if it may.
-    pub fn judge(&self, peer: &Peer, headers: &HeaderMap) -> Result<Caller, Refusal> {
+    pub fn judge(&self, peer: &Peer, headers: &HeaderMap) -> Result<Caller, AccessDenied> {
         let name = match peer {
             Peer::Unix(process) if !self.unix_allowed.is_empty() => {
                 let allowed = process.filter(|process| self.unix_allowed.has(*process));
-                let process = allowed.ok_or(Refusal::Forbidden)?;
+                let process = allowed.ok_or(AccessDenied::Forbidden)?;
                 return Ok(Caller(Some(Name::of_user(process.uid()))));
             }
             Peer::Unix(process) => process.map(|process| Name::of_user(process.uid())),
@@ -83,9 +83,9 @@ impl Access {
         let Some(tokens) = &self.tokens else {
             return Ok(Caller(name));
         };
-        let sent = bearer(headers).ok_or(Refusal::Unauthenticated)?;
+        let sent = bearer(headers).ok_or(AccessDenied::Unauthenticated)?;
         let tokens = tokens.current();
-        let holder = tokens.holder(sent).ok_or(Refusal::Unauthenticated)?;
+        let holder = tokens.holder(sent).ok_or(AccessDenied::Unauthenticated)?;
         Ok(Caller(Some(holder.clone())))
     }
 

@@ -2,24 +2,26 @@
 //! tiers and listeners.
 
 mod backends;
-mod entrance;
-mod greeting;
 mod healthcheck;
+mod listeners;
 mod ops;
 mod readiness;
+mod startup_log;
 
 use std::{error::Error, pin::pin, sync::Arc};
 
 use tokio::{runtime::Runtime, sync::Semaphore, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{backends::Backends, entrance::Entrance, greeting::Greeting, readiness::Readiness};
+use self::{
+    backends::Backends, listeners::Listeners, readiness::Readiness, startup_log::StartupLog,
+};
 use crate::{
     config::{Command, Config},
     domain::{SystemClock, UuidV7},
-    memory::{Memory, Parts},
+    memory::{Dependencies, Memory},
     rpc::{
-        self, Layers, Terms,
+        self, Layers, ServiceConfig,
         admit::{Admit, Identify},
         guard::Guard,
         observe::Observe,
@@ -45,7 +47,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         return on_runtime(async {
             match config.command {
                 Command::Migrate => backends::migrate(&config).await,
-                _ => healthcheck::check(&config.front).await,
+                _ => healthcheck::check(&config.server).await,
             }
         });
     }
@@ -67,9 +69,9 @@ fn on_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Fai
 
 async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
-    let front = &config.front;
-    let entrance = Entrance::open(front).await?;
-    let ops = ops::bind_or_pass(front.ops).await?;
+    let server_config = &config.server;
+    let listeners = Listeners::open(server_config).await?;
+    let ops = ops::bind_or_pass(server_config.ops).await?;
     let backends = Backends::open(&config)?;
 
     let (calls, writes, background) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
@@ -78,21 +80,21 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
     let memory = memory(&config, &backends, writes.clone());
     let guard = Guard::new(
         readiness.subscribe(),
-        front.max_concurrent_calls,
+        server_config.max_concurrent_calls,
         config.max_call_time,
         calls.clone(),
     );
     let routes = rpc::routes(&memory, terms(&config), health.clone())?;
     let layers = Layers {
-        identify: Identify::new(Arc::clone(&entrance.access)),
-        rest: Rest::new(front.max_request_bytes, front.reflection)?,
+        identify: Identify::new(Arc::clone(&listeners.access)),
+        rest: Rest::new(server_config.max_request_bytes, server_config.reflection)?,
         observe: Observe::new(telemetry.tracing()),
-        admit: Admit::new(Arc::clone(&entrance.access)),
+        admit: Admit::new(Arc::clone(&listeners.access)),
         guard,
     };
-    let greeting = Greeting::new(entrance.addresses.clone(), front);
-    let connections = entrance.connections(&background, &stop);
-    let certificates = front.asks_for_certificates();
+    let startup_log = StartupLog::new(listeners.addresses.clone(), server_config);
+    let connections = listeners.connections(&background, &stop);
+    let certificates = server_config.asks_for_certificates();
     let serving = rpc::serve(connections, routes, layers, certificates, stop.clone());
     let server = background.spawn(serving);
     if let Some(ops) = ops {
@@ -105,7 +107,7 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
             .run_until_cancelled_owned(readiness.clone().reach(
                 backends.clone(),
                 config.migrate_on_start,
-                greeting,
+                startup_log,
             )),
     );
 
@@ -128,24 +130,24 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
 }
 
 fn memory(config: &Config, backends: &Backends, writes: TaskTracker) -> Memory {
-    Memory::new(Parts {
+    Memory::new(Dependencies {
         store: Arc::clone(&backends.store),
         recent: Arc::clone(&backends.recent),
         sessions: Arc::clone(&backends.sessions),
         clock: Arc::new(SystemClock),
         ids: Arc::new(UuidV7),
         writes,
-        write_permits: Arc::new(Semaphore::new(config.front.max_concurrent_calls)),
+        write_permits: Arc::new(Semaphore::new(config.server.max_concurrent_calls)),
         default_limit: config.max_history_messages,
     })
 }
 
-fn terms(config: &Config) -> Terms {
-    Terms {
+fn terms(config: &Config) -> ServiceConfig {
+    ServiceConfig {
         limits: config.limits,
-        max_request_bytes: config.front.max_request_bytes,
-        require_user_id: config.front.require_user_id,
-        reflection: config.front.reflection,
+        max_request_bytes: config.server.max_request_bytes,
+        require_user_id: config.server.require_user_id,
+        reflection: config.server.reflection,
     }
 }
 

@@ -2,8 +2,8 @@
 //! struct. `--help` is their reference.
 
 mod args;
-mod front;
 mod secret;
+mod server;
 mod telemetry;
 
 use std::{fmt, path::PathBuf, time::Duration};
@@ -12,9 +12,9 @@ use clap::{CommandFactory as _, FromArgMatches as _, builder::Resettable};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 pub use self::{
-    args::{Args, Command, FrontArgs, LogFormat},
-    front::{Front, Ops},
+    args::{Args, Command, LogFormat, ServerArgs},
     secret::Secret,
+    server::{Ops, ServerConfig},
     telemetry::{Export, Sampling, TelemetryArgs, TelemetryConfig},
 };
 use crate::{
@@ -29,7 +29,7 @@ pub struct Config {
     /// What to do.
     pub command: Command,
     /// Where the API is served, to whom, and how much of it.
-    pub front: Front,
+    pub server: ServerConfig,
     /// Where conversations are kept.
     pub store: StoreConfig,
     /// How what messages say is searched.
@@ -143,7 +143,7 @@ impl Config {
     pub fn from_args(args: Args) -> Result<Self, BadSetting> {
         let redis = redis(&args)?;
         Ok(Self {
-            front: Front::from_args(&args.front)?,
+            server: ServerConfig::from_args(&args.server)?,
             store: store(&args)?,
             text_search: text_search(&args.text_search_config)?,
             redis,
@@ -264,7 +264,7 @@ fn redis(args: &Args) -> Result<Option<RedisConfig>, BadSetting> {
     } else {
         return Ok(None);
     };
-    if let Some(file) = front::file(args.redis_ca_file.as_deref()) {
+    if let Some(file) = server::file(args.redis_ca_file.as_deref()) {
         let bad = |why: &dyn fmt::Display| BadSetting::new("REDIS_CA_FILE", why);
         if !target.uses_tls() {
             return Err(bad(&"needs a REDIS_URL that begins with rediss"));

@@ -30,9 +30,9 @@ pub use self::{
 /// never repeats the value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Invalid(Cow<'static, str>);
+pub struct InvalidValue(Cow<'static, str>);
 
-impl Invalid {
+impl InvalidValue {
     /// A reason, such as "must not be negative".
     pub fn new(reason: impl Into<Cow<'static, str>>) -> Self {
         Self(reason.into())

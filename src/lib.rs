@@ -21,6 +21,8 @@ pub mod recent;
 pub mod sessions;
 pub mod store;
 
+pub mod log_throttle;
+
 pub mod redis;
 
 pub mod proto;

@@ -45,7 +45,7 @@ use crate::{
 
 /// What the use cases are given to work with.
 #[derive(Debug)]
-pub struct Parts {
+pub struct Dependencies {
     /// The durable truth.
     pub store: Arc<dyn Store>,
     /// The newest messages, faster.
@@ -66,14 +66,14 @@ pub struct Parts {
 
 /// The use cases. A clone is another handle on the same.
 #[derive(Clone)]
-pub struct Memory(Arc<Parts>);
+pub struct Memory(Arc<Dependencies>);
 
 impl Memory {
     /// The most messages that a history or a page has.
     pub const MAX_LIMIT: u32 = 1000;
 
     /// Puts the parts together.
-    pub fn new(parts: Parts) -> Self {
+    pub fn new(parts: Dependencies) -> Self {
         Self(Arc::new(parts))
     }
 
@@ -128,7 +128,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&folder.path().join("conversations.db")).unwrap();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        Memory::new(Parts {
+        Memory::new(Dependencies {
             store: Arc::new(store),
             recent: Arc::new(NoWindow),
             sessions: Arc::new(InProcessSessions::new(

@@ -10,13 +10,11 @@
 
 mod client;
 mod observed;
-mod occasionally;
 mod script;
 mod target;
 
 pub use self::{
     client::{Redis, RedisSettings},
-    occasionally::Occasionally,
     script::{Reply, Script},
     target::{BadRedisUrl, RedisTarget},
 };

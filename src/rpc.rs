@@ -25,7 +25,7 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 
 use self::{
     conversation_memory::ConversationMemory,
-    convert::{Claims, Parser},
+    convert::{OwnerScope, Parser},
     session_service::SessionService,
 };
 use crate::{
@@ -45,7 +45,7 @@ pub const SERVICE_NAMES: [&str; 2] = [
 
 /// What the services take.
 #[derive(Clone, Copy, Debug)]
-pub struct Terms {
+pub struct ServiceConfig {
     /// How large what a caller sends may be.
     pub limits: Limits,
     /// The largest request, in bytes.
@@ -59,10 +59,10 @@ pub struct Terms {
 /// The services with health and reflection.
 pub fn routes<H: Health>(
     memory: &Memory,
-    terms: Terms,
+    terms: ServiceConfig,
     health: HealthServer<H>,
 ) -> Result<Routes, tonic_reflection::server::Error> {
-    let claims = Claims {
+    let owner_scope = OwnerScope {
         are_required: terms.require_user_id,
     };
     let conversations = ConversationMemoryServer::new(ConversationMemory {
@@ -71,14 +71,14 @@ pub fn routes<H: Health>(
             limits: terms.limits,
             max_request_bytes: terms.max_request_bytes,
             memory: memory.clone(),
-            claims,
+            owner_scope,
         },
     })
     .accept_compressed(CompressionEncoding::Gzip)
     .max_decoding_message_size(terms.max_request_bytes);
     let sessions = SessionServiceServer::new(SessionService {
         memory: memory.clone(),
-        claims,
+        owner_scope,
     })
     .accept_compressed(CompressionEncoding::Gzip)
     .max_decoding_message_size(terms.max_request_bytes);

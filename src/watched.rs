@@ -49,7 +49,7 @@ impl<T> Watched<T> {
 /// them.
 #[derive(Debug, thiserror::Error)]
 #[error("{setting}: {why}")]
-pub struct Unusable {
+pub struct ReloadError {
     setting: &'static str,
     why: String,
 }
@@ -89,8 +89,8 @@ pub fn read<T>(
     setting: &'static str,
     paths: Vec<PathBuf>,
     parse: impl Fn(&[Vec<u8>]) -> Result<T, String> + Send + Sync + 'static,
-) -> Result<(Watched<T>, Watcher<T>), Unusable> {
-    let unusable = |why| Unusable { setting, why };
+) -> Result<(Watched<T>, Watcher<T>), ReloadError> {
+    let unusable = |why| ReloadError { setting, why };
     let contents = read_all(&paths).map_err(unusable)?;
     let current = watch::Sender::new(Arc::new(parse(&contents).map_err(unusable)?));
     let watcher = Watcher {

@@ -11,13 +11,20 @@ use std::{
 
 /// Each room, and what it may name of the crate's rooms and of the libraries
 /// that belong to one room only.
-const ROOMS: [(&str, &[&str]); 18] = [
+const ROOMS: [(&str, &[&str]); 19] = [
     ("domain", &[]),
     ("archive", &["domain", "csv"]),
     ("store", &["domain", "sqlx", "opentelemetry"]),
-    ("recent", &["domain", "redis", "opentelemetry"]),
+    ("log_throttle", &[]),
+    (
+        "recent",
+        &["domain", "log_throttle", "redis", "opentelemetry"],
+    ),
     ("sessions", &["domain", "redis"]),
-    ("redis", &["authorities", "fred", "opentelemetry"]),
+    (
+        "redis",
+        &["authorities", "log_throttle", "fred", "opentelemetry"],
+    ),
     (
         "memory",
         &["domain", "store", "recent", "sessions", "opentelemetry"],

@@ -20,7 +20,7 @@ use conversation_memory::{
         Clock, Content, ConversationRef, Limits, MessageId, NewMessage, Role, SessionRef, UserId,
         UuidV7,
     },
-    memory::{BeginTurn, GetHistory, Memory, Parts, SaveMessages},
+    memory::{BeginTurn, Dependencies, GetHistory, Memory, SaveMessages},
     recent::none::NoWindow,
     sessions::in_process::InProcessSessions,
     store::{ConversationQuery, Store, postgres::PostgresStore, sqlite::SqliteStore},
@@ -61,7 +61,7 @@ async fn on_postgres() {
 async fn order_and_ttl_follow_no_clock(store: Arc<dyn Store>) {
     store.prepare(true).await.unwrap();
     let clock: Arc<dyn Clock> = Arc::new(Jumping::default());
-    let memory = Memory::new(Parts {
+    let memory = Memory::new(Dependencies {
         store,
         recent: Arc::new(NoWindow),
         sessions: Arc::new(InProcessSessions::new(TTL, Arc::clone(&clock))),

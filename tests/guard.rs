@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use conversation_memory::rpc::guard::{Guard, Readied};
+use conversation_memory::rpc::guard::{Guard, ServingState};
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::BodyExt as _;
@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Code, Status, body::Body};
 use tower::{Layer as _, Service, ServiceExt as _, service_fn};
 
-fn guard(ready: Readied) -> (Guard, watch::Sender<Readied>, TaskTracker) {
+fn guard(ready: ServingState) -> (Guard, watch::Sender<ServingState>, TaskTracker) {
     let ready = watch::Sender::new(ready);
     let calls = TaskTracker::new();
     let limit = Duration::from_secs(5);
@@ -45,7 +45,7 @@ fn status_of(response: &Response<Body>) -> Code {
 
 #[tokio::test]
 async fn a_panic_in_a_handler_is_internal() {
-    let (guard, _ready, calls) = guard(Readied::Ready);
+    let (guard, _ready, calls) = guard(ServingState::Ready);
     let mut service = guard.layer(service_fn(
         async |_: Request<Body>| -> Result<Response<Body>, Infallible> { panic!("message text") },
     ));
@@ -62,7 +62,7 @@ async fn a_panic_in_a_handler_is_internal() {
 
 #[tokio::test]
 async fn a_panic_in_mid_stream_is_no_clean_end() {
-    let (guard, _ready, calls) = guard(Readied::Ready);
+    let (guard, _ready, calls) = guard(ServingState::Ready);
     let mut service = guard.layer(service_fn(async |_: Request<Body>| {
         Ok::<_, Infallible>(Response::new(Body::new(Panicking { sent: false })))
     }));
@@ -78,7 +78,7 @@ async fn a_panic_in_mid_stream_is_no_clean_end() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_ends_at_its_deadline() {
-    let (guard, _ready, _calls) = guard(Readied::Ready);
+    let (guard, _ready, _calls) = guard(ServingState::Ready);
     let mut service = guard.layer(service_fn(async |_: Request<Body>| {
         Ok::<_, Infallible>(Response::new(Body::new(Silent)))
     }));
@@ -90,7 +90,7 @@ async fn a_stream_ends_at_its_deadline() {
 
 #[tokio::test(start_paused = true)]
 async fn a_handler_ends_at_its_deadline() {
-    let (guard, _ready, _calls) = guard(Readied::Ready);
+    let (guard, _ready, _calls) = guard(ServingState::Ready);
     let mut service = guard.layer(service_fn(async |_: Request<Body>| {
         pending::<Result<Response<Body>, Infallible>>().await
     }));
@@ -104,7 +104,7 @@ async fn a_handler_ends_at_its_deadline() {
 
 #[tokio::test]
 async fn the_limit_holds_until_the_last_byte() {
-    let (guard, _ready, _calls) = guard(Readied::Ready);
+    let (guard, _ready, _calls) = guard(ServingState::Ready);
     let service = guard.layer(service_fn(answer));
     let first = service.clone().oneshot(request()).await.unwrap();
     assert_eq!(status_of(&first), Code::Ok);
@@ -121,11 +121,11 @@ async fn the_limit_holds_until_the_last_byte() {
 
 #[tokio::test]
 async fn nothing_is_served_before_it_is_ready() {
-    let (guard, ready, _calls) = guard(Readied::NotYet);
+    let (guard, ready, _calls) = guard(ServingState::NotYet);
     let service = guard.layer(service_fn(answer));
     let early = service.clone().oneshot(request()).await.unwrap();
     assert_eq!(status_of(&early), Code::Unavailable);
-    ready.send_replace(Readied::Leaving);
+    ready.send_replace(ServingState::Leaving);
     let late = service.oneshot(request()).await.unwrap();
     assert_eq!(status_of(&late), Code::Ok);
 }

@@ -10,13 +10,13 @@ use tonic_health::pb::{
 };
 
 use super::Failure;
-use crate::{config::Front, transport::Address};
+use crate::{config::ServerConfig, transport::Address};
 
 const LIMIT: Duration = Duration::from_secs(2);
 
 /// Asks the sidecar that has these settings whether it is serving.
-pub(super) async fn check(front: &Front) -> Result<(), Failure> {
-    let address = where_to_ask(front);
+pub(super) async fn check(server: &ServerConfig) -> Result<(), Failure> {
+    let address = where_to_ask(server);
     let channel = Endpoint::try_from(match &address {
         Address::Tcp(address) => format!("http://{address}"),
         Address::Unix(path) => format!("unix:{}", path.display()),
@@ -41,12 +41,12 @@ pub(super) async fn check(front: &Front) -> Result<(), Failure> {
 
 /// The first listener without TLS, which could ask for a certificate, or else the
 /// operations port.
-fn where_to_ask(front: &Front) -> Address {
-    let is_plain = |address: &&Address| front.tls.is_none() || matches!(address, Address::Unix(_));
-    match front.listen.iter().find(is_plain) {
+fn where_to_ask(server: &ServerConfig) -> Address {
+    let is_plain = |address: &&Address| server.tls.is_none() || matches!(address, Address::Unix(_));
+    match server.listen.iter().find(is_plain) {
         Some(Address::Tcp(address)) => Address::Tcp(reachable(*address)),
         Some(address) => address.clone(),
-        None => Address::Tcp(reachable(front.ops.addr)),
+        None => Address::Tcp(reachable(server.ops.addr)),
     }
 }
 

@@ -8,13 +8,13 @@ use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
-use super::{Failure, entrance};
-use crate::{config::Ops, rpc::guard::Readied, telemetry::Page, transport::Listener};
+use super::{Failure, listeners};
+use crate::{config::Ops, rpc::guard::ServingState, telemetry::Page, transport::Listener};
 
 /// Listens on the operations port, or does without it when nobody asked for it
 /// and it is taken.
 pub(super) async fn bind_or_pass(ops: Ops) -> Result<Option<Listener>, Failure> {
-    match entrance::bind_ops(ops.addr).await {
+    match listeners::bind_ops(ops.addr).await {
         Ok(listener) => {
             let address = listener.address()?;
             tracing::info!(%address, "operations");
@@ -32,12 +32,12 @@ pub(super) async fn bind_or_pass(ops: Ops) -> Result<Option<Listener>, Failure> 
 /// stays ready without Redis or the store, because the pod is no better off
 /// without its sidecar. `/metrics`, for Prometheus. And gRPC health.
 pub(super) fn routes<H: Health>(
-    ready: watch::Receiver<Readied>,
+    ready: watch::Receiver<ServingState>,
     health: HealthServer<H>,
     page: Page,
 ) -> Routes {
     let readyz = move || async move {
-        if *ready.borrow() == Readied::Ready {
+        if *ready.borrow() == ServingState::Ready {
             (StatusCode::OK, "ready\n")
         } else {
             (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")

@@ -7,9 +7,9 @@ use tonic_health::{
     server::{HealthReporter, HealthService},
 };
 
-use super::{backends::Backends, greeting::Greeting};
+use super::{backends::Backends, startup_log::StartupLog};
 use crate::{
-    rpc::{SERVICE_NAMES, guard::Readied},
+    rpc::{SERVICE_NAMES, guard::ServingState},
     store::SchemaError,
 };
 
@@ -24,7 +24,7 @@ const LONGEST_QUESTION: usize = 4 << 10;
 /// been seen, and is not lost to a store or a Redis that goes away later.
 #[derive(Clone, Debug)]
 pub(super) struct Readiness {
-    ready: Arc<watch::Sender<Readied>>,
+    ready: Arc<watch::Sender<ServingState>>,
     health: HealthReporter,
 }
 
@@ -36,7 +36,7 @@ impl Readiness {
         let service = HealthServer::new(HealthService::from_health_reporter(health.clone()))
             .max_decoding_message_size(LONGEST_QUESTION);
         let readiness = Self {
-            ready: Arc::new(watch::Sender::new(Readied::NotYet)),
+            ready: Arc::new(watch::Sender::new(ServingState::NotYet)),
             health,
         };
         readiness.report(ServingStatus::NotServing).await;
@@ -44,12 +44,12 @@ impl Readiness {
     }
 
     /// Follows it.
-    pub(super) fn subscribe(&self) -> watch::Receiver<Readied> {
+    pub(super) fn subscribe(&self) -> watch::Receiver<ServingState> {
         self.ready.subscribe()
     }
 
     /// Prepares the store, as often as it takes, and becomes ready.
-    pub(super) async fn reach(self, backends: Backends, migrate: bool, greeting: Greeting) {
+    pub(super) async fn reach(self, backends: Backends, migrate: bool, startup_log: StartupLog) {
         let mut pause = FIRST_PAUSE;
         let mut said = String::new();
         while let Err(error) = backends.store.prepare(migrate).await {
@@ -58,14 +58,14 @@ impl Readiness {
             pause = LONGEST_PAUSE.min(pause * 2);
         }
         backends.greet_redis().await;
-        self.ready.send_replace(Readied::Ready);
+        self.ready.send_replace(ServingState::Ready);
         self.report(ServingStatus::Serving).await;
-        greeting.say();
+        startup_log.say();
     }
 
     /// Says that no more calls are wanted. Those that still come are served.
     pub(super) async fn leave(&self) {
-        self.ready.send_replace(Readied::Leaving);
+        self.ready.send_replace(ServingState::Leaving);
         self.report(ServingStatus::NotServing).await;
     }
 

@@ -14,8 +14,8 @@ use super::{
     split::{Part, Place, Splitter},
 };
 use crate::domain::{
-    Content, Context, ConversationId, DeptId, Invalid, Limits, MessageId, Metadata, NewMessage,
-    Numbered, Role, Title, UserId, to_micros,
+    Content, Context, ConversationId, DeptId, InvalidValue, Limits, MessageId, Metadata,
+    NewMessage, Numbered, Role, Title, UserId, to_micros,
 };
 
 /// How many times its own bytes a text can have as JSON.
@@ -41,11 +41,11 @@ pub struct BadLine {
     /// The member on it, such as `contexts[0].score`; empty for the line itself.
     pub field: String,
     /// What is wrong with it. Never repeats it.
-    pub reason: Invalid,
+    pub reason: InvalidValue,
 }
 
 impl BadLine {
-    pub(super) fn new(line: u64, field: impl Into<String>, reason: Invalid) -> Self {
+    pub(super) fn new(line: u64, field: impl Into<String>, reason: InvalidValue) -> Self {
         Self {
             line,
             field: field.into(),
@@ -117,14 +117,14 @@ impl Reader {
         limits: Limits,
         max_message_bytes: usize,
         new_id: Box<dyn Fn() -> Uuid + Send>,
-    ) -> Result<Self, Invalid> {
+    ) -> Result<Self, InvalidValue> {
         let max = HEADER_TEXTS + limits.metadata_bytes.saturating_mul(HEADER);
         let splitter = match format {
             None => Splitter::document_or_lines(max),
             Some(Format::Json) => Splitter::document(max),
             Some(Format::JsonLines) => Splitter::lines(max),
             Some(Format::Csv) => {
-                return Err(Invalid::new("must be JSON or JSONL: CSV is not read"));
+                return Err(InvalidValue::new("must be JSON or JSONL: CSV is not read"));
             }
         };
         Ok(Self {
@@ -163,7 +163,7 @@ impl Reader {
             (self.seen.version, "version"),
         ] {
             if !is_there {
-                return Err(BadLine::new(line, name, Invalid::new("is required")));
+                return Err(BadLine::new(line, name, InvalidValue::new("is required")));
             }
         }
         Ok(item)
@@ -216,7 +216,7 @@ impl Reader {
     fn format(&mut self, format: &str) -> Result<(), Wrong> {
         once(&mut self.seen.format, "format")?;
         if format != NAME {
-            let reason = Invalid::new(format!("must be \"{NAME}\""));
+            let reason = InvalidValue::new(format!("must be \"{NAME}\""));
             return Err(Wrong::Field("format".to_owned(), reason));
         }
         Ok(())
@@ -225,7 +225,7 @@ impl Reader {
     fn version(&mut self, version: u32) -> Result<(), Wrong> {
         once(&mut self.seen.version, "version")?;
         if version != VERSION {
-            let reason = Invalid::new(format!("must be {VERSION}: no other is known"));
+            let reason = InvalidValue::new(format!("must be {VERSION}: no other is known"));
             return Err(Wrong::Field("version".to_owned(), reason));
         }
         Ok(())
@@ -258,7 +258,7 @@ impl Reader {
         let message = fields.read(&self.limits, (self.new_id)())?;
         if message.size() > self.max_message_bytes {
             let max = self.max_message_bytes;
-            let reason = Invalid::new(format!("has a message of more than {max} bytes"));
+            let reason = InvalidValue::new(format!("has a message of more than {max} bytes"));
             return Err(Wrong::Field(String::new(), reason));
         }
         Ok(Item::Message(Box::new(Numbered { seq, message })))
@@ -277,12 +277,12 @@ enum Wrong {
     /// It is no JSON. How many lines into it that shows.
     Syntax(u64),
     /// A member, by its path, and why.
-    Field(String, Invalid),
+    Field(String, InvalidValue),
 }
 
 impl Wrong {
     fn field(path: &str, reason: &'static str) -> Self {
-        Self::Field(path.to_owned(), Invalid::new(reason))
+        Self::Field(path.to_owned(), InvalidValue::new(reason))
     }
 
     fn below(self, parent: &str) -> Self {
@@ -299,7 +299,7 @@ impl Wrong {
     fn on(self, line: u64) -> BadLine {
         match self {
             Self::Syntax(further) => {
-                BadLine::new(line + further, "", Invalid::new("is not valid JSON"))
+                BadLine::new(line + further, "", InvalidValue::new("is not valid JSON"))
             }
             Self::Field(path, reason) => BadLine::new(line, path, reason),
         }
@@ -349,7 +349,7 @@ fn wrong(segments: &[&Segment], error: &serde_json::Error) -> Wrong {
         .map_or(&*text, |(text, _)| text);
     let path = path(segments);
     if text == "number out of range" {
-        return Wrong::Field(path, Invalid::new("must be a finite number"));
+        return Wrong::Field(path, InvalidValue::new("must be a finite number"));
     }
     if error.classify() != serde_json::error::Category::Data {
         return Wrong::Syntax((error.line() as u64).saturating_sub(1));
@@ -375,7 +375,7 @@ fn wrong(segments: &[&Segment], error: &serde_json::Error) -> Wrong {
         Some(expected) => expected.to_owned(),
         None => "what the format says".to_owned(),
     };
-    Wrong::Field(path, Invalid::new(format!("must be {expected}")))
+    Wrong::Field(path, InvalidValue::new(format!("must be {expected}")))
 }
 
 fn parent<'s, 'a>(segments: &'s [&'a Segment]) -> &'s [&'a Segment] {
@@ -548,14 +548,14 @@ impl ContextFields<'_> {
     }
 }
 
-fn in_field<T>(name: &str, parsed: Result<T, Invalid>) -> Result<T, Wrong> {
+fn in_field<T>(name: &str, parsed: Result<T, InvalidValue>) -> Result<T, Wrong> {
     parsed.map_err(|reason| Wrong::Field(name.to_owned(), reason))
 }
 
 fn optional<T, U>(
     value: Option<T>,
     name: &str,
-    parse: impl FnOnce(T) -> Result<U, Invalid>,
+    parse: impl FnOnce(T) -> Result<U, InvalidValue>,
 ) -> Result<Option<U>, Wrong> {
     in_field(name, value.map(parse).transpose())
 }
@@ -566,25 +566,25 @@ fn metadata(json: Option<&RawValue>, limits: &Limits) -> Result<Option<Metadata>
     })
 }
 
-fn last_seq(seq: i64) -> Result<i64, Invalid> {
+fn last_seq(seq: i64) -> Result<i64, InvalidValue> {
     if !(0..=MAX_SEQ).contains(&seq) {
-        return Err(Invalid::new(format!("must be 0 to {MAX_SEQ}")));
+        return Err(InvalidValue::new(format!("must be 0 to {MAX_SEQ}")));
     }
     Ok(seq)
 }
 
-fn count(count: i32) -> Result<i32, Invalid> {
+fn count(count: i32) -> Result<i32, InvalidValue> {
     if count < 0 {
-        return Err(Invalid::new("must not be negative"));
+        return Err(InvalidValue::new("must not be negative"));
     }
     Ok(count)
 }
 
-fn time(text: &str) -> Result<DateTime<Utc>, Invalid> {
+fn time(text: &str) -> Result<DateTime<Utc>, InvalidValue> {
     let time = DateTime::parse_from_rfc3339(text).map(|time| to_micros(time.to_utc()));
     time.ok()
         .filter(|time| (1..=9999).contains(&time.year()))
-        .ok_or_else(|| Invalid::new("must be a time as in RFC 3339, of the years 1 to 9999"))
+        .ok_or_else(|| InvalidValue::new("must be a time as in RFC 3339, of the years 1 to 9999"))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::mem;
 use bytes::{Buf as _, Bytes};
 
 use super::{BadLine, read::UNKNOWN_MEMBER};
-use crate::domain::Invalid;
+use crate::domain::InvalidValue;
 
 /// The member of a document whose items are parts of their own.
 const LIST: &str = "messages";
@@ -252,7 +252,7 @@ impl Splitter {
             self.part_line = self.line;
         }
         if self.part.len() == self.max {
-            let reason = Invalid::new(format!("must have at most {} bytes", self.max));
+            let reason = InvalidValue::new(format!("must have at most {} bytes", self.max));
             return Err(BadLine::new(self.part_line, "", reason));
         }
         self.part.push(byte);
@@ -272,7 +272,7 @@ impl Splitter {
     }
 
     fn wrong(&self, why: &'static str) -> BadLine {
-        BadLine::new(self.line, "", Invalid::new(why))
+        BadLine::new(self.line, "", InvalidValue::new(why))
     }
 }
 

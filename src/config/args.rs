@@ -1,12 +1,12 @@
 #![expect(clippy::doc_markdown, reason = "these comments are the text of --help")]
 
-mod front;
+mod server;
 
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-pub use self::front::FrontArgs;
+pub use self::server::ServerArgs;
 use super::{Secret, TelemetryArgs};
 
 /// Remembers conversations for agent services, over gRPC.
@@ -20,7 +20,7 @@ pub struct Args {
     pub(super) command: Option<Command>,
 
     #[command(flatten)]
-    pub(super) front: FrontArgs,
+    pub(super) server: ServerArgs,
 
     /// The folder of the embedded store, used when no PostgreSQL is configured.
     #[arg(

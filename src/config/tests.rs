@@ -16,7 +16,7 @@ fn nothing_configured_is_embedded() {
     let config = config(&[]).unwrap();
     assert!(matches!(config.store, StoreConfig::Embedded { .. }));
     assert!(config.redis.is_none());
-    assert_eq!(config.front.listen[0].to_string(), "127.0.0.1:50051");
+    assert_eq!(config.server.listen[0].to_string(), "127.0.0.1:50051");
     assert_eq!(config.session_ttl, Duration::from_mins(30));
     assert_eq!(config.max_history_messages, 6);
 }

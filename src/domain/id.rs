@@ -2,7 +2,7 @@ use std::fmt;
 
 use uuid::Uuid;
 
-use super::Invalid;
+use super::InvalidValue;
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -12,7 +12,7 @@ macro_rules! id {
 
         impl $name {
             /// Reads the hyphenated form, of 36 characters; upper case is normalised.
-            pub fn parse(text: &str) -> Result<Self, Invalid> {
+            pub fn parse(text: &str) -> Result<Self, InvalidValue> {
                 parse_uuid(text).map(Self)
             }
 
@@ -54,13 +54,13 @@ id! {
     SessionId
 }
 
-fn parse_uuid(text: &str) -> Result<Uuid, Invalid> {
+fn parse_uuid(text: &str) -> Result<Uuid, InvalidValue> {
     // Uuid::try_parse also takes braces, "urn:uuid:" and 32 bare digits. One
     // spelling a value keeps ids comparable as text wherever they are logged.
     let plain = text.len() == 36;
     match Uuid::try_parse(text) {
         Ok(uuid) if plain => Ok(uuid),
-        _ => Err(Invalid::new(
+        _ => Err(InvalidValue::new(
             "must be a UUID such as 0198a2f0-7c4e-7b1e-9d5a-3f1c2b4d5e6f",
         )),
     }

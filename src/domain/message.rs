@@ -2,7 +2,7 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 
-use super::{ConversationId, Invalid, Limits, MessageId, Metadata, text::no_nul};
+use super::{ConversationId, InvalidValue, Limits, MessageId, Metadata, text::no_nul};
 
 /// Who said a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,9 +43,9 @@ pub struct Content(String);
 
 impl Content {
     /// Takes a text; it may be empty.
-    pub fn parse(text: String, limits: &Limits) -> Result<Self, Invalid> {
+    pub fn parse(text: String, limits: &Limits) -> Result<Self, InvalidValue> {
         if text.len() > limits.content_bytes {
-            return Err(Invalid::new(format!(
+            return Err(InvalidValue::new(format!(
                 "must have at most {} bytes",
                 limits.content_bytes
             )));
@@ -94,9 +94,9 @@ impl Context {
     pub const MAX_DOC_ID_CHARS: usize = 512;
 
     /// Takes a document's id; it may be empty.
-    pub fn parse_doc_id(doc_id: String) -> Result<String, Invalid> {
+    pub fn parse_doc_id(doc_id: String) -> Result<String, InvalidValue> {
         if doc_id.chars().count() > Self::MAX_DOC_ID_CHARS {
-            return Err(Invalid::new(format!(
+            return Err(InvalidValue::new(format!(
                 "must have at most {} characters",
                 Self::MAX_DOC_ID_CHARS
             )));

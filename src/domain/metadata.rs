@@ -3,7 +3,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
-use super::{Invalid, text::no_nul};
+use super::{InvalidValue, text::no_nul};
 
 /// A JSON object that the caller attaches to a conversation, a message or a
 /// context. Numbers are doubles, as in protobuf's Struct.
@@ -21,7 +21,7 @@ impl Metadata {
 
     /// Takes an object within the limits: no U+0000 anywhere, at most
     /// [`Self::MAX_DEPTH`] levels, at most `max_bytes` as compact JSON.
-    pub fn parse(object: Map<String, Value>, max_bytes: usize) -> Result<Self, Invalid> {
+    pub fn parse(object: Map<String, Value>, max_bytes: usize) -> Result<Self, InvalidValue> {
         let root = Value::Object(object);
         check(&root, 1)?;
         let size = serde_json::to_vec(&root).map_or(usize::MAX, |json| json.len());
@@ -30,12 +30,12 @@ impl Metadata {
         }
         match root {
             Value::Object(object) => Ok(Self(object)),
-            _ => Err(Invalid::new("must be an object")),
+            _ => Err(InvalidValue::new("must be an object")),
         }
     }
 
     /// Reads a JSON object, within the limits of [`Self::parse`].
-    pub fn from_json(json: &str, max_bytes: usize) -> Result<Self, Invalid> {
+    pub fn from_json(json: &str, max_bytes: usize) -> Result<Self, InvalidValue> {
         /// How many times its own bytes compact JSON may have, escaped and spaced.
         const LOOSEST: usize = 8;
 
@@ -47,19 +47,19 @@ impl Metadata {
         normalize_numbers(&mut root)?;
         match root {
             Value::Object(object) => Self::parse(object, max_bytes),
-            _ => Err(Invalid::new("must be an object")),
+            _ => Err(InvalidValue::new("must be an object")),
         }
     }
 
     /// A number as metadata has it: whole ones lose their ".0", so that people who
     /// read the database see them as the caller wrote them.
     #[expect(clippy::cast_possible_truncation, reason = "exact below 2^53")]
-    pub fn number(number: f64) -> Result<Number, Invalid> {
+    pub fn number(number: f64) -> Result<Number, InvalidValue> {
         const EXACT: f64 = 9_007_199_254_740_992.0;
         if number.fract() == 0.0 && number.abs() < EXACT {
             return Ok(Number::from(number as i64));
         }
-        Number::from_f64(number).ok_or_else(|| Invalid::new("must have finite numbers only"))
+        Number::from_f64(number).ok_or_else(|| InvalidValue::new("must have finite numbers only"))
     }
 
     /// The object.
@@ -95,25 +95,25 @@ impl Metadata {
 }
 
 /// What can be wrong with JSON whose form is right.
-fn unreadable(error: &serde_json::Error) -> Invalid {
+fn unreadable(error: &serde_json::Error) -> InvalidValue {
     if error.to_string().starts_with("recursion limit") {
         too_deep()
     } else if error.to_string().starts_with("number out of range") {
-        Invalid::new("must have finite numbers only")
+        InvalidValue::new("must have finite numbers only")
     } else {
-        Invalid::new("must have text of Unicode characters only")
+        InvalidValue::new("must have text of Unicode characters only")
     }
 }
 
-fn too_deep() -> Invalid {
-    Invalid::new(format!(
+fn too_deep() -> InvalidValue {
+    InvalidValue::new(format!(
         "must be at most {} levels deep",
         Metadata::MAX_DEPTH
     ))
 }
 
-fn too_large(max_bytes: usize) -> Invalid {
-    Invalid::new(format!("must have at most {max_bytes} bytes as JSON"))
+fn too_large(max_bytes: usize) -> InvalidValue {
+    InvalidValue::new(format!("must have at most {max_bytes} bytes as JSON"))
 }
 
 impl fmt::Debug for Metadata {
@@ -158,7 +158,7 @@ fn weight(value: &Value) -> usize {
     }
 }
 
-fn normalize_numbers(value: &mut Value) -> Result<(), Invalid> {
+fn normalize_numbers(value: &mut Value) -> Result<(), InvalidValue> {
     match value {
         Value::Number(number) => {
             *number = Metadata::number(number.as_f64().unwrap_or(f64::NAN))?;
@@ -170,7 +170,7 @@ fn normalize_numbers(value: &mut Value) -> Result<(), Invalid> {
     }
 }
 
-fn check(value: &Value, depth: usize) -> Result<(), Invalid> {
+fn check(value: &Value, depth: usize) -> Result<(), InvalidValue> {
     if depth > Metadata::MAX_DEPTH && (value.is_object() || value.is_array()) {
         return Err(too_deep());
     }

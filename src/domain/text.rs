@@ -1,6 +1,6 @@
 use std::fmt;
 
-use super::Invalid;
+use super::InvalidValue;
 
 macro_rules! bounded_text {
     ($(#[$doc:meta])* $name:ident, $max:expr) => {
@@ -13,7 +13,7 @@ macro_rules! bounded_text {
             pub const MAX_CHARS: usize = $max;
 
             /// Takes a text that is not empty, not too long and has no U+0000.
-            pub fn parse(text: impl Into<String>) -> Result<Self, Invalid> {
+            pub fn parse(text: impl Into<String>) -> Result<Self, InvalidValue> {
                 bounded(text.into(), Self::MAX_CHARS).map(Self)
             }
 
@@ -88,21 +88,23 @@ impl Title {
     }
 }
 
-fn bounded(text: String, max: usize) -> Result<String, Invalid> {
+fn bounded(text: String, max: usize) -> Result<String, InvalidValue> {
     if text.is_empty() {
-        return Err(Invalid::new("is required"));
+        return Err(InvalidValue::new("is required"));
     }
     if text.len() > max && text.chars().count() > max {
-        return Err(Invalid::new(format!("must have at most {max} characters")));
+        return Err(InvalidValue::new(format!(
+            "must have at most {max} characters"
+        )));
     }
     no_nul(&text)?;
     Ok(text)
 }
 
 /// U+0000 is the one character that PostgreSQL cannot store.
-pub(super) fn no_nul(text: &str) -> Result<(), Invalid> {
+pub(super) fn no_nul(text: &str) -> Result<(), InvalidValue> {
     if text.contains('\0') {
-        return Err(Invalid::new("must not contain U+0000"));
+        return Err(InvalidValue::new("must not contain U+0000"));
     }
     Ok(())
 }

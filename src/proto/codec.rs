@@ -5,7 +5,7 @@
 //! compressed it is next to nothing on the wire. The limit on a request's bytes
 //! alone would let a small request take a lot of memory before its refusal.
 
-mod survey;
+mod decode_limits;
 
 use std::marker::PhantomData;
 
@@ -54,11 +54,11 @@ impl<U: Message + Default + 'static> Decoder for BoundedDecoder<U> {
     type Error = Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        if let Some(shape) = survey::shape_of::<U>() {
+        if let Some(shape) = decode_limits::shape_of::<U>() {
             // Tonic hands over one contiguous piece. Were it ever otherwise, a
             // part of the message would not be looked at.
             debug_assert_eq!(buffer.chunk().len(), buffer.remaining());
-            survey::check(shape, buffer.chunk())?;
+            decode_limits::check(shape, buffer.chunk())?;
         }
         self.0.decode(buffer)
     }

@@ -26,7 +26,8 @@ use tokio_util::{
 };
 use tracing::Instrument as _;
 
-use super::{Occasionally, RedisError, RedisTarget, Refusal, Reply, Script, observed::Observer};
+use super::{RedisError, RedisTarget, Refusal, Reply, Script, observed::Observer};
+use crate::log_throttle::LogThrottle;
 
 /// How long to connect, log in and say goodbye may take.
 const CONNECTION_TIMEOUT: Duration = Duration::from_millis(500);
@@ -66,7 +67,7 @@ struct Inner {
     client: WithOptions<Client>,
     settings: RedisSettings,
     available: watch::Sender<bool>,
-    outage: Occasionally,
+    outage: LogThrottle,
     observer: Observer,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -88,7 +89,7 @@ impl Redis {
             client: client(target, settings.call_timeout).with_options(&options),
             settings,
             available,
-            outage: Occasionally::default(),
+            outage: LogThrottle::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }));

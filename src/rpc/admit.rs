@@ -18,11 +18,11 @@ use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
 use super::status;
-use crate::access::{Access, Caller, Peer, Refusal};
+use crate::access::{Access, AccessDenied, Caller, Peer};
 
 /// Who calls, or why it may not.
 #[derive(Clone, Debug)]
-struct Verdict(Result<Caller, Refusal>);
+struct Verdict(Result<Caller, AccessDenied>);
 
 /// Who calls, where that is known.
 pub(super) fn caller<B>(request: &Request<B>) -> Option<&Caller> {

@@ -163,9 +163,9 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
     ) -> Result<Response<proto::UpdateConversationResponse>, Status> {
         let request = request.into_inner();
         let wanted = request.conversation.unwrap_or_default();
-        let claims = self.parser.claims;
+        let owner_scope = self.parser.owner_scope;
         let conversation =
-            claims.conversation_at("conversation.id", &wanted.id, &request.user_id)?;
+            owner_scope.conversation_at("conversation.id", &wanted.id, &request.user_id)?;
         let changes = self.parser.changes(wanted, request.update_mask)?;
         let updated = use_case(
             "update_conversation",
@@ -336,7 +336,7 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
 impl ConversationMemory {
     /// The conversation that a request names.
     fn named(&self, id: &str, user: &str) -> Result<ConversationRef, FieldError> {
-        self.parser.claims.conversation(id, user)
+        self.parser.owner_scope.conversation(id, user)
     }
 
     async fn message_page(

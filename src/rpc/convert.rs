@@ -1,12 +1,12 @@
 //! Requests parsed into domain types, and domain types rendered into replies.
 
 mod captured;
-mod claims;
+mod owner_scope;
 mod parse;
 mod render;
 
 pub(crate) use self::{
-    claims::Claims,
+    owner_scope::OwnerScope,
     parse::{
         Parser, export_format, history_limit, import_format, message_seq, optional,
         optional_conversation_id, optional_role, page_size, seq, strong, user_id,

@@ -1,14 +1,14 @@
-use crate::domain::Invalid;
+use crate::domain::InvalidValue;
 
 /// A field of a request that was refused: where it is, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FieldError {
     pub(crate) path: String,
-    pub(crate) reason: Invalid,
+    pub(crate) reason: InvalidValue,
 }
 
 impl FieldError {
-    pub(crate) fn new(path: impl Into<String>, reason: Invalid) -> Self {
+    pub(crate) fn new(path: impl Into<String>, reason: InvalidValue) -> Self {
         Self {
             path: path.into(),
             reason,
@@ -29,7 +29,7 @@ pub(crate) trait InField<T> {
     fn in_field(self, path: &str) -> Result<T, FieldError>;
 }
 
-impl<T> InField<T> for Result<T, Invalid> {
+impl<T> InField<T> for Result<T, InvalidValue> {
     fn in_field(self, path: &str) -> Result<T, FieldError> {
         self.map_err(|reason| FieldError::new(path, reason))
     }

@@ -35,7 +35,7 @@ use crate::telemetry::METER;
 
 /// How far the program has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Readied {
+pub enum ServingState {
     /// The store has not been seen: no call is served.
     NotYet,
     /// Calls are served.
@@ -50,7 +50,7 @@ pub struct Guard(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    ready: watch::Receiver<Readied>,
+    ready: watch::Receiver<ServingState>,
     permits: Arc<Semaphore>,
     calls: TaskTracker,
     max_call_time: Duration,
@@ -61,7 +61,7 @@ impl Guard {
     /// each at its `grpc-timeout` or after `max_call_time`. `calls` tracks those
     /// that are under way.
     pub fn new(
-        ready: watch::Receiver<Readied>,
+        ready: watch::Receiver<ServingState>,
         max_calls: usize,
         max_call_time: Duration,
         calls: TaskTracker,
@@ -126,7 +126,7 @@ impl Shared {
         S: Service<Request<Body>, Response = Response<Body>>,
         S::Error: std::fmt::Display,
     {
-        if *self.ready.borrow() == Readied::NotYet {
+        if *self.ready.borrow() == ServingState::NotYet {
             return status::unavailable("starting: the store is not ready").into_http();
         }
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     archive::{BadLine, Header, Item, Reader},
-    domain::{DeptId, Invalid, Numbered, UserId},
+    domain::{DeptId, InvalidValue, Numbered, UserId},
     memory::{Import, ImportConversation, Memory},
     proto::{
         ImportConversationRequest, ImportConversationResponse,
@@ -31,7 +31,7 @@ pub(super) async fn import(
 ) -> Result<ImportConversationResponse, Status> {
     let first = requests.message().await?.and_then(|request| request.part);
     let Some(Part::Options(options)) = first else {
-        let reason = Invalid::new("is required in the first message");
+        let reason = InvalidValue::new("is required in the first message");
         return Err(FieldError::new("options", reason).into());
     };
     let span = debug_span!("use_case", otel.name = "import_conversation");
@@ -39,7 +39,7 @@ pub(super) async fn import(
     let work = async {
         while let Some(request) = requests.message().await? {
             let Some(Part::Data(data)) = request.part else {
-                let reason = Invalid::new("must be what all messages but the first have");
+                let reason = InvalidValue::new("must be what all messages but the first have");
                 return Err(FieldError::new("data", reason).into());
             };
             file.take(data.into()).await?;
@@ -74,7 +74,7 @@ impl File {
         Ok(Self {
             memory,
             reader: reader.in_field("format").map_err(below)?,
-            user_id: parser.claims.user(&options.user_id).map_err(below)?,
+            user_id: parser.owner_scope.user(&options.user_id).map_err(below)?,
             dept_id: convert::optional(&options.dept_id, "dept_id", DeptId::parse)
                 .map_err(below)?,
             import: None,
@@ -130,7 +130,7 @@ impl File {
 
     async fn conversation(&mut self, header: Header) -> Result<(), Status> {
         let Some(user_id) = self.user_id.take().or(header.user_id) else {
-            let reason = Invalid::new("is required where the file does not say whose it is");
+            let reason = InvalidValue::new("is required where the file does not say whose it is");
             return Err(FieldError::new("options.user_id", reason).into());
         };
         let begun = self.memory.import_conversation(ImportConversation {

@@ -8,7 +8,7 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest as _, Sha256};
 
-use crate::{domain::Invalid, store::SearchKey};
+use crate::{domain::InvalidValue, store::SearchKey};
 
 /// Raised when what a token says changes its meaning: a token of another
 /// version is refused, not misread.
@@ -53,13 +53,13 @@ pub(crate) fn encode(key: impl Key, request: &[&str]) -> String {
 }
 
 /// Where to go on. None for an empty token: the first page.
-pub(crate) fn decode<K: Key>(token: &str, request: &[&str]) -> Result<Option<K>, Invalid> {
+pub(crate) fn decode<K: Key>(token: &str, request: &[&str]) -> Result<Option<K>, InvalidValue> {
     if token.is_empty() {
         return Ok(None);
     }
     read(token, request)
         .map(Some)
-        .ok_or_else(|| Invalid::new("is not the next_page_token of an answer to this request"))
+        .ok_or_else(|| InvalidValue::new("is not the next_page_token of an answer to this request"))
 }
 
 fn read<K: Key>(token: &str, request: &[&str]) -> Option<K> {

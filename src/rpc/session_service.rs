@@ -1,7 +1,7 @@
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
-    convert::{self, Claims},
+    convert::{self, OwnerScope},
     use_case::use_case,
 };
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct SessionService {
     pub(crate) memory: Memory,
-    pub(crate) claims: Claims,
+    pub(crate) owner_scope: OwnerScope,
 }
 
 #[async_trait]
@@ -39,7 +39,9 @@ impl session_service_server::SessionService for SessionService {
         request: Request<proto::GetSessionRequest>,
     ) -> Result<Response<proto::GetSessionResponse>, Status> {
         let request = request.into_inner();
-        let session = self.claims.session(&request.session_id, &request.user_id)?;
+        let session = self
+            .owner_scope
+            .session(&request.session_id, &request.user_id)?;
         let session = rendered(use_case("get_session", self.memory.get_session(session)).await?);
         Ok(Response::new(proto::GetSessionResponse { session }))
     }
@@ -49,7 +51,9 @@ impl session_service_server::SessionService for SessionService {
         request: Request<proto::ExtendSessionRequest>,
     ) -> Result<Response<proto::ExtendSessionResponse>, Status> {
         let request = request.into_inner();
-        let session = self.claims.session(&request.session_id, &request.user_id)?;
+        let session = self
+            .owner_scope
+            .session(&request.session_id, &request.user_id)?;
         let session =
             rendered(use_case("extend_session", self.memory.extend_session(session)).await?);
         Ok(Response::new(proto::ExtendSessionResponse { session }))
@@ -60,7 +64,9 @@ impl session_service_server::SessionService for SessionService {
         request: Request<proto::EndSessionRequest>,
     ) -> Result<Response<proto::EndSessionResponse>, Status> {
         let request = request.into_inner();
-        let session = self.claims.session(&request.session_id, &request.user_id)?;
+        let session = self
+            .owner_scope
+            .session(&request.session_id, &request.user_id)?;
         use_case("end_session", self.memory.end_session(session)).await?;
         Ok(Response::new(proto::EndSessionResponse {}))
     }

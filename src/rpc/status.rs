@@ -7,8 +7,8 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::field::FieldError;
 use crate::{
-    access::Refusal,
-    domain::Invalid,
+    access::AccessDenied,
+    domain::InvalidValue,
     memory::{Error, Resource},
     store::Reused,
 };
@@ -57,7 +57,8 @@ impl From<Error> for Status {
             ),
             // The one number that a caller names and only the store can judge.
             Error::BeyondEnd { last_seq } => {
-                let reason = Invalid::new(format!("must be at most {last_seq}, the last message"));
+                let reason =
+                    InvalidValue::new(format!("must be at most {last_seq}, the last message"));
                 FieldError::new("at_seq", reason).into()
             }
             Error::Reused(what) => reused(what),
@@ -104,10 +105,12 @@ pub(crate) fn unavailable(message: &str) -> Status {
 }
 
 /// A caller who may not call, whatever it asks for.
-pub(crate) fn refused(refusal: Refusal) -> Status {
+pub(crate) fn refused(refusal: AccessDenied) -> Status {
     match refusal {
-        Refusal::Unauthenticated => Status::unauthenticated("a valid bearer token is required"),
-        Refusal::Forbidden => Status::permission_denied("this process may not call"),
+        AccessDenied::Unauthenticated => {
+            Status::unauthenticated("a valid bearer token is required")
+        }
+        AccessDenied::Forbidden => Status::permission_denied("this process may not call"),
     }
 }
 

@@ -3,9 +3,9 @@
 use prost_types::{ListValue, Struct, Value, value::Kind};
 use serde_json::{Map, Value as Json};
 
-use crate::domain::{Invalid, Metadata};
+use crate::domain::{InvalidValue, Metadata};
 
-pub(crate) fn parse(value: Struct, max_bytes: usize) -> Result<Metadata, Invalid> {
+pub(crate) fn parse(value: Struct, max_bytes: usize) -> Result<Metadata, InvalidValue> {
     Metadata::parse(object(value, 1)?, max_bytes)
 }
 
@@ -13,7 +13,7 @@ pub(crate) fn render(metadata: Metadata) -> Struct {
     render_object(metadata.into_map())
 }
 
-fn object(value: Struct, depth: usize) -> Result<Map<String, Json>, Invalid> {
+fn object(value: Struct, depth: usize) -> Result<Map<String, Json>, InvalidValue> {
     value
         .fields
         .into_iter()
@@ -21,10 +21,10 @@ fn object(value: Struct, depth: usize) -> Result<Map<String, Json>, Invalid> {
         .collect()
 }
 
-fn json(value: Value, depth: usize) -> Result<Json, Invalid> {
+fn json(value: Value, depth: usize) -> Result<Json, InvalidValue> {
     // The domain checks the depth; this keeps what it is handed finite.
     if depth > Metadata::MAX_DEPTH + 1 {
-        return Err(Invalid::new(format!(
+        return Err(InvalidValue::new(format!(
             "must be at most {} levels deep",
             Metadata::MAX_DEPTH
         )));

@@ -6,7 +6,7 @@ use super::{StoreError, postgres, sqlite};
 
 /// What a driver's error means for what was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Class {
+pub(super) enum ErrorKind {
     /// It lost against another and was rolled back: try again.
     Retry,
     /// A unique key is taken.
@@ -22,7 +22,7 @@ pub(super) enum Class {
 /// An error of a driver, classified.
 #[derive(Debug)]
 pub(super) struct Failure {
-    pub(super) class: Class,
+    pub(super) class: ErrorKind,
     pub(super) cause: Cause,
 }
 
@@ -50,22 +50,22 @@ impl From<sqlx::Error> for Failure {
         use sqlx::Error as E;
         let (class, words) = match &error {
             E::Database(error) => return of_database(&**error),
-            E::Io(cause) => (Class::Lost, format!("the connection broke: {cause}")),
-            E::Tls(cause) => (Class::Lost, format!("TLS failed: {cause}")),
-            E::WorkerCrashed => (Class::Lost, error.to_string()),
+            E::Io(cause) => (ErrorKind::Lost, format!("the connection broke: {cause}")),
+            E::Tls(cause) => (ErrorKind::Lost, format!("TLS failed: {cause}")),
+            E::WorkerCrashed => (ErrorKind::Lost, error.to_string()),
             // The text may quote what was received.
-            E::Protocol(_) => (Class::Lost, "the protocol was broken".to_owned()),
+            E::Protocol(_) => (ErrorKind::Lost, "the protocol was broken".to_owned()),
             E::PoolTimedOut | E::PoolClosed | E::BeginFailed => {
-                (Class::Unavailable, error.to_string())
+                (ErrorKind::Unavailable, error.to_string())
             }
-            E::Configuration(cause) => (Class::Unavailable, cause.to_string()),
+            E::Configuration(cause) => (ErrorKind::Unavailable, cause.to_string()),
             // The source may quote the value.
             E::ColumnDecode { index, .. } => (
-                Class::Internal,
+                ErrorKind::Internal,
                 format!("the stored value of column {index} cannot be read"),
             ),
-            E::ColumnNotFound(_) | E::RowNotFound => (Class::Internal, error.to_string()),
-            _ => (Class::Internal, "the driver failed".to_owned()),
+            E::ColumnNotFound(_) | E::RowNotFound => (ErrorKind::Internal, error.to_string()),
+            _ => (ErrorKind::Internal, "the driver failed".to_owned()),
         };
         Self::new(class, words)
     }
@@ -77,18 +77,18 @@ fn of_database(error: &dyn DatabaseError) -> Failure {
     } else if let Some(error) = error.try_downcast_ref::<SqliteError>() {
         sqlite::failure(error)
     } else {
-        Failure::new(Class::Internal, "an error of an unknown database")
+        Failure::new(ErrorKind::Internal, "an error of an unknown database")
     }
 }
 
-impl From<sqlx::Error> for Trouble {
+impl From<sqlx::Error> for OperationError {
     fn from(error: sqlx::Error) -> Self {
         Self::Failed(error.into())
     }
 }
 
 impl Failure {
-    pub(super) fn new(class: Class, words: impl Into<String>) -> Self {
+    pub(super) fn new(class: ErrorKind, words: impl Into<String>) -> Self {
         Self {
             class,
             cause: Cause::new(words),
@@ -98,17 +98,17 @@ impl Failure {
     /// What it means when nothing was to be written.
     pub(super) fn of_read(self) -> StoreError {
         match self.class {
-            Class::Retry | Class::Unavailable | Class::Lost => {
+            ErrorKind::Retry | ErrorKind::Unavailable | ErrorKind::Lost => {
                 StoreError::Unavailable(self.cause.into())
             }
-            Class::Taken | Class::Internal => StoreError::Internal(self.cause.into()),
+            ErrorKind::Taken | ErrorKind::Internal => StoreError::Internal(self.cause.into()),
         }
     }
 
     /// What it means when the failed statement may have committed.
     pub(super) fn of_write(self) -> StoreError {
         match self.class {
-            Class::Lost => StoreError::OutcomeUnknown(self.cause.into()),
+            ErrorKind::Lost => StoreError::OutcomeUnknown(self.cause.into()),
             _ => self.of_read(),
         }
     }
@@ -116,27 +116,27 @@ impl Failure {
 
 /// Why an operation ended without its result: it was refused, or it failed.
 #[derive(Debug)]
-pub(super) enum Trouble {
+pub(super) enum OperationError {
     /// The answer is known.
     Refused(StoreError),
     /// The store failed.
     Failed(Failure),
 }
 
-impl From<StoreError> for Trouble {
+impl From<StoreError> for OperationError {
     fn from(error: StoreError) -> Self {
         Self::Refused(error)
     }
 }
 
-impl From<Failure> for Trouble {
+impl From<Failure> for OperationError {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure)
     }
 }
 
-impl Trouble {
-    pub(super) fn class(&self) -> Option<Class> {
+impl OperationError {
+    pub(super) fn class(&self) -> Option<ErrorKind> {
         match self {
             Self::Refused(_) => None,
             Self::Failed(failure) => Some(failure.class),

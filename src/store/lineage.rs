@@ -8,7 +8,7 @@ macro_rules! lineage {
     ($connection:ty, $id:ty) => {
         use sqlx::{query, query_as, query_scalar};
 
-        use $crate::store::{failure::Trouble, sql};
+        use $crate::store::{failure::OperationError, sql};
 
         /// A range of the messages that are kept under an id.
         type Range = ($id, i64, i64);
@@ -16,7 +16,7 @@ macro_rules! lineage {
         async fn lineage(
             connection: &mut $connection,
             conversation: $id,
-        ) -> Result<Vec<Range>, Trouble> {
+        ) -> Result<Vec<Range>, OperationError> {
             Ok(query_as(sql::LINEAGE)
                 .bind(conversation)
                 .fetch_all(connection)
@@ -26,7 +26,7 @@ macro_rules! lineage {
         async fn release(
             connection: &mut $connection,
             (source, after_seq, upto_seq): Range,
-        ) -> Result<(), Trouble> {
+        ) -> Result<(), OperationError> {
             query(sql::RELEASE)
                 .bind(source)
                 .bind(after_seq)
@@ -47,7 +47,7 @@ macro_rules! lineage {
         impl End {
             /// Removes what comes after it, or hides it where a branch shows it, and gives
             /// how many messages the conversation has lost.
-            async fn cut(&self, connection: &mut $connection) -> Result<i64, Trouble> {
+            async fn cut(&self, connection: &mut $connection) -> Result<i64, OperationError> {
                 let shown = lineage(connection, self.conversation).await?;
                 let shared = if shown.is_empty() {
                     0
@@ -82,7 +82,7 @@ macro_rules! lineage {
             }
 
             /// Shows none of the own messages that branches keep.
-            async fn hide(&self, connection: &mut $connection) -> Result<(), Trouble> {
+            async fn hide(&self, connection: &mut $connection) -> Result<(), OperationError> {
                 if self.after_seq > self.own_after {
                     query(sql::ADD_LINEAGE)
                         .bind(self.conversation)
@@ -105,7 +105,7 @@ macro_rules! lineage {
                 connection: &mut $connection,
                 statement: &'static str,
                 after_seq: i64,
-            ) -> Result<i64, Trouble> {
+            ) -> Result<i64, OperationError> {
                 Ok(query_scalar(statement)
                     .bind(self.conversation)
                     .bind(after_seq)

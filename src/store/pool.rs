@@ -13,7 +13,7 @@ use opentelemetry::{
 use sqlx::{ConnectOptions as _, Database, Transaction, pool::PoolConnection};
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::failure::{Cause, Class, Failure};
+use super::failure::{Cause, ErrorKind, Failure};
 
 /// How long a wait for a connection is no matter of asking why.
 const PROMPT: Duration = Duration::from_millis(300);
@@ -121,7 +121,7 @@ impl<DB: Database> Pool<DB> {
             Some(Some(Ok(()))) => format!("{taken}, but the server gives others"),
             Some(Some(Err(cause))) => format!("{taken}, and the server gives no other: {cause}"),
         };
-        Failure::new(Class::Unavailable, words)
+        Failure::new(ErrorKind::Unavailable, words)
     }
 
     /// Waits for a connection, and begins a transaction with this statement. What

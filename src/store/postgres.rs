@@ -26,8 +26,8 @@ use sqlx::{Postgres, postgres::PgConnectOptions};
 
 use super::{
     Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, Import, SchemaError,
-    SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation, failure::Trouble,
-    files::Files, pool, sql,
+    SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation,
+    failure::OperationError, files::Files, pool, sql,
 };
 use crate::domain::{
     Conversation, ConversationChanges, ConversationRef, Message, NewConversation, SessionId,
@@ -209,14 +209,14 @@ impl Store for PostgresStore {
         let file = self.files.open()?;
         snapshot::take(&self.pool, conversation, file)
             .await
-            .map_err(Trouble::of_read)
+            .map_err(OperationError::of_read)
     }
 
     async fn import(&self, conversation: &Conversation) -> Result<Box<dyn Import>, StoreError> {
         let file = self.files.open()?;
         import::begin(&self.pool, conversation, file)
             .await
-            .map_err(Trouble::of_read)
+            .map_err(OperationError::of_read)
     }
 
     async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError> {

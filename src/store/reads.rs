@@ -15,7 +15,7 @@ macro_rules! reads {
             domain::{Conversation, ConversationId, ConversationRef, Message, UserId},
             store::{
                 Bound, StoreError,
-                failure::Trouble,
+                failure::OperationError,
                 rows::{ContextRow, add_contexts},
             },
         };
@@ -27,7 +27,7 @@ macro_rules! reads {
             first_seq: i64,
             last_seq: i64,
             contexts: bool,
-        ) -> Result<Vec<Message>, Trouble> {
+        ) -> Result<Vec<Message>, OperationError> {
             let rows: Vec<MessageRow> = query_as(sql::SPAN)
                 .bind($key(conversation))
                 .bind(first_seq)
@@ -49,7 +49,7 @@ macro_rules! reads {
             conversation: &ConversationRef,
             limit: u32,
             contexts: bool,
-        ) -> Result<(Conversation, Vec<Message>), Trouble> {
+        ) -> Result<(Conversation, Vec<Message>), OperationError> {
             let rows = query(NEWEST)
                 .bind($key(conversation.id))
                 .bind(conversation.user_id.as_ref().map(UserId::as_str))
@@ -70,7 +70,7 @@ macro_rules! reads {
             from: Bound,
             limit: u32,
             contexts: bool,
-        ) -> Result<Vec<Message>, Trouble> {
+        ) -> Result<Vec<Message>, OperationError> {
             let (statement, seq) = match from {
                 Bound::After(seq) => (AFTER, seq),
                 Bound::Before(seq) => (BEFORE, seq),
@@ -106,7 +106,7 @@ macro_rules! reads {
         fn split(
             rows: &[$row],
             id: ConversationId,
-        ) -> Result<(Conversation, Vec<Message>), Trouble> {
+        ) -> Result<(Conversation, Vec<Message>), OperationError> {
             let mut conversation = None;
             let mut messages = Vec::with_capacity(rows.len());
             for row in rows {
@@ -125,7 +125,7 @@ macro_rules! reads {
         async fn read_contexts(
             connection: &mut $connection,
             messages: &mut [Message],
-        ) -> Result<(), Trouble> {
+        ) -> Result<(), OperationError> {
             let [first, ..] = messages else {
                 return Ok(());
             };

@@ -5,7 +5,7 @@ use crate::domain::{Message, NewMessage};
 
 /// How the ids of a batch stand to the messages that are stored under them.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum IdConflict {
     /// No chosen id is taken.
     Free,
     /// The very batch is stored, in this conversation.
@@ -31,21 +31,21 @@ pub(super) fn standing(
     here: &[Message],
     taken: bool,
     all_count: bool,
-) -> Standing {
+) -> IdConflict {
     let complete = batch.len() == here.len()
         && batch
             .iter()
             .zip(here)
             .all(|(new, stored)| (all_count || new.id_chosen) && new.is_saved_as(stored));
     if complete {
-        return Standing::Replay;
+        return IdConflict::Replay;
     }
     let mut seen = HashSet::new();
     let chosen_twice = batch.iter().any(|message| !seen.insert(message.id));
     if taken || chosen_twice {
-        Standing::Reused
+        IdConflict::Reused
     } else {
-        Standing::Free
+        IdConflict::Free
     }
 }
 

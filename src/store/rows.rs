@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     ConversationPage,
-    failure::{Class, Failure, Trouble},
+    failure::{ErrorKind, Failure, OperationError},
 };
 use crate::domain::{
     Content, Context, Conversation, ConversationId, DeptId, Message, MessageId, Metadata, Role,
@@ -106,9 +106,9 @@ impl<Id: Into<Uuid>, Time: Into<DateTime<Utc>>> MessageRow<Id, Time> {
 /// Puts a page together from rows with their activity, of which one more than the
 /// limit tells that there is a next page.
 pub(super) fn page(
-    rows: impl Iterator<Item = Result<(Conversation, i64), Trouble>>,
+    rows: impl Iterator<Item = Result<(Conversation, i64), OperationError>>,
     limit: u32,
-) -> Result<ConversationPage, Trouble> {
+) -> Result<ConversationPage, OperationError> {
     let mut page = ConversationPage {
         conversations: Vec::new(),
         next: None,
@@ -179,7 +179,7 @@ fn restore_doubles(value: &mut Value) {
 
 fn unreadable(column: &str) -> Failure {
     Failure::new(
-        Class::Internal,
+        ErrorKind::Internal,
         format!("the stored value of column {column} is not valid"),
     )
 }

@@ -4,7 +4,7 @@ use sqlx::migrate::{AppliedMigration, MigrateError, Migrator};
 
 use super::{
     SchemaError,
-    failure::{Cause, Class, Failure},
+    failure::{Cause, ErrorKind, Failure},
 };
 
 /// Whether the schema that these migrations made is the one that this program
@@ -41,10 +41,10 @@ pub(super) fn compare(
 /// What a failure means while the schema is looked at or changed.
 pub(super) fn failed(failure: Failure) -> SchemaError {
     match failure.class {
-        Class::Unavailable | Class::Lost | Class::Retry => {
+        ErrorKind::Unavailable | ErrorKind::Lost | ErrorKind::Retry => {
             SchemaError::Unavailable(failure.cause.into())
         }
-        Class::Taken | Class::Internal => SchemaError::Failed(failure.cause.into()),
+        ErrorKind::Taken | ErrorKind::Internal => SchemaError::Failed(failure.cause.into()),
     }
 }
 

@@ -119,7 +119,7 @@ fn one_line(text: &str, before: bool, after: bool) -> String {
 macro_rules! search_rows {
     ($row:ty, $id:ty) => {
         /// A hit's row: the message's columns, and what it was found by.
-        fn hit(row: &$row) -> Result<$crate::store::Hit, $crate::store::failure::Trouble> {
+        fn hit(row: &$row) -> Result<$crate::store::Hit, $crate::store::failure::OperationError> {
             use sqlx::{FromRow as _, Row as _};
             let conversation: $id = row.try_get("conversation_id")?;
             let conversation =

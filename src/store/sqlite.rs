@@ -25,8 +25,8 @@ use sqlx::{Sqlite, sqlite::SqliteConnectOptions};
 
 use super::{
     Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, Import, SchemaError,
-    SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation, failure::Trouble,
-    files::Files, pool, sql,
+    SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation,
+    failure::OperationError, files::Files, pool, sql,
 };
 use crate::domain::{
     Conversation, ConversationChanges, ConversationRef, Message, NewConversation, SessionId,
@@ -93,13 +93,13 @@ impl Store for SqliteStore {
     ) -> Result<Conversation, StoreError> {
         conversations::create(&self.writer, new, at)
             .await
-            .map_err(Trouble::of_read)
+            .map_err(OperationError::of_read)
     }
 
     async fn get(&self, conversation: &ConversationRef) -> Result<Conversation, StoreError> {
         conversations::get(&self.readers, conversation)
             .await
-            .map_err(Trouble::of_read)
+            .map_err(OperationError::of_read)
     }
 
     async fn attach_session(
@@ -109,7 +109,7 @@ impl Store for SqliteStore {
     ) -> Result<Conversation, StoreError> {
         conversations::attach_session(&self.readers, &self.writer, conversation, session)
             .await
-            .map_err(Trouble::of_read)
+            .map_err(OperationError::of_read)
     }
 
     async fn conversation_of_session(
@@ -119,13 +119,13 @@ impl Store for SqliteStore {
     ) -> Result<Option<Conversation>, StoreError> {
         conversations::of_session(&self.readers, session, user)
             .await
-            .map_err(Trouble::of_read)
+            .map_err(OperationError::of_read)
     }
 
     async fn list(&self, query: &ConversationQuery) -> Result<ConversationPage, StoreError> {
         conversations::list(&self.readers, query)
             .await
-            .map_err(Trouble::of_read)
+            .map_err(OperationError::of_read)
     }
 
     async fn update(
@@ -136,25 +136,25 @@ impl Store for SqliteStore {
     ) -> Result<Conversation, StoreError> {
         conversations::update(&self.readers, &self.writer, conversation, changes, at)
             .await
-            .map_err(Trouble::of_read)
+            .map_err(OperationError::of_read)
     }
 
     async fn delete(&self, conversation: &ConversationRef) -> Result<(), StoreError> {
         removal::delete(&self.writer, conversation)
             .await
-            .map_err(Trouble::of_read)
+            .map_err(OperationError::of_read)
     }
 
     async fn append(&self, append: &Append) -> Result<Appended, StoreError> {
         append::append(&self.writer, append)
             .await
-            .map_err(Trouble::of_read)
+            .map_err(OperationError::of_read)
     }
 
     async fn branch(&self, branch: &Branch) -> Result<Conversation, StoreError> {
         branches::branch(&self.writer, branch)
             .await
-            .map_err(Trouble::of_read)
+            .map_err(OperationError::of_read)
     }
 
     async fn branches(
@@ -165,13 +165,13 @@ impl Store for SqliteStore {
     ) -> Result<ConversationPage, StoreError> {
         branches::list(&self.readers, conversation, after, limit)
             .await
-            .map_err(Trouble::of_read)
+            .map_err(OperationError::of_read)
     }
 
     async fn truncate(&self, truncation: &Truncation) -> Result<Truncated, StoreError> {
         removal::truncate(&self.writer, truncation)
             .await
-            .map_err(Trouble::of_read)
+            .map_err(OperationError::of_read)
     }
 
     async fn newest(
@@ -182,7 +182,7 @@ impl Store for SqliteStore {
     ) -> Result<(Conversation, Vec<Message>), StoreError> {
         history::newest(&self.readers, conversation, limit, contexts)
             .await
-            .map_err(Trouble::of_read)
+            .map_err(OperationError::of_read)
     }
 
     async fn messages(
@@ -194,7 +194,7 @@ impl Store for SqliteStore {
     ) -> Result<Vec<Message>, StoreError> {
         history::messages(&self.readers, conversation, from, limit, contexts)
             .await
-            .map_err(Trouble::of_read)
+            .map_err(OperationError::of_read)
     }
 
     async fn snapshot(
@@ -204,20 +204,20 @@ impl Store for SqliteStore {
         let file = self.files.open()?;
         snapshot::take(&self.options, conversation, file)
             .await
-            .map_err(Trouble::of_read)
+            .map_err(OperationError::of_read)
     }
 
     async fn import(&self, conversation: &Conversation) -> Result<Box<dyn Import>, StoreError> {
         let file = self.files.open()?;
         import::begin(&self.options, &self.writer, conversation, file)
             .await
-            .map_err(Trouble::of_read)
+            .map_err(OperationError::of_read)
     }
 
     async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError> {
         search::search(&self.readers, self.text_search, query)
             .await
-            .map_err(Trouble::of_read)
+            .map_err(OperationError::of_read)
     }
 
     async fn close(&self) {

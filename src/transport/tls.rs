@@ -12,7 +12,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use super::certificate;
 use crate::{
     access::Name,
-    watched::{self, Unusable, Watched, Watcher},
+    watched::{self, ReloadError, Watched, Watcher},
 };
 
 /// How long a handshake may take.
@@ -35,7 +35,7 @@ pub struct Tls(Watched<ServerConfig>);
 
 impl Tls {
     /// Reads the files.
-    pub fn read(files: TlsFiles) -> Result<(Self, Watcher<ServerConfig>), Unusable> {
+    pub fn read(files: TlsFiles) -> Result<(Self, Watcher<ServerConfig>), ReloadError> {
         let mut paths = vec![files.certificate, files.key];
         paths.extend(files.client_ca);
         let (config, watcher) = watched::read("TLS_CERT_FILE", paths, config)?;

@@ -13,7 +13,8 @@ use super::{
 };
 use crate::{
     domain::ConversationId,
-    redis::{Occasionally, Redis, RedisError, Script},
+    log_throttle::LogThrottle,
+    redis::{Redis, RedisError, Script},
 };
 
 /// How many windows are dropped at a time when Redis answers again.
@@ -31,7 +32,7 @@ pub(super) struct Shared {
     pub(super) ttl: Bytes,
     pub(super) unpublished: Arc<Unpublished>,
     pub(super) instruments: Instruments,
-    refusal: Occasionally,
+    refusal: LogThrottle,
 }
 
 impl Shared {
@@ -43,7 +44,7 @@ impl Shared {
             ttl: millis(ttl),
             instruments: Instruments::new(&unpublished),
             unpublished,
-            refusal: Occasionally::default(),
+            refusal: LogThrottle::default(),
         }
     }
 

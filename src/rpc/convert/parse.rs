@@ -5,13 +5,13 @@ use uuid::Uuid;
 use crate::{
     archive,
     domain::{
-        Content, Context, ConversationChanges, ConversationId, Invalid, Limits, MessageId,
+        Content, Context, ConversationChanges, ConversationId, InvalidValue, Limits, MessageId,
         Metadata, NewMessage, Role, Title, UserId,
     },
     memory::Memory,
     proto,
     rpc::{
-        convert::{captured, claims::Claims},
+        convert::{captured, owner_scope::OwnerScope},
         field::{FieldError, InField},
         structs,
     },
@@ -22,7 +22,7 @@ use crate::{
 pub(crate) fn optional<'a, T>(
     text: &'a str,
     path: &str,
-    parse: impl FnOnce(&'a str) -> Result<T, Invalid>,
+    parse: impl FnOnce(&'a str) -> Result<T, InvalidValue>,
 ) -> Result<Option<T>, FieldError> {
     if text.is_empty() {
         return Ok(None);
@@ -70,7 +70,10 @@ pub(crate) fn seq(seq: i64, path: &str) -> Result<i64, FieldError> {
 /// The number of a message.
 pub(crate) fn message_seq(seq: i64, path: &str) -> Result<i64, FieldError> {
     if seq < 1 {
-        return Err(FieldError::new(path, Invalid::new("must be 1 or more")));
+        return Err(FieldError::new(
+            path,
+            InvalidValue::new("must be 1 or more"),
+        ));
     }
     Ok(seq)
 }
@@ -82,7 +85,7 @@ pub(crate) fn strong(consistency: i32) -> Result<bool, FieldError> {
         Ok(proto::Consistency::Strong) => Ok(true),
         Err(_) => Err(FieldError::new(
             "consistency",
-            Invalid::new("is no known consistency"),
+            InvalidValue::new("is no known consistency"),
         )),
     }
 }
@@ -97,7 +100,7 @@ pub(crate) fn export_format(format: i32) -> Result<archive::Format, FieldError> 
         Ok(proto::ExportFormat::Csv) => Ok(archive::Format::Csv),
         Err(_) => Err(FieldError::new(
             "format",
-            Invalid::new("is no known format"),
+            InvalidValue::new("is no known format"),
         )),
     }
 }
@@ -117,7 +120,7 @@ pub(crate) struct Parser {
     /// How large a message of a file may be: as large as one that is saved.
     pub(crate) max_request_bytes: usize,
     pub(crate) memory: Memory,
-    pub(crate) claims: Claims,
+    pub(crate) owner_scope: OwnerScope,
 }
 
 impl Parser {
@@ -141,7 +144,7 @@ impl Parser {
     ) -> Result<Vec<NewMessage>, FieldError> {
         let max = NewMessage::MAX_PER_SAVE;
         if messages.is_empty() || messages.len() > max {
-            let reason = Invalid::new(format!("must have 1 to {max} messages"));
+            let reason = InvalidValue::new(format!("must have 1 to {max} messages"));
             return Err(FieldError::new("messages", reason));
         }
         let messages: Vec<NewMessage> = messages
@@ -170,13 +173,13 @@ impl Parser {
             ConversationId::parse,
         )?;
         if named.is_some_and(|named| named != conversation) {
-            let reason = Invalid::new("must be the request's conversation_id or empty");
+            let reason = InvalidValue::new("must be the request's conversation_id or empty");
             return Err(FieldError::new("conversation_id", reason));
         }
         let id = optional(&message.id, "id", MessageId::parse)?;
         let metadata = self.metadata(message.metadata, "metadata")?;
         if message.content.is_empty() && metadata.as_ref().is_none_or(Metadata::is_empty) {
-            let reason = Invalid::new("is required where there is no metadata");
+            let reason = InvalidValue::new("is required where there is no metadata");
             return Err(FieldError::new("content", reason));
         }
         Ok(NewMessage {
@@ -199,7 +202,7 @@ impl Parser {
     fn contexts(&self, contexts: Vec<proto::RetrievedContext>) -> Result<Vec<Context>, FieldError> {
         if contexts.len() > NewMessage::MAX_CONTEXTS {
             let max = NewMessage::MAX_CONTEXTS;
-            let reason = Invalid::new(format!("must have at most {max} contexts"));
+            let reason = InvalidValue::new(format!("must have at most {max} contexts"));
             return Err(FieldError::new("contexts", reason));
         }
         contexts
@@ -214,7 +217,10 @@ impl Parser {
 
     fn context(&self, context: proto::RetrievedContext) -> Result<Context, FieldError> {
         if context.score.is_some_and(|score| !score.is_finite()) {
-            return Err(FieldError::new("score", Invalid::new("must be finite")));
+            return Err(FieldError::new(
+                "score",
+                InvalidValue::new("must be finite"),
+            ));
         }
         Ok(Context {
             doc_id: Context::parse_doc_id(context.doc_id).in_field("doc_id")?,
@@ -242,7 +248,8 @@ impl Parser {
         let paths = mask.map(|mask| mask.paths).unwrap_or_default();
         if paths.is_empty() {
             if title.is_none() && metadata.is_none() {
-                let reason = Invalid::new("must name title or metadata, or one of them be set");
+                let reason =
+                    InvalidValue::new("must name title or metadata, or one of them be set");
                 return Err(FieldError::new("update_mask", reason));
             }
             return Ok(ConversationChanges {
@@ -256,7 +263,7 @@ impl Parser {
                 "title" => changes.title = Some(title.clone()),
                 "metadata" => changes.metadata = Some(metadata.clone()),
                 _ => {
-                    let reason = Invalid::new("may name title and metadata only");
+                    let reason = InvalidValue::new("may name title and metadata only");
                     return Err(FieldError::new("update_mask", reason));
                 }
             }
@@ -271,7 +278,7 @@ fn unique_ids(messages: &[NewMessage]) -> Result<(), FieldError> {
         None => Ok(()),
         Some(at) => Err(FieldError::new(
             format!("messages[{at}].id"),
-            Invalid::new("is the id of an earlier message of this request"),
+            InvalidValue::new("is the id of an earlier message of this request"),
         )),
     }
 }
@@ -289,8 +296,13 @@ fn role(role: i32) -> Result<Role, FieldError> {
         Ok(proto::Role::Assistant) => Ok(Role::Assistant),
         Ok(proto::Role::System) => Ok(Role::System),
         Ok(proto::Role::Tool) => Ok(Role::Tool),
-        Ok(proto::Role::Unspecified) => Err(FieldError::new("role", Invalid::new("is required"))),
-        Err(_) => Err(FieldError::new("role", Invalid::new("is no known role"))),
+        Ok(proto::Role::Unspecified) => {
+            Err(FieldError::new("role", InvalidValue::new("is required")))
+        }
+        Err(_) => Err(FieldError::new(
+            "role",
+            InvalidValue::new("is no known role"),
+        )),
     }
 }
 
@@ -302,7 +314,7 @@ fn count(count: Option<i32>, path: &str) -> Result<Option<i32>, FieldError> {
 }
 
 /// Times that protobuf allows, years 1 to 9999, cut to the microsecond.
-fn time(timestamp: Timestamp) -> Result<DateTime<Utc>, Invalid> {
+fn time(timestamp: Timestamp) -> Result<DateTime<Utc>, InvalidValue> {
     const YEARS_1_TO_9999: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
     let micros = u32::try_from(timestamp.nanos).map(|nanos| nanos / 1000 * 1000);
     match micros {
@@ -311,18 +323,18 @@ fn time(timestamp: Timestamp) -> Result<DateTime<Utc>, Invalid> {
         }
         _ => None,
     }
-    .ok_or_else(|| Invalid::new("must be a time of the years 1 to 9999"))
+    .ok_or_else(|| InvalidValue::new("must be a time of the years 1 to 9999"))
 }
 
-fn not_negative(number: i64) -> Result<i64, Invalid> {
+fn not_negative(number: i64) -> Result<i64, InvalidValue> {
     if number < 0 {
         return Err(negative());
     }
     Ok(number)
 }
 
-fn negative() -> Invalid {
-    Invalid::new("must not be negative")
+fn negative() -> InvalidValue {
+    InvalidValue::new("must not be negative")
 }
 
 fn clamp(number: i64, max: u32) -> u32 {

@@ -16,7 +16,7 @@ use super::{
     template::FieldPath,
     upload::Sent,
 };
-use crate::{domain::Invalid, rpc::field::FieldError};
+use crate::{domain::InvalidValue, rpc::field::FieldError};
 
 /// How many times the limit a body may have and be read, though not kept.
 const BEARABLE: usize = 4;
@@ -148,7 +148,7 @@ impl Form {
         let refuse = |reason| {
             Err(Refusal::Field(FieldError::new(
                 "body",
-                Invalid::new(reason),
+                InvalidValue::new(reason),
             )))
         };
         match &self.body {
@@ -204,11 +204,14 @@ fn fields_of(route: &Route, captures: &[&str], query: Option<&str>) -> Result<Ve
         let (name, value) = part.split_once('=').unwrap_or((part, ""));
         let name = decoded("query", &name.replace('+', " "))?;
         let path = parameter(route, &name).ok_or_else(|| {
-            FieldError::new(name.clone(), Invalid::new("is no parameter of this call"))
+            FieldError::new(
+                name.clone(),
+                InvalidValue::new("is no parameter of this call"),
+            )
         })?;
         let is_list = path.0.last().is_some_and(FieldDescriptor::is_list);
         if !is_list && given.iter().any(|(other, _)| *other == path) {
-            return Err(FieldError::new(name, Invalid::new("is given twice")).into());
+            return Err(FieldError::new(name, InvalidValue::new("is given twice")).into());
         }
         let value = decoded(&path.name(), &value.replace('+', " "))?;
         given.push((path, value));
@@ -221,7 +224,7 @@ fn fields_of(route: &Route, captures: &[&str], query: Option<&str>) -> Result<Ve
 
 fn decoded(path: &str, text: &str) -> Result<String, Status> {
     let decoded = percent_decode_str(text).decode_utf8().map(Cow::into_owned);
-    decoded.map_err(|_| FieldError::new(path, Invalid::new("must be UTF-8")).into())
+    decoded.map_err(|_| FieldError::new(path, InvalidValue::new("must be UTF-8")).into())
 }
 
 /// The field that a query's parameter means: none that the path or the body gives.

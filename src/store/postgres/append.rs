@@ -11,8 +11,8 @@ use crate::{
     domain::{ConversationId, Message, RequestId, SessionId, Title, UserId},
     store::{
         Append, Appended, Request, Reused, StoreError,
-        failure::{Class, Failure, Trouble},
-        replay::{self, Standing},
+        failure::{ErrorKind, Failure, OperationError},
+        replay::{self, IdConflict},
         rows::RequestRow,
     },
 };
@@ -74,7 +74,7 @@ pub(super) async fn append(
     losses: &Losses,
     append: &Append,
     after_loss: bool,
-) -> Result<Appended, Trouble> {
+) -> Result<Appended, OperationError> {
     let mut lease = if append.is_repeatable() {
         Lease::take(pool).await?
     } else {
@@ -88,22 +88,22 @@ async fn save_or_say_why(
     connection: &mut PgConnection,
     append: &Append,
     after_loss: bool,
-) -> Result<Appended, Trouble> {
+) -> Result<Appended, OperationError> {
     match save(connection, append).await {
         Ok(Some(saved)) => return Ok(saved),
         Ok(None) => {}
-        Err(failure) if failure.class == Class::Taken => {}
+        Err(failure) if failure.class == ErrorKind::Taken => {}
         Err(failure) => return Err(failure.into()),
     }
     // From here on nothing is written: a lost connection leaves no doubt.
     why_not(connection, append, after_loss)
         .await
         .map_err(|trouble| match trouble {
-            Trouble::Failed(Failure {
-                class: Class::Lost,
+            OperationError::Failed(Failure {
+                class: ErrorKind::Lost,
                 cause,
             }) => Failure {
-                class: Class::Retry,
+                class: ErrorKind::Retry,
                 cause,
             }
             .into(),
@@ -145,7 +145,7 @@ async fn save(connection: &mut PgConnection, append: &Append) -> Result<Option<A
         return Ok(None);
     };
     let owner = UserId::parse(owner)
-        .map_err(|_| Failure::new(Class::Internal, "the stored user_id is not valid"))?;
+        .map_err(|_| Failure::new(ErrorKind::Internal, "the stored user_id is not valid"))?;
     Ok(Some(Appended::Saved { owner, first_seq }))
 }
 
@@ -154,7 +154,7 @@ async fn why_not(
     connection: &mut PgConnection,
     append: &Append,
     after_loss: bool,
-) -> Result<Appended, Trouble> {
+) -> Result<Appended, OperationError> {
     let conversation = conversations::find(connection, &append.conversation)
         .await?
         .ok_or(StoreError::NotFound)?;
@@ -180,15 +180,15 @@ async fn why_not(
         });
     }
     let (standing, messages) = match_ids(connection, append, false).await?;
-    if standing == Standing::Replay {
+    if standing == IdConflict::Replay {
         return Ok(replay::of_batch(messages));
     }
     replay::ends_at(append.expected_last_seq, conversation.last_seq)?;
-    if standing == Standing::Reused {
+    if standing == IdConflict::Reused {
         return Err(StoreError::AlreadyExists(Reused::MessageId).into());
     }
     // What stood in the way is gone by now.
-    Err(Failure::new(Class::Retry, "the reason for a refusal has gone").into())
+    Err(Failure::new(ErrorKind::Retry, "the reason for a refusal has gone").into())
 }
 
 /// Whether the attempt that was lost had saved the turn. An id that was generated
@@ -196,13 +196,13 @@ async fn why_not(
 async fn saved_after_all(
     connection: &mut PgConnection,
     append: &Append,
-) -> Result<Option<i64>, Trouble> {
+) -> Result<Option<i64>, OperationError> {
     if append.messages.iter().all(|message| message.id_chosen) {
         return Ok(None);
     }
     let (standing, messages) = match_ids(connection, append, true).await?;
     let first = messages.first().map(|message| message.seq);
-    Ok(first.filter(|_| standing == Standing::Replay))
+    Ok(first.filter(|_| standing == IdConflict::Replay))
 }
 
 /// Reads what is known of an idempotency key.
@@ -210,7 +210,7 @@ pub(super) async fn find_request(
     connection: &mut PgConnection,
     conversation: ConversationId,
     request: &Request,
-) -> Result<Option<RequestRow>, Trouble> {
+) -> Result<Option<RequestRow>, OperationError> {
     Ok(query_as(sql::REQUEST)
         .bind(conversation.as_uuid())
         .bind(request.id.as_str())
@@ -224,7 +224,7 @@ async fn match_ids(
     connection: &mut PgConnection,
     append: &Append,
     all_count: bool,
-) -> Result<(Standing, Vec<Message>), Trouble> {
+) -> Result<(IdConflict, Vec<Message>), OperationError> {
     let batch = &append.messages;
     let ids: Vec<Uuid> = batch
         .iter()

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::connection::{ACQUIRE_TIMEOUT, Losses, REMOVAL_TIMEOUT, STATEMENT_TIMEOUT};
 use crate::store::{
     APPEND_LIMIT, REMOVAL_LIMIT, StoreError,
-    failure::{Cause, Class, Trouble},
+    failure::{Cause, ErrorKind, OperationError},
 };
 
 const ATTEMPTS: u32 = 3;
@@ -32,11 +32,11 @@ const _: () = {
 /// Attempts a read, again when it lost a connection that had died unnoticed.
 pub(super) async fn read<T, R>(losses: &Losses, attempt: impl Fn() -> R) -> Result<T, StoreError>
 where
-    R: Future<Output = Result<T, Trouble>>,
+    R: Future<Output = Result<T, OperationError>>,
 {
     let attempts = repeat(losses, |_| attempt());
     match timeout(CALL_LIMIT, attempts).await {
-        Ok((outcome, _)) => outcome.map_err(Trouble::of_read),
+        Ok((outcome, _)) => outcome.map_err(OperationError::of_read),
         Err(_) => Err(StoreError::Unavailable(no_answer().into())),
     }
 }
@@ -48,13 +48,13 @@ pub(super) async fn write<T, R>(
     attempt: impl Fn(bool) -> R,
 ) -> Result<T, StoreError>
 where
-    R: Future<Output = Result<T, Trouble>>,
+    R: Future<Output = Result<T, OperationError>>,
 {
     match timeout(CALL_LIMIT, repeat(losses, attempt)).await {
-        Ok((Err(Trouble::Failed(failure)), true)) => {
+        Ok((Err(OperationError::Failed(failure)), true)) => {
             Err(StoreError::OutcomeUnknown(failure.cause.into()))
         }
-        Ok((outcome, _)) => outcome.map_err(Trouble::of_write),
+        Ok((outcome, _)) => outcome.map_err(OperationError::of_write),
         Err(_) => Err(StoreError::OutcomeUnknown(no_answer().into())),
     }
 }
@@ -63,16 +63,16 @@ where
 /// point nothing can have happened.
 pub(super) async fn transaction<T, R>(attempt: impl Fn() -> R) -> Result<T, StoreError>
 where
-    R: Future<Output = Result<T, Trouble>>,
+    R: Future<Output = Result<T, OperationError>>,
 {
     let started = Instant::now();
     let mut tried = 0;
     loop {
         let outcome = attempt().await;
         tried += 1;
-        let again = matches!(&outcome, Err(trouble) if trouble.class() == Some(Class::Retry));
+        let again = matches!(&outcome, Err(trouble) if trouble.class() == Some(ErrorKind::Retry));
         if !again || tried >= ATTEMPTS || started.elapsed() > START_WITHIN {
-            return outcome.map_err(Trouble::of_write);
+            return outcome.map_err(OperationError::of_write);
         }
         pause(tried).await;
     }
@@ -81,22 +81,25 @@ where
 /// Returns the last attempt's outcome, and whether one was lost. After a loss only
 /// a connection that answers is used again, so that one restart of the server
 /// does not use up all attempts.
-async fn repeat<T, R>(losses: &Losses, attempt: impl Fn(bool) -> R) -> (Result<T, Trouble>, bool)
+async fn repeat<T, R>(
+    losses: &Losses,
+    attempt: impl Fn(bool) -> R,
+) -> (Result<T, OperationError>, bool)
 where
-    R: Future<Output = Result<T, Trouble>>,
+    R: Future<Output = Result<T, OperationError>>,
 {
     let started = Instant::now();
     let mut lost = false;
     let mut tried = 0;
     loop {
         let outcome = attempt(lost).await;
-        let class = outcome.as_ref().err().and_then(Trouble::class);
-        if class == Some(Class::Lost) {
+        let class = outcome.as_ref().err().and_then(OperationError::class);
+        if class == Some(ErrorKind::Lost) {
             losses.note();
             lost = true;
         }
         tried += 1;
-        let again = matches!(class, Some(Class::Retry | Class::Lost));
+        let again = matches!(class, Some(ErrorKind::Retry | ErrorKind::Lost));
         if !again || tried >= ATTEMPTS || started.elapsed() > START_WITHIN {
             return (outcome, lost);
         }

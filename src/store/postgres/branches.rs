@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     domain::{Conversation, ConversationRef, Title, UserId},
-    store::{Branch, ConversationPage, StoreError, failure::Trouble, rows},
+    store::{Branch, ConversationPage, StoreError, failure::OperationError, rows},
 };
 
 /// Nobody removes the parent or ends it earlier while it is branched from; what
@@ -30,13 +30,16 @@ const CREATE: &str = concat!(
 );
 
 /// Creates a branch.
-pub(super) async fn branch(pool: &Pool, branch: &Branch) -> Result<Conversation, Trouble> {
+pub(super) async fn branch(pool: &Pool, branch: &Branch) -> Result<Conversation, OperationError> {
     let mut lease = Lease::take(pool).await?;
     let created = before_commit(create(&mut lease, branch)).await;
     end(lease, created).await
 }
 
-async fn create(connection: &mut PgConnection, branch: &Branch) -> Result<Conversation, Trouble> {
+async fn create(
+    connection: &mut PgConnection,
+    branch: &Branch,
+) -> Result<Conversation, OperationError> {
     let (id, parent) = (branch.id.as_uuid(), branch.parent.id.as_uuid());
     raw_sql(BEGIN).execute(&mut *connection).await?;
     let found: Option<(i64, i64)> = query_as(PARENT)
@@ -80,7 +83,7 @@ pub(super) async fn list(
     conversation: &ConversationRef,
     after: Option<i64>,
     limit: u32,
-) -> Result<ConversationPage, Trouble> {
+) -> Result<ConversationPage, OperationError> {
     let mut lease = Lease::take(pool).await?;
     let rows = read(&mut lease, conversation, after, limit).await;
     rows::page(lease.release(rows)?.iter().map(read_listed), limit)
@@ -91,7 +94,7 @@ async fn read(
     conversation: &ConversationRef,
     after: Option<i64>,
     limit: u32,
-) -> Result<Vec<PgRow>, Trouble> {
+) -> Result<Vec<PgRow>, OperationError> {
     let parent = find(connection, conversation).await?;
     let parent = parent.ok_or(StoreError::NotFound)?;
     Ok(query(sql::BRANCHES)

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use super::Pool;
 use crate::{
     domain::TextSearch,
-    store::failure::{Class, Failure, Trouble},
+    store::failure::{ErrorKind, Failure, OperationError},
 };
 
 /// How long a call waits for a connection. Callers are promised an answer within
@@ -34,7 +34,7 @@ pub(super) const REMOVAL_TIMEOUT: Duration = Duration::from_secs(35);
 
 /// A connection that rested longer than this is tested before it is used. One
 /// that was used just now is taken to be alive, which saves a round trip.
-const RESTED: Duration = Duration::from_secs(5);
+const MAX_IDLE_UNCHECKED: Duration = Duration::from_secs(5);
 
 /// When a connection was last lost. What one met, a restart say, the others have
 /// met as well: whichever rested since then is tested before it is used.
@@ -96,7 +96,7 @@ pub(super) fn pool(options: PgConnectOptions, max_connections: u32, losses: Loss
         .test_before_acquire(false)
         .after_connect(|connection, _| Box::pin(check_options(connection)))
         .before_acquire(move |connection, about| {
-            let doubtful = about.idle_for > RESTED || losses.since(about.idle_for);
+            let doubtful = about.idle_for > MAX_IDLE_UNCHECKED || losses.since(about.idle_for);
             Box::pin(async move {
                 if doubtful {
                     connection.ping().await?;
@@ -135,14 +135,14 @@ pub(super) struct Lease {
 
 impl Lease {
     /// Waits for a connection. Nothing was sent when there is none.
-    pub(super) async fn take(pool: &Pool) -> Result<Self, Trouble> {
+    pub(super) async fn take(pool: &Pool) -> Result<Self, OperationError> {
         match pool.acquire().await {
             Ok(connection) => Ok(Self {
                 connection,
                 settled: false,
             }),
             Err(Failure { cause, .. }) => Err(Failure {
-                class: Class::Unavailable,
+                class: ErrorKind::Unavailable,
                 cause,
             }
             .into()),
@@ -152,20 +152,23 @@ impl Lease {
     /// The same, and the connection has just answered: for what cannot be found
     /// again if it is lost. A statement that is sent over a connection that the
     /// server has closed meanwhile was not carried out, but nobody could tell.
-    pub(super) async fn take_tested(pool: &Pool, losses: &Losses) -> Result<Self, Trouble> {
+    pub(super) async fn take_tested(pool: &Pool, losses: &Losses) -> Result<Self, OperationError> {
         let mut lease = Self::take(pool).await?;
         let pinged = timeout(ACQUIRE_TIMEOUT, lease.connection.ping()).await;
         if matches!(pinged, Ok(Ok(()))) {
             return Ok(lease);
         }
         losses.note();
-        Err(Failure::new(Class::Retry, "a connection had been closed").into())
+        Err(Failure::new(ErrorKind::Retry, "a connection had been closed").into())
     }
 
     /// Gives the connection back, unless what came of it casts doubt on it.
-    pub(super) fn release<T>(mut self, outcome: Result<T, Trouble>) -> Result<T, Trouble> {
-        let class = outcome.as_ref().err().and_then(Trouble::class);
-        self.settled = !matches!(class, Some(Class::Lost | Class::Internal));
+    pub(super) fn release<T>(
+        mut self,
+        outcome: Result<T, OperationError>,
+    ) -> Result<T, OperationError> {
+        let class = outcome.as_ref().err().and_then(OperationError::class);
+        self.settled = !matches!(class, Some(ErrorKind::Lost | ErrorKind::Internal));
         outcome
     }
 }

@@ -7,7 +7,9 @@ use crate::{
         Conversation, ConversationChanges, ConversationRef, DeptId, NewConversation, SessionId,
         Title, UserId,
     },
-    store::{ConversationPage, ConversationQuery, Reused, StoreError, failure::Trouble, rows},
+    store::{
+        ConversationPage, ConversationQuery, Reused, StoreError, failure::OperationError, rows,
+    },
 };
 
 const CREATE: &str = concat!(
@@ -44,7 +46,7 @@ pub(super) async fn create(
     pool: &Pool,
     new: &NewConversation,
     at: DateTime<Utc>,
-) -> Result<Conversation, Trouble> {
+) -> Result<Conversation, OperationError> {
     let mut lease = Lease::take(pool).await?;
     let outcome = insert(&mut lease, new, at).await;
     lease.release(outcome)
@@ -54,7 +56,7 @@ async fn insert(
     connection: &mut PgConnection,
     new: &NewConversation,
     at: DateTime<Utc>,
-) -> Result<Conversation, Trouble> {
+) -> Result<Conversation, OperationError> {
     let created: Option<ConversationRow> = query_as(CREATE)
         .bind(new.id.as_uuid())
         .bind(new.user_id.as_str())
@@ -82,7 +84,7 @@ async fn insert(
 pub(super) async fn get(
     pool: &Pool,
     conversation: &ConversationRef,
-) -> Result<Conversation, Trouble> {
+) -> Result<Conversation, OperationError> {
     let mut lease = Lease::take(pool).await?;
     let found = find(&mut lease, conversation).await;
     lease.release(found)?.ok_or(StoreError::NotFound.into())
@@ -92,7 +94,7 @@ pub(super) async fn get(
 pub(super) async fn find(
     connection: &mut PgConnection,
     conversation: &ConversationRef,
-) -> Result<Option<Conversation>, Trouble> {
+) -> Result<Option<Conversation>, OperationError> {
     let row: Option<ConversationRow> = query_as(sql::CONVERSATION)
         .bind(conversation.id.as_uuid())
         .bind(conversation.user_id.as_ref().map(UserId::as_str))
@@ -105,7 +107,7 @@ pub(super) async fn attach_session(
     pool: &Pool,
     conversation: &ConversationRef,
     session: SessionId,
-) -> Result<Conversation, Trouble> {
+) -> Result<Conversation, OperationError> {
     let mut lease = Lease::take(pool).await?;
     let attached = attach(&mut lease, conversation, session).await;
     lease.release(attached)?.ok_or(StoreError::NotFound.into())
@@ -115,7 +117,7 @@ async fn attach(
     connection: &mut PgConnection,
     conversation: &ConversationRef,
     session: SessionId,
-) -> Result<Option<Conversation>, Trouble> {
+) -> Result<Option<Conversation>, OperationError> {
     // Most turns go on with the session of the last one: nothing to write then.
     for statement in [sql::CONVERSATION_ON_SESSION, ATTACH] {
         let row: Option<ConversationRow> = query_as(statement)
@@ -135,21 +137,22 @@ pub(super) async fn of_session(
     pool: &Pool,
     session: SessionId,
     user: &UserId,
-) -> Result<Option<Conversation>, Trouble> {
+) -> Result<Option<Conversation>, OperationError> {
     let mut lease = Lease::take(pool).await?;
-    let row: Result<Option<ConversationRow>, Trouble> = query_as(sql::CONVERSATION_OF_SESSION)
-        .bind(session.as_uuid())
-        .bind(user.as_str())
-        .fetch_optional(&mut *lease)
-        .await
-        .map_err(Trouble::from);
+    let row: Result<Option<ConversationRow>, OperationError> =
+        query_as(sql::CONVERSATION_OF_SESSION)
+            .bind(session.as_uuid())
+            .bind(user.as_str())
+            .fetch_optional(&mut *lease)
+            .await
+            .map_err(OperationError::from);
     Ok(lease.release(row)?.map(ConversationRow::read).transpose()?)
 }
 
 pub(super) async fn list(
     pool: &Pool,
     wanted: &ConversationQuery,
-) -> Result<ConversationPage, Trouble> {
+) -> Result<ConversationPage, OperationError> {
     let mut lease = Lease::take(pool).await?;
     let rows = query(sql::LIST)
         .bind(wanted.user_id.as_str())
@@ -159,12 +162,12 @@ pub(super) async fn list(
         .bind(i64::from(wanted.limit) + 1)
         .fetch_all(&mut *lease)
         .await
-        .map_err(Trouble::from);
+        .map_err(OperationError::from);
     rows::page(lease.release(rows)?.iter().map(read_listed), wanted.limit)
 }
 
 /// Reads a row of a list, with its activity.
-pub(super) fn read_listed(row: &PgRow) -> Result<(Conversation, i64), Trouble> {
+pub(super) fn read_listed(row: &PgRow) -> Result<(Conversation, i64), OperationError> {
     let activity = row.try_get("activity")?;
     Ok((ConversationRow::from_row(row)?.read()?, activity))
 }
@@ -174,13 +177,13 @@ pub(super) async fn update(
     conversation: &ConversationRef,
     changes: &ConversationChanges,
     at: DateTime<Utc>,
-) -> Result<Conversation, Trouble> {
+) -> Result<Conversation, OperationError> {
     let ConversationChanges { title, metadata } = changes;
     if title.is_none() && metadata.is_none() {
         return get(pool, conversation).await;
     }
     let mut lease = Lease::take(pool).await?;
-    let row: Result<Option<ConversationRow>, Trouble> = query_as(UPDATE)
+    let row: Result<Option<ConversationRow>, OperationError> = query_as(UPDATE)
         .bind(conversation.id.as_uuid())
         .bind(conversation.user_id.as_ref().map(UserId::as_str))
         .bind(title.is_some())
@@ -190,7 +193,7 @@ pub(super) async fn update(
         .bind(at)
         .fetch_optional(&mut *lease)
         .await
-        .map_err(Trouble::from);
+        .map_err(OperationError::from);
     let row = lease.release(row)?.ok_or(StoreError::NotFound)?;
     Ok(row.read()?)
 }

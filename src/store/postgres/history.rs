@@ -41,7 +41,7 @@ pub(super) async fn newest(
     conversation: &ConversationRef,
     limit: u32,
     contexts: bool,
-) -> Result<(Conversation, Vec<Message>), Trouble> {
+) -> Result<(Conversation, Vec<Message>), OperationError> {
     let mut lease = Lease::take(pool).await?;
     let read = read_newest(&mut lease, conversation, limit, contexts).await;
     lease.release(read)
@@ -53,7 +53,7 @@ pub(super) async fn messages(
     from: Bound,
     limit: u32,
     contexts: bool,
-) -> Result<Vec<Message>, Trouble> {
+) -> Result<Vec<Message>, OperationError> {
     let mut lease = Lease::take(pool).await?;
     let read = read_side(&mut lease, conversation, from, limit, contexts).await;
     lease.release(read)

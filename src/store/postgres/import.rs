@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     domain::{Conversation, DeptId, Numbered, Title},
-    store::{Import, StoreError, failure::Trouble, files::OpenFile},
+    store::{Import, StoreError, failure::OperationError, files::OpenFile},
 };
 
 /// The server ends a transaction whose client sends nothing for so long.
@@ -55,7 +55,7 @@ pub(super) async fn begin(
     pool: &Pool,
     conversation: &Conversation,
     held: OpenFile,
-) -> Result<Box<dyn Import>, Trouble> {
+) -> Result<Box<dyn Import>, OperationError> {
     let mut lease = Lease::take(pool).await?;
     before_commit(create(&mut lease, conversation)).await?;
     Ok(Box::new(PgImport {
@@ -65,7 +65,10 @@ pub(super) async fn begin(
     }))
 }
 
-async fn create(connection: &mut PgConnection, conversation: &Conversation) -> Result<(), Trouble> {
+async fn create(
+    connection: &mut PgConnection,
+    conversation: &Conversation,
+) -> Result<(), OperationError> {
     raw_sql(BEGIN).execute(&mut *connection).await?;
     raw_sql(WAIT_FOR_CLIENT).execute(&mut *connection).await?;
     query(CREATE)
@@ -85,13 +88,15 @@ async fn create(connection: &mut PgConnection, conversation: &Conversation) -> R
 impl Import for PgImport {
     async fn add(&mut self, messages: &[Numbered]) -> Result<(), StoreError> {
         let added = add(&mut self.lease, &self.conversation, messages);
-        before_commit(added).await.map_err(Trouble::of_write)
+        before_commit(added).await.map_err(OperationError::of_write)
     }
 
     async fn finish(mut self: Box<Self>, last_seq: i64) -> Result<Conversation, StoreError> {
         let id = self.conversation.id.as_uuid();
         let finished = before_commit(finish(&mut self.lease, id, last_seq)).await;
-        end(self.lease, finished).await.map_err(Trouble::of_write)
+        end(self.lease, finished)
+            .await
+            .map_err(OperationError::of_write)
     }
 }
 
@@ -99,7 +104,7 @@ async fn add(
     connection: &mut PgConnection,
     conversation: &Conversation,
     numbered: &[Numbered],
-) -> Result<(), Trouble> {
+) -> Result<(), OperationError> {
     let id = conversation.id.as_uuid();
     let of = numbered.iter().map(|numbered| &numbered.message);
     let messages = Messages::of(of, conversation.updated_at);
@@ -137,7 +142,7 @@ async fn finish(
     connection: &mut PgConnection,
     id: Uuid,
     last_seq: i64,
-) -> Result<Conversation, Trouble> {
+) -> Result<Conversation, OperationError> {
     let row: ConversationRow = query_as(FINISH)
         .bind(id)
         .bind(last_seq)

@@ -40,13 +40,19 @@ const NOTE: &str = "INSERT INTO requests \
     (conversation_id, request_id, digest, first_seq, last_seq, removed, created_at) \
     VALUES ($1, $2, $3, $4, $5, $6, $7)";
 
-pub(super) async fn delete(pool: &Pool, conversation: &ConversationRef) -> Result<(), Trouble> {
+pub(super) async fn delete(
+    pool: &Pool,
+    conversation: &ConversationRef,
+) -> Result<(), OperationError> {
     let mut lease = Lease::take(pool).await?;
     let removed = before_commit(remove(&mut lease, conversation)).await;
     end(lease, removed).await
 }
 
-pub(super) async fn truncate(pool: &Pool, truncation: &Truncation) -> Result<Truncated, Trouble> {
+pub(super) async fn truncate(
+    pool: &Pool,
+    truncation: &Truncation,
+) -> Result<Truncated, OperationError> {
     let mut lease = Lease::take(pool).await?;
     let removed = before_commit(cut(&mut lease, truncation)).await;
     end(lease, removed).await
@@ -55,7 +61,7 @@ pub(super) async fn truncate(pool: &Pool, truncation: &Truncation) -> Result<Tru
 async fn remove(
     connection: &mut PgConnection,
     conversation: &ConversationRef,
-) -> Result<(), Trouble> {
+) -> Result<(), OperationError> {
     let id = conversation.id.as_uuid();
     begin_on(connection, conversation).await?;
     lock_messages(connection, id).await?;
@@ -68,7 +74,10 @@ async fn remove(
     Ok(())
 }
 
-async fn cut(connection: &mut PgConnection, truncation: &Truncation) -> Result<Truncated, Trouble> {
+async fn cut(
+    connection: &mut PgConnection,
+    truncation: &Truncation,
+) -> Result<Truncated, OperationError> {
     let id = truncation.conversation.id;
     let (last_seq, own_after) = begin_on(connection, &truncation.conversation).await?;
     if let Some(request) = &truncation.request
@@ -98,7 +107,7 @@ async fn cut(connection: &mut PgConnection, truncation: &Truncation) -> Result<T
 async fn begin_on(
     connection: &mut PgConnection,
     conversation: &ConversationRef,
-) -> Result<(i64, i64), Trouble> {
+) -> Result<(i64, i64), OperationError> {
     raw_sql(BEGIN).execute(&mut *connection).await?;
     let found: Option<(i64, i64)> = query_as(LOCK)
         .bind(conversation.id.as_uuid())
@@ -109,7 +118,10 @@ async fn begin_on(
 }
 
 /// Locks the messages that a conversation shows.
-async fn lock_messages(connection: &mut PgConnection, conversation: Uuid) -> Result<(), Trouble> {
+async fn lock_messages(
+    connection: &mut PgConnection,
+    conversation: Uuid,
+) -> Result<(), OperationError> {
     query(LOCK_MESSAGES)
         .bind(conversation)
         .execute(connection)
@@ -121,7 +133,7 @@ async fn note(
     connection: &mut PgConnection,
     truncation: &Truncation,
     truncated: Truncated,
-) -> Result<(), Trouble> {
+) -> Result<(), OperationError> {
     let id = truncation.conversation.id.as_uuid();
     query(TOUCH)
         .bind(id)

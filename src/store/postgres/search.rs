@@ -6,7 +6,9 @@ use uuid::Uuid;
 use super::{Pool, connection::Lease};
 use crate::{
     domain::{ConversationId, DeptId, Role},
-    store::{SearchKey, SearchPage, SearchQuery, failure::Trouble, search::search_rows, sql},
+    store::{
+        SearchKey, SearchPage, SearchQuery, failure::OperationError, search::search_rows, sql,
+    },
 };
 
 search_rows!(PgRow, Uuid);
@@ -56,7 +58,10 @@ const SEARCH: &str = concat!(
     ORDER BY h.rank DESC, h.id DESC"
 );
 
-pub(super) async fn search(pool: &Pool, wanted: &SearchQuery) -> Result<SearchPage, Trouble> {
+pub(super) async fn search(
+    pool: &Pool,
+    wanted: &SearchQuery,
+) -> Result<SearchPage, OperationError> {
     let mut lease = Lease::take(pool).await?;
     let rows = find(&mut lease, wanted).await;
     let hits = lease
@@ -67,7 +72,10 @@ pub(super) async fn search(pool: &Pool, wanted: &SearchQuery) -> Result<SearchPa
     Ok(SearchPage::of(hits, wanted.limit))
 }
 
-async fn find(connection: &mut PgConnection, wanted: &SearchQuery) -> Result<Vec<PgRow>, Trouble> {
+async fn find(
+    connection: &mut PgConnection,
+    wanted: &SearchQuery,
+) -> Result<Vec<PgRow>, OperationError> {
     let SearchKey { rank, place } = wanted.after.unwrap_or(SearchKey::START);
     Ok(query(SEARCH)
         .bind(wanted.user_id.as_str())

@@ -15,7 +15,7 @@ use crate::{
     domain::{Conversation, ConversationRef, Message},
     store::{
         Bound, Snapshot, StoreError,
-        failure::{Class, Failure, Trouble},
+        failure::{ErrorKind, Failure, OperationError},
         files::OpenFile,
     },
 };
@@ -35,7 +35,7 @@ pub(super) async fn take(
     pool: &Pool,
     conversation: &ConversationRef,
     held: OpenFile,
-) -> Result<(Conversation, Box<dyn Snapshot>), Trouble> {
+) -> Result<(Conversation, Box<dyn Snapshot>), OperationError> {
     let mut lease = Lease::take(pool).await?;
     raw_sql(BEGIN).execute(&mut *lease).await?;
     let found = find(&mut lease, conversation).await?;
@@ -54,8 +54,8 @@ impl Snapshot for PgSnapshot {
         let from = Bound::After(seq);
         let read = read_side(&mut self.lease, &self.conversation, from, limit, true);
         let read = timeout(STATEMENT_TIMEOUT, read).await.unwrap_or_else(|_| {
-            Err(Failure::new(Class::Unavailable, "the server did not answer in time").into())
+            Err(Failure::new(ErrorKind::Unavailable, "the server did not answer in time").into())
         });
-        read.map_err(Trouble::of_read)
+        read.map_err(OperationError::of_read)
     }
 }

@@ -4,41 +4,41 @@ use std::fmt::Write;
 
 use sqlx::postgres::PgDatabaseError;
 
-use crate::store::failure::{Class, Failure};
+use crate::store::failure::{ErrorKind, Failure};
 
 /// Codes, or the first two characters of a class of them; the first that fits
 /// counts. The server has rolled a failed statement back, except where
-/// [`Class::Lost`] says that the message may have crossed a commit. The words of a
+/// [`ErrorKind::Lost`] says that the message may have crossed a commit. The words of a
 /// message are kept only where `Words::Safe` says that they name objects of the
 /// schema and never values.
-const TABLE: &[(&str, Class, Words)] = &[
-    ("40003", Class::Lost, Words::Safe), // statement completion unknown
-    ("40002", Class::Internal, Words::Private), // integrity constraint violation at commit
-    ("40", Class::Retry, Words::Safe),   // serialization failure, deadlock
-    ("23505", Class::Taken, Words::Private), // unique violation
-    ("08", Class::Lost, Words::Safe),    // connection exceptions, some of them a pooler's
+const TABLE: &[(&str, ErrorKind, Words)] = &[
+    ("40003", ErrorKind::Lost, Words::Safe), // statement completion unknown
+    ("40002", ErrorKind::Internal, Words::Private), // integrity constraint violation at commit
+    ("40", ErrorKind::Retry, Words::Safe),   // serialization failure, deadlock
+    ("23505", ErrorKind::Taken, Words::Private), // unique violation
+    ("08", ErrorKind::Lost, Words::Safe),    // connection exceptions, some of them a pooler's
     // The server may end a session between the commit and its acknowledgement.
-    ("57P01", Class::Lost, Words::Safe),        // admin shutdown
-    ("57P02", Class::Lost, Words::Safe),        // crash shutdown
-    ("57P04", Class::Lost, Words::Safe),        // database dropped
-    ("57", Class::Unavailable, Words::Safe),    // starting up, statement timeout, idle session
-    ("53", Class::Unavailable, Words::Safe),    // disk full, out of memory, too many connections
-    ("55", Class::Unavailable, Words::Safe),    // lock not available, object in use
-    ("58", Class::Unavailable, Words::Safe),    // I/O error
-    ("25006", Class::Unavailable, Words::Safe), // read-only: a standby
-    ("25P03", Class::Unavailable, Words::Safe), // idle in transaction for too long
-    ("28", Class::Unavailable, Words::Safe),    // authentication
-    ("3D", Class::Unavailable, Words::Safe),    // no such database
-    ("42501", Class::Unavailable, Words::Safe), // insufficient privilege
+    ("57P01", ErrorKind::Lost, Words::Safe), // admin shutdown
+    ("57P02", ErrorKind::Lost, Words::Safe), // crash shutdown
+    ("57P04", ErrorKind::Lost, Words::Safe), // database dropped
+    ("57", ErrorKind::Unavailable, Words::Safe), // starting up, statement timeout, idle session
+    ("53", ErrorKind::Unavailable, Words::Safe), // disk full, out of memory, too many connections
+    ("55", ErrorKind::Unavailable, Words::Safe), // lock not available, object in use
+    ("58", ErrorKind::Unavailable, Words::Safe), // I/O error
+    ("25006", ErrorKind::Unavailable, Words::Safe), // read-only: a standby
+    ("25P03", ErrorKind::Unavailable, Words::Safe), // idle in transaction for too long
+    ("28", ErrorKind::Unavailable, Words::Safe), // authentication
+    ("3D", ErrorKind::Unavailable, Words::Safe), // no such database
+    ("42501", ErrorKind::Unavailable, Words::Safe), // insufficient privilege
     // The schema is not this program's, or not there yet.
-    ("42P01", Class::Unavailable, Words::Safe), // undefined table
-    ("42703", Class::Unavailable, Words::Safe), // undefined column
-    ("3F000", Class::Unavailable, Words::Safe), // undefined schema
+    ("42P01", ErrorKind::Unavailable, Words::Safe), // undefined table
+    ("42703", ErrorKind::Unavailable, Words::Safe), // undefined column
+    ("3F000", ErrorKind::Unavailable, Words::Safe), // undefined schema
     // Values that the edge should have refused.
-    ("22", Class::Internal, Words::Private), // data exceptions: NUL, lone surrogates
-    ("54", Class::Internal, Words::Private), // too long, too deep
-    ("23", Class::Internal, Words::Private), // other constraints
-    ("", Class::Internal, Words::Private),
+    ("22", ErrorKind::Internal, Words::Private), // data exceptions: NUL, lone surrogates
+    ("54", ErrorKind::Internal, Words::Private), // too long, too deep
+    ("23", ErrorKind::Internal, Words::Private), // other constraints
+    ("", ErrorKind::Internal, Words::Private),
 ];
 
 #[derive(Clone, Copy)]
@@ -64,13 +64,14 @@ pub(in crate::store) fn failure(error: &PgDatabaseError) -> Failure {
     Failure::new(class, cause)
 }
 
-fn classify(code: &str) -> (Class, Words) {
+fn classify(code: &str) -> (ErrorKind, Words) {
     TABLE
         .iter()
         .find(|(prefix, ..)| code.starts_with(prefix))
-        .map_or((Class::Internal, Words::Private), |&(_, class, words)| {
-            (class, words)
-        })
+        .map_or(
+            (ErrorKind::Internal, Words::Private),
+            |&(_, class, words)| (class, words),
+        )
 }
 
 #[cfg(test)]
@@ -103,18 +104,21 @@ mod tests {
     #[test]
     fn codes_mean_what_they_must() {
         let expected = [
-            (Class::Retry, &["40001", "40P01"][..]),
-            (Class::Taken, &["23505"]),
-            (Class::Lost, &["08006", "08P01", "57P01", "57P02", "40003"]),
+            (ErrorKind::Retry, &["40001", "40P01"][..]),
+            (ErrorKind::Taken, &["23505"]),
             (
-                Class::Unavailable,
+                ErrorKind::Lost,
+                &["08006", "08P01", "57P01", "57P02", "40003"],
+            ),
+            (
+                ErrorKind::Unavailable,
                 &[
                     "57P03", "57014", "53100", "53200", "53300", "55P03", "25006", "28P01",
                     "3D000", "42P01", "58030",
                 ],
             ),
             (
-                Class::Internal,
+                ErrorKind::Internal,
                 &[
                     "22021", "22P02", "22P05", "54000", "54001", "23502", "23503", "23514",
                     "25P02", "42601", "XX000", "XX001", "0A000", "99999",

@@ -11,7 +11,7 @@ use sqlx::raw_sql;
 use tokio::time::timeout;
 
 use super::connection::{Lease, REMOVAL_TIMEOUT, STATEMENT_TIMEOUT};
-use crate::store::failure::{Class, Failure, Trouble};
+use crate::store::failure::{ErrorKind, Failure, OperationError};
 
 /// Each statement may take as long as the whole transaction, which the client
 /// limits. A statement must see what was done before it got its lock, whatever the
@@ -21,25 +21,28 @@ pub(super) const BEGIN: &str =
 
 /// Limits the work before the commit. What fails in it has changed nothing.
 pub(super) async fn before_commit<T>(
-    work: impl Future<Output = Result<T, Trouble>>,
-) -> Result<T, Trouble> {
+    work: impl Future<Output = Result<T, OperationError>>,
+) -> Result<T, OperationError> {
     match timeout(REMOVAL_TIMEOUT, work).await {
-        Ok(Err(Trouble::Failed(Failure {
-            class: Class::Lost,
+        Ok(Err(OperationError::Failed(Failure {
+            class: ErrorKind::Lost,
             cause,
         }))) => Err(Failure {
-            class: Class::Unavailable,
+            class: ErrorKind::Unavailable,
             cause,
         }
         .into()),
         Ok(outcome) => outcome,
-        Err(_) => Err(Failure::new(Class::Unavailable, "the transaction took too long").into()),
+        Err(_) => Err(Failure::new(ErrorKind::Unavailable, "the transaction took too long").into()),
     }
 }
 
 /// Commits what was done, or takes it back, and gives the connection back if
 /// that worked.
-pub(super) async fn end<T>(mut lease: Lease, outcome: Result<T, Trouble>) -> Result<T, Trouble> {
+pub(super) async fn end<T>(
+    mut lease: Lease,
+    outcome: Result<T, OperationError>,
+) -> Result<T, OperationError> {
     let statement = if outcome.is_ok() {
         "COMMIT"
     } else {
@@ -49,7 +52,7 @@ pub(super) async fn end<T>(mut lease: Lease, outcome: Result<T, Trouble>) -> Res
     let failure = match ended {
         Ok(Ok(_)) => return lease.release(outcome),
         Ok(Err(error)) => Failure::from(error),
-        Err(_) => Failure::new(Class::Lost, "the commit was not answered in time"),
+        Err(_) => Failure::new(ErrorKind::Lost, "the commit was not answered in time"),
     };
     // A failed ROLLBACK changes nothing about why it was wanted.
     outcome.and(Err(failure.into()))

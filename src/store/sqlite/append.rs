@@ -10,8 +10,8 @@ use crate::{
     domain::{Conversation, ConversationId, Message, NewMessage, Title},
     store::{
         Append, Appended, Request, Reused, StoreError,
-        failure::Trouble,
-        replay::{self, Standing},
+        failure::OperationError,
+        replay::{self, IdConflict},
         rows::RequestRow,
     },
 };
@@ -81,7 +81,7 @@ pub(super) struct Note<'a> {
 
 /// Saves a turn. The transaction has the file to itself, so that what it looks
 /// at stays true until it has written.
-pub(super) async fn append(writer: &Pool, append: &Append) -> Result<Appended, Trouble> {
+pub(super) async fn append(writer: &Pool, append: &Append) -> Result<Appended, OperationError> {
     let mut transaction = connection::begin(writer).await?;
     let conversation = conversations::find_one(&mut transaction, &append.conversation).await?;
     if let Some(replayed) = known(&mut transaction, append, &conversation).await? {
@@ -97,7 +97,7 @@ async fn known(
     connection: &mut SqliteConnection,
     append: &Append,
     conversation: &Conversation,
-) -> Result<Option<Appended>, Trouble> {
+) -> Result<Option<Appended>, OperationError> {
     let id = conversation.id;
     if let Some(request) = &append.request
         && let Some(known) = find_request(connection, id, request).await?
@@ -108,13 +108,13 @@ async fn known(
         return Ok(Some(Appended::Replayed { last_seq, messages }));
     }
     let (standing, messages) = match_ids(connection, append).await?;
-    if standing == Standing::Replay {
+    if standing == IdConflict::Replay {
         return Ok(Some(replay::of_batch(messages)));
     }
     replay::ends_at(append.expected_last_seq, conversation.last_seq)?;
     match standing {
-        Standing::Reused => Err(StoreError::AlreadyExists(Reused::MessageId).into()),
-        Standing::Free | Standing::Replay => Ok(None),
+        IdConflict::Reused => Err(StoreError::AlreadyExists(Reused::MessageId).into()),
+        IdConflict::Free | IdConflict::Replay => Ok(None),
     }
 }
 
@@ -122,7 +122,7 @@ async fn save(
     connection: &mut SqliteConnection,
     append: &Append,
     conversation: Conversation,
-) -> Result<Appended, Trouble> {
+) -> Result<Appended, OperationError> {
     let at = Micros::from(append.at);
     let first_seq = conversation.last_seq + 1;
     let mut last_seq = conversation.last_seq;
@@ -170,7 +170,7 @@ async fn own_session(
     connection: &mut SqliteConnection,
     append: &Append,
     conversation: &Conversation,
-) -> Result<Option<Hyphenated>, Trouble> {
+) -> Result<Option<Hyphenated>, OperationError> {
     let Some(session) = append.session_id.map(|id| id.as_uuid().hyphenated()) else {
         return Ok(None);
     };
@@ -190,7 +190,7 @@ pub(super) async fn insert(
     seq: i64,
     message: &NewMessage,
     at: Micros,
-) -> Result<(), Trouble> {
+) -> Result<(), OperationError> {
     query(into.message)
         .bind(conversation.as_uuid().hyphenated())
         .bind(seq)
@@ -223,7 +223,7 @@ pub(super) async fn find_request(
     connection: &mut SqliteConnection,
     conversation: ConversationId,
     request: &Request,
-) -> Result<Option<RequestRow>, Trouble> {
+) -> Result<Option<RequestRow>, OperationError> {
     Ok(query_as(sql::REQUEST)
         .bind(conversation.as_uuid().hyphenated())
         .bind(request.id.as_str())
@@ -236,7 +236,7 @@ pub(super) async fn add_note(
     connection: &mut SqliteConnection,
     conversation: ConversationId,
     note: &Note<'_>,
-) -> Result<(), Trouble> {
+) -> Result<(), OperationError> {
     query(NOTE)
         .bind(conversation.as_uuid().hyphenated())
         .bind(note.request.id.as_str())
@@ -254,7 +254,7 @@ pub(super) async fn add_note(
 async fn match_ids(
     connection: &mut SqliteConnection,
     append: &Append,
-) -> Result<(Standing, Vec<Message>), Trouble> {
+) -> Result<(IdConflict, Vec<Message>), OperationError> {
     let batch = &append.messages;
     let id = append.conversation.id;
     let mut taken = false;

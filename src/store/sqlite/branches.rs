@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     domain::{Conversation, ConversationRef, Title},
-    store::{Branch, ConversationPage, StoreError, failure::Trouble, rows},
+    store::{Branch, ConversationPage, StoreError, failure::OperationError, rows},
 };
 
 const OWN_AFTER: &str = "SELECT own_after FROM conversations WHERE id = $1";
@@ -20,7 +20,7 @@ SELECT $1, p.user_id, p.dept_id, coalesce($4, p.title), p.metadata, $3, $3, p.id
 FROM conversations p WHERE p.id = $2";
 
 /// Creates a branch.
-pub(super) async fn branch(writer: &Pool, branch: &Branch) -> Result<Conversation, Trouble> {
+pub(super) async fn branch(writer: &Pool, branch: &Branch) -> Result<Conversation, OperationError> {
     let mut transaction = connection::begin(writer).await?;
     let parent = find_one(&mut transaction, &branch.parent).await?;
     if branch.at_seq > parent.last_seq {
@@ -75,7 +75,7 @@ pub(super) async fn list(
     conversation: &ConversationRef,
     after: Option<i64>,
     limit: u32,
-) -> Result<ConversationPage, Trouble> {
+) -> Result<ConversationPage, OperationError> {
     let mut reader = connection::reader(readers).await?;
     let parent = find_one(&mut reader, conversation).await?;
     let rows = query(sql::BRANCHES)

@@ -2,24 +2,24 @@
 
 use sqlx::{error::DatabaseError, sqlite::SqliteError};
 
-use crate::store::failure::{Class, Failure};
+use crate::store::failure::{ErrorKind, Failure};
 
 const BUSY: i32 = 5;
 const IOERR: i32 = 10;
 
-/// Primary result codes; those that are not here are [`Class::Internal`]. A
+/// Primary result codes; those that are not here are [`ErrorKind::Internal`]. A
 /// constraint is one of those: inside a transaction that has the write lock all of
 /// them were looked at before.
-const TABLE: &[(i32, Class)] = &[
-    (BUSY, Class::Unavailable),  // another process writes
-    (6, Class::Unavailable),     // LOCKED
-    (7, Class::Unavailable),     // NOMEM
-    (8, Class::Unavailable),     // READONLY: the file, or its folder
-    (9, Class::Unavailable),     // INTERRUPT
-    (IOERR, Class::Unavailable), // the disk
-    (13, Class::Unavailable),    // FULL
-    (14, Class::Unavailable),    // CANTOPEN
-    (15, Class::Unavailable),    // PROTOCOL: the locks of the log
+const TABLE: &[(i32, ErrorKind)] = &[
+    (BUSY, ErrorKind::Unavailable),  // another process writes
+    (6, ErrorKind::Unavailable),     // LOCKED
+    (7, ErrorKind::Unavailable),     // NOMEM
+    (8, ErrorKind::Unavailable),     // READONLY: the file, or its folder
+    (9, ErrorKind::Unavailable),     // INTERRUPT
+    (IOERR, ErrorKind::Unavailable), // the disk
+    (13, ErrorKind::Unavailable),    // FULL
+    (14, ErrorKind::Unavailable),    // CANTOPEN
+    (15, ErrorKind::Unavailable),    // PROTOCOL: the locks of the log
 ];
 
 /// Classifies an error of a statement.
@@ -28,12 +28,12 @@ pub(in crate::store) fn failure(error: &SqliteError) -> Failure {
     let message = error.message();
     // SQLite has no code of its own for a schema that is not there yet.
     if message.starts_with("no such table") || message.starts_with("no such column") {
-        return Failure::new(Class::Unavailable, "the file has another schema");
+        return Failure::new(ErrorKind::Unavailable, "the file has another schema");
     }
     let class = TABLE
         .iter()
         .find(|(known, _)| Some(*known) == code)
-        .map_or(Class::Internal, |(_, class)| *class);
+        .map_or(ErrorKind::Internal, |(_, class)| *class);
     // The message may quote a value.
     let code = error.code().unwrap_or_default();
     Failure::new(class, format!("SQLite's result code {code}"))

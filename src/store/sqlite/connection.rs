@@ -13,7 +13,7 @@ use sqlx::{
 use super::{Pool, codes};
 use crate::store::{
     StoreError,
-    failure::{Failure, Trouble},
+    failure::{Failure, OperationError},
 };
 
 /// How long a call waits for its turn at the writer, or for a reader.
@@ -118,23 +118,23 @@ fn pool_options(connections: u32) -> SqlitePoolOptions {
 }
 
 /// Takes a connection to read with.
-pub(super) async fn reader(readers: &Pool) -> Result<PoolConnection<Sqlite>, Trouble> {
+pub(super) async fn reader(readers: &Pool) -> Result<PoolConnection<Sqlite>, OperationError> {
     Ok(readers.acquire().await?)
 }
 
 /// Waits for this process's turn at the file, to write on another connection.
-pub(super) async fn turn(writer: &Pool) -> Result<PoolConnection<Sqlite>, Trouble> {
+pub(super) async fn turn(writer: &Pool) -> Result<PoolConnection<Sqlite>, OperationError> {
     Ok(writer.acquire().await?)
 }
 
 /// Begins to write: waits for this process's turn, then for the file's lock.
 /// Dropped before [`commit`], the transaction is rolled back.
-pub(super) async fn begin(writer: &Pool) -> Result<Transaction<'static, Sqlite>, Trouble> {
+pub(super) async fn begin(writer: &Pool) -> Result<Transaction<'static, Sqlite>, OperationError> {
     Ok(writer.begin_with("BEGIN IMMEDIATE").await?)
 }
 
 /// Commits. Only here can an outcome be in doubt.
-pub(super) async fn commit(transaction: Transaction<'_, Sqlite>) -> Result<(), Trouble> {
+pub(super) async fn commit(transaction: Transaction<'_, Sqlite>) -> Result<(), OperationError> {
     match transaction.commit().await {
         Ok(()) => Ok(()),
         // The log may have reached the disk all the same, to be replayed after
@@ -147,6 +147,8 @@ pub(super) async fn commit(transaction: Transaction<'_, Sqlite>) -> Result<(), T
 }
 
 /// The next number of the one counter for what happened after what.
-pub(super) async fn next_activity(connection: &mut SqliteConnection) -> Result<i64, Trouble> {
+pub(super) async fn next_activity(
+    connection: &mut SqliteConnection,
+) -> Result<i64, OperationError> {
     Ok(query_scalar(NEXT_ACTIVITY).fetch_one(connection).await?)
 }

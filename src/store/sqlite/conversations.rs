@@ -13,7 +13,9 @@ use crate::{
         Conversation, ConversationChanges, ConversationRef, DeptId, NewConversation, SessionId,
         Title, UserId,
     },
-    store::{ConversationPage, ConversationQuery, Reused, StoreError, failure::Trouble, rows},
+    store::{
+        ConversationPage, ConversationQuery, Reused, StoreError, failure::OperationError, rows,
+    },
 };
 
 const CREATE: &str = "
@@ -38,7 +40,7 @@ pub(super) async fn create(
     writer: &Pool,
     new: &NewConversation,
     at: DateTime<Utc>,
-) -> Result<Conversation, Trouble> {
+) -> Result<Conversation, OperationError> {
     let mut transaction = connection::begin(writer).await?;
     let named = ConversationRef {
         id: new.id,
@@ -78,7 +80,7 @@ pub(super) async fn create(
 pub(super) async fn get(
     readers: &Pool,
     conversation: &ConversationRef,
-) -> Result<Conversation, Trouble> {
+) -> Result<Conversation, OperationError> {
     let mut reader = connection::reader(readers).await?;
     find_one(&mut reader, conversation).await
 }
@@ -87,7 +89,7 @@ pub(super) async fn get(
 pub(super) async fn find_one(
     connection: &mut SqliteConnection,
     conversation: &ConversationRef,
-) -> Result<Conversation, Trouble> {
+) -> Result<Conversation, OperationError> {
     let found = find(connection, conversation).await?;
     Ok(found.ok_or(StoreError::NotFound)?)
 }
@@ -95,7 +97,7 @@ pub(super) async fn find_one(
 async fn find(
     connection: &mut SqliteConnection,
     conversation: &ConversationRef,
-) -> Result<Option<Conversation>, Trouble> {
+) -> Result<Option<Conversation>, OperationError> {
     let row: Option<ConversationRow> = query_as(sql::CONVERSATION)
         .bind(conversation.id.as_uuid().hyphenated())
         .bind(conversation.user_id.as_ref().map(UserId::as_str))
@@ -109,7 +111,7 @@ pub(super) async fn attach_session(
     writer: &Pool,
     conversation: &ConversationRef,
     session: SessionId,
-) -> Result<Conversation, Trouble> {
+) -> Result<Conversation, OperationError> {
     // Most turns go on with the session of the last one: nothing to write then.
     let mut reader = connection::reader(readers).await?;
     let attached: Option<ConversationRow> = query_as(sql::CONVERSATION_ON_SESSION)
@@ -139,7 +141,7 @@ pub(super) async fn of_session(
     readers: &Pool,
     session: SessionId,
     user: &UserId,
-) -> Result<Option<Conversation>, Trouble> {
+) -> Result<Option<Conversation>, OperationError> {
     let mut reader = connection::reader(readers).await?;
     let row: Option<ConversationRow> = query_as(sql::CONVERSATION_OF_SESSION)
         .bind(session.as_uuid().hyphenated())
@@ -152,7 +154,7 @@ pub(super) async fn of_session(
 pub(super) async fn list(
     readers: &Pool,
     wanted: &ConversationQuery,
-) -> Result<ConversationPage, Trouble> {
+) -> Result<ConversationPage, OperationError> {
     let mut reader = connection::reader(readers).await?;
     let rows = query(sql::LIST)
         .bind(wanted.user_id.as_str())
@@ -166,7 +168,7 @@ pub(super) async fn list(
 }
 
 /// Reads a row of a list, with its activity.
-pub(super) fn read_listed(row: &SqliteRow) -> Result<(Conversation, i64), Trouble> {
+pub(super) fn read_listed(row: &SqliteRow) -> Result<(Conversation, i64), OperationError> {
     let activity = row.try_get("activity")?;
     Ok((ConversationRow::from_row(row)?.read()?, activity))
 }
@@ -177,7 +179,7 @@ pub(super) async fn update(
     conversation: &ConversationRef,
     changes: &ConversationChanges,
     at: DateTime<Utc>,
-) -> Result<Conversation, Trouble> {
+) -> Result<Conversation, OperationError> {
     let ConversationChanges { title, metadata } = changes;
     if title.is_none() && metadata.is_none() {
         return get(readers, conversation).await;

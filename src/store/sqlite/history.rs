@@ -52,7 +52,7 @@ pub(super) async fn newest(
     conversation: &ConversationRef,
     limit: u32,
     contexts: bool,
-) -> Result<(Conversation, Vec<Message>), Trouble> {
+) -> Result<(Conversation, Vec<Message>), OperationError> {
     let mut reader = connection::reader(readers).await?;
     read_newest(&mut reader, conversation, limit, contexts).await
 }
@@ -63,7 +63,7 @@ pub(super) async fn messages(
     from: Bound,
     limit: u32,
     contexts: bool,
-) -> Result<Vec<Message>, Trouble> {
+) -> Result<Vec<Message>, OperationError> {
     let mut reader = connection::reader(readers).await?;
     read_side(&mut reader, conversation, from, limit, contexts).await
 }

@@ -20,7 +20,7 @@ use crate::{
     domain::{Conversation, ConversationRef, DeptId, Numbered, Title},
     store::{
         Import, StoreError,
-        failure::{Class, Failure, Trouble},
+        failure::{ErrorKind, Failure, OperationError},
         files::OpenFile,
     },
 };
@@ -60,7 +60,7 @@ pub(super) async fn begin(
     writer: &Arc<Pool>,
     conversation: &Conversation,
     held: OpenFile,
-) -> Result<Box<dyn Import>, Trouble> {
+) -> Result<Box<dyn Import>, OperationError> {
     let file = options.get_filename();
     let spool = file.with_extension(format!("import-{}", conversation.id));
     let mut connection = connection::for_writing(options.clone()).connect().await?;
@@ -74,9 +74,9 @@ pub(super) async fn begin(
     }))
 }
 
-async fn attach(connection: &mut SqliteConnection, spool: PathBuf) -> Result<(), Trouble> {
+async fn attach(connection: &mut SqliteConnection, spool: PathBuf) -> Result<(), OperationError> {
     connection::make_file(&spool)
-        .map_err(|error| Failure::new(Class::Unavailable, error.to_string()))?;
+        .map_err(|error| Failure::new(ErrorKind::Unavailable, error.to_string()))?;
     let name = spool.to_string_lossy().into_owned();
     let _unnamed = Unnamed(spool);
     query("ATTACH DATABASE $1 AS spool")
@@ -101,7 +101,7 @@ impl Drop for Unnamed {
 impl Import for SqliteImport {
     async fn add(&mut self, messages: &[Numbered]) -> Result<(), StoreError> {
         let added = lay_down(&mut self.connection, &self.conversation, messages);
-        added.await.map_err(Trouble::of_read)
+        added.await.map_err(OperationError::of_read)
     }
 
     async fn finish(mut self: Box<Self>, last_seq: i64) -> Result<Conversation, StoreError> {
@@ -112,7 +112,7 @@ impl Import for SqliteImport {
             ..
         } = &mut *self;
         let finished = move_over(connection, writer, conversation, last_seq);
-        finished.await.map_err(Trouble::of_read)
+        finished.await.map_err(OperationError::of_read)
     }
 }
 
@@ -120,7 +120,7 @@ async fn lay_down(
     connection: &mut SqliteConnection,
     conversation: &Conversation,
     messages: &[Numbered],
-) -> Result<(), Trouble> {
+) -> Result<(), OperationError> {
     let at = Micros::from(conversation.updated_at);
     let mut transaction = connection.begin().await?;
     for Numbered { seq, message } in messages {
@@ -142,7 +142,7 @@ async fn move_over(
     writer: &Pool,
     conversation: &Conversation,
     last_seq: i64,
-) -> Result<Conversation, Trouble> {
+) -> Result<Conversation, OperationError> {
     let _turn = connection::turn(writer).await?;
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     let activity = connection::next_activity(&mut transaction).await?;

@@ -21,7 +21,10 @@ const OWN_AFTER: &str = "SELECT own_after FROM conversations WHERE id = $1";
 const TOUCH: &str =
     "UPDATE conversations SET updated_at = max(updated_at, $2), activity = $3 WHERE id = $1";
 
-pub(super) async fn delete(writer: &Pool, conversation: &ConversationRef) -> Result<(), Trouble> {
+pub(super) async fn delete(
+    writer: &Pool,
+    conversation: &ConversationRef,
+) -> Result<(), OperationError> {
     let mut transaction = connection::begin(writer).await?;
     let found = conversations::find_one(&mut transaction, conversation).await?;
     let id = found.id.as_uuid().hyphenated();
@@ -34,7 +37,10 @@ pub(super) async fn delete(writer: &Pool, conversation: &ConversationRef) -> Res
     connection::commit(transaction).await
 }
 
-pub(super) async fn truncate(writer: &Pool, truncation: &Truncation) -> Result<Truncated, Trouble> {
+pub(super) async fn truncate(
+    writer: &Pool,
+    truncation: &Truncation,
+) -> Result<Truncated, OperationError> {
     let mut transaction = connection::begin(writer).await?;
     let found = conversations::find_one(&mut transaction, &truncation.conversation).await?;
     let last_seq = found.last_seq;

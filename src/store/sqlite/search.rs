@@ -4,7 +4,9 @@ use uuid::fmt::Hyphenated;
 use super::{Pool, connection, search_syntax::expression};
 use crate::{
     domain::{DeptId, Role, TextSearch},
-    store::{SearchKey, SearchPage, SearchQuery, failure::Trouble, search::search_rows, sql},
+    store::{
+        SearchKey, SearchPage, SearchQuery, failure::OperationError, search::search_rows, sql,
+    },
 };
 
 search_rows!(SqliteRow, Hyphenated);
@@ -69,7 +71,7 @@ pub(super) async fn search(
     readers: &Pool,
     text_search: TextSearch,
     wanted: &SearchQuery,
-) -> Result<SearchPage, Trouble> {
+) -> Result<SearchPage, OperationError> {
     let Some(expression) = expression(wanted.text.as_str(), &wanted.user_id, text_search) else {
         return Ok(SearchPage::of(Vec::new(), wanted.limit));
     };

@@ -7,7 +7,7 @@ use sqlx::{ConnectOptions as _, SqliteConnection, raw_sql, sqlite::SqliteConnect
 use super::{conversations::find_one, history::read_side};
 use crate::{
     domain::{Conversation, ConversationRef, Message},
-    store::{Bound, Snapshot, StoreError, failure::Trouble, files::OpenFile},
+    store::{Bound, Snapshot, StoreError, failure::OperationError, files::OpenFile},
 };
 
 struct SqliteSnapshot {
@@ -21,7 +21,7 @@ pub(super) async fn take(
     options: &SqliteConnectOptions,
     conversation: &ConversationRef,
     held: OpenFile,
-) -> Result<(Conversation, Box<dyn Snapshot>), Trouble> {
+) -> Result<(Conversation, Box<dyn Snapshot>), OperationError> {
     let mut connection = options.clone().read_only(true).connect().await?;
     raw_sql("BEGIN").execute(&mut connection).await?;
     // The first read chooses the moment.
@@ -40,6 +40,6 @@ impl Snapshot for SqliteSnapshot {
         let from = Bound::After(seq);
         read_side(&mut self.connection, &self.conversation, from, limit, true)
             .await
-            .map_err(Trouble::of_read)
+            .map_err(OperationError::of_read)
     }
 }

@@ -8,7 +8,7 @@ use super::{
     read::{MessageSeed, Slot},
     scalar::{Reason, Scalar, snake_case},
 };
-use crate::{domain::Invalid, rpc::field::FieldError};
+use crate::{domain::InvalidValue, rpc::field::FieldError};
 
 /// The room that is kept for a message's length until the message is written.
 const LENGTH: usize = 4;
@@ -154,7 +154,7 @@ impl Encoder {
         if path.is_empty() {
             "body".clone_into(&mut path);
         }
-        Refusal::Field(FieldError::new(path, Invalid::new(reason)))
+        Refusal::Field(FieldError::new(path, InvalidValue::new(reason)))
     }
 
     /// Keeps why it is refused, for whoever gets the deserializer's error.

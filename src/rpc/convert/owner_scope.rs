@@ -7,12 +7,12 @@ use crate::{
 /// What requests claim of whose a conversation or a session is. Only here a request's
 /// conversation or session is named, so that no call forgets to ask.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Claims {
+pub(crate) struct OwnerScope {
     /// Whether each request must say it.
     pub(crate) are_required: bool,
 }
 
-impl Claims {
+impl OwnerScope {
     /// The user that a request claims.
     pub(crate) fn user(self, text: &str) -> Result<Option<UserId>, FieldError> {
         if self.are_required {

@@ -1,8 +1,8 @@
-use crate::{config::Front, transport::Address};
+use crate::{config::ServerConfig, transport::Address};
 
 /// What the log says of the listeners.
 #[derive(Debug)]
-pub(super) struct Greeting {
+pub(super) struct StartupLog {
     /// Where they are, with the ports that were free; TCP comes first.
     addresses: Vec<Address>,
     /// Whether calls on ports can be read on their way.
@@ -11,12 +11,12 @@ pub(super) struct Greeting {
     is_open: bool,
 }
 
-impl Greeting {
-    pub(super) fn new(addresses: Vec<Address>, front: &Front) -> Self {
+impl StartupLog {
+    pub(super) fn new(addresses: Vec<Address>, server: &ServerConfig) -> Self {
         Self {
             addresses,
-            is_plain: front.tls.is_none(),
-            is_open: front.takes_anybody(),
+            is_plain: server.tls.is_none(),
+            is_open: server.takes_anybody(),
         }
     }
 

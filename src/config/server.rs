@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{BadSetting, FrontArgs, in_range};
+use super::{BadSetting, ServerArgs, in_range};
 use crate::{
     access::UnixAllowed,
     transport::{Address, TlsFiles},
@@ -14,7 +14,7 @@ const DEFAULT_OPS_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALH
 
 /// Where the API is served, to whom, and how much of it.
 #[derive(Clone, Debug)]
-pub struct Front {
+pub struct ServerConfig {
     /// Where to serve the API; TCP comes first.
     pub listen: Vec<Address>,
     /// Where to serve operators.
@@ -49,11 +49,11 @@ pub struct Ops {
     pub required: bool,
 }
 
-impl Front {
-    pub(super) fn from_args(args: &FrontArgs) -> Result<Self, BadSetting> {
+impl ServerConfig {
+    pub(super) fn from_args(args: &ServerArgs) -> Result<Self, BadSetting> {
         let mut listen = args.listen_addr.clone();
         listen.sort_by_key(|address| matches!(address, Address::Unix(_)));
-        let front = Self {
+        let server = Self {
             listen,
             ops: Ops {
                 addr: args.ops_addr.unwrap_or(DEFAULT_OPS_ADDR),
@@ -80,7 +80,8 @@ impl Front {
             )?,
             max_request_bytes: args.max_request_bytes,
         };
-        if front.takes_anybody() && !args.insecure && front.listen.iter().any(Address::is_exposed) {
+        if server.takes_anybody() && !args.insecure && server.listen.iter().any(Address::is_exposed)
+        {
             return Err(BadSetting::new(
                 "LISTEN_ADDR",
                 "is not a loopback address: whoever reaches it could read and delete every \
@@ -88,7 +89,7 @@ impl Front {
                  TLS_CLIENT_CA_FILE, use 127.0.0.1, or say --insecure if the network is trusted",
             ));
         }
-        Ok(front)
+        Ok(server)
     }
 
     /// Whether callers on the ports have to show a certificate.
@@ -104,7 +105,7 @@ impl Front {
     }
 }
 
-fn tls(args: &FrontArgs) -> Result<Option<TlsFiles>, BadSetting> {
+fn tls(args: &ServerArgs) -> Result<Option<TlsFiles>, BadSetting> {
     let client_ca = file(args.tls_client_ca_file.as_deref());
     match (
         file(args.tls_cert_file.as_deref()),

@@ -8,7 +8,7 @@ use crate::transport::Address;
 
 /// Where the API is served, to whom, and how much of it.
 #[derive(Debug, Args)]
-pub struct FrontArgs {
+pub struct ServerArgs {
     /// Where to serve the API, over gRPC and REST: addresses such as 127.0.0.1:50051 (IPv6
     /// ones in brackets) or unix:/run/memory.sock, several separated by commas. Port 0 takes
     /// a free one. A Unix socket gets mode 0660 and takes the place of one that was left behind.

@@ -5,7 +5,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::Failure;
 use crate::{
     access::{Access, Tokens},
-    config::Front,
+    config::ServerConfig,
     transport::{Address, Connection, Connections, Listener, Tls, incoming},
     watched::{self, Watched, Watcher},
 };
@@ -14,7 +14,7 @@ use crate::{
 type Watching = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Where callers come in, and who is let in.
-pub(super) struct Entrance {
+pub(super) struct Listeners {
     pub(super) access: Arc<Access>,
     /// Where it is, with the ports that were free.
     pub(super) addresses: Vec<Address>,
@@ -24,37 +24,37 @@ pub(super) struct Entrance {
     watchers: Vec<Watching>,
 }
 
-impl Entrance {
+impl Listeners {
     /// Listens, and reads the files that say who is let in.
-    pub(super) async fn open(front: &Front) -> Result<Self, Failure> {
+    pub(super) async fn open(server: &ServerConfig) -> Result<Self, Failure> {
         // Bound first, so that a port that is taken is the first thing to be said.
-        let mut listeners = Vec::with_capacity(front.listen.len());
-        for address in &front.listen {
+        let mut listeners = Vec::with_capacity(server.listen.len());
+        for address in &server.listen {
             listeners.push(bind("LISTEN_ADDR", address).await?);
         }
         let addresses = listeners.iter().map(Listener::address);
         let addresses = addresses.collect::<Result<_, _>>()?;
         let mut watchers: Vec<Watching> = Vec::new();
-        let tokens = front.tokens_file.clone().map(read_tokens).transpose()?;
+        let tokens = server.tokens_file.clone().map(read_tokens).transpose()?;
         let tokens = tokens.map(|(tokens, watcher)| {
             watchers.push(Box::pin(watcher.run()));
             tokens
         });
-        let tls = front.tls.clone().map(Tls::read).transpose()?;
+        let tls = server.tls.clone().map(Tls::read).transpose()?;
         let tls = tls.map(|(tls, watcher)| {
             watchers.push(Box::pin(watcher.run()));
             tls
         });
         Ok(Self {
             access: Arc::new(Access::new(
-                front.unix_allowed.clone(),
+                server.unix_allowed.clone(),
                 tokens,
-                front.max_caller_rate,
+                server.max_caller_rate,
             )),
             addresses,
             listeners,
             tls,
-            connections: Connections::measured(front.max_connections),
+            connections: Connections::measured(server.max_connections),
             watchers,
         })
     }
