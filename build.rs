@@ -30,8 +30,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ".conversation_memory.v1.Message",
         ".conversation_memory.v1.RetrievedContext",
     ]);
+    // The codec finds the limits of a request by the name of its type.
+    config.enable_type_names();
     tonic_prost_build::configure()
-        .codec_path("crate::proto::codec::BoundedCodec")
+        .codec_path("crate::proto::codec::LimitedCodec")
         .compile_fds_with_config(compiler.file_descriptor_set(), config)?;
     Ok(())
 }

@@ -4,7 +4,9 @@ use std::sync::LazyLock;
 
 use prost_reflect::{DescriptorError, DescriptorPool};
 
-mod codec;
+pub(crate) mod codec;
+pub(crate) mod decode_limits;
+pub(crate) mod wire;
 
 mod generated {
     #![expect(

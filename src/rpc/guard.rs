@@ -18,15 +18,14 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
-use http::{HeaderValue, Request, Response};
+use http::{Request, Response};
 use opentelemetry::global;
 use tokio::{
     sync::{Semaphore, watch},
     time::Instant,
 };
 use tokio_util::task::TaskTracker;
-use tonic::{Code, Status, body::Body};
-use tonic_types::{ErrorDetails, StatusExt as _};
+use tonic::body::Body;
 use tower::{Layer, Service};
 
 use self::body::GuardedBody;
@@ -127,24 +126,24 @@ impl Shared {
         S::Error: std::fmt::Display,
     {
         if *self.ready.borrow() == ServingState::NotYet {
-            return status::unavailable("starting: the store is not ready").into_http();
+            return status::starting().into_http();
         }
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
-            return status::exhausted("too many calls at once").into_http();
+            return status::too_many_calls().into_http();
         };
         let call = self.calls.token();
         let timeout = timeout::of(request.headers(), self.max_call_time);
         if timeout.is_zero() {
             // A timer would take until the next millisecond to say so, and the
             // transport's could be first.
-            return deadline_exceeded().into_http();
+            return status::deadline_exceeded().into_http();
         }
         let deadline = Instant::now() + timeout;
         // The handler is made inside, so that a panic before its first await
         // is caught too.
         let handled = AssertUnwindSafe(async { inner.call(request).await }).catch_unwind();
         match tokio::time::timeout_at(deadline, handled).await {
-            Err(_) => deadline_exceeded().into_http(),
+            Err(_) => status::deadline_exceeded().into_http(),
             // The panic itself was logged where it happened.
             Ok(Err(_)) => status::internal().into_http(),
             Ok(Ok(response)) => answer(response)
@@ -172,54 +171,16 @@ fn measure(permits: &Arc<Semaphore>, max_calls: usize) {
         .build();
 }
 
-fn deadline_exceeded() -> Status {
-    Status::deadline_exceeded("the deadline passed")
-}
-
-/// A response with the statuses that tonic chose made those that clients know.
+/// The response of the routes, with the codes that clients expect.
 fn answer<E: std::fmt::Display>(response: Result<Response<Body>, E>) -> Response<Body> {
-    let mut response = match response {
-        Ok(response) => response,
-        Err(error) => {
-            tracing::error!(%error, "a route failed");
-            return status::internal().into_http();
-        }
-    };
-    let headers = response.headers_mut();
-    let code = headers
-        .get(Status::GRPC_STATUS)
-        .map(|code| Code::from_bytes(code.as_bytes()));
-    match code {
-        // Other stacks, and clients' retry rules, know an over-size message as
-        // RESOURCE_EXHAUSTED. Nothing here answers OUT_OF_RANGE itself.
-        Some(Code::OutOfRange) => {
-            headers.insert(Status::GRPC_STATUS, HeaderValue::from_static("8"));
+    match response {
+        Ok(mut response) => {
+            status::replace_out_of_range(response.headers_mut());
             response
         }
-        Some(Code::Internal) if is_too_deep(headers) => too_deep().into_http(),
-        _ => response,
+        Err(error) => {
+            tracing::error!(%error, "a route failed");
+            status::internal().into_http()
+        }
     }
-}
-
-/// Whether prost gave up on how deep a message is nested, which only metadata
-/// can be.
-fn is_too_deep(headers: &http::HeaderMap) -> bool {
-    headers
-        .get(Status::GRPC_MESSAGE)
-        .and_then(|message| message.to_str().ok())
-        .is_some_and(|message| {
-            message.contains("recursion%20limit") || message.contains("recursion limit")
-        })
-}
-
-fn too_deep() -> Status {
-    let reason = format!(
-        "must be at most {} levels deep",
-        crate::domain::Metadata::MAX_DEPTH
-    );
-    Status::with_error_details(
-        Code::InvalidArgument,
-        format!("metadata {reason}"),
-        ErrorDetails::with_bad_request_violation("metadata", reason),
-    )
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use http::HeaderMap;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -10,6 +11,7 @@ use crate::{
     access::AccessDenied,
     domain::InvalidValue,
     memory::{Error, Resource},
+    proto::decode_limits::{Counted, DecodeRejection},
     store::Reused,
 };
 
@@ -25,6 +27,35 @@ impl From<FieldError> for Status {
         let details =
             ErrorDetails::with_bad_request_violation(error.path, error.reason.to_string());
         Self::with_error_details(Code::InvalidArgument, message, details)
+    }
+}
+
+impl From<DecodeRejection> for Status {
+    fn from(rejection: DecodeRejection) -> Self {
+        match rejection {
+            DecodeRejection::TooDeep { field, nested, max } => {
+                let reason = InvalidValue::new(match nested {
+                    Counted::Values => format!("must be at most {max} levels deep"),
+                    Counted::Elements => format!("must not nest more than {max} messages"),
+                });
+                FieldError::new(field, reason).into()
+            }
+            DecodeRejection::TooManyElements {
+                field,
+                counted,
+                max,
+            } => {
+                let counted = match counted {
+                    Counted::Values => "JSON values",
+                    Counted::Elements => "elements",
+                };
+                // Without RetryInfo: the same request fails again.
+                Self::resource_exhausted(format!(
+                    "{field} exceeds the limit of {max} {counted} per request"
+                ))
+            }
+            DecodeRejection::LimitsUnknown => internal(),
+        }
     }
 }
 
@@ -104,6 +135,16 @@ pub(crate) fn unavailable(message: &str) -> Status {
     Status::with_error_details(Code::Unavailable, message, details)
 }
 
+/// A call before the store has been prepared.
+pub(crate) fn starting() -> Status {
+    unavailable("starting: the store is not ready")
+}
+
+/// A call whose deadline has passed.
+pub(crate) fn deadline_exceeded() -> Status {
+    Status::deadline_exceeded("the deadline passed")
+}
+
 /// A caller who may not call, whatever it asks for.
 pub(crate) fn refused(refusal: AccessDenied) -> Status {
     match refusal {
@@ -117,6 +158,22 @@ pub(crate) fn refused(refusal: AccessDenied) -> Status {
 /// Too much at once.
 pub(crate) fn exhausted(message: &str) -> Status {
     exhausted_for(RETRY_AFTER, message)
+}
+
+/// Replaces the code of a request that is too large. Tonic's decoder, which has no setting
+/// for it, chooses `OUT_OF_RANGE`; other implementations, and the retry rules of clients,
+/// expect `RESOURCE_EXHAUSTED`. This server never chooses `OUT_OF_RANGE` itself.
+pub(crate) fn replace_out_of_range(headers: &mut HeaderMap) {
+    let code = headers.get(Status::GRPC_STATUS);
+    if code.is_some_and(|code| Code::from_bytes(code.as_bytes()) == Code::OutOfRange) {
+        let code = (Code::ResourceExhausted as i32).into();
+        headers.insert(Status::GRPC_STATUS, code);
+    }
+}
+
+/// A call beyond the limit on concurrent calls.
+pub(crate) fn too_many_calls() -> Status {
+    exhausted("too many calls at once")
 }
 
 /// Too many calls of this caller's.

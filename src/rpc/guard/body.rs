@@ -69,7 +69,7 @@ impl http_body::Body for GuardedBody {
             }
             Ok(Poll::Ready(frame)) => Poll::Ready(frame),
             Ok(Poll::Pending) if self.deadline.as_mut().poll(cx).is_ready() => {
-                self.end_with(&super::deadline_exceeded())
+                self.end_with(&status::deadline_exceeded())
             }
             Ok(Poll::Pending) => Poll::Pending,
         }
