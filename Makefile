@@ -11,7 +11,7 @@ run: ## Serve on 127.0.0.1:50051, embedded
 # Most tests wait more than they compute: more of them than cores run at once.
 test: ## Run every test, with a private PostgreSQL and Redis (installed if missing)
 	tests/python-env
-	RUST_TEST_THREADS=$$((2 * $$(nproc))) tests/with-servers cargo test --locked
+	RUST_TEST_THREADS=$$((2 * $$(nproc))) tests/with-servers cargo test --locked --workspace
 	tests/with-servers target/client-python/bin/pytest --quiet --numprocesses auto --dist worksteal clients/python
 
 check: ## Check format, lints, the contract, dependencies, manifests and scripts
@@ -24,4 +24,4 @@ bench: ## Compare the hot paths, with a private PostgreSQL and Redis
 	tests/with-servers cargo bench --locked --bench hot_path -- $(SECTION)
 
 fmt: ## Format the code
-	cargo fmt
+	cargo fmt --all
