@@ -39,13 +39,8 @@ mod costs;
 mod outages;
 #[path = "hot_path/process.rs"]
 mod process;
-#[path = "../tests/grpc/requests.rs"]
-#[expect(dead_code, reason = "this crate uses a part of it")]
-mod requests;
 #[path = "hot_path/search.rs"]
 mod search;
-#[path = "../tests/support/mod.rs"]
-mod support;
 #[path = "hot_path/telemetry.rs"]
 mod telemetry;
 

@@ -3,9 +3,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
-#[path = "support/redis_server.rs"]
-mod redis_server;
-
 use std::{sync::Arc, time::Duration};
 
 use conversation_memory::{
@@ -13,7 +10,10 @@ use conversation_memory::{
     redis::Redis,
     sessions::{Sessions, in_process::InProcessSessions, redis::RedisSessions},
 };
-use redis_server::{RedisServer, attached, call, connect, eventually, own_prefix, shared_url};
+use test_support::{
+    eventually,
+    redis_server::{RedisServer, attached, call, connect, own_prefix, shared_url},
+};
 use uuid::Uuid;
 
 const LONG: Duration = Duration::from_mins(10);

@@ -2,19 +2,16 @@
 //! goes through the steps' interleavings, `tests/window_faults.rs` through what
 //! can happen to Redis.
 
-#[path = "support/redis_server.rs"]
-mod redis_server;
-#[path = "support/window.rs"]
-mod window;
-
 use std::time::Duration;
 
 use conversation_memory::{
     domain::UserId,
     recent::{Lookup, RecentWindow, none::NoWindow, redis::WINDOW_BYTES},
 };
-use redis_server::{RedisServer, attached, call, own_prefix, shared_url};
-use window::{Bench, LIMIT, NONE, TTL, conversation_id, message, messages, owner, recent, seqs};
+use test_support::redis_server::{RedisServer, attached, call, own_prefix, shared_url};
+use test_support::window::{
+    Bench, LIMIT, NONE, TTL, conversation_id, message, messages, owner, recent, seqs,
+};
 
 #[tokio::test]
 async fn no_window_shows_nothing() {
@@ -48,7 +45,9 @@ async fn messages_come_back_as_they_were() {
     let bench = Bench::new().await;
     let id = bench.id;
     let mut odd = message(id, 1);
-    odd.content = window::content("\u{1}\u{7f}\u{2028}\\u0000 \"quoted\" 🙂\u{10ffff}\u{202e}\r\n");
+    odd.content = test_support::window::content(
+        "\u{1}\u{7f}\u{2028}\\u0000 \"quoted\" 🙂\u{10ffff}\u{202e}\r\n",
+    );
     odd.contexts.clear();
     let announced = bench.recent.announce(id, LIMIT).await;
     let user = UserId::parse("a:b{c} * 用户").unwrap();
@@ -395,7 +394,7 @@ async fn a_window_has_a_largest_size() {
     let bench = Bench::new().await;
     let sized = |seq, bytes| {
         let mut message = message(bench.id, seq);
-        message.content = window::content(&"x".repeat(bytes));
+        message.content = test_support::window::content(&"x".repeat(bytes));
         vec![message]
     };
     let save = async |messages: Vec<_>| {
@@ -484,7 +483,7 @@ async fn losing_everything_in_mid_protocol_loses_nothing() {
 async fn a_lease_that_nobody_uses_ends() {
     let bench = Bench::new().await;
     let _unused = bench.lease().await;
-    redis_server::eventually("another lease is given", async || {
+    test_support::eventually("another lease is given", async || {
         matches!(bench.newest(10).await, Lookup::Miss(Some(_)))
     })
     .await;

@@ -5,11 +5,6 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 #![expect(clippy::panic, reason = "a test may fail")]
 
-#[path = "support/redis_server.rs"]
-mod redis_server;
-#[path = "support/window.rs"]
-mod window;
-
 use std::time::{Duration, Instant};
 
 use conversation_memory::{
@@ -18,8 +13,11 @@ use conversation_memory::{
     redis::{Redis, RedisError, RedisSettings, RedisTarget, Refusal, Script},
     sessions::{Sessions, redis::RedisSessions},
 };
-use redis_server::{PATIENCE, RedisServer, attached, connect, eventually};
-use window::{Bench, NONE, recent};
+use test_support::window::{Bench, NONE, recent};
+use test_support::{
+    PATIENCE, eventually,
+    redis_server::{RedisServer, attached, connect},
+};
 
 const CLUSTER: [&str; 4] = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
 
@@ -204,7 +202,7 @@ async fn a_loading_redis_shows_nothing_stale() {
     server.add_options(&["--loading-process-events-interval-bytes", "1024"]);
     server.launch();
     eventually("it is loading", async || {
-        let answer = redis_server::call(&server.url(), &["PING"]).await;
+        let answer = test_support::redis_server::call(&server.url(), &["PING"]).await;
         answer.is_ok_and(|answer| answer.contains("LOADING"))
     })
     .await;
@@ -294,20 +292,27 @@ async fn a_cluster_is_used_without_detours() {
 
     let url = servers[0].url().replace("redis://", "redis-cluster://");
     let redis = attached(&url, "").await;
-    let sessions = RedisSessions::new(redis.clone(), window::TTL);
+    let sessions = RedisSessions::new(redis.clone(), test_support::window::TTL);
     for _ in 0..20 {
         let bench = Bench::with(recent(&redis), &servers[0].url(), "");
         bench.save(1..=1).await;
         assert_eq!(bench.hit(10).await, (1, vec![1]));
         let new = NewSession {
             id: SessionId::from_uuid(bench.id.as_uuid()),
-            user_id: window::owner(),
+            user_id: test_support::window::owner(),
             dept_id: None,
             conversation_id: Some(bench.id),
         };
         sessions.start(&new).await.unwrap().unwrap();
     }
-    assert_eq!(sessions.list(&window::owner()).await.unwrap().len(), 20);
+    assert_eq!(
+        sessions
+            .list(&test_support::window::owner())
+            .await
+            .unwrap()
+            .len(),
+        20
+    );
     for server in &servers {
         let keys: u32 = server.call(&["DBSIZE"]).await.parse().unwrap();
         assert!(keys > 0, "both nodes are used");

@@ -8,12 +8,10 @@ use conversation_memory::proto::{
 use tonic::{Code, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use crate::{
+use test_support::{
+    redis_server,
     requests::{save, turn},
-    support::{
-        redis_server,
-        sidecar::{Memory, Sidecar},
-    },
+    sidecar::{Memory, Sidecar},
 };
 
 /// Rounds that are not counted: connections open and statements are planned.

@@ -5,12 +5,10 @@ use sqlx::{
     sqlite::SqliteConnectOptions,
 };
 
-use crate::{
+use test_support::{
+    new_id, new_user,
     requests::new_conversation,
-    support::{
-        new_id, new_user,
-        sidecar::{Form, Sidecar},
-    },
+    sidecar::{Form, Sidecar},
 };
 
 /// A conversation that has this many messages.

@@ -7,11 +7,11 @@ use conversation_memory::proto::{
 use crate::{
     compare::{Call, Caller, Times, heading, in_turns, micros, row},
     conversation,
+};
+use test_support::{
+    new_user,
     requests::{begin, history},
-    support::{
-        new_user,
-        sidecar::{Form, Sidecar},
-    },
+    sidecar::{Form, Sidecar},
 };
 
 const SHORT: u32 = 10;

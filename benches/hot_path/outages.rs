@@ -6,13 +6,13 @@ use tonic::Code;
 use crate::{
     compare::{Call, Caller, Times, extra, heading, millis, row},
     costs::{begun, read_strong},
+};
+use test_support::{
+    eventually, given, new_user,
+    postgres_server::PostgresServer,
+    redis_server::RedisServer,
     requests::{history, new_conversation},
-    support::{
-        eventually, given, new_user,
-        postgres_server::PostgresServer,
-        redis_server::RedisServer,
-        sidecar::{Form, Sidecar},
-    },
+    sidecar::{Form, Sidecar},
 };
 
 /// How often a server goes away, for each call.

@@ -11,8 +11,8 @@ use tokio::{task::JoinSet, time::sleep};
 use crate::{
     compare::{Call, Times, heading, millis, row},
     costs::begun,
-    support::sidecar::{Form, Memory, Sidecar},
 };
+use test_support::sidecar::{Form, Memory, Sidecar};
 
 const STARTS: usize = 10;
 const USERS: u32 = 8;

@@ -8,13 +8,11 @@ use sqlx::{
     sqlite::SqliteConnectOptions,
 };
 
-use crate::{
-    compare::{Call, Caller, Times, heading, in_turns, micros, row},
+use crate::compare::{Call, Caller, Times, heading, in_turns, micros, row};
+use test_support::{
+    new_id, new_user,
     requests::new_conversation,
-    support::{
-        new_id, new_user,
-        sidecar::{Form, Sidecar},
-    },
+    sidecar::{Form, Sidecar},
 };
 
 const USERS: u32 = 10_000;

@@ -5,8 +5,10 @@ use tokio::net::TcpListener;
 use crate::{
     compare::{Call, Caller, Times, heading, in_turns, micros, row},
     conversation,
+};
+use test_support::{
     requests::history,
-    support::sidecar::{Form, Sidecar},
+    sidecar::{Form, Sidecar},
 };
 
 const MESSAGES: u32 = 10;

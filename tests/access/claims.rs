@@ -13,15 +13,13 @@ use tokio::net::TcpStream;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::{
-    client::{begin, http, is_reflected, said},
-    support::{
-        new_id, new_user,
-        sidecar::{Form, Sidecar},
-    },
+use crate::client::{begin, http, is_reflected, said};
+use test_support::{
+    new_id, new_user,
+    sidecar::{Form, Sidecar},
 };
 
-in_both_forms!(another_users_session_looks_like_none);
+test_support::in_both_forms!(another_users_session_looks_like_none);
 
 /// Calls a method of any kind with one message.
 async fn call(sidecar: &Sidecar, path: &str, message: &DynamicMessage) -> Option<Status> {

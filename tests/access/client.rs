@@ -16,7 +16,7 @@ use tonic_reflection::pb::v1::{
     server_reflection_request::MessageRequest,
 };
 
-use crate::support::{new_user, sidecar::Memory};
+use test_support::{new_user, sidecar::Memory};
 
 /// An answer over HTTP, as it came.
 #[derive(Debug, PartialEq, Eq)]

@@ -19,14 +19,14 @@ use tonic_types::StatusExt as _;
 
 use crate::{
     client::{begin, begin_with, http, memory_at, try_http},
-    support::{
-        PATIENCE, eventually, new_user,
-        sidecar::{Form, Memory, Sidecar},
-    },
     tokens,
 };
+use test_support::{
+    PATIENCE, eventually, new_user,
+    sidecar::{Form, Memory, Sidecar},
+};
 
-in_both_forms!(many_connections_and_calls_each_get_a_status);
+test_support::in_both_forms!(many_connections_and_calls_each_get_a_status);
 
 async fn connect(sidecar: &Sidecar) -> TcpStream {
     TcpStream::connect(sidecar.address).await.unwrap()

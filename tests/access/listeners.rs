@@ -12,15 +12,13 @@ use tokio::net::TcpStream;
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use crate::{
-    client::{begin, channel_at, http, memory_at, read, said, unix},
-    support::{
-        new_id,
-        sidecar::{Form, Sidecar, command},
-    },
+use crate::client::{begin, channel_at, http, memory_at, read, said, unix};
+use test_support::{
+    new_id,
+    sidecar::{Form, Sidecar, command},
 };
 
-in_both_forms!(a_user_that_is_not_on_the_list_is_denied);
+test_support::in_both_forms!(a_user_that_is_not_on_the_list_is_denied);
 
 /// A folder for a socket, and the settings that listen there besides on TCP.
 struct Place {

@@ -13,12 +13,12 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use crate::{
     authority::{Authority, Client, Files, Identity, When},
     client::{Answer, begin, begin_with, http, memory_at, try_http},
-    otlp_sink::OtlpSink,
-    support::{
-        eventually,
-        sidecar::{Form, Memory, Sidecar, command},
-    },
     tokens,
+};
+use test_support::{
+    eventually,
+    otlp_sink::OtlpSink,
+    sidecar::{Form, Memory, Sidecar, command},
 };
 
 const AGENT: &str = "spiffe://example.org/ns/agents/sa/agent";
@@ -199,7 +199,7 @@ async fn handshakes_that_do_not_come_to_an_end_hold_up_nobody() {
     assert!(page(&client, &sidecar).await.is_some());
     // They are given five seconds, which this one did not wait for.
     assert!(started.elapsed() < Duration::from_secs(4) && silent.try_join_next().is_none());
-    let ended = tokio::time::timeout(crate::support::PATIENCE, silent.join_all());
+    let ended = tokio::time::timeout(test_support::PATIENCE, silent.join_all());
     for ended in ended.await.unwrap() {
         ended.unwrap_err();
     }

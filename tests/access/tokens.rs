@@ -15,21 +15,19 @@ use tokio::net::TcpStream;
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use crate::{
-    client::{
-        Answer, bearer, begin, begin_with, http, is_reflected, memory_at, read, said, unix, with,
-    },
+use crate::client::{
+    Answer, bearer, begin, begin_with, http, is_reflected, memory_at, read, said, unix, with,
+};
+use test_support::{
+    eventually, new_id, new_user,
     otlp_sink::OtlpSink,
-    support::{
-        eventually, new_id, new_user,
-        sidecar::{Form, Sidecar, command},
-    },
+    sidecar::{Form, Sidecar, command},
 };
 
 pub(crate) const TOKEN: &str = "correct-Horse-Battery-staple";
 pub(crate) const OTHER: &str = "another-token-altogether";
 
-in_both_forms!(
+test_support::in_both_forms!(
     without_a_token_nothing_answers_but_health,
     tokens_come_and_go_while_it_runs,
 );

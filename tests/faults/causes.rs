@@ -3,15 +3,13 @@
 use conversation_memory::proto::{BeginTurnRequest, SessionState};
 use serde_json::Value;
 
-use crate::{
-    Servers,
+use crate::Servers;
+use test_support::{
+    eventually, new_user,
+    postgres_server::PostgresServer,
+    redis_server::RedisServer,
     requests::begin,
-    support::{
-        eventually, new_user,
-        postgres_server::PostgresServer,
-        redis_server::RedisServer,
-        sidecar::{Form, Sidecar, command},
-    },
+    sidecar::{Form, Sidecar, command},
 };
 
 /// A Redis at which nobody listens.
@@ -82,7 +80,7 @@ async fn a_redis_that_refuses_the_password_says_so_in_the_log() {
     ] {
         let redis = RedisServer::start(option).await;
         let form = Form::Servers {
-            database_url: crate::support::given("TEST_DATABASE_URL"),
+            database_url: test_support::given("TEST_DATABASE_URL"),
             redis_url: format!("redis://default:hunter2@127.0.0.1:{}/0", redis.port()),
         };
         let mut sidecar = Sidecar::start(&form).await;
@@ -107,7 +105,7 @@ async fn redis_is_reached_over_tls_by_those_who_know_its_authority() {
     options.extend(["--tls-cert-file", &cert, "--tls-key-file", &key]);
     let _redis = RedisServer::start(&options).await;
     let form = Form::Servers {
-        database_url: crate::support::given("TEST_DATABASE_URL"),
+        database_url: test_support::given("TEST_DATABASE_URL"),
         redis_url: format!("rediss://localhost:{port}/0"),
     };
     let mut stranger = Sidecar::start(&form).await;

@@ -8,13 +8,11 @@ use std::sync::{
 use conversation_memory::proto::{ListMessagesRequest, Role};
 use tokio::task::JoinSet;
 
-use crate::{
-    Servers,
+use crate::Servers;
+use test_support::{
+    eventually, new_user,
     requests::{history, message, new_conversation, save},
-    support::{
-        eventually, new_user,
-        sidecar::{Form, Memory, Sidecar},
-    },
+    sidecar::{Form, Memory, Sidecar},
 };
 
 const WRITERS: usize = 8;

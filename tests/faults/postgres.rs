@@ -16,14 +16,12 @@ use tonic_health::pb::{
 };
 use tonic_types::StatusExt as _;
 
-use crate::{
-    Servers,
+use crate::Servers;
+use test_support::{
+    eventually, new_user,
+    postgres_server::PostgresServer,
     requests::{begin, history, message, new_conversation, save, say},
-    support::{
-        eventually, new_user,
-        postgres_server::PostgresServer,
-        sidecar::{Form, Memory, Sidecar},
-    },
+    sidecar::{Form, Memory, Sidecar},
 };
 
 #[tokio::test]
@@ -263,7 +261,7 @@ async fn a_schema_that_does_not_fit_is_not_served() {
     for _ in 0..2 {
         let url = postgres.url();
         migrations.spawn_blocking(move || {
-            let mut command = crate::support::sidecar::command();
+            let mut command = test_support::sidecar::command();
             command.arg("migrate").env("DATABASE_URL", url).status()
         });
     }
@@ -284,7 +282,7 @@ async fn a_schema_that_does_not_fit_is_not_served() {
     newer.wait_for_log("newer than this program").await;
     newer.address = address.parse().unwrap();
     not_serving(&newer).await;
-    let mut command = crate::support::sidecar::command();
+    let mut command = test_support::sidecar::command();
     let refused = command.arg("migrate").env("DATABASE_URL", postgres.url());
     assert!(!refused.status().unwrap().success());
 }

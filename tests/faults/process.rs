@@ -7,13 +7,11 @@ use conversation_memory::proto::{Consistency, Role};
 use tokio::{net::TcpStream, task::JoinSet};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use crate::{
-    Servers,
+use crate::Servers;
+use test_support::{
+    eventually, new_user,
     requests::{contents, history, message, new_conversation, save, say, seqs},
-    support::{
-        eventually, new_user,
-        sidecar::{Form, Sidecar},
-    },
+    sidecar::{Form, Sidecar},
 };
 
 #[tokio::test]

@@ -5,14 +5,12 @@ use conversation_memory::proto::{
 };
 use tonic::Code;
 
-use crate::{
-    Servers,
+use crate::Servers;
+use test_support::{
+    eventually, new_user,
+    redis_server::RedisServer,
     requests::{begin, contents, history, message, new_conversation, save, say, seqs},
-    support::{
-        eventually, new_user,
-        redis_server::RedisServer,
-        sidecar::{Form, Memory, Sidecar},
-    },
+    sidecar::{Form, Memory, Sidecar},
 };
 
 #[tokio::test]

@@ -6,17 +6,15 @@ use conversation_memory::proto::{
 };
 use tonic::Code;
 
-use crate::{
+use test_support::{
+    new_id, new_user,
     requests::{
         contents, history, message, new_conversation, reason, refused_field, save, say, seqs,
     },
-    support::{
-        new_id, new_user,
-        sidecar::{Form, Memory, Sidecar},
-    },
+    sidecar::{Form, Memory, Sidecar},
 };
 
-in_both_forms!(
+test_support::in_both_forms!(
     a_branch_is_read_like_any_conversation,
     many_branches_outlive_their_parent,
     a_branch_of_a_branch_has_all_that_was_said,

@@ -8,17 +8,15 @@ use conversation_memory::proto::{
 use prost_types::{FieldMask, value::Kind};
 use tonic::{Code, Status};
 
-use crate::{
+use test_support::{
+    new_id, new_user,
     requests::{
         begin, contents, history, message, new_conversation, object, reason, save, say, seqs,
     },
-    support::{
-        new_id, new_user,
-        sidecar::{Form, Memory, Sidecar},
-    },
+    sidecar::{Form, Memory, Sidecar},
 };
 
-in_both_forms!(
+test_support::in_both_forms!(
     a_conversation_is_created_once,
     the_first_user_message_gives_the_title,
     conversations_are_listed_by_activity,
@@ -226,7 +224,10 @@ async fn title_and_metadata_are_changed(form: Form) {
     let updated = update(change("Both", &[])).await.unwrap();
     assert_eq!(updated.title, "Both");
     let refused = update(change("x", &["user_id"])).await.unwrap_err();
-    assert_eq!(crate::requests::refused_field(&refused), "update_mask");
+    assert_eq!(
+        test_support::requests::refused_field(&refused),
+        "update_mask"
+    );
 }
 
 async fn a_deleted_conversation_is_gone(form: Form) {

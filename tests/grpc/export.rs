@@ -7,15 +7,13 @@ use prost_types::value::Kind;
 use serde_json::Value;
 use tonic::Code;
 
-use crate::{
+use test_support::{
+    new_id, new_user,
     requests::{message, new_conversation, object, reason, refused_field, save, say},
-    support::{
-        new_id, new_user,
-        sidecar::{Form, Memory, Sidecar},
-    },
+    sidecar::{Form, Memory, Sidecar},
 };
 
-in_both_forms!(
+test_support::in_both_forms!(
     a_conversation_is_exported_whole,
     an_export_is_of_one_moment,
     a_long_conversation_takes_little_memory,

@@ -8,15 +8,13 @@ use conversation_memory::proto::{
 use prost_types::{ListValue, Struct, Timestamp, Value, value::Kind};
 use tonic::Code;
 
-use crate::{
+use test_support::{
+    new_id, new_user,
     requests::{begin, history, message, new_conversation, object, refused_field, save, say, seqs},
-    support::{
-        new_id, new_user,
-        sidecar::{Form, Sidecar},
-    },
+    sidecar::{Form, Sidecar},
 };
 
-in_both_forms!(
+test_support::in_both_forms!(
     bad_messages_are_refused_and_nothing_is_written,
     bad_ids_and_users_are_refused,
     bad_numbers_are_refused_and_large_ones_clamped,
@@ -341,7 +339,7 @@ async fn large_and_strange_texts_are_stored_to_the_byte(form: Form) {
             ..history(&conversation)
         };
         let read = memory.get_history(request).await.unwrap().into_inner();
-        assert_eq!(crate::requests::contents(&read.messages), texts);
+        assert_eq!(test_support::requests::contents(&read.messages), texts);
     }
 }
 

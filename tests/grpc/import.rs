@@ -11,18 +11,16 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
-use crate::{
-    export::{export_of, file, long_conversation},
+use crate::export::{export_of, file, long_conversation};
+use test_support::{
+    new_user,
     requests::{
         contents, history, message, new_conversation, object, refused_field, save, say, seqs, turn,
     },
-    support::{
-        new_user,
-        sidecar::{Form, Memory, Sidecar},
-    },
+    sidecar::{Form, Memory, Sidecar},
 };
 
-in_both_forms!(
+test_support::in_both_forms!(
     an_export_is_imported_and_exported_again,
     an_import_is_used_like_any_conversation,
     a_file_of_ones_own_is_imported,

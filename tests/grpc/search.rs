@@ -6,15 +6,13 @@ use conversation_memory::proto::{
 };
 use tonic::Code;
 
-use crate::{
+use test_support::{
+    new_id, new_user,
     requests::{message, new_conversation, reason, refused_field, save, say, seqs},
-    support::{
-        new_id, new_user,
-        sidecar::{Form, Memory, Sidecar},
-    },
+    sidecar::{Form, Memory, Sidecar},
 };
 
-in_both_forms!(
+test_support::in_both_forms!(
     messages_are_found_by_what_they_say,
     pages_follow_each_other_and_fit_a_client,
     bad_searches_are_refused,

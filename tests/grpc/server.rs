@@ -23,15 +23,13 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-use crate::{
+use test_support::{
+    eventually, new_user,
     requests::{begin, contents, history, message, new_conversation, save, say},
-    support::{
-        eventually, new_user,
-        sidecar::{Form, Sidecar, command},
-    },
+    sidecar::{Form, Sidecar, command},
 };
 
-in_both_forms!(
+test_support::in_both_forms!(
     health_and_reflection_answer,
     a_deadline_is_kept,
     calls_beyond_the_limit_are_refused,
@@ -183,7 +181,7 @@ async fn garbage_leaves_the_connection_alive(form: Form) {
         .await
         .unwrap_err();
     assert_eq!(refused.code(), Code::Unimplemented);
-    let mut memory = crate::support::sidecar::Memory::new(channel);
+    let mut memory = test_support::sidecar::Memory::new(channel);
     memory.begin_turn(begin(&new_user())).await.unwrap();
 }
 

@@ -6,15 +6,13 @@ use conversation_memory::proto::{
 };
 use tonic::{Code, Status};
 
-use crate::{
+use test_support::{
+    eventually, new_id, new_user,
     requests::{begin, contents, history, new_conversation, reason, save, say, turn},
-    support::{
-        eventually, new_id, new_user,
-        sidecar::{Form, Sessions, Sidecar},
-    },
+    sidecar::{Form, Sessions, Sidecar},
 };
 
-in_both_forms!(
+test_support::in_both_forms!(
     a_session_is_created_read_extended_listed_and_ended,
     an_expired_session_is_not_found_and_resumes,
     a_session_that_is_used_does_not_expire,

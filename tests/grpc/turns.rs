@@ -9,17 +9,15 @@ use prost_types::{Timestamp, value::Kind};
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
-use crate::{
+use test_support::{
+    new_id, new_user,
     requests::{
         begin, contents, history, message, new_conversation, object, reason, save, say, seqs, turn,
     },
-    support::{
-        new_id, new_user,
-        sidecar::{Form, Memory, Sidecar},
-    },
+    sidecar::{Form, Memory, Sidecar},
 };
 
-in_both_forms!(
+test_support::in_both_forms!(
     the_second_turn_knows_the_first,
     history_is_the_newest_messages_oldest_first,
     everything_said_of_a_message_comes_back,

@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, time::Duration};
 use conversation_memory::store::{Store, StoreError, postgres::PostgresStore, sqlite::SqliteStore};
 use sqlx::{ConnectOptions as _, Connection as _, query};
 
-use crate::{
-    meter::{Meter, Point, values},
-    redis_server::eventually,
+use crate::meter::{Meter, Point, values};
+use test_support::{
+    eventually,
     world::{at, named, new_conversation, server, turn, user},
 };
 

@@ -21,9 +21,10 @@ use opentelemetry_sdk::{
 use tracing::Instrument as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 
-use crate::{
-    meter::{Meter, Point},
-    redis_server::{RedisServer, attached, eventually},
+use crate::meter::{Meter, Point};
+use test_support::{
+    eventually,
+    redis_server::{RedisServer, attached},
     window::{Bench, NONE},
 };
 

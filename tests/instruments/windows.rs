@@ -8,7 +8,10 @@ use conversation_memory::{
 use crate::{
     meter::{Meter, values},
     redis::patient,
-    redis_server::{RedisServer, eventually},
+};
+use test_support::{
+    eventually,
+    redis_server::RedisServer,
     window::{Bench, LIMIT, content, message, messages, owner, recent},
 };
 

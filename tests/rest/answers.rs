@@ -3,15 +3,13 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::{
-    recorder::Recorder,
-    support::{
-        eventually, new_id, new_user,
-        sidecar::{Form, Sidecar},
-    },
+use crate::recorder::Recorder;
+use test_support::{
+    eventually, new_id, new_user,
+    sidecar::{Form, Sidecar},
 };
 
-in_both_forms!(
+test_support::in_both_forms!(
     answers_are_as_described,
     a_description_that_is_wrong_is_noticed,
 );

@@ -3,16 +3,14 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
-use crate::{
-    caller::{Caller, Way},
-    client::contents,
-    support::{
-        new_id, new_user,
-        sidecar::{Form, Sidecar},
-    },
+use crate::caller::{Caller, Way};
+use test_support::{
+    http::contents,
+    new_id, new_user,
+    sidecar::{Form, Sidecar},
 };
 
-in_both_forms!(
+test_support::in_both_forms!(
     bad_values_are_refused_and_nothing_is_written,
     pages_beyond_the_largest_are_the_largest,
     page_tokens_are_good_for_their_own_request,

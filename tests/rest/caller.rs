@@ -16,9 +16,9 @@ use tonic::{
 };
 use tonic_types::StatusExt as _;
 
-use crate::{
-    client::{Answer, Http},
-    support::sidecar::Sidecar,
+use test_support::{
+    http::{Answer, Http},
+    sidecar::Sidecar,
 };
 
 /// How a call is made.

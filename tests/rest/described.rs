@@ -5,15 +5,14 @@ use std::{path::Path, process::Stdio};
 use http::{Method, StatusCode};
 use tokio::process::Command;
 
-use crate::{
-    client::Http,
-    support::{
-        eventually, new_user,
-        sidecar::{Form, Sidecar},
-    },
+use test_support::{
+    eventually,
+    http::Http,
+    new_user,
+    sidecar::{Form, Sidecar},
 };
 
-in_both_forms!(calls_are_counted_as_the_rpcs_that_they_are);
+test_support::in_both_forms!(calls_are_counted_as_the_rpcs_that_they_are);
 
 /// How long the client below may take. It needs some ten seconds.
 const PATIENCE: std::time::Duration = std::time::Duration::from_mins(4);

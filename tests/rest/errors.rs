@@ -3,15 +3,14 @@
 use http::{Method, StatusCode};
 use serde_json::json;
 
-use crate::{
-    client::{Answer, Http, contents},
-    support::{
-        eventually, new_id, new_user,
-        sidecar::{Form, Sidecar},
-    },
+use test_support::{
+    eventually,
+    http::{Answer, Http, contents},
+    new_id, new_user,
+    sidecar::{Form, Sidecar},
 };
 
-in_both_forms!(
+test_support::in_both_forms!(
     requests_that_no_route_takes_are_refused,
     refusals_of_the_services_keep_their_details,
     bodies_must_be_json_of_the_right_form,

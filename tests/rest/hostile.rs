@@ -3,15 +3,13 @@
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::{
-    client::{Http, contents},
-    support::{
-        new_id, new_user,
-        sidecar::{Form, Sidecar},
-    },
+use test_support::{
+    http::{Http, contents},
+    new_id, new_user,
+    sidecar::{Form, Sidecar},
 };
 
-in_both_forms!(
+test_support::in_both_forms!(
     bad_values_are_refused_and_nothing_is_written,
     strange_texts_are_returned_to_the_byte,
     bodies_beyond_the_limit_are_refused,

@@ -5,12 +5,8 @@ use std::cell::RefCell;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::{
-    caller::{Asked, Caller},
-    client::Answer,
-    python::python,
-    support::sidecar::Sidecar,
-};
+use crate::caller::{Asked, Caller};
+use test_support::{http::Answer, python::python, sidecar::Sidecar};
 
 /// Calls that were made, with their answers.
 pub(crate) struct Recorder {

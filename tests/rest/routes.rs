@@ -3,15 +3,13 @@
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::{
-    client::{Http, contents},
-    support::{
-        new_user,
-        sidecar::{Form, Sidecar},
-    },
+use test_support::{
+    http::{Http, contents},
+    new_user,
+    sidecar::{Form, Sidecar},
 };
 
-in_both_forms!(
+test_support::in_both_forms!(
     a_users_chats_are_listed_and_read,
     a_turn_is_begun_and_saved,
     conversations_are_changed,
@@ -117,7 +115,7 @@ async fn conversations_are_changed(form: Form) {
     assert_eq!(changed["conversation"]["title"], "newer");
     assert_eq!(changed["conversation"]["metadata"], Value::Null);
     // The path says which one, whatever the body says.
-    let body = json!({ "id": crate::support::new_id(), "title": "newest" }).to_string();
+    let body = json!({ "id": test_support::new_id(), "title": "newest" }).to_string();
     let changed = change("", &body).await.ok();
     assert_eq!(changed["conversation"]["id"], *id);
     let refused = change("?update_mask=user_id", r#"{"userId":"x"}"#).await;

@@ -13,15 +13,14 @@ use tokio::{
     sync::oneshot,
 };
 
-use crate::{
-    client::{Http, contents},
-    support::{
-        PATIENCE, eventually, new_user,
-        sidecar::{Form, Sidecar},
-    },
+use test_support::{
+    PATIENCE, eventually,
+    http::{Http, contents},
+    new_user,
+    sidecar::{Form, Sidecar},
 };
 
-in_both_forms!(
+test_support::in_both_forms!(
     a_body_that_stops_is_ended_at_the_deadline,
     a_body_that_stops_is_ended_after_the_longest_call,
     a_body_that_is_cut_off_is_not_carried_out,

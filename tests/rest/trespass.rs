@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 use crate::{
     both_ways::{WAYS, with},
     caller::{Caller, Way},
-    support::{
-        new_user,
-        sidecar::{Form, Sidecar},
-    },
+};
+use test_support::{
+    new_user,
+    sidecar::{Form, Sidecar},
 };
 
-in_both_forms!(what_is_anothers_looks_like_nothing);
+test_support::in_both_forms!(what_is_anothers_looks_like_nothing);
 
 /// Each call that names a conversation, by somebody whose it is not.
 fn trespasses(stranger: &str, id: &str) -> Vec<(&'static str, Value)> {

@@ -6,7 +6,7 @@ use conversation_memory::{
 };
 use tokio::task::JoinSet;
 
-use crate::world::{
+use test_support::world::{
     Ids, World, at, chosen, context, keyed, message, named, new_conversation, save_of, title,
     truncation, turn, user,
 };

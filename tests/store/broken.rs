@@ -20,7 +20,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::world::{
+use test_support::world::{
     at, chosen, keyed, keyed_truncation, named, new_conversation, retry_of, save_of, server, turn,
     user,
 };

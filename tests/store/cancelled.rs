@@ -14,7 +14,7 @@ use conversation_memory::{
 use sqlx::{ConnectOptions, query_scalar};
 use tokio::task::JoinSet;
 
-use crate::world::{
+use test_support::world::{
     World, at, keyed, keyed_truncation, named, new_conversation, retry_of, server, turn, user,
 };
 

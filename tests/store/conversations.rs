@@ -9,7 +9,7 @@ use conversation_memory::{
 };
 use serde_json::json;
 
-use crate::world::{
+use test_support::world::{
     World, at, metadata, named, new_conversation, session, title, truncation, turn, user,
 };
 
@@ -208,7 +208,11 @@ pub(crate) async fn the_list_follows_activity(world: &World) {
         .await
         .unwrap();
     assert_eq!(list(world, &user, 10).await, [c.id, b.id, a.id]);
-    assert!(list(world, &crate::world::user(), 10).await.is_empty());
+    assert!(
+        list(world, &test_support::world::user(), 10)
+            .await
+            .is_empty()
+    );
 }
 
 pub(crate) async fn the_list_is_paged(world: &World) {
@@ -325,7 +329,7 @@ pub(crate) async fn a_session_is_found_on_its_last_conversation(world: &World) {
     assert_eq!(found().await, Some(b.id));
     world.store.delete(&named(&b)).await.unwrap();
     assert_eq!(found().await, Some(a.id));
-    let unknown = crate::world::session();
+    let unknown = test_support::world::session();
     assert!(
         world
             .store

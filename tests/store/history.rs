@@ -6,7 +6,7 @@ use conversation_memory::{
 };
 use tokio::task::JoinSet;
 
-use crate::world::{World, context, message, save_of, truncation};
+use test_support::world::{World, context, message, save_of, truncation};
 
 /// A conversation of this many messages, each named by its number.
 async fn numbered(world: &World, length: i64) -> ConversationRef {

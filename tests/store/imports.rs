@@ -9,7 +9,7 @@ use conversation_memory::{
 };
 use serde_json::json;
 
-use crate::world::{
+use test_support::world::{
     World, at, context, message, metadata, new_conversation, title, truncation, user,
 };
 

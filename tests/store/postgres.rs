@@ -12,9 +12,9 @@ use sqlx::{
 };
 use tokio::{task::JoinSet, time::Instant};
 
-use crate::{
-    search::assert_forms,
-    world::{World, at, keyed, message, named, new_conversation, save_of, server, turn, user},
+use crate::search::assert_forms;
+use test_support::world::{
+    World, at, keyed, message, named, new_conversation, save_of, server, turn, user,
 };
 
 /// A schema of its own, for a test that changes what all share.
@@ -373,7 +373,7 @@ async fn a_removal_leaves_no_words() {
             .unwrap()
     };
     assert_eq!(words().await, 3);
-    let truncation = crate::world::truncation(&conversation, 1);
+    let truncation = test_support::world::truncation(&conversation, 1);
     world.store.truncate(&truncation).await.unwrap();
     assert_eq!(words().await, 1);
     world.store.delete(&conversation).await.unwrap();

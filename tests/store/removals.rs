@@ -6,7 +6,7 @@ use conversation_memory::{
 };
 use tokio::task::JoinSet;
 
-use crate::world::{
+use test_support::world::{
     World, at, context, keyed, keyed_truncation, message, named, new_conversation, retry_of,
     save_of, truncation, turn, user,
 };

@@ -7,7 +7,7 @@ use conversation_memory::{
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::world::{
+use test_support::world::{
     World, at, chosen, content, context, keyed, keyed_truncation, message, message_id, metadata,
     retry_of, save_of, truncation, turn,
 };

@@ -7,7 +7,9 @@ use conversation_memory::{
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::world::{World, at, chosen, content, context, message, metadata, save_of, title, turn};
+use test_support::world::{
+    World, at, chosen, content, context, message, metadata, save_of, title, turn,
+};
 
 pub(crate) async fn numbers_are_dense_whoever_saves(world: &World) {
     const WRITERS: i64 = 8;

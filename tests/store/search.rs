@@ -12,7 +12,9 @@ use conversation_memory::{
 };
 
 use crate::branches::branch_of;
-use crate::world::{World, at, message, named, new_conversation, save_of, title, truncation, user};
+use test_support::world::{
+    World, at, message, named, new_conversation, save_of, title, truncation, user,
+};
 
 pub(crate) fn query(user_id: &UserId, text: &str) -> SearchQuery {
     SearchQuery {

@@ -9,10 +9,8 @@ use conversation_memory::{
 use sqlx::{ConnectOptions, Connection, SqliteConnection, query, sqlite::SqliteConnectOptions};
 use tokio::task::JoinSet;
 
-use crate::{
-    search::assert_forms,
-    world::{World, at, named, new_conversation, turn, user},
-};
+use crate::search::assert_forms;
+use test_support::world::{World, at, named, new_conversation, turn, user};
 
 fn open(file: &Path) -> SqliteStore {
     SqliteStore::open(file).unwrap()
@@ -243,7 +241,7 @@ async fn a_removal_leaves_no_words() {
     let world = World::of(open(&file)).await;
     let conversation = world.conversation().await;
     world.say(&conversation, &["one", "two ⟦", "three"]).await;
-    let truncation = crate::world::truncation(&conversation, 1);
+    let truncation = test_support::world::truncation(&conversation, 1);
     world.store.truncate(&truncation).await.unwrap();
     let mut raw = raw(&file).await;
     let check = "INSERT INTO message_words (message_words, rank) VALUES ('integrity-check', 1)";

@@ -3,14 +3,12 @@
 use conversation_memory::proto::{CreateConversationRequest, RetrievedContext};
 use prost_types::value::Kind;
 
-use crate::{
-    observed::{Exported, Observed, ascii, traced},
+use crate::observed::{Exported, Observed, ascii, traced};
+use test_support::{
+    given, new_user,
+    redis_server::RedisServer,
     requests::{begin, history, new_conversation, object, save, turn},
-    support::{
-        given, new_user,
-        redis_server::RedisServer,
-        sidecar::{Form, Sidecar},
-    },
+    sidecar::{Form, Sidecar},
 };
 
 const TOKEN: &str = "Bearer user-token-4711";
@@ -113,7 +111,7 @@ fn with_token<T>(message: T) -> tonic::Request<T> {
     request
 }
 
-in_both_forms!(content_is_exported_on_request);
+test_support::in_both_forms!(content_is_exported_on_request);
 
 async fn content_is_exported_on_request(form: Form) {
     let settings = [("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "true")];

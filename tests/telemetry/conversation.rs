@@ -12,14 +12,14 @@ use tonic::Code;
 use crate::{
     metrics::window_key,
     observed::{CONVERSATION_KEYS, Exported, Observed, Trace, traced},
+};
+use test_support::{
+    eventually, new_id, new_user, redis_server,
     requests::{begin, history, message, new_conversation, save, say, turn},
-    support::{
-        eventually, new_id, new_user, redis_server,
-        sidecar::{Form, Memory},
-    },
+    sidecar::{Form, Memory},
 };
 
-in_both_forms!(
+test_support::in_both_forms!(
     turns_show_their_conversation,
     reads_show_their_conversation,
     conversations_show_themselves,

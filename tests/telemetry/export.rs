@@ -4,14 +4,12 @@ use std::{io::Read as _, process::Output};
 
 use tokio::process::Command;
 
-use crate::{
-    observed::{Observed, stop},
+use crate::observed::{Observed, stop};
+use test_support::{
+    PATIENCE, eventually, new_user,
     otlp_sink::{OtlpSink, Sent},
     requests::{begin, save, turn},
-    support::{
-        PATIENCE, eventually, new_user,
-        sidecar::{Form, Sidecar, command},
-    },
+    sidecar::{Form, Sidecar, command},
 };
 
 const KEY: &str = "lsv2-secret-key";

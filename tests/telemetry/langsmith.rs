@@ -6,12 +6,13 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use tonic::Request;
 
-use crate::{
-    observed::{Call, Observed, ascii, traced},
+use crate::observed::{Call, Observed, ascii, traced};
+use test_support::{
+    new_user,
     otlp_sink::Span,
     python::python,
     requests::{begin, history, new_conversation, save, say, turn},
-    support::{new_user, sidecar::Form},
+    sidecar::Form,
 };
 
 const OVERRIDES: [&str; 5] = [
@@ -22,7 +23,7 @@ const OVERRIDES: [&str; 5] = [
     "langsmith.trace.session_name",
 ];
 
-in_both_forms!(spans_are_runs_below_the_callers);
+test_support::in_both_forms!(spans_are_runs_below_the_callers);
 
 async fn spans_are_runs_below_the_callers(form: Form) {
     let observed = Observed::start(form).await;

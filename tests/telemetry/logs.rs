@@ -9,11 +9,14 @@ use tonic::Code;
 use crate::{
     metrics::window_key,
     observed::{Observed, traced},
+};
+use test_support::{
+    eventually, given, new_user,
     otlp_sink::SpanStatus,
+    postgres_server::PostgresServer,
+    redis_server,
     requests::{history, new_conversation, save, say, turn},
-    support::{
-        eventually, given, new_user, postgres_server::PostgresServer, redis_server, sidecar::Form,
-    },
+    sidecar::Form,
 };
 
 #[tokio::test]

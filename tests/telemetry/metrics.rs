@@ -8,19 +8,17 @@ use serde::Deserialize;
 use tonic::{Code, Request};
 use tonic_prost::ProstCodec;
 
-use crate::{
-    observed::{attached, stop},
+use crate::observed::{attached, stop};
+use test_support::{
+    eventually, given, new_user,
     otlp_sink::{OtlpSink, Point, PointValue},
     python::python,
+    redis_server::RedisServer,
     requests::{history, message, new_conversation, save, turn},
-    support::{
-        eventually, given, new_user,
-        redis_server::RedisServer,
-        sidecar::{Form, Memory, Sidecar},
-    },
+    sidecar::{Form, Memory, Sidecar},
 };
 
-in_both_forms!(calls_are_counted, methods_are_a_closed_set);
+test_support::in_both_forms!(calls_are_counted, methods_are_a_closed_set);
 
 const SERVICE: &str = "conversation_memory.v1.ConversationMemory";
 const DURATION: &str = "rpc_server_call_duration_seconds";

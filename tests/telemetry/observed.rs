@@ -6,13 +6,11 @@ use std::collections::BTreeSet;
 use conversation_memory::proto::Source;
 use tonic::{Request, metadata::AsciiMetadataValue};
 
-use crate::{
+use test_support::{
+    eventually, new_user,
     otlp_sink::{OtlpSink, Sent, Span, SpanKind},
     requests::{history, new_conversation},
-    support::{
-        eventually, new_user,
-        sidecar::{Form, Memory, Sidecar},
-    },
+    sidecar::{Form, Memory, Sidecar},
 };
 
 /// A sidecar and the collector that it exports to.

@@ -3,13 +3,10 @@
 use http::Method;
 use serde_json::json;
 
-use crate::{
-    http_client::Http,
-    observed::{Observed, traced},
-    support::{new_user, sidecar::Form},
-};
+use crate::observed::{Observed, traced};
+use test_support::{http::Http, new_user, sidecar::Form};
 
-in_both_forms!(a_rest_call_is_the_tree_of_its_rpc);
+test_support::in_both_forms!(a_rest_call_is_the_tree_of_its_rpc);
 
 async fn a_rest_call_is_the_tree_of_its_rpc(form: Form) {
     let observed = Observed::start(form).await;

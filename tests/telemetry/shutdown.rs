@@ -4,17 +4,15 @@ use std::{net::TcpListener, time::Instant};
 
 use tokio::task::JoinSet;
 
-use crate::{
-    observed::{Observed, Trace, stop, traced},
+use crate::observed::{Observed, Trace, stop, traced};
+use test_support::{
+    PATIENCE, new_user,
     otlp_sink::{Mode, OtlpSink},
     requests::{begin, history, new_conversation, save, turn},
-    support::{
-        PATIENCE, new_user,
-        sidecar::{Form, Memory, Sidecar},
-    },
+    sidecar::{Form, Memory, Sidecar},
 };
 
-in_both_forms!(the_spans_of_the_last_calls_arrive);
+test_support::in_both_forms!(the_spans_of_the_last_calls_arrive);
 
 const CALLERS: usize = 10;
 const TURNS: usize = 10;

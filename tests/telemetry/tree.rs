@@ -5,18 +5,16 @@ use conversation_memory::proto::{Consistency, DeleteConversationRequest, Source}
 use serde_json::json;
 use tonic::Code;
 
-use crate::{
-    observed::{Call, Observed, Trace, traced, traced_with_flags},
+use crate::observed::{Call, Observed, Trace, traced, traced_with_flags};
+use test_support::{
+    eventually, new_id, new_user,
     otlp_sink::{SpanKind, SpanStatus},
     python::python,
     requests::{begin, history, new_conversation, save, say, turn},
-    support::{
-        eventually, new_id, new_user,
-        sidecar::{Form, Memory},
-    },
+    sidecar::{Form, Memory},
 };
 
-in_both_forms!(
+test_support::in_both_forms!(
     a_call_is_a_tree,
     a_python_callers_trace_goes_on,
     what_the_caller_does_not_sample_is_not_sent,

@@ -15,9 +15,7 @@ use axum::{
     extract::{Request, State},
     http::{HeaderMap, StatusCode as HttpStatus},
 };
-pub(crate) use opentelemetry_proto::tonic::trace::v1::{
-    span::SpanKind, status::StatusCode as SpanStatus,
-};
+pub use opentelemetry_proto::tonic::trace::v1::{span::SpanKind, status::StatusCode as SpanStatus};
 use opentelemetry_proto::tonic::{
     collector::{metrics::v1::ExportMetricsServiceRequest, trace::v1::ExportTraceServiceRequest},
     common::v1::{AnyValue, KeyValue, any_value},
@@ -31,7 +29,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 
 /// What the collector does with a request. It takes down each of them first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mode {
+pub enum Mode {
     /// Answers 200.
     Takes,
     /// Answers 503.
@@ -41,7 +39,7 @@ pub(crate) enum Mode {
 }
 
 /// A collector that listens until it is dropped.
-pub(crate) struct OtlpSink {
+pub struct OtlpSink {
     address: SocketAddr,
     received: Received,
     server: JoinHandle<()>,
@@ -49,41 +47,41 @@ pub(crate) struct OtlpSink {
 
 /// An HTTP request, its body decompressed.
 #[derive(Clone, Debug)]
-pub(crate) struct Sent {
-    pub(crate) method: String,
-    pub(crate) path: String,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Vec<u8>,
+pub struct Sent {
+    pub method: String,
+    pub path: String,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
 }
 
-pub(crate) type Attributes = BTreeMap<String, Value>;
+pub type Attributes = BTreeMap<String, Value>;
 
 /// A span as it arrived; ids are lower-case hexadecimal.
 #[derive(Clone, Debug)]
-pub(crate) struct Span {
-    pub(crate) name: String,
-    pub(crate) trace_id: String,
-    pub(crate) id: String,
+pub struct Span {
+    pub name: String,
+    pub trace_id: String,
+    pub id: String,
     /// Empty on a root.
-    pub(crate) parent_id: String,
-    pub(crate) kind: SpanKind,
-    pub(crate) status: SpanStatus,
-    pub(crate) attributes: Attributes,
-    pub(crate) resource: Attributes,
+    pub parent_id: String,
+    pub kind: SpanKind,
+    pub status: SpanStatus,
+    pub attributes: Attributes,
+    pub resource: Attributes,
 }
 
 /// A point of a metric as it arrived.
 #[derive(Clone, Debug)]
-pub(crate) struct Point {
-    pub(crate) metric: String,
-    pub(crate) unit: String,
-    pub(crate) attributes: Attributes,
-    pub(crate) resource: Attributes,
-    pub(crate) value: PointValue,
+pub struct Point {
+    pub metric: String,
+    pub unit: String,
+    pub attributes: Attributes,
+    pub resource: Attributes,
+    pub value: PointValue,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum PointValue {
+pub enum PointValue {
     Number(f64),
     Histogram { count: u64, bounds: Vec<f64> },
 }
@@ -91,11 +89,11 @@ pub(crate) enum PointValue {
 type Received = Arc<Mutex<Vec<Sent>>>;
 
 impl OtlpSink {
-    pub(crate) async fn start() -> Self {
+    pub async fn start() -> Self {
         Self::start_as(Mode::Takes).await
     }
 
-    pub(crate) async fn start_as(mode: Mode) -> Self {
+    pub async fn start_as(mode: Mode) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let received = Received::default();
@@ -111,22 +109,22 @@ impl OtlpSink {
     }
 
     /// The endpoint to export to.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// Everything that was sent so far.
-    pub(crate) fn sent(&self) -> Vec<Sent> {
+    pub fn sent(&self) -> Vec<Sent> {
         self.lock().clone()
     }
 
     /// How many requests went to a path so far.
-    pub(crate) fn count(&self, path: &str) -> usize {
+    pub fn count(&self, path: &str) -> usize {
         self.lock().iter().filter(|sent| sent.path == path).count()
     }
 
     /// The spans that arrived so far.
-    pub(crate) fn spans(&self) -> Vec<Span> {
+    pub fn spans(&self) -> Vec<Span> {
         let received = self.lock();
         let traces = received
             .iter()
@@ -135,7 +133,7 @@ impl OtlpSink {
     }
 
     /// The points of metrics that arrived so far, in order.
-    pub(crate) fn points(&self) -> Vec<Point> {
+    pub fn points(&self) -> Vec<Point> {
         let received = self.lock();
         let metrics = received
             .iter()
@@ -156,14 +154,14 @@ impl Drop for OtlpSink {
 
 impl Sent {
     /// A header's text, empty when there is none.
-    pub(crate) fn header(&self, name: &str) -> &str {
+    pub fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)
             .map_or("", |value| value.to_str().unwrap())
     }
 
     /// Whether a text is anywhere in the body or the headers.
-    pub(crate) fn says(&self, text: &str) -> bool {
+    pub fn says(&self, text: &str) -> bool {
         let says = |bytes: &[u8]| {
             bytes
                 .windows(text.len())
@@ -175,7 +173,7 @@ impl Sent {
 
 impl Span {
     /// An attribute's text, empty when there is none.
-    pub(crate) fn text(&self, key: &str) -> &str {
+    pub fn text(&self, key: &str) -> &str {
         self.attributes
             .get(key)
             .and_then(Value::as_str)

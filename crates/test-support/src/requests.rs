@@ -8,9 +8,9 @@ use prost_types::{Struct, Value, value::Kind};
 use tonic::Status;
 use tonic_types::StatusExt as _;
 
-use crate::support::sidecar::Memory;
+use crate::sidecar::Memory;
 
-pub(crate) fn message(role: Role, content: &str) -> Message {
+pub fn message(role: Role, content: &str) -> Message {
     Message {
         role: role.into(),
         content: content.to_owned(),
@@ -18,14 +18,14 @@ pub(crate) fn message(role: Role, content: &str) -> Message {
     }
 }
 
-pub(crate) fn turn(question: &str, answer: &str) -> Vec<Message> {
+pub fn turn(question: &str, answer: &str) -> Vec<Message> {
     vec![
         message(Role::User, question),
         message(Role::Assistant, answer),
     ]
 }
 
-pub(crate) fn save(conversation: &str, messages: Vec<Message>) -> SaveMessagesRequest {
+pub fn save(conversation: &str, messages: Vec<Message>) -> SaveMessagesRequest {
     SaveMessagesRequest {
         conversation_id: conversation.to_owned(),
         messages,
@@ -33,21 +33,21 @@ pub(crate) fn save(conversation: &str, messages: Vec<Message>) -> SaveMessagesRe
     }
 }
 
-pub(crate) fn history(conversation: &str) -> GetHistoryRequest {
+pub fn history(conversation: &str) -> GetHistoryRequest {
     GetHistoryRequest {
         conversation_id: conversation.to_owned(),
         ..GetHistoryRequest::default()
     }
 }
 
-pub(crate) fn begin(user: &str) -> BeginTurnRequest {
+pub fn begin(user: &str) -> BeginTurnRequest {
     BeginTurnRequest {
         user_id: user.to_owned(),
         ..BeginTurnRequest::default()
     }
 }
 
-pub(crate) async fn new_conversation(memory: &mut Memory, user: &str) -> String {
+pub async fn new_conversation(memory: &mut Memory, user: &str) -> String {
     let request = CreateConversationRequest {
         user_id: user.to_owned(),
         ..CreateConversationRequest::default()
@@ -56,27 +56,23 @@ pub(crate) async fn new_conversation(memory: &mut Memory, user: &str) -> String 
     created.into_inner().conversation.unwrap().id
 }
 
-pub(crate) async fn say(
-    memory: &mut Memory,
-    conversation: &str,
-    text: &str,
-) -> SaveMessagesResponse {
+pub async fn say(memory: &mut Memory, conversation: &str, text: &str) -> SaveMessagesResponse {
     let request = save(conversation, vec![message(Role::User, text)]);
     memory.save_messages(request).await.unwrap().into_inner()
 }
 
-pub(crate) fn contents(messages: &[Message]) -> Vec<&str> {
+pub fn contents(messages: &[Message]) -> Vec<&str> {
     messages
         .iter()
         .map(|message| message.content.as_str())
         .collect()
 }
 
-pub(crate) fn seqs(messages: &[Message]) -> Vec<i64> {
+pub fn seqs(messages: &[Message]) -> Vec<i64> {
     messages.iter().map(|message| message.seq).collect()
 }
 
-pub(crate) fn object(fields: &[(&str, Kind)]) -> Struct {
+pub fn object(fields: &[(&str, Kind)]) -> Struct {
     Struct {
         fields: fields
             .iter()
@@ -91,7 +87,7 @@ pub(crate) fn object(fields: &[(&str, Kind)]) -> Struct {
 }
 
 /// The field that a refusal names.
-pub(crate) fn refused_field(status: &Status) -> String {
+pub fn refused_field(status: &Status) -> String {
     assert_eq!(status.code(), tonic::Code::InvalidArgument, "{status:?}");
     let details = status.get_error_details();
     let violations = &details.bad_request().expect("BadRequest").field_violations;
@@ -100,7 +96,7 @@ pub(crate) fn refused_field(status: &Status) -> String {
 }
 
 /// The reason that an error gives for programs.
-pub(crate) fn reason(status: &Status) -> String {
+pub fn reason(status: &Status) -> String {
     let details = status.get_error_details();
     details.error_info().expect("ErrorInfo").reason.clone()
 }

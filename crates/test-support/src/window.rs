@@ -1,13 +1,5 @@
 //! A conversation and its window in Redis, for tests.
 
-#![allow(dead_code, reason = "each test crate uses a part of it")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test may fail"
-)]
-
 use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 use chrono::DateTime;
@@ -20,27 +12,26 @@ use uuid::Uuid;
 
 use crate::redis_server::{attached, call, own_prefix, shared_url};
 
-pub(crate) const TTL: Duration = Duration::from_mins(1);
+pub const TTL: Duration = Duration::from_mins(1);
 /// The numbers of no messages.
 #[expect(clippy::reversed_empty_ranges, reason = "it is meant to be empty")]
-pub(crate) const NONE: RangeInclusive<i64> = 1..=0;
+pub const NONE: RangeInclusive<i64> = 1..=0;
 /// How long a write may take.
-pub(crate) const LIMIT: Duration = Duration::from_secs(8);
+pub const LIMIT: Duration = Duration::from_secs(8);
 
-pub(crate) fn conversation_id() -> ConversationId {
-    #[expect(clippy::disallowed_methods, reason = "tests have no id source")]
+pub fn conversation_id() -> ConversationId {
     ConversationId::from_uuid(Uuid::now_v7())
 }
 
-pub(crate) fn owner() -> UserId {
+pub fn owner() -> UserId {
     UserId::parse("ann").unwrap()
 }
 
-pub(crate) fn content(text: &str) -> Content {
+pub fn content(text: &str) -> Content {
     Content::from_stored(text.to_owned())
 }
 
-pub(crate) fn message(conversation_id: ConversationId, seq: i64) -> Message {
+pub fn message(conversation_id: ConversationId, seq: i64) -> Message {
     let metadata = format!(r#"{{"seq":{seq}.5}}"#);
     Message {
         id: MessageId::from_uuid(Uuid::from_u128(seq.cast_unsigned().into())),
@@ -56,40 +47,40 @@ pub(crate) fn message(conversation_id: ConversationId, seq: i64) -> Message {
     }
 }
 
-pub(crate) fn messages(id: ConversationId, seqs: RangeInclusive<i64>) -> Vec<Message> {
+pub fn messages(id: ConversationId, seqs: RangeInclusive<i64>) -> Vec<Message> {
     seqs.map(|seq| message(id, seq)).collect()
 }
 
-pub(crate) fn seqs(messages: &[Message]) -> Vec<i64> {
+pub fn seqs(messages: &[Message]) -> Vec<i64> {
     messages.iter().map(|message| message.seq).collect()
 }
 
 /// A window as a sidecar has it, of 12 messages.
-pub(crate) fn recent(redis: &Redis) -> RedisRecent {
+pub fn recent(redis: &Redis) -> RedisRecent {
     RedisRecent::new(redis.clone(), Arc::new(UuidV7), TTL, 12)
 }
 
 /// One conversation, its window, and the key that this is kept under.
 #[derive(Debug)]
-pub(crate) struct Bench {
-    pub(crate) recent: RedisRecent,
-    pub(crate) id: ConversationId,
-    pub(crate) prefix: String,
-    pub(crate) key: String,
+pub struct Bench {
+    pub recent: RedisRecent,
+    pub id: ConversationId,
+    pub prefix: String,
+    pub key: String,
     url: String,
 }
 
 impl Bench {
     /// A new conversation on the shared server.
-    pub(crate) async fn new() -> Self {
+    pub async fn new() -> Self {
         Self::on(&shared_url(), &own_prefix()).await
     }
 
-    pub(crate) async fn on(url: &str, prefix: &str) -> Self {
+    pub async fn on(url: &str, prefix: &str) -> Self {
         Self::with(recent(&attached(url, prefix).await), url, prefix)
     }
 
-    pub(crate) fn with(recent: RedisRecent, url: &str, prefix: &str) -> Self {
+    pub fn with(recent: RedisRecent, url: &str, prefix: &str) -> Self {
         let id = conversation_id();
         Self {
             recent,
@@ -100,25 +91,25 @@ impl Bench {
         }
     }
 
-    pub(crate) async fn announce(&self) -> Announced {
+    pub async fn announce(&self) -> Announced {
         self.recent.announce(self.id, LIMIT).await
     }
 
-    pub(crate) async fn publish(&self, announced: Announced, seqs: RangeInclusive<i64>) {
+    pub async fn publish(&self, announced: Announced, seqs: RangeInclusive<i64>) {
         let messages = messages(self.id, seqs);
         self.recent.publish(announced, &owner(), &messages).await;
     }
 
-    pub(crate) async fn save(&self, seqs: RangeInclusive<i64>) {
+    pub async fn save(&self, seqs: RangeInclusive<i64>) {
         self.publish(self.announce().await, seqs).await;
     }
 
-    pub(crate) async fn newest(&self, limit: u32) -> Lookup {
+    pub async fn newest(&self, limit: u32) -> Lookup {
         self.recent.newest(self.id, limit, 0).await
     }
 
     /// The last number and the numbers shown.
-    pub(crate) async fn hit(&self, limit: u32) -> (i64, Vec<i64>) {
+    pub async fn hit(&self, limit: u32) -> (i64, Vec<i64>) {
         match self.newest(limit).await {
             Lookup::Hit(window) => {
                 assert_eq!(window.owner, owner());
@@ -131,11 +122,11 @@ impl Bench {
         }
     }
 
-    pub(crate) async fn is_miss(&self) -> bool {
+    pub async fn is_miss(&self) -> bool {
         matches!(self.newest(10).await, Lookup::Miss(_))
     }
 
-    pub(crate) async fn lease(&self) -> Lease {
+    pub async fn lease(&self) -> Lease {
         match self.newest(10).await {
             Lookup::Miss(Some(lease)) => lease,
             other => panic!("no lease: {other:?}"),
@@ -143,45 +134,39 @@ impl Bench {
     }
 
     /// A lease, though one may be out.
-    pub(crate) async fn lease_again(&self) -> Lease {
+    pub async fn lease_again(&self) -> Lease {
         self.end_lease().await;
         self.lease().await
     }
 
-    pub(crate) async fn fill(
-        &self,
-        lease: Lease,
-        last_seq: i64,
-        seqs: RangeInclusive<i64>,
-        whole: bool,
-    ) {
+    pub async fn fill(&self, lease: Lease, last_seq: i64, seqs: RangeInclusive<i64>, whole: bool) {
         let messages = messages(self.id, seqs);
         self.recent
             .fill(lease, &owner(), last_seq, &messages, whole)
             .await;
     }
 
-    pub(crate) async fn evict(&self) {
+    pub async fn evict(&self) {
         self.call(&["DEL", &self.key]).await;
     }
 
-    pub(crate) async fn end_lease(&self) {
+    pub async fn end_lease(&self) {
         self.call(&["HDEL", &self.key, "lease"]).await;
     }
 
     /// Puts all announced writes' deadlines into the past.
-    pub(crate) async fn expire_all(&self) {
+    pub async fn expire_all(&self) {
         for field in self.names("p:").await {
             self.call(&["HSET", &self.key, &field, "1"]).await;
         }
     }
 
-    pub(crate) async fn pttl(&self) -> i64 {
+    pub async fn pttl(&self) -> i64 {
         self.call(&["PTTL", &self.key]).await.parse().unwrap()
     }
 
     /// How many fields of a kind there are.
-    pub(crate) async fn fields(&self, kind: &str) -> usize {
+    pub async fn fields(&self, kind: &str) -> usize {
         self.names(kind).await.len()
     }
 
@@ -191,7 +176,7 @@ impl Bench {
         names.map(str::to_owned).collect()
     }
 
-    pub(crate) async fn call(&self, command: &[&str]) -> String {
+    pub async fn call(&self, command: &[&str]) -> String {
         call(&self.url, command).await.unwrap()
     }
 }

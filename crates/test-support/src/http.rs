@@ -11,33 +11,33 @@ use hyper_util::{
 };
 use serde_json::{Value, json};
 
-use crate::support::sidecar::Sidecar;
+use crate::sidecar::Sidecar;
 
 /// Speaks to one sidecar.
-pub(crate) struct Http {
+pub struct Http {
     client: Client<HttpConnector, Full<Bytes>>,
     address: SocketAddr,
 }
 
 #[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
 }
 
 impl Http {
-    pub(crate) fn new(sidecar: &Sidecar) -> Self {
+    pub fn new(sidecar: &Sidecar) -> Self {
         Self::at(sidecar.address)
     }
 
-    pub(crate) fn at(address: SocketAddr) -> Self {
+    pub fn at(address: SocketAddr) -> Self {
         let client = Client::builder(TokioExecutor::new()).build_http();
         Self { client, address }
     }
 
     /// The same over HTTP/2.
-    pub(crate) fn two(sidecar: &Sidecar) -> Self {
+    pub fn two(sidecar: &Sidecar) -> Self {
         let client = Client::builder(TokioExecutor::new())
             .http2_only(true)
             .build_http();
@@ -46,7 +46,7 @@ impl Http {
     }
 
     /// Sends a request as it is.
-    pub(crate) async fn send(
+    pub async fn send(
         &self,
         method: Method,
         path: &str,
@@ -67,33 +67,33 @@ impl Http {
         }
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, &[], "").await
     }
 
-    pub(crate) async fn delete(&self, path: &str) -> Answer {
+    pub async fn delete(&self, path: &str) -> Answer {
         self.send(Method::DELETE, path, &[], "").await
     }
 
-    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
         self.json(Method::POST, path, &body.to_string()).await
     }
 
     /// Sends a text as JSON.
-    pub(crate) async fn json(&self, method: Method, path: &str, body: &str) -> Answer {
+    pub async fn json(&self, method: Method, path: &str, body: &str) -> Answer {
         let json = [("content-type", "application/json")];
         self.send(method, path, &json, body.to_owned()).await
     }
 
     /// A new conversation of a user.
-    pub(crate) async fn conversation(&self, user: &str) -> String {
+    pub async fn conversation(&self, user: &str) -> String {
         let body = json!({ "userId": user });
         let created = self.post("/v1/conversations", &body).await.ok();
         created["conversation"]["id"].as_str().unwrap().to_owned()
     }
 
     /// Saves a text as a user's message.
-    pub(crate) async fn say(&self, conversation: &str, text: &str) -> Value {
+    pub async fn say(&self, conversation: &str, text: &str) -> Value {
         let path = format!("/v1/conversations/{conversation}/messages");
         let body = json!({ "messages": [{ "role": "ROLE_USER", "content": text }] });
         self.post(&path, &body).await.ok()
@@ -102,14 +102,14 @@ impl Http {
 
 impl Answer {
     /// The answer of a call that went well.
-    pub(crate) fn ok(&self) -> Value {
+    pub fn ok(&self) -> Value {
         assert_eq!(self.status, StatusCode::OK, "{self:?}");
         assert_eq!(self.headers["content-type"], "application/json");
         serde_json::from_slice(&self.body).unwrap()
     }
 
     /// The error of a call that failed, in the form that all of them have.
-    pub(crate) fn error(&self) -> Value {
+    pub fn error(&self) -> Value {
         assert_eq!(self.headers["content-type"], "application/json");
         let mut answer: Value = serde_json::from_slice(&self.body).unwrap();
         let error = answer["error"].take();
@@ -126,7 +126,7 @@ impl Answer {
     }
 
     /// The field that a refusal names.
-    pub(crate) fn refused_field(&self) -> String {
+    pub fn refused_field(&self) -> String {
         assert_eq!(self.status, StatusCode::BAD_REQUEST, "{self:?}");
         let error = self.error();
         assert_eq!(error["status"], "INVALID_ARGUMENT");
@@ -137,7 +137,7 @@ impl Answer {
 }
 
 /// The contents of the messages of an answer.
-pub(crate) fn contents(answer: &Value) -> Vec<&str> {
+pub fn contents(answer: &Value) -> Vec<&str> {
     let messages = answer["messages"].as_array().into_iter().flatten();
     messages
         .map(|message| message["content"].as_str().unwrap())

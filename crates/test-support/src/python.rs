@@ -7,8 +7,8 @@ use tokio::{io::AsyncWriteExt as _, process::Command};
 
 /// Runs a script of tests/python with arguments and an input, and gives what it
 /// printed, which is JSON.
-pub(crate) async fn python(script: &str, arguments: &[&str], input: &str) -> Value {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+pub async fn python(script: &str, arguments: &[&str], input: &str) -> Value {
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
     let environment = root.join("target/test-python");
     let interpreter = environment.join("bin/python");
     assert!(
@@ -31,7 +31,7 @@ pub(crate) async fn python(script: &str, arguments: &[&str], input: &str) -> Val
     stdin.write_all(input.as_bytes()).await.unwrap();
     drop(stdin);
     let output = process.wait_with_output();
-    let output = tokio::time::timeout(crate::support::PATIENCE, output).await;
+    let output = tokio::time::timeout(crate::PATIENCE, output).await;
     let output = output.expect("the script ends").unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{script}: {said}");

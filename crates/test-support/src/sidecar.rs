@@ -1,8 +1,10 @@
 //! The real binary, started and stopped by a test.
 
 use std::{
+    env,
     io::{BufRead, BufReader},
     net::SocketAddr,
+    path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     thread,
@@ -15,15 +17,13 @@ use conversation_memory::proto::{
 };
 use tonic::transport::{Channel, Endpoint};
 
-use super::{PATIENCE, given};
+use crate::{PATIENCE, given};
 
-pub(crate) type Memory = ConversationMemoryClient<Channel>;
-pub(crate) type Sessions = SessionServiceClient<Channel>;
-
-const BINARY: &str = env!("CARGO_BIN_EXE_conversation-memory");
+pub type Memory = ConversationMemoryClient<Channel>;
+pub type Sessions = SessionServiceClient<Channel>;
 
 /// Where a sidecar keeps things.
-pub(crate) enum Form {
+pub enum Form {
     Embedded(tempfile::TempDir),
     Servers {
         database_url: String,
@@ -32,12 +32,12 @@ pub(crate) enum Form {
 }
 
 impl Form {
-    pub(crate) fn embedded() -> Self {
+    pub fn embedded() -> Self {
         Self::Embedded(tempfile::tempdir().unwrap())
     }
 
     /// PostgreSQL and Redis as `make test` started them.
-    pub(crate) fn servers() -> Self {
+    pub fn servers() -> Self {
         Self::Servers {
             database_url: given("TEST_DATABASE_URL"),
             redis_url: given("TEST_REDIS_URL"),
@@ -45,7 +45,7 @@ impl Form {
     }
 
     /// The same with a Redis at which nobody answers; None where none is used.
-    pub(crate) fn without_redis(&self) -> Option<Self> {
+    pub fn without_redis(&self) -> Option<Self> {
         match self {
             Self::Embedded(_) => None,
             Self::Servers { database_url, .. } => Some(Self::Servers {
@@ -73,42 +73,42 @@ impl Form {
 }
 
 /// A sidecar that runs until it is dropped.
-pub(crate) struct Sidecar {
+pub struct Sidecar {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
     reader: Option<thread::JoinHandle<()>>,
-    pub(crate) address: SocketAddr,
+    pub address: SocketAddr,
 }
 
 impl Sidecar {
     /// Starts one and waits until it serves.
-    pub(crate) async fn start(form: &Form) -> Self {
+    pub async fn start(form: &Form) -> Self {
         Self::start_with(form, &[]).await
     }
 
     /// The same with further settings.
-    pub(crate) async fn start_with(form: &Form, settings: &[(&str, &str)]) -> Self {
+    pub async fn start_with(form: &Form, settings: &[(&str, &str)]) -> Self {
         let mut sidecar = Self::launch(form, settings);
         sidecar.serving().await;
         sidecar
     }
 
     /// Waits until it serves, and learns where.
-    pub(crate) async fn serving(&mut self) {
+    pub async fn serving(&mut self) {
         let line = self.wait_for_log("\"message\":\"serving\"").await;
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
         self.address = line["address"].as_str().unwrap().parse().unwrap();
     }
 
     /// Where the operations port is.
-    pub(crate) async fn operations(&mut self) -> SocketAddr {
+    pub async fn operations(&mut self) -> SocketAddr {
         let line = self.wait_for_log("\"message\":\"operations\"").await;
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
         line["address"].as_str().unwrap().parse().unwrap()
     }
 
     /// Starts one and does not wait.
-    pub(crate) fn launch(form: &Form, settings: &[(&str, &str)]) -> Self {
+    pub fn launch(form: &Form, settings: &[(&str, &str)]) -> Self {
         let mut command = command();
         command
             .envs(form.settings())
@@ -135,7 +135,7 @@ impl Sidecar {
     }
 
     /// Waits for a line of the log that contains a text.
-    pub(crate) async fn wait_for_log(&mut self, text: &str) -> String {
+    pub async fn wait_for_log(&mut self, text: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(line) = self.log().into_iter().find(|line| line.contains(text)) {
@@ -151,35 +151,35 @@ impl Sidecar {
         }
     }
 
-    pub(crate) fn log(&self) -> Vec<String> {
+    pub fn log(&self) -> Vec<String> {
         self.log.lock().unwrap().clone()
     }
 
-    pub(crate) fn channel(&self) -> Channel {
+    pub fn channel(&self) -> Channel {
         Endpoint::try_from(format!("http://{}", self.address))
             .unwrap()
             .connect_lazy()
     }
 
-    pub(crate) fn memory(&self) -> Memory {
+    pub fn memory(&self) -> Memory {
         Memory::new(self.channel()).max_decoding_message_size(64 << 20)
     }
 
-    pub(crate) fn sessions(&self) -> Sessions {
+    pub fn sessions(&self) -> Sessions {
         Sessions::new(self.channel())
     }
 
-    pub(crate) fn id(&self) -> u32 {
+    pub fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Sends a signal, such as "TERM" or "KILL".
-    pub(crate) fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         send_signal(self.id(), name);
     }
 
     /// Waits for the end, after which the log is whole.
-    pub(crate) async fn ended(&mut self) -> ExitStatus {
+    pub async fn ended(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -194,18 +194,18 @@ impl Sidecar {
     }
 
     /// Kills it as a crash would.
-    pub(crate) async fn kill(mut self) {
+    pub async fn kill(mut self) {
         self.signal("KILL");
         self.ended().await;
     }
 
     /// Resident memory in KiB, as the kernel counts it.
-    pub(crate) fn resident_kib(&self) -> u64 {
+    pub fn resident_kib(&self) -> u64 {
         self.memory_kib("VmRSS:")
     }
 
     /// The most that was ever resident.
-    pub(crate) fn peak_kib(&self) -> u64 {
+    pub fn peak_kib(&self) -> u64 {
         self.memory_kib("VmHWM:")
     }
 
@@ -225,8 +225,8 @@ impl Drop for Sidecar {
 
 /// The binary with an empty environment: what runs the tests may have settings
 /// of its own.
-pub(crate) fn command() -> Command {
-    let mut command = Command::new(BINARY);
+pub fn command() -> Command {
+    let mut command = Command::new(program());
     command
         .env_clear()
         .stdin(Stdio::null())
@@ -234,13 +234,21 @@ pub(crate) fn command() -> Command {
     command
 }
 
-pub(crate) fn send_signal(process: u32, name: &str) {
+/// Path of the program under test, which Cargo builds before the suites and benchmarks of
+/// its package and puts into the folder above theirs.
+fn program() -> PathBuf {
+    let suite = env::current_exe().unwrap();
+    let folder = suite.ancestors().nth(2).unwrap();
+    folder.join("conversation-memory")
+}
+
+pub fn send_signal(process: u32, name: &str) {
     assert!(try_signal(process, name), "kill -s {name} {process}");
 }
 
 /// Sends a signal to a process that may be gone. The shell's own `kill`, since
 /// the command of that name is not on every machine.
-pub(crate) fn try_signal(process: u32, name: &str) -> bool {
+pub fn try_signal(process: u32, name: &str) -> bool {
     let sent = Command::new("sh")
         .args([
             "-c",

@@ -10,11 +10,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
-#[path = "support/redis_server.rs"]
-mod redis_server;
-#[path = "support/window.rs"]
-mod window;
-#[path = "support/window_world.rs"]
 mod world;
 
 use std::sync::Arc;
@@ -25,8 +20,8 @@ use conversation_memory::{
     redis::{Redis, RedisSettings, RedisTarget, Script},
 };
 use futures_util::future::join_all;
-use redis_server::{attached, own_prefix, shared_url};
-use window::TTL;
+use test_support::redis_server::{attached, own_prefix, shared_url};
+use test_support::window::TTL;
 use world::World;
 
 /// How many choices a run makes, and how many runs go on at once.

@@ -2,30 +2,16 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::disallowed_methods,
     reason = "a test fails by panicking, and is its own composition root"
 )]
 
-#[path = "support/mod.rs"]
-mod support;
-
-#[path = "faults/causes.rs"]
 mod causes;
-#[path = "faults/load.rs"]
 mod load;
-#[path = "faults/postgres.rs"]
 mod postgres;
-#[path = "faults/process.rs"]
 mod process;
-#[path = "faults/redis.rs"]
 mod redis;
-#[path = "grpc/requests.rs"]
-#[expect(dead_code, reason = "this crate uses a part of it")]
-mod requests;
 
-use support::{postgres_server::PostgresServer, redis_server::RedisServer, sidecar::Form};
+use test_support::{postgres_server::PostgresServer, redis_server::RedisServer, sidecar::Form};
 
 /// A PostgreSQL and a Redis of a test's own, and sidecars on them.
 struct Servers {

@@ -1,18 +1,10 @@
 //! Redis servers for tests: the shared one that `make test` starts, and private
 //! ones that a test may freeze, kill and fill.
 
-#![allow(dead_code, reason = "each test crate uses a part of it")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test may fail"
-)]
-
 use std::{
     net::TcpListener,
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use conversation_memory::redis::{Redis, RedisSettings, RedisTarget};
@@ -22,25 +14,22 @@ use tokio::{
     net::TcpStream,
 };
 
-/// How long anything may take before a test gives up waiting for it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+use crate::{PATIENCE, eventually};
 
 /// The URL of the shared server.
-pub(crate) fn shared_url() -> String {
-    #[expect(clippy::disallowed_methods, reason = "tests have no config")]
+pub fn shared_url() -> String {
     std::env::var("TEST_REDIS_URL")
         .expect("TEST_REDIS_URL is not set: run the tests with `make test`")
 }
 
 /// A prefix that no other test uses.
-pub(crate) fn own_prefix() -> String {
-    #[expect(clippy::disallowed_methods, reason = "tests have no id source")]
+pub fn own_prefix() -> String {
     let id = uuid::Uuid::now_v7();
     format!("test-{}:", id.simple())
 }
 
 /// A client that is patient with a busy machine and already attached.
-pub(crate) async fn attached(url: &str, prefix: &str) -> Redis {
+pub async fn attached(url: &str, prefix: &str) -> Redis {
     let redis = Redis::connect(
         RedisTarget::from_url(url).unwrap(),
         RedisSettings {
@@ -55,7 +44,7 @@ pub(crate) async fn attached(url: &str, prefix: &str) -> Redis {
 }
 
 /// A client with the settings of a sidecar.
-pub(crate) fn connect(url: &str, prefix: &str) -> Redis {
+pub fn connect(url: &str, prefix: &str) -> Redis {
     let settings = RedisSettings {
         key_prefix: prefix.to_owned(),
         ..RedisSettings::default()
@@ -63,21 +52,9 @@ pub(crate) fn connect(url: &str, prefix: &str) -> Redis {
     Redis::connect(RedisTarget::from_url(url).unwrap(), settings)
 }
 
-/// Waits until something holds.
-pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let start = Instant::now();
-    while !holds().await {
-        assert!(
-            start.elapsed() < PATIENCE,
-            "not within {PATIENCE:?}: {what}"
-        );
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
 /// A server of a test's own. It ends with the value, or with the test's thread.
 #[derive(Debug)]
-pub(crate) struct RedisServer {
+pub struct RedisServer {
     port: u16,
     options: Vec<String>,
     folder: TempDir,
@@ -87,14 +64,14 @@ pub(crate) struct RedisServer {
 
 impl RedisServer {
     /// Starts a server on a free port, with further options such as `--maxmemory 4mb`.
-    pub(crate) async fn start(options: &[&str]) -> Self {
+    pub async fn start(options: &[&str]) -> Self {
         let mut server = Self::stopped(options);
         server.run().await;
         server
     }
 
     /// Starts a sentinel.
-    pub(crate) async fn start_sentinel() -> Self {
+    pub async fn start_sentinel() -> Self {
         let mut server = Self::stopped(&[]);
         server.is_sentinel = true;
         server.run().await;
@@ -102,7 +79,7 @@ impl RedisServer {
     }
 
     /// A server that has a port and is not running.
-    pub(crate) fn stopped(options: &[&str]) -> Self {
+    pub fn stopped(options: &[&str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         Self {
             port: listener.local_addr().unwrap().port(),
@@ -114,7 +91,7 @@ impl RedisServer {
     }
 
     /// Runs a stopped server, on the same port, and waits until it answers.
-    pub(crate) async fn run(&mut self) {
+    pub async fn run(&mut self) {
         self.launch();
         eventually("redis-server answers", async || {
             let answer = self.try_call(&["PING"]).await;
@@ -124,7 +101,7 @@ impl RedisServer {
     }
 
     /// The same without waiting.
-    pub(crate) fn launch(&mut self) {
+    pub fn launch(&mut self) {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "redis-server"]);
         if self.is_sentinel {
@@ -151,29 +128,29 @@ impl RedisServer {
     }
 
     /// Gives a stopped server further options.
-    pub(crate) fn add_options(&mut self, options: &[&str]) {
+    pub fn add_options(&mut self, options: &[&str]) {
         self.options.extend(options.iter().map(ToString::to_string));
     }
 
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/0", self.port)
     }
 
-    pub(crate) fn port(&self) -> u16 {
+    pub fn port(&self) -> u16 {
         self.port
     }
 
     /// Freezes the server: it takes connections and answers nothing.
-    pub(crate) fn freeze(&self) {
+    pub fn freeze(&self) {
         self.signal("STOP");
     }
 
-    pub(crate) fn thaw(&self) {
+    pub fn thaw(&self) {
         self.signal("CONT");
     }
 
     /// Ends the server at once.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             let _ = process.kill();
             let _ = process.wait();
@@ -181,7 +158,7 @@ impl RedisServer {
     }
 
     /// Calls a command and gives the answer as Redis wrote it.
-    pub(crate) async fn call(&self, command: &[&str]) -> String {
+    pub async fn call(&self, command: &[&str]) -> String {
         self.try_call(command).await.unwrap()
     }
 
@@ -207,7 +184,7 @@ impl Drop for RedisServer {
 
 /// Calls a command on a connection of its own, and gives the answer as Redis
 /// wrote it: lines, or the value alone when it is a single string or number.
-pub(crate) async fn call(url: &str, command: &[&str]) -> std::io::Result<String> {
+pub async fn call(url: &str, command: &[&str]) -> std::io::Result<String> {
     let address = url
         .trim_start_matches("redis://")
         .split('/')

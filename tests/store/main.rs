@@ -5,32 +5,18 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
-#[path = "store/branches.rs"]
 mod branches;
-#[path = "store/broken.rs"]
 mod broken;
-#[path = "store/cancelled.rs"]
 mod cancelled;
-#[path = "store/conversations.rs"]
 mod conversations;
-#[path = "store/history.rs"]
 mod history;
-#[path = "store/imports.rs"]
 mod imports;
-#[path = "store/postgres.rs"]
 mod postgres;
-#[path = "store/removals.rs"]
 mod removals;
-#[path = "store/retries.rs"]
 mod retries;
-#[path = "store/saves.rs"]
 mod saves;
-#[path = "store/search.rs"]
 mod search;
-#[path = "store/sqlite.rs"]
 mod sqlite;
-#[path = "store/world.rs"]
-mod world;
 
 /// Makes each case a test on each store. A server that is missing fails them.
 macro_rules! conformance {
@@ -39,7 +25,7 @@ macro_rules! conformance {
             $($(
                 #[tokio::test(flavor = "multi_thread")]
                 async fn $case() {
-                    let world = crate::world::World::sqlite().await;
+                    let world = test_support::world::World::sqlite().await;
                     crate::$room::$case(&world).await;
                 }
             )+)+
@@ -49,7 +35,7 @@ macro_rules! conformance {
             $($(
                 #[tokio::test(flavor = "multi_thread")]
                 async fn $case() {
-                    let world = crate::world::World::postgres().await;
+                    let world = test_support::world::World::postgres().await;
                     crate::$room::$case(&world).await;
                 }
             )+)+

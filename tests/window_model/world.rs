@@ -10,10 +10,8 @@ use conversation_memory::{
     redis::Script,
 };
 
-use crate::{
-    Sidecars,
-    window::{LIMIT, conversation_id, message, owner, seqs},
-};
+use crate::Sidecars;
+use test_support::window::{LIMIT, conversation_id, message, owner, seqs};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Step {

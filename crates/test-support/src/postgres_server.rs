@@ -18,7 +18,7 @@ use super::{
 
 /// A server that ends with the value, or with the test's thread.
 #[derive(Debug)]
-pub(crate) struct PostgresServer {
+pub struct PostgresServer {
     binaries: PathBuf,
     folder: TempDir,
     port: u16,
@@ -27,14 +27,14 @@ pub(crate) struct PostgresServer {
 
 impl PostgresServer {
     /// Starts a server with an empty database.
-    pub(crate) async fn start() -> Self {
+    pub async fn start() -> Self {
         let mut server = Self::stopped();
         server.run().await;
         server
     }
 
     /// A server that has a port and is not running.
-    pub(crate) fn stopped() -> Self {
+    pub fn stopped() -> Self {
         let binaries = binaries();
         let folder = tempfile::tempdir().unwrap();
         let open = fs::Permissions::from_mode(0o711);
@@ -63,7 +63,7 @@ impl PostgresServer {
     }
 
     /// Runs a stopped server, with what it had on disk.
-    pub(crate) async fn run(&mut self) {
+    pub async fn run(&mut self) {
         let data = self.data();
         let process = as_server(&self.binaries.join("postgres"))
             .arg("-D")
@@ -84,21 +84,21 @@ impl PostgresServer {
         .await;
     }
 
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
     }
 
-    pub(crate) fn port(&self) -> u16 {
+    pub fn port(&self) -> u16 {
         self.port
     }
 
     /// A connection of the test's own.
-    pub(crate) async fn connect(&self) -> PgConnection {
+    pub async fn connect(&self) -> PgConnection {
         PgConnection::connect(&self.url()).await.unwrap()
     }
 
     /// Runs a statement as an administrator would.
-    pub(crate) async fn execute(&self, statement: &'static str) {
+    pub async fn execute(&self, statement: &'static str) {
         let mut connection = self.connect().await;
         sqlx::query(statement)
             .execute(&mut connection)
@@ -107,7 +107,7 @@ impl PostgresServer {
     }
 
     /// Ends it as a crash of the machine would, as far as one process can.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             for id in Self::processes(process.id()) {
                 // A back end may be gone by itself.
@@ -118,7 +118,7 @@ impl PostgresServer {
     }
 
     /// Ends it in order; clients are cut off.
-    pub(crate) fn stop(&mut self) {
+    pub fn stop(&mut self) {
         if let Some(mut process) = self.process.take() {
             send_signal(process.id(), "INT");
             let _ = process.wait();
@@ -126,11 +126,11 @@ impl PostgresServer {
     }
 
     /// Stops all its processes where they are.
-    pub(crate) fn freeze(&self) {
+    pub fn freeze(&self) {
         self.signal_all("STOP");
     }
 
-    pub(crate) fn thaw(&self) {
+    pub fn thaw(&self) {
         self.signal_all("CONT");
     }
 

@@ -21,14 +21,14 @@ use sqlx::{
 use tempfile::TempDir;
 
 /// A store that is ready, with nothing in it that matters to a test.
-pub(crate) struct World {
-    pub(crate) store: Arc<dyn Store>,
+pub struct World {
+    pub store: Arc<dyn Store>,
     folder: Option<TempDir>,
 }
 
 /// A conversation as a key, since what names one is not ordered.
 #[derive(Clone, Debug)]
-pub(crate) struct Ids(pub(crate) ConversationRef);
+pub struct Ids(pub ConversationRef);
 
 impl PartialEq for Ids {
     fn eq(&self, other: &Self) -> bool {
@@ -51,7 +51,7 @@ impl Ord for Ids {
 }
 
 impl World {
-    pub(crate) async fn sqlite() -> Self {
+    pub async fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&folder.path().join("memory.db")).unwrap();
         let world = Self::of(store).await;
@@ -62,13 +62,13 @@ impl World {
     }
 
     /// A store, made ready.
-    pub(crate) async fn of(store: impl Store + 'static) -> Self {
+    pub async fn of(store: impl Store + 'static) -> Self {
         store.prepare(true).await.unwrap();
         Self::unprepared(store)
     }
 
     /// A store whose schema the test has made.
-    pub(crate) fn unprepared(store: impl Store + 'static) -> Self {
+    pub fn unprepared(store: impl Store + 'static) -> Self {
         Self {
             store: Arc::new(store),
             folder: None,
@@ -76,7 +76,7 @@ impl World {
     }
 
     /// How many messages are kept under these ids, whoever shows them.
-    pub(crate) async fn kept(&self, ids: &[ConversationId]) -> i64 {
+    pub async fn kept(&self, ids: &[ConversationId]) -> i64 {
         let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
         if let Some(folder) = &self.folder {
             let file = SqliteConnectOptions::new().filename(folder.path().join("memory.db"));
@@ -94,23 +94,23 @@ impl World {
         }
     }
 
-    pub(crate) async fn postgres() -> Self {
+    pub async fn postgres() -> Self {
         Self::of(PostgresStore::new(server(), 10)).await
     }
 
     /// A new conversation, as its owner names it.
-    pub(crate) async fn conversation(&self) -> ConversationRef {
+    pub async fn conversation(&self) -> ConversationRef {
         let new = new_conversation(&user());
         self.store.create(&new, at(0)).await.unwrap();
         named(&new)
     }
 
-    pub(crate) async fn save(&self, append: &Append) -> Result<Appended, StoreError> {
+    pub async fn save(&self, append: &Append) -> Result<Appended, StoreError> {
         self.store.append(append).await
     }
 
     /// Saves texts as one turn and returns the first number.
-    pub(crate) async fn say(&self, conversation: &ConversationRef, texts: &[&str]) -> i64 {
+    pub async fn say(&self, conversation: &ConversationRef, texts: &[&str]) -> i64 {
         match self.save(&turn(conversation, texts)).await.unwrap() {
             Appended::Saved { first_seq, .. } => first_seq,
             Appended::Replayed { .. } => panic!("nothing was there to be replayed"),
@@ -118,14 +118,14 @@ impl World {
     }
 
     /// All messages of a conversation, with their contexts.
-    pub(crate) async fn all(&self, conversation: &ConversationRef) -> Vec<Message> {
+    pub async fn all(&self, conversation: &ConversationRef) -> Vec<Message> {
         self.store
             .messages(conversation, Bound::After(0), 100_000, true)
             .await
             .unwrap()
     }
 
-    pub(crate) async fn texts(&self, conversation: &ConversationRef) -> Vec<String> {
+    pub async fn texts(&self, conversation: &ConversationRef) -> Vec<String> {
         let messages = self.all(conversation).await;
         messages
             .into_iter()
@@ -133,45 +133,41 @@ impl World {
             .collect()
     }
 
-    pub(crate) async fn seqs(&self, conversation: &ConversationRef) -> Vec<i64> {
+    pub async fn seqs(&self, conversation: &ConversationRef) -> Vec<i64> {
         let messages = self.all(conversation).await;
         messages.iter().map(|message| message.seq).collect()
     }
 }
 
 /// Where the PostgreSQL to test on is.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the tests' one setting comes from tests/with-servers"
-)]
-pub(crate) fn server() -> PgConnectOptions {
+pub fn server() -> PgConnectOptions {
     let Ok(url) = std::env::var("TEST_DATABASE_URL") else {
         panic!("TEST_DATABASE_URL is not set: run `make test`, or tests/with-servers cargo test");
     };
     PgConnectOptions::from_str(&url).unwrap()
 }
 
-pub(crate) fn user() -> UserId {
+pub fn user() -> UserId {
     UserId::parse(format!("user-{}", UuidV7.uuid())).unwrap()
 }
 
-pub(crate) fn session() -> SessionId {
+pub fn session() -> SessionId {
     SessionId::from_uuid(UuidV7.uuid())
 }
 
-pub(crate) fn message_id() -> MessageId {
+pub fn message_id() -> MessageId {
     MessageId::from_uuid(UuidV7.uuid())
 }
 
-pub(crate) fn title(text: &str) -> Title {
+pub fn title(text: &str) -> Title {
     Title::parse(text).unwrap()
 }
 
-pub(crate) fn content(text: impl Into<String>) -> Content {
+pub fn content(text: impl Into<String>) -> Content {
     Content::parse(text.into(), &Limits::default()).unwrap()
 }
 
-pub(crate) fn metadata(value: Value) -> Metadata {
+pub fn metadata(value: Value) -> Metadata {
     let Value::Object(object) = value else {
         panic!("metadata is an object");
     };
@@ -179,11 +175,11 @@ pub(crate) fn metadata(value: Value) -> Metadata {
 }
 
 /// A moment, in microseconds after a fixed one.
-pub(crate) fn at(micros: i64) -> DateTime<Utc> {
+pub fn at(micros: i64) -> DateTime<Utc> {
     DateTime::from_timestamp_micros(1_800_000_000_123_456 + micros).unwrap()
 }
 
-pub(crate) fn new_conversation(user_id: &UserId) -> NewConversation {
+pub fn new_conversation(user_id: &UserId) -> NewConversation {
     NewConversation {
         id: ConversationId::from_uuid(UuidV7.uuid()),
         user_id: user_id.clone(),
@@ -195,14 +191,14 @@ pub(crate) fn new_conversation(user_id: &UserId) -> NewConversation {
 }
 
 /// A conversation, as its owner names it.
-pub(crate) fn named(new: &NewConversation) -> ConversationRef {
+pub fn named(new: &NewConversation) -> ConversationRef {
     ConversationRef {
         id: new.id,
         user_id: Some(new.user_id.clone()),
     }
 }
 
-pub(crate) fn message(text: impl Into<String>) -> NewMessage {
+pub fn message(text: impl Into<String>) -> NewMessage {
     NewMessage {
         id: message_id(),
         id_chosen: false,
@@ -216,14 +212,14 @@ pub(crate) fn message(text: impl Into<String>) -> NewMessage {
     }
 }
 
-pub(crate) fn chosen(text: &str) -> NewMessage {
+pub fn chosen(text: &str) -> NewMessage {
     NewMessage {
         id_chosen: true,
         ..message(text)
     }
 }
 
-pub(crate) fn context(doc_id: &str, text: impl Into<String>) -> Context {
+pub fn context(doc_id: &str, text: impl Into<String>) -> Context {
     Context {
         doc_id: doc_id.to_owned(),
         content: content(text),
@@ -232,7 +228,7 @@ pub(crate) fn context(doc_id: &str, text: impl Into<String>) -> Context {
     }
 }
 
-pub(crate) fn save_of(conversation: &ConversationRef, messages: Vec<NewMessage>) -> Append {
+pub fn save_of(conversation: &ConversationRef, messages: Vec<NewMessage>) -> Append {
     Append {
         conversation: conversation.clone(),
         messages,
@@ -244,7 +240,7 @@ pub(crate) fn save_of(conversation: &ConversationRef, messages: Vec<NewMessage>)
     }
 }
 
-pub(crate) fn turn(conversation: &ConversationRef, texts: &[&str]) -> Append {
+pub fn turn(conversation: &ConversationRef, texts: &[&str]) -> Append {
     save_of(
         conversation,
         texts.iter().map(|text| message(*text)).collect(),
@@ -252,7 +248,7 @@ pub(crate) fn turn(conversation: &ConversationRef, texts: &[&str]) -> Append {
 }
 
 /// The same save with a key that makes a retry safe.
-pub(crate) fn keyed(mut append: Append, key: &str) -> Append {
+pub fn keyed(mut append: Append, key: &str) -> Append {
     append.request = Some(Request {
         id: RequestId::parse(key).unwrap(),
         digest: Digest::of_messages(&append.messages),
@@ -261,7 +257,7 @@ pub(crate) fn keyed(mut append: Append, key: &str) -> Append {
 }
 
 /// The retry of a save by a caller that lets the server give ids.
-pub(crate) fn retry_of(append: &Append) -> Append {
+pub fn retry_of(append: &Append) -> Append {
     let mut retry = append.clone();
     for message in &mut retry.messages {
         if !message.id_chosen {
@@ -271,7 +267,7 @@ pub(crate) fn retry_of(append: &Append) -> Append {
     retry
 }
 
-pub(crate) fn truncation(conversation: &ConversationRef, after_seq: i64) -> Truncation {
+pub fn truncation(conversation: &ConversationRef, after_seq: i64) -> Truncation {
     Truncation {
         conversation: conversation.clone(),
         after_seq,
@@ -281,11 +277,7 @@ pub(crate) fn truncation(conversation: &ConversationRef, after_seq: i64) -> Trun
     }
 }
 
-pub(crate) fn keyed_truncation(
-    conversation: &ConversationRef,
-    after_seq: i64,
-    key: &str,
-) -> Truncation {
+pub fn keyed_truncation(conversation: &ConversationRef, after_seq: i64, key: &str) -> Truncation {
     Truncation {
         request: Some(Request {
             id: RequestId::parse(key).unwrap(),

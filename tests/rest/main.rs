@@ -1,0 +1,20 @@
+//! Black-box tests over HTTP with JSON: the real binary, embedded and on PostgreSQL
+//! and Redis.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and is its own composition root"
+)]
+
+mod answers;
+mod both_ways;
+mod caller;
+mod described;
+mod errors;
+mod hostile;
+mod recorder;
+mod routes;
+mod slow;
+mod trespass;
