@@ -4,6 +4,8 @@
 
 pub mod app;
 pub mod config;
+pub mod instrumentation;
+pub mod log_throttle;
 pub mod shutdown;
 pub mod telemetry;
 
@@ -20,8 +22,6 @@ pub mod watched;
 pub mod recent;
 pub mod sessions;
 pub mod store;
-
-pub mod log_throttle;
 
 pub mod redis;
 

@@ -8,6 +8,7 @@
 //! lies in its socket when it thaws, in no order with what is sent on a new
 //! connection. So a script must be safe to execute at any later time.
 
+mod cause;
 mod client;
 mod observed;
 mod script;

@@ -26,12 +26,11 @@ use opentelemetry::{global, trace::TracerProvider as _};
 use opentelemetry_sdk::{Resource, metrics::SdkMeterProvider, trace::SdkTracerProvider};
 
 use self::call::Tracing;
-pub use self::{
-    export::ExportError,
-    logs::BadFilter,
-    metrics::{METER, Page},
+pub use self::{export::ExportError, logs::BadFilter, metrics::Page};
+use crate::{
+    config::{Export, LogFormat, TelemetryConfig},
+    instrumentation,
 };
-use crate::config::{Export, LogFormat, TelemetryConfig};
 
 /// How long the end may take to hand over what was not exported yet, on top of
 /// the drain.
@@ -86,7 +85,9 @@ impl Telemetry {
         logs::init(
             format,
             filter,
-            tracer.as_ref().map(|provider| provider.tracer(METER)),
+            tracer
+                .as_ref()
+                .map(|provider| provider.tracer(instrumentation::SCOPE)),
         )?;
         global::set_meter_provider(meter.clone());
         say(config);

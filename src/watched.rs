@@ -19,11 +19,10 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
+use crate::log_throttle::LogThrottle;
+
 /// How soon a change is seen.
 const EVERY: Duration = Duration::from_secs(1);
-
-/// After how many looks it is said again that what is there is of no use.
-const REMINDED_AFTER: u32 = 60;
 
 /// The most bytes of a file.
 const MAX_BYTES: u64 = 1 << 20;
@@ -65,6 +64,7 @@ pub struct Watcher<T> {
     parse: Parse<T>,
     seen: Seen,
     is_stale: bool,
+    failure_log: LogThrottle,
     current: watch::Sender<Arc<T>>,
 }
 
@@ -99,6 +99,7 @@ pub fn read<T>(
         parse: Box::new(parse),
         seen: Seen::Contents(digest(&contents)),
         is_stale: false,
+        failure_log: LogThrottle::default(),
         current,
     };
     Ok((Watched(watcher.current.subscribe()), watcher))
@@ -110,7 +111,6 @@ impl<T> Watcher<T> {
     pub async fn run(mut self) {
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut since_said = 0;
         loop {
             ticks.tick().await;
             let paths = Arc::clone(&self.paths);
@@ -118,24 +118,24 @@ impl<T> Watcher<T> {
             let Ok(contents) = spawn_blocking(move || read_all(&paths)).await else {
                 continue;
             };
-            since_said += 1;
-            if since_said == REMINDED_AFTER && self.is_stale {
-                self.seen = Seen::Nothing(String::new());
-            }
-            if self.take(contents) {
-                since_said = 0;
-            }
+            self.take(contents);
         }
     }
 
-    /// Whether there was anything to be said.
-    fn take(&mut self, contents: Result<Vec<Vec<u8>>, String>) -> bool {
+    fn take(&mut self, contents: Result<Vec<Vec<u8>>, String>) {
         let found = match &contents {
             Ok(contents) => Seen::Contents(digest(contents)),
             Err(why) => Seen::Nothing(why.clone()),
         };
-        if std::mem::replace(&mut self.seen, found.clone()) == found {
-            return false;
+        if self.seen != found {
+            self.seen = found;
+            self.failure_log = LogThrottle::default();
+        } else if !self.is_stale {
+            return;
+        }
+        // Contents that stay invalid are parsed and logged again once a minute.
+        if !self.failure_log.should_log() {
+            return;
         }
         let setting = self.setting;
         let parsed = contents.and_then(|contents| (self.parse)(&contents));
@@ -147,7 +147,6 @@ impl<T> Watcher<T> {
             }
             Err(why) => tracing::error!(setting, why, "of no use: the one before stays in force"),
         }
-        true
     }
 }
 

@@ -11,19 +11,36 @@ use std::{
 
 /// Each room, and what it may name of the crate's rooms and of the libraries
 /// that belong to one room only.
-const ROOMS: [(&str, &[&str]); 19] = [
+const ROOMS: [(&str, &[&str]); 20] = [
     ("domain", &[]),
     ("archive", &["domain", "csv"]),
-    ("store", &["domain", "sqlx", "opentelemetry"]),
+    ("instrumentation", &["opentelemetry"]),
     ("log_throttle", &[]),
     (
+        "store",
+        &["domain", "instrumentation", "sqlx", "opentelemetry"],
+    ),
+    (
         "recent",
-        &["domain", "log_throttle", "redis", "opentelemetry"],
+        &[
+            "domain",
+            "instrumentation",
+            "log_throttle",
+            "redis",
+            "opentelemetry",
+        ],
     ),
     ("sessions", &["domain", "redis"]),
     (
         "redis",
-        &["authorities", "log_throttle", "fred", "opentelemetry"],
+        &[
+            "authorities",
+            "instrumentation",
+            "log_throttle",
+            "fred",
+            "rustls",
+            "opentelemetry",
+        ],
     ),
     (
         "memory",
@@ -37,6 +54,7 @@ const ROOMS: [(&str, &[&str]); 19] = [
             "memory",
             "store",
             "proto",
+            "instrumentation",
             "telemetry",
             "access",
             "transport",
@@ -49,12 +67,13 @@ const ROOMS: [(&str, &[&str]); 19] = [
     ),
     // Judges callers by what is known of them, never by what they ask for.
     ("access", &["watched", "http"]),
-    ("watched", &[]),
+    ("watched", &["log_throttle"]),
     ("authorities", &["rustls"]),
     (
         "transport",
         &[
             "access",
+            "instrumentation",
             "watched",
             "tonic",
             "rustls",
@@ -96,6 +115,8 @@ const ROOMS: [(&str, &[&str]); 19] = [
         &[
             "config",
             "domain",
+            "instrumentation",
+            "log_throttle",
             "store",
             "recent",
             "sessions",

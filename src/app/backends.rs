@@ -157,7 +157,7 @@ fn observed(store: Arc<dyn Store>, config: &StoreConfig) -> Arc<dyn Store> {
 }
 
 fn connect(config: &RedisConfig) -> Redis {
-    tracing::info!(servers = ?config.target, "sessions and recent windows: Redis");
+    tracing::info!(servers = %config.target, "sessions and recent windows: Redis");
     let settings = RedisSettings {
         key_prefix: config.key_prefix.clone(),
         ..RedisSettings::default()

@@ -18,7 +18,7 @@ pub(super) struct Listeners {
     pub(super) access: Arc<Access>,
     /// Where it is, with the ports that were free.
     pub(super) addresses: Vec<Address>,
-    listeners: Vec<Listener>,
+    bound: Vec<Listener>,
     tls: Option<Tls>,
     connections: Connections,
     watchers: Vec<Watching>,
@@ -52,7 +52,7 @@ impl Listeners {
                 server.max_caller_rate,
             )),
             addresses,
-            listeners,
+            bound: listeners,
             tls,
             connections: Connections::measured(server.max_connections),
             watchers,
@@ -68,7 +68,7 @@ impl Listeners {
         for watcher in self.watchers {
             background.spawn(stop.clone().run_until_cancelled_owned(watcher));
         }
-        incoming(self.listeners, self.tls, self.connections)
+        incoming(self.bound, self.tls, self.connections)
     }
 }
 

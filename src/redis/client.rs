@@ -26,7 +26,7 @@ use tokio_util::{
 };
 use tracing::Instrument as _;
 
-use super::{RedisError, RedisTarget, Refusal, Reply, Script, observed::Observer};
+use super::{RedisError, RedisTarget, Refusal, Reply, Script, cause, observed::Observer};
 use crate::log_throttle::LogThrottle;
 
 /// How long to connect, log in and say goodbye may take.
@@ -67,7 +67,7 @@ struct Inner {
     client: WithOptions<Client>,
     settings: RedisSettings,
     available: watch::Sender<bool>,
-    outage: LogThrottle,
+    outage_log: LogThrottle,
     observer: Observer,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -89,7 +89,7 @@ impl Redis {
             client: client(target, settings.call_timeout).with_options(&options),
             settings,
             available,
-            outage: LogThrottle::default(),
+            outage_log: LogThrottle::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }));
@@ -209,7 +209,8 @@ async fn run_client(redis: Redis) {
         // The library's own task must end with this one.
         let client = AbortOnDropHandle::new(redis.0.client.connect());
         if let Ok(Err(error)) = client.await {
-            tracing::warn!(error.kind = error.kind().to_str(), "the Redis client ended");
+            let cause = cause::describe(&error);
+            tracing::warn!(cause, "the Redis client stopped; restarting it");
         }
         sleep(RESTART_DELAY).await;
     }
@@ -223,15 +224,15 @@ async fn probe(redis: Redis) {
         let (since, mut said) = (Instant::now(), false);
         let mut errors = redis.0.client.error_rx();
         while !redis.answers().await {
-            if !said && since.elapsed() >= GRACE && redis.0.outage.is_due() {
+            if !said && since.elapsed() >= GRACE && redis.0.outage_log.should_log() {
                 said = true;
                 let cause = newest(&mut errors);
-                tracing::warn!(cause, "Redis does not answer; going on without it");
+                tracing::warn!(cause, "Redis is unavailable; continuing without it");
             }
             sleep(PROBE_INTERVAL).await;
         }
         if said {
-            tracing::info!("Redis answers again");
+            tracing::info!("Redis is available again");
         }
         redis.0.available.send_replace(true);
     }
@@ -242,29 +243,11 @@ fn newest(errors: &mut Receiver<(Error, Option<Server>)>) -> Option<String> {
     let mut newest = None;
     loop {
         match errors.try_recv() {
-            Ok((error, _)) => newest = Some(shown(&error)),
+            Ok((error, _)) => newest = Some(cause::describe(&error)),
             Err(TryRecvError::Lagged(_)) => {}
             Err(TryRecvError::Empty | TryRecvError::Closed) => return newest,
         }
     }
-}
-
-/// What may be logged of an error. Of what Redis itself said only the word that it began
-/// with: it can quote a command, and one of them has the password.
-fn shown(error: &Error) -> String {
-    match error.kind() {
-        ErrorKind::IO | ErrorKind::Tls | ErrorKind::Timeout | ErrorKind::Canceled => {
-            error.details().to_owned()
-        }
-        kind => format!("{}: {}", kind.to_str(), first_word(error)),
-    }
-}
-
-/// The word in capitals that a reply of Redis begins with, if it does.
-fn first_word(error: &Error) -> &str {
-    let word = error.details().split_whitespace().next().unwrap_or("");
-    let is_code = word.bytes().all(|byte| byte.is_ascii_uppercase());
-    if is_code { word } else { "" }
 }
 
 fn client(target: RedisTarget, call_timeout: Duration) -> Client {
@@ -313,7 +296,7 @@ fn classify(error: &Error) -> RedisError {
         ErrorKind::Parse => return RedisError::Unexpected,
         _ => {}
     }
-    RedisError::Refused(match first_word(error) {
+    RedisError::Refused(match cause::error_code(error) {
         "" => return RedisError::Unanswered,
         "OOM" => Refusal::OutOfMemory,
         "READONLY" => Refusal::ReadOnly,

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use opentelemetry::{
-    Context, KeyValue, global,
+    Context, KeyValue,
     metrics::{Counter, Histogram, Meter},
     trace::TraceContextExt as _,
 };
@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tracing::{Span, field::Empty};
 
 use super::{RedisError, RedisTarget, Script};
+use crate::instrumentation;
 
 /// What a call is named after, also when the script's source has to be sent.
 const OPERATION: &str = "EVALSHA";
@@ -32,7 +33,7 @@ impl Observer {
     /// Makes the instruments. `available` is what the gauge shows; once its
     /// sender is gone, the gauge shows nothing.
     pub(super) fn new(target: &RedisTarget, available: watch::Receiver<bool>) -> Self {
-        let meter = global::meter("conversation_memory");
+        let meter = instrumentation::meter();
         observe_availability(&meter, available);
         Self {
             duration: meter

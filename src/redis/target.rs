@@ -91,11 +91,27 @@ impl RedisTarget {
     }
 }
 
+impl fmt::Display for RedisTarget {
+    /// Writes the configured servers as `host:port`, separated by commas, and
+    /// no credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, server) in self.0.server.hosts().into_iter().enumerate() {
+            if index > 0 {
+                f.write_str(", ")?;
+            }
+            if server.host.contains(':') {
+                write!(f, "[{}]:{}", server.host, server.port)?;
+            } else {
+                write!(f, "{server}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Debug for RedisTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hosts = self.0.server.hosts();
-        let hosts: Vec<_> = hosts.iter().map(ToString::to_string).collect();
-        f.debug_tuple("RedisTarget").field(&hosts).finish()
+        write!(f, "RedisTarget({self})")
     }
 }
 
@@ -162,6 +178,20 @@ mod tests {
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{url}");
         }
         let target = RedisTarget::from_url("redis://me:hunter2@localhost").unwrap();
-        assert_eq!(format!("{target:?}"), r#"RedisTarget(["localhost:6379"])"#);
+        assert_eq!(format!("{target:?}"), "RedisTarget(localhost:6379)");
+    }
+
+    #[test]
+    fn display_lists_the_configured_servers() {
+        let shown = |url| RedisTarget::from_url(url).unwrap().to_string();
+        assert_eq!(shown("redis://me:hunter2@localhost"), "localhost:6379");
+        assert_eq!(
+            shown("redis-cluster://:hunter2@a:7000?node=b:7001"),
+            "b:7001, a:7000"
+        );
+        assert_eq!(
+            RedisTarget::new("::1", 6379, None, None).to_string(),
+            "[::1]:6379"
+        );
     }
 }

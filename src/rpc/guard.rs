@@ -19,7 +19,6 @@ use std::{
 
 use futures_util::FutureExt as _;
 use http::{Request, Response};
-use opentelemetry::global;
 use tokio::{
     sync::{Semaphore, watch},
     time::Instant,
@@ -30,7 +29,7 @@ use tower::{Layer, Service};
 
 use self::body::GuardedBody;
 use super::status;
-use crate::telemetry::METER;
+use crate::instrumentation;
 
 /// How far the program has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,7 +153,7 @@ impl Shared {
 
 /// Shows how near the limit is.
 fn measure(permits: &Arc<Semaphore>, max_calls: usize) {
-    let (meter, permits) = (global::meter(METER), Arc::clone(permits));
+    let (meter, permits) = (instrumentation::meter(), Arc::clone(permits));
     meter
         .u64_observable_gauge("conversation_memory.calls.active")
         .with_unit("{call}")

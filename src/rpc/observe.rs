@@ -16,7 +16,7 @@ use std::{
 };
 
 use http::{HeaderMap, Request, Response};
-use opentelemetry::{context::FutureExt as _, global, metrics::Histogram};
+use opentelemetry::{context::FutureExt as _, metrics::Histogram};
 use tonic::body::Body;
 use tower::{Layer, Service};
 use tracing::Instrument as _;
@@ -26,10 +26,8 @@ use self::{body::ObservedBody, ending::Ending};
 use super::{admit, method::Method};
 use crate::{
     access::{Caller, Name},
-    telemetry::{
-        METER,
-        call::{Call, Tracing},
-    },
+    instrumentation,
+    telemetry::call::{Call, Tracing},
 };
 
 /// The layer.
@@ -42,7 +40,7 @@ pub struct Observe {
 impl Observe {
     /// Traces calls as it is said.
     pub fn new(tracing: Tracing) -> Self {
-        let durations = global::meter(METER)
+        let durations = instrumentation::meter()
             .f64_histogram("rpc.server.call.duration")
             .with_unit("s")
             .with_description("Duration of inbound calls, up to their last byte.")

@@ -7,13 +7,14 @@ use std::{
 
 use futures_util::future::{Either, select};
 use opentelemetry::{
-    KeyValue, global,
+    KeyValue,
     metrics::{AsyncInstrument, Counter, Histogram, Meter},
 };
 use sqlx::{ConnectOptions as _, Database, Transaction, pool::PoolConnection};
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::failure::{Cause, ErrorKind, Failure};
+use crate::instrumentation;
 
 /// How long a wait for a connection is no matter of asking why.
 const PROMPT: Duration = Duration::from_millis(300);
@@ -47,7 +48,7 @@ impl<DB: Database> Pool<DB> {
     /// Makes the instruments, which know the pool by this name. They show it for
     /// as long as this value lives.
     pub(super) fn new(name: &'static str, connections: sqlx::Pool<DB>) -> Self {
-        let meter = global::meter("conversation_memory");
+        let meter = instrumentation::meter();
         let name = KeyValue::new("db.client.connection.pool.name", name);
         let connections = Arc::new(connections);
         observe_connections(&meter, &name, &connections);

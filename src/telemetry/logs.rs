@@ -5,7 +5,6 @@ use std::{
     fmt,
     io::{self, IsTerminal as _},
     sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
 };
 
 use opentelemetry_sdk::trace::SdkTracer;
@@ -23,7 +22,7 @@ use tracing_subscriber::{
 };
 
 use super::call;
-use crate::config::LogFormat;
+use crate::{config::LogFormat, log_throttle::LogThrottle};
 
 /// A log filter that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -45,11 +44,11 @@ pub(super) fn init(
     tracer: Option<SdkTracer>,
 ) -> Result<(), BadFilter> {
     let filter = EnvFilter::try_new(format!("{QUIET},{filter}")).map_err(|_| BadFilter)?;
-    let exporters = Repeated::default();
+    let exporters = ExporterLogThrottle::default();
     // A line says by itself which call it belongs to, so that spans cost nothing
     // where they are not exported.
     let lines = dynamic_filter_fn(move |metadata: &Metadata<'_>, _: &Context<'_, Registry>| {
-        metadata.is_event() && (!is_of_exporters(metadata) || exporters.is_due(metadata.name()))
+        metadata.is_event() && (!is_of_exporters(metadata) || exporters.should_log(metadata.name()))
     })
     .with_max_level_hint(LevelFilter::TRACE);
     Registry::default()
@@ -105,7 +104,7 @@ where
         .with_error_records_to_exceptions(false)
         .with_filter(
             filter_fn(|metadata: &Metadata<'_>| {
-                metadata.target().starts_with("conversation_memory")
+                metadata.target().starts_with(env!("CARGO_CRATE_NAME"))
                     && (metadata.is_span() || *metadata.level() <= Level::INFO)
             })
             .with_max_level_hint(LevelFilter::DEBUG),
@@ -189,24 +188,15 @@ fn is_of_exporters(metadata: &Metadata<'_>) -> bool {
     metadata.target().starts_with("opentelemetry")
 }
 
-/// What exporters say of a collector that is away, they say for every batch.
-/// Each such line is written once a minute at most.
+/// Throttles the exporters' log lines, each event on its own: exporters log an
+/// unreachable collector for every batch.
 #[derive(Default)]
-struct Repeated(Mutex<HashMap<&'static str, Instant>>);
+struct ExporterLogThrottle(Mutex<HashMap<&'static str, LogThrottle>>);
 
-impl Repeated {
-    const EVERY: Duration = Duration::from_mins(1);
-
-    fn is_due(&self, name: &'static str) -> bool {
-        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let is_due = said
-            .get(name)
-            .is_none_or(|last| now.duration_since(*last) >= Self::EVERY);
-        if is_due {
-            said.insert(name, now);
-        }
-        is_due
+impl ExporterLogThrottle {
+    fn should_log(&self, event: &'static str) -> bool {
+        let mut throttles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        throttles.entry(event).or_default().should_log()
     }
 }
 

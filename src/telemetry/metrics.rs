@@ -7,9 +7,6 @@ use prometheus::{Encoder as _, Registry, TextEncoder};
 use super::export::{self, ExportError};
 use crate::config::Export;
 
-/// The name of the meter, and of the tracer.
-pub const METER: &str = "conversation_memory";
-
 /// Seconds, as the conventions for RPC have them.
 const CALL_SECONDS: [f64; 14] = [
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,

@@ -1,10 +1,12 @@
 use std::sync::Arc;
 
 use opentelemetry::{
-    KeyValue, global,
+    KeyValue,
     metrics::{Counter, Meter},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::instrumentation;
 
 /// How many connections may be open at once, those of all ports together and those
 /// whose handshake is not done included; and as many of Unix sockets, since nobody on the
@@ -53,7 +55,7 @@ impl Connections {
 
     /// At most `max`; metrics tell how near that is.
     pub fn measured(max: usize) -> Self {
-        let meter = global::meter("conversation_memory");
+        let meter = instrumentation::meter();
         let connections = Self {
             refused: Some(refused(&meter)),
             ..Self::new(max)

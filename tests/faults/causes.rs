@@ -84,7 +84,7 @@ async fn a_redis_that_refuses_the_password_says_so_in_the_log() {
             redis_url: format!("redis://default:hunter2@127.0.0.1:{}/0", redis.port()),
         };
         let mut sidecar = Sidecar::start(&form).await;
-        let line = sidecar.wait_for_log("Redis does not answer; going").await;
+        let line = sidecar.wait_for_log("Redis is unavailable").await;
         assert!(line.contains(cause), "{line}");
         assert!(!sidecar.log().concat().contains("hunter2"));
     }
@@ -109,7 +109,7 @@ async fn redis_is_reached_over_tls_by_those_who_know_its_authority() {
         redis_url: format!("rediss://localhost:{port}/0"),
     };
     let mut stranger = Sidecar::start(&form).await;
-    let line = stranger.wait_for_log("Redis does not answer; going").await;
+    let line = stranger.wait_for_log("Redis is unavailable").await;
     assert!(line.contains("UnknownIssuer"), "{line}");
     let friend = Sidecar::start_with(&form, &[("REDIS_CA_FILE", &cert)]).await;
     let begun = friend.memory().begin_turn(begin(&new_user())).await;

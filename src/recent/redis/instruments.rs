@@ -1,11 +1,12 @@
 use std::sync::Arc;
 
 use opentelemetry::{
-    KeyValue, global,
+    KeyValue,
     metrics::{Counter, Meter},
 };
 
 use super::unpublished::Unpublished;
+use crate::instrumentation;
 
 /// Why a window was dropped. The scripts say these words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +107,7 @@ impl Instruments {
     /// Makes the instruments. The gauge shows `unpublished` for as long as there
     /// is another owner of it.
     pub(super) fn new(unpublished: &Arc<Unpublished>) -> Self {
-        let meter = global::meter("conversation_memory");
+        let meter = instrumentation::meter();
         observe_unpublished(&meter, unpublished);
         Self {
             fills: meter

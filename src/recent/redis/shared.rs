@@ -32,7 +32,7 @@ pub(super) struct Shared {
     pub(super) ttl: Bytes,
     pub(super) unpublished: Arc<Unpublished>,
     pub(super) instruments: Instruments,
-    refusal: LogThrottle,
+    rejection_log: LogThrottle,
 }
 
 impl Shared {
@@ -44,7 +44,7 @@ impl Shared {
             ttl: millis(ttl),
             instruments: Instruments::new(&unpublished),
             unpublished,
-            refusal: LogThrottle::default(),
+            rejection_log: LogThrottle::default(),
         }
     }
 
@@ -64,7 +64,7 @@ impl Shared {
             Ok(answer) => self.count(conversation, answer.dropped),
             // An outage is said by the client.
             Err(error @ (RedisError::Refused(_) | RedisError::Unexpected))
-                if self.refusal.is_due() =>
+                if self.rejection_log.should_log() =>
             {
                 tracing::warn!(%error, "the recent window goes on without Redis");
             }

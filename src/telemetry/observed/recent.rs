@@ -1,12 +1,13 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use opentelemetry::{KeyValue, global, metrics::Counter};
+use opentelemetry::{KeyValue, metrics::Counter};
 
 use crate::{
     domain::{ConversationId, Message, UserId},
+    instrumentation,
     recent::{Announced, Lease, Lookup, RecentWindow},
-    telemetry::{METER, call},
+    telemetry::call,
 };
 
 /// A window whose lookups are counted by what came of them.
@@ -19,7 +20,7 @@ pub struct ObservedRecent {
 impl ObservedRecent {
     /// Observes this one.
     pub fn new(inner: Arc<dyn RecentWindow>) -> Self {
-        let lookups = global::meter(METER)
+        let lookups = instrumentation::meter()
             .u64_counter("conversation_memory.recent_window.lookups")
             .with_unit("{lookup}")
             .with_description("Looks into the recent window, by outcome.")

@@ -3,7 +3,7 @@ use std::{future::Future, sync::Arc, time::Instant};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use opentelemetry::{
-    KeyValue, global,
+    KeyValue,
     metrics::{Counter, Histogram},
     trace::Status,
 };
@@ -15,11 +15,12 @@ use crate::{
         Conversation, ConversationChanges, ConversationRef, Message, NewConversation, SessionId,
         UserId,
     },
+    instrumentation,
     store::{
         Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, Import, SchemaError,
         SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation,
     },
-    telemetry::{METER, call},
+    telemetry::call,
 };
 
 /// A database as the conventions of OpenTelemetry describe it.
@@ -48,7 +49,7 @@ pub struct ObservedStore {
 impl ObservedStore {
     /// Observes a store in this database.
     pub fn new(inner: Arc<dyn Store>, database: Database) -> Self {
-        let meter = global::meter(METER);
+        let meter = instrumentation::meter();
         Self {
             inner,
             database,

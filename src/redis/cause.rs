@@ -1,0 +1,147 @@
+//! The cause of an outage, worded for the log.
+//!
+//! fred keeps the text of an error instead of the error: for I/O and TLS the
+//! output of `Debug`. Of that text only what is recognized is logged. What Redis
+//! itself replied is reduced to its error code: a reply can quote a command, and
+//! one of the commands contains the password.
+
+use std::io;
+
+use fred::error::{Error, ErrorKind};
+
+/// Describes why Redis cannot be used.
+pub(super) fn describe(error: &Error) -> String {
+    let details = error.details();
+    match error.kind() {
+        ErrorKind::IO => io_error(details)
+            .or_else(|| sentence(details))
+            .unwrap_or_else(|| "the connection failed".to_owned()),
+        ErrorKind::Tls => format!("TLS handshake failed: {}", variant_path(details)),
+        ErrorKind::Timeout => "no reply in time".to_owned(),
+        ErrorKind::Canceled => "the connection was closed".to_owned(),
+        ErrorKind::Protocol => "the reply is not in the Redis protocol".to_owned(),
+        kind => match error_code(error) {
+            // An I/O error of a connection to a sentinel arrives as this kind.
+            "" => io_error(details).unwrap_or_else(|| kind.to_str().to_owned()),
+            code => format!("Redis replied {code}"),
+        },
+    }
+}
+
+/// Error code that a reply of Redis starts with, such as `WRONGPASS`. Empty for
+/// errors that are not replies.
+pub(super) fn error_code(error: &Error) -> &str {
+    let word = error.details().split_whitespace().next().unwrap_or("");
+    let is_code = word.bytes().all(|byte| byte.is_ascii_uppercase());
+    if is_code { word } else { "" }
+}
+
+/// Message of the [`io::Error`] whose `Debug` output `details` is.
+fn io_error(details: &str) -> Option<String> {
+    if let Some(rest) = details.strip_prefix("Os { code: ") {
+        let code = rest.split(',').next()?.parse().ok()?;
+        return Some(io::Error::from_raw_os_error(code).to_string());
+    }
+    if details.starts_with("Custom { ") {
+        let (_, inner) = details.split_once(" error: ")?;
+        return match inner.strip_prefix('"') {
+            Some(text) => text.split('"').next().map(str::to_owned),
+            None => Some(format!("TLS handshake failed: {}", variant_path(inner))),
+        };
+    }
+    details.strip_prefix("Kind(").map(variant_path)
+}
+
+/// A sentence that fred wrote itself.
+fn sentence(details: &str) -> Option<String> {
+    let is_sentence = details
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || " .,'-".contains(c));
+    (is_sentence && !details.is_empty()).then(|| details.trim_end_matches('.').to_owned())
+}
+
+/// Names of the nested enum variants that a `Debug` output starts with:
+/// `InvalidCertificate(UnknownIssuer)` becomes `InvalidCertificate: UnknownIssuer`.
+fn variant_path(debug: &str) -> String {
+    let mut names = Vec::new();
+    let mut rest = debug;
+    loop {
+        let end = rest.find(|c: char| !c.is_ascii_alphanumeric());
+        let (name, after) = rest.split_at(end.unwrap_or(rest.len()));
+        if name.is_empty() {
+            break;
+        }
+        names.push(name);
+        match after.strip_prefix('(') {
+            Some(inner) => rest = inner,
+            None => break,
+        }
+    }
+    names.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::{AlertDescription, CertificateError};
+
+    use super::*;
+
+    fn described(error: io::Error) -> String {
+        describe(&Error::from(error))
+    }
+
+    #[test]
+    fn io_errors_are_described_as_display_describes_them() {
+        let refused = || io::Error::from_raw_os_error(111);
+        assert_eq!(described(refused()), refused().to_string());
+        let unresolved = "failed to lookup address information: Name or service not known";
+        assert_eq!(described(io::Error::other(unresolved)), unresolved);
+        assert_eq!(
+            described(io::ErrorKind::UnexpectedEof.into()),
+            "UnexpectedEof"
+        );
+        let closed = Error::new(ErrorKind::IO, "Connection closed.");
+        assert_eq!(describe(&closed), "Connection closed");
+        let unknown = Error::new(ErrorKind::IO, "Future { unknown: form }");
+        assert_eq!(describe(&unknown), "the connection failed");
+    }
+
+    #[test]
+    fn tls_errors_are_described_by_the_names_of_their_variants() {
+        let custom = |error| described(io::Error::new(io::ErrorKind::InvalidData, error));
+        assert_eq!(
+            custom(rustls::Error::InvalidCertificate(
+                CertificateError::UnknownIssuer
+            )),
+            "TLS handshake failed: InvalidCertificate: UnknownIssuer"
+        );
+        assert_eq!(
+            custom(rustls::Error::AlertReceived(AlertDescription::UnknownCA)),
+            "TLS handshake failed: AlertReceived: UnknownCA"
+        );
+        let expired = rustls::Error::InvalidCertificate(CertificateError::Expired);
+        assert_eq!(
+            describe(&Error::from(expired)),
+            "TLS handshake failed: InvalidCertificate: Expired"
+        );
+    }
+
+    #[test]
+    fn replies_are_reduced_to_their_error_code() {
+        let reply = |text: &'static str| describe(&Error::new(ErrorKind::Unknown, text));
+        assert_eq!(
+            reply("ERR unknown command 'AUTH', with args: 'hunter2'"),
+            "Redis replied ERR"
+        );
+        let rejected = Error::new(ErrorKind::Auth, "WRONGPASS invalid username-password pair");
+        assert_eq!(describe(&rejected), "Redis replied WRONGPASS");
+        assert_eq!(reply("hunter2 is wrong"), "Unknown Error");
+    }
+
+    #[test]
+    fn errors_of_sentinels_keep_their_cause() {
+        let mut error = Error::from(io::Error::from_raw_os_error(111));
+        error.change_kind(ErrorKind::Sentinel);
+        assert!(describe(&error).starts_with("Connection refused"));
+    }
+}
