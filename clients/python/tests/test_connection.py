@@ -30,7 +30,7 @@ def test_a_token_goes_with_every_call() -> None:
         with ConversationMemory(address, token="t0p") as memory:
             memory.get_history(CONVERSATION)
         assert fake.metadata["authorization"] == ["Bearer t0p"]
-        assert "t0p" not in repr(memory._settings)
+        assert "t0p" not in repr(memory._config)
         numbers = itertools.count()
         with ConversationMemory(address, token=lambda: f"t{next(numbers)}") as memory:
             memory.get_history(CONVERSATION)

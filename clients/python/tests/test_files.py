@@ -140,6 +140,5 @@ def test_half_a_file_is_not_imported(memory: ConversationMemory, user: str) -> N
 
 def test_what_ends_a_program_is_raised_as_it_is(sidecar: Sidecar, user: str) -> None:
     broken: Any = Slow(b"{", SystemExit(3))
-    with ConversationMemory(sidecar.address, timeout=30) as memory:
-        with pytest.raises(SystemExit):
-            memory.import_conversation(broken, user_id=user)
+    with ConversationMemory(sidecar.address, timeout=30) as memory, pytest.raises(SystemExit):
+        memory.import_conversation(broken, user_id=user)

@@ -22,8 +22,7 @@ from google.adk.tools.tool_context import ToolContext
 from google.genai import types
 
 from conversation_memory import AsyncConversationMemory, Unavailable, _adk
-from conversation_memory import _adapters as adapters
-from conversation_memory import _flows as flows
+from conversation_memory._async import adapters, operations
 from conversation_memory.google_adk import ConversationMemorySessionService
 
 from .sidecar import PATIENCE, Sidecar
@@ -464,14 +463,14 @@ async def test_a_snapshot_loses_nothing_that_came_before_it_was_saved(
     app: str,
     user: str,
 ) -> None:
-    place = _adk.user_place(app, user)
+    conversation = _adk.user_conversation(app, user)
     for value in (
         {"delta": {"a": 1}},
         {"delta": {"b": 1}},
         _adk.snapshot({"a": 1}, through=1),
         {"delta": {"c": 1}},
     ):
-        await memory._run(adapters.save(memory._seen, place, [_adk.keep(value)]), None)
+        await adapters.save(memory._operation(None), conversation, [_adk.to_message(value)])
     state = await service.get_user_state(app_name=app, user_id=user)
     assert state == {"a": 1, "b": 1, "c": 1}
 
@@ -490,10 +489,10 @@ async def test_a_long_session_is_not_read_from_its_start(
     every = await loaded(service, session)
     assert (len(every.events), every.state) == (250, expected)
 
-    def refused(*args: Any) -> Any:
+    def refused(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("one answer is enough")
 
-    monkeypatch.setattr(flows, "list_messages", refused)
+    monkeypatch.setattr(operations, "list_newest_messages", refused)
     found = await loaded(service, session, num_recent_events=5)
     assert found.events == session.events[-5:]
     assert found.state == expected
@@ -512,11 +511,11 @@ async def test_shared_state_survives_an_end_in_between(
     session = await service.create_session(app_name=app, user_id=user)
     event = changing(own=1, app_n=1, user_n=1)
 
-    def ended(*args: Any) -> Any:
+    def ended(*args: Any, **kwargs: Any) -> Any:
         raise Unavailable("between the event and the shared state")
 
     with monkeypatch.context() as patch:
-        patch.setattr(_adk, "share", ended)
+        patch.setattr(_adk, "change_shared_state", ended)
         with pytest.raises(Unavailable):
             await service.append_event(session, event.model_copy(deep=True))
     expected = {"own": 1, "app:n": 1, "user:n": 1}

@@ -222,7 +222,7 @@ def test_a_client_for_asyncio_does_not_block(
     on_asyncio: AsyncConversationMemory, user: str
 ) -> None:
     history = ConversationMemoryChatMessageHistory("thread", user_id=user, memory=on_asyncio)
-    with pytest.raises(TypeError, match="asyncio"):
+    with pytest.raises(TypeError, match="asynchronous"):
         history.add_user_message("Hi")
 
 

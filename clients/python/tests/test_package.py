@@ -8,18 +8,16 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
 from grpc_tools import protoc
 
 import conversation_memory as cm
-from conversation_memory import AsyncConversationMemory, ConversationMemory
-from conversation_memory._channel import REPEATABLE
 from conversation_memory._method import Method
 from conversation_memory._proto.v1 import methods
-from conversation_memory._seen import Seen
+from conversation_memory._read_your_writes import ObservedSeqs
+from conversation_memory._retries import IDEMPOTENT_METHODS
 
 from .sidecar import ROOT
 
@@ -30,29 +28,14 @@ def test_the_version_is_the_services() -> None:
     assert cm.__version__ == found[1]
 
 
-def public(kind: type[Any]) -> dict[str, Any]:
-    return {name: it for name, it in inspect.getmembers(kind, inspect.isfunction) if name[0] != "_"}
-
-
-def test_both_clients_are_the_same() -> None:
-    blocking, asyncio = public(ConversationMemory), public(AsyncConversationMemory)
-    assert blocking.keys() == asyncio.keys()
-    for name in (*blocking, "__init__"):
-        one, other = (
-            inspect.signature(getattr(kind, name)).parameters
-            for kind in (ConversationMemory, AsyncConversationMemory)
-        )
-        assert one == other, name
-
-
 def test_every_method_of_the_contract_is_called() -> None:
     known = {it.path for it in vars(methods).values() if isinstance(it, Method)}
     assert len(known) == 20
     source = Path(inspect.getfile(cm)).parent
     names = {name for name, it in vars(methods).items() if isinstance(it, Method)}
-    text = "".join((source / name).read_text() for name in ("_flows.py", "_client.py"))
+    text = "".join(path.read_text() for path in (source / "_async").glob("*.py"))
     assert {name for name in names if f"methods.{name}" not in text} == set()
-    assert {method.path for method in REPEATABLE} < known
+    assert {method.path for method in IDEMPOTENT_METHODS} < known
 
 
 def test_it_can_be_loaded_beside_stubs_of_the_same_contract(tmp_path: Path) -> None:
@@ -103,11 +86,11 @@ def test_every_error_is_one_of_ours(kind: type[Exception]) -> None:
 
 
 def test_what_was_seen_is_bounded() -> None:
-    seen = Seen(capacity=2)
-    seen.note("a", 5)
-    seen.note("b", 1)
-    seen.note("A", 3)
-    seen.note("c", 1)
+    seen = ObservedSeqs(capacity=2)
+    seen.record("a", 5)
+    seen.record("b", 1)
+    seen.record("A", 3)
+    seen.record("c", 1)
     assert [seen.last_seq(name) for name in "abc"] == [5, 0, 1]
     seen.forget("a")
     assert seen.last_seq("a") == 0

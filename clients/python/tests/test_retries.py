@@ -263,7 +263,7 @@ def test_another_users_read_does_not_make_the_client_forget(
     memory.save_messages(conversation, [Message("user", "a")])
     with pytest.raises(cm.NotFound):
         memory.get_history(conversation, user_id="mallory")
-    assert memory._seen.last_seq(conversation) == 1
+    assert memory._observed_seqs.last_seq(conversation) == 1
 
 
 def test_turns_that_cannot_begin_leave_one_conversation_that_the_next_one_has() -> None:

@@ -23,7 +23,7 @@ import pytest
 
 import conversation_memory as cm
 from conversation_memory import AsyncConversationMemory, ConversationMemory, Message
-from conversation_memory._turn import MAX_TURN_BYTES
+from conversation_memory._limits import MAX_TURN_BYTES
 
 from .fake import CONVERSATION, Fake, begun, failing, serving
 from .sidecar import PATIENCE, Sidecar
@@ -458,7 +458,7 @@ def test_a_turn_beyond_a_request_says_so_when_it_grows(
             turn.user("x" * 1_047_000)
         with pytest.raises(ValueError, match="bytes"):
             turn.add(Message("user", "y"), Message("assistant", "x" * 1_047_000))
-        turn.assistant("z" * (MAX_TURN_BYTES - turn._bytes - 16))
+        turn.assistant("z" * (MAX_TURN_BYTES - turn._encoded_bytes - 16))
     assert turn.saved is not None
     assert turn.saved.last_seq == 4
 

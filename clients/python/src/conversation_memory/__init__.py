@@ -1,12 +1,12 @@
-"""Client of conversation-memory, a sidecar that remembers conversations for agents.
+"""Client of conversation-memory, a sidecar that stores conversations for agents.
 
-`ConversationMemory` blocks, `AsyncConversationMemory` is for asyncio; both have a
-`turn`, which is all that most agents need.
+`ConversationMemory` is the blocking client, `AsyncConversationMemory` the one for asyncio. Their
+method `turn` is all that most agents need.
 """
 
-from ._async_client import AsyncConversationMemory
-from ._channel import DEFAULT_TARGET, Tls
-from ._client import ConversationMemory
+from ._async.client import AsyncConversationMemory
+from ._async.turn import AsyncTurn
+from ._config import DEFAULT_TARGET, Tls
 from ._errors import (
     AlreadyExists,
     ConversationMemoryError,
@@ -25,7 +25,8 @@ from ._errors import (
     Unavailable,
     Unimplemented,
 )
-from ._turn import AsyncTurn, Turn
+from ._sync.client import ConversationMemory
+from ._sync.turn import Turn
 from ._types import (
     BegunTurn,
     Conversation,

@@ -1,16 +1,16 @@
-"""How sessions and states of Google's ADK are kept as messages.
+"""Mapping of sessions and states of Google's ADK to messages.
 
-Each message keeps one of these values, as JSON:
+Each message stores one of these records, as JSON:
 
-- `{"session": {"created", "state_delta"}}`, the first of a session's conversation.
-- `{"event": {…}}`, an event of the session as ADK writes it.
-- `{"delta": {…}}`, a change of an app's or a user's state, in a conversation of its own.
-- `{"user": "…"}`, somebody who has sessions in an app, in a conversation of its own.
+- `{"session": {"created", "state_delta"}}`: the first message of a session's conversation.
+- `{"event": {…}}`: an event of the session in ADK's own form.
+- `{"delta": {…}}`: a change of an app's or a user's state, in a separate conversation.
+- `{"user": "…"}`: a user who has sessions in an app, in a separate conversation.
 
-A state is what the deltas in its conversation make of each other, in their order, so
-that changes at the same time are all there. So that it need not be read from the first
-message on, every hundredth or so has a snapshot: `{"snapshot": {"state", "through"}}` is
-the state that the messages up to the number `through` make.
+A state is the result of the deltas in its conversation, applied in their order. Concurrent
+changes therefore do not overwrite each other. So that a state need not be read from the first
+message on, about every hundredth message has a snapshot: `{"snapshot": {"state", "through"}}` is
+the state after the messages up to the number `through`.
 """
 
 from __future__ import annotations
@@ -25,61 +25,62 @@ from google.adk.sessions.state import State
 from google.genai import types
 from pydantic_core import to_jsonable_python
 
-from . import _adapters as adapters
 from . import _openai
-from ._adapters import Place
-from ._flows import Flow
-from ._seen import Seen
+from ._adapters import NamedConversation
+from ._async import adapters
+from ._async.base import AsyncOperation
 from ._types import Message, Original, Role
 
 FORM = "google-adk"
 
 METADATA_KEY = "google_adk"
-"""What a conversation's metadata says of its part: kind, app_name, session_id."""
+"""Key of a conversation's metadata that describes its purpose: kind, app_name, session_id."""
 
-SNAPSHOT_EVERY = 100
-SNAPSHOT_BYTES = 256 << 10
-"""A larger state gets no snapshot, and is read from the first message on."""
+SNAPSHOT_INTERVAL = 100
+"""Number of messages between two snapshots of a state."""
 
-Value = dict[str, Any]
+MAX_SNAPSHOT_BYTES = 256 << 10
+"""Upper bound on a snapshot. A larger state has none and is read from the first message on."""
+
+Record = dict[str, Any]
 
 
-def value_of(message: Message) -> Value:
-    """What a message keeps; nothing where another client has saved it."""
+def record_of(message: Message) -> Record:
+    """Returns the record that a message stores; an empty one if another client has saved it."""
     if message.original is None or message.original.form != FORM:
         return {}
-    value: Value = message.original.value
-    return value
+    record: Record = message.original.value
+    return record
 
 
-def keep(value: Value) -> Message:
-    """A message that says nothing to people."""
-    return Message(role="system", original=Original.of(FORM, value))
+def to_message(record: Record) -> Message:
+    """Returns a message that stores a record and has no text."""
+    return Message(role="system", original=Original.of(FORM, record))
 
 
-def keep_event(event: Event, value: Value) -> Message:
-    """The message of an event, with its text where everybody finds it."""
+def event_message(event: Event, record: Record) -> Message:
+    """Returns the message of an event, with the event's text as its content."""
     parts = (event.content.parts if event.content else None) or []
     texts = [part.text for part in parts if part.text and not part.thought]
     content = _openai.text_of(texts)
-    original = Original.of(FORM, value)
+    original = Original.of(FORM, record)
     role: Role = "user" if event.author == "user" else "assistant"
     if any(part.function_response for part in parts):
         role = "tool"
     return Message(role=role, content=content, original=original)
 
 
-def key_of(value: Value) -> str:
-    """The key that a value is saved under once, however often."""
-    return hashlib.sha256(Original.of(FORM, value).json.encode()).hexdigest()
+def request_id_of(record: Record) -> str:
+    """Returns the idempotency key of a record: equal records have equal keys."""
+    return hashlib.sha256(Original.of(FORM, record).json.encode()).hexdigest()
 
 
 def event_of(message: Message) -> Event | None:
-    """The event that a message keeps, or that it makes where another client has saved it."""
-    value = value_of(message)
-    if "event" in value:
-        return Event.model_validate(value["event"])
-    if value or message.role not in ("user", "assistant"):
+    """Returns the event of a message, also of a message that another client has saved."""
+    record = record_of(message)
+    if "event" in record:
+        return Event.model_validate(record["event"])
+    if record or message.role not in ("user", "assistant"):
         return None
     is_user = message.role == "user"
     part = types.Part(text=message.content)
@@ -91,17 +92,20 @@ def event_of(message: Message) -> Event | None:
     )
 
 
-def state_delta_of(value: Value) -> dict[str, Any]:
-    """What a message of a session changes, whatever it belongs to."""
-    if "session" in value:
-        delta: dict[str, Any] = value["session"]["state_delta"]
+def state_delta_of(record: Record) -> dict[str, Any]:
+    """Returns the change of state that a record of a session makes, with all prefixes."""
+    if "session" in record:
+        delta: dict[str, Any] = record["session"]["state_delta"]
     else:
-        delta = value.get("event", {}).get("actions", {}).get("state_delta", {})
+        delta = record.get("event", {}).get("actions", {}).get("state_delta", {})
     return delta
 
 
 def split(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """The part of a state with a prefix, without it; the session's own part for none."""
+    """Returns the part of a state that has a prefix, without it.
+
+    An empty prefix selects the session's own part.
+    """
     if prefix:
         return {key[len(prefix) :]: state[key] for key in state if key.startswith(prefix)}
     scopes = (State.APP_PREFIX, State.USER_PREFIX, State.TEMP_PREFIX)
@@ -109,16 +113,16 @@ def split(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def storable(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A state as JSON has it, without what is temporary."""
-    kept = {key: state[key] for key in state if not key.startswith(State.TEMP_PREFIX)}
-    safe: dict[str, Any] = to_jsonable_python(kept, serialize_unknown=True)
-    return safe
+    """Returns a state as JSON values, without its temporary part."""
+    permanent = {key: state[key] for key in state if not key.startswith(State.TEMP_PREFIX)}
+    converted: dict[str, Any] = to_jsonable_python(permanent, serialize_unknown=True)
+    return converted
 
 
-def merged(
+def merge(
     app: Mapping[str, Any], user: Mapping[str, Any], own: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """A state as a session shows it."""
+    """Returns the state of a session: its own part and the prefixed parts of app and user."""
     return {
         **own,
         **{State.APP_PREFIX + key: value for key, value in app.items()},
@@ -126,109 +130,122 @@ def merged(
     }
 
 
-def updated(message: Message) -> float:
-    """When a session that ends with this message was last changed."""
-    value = value_of(message)
-    if "session" in value:
-        created: float = value["session"]["created"]
+def update_time(message: Message) -> float:
+    """Returns the time of the last change of a session that ends with the message."""
+    record = record_of(message)
+    if "session" in record:
+        created: float = record["session"]["created"]
         return created
     event = event_of(message)
     return event.timestamp if event else 0.0
 
 
-class Reading:
-    """Decides how far back messages must be read for a state, and makes it of them."""
+class StateReader:
+    """Determines how far back a state must be read, and computes it from the messages."""
 
-    def __init__(self, delta_of: Callable[[Value], Mapping[str, Any]]) -> None:
+    def __init__(self, delta_of: Callable[[Record], Mapping[str, Any]]) -> None:
         self._delta_of = delta_of
-        self._snapshot: Value | None = None
+        self._snapshot: Record | None = None
 
     def is_complete_at(self, message: Message) -> bool:
-        """Takes messages, newest first, and tells whether the state needs none before it."""
+        """Takes messages, newest first; returns whether the state needs no earlier one."""
         if self._snapshot is None:
-            self._snapshot = value_of(message).get("snapshot")
+            self._snapshot = record_of(message).get("snapshot")
         return self._snapshot is not None and message.seq <= self._snapshot["through"] + 1
 
     def state(self, messages: Iterable[Message]) -> dict[str, Any]:
-        """The state that the messages make, oldest first."""
+        """Computes the state after the messages, which are given oldest first."""
         snapshot = self._snapshot or {"state": {}, "through": 0}
         state: dict[str, Any] = dict(snapshot["state"])
         for message in messages:
             if message.seq > snapshot["through"]:
-                state.update(self._delta_of(value_of(message)))
+                state.update(self._delta_of(record_of(message)))
         return state
 
 
-def own_delta(value: Value) -> dict[str, Any]:
-    """What a message of a session changes of the session's own state."""
-    return split(state_delta_of(value), "")
+def own_delta(record: Record) -> dict[str, Any]:
+    """Returns the change that a record of a session makes to the session's own state."""
+    return split(state_delta_of(record), "")
 
 
-def shared_delta(value: Value) -> dict[str, Any]:
-    """What a message of an app's or a user's state changes."""
-    delta: dict[str, Any] = value.get("delta", {})
+def shared_delta(record: Record) -> dict[str, Any]:
+    """Returns the change that a record of an app's or a user's state makes."""
+    delta: dict[str, Any] = record.get("delta", {})
     return delta
 
 
-def read_state(
-    seen: Seen, place: Place, delta_of: Callable[[Value], Mapping[str, Any]]
-) -> Flow[tuple[dict[str, Any], int]]:
-    """A state, and the number of the last message that made it."""
-    reading = Reading(delta_of)
-    messages, last_seq = yield from adapters.read_back(
-        seen, place, 2 * SNAPSHOT_EVERY, reading.is_complete_at, strong=True
+async def read_state(
+    operation: AsyncOperation,
+    conversation: NamedConversation,
+    delta_of: Callable[[Record], Mapping[str, Any]],
+) -> tuple[dict[str, Any], int]:
+    """Reads a state, and the number of the last message that it includes."""
+    reader = StateReader(delta_of)
+    messages, last_seq = await adapters.read_backwards(
+        operation, conversation, 2 * SNAPSHOT_INTERVAL, reader.is_complete_at, strong=True
     )
-    return reading.state(messages), last_seq
+    return reader.state(messages), last_seq
 
 
-def snapshot(state: Mapping[str, Any], through: int) -> Value:
-    """What a message keeps beside its own value as a snapshot; nothing where it is large."""
-    kept = {"snapshot": {"state": state, "through": through}}
-    return kept if len(Original.of(FORM, kept).json) <= SNAPSHOT_BYTES else {}
+def snapshot(state: Mapping[str, Any], through: int) -> Record:
+    """Returns the snapshot of a state for a record; an empty record if it would be too large."""
+    record = {"snapshot": {"state": state, "through": through}}
+    return record if len(Original.of(FORM, record).json) <= MAX_SNAPSHOT_BYTES else {}
 
 
-def share(seen: Seen, place: Place, delta: Mapping[str, Any], key: str) -> Flow[None]:
-    """Applies a change to an app's or a user's state: once, however often it is asked for."""
-    saved = yield from adapters.save(seen, place, [keep({"delta": dict(delta)})], key)
-    if saved.last_seq % SNAPSHOT_EVERY or saved.replayed:
+async def change_shared_state(
+    operation: AsyncOperation,
+    conversation: NamedConversation,
+    delta: Mapping[str, Any],
+    request_id: str,
+) -> None:
+    """Applies a change to an app's or a user's state: once for a key, even if repeated."""
+    message = to_message({"delta": dict(delta)})
+    saved = await adapters.save(operation, conversation, [message], request_id=request_id)
+    if saved.last_seq % SNAPSHOT_INTERVAL or saved.replayed:
         return
-    # What others apply before it is saved comes after `through`, and is not lost.
-    state, through = yield from read_state(seen, place, shared_delta)
-    if taken := snapshot(state, through):
-        yield from adapters.save(seen, place, [keep(taken)], f"{key}:snapshot")
+    # Changes that other callers apply before the snapshot is saved come after `through`, so that
+    # they are not lost.
+    state, through = await read_state(operation, conversation, shared_delta)
+    if record := snapshot(state, through):
+        await adapters.save(
+            operation, conversation, [to_message(record)], request_id=f"{request_id}:snapshot"
+        )
 
 
-def session_place(app_name: str, user_id: str, session_id: str) -> Place:
-    """Where a session is."""
-    return _place(user_id, "session", app_name=app_name, user_id=user_id, session_id=session_id)
+def session_conversation(app_name: str, user_id: str, session_id: str) -> NamedConversation:
+    """Returns the conversation of a session."""
+    return _conversation(
+        user_id, "session", app_name=app_name, user_id=user_id, session_id=session_id
+    )
 
 
-def user_place(app_name: str, user_id: str) -> Place:
-    """Where a user's state in an app is.
+def user_conversation(app_name: str, user_id: str) -> NamedConversation:
+    """Returns the conversation of a user's state in an app.
 
-    It is the user's own conversation, so that whoever erases all of a user's finds it.
+    It belongs to the user, so that it is listed when all data of the user is to be erased.
     """
-    return _place(user_id, "user_state", app_name=app_name, user_id=user_id)
+    return _conversation(user_id, "user_state", app_name=app_name, user_id=user_id)
 
 
-def app_place(app_name: str) -> Place:
-    """Where an app's state is."""
-    return _place(_app_owner(app_name), "app_state", app_name=app_name)
+def app_conversation(app_name: str) -> NamedConversation:
+    """Returns the conversation of an app's state."""
+    return _conversation(_app_owner(app_name), "app_state", app_name=app_name)
 
 
-def users_place(app_name: str) -> Place:
-    """Where it is noted who has sessions in an app."""
-    return _place(_app_owner(app_name), "users", app_name=app_name)
+def users_conversation(app_name: str) -> NamedConversation:
+    """Returns the conversation that lists the users who have sessions in an app."""
+    return _conversation(_app_owner(app_name), "users", app_name=app_name)
 
 
 def _app_owner(app_name: str) -> str:
-    """Whom the conversations belong to that are no user's."""
-    return f"google-adk:{Place.of(FORM, 'app', app_name, user_id='').id}"
+    """Returns the owner of the conversations that belong to an app and not to a user."""
+    return f"google-adk:{NamedConversation.from_names(FORM, 'app', app_name, user_id='').id}"
 
 
-def _place(owner: str, kind: str, **names: str) -> Place:
+def _conversation(owner: str, kind: str, **names: str) -> NamedConversation:
     title = "" if kind == "session" else f"{kind.replace('_', ' ')} of {names['app_name']}"[:255]
-    return Place.of(
+    return NamedConversation.from_names(
         FORM,
         kind,
         *names.values(),

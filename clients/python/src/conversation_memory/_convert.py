@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from ._limits import MAX_METADATA_BYTES
 from ._openai import FORM as OPENAI
 from ._proto.v1 import conversation_memory_pb2 as api
 from ._proto.v1 import resources_pb2 as resources
@@ -42,9 +43,6 @@ no text, a placeholder is in its place, and `placeholder` says how long it is.""
 
 PLACEHOLDER = "(no text)"
 """What stands where the text would: a conversation's title is made of it, not of JSON."""
-
-METADATA_BYTES = 64 << 10
-"""The service's limit for metadata, as JSON, unless it is configured."""
 
 _ROLES = {"user": 1, "assistant": 2, "system": 3, "tool": 4}
 _ROLE_NAMES: dict[int, Role] = {1: "user", 2: "assistant", 3: "system", 4: "tool"}
@@ -214,7 +212,7 @@ def _with_original(message: Message) -> tuple[str, dict[str, Any]]:
         raise ValueError(f"metadata must not have the key {ORIGINAL_KEY} beside an original")
     form, text = message.original.form, message.original.json
     metadata[ORIGINAL_KEY] = {"form": form, "json": text}
-    if _json_bytes(metadata) <= METADATA_BYTES:
+    if _json_bytes(metadata) <= MAX_METADATA_BYTES:
         return message.content, metadata
     kept: dict[str, Any] = {"form": form, "text": len(message.content)}
     metadata[ORIGINAL_KEY] = kept

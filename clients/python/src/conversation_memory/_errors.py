@@ -1,4 +1,4 @@
-"""What can go wrong, as exceptions. None of them has a word of what was said."""
+"""Exceptions of failed calls. None of them contains the content of a message."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from google.protobuf.message import DecodeError
 
 from ._proto import error_details_pb2 as rpc
 
-_DETAILS = "grpc-status-details-bin"
+_DETAILS_KEY = "grpc-status-details-bin"
 
 
 class ConversationMemoryError(Exception):
-    """A call failed."""
+    """A call failed. The subclasses distinguish the causes that a program handles differently."""
 
     code: grpc.StatusCode = grpc.StatusCode.UNKNOWN
-    """The status that the service, or the transport, answered with."""
+    """Status code of the service or of the transport."""
     reason: str = ""
-    """The service's reason where a program has to decide, such as `SEQ_MISMATCH`."""
+    """Machine-readable reason of the service, such as `SEQ_MISMATCH`; empty if it gave none."""
     details: Mapping[str, str]
-    """What the service says beside the reason, such as `current_seq`."""
+    """Values that belong to the reason, such as `current_seq`."""
     retryable: bool = False
-    """Whether the same call can be made again as it is: it is safe, and may succeed.
+    """Whether repeating the same call with the same arguments is safe and may succeed.
 
-    A save, a truncation or a new conversation under a key that this client made is not: repeat
-    it with `request_id=error.request_id`, or `conversation_id=error.conversation_id`, and it is
-    done once."""
+    It is false for a save, a truncation or a new conversation whose key this client generated:
+    repeat it with `request_id=error.request_id` or `conversation_id=error.conversation_id`, so
+    that it takes effect once."""
     retry_after: float | None = None
-    """How many seconds to wait before that, where the service says so."""
+    """Seconds to wait before repeating the call; `None` if the service gave no delay."""
     request_id: str | None = None
-    """The key of a save or truncation: give it to the call that repeats this one."""
+    """Idempotency key of the failed save or truncation; `None` for other calls."""
     conversation_id: str | None = None
-    """The id of the conversation that was to be created: there may be one now, or not."""
+    """Id of the conversation whose creation failed, which may exist; `None` for other calls."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message)
@@ -42,10 +42,10 @@ class ConversationMemoryError(Exception):
 
 
 class InvalidArgument(ConversationMemoryError):
-    """A field is missing or wrong; nothing was written."""
+    """A field is missing or invalid. Nothing was written."""
 
     violations: Mapping[str, str]
-    """What is wrong, by the field's path."""
+    """Description of each invalid field, by the path of the field."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message)
@@ -53,23 +53,23 @@ class InvalidArgument(ConversationMemoryError):
 
 
 class NotFound(ConversationMemoryError):
-    """There is no such conversation, or it is another user's: the two look the same."""
+    """The object does not exist or belongs to another user; the two are indistinguishable."""
 
 
 class SessionExpired(NotFound):
-    """There is no such session, or it has expired: begin a turn without it."""
+    """The session has expired or is unknown: begin the turn without it."""
 
 
 class AlreadyExists(ConversationMemoryError):
-    """A request id, message id or conversation id is in use with other content."""
+    """A request id, message id or conversation id is in use with different content."""
 
 
 class SeqMismatch(ConversationMemoryError):
-    """Somebody else saved since: the conversation does not end at `expected_last_seq`."""
+    """The conversation does not end with `expected_last_seq`: another caller has saved since."""
 
     @property
     def current_seq(self) -> int:
-        """Where the conversation ends."""
+        """Number of the message that the conversation ends with."""
         return int(self.details.get("current_seq", 0))
 
 
@@ -78,44 +78,44 @@ class MinSeqNotReached(ConversationMemoryError):
 
     @property
     def last_seq(self) -> int:
-        """Where the conversation ends."""
+        """Number of the message that the conversation ends with."""
         return int(self.details.get("last_seq", 0))
 
 
 class FailedPrecondition(ConversationMemoryError):
-    """The state of things does not allow it."""
+    """The state of the service or of the object does not allow the call."""
 
 
 class Unavailable(ConversationMemoryError):
-    """The service, or a store that it needs, cannot be reached; or the client was closed."""
+    """The service, or a store that it needs, is unreachable; or the client was closed."""
 
 
 class OutcomeUnknown(ConversationMemoryError):
-    """The connection to the store was lost during the write: read before you repeat it."""
+    """The connection to the store was lost during the write: read before you repeat the call."""
 
 
 class DeadlineExceeded(ConversationMemoryError):
-    """The call took longer than its timeout. A write may have been done."""
+    """The call exceeded its timeout. A write may have been committed."""
 
 
 class ResourceExhausted(ConversationMemoryError):
-    """Too much at once, or a message that is too large."""
+    """A limit was exceeded: too many calls, or a message that is too large."""
 
 
 class PermissionDenied(ConversationMemoryError):
-    """The caller may not do this."""
+    """The caller is not allowed to make the call."""
 
 
 class Unauthenticated(ConversationMemoryError):
-    """The caller's token or certificate was not accepted."""
+    """The service did not accept the caller's token or certificate."""
 
 
 class Unimplemented(ConversationMemoryError):
-    """The service does not know the method: it is older than this client."""
+    """The service does not implement the method, because it is older than this client."""
 
 
 class Internal(ConversationMemoryError):
-    """The service has a bug; its log has the cause."""
+    """The service failed because of a bug. Its log contains the cause."""
 
 
 _BY_REASON: dict[str, type[ConversationMemoryError]] = {
@@ -130,7 +130,7 @@ _BY_CODE: dict[grpc.StatusCode, type[ConversationMemoryError]] = {
     grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
     grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
-    # Calls end so when their client is closed.
+    # Calls end with CANCELLED when their client is closed.
     grpc.StatusCode.CANCELLED: Unavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.RESOURCE_EXHAUSTED: ResourceExhausted,
@@ -140,15 +140,15 @@ _BY_CODE: dict[grpc.StatusCode, type[ConversationMemoryError]] = {
     grpc.StatusCode.INTERNAL: Internal,
 }
 
-_PASSING = {
+_TRANSIENT_CODES = {
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.CANCELLED,
     grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 
 
-class _Failed(Protocol):
-    """What both of gRPC's error classes have."""
+class _RpcError(Protocol):
+    """Methods that the errors of gRPC's blocking and asyncio APIs have in common."""
 
     def code(self) -> grpc.StatusCode: ...
     def details(self) -> str | None: ...
@@ -163,57 +163,74 @@ class _Details:
     retry_after: float | None = None
 
 
-class Closed(grpc.RpcError):
-    """A call's end when its client is closed, as the blocking form of gRPC has it."""
+class ClientClosed(grpc.RpcError):
+    """Error of a call that ended because its client was closed.
+
+    gRPC's blocking API raises an equivalent error; its asyncio API only cancels the call.
+    """
 
     def code(self) -> grpc.StatusCode:
-        """The status."""
+        """Returns the status code."""
         return grpc.StatusCode.CANCELLED
 
     def details(self) -> str:
-        """The status' message."""
+        """Returns the message of the status."""
         return "the client was closed"
 
     def trailing_metadata(self) -> tuple[()]:
-        """Nothing was received."""
+        """Returns no metadata, because none was received."""
         return ()
 
 
-def invalid(field: str, description: str) -> InvalidArgument:
-    """What the service would answer to a field, without asking it."""
-    made = InvalidArgument(f"INVALID_ARGUMENT: {field}: {description}")
-    made.code = grpc.StatusCode.INVALID_ARGUMENT
-    made.violations = {field: description}
-    return made
+def describe_for_log(failure: BaseException) -> str:
+    """Returns the text of an error for a log line.
+
+    Other packages' error texts may quote a message. They are replaced by the name of the type.
+    """
+    return str(failure) if isinstance(failure, ConversationMemoryError) else type(failure).__name__
+
+
+def invalid_argument(field: str, description: str) -> InvalidArgument:
+    """Returns the error that the service would return for a field, without calling it."""
+    error = InvalidArgument(f"INVALID_ARGUMENT: {field}: {description}")
+    error.code = grpc.StatusCode.INVALID_ARGUMENT
+    error.violations = {field: description}
+    return error
 
 
 def from_rpc_error(
-    error: grpc.RpcError, *, repeatable: bool, request_id: str | None
+    rpc_error: grpc.RpcError, *, idempotent: bool, request_id: str | None
 ) -> ConversationMemoryError:
-    """Makes the exception of a failed call; `repeatable` says that it does nothing twice."""
-    failed = cast("_Failed", error)
-    code, details = failed.code(), _read_details(failed.trailing_metadata())
+    """Converts the error of a failed call.
+
+    Args:
+        rpc_error: Error of gRPC.
+        idempotent: Whether repeating the call has no second effect.
+        request_id: Idempotency key of the call; `None` if it has none.
+    """
+    status = cast("_RpcError", rpc_error)
+    code, details = status.code(), _read_details(status.trailing_metadata())
     kind = _BY_REASON.get(details.reason) or _BY_CODE.get(code, ConversationMemoryError)
     if code is grpc.StatusCode.UNKNOWN and details.reason == "COMMIT_OUTCOME_UNKNOWN":
         kind = OutcomeUnknown
-    made = kind(f"{code.name}: {failed.details() or 'no message'}")
-    made.code = code
-    made.reason = details.reason
-    made.details = details.metadata
-    made.retry_after = details.retry_after
-    # An overload that says when to come back was refused before anything was done.
+    error = kind(f"{code.name}: {status.details() or 'no message'}")
+    error.code = code
+    error.reason = details.reason
+    error.details = details.metadata
+    error.retry_after = details.retry_after
+    # An overloaded service that gives a delay has rejected the call before doing anything.
     overloaded = code is grpc.StatusCode.RESOURCE_EXHAUSTED and details.retry_after is not None
-    made.retryable = overloaded or (repeatable and code in _PASSING)
-    made.request_id = request_id
-    if isinstance(made, InvalidArgument):
-        made.violations = details.violations
-    return made
+    error.retryable = overloaded or (idempotent and code in _TRANSIENT_CODES)
+    error.request_id = request_id
+    if isinstance(error, InvalidArgument):
+        error.violations = details.violations
+    return error
 
 
 def _read_details(metadata: object) -> _Details:
     details = _Details()
     for key, value in cast("tuple[tuple[str, bytes], ...]", metadata or ()):
-        if key == _DETAILS:
+        if key == _DETAILS_KEY:
             try:
                 _add_details(details, rpc.Status.FromString(value))
             except DecodeError:

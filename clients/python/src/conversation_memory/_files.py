@@ -1,12 +1,11 @@
-"""Conversations as files."""
+"""Files of exported conversations."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -16,12 +15,13 @@ ExportFormat = Literal["json", "jsonl", "csv"]
 ImportFormat = Literal["json", "jsonl"]
 
 Destination = str | os.PathLike[str] | BinaryIO
-"""A path, or a file that is open for writing bytes."""
+"""Path, or file that is open for writing bytes."""
 
 FileSource = str | os.PathLike[str] | BinaryIO
-"""A path, or a file that is open for reading bytes."""
+"""Path, or file that is open for reading bytes."""
 
-PIECE_BYTES = 256 << 10
+CHUNK_BYTES = 256 << 10
+"""Upper bound on the bytes of a file that one request carries."""
 
 _FORMATS = {
     "json": api.EXPORT_FORMAT_JSON,
@@ -30,8 +30,33 @@ _FORMATS = {
 }
 
 
-def format_number(format: str | None) -> api.ExportFormat:
-    """A format's number, 0 for none; an unknown one is a ValueError."""
+def export_request(
+    conversation_id: str, format: str, user_id: str | None
+) -> api.ExportConversationRequest:
+    """Returns the request of an export.
+
+    Raises:
+        ValueError: The format is unknown.
+    """
+    return api.ExportConversationRequest(
+        conversation_id=conversation_id, user_id=user_id or "", format=_format_number(format)
+    )
+
+
+def import_options(
+    format: str | None, user_id: str | None, dept_id: str | None
+) -> api.ImportConversationRequest.Options:
+    """Returns the first request of an import.
+
+    Raises:
+        ValueError: The format is unknown.
+    """
+    return api.ImportConversationRequest.Options(
+        user_id=user_id or "", dept_id=dept_id or "", format=_format_number(format)
+    )
+
+
+def _format_number(format: str | None) -> api.ExportFormat:
     if format is None:
         return api.EXPORT_FORMAT_UNSPECIFIED
     if format not in _FORMATS:
@@ -39,29 +64,20 @@ def format_number(format: str | None) -> api.ExportFormat:
     return _FORMATS[format]
 
 
-def export_request(
-    conversation_id: str, format: str, user_id: str | None
-) -> api.ExportConversationRequest:
-    """Asks for a conversation as a file."""
-    return api.ExportConversationRequest(
-        conversation_id=conversation_id, user_id=user_id or "", format=format_number(format)
-    )
-
-
 @contextlib.contextmanager
 def open_destination(destination: Destination) -> Iterator[BinaryIO]:
-    """Opens a file that gets its name when all of it has been written."""
+    """Opens the destination of an export. A file at a path appears when it is complete."""
     if not isinstance(destination, (str, os.PathLike)):
         yield destination
         return
-    # What a link names is replaced, not the link.
+    # The target of a symbolic link is replaced, not the link.
     path = Path(os.path.realpath(destination))
     if path.exists() and not path.is_file():
-        # A pipe or a device is written to; a folder is an error.
+        # A pipe or a device is written directly; a directory is an error.
         with path.open("wb") as file:
             yield file
         return
-    # Not named after the file, whose name may be as long as names can be.
+    # The temporary name is not derived from the file's name, which may have the maximum length.
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".export-", delete=False) as part:
         try:
             yield part  # type: ignore[misc]
@@ -73,61 +89,30 @@ def open_destination(destination: Destination) -> Iterator[BinaryIO]:
             raise
 
 
+@contextlib.contextmanager
+def open_source(source: FileSource) -> Iterator[BinaryIO]:
+    """Opens the source of an import. A file that the caller opened stays open."""
+    if isinstance(source, (str, os.PathLike)):
+        with Path(source).open("rb") as file:
+            yield file
+    else:
+        yield source
+
+
 def write_all(file: BinaryIO, data: bytes) -> None:
-    """Writes everything: a raw file may take a part at a time."""
+    """Writes all bytes: a raw file may accept only a part of them at a time."""
     rest = memoryview(data)
     while rest:
         written = file.write(rest)
         if written is None:
-            raise BlockingIOError("the file takes nothing now: it must be a blocking one")
+            raise BlockingIOError("the file accepts no data now: open it in blocking mode")
         rest = rest[written:]
 
 
-class ImportRequests:
-    """The requests of an import: what is to be done with the file, then the file.
-
-    gRPC cancels a call whose requests cannot be made, and does not say why: `failure` does.
-    """
-
-    def __init__(
-        self, file: BinaryIO, format: str | None, user_id: str | None, dept_id: str | None
-    ) -> None:
-        self._file = file
-        self._options = api.ImportConversationRequest.Options(
-            user_id=user_id or "", dept_id=dept_id or "", format=format_number(format)
-        )
-        self.failure: BaseException | None = None
-
-    def __iter__(self) -> Iterator[api.ImportConversationRequest]:
-        yield api.ImportConversationRequest(options=self._options)
-        while (piece := self._read()) is not None:
-            yield piece
-
-    async def __aiter__(self) -> AsyncIterator[api.ImportConversationRequest]:
-        yield api.ImportConversationRequest(options=self._options)
-        while (piece := await asyncio.to_thread(self._read)) is not None:
-            yield piece
-
-    def _read(self) -> api.ImportConversationRequest | None:
-        try:
-            data = self._file.read(PIECE_BYTES)
-            if data is None:
-                # Not the end: half a file must not become a conversation.
-                raise BlockingIOError("the file has nothing now: it must be a blocking one")
-            return api.ImportConversationRequest(data=data) if data else None
-        except BaseException as failure:
-            self.failure = failure
-            # gRPC takes an Exception only for the end of a call; others would leave it waiting.
-            raise RuntimeError("the file cannot be read") from failure
-
-
-@contextlib.contextmanager
-def import_requests(
-    source: FileSource, format: str | None, user_id: str | None, dept_id: str | None
-) -> Iterator[ImportRequests]:
-    """Opens a file to be imported."""
-    if isinstance(source, (str, os.PathLike)):
-        with Path(source).open("rb") as file:
-            yield ImportRequests(file, format, user_id, dept_id)
-    else:
-        yield ImportRequests(source, format, user_id, dept_id)
+def read_chunk(file: BinaryIO) -> bytes:
+    """Reads the next chunk; it is empty at the end of the file."""
+    data: bytes | None = file.read(CHUNK_BYTES)
+    if data is None:
+        # This is not the end of the file, and half a file must not become a conversation.
+        raise BlockingIOError("the file has no data now: open it in blocking mode")
+    return data

@@ -1,4 +1,4 @@
-"""What is needed to call a method of the service."""
+"""Description of a gRPC method of the service."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Response = TypeVar("Response")
 
 @dataclass(frozen=True, slots=True)
 class Method(Generic[Request, Response]):
-    """A method's path on the wire, and how its messages are written and read."""
+    """Path of a method on the wire, with the functions that encode and decode its messages."""
 
     path: str
     serialize: Callable[[Request], bytes]

@@ -1,4 +1,4 @@
-"""JSON as protobuf writes it: metadata and `google.protobuf.Struct`."""
+"""Conversion of metadata between JSON values and `google.protobuf.Struct`."""
 
 from __future__ import annotations
 
@@ -8,21 +8,29 @@ from typing import Any
 
 from google.protobuf.struct_pb2 import Struct, Value
 
-MAX_DEPTH = 32
-"""The service's limit for levels of metadata, itself included."""
+from ._limits import MAX_METADATA_DEPTH
 
-_EXACT = 2**53
+_MAX_EXACT_INTEGER = 2**53
 
 
 def to_struct(metadata: Mapping[str, Any], path: str = "metadata") -> Struct:
-    """Writes metadata. What would not come back equal is a TypeError or ValueError."""
+    """Encodes metadata.
+
+    Args:
+        metadata: The metadata.
+        path: Name of the field in error texts.
+
+    Raises:
+        TypeError: A value is not a JSON value.
+        ValueError: A value would not be read back equal, or the nesting is too deep.
+    """
     struct = Struct()
-    _write_object(struct, metadata, path, MAX_DEPTH)
+    _write_object(struct, metadata, path, MAX_METADATA_DEPTH)
     return struct
 
 
 def from_struct(struct: Struct) -> dict[str, Any]:
-    """Reads metadata. Whole numbers are ints."""
+    """Decodes metadata. Whole numbers become `int`."""
     return {key: _read(value) for key, value in struct.fields.items()}
 
 
@@ -42,15 +50,15 @@ def _write(value: Value, item: Any, path: str, levels: int) -> None:
     elif isinstance(item, str):
         value.string_value = item
     elif isinstance(item, int):
-        if abs(item) > _EXACT:
-            raise ValueError(f"{path} has an integer beyond 2^53, which is not kept exactly")
+        if abs(item) > _MAX_EXACT_INTEGER:
+            raise ValueError(f"{path} has an integer beyond 2^53, which is not stored exactly")
         value.number_value = item
     elif isinstance(item, float):
         if not math.isfinite(item):
             raise ValueError(f"{path} must have finite numbers only")
         value.number_value = item
     elif isinstance(item, Mapping):
-        # Present though it may be empty.
+        # An empty object or list must be present as well.
         value.struct_value.SetInParent()
         _write_object(value.struct_value, item, path, levels)
     elif isinstance(item, Sequence) and not isinstance(item, (bytes, bytearray)):
@@ -64,7 +72,7 @@ def _write(value: Value, item: Any, path: str, levels: int) -> None:
 
 def _check_levels(levels: int, path: str) -> None:
     if levels == 0:
-        raise ValueError(f"{path} must be at most {MAX_DEPTH} levels deep")
+        raise ValueError(f"{path} must be at most {MAX_METADATA_DEPTH} levels deep")
 
 
 def _read(value: Value) -> Any:
@@ -73,7 +81,7 @@ def _read(value: Value) -> Any:
         return value.string_value
     if kind == "number_value":
         number = value.number_value
-        return int(number) if number.is_integer() and abs(number) <= _EXACT else number
+        return int(number) if number.is_integer() and abs(number) <= _MAX_EXACT_INTEGER else number
     if kind == "bool_value":
         return value.bool_value
     if kind == "struct_value":

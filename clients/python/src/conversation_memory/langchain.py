@@ -1,4 +1,4 @@
-"""Chat message histories of LangChain, kept in conversation-memory.
+"""Chat message histories of LangChain, stored in conversation-memory.
 
 history = ConversationMemoryChatMessageHistory("thread-1", user_id="ana", memory=memory)
 history.add_messages([HumanMessage("How do I request it?")])
@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from . import _adapters as adapters
 from . import _openai
-from ._adapters import Place
-from ._async_client import AsyncConversationMemory
-from ._client import LONG_TIMEOUT, ConversationMemory
-from ._finish import finish
-from ._flows import Flow
+from ._adapters import NamedConversation, append_timeout, missing_framework
+from ._async import adapters as async_adapters
+from ._async.client import AsyncConversationMemory
+from ._completion_async import run_to_completion
+from ._config import LONG_TIMEOUT
+from ._sync import adapters
+from ._sync.client import ConversationMemory
 from ._types import Message, Original, Role
 
 try:
@@ -27,7 +28,7 @@ try:
         messages_from_dict,
     )
 except ImportError as error:
-    raise adapters.not_installed("langchain", error) from error
+    raise missing_framework("langchain", error) from error
 
 FORM = "langchain"
 
@@ -44,12 +45,13 @@ _ROLES: dict[str, Role] = {
 
 
 class ConversationMemoryChatMessageHistory(BaseChatMessageHistory):
-    """A chat history: its messages are those of a conversation, and come back equal.
+    """A chat history whose messages are those of a conversation. They are read back equal.
 
-    With a `ConversationMemory` all methods can be used; those for asyncio run it in a thread.
-    With an `AsyncConversationMemory` those for asyncio alone can be.
+    With a `ConversationMemory` all methods can be used; the asynchronous ones run the blocking
+    client in a thread. With an `AsyncConversationMemory` only the asynchronous ones can be used.
 
-    Many histories may use the same names at once, in any number of processes.
+    Any number of history objects, in any number of processes, can use the same names at the same
+    time.
     """
 
     def __init__(
@@ -62,104 +64,132 @@ class ConversationMemoryChatMessageHistory(BaseChatMessageHistory):
         dept_id: str | None = None,
         limit: int | None = None,
     ) -> None:
-        """Names a history; nothing is created before the first message is added.
+        """Names a history. The conversation is created when the first message is added.
 
         Args:
-            session_id: Any text. The same one of another user, or in another app, is another
-                history.
-            user_id: Whose history it is, at most 255 characters.
-            memory: The client. It is not closed with the history.
-            app: Keeps the histories of applications apart that name them alike.
-            dept_id: Kept on a new conversation.
-            limit: How many of the newest messages are read; all without it.
+            session_id: Name of the history, an arbitrary text. The same name of another user, or
+                in another app, is another history.
+            user_id: Owner of the history, at most 255 characters.
+            memory: Client to use. It is not closed with the history.
+            app: Name of the application, which separates histories with equal names.
+            dept_id: Department or tenant, stored with a new conversation.
+            limit: Number of newest messages to read; `None` reads all.
         """
         self._memory = memory
         self._limit = limit
-        self._place = Place.of(FORM, app, user_id, session_id, user_id=user_id, dept_id=dept_id)
+        self._conversation = NamedConversation.from_names(
+            FORM, app, user_id, session_id, user_id=user_id, dept_id=dept_id
+        )
 
     @property
     def conversation_id(self) -> str:
-        """The conversation, for the client's other methods; from the first message on."""
-        return self._place.id
+        """Id of the conversation, for the client's other methods.
+
+        The conversation exists once a message has been added.
+        """
+        return self._conversation.id
 
     @property
     def messages(self) -> list[BaseMessage]:  # type: ignore[override]
-        """The newest messages, oldest first."""
-        return _read(self._blocking._run(self._newest(), LONG_TIMEOUT))
+        """Newest messages, oldest first.
+
+        Raises:
+            TypeError: The history has an `AsyncConversationMemory`.
+        """
+        operation = self._blocking._operation(LONG_TIMEOUT)
+        return _to_langchain(adapters.read_newest(operation, self._conversation, self._limit))
 
     async def aget_messages(self) -> list[BaseMessage]:
-        """The newest messages, oldest first."""
+        """Reads the newest messages, oldest first."""
         if not isinstance(self._memory, AsyncConversationMemory):
             return await super().aget_messages()
-        return _read(await self._memory._run(self._newest(), LONG_TIMEOUT))
+        operation = self._memory._operation(LONG_TIMEOUT)
+        return _to_langchain(
+            await async_adapters.read_newest(operation, self._conversation, self._limit)
+        )
 
     def add_messages(self, messages: Sequence[BaseMessage]) -> None:
-        """Appends messages. Up to 100 are saved whole or not at all, more by the hundred."""
-        written = _write(messages)
-        flow = adapters.append(self._blocking._seen, self._place, written)
-        self._blocking._run(flow, adapters.timeout_of(written))
+        """Appends messages. Up to 100 are saved completely or not at all, more in batches of 100.
+
+        Args:
+            messages: Messages to append.
+
+        Raises:
+            TypeError: The history has an `AsyncConversationMemory`.
+        """
+        converted = _from_langchain(messages)
+        operation = self._blocking._operation(append_timeout(converted))
+        adapters.append(operation, self._conversation, converted)
 
     async def aadd_messages(self, messages: Sequence[BaseMessage]) -> None:
-        """Appends messages. A cancellation waits until the save is done, and is raised then."""
+        """Appends messages. A cancellation is raised after the save has ended.
+
+        Args:
+            messages: Messages to append.
+        """
+        subject = f"an append to conversation {self.conversation_id}"
         if not isinstance(self._memory, AsyncConversationMemory):
-            return await finish(super().aadd_messages(messages))
-        written = _write(messages)
-        flow = adapters.append(self._memory._seen, self._place, written)
-        await finish(self._memory._run(flow, adapters.timeout_of(written)))
+            return await run_to_completion(subject, super().aadd_messages, messages)
+        converted = _from_langchain(messages)
+        operation = self._memory._operation(append_timeout(converted))
+        await run_to_completion(
+            subject, async_adapters.append, operation, self._conversation, converted
+        )
         return None
 
     def clear(self) -> None:
-        """Removes all messages. The conversation stays, empty."""
-        flow = adapters.clear(self._blocking._seen, self._place)
-        self._blocking._run(flow, LONG_TIMEOUT)
+        """Removes all messages. The conversation stays, empty.
+
+        Raises:
+            TypeError: The history has an `AsyncConversationMemory`.
+        """
+        adapters.clear(self._blocking._operation(LONG_TIMEOUT), self._conversation)
 
     async def aclear(self) -> None:
         """Removes all messages. The conversation stays, empty."""
+        subject = f"a removal from conversation {self.conversation_id}"
         if not isinstance(self._memory, AsyncConversationMemory):
-            return await finish(super().aclear())
-        flow = adapters.clear(self._memory._seen, self._place)
-        await finish(self._memory._run(flow, LONG_TIMEOUT))
+            return await run_to_completion(subject, super().aclear)
+        operation = self._memory._operation(LONG_TIMEOUT)
+        await run_to_completion(subject, async_adapters.clear, operation, self._conversation)
         return None
 
     @property
     def _blocking(self) -> ConversationMemory:
         if isinstance(self._memory, AsyncConversationMemory):
             raise TypeError(
-                "this history has an AsyncConversationMemory: await its methods for asyncio, or"
+                "this history has an AsyncConversationMemory: use the asynchronous methods, or"
                 " give it a ConversationMemory"
             )
         return self._memory
 
-    def _newest(self) -> Flow[list[Message]]:
-        return adapters.newest(self._memory._seen, self._place, self._limit)
+
+def _from_langchain(messages: Sequence[BaseMessage]) -> list[Message]:
+    return [_from_langchain_message(message) for message in messages]
 
 
-def _write(messages: Sequence[BaseMessage]) -> list[Message]:
-    return [_message(message) for message in messages]
-
-
-def _message(message: BaseMessage) -> Message:
+def _from_langchain_message(message: BaseMessage) -> Message:
     original = message_to_dict(message)
     content = _openai.text_of(message.content)
     if message.content == content and content:
-        # A plain text is a message's own.
+        # A plain text is stored in the content of the message, and not a second time.
         original = {**original, "data": {**original["data"]}}
         del original["data"]["content"]
-    # The names of chunks, which may be added as well, end in "MessageChunk".
+    # The type of a chunk, which can be added as well, ends in "MessageChunk".
     kind = message.type.removesuffix("MessageChunk").lower()
-    # A message of the type "chat" names its role itself.
+    # A message of the type "chat" has a role of its own.
     role = _ROLES.get(getattr(message, "role", kind), "assistant")
     return Message(role=role, content=content, original=Original.of(FORM, original))
 
 
-def _read(messages: Sequence[Message]) -> list[BaseMessage]:
-    return [_original(message) for message in messages]
+def _to_langchain(messages: Sequence[Message]) -> list[BaseMessage]:
+    return [_to_langchain_message(message) for message in messages]
 
 
-def _original(message: Message) -> BaseMessage:
+def _to_langchain_message(message: Message) -> BaseMessage:
     if message.original is None or message.original.form != FORM:
-        # Another client's.
+        # Another client has saved the message.
         return convert_to_messages([message.to_openai()])[0]
-    kept: dict[str, Any] = message.original.value
-    kept["data"].setdefault("content", message.content)
-    return messages_from_dict([kept])[0]
+    stored: dict[str, Any] = message.original.value
+    stored["data"].setdefault("content", message.content)
+    return messages_from_dict([stored])[0]

@@ -1,0 +1,117 @@
+"""Base of the asynchronous client: its state, and operations that share a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import grpc
+
+from .._channel_async import AsyncChannel
+from .._completion_async import is_running_to_completion
+from .._config import DEFAULT_TARGET, DEFAULT_TIMEOUT, ClientConfig, Option, Tls
+from .._method import Method, Request, Response
+from .._read_your_writes import ObservedSeqs
+from .._retries import Call, is_idempotent, retry_delay, to_exception
+from .._unused_conversations import UnusedConversations
+
+T = TypeVar("T")
+
+
+class AsyncOperation:
+    """One operation of a client: all its calls share one deadline."""
+
+    def __init__(
+        self,
+        channel: AsyncChannel,
+        observed_seqs: ObservedSeqs,
+        unused_conversations: UnusedConversations,
+        seconds: float,
+    ) -> None:
+        self.observed_seqs = observed_seqs
+        self.unused_conversations = unused_conversations
+        self._channel = channel
+        self._deadline = time.monotonic() + seconds
+
+    async def call(
+        self,
+        method: Method[Request, Response],
+        request: Request,
+        *,
+        request_id: str | None = None,
+        is_save: bool = False,
+        has_caller_key: bool = True,
+        conversation_id: str | None = None,
+    ) -> Response:
+        """Sends a request, again if the retry policy says so, and returns the response.
+
+        The keyword arguments are the fields of `Call`.
+
+        Raises:
+            ConversationMemoryError: The call failed.
+        """
+        call = Call(method, request, request_id, is_save, has_caller_key, conversation_id)
+        delay: float | None = None
+        while True:
+            try:
+                if delay is not None:
+                    await asyncio.sleep(delay)
+                return await self._channel.unary(call, self._remaining())
+            except asyncio.CancelledError:
+                if not (is_running_to_completion() and is_idempotent(method)):
+                    raise
+                # The next iteration sends the same request, which is idempotent.
+            except grpc.RpcError as error:
+                failure = to_exception(call, error)
+                delay = retry_delay(call, failure, self._remaining())
+                if delay is None:
+                    raise failure from error
+
+    def _remaining(self) -> float:
+        return self._deadline - time.monotonic()
+
+
+class AsyncBaseClient:
+    """Connection and state of an asynchronous client."""
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        token: str | Callable[[], str] | None = None,
+        tls: Tls | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        options: Sequence[Option] = (),
+    ) -> None:
+        self._config = ClientConfig(target, token, tls, timeout, tuple(options))
+        self._channel = AsyncChannel(self._config)
+        self._observed_seqs = ObservedSeqs()
+        self._unused_conversations = UnusedConversations()
+
+    def _operation(self, timeout: float | None, *, at_least: float = 0) -> AsyncOperation:
+        """Starts an operation. `timeout` and `at_least` are as in `ClientConfig.seconds`."""
+        return AsyncOperation(
+            self._channel,
+            self._observed_seqs,
+            self._unused_conversations,
+            self._config.seconds(timeout, at_least),
+        )
+
+    async def _pages(
+        self,
+        method: Method[Any, Response],
+        request: Any,
+        read_items: Callable[[Response], Iterable[T]],
+        timeout: float | None,
+    ) -> AsyncGenerator[T, None]:
+        """Yields the items of all pages; a page is requested when its first item is needed."""
+        page: Any
+        while True:
+            page = await self._operation(timeout).call(method, request)
+            for item in read_items(page):
+                yield item
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token

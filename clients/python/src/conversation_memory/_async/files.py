@@ -1,0 +1,151 @@
+"""Methods of the asynchronous client for export and import."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import BinaryIO
+
+import grpc
+
+from .._config import LONG_TIMEOUT
+from .._convert import read_imported
+from .._errors import from_rpc_error
+from .._files import (
+    Destination,
+    ExportFormat,
+    FileSource,
+    ImportFormat,
+    export_request,
+    import_options,
+    open_destination,
+    open_source,
+    read_chunk,
+    write_all,
+)
+from .._proto.v1 import conversation_memory_pb2 as api
+from .._proto.v1 import methods
+from .._types import Imported
+from .base import AsyncBaseClient
+
+
+class AsyncFiles(AsyncBaseClient):
+    """Export and import."""
+
+    async def export_conversation(
+        self,
+        conversation_id: str,
+        destination: Destination,
+        *,
+        format: ExportFormat = "json",
+        user_id: str | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Writes a conversation, as it was at one moment, to a file.
+
+        Args:
+            conversation_id: Conversation to export.
+            destination: Path, or file that is open for writing bytes. At a path the file appears
+                when it is complete, readable by its owner only; a symbolic link is kept and its
+                target is replaced. An open file, a pipe or a device is incomplete after an error.
+            format: Format of the file.
+            user_id: Expected owner of the conversation; `None` skips the check.
+            timeout: Time limit in seconds; `None` uses the client's `timeout`, or 60 if that is
+                longer.
+
+        Raises:
+            ValueError: The format is unknown.
+            OSError: The destination cannot be written.
+            NotFound: The conversation does not exist or belongs to another user.
+            ConversationMemoryError: The call failed for another reason.
+        """
+        request = export_request(conversation_id, format, user_id)
+        with open_destination(destination) as file:
+            seconds = self._config.seconds(timeout, LONG_TIMEOUT)
+            call = self._channel.unary_stream(methods.EXPORT_CONVERSATION, request, seconds)
+            try:
+                async for chunk in call:
+                    await asyncio.to_thread(write_all, file, chunk.data)
+            except grpc.RpcError as error:
+                raise from_rpc_error(error, idempotent=True, request_id=None) from error
+            finally:
+                # An export that is not read to its end must not hold the server's snapshot.
+                call.cancel()
+
+    async def import_conversation(
+        self,
+        source: FileSource,
+        *,
+        format: ImportFormat | None = None,
+        user_id: str | None = None,
+        dept_id: str | None = None,
+        timeout: float | None = None,
+    ) -> Imported:
+        """Creates a conversation from an exported file, all of it or nothing.
+
+        The request is sent once, because a second one would create another conversation.
+
+        Args:
+            source: Path, or file that is open for reading bytes. A file in non-blocking mode
+                raises `BlockingIOError` when it has no data.
+            format: Format of the file; `None` detects it.
+            user_id: Owner of the conversation; `None` uses the owner that the file names.
+            dept_id: Department or tenant; `None` uses the one that the file names.
+            timeout: Time limit in seconds; `None` uses the client's `timeout`, or 60 if that is
+                longer.
+
+        Returns:
+            The new conversation and the number of its messages.
+
+        Raises:
+            ValueError: The format is unknown.
+            OSError: The source cannot be read.
+            InvalidArgument: The file is not valid; `violations` names the line and field.
+            ConversationMemoryError: The call failed for another reason.
+        """
+        with open_source(source) as file:
+            requests = AsyncImportRequests(file, import_options(format, user_id, dept_id))
+            seconds = self._config.seconds(timeout, LONG_TIMEOUT)
+            try:
+                answer = await self._channel.stream_unary(
+                    methods.IMPORT_CONVERSATION, requests, seconds
+                )
+            except asyncio.CancelledError:
+                # gRPC reports a request stream that fails as a cancellation.
+                if requests.failure is not None:
+                    raise requests.failure from None
+                raise
+            except grpc.RpcError as error:
+                if requests.failure is not None:
+                    raise requests.failure from None
+                raise from_rpc_error(error, idempotent=False, request_id=None) from error
+        return read_imported(answer)
+
+
+class AsyncImportRequests:
+    """Request stream of an import: the options, followed by the chunks of the file.
+
+    gRPC cancels a call whose request stream fails, without the cause: `failure` holds it.
+    """
+
+    def __init__(self, file: BinaryIO, options: api.ImportConversationRequest.Options) -> None:
+        self._file = file
+        self._options = options
+        self.failure: BaseException | None = None
+
+    async def __aiter__(self) -> AsyncIterator[api.ImportConversationRequest]:
+        yield api.ImportConversationRequest(options=self._options)
+        while request := await self._read():
+            yield request
+
+    async def _read(self) -> api.ImportConversationRequest | None:
+        try:
+            chunk = await asyncio.to_thread(read_chunk, self._file)
+            return api.ImportConversationRequest(data=chunk) if chunk else None
+        except asyncio.CancelledError:
+            # The call or its task was cancelled; reading the file has not failed.
+            raise
+        except BaseException as failure:
+            self.failure = failure
+            # gRPC ends the call only for an `Exception`; other exceptions would leave it waiting.
+            raise RuntimeError("the file cannot be read") from failure

@@ -1,0 +1,255 @@
+"""Operations that several methods or adapters of the asynchronous client use."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from .. import _convert as convert
+from .._errors import AlreadyExists, MinSeqNotReached, NotFound, invalid_argument
+from .._ids import new_conversation_id
+from .._proto.v1 import conversation_memory_pb2 as api
+from .._proto.v1 import methods
+from .._structs import to_struct
+from .._types import (
+    BegunTurn,
+    Conversation,
+    History,
+    Message,
+    MessageLike,
+    SavedMessages,
+    Truncated,
+)
+from .base import AsyncOperation
+
+log = logging.getLogger("conversation_memory")
+
+
+async def begin_turn(
+    operation: AsyncOperation,
+    user_id: str,
+    *,
+    session_id: str | None,
+    conversation_id: str | None,
+    dept_id: str | None,
+    limit: int,
+) -> BegunTurn:
+    """Begins a turn whose history includes everything that this client has observed."""
+    if limit < 0:
+        # The service would reject it too, but only after a conversation has been created.
+        raise invalid_argument("limit", "must not be negative")
+    if session_id or conversation_id:
+        return await _begin_turn(
+            operation, user_id, session_id, conversation_id, dept_id=dept_id, limit=limit
+        )
+    # Each retry of BeginTurn would create another conversation. A conversation with an id that
+    # the client generates is created once. If the turn cannot begin, the next turn reuses the
+    # id; otherwise each attempt would leave an empty conversation.
+    unused = operation.unused_conversations
+    conversation_id = unused.take(user_id, dept_id) or new_conversation_id()
+    try:
+        try:
+            created = await create_conversation(
+                operation, user_id, dept_id=dept_id, conversation_id=conversation_id
+            )
+            is_empty = created.last_seq == 0
+        except (AlreadyExists, NotFound):
+            # Another caller has found the conversation and changed it.
+            is_empty = False
+        if not is_empty:
+            conversation_id = new_conversation_id()
+            await create_conversation(
+                operation, user_id, dept_id=dept_id, conversation_id=conversation_id
+            )
+        return await _begin_turn(
+            operation, user_id, None, conversation_id, dept_id=dept_id, limit=limit
+        )
+    except BaseException:
+        unused.add(user_id, dept_id, conversation_id)
+        raise
+
+
+async def _begin_turn(
+    operation: AsyncOperation,
+    user_id: str,
+    session_id: str | None,
+    conversation_id: str | None,
+    *,
+    dept_id: str | None,
+    limit: int,
+) -> BegunTurn:
+    request = api.BeginTurnRequest(
+        user_id=user_id,
+        dept_id=dept_id or "",
+        session_id=session_id or "",
+        conversation_id=conversation_id or "",
+        limit=limit,
+    )
+    begun = convert.read_begun(await operation.call(methods.BEGIN_TURN, request))
+    conversation = begun.conversation
+    if conversation.last_seq >= operation.observed_seqs.last_seq(conversation.id):
+        operation.observed_seqs.record(conversation.id, conversation.last_seq)
+        return begun
+    history = await get_history(
+        operation, conversation.id, user_id=user_id, limit=limit, session_id=session_id
+    )
+    return replace(
+        begun,
+        conversation=replace(conversation, last_seq=history.last_seq),
+        messages=history.messages,
+        source=history.source,
+    )
+
+
+async def get_history(
+    operation: AsyncOperation,
+    conversation_id: str,
+    *,
+    user_id: str | None,
+    limit: int,
+    min_seq: int | None = None,
+    strong: bool = False,
+    session_id: str | None = None,
+    include_contexts: bool = False,
+) -> History:
+    """Reads the newest messages, which include everything that this client has observed."""
+    observed_seqs = operation.observed_seqs
+    required_seq = observed_seqs.last_seq(conversation_id) if min_seq is None else min_seq
+    request = api.GetHistoryRequest(
+        conversation_id=conversation_id,
+        user_id=user_id or "",
+        limit=limit,
+        min_seq=required_seq,
+        consistency=api.CONSISTENCY_STRONG if strong else api.CONSISTENCY_CACHED,
+        session_id=session_id or "",
+        include_contexts=include_contexts,
+    )
+    try:
+        answer = await operation.call(methods.GET_HISTORY, request)
+    except MinSeqNotReached as error:
+        if min_seq is not None:
+            raise
+        # The conversation was deleted and created again, or the store was restored.
+        log.warning(
+            "conversation %s ends at message %d, before message %d that this client has observed;"
+            " reading the stored state",
+            conversation_id,
+            error.last_seq,
+            required_seq,
+        )
+        observed_seqs.forget(conversation_id)
+        request.min_seq = 0
+        request.consistency = api.CONSISTENCY_STRONG
+        answer = await operation.call(methods.GET_HISTORY, request)
+    observed_seqs.record(conversation_id, answer.last_seq)
+    return convert.read_history(answer)
+
+
+async def save_messages(
+    operation: AsyncOperation,
+    conversation_id: str,
+    messages: Iterable[MessageLike],
+    *,
+    user_id: str | None,
+    session_id: str | None = None,
+    request_id: str | None = None,
+    expected_last_seq: int | None = None,
+) -> SavedMessages:
+    """Saves messages atomically, and once even if the request is sent several times."""
+    has_caller_key = bool(request_id)
+    request_id = request_id or str(uuid.uuid4())
+    request = api.SaveMessagesRequest(
+        conversation_id=conversation_id,
+        user_id=user_id or "",
+        messages=convert.write_messages(messages, conversation_id),
+        request_id=request_id,
+        expected_last_seq=expected_last_seq,
+        session_id=session_id or "",
+    )
+    answer = await operation.call(
+        methods.SAVE_MESSAGES,
+        request,
+        request_id=request_id,
+        is_save=True,
+        has_caller_key=has_caller_key,
+    )
+    operation.observed_seqs.record(conversation_id, answer.last_seq)
+    return convert.read_saved(answer, request_id)
+
+
+async def create_conversation(
+    operation: AsyncOperation,
+    user_id: str,
+    *,
+    title: str | None = None,
+    dept_id: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    conversation_id: str | None = None,
+) -> Conversation:
+    """Creates a conversation under an id that the client chooses, so that a retry finds it."""
+    request = api.CreateConversationRequest(
+        user_id=user_id,
+        dept_id=dept_id or "",
+        title=title or "",
+        metadata=None if metadata is None else to_struct(metadata),
+        conversation_id=conversation_id or new_conversation_id(),
+    )
+    answer = await operation.call(
+        methods.CREATE_CONVERSATION,
+        request,
+        has_caller_key=bool(conversation_id),
+        conversation_id=request.conversation_id,
+    )
+    return convert.read_conversation(answer.conversation)
+
+
+async def truncate_conversation(
+    operation: AsyncOperation,
+    conversation_id: str,
+    after_seq: int,
+    *,
+    user_id: str | None,
+    request_id: str | None = None,
+    expected_last_seq: int | None = None,
+) -> Truncated:
+    """Removes the messages after `after_seq`, and no message that was saved since."""
+    has_caller_key = bool(request_id)
+    request_id = request_id or str(uuid.uuid4())
+    request = api.TruncateConversationRequest(
+        conversation_id=conversation_id,
+        user_id=user_id or "",
+        after_seq=after_seq,
+        expected_last_seq=expected_last_seq,
+        request_id=request_id,
+    )
+    answer = await operation.call(
+        methods.TRUNCATE_CONVERSATION,
+        request,
+        request_id=request_id,
+        has_caller_key=has_caller_key,
+    )
+    operation.observed_seqs.record(conversation_id, answer.last_seq)
+    return convert.read_truncated(answer)
+
+
+async def list_newest_messages(
+    operation: AsyncOperation,
+    conversation_id: str,
+    *,
+    user_id: str | None,
+    page_size: int,
+    page_token: str,
+) -> tuple[list[Message], str]:
+    """Reads a page of messages, newest first, and the token of the next page; "" on the last."""
+    request = api.ListMessagesRequest(
+        conversation_id=conversation_id,
+        user_id=user_id or "",
+        page_size=page_size,
+        page_token=page_token,
+        newest_first=True,
+    )
+    answer = await operation.call(methods.LIST_MESSAGES, request)
+    return list(convert.read_messages(answer.messages)), answer.next_page_token

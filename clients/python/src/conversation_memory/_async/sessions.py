@@ -1,0 +1,124 @@
+"""Methods of the asynchronous client for sessions."""
+
+from __future__ import annotations
+
+from .. import _convert as convert
+from .._proto.v1 import methods
+from .._proto.v1 import session_service_pb2 as api
+from .._types import Session
+from .base import AsyncBaseClient
+
+
+class AsyncSessions(AsyncBaseClient):
+    """Sessions."""
+
+    async def create_session(
+        self,
+        user_id: str,
+        *,
+        dept_id: str | None = None,
+        conversation_id: str | None = None,
+        timeout: float | None = None,
+    ) -> Session:
+        """Starts a session.
+
+        The request is sent once, because each one starts another session.
+
+        Args:
+            user_id: User that the session belongs to.
+            dept_id: Department or tenant of the user.
+            conversation_id: Conversation of the session; `None` leaves it open.
+            timeout: Time limit in seconds; `None` uses the client's `timeout`.
+
+        Returns:
+            The session.
+
+        Raises:
+            NotFound: The conversation does not exist or belongs to another user.
+            ConversationMemoryError: The call failed for another reason.
+        """
+        request = api.CreateSessionRequest(
+            user_id=user_id, dept_id=dept_id or "", conversation_id=conversation_id or ""
+        )
+        answer = await self._operation(timeout).call(methods.CREATE_SESSION, request)
+        return convert.read_session(answer.session)
+
+    async def get_session(
+        self, session_id: str, *, user_id: str | None = None, timeout: float | None = None
+    ) -> Session:
+        """Reads a session without renewing its expiry.
+
+        Args:
+            session_id: Session to read.
+            user_id: Expected user of the session; `None` skips the check.
+            timeout: Time limit in seconds; `None` uses the client's `timeout`.
+
+        Returns:
+            The session.
+
+        Raises:
+            SessionExpired: The session has expired, is unknown or belongs to another user.
+            ConversationMemoryError: The call failed for another reason.
+        """
+        request = api.GetSessionRequest(session_id=session_id, user_id=user_id or "")
+        answer = await self._operation(timeout).call(methods.GET_SESSION, request)
+        return convert.read_session(answer.session)
+
+    async def extend_session(
+        self, session_id: str, *, user_id: str | None = None, timeout: float | None = None
+    ) -> Session:
+        """Renews the expiry of a session: its full time to live starts again.
+
+        Args:
+            session_id: Session to extend.
+            user_id: Expected user of the session; `None` skips the check.
+            timeout: Time limit in seconds; `None` uses the client's `timeout`.
+
+        Returns:
+            The extended session.
+
+        Raises:
+            SessionExpired: The session has expired, is unknown or belongs to another user.
+            ConversationMemoryError: The call failed for another reason.
+        """
+        request = api.ExtendSessionRequest(session_id=session_id, user_id=user_id or "")
+        answer = await self._operation(timeout).call(methods.EXTEND_SESSION, request)
+        return convert.read_session(answer.session)
+
+    async def end_session(
+        self, session_id: str, *, user_id: str | None = None, timeout: float | None = None
+    ) -> None:
+        """Ends a session. Its conversation stays.
+
+        The request is sent once: after `Unavailable` or `DeadlineExceeded` the session may have
+        ended.
+
+        Args:
+            session_id: Session to end.
+            user_id: Expected user of the session; `None` skips the check.
+            timeout: Time limit in seconds; `None` uses the client's `timeout`.
+
+        Raises:
+            SessionExpired: The session has expired, is unknown or belongs to another user.
+            ConversationMemoryError: The call failed for another reason.
+        """
+        request = api.EndSessionRequest(session_id=session_id, user_id=user_id or "")
+        await self._operation(timeout).call(methods.END_SESSION, request)
+
+    async def list_sessions(self, user_id: str, *, timeout: float | None = None) -> list[Session]:
+        """Lists a user's sessions that have not expired, most recently used first.
+
+        Args:
+            user_id: User that the sessions belong to.
+            timeout: Time limit in seconds; `None` uses the client's `timeout`.
+
+        Returns:
+            The sessions.
+
+        Raises:
+            ConversationMemoryError: The call failed.
+        """
+        request = api.ListSessionsRequest(user_id=user_id)
+        return convert.read_sessions(
+            await self._operation(timeout).call(methods.LIST_SESSIONS, request)
+        )

@@ -1,0 +1,84 @@
+"""A turn of an agent: it reads the history on entry and saves the new messages on exit."""
+
+from __future__ import annotations
+
+import logging
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from .._base_turn import BaseTurn, TurnOptions
+from .._completion_async import run_to_completion
+from .._errors import describe_for_log
+from .._types import SavedMessages
+
+if TYPE_CHECKING:
+    from .turns import AsyncTurns
+
+log = logging.getLogger("conversation_memory")
+
+
+class AsyncTurn(BaseTurn):
+    """A turn of an asynchronous agent, used as `async with memory.turn(...) as turn`.
+
+    `AsyncConversationMemory.turn` creates it and describes when it is saved.
+    """
+
+    def __init__(self, memory: AsyncTurns, options: TurnOptions) -> None:
+        super().__init__(options)
+        self._memory = memory
+
+    async def __aenter__(self) -> AsyncTurn:
+        self._ensure_not_begun()
+        options = self._options
+        self._begun = await self._memory.begin_turn(
+            options.user_id,
+            session_id=options.session_id,
+            conversation_id=options.conversation_id,
+            dept_id=options.dept_id,
+            limit=options.limit,
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not self._needs_save(error):
+            return
+        try:
+            await self.save()
+        except Exception as failure:
+            if error is None:
+                raise
+            # The interruption takes precedence over the failure of the save.
+            log.warning(
+                "%s was interrupted and not saved: %s", self._log_name(), describe_for_log(failure)
+            )
+
+    async def save(self) -> SavedMessages:
+        """Saves the turn now instead of at its end. After a failure it can be called again.
+
+        A cancellation during the save is raised after the save has ended, which takes the
+        client's `timeout` at most.
+
+        Returns:
+            The outcome of the save, which `saved` returns from then on.
+
+        Raises:
+            InvalidArgument: The turn has no messages.
+            SeqMismatch: The turn has `if_unchanged`, and another caller has saved since it began.
+            ConversationMemoryError: The save failed for another reason.
+        """
+        if self._saved is None:
+            await run_to_completion(self._log_name(), self._save_batches)
+        return self._outcome()
+
+    async def _save_batches(self) -> None:
+        while self._saved is None and (batch := self._next_batch()) is not None:
+            saved = await self._memory.save_messages(**self._save_arguments(batch))
+            self._record_saved(batch, saved)
+
+    def _log_name(self) -> str:
+        return f"a turn of conversation {self.conversation_id}"

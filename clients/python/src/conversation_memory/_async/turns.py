@@ -1,0 +1,186 @@
+"""Methods of the asynchronous client that a turn consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .._base_turn import TurnOptions
+from .._types import BegunTurn, History, MessageLike, SavedMessages
+from . import operations
+from .base import AsyncBaseClient
+from .turn import AsyncTurn
+
+
+class AsyncTurns(AsyncBaseClient):
+    """Turns, saves and histories."""
+
+    def turn(
+        self,
+        user_id: str,
+        *,
+        session_id: str | None = None,
+        conversation_id: str | None = None,
+        dept_id: str | None = None,
+        limit: int = 0,
+        if_unchanged: bool = False,
+    ) -> AsyncTurn:
+        """Creates a turn of an agent, to be used in an `async with` statement.
+
+        On entry the turn reads the history. On exit it saves the messages that were added,
+        atomically and once. After an error in the body nothing is saved. After an interruption
+        of the body, such as `asyncio.CancelledError`, the turn is saved if its last message is
+        the agent's answer. If the save fails its error is raised, and `turn.save()` tries again
+        under the same key.
+
+        Args:
+            user_id: User that the turn belongs to.
+            session_id: Session of the previous turn; `None` starts a session. An expired session
+                is resumed on its conversation.
+            conversation_id: Conversation to continue; `None` uses the session's conversation, or
+                a new one. Given together with the session, the conversation is found even while
+                the session tier is unavailable.
+            dept_id: Department or tenant of the user, stored with what the turn creates.
+            limit: Upper bound on the messages of the history, at most 1000; 0 uses the service's
+                default.
+            if_unchanged: Whether to save only if no other caller has saved since the turn began.
+
+        Returns:
+            The turn. Entering it raises `SessionExpired` if the session is unknown or belongs to
+            another user, and `NotFound` if the conversation does. With `if_unchanged` its save
+            raises `SeqMismatch` if another caller has saved.
+        """
+        options = TurnOptions(user_id, session_id, conversation_id, dept_id, limit, if_unchanged)
+        return AsyncTurn(self, options)
+
+    async def begin_turn(
+        self,
+        user_id: str,
+        *,
+        session_id: str | None = None,
+        conversation_id: str | None = None,
+        dept_id: str | None = None,
+        limit: int = 0,
+        timeout: float | None = None,
+    ) -> BegunTurn:
+        """Begins a turn: reads the session, the conversation and its newest messages.
+
+        `turn` is the more convenient form, which also saves.
+
+        Args:
+            user_id: User that the turn belongs to.
+            session_id: Session of the previous turn; `None` starts a session.
+            conversation_id: Conversation to continue; `None` uses the session's conversation, or
+                a new one.
+            dept_id: Department or tenant of the user, stored with what the call creates.
+            limit: Upper bound on the messages, at most 1000; 0 uses the service's default.
+            timeout: Time limit in seconds; `None` uses the client's `timeout`.
+
+        Returns:
+            The session, the conversation and its newest messages. An answer has about 3 MiB at
+            most, so that it may contain fewer messages than `limit`, the newest ones.
+
+        Raises:
+            SessionExpired: The session is unknown or belongs to another user.
+            NotFound: The conversation does not exist or belongs to another user.
+            ConversationMemoryError: The call failed for another reason.
+        """
+        return await operations.begin_turn(
+            self._operation(timeout),
+            user_id,
+            session_id=session_id,
+            conversation_id=conversation_id,
+            dept_id=dept_id,
+            limit=limit,
+        )
+
+    async def save_messages(
+        self,
+        conversation_id: str,
+        messages: Iterable[MessageLike],
+        *,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        request_id: str | None = None,
+        expected_last_seq: int | None = None,
+        timeout: float | None = None,
+    ) -> SavedMessages:
+        """Saves 1 to 100 messages, all or none. They are durable when the method returns.
+
+        Args:
+            conversation_id: Conversation to append to.
+            messages: Messages, or dicts in the OpenAI form.
+            user_id: Expected owner of the conversation; `None` skips the check.
+            session_id: Session whose expiry is renewed; it never fails the call.
+            request_id: Idempotency key of the save, at most 128 characters: the same messages
+                under the same key are saved once. `None` generates a key for the call; an error
+                carries it as `request_id`, for repeating the call.
+            expected_last_seq: Number of the message that the conversation must end with; `None`
+                skips the check.
+            timeout: Time limit in seconds; `None` uses the client's `timeout`.
+
+        Returns:
+            The messages as stored, with their numbers.
+
+        Raises:
+            ValueError: A message cannot be encoded.
+            TypeError: A message has a value that JSON cannot represent.
+            InvalidArgument: The service rejects a field.
+            NotFound: The conversation does not exist or belongs to another user.
+            SeqMismatch: The conversation does not end with `expected_last_seq`.
+            AlreadyExists: The key or a message id is in use with different content.
+            ConversationMemoryError: The call failed for another reason.
+        """
+        return await operations.save_messages(
+            self._operation(timeout),
+            conversation_id,
+            messages,
+            user_id=user_id,
+            session_id=session_id,
+            request_id=request_id,
+            expected_last_seq=expected_last_seq,
+        )
+
+    async def get_history(
+        self,
+        conversation_id: str,
+        *,
+        user_id: str | None = None,
+        limit: int = 0,
+        min_seq: int | None = None,
+        strong: bool = False,
+        session_id: str | None = None,
+        include_contexts: bool = False,
+        timeout: float | None = None,
+    ) -> History:
+        """Reads the newest messages, which include everything that this client has observed.
+
+        Args:
+            conversation_id: Conversation to read.
+            user_id: Expected owner of the conversation; `None` skips the check.
+            limit: Upper bound on the messages, at most 1000; 0 uses the service's default.
+            min_seq: Number of a message that the history must include, whatever has failed since;
+                `None` uses the highest number that this client has observed.
+            strong: Whether to read the durable store instead of Redis.
+            session_id: Session whose expiry is renewed; it never fails the call.
+            include_contexts: Whether the messages include their contexts.
+            timeout: Time limit in seconds; `None` uses the client's `timeout`.
+
+        Returns:
+            The newest messages, oldest first. An answer has about 3 MiB at most, so that it may
+            contain fewer messages than `limit`, the newest ones.
+
+        Raises:
+            NotFound: The conversation does not exist or belongs to another user.
+            MinSeqNotReached: The conversation ends before the given `min_seq`.
+            ConversationMemoryError: The call failed for another reason.
+        """
+        return await operations.get_history(
+            self._operation(timeout),
+            conversation_id,
+            user_id=user_id,
+            limit=limit,
+            min_seq=min_seq,
+            strong=strong,
+            session_id=session_id,
+            include_contexts=include_contexts,
+        )

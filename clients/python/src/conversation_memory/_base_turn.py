@@ -1,0 +1,290 @@
+"""State of a turn, without the calls: the parts that both clients share."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ._convert import write_message
+from ._errors import invalid_argument
+from ._limits import MAX_MESSAGES_PER_SAVE, MAX_TURN_BYTES
+from ._proto.v1 import resources_pb2 as resources
+from ._types import (
+    BegunTurn,
+    Message,
+    MessageLike,
+    OpenAIMessage,
+    RetrievedContext,
+    SavedMessages,
+    SessionState,
+    to_message,
+)
+
+Content = str | Sequence[str | Mapping[str, Any]]
+"""Content of a message: a text, or the parts of a message in the OpenAI form."""
+
+_MESSAGE_OVERHEAD_BYTES = 8
+"""Upper bound on the bytes that a message needs in a request beside its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Content of one save. A retry of the save sends the same content."""
+
+    messages: tuple[resources.Message, ...]
+    request_id: str
+    expected_last_seq: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TurnOptions:
+    """Arguments that a turn was created with."""
+
+    user_id: str
+    session_id: str | None
+    conversation_id: str | None
+    dept_id: str | None
+    limit: int
+    if_unchanged: bool
+
+
+class BaseTurn:
+    """History and new messages of a turn.
+
+    The turn distinguishes an interruption of its body from an error in it. After an error (an
+    `Exception`) nothing is saved. After an interruption (a cancelled task, a closed generator,
+    Ctrl-C) the turn is saved if it `is_complete`, because the user may have seen the answer.
+    """
+
+    def __init__(self, options: TurnOptions) -> None:
+        self._options = options
+        self._begun: BegunTurn | None = None
+        self._added: list[Message] = []
+        self._encoded: list[resources.Message] = []
+        self._encoded_bytes = 0
+        self._batch: Batch | None = None
+        self._saved_batches: list[SavedMessages] = []
+        self._saved_count = 0
+        self._saved: SavedMessages | None = None
+        self.request_id = str(uuid.uuid4())
+        """Idempotency key of the save, the same for all its attempts. Messages that are added
+        after the first attempt are saved after it, under another key."""
+
+    @property
+    def begun(self) -> BegunTurn:
+        """Response of the service to the beginning of the turn.
+
+        Raises:
+            RuntimeError: The turn has not begun.
+        """
+        if self._begun is None:
+            raise RuntimeError("the turn has not begun: use it in a with statement")
+        return self._begun
+
+    @property
+    def conversation_id(self) -> str:
+        """Id of the conversation: the given one, the session's, or a new one."""
+        return self.begun.conversation.id
+
+    @property
+    def session_id(self) -> str | None:
+        """Id of the session, for the next turn.
+
+        While the session tier is unavailable it is the id that the turn was given.
+        """
+        session = self.begun.session
+        return self._options.session_id if session is None else session.id
+
+    @property
+    def session_state(self) -> SessionState:
+        """State in which the service found the session."""
+        return self.begun.session_state
+
+    @property
+    def history(self) -> tuple[Message, ...]:
+        """Newest messages before this turn, oldest first."""
+        return self.begun.messages
+
+    @property
+    def added(self) -> tuple[Message, ...]:
+        """Messages of this turn."""
+        return tuple(self._added)
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """Messages of the history, followed by those of this turn."""
+        return (*self.history, *self._added)
+
+    @property
+    def saved(self) -> SavedMessages | None:
+        """Outcome of the save; `None` until all messages are saved."""
+        return self._saved
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last message is the agent's answer, and not a tool call."""
+        if not self._added or self._added[-1].role != "assistant":
+            return False
+        answer = self._added[-1].to_openai()
+        return not (answer.get("tool_calls") or answer.get("function_call"))
+
+    def to_openai(self) -> list[OpenAIMessage]:
+        """Returns all messages in the OpenAI form, as input for a model."""
+        return [message.to_openai() for message in self.messages]
+
+    def history_openai(self) -> list[OpenAIMessage]:
+        """Returns the history in the OpenAI form."""
+        return [message.to_openai() for message in self.history]
+
+    def add(self, *messages: MessageLike) -> None:
+        """Adds messages to the turn: all of them, or none if one is invalid.
+
+        Args:
+            messages: Messages, or dicts in the OpenAI form.
+
+        Raises:
+            ValueError: A message cannot be encoded, or the turn would exceed 100 messages or
+                about 4 MiB.
+            TypeError: A message has a value that JSON cannot represent.
+            RuntimeError: The turn has not begun, or has been saved.
+        """
+        if self._saved is not None:
+            raise RuntimeError("the turn has been saved: begin another one")
+        new = [to_message(message) for message in messages]
+        # Encoding here rejects an invalid message while the caller can still correct it, and
+        # makes the turn independent of later changes to the caller's dicts.
+        encoded = [write_message(message, self.conversation_id) for message in new]
+        if len(self._added) + len(new) > MAX_MESSAGES_PER_SAVE:
+            raise ValueError(
+                f"a turn has at most {MAX_MESSAGES_PER_SAVE} messages, because it is saved as a"
+                " whole"
+            )
+        size = self._encoded_bytes + sum(
+            message.ByteSize() + _MESSAGE_OVERHEAD_BYTES for message in encoded
+        )
+        if size > MAX_TURN_BYTES:
+            raise ValueError(
+                f"a turn has at most {MAX_TURN_BYTES} bytes, because it is saved as a whole: with"
+                f" the new messages it would have {size}"
+            )
+        self._encoded_bytes = size
+        self._added += new
+        self._encoded += encoded
+
+    def user(self, content: Content) -> None:
+        """Adds a message of the user. See `add` for the errors.
+
+        Args:
+            content: Text or parts of the message.
+        """
+        self.add({"role": "user", "content": content})
+
+    def assistant(
+        self,
+        content: Content | None = None,
+        *,
+        tool_calls: Sequence[Mapping[str, Any]] = (),
+        tokens_used: int | None = None,
+        latency_ms: int | None = None,
+        contexts: Sequence[RetrievedContext] = (),
+    ) -> None:
+        """Adds an answer of the agent, or its tool calls. See `add` for the errors.
+
+        Args:
+            content: Text or parts of the answer; `None` if it consists of tool calls.
+            tool_calls: Tool calls in the OpenAI form.
+            tokens_used: Number of tokens that the model used; `None` if unknown.
+            latency_ms: Duration of the answer in milliseconds; `None` if unknown.
+            contexts: Documents that retrieval found for the answer.
+        """
+        message: OpenAIMessage = {"role": "assistant", "content": content}
+        if tool_calls:
+            message["tool_calls"] = list(tool_calls)
+        self.add(
+            Message.from_openai(
+                message, tokens_used=tokens_used, latency_ms=latency_ms, contexts=contexts
+            )
+        )
+
+    def system(self, content: Content) -> None:
+        """Adds instructions to the model. See `add` for the errors.
+
+        Args:
+            content: Text or parts of the instructions.
+        """
+        self.add({"role": "system", "content": content})
+
+    def tool(self, content: Content, *, tool_call_id: str) -> None:
+        """Adds the result of a tool call. See `add` for the errors.
+
+        Args:
+            content: Text or parts of the result.
+            tool_call_id: Id of the tool call.
+        """
+        self.add({"role": "tool", "content": content, "tool_call_id": tool_call_id})
+
+    def _ensure_not_begun(self) -> None:
+        if self._begun is not None:
+            raise RuntimeError("a turn can be used once: create another one")
+
+    def _needs_save(self, error: BaseException | None) -> bool:
+        """Whether the turn is to be saved after its body ended with `error`."""
+        if self._saved is not None or not self._added:
+            return False
+        return error is None or (not isinstance(error, Exception) and self.is_complete)
+
+    def _next_batch(self) -> Batch | None:
+        """Returns the batch that is sent next; `None` if all messages are saved.
+
+        A failed attempt may have been committed, and an attempt may be in progress. Its content
+        therefore stays unchanged under its key; messages that were added since form the next
+        batch.
+        """
+        if self._batch is None and self._saved is None:
+            previous = self._saved_batches[-1] if self._saved_batches else None
+            if previous is not None:
+                self.request_id = str(uuid.uuid4())
+            last_seq = self.begun.conversation.last_seq if previous is None else previous.last_seq
+            batch = Batch(
+                tuple(self._encoded[self._saved_count :]),
+                self.request_id,
+                last_seq if self._options.if_unchanged else None,
+            )
+            if not batch.messages:
+                raise invalid_argument("messages", "must not be empty")
+            self._batch = batch
+        return self._batch
+
+    def _save_arguments(self, batch: Batch) -> dict[str, Any]:
+        return {
+            "conversation_id": self.conversation_id,
+            "messages": batch.messages,
+            "user_id": self._options.user_id,
+            "session_id": self.session_id,
+            "request_id": batch.request_id,
+            "expected_last_seq": batch.expected_last_seq,
+        }
+
+    def _outcome(self) -> SavedMessages:
+        if self._saved is None:  # Unreachable: a failed save has raised its error.
+            raise RuntimeError("the turn was not saved")
+        return self._saved
+
+    def _record_saved(self, batch: Batch, saved: SavedMessages) -> None:
+        """Records that a batch is saved."""
+        if self._batch is not batch:
+            # Two concurrent saves sent the same batch, and the other one ended first.
+            return
+        self._batch = None
+        self._saved_batches.append(saved)
+        self._saved_count += len(batch.messages)
+        if self._saved_count == len(self._added):
+            self._saved = replace(
+                saved,
+                messages=tuple(
+                    message for each in self._saved_batches for message in each.messages
+                ),
+                replayed=all(each.replayed for each in self._saved_batches),
+            )
