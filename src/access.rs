@@ -1,102 +1,110 @@
-//! Who may call.
+//! Authentication of callers, and the limit on the rate of their calls.
 //!
-//! A caller is judged by what is known of its connection and by what it sends along, and
-//! by nothing that it asks for: a refusal is the same whatever it is about. What it is
-//! called may be shown; what it proved that with is not kept.
+//! A caller is authenticated by its connection and its token, and by nothing that it
+//! requests: a rejection is the same whatever the request is about. The name of a caller may
+//! appear in logs and spans; its token is never kept.
 
-mod name;
+mod caller_name;
 mod peer;
 mod rate;
 mod tokens;
 
-use std::{num::NonZeroU32, time::Duration};
+use std::num::NonZeroU32;
 
 use http::{HeaderMap, header::AUTHORIZATION};
 
-use self::rate::Rate;
+use self::rate::CallerRate;
 pub use self::{
-    name::Name,
-    peer::{Peer, UnixAllowed},
+    caller_name::CallerName,
+    peer::{Peer, Process, UnixAllowList},
+    rate::RateExceeded,
     tokens::Tokens,
 };
 use crate::watched::Watched;
 
-/// Who calls, as far as that is known.
+/// An authenticated caller, or one of whom nothing is known where no authentication is
+/// configured.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Caller(Option<Name>);
+pub struct Caller(Option<CallerName>);
 
 impl Caller {
-    /// What it is called; None for those of whom nothing is known.
-    pub fn name(&self) -> Option<&Name> {
+    /// The name; `None` for callers of whom nothing is known.
+    pub fn name(&self) -> Option<&CallerName> {
         self.0.as_ref()
     }
 }
 
-/// Why a caller is not let in.
+/// Reason for which a caller is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessDenied {
-    /// It sent no token that is taken.
+    /// The caller has sent no valid token.
     Unauthenticated,
-    /// It is known, and not on the list.
+    /// The caller's process is known, and not on the list of processes that may call.
     Forbidden,
 }
 
-/// The rules.
+/// Rules by which callers are authenticated and limited.
 ///
-/// A process on a Unix socket for which there is a list is let in by it, or not at all.
-/// Everybody else needs a token, where there are tokens: a certificate, which the handshake
-/// has checked, does not stand in for one.
+/// If there is a list of processes for Unix sockets, it alone decides for a caller on such a
+/// socket. Every other caller needs a token if there are tokens. A certificate, which the
+/// TLS handshake has verified, does not replace a token.
 #[derive(Debug)]
-pub struct Access {
-    unix_allowed: UnixAllowed,
+pub struct AccessPolicy {
+    unix_allow_list: UnixAllowList,
     tokens: Option<Watched<Tokens>>,
-    rate: Option<Rate>,
+    rate: Option<CallerRate>,
 }
 
-impl Access {
-    /// Lets processes on Unix sockets in as it is said, and others who have a token; all
-    /// others if there are none. Each may make `max_rate` calls a second; all of whom
-    /// nothing is known are one caller.
+impl AccessPolicy {
+    /// Creates the rules. If `tokens` is `None`, callers need no token. Each caller may make
+    /// `max_rate` calls per second; callers of whom nothing is known count as one caller.
     pub fn new(
-        unix_allowed: UnixAllowed,
+        unix_allow_list: UnixAllowList,
         tokens: Option<Watched<Tokens>>,
         max_rate: Option<NonZeroU32>,
     ) -> Self {
         Self {
-            unix_allowed,
+            unix_allow_list,
             tokens,
-            rate: max_rate.map(Rate::new),
+            rate: max_rate.map(CallerRate::new),
         }
     }
 
-    /// Who calls, if it may.
-    pub fn judge(&self, peer: &Peer, headers: &HeaderMap) -> Result<Caller, AccessDenied> {
+    /// Authenticates the caller of a request.
+    ///
+    /// # Errors
+    /// The caller must not call.
+    pub fn authenticate(&self, peer: &Peer, headers: &HeaderMap) -> Result<Caller, AccessDenied> {
         let name = match peer {
-            Peer::Unix(process) if !self.unix_allowed.is_empty() => {
-                let allowed = process.filter(|process| self.unix_allowed.has(*process));
+            Peer::Unix(process) if !self.unix_allow_list.is_empty() => {
+                let allowed = process.filter(|process| self.unix_allow_list.contains(*process));
                 let process = allowed.ok_or(AccessDenied::Forbidden)?;
-                return Ok(Caller(Some(Name::of_user(process.uid()))));
+                return Ok(Caller(Some(CallerName::from_uid(process.uid()))));
             }
-            Peer::Unix(process) => process.map(|process| Name::of_user(process.uid())),
+            Peer::Unix(process) => process.map(|process| CallerName::from_uid(process.uid())),
             Peer::Tcp(certificate) => certificate.clone(),
         };
         let Some(tokens) = &self.tokens else {
             return Ok(Caller(name));
         };
-        let sent = bearer(headers).ok_or(AccessDenied::Unauthenticated)?;
+        let token = bearer_token(headers).ok_or(AccessDenied::Unauthenticated)?;
         let tokens = tokens.current();
-        let holder = tokens.holder(sent).ok_or(AccessDenied::Unauthenticated)?;
-        Ok(Caller(Some(holder.clone())))
+        let owner = tokens.owner(token).ok_or(AccessDenied::Unauthenticated)?;
+        Ok(Caller(Some(owner.clone())))
     }
 
-    /// Counts a call of a caller's. Beyond its rate: after which time it may try again.
-    pub fn count(&self, caller: &Caller) -> Result<(), Duration> {
-        self.rate.as_ref().map_or(Ok(()), |rate| rate.take(caller))
+    /// Counts a call of `caller`.
+    ///
+    /// # Errors
+    /// The caller has exceeded its rate.
+    pub fn check_rate(&self, caller: &Caller) -> Result<(), RateExceeded> {
+        self.rate.as_ref().map_or(Ok(()), |rate| rate.check(caller))
     }
 }
 
-/// The token that was sent: of two, nobody could say which one is meant.
-fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+/// The bearer token of a request. `None` if there is none, or more than one, since it is
+/// not defined which of them counts.
+fn bearer_token(headers: &HeaderMap) -> Option<&[u8]> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next()?.as_bytes();
     if values.next().is_some() {
@@ -113,21 +121,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_what_follows_its_scheme() {
-        let sent = |values: &[&str]| {
+    fn reads_the_token_after_the_scheme() {
+        let token = |values: &[&str]| {
             let mut headers = HeaderMap::new();
             for value in values {
                 headers.append(AUTHORIZATION, value.parse().unwrap());
             }
-            bearer(&headers).map(<[u8]>::to_vec)
+            bearer_token(&headers).map(<[u8]>::to_vec)
         };
         for value in ["Bearer abc", "bearer abc", "BEARER   abc"] {
-            assert_eq!(sent(&[value]).unwrap(), b"abc", "{value}");
+            assert_eq!(token(&[value]).unwrap(), b"abc", "{value}");
         }
         for value in ["abc", "Basic abc", "Bearer", "Bearer ", "Bearerabc", ""] {
-            assert_eq!(sent(&[value]), None, "{value}");
+            assert_eq!(token(&[value]), None, "{value}");
         }
-        assert_eq!(sent(&[]), None);
-        assert_eq!(sent(&["Bearer abc", "Bearer abc"]), None);
+        assert_eq!(token(&[]), None);
+        assert_eq!(token(&["Bearer abc", "Bearer abc"]), None);
     }
 }

@@ -21,15 +21,15 @@ use crate::{
     domain::{SystemClock, UuidV7},
     memory::{Dependencies, Memory},
     rpc::{
-        self, Layers, ServiceConfig,
-        admit::{Admit, Identify},
+        self, CallLayers, ServiceConfig,
+        admit::{Admission, Authenticator},
         guard::Guard,
         observe::Observe,
         rest::Rest,
     },
     shutdown::{self, Signals},
     telemetry::{self, Telemetry},
-    transport::{self, Connections},
+    transport::{self, ConnectionLimit},
 };
 
 /// The most connections to the operations port at once. Few need one, and they must not
@@ -85,11 +85,11 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
         calls.clone(),
     );
     let routes = rpc::routes(&memory, terms(&config), health.clone())?;
-    let layers = Layers {
-        identify: Identify::new(Arc::clone(&listeners.access)),
+    let layers = CallLayers {
+        authenticator: Authenticator::new(Arc::clone(&listeners.access)),
         rest: Rest::new(server_config.max_request_bytes, server_config.reflection)?,
         observe: Observe::new(telemetry.tracing()),
-        admit: Admit::new(Arc::clone(&listeners.access)),
+        admission: Admission::new(Arc::clone(&listeners.access)),
         guard,
     };
     let startup_log = StartupLog::new(listeners.addresses.clone(), server_config);
@@ -99,7 +99,7 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
     let server = background.spawn(serving);
     if let Some(ops) = ops {
         let routes = ops::routes(readiness.subscribe(), health, telemetry.page());
-        let probes = transport::incoming(vec![ops], None, Connections::new(MAX_PROBES));
+        let probes = transport::incoming(vec![ops], None, ConnectionLimit::new(MAX_PROBES));
         background.spawn(rpc::serve_probes(probes, routes, stop.clone()));
     }
     background.spawn(

@@ -1,6 +1,6 @@
-//! The gRPC services: parse a request, call the use case, render the reply. REST
-//! stands in front of them.
-//! Nothing here knows SQL or Redis.
+//! The gRPC services: each method parses its request, runs a use case and renders the
+//! response. REST calls are translated in front of them. The module does not depend on SQL
+//! or Redis.
 
 pub mod admit;
 mod conversation_memory;
@@ -19,7 +19,7 @@ mod status;
 mod structs;
 mod use_case;
 
-pub use self::listener::{Layers, serve, serve_probes};
+pub use self::listener::{CallLayers, serve, serve_probes};
 use tonic::{codec::CompressionEncoding, service::Routes};
 use tonic_health::pb::health_server::{Health, HealthServer};
 

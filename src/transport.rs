@@ -1,19 +1,20 @@
-//! How callers reach the API: listeners on TCP and on Unix sockets, TLS, the limit on
-//! connections. What comes out of it are streams of bytes, each with what is known of the
+//! The listeners of the API on TCP and on Unix sockets, TLS, and the limit on connections.
+//!
+//! The module turns accepted sockets into streams of bytes, each with what is known of the
 //! process at its other end.
 
 mod address;
 mod certificate;
 mod connection;
-mod limit;
+mod connection_limit;
 mod listener;
 mod tls;
 mod unix;
 
 pub use self::{
-    address::{Address, BadAddress},
+    address::{Address, InvalidAddress},
     connection::Connection,
-    limit::Connections,
+    connection_limit::ConnectionLimit,
     listener::{Listener, incoming},
     tls::{Tls, TlsFiles},
 };

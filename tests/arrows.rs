@@ -63,10 +63,11 @@ const ROOMS: [(&str, &[&str]); 20] = [
             "http",
             "opentelemetry",
             "prost_reflect",
+            "tower_http",
         ],
     ),
     // Judges callers by what is known of them, never by what they ask for.
-    ("access", &["watched", "http"]),
+    ("access", &["watched", "http", "governor"]),
     ("watched", &["log_throttle"]),
     ("authorities", &["rustls"]),
     (
@@ -77,7 +78,7 @@ const ROOMS: [(&str, &[&str]); 20] = [
             "watched",
             "tonic",
             "rustls",
-            "webpki",
+            "x509_parser",
             "opentelemetry",
         ],
     ),
@@ -153,7 +154,7 @@ const ROOMS: [(&str, &[&str]); 20] = [
 ];
 
 /// Libraries that only some rooms may name.
-const GUARDED: [&str; 14] = [
+const GUARDED: [&str; 16] = [
     "csv",
     "sqlx",
     "fred",
@@ -167,7 +168,9 @@ const GUARDED: [&str; 14] = [
     "opentelemetry_sdk",
     "prometheus",
     "rustls",
-    "webpki",
+    "x509_parser",
+    "tower_http",
+    "governor",
 ];
 
 #[test]

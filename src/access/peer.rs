@@ -1,17 +1,19 @@
 use tokio::net::unix::UCred;
 
-use super::Name;
+use super::CallerName;
 
-/// What is known of the other end of a connection.
+/// Identity of the process at the other end of a connection, as the transport knows it.
 #[derive(Clone, Debug)]
 pub enum Peer {
-    /// Over TCP: what its certificate calls it, if it had to show one.
-    Tcp(Option<Name>),
-    /// Over a Unix socket: its process when it connected, if the kernel could say.
+    /// A peer over TCP: the name in its certificate. `None` if it has not presented one, or
+    /// the certificate has no name.
+    Tcp(Option<CallerName>),
+    /// A peer over a Unix socket: the process that connected. `None` if the kernel does not
+    /// know it.
     Unix(Option<Process>),
 }
 
-/// A process, by whom it runs as.
+/// User and group of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process {
     uid: u32,
@@ -19,9 +21,9 @@ pub struct Process {
 }
 
 impl Peer {
-    /// The process that the kernel names.
-    pub fn of_process(process: Option<UCred>) -> Self {
-        Self::Unix(process.map(|process| Process {
+    /// The peer of a Unix socket with these credentials.
+    pub fn from_credentials(credentials: Option<UCred>) -> Self {
+        Self::Unix(credentials.map(|process| Process {
             uid: process.uid(),
             gid: process.gid(),
         }))
@@ -34,22 +36,24 @@ impl Process {
     }
 }
 
-/// Which processes may call over a Unix socket. With neither list all that can open it.
+/// Processes that may call over a Unix socket. If both lists are empty, every process that
+/// can open the socket may.
 #[derive(Clone, Debug, Default)]
-pub struct UnixAllowed {
-    /// Those of these users.
+pub struct UnixAllowList {
+    /// Users whose processes may call.
     pub uids: Vec<u32>,
-    /// And those of these groups: a process's primary one, the kernel names no other.
+    /// Groups whose processes may call. Only the primary group of a process counts, since
+    /// the kernel reports no other.
     pub gids: Vec<u32>,
 }
 
-impl UnixAllowed {
-    /// Whether there is no list.
+impl UnixAllowList {
+    /// Whether both lists are empty.
     pub fn is_empty(&self) -> bool {
         self.uids.is_empty() && self.gids.is_empty()
     }
 
-    pub(super) fn has(&self, process: Process) -> bool {
+    pub(super) fn contains(&self, process: Process) -> bool {
         self.uids.contains(&process.uid) || self.gids.contains(&process.gid)
     }
 }

@@ -1,105 +1,147 @@
 use std::{
-    collections::HashMap,
     num::NonZeroU32,
-    sync::{Mutex, PoisonError},
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
+use governor::{
+    Quota, RateLimiter, clock::Clock, middleware::NoOpMiddleware, nanos::Nanos,
+    state::keyed::HashMapStateStore,
+};
 use tokio::time::Instant;
 
 use super::Caller;
 
-/// How much of its calls a caller may make at once: those of a second.
-const BURST: Duration = Duration::from_secs(1);
+/// Number of callers in memory before those without recent calls are removed.
+const MIN_CALLERS_KEPT: usize = 1024;
 
-/// How many callers are remembered before those who have been silent are forgotten.
-const REMEMBERED: usize = 1024;
-
-/// The calls of each caller in a second, as a token bucket: what is kept of a caller is
-/// the time at which its bucket is full again.
+/// Limit on the calls per second of each caller. A caller may make the calls of one second
+/// at once.
 #[derive(Debug)]
-pub(super) struct Rate {
-    /// How long a call takes to be refilled.
-    interval: Duration,
-    full_at: Mutex<HashMap<Caller, Instant>>,
+pub(super) struct CallerRate {
+    calls_per_second: NonZeroU32,
+    limiter: RateLimiter<Caller, HashMapStateStore<Caller>, TokioClock, NoOpMiddleware<Nanos>>,
+    /// Number of callers in memory at which those without recent calls are removed. It grows
+    /// with the number of active callers, so that not every call looks at all of them.
+    cleanup_at: AtomicUsize,
 }
 
-impl Rate {
+/// Error of a call beyond a caller's rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateExceeded {
+    /// Limit on the caller's calls per second.
+    pub calls_per_second: NonZeroU32,
+    /// Time until the caller may make another call.
+    pub retry_after: Duration,
+}
+
+impl CallerRate {
     pub(super) fn new(calls_per_second: NonZeroU32) -> Self {
+        let quota = Quota::per_second(calls_per_second);
         Self {
-            interval: Duration::from_secs(1) / calls_per_second.get(),
-            full_at: Mutex::default(),
+            calls_per_second,
+            limiter: RateLimiter::hashmap_with_clock(quota, TokioClock(Instant::now())),
+            cleanup_at: AtomicUsize::new(MIN_CALLERS_KEPT),
         }
     }
 
-    /// Takes a call of a caller's, or says after which time there will be one.
-    pub(super) fn take(&self, caller: &Caller) -> Result<(), Duration> {
-        let mut callers = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        if callers.len() >= REMEMBERED && !callers.contains_key(caller) {
-            // Whose bucket is full is as one who never called.
-            callers.retain(|_, full_at| *full_at > now);
+    /// Counts a call of `caller`.
+    ///
+    /// # Errors
+    /// The caller has exceeded its rate. The call is not counted.
+    pub(super) fn check(&self, caller: &Caller) -> Result<(), RateExceeded> {
+        if self.limiter.len() >= self.cleanup_at.load(Ordering::Relaxed) {
+            // A caller that may make all calls of a second is like one that never called.
+            self.limiter.retain_recent();
+            let cleanup_at = (2 * self.limiter.len()).max(MIN_CALLERS_KEPT);
+            self.cleanup_at.store(cleanup_at, Ordering::Relaxed);
         }
-        let full_at = callers.get(caller).copied().unwrap_or(now).max(now) + self.interval;
-        let until_full = full_at - now;
-        if let Some(wait) = until_full.checked_sub(BURST).filter(|wait| !wait.is_zero()) {
-            return Err(wait);
-        }
-        callers.insert(caller.clone(), full_at);
-        Ok(())
+        self.limiter
+            .check_key(caller)
+            .map_err(|exceeded| RateExceeded {
+                calls_per_second: self.calls_per_second,
+                retry_after: exceeded.wait_time_from(self.limiter.clock().now()),
+            })
+    }
+}
+
+/// Tokio's clock, which tests can stop: the time since its start.
+#[derive(Clone, Copy, Debug)]
+struct TokioClock(Instant);
+
+impl Clock for TokioClock {
+    type Instant = Nanos;
+
+    fn now(&self) -> Nanos {
+        self.0.elapsed().into()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::Name;
+    use crate::access::CallerName;
 
-    fn rate(calls: u32) -> Rate {
-        Rate::new(calls.try_into().unwrap())
+    fn rate(calls_per_second: u32) -> CallerRate {
+        CallerRate::new(calls_per_second.try_into().unwrap())
     }
 
     fn caller(name: &str) -> Caller {
-        Caller(Name::parse(name))
+        Caller(CallerName::parse(name))
     }
 
-    /// How many calls are taken at once.
-    fn taken(rate: &Rate, caller: &Caller) -> usize {
-        std::iter::from_fn(|| rate.take(caller).ok()).count()
+    /// Number of calls that are accepted at once.
+    fn accepted(rate: &CallerRate, caller: &Caller) -> usize {
+        std::iter::from_fn(|| rate.check(caller).ok()).count()
+    }
+
+    fn retry_after(rate: &CallerRate, caller: &Caller) -> Duration {
+        rate.check(caller).unwrap_err().retry_after
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_calls_of_a_second_are_taken_at_once_and_then_each_in_its_time() {
+    async fn accepts_the_calls_of_a_second_at_once_and_then_one_per_interval() {
         let (rate, caller) = (rate(10), caller("a"));
-        assert_eq!(taken(&rate, &caller), 10);
-        assert_eq!(rate.take(&caller), Err(Duration::from_millis(100)));
+        assert_eq!(accepted(&rate, &caller), 10);
+        assert_eq!(retry_after(&rate, &caller), Duration::from_millis(100));
         tokio::time::advance(Duration::from_millis(60)).await;
-        assert_eq!(rate.take(&caller), Err(Duration::from_millis(40)));
+        assert_eq!(retry_after(&rate, &caller), Duration::from_millis(40));
         tokio::time::advance(Duration::from_millis(40)).await;
-        assert_eq!(taken(&rate, &caller), 1);
+        assert_eq!(accepted(&rate, &caller), 1);
         tokio::time::advance(Duration::from_hours(1)).await;
-        assert_eq!(taken(&rate, &caller), 10);
+        assert_eq!(accepted(&rate, &caller), 10);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_caller_has_its_own_and_all_that_are_unknown_have_one() {
+    async fn each_caller_has_its_own_rate_and_unknown_callers_share_one() {
         let rate = rate(1);
         for name in ["a", "b", ""] {
-            assert_eq!(taken(&rate, &caller(name)), 1, "{name}");
-            assert_eq!(taken(&rate, &caller(name)), 0, "{name}");
+            assert_eq!(accepted(&rate, &caller(name)), 1, "{name}");
+            assert_eq!(accepted(&rate, &caller(name)), 0, "{name}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn those_who_have_gone_are_forgotten() {
+    async fn removes_callers_without_recent_calls() {
         let rate = rate(1);
         for round in 0..2 {
-            for number in 0..REMEMBERED {
-                rate.take(&caller(&format!("{round}-{number}"))).unwrap();
+            for number in 0..MIN_CALLERS_KEPT {
+                rate.check(&caller(&format!("{round}-{number}"))).unwrap();
             }
             tokio::time::advance(Duration::from_secs(2)).await;
         }
-        rate.take(&caller("last")).unwrap();
-        assert_eq!(rate.full_at.lock().unwrap().len(), 1);
+        rate.check(&caller("last")).unwrap();
+        assert_eq!(rate.limiter.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keeps_the_state_of_active_callers() {
+        let rate = rate(1);
+        for number in 0..2 * MIN_CALLERS_KEPT {
+            rate.check(&caller(&number.to_string())).unwrap();
+        }
+        for number in 0..2 * MIN_CALLERS_KEPT {
+            assert_eq!(accepted(&rate, &caller(&number.to_string())), 0);
+        }
     }
 }

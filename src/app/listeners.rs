@@ -4,9 +4,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::Failure;
 use crate::{
-    access::{Access, Tokens},
+    access::{AccessPolicy, Tokens},
     config::ServerConfig,
-    transport::{Address, Connection, Connections, Listener, Tls, incoming},
+    transport::{Address, Connection, ConnectionLimit, Listener, Tls, incoming},
     watched::{self, Watched, Watcher},
 };
 
@@ -15,12 +15,12 @@ type Watching = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Where callers come in, and who is let in.
 pub(super) struct Listeners {
-    pub(super) access: Arc<Access>,
+    pub(super) access: Arc<AccessPolicy>,
     /// Where it is, with the ports that were free.
     pub(super) addresses: Vec<Address>,
     bound: Vec<Listener>,
     tls: Option<Tls>,
-    connections: Connections,
+    connections: ConnectionLimit,
     watchers: Vec<Watching>,
 }
 
@@ -46,7 +46,7 @@ impl Listeners {
             tls
         });
         Ok(Self {
-            access: Arc::new(Access::new(
+            access: Arc::new(AccessPolicy::new(
                 server.unix_allowed.clone(),
                 tokens,
                 server.max_caller_rate,
@@ -54,7 +54,7 @@ impl Listeners {
             addresses,
             bound: listeners,
             tls,
-            connections: Connections::measured(server.max_connections),
+            connections: ConnectionLimit::with_metrics(server.max_connections),
             watchers,
         })
     }

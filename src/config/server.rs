@@ -6,7 +6,7 @@ use std::{
 
 use super::{BadSetting, ServerArgs, in_range};
 use crate::{
-    access::UnixAllowed,
+    access::UnixAllowList,
     transport::{Address, TlsFiles},
 };
 
@@ -20,7 +20,7 @@ pub struct ServerConfig {
     /// Where to serve operators.
     pub ops: Ops,
     /// Which processes may call over Unix sockets.
-    pub unix_allowed: UnixAllowed,
+    pub unix_allowed: UnixAllowList,
     /// The tokens that callers need.
     pub tokens_file: Option<PathBuf>,
     /// TLS on the ports.
@@ -59,7 +59,7 @@ impl ServerConfig {
                 addr: args.ops_addr.unwrap_or(DEFAULT_OPS_ADDR),
                 required: args.ops_addr.is_some(),
             },
-            unix_allowed: UnixAllowed {
+            unix_allowed: UnixAllowList {
                 uids: args.unix_allowed_uids.clone(),
                 gids: args.unix_allowed_gids.clone(),
             },

@@ -1,116 +1,87 @@
-//! Who may call, in front of everything but health.
+//! Authentication of callers, in front of every call except health checks.
 //!
-//! Two layers, because a refusal is to be seen like any other answer: [`Identify`] is the
-//! outermost one, judges the caller, notes the verdict on the request and takes the
-//! credential off it; [`Admit`], behind what observes calls and makes REST gRPC, acts on
-//! the verdict. A request without one is refused. Neither reads the body.
+//! There are two steps, because a rejection must be observed like any other response:
+//! [`Authenticator`] runs before all layers. It authenticates the caller, stores the result
+//! in the request and removes the credential. [`Admission`], behind the layers that observe
+//! calls and translate REST, rejects the request by that result. A request without a result
+//! is rejected. Neither reads the body.
 
-use std::{
-    convert::Infallible,
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::sync::Arc;
 
 use http::{Request, Response, header::AUTHORIZATION};
 use tonic::{Status, body::Body};
-use tower::{Layer, Service};
+use tower_http::validate_request::ValidateRequest;
 
 use super::status;
-use crate::access::{Access, AccessDenied, Caller, Peer};
+use crate::access::{AccessDenied, AccessPolicy, Caller, Peer};
 
-/// Who calls, or why it may not.
+/// Result of authenticating the caller of a request, an extension of the request.
 #[derive(Clone, Debug)]
-struct Verdict(Result<Caller, AccessDenied>);
+struct Authentication(Result<Caller, AccessDenied>);
 
-/// Who calls, where that is known.
+/// The caller of a request. `None` if the request is going to be rejected.
 pub(super) fn caller<B>(request: &Request<B>) -> Option<&Caller> {
-    let verdict = request.extensions().get::<Verdict>()?;
-    verdict.0.as_ref().ok()
+    let authentication = request.extensions().get::<Authentication>()?;
+    authentication.0.as_ref().ok()
 }
 
-/// Refuses callers who may not call.
+/// The caller of a request.
+///
+/// # Errors
+/// The caller must not call.
 pub(super) fn check<B>(request: &Request<B>) -> Result<&Caller, Status> {
-    match request.extensions().get::<Verdict>() {
-        Some(Verdict(Ok(caller))) => Ok(caller),
-        Some(Verdict(Err(refusal))) => Err(status::refused(*refusal)),
+    match request.extensions().get::<Authentication>() {
+        Some(Authentication(Ok(caller))) => Ok(caller),
+        Some(Authentication(Err(denied))) => Err(status::access_denied(*denied)),
         None => Err(status::internal()),
     }
 }
 
-/// Judges callers.
+/// Authenticates callers.
 #[derive(Clone, Debug)]
-pub struct Identify(Arc<Access>);
+pub struct Authenticator(Arc<AccessPolicy>);
 
-impl Identify {
-    /// Judges by these rules.
-    pub fn new(access: Arc<Access>) -> Self {
-        Self(access)
+impl Authenticator {
+    /// Authenticates by `policy`.
+    pub fn new(policy: Arc<AccessPolicy>) -> Self {
+        Self(policy)
     }
 
-    /// Notes the verdict on a request, and takes the credential off it.
-    pub(super) fn mark<B>(&self, mut request: Request<B>) -> Request<B> {
+    /// Stores the result of the authentication in the request, and removes the credential.
+    pub(super) fn authenticate<B>(&self, mut request: Request<B>) -> Request<B> {
         if let Some(peer) = request.extensions().get::<Peer>() {
-            let verdict = self.0.judge(peer, request.headers());
-            request.extensions_mut().insert(Verdict(verdict));
+            let result = self.0.authenticate(peer, request.headers());
+            request.extensions_mut().insert(Authentication(result));
         }
         request.headers_mut().remove(AUTHORIZATION);
         request
     }
 }
 
-/// The layer that acts on the verdict, and keeps each caller to its rate.
+/// Rejects requests by the result of their authentication, and limits the rate of each
+/// caller.
 #[derive(Clone, Debug)]
-pub struct Admit(Arc<Access>);
+pub struct Admission(Arc<AccessPolicy>);
 
-impl Admit {
-    /// Counts calls by these rules.
-    pub fn new(access: Arc<Access>) -> Self {
-        Self(access)
+impl Admission {
+    /// Limits the rate of calls by `policy`.
+    pub fn new(policy: Arc<AccessPolicy>) -> Self {
+        Self(policy)
     }
 }
 
-impl<S> Layer<S> for Admit {
-    type Service = Admitted<S>;
+impl ValidateRequest<Body> for Admission {
+    type ResponseBody = Body;
 
-    fn layer(&self, inner: S) -> Self::Service {
-        Admitted {
-            inner,
-            access: Arc::clone(&self.0),
-        }
-    }
-}
-
-/// A service that not everybody may call.
-#[derive(Clone, Debug)]
-pub struct Admitted<S> {
-    inner: S,
-    access: Arc<Access>,
-}
-
-impl<S> Service<Request<Body>> for Admitted<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
-    S::Future: Send + 'static,
-{
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn validate(&mut self, request: &mut Request<Body>) -> Result<(), Response<Body>> {
         if request.uri().path().starts_with("/grpc.health.") {
-            return Box::pin(self.inner.call(request));
+            return Ok(());
         }
-        let admitted =
-            check(&request).and_then(|caller| self.access.count(caller).map_err(status::too_often));
-        match admitted {
-            Ok(()) => Box::pin(self.inner.call(request)),
-            Err(status) => Box::pin(std::future::ready(Ok(status.into_http()))),
-        }
+        check(request)
+            .and_then(|caller| {
+                let counted = self.0.check_rate(caller);
+                counted.map_err(|exceeded| status::rate_limit_exceeded(&exceeded))
+            })
+            .map_err(Status::into_http)
     }
 }

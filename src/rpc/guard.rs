@@ -1,8 +1,8 @@
-//! What stands in front of every call: readiness, the limit on calls at once,
-//! the deadline, and the barrier that a panic does not pass.
+//! The layer that enforces the limits on calls: readiness, the limit on concurrent calls, the
+//! deadline, and the conversion of panics to `INTERNAL`.
 //!
-//! Health and reflection (`/grpc.…`) pass untouched: an overloaded server still
-//! says that it is one.
+//! Health checks and reflection (`/grpc.…`) pass without limits, so that an overloaded server
+//! still reports its health.
 
 mod body;
 mod timeout;
@@ -31,44 +31,47 @@ use self::body::GuardedBody;
 use super::status;
 use crate::instrumentation;
 
-/// How far the program has come.
+/// Serving state of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServingState {
-    /// The store has not been seen: no call is served.
+    /// The store has not been prepared: calls are rejected.
     NotYet,
-    /// Calls are served.
+    /// The process serves calls.
     Ready,
-    /// It is about to end. Calls that still come are served.
+    /// The process drains before it exits. It still serves new calls.
     Leaving,
 }
 
-/// The layer. A clone shares the limit.
+/// The layer. Clones share its limits.
 #[derive(Clone, Debug)]
-pub struct Guard(Arc<Shared>);
+pub struct Guard(Arc<GuardState>);
 
 #[derive(Debug)]
-struct Shared {
-    ready: watch::Receiver<ServingState>,
+struct GuardState {
+    serving: watch::Receiver<ServingState>,
     permits: Arc<Semaphore>,
+    max_calls: usize,
     calls: TaskTracker,
     max_call_time: Duration,
 }
 
 impl Guard {
-    /// Refuses calls while `ready` says not yet, and those beyond `max_calls` at once; ends
-    /// each at its `grpc-timeout` or after `max_call_time`. `calls` tracks those
-    /// that are under way.
+    /// Creates a layer that rejects calls until `serving` is no longer
+    /// [`ServingState::NotYet`] and calls beyond `max_calls` concurrent ones, and that ends
+    /// each call at its `grpc-timeout` or after `max_call_time`. `calls` tracks the calls in
+    /// progress.
     pub fn new(
-        ready: watch::Receiver<ServingState>,
+        serving: watch::Receiver<ServingState>,
         max_calls: usize,
         max_call_time: Duration,
         calls: TaskTracker,
     ) -> Self {
         let permits = Arc::new(Semaphore::new(max_calls));
-        measure(&permits, max_calls);
-        Self(Arc::new(Shared {
-            ready,
+        register_gauges(&permits, max_calls);
+        Self(Arc::new(GuardState {
+            serving,
             permits,
+            max_calls,
             calls,
             max_call_time,
         }))
@@ -76,24 +79,24 @@ impl Guard {
 }
 
 impl<S> Layer<S> for Guard {
-    type Service = Guarded<S>;
+    type Service = GuardedService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Guarded {
+        GuardedService {
             inner,
-            shared: Arc::clone(&self.0),
+            guard: Arc::clone(&self.0),
         }
     }
 }
 
 /// A service behind a [`Guard`].
 #[derive(Clone, Debug)]
-pub struct Guarded<S> {
+pub struct GuardedService<S> {
     inner: S,
-    shared: Arc<Shared>,
+    guard: Arc<GuardState>,
 }
 
-impl<S> Service<Request<Body>> for Guarded<S>
+impl<S> Service<Request<Body>> for GuardedService<S>
 where
     S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
     S::Future: Send,
@@ -104,60 +107,60 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // The routes behind are always ready; the limit is the guard's own.
+        // The routes are always ready, and the limit rejects calls instead of delaying them.
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let mut inner = self.inner.clone();
-        let shared = Arc::clone(&self.shared);
+        let guard = Arc::clone(&self.guard);
         if request.uri().path().starts_with("/grpc.") {
-            return Box::pin(async move { Ok(answer(inner.call(request).await)) });
+            return Box::pin(async move { Ok(response_of(inner.call(request).await)) });
         }
-        Box::pin(async move { Ok(shared.guarded(&mut inner, request).await) })
+        Box::pin(async move { Ok(guard.call(&mut inner, request).await) })
     }
 }
 
-impl Shared {
-    async fn guarded<S>(&self, inner: &mut S, request: Request<Body>) -> Response<Body>
+impl GuardState {
+    async fn call<S>(&self, inner: &mut S, request: Request<Body>) -> Response<Body>
     where
         S: Service<Request<Body>, Response = Response<Body>>,
         S::Error: std::fmt::Display,
     {
-        if *self.ready.borrow() == ServingState::NotYet {
+        if *self.serving.borrow() == ServingState::NotYet {
             return status::starting().into_http();
         }
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
-            return status::too_many_calls().into_http();
+            return status::too_many_calls(self.max_calls).into_http();
         };
         let call = self.calls.token();
         let timeout = timeout::of(request.headers(), self.max_call_time);
         if timeout.is_zero() {
-            // A timer would take until the next millisecond to say so, and the
-            // transport's could be first.
+            // A timer has a resolution of a millisecond, so that the transport's own timer,
+            // which ends the call with another code, could fire first.
             return status::deadline_exceeded().into_http();
         }
         let deadline = Instant::now() + timeout;
-        // The handler is made inside, so that a panic before its first await
-        // is caught too.
-        let handled = AssertUnwindSafe(async { inner.call(request).await }).catch_unwind();
-        match tokio::time::timeout_at(deadline, handled).await {
+        // The handler's future is created inside, so that a panic before its first await is
+        // caught, too.
+        let response = AssertUnwindSafe(async { inner.call(request).await }).catch_unwind();
+        match tokio::time::timeout_at(deadline, response).await {
             Err(_) => status::deadline_exceeded().into_http(),
-            // The panic itself was logged where it happened.
+            // The panic hook has logged the panic.
             Ok(Err(_)) => status::internal().into_http(),
-            Ok(Ok(response)) => answer(response)
+            Ok(Ok(response)) => response_of(response)
                 .map(|body| Body::new(GuardedBody::new(body, deadline, (permit, call)))),
         }
     }
 }
 
-/// Shows how near the limit is.
-fn measure(permits: &Arc<Semaphore>, max_calls: usize) {
+/// Registers the metrics of the concurrent calls and of their limit.
+fn register_gauges(permits: &Arc<Semaphore>, max_calls: usize) {
     let (meter, permits) = (instrumentation::meter(), Arc::clone(permits));
     meter
         .u64_observable_gauge("conversation_memory.calls.active")
         .with_unit("{call}")
-        .with_description("Calls under way.")
+        .with_description("Calls in progress.")
         .with_callback(move |gauge| {
             gauge.observe((max_calls - permits.available_permits()) as u64, &[]);
         })
@@ -165,20 +168,20 @@ fn measure(permits: &Arc<Semaphore>, max_calls: usize) {
     meter
         .u64_observable_gauge("conversation_memory.calls.limit")
         .with_unit("{call}")
-        .with_description("The most calls at once; those beyond are RESOURCE_EXHAUSTED.")
+        .with_description("Limit on concurrent calls. Calls beyond it end with RESOURCE_EXHAUSTED.")
         .with_callback(move |gauge| gauge.observe(max_calls as u64, &[]))
         .build();
 }
 
 /// The response of the routes, with the codes that clients expect.
-fn answer<E: std::fmt::Display>(response: Result<Response<Body>, E>) -> Response<Body> {
+fn response_of<E: std::fmt::Display>(response: Result<Response<Body>, E>) -> Response<Body> {
     match response {
         Ok(mut response) => {
             status::replace_out_of_range(response.headers_mut());
             response
         }
         Err(error) => {
-            tracing::error!(%error, "a route failed");
+            tracing::error!(%error, "the routes have failed");
             status::internal().into_http()
         }
     }

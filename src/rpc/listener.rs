@@ -10,74 +10,82 @@ use tonic::{
 };
 
 use tower::util::MapRequestLayer;
+use tower_http::validate_request::ValidateRequestHeaderLayer;
 
 use super::{
-    admit::{Admit, Identify},
+    admit::{Admission, Authenticator},
     guard::Guard,
     observe::Observe,
     rest::Rest,
 };
 use crate::transport::Connection;
 
-/// Pings that find dead peers, so that their streams end.
+/// Interval and timeout of the pings that detect dead peers, so that their streams end.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The most calls at once on one connection; further ones wait in the client.
+/// Limit on the concurrent calls of one connection. The client delays calls beyond it.
 const MAX_STREAMS: u32 = 1024;
 
-/// The same on the operations port, where few ask.
+/// The same limit on the operations port, which has few clients.
 const MAX_PROBE_STREAMS: u32 = 16;
 
-/// How long a connection is used whose caller showed a certificate: the next one has to
-/// show it again, which may have expired meanwhile.
-const MAX_AGE: Duration = Duration::from_hours(1);
+/// Age at which a connection whose caller has presented a certificate is closed. The
+/// certificate may have expired meanwhile, and a new connection has to present it again.
+const MAX_AUTHENTICATED_AGE: Duration = Duration::from_hours(1);
 
-/// The most bytes of a call's metadata: `baggage` can carry what an agent knows.
-const MAX_METADATA: u32 = 64 << 10;
+/// Limit on the bytes of a call's metadata. It allows for `baggage`, which can be large.
+const MAX_METADATA_BYTES: u32 = 64 << 10;
 
-/// What stands in front of every call, the outermost first.
+/// Layers in front of the services, the outermost first.
 #[derive(Clone, Debug)]
-pub struct Layers {
-    /// Judges who calls.
-    pub identify: Identify,
-    /// Makes REST gRPC.
+pub struct CallLayers {
+    /// Authenticates the caller.
+    pub authenticator: Authenticator,
+    /// Translates REST to gRPC.
     pub rest: Rest,
-    /// Tells of the call.
+    /// Records the call in traces and metrics.
     pub observe: Observe,
-    /// Turns away who may not call.
-    pub admit: Admit,
-    /// Keeps the limits.
+    /// Rejects callers that must not call, and limits their rate.
+    pub admission: Admission,
+    /// Enforces the limits on calls and their deadlines.
     pub guard: Guard,
 }
 
-/// Serves gRPC and, over HTTP/1 and HTTP/2, REST until `stop`, then until the last
-/// connection has left. `shows_certificates`: callers have to.
+/// Serves gRPC, and REST over HTTP/1 and HTTP/2, until `stop`, and then until the last
+/// connection is closed. `requires_certificates` is whether callers have to present a
+/// certificate.
+///
+/// # Errors
+/// The transport has failed.
 pub async fn serve(
     incoming: impl Stream<Item = io::Result<Connection>> + Send,
     routes: Routes,
-    layers: Layers,
-    shows_certificates: bool,
+    layers: CallLayers,
+    requires_certificates: bool,
     stop: CancellationToken,
 ) -> Result<(), transport::Error> {
     let mut server = server();
-    if shows_certificates {
-        server = server.max_connection_age(MAX_AGE);
+    if requires_certificates {
+        server = server.max_connection_age(MAX_AUTHENTICATED_AGE);
     }
     server
         .layer(MapRequestLayer::new(move |request: Request<Body>| {
-            layers.identify.mark(request)
+            layers.authenticator.authenticate(request)
         }))
         .layer(layers.rest)
         .layer(layers.observe)
-        .layer(layers.admit)
+        .layer(ValidateRequestHeaderLayer::custom(layers.admission))
         .layer(layers.guard)
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
         .await
 }
 
-/// Serves probes, over HTTP/1 and gRPC, until `stop`.
+/// Serves health probes over HTTP/1 and gRPC until `stop`.
+///
+/// # Errors
+/// The transport has failed.
 pub async fn serve_probes(
     incoming: impl Stream<Item = io::Result<Connection>> + Send,
     routes: Routes,
@@ -96,5 +104,5 @@ fn server() -> Server {
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(MAX_STREAMS)
-        .http2_max_header_list_size(MAX_METADATA)
+        .http2_max_header_list_size(MAX_METADATA_BYTES)
 }

@@ -1,11 +1,11 @@
-//! What is told of every call: a span, how long it took and how it ended, and
-//! the context that whatever is done for it finds its call in.
+//! The layer that records every call: its span, its duration and outcome, and the context by
+//! which all work for the call finds its [`Call`].
 //!
-//! It stands in front of the guard, so that calls which are turned away are seen
-//! as well. Health and reflection (`/grpc.…`) pass unseen.
+//! It runs before the guard, so that rejected calls are recorded, too. Health checks and
+//! reflection (`/grpc.…`) are not recorded.
 
 mod body;
-mod ending;
+mod call_outcome;
 
 use std::{
     convert::Infallible,
@@ -22,10 +22,10 @@ use tower::{Layer, Service};
 use tracing::Instrument as _;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use self::{body::ObservedBody, ending::Ending};
+use self::{body::ObservedBody, call_outcome::CallOutcome};
 use super::{admit, method::Method};
 use crate::{
-    access::{Caller, Name},
+    access::{Caller, CallerName},
     instrumentation,
     telemetry::call::{Call, Tracing},
 };
@@ -38,36 +38,36 @@ pub struct Observe {
 }
 
 impl Observe {
-    /// Traces calls as it is said.
+    /// Creates the layer.
     pub fn new(tracing: Tracing) -> Self {
         let durations = instrumentation::meter()
             .f64_histogram("rpc.server.call.duration")
             .with_unit("s")
-            .with_description("Duration of inbound calls, up to their last byte.")
+            .with_description("Duration of inbound calls up to the last byte of the response.")
             .build();
         Self { tracing, durations }
     }
 }
 
 impl<S> Layer<S> for Observe {
-    type Service = Observed<S>;
+    type Service = ObservedService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Observed {
+        ObservedService {
             inner,
             observe: self.clone(),
         }
     }
 }
 
-/// A service that is observed.
+/// A service behind [`Observe`].
 #[derive(Clone, Debug)]
-pub struct Observed<S> {
+pub struct ObservedService<S> {
     inner: S,
     observe: Observe,
 }
 
-impl<S> Service<Request<Body>> for Observed<S>
+impl<S> Service<Request<Body>> for ObservedService<S>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
         + Clone
@@ -88,11 +88,11 @@ where
             return Box::pin(self.inner.call(request));
         }
         let method = Method::of(request.uri().path());
-        let admitted = admit::caller(&request);
-        let caller = admitted.and_then(Caller::name).map(Name::as_str);
-        // Who may not call has no say in anybody's traces.
+        let authenticated = admit::caller(&request);
+        let caller = authenticated.and_then(Caller::name).map(CallerName::as_str);
+        // A rejected caller must not add spans to the traces of others.
         let none = HeaderMap::new();
-        let headers = admitted.map_or(&none, |_| request.headers());
+        let headers = authenticated.map_or(&none, |_| request.headers());
         let name = Arc::clone(&method.name);
         let context = Call::context(headers, name, method.kind, self.observe.tracing, caller);
         let span = tracing::debug_span!(
@@ -102,31 +102,32 @@ where
             rpc.system.name = "grpc",
             rpc.method = &*method.name,
         );
-        // Without a tracer there is nothing that could have a parent.
+        // It fails only without a tracer, when no span is exported.
         let _ = span.set_parent(context.clone());
         if let Some(caller) = caller {
             span.set_attribute("enduser.id", caller.to_owned());
         }
-        let ending = Ending::new(
+        let outcome = CallOutcome::new(
             method,
             span.clone(),
             context.clone(),
             self.observe.durations.clone(),
         );
-        // Made inside, so that what a handler does before its first await is seen.
+        // The handler's future is created inside, so that its work before its first await is
+        // in the span.
         let mut inner = self.inner.clone();
-        let answered = {
+        let response = {
             let (span, context) = (span.clone(), context.clone());
             async move {
-                let mut ending = ending;
+                let mut outcome = outcome;
                 let (head, body) = inner.call(request).await?.into_parts();
-                // A refusal may have no body; its status stands in the head.
-                ending.saw(&head.headers);
-                let body = ObservedBody::new(body, ending, span, context);
+                // A rejection can have no body. Its status is in the headers.
+                outcome.record_headers(&head.headers);
+                let body = ObservedBody::new(body, outcome, span, context);
                 Ok(Response::from_parts(head, Body::new(body)))
             }
         };
-        Box::pin(answered.instrument(span).with_context(context))
+        Box::pin(response.instrument(span).with_context(context))
     }
 }
 

@@ -37,7 +37,7 @@ use super::admit;
 /// Where the description of the routes is.
 const OPENAPI: &str = "/openapi.json";
 
-/// The layer. Only [`super::admit::Identify`] stands in front of it.
+/// The layer. Only [`super::admit::Authenticator`] stands in front of it.
 #[derive(Clone, Debug)]
 pub struct Rest(Arc<Shared>);
 

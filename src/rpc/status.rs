@@ -1,4 +1,5 @@
-//! The one place that chooses status codes.
+//! Creates every gRPC status of this package, so that one file decides on codes, texts and
+//! details. `clippy.toml` disallows the constructors elsewhere.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -8,18 +9,18 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::field::FieldError;
 use crate::{
-    access::AccessDenied,
+    access::{AccessDenied, RateExceeded},
     domain::InvalidValue,
     memory::{Error, Resource},
     proto::decode_limits::{Counted, DecodeRejection},
     store::Reused,
 };
 
-/// The domain of every `ErrorInfo`.
+/// Domain of every `ErrorInfo`.
 pub(crate) const DOMAIN: &str = "conversation-memory";
 
-/// How long a caller waits before it tries again.
-const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// Delay before a retry, sent to callers in `RetryInfo`.
+const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 impl From<FieldError> for Status {
     fn from(error: FieldError) -> Self {
@@ -74,35 +75,35 @@ impl From<Error> for Status {
                 "SESSION_EXPIRED_OR_UNKNOWN",
                 "no such session, or it has expired",
             ),
-            Error::SeqMismatch { current_seq } => because(
+            Error::SeqMismatch { current_seq } => with_reason(
                 Code::Aborted,
                 "SEQ_MISMATCH",
                 &format!("the conversation ends at {current_seq}, not at expected_last_seq"),
                 &[("current_seq", current_seq.to_string())],
             ),
-            Error::MinSeqNotReached { last_seq } => because(
+            Error::MinSeqNotReached { last_seq } => with_reason(
                 Code::FailedPrecondition,
                 "MIN_SEQ_NOT_REACHED",
                 &format!("the conversation ends at {last_seq}, before min_seq"),
                 &[("last_seq", last_seq.to_string())],
             ),
-            // The one number that a caller names and only the store can judge.
+            // The only number in a request that is validated against the store.
             Error::BeyondEnd { last_seq } => {
                 let reason =
                     InvalidValue::new(format!("must be at most {last_seq}, the last message"));
                 FieldError::new("at_seq", reason).into()
             }
-            Error::Reused(what) => reused(what),
+            Error::Reused(id) => reused(id),
             Error::Unavailable(_) => unavailable("the store or session tier is unavailable"),
-            Error::Overloaded => exhausted("too many writes at once"),
+            Error::Overloaded => busy("too many concurrent writes"),
             Error::OutcomeUnknown { retry_is_safe, .. } => outcome_unknown(retry_is_safe),
             Error::Internal(_) => internal(),
         }
     }
 }
 
-/// A code as gRPC writes it.
-pub(crate) fn name(code: Code) -> &'static str {
+/// Name of a code in the gRPC specification.
+pub(crate) fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",
@@ -124,45 +125,50 @@ pub(crate) fn name(code: Code) -> &'static str {
     }
 }
 
-/// What a caller hears of a bug: nothing of it.
+/// A bug. The caller learns nothing about it.
 pub(crate) fn internal() -> Status {
     Status::internal("internal error")
 }
 
-/// A failure that passes.
-pub(crate) fn unavailable(message: &str) -> Status {
-    let details = ErrorDetails::with_retry_info(Some(RETRY_AFTER));
-    Status::with_error_details(Code::Unavailable, message, details)
-}
-
 /// A call before the store has been prepared.
 pub(crate) fn starting() -> Status {
-    unavailable("starting: the store is not ready")
+    unavailable("the server is starting: the store is not ready")
 }
 
 /// A call whose deadline has passed.
 pub(crate) fn deadline_exceeded() -> Status {
-    Status::deadline_exceeded("the deadline passed")
+    Status::deadline_exceeded("deadline exceeded")
 }
 
-/// A caller who may not call, whatever it asks for.
-pub(crate) fn refused(refusal: AccessDenied) -> Status {
-    match refusal {
+/// A call of a caller that must not call.
+pub(crate) fn access_denied(denied: AccessDenied) -> Status {
+    match denied {
         AccessDenied::Unauthenticated => {
             Status::unauthenticated("a valid bearer token is required")
         }
-        AccessDenied::Forbidden => Status::permission_denied("this process may not call"),
+        AccessDenied::Forbidden => {
+            Status::permission_denied("the calling process is not on the list of allowed processes")
+        }
     }
 }
 
-/// Too much at once.
-pub(crate) fn exhausted(message: &str) -> Status {
-    exhausted_for(RETRY_AFTER, message)
+/// A call beyond the limit on concurrent calls.
+pub(crate) fn too_many_calls(max: usize) -> Status {
+    busy(&format!("too many concurrent calls (limit {max})"))
+}
+
+/// A call beyond the rate of its caller.
+pub(crate) fn rate_limit_exceeded(exceeded: &RateExceeded) -> Status {
+    let message = format!(
+        "rate limit exceeded ({} calls/s)",
+        exceeded.calls_per_second
+    );
+    busy_for(exceeded.retry_after, &message)
 }
 
 /// Replaces the code of a request that is too large. Tonic's decoder, which has no setting
 /// for it, chooses `OUT_OF_RANGE`; other implementations, and the retry rules of clients,
-/// expect `RESOURCE_EXHAUSTED`. This server never chooses `OUT_OF_RANGE` itself.
+/// expect `RESOURCE_EXHAUSTED`. This package never chooses `OUT_OF_RANGE` itself.
 pub(crate) fn replace_out_of_range(headers: &mut HeaderMap) {
     let code = headers.get(Status::GRPC_STATUS);
     if code.is_some_and(|code| Code::from_bytes(code.as_bytes()) == Code::OutOfRange) {
@@ -171,22 +177,23 @@ pub(crate) fn replace_out_of_range(headers: &mut HeaderMap) {
     }
 }
 
-/// A call beyond the limit on concurrent calls.
-pub(crate) fn too_many_calls() -> Status {
-    exhausted("too many calls at once")
+/// A temporary failure, after which the same request can succeed.
+fn unavailable(message: &str) -> Status {
+    let details = ErrorDetails::with_retry_info(Some(RETRY_DELAY));
+    Status::with_error_details(Code::Unavailable, message, details)
 }
 
-/// Too many calls of this caller's.
-pub(crate) fn too_often(wait: Duration) -> Status {
-    exhausted_for(wait, "this caller calls too often")
+/// A request that the server has no capacity for.
+fn busy(message: &str) -> Status {
+    busy_for(RETRY_DELAY, message)
 }
 
-fn exhausted_for(wait: Duration, message: &str) -> Status {
-    let details = ErrorDetails::with_retry_info(Some(wait));
+fn busy_for(retry_delay: Duration, message: &str) -> Status {
+    let details = ErrorDetails::with_retry_info(Some(retry_delay));
     Status::with_error_details(Code::ResourceExhausted, message, details)
 }
 
-fn because(code: Code, reason: &str, message: &str, metadata: &[(&str, String)]) -> Status {
+fn with_reason(code: Code, reason: &str, message: &str, metadata: &[(&str, String)]) -> Status {
     let metadata: HashMap<String, String> = metadata
         .iter()
         .map(|(key, value)| ((*key).to_owned(), value.clone()))
@@ -201,39 +208,39 @@ fn not_found(kind: &str, name: String, reason: &str, message: &str) -> Status {
     Status::with_error_details(Code::NotFound, message, details)
 }
 
-fn reused(what: Reused) -> Status {
-    let (reason, message) = match what {
+fn reused(id: Reused) -> Status {
+    let (reason, message) = match id {
         Reused::ConversationId => (
             "CONVERSATION_ID_REUSED",
             "conversation_id is in use by another conversation",
         ),
         Reused::MessageId => (
             "MESSAGE_ID_REUSED",
-            "a message's id is in use by another message",
+            "the id of a message is in use by another message",
         ),
         Reused::RequestId => (
             "REQUEST_ID_REUSED",
-            "request_id was used before by a request that said something else",
+            "request_id was used before by a request with different content",
         ),
     };
-    because(Code::AlreadyExists, reason, message, &[])
+    with_reason(Code::AlreadyExists, reason, message, &[])
 }
 
 fn outcome_unknown(retry_is_safe: bool) -> Status {
     let reason = "COMMIT_OUTCOME_UNKNOWN";
     if !retry_is_safe {
-        return because(
+        return with_reason(
             Code::Unknown,
             reason,
-            "the connection was lost during the commit: read before you repeat the request",
+            "the connection was lost during the commit: read the conversation before repeating the request",
             &[],
         );
     }
     let mut details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
-    details.set_retry_info(Some(RETRY_AFTER));
+    details.set_retry_info(Some(RETRY_DELAY));
     Status::with_error_details(
         Code::Unavailable,
-        "the connection was lost during the commit: repeat the request as it is",
+        "the connection was lost during the commit: repeat the request unchanged",
         details,
     )
 }

@@ -1,21 +1,21 @@
 use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
-/// Where to listen.
+/// Address of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
-    /// At an address and port of this machine.
+    /// An IP address of this machine and a port.
     Tcp(SocketAddr),
-    /// At a Unix socket.
+    /// The path of a Unix socket.
     Unix(PathBuf),
 }
 
-/// A text that is no address.
+/// Error of a text that is not an [`Address`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be an address such as 127.0.0.1:50051, [::1]:50051 or unix:/run/memory.sock")]
-pub struct BadAddress;
+pub struct InvalidAddress;
 
 impl Address {
-    /// Whether others than this machine's processes can reach it.
+    /// Whether processes on other machines can reach the address.
     pub fn is_exposed(&self) -> bool {
         match self {
             Self::Tcp(address) => !address.ip().to_canonical().is_loopback(),
@@ -25,22 +25,22 @@ impl Address {
 }
 
 impl FromStr for Address {
-    type Err = BadAddress;
+    type Err = InvalidAddress;
 
-    /// Reads `address:port`, or a path as gRPC's names have it: `unix:path` and
+    /// Parses `address:port`, or a path in the forms of gRPC's naming, `unix:path` and
     /// `unix:///path`.
-    fn from_str(text: &str) -> Result<Self, BadAddress> {
+    fn from_str(text: &str) -> Result<Self, InvalidAddress> {
         let Some(path) = text.strip_prefix("unix:") else {
-            return text.parse().map(Self::Tcp).map_err(|_| BadAddress);
+            return text.parse().map(Self::Tcp).map_err(|_| InvalidAddress);
         };
         let path = match path.strip_prefix("//") {
             Some(path) if path.starts_with('/') => path,
-            // What follows would be another machine's name.
-            Some(_) => return Err(BadAddress),
+            // The text after `//` would be the name of another machine.
+            Some(_) => return Err(InvalidAddress),
             None => path,
         };
         if path.is_empty() || path.ends_with('/') || path.contains('\0') {
-            return Err(BadAddress);
+            return Err(InvalidAddress);
         }
         Ok(Self::Unix(path.into()))
     }
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_read_as_they_are_shown() {
+    fn parses_what_it_displays() {
         for text in ["127.0.0.1:50051", "[::1]:0", "unix:/run/memory.sock"] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
@@ -71,8 +71,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused() {
-        for bad in [
+    fn rejects_other_texts() {
+        for invalid in [
             "",
             "here",
             "localhost:1",
@@ -83,12 +83,12 @@ mod tests {
             "unix://host/run/memory.sock",
             "/run/memory.sock",
         ] {
-            assert_eq!(bad.parse::<Address>(), Err(BadAddress), "{bad}");
+            assert_eq!(invalid.parse::<Address>(), Err(InvalidAddress), "{invalid}");
         }
     }
 
     #[test]
-    fn what_others_can_reach_is_exposed() {
+    fn addresses_beyond_loopback_are_exposed() {
         for (text, is_exposed) in [
             ("127.0.0.1:1", false),
             ("127.9.9.9:1", false),

@@ -1,61 +1,30 @@
 use rustls::pki_types::CertificateDer;
-use webpki::EndEntityCert;
+use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-use crate::access::Name;
+use crate::access::CallerName;
 
-/// An attribute type of a distinguished name, in DER: commonName, 2.5.4.3.
-const COMMON_NAME: [u8; 3] = [0x55, 0x04, 0x03];
-
-const SEQUENCE: u8 = 0x30;
-const SET: u8 = 0x31;
-const OBJECT_IDENTIFIER: u8 = 0x06;
-
-/// What a certificate calls its holder: the URI of its alternative names, as SPIFFE has
-/// it, or else its DNS name, or else the subject's common name.
-pub(super) fn name(certificate: &CertificateDer<'_>) -> Option<Name> {
-    let parsed = EndEntityCert::try_from(certificate).ok()?;
-    let given = parsed
-        .valid_uri_names()
-        .next()
-        .or_else(|| parsed.valid_dns_names().next())
-        .or_else(|| common_name(parsed.subject()));
-    given.and_then(Name::resembling)
-}
-
-/// The common name of a subject: a sequence, without its own head, of sets of pairs of a
-/// type and a text.
-fn common_name(mut subject: &[u8]) -> Option<&str> {
-    while let Some((SET, mut set, rest)) = element(subject) {
-        while let Some((SEQUENCE, pair, others)) = element(set) {
-            let (OBJECT_IDENTIFIER, kind, value) = element(pair)? else {
-                return None;
-            };
-            if kind == COMMON_NAME {
-                return std::str::from_utf8(element(value)?.1).ok();
-            }
-            set = others;
-        }
-        subject = rest;
-    }
-    None
-}
-
-/// The first element of DER: its tag and contents, and what follows.
-fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&[tag, length], rest) = der.split_first_chunk()?;
-    let (length, rest) = match length {
-        0..=0x7f => (usize::from(length), rest),
-        0x81 => rest
-            .split_first()
-            .map(|(length, rest)| ((*length).into(), rest))?,
-        0x82 => {
-            let (length, rest) = rest.split_first_chunk()?;
-            (u16::from_be_bytes(*length).into(), rest)
-        }
-        _ => return None,
+/// Name of a certificate's holder: the first URI of the alternative names, which SPIFFE uses;
+/// otherwise the first DNS name; otherwise the common name of the subject. `None` if the
+/// certificate has none of them.
+pub(super) fn name(certificate: &CertificateDer<'_>) -> Option<CallerName> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let alternative = certificate.subject_alternative_name().ok().flatten();
+    let alternative = alternative.map_or(&[][..], |names| &names.value.general_names);
+    let uri = alternative.iter().find_map(|name| match name {
+        GeneralName::URI(uri) => Some(*uri),
+        _ => None,
+    });
+    let dns = alternative.iter().find_map(|name| match name {
+        GeneralName::DNSName(dns) => Some(*dns),
+        _ => None,
+    });
+    let common = || {
+        let name = certificate.subject().iter_common_name().next()?;
+        std::str::from_utf8(name.as_slice()).ok()
     };
-    let (contents, rest) = rest.split_at_checked(length)?;
-    Some((tag, contents, rest))
+    uri.or(dns)
+        .or_else(common)
+        .and_then(CallerName::from_certificate_name)
 }
 
 #[cfg(test)]
@@ -76,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_telling_name_is_taken() {
+    fn prefers_the_uri_then_the_dns_name_then_the_common_name() {
         let uri = SanType::URI("spiffe://example.org/ns/a/sa/agent".try_into().unwrap());
         let dns = SanType::DnsName("agent.example.org".try_into().unwrap());
         let subject = [
@@ -98,11 +67,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_short_has_no_name() {
-        let whole = [SET, 9, SEQUENCE, 7, OBJECT_IDENTIFIER, 3, 0x55, 4, 3, 12, 1];
+    fn bytes_that_are_no_certificate_have_no_name() {
+        let params = CertificateParams::new(["agent.example.org".to_owned()]).unwrap();
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let whole = certificate.der().to_vec();
+        assert!(name(&whole.clone().into()).is_some());
         for end in 0..whole.len() {
-            assert_eq!(common_name(&whole[..end]), None);
+            assert_eq!(name(&whole[..end].into()), None);
         }
-        assert_eq!(common_name(&[SET, 0x84, 1, 1, 1, 1]), None);
     }
 }

@@ -12,37 +12,38 @@ use tokio::{
 };
 use tonic::transport::server::Connected;
 
-use super::limit::Place;
+use super::connection_limit::ConnectionPermit;
 use crate::access::Peer;
 
-/// How long a peer may take for its first bytes: one that says nothing would keep its
-/// place for ever, and needs to prove nothing for that.
-const SILENCE: Duration = Duration::from_secs(10);
+/// Time in which a peer must send its first bytes. A peer that sends none would otherwise
+/// keep its permit forever, and needs no credentials for that.
+const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many bytes the beginning of the shortest request has.
-const BEGINNING: usize = 16;
+/// Number of first bytes: fewer than the shortest request has.
+const FIRST_BYTES: usize = 16;
 
-/// Bytes both ways, over whatever they go.
+/// A stream of bytes in both directions.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
 
-/// An open connection. Every request on it has its [`Peer`] as an extension.
+/// An open connection. Every request on it has the connection's [`Peer`] as an extension.
 pub struct Connection {
     stream: Pin<Box<dyn Stream>>,
     peer: Peer,
-    /// Ends a connection whose beginning does not come; how much of it is missing.
-    silence: Option<(Pin<Box<Sleep>>, usize)>,
-    _place: Place,
+    /// Deadline of the first bytes, and how many of them are missing. `None` once they have
+    /// arrived.
+    first_bytes: Option<(Pin<Box<Sleep>>, usize)>,
+    _permit: ConnectionPermit,
 }
 
 impl Connection {
-    pub(super) fn new(stream: impl Stream + 'static, peer: Peer, place: Place) -> Self {
+    pub(super) fn new(stream: impl Stream + 'static, peer: Peer, permit: ConnectionPermit) -> Self {
         Self {
             stream: Box::pin(stream),
             peer,
-            silence: Some((Box::pin(sleep(SILENCE)), BEGINNING)),
-            _place: place,
+            first_bytes: Some((Box::pin(sleep(FIRST_BYTES_TIMEOUT)), FIRST_BYTES)),
+            _permit: permit,
         }
     }
 }
@@ -71,16 +72,16 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = self.stream.as_mut().poll_read(cx, buf);
-        let Some((silence, missing)) = &mut self.silence else {
+        let Some((deadline, missing)) = &mut self.first_bytes else {
             return read;
         };
         if read.is_pending() {
-            let ended = silence.as_mut().poll(cx);
-            return ended.map(|()| Err(io::ErrorKind::TimedOut.into()));
+            let expired = deadline.as_mut().poll(cx);
+            return expired.map(|()| Err(io::ErrorKind::TimedOut.into()));
         }
         *missing = missing.saturating_sub(buf.filled().len() - before);
         if *missing == 0 {
-            self.silence = None;
+            self.first_bytes = None;
         }
         read
     }

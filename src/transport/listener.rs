@@ -11,131 +11,141 @@ use tonic::transport::server::TcpIncoming;
 use super::{
     address::Address,
     connection::Connection,
-    limit::{Connections, Over, Place, Reason},
+    connection_limit::{ConnectionLimit, ConnectionPermit, RefusalReason, SocketKind},
     tls::Tls,
     unix::{self, SocketFile},
 };
 use crate::access::Peer;
 
-/// How long to wait before accepting again when accepting failed. Out of file
-/// descriptors it fails at once, and would take a whole core doing so.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(75);
+/// Delay before the next attempt after a failed accept. When the process has no file
+/// descriptors left, accepting fails at once, and repeating it without a delay would use a
+/// whole core.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(75);
 
-/// After how long a silent TCP peer is asked whether it is still there.
+/// Idle time after which TCP keepalive probes a peer.
 const KEEPALIVE: Duration = Duration::from_mins(1);
 
-/// A place that callers connect to. A Unix socket's file goes with it.
+/// A bound listener. Dropping the listener of a Unix socket removes the socket's file.
 #[derive(Debug)]
-pub struct Listener(Kind);
+pub struct Listener(BoundSocket);
 
 #[derive(Debug)]
-enum Kind {
+enum BoundSocket {
     Tcp(TcpListener),
     Unix(UnixListener, SocketFile, Address),
 }
 
-/// A connection that has just been made.
-enum Socket {
+/// The socket of a new connection.
+enum AcceptedSocket {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
-impl Socket {
-    fn over(&self) -> Over {
+impl AcceptedSocket {
+    fn kind(&self) -> SocketKind {
         match self {
-            Self::Tcp(_) => Over::Port,
-            Self::Unix(_) => Over::Socket,
+            Self::Tcp(_) => SocketKind::Tcp,
+            Self::Unix(_) => SocketKind::Unix,
         }
     }
 }
 
 impl Listener {
-    /// Listens at an address. A Unix socket has mode 0660 and takes the place of one that
-    /// nobody listens at; a path with anything else, or with a socket that is in use, is
-    /// an error.
+    /// Binds a listener. A Unix socket gets the mode 0660 and replaces a socket at its path
+    /// at which no process listens.
+    ///
+    /// # Errors
+    /// The address cannot be bound, or the path of a Unix socket has a socket that is in use
+    /// or a file that is not a socket.
     pub async fn bind(address: &Address) -> io::Result<Self> {
-        let kind = match address {
-            Address::Tcp(address) => Kind::Tcp(TcpListener::bind(address).await?),
+        let socket = match address {
+            Address::Tcp(address) => BoundSocket::Tcp(TcpListener::bind(address).await?),
             Address::Unix(path) => {
                 let (listener, file) = unix::bind(path)?;
-                Kind::Unix(listener, file, address.clone())
+                BoundSocket::Unix(listener, file, address.clone())
             }
         };
-        Ok(Self(kind))
+        Ok(Self(socket))
     }
 
-    /// Where it listens, with the port that it got.
+    /// The bound address, with the port that the system chose for port 0.
+    ///
+    /// # Errors
+    /// The system does not know the address of the socket.
     pub fn address(&self) -> io::Result<Address> {
         match &self.0 {
-            Kind::Tcp(listener) => listener.local_addr().map(Address::Tcp),
-            Kind::Unix(_, _, address) => Ok(address.clone()),
+            BoundSocket::Tcp(listener) => listener.local_addr().map(Address::Tcp),
+            BoundSocket::Unix(_, _, address) => Ok(address.clone()),
         }
     }
 
-    fn into_stream(self) -> BoxStream<'static, io::Result<Socket>> {
+    fn into_stream(self) -> BoxStream<'static, io::Result<AcceptedSocket>> {
         match self.0 {
-            Kind::Tcp(listener) => TcpIncoming::from(listener)
+            BoundSocket::Tcp(listener) => TcpIncoming::from(listener)
                 .with_nodelay(Some(true))
                 .with_keepalive(Some(KEEPALIVE))
-                .map(|accepted| accepted.map(Socket::Tcp))
+                .map(|accepted| accepted.map(AcceptedSocket::Tcp))
                 .boxed(),
-            Kind::Unix(listener, file, _) => UnixListenerStream::new(listener)
+            BoundSocket::Unix(listener, file, _) => UnixListenerStream::new(listener)
                 .map(move |accepted| {
-                    // Kept for as long as it is listened at.
+                    // The file exists for as long as the stream.
                     let _ = &file;
-                    accepted.map(Socket::Unix)
+                    accepted.map(AcceptedSocket::Unix)
                 })
                 .boxed(),
         }
     }
 }
 
-/// The connections that are made to listeners, within the limit; over TCP with `tls`, if
-/// there is any. A handshake holds up nobody else's. Never ends.
+/// Accepts connections within the limit, over TCP with `tls` if it is set. A handshake does
+/// not delay other connections. The stream never ends.
 pub fn incoming(
     listeners: Vec<Listener>,
     tls: Option<Tls>,
-    connections: Connections,
+    limit: ConnectionLimit,
 ) -> impl Stream<Item = io::Result<Connection>> + Send {
-    let max = connections.max();
+    let max = limit.max();
     stream::select_all(listeners.into_iter().map(Listener::into_stream))
         .then(async |accepted| {
             if let Err(error) = &accepted {
                 tracing::warn!(%error, "cannot accept connections");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             }
             accepted.ok()
         })
         .filter_map(move |accepted| {
-            let placed = accepted.and_then(|socket| {
-                let place = connections.take_place(socket.over())?;
-                Some(open(socket, place, tls.clone(), connections.clone()))
+            let admitted = accepted.and_then(|socket| {
+                let permit = limit.try_acquire(socket.kind())?;
+                Some(open(socket, permit, tls.clone(), limit.clone()))
             });
-            ready(placed)
+            ready(admitted)
         })
-        // One more than there are handshakes: whatever needs none is done at once.
+        // One more than there can be handshakes, so that a connection without a handshake is
+        // opened at once.
         .buffer_unordered(max + 1)
         .filter_map(|opened| ready(opened.map(Ok)))
 }
 
 async fn open(
-    socket: Socket,
-    place: Place,
+    socket: AcceptedSocket,
+    permit: ConnectionPermit,
     tls: Option<Tls>,
-    connections: Connections,
+    limit: ConnectionLimit,
 ) -> Option<Connection> {
     match (socket, tls) {
-        (Socket::Unix(stream), _) => {
-            let peer = Peer::of_process(stream.peer_cred().ok());
-            Some(Connection::new(stream, peer, place))
+        (AcceptedSocket::Unix(stream), _) => {
+            let peer = Peer::from_credentials(stream.peer_cred().ok());
+            Some(Connection::new(stream, peer, permit))
         }
-        (Socket::Tcp(stream), None) => Some(Connection::new(stream, Peer::Tcp(None), place)),
-        (Socket::Tcp(stream), Some(tls)) => match tls.accept(stream).await {
-            Ok((stream, name)) => Some(Connection::new(stream, Peer::Tcp(name), place)),
+        (AcceptedSocket::Tcp(stream), None) => {
+            Some(Connection::new(stream, Peer::Tcp(None), permit))
+        }
+        (AcceptedSocket::Tcp(stream), Some(tls)) => match tls.accept(stream).await {
+            Ok((stream, name)) => Some(Connection::new(stream, Peer::Tcp(name), permit)),
             Err(error) => {
-                // Whoever scans ports would fill a log that is written by default.
-                tracing::debug!(%error, "a handshake failed");
-                connections.refuse(Reason::Handshake);
+                // At a level that is logged by default, a port scan would fill the log.
+                tracing::debug!(%error, "TLS handshake failed");
+                limit.count_refused(RefusalReason::Handshake);
                 None
             }
         },

@@ -11,30 +11,34 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::certificate;
 use crate::{
-    access::Name,
+    access::CallerName,
     watched::{self, ReloadError, Watched, Watcher},
 };
 
-/// How long a handshake may take.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
+/// Time limit of a TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The files that TLS is made of, in PEM.
+/// Paths of the TLS files, in PEM.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
-    /// The certificate, followed by those between it and its root.
+    /// The server's certificate, followed by the intermediate certificates.
     pub certificate: PathBuf,
-    /// The certificate's key.
+    /// The private key of the certificate.
     pub key: PathBuf,
-    /// Who signs the certificates that callers must have; None asks them for none.
+    /// The authorities that sign the certificates of callers. `None` requests no certificate
+    /// from callers.
     pub client_ca: Option<PathBuf>,
 }
 
-/// TLS as the files say at the time that a connection is made.
+/// TLS settings of new connections, which follow the contents of the files.
 #[derive(Clone, Debug)]
 pub struct Tls(Watched<ServerConfig>);
 
 impl Tls {
-    /// Reads the files.
+    /// Reads the files. The watcher reads them again when they change.
+    ///
+    /// # Errors
+    /// A file cannot be read, or its contents cannot be used.
     pub fn read(files: TlsFiles) -> Result<(Self, Watcher<ServerConfig>), ReloadError> {
         let mut paths = vec![files.certificate, files.key];
         paths.extend(files.client_ca);
@@ -42,16 +46,16 @@ impl Tls {
         Ok((Self(config), watcher))
     }
 
-    /// Shakes hands. With what the certificate calls the peer, if it had to show one that
-    /// has a name.
+    /// Performs the handshake. The result has the name in the peer's certificate, if the peer
+    /// had to present one and it has a name.
     pub(super) async fn accept(
         &self,
         stream: TcpStream,
-    ) -> io::Result<(TlsStream<TcpStream>, Option<Name>)> {
+    ) -> io::Result<(TlsStream<TcpStream>, Option<CallerName>)> {
         let handshake = TlsAcceptor::from(self.0.current()).accept(stream);
-        let stream = timeout(HANDSHAKE_LIMIT, handshake).await??;
+        let stream = timeout(HANDSHAKE_TIMEOUT, handshake).await??;
         let name = match stream.get_ref().1.peer_certificates() {
-            // The authority lets it in, whatever it is called.
+            // The signature admits the peer, with or without a name.
             Some([certificate, ..]) => certificate::name(certificate),
             _ => None,
         };
@@ -59,10 +63,11 @@ impl Tls {
     }
 }
 
-/// What is made of a certificate, its key and, if there is one, the clients' authority.
+/// Creates the settings from the contents of the certificate, the key and, if configured, the
+/// authorities of the callers.
 fn config(files: &[Vec<u8>]) -> Result<ServerConfig, String> {
     let [certificate, key, client_ca @ ..] = files else {
-        return Err("two files are needed".to_owned());
+        return Err("a certificate and a key are required".to_owned());
     };
     let provider = Arc::new(ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider)
@@ -79,8 +84,8 @@ fn config(files: &[Vec<u8>]) -> Result<ServerConfig, String> {
         .map_err(|error| format!("the certificate cannot be used with the key: {error}"))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     if !client_ca.is_empty() {
-        // A session that is resumed does not show its certificate again, which may have
-        // expired.
+        // A resumed session does not present its certificate again, which may have expired
+        // meanwhile.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
     }
@@ -88,15 +93,15 @@ fn config(files: &[Vec<u8>]) -> Result<ServerConfig, String> {
 }
 
 fn verifier(ca: &[u8]) -> Result<Arc<dyn ClientCertVerifier>, String> {
-    let wrong = |error: &dyn std::fmt::Display| format!("TLS_CLIENT_CA_FILE: {error}");
+    let invalid = |error: &dyn std::fmt::Display| format!("TLS_CLIENT_CA_FILE: {error}");
     let mut roots = RootCertStore::empty();
     for certificate in certificates(ca, "TLS_CLIENT_CA_FILE")? {
-        roots.add(certificate).map_err(|error| wrong(&error))?;
+        roots.add(certificate).map_err(|error| invalid(&error))?;
     }
     let provider = Arc::new(ring::default_provider());
     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
         .build()
-        .map_err(|error| wrong(&error))
+        .map_err(|error| invalid(&error))
 }
 
 fn certificates(pem: &[u8], setting: &str) -> Result<Vec<CertificateDer<'static>>, String> {

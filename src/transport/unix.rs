@@ -10,25 +10,28 @@ use std::{
 
 use tokio::net::{UnixListener, UnixSocket};
 
-/// Who may connect by the file's mode: its owner and its group.
+/// Mode of the socket's file: its owner and its group may connect.
 const MODE: u32 = 0o660;
 
-/// How many connections may wait to be accepted.
+/// Number of connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
 
-/// Listens at a path, in place of a socket that nobody listens at any more.
+/// Binds a listener to a path. It replaces a socket at which no process listens any more.
 pub(super) fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
-    make_way(path)?;
+    remove_stale_socket(path)?;
     let socket = UnixSocket::new_stream()?;
     socket.bind(path)?;
     let file = SocketFile::at(path)?;
-    // Before it listens, so that nobody connects by a more generous mode.
+    // Before the socket listens, so that no process connects through a wider mode.
     fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
     Ok((socket.listen(BACKLOG)?, file))
 }
 
-/// Removes a socket that was left behind. Anything else stays, and is an error.
-fn make_way(path: &Path) -> io::Result<()> {
+/// Removes a socket that a stopped process has left behind.
+///
+/// # Errors
+/// The path has a socket that is in use, or a file that is not a socket. Neither is removed.
+fn remove_stale_socket(path: &Path) -> io::Result<()> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -37,23 +40,24 @@ fn make_way(path: &Path) -> io::Result<()> {
     if !found.file_type().is_socket() {
         return Err(io::Error::new(
             ErrorKind::AlreadyExists,
-            "there is a file that is no socket",
+            "the file is not a socket",
         ));
     }
     match UnixStream::connect(path) {
         Ok(_) => Err(io::Error::new(
             ErrorKind::AddrInUse,
-            "another process listens there",
+            "another process listens on the socket",
         )),
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
         Err(error) => Err(error),
     }
 }
 
-/// The file of a socket, removed with this unless another one is in its place.
+/// The file of a socket, which is removed on drop unless another file has replaced it.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
+    /// Device and inode.
     id: (u64, u64),
 }
 
@@ -69,7 +73,7 @@ impl SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if id(&self.path).is_ok_and(|found| found == self.id) {
-            // There is nobody left to tell: the next start removes it.
+            // An error has no consequence: the next start removes the file.
             let _ = fs::remove_file(&self.path);
         }
     }

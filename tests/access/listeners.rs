@@ -116,7 +116,7 @@ async fn what_is_in_use_or_no_socket_stops_the_start() {
     std::os::unix::fs::symlink(&file, &link).unwrap();
     for path in [&file, &link] {
         let refusal = refused_start(path);
-        assert!(refusal.contains("no socket"), "{refusal}");
+        assert!(refusal.contains("is not a socket"), "{refusal}");
         assert_eq!(fs::read_to_string(path).unwrap(), "kept");
     }
     let nowhere = refused_start(&place.folder.path().join("missing/memory.sock"));

@@ -16,28 +16,29 @@ use tonic::{Status, body::Body};
 
 use crate::rpc::status;
 
-/// What a call holds until its last byte is on its way.
-type Held = (OwnedSemaphorePermit, TaskTrackerToken);
+/// Permit and tracker token of a call, which are released with the last byte of the response.
+type CallPermit = (OwnedSemaphorePermit, TaskTrackerToken);
 
-/// The body of a call's answer: it ends at the deadline, and a panic in its
-/// producer ends it with INTERNAL, never as if it had been complete.
+/// Body of a response. It ends at the call's deadline with `DEADLINE_EXCEEDED`, and a panic in
+/// its producer ends it with `INTERNAL`, so that a client never takes it for complete.
 pub(super) struct GuardedBody {
     inner: Body,
     deadline: Pin<Box<Sleep>>,
-    held: Option<Held>,
+    /// `None` once the body has ended.
+    permit: Option<CallPermit>,
 }
 
 impl GuardedBody {
-    pub(super) fn new(inner: Body, deadline: Instant, held: Held) -> Self {
+    pub(super) fn new(inner: Body, deadline: Instant, permit: CallPermit) -> Self {
         Self {
             inner,
             deadline: Box::pin(tokio::time::sleep_until(deadline)),
-            held: Some(held),
+            permit: Some(permit),
         }
     }
 
     fn end_with(&mut self, status: &Status) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        self.held = None;
+        self.permit = None;
         let mut trailers = HeaderMap::new();
         Poll::Ready(Some(
             status
@@ -55,7 +56,7 @@ impl http_body::Body for GuardedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if self.held.is_none() {
+        if self.permit.is_none() {
             return Poll::Ready(None);
         }
         let polled = catch_unwind(AssertUnwindSafe(|| {
@@ -64,7 +65,7 @@ impl http_body::Body for GuardedBody {
         match polled {
             Err(_) => self.end_with(&status::internal()),
             Ok(Poll::Ready(None)) => {
-                self.held = None;
+                self.permit = None;
                 Poll::Ready(None)
             }
             Ok(Poll::Ready(frame)) => Poll::Ready(frame),
@@ -76,11 +77,11 @@ impl http_body::Body for GuardedBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.held.is_none() || self.inner.is_end_stream()
+        self.permit.is_none() || self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        // Nothing is promised: the deadline may cut it short.
+        // Unknown, since the deadline can end the body early.
         SizeHint::default()
     }
 }

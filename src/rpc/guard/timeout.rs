@@ -2,20 +2,20 @@ use std::time::Duration;
 
 use http::HeaderMap;
 
-/// The server's transport ends a call at the same deadline with CANCELLED. The
-/// guard is that much earlier, so that the caller hears `DEADLINE_EXCEEDED`.
-const AHEAD: Duration = Duration::from_millis(2);
+/// Time by which the guard ends a call before its deadline. The server's transport ends it at
+/// the deadline with `CANCELLED`; ended earlier, the call gets `DEADLINE_EXCEEDED`.
+const MARGIN: Duration = Duration::from_millis(2);
 
-/// How long a call may take: what its `grpc-timeout` says, at most `max`. A
-/// header that cannot be read says nothing.
+/// Time limit of a call: its `grpc-timeout`, and at most `max`. A header that cannot be parsed
+/// is ignored.
 pub(super) fn of(headers: &HeaderMap, max: Duration) -> Duration {
     headers
         .get("grpc-timeout")
         .and_then(|value| parse(value.to_str().ok()?))
-        .map_or(max, |timeout| timeout.saturating_sub(AHEAD).min(max))
+        .map_or(max, |timeout| timeout.saturating_sub(MARGIN).min(max))
 }
 
-/// At most eight digits and a unit, as gRPC's HTTP/2 protocol has it.
+/// Parses at most eight digits and a unit, the format of gRPC over HTTP/2.
 fn parse(text: &str) -> Option<Duration> {
     let (unit_at, unit) = text.char_indices().last()?;
     let digits = &text[..unit_at];
@@ -39,17 +39,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timeouts_are_read_as_grpc_writes_them() {
+    fn parses_the_format_of_grpc() {
         assert_eq!(parse("250m"), Some(Duration::from_millis(250)));
         assert_eq!(parse("1H"), Some(Duration::from_hours(1)));
         assert_eq!(parse("99999999S"), Some(Duration::from_secs(99_999_999)));
-        for bad in ["", "m", "1", "-1S", "1.5S", "123456789S", "1é", "1s"] {
-            assert_eq!(parse(bad), None, "{bad}");
+        for invalid in ["", "m", "1", "-1S", "1.5S", "123456789S", "1é", "1s"] {
+            assert_eq!(parse(invalid), None, "{invalid}");
         }
     }
 
     #[test]
-    fn the_shorter_limit_holds() {
+    fn the_shorter_limit_applies() {
         let mut headers = HeaderMap::new();
         let max = Duration::from_secs(30);
         assert_eq!(of(&headers, max), max);

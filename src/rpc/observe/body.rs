@@ -8,13 +8,13 @@ use http_body::{Frame, SizeHint};
 use tonic::{Status, body::Body};
 use tracing::Span;
 
-use super::ending::Ending;
+use super::call_outcome::CallOutcome;
 
-/// The body of a call's answer. What produces it works in the call's span, which
-/// lasts until the last message.
+/// Body of a response. Its producer is polled in the span of the call, which lasts until the
+/// last message.
 pub(super) struct ObservedBody {
     inner: Body,
-    ending: Ending,
+    outcome: CallOutcome,
     span: Span,
     context: opentelemetry::Context,
 }
@@ -22,13 +22,13 @@ pub(super) struct ObservedBody {
 impl ObservedBody {
     pub(super) fn new(
         inner: Body,
-        ending: Ending,
+        outcome: CallOutcome,
         span: Span,
         context: opentelemetry::Context,
     ) -> Self {
         Self {
             inner,
-            ending,
+            outcome,
             span,
             context,
         }
@@ -50,10 +50,10 @@ impl http_body::Body for ObservedBody {
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(trailers) = frame.trailers_ref() {
-                    this.ending.saw(trailers);
+                    this.outcome.record_headers(trailers);
                 }
             }
-            Some(Err(status)) => this.ending.with(status.code(), status.message()),
+            Some(Err(status)) => this.outcome.record(status.code(), status.message()),
             None => {}
         }
         Poll::Ready(frame)

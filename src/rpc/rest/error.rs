@@ -36,7 +36,7 @@ pub(super) fn render(status: &Status, http: Option<StatusCode>) -> Response<Body
     let mut error = serde_json::json!({
         "code": http.as_u16(),
         "message": status.message(),
-        "status": status::name(status.code()),
+        "status": status::code_name(status.code()),
     });
     if let Some(details) = details(status.details()) {
         error["details"] = details;

@@ -8,18 +8,18 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::rpc::{method::Method, status};
 
-/// The end of a call, told once: when its status is seen or, when nobody waited
-/// for that, when it is dropped.
-pub(super) struct Ending {
+/// Recorder of a call's outcome in its span and in metrics. It records once: when the status is
+/// known or, if the caller has left before that, when it is dropped.
+pub(super) struct CallOutcome {
     method: &'static Method,
     span: Span,
     context: Context,
     durations: Histogram<f64>,
     started: Instant,
-    has_ended: bool,
+    is_recorded: bool,
 }
 
-impl Ending {
+impl CallOutcome {
     pub(super) fn new(
         method: &'static Method,
         span: Span,
@@ -32,29 +32,29 @@ impl Ending {
             context,
             durations,
             started: Instant::now(),
-            has_ended: false,
+            is_recorded: false,
         }
     }
 
-    /// Looks for the status in headers or trailers.
-    pub(super) fn saw(&mut self, headers: &HeaderMap) {
+    /// Records the status in headers or trailers, if there is one.
+    pub(super) fn record_headers(&mut self, headers: &HeaderMap) {
         if let Some(status) = Status::from_header_map(headers) {
-            self.with(status.code(), status.message());
+            self.record(status.code(), status.message());
         }
     }
 
-    pub(super) fn with(&mut self, code: Code, message: &str) {
-        if std::mem::replace(&mut self.has_ended, true) {
+    pub(super) fn record(&mut self, code: Code, message: &str) {
+        if std::mem::replace(&mut self.is_recorded, true) {
             return;
         }
-        let name = status::name(code);
+        let name = status::code_name(code);
         let mut attributes = vec![
             KeyValue::new("rpc.system.name", "grpc"),
             KeyValue::new("rpc.method", std::sync::Arc::clone(&self.method.name)),
             KeyValue::new("rpc.response.status_code", name),
         ];
         self.span.set_attribute("rpc.response.status_code", name);
-        if is_failure(code) {
+        if is_server_error(code) {
             attributes.push(KeyValue::new("error.type", name));
             self.span.set_attribute("error.type", name);
             self.span
@@ -63,21 +63,21 @@ impl Ending {
         let duration = self.started.elapsed().as_secs_f64();
         self.durations.record(duration, &attributes);
         if tracing::enabled!(Level::DEBUG) {
-            // The line says which call it was.
+            // The context adds the call's ids to the log line.
             let _context = self.context.clone().attach();
             tracing::debug!(code = name, duration, "call ended");
         }
     }
 }
 
-impl Drop for Ending {
+impl Drop for CallOutcome {
     fn drop(&mut self) {
-        self.with(Code::Cancelled, "");
+        self.record(Code::Cancelled, "");
     }
 }
 
-/// The codes that are the server's fault, as the conventions have them.
-fn is_failure(code: Code) -> bool {
+/// Whether the semantic conventions count a code as an error of the server.
+fn is_server_error(code: Code) -> bool {
     matches!(
         code,
         Code::Unknown

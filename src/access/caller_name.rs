@@ -1,0 +1,53 @@
+use std::{fmt, sync::Arc};
+
+/// Name of a caller in logs and spans: 1 to 255 letters, digits and `._~:/@+-`, which need
+/// no escaping anywhere.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CallerName(Arc<str>);
+
+/// Prefix of the names of users of the operating system. No other name has it.
+const USER_PREFIX: &str = "uid:";
+
+impl CallerName {
+    const MAX_LENGTH: usize = 255;
+
+    /// Parses a configured name. `None` if it is not valid, or is the name of a user of the
+    /// operating system.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_valid = (1..=Self::MAX_LENGTH).contains(&text.len())
+            && text.bytes().all(is_allowed)
+            && !text.starts_with(USER_PREFIX);
+        is_valid.then(|| Self(text.into()))
+    }
+
+    /// The closest name to the one in a certificate: characters that a name must not have
+    /// become `_`, and the rest is cut off. `None` if `text` is empty.
+    pub fn from_certificate_name(text: &str) -> Option<Self> {
+        let allowed = |c: char| match u8::try_from(c) {
+            Ok(byte) if is_allowed(byte) => c,
+            _ => '_',
+        };
+        let name: String = text.chars().take(Self::MAX_LENGTH).map(allowed).collect();
+        Self::parse(&name)
+    }
+
+    /// The name of a user of the operating system.
+    pub fn from_uid(uid: u32) -> Self {
+        Self(format!("{USER_PREFIX}{uid}").into())
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+fn is_allowed(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"._~:/@+-".contains(&byte)
+}
+
+impl fmt::Display for CallerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
