@@ -1,12 +1,11 @@
 """Generates `conversation_memory._proto` from the contract.
 
     python tools/generate.py           writes it
-    python tools/generate.py --check   fails when what is there is not fresh
+    python tools/generate.py --check   fails if the committed files are not up to date
 
-Descriptors are global to a process, by name. So that this package and stubs that
-somebody else made of the same contract can be loaded side by side, the files and
-the protobuf package are renamed; neither is ever sent. Annotations are left out,
-and with them the packages that they would need.
+Descriptors are global to a process and identified by name. The files and the protobuf package are
+renamed, so that this package can be loaded together with other stubs of the same contract; neither
+name is sent. Annotations are left out, and with them the packages that they depend on.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ PACKAGE = "conversation_memory_client.v1"
 FOLDER = "conversation_memory/_proto"
 ANNOTATIONS = "/annotations.proto"
 
-# The runtimes that pyproject.toml allows are wider than what protoc asserts, and
-# tested at both ends.
+# pyproject.toml allows more runtime versions than protoc asserts. The oldest and the newest one
+# are tested.
 VERSION_CHECK = re.compile(
     r"^from google\.protobuf import runtime_version as .*\n"
     r"|^_runtime_version\.ValidateProtobufRuntimeVersion\((?:\n    .*)+\n\)\n"
@@ -45,44 +44,44 @@ def main() -> int:
     """Writes or checks the generated code; returns the exit code."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--check", action="store_true")
-    fresh = generate()
+    generated = generate()
     if arguments.parse_args().check:
-        return check(fresh)
+        return check(generated)
     for path in OUTPUT.rglob("*.py*"):
         path.unlink()
-    for name, text in fresh.items():
+    for name, text in generated.items():
         path = OUTPUT / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return 0
 
 
-def check(fresh: dict[str, str]) -> int:
-    """Compares what is committed with what would be generated."""
-    there = {
+def check(generated: dict[str, str]) -> int:
+    """Compares the committed files with the generated ones; returns the exit code."""
+    committed = {
         str(path.relative_to(OUTPUT)): path.read_text()
         for path in OUTPUT.rglob("*")
         if path.suffix in {".py", ".pyi"}
     }
-    for name in sorted(fresh.keys() | there.keys()):
-        old, new = there.get(name, ""), fresh.get(name, "")
+    for name in sorted(generated.keys() | committed.keys()):
+        old, new = committed.get(name, ""), generated.get(name, "")
         sys.stderr.writelines(
             difflib.unified_diff(
-                old.splitlines(True), new.splitlines(True), name, f"{name} (fresh)"
+                old.splitlines(True), new.splitlines(True), name, f"{name} (generated)"
             )
         )
-    if there != fresh:
-        print("generate: not fresh: run clients/python/tools/generate.py", file=sys.stderr)
+    if committed != generated:
+        print("not up to date: run clients/python/tools/generate.py", file=sys.stderr)
         return 1
     return 0
 
 
 def generate() -> dict[str, str]:
-    """Returns the text of each file, by its path below `_proto`."""
+    """Returns the text of each file by its path below `_proto`."""
     well_known = str(files("grpc_tools") / "_proto")
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        described = work / "described.pb"
+        descriptor_set = work / "descriptors.pb"
         contract = sorted(CONTRACT.glob("conversation_memory/v1/*.proto"))
         details = Path(__file__).with_name("error_details.proto")
         run_protoc(
@@ -90,15 +89,15 @@ def generate() -> dict[str, str]:
             f"-I{details.parent}",
             f"-I{well_known}",
             "--include_imports",
-            f"--descriptor_set_out={described}",
+            f"--descriptor_set_out={descriptor_set}",
             *map(str, [*contract, details]),
         )
-        known = descriptor_pb2.FileDescriptorSet.FromString(described.read_bytes())
-        methods = methods_module(known)
-        own = [file for file in known.file if rename(file)]
-        described.write_bytes(known.SerializeToString())
+        descriptors = descriptor_pb2.FileDescriptorSet.FromString(descriptor_set.read_bytes())
+        methods = methods_module(descriptors)
+        own = [file for file in descriptors.file if rename(file)]
+        descriptor_set.write_bytes(descriptors.SerializeToString())
         run_protoc(
-            f"--descriptor_set_in={described}",
+            f"--descriptor_set_in={descriptor_set}",
             f"--python_out={work}",
             f"--pyi_out={work}",
             *(file.name for file in own),
@@ -109,23 +108,23 @@ def generate() -> dict[str, str]:
             for path in generated.rglob("*.py*")
         }
     return texts | {
-        "__init__.py": '"""The contract: generated by tools/generate.py."""\n',
+        "__init__.py": '"""Stubs of the contract: generated by tools/generate.py."""\n',
         "v1/__init__.py": "",
         "v1/methods.py": methods,
     }
 
 
 def run_protoc(*arguments: str) -> None:
-    """Runs the compiler that comes with grpcio-tools."""
+    """Runs the compiler of grpcio-tools."""
     if protoc.main(["protoc", *arguments]) != 0:
         raise SystemExit("generate: protoc failed")
 
 
 def rename(file: descriptor_pb2.FileDescriptorProto) -> bool:
-    """Gives a file of the contract, or of the details, its private names.
+    """Renames a file of the contract, or of the error details; returns whether it is included.
 
-    Services go: they are called by the names in `methods.py`. Files of annotations
-    are no part of this package.
+    Services are removed, because calls use the constants in `methods.py`. Files of annotations
+    are not included in this package.
     """
     if file.name == "error_details.proto":
         file.name = new_file_name(file.name)
@@ -145,14 +144,14 @@ def rename(file: descriptor_pb2.FileDescriptorProto) -> bool:
 
 
 def new_file_name(name: str) -> str:
-    """Where a file is in this package; Google's own stay."""
+    """Returns the path of a file in this package; Google's files keep theirs."""
     if name.startswith("google/"):
         return name
     return f"{FOLDER}/{name.removeprefix('conversation_memory/')}"
 
 
 def rename_types(message: descriptor_pb2.DescriptorProto) -> None:
-    """Points fields to the renamed package, and takes their annotations away."""
+    """Changes the types of fields to the renamed package, and removes their annotations."""
     for field in message.field:
         field.ClearField("options")
         old = f".{CONTRACT_PACKAGE}."
@@ -162,11 +161,11 @@ def rename_types(message: descriptor_pb2.DescriptorProto) -> None:
         rename_types(nested)
 
 
-def methods_module(known: descriptor_pb2.FileDescriptorSet) -> str:
-    """Writes a constant for each method of the services."""
+def methods_module(descriptors: descriptor_pb2.FileDescriptorSet) -> str:
+    """Returns a module with a constant for each method of the services."""
     imports: set[str] = set()
     constants: list[str] = []
-    for file in known.file:
+    for file in descriptors.file:
         if file.package != CONTRACT_PACKAGE:
             continue
         module = Path(file.name).stem + "_pb2"
@@ -185,13 +184,13 @@ def methods_module(known: descriptor_pb2.FileDescriptorSet) -> str:
                     ")\n"
                 )
     return (
-        '"""Every method of the services: generated by tools/generate.py."""\n\n'
+        '"""Methods of the services: generated by tools/generate.py."""\n\n'
         "from ..._method import Method\n" + "\n".join(sorted(imports)) + "\n\n" + "".join(constants)
     )
 
 
 def constant_name(method: str) -> str:
-    """`BeginTurn` is `BEGIN_TURN`."""
+    """Returns the name of a method's constant: `BEGIN_TURN` for `BeginTurn`."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", method).upper()
 
 

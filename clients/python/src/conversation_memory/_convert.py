@@ -1,4 +1,4 @@
-"""The contract's messages and this package's values."""
+"""Conversion between the messages of the contract and the values of this package."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ._proto.v1 import resources_pb2 as resources
 from ._proto.v1 import session_service_pb2 as session_api
 from ._structs import from_struct, to_struct
 from ._types import (
-    MAX_LEVELS,
+    MAX_ORIGINAL_DEPTH,
     BegunTurn,
     Conversation,
     History,
@@ -36,13 +36,15 @@ from ._types import (
 )
 
 ORIGINAL_KEY = "_original"
-"""Where a message's original stands in its metadata on the wire: `{"form", "json"}` or,
-where that would be too large, `{"form", "text"}`: the JSON then follows the text in
-`content`, whose first `text` characters are the text, after a line feed. Where there is
-no text, a placeholder is in its place, and `placeholder` says how long it is."""
+"""Key of a message's metadata that stores its original on the wire.
+
+The value is `{"form", "json"}`. If that would exceed the limit on metadata, it is
+`{"form", "text"}`: `content` then consists of the text, which has `text` characters, a line feed
+and the JSON. If there is no text, a placeholder is in its place, and `placeholder` is its
+length."""
 
 PLACEHOLDER = "(no text)"
-"""What stands where the text would: a conversation's title is made of it, not of JSON."""
+"""Replacement for an empty text before the JSON, so that a title is not derived from JSON."""
 
 _ROLES = {"user": 1, "assistant": 2, "system": 3, "tool": 4}
 _ROLE_NAMES: dict[int, Role] = {1: "user", 2: "assistant", 3: "system", 4: "tool"}
@@ -56,7 +58,11 @@ _SESSION_STATES: dict[int, SessionState] = {
 
 
 def role_number(role: str | None) -> resources.Role:
-    """A role's number; 0 for none."""
+    """Returns the number of a role; 0 for `None`.
+
+    Raises:
+        ValueError: The role is unknown.
+    """
     if role is None:
         return resources.ROLE_UNSPECIFIED
     if role not in _ROLES:
@@ -67,7 +73,7 @@ def role_number(role: str | None) -> resources.Role:
 def write_messages(
     messages: Iterable[MessageLike | resources.Message], conversation_id: str
 ) -> list[resources.Message]:
-    """Messages as they are sent; those that are written already stay as they are."""
+    """Encodes messages; those that are encoded already are returned unchanged."""
     return [
         message
         if isinstance(message, resources.Message)
@@ -77,13 +83,13 @@ def write_messages(
 
 
 def write_message(message: Message, conversation_id: str) -> resources.Message:
-    """A message as it is sent. What was read of another conversation is a new message in this."""
+    """Encodes a message. A message that was read from another conversation gets a new id."""
     content, metadata = _with_original(message)
     is_from_another = message.conversation_id not in ("", conversation_id.lower())
     return resources.Message(
         id="" if is_from_another else message.id,
         role=role_number(message.role),
-        content=_text(content),
+        content=_validated_text(content),
         tokens_used=message.tokens_used,
         latency_ms=message.latency_ms,
         created_at=None if message.created_at is None else _timestamp(message.created_at),
@@ -93,7 +99,7 @@ def write_message(message: Message, conversation_id: str) -> resources.Message:
 
 
 def read_message(message: resources.Message) -> Message:
-    """A message as it was received."""
+    """Decodes a message."""
     metadata = from_struct(message.metadata)
     content, original = _split_original(message.content, metadata)
     return Message(
@@ -112,12 +118,12 @@ def read_message(message: resources.Message) -> Message:
 
 
 def read_messages(messages: Iterable[resources.Message]) -> tuple[Message, ...]:
-    """Messages as they were received."""
+    """Decodes messages."""
     return tuple(read_message(message) for message in messages)
 
 
 def read_conversation(conversation: resources.Conversation) -> Conversation:
-    """A conversation as it was received."""
+    """Decodes a conversation."""
     return Conversation(
         id=conversation.id,
         user_id=conversation.user_id,
@@ -133,7 +139,7 @@ def read_conversation(conversation: resources.Conversation) -> Conversation:
 
 
 def read_session(session: resources.Session) -> Session:
-    """A session as it was received."""
+    """Decodes a session."""
     return Session(
         id=session.id,
         user_id=session.user_id,
@@ -146,7 +152,7 @@ def read_session(session: resources.Session) -> Session:
 
 
 def read_begun(begun: api.BeginTurnResponse) -> BegunTurn:
-    """The beginning of a turn."""
+    """Decodes the beginning of a turn."""
     return BegunTurn(
         session=read_session(begun.session) if begun.HasField("session") else None,
         session_state=_SESSION_STATES.get(begun.session_state, "unspecified"),
@@ -157,7 +163,7 @@ def read_begun(begun: api.BeginTurnResponse) -> BegunTurn:
 
 
 def read_history(history: api.GetHistoryResponse) -> History:
-    """The newest messages."""
+    """Decodes a history."""
     return History(
         messages=read_messages(history.messages),
         last_seq=history.last_seq,
@@ -166,7 +172,7 @@ def read_history(history: api.GetHistoryResponse) -> History:
 
 
 def read_saved(saved: api.SaveMessagesResponse, request_id: str) -> SavedMessages:
-    """The outcome of a save."""
+    """Decodes the outcome of a save."""
     return SavedMessages(
         messages=read_messages(saved.messages),
         last_seq=saved.last_seq,
@@ -176,12 +182,12 @@ def read_saved(saved: api.SaveMessagesResponse, request_id: str) -> SavedMessage
 
 
 def read_truncated(truncated: api.TruncateConversationResponse) -> Truncated:
-    """The outcome of a truncation."""
+    """Decodes the outcome of a truncation."""
     return Truncated(removed_messages=truncated.removed_messages, last_seq=truncated.last_seq)
 
 
 def read_imported(imported: api.ImportConversationResponse) -> Imported:
-    """The outcome of an import."""
+    """Decodes the outcome of an import."""
     return Imported(
         conversation=read_conversation(imported.conversation),
         imported_messages=imported.imported_messages,
@@ -189,7 +195,7 @@ def read_imported(imported: api.ImportConversationResponse) -> Imported:
 
 
 def read_hit(hit: api.SearchMessagesResponse.Hit) -> Hit:
-    """A message that was found."""
+    """Decodes a hit of a search."""
     return Hit(
         message=read_message(hit.message),
         conversation_title=hit.conversation_title,
@@ -199,56 +205,59 @@ def read_hit(hit: api.SearchMessagesResponse.Hit) -> Hit:
 
 
 def read_sessions(sessions: session_api.ListSessionsResponse) -> list[Session]:
-    """A user's sessions."""
+    """Decodes a list of sessions."""
     return [read_session(session) for session in sessions.sessions]
 
 
 def _with_original(message: Message) -> tuple[str, dict[str, Any]]:
-    """Content and metadata, with the original in one of them."""
+    """Returns content and metadata, one of which includes the original."""
     metadata = dict(message.metadata)
     if message.original is None:
         return message.content, metadata
     if ORIGINAL_KEY in metadata:
-        raise ValueError(f"metadata must not have the key {ORIGINAL_KEY} beside an original")
+        raise ValueError(
+            f"metadata must not have the key {ORIGINAL_KEY} if the message has an original"
+        )
     form, text = message.original.form, message.original.json
     metadata[ORIGINAL_KEY] = {"form": form, "json": text}
     if _json_bytes(metadata) <= MAX_METADATA_BYTES:
         return message.content, metadata
-    kept: dict[str, Any] = {"form": form, "text": len(message.content)}
-    metadata[ORIGINAL_KEY] = kept
+    stored: dict[str, Any] = {"form": form, "text": len(message.content)}
+    metadata[ORIGINAL_KEY] = stored
     if not message.content:
-        kept["placeholder"] = len(PLACEHOLDER)
+        stored["placeholder"] = len(PLACEHOLDER)
     return f"{message.content or PLACEHOLDER}\n{text}", metadata
 
 
 def _split_original(content: str, metadata: dict[str, Any]) -> tuple[str, Original | None]:
-    """Undoes `_with_original`. What does not look like an original stays where it is."""
-    kept = metadata.get(ORIGINAL_KEY)
-    if not isinstance(kept, dict) or not isinstance(form := kept.get("form"), str):
+    """Inverts `_with_original`. Metadata that is not a valid original is left unchanged."""
+    stored = metadata.get(ORIGINAL_KEY)
+    if not isinstance(stored, dict) or not isinstance(form := stored.get("form"), str):
         return content, None
-    text, at, skipped = kept.get("json"), kept.get("text"), kept.get("placeholder", 0)
+    text, at, skipped = stored.get("json"), stored.get("text"), stored.get("placeholder", 0)
     plain = content
     if isinstance(at, int) and isinstance(skipped, int) and 0 <= at <= at + skipped < len(content):
         plain, text = content[:at], content[at + skipped + 1 :]
-    if not isinstance(text, str) or not _is_original(form, text):
+    if not isinstance(text, str) or not _is_valid_original(form, text):
         return content, None
     del metadata[ORIGINAL_KEY]
     return plain, Original(form, text)
 
 
-def _is_original(form: str, text: str) -> bool:
-    """Whether it can be read, now and later. Whoever wrote it, it must not fail a history."""
+def _is_valid_original(form: str, text: str) -> bool:
+    """Whether an original can be parsed. Other clients' metadata must not fail a history."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return False
     if form == OPENAI and not isinstance(value, dict):
         return False
-    # Most have fewer brackets than they may have levels.
-    return text.count("[") + text.count("{") <= MAX_LEVELS or _levels(value) <= MAX_LEVELS
+    # Counting the brackets avoids measuring the depth in most cases.
+    brackets = text.count("[") + text.count("{")
+    return brackets <= MAX_ORIGINAL_DEPTH or _depth(value) <= MAX_ORIGINAL_DEPTH
 
 
-def _levels(value: Any) -> int:
+def _depth(value: Any) -> int:
     levels, inside = 0, [value]
     while inside := [item for item in inside if isinstance(item, (dict, list))]:
         levels += 1
@@ -265,11 +274,11 @@ def _json_bytes(value: Any) -> int:
     return len(text.encode("utf-8", "surrogatepass"))
 
 
-def _text(content: str) -> str:
+def _validated_text(content: str) -> str:
     try:
         content.encode()
     except UnicodeEncodeError:
-        # Without its text, which the codec's own error would show.
+        # The text of the codec's own error would contain the content.
         raise ValueError("a message's content must be Unicode without lone surrogates") from None
     return content
 
@@ -277,7 +286,7 @@ def _text(content: str) -> str:
 def _write_context(context: RetrievedContext) -> resources.RetrievedContext:
     return resources.RetrievedContext(
         doc_id=context.doc_id,
-        content=_text(context.content),
+        content=_validated_text(context.content),
         score=context.score,
         metadata=to_struct(context.metadata) if context.metadata else None,
     )

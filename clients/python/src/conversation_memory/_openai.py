@@ -1,8 +1,7 @@
-"""Messages in the form of OpenAI's chat completions.
+"""Conversion of messages in the form of OpenAI's chat completions.
 
-`role` and a plain text are a message's own fields. Whatever they cannot say is
-kept beside them, as the message's original: every further key, and a `content`
-that is no plain text.
+`role` and a plain text are stored in the fields of a message. The message's original stores what
+they cannot represent: all further keys, and a `content` that is not plain text.
 """
 
 from __future__ import annotations
@@ -26,7 +25,12 @@ ROLES = {
 
 
 def parse(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives the fields of a `Message`."""
+    """Returns the fields of a `Message`.
+
+    Raises:
+        TypeError: A value is not a JSON value.
+        ValueError: The role is unknown, a number is not finite, or the nesting is too deep.
+    """
     from ._types import Original
 
     role = message.get("role")
@@ -39,43 +43,43 @@ def parse(message: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(content, str) and content and is_storable(content):
         del rest["content"]
     fields: dict[str, Any] = {"role": ROLES[role], "content": text_of(content)}
-    # The service takes no message that has neither text nor metadata.
+    # The service rejects a message that has neither text nor metadata.
     if rest or not fields["content"]:
         fields["original"] = Original.of(FORM, rest)
     return fields
 
 
 def render(message: Message) -> dict[str, Any]:
-    """Gives a message as it was, or as its role and content have it."""
+    """Returns the original of a message, or its role and content if it has none in this form."""
     plain: dict[str, Any] = {"role": message.role}
     if message.original is None or message.original.form != FORM:
         return plain | {"content": message.content}
     rest: dict[str, Any] = message.original.value
-    # An empty text stands in the original; where it does not, there was no content.
+    # The original contains an empty text. If it has no content, the message had none.
     if message.content and "content" not in rest:
         plain["content"] = message.content
     return plain | rest
 
 
 def text_of(content: Any) -> str:
-    """The text of a message's content, as far as it can be stored and found."""
+    """Returns the text of a message's content, without characters that cannot be stored."""
     if isinstance(content, str):
         text = content
     elif isinstance(content, Iterable) and not isinstance(content, Mapping):
         text = "\n".join(_texts(content))
     else:
         text = ""
-    return text if is_storable(text) else _storable(text)
+    return text if is_storable(text) else _replace_unstorable(text)
 
 
 def is_storable(text: str) -> bool:
-    """Whether the service takes a text: Unicode without U+0000."""
+    """Whether the service accepts a text: valid Unicode without U+0000."""
     if "\0" in text:
         return False
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _storable(text: str) -> str:
+def _replace_unstorable(text: str) -> str:
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 

@@ -1,7 +1,7 @@
-"""What a call carries so that traces join up.
+"""Propagation of the caller's trace context.
 
-Neither OpenTelemetry nor LangSmith is imported unless the program did: without
-that there is nothing to continue. Nothing that goes wrong here fails a call.
+OpenTelemetry and LangSmith are used only if the program has imported them; otherwise there is no
+context to propagate. An error in this module does not fail a call.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from collections.abc import Mapping
 from typing import Any
 
 MAX_VALUE_BYTES = 8192
-"""What W3C allows a baggage; more might be refused together with the call."""
+"""Limit of the W3C recommendation on baggage. A server may reject a call with a larger header."""
 
 
 def trace_headers() -> dict[str, str]:
-    """The headers of the current OpenTelemetry context and LangSmith run."""
+    """Returns the headers of the current OpenTelemetry context and LangSmith run."""
     headers: dict[str, str] = {}
     for found in (_opentelemetry(), _langsmith()):
         for name, value in found.items():
             key = name.lower()
-            both = f"{headers[key]},{value}" if key == "baggage" and key in headers else value
-            if _can_be_sent(key, both):
-                headers[key] = both
+            combined = f"{headers[key]},{value}" if key == "baggage" and key in headers else value
+            if _is_valid_header(key, combined):
+                headers[key] = combined
     return headers
 
 
@@ -51,8 +51,8 @@ def _langsmith() -> Mapping[str, str]:
     return headers
 
 
-def _can_be_sent(key: object, value: object) -> bool:
-    """Whether gRPC takes a header; it would refuse the call with a bad one."""
+def _is_valid_header(key: object, value: object) -> bool:
+    """Whether gRPC accepts a header; it rejects the call if one is invalid."""
     return (
         isinstance(key, str)
         and isinstance(value, str)

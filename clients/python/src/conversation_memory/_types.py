@@ -1,6 +1,6 @@
-"""What the service remembers, as plain immutable values.
+"""Objects of the service as immutable values.
 
-Times are aware datetimes in UTC. Text fields that have no value are empty.
+Times are timezone-aware and in UTC. A text field without a value is empty.
 """
 
 from __future__ import annotations
@@ -15,59 +15,76 @@ from typing import Any, Literal, Protocol
 from . import _openai
 
 Role = Literal["user", "assistant", "system", "tool"]
+"""Author of a message."""
+
 Source = Literal["cache", "store", "unspecified"]
+"""Where messages were read from: the recent window in Redis, or the durable store."""
+
 SessionState = Literal["started", "continued", "resumed", "unavailable", "unspecified"]
+"""State in which BeginTurn found the session.
+
+`started`: no session was given, and a new one was started. `continued`: the session was live.
+`resumed`: it had expired and was restored under its id. `unavailable`: the session tier is down,
+and the turn continues without a session."""
 
 OpenAIMessage = dict[str, Any]
-"""A message in the form of OpenAI's chat completions: `role`, `content` and more."""
+"""Message in the form of OpenAI's chat completions: `role`, `content` and further keys."""
 
-
-MAX_LEVELS = 200
-"""How deep an original's JSON is at most: far less than Python's parser takes."""
+MAX_ORIGINAL_DEPTH = 200
+"""Upper bound on the nesting levels of an original, far below the limit of Python's parser."""
 
 
 class SupportsModelDump(Protocol):
-    """A Pydantic model, such as the message of an OpenAI answer."""
+    """Interface of a Pydantic model, such as the message in a response of OpenAI's client."""
 
     def model_dump(self, *, exclude_unset: bool = ...) -> dict[str, Any]:
-        """Gives the model as a dict."""
+        """Returns the model as a dict."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """The form that a message had before it became one: kept word for word.
+    """The foreign form that a `Message` was converted from, stored without loss.
 
-    It is stored as JSON in a string, since numbers of a message's metadata are
-    doubles and would not all come back as they went in.
+    It is stored as JSON in a string, because numbers in a message's metadata are doubles and
+    would not all be read back equal.
     """
 
     form: str
-    """Whose form it is, such as `openai`: whoever does not know it reads role and content."""
+    """Name of the form, such as `openai`. A reader that does not know it uses role and content."""
     json: str
-    """The value, as JSON."""
+    """Value in the foreign form, as JSON."""
 
     @classmethod
     def of(cls, form: str, value: Any) -> Original:
-        """Keeps a value that JSON can express; others are a TypeError or ValueError."""
-        _check(value)
+        """Converts a value in a foreign form.
+
+        Args:
+            form: Name of the form.
+            value: The value, which consists of JSON values.
+
+        Raises:
+            TypeError: A value is not a JSON value.
+            ValueError: A number is not finite, or the nesting is too deep.
+        """
+        _validate(value)
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-            # Half of a character cannot be sent, but its escape can.
+            # A lone surrogate cannot be encoded as UTF-8, but its escape sequence can.
             text = json.dumps(value, separators=(",", ":"))
         return cls(form, text)
 
     @property
     def value(self) -> Any:
-        """A fresh copy of the value."""
+        """A new copy of the value."""
         return json.loads(self.json)
 
 
-def _check(value: Any, levels: int = MAX_LEVELS) -> None:
-    """Refuses what JSON would turn into something else, or what could not be read back."""
+def _validate(value: Any, levels: int = MAX_ORIGINAL_DEPTH) -> None:
+    """Rejects values that JSON would change, or that could not be parsed again."""
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ValueError("a message must have finite numbers only")
+            raise ValueError("a message must contain finite numbers only")
         return
     items: Iterable[Any]
     if isinstance(value, Mapping):
@@ -79,81 +96,95 @@ def _check(value: Any, levels: int = MAX_LEVELS) -> None:
     else:
         return
     if levels == 0:
-        raise ValueError(f"a message must have at most {MAX_LEVELS} levels")
+        raise ValueError(f"a message must have at most {MAX_ORIGINAL_DEPTH} nesting levels")
     for item in items:
-        _check(item, levels - 1)
+        _validate(item, levels - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class RetrievedContext:
-    """A document that retrieval put in front of the model for one message."""
+    """A document that retrieval provided to the model for one message."""
 
     content: str = ""
+    """Text of the document."""
     _: KW_ONLY
     doc_id: str = ""
-    """The document's id in its own system, at most 512 characters."""
+    """Id of the document in its source system, at most 512 characters."""
     score: float | None = None
-    """Relevance as the retriever gave it."""
+    """Relevance according to the retriever; `None` if unknown."""
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Anything that JSON can represent, with the limits of `Message.metadata`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One thing that was said."""
+    """A message of a conversation."""
 
     role: Role
+    """Author of the message."""
     content: str = ""
-    """The text; of a message in several parts, the texts of its parts, a line each."""
+    """Plain text. For a message in several parts it is the texts of the parts, one per line."""
     _: KW_ONLY
     id: str = ""
-    """A UUID. The service makes one when it is empty, or when the message was read of another
-    conversation."""
+    """UUID of the message. The service generates one if it is empty, or if the message was read
+    from another conversation."""
     conversation_id: str = ""
-    """Set by the service."""
+    """Conversation of the message. The service sets it."""
     seq: int = 0
-    """The message's number in its conversation, from 1 in the order of saving. Set by the
-    service."""
+    """Number of the message in its conversation, from 1 in commit order. The service sets it."""
     created_at: datetime | None = None
-    """When it was said: the time of saving unless set. It never decides the order."""
+    """Time of the message; `None` uses the time of the save. It does not affect the order."""
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """Anything JSON can express, at most 64 KiB of it and 32 levels. Numbers are doubles."""
+    """Anything that JSON can represent, at most 64 KiB and 32 levels. Numbers are doubles."""
     tokens_used: int | None = None
-    """Tokens that the model used for this message."""
+    """Number of tokens that the model used for the message; `None` if unknown."""
     latency_ms: int | None = None
-    """How long the answer took, in milliseconds."""
+    """Duration of the answer in milliseconds; `None` if unknown."""
     contexts: Sequence[RetrievedContext] = field(default=(), hash=False)
-    """What retrieval found for it. Read back only where `include_contexts` asks for them."""
+    """Documents that retrieval found for the message. They are read with `include_contexts`."""
     original: Original | None = None
-    """What `role` and `content` cannot say of the form that the message came in."""
+    """Part of a foreign form that `role` and `content` cannot represent; `None` if there is none."""
 
     @classmethod
     def from_openai(cls, message: Mapping[str, Any], **fields: Any) -> Message:
-        """Takes a message in the OpenAI form, which `to_openai` gives back as it was.
+        """Converts a message in the OpenAI form, which `to_openai` returns unchanged.
 
-        Tool calls, parts and every further key are kept. `fields` are those of `Message`, such
-        as `tokens_used`. A role is one of user, assistant, system, developer, tool and function;
-        another one is a ValueError, and so is what JSON cannot express.
+        Tool calls, parts and all further keys are kept.
+
+        Args:
+            message: The message. Its role is user, assistant, system, developer, tool or
+                function.
+            fields: Further fields of `Message`, such as `tokens_used`.
+
+        Raises:
+            TypeError: A value is not a JSON value.
+            ValueError: The role is unknown, a number is not finite, or the nesting is too deep.
         """
         return cls(**_openai.parse(message), **fields)
 
     def to_openai(self) -> OpenAIMessage:
-        """The message in the OpenAI form: a fresh dict."""
+        """Returns the message in the OpenAI form, as a new dict."""
         return _openai.render(self)
 
 
 MessageLike = Message | Mapping[str, Any] | SupportsModelDump
-"""What is taken for a message: one, a dict in the OpenAI form, or an answer of OpenAI's client."""
+"""A message, a dict in the OpenAI form, or the message in a response of OpenAI's client."""
 
 
 def to_message(message: MessageLike) -> Message:
-    """Takes what callers have for a message."""
+    """Converts the forms of a message that callers pass.
+
+    Raises:
+        TypeError: The value is not a message.
+        ValueError: The message is not valid in the OpenAI form.
+    """
     if isinstance(message, Message):
         return message
     if isinstance(message, Mapping):
         return Message.from_openai(message)
     if hasattr(message, "model_dump"):
         return Message.from_openai(message.model_dump(exclude_unset=True))
-    raise TypeError(f"a message is a Message or a dict, not {type(message).__name__}")
+    raise TypeError(f"a message must be a Message or a dict, not {type(message).__name__}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,47 +192,62 @@ class Conversation:
     """A sequence of messages that belongs to one user."""
 
     id: str
+    """UUID of the conversation."""
     user_id: str = ""
+    """Owner of the conversation."""
     dept_id: str = ""
+    """Department or tenant of the owner."""
     title: str = ""
-    """Taken from the first user message unless it was set."""
+    """Title, which is derived from the first user message if none was set."""
     last_seq: int = 0
-    """The number of the newest message ever saved, 0 before the first."""
+    """Number of the newest message ever saved; 0 before the first."""
     created_at: datetime | None = None
+    """Time of the creation."""
     updated_at: datetime | None = None
+    """Time of the last change."""
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Metadata of the conversation. Whole numbers are `int`."""
     parent_id: str = ""
-    """The conversation that this one branched from."""
+    """Conversation that this one was branched from; empty if it is no branch."""
     branched_at_seq: int = 0
-    """The last message that it shares with its parent."""
+    """Number of the last message that is shared with the parent; 0 if it is no branch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """A user's presence. It ends when it has not been used for its time to live."""
+    """A user's session. It expires if it is not used for its time to live."""
 
     id: str
+    """UUID of the session."""
     user_id: str = ""
+    """User that the session belongs to."""
     dept_id: str = ""
+    """Department or tenant of the user."""
     conversation_id: str = ""
-    """The conversation that it is on; empty before the first."""
+    """Conversation of the session; empty before the first one."""
     created_at: datetime | None = None
+    """Time of the start."""
     last_active_at: datetime | None = None
+    """Time of the last use."""
     expires_at: datetime | None = None
+    """Time at which the session expires unless it is used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BegunTurn:
-    """What a turn begins with."""
+    """Session, conversation and history at the beginning of a turn."""
 
     session: Session | None
-    """None when the session tier is down: the turn goes on without one."""
+    """Session of the turn; `None` while the session tier is unavailable."""
     session_state: SessionState
+    """State in which the service found the session."""
     conversation: Conversation
-    """`id`, `user_id` and `last_seq` always, the rest where it costs no extra trip."""
+    """Conversation of the turn. `id`, `user_id` and `last_seq` are always set, the other fields
+    only where reading them needs no additional round trip."""
     messages: tuple[Message, ...]
-    """The newest messages, oldest first."""
+    """Newest messages, oldest first."""
     source: Source
+    """Where the messages were read from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,45 +255,49 @@ class History:
     """The newest messages of a conversation."""
 
     messages: tuple[Message, ...]
-    """Oldest first."""
+    """Messages, oldest first."""
     last_seq: int
-    """The conversation's last number at the moment of the read."""
+    """Number of the message that the conversation ended with at the time of the read."""
     source: Source
+    """Where the messages were read from."""
 
     def to_openai(self) -> list[OpenAIMessage]:
-        """The messages in the OpenAI form."""
+        """Returns the messages in the OpenAI form."""
         return [message.to_openai() for message in self.messages]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedMessages:
-    """What a save did."""
+    """Outcome of a save."""
 
     messages: tuple[Message, ...]
-    """As stored, contexts left out."""
+    """Messages as stored, without their contexts."""
     last_seq: int
-    """The number of the last message of this save."""
+    """Number of the last message of this save."""
     replayed: bool
-    """Whether it had been saved before, and this is the first outcome again."""
+    """Whether an earlier request with the same key made the save; the outcome is that request's."""
     request_id: str
-    """The key under which it was saved."""
+    """Idempotency key of the save."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truncated:
-    """What a truncation did."""
+    """Outcome of a truncation."""
 
     removed_messages: int
+    """Number of messages that were removed."""
     last_seq: int
-    """The conversation's last number, which a truncation leaves as it is."""
+    """Last number of the conversation, which a truncation does not change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
-    """What an import did."""
+    """Outcome of an import."""
 
     conversation: Conversation
+    """The new conversation."""
     imported_messages: int
+    """Number of messages that were imported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,9 +305,11 @@ class Hit:
     """A message that a search found."""
 
     message: Message
+    """The message, without its contexts."""
     conversation_title: str
+    """Current title of the message's conversation."""
     snippet: str
-    """A few words around the first match; matches stand between ⟦ and ⟧. Plain text: escape it
-    before it becomes part of HTML."""
+    """Text around the first match, with the matches between ⟦ and ⟧. It is plain text: escape it
+    before inserting it into HTML."""
     rank: float
-    """How well it fits: higher is better. Compares hits of one search only."""
+    """Relevance; higher is better. Only hits of the same search are comparable."""
