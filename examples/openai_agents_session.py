@@ -1,9 +1,9 @@
-"""An agent of OpenAI's Agents SDK that remembers what was said.
+"""An agent of OpenAI's Agents SDK that stores its conversation.
 
     python examples/openai_agents_session.py [ADDRESS]
 
-It answers by a script, or by a model where OPENAI_API_KEY is set (with OPENAI_BASE_URL and
-OPENAI_MODEL, if they are).
+It answers with scripted text, or with a model if OPENAI_API_KEY is set; OPENAI_BASE_URL and
+OPENAI_MODEL are optional.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ QUESTIONS = ["What is our vacation policy?", "How do I request it?"]
 
 @function_tool
 def look_up(topic: str) -> str:
-    """Looks a policy of the company up."""
+    """Looks up a policy of the company."""
     return f"{topic}: 25 days a year; to be requested in the HR portal, two weeks ahead"
 
 
 class Scripted(Model):
-    """Answers from the items alone: it calls the tool if they have no policy yet."""
+    """A model that answers from the items only, and calls the tool if they contain no policy."""
 
     async def get_response(
         self, system_instructions: str | None, input: Any, *args: Any, **kwargs: Any
     ) -> ModelResponse:
-        """Gives the next item."""
+        """Returns the next item."""
         question = next(item for item in reversed(input) if item.get("role") == "user")["content"]
-        policy = next((it["output"] for it in input if it.get("output")), None)
+        policy = next((item["output"] for item in input if item.get("output")), None)
         if policy is None and "vacation" in question:
             call = ResponseFunctionToolCall(
                 type="function_call",
@@ -64,15 +64,15 @@ class Scripted(Model):
         return ModelResponse(output=[message], usage=Usage(), response_id=None)
 
     def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        """Is not needed here."""
+        """Is not used by this example."""
         raise NotImplementedError
 
 
 async def main(address: str, model: str | Model) -> None:
-    """Holds the dialogue. From one turn to the next it keeps nothing but a name."""
+    """Runs the dialogue. From one turn to the next it keeps only the name of the session."""
     agent = Agent(
         name="HR",
-        instructions="You answer questions of employees. Look policies up.",
+        instructions="You answer questions of employees. Look up policies.",
         model=model,
         tools=[look_up],
     )

@@ -1,9 +1,9 @@
-"""An agent in a plain loop that remembers what was said.
+"""An agent in a plain loop that stores its conversation.
 
     python examples/plain_loop.py [ADDRESS]
 
-It answers by a script, or by a model where OPENAI_API_KEY is set (with OPENAI_BASE_URL and
-OPENAI_MODEL, if they are), for which `pip install openai` is needed.
+It answers with scripted text, or with a model if OPENAI_API_KEY is set. The model requires
+`pip install openai`; OPENAI_BASE_URL and OPENAI_MODEL are optional.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ Model = Callable[[list[dict[str, Any]]], str]
 
 
 def scripted(messages: list[dict[str, Any]]) -> str:
-    """Answers from the messages alone: without the first turn, the second makes no sense."""
-    *before, question = [str(message["content"]) for message in messages]
+    """Answers from the messages only: the answer to the second question depends on the first."""
+    *earlier, question = [str(message["content"]) for message in messages]
     if "vacation" in question:
         return "25 days a year, after the probation period."
-    if any("vacation" in text for text in before):
+    if any("vacation" in text for text in earlier):
         return "Request your vacation in the HR portal, two weeks ahead."
     return "Request what?"
 
 
 def openai(messages: list[dict[str, Any]]) -> str:
-    """Asks a model."""
+    """Answers with a model."""
     from openai import OpenAI
 
     answer = OpenAI().chat.completions.create(
@@ -43,7 +43,7 @@ def openai(messages: list[dict[str, Any]]) -> str:
 
 
 def main(address: str, model: Model) -> None:
-    """Holds the dialogue. From one turn to the next it keeps two ids and nothing else."""
+    """Runs the dialogue. From one turn to the next it keeps only two ids."""
     session: str | None = None
     conversation: str | None = None
     for question in QUESTIONS:

@@ -1,8 +1,8 @@
-"""Holds calls against the description of the routes.
+"""Compares REST calls with the OpenAPI document.
 
-Reads {"document": an OpenAPI document, "calls": what was asked and answered} and
-prints {"wrong": what a call or its answer has that the document does not allow,
-"unseen": what the document has that no call showed}.
+Reads {"document": the OpenAPI document, "calls": requests and responses} from standard input and
+prints {"wrong": what the document does not allow in a request or response, "unseen": members of
+the document that no call contains}.
 """
 
 import json
@@ -19,7 +19,7 @@ wrong, seen = [], set()
 
 
 def is_int64(text):
-    # Written in one way only.
+    # Each number has one representation only.
     return re.fullmatch("0|-?[1-9][0-9]*", text) is not None and -(2**63) <= int(text) < 2**63
 
 
@@ -32,7 +32,7 @@ def errors(schema, value):
 
 
 def named(schema, name):
-    """A schema and its name, where it has one."""
+    """Resolves a reference to a schema, and returns the schema with its name."""
     reference = schema.get("$ref")
     if reference:
         name = reference.rsplit("/", 1)[1]
@@ -40,46 +40,46 @@ def named(schema, name):
     return schema, name
 
 
-def look(schema, value, name):
-    """Notes the members that a value has."""
+def record_members(schema, value, name):
+    """Records the members that a value has."""
     schema, name = named(schema, name)
     if isinstance(value, list):
         for item in value:
-            look(schema["items"], item, name)
+            record_members(schema["items"], item, name)
     elif isinstance(value, dict):
         for member in schema.get("properties", {}).keys() & value.keys():
             seen.add(f"{name}.{member}")
-            look(schema["properties"][member], value[member], f"{name}.{member}")
+            record_members(schema["properties"][member], value[member], f"{name}.{member}")
 
 
-def members(schema, name, found):
-    """Notes the members that a value may have."""
+def collect_members(schema, name, found):
+    """Records the members that a value may have."""
     schema, name = named(schema, name)
     for member, below in schema.get("properties", {}).items():
         if f"{name}.{member}" not in found:
             found.add(f"{name}.{member}")
-            members(below, f"{name}.{member}", found)
+            collect_members(below, f"{name}.{member}", found)
     if "items" in schema:
-        members(schema["items"], name, found)
+        collect_members(schema["items"], name, found)
     return found
 
 
 for call in calls:
     name = call["operation"]
     operation = operations[name]
-    went_well = call["status"] == 200
-    response = operation["responses"]["200" if went_well else "default"]
+    is_ok = call["status"] == 200
+    response = operation["responses"]["200" if is_ok else "default"]
     kind = call["content_type"].split(";")[0]
     label = f"{name} {call['status']} {kind}"
     if kind not in response["content"]:
         wrong.append(f"{label}: is not described")
         continue
     schema = response["content"][kind].get("schema", {})
-    # A file is no answer in JSON.
+    # A response that is a file has no schema.
     if schema:
         wrong += [f"{label}: {error}" for error in errors(schema, call["answer"])]
-        look(schema, call["answer"], name)
-    if not went_well:
+        record_members(schema, call["answer"], name)
+    if not is_ok:
         continue
     seen.add(name)
     seen.update(f"{name}({parameter})" for parameter in call["parameters"])
@@ -87,7 +87,7 @@ for call in calls:
     if call["body"] is not None:
         schema = operation["requestBody"]["content"]["application/json"].get("schema", {})
         wrong += [f"{name}'s request: {error}" for error in errors(schema, call["body"])]
-        look(schema, call["body"], f"{name}'s request")
+        record_members(schema, call["body"], f"{name}'s request")
 
 expected = set()
 for name, operation in operations.items():
@@ -95,8 +95,8 @@ for name, operation in operations.items():
     expected.update(f"{name}({parameter['name']})" for parameter in operation.get("parameters", []))
     for kind, content in operation["responses"]["200"]["content"].items():
         expected.add(f"{name} {kind}")
-        members(content.get("schema", {}), name, expected)
-    members(schemas["Error"], "Error", expected)
+        collect_members(content.get("schema", {}), name, expected)
+    collect_members(schemas["Error"], "Error", expected)
     for content in operation.get("requestBody", {}).get("content", {}).values():
-        members(content.get("schema", {}), f"{name}'s request", expected)
+        collect_members(content.get("schema", {}), f"{name}'s request", expected)
 print(json.dumps({"wrong": wrong, "unseen": sorted(expected - seen)}))

@@ -1,4 +1,4 @@
-"""The asyncio client, called like the blocking one: so that one test covers both."""
+"""A blocking interface of the asyncio client, so that one test covers both clients."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Blocking:
-    """Runs what an object returns on an event loop of its own."""
+    """Wraps an object and runs the coroutines of its methods on an event loop."""
 
     def __init__(self, wrapped: Any, loop: asyncio.AbstractEventLoop) -> None:
         self._wrapped = wrapped
@@ -43,21 +43,21 @@ class Blocking:
         return call
 
     def _iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
-        async def following() -> T:
+        async def next_item() -> T:
             return await anext(items)
 
         while True:
             try:
-                yield self._wait(following())
+                yield self._wait(next_item())
             except StopAsyncIteration:
                 return
 
-    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+    def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
 
 class LoopThread:
-    """An event loop in a thread."""
+    """An event loop that runs in a thread."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()

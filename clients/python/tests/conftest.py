@@ -4,29 +4,31 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from conversation_memory import AsyncConversationMemory, ConversationMemory
 
 from .blocking import LoopThread
-from .sidecar import PATIENCE, Form, Sidecar
+from .sidecar import TIMEOUT, Backend, Sidecar
 
-# A busy machine is no failure.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
+# A slow machine must not fail a test.
+settings.register_profile(
+    "slow machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("slow machine")
 
 
 @pytest.fixture(scope="session", params=["embedded", "servers"])
-def form(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Form:
+def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Backend:
     if request.param == "servers":
-        return Form.servers()
-    return Form.embedded(tmp_path_factory.mktemp("data"))
+        return Backend.servers()
+    return Backend.embedded(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="session")
-def sidecar(form: Form) -> Iterator[Sidecar]:
-    """A sidecar in each form, for tests that leave it running."""
-    sidecar = Sidecar(form)
+def sidecar(backend: Backend) -> Iterator[Sidecar]:
+    """A sidecar with each backend, for tests that leave it running."""
+    sidecar = Sidecar(backend)
     yield sidecar
     sidecar.stop()
 
@@ -42,17 +44,17 @@ def event_loop_thread() -> Iterator[LoopThread]:
 def memory(
     request: pytest.FixtureRequest, sidecar: Sidecar, event_loop_thread: LoopThread
 ) -> Iterator[ConversationMemory]:
-    """Each client in turn."""
+    """A client: the blocking one, then the asyncio one behind a blocking interface."""
     if request.param == "blocking":
-        with ConversationMemory(sidecar.address, timeout=PATIENCE) as memory:
+        with ConversationMemory(sidecar.address, timeout=TIMEOUT) as memory:
             yield memory
     else:
-        client = AsyncConversationMemory(sidecar.address, timeout=PATIENCE)
+        client = AsyncConversationMemory(sidecar.address, timeout=TIMEOUT)
         with event_loop_thread.blocking(client) as memory:
             yield memory
 
 
 @pytest.fixture
 def user() -> str:
-    """A user whom no other test knows."""
+    """A user that no other test uses."""
     return f"ana-{uuid.uuid4()}"

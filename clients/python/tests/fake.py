@@ -1,4 +1,4 @@
-"""A server that answers as a test says, and remembers what it was asked."""
+"""A server whose answers a test defines, and which records the requests."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Answer = Callable[[bytes, grpc.ServicerContext], bytes]
 CONVERSATION = "0198a2f0-7c4e-7b1e-9d5a-3f1c2b4d5e6f"
 
 
-class Fake(grpc.GenericRpcHandler):
-    """Answers each method with an empty message, unless a test gives an answer."""
+class FakeService(grpc.GenericRpcHandler):
+    """Answers each method with an empty message, unless `answers` has a function for it."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Answer] = {}
@@ -48,11 +48,11 @@ class Fake(grpc.GenericRpcHandler):
 
 @contextmanager
 def serving(
-    fake: Fake,
+    fake: FakeService,
     address: str = "127.0.0.1:0",
     credentials: grpc.ServerCredentials | None = None,
 ) -> Iterator[str]:
-    """Serves, and gives the address."""
+    """Serves at an address, a free port by default, and yields the address."""
     server = grpc.server(ThreadPoolExecutor(4), handlers=[fake])
     if credentials is None:
         port = server.add_insecure_port(address)
@@ -66,7 +66,7 @@ def serving(
 
 
 def failing(code: grpc.StatusCode, *details: Any, message: str = "no") -> Answer:
-    """Answers with a status and its details, as google.rpc has them."""
+    """Returns an answer that fails with a status and google.rpc details."""
 
     def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
         packed = [
@@ -85,7 +85,7 @@ def failing(code: grpc.StatusCode, *details: Any, message: str = "no") -> Answer
 
 
 def begun(last_seq: int) -> bytes:
-    """The answer to BeginTurn."""
+    """Encodes a response of BeginTurn."""
     answer = api.BeginTurnResponse()
     answer.conversation.id = CONVERSATION
     answer.conversation.last_seq = last_seq

@@ -1,4 +1,4 @@
-"""A TCP proxy that can lose answers, and be slow."""
+"""A TCP proxy that can drop responses and delay data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 
 
 class Proxy:
-    """Forwards to an address. What the server answers can be swallowed, and all cut."""
+    """Forwards connections to an address. It can drop responses and close all connections."""
 
     def __init__(self, address: str, delay: float = 0) -> None:
         host, _, port = address.rpartition(":")
@@ -17,21 +17,21 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._lock = threading.Lock()
-        self._open: list[socket.socket] = []
-        self._swallowing = False
+        self._sockets: list[socket.socket] = []
+        self._is_dropping = False
         self._delay = delay
         self._accepting = threading.Thread(target=self._accept, daemon=True)
         self._accepting.start()
 
-    def swallow(self) -> None:
-        """From now on clients are not answered."""
-        self._swallowing = True
+    def drop_responses(self) -> None:
+        """Drops the data of the server from now on."""
+        self._is_dropping = True
 
-    def cut(self) -> None:
-        """Closes all connections; new ones work."""
-        self._swallowing = False
+    def close_connections(self) -> None:
+        """Closes all connections; new ones are forwarded completely."""
+        self._is_dropping = False
         with self._lock:
-            connections, self._open = self._open, []
+            connections, self._sockets = self._sockets, []
         for connection in connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -41,7 +41,7 @@ class Proxy:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._accepting.join()
         self._listener.close()
-        self.cut()
+        self.close_connections()
 
     def _accept(self) -> None:
         while True:
@@ -51,7 +51,7 @@ class Proxy:
                 return
             server = socket.create_connection(self._upstream)
             with self._lock:
-                self._open += [client, server]
+                self._sockets += [client, server]
             for pair in ((client, server), (server, client)):
                 threading.Thread(target=self._forward, args=pair, daemon=True).start()
 
@@ -60,7 +60,7 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 time.sleep(self._delay)
-                if not (from_server and self._swallowing):
+                if not (from_server and self._is_dropping):
                     sink.sendall(data)
         for end in (source, sink):
             with contextlib.suppress(OSError):

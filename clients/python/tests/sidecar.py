@@ -1,4 +1,4 @@
-"""The real sidecar, started and stopped by a test."""
+"""The sidecar as a process that a test starts and stops."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-PATIENCE = 30.0
-"""Seconds that a condition is waited for."""
+TIMEOUT = 120.0
+"""Upper bound in seconds on waiting for a condition or a call. It detects hangs; a slow machine
+must not reach it."""
 
 ROOT = Path(__file__).resolve().parents[3]
 BINARY = os.environ.get(
@@ -22,48 +23,48 @@ BINARY = os.environ.get(
 T = TypeVar("T")
 
 
-class Form:
-    """Where a sidecar keeps things."""
+class Backend:
+    """Stores of a sidecar: embedded, or PostgreSQL and Redis."""
 
     def __init__(self, name: str, settings: dict[str, str]) -> None:
         self.name = name
         self.settings = settings
 
     @classmethod
-    def embedded(cls, folder: Path) -> Form:
+    def embedded(cls, folder: Path) -> Backend:
         return cls("embedded", {"DATA_DIR": str(folder)})
 
     @classmethod
-    def servers(cls) -> Form:
-        """PostgreSQL and Redis as tests/with-servers started them."""
+    def servers(cls) -> Backend:
+        """PostgreSQL and Redis, which tests/with-servers has started."""
         return cls(
             "servers",
             {
-                "DATABASE_URL": _given("TEST_DATABASE_URL"),
-                "REDIS_URL": _given("TEST_REDIS_URL"),
+                "DATABASE_URL": _required("TEST_DATABASE_URL"),
+                "REDIS_URL": _required("TEST_REDIS_URL"),
                 "REDIS_KEY_PREFIX": "python:",
             },
         )
 
 
-def _given(name: str) -> str:
-    # A server that is missing is a failure, not a reason to skip.
+def _required(name: str) -> str:
+    # A missing server fails the tests; they are not skipped.
     value = os.environ.get(name)
     assert value, f"{name} is not set: run tests/with-servers pytest"
     return value
 
 
 class Sidecar:
-    """A sidecar that runs until it is stopped."""
+    """A sidecar that runs until it is stopped or killed."""
 
-    def __init__(self, form: Form, address: str = "127.0.0.1:0") -> None:
-        self.form = form
+    def __init__(self, backend: Backend, address: str = "127.0.0.1:0") -> None:
+        self.backend = backend
         self.log: list[str] = []
         environment = {
             "LISTEN_ADDR": address,
             "OPS_ADDR": "127.0.0.1:0",
             "LOG_FORMAT": "json",
-            **form.settings,
+            **backend.settings,
         }
         self.process = subprocess.Popen(
             [BINARY],
@@ -75,7 +76,7 @@ class Sidecar:
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        line = wait_for(self._serving, f"a sidecar that serves: {self.log}")
+        line = wait_for(self._serving, f"no sidecar serves: {self.log}")
         self.address: str = json.loads(line)["address"]
 
     def _read(self) -> None:
@@ -88,28 +89,28 @@ class Sidecar:
         return next((line for line in list(self.log) if '"message":"serving"' in line), None)
 
     def kill(self) -> None:
-        """Ends it as a crash would."""
+        """Kills the process, like a crash."""
         self.process.kill()
-        self._ended()
+        self._wait_for_exit()
 
     def stop(self) -> None:
-        """Asks it to end."""
+        """Stops the process."""
         self.process.terminate()
-        self._ended()
+        self._wait_for_exit()
 
-    def _ended(self) -> None:
-        self.process.wait(PATIENCE)
-        self._reader.join(PATIENCE)
+    def _wait_for_exit(self) -> None:
+        self.process.wait(TIMEOUT)
+        self._reader.join(TIMEOUT)
 
     def restarted(self) -> Sidecar:
-        """Starts another where this one was."""
-        return Sidecar(self.form, self.address)
+        """Starts another sidecar with the same backend and address."""
+        return Sidecar(self.backend, self.address)
 
 
-def wait_for(condition: Callable[[], T | None], what: str) -> T:
-    """Waits until a condition gives something."""
-    deadline = time.monotonic() + PATIENCE
+def wait_for(condition: Callable[[], T | None], failure: str) -> T:
+    """Waits until a condition returns a true value, and returns it."""
+    deadline = time.monotonic() + TIMEOUT
     while not (found := condition()):
-        assert time.monotonic() < deadline, f"no {what}"
+        assert time.monotonic() < deadline, failure
         time.sleep(0.005)
     return found

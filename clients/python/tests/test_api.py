@@ -1,4 +1,4 @@
-"""Every method, by both clients, in both forms."""
+"""Every method of both clients, with both backends."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import pytest
 import conversation_memory as cm
 from conversation_memory import ConversationMemory, Message, RetrievedContext
 
-from .sidecar import PATIENCE, Sidecar
-from .test_openai_form import FORMS
+from .sidecar import TIMEOUT, Sidecar
+from .test_openai_messages import EXAMPLES
 
-NOBODY = "0198a2f0-7c4e-7b1e-9d5a-3f1c2b4d5e6f"
+UNKNOWN_ID = "0198a2f0-7c4e-7b1e-9d5a-3f1c2b4d5e6f"
 
 
-def test_the_second_turn_knows_the_first(memory: ConversationMemory, user: str) -> None:
+def test_second_turn_includes_first_turn(memory: ConversationMemory, user: str) -> None:
     begun = memory.begin_turn(user, dept_id="hr")
     assert begun.session is not None
     assert (begun.session_state, begun.messages) == ("started", ())
@@ -37,7 +37,7 @@ def test_the_second_turn_knows_the_first(memory: ConversationMemory, user: str) 
     assert [message.content for message in again.messages] == ["What is our vacation policy?", "25"]
 
 
-def test_every_field_of_a_message_comes_back(memory: ConversationMemory, user: str) -> None:
+def test_message_fields_are_read_back_equal(memory: ConversationMemory, user: str) -> None:
     conversation = memory.create_conversation(user).id
     message = Message(
         "assistant",
@@ -63,7 +63,7 @@ def test_every_field_of_a_message_comes_back(memory: ConversationMemory, user: s
     assert list(memory.list_messages(conversation, include_contexts=True)) == [whole]
 
 
-def test_a_conversation_is_made_changed_and_deleted(memory: ConversationMemory, user: str) -> None:
+def test_conversation_is_created_updated_and_deleted(memory: ConversationMemory, user: str) -> None:
     made = memory.create_conversation(user, title="Holidays", dept_id="hr", metadata={"model": "m"})
     assert (made.title, made.dept_id, made.metadata) == ("Holidays", "hr", {"model": "m"})
     assert made.created_at is not None
@@ -85,7 +85,7 @@ def test_a_conversation_is_made_changed_and_deleted(memory: ConversationMemory, 
         memory.get_conversation(made.id)
 
 
-def test_listings_go_through_all_pages(memory: ConversationMemory, user: str) -> None:
+def test_listings_read_all_pages(memory: ConversationMemory, user: str) -> None:
     made = [memory.create_conversation(user, title=str(n)).id for n in range(45)]
     listed = [conversation.id for conversation in memory.list_conversations(user)]
     assert listed == made[::-1]
@@ -98,16 +98,16 @@ def test_listings_go_through_all_pages(memory: ConversationMemory, user: str) ->
     assert list(memory.list_messages(made[1])) == []
 
 
-def test_a_foreign_conversation_looks_like_none(memory: ConversationMemory, user: str) -> None:
+def test_foreign_conversation_is_reported_as_missing(memory: ConversationMemory, user: str) -> None:
     conversation = memory.create_conversation(user).id
-    for named in (conversation, NOBODY):
+    for named in (conversation, UNKNOWN_ID):
         with pytest.raises(cm.NotFound) as refused:
             memory.get_history(named, user_id="mallory")
         assert refused.value.reason == "CONVERSATION_NOT_FOUND"
         assert not refused.value.retryable
 
 
-def test_a_search_finds_what_was_said(memory: ConversationMemory, user: str) -> None:
+def test_search_finds_saved_messages(memory: ConversationMemory, user: str) -> None:
     with memory.turn(user) as turn:
         turn.user("What is our vacation policy?")
         turn.assistant("25 days of vacation a year.")
@@ -123,7 +123,7 @@ def test_a_search_finds_what_was_said(memory: ConversationMemory, user: str) -> 
     assert list(memory.search_messages(user, "salary")) == []
 
 
-def test_a_truncation_and_a_branch(memory: ConversationMemory, user: str) -> None:
+def test_truncation_does_not_affect_branches(memory: ConversationMemory, user: str) -> None:
     conversation = memory.create_conversation(user).id
     memory.save_messages(conversation, [Message("user", str(n)) for n in range(1, 7)])
     branch = memory.branch_conversation(conversation, 4, title="Another way")
@@ -141,28 +141,28 @@ def test_a_truncation_and_a_branch(memory: ConversationMemory, user: str) -> Non
     assert memory.save_messages(conversation, [Message("user", "7")]).last_seq == 7
 
 
-def test_what_was_said_in_one_conversation_is_new_in_another(
+def test_message_read_from_another_conversation_gets_a_new_id(
     memory: ConversationMemory, user: str
 ) -> None:
     one, other = (memory.create_conversation(user).id for _ in range(2))
-    said = memory.save_messages(one, [Message("user", "hi"), Message("assistant", "hello")])
+    saved = memory.save_messages(one, [Message("user", "hi"), Message("assistant", "hello")])
     history = memory.get_history(one).messages
     memory.save_messages(other, history)
     with memory.turn(user, conversation_id=other) as turn:
         turn.add(*history)
     copied = memory.get_history(other).messages
     assert [message.content for message in copied] == ["hi", "hello"] * 2
-    assert len({message.id for message in [*said.messages, *copied]}) == 6
+    assert len({message.id for message in [*saved.messages, *copied]}) == 6
 
 
-def test_sessions(memory: ConversationMemory, user: str) -> None:
+def test_session_is_created_extended_and_ended(memory: ConversationMemory, user: str) -> None:
     conversation = memory.create_conversation(user).id
     session = memory.create_session(user, dept_id="hr", conversation_id=conversation)
     assert (session.user_id, session.conversation_id) == (user, conversation)
     assert memory.get_session(session.id).id == session.id
     for call in (memory.get_session, memory.extend_session, memory.end_session):
         with pytest.raises(cm.SessionExpired):
-            call(session.id, user_id="somebody else")
+            call(session.id, user_id="another user")
     extended = memory.extend_session(session.id, user_id=user)
     assert extended.expires_at is not None
     assert session.expires_at is not None
@@ -173,10 +173,10 @@ def test_sessions(memory: ConversationMemory, user: str) -> None:
         memory.get_session(session.id)
     assert memory.begin_turn(user, session_id=session.id).session_state == "resumed"
     with pytest.raises(cm.SessionExpired):
-        memory.begin_turn(user, session_id=NOBODY)
+        memory.begin_turn(user, session_id=UNKNOWN_ID)
 
 
-def test_errors_say_what_a_program_decides_on(memory: ConversationMemory, user: str) -> None:
+def test_errors_carry_machine_readable_details(memory: ConversationMemory, user: str) -> None:
     conversation = memory.create_conversation(user).id
     with pytest.raises(cm.InvalidArgument) as invalid:
         memory.save_messages(conversation, [])
@@ -204,7 +204,9 @@ def test_errors_say_what_a_program_decides_on(memory: ConversationMemory, user: 
     assert late.value.retryable
 
 
-def test_an_export_is_the_whole_file(memory: ConversationMemory, user: str, tmp_path: Path) -> None:
+def test_export_writes_the_complete_file(
+    memory: ConversationMemory, user: str, tmp_path: Path
+) -> None:
     conversation = memory.create_conversation(user, title="Leave").id
     memory.save_messages(conversation, [Message("user", "x" * 400_000) for _ in range(3)])
     path = tmp_path / "leave.json"
@@ -222,11 +224,11 @@ def test_an_export_is_the_whole_file(memory: ConversationMemory, user: str, tmp_
 
 
 @pytest.mark.parametrize("format", ["json", "jsonl"])
-def test_what_was_exported_can_be_imported(
+def test_exported_file_can_be_imported(
     memory: ConversationMemory, user: str, tmp_path: Path, format: Literal["json", "jsonl"]
 ) -> None:
     conversation = memory.create_conversation(user, title="Leave", dept_id="hr").id
-    forms = [*FORMS, {"role": "user", "content": "x" * 600_000}]
+    forms = [*EXAMPLES, {"role": "user", "content": "x" * 600_000}]
     memory.save_messages(conversation, forms)
     path = tmp_path / f"leave.{format}"
     memory.export_conversation(conversation, path, format=format)
@@ -241,7 +243,7 @@ def test_what_was_exported_can_be_imported(
     assert (again.conversation.user_id, again.conversation.dept_id) == (user, "legal")
 
 
-def test_an_import_that_fails_says_why(
+def test_failed_import_raises_the_cause(
     memory: ConversationMemory, user: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "leave.json"
@@ -255,22 +257,20 @@ def test_an_import_that_fails_says_why(
     assert list(memory.list_conversations(user)) == []
 
 
-def test_an_export_that_fails_leaves_the_old_file(
-    memory: ConversationMemory, tmp_path: Path
-) -> None:
+def test_failed_export_keeps_the_existing_file(memory: ConversationMemory, tmp_path: Path) -> None:
     path = tmp_path / "leave.json"
-    path.write_text("the one before")
+    path.write_text("the previous file")
     with pytest.raises(cm.NotFound):
-        memory.export_conversation(NOBODY, path)
-    assert path.read_text() == "the one before"
+        memory.export_conversation(UNKNOWN_ID, path)
+    assert path.read_text() == "the previous file"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_client_reads_its_own_writes(sidecar: Sidecar, user: str) -> None:
-    """Also where the conversation was deleted and another has its id."""
+def test_client_reads_its_own_writes(sidecar: Sidecar, user: str) -> None:
+    """It does so even if the conversation was deleted and created again under its id."""
     with (
-        ConversationMemory(sidecar.address, timeout=PATIENCE) as mine,
-        ConversationMemory(sidecar.address) as other,
+        ConversationMemory(sidecar.address, timeout=TIMEOUT) as mine,
+        ConversationMemory(sidecar.address, timeout=TIMEOUT) as other,
     ):
         conversation = mine.create_conversation(user).id
         for number in range(1, 21):

@@ -1,4 +1,4 @@
-"""The examples, run as the README says: by their scripts, and by a model over HTTP."""
+"""The examples, with scripted answers and with a model over HTTP."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from .sidecar import PATIENCE, ROOT, Sidecar
+from .sidecar import ROOT, TIMEOUT, Sidecar
 
 EXAMPLES = ROOT / "examples"
 
@@ -26,13 +26,13 @@ def run(name: str, *arguments: str, **settings: str) -> list[str]:
         env=environment | settings,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
     )
     assert done.returncode == 0, done.stderr
     return [line for line in done.stdout.splitlines() if line]
 
 
-def test_a_plain_loop(sidecar: Sidecar) -> None:
+def test_plain_loop(sidecar: Sidecar) -> None:
     assert run("plain_loop.py", sidecar.address) == [
         "remembered: 0 messages",
         "user:       What is our vacation policy?",
@@ -43,7 +43,7 @@ def test_a_plain_loop(sidecar: Sidecar) -> None:
     ]
 
 
-def test_a_session_of_openai_agents(sidecar: Sidecar) -> None:
+def test_openai_agents_session(sidecar: Sidecar) -> None:
     assert run("openai_agents_session.py", sidecar.address) == [
         "remembered: 0 items",
         "user:       What is our vacation policy?",
@@ -65,29 +65,29 @@ def test_a_session_of_openai_agents(sidecar: Sidecar) -> None:
         ),
     ],
 )
-def test_the_scripts_know_nothing_without_the_first_turn(name: str, answer: str) -> None:
+def test_scripted_answers_depend_on_the_first_turn(name: str, answer: str) -> None:
     code = f"from {name} import *\nprint({answer})"
     done = subprocess.run(
         [sys.executable, "-B", "-c", code],
         cwd=EXAMPLES,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
     )
     assert done.stdout in ("Request what?\n", "It is requested what?.\n"), done.stderr
 
 
-class Answers(BaseHTTPRequestHandler):
-    """Speaks as much of OpenAI's API as the examples use."""
+class FakeModel(BaseHTTPRequestHandler):
+    """Implements the part of OpenAI's API that the examples use."""
 
-    asked: list[dict[str, Any]]
+    requests: list[dict[str, Any]]
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.asked.append(request)
-        said = f"answer {len(self.asked)}"
+        self.requests.append(request)
+        text = f"answer {len(self.requests)}"
         answer = CHAT if self.path.endswith("/chat/completions") else RESPONSE
-        body = json.dumps(answer).replace("SAID", said).encode()
+        body = json.dumps(answer).replace("TEXT", text).encode()
         self.send_response(200)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(body)))
@@ -107,7 +107,7 @@ CHAT = {
         {
             "index": 0,
             "finish_reason": "stop",
-            "message": {"role": "assistant", "content": "SAID", "refusal": None},
+            "message": {"role": "assistant", "content": "TEXT", "refusal": None},
         }
     ],
 }
@@ -126,31 +126,31 @@ RESPONSE = {
             "type": "message",
             "role": "assistant",
             "status": "completed",
-            "content": [{"type": "output_text", "text": "SAID", "annotations": []}],
+            "content": [{"type": "output_text", "text": "TEXT", "annotations": []}],
         }
     ],
 }
 
 
 @contextmanager
-def answering() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    class Handler(Answers):
-        asked: list[dict[str, Any]] = []  # noqa: RUF012
+def serving_model() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    class Handler(FakeModel):
+        requests: list[dict[str, Any]] = []  # noqa: RUF012
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/v1", Handler.asked
+        yield f"http://127.0.0.1:{server.server_port}/v1", Handler.requests
         server.shutdown()
         thread.join()
 
 
-@pytest.mark.parametrize("form", ["embedded"], indirect=True)
+@pytest.mark.parametrize("backend", ["embedded"], indirect=True)
 @pytest.mark.parametrize(
-    ("name", "given"), [("plain_loop.py", "messages"), ("openai_agents_session.py", "input")]
+    ("name", "field"), [("plain_loop.py", "messages"), ("openai_agents_session.py", "input")]
 )
-def test_with_a_model(sidecar: Sidecar, name: str, given: str) -> None:
-    with answering() as (url, asked):
+def test_examples_send_the_history_to_a_model(sidecar: Sidecar, name: str, field: str) -> None:
+    with serving_model() as (url, requests):
         printed = run(
             name, sidecar.address, OPENAI_API_KEY="key", OPENAI_BASE_URL=url, OPENAI_MODEL="m"
         )
@@ -158,7 +158,7 @@ def test_with_a_model(sidecar: Sidecar, name: str, given: str) -> None:
         "assistant:  answer 1",
         "assistant:  answer 2",
     ]
-    assert [request["model"] for request in asked] == ["m", "m"]
-    second = json.dumps(asked[1][given])
+    assert [request["model"] for request in requests] == ["m", "m"]
+    second = json.dumps(requests[1][field])
     for text in ("What is our vacation policy?", "answer 1", "How do I request it?"):
         assert text in second

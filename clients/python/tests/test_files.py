@@ -1,4 +1,4 @@
-"""Files that are no plain files, and those that give or take a part at a time."""
+"""Export and import with links, pipes, raw files and files in non-blocking mode."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 
 from conversation_memory import AsyncConversationMemory, ConversationMemory, Message
 
-from .fake import CONVERSATION, Fake, serving
-from .sidecar import Sidecar
+from .fake import CONVERSATION, FakeService, serving
+from .sidecar import TIMEOUT, Sidecar
 
 
 @pytest.fixture
@@ -31,18 +31,18 @@ def exported(memory: ConversationMemory, conversation: str) -> bytes:
     return file.getvalue()
 
 
-def test_a_link_stays_and_what_it_names_is_replaced(
+def test_export_replaces_the_target_of_a_symbolic_link(
     memory: ConversationMemory, conversation: str, exported: bytes, tmp_path: Path
 ) -> None:
     real, link = tmp_path / "real", tmp_path / "link"
-    real.write_text("the one before")
+    real.write_text("the previous file")
     link.symlink_to("real")
     memory.export_conversation(conversation, link, format="csv")
     assert link.is_symlink()
     assert real.read_bytes() == exported
 
 
-def test_a_pipe_is_written_to(
+def test_export_writes_to_a_pipe(
     memory: ConversationMemory, conversation: str, exported: bytes, tmp_path: Path
 ) -> None:
     pipe = tmp_path / "pipe"
@@ -52,11 +52,11 @@ def test_a_pipe_is_written_to(
     reader.start()
     memory.export_conversation(conversation, pipe, format="csv")
     assert stat.S_ISFIFO(pipe.stat().st_mode)
-    reader.join(30)
+    reader.join(TIMEOUT)
     assert read == [exported]
 
 
-def test_a_name_may_be_long(
+def test_export_accepts_the_longest_file_name(
     memory: ConversationMemory, conversation: str, exported: bytes, tmp_path: Path
 ) -> None:
     path = tmp_path / ("n" * 255)
@@ -65,26 +65,26 @@ def test_a_name_may_be_long(
     assert list(tmp_path.iterdir()) == [path]
 
 
-async def test_a_destination_that_is_none_costs_no_call(tmp_path: Path) -> None:
-    fake = Fake()
+async def test_invalid_destination_fails_before_the_call(tmp_path: Path) -> None:
+    fake = FakeService()
     with serving(fake) as address:
         for path in (tmp_path / "none" / "leave.json", tmp_path):
             with (
-                ConversationMemory(address) as memory,
+                ConversationMemory(address, timeout=TIMEOUT) as memory,
                 pytest.raises(OSError, match="directory"),
             ):
                 memory.export_conversation(CONVERSATION, path)
-            async with AsyncConversationMemory(address) as aio:
+            async with AsyncConversationMemory(address, timeout=TIMEOUT) as aio:
                 with pytest.raises(OSError, match="directory"):
                     await aio.export_conversation(CONVERSATION, path)
     assert not fake.calls
 
 
 class Raw(io.RawIOBase):
-    """A file that takes a part at a time, or nothing."""
+    """A raw file that accepts a part of the data at a time, or none."""
 
     def __init__(self, most: int | None) -> None:
-        self.taken = bytearray()
+        self.written = bytearray()
         self._most = most
 
     def writable(self) -> bool:
@@ -94,22 +94,22 @@ class Raw(io.RawIOBase):
         if self._most is None:
             return None
         part = bytes(data)[: self._most]
-        self.taken += part
+        self.written += part
         return len(part)
 
 
-def test_a_raw_file_gets_everything(
+def test_export_writes_everything_to_a_raw_file(
     memory: ConversationMemory, conversation: str, exported: bytes
 ) -> None:
     raw = Raw(1000)
     memory.export_conversation(conversation, raw, format="csv")  # type: ignore[arg-type]
-    assert raw.taken == exported
+    assert raw.written == exported
     with pytest.raises(BlockingIOError):
         memory.export_conversation(conversation, Raw(None))  # type: ignore[arg-type]
 
 
-class Slow(io.RawIOBase):
-    """A file that does not block: it gives what is there, then None."""
+class NonBlocking(io.RawIOBase):
+    """A file in non-blocking mode: it returns the given pieces; `None` means no data."""
 
     def __init__(self, *pieces: bytes | SystemExit | None) -> None:
         self._pieces = list(pieces)
@@ -124,21 +124,23 @@ class Slow(io.RawIOBase):
         return piece
 
 
-def test_half_a_file_is_not_imported(memory: ConversationMemory, user: str) -> None:
+def test_import_of_a_non_blocking_file_creates_nothing(
+    memory: ConversationMemory, user: str
+) -> None:
     source = memory.create_conversation(user).id
     memory.save_messages(source, [Message("user", "one"), Message("user", "two")])
     file = io.BytesIO()
     memory.export_conversation(source, file, format="jsonl")
     first, second, third = file.getvalue().splitlines(keepends=True)
-    slow: Any = Slow(first + second, None, third)
+    file_without_data: Any = NonBlocking(first + second, None, third)
     with pytest.raises(BlockingIOError):
-        memory.import_conversation(slow)
+        memory.import_conversation(file_without_data)
     assert [found.id for found in memory.list_conversations(user)] == [source]
-    whole: Any = Slow(first + second, third)
+    whole: Any = NonBlocking(first + second, third)
     assert memory.import_conversation(whole).imported_messages == 2
 
 
-def test_what_ends_a_program_is_raised_as_it_is(sidecar: Sidecar, user: str) -> None:
-    broken: Any = Slow(b"{", SystemExit(3))
-    with ConversationMemory(sidecar.address, timeout=30) as memory, pytest.raises(SystemExit):
+def test_import_raises_the_exception_of_the_file_unchanged(sidecar: Sidecar, user: str) -> None:
+    broken: Any = NonBlocking(b"{", SystemExit(3))
+    with ConversationMemory(sidecar.address, timeout=TIMEOUT) as memory, pytest.raises(SystemExit):
         memory.import_conversation(broken, user_id=user)

@@ -1,4 +1,4 @@
-"""ADK's session service: the cases of its own services, and its real runner."""
+"""Session service of ADK: the test cases of ADK's own services, and its runner."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from conversation_memory import AsyncConversationMemory, Unavailable, _adk
 from conversation_memory._async import adapters, operations
 from conversation_memory.google_adk import ConversationMemorySessionService
 
-from .sidecar import PATIENCE, Sidecar
+from .sidecar import TIMEOUT, Sidecar
 
 
 @pytest.fixture
 async def memory(sidecar: Sidecar) -> AsyncIterator[AsyncConversationMemory]:
-    async with AsyncConversationMemory(sidecar.address, timeout=PATIENCE) as memory:
+    async with AsyncConversationMemory(sidecar.address, timeout=TIMEOUT) as memory:
         yield memory
 
 
@@ -44,14 +44,14 @@ def app(user: str) -> str:
     return f"app of {user}"
 
 
-def text(said: str, author: str = "user", **fields: Any) -> Event:
+def text(content: str, author: str = "user", **fields: Any) -> Event:
     role = "user" if author == "user" else "model"
-    content = types.Content(role=role, parts=[types.Part(text=said)])
-    return Event(author=author, content=content, invocation_id="i", **fields)
+    parts = types.Content(role=role, parts=[types.Part(text=content)])
+    return Event(author=author, content=parts, invocation_id="i", **fields)
 
 
 def changing(**delta: Any) -> Event:
-    """An event that changes the state; `app_x` stands for `app:x`."""
+    """Returns an event that changes the state; `app_x` stands for the key `app:x`."""
     for prefix in ("app", "user", "temp"):
         delta = {key.replace(f"{prefix}_", f"{prefix}:"): delta[key] for key in delta}
     return Event(author="agent", invocation_id="i", actions=EventActions(state_delta=delta))
@@ -78,7 +78,7 @@ def texts(session: Session) -> list[str]:
     ]
 
 
-async def test_an_empty_service(
+async def test_empty_service(
     service: ConversationMemorySessionService, app: str, user: str
 ) -> None:
     names: dict[str, Any] = {"app_name": app, "user_id": user}
@@ -92,7 +92,7 @@ async def test_an_empty_service(
         await service.append_event(session, text("lost"))
 
 
-async def test_create_and_get(
+async def test_created_session_is_loaded_equal(
     service: ConversationMemorySessionService, app: str, user: str
 ) -> None:
     created = await service.create_session(
@@ -109,7 +109,7 @@ async def test_create_and_get(
     assert named.id != created.id
 
 
-async def test_a_session_is_created_once(
+async def test_existing_session_id_is_rejected(
     service: ConversationMemorySessionService, app: str, user: str
 ) -> None:
     async def create(number: int) -> int | None:
@@ -184,7 +184,7 @@ EVERY_KIND = [
 ]
 
 
-async def test_events_come_back_as_they_were(
+async def test_events_are_read_back_equal(
     service: ConversationMemorySessionService, app: str, user: str
 ) -> None:
     session = await service.create_session(app_name=app, user_id=user)
@@ -197,7 +197,7 @@ async def test_events_come_back_as_they_were(
     assert found.last_update_time == EVERY_KIND[-1].timestamp
 
 
-async def test_others_see_what_was_said(
+async def test_other_clients_read_the_text_of_events(
     service: ConversationMemorySessionService,
     memory: AsyncConversationMemory,
     app: str,
@@ -208,10 +208,10 @@ async def test_others_see_what_was_said(
         await service.append_event(session, event.model_copy(deep=True))
     (conversation,) = [it async for it in memory.list_conversations(user)]
     assert conversation.title == "What is our vacation policy?"
-    said = [
+    contents = [
         (message.role, message.content) async for message in memory.list_messages(conversation.id)
     ]
-    assert said == [
+    assert contents == [
         ("system", ""),
         ("user", "What is our vacation policy?"),
         ("assistant", ""),
@@ -224,7 +224,7 @@ async def test_others_see_what_was_said(
     assert (event.author, event.content) == ("user", text("by another client").content)
 
 
-async def test_a_config_picks_events(
+async def test_config_selects_events(
     service: ConversationMemorySessionService, app: str, user: str
 ) -> None:
     session = await service.create_session(app_name=app, user_id=user, state={"first": True})
@@ -248,7 +248,7 @@ async def test_a_config_picks_events(
     assert await picked(after_timestamp=2.0, num_recent_events=2) == ["6", "7"]
 
 
-async def test_state_has_scopes(
+async def test_state_is_shared_by_its_scope(
     service: ConversationMemorySessionService, app: str, user: str
 ) -> None:
     async def state_of(user_id: str, session_id: str) -> dict[str, Any]:
@@ -290,7 +290,7 @@ async def test_state_has_scopes(
     }
 
 
-async def test_state_outlives_its_sessions(
+async def test_shared_state_outlives_its_sessions(
     service: ConversationMemorySessionService, app: str, user: str
 ) -> None:
     names: dict[str, Any] = {"app_name": app, "user_id": user, "session_id": "s"}
@@ -303,7 +303,7 @@ async def test_state_outlives_its_sessions(
     await service.append_event(again, text("hello"))
 
 
-async def test_what_json_cannot_express_is_written_out(
+async def test_values_that_are_not_json_are_converted(
     service: ConversationMemorySessionService, app: str, user: str
 ) -> None:
     session = await service.create_session(app_name=app, user_id=user, state={"f": print})
@@ -312,7 +312,7 @@ async def test_what_json_cannot_express_is_written_out(
     assert found.state == {"f": repr(print), "s": [3]}
 
 
-async def test_sessions_are_listed(
+async def test_sessions_are_listed_by_last_use(
     service: ConversationMemorySessionService,
     memory: AsyncConversationMemory,
     app: str,
@@ -329,7 +329,7 @@ async def test_sessions_are_listed(
     await service.append_event(first, changing(user_x=1))
 
     mine = (await service.list_sessions(app_name=app, user_id=user)).sessions
-    assert [session.id for session in mine] == ["b", "c", "a"], "the one used last comes last"
+    assert [session.id for session in mine] == ["b", "c", "a"], "the session used last comes last"
     assert [session.state["is"] for session in mine] == ["b", "c", "a"]
     assert all(session.state["user:x"] == 1 for session in mine)
     assert all(session.events == [] for session in mine)
@@ -337,7 +337,7 @@ async def test_sessions_are_listed(
     assert sorted((session.user_id, session.id) for session in everybody) == [
         (owner, name) for owner in (user, user + "'") for name in ("a", "b", "c")
     ]
-    # What was listed can be worked with.
+    # A listed session can be appended to.
     await service.append_event(mine[0], text("on"))
 
     await service.delete_session(app_name=app, user_id=user, session_id="a")
@@ -345,7 +345,7 @@ async def test_sessions_are_listed(
     assert [session.id for session in mine] == ["c", "b"]
 
 
-async def test_sessions_are_apart(
+async def test_sessions_are_isolated(
     service: ConversationMemorySessionService, app: str, user: str
 ) -> None:
     for number, (app_name, owner, name) in enumerate(
@@ -362,7 +362,7 @@ async def test_sessions_are_apart(
         assert texts(found) == [str(number)]
 
 
-async def test_a_stale_session_is_refused(
+async def test_append_to_a_stale_session_is_rejected(
     service: ConversationMemorySessionService,
     memory: AsyncConversationMemory,
     app: str,
@@ -375,7 +375,7 @@ async def test_a_stale_session_is_refused(
         await service.append_event(elsewhere, changing(app_x="lost", own="lost"))
     again = await loaded(service, session)
     assert texts(again) == ["one"]
-    assert again.state == {}, "a refused event changes nothing"
+    assert again.state == {}, "a rejected event changes nothing"
     await service.append_event(again, text("two"))
     with pytest.raises(StaleSessionError):
         await service.append_event(session, text("three"))
@@ -383,14 +383,14 @@ async def test_a_stale_session_is_refused(
 
 
 @pytest.mark.parametrize("times", [[5.0, 5.0, 5.0], [9.0, 3.0, 6.0], [1e9 + 1e-7, 1e9, 1e9 + 2e-7]])
-async def test_clocks_raise_no_false_alarm(
+async def test_timestamps_do_not_make_a_session_stale(
     service: ConversationMemorySessionService, app: str, user: str, times: list[float]
 ) -> None:
     session = await service.create_session(app_name=app, user_id=user)
     for number, timestamp in enumerate(times):
         await service.append_event(session, text(f"{number} ?", timestamp=timestamp))
         session = await loaded(service, session, num_recent_events=number % 2)
-        # Changes of others' states are no changes of this session.
+        # Changes of shared states do not change this session.
         other = await service.create_session(app_name=app, user_id=user)
         await service.append_event(other, changing(app_n=number, user_n=number))
         await service.append_event(session, text(f"{number} !", timestamp=timestamp))
@@ -398,25 +398,25 @@ async def test_clocks_raise_no_false_alarm(
     assert texts(await loaded(service, session)) == expected
 
 
-async def test_a_session_made_by_hand_goes_by_its_last_event(
+async def test_deserialized_session_is_compared_by_its_last_event(
     service: ConversationMemorySessionService, app: str, user: str
 ) -> None:
-    def by_hand(session: Session) -> Session:
+    def deserialized(session: Session) -> Session:
         return Session.model_validate_json(session.model_dump_json())
 
     session = await service.create_session(app_name=app, user_id=user)
-    await service.append_event(by_hand(session), text("one"))
+    await service.append_event(deserialized(session), text("one"))
     with pytest.raises(StaleSessionError):
-        await service.append_event(by_hand(session), text("lost"))
-    session = by_hand(await loaded(service, session))
+        await service.append_event(deserialized(session), text("lost"))
+    session = deserialized(await loaded(service, session))
     session.last_update_time = 0
     await service.append_event(session, text("two"))
-    eventless = by_hand(await loaded(service, session, num_recent_events=0))
+    eventless = deserialized(await loaded(service, session, num_recent_events=0))
     await service.append_event(eventless, text("three"))
     assert texts(await loaded(service, session)) == ["one", "two", "three"]
 
 
-async def test_those_who_share_a_session_append_one_after_another(
+async def test_concurrent_appends_to_a_shared_session_object_are_serialized(
     service: ConversationMemorySessionService, app: str, user: str
 ) -> None:
     session = await service.create_session(app_name=app, user_id=user)
@@ -426,7 +426,7 @@ async def test_those_who_share_a_session_append_one_after_another(
     assert found.events == session.events == events
 
 
-async def test_an_event_is_appended_once(
+async def test_repeated_append_stores_an_event_once(
     service: ConversationMemorySessionService, app: str, user: str
 ) -> None:
     session = await service.create_session(app_name=app, user_id=user)
@@ -434,17 +434,17 @@ async def test_an_event_is_appended_once(
     event = changing(own=1, app_n=1)
     await service.append_event(session, event)
     assert await service.append_event(session, event.model_copy(deep=True)) == event
-    # The caller did not hear that it was saved, and tries again.
+    # A caller that received no response repeats the call.
     await service.append_event(before, event.model_copy(deep=True))
     assert before.events == session.events == [event]
     await service.append_event(before, text("on"))
     assert (await loaded(service, session)).events == before.events
 
 
-async def test_many_change_shared_state_at_once(
+async def test_concurrent_changes_of_shared_state_are_all_applied(
     service: ConversationMemorySessionService, app: str, user: str
 ) -> None:
-    """Each of them is there, also across snapshots."""
+    """They are applied across snapshots too."""
 
     async def write(name: str) -> None:
         session = await service.create_session(app_name=app, user_id=user)
@@ -457,7 +457,7 @@ async def test_many_change_shared_state_at_once(
     assert session.state == {f"app:{name}": 29 for name in names}
 
 
-async def test_a_snapshot_loses_nothing_that_came_before_it_was_saved(
+async def test_snapshot_includes_changes_saved_before_it(
     service: ConversationMemorySessionService,
     memory: AsyncConversationMemory,
     app: str,
@@ -475,7 +475,7 @@ async def test_a_snapshot_loses_nothing_that_came_before_it_was_saved(
     assert state == {"a": 1, "b": 1, "c": 1}
 
 
-async def test_a_long_session_is_not_read_from_its_start(
+async def test_long_session_is_loaded_from_a_snapshot(
     service: ConversationMemorySessionService,
     app: str,
     user: str,
@@ -490,7 +490,7 @@ async def test_a_long_session_is_not_read_from_its_start(
     assert (len(every.events), every.state) == (250, expected)
 
     def refused(*args: Any, **kwargs: Any) -> Any:
-        raise AssertionError("one answer is enough")
+        raise AssertionError("one response is sufficient")
 
     monkeypatch.setattr(operations, "list_newest_messages", refused)
     found = await loaded(service, session, num_recent_events=5)
@@ -499,14 +499,14 @@ async def test_a_long_session_is_not_read_from_its_start(
     assert (await service.list_sessions(app_name=app, user_id=user)).sessions[0].state == expected
 
 
-@pytest.mark.parametrize("goes_on", ["another process", "the same caller"])
-async def test_shared_state_survives_an_end_in_between(
+@pytest.mark.parametrize("repeated_by", ["another process", "the same caller"])
+async def test_shared_state_is_applied_after_a_crash_between_the_saves(
     service: ConversationMemorySessionService,
     memory: AsyncConversationMemory,
     app: str,
     user: str,
     monkeypatch: pytest.MonkeyPatch,
-    goes_on: str,
+    repeated_by: str,
 ) -> None:
     session = await service.create_session(app_name=app, user_id=user)
     event = changing(own=1, app_n=1, user_n=1)
@@ -519,7 +519,7 @@ async def test_shared_state_survives_an_end_in_between(
         with pytest.raises(Unavailable):
             await service.append_event(session, event.model_copy(deep=True))
     expected = {"own": 1, "app:n": 1, "user:n": 1}
-    if goes_on == "the same caller":
+    if repeated_by == "the same caller":
         await service.append_event(session, event)
         assert session.state == expected
     session = await loaded(ConversationMemorySessionService(memory), session)
@@ -528,10 +528,10 @@ async def test_shared_state_survives_an_end_in_between(
     other = await service.create_session(app_name=app, user_id=user)
     await service.append_event(other, changing(app_n=2))
     found = await loaded(service, session)
-    assert found.state == {**expected, "app:n": 2}, "what was applied is not applied again"
+    assert found.state == {**expected, "app:n": 2}, "an applied change is not applied again"
 
 
-async def test_a_cancelled_append_is_whole_or_none(
+async def test_cancelled_append_is_atomic(
     service: ConversationMemorySessionService, app: str, user: str
 ) -> None:
     session = await service.create_session(app_name=app, user_id=user)
@@ -545,20 +545,20 @@ async def test_a_cancelled_append_is_whole_or_none(
             await appending
         found = await loaded(service, session)
         assert found.events == session.events
-        assert len(found.events) == steps, "once it has begun it is done"
+        assert len(found.events) == steps, "an append that has begun is completed"
         if steps:
             assert found.state == {"n": steps, "app:n": steps}
 
 
 def look_up(topic: str, tool_context: ToolContext) -> str:
-    """Looks a policy up."""
+    """Looks up a policy."""
     tool_context.state["user:topic"] = topic
     tool_context.state["temp:scratch"] = "gone after the turn"
     return "25 days a year, requested in the HR portal"
 
 
 class Scripted(BaseLlm):
-    """Calls the tool first, and then answers from what it was given alone."""
+    """Calls the tool first, and then answers from its input only."""
 
     async def generate_content_async(
         self, llm_request: LlmRequest, stream: bool = False
@@ -572,11 +572,11 @@ class Scripted(BaseLlm):
         yield LlmResponse(content=types.Content(role="model", parts=[part]))
 
 
-async def test_the_runner_goes_on_with_what_was_said(
+async def test_runner_continues_a_stored_session(
     memory: AsyncConversationMemory, app: str, user: str
 ) -> None:
     async def ask(question: str, session_id: str) -> list[str]:
-        # Another process would make its own service as well.
+        # A separate process would create its own service too.
         agent = LlmAgent(name="hr", model=Scripted(model="scripted"), tools=[look_up])
         runner = Runner(
             agent=agent,
@@ -585,13 +585,13 @@ async def test_the_runner_goes_on_with_what_was_said(
             auto_create_session=True,
         )
         content = types.Content(role="user", parts=[types.Part(text=question)])
-        said = []
+        contents = []
         async for event in runner.run_async(
             user_id=user, session_id=session_id, new_message=content
         ):
-            said += [part.text for part in (event.content and event.content.parts) or []]
+            contents += [part.text for part in (event.content and event.content.parts) or []]
         await runner.close()
-        return [text or "call" for text in said]
+        return [text or "call" for text in contents]
 
     assert await ask("What is our vacation policy?", "s") == ["call", "call", "25 days."]
     assert await ask("How do I request it?", "s") == ["In the HR portal."]

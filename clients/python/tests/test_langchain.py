@@ -1,4 +1,4 @@
-"""LangChain's chat history: the cases of its own back ends, and its real runnables."""
+"""Chat history of LangChain: the test cases of its own back ends, and its runnables."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from langchain_core.runnables.history import RunnableWithMessageHistory
 from conversation_memory import AsyncConversationMemory, ConversationMemory, NotFound
 from conversation_memory.langchain import ConversationMemoryChatMessageHistory
 
-from .sidecar import PATIENCE, Sidecar
+from .sidecar import TIMEOUT, Sidecar
 
 
 @pytest.fixture
 def blocking(sidecar: Sidecar) -> Iterator[ConversationMemory]:
-    with ConversationMemory(sidecar.address, timeout=PATIENCE) as memory:
+    with ConversationMemory(sidecar.address, timeout=TIMEOUT) as memory:
         yield memory
 
 
 @pytest.fixture
 async def on_asyncio(sidecar: Sidecar) -> AsyncIterator[AsyncConversationMemory]:
-    async with AsyncConversationMemory(sidecar.address, timeout=PATIENCE) as memory:
+    async with AsyncConversationMemory(sidecar.address, timeout=TIMEOUT) as memory:
         yield memory
 
 
@@ -83,7 +83,7 @@ EVERY_KIND: list[BaseMessage] = [
 ]
 
 
-def test_messages_come_back_as_they_were(history: ConversationMemoryChatMessageHistory) -> None:
+def test_messages_are_read_back_equal(history: ConversationMemoryChatMessageHistory) -> None:
     assert history.messages == []
     history.add_messages(EVERY_KIND)
     assert history.messages == EVERY_KIND
@@ -92,7 +92,7 @@ def test_messages_come_back_as_they_were(history: ConversationMemoryChatMessageH
     ]
 
 
-def test_others_see_what_was_said(
+def test_other_clients_read_role_and_text(
     history: ConversationMemoryChatMessageHistory, blocking: ConversationMemory, user: str
 ) -> None:
     history.add_messages(EVERY_KIND[:9])
@@ -112,7 +112,7 @@ def test_others_see_what_was_said(
     ]
 
 
-def test_what_others_say_is_a_message(
+def test_messages_of_other_clients_are_included(
     history: ConversationMemoryChatMessageHistory, blocking: ConversationMemory, user: str
 ) -> None:
     history.add_user_message("one")
@@ -132,7 +132,9 @@ def test_what_others_say_is_a_message(
     ]
 
 
-def test_the_interfaces_conveniences(history: ConversationMemoryChatMessageHistory) -> None:
+def test_convenience_methods_of_the_base_class(
+    history: ConversationMemoryChatMessageHistory,
+) -> None:
     it: BaseChatMessageHistory = history
     it.add_user_message("Hi")
     it.add_ai_message("Hello")
@@ -140,7 +142,7 @@ def test_the_interfaces_conveniences(history: ConversationMemoryChatMessageHisto
     assert str(it) == "Human: Hi\nAI: Hello\nHuman: Bye"
 
 
-def test_clear_and_go_on(history: ConversationMemoryChatMessageHistory) -> None:
+def test_history_can_be_used_after_clear(history: ConversationMemoryChatMessageHistory) -> None:
     history.clear()
     history.add_messages([HumanMessage("a"), AIMessage("b")])
     history.clear()
@@ -149,7 +151,7 @@ def test_clear_and_go_on(history: ConversationMemoryChatMessageHistory) -> None:
     assert history.messages == [HumanMessage("c")]
 
 
-def test_the_newest_come_in_order(
+def test_newest_messages_are_in_order(
     history: ConversationMemoryChatMessageHistory, blocking: ConversationMemory, user: str
 ) -> None:
     messages: list[BaseMessage] = [HumanMessage(str(number)) for number in range(1050)]
@@ -159,7 +161,7 @@ def test_the_newest_come_in_order(
     assert limited.messages == messages[-3:]
 
 
-def test_histories_are_apart(blocking: ConversationMemory, user: str) -> None:
+def test_histories_are_isolated(blocking: ConversationMemory, user: str) -> None:
     histories = [
         ConversationMemoryChatMessageHistory(name, user_id=owner, memory=blocking, app=app)
         for name, owner, app in [
@@ -176,7 +178,7 @@ def test_histories_are_apart(blocking: ConversationMemory, user: str) -> None:
     assert found == [[], ["1"], ["2"], ["3"]]
 
 
-def test_nothing_is_created_by_reading(
+def test_reading_creates_no_conversation(
     history: ConversationMemoryChatMessageHistory, blocking: ConversationMemory
 ) -> None:
     assert history.messages == []
@@ -185,7 +187,7 @@ def test_nothing_is_created_by_reading(
         blocking.get_conversation(history.conversation_id)
 
 
-def test_many_threads_append_at_once(blocking: ConversationMemory, user: str) -> None:
+def test_concurrent_appends_stay_together(blocking: ConversationMemory, user: str) -> None:
     def write(name: str) -> None:
         history = ConversationMemoryChatMessageHistory("t", user_id=user, memory=blocking)
         for number in range(10):
@@ -196,14 +198,14 @@ def test_many_threads_append_at_once(blocking: ConversationMemory, user: str) ->
         list(pool.map(write, names))
     history = ConversationMemoryChatMessageHistory("t", user_id=user, memory=blocking)
     texts = [str(message.content) for message in history.messages]
-    assert texts[::2] == texts[1::2], "what is added together stays together"
+    assert texts[::2] == texts[1::2], "messages that are added together are adjacent"
     for name in names:
         mine = [text for text in texts[::2] if text.startswith(name)]
         assert mine == [f"{name}.{number}" for number in range(10)]
 
 
 @pytest.mark.parametrize("client", ["blocking", "asyncio"])
-async def test_on_asyncio(
+async def test_asynchronous_methods(
     client: str, blocking: ConversationMemory, on_asyncio: AsyncConversationMemory, user: str
 ) -> None:
     memory: Any = blocking if client == "blocking" else on_asyncio
@@ -218,7 +220,7 @@ async def test_on_asyncio(
     assert sorted(int(str(message.content)) for message in found) == list(range(20))
 
 
-def test_a_client_for_asyncio_does_not_block(
+def test_blocking_method_with_an_asynchronous_client_is_rejected(
     on_asyncio: AsyncConversationMemory, user: str
 ) -> None:
     history = ConversationMemoryChatMessageHistory("thread", user_id=user, memory=on_asyncio)
@@ -227,7 +229,7 @@ def test_a_client_for_asyncio_does_not_block(
 
 
 class Answering(GenericFakeChatModel):
-    """Answers from what it is given alone."""
+    """Answers from its input only."""
 
     messages: Iterator[Any] = iter(())
 
@@ -253,7 +255,7 @@ def remembering(memory: Any, user: str) -> Any:
 
 
 @pytest.mark.filterwarnings("ignore:.*RunnableWithMessageHistory is deprecated")
-def test_a_runnable_goes_on_with_what_was_said(blocking: ConversationMemory, user: str) -> None:
+def test_runnable_continues_a_stored_history(blocking: ConversationMemory, user: str) -> None:
     chain = remembering(blocking, user)
 
     def ask(question: str, session: str) -> str:
@@ -266,7 +268,7 @@ def test_a_runnable_goes_on_with_what_was_said(blocking: ConversationMemory, use
 
 
 @pytest.mark.filterwarnings("ignore:.*RunnableWithMessageHistory is deprecated")
-async def test_a_runnable_on_asyncio_goes_on_with_what_was_said(
+async def test_asynchronous_runnable_continues_a_stored_history(
     on_asyncio: AsyncConversationMemory, user: str
 ) -> None:
     chain = remembering(on_asyncio, user)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from conversation_memory import ConversationMemory
 from conversation_memory._structs import from_struct, to_struct
 
-from .sidecar import Sidecar
+from .sidecar import TIMEOUT, Sidecar
 
 
 def nested(levels: int) -> dict[str, Any]:
@@ -35,16 +35,16 @@ values = st.recursive(
 
 
 @given(st.dictionaries(st.text(), values, max_size=4))
-def test_metadata_comes_back_equal(metadata: dict[str, Any]) -> None:
+def test_metadata_is_read_back_equal(metadata: dict[str, Any]) -> None:
     assert from_struct(to_struct(metadata)) == metadata
 
 
-def test_metadata_may_be_as_deep_as_the_service_takes(sidecar: Sidecar, user: str) -> None:
-    with ConversationMemory(sidecar.address) as memory:
+def test_service_accepts_the_maximum_depth(sidecar: Sidecar, user: str) -> None:
+    with ConversationMemory(sidecar.address, timeout=TIMEOUT) as memory:
         assert memory.create_conversation(user, metadata=nested(32)).metadata == nested(32)
 
 
-def test_whole_numbers_are_ints() -> None:
+def test_whole_numbers_are_read_as_int() -> None:
     back = from_struct(to_struct({"n": 7, "x": 0.5}))
     assert (type(back["n"]), type(back["x"])) == (int, float)
 
@@ -62,7 +62,7 @@ def test_whole_numbers_are_ints() -> None:
         ENDLESS,
     ],
 )
-def test_what_would_not_come_back_is_refused(metadata: Any) -> None:
+def test_values_that_cannot_be_stored_exactly_are_rejected(metadata: Any) -> None:
     with pytest.raises((TypeError, ValueError)) as refused:
         to_struct(metadata)
     assert "metadata" in str(refused.value)

@@ -1,4 +1,4 @@
-"""The session of the Agents SDK: the cases of its own back ends, and its real runner."""
+"""Session of the Agents SDK: the test cases of its own back ends, and its runner."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from openai.types.responses import (
 from conversation_memory import AsyncConversationMemory, NotFound
 from conversation_memory.openai_agents import ConversationMemorySession
 
-from .sidecar import Sidecar
+from .sidecar import TIMEOUT, Sidecar
 
 QUIET = RunConfig(tracing_disabled=True)
 
 
 @pytest.fixture
 async def memory(sidecar: Sidecar) -> AsyncIterator[AsyncConversationMemory]:
-    async with AsyncConversationMemory(sidecar.address, timeout=30) as memory:
+    async with AsyncConversationMemory(sidecar.address, timeout=TIMEOUT) as memory:
         yield memory
 
 
@@ -41,7 +41,7 @@ def items(*given: dict[str, Any]) -> list[TResponseInputItem]:
     return cast("list[TResponseInputItem]", list(given))
 
 
-def said(*texts: str) -> list[TResponseInputItem]:
+def user_items(*texts: str) -> list[TResponseInputItem]:
     return items(*[{"role": "user", "content": text} for text in texts])
 
 
@@ -89,19 +89,19 @@ EVERY_KIND = items(
     {"type": "item_reference", "id": "msg_2"},
     {"type": "mcp_call", "id": "m", "name": "n", "arguments": "{}", "output": "o", "x": 2**60},
     {"type": "of the future", "unknown": {"nested": [1, 1.5, None, True, "\0", "\ud800"]}},
-    {"role": "critic", "content": "a role that nobody knows"},
+    {"role": "critic", "content": "a message with an unknown role"},
     {"role": "user", "content": ""},
     {"role": "user", "content": "x" * 70_000, "type": "message"},
     {"type": "function_call_output", "call_id": "call_3", "output": "ü" * 70_000},
 )
 
 
-def test_it_is_a_session(session: ConversationMemorySession) -> None:
+def test_implements_the_session_protocol(session: ConversationMemorySession) -> None:
     it: Session = session
     assert isinstance(it, Session)
 
 
-async def test_items_come_back_as_they_were(session: ConversationMemorySession) -> None:
+async def test_items_are_read_back_equal(session: ConversationMemorySession) -> None:
     assert await session.get_items() == []
     await session.add_items(EVERY_KIND)
     assert await session.get_items() == EVERY_KIND
@@ -110,7 +110,7 @@ async def test_items_come_back_as_they_were(session: ConversationMemorySession) 
     assert await session.pop_item() is None
 
 
-async def test_others_see_what_was_said(
+async def test_other_clients_read_role_and_text(
     session: ConversationMemorySession, memory: AsyncConversationMemory, user: str
 ) -> None:
     await session.add_items(EVERY_KIND[:8])
@@ -130,12 +130,12 @@ async def test_others_see_what_was_said(
     assert [hit.message.seq async for hit in memory.search_messages(user, "vacation")] == [1]
 
 
-async def test_what_others_say_is_an_item(
+async def test_messages_of_other_clients_are_items(
     session: ConversationMemorySession, memory: AsyncConversationMemory, user: str
 ) -> None:
-    await session.add_items(said("one"))
+    await session.add_items(user_items("one"))
     async with memory.turn(user, conversation_id=session.conversation_id) as turn:
-        assert turn.history_openai() == said("one")
+        assert turn.history_openai() == user_items("one")
         turn.user("two")
         turn.assistant("three")
     assert await session.get_items(2) == items(
@@ -143,38 +143,40 @@ async def test_what_others_say_is_an_item(
     )
 
 
-async def test_the_latest_come_in_order(
+async def test_latest_items_are_in_order(
     session: ConversationMemorySession, memory: AsyncConversationMemory, user: str
 ) -> None:
-    await session.add_items(said(*"abcde"))
-    assert await session.get_items(limit=2) == said("d", "e")
-    assert await session.get_items(limit=5) == said(*"abcde")
-    assert await session.get_items(limit=50) == said(*"abcde")
+    await session.add_items(user_items(*"abcde"))
+    assert await session.get_items(limit=2) == user_items("d", "e")
+    assert await session.get_items(limit=5) == user_items(*"abcde")
+    assert await session.get_items(limit=50) == user_items(*"abcde")
     assert await session.get_items(limit=0) == []
     limited = ConversationMemorySession(
         "thread", user_id=user, memory=memory, session_settings=SessionSettings(limit=3)
     )
-    assert await limited.get_items() == said("c", "d", "e")
-    assert await limited.get_items(limit=1) == said("e")
+    assert await limited.get_items() == user_items("c", "d", "e")
+    assert await limited.get_items(limit=1) == user_items("e")
 
 
-async def test_a_session_may_be_long(session: ConversationMemorySession) -> None:
+async def test_long_session_is_read_completely(session: ConversationMemorySession) -> None:
     texts = [str(number) for number in range(2150)]
-    await session.add_items(said(*texts))
-    assert await session.get_items() == said(*texts)
-    assert await session.get_items(limit=1500) == said(*texts[-1500:])
+    await session.add_items(user_items(*texts))
+    assert await session.get_items() == user_items(*texts)
+    assert await session.get_items(limit=1500) == user_items(*texts[-1500:])
 
 
-async def test_no_limit_of_size_hides_items(session: ConversationMemorySession) -> None:
-    """An answer of the service has about 3 MiB at most."""
+async def test_items_beyond_the_size_of_an_answer_are_read(
+    session: ConversationMemorySession,
+) -> None:
+    """A response of the service has about 3 MiB at most."""
     texts = [str(number) + "x" * 900_000 for number in range(5)]
     for text in texts:
-        await session.add_items(said(text))
-    assert await session.get_items(limit=5) == said(*texts)
-    assert await session.get_items(limit=4) == said(*texts[1:])
+        await session.add_items(user_items(text))
+    assert await session.get_items(limit=5) == user_items(*texts)
+    assert await session.get_items(limit=4) == user_items(*texts[1:])
 
 
-async def test_nothing_is_added_for_nothing(
+async def test_adding_no_items_creates_no_conversation(
     session: ConversationMemorySession, memory: AsyncConversationMemory
 ) -> None:
     await session.add_items([])
@@ -183,17 +185,17 @@ async def test_nothing_is_added_for_nothing(
         await memory.get_conversation(session.conversation_id)
 
 
-async def test_clear_and_go_on(session: ConversationMemorySession) -> None:
-    await session.add_items(said("a", "b"))
+async def test_session_can_be_used_after_clear(session: ConversationMemorySession) -> None:
+    await session.add_items(user_items("a", "b"))
     await session.clear_session()
     assert await session.get_items() == []
     assert await session.pop_item() is None
-    await session.add_items(said("c"))
-    assert await session.get_items() == said("c")
-    assert await session.get_items(limit=9) == said("c")
+    await session.add_items(user_items("c"))
+    assert await session.get_items() == user_items("c")
+    assert await session.get_items(limit=9) == user_items("c")
 
 
-async def test_sessions_are_apart(memory: AsyncConversationMemory, user: str) -> None:
+async def test_sessions_are_isolated(memory: AsyncConversationMemory, user: str) -> None:
     sessions = [
         ConversationMemorySession(name, user_id=owner, memory=memory, app=app)
         for name, owner, app in [
@@ -205,17 +207,17 @@ async def test_sessions_are_apart(memory: AsyncConversationMemory, user: str) ->
         ]
     ]
     for number, session in enumerate(sessions):
-        await session.add_items(said(str(number)))
+        await session.add_items(user_items(str(number)))
     await sessions[0].clear_session()
     for number, session in enumerate(sessions):
-        assert await session.get_items() == (said(str(number)) if number else [])
+        assert await session.get_items() == (user_items(str(number)) if number else [])
 
 
-async def test_many_append_at_once(memory: AsyncConversationMemory, user: str) -> None:
+async def test_concurrent_appends_stay_together(memory: AsyncConversationMemory, user: str) -> None:
     async def write(name: str) -> None:
         session = ConversationMemorySession("shared", user_id=user, memory=memory)
         for number in range(10):
-            await session.add_items(said(f"{name} {number} ?", f"{name} {number} !"))
+            await session.add_items(user_items(f"{name} {number} ?", f"{name} {number} !"))
 
     names = [f"writer {number}" for number in range(16)]
     await asyncio.gather(*[write(name) for name in names])
@@ -225,31 +227,33 @@ async def test_many_append_at_once(memory: AsyncConversationMemory, user: str) -
         mine = [text for text in texts if text.startswith(name + " ")]
         assert mine == [f"{name} {number} {end}" for number in range(10) for end in "?!"]
     for question, answer in zip(texts[::2], texts[1::2], strict=True):
-        assert answer == question.replace("?", "!"), "what is added together stays together"
+        assert answer == question.replace("?", "!"), "items that are added together are adjacent"
 
 
-async def test_an_item_is_popped_once(memory: AsyncConversationMemory, user: str) -> None:
+async def test_concurrent_pops_return_each_item_once(
+    memory: AsyncConversationMemory, user: str
+) -> None:
     async def pop() -> TResponseInputItem | None:
         session = ConversationMemorySession("shared", user_id=user, memory=memory)
         return await session.pop_item()
 
     session = ConversationMemorySession("shared", user_id=user, memory=memory)
     texts = [str(number) for number in range(20)]
-    await session.add_items(said(*texts))
+    await session.add_items(user_items(*texts))
     popped = await asyncio.gather(*[pop() for _ in range(24)])
     taken = sorted(int(cast("dict[str, str]", item)["content"]) for item in popped if item)
     assert taken == list(range(20))
     assert popped.count(None) == 4
 
 
-async def test_a_pop_takes_nothing_that_is_added_meanwhile(
+async def test_pop_does_not_remove_items_added_concurrently(
     memory: AsyncConversationMemory, user: str
 ) -> None:
     session = ConversationMemorySession("shared", user_id=user, memory=memory)
-    await session.add_items(said(*[f"old {number}" for number in range(20)]))
+    await session.add_items(user_items(*[f"old {number}" for number in range(20)]))
 
     async def add(number: int) -> None:
-        await session.add_items(said(f"new {number}"))
+        await session.add_items(user_items(f"new {number}"))
 
     popped, _ = await asyncio.gather(
         asyncio.gather(*[session.pop_item() for _ in range(10)]),
@@ -263,12 +267,12 @@ async def test_a_pop_takes_nothing_that_is_added_meanwhile(
     )
 
 
-async def test_a_cancelled_save_is_whole_or_none(
+async def test_cancelled_save_is_atomic(
     session: ConversationMemorySession, memory: AsyncConversationMemory, user: str
 ) -> None:
     saved = 0
     for steps in range(12):
-        adding = asyncio.ensure_future(session.add_items(said(f"{steps} ?", f"{steps} !")))
+        adding = asyncio.ensure_future(session.add_items(user_items(f"{steps} ?", f"{steps} !")))
         for _ in range(steps):
             await asyncio.sleep(0)
         adding.cancel()
@@ -276,9 +280,9 @@ async def test_a_cancelled_save_is_whole_or_none(
             await adding
         found = await session.get_items()
         if steps:
-            # Once it has begun it is done before the cancellation is heard.
+            # A save that has begun is completed before the cancellation is raised.
             saved += 1
-            assert found[-2:] == said(f"{steps} ?", f"{steps} !")
+            assert found[-2:] == user_items(f"{steps} ?", f"{steps} !")
         assert len(found) == 2 * saved
 
 
@@ -288,7 +292,7 @@ def look_up(topic: str) -> str:
 
 
 class Scripted(Model):
-    """Calls the tool first, and then answers from what it was given alone."""
+    """Calls the tool first, and then answers from its input only."""
 
     def __init__(self) -> None:
         self.given: list[list[Any]] = []
@@ -322,14 +326,14 @@ class Scripted(Model):
         raise NotImplementedError
 
 
-async def test_the_runner_goes_on_with_what_was_said(
+async def test_runner_continues_a_stored_session(
     memory: AsyncConversationMemory, user: str
 ) -> None:
     model = Scripted()
     agent = Agent(name="HR", model=model, tools=[look_up])
 
     async def ask(question: str) -> str:
-        # Another process would make its own session as well.
+        # A separate process would create its own session too.
         session = ConversationMemorySession("thread", user_id=user, memory=memory)
         result = await Runner.run(agent, question, session=session, run_config=QUIET)
         return str(result.final_output)
@@ -338,10 +342,10 @@ async def test_the_runner_goes_on_with_what_was_said(
     assert await ask("How do I request it?") == "In the HR portal."
     kinds = [item.get("type", item.get("role")) for item in model.given[-1]]
     assert kinds == ["user", "function_call", "function_call_output", "message", "user"]
-    assert len(model.given) == 3, "the second turn had no need of the tool"
+    assert len(model.given) == 3, "the second turn does not call the tool"
 
 
-async def test_a_user_does_not_know_of_anothers_turn(
+async def test_sessions_of_different_users_are_isolated(
     memory: AsyncConversationMemory, user: str
 ) -> None:
     agent = Agent(name="HR", model=Scripted(), tools=[look_up])

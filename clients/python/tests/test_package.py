@@ -1,4 +1,4 @@
-"""The package as a whole."""
+"""Properties of the whole package."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from conversation_memory._proto.v1 import methods
 from conversation_memory._read_your_writes import ObservedSeqs
 from conversation_memory._retries import IDEMPOTENT_METHODS
 
-from .sidecar import ROOT
+from .sidecar import ROOT, TIMEOUT
 
 
-def test_the_version_is_the_services() -> None:
+def test_version_equals_the_version_of_the_service() -> None:
     found = re.search(r'^version = "(.+)"$', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)
     assert found is not None
     assert cm.__version__ == found[1]
 
 
-def test_every_method_of_the_contract_is_called() -> None:
+def test_client_uses_every_method_of_the_contract() -> None:
     known = {it.path for it in vars(methods).values() if isinstance(it, Method)}
     assert len(known) == 20
     source = Path(inspect.getfile(cm)).parent
@@ -38,7 +38,7 @@ def test_every_method_of_the_contract_is_called() -> None:
     assert {method.path for method in IDEMPOTENT_METHODS} < known
 
 
-def test_it_can_be_loaded_beside_stubs_of_the_same_contract(tmp_path: Path) -> None:
+def test_package_loads_together_with_other_stubs_of_the_contract(tmp_path: Path) -> None:
     from importlib.resources import files
 
     known = str(files("grpc_tools") / "_proto")
@@ -67,7 +67,7 @@ def test_it_can_be_loaded_beside_stubs_of_the_same_contract(tmp_path: Path) -> N
         "    if file.name.startswith('google/protobuf/'): continue\n"
         "    descriptor_pool.Default().AddSerializedFile(file.SerializeToString())\n"
     )
-    subprocess.run([sys.executable, "-c", script, str(descriptors)], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", script, str(descriptors)], check=True, timeout=TIMEOUT)
 
 
 def test_errors_can_be_pickled() -> None:
@@ -81,11 +81,11 @@ def test_errors_can_be_pickled() -> None:
 
 
 @pytest.mark.parametrize("kind", [cm.NotFound, cm.SessionExpired, cm.OutcomeUnknown])
-def test_every_error_is_one_of_ours(kind: type[Exception]) -> None:
+def test_errors_are_subclasses_of_the_base_error(kind: type[Exception]) -> None:
     assert issubclass(kind, cm.ConversationMemoryError)
 
 
-def test_what_was_seen_is_bounded() -> None:
+def test_observed_seqs_evict_the_least_recently_used() -> None:
     seen = ObservedSeqs(capacity=2)
     seen.record("a", 5)
     seen.record("b", 1)
@@ -104,7 +104,7 @@ def test_what_was_seen_is_bounded() -> None:
         ("google_adk", "google.adk", "google-adk"),
     ],
 )
-def test_a_framework_that_is_missing_is_named(module: str, framework: str, extra: str) -> None:
+def test_missing_framework_is_named_in_the_error(module: str, framework: str, extra: str) -> None:
     # A module that is None in sys.modules cannot be imported.
     script = (
         "import sys\n"
@@ -117,6 +117,6 @@ def test_a_framework_that_is_missing_is_named(module: str, framework: str, extra
         "    print(error)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], check=True, timeout=30, capture_output=True, text=True
+        [sys.executable, "-c", script], check=True, timeout=TIMEOUT, capture_output=True, text=True
     )
     assert f"pip install 'conversation-memory[{extra}]'" in done.stdout

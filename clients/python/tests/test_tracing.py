@@ -1,4 +1,4 @@
-"""Traces join up, and nothing about them fails a call."""
+"""Propagation of trace contexts, whose errors do not fail a call."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from conversation_memory import AsyncConversationMemory, ConversationMemory, _tracing
 
-from .fake import CONVERSATION, Fake, serving
+from .fake import CONVERSATION, FakeService, serving
+from .sidecar import TIMEOUT
 
 
 @pytest.fixture
-def fake() -> Fake:
-    return Fake()
+def fake() -> FakeService:
+    return FakeService()
 
 
 @pytest.fixture
-def memory(fake: Fake) -> Iterator[ConversationMemory]:
-    with serving(fake) as address, ConversationMemory(address) as memory:
+def memory(fake: FakeService) -> Iterator[ConversationMemory]:
+    with serving(fake) as address, ConversationMemory(address, timeout=TIMEOUT) as memory:
         yield memory
 
 
-def test_the_current_span_is_the_parent(fake: Fake, memory: ConversationMemory) -> None:
+def test_current_span_is_the_parent(fake: FakeService, memory: ConversationMemory) -> None:
     tracer = TracerProvider().get_tracer("agent")
     with tracer.start_as_current_span("turn") as span:
         memory.get_history(CONVERSATION)
@@ -39,19 +40,19 @@ def test_the_current_span_is_the_parent(fake: Fake, memory: ConversationMemory) 
     assert "traceparent" not in fake.metadata
 
 
-async def test_the_current_span_is_the_parent_on_asyncio(fake: Fake) -> None:
+async def test_current_span_is_the_parent_on_asyncio(fake: FakeService) -> None:
     tracer = TracerProvider().get_tracer("agent")
     with serving(fake) as address:
-        async with AsyncConversationMemory(address) as memory:
+        async with AsyncConversationMemory(address, timeout=TIMEOUT) as memory:
             with tracer.start_as_current_span("turn") as span:
                 async with memory.turn("ana", conversation_id=CONVERSATION) as turn:
                     turn.assistant("25 days.")
-    # The save, which has a task of its own.
+    # The last request is the save, which runs in a separate task.
     assert fake.requests[-1][0] == "SaveMessages"
     assert f"{span.get_span_context().trace_id:032x}" in fake.metadata["traceparent"][0]
 
 
-def test_the_current_run_is_the_parent(fake: Fake, memory: ConversationMemory) -> None:
+def test_current_run_is_the_parent(fake: FakeService, memory: ConversationMemory) -> None:
     run = RunTree(name="agent", run_type="chain", project_name="desk")
     with tracing_context(parent=run, enabled=True):
         memory.get_history(CONVERSATION)
@@ -61,7 +62,7 @@ def test_the_current_run_is_the_parent(fake: Fake, memory: ConversationMemory) -
     assert "langsmith-trace" not in fake.metadata
 
 
-def test_both_can_have_baggage(fake: Fake, memory: ConversationMemory) -> None:
+def test_baggage_of_both_is_combined(fake: FakeService, memory: ConversationMemory) -> None:
     run = RunTree(name="agent", run_type="chain", project_name="desk")
     token = context.attach(baggage.set_baggage("tenant", "hr"))
     try:
@@ -74,8 +75,8 @@ def test_both_can_have_baggage(fake: Fake, memory: ConversationMemory) -> None:
     assert "langsmith-project=desk" in sent
 
 
-def test_a_header_that_cannot_be_sent_fails_no_call(
-    fake: Fake, memory: ConversationMemory, monkeypatch: pytest.MonkeyPatch
+def test_invalid_header_does_not_fail_a_call(
+    fake: FakeService, memory: ConversationMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad = {
         "traceparent": "00-ä",
@@ -93,8 +94,8 @@ def test_a_header_that_cannot_be_sent_fails_no_call(
     assert not {"traceparent", "tracestate", "baggage", "b-bin", "n"} & fake.metadata.keys()
 
 
-def test_a_propagator_that_fails_fails_no_call(
-    fake: Fake, memory: ConversationMemory, monkeypatch: pytest.MonkeyPatch
+def test_failing_propagator_does_not_fail_a_call(
+    fake: FakeService, memory: ConversationMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError
@@ -107,11 +108,11 @@ def test_a_propagator_that_fails_fails_no_call(
     assert trace.get_current_span() is trace.INVALID_SPAN
 
 
-def test_neither_is_imported_for_it() -> None:
+def test_client_imports_no_tracing_library() -> None:
     script = (
         "import sys, conversation_memory as cm\n"
         "try: cm.ConversationMemory('127.0.0.1:1', timeout=0.5).get_session('x')\n"
         "except cm.ConversationMemoryError: pass\n"
         "assert not {'opentelemetry', 'langsmith'} & sys.modules.keys()\n"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=TIMEOUT)

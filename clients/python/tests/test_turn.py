@@ -1,4 +1,4 @@
-"""A turn: the history on entry, one save on exit, and what interrupts it."""
+"""Turns: the history on entry, the save on exit, errors and interruptions."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import grpc
 import pytest
 
 import conversation_memory as cm
 from conversation_memory import AsyncConversationMemory, ConversationMemory, Message
 from conversation_memory._limits import MAX_TURN_BYTES
 
-from .fake import CONVERSATION, Fake, begun, failing, serving
-from .sidecar import PATIENCE, Sidecar
+from .fake import CONVERSATION, FakeService, begun, failing, serving
+from .sidecar import TIMEOUT, Sidecar, wait_for
 
 TOOL_CALL = {"id": "1", "type": "function", "function": {"name": "days", "arguments": "{}"}}
 QUESTION, ANSWER = "What is our vacation policy?", "25 days."
 
 
-def test_a_turn_is_saved_whole_on_exit(memory: ConversationMemory, user: str) -> None:
+def test_turn_is_saved_on_exit(memory: ConversationMemory, user: str) -> None:
     with memory.turn(user, dept_id="hr") as turn:
         turn.system("Be brief.")
         turn.user(QUESTION)
@@ -43,7 +44,7 @@ def test_a_turn_is_saved_whole_on_exit(memory: ConversationMemory, user: str) ->
         assert turn.is_complete
         assert turn.history == ()
         assert list(memory.list_messages(turn.conversation_id)) == []
-        said = turn.to_openai()
+        messages = turn.to_openai()
     assert turn.saved is not None
     assert turn.saved.last_seq == 5
     with memory.turn(user, session_id=turn.session_id) as second:
@@ -51,14 +52,14 @@ def test_a_turn_is_saved_whole_on_exit(memory: ConversationMemory, user: str) ->
             "continued",
             turn.conversation_id,
         )
-        assert second.history_openai() == said
+        assert second.history_openai() == messages
         second.add({"role": "user", "content": "How?"}, Message("assistant", "In the portal."))
         assert len(second.to_openai()) == 7
-    assert said[2] == {"role": "assistant", "content": None, "tool_calls": [TOOL_CALL]}
+    assert messages[2] == {"role": "assistant", "content": None, "tool_calls": [TOOL_CALL]}
     assert memory.get_history(turn.conversation_id, limit=3).messages[0].tokens_used == 3
 
 
-def test_an_exception_saves_nothing(memory: ConversationMemory, user: str) -> None:
+def test_exception_saves_nothing(memory: ConversationMemory, user: str) -> None:
     with pytest.raises(ZeroDivisionError), memory.turn(user) as turn:
         turn.user(QUESTION)
         turn.assistant(ANSWER)
@@ -67,9 +68,7 @@ def test_an_exception_saves_nothing(memory: ConversationMemory, user: str) -> No
     assert list(memory.list_messages(turn.conversation_id)) == []
 
 
-def test_an_interruption_saves_a_turn_that_has_its_answer(
-    memory: ConversationMemory, user: str
-) -> None:
+def test_interruption_saves_a_complete_turn_only(memory: ConversationMemory, user: str) -> None:
     for has_answer in (True, False):
         with pytest.raises(KeyboardInterrupt), memory.turn(user) as turn:
             turn.user(QUESTION)
@@ -79,14 +78,14 @@ def test_an_interruption_saves_a_turn_that_has_its_answer(
         assert (turn.saved is not None) == has_answer
 
 
-def test_a_turn_that_says_nothing_saves_nothing(memory: ConversationMemory, user: str) -> None:
+def test_empty_turn_saves_nothing(memory: ConversationMemory, user: str) -> None:
     with memory.turn(user) as turn:
         pass
     assert turn.saved is None
     assert memory.get_conversation(turn.conversation_id).last_seq == 0
 
 
-def test_a_turn_that_cannot_be_saved_whole_says_so_when_it_grows(
+def test_message_beyond_the_maximum_count_is_rejected(
     memory: ConversationMemory, user: str
 ) -> None:
     with memory.turn(user) as turn:
@@ -97,7 +96,7 @@ def test_a_turn_that_cannot_be_saved_whole_says_so_when_it_grows(
     assert turn.saved.last_seq == 100
 
 
-def test_a_turn_can_insist_on_being_the_next(memory: ConversationMemory, user: str) -> None:
+def test_if_unchanged_rejects_a_concurrent_save(memory: ConversationMemory, user: str) -> None:
     with (
         pytest.raises(cm.SeqMismatch) as refused,
         memory.turn(user, if_unchanged=True) as turn,
@@ -108,9 +107,7 @@ def test_a_turn_can_insist_on_being_the_next(memory: ConversationMemory, user: s
     assert turn.saved is None
 
 
-def test_a_turn_is_saved_once_however_often_that_is_tried(
-    memory: ConversationMemory, user: str
-) -> None:
+def test_repeated_save_takes_effect_once(memory: ConversationMemory, user: str) -> None:
     with memory.turn(user) as turn:
         turn.user(QUESTION)
         assert turn.save() == turn.save()
@@ -122,16 +119,16 @@ def test_a_turn_is_saved_once_however_often_that_is_tried(
         pass
 
 
-def test_a_turn_that_has_not_begun_says_so() -> None:
+def test_turn_that_has_not_begun_raises() -> None:
     with pytest.raises(RuntimeError, match="with statement"):
         _ = ConversationMemory().turn("ana").history
 
 
-def test_a_failed_save_is_raised_and_can_be_tried_again() -> None:
-    fake = Fake()
+def test_failed_save_is_raised_and_can_be_repeated() -> None:
+    fake = FakeService()
     fake.answers["BeginTurn"] = lambda *_: begun(last_seq=0)
-    fake.answers["SaveMessages"] = failing(cm_code("INTERNAL"))
-    with serving(fake) as address, ConversationMemory(address) as memory:
+    fake.answers["SaveMessages"] = failing(grpc.StatusCode.INTERNAL)
+    with serving(fake) as address, ConversationMemory(address, timeout=TIMEOUT) as memory:
         with pytest.raises(cm.Internal) as failed, memory.turn("ana") as turn:
             turn.user(QUESTION)
         assert failed.value.request_id == turn.request_id
@@ -142,13 +139,13 @@ def test_a_failed_save_is_raised_and_can_be_tried_again() -> None:
     assert saves[0] == saves[1]
 
 
-def test_an_interruption_is_not_lost_when_the_save_fails(
+def test_interruption_takes_precedence_over_a_failed_save(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    fake = Fake()
+    fake = FakeService()
     fake.answers["BeginTurn"] = lambda *_: begun(last_seq=0)
-    fake.answers["SaveMessages"] = failing(cm_code("INTERNAL"))
-    with serving(fake) as address, ConversationMemory(address) as memory:
+    fake.answers["SaveMessages"] = failing(grpc.StatusCode.INTERNAL)
+    with serving(fake) as address, ConversationMemory(address, timeout=TIMEOUT) as memory:
         with (
             caplog.at_level(logging.WARNING),
             pytest.raises(KeyboardInterrupt),
@@ -160,24 +157,18 @@ def test_an_interruption_is_not_lost_when_the_save_fails(
     assert ANSWER not in caplog.text
 
 
-def cm_code(name: str) -> Any:
-    import grpc
-
-    return grpc.StatusCode[name]
-
-
 @pytest.fixture
 async def aio(sidecar: Sidecar) -> AsyncIterator[AsyncConversationMemory]:
-    async with AsyncConversationMemory(sidecar.address, timeout=PATIENCE) as memory:
+    async with AsyncConversationMemory(sidecar.address, timeout=TIMEOUT) as memory:
         yield memory
 
 
-async def said(memory: AsyncConversationMemory, conversation: str) -> list[str]:
+async def contents(memory: AsyncConversationMemory, conversation: str) -> list[str]:
     return [message.content async for message in memory.list_messages(conversation)]
 
 
 class Agent:
-    """Holds a turn and remembers how far it came."""
+    """Takes a turn and records whether it has added its answer."""
 
     def __init__(self, memory: AsyncConversationMemory, conversation: str) -> None:
         self.memory = memory
@@ -195,13 +186,16 @@ class Agent:
 
 @types.coroutine
 def interrupted(
-    work: Coroutine[Any, Any, None], at: int, interrupt: Callable[[], object]
+    coroutine: Coroutine[Any, Any, None], at: int, interrupt: Callable[[], object]
 ) -> Generator[Any, Any, int]:
-    """Runs work, interrupts it where it waits for the time `at`, and counts how often it waits."""
+    """Runs a coroutine and calls `interrupt` when it waits for the `at`-th time.
+
+    Returns the number of times that the coroutine has waited.
+    """
     waits, value, error = 0, None, None
     while True:
         try:
-            wanted = work.send(value) if error is None else work.throw(error)
+            awaited = coroutine.send(value) if error is None else coroutine.throw(error)
         except StopIteration:
             return waits
         waits += 1
@@ -209,12 +203,12 @@ def interrupted(
             interrupt()
         value, error = None, None
         try:
-            value = yield wanted
+            value = yield awaited
         except BaseException as raised:
             error = raised
 
 
-async def test_a_turn_cancelled_at_any_await_is_whole_or_not_there(
+async def test_turn_cancelled_at_any_await_is_atomic(
     aio: AsyncConversationMemory, user: str
 ) -> None:
     outcomes = set()
@@ -233,40 +227,40 @@ async def test_a_turn_cancelled_at_any_await_is_whole_or_not_there(
             waits = await task
         except asyncio.CancelledError:
             waits = None
-        there = await said(aio, conversation)
-        # What has its answer is saved, also when the save itself was cancelled.
-        assert there == ([QUESTION, ANSWER] if agent.has_answered else [])
+        stored = await contents(aio, conversation)
+        # A complete turn is saved, even if the save itself was cancelled.
+        assert stored == ([QUESTION, ANSWER] if agent.has_answered else [])
         outcomes.add((agent.has_answered, waits is None))
         if waits is not None and waits < at:
             break
     else:
-        pytest.fail("the turn never came to its end")
+        pytest.fail("the turn was interrupted each time")
     assert outcomes == {(False, True), (True, True), (True, False)}
 
 
-async def test_an_anyio_scope_that_cancels_again_and_again_saves_the_turn(
+async def test_repeated_cancellation_by_anyio_saves_the_turn(
     aio: AsyncConversationMemory, user: str
 ) -> None:
     conversation = (await aio.create_conversation(user)).id
-    went_on = False
+    has_continued = False
     with anyio.CancelScope() as scope:
         async with aio.turn(user, conversation_id=conversation) as turn:
             turn.assistant(ANSWER)
             scope.cancel()
         await anyio.lowlevel.checkpoint()
-        went_on = True
-    assert not went_on
-    assert await said(aio, conversation) == [ANSWER]
+        has_continued = True
+    assert not has_continued
+    assert await contents(aio, conversation) == [ANSWER]
 
 
-def slow_to_save() -> tuple[Fake, asyncio.Event, threading.Event]:
-    """A service that says when a save has reached it, and answers when it is told to."""
-    fake, reached, answer = Fake(), asyncio.Event(), threading.Event()
+def slow_to_save() -> tuple[FakeService, asyncio.Event, threading.Event]:
+    """Returns a service, an event that a save sets, and an event that its answer waits for."""
+    fake, reached, answer = FakeService(), asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
 
     def save(*_: object) -> bytes:
         loop.call_soon_threadsafe(reached.set)
-        answer.wait(PATIENCE)
+        answer.wait(TIMEOUT)
         return b""
 
     fake.answers["BeginTurn"] = lambda *_: begun(last_seq=0)
@@ -274,17 +268,17 @@ def slow_to_save() -> tuple[Fake, asyncio.Event, threading.Event]:
     return fake, reached, answer
 
 
-async def test_a_cancellation_during_the_save_is_not_lost() -> None:
+async def test_cancellation_during_the_save_is_raised_after_it() -> None:
     fake, reached, answer = slow_to_save()
     with serving(fake) as address:
-        async with AsyncConversationMemory(address) as memory:
+        async with AsyncConversationMemory(address, timeout=TIMEOUT) as memory:
             turn = memory.turn("ana")
 
-            async def hold() -> None:
+            async def take_turn() -> None:
                 async with turn:
                     turn.assistant(ANSWER)
 
-            task = asyncio.create_task(hold())
+            task = asyncio.create_task(take_turn())
             await reached.wait()
             task.cancel()
             answer.set()
@@ -295,33 +289,33 @@ async def test_a_cancellation_during_the_save_is_not_lost() -> None:
     assert fake.calls["SaveMessages"] == 1
 
 
-async def test_a_cancellation_before_the_answer_saves_nothing(
+async def test_cancellation_before_the_answer_saves_nothing(
     aio: AsyncConversationMemory, user: str
 ) -> None:
     conversation = (await aio.create_conversation(user)).id
-    is_said = asyncio.Event()
+    has_called = asyncio.Event()
 
-    async def hold() -> None:
+    async def take_turn() -> None:
         async with aio.turn(user, conversation_id=conversation) as turn:
             turn.user(QUESTION)
             turn.assistant(tool_calls=[TOOL_CALL])
-            is_said.set()
+            has_called.set()
             await asyncio.Event().wait()
 
-    await cancelled(hold(), is_said)
-    assert await said(aio, conversation) == []
+    await run_and_cancel(take_turn(), has_called)
+    assert await contents(aio, conversation) == []
 
 
-async def cancelled(work: Coroutine[Any, Any, None], when: asyncio.Event) -> None:
-    """Runs work and cancels it at a moment."""
-    task = asyncio.create_task(work)
+async def run_and_cancel(coroutine: Coroutine[Any, Any, None], when: asyncio.Event) -> None:
+    """Runs a coroutine and cancels it when an event is set."""
+    task = asyncio.create_task(coroutine)
     await when.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
 
-async def test_a_stream_that_is_left_after_the_answer_is_saved(
+async def test_closed_generator_saves_a_complete_turn_only(
     aio: AsyncConversationMemory, user: str
 ) -> None:
     conversation = (await aio.create_conversation(user)).id
@@ -336,37 +330,39 @@ async def test_a_stream_that_is_left_after_the_answer_is_saved(
     left_early = stream()
     assert await anext(left_early) == "25 "
     await left_early.aclose()
-    assert await said(aio, conversation) == []
+    assert await contents(aio, conversation) == []
     left_late = stream()
     assert [await anext(left_late), await anext(left_late)] == ["25 ", "days."]
     await left_late.aclose()
-    assert await said(aio, conversation) == [QUESTION, ANSWER]
+    assert await contents(aio, conversation) == [QUESTION, ANSWER]
 
 
-async def test_a_cancellation_is_not_lost_when_the_save_fails(
+async def test_cancellation_takes_precedence_over_a_failed_save(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    fake = Fake()
+    fake = FakeService()
     fake.answers["BeginTurn"] = lambda *_: begun(last_seq=0)
-    fake.answers["SaveMessages"] = failing(cm_code("INTERNAL"))
+    fake.answers["SaveMessages"] = failing(grpc.StatusCode.INTERNAL)
     with serving(fake) as address:
-        async with AsyncConversationMemory(address) as memory:
+        async with AsyncConversationMemory(address, timeout=TIMEOUT) as memory:
             has_answered = asyncio.Event()
 
-            async def hold() -> None:
+            async def take_turn() -> None:
                 async with memory.turn("ana") as turn:
                     turn.assistant(ANSWER)
                     has_answered.set()
                     await asyncio.Event().wait()
 
-            await cancelled(hold(), has_answered)
+            await run_and_cancel(take_turn(), has_answered)
     assert "not saved" in caplog.text
     assert ANSWER not in caplog.text
 
 
-def test_what_is_added_after_a_try_is_saved_after_it(memory: ConversationMemory, user: str) -> None:
-    """The try had been done although its answer was lost."""
-    tried: list[str] = []
+def test_messages_added_after_an_attempt_are_saved_separately(
+    memory: ConversationMemory, user: str
+) -> None:
+    """The attempt was committed although its response was lost."""
+    attempted_ids: list[str] = []
     with memory.turn(user, if_unchanged=True) as turn:
         turn.user(QUESTION)
         memory.save_messages(
@@ -381,7 +377,7 @@ def test_what_is_added_after_a_try_is_saved_after_it(memory: ConversationMemory,
         save = client.save_messages
 
         def lose(*_: Any, request_id: str, **__: Any) -> Any:
-            tried.append(request_id)
+            attempted_ids.append(request_id)
             client.save_messages = save
             raise cm.DeadlineExceeded
 
@@ -389,15 +385,15 @@ def test_what_is_added_after_a_try_is_saved_after_it(memory: ConversationMemory,
         with pytest.raises(cm.DeadlineExceeded):
             turn.save()
         turn.assistant(ANSWER)
-    assert turn.request_id != tried[0]
+    assert turn.request_id != attempted_ids[0]
     assert turn.saved is not None
     assert [message.content for message in turn.saved.messages] == [QUESTION, ANSWER]
     assert (turn.saved.last_seq, turn.saved.replayed) == (2, False)
-    there = [message.content for message in memory.list_messages(turn.conversation_id)]
-    assert there == [QUESTION, ANSWER]
+    stored = [message.content for message in memory.list_messages(turn.conversation_id)]
+    assert stored == [QUESTION, ANSWER]
 
 
-async def test_what_is_added_during_a_save_is_saved_after_it(
+async def test_messages_added_during_a_save_are_saved_after_it(
     aio: AsyncConversationMemory, user: str
 ) -> None:
     async with aio.turn(user) as turn:
@@ -407,10 +403,10 @@ async def test_what_is_added_during_a_save_is_saved_after_it(
         await asyncio.sleep(0)
         turn.assistant(ANSWER)
     assert (await save).last_seq == 2
-    assert await said(aio, turn.conversation_id) == [QUESTION, ANSWER]
+    assert await contents(aio, turn.conversation_id) == [QUESTION, ANSWER]
 
 
-def test_a_turn_without_messages_cannot_be_saved(memory: ConversationMemory, user: str) -> None:
+def test_saving_an_empty_turn_is_rejected(memory: ConversationMemory, user: str) -> None:
     with memory.turn(user) as turn:
         with pytest.raises(cm.InvalidArgument) as refused:
             turn.save()
@@ -428,7 +424,7 @@ def test_a_turn_without_messages_cannot_be_saved(memory: ConversationMemory, use
         Message("developer", "x"),  # type: ignore[arg-type]
     ],
 )
-def test_what_cannot_be_sent_is_refused_where_it_is_added(
+def test_invalid_message_is_rejected_when_it_is_added(
     memory: ConversationMemory, user: str, message: Message
 ) -> None:
     with memory.turn(user) as turn:
@@ -436,13 +432,11 @@ def test_what_cannot_be_sent_is_refused_where_it_is_added(
         with pytest.raises(ValueError):  # noqa: PT011
             turn.add(Message("user", "beside it"), message)
         turn.assistant(ANSWER)
-    there = [message.content for message in memory.list_messages(turn.conversation_id)]
-    assert there == [QUESTION, ANSWER]
+    stored = [message.content for message in memory.list_messages(turn.conversation_id)]
+    assert stored == [QUESTION, ANSWER]
 
 
-def test_what_becomes_of_a_callers_dict_does_not_change_the_turn(
-    memory: ConversationMemory, user: str
-) -> None:
+def test_turn_does_not_depend_on_the_callers_dicts(memory: ConversationMemory, user: str) -> None:
     metadata = {"k": 1}
     with memory.turn(user) as turn:
         turn.add(Message("user", QUESTION, metadata=metadata))
@@ -450,9 +444,7 @@ def test_what_becomes_of_a_callers_dict_does_not_change_the_turn(
     assert memory.get_history(turn.conversation_id).messages[0].metadata == {"k": 1}
 
 
-def test_a_turn_beyond_a_request_says_so_when_it_grows(
-    memory: ConversationMemory, user: str
-) -> None:
+def test_message_beyond_the_maximum_size_is_rejected(memory: ConversationMemory, user: str) -> None:
     with memory.turn(user) as turn:
         for _ in range(3):
             turn.user("x" * 1_047_000)
@@ -463,12 +455,12 @@ def test_a_turn_beyond_a_request_says_so_when_it_grows(
     assert turn.saved.last_seq == 4
 
 
-def test_an_interruption_is_not_lost_to_what_is_no_error_of_ours(
+def test_interruption_takes_precedence_over_any_error(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake = Fake()
+    fake = FakeService()
     fake.answers["BeginTurn"] = lambda *_: begun(last_seq=0)
-    with serving(fake) as address, ConversationMemory(address) as memory:
+    with serving(fake) as address, ConversationMemory(address, timeout=TIMEOUT) as memory:
         monkeypatch.setattr(memory, "save_messages", lambda **_: 1 / 0)
         with (
             caplog.at_level(logging.WARNING),
@@ -482,29 +474,29 @@ def test_an_interruption_is_not_lost_to_what_is_no_error_of_ours(
 
 @pytest.fixture
 def terminal() -> Iterator[None]:
-    """Where Ctrl-C interrupts: what is started in the background ignores it."""
+    """Installs the handler of Ctrl-C, which a process that runs in the background ignores."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("terminal")
-@pytest.mark.parametrize("is_again", [False, True])
-def test_an_interruption_during_a_blocking_save_saves_the_turn(
-    is_again: bool, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("is_repeated", [False, True])
+def test_interruption_during_a_blocking_save_saves_the_turn(
+    is_repeated: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fake = Fake()
+    fake = FakeService()
     fake.answers["BeginTurn"] = lambda *_: begun(last_seq=0)
     answer = threading.Event()
 
     def save(*_: object) -> bytes:
-        if fake.calls["SaveMessages"] == 1 or is_again:
+        if fake.calls["SaveMessages"] == 1 or is_repeated:
             signal.raise_signal(signal.SIGINT)
-            answer.wait(PATIENCE)
+            answer.wait(TIMEOUT)
         return b""
 
     fake.answers["SaveMessages"] = save
-    with serving(fake) as address, ConversationMemory(address) as memory:
+    with serving(fake) as address, ConversationMemory(address, timeout=TIMEOUT) as memory:
         turn = memory.turn("ana", conversation_id=CONVERSATION)
         with caplog.at_level(logging.WARNING), pytest.raises(KeyboardInterrupt), turn:
             turn.assistant(ANSWER)
@@ -512,56 +504,68 @@ def test_an_interruption_during_a_blocking_save_saves_the_turn(
     saves = [request for name, request in fake.requests if name == "SaveMessages"]
     assert len(saves) == 2
     assert saves[0] == saves[1]
-    assert (turn.saved is None) == is_again
-    assert ("not saved" in caplog.text) == is_again
+    assert (turn.saved is None) == is_repeated
+    assert ("not saved" in caplog.text) == is_repeated
 
 
-async def test_a_save_goes_on_when_every_task_is_cancelled(
+async def test_save_is_completed_when_all_tasks_are_cancelled(
     sidecar: Sidecar, aio: AsyncConversationMemory, user: str
 ) -> None:
-    """As `asyncio.run` does at its end: also the task that the save itself is."""
+    """`asyncio.run` cancels all tasks at its end, including the one that runs the save."""
     conversation = (await aio.create_conversation(user)).id
-    for settling in range(6):
+    for steps in range(6):
         turn = aio.turn(user, conversation_id=conversation)
 
         is_answered = asyncio.Event()
 
-        async def hold(turn: cm.AsyncTurn = turn, is_answered: asyncio.Event = is_answered) -> None:
+        async def take_turn(
+            turn: cm.AsyncTurn = turn, is_answered: asyncio.Event = is_answered
+        ) -> None:
             async with turn:
                 turn.assistant(ANSWER)
                 is_answered.set()
 
-        task = asyncio.create_task(hold())
+        task = asyncio.create_task(take_turn())
         await is_answered.wait()
-        for _ in range(settling):
+        for _ in range(steps):
             await asyncio.sleep(0)
         for each in asyncio.all_tasks() - {asyncio.current_task()}:
             each.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         assert turn.saved is not None
-    assert await said(aio, conversation) == [ANSWER] * 6
+    assert await contents(aio, conversation) == [ANSWER] * 6
 
 
-async def test_a_save_that_never_comes_to_its_end_says_so(
+async def test_failed_save_of_cancelled_tasks_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     fake, reached, answer = slow_to_save()
+    hold, fail = fake.answers["SaveMessages"], failing(grpc.StatusCode.DEADLINE_EXCEEDED)
+
+    def hold_and_fail(request: bytes, context: grpc.ServicerContext) -> bytes:
+        hold(request, context)
+        return fail(request, context)
+
+    fake.answers["SaveMessages"] = hold_and_fail
     with serving(fake) as address:
-        async with AsyncConversationMemory(address, timeout=1) as memory:
+        async with AsyncConversationMemory(address, timeout=TIMEOUT) as memory:
             turn = memory.turn("ana", conversation_id=CONVERSATION)
 
-            async def hold() -> None:
+            async def take_turn() -> None:
                 async with turn:
                     turn.assistant(ANSWER)
 
-            task = asyncio.create_task(hold())
+            task = asyncio.create_task(take_turn())
             await reached.wait()
             for each in asyncio.all_tasks() - {asyncio.current_task()}:
                 each.cancel()
+            await asyncio.to_thread(
+                wait_for, lambda: fake.calls["SaveMessages"] == 2, "the save is not sent again"
+            )
+            answer.set()
             with pytest.raises(asyncio.CancelledError):
                 await task
-        answer.set()
     assert turn.saved is None
     assert "not saved" in caplog.text
     assert {request for name, request in fake.requests if name == "SaveMessages"} == {

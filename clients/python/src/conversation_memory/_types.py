@@ -143,7 +143,8 @@ class Message:
     contexts: Sequence[RetrievedContext] = field(default=(), hash=False)
     """Documents that retrieval found for the message. They are read with `include_contexts`."""
     original: Original | None = None
-    """Part of a foreign form that `role` and `content` cannot represent; `None` if there is none."""
+    """Part of a foreign form that `role` and `content` cannot represent; `None` if there is no
+    such part."""
 
     @classmethod
     def from_openai(cls, message: Mapping[str, Any], **fields: Any) -> Message:

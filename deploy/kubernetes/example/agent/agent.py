@@ -1,9 +1,9 @@
-"""An agent that remembers, for a look around:
+"""A minimal agent that stores its conversations.
 
     curl --data '{"user": "ana", "text": "Hello"}' localhost:8080
 
-answers with how often the user has written before, in the conversation that the last
-answer named. Where it says "your model", yours would be asked.
+The answer contains the number of earlier messages of the user in the conversation, and the id of
+the conversation, which the next request can name. A real agent would call its model instead.
 """
 
 import json
@@ -17,7 +17,7 @@ from conversation_memory import ConversationMemory, ConversationMemoryError
 
 memory = ConversationMemory(
     os.environ["CONVERSATION_MEMORY_TARGET"],
-    # Where the sidecar has AUTH_TOKENS_FILE.
+    # Required if the sidecar is configured with AUTH_TOKENS_FILE.
     token=os.environ.get("CONVERSATION_MEMORY_TOKEN"),
 )
 
@@ -25,9 +25,9 @@ memory = ConversationMemory(
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     with memory.turn(request["user"], conversation_id=request.get("conversation"), limit=1000) as turn:
         turn.user(request["text"])
-        # turn.to_openai() is what your model is asked with.
-        before = sum(message.role == "user" for message in turn.history)
-        text = f"You have told me {before} things before."
+        # turn.to_openai() is the input of a model.
+        earlier = sum(message.role == "user" for message in turn.history)
+        text = f"You have sent {earlier} messages before."
         turn.assistant(text)
     return {"conversation": turn.conversation_id, "text": text}
 
@@ -55,6 +55,6 @@ class Agent(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    # The first process of a container is not ended by a signal that it does not handle.
+    # The kernel does not end the first process of a container by a signal without a handler.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     ThreadingHTTPServer(("", 8080), Agent).serve_forever()

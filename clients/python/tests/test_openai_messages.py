@@ -1,4 +1,4 @@
-"""Dicts in the OpenAI form come back as they went in."""
+"""Messages in the OpenAI form are read back equal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TOOL_CALLS = [
     }
 ]
 
-FORMS: list[dict[str, Any]] = [
+EXAMPLES: list[dict[str, Any]] = [
     {"role": "user", "content": "How many days are left?"},
     {"role": "system", "content": "Be brief."},
     {"role": "developer", "content": "Be brief."},
@@ -47,57 +47,59 @@ FORMS: list[dict[str, Any]] = [
 ]
 
 
-def on_the_wire_and_back(message: Message) -> Message:
+def encode_and_decode(message: Message) -> Message:
     sent = convert.write_message(message, "").SerializeToString()
     return convert.read_message(resources.Message.FromString(sent))
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equality that tells 1 from 1.0 and from True."""
+    """Whether two values are equal, where 1, 1.0 and True are different."""
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
-@pytest.mark.parametrize("form", FORMS, ids=range(len(FORMS)))
-def test_a_form_survives_the_wire(form: dict[str, Any]) -> None:
-    before = json.dumps(form)
-    back = on_the_wire_and_back(Message.from_openai(form))
-    assert same(back.to_openai(), form)
-    assert json.dumps(form) == before
+@pytest.mark.parametrize("example", EXAMPLES, ids=range(len(EXAMPLES)))
+def test_example_is_decoded_equal(example: dict[str, Any]) -> None:
+    before = json.dumps(example)
+    back = encode_and_decode(Message.from_openai(example))
+    assert same(back.to_openai(), example)
+    assert json.dumps(example) == before
 
 
-def test_all_forms_survive_the_service(memory: ConversationMemory, user: str) -> None:
+def test_examples_are_read_back_from_the_service(memory: ConversationMemory, user: str) -> None:
     conversation = memory.create_conversation(user).id
-    saved = memory.save_messages(conversation, FORMS)
+    saved = memory.save_messages(conversation, EXAMPLES)
     listed = list(memory.list_messages(conversation))
-    assert [message.seq for message in listed] == list(range(1, len(FORMS) + 1))
+    assert [message.seq for message in listed] == list(range(1, len(EXAMPLES) + 1))
     for messages in (saved.messages, listed, memory.get_history(conversation, limit=99).messages):
-        for message, form in zip(messages, FORMS, strict=True):
-            assert same(message.to_openai(), form)
+        for message, example in zip(messages, EXAMPLES, strict=True):
+            assert same(message.to_openai(), example)
 
 
-def test_a_plain_message_is_stored_plainly() -> None:
+def test_plain_text_has_no_original() -> None:
     sent = convert.write_message(Message.from_openai({"role": "user", "content": "hi"}), "")
     assert (sent.role, sent.content) == (resources.ROLE_USER, "hi")
     assert not sent.HasField("metadata")
 
 
-def test_parts_can_be_searched_and_give_a_title() -> None:
-    form = FORMS[13]
-    sent = convert.write_message(Message.from_openai(form), "")
+def test_texts_of_parts_become_the_content() -> None:
+    example = EXAMPLES[13]
+    sent = convert.write_message(Message.from_openai(example), "")
     assert sent.content.startswith("What is this?\n")
     back = convert.read_message(sent)
     assert back.content == "What is this?"
     assert back.metadata == {}
 
 
-def test_the_limit_of_metadata_is_met_to_the_byte(memory: ConversationMemory, user: str) -> None:
+def test_original_at_the_limit_of_metadata_is_accepted(
+    memory: ConversationMemory, user: str
+) -> None:
     conversation = memory.create_conversation(user).id
     frame = len(json.dumps({"_original": {"form": "openai", "json": '{"name":""}'}})) - 6 + 2
     for excess in range(-4, 5):
-        form = {"role": "user", "content": "hi", "name": "n" * (65536 - frame + excess)}
-        memory.save_messages(conversation, [form])
+        example = {"role": "user", "content": "hi", "name": "n" * (65536 - frame + excess)}
+        memory.save_messages(conversation, [example])
         (back,) = memory.get_history(conversation, limit=1).messages
-        assert back.to_openai() == form
+        assert back.to_openai() == example
         assert back.content == "hi"
 
 
@@ -115,7 +117,7 @@ texts = st.text(st.characters(exclude_categories=()))
 parts = st.lists(
     st.fixed_dictionaries({"type": st.just("text"), "text": texts}) | json_values, max_size=4
 )
-forms = st.builds(
+examples = st.builds(
     lambda extra, role, content: {**extra, "role": role, **content},
     st.dictionaries(st.text(), json_values, max_size=3),
     roles,
@@ -123,27 +125,27 @@ forms = st.builds(
 )
 
 
-@given(forms)
-def test_any_form_survives_the_wire(form: dict[str, Any]) -> None:
-    message = Message.from_openai(form)
+@given(examples)
+def test_any_message_is_decoded_equal(example: dict[str, Any]) -> None:
+    message = Message.from_openai(example)
     sent = convert.write_message(message, "")
     assert "\0" not in sent.content
-    assert sent.content or sent.metadata.fields, "the service refuses an empty message"
-    back = on_the_wire_and_back(message)
-    assert same(back.to_openai(), form)
+    assert sent.content or sent.metadata.fields, "the service rejects an empty message"
+    back = encode_and_decode(message)
+    assert same(back.to_openai(), example)
     assert back.content == message.content
 
 
 @pytest.mark.parametrize(
-    "form",
+    "example",
     [{}, {"role": "critic", "content": "x"}, {"role": None}, {"role": "user", "content": {1: 2}}],
 )
-def test_what_cannot_be_kept_is_refused(form: dict[str, Any]) -> None:
+def test_invalid_messages_are_rejected(example: dict[str, Any]) -> None:
     with pytest.raises((ValueError, TypeError)):
-        Message.from_openai(form)
+        Message.from_openai(example)
 
 
-def test_what_json_cannot_express_is_refused_without_its_text() -> None:
+def test_errors_do_not_contain_the_message() -> None:
     with pytest.raises(TypeError) as refused:
         Message.from_openai({"role": "user", "content": "hi", "image": b"secret"})
     assert "secret" not in str(refused.value)
@@ -152,7 +154,7 @@ def test_what_json_cannot_express_is_refused_without_its_text() -> None:
     assert "secret" not in str(refused_text.value)
 
 
-def test_a_model_of_openai_is_taken_for_what_was_set_in_it() -> None:
+def test_unset_fields_of_a_model_are_left_out() -> None:
     class Answer:
         def model_dump(self, *, exclude_unset: bool = False) -> dict[str, Any]:
             return {"role": "assistant", "content": "25 days"} | (
@@ -163,9 +165,9 @@ def test_a_model_of_openai_is_taken_for_what_was_set_in_it() -> None:
     assert convert.read_message(sent).to_openai() == {"role": "assistant", "content": "25 days"}
 
 
-def test_another_frameworks_original_reads_as_role_and_content() -> None:
+def test_original_of_another_framework_is_read_as_role_and_content() -> None:
     original = Original.of("adk", {"event": 2**60})
-    back = on_the_wire_and_back(Message("assistant", "hi", original=original))
+    back = encode_and_decode(Message("assistant", "hi", original=original))
     assert back.original == original
     assert back.original is not None
     assert back.original.value == {"event": 2**60}
@@ -173,7 +175,7 @@ def test_another_frameworks_original_reads_as_role_and_content() -> None:
 
 
 @pytest.mark.parametrize(
-    "kept",
+    "stored",
     [
         "text",
         {},
@@ -193,25 +195,23 @@ def test_another_frameworks_original_reads_as_role_and_content() -> None:
         {"form": "openai", "json": '{"n":' + "1" * 5000 + "}"},
     ],
 )
-def test_what_only_looks_like_an_original_stays_metadata(kept: Any) -> None:
-    sent = convert.write_message(Message("user", "hi", metadata={"_original": kept}), "")
+def test_invalid_original_stays_in_metadata(stored: Any) -> None:
+    sent = convert.write_message(Message("user", "hi", metadata={"_original": stored}), "")
     back = convert.read_message(sent)
-    assert back.metadata == {"_original": kept}
+    assert back.metadata == {"_original": stored}
     assert back.original is None
     assert back.to_openai() == {"role": "user", "content": "hi"}
 
 
-def test_what_only_looks_like_an_original_fails_no_history(
-    memory: ConversationMemory, user: str
-) -> None:
+def test_invalid_original_does_not_fail_a_history(memory: ConversationMemory, user: str) -> None:
     conversation = memory.create_conversation(user).id
     texts = ["[" * 30_000, "[1]", '{"a":' * 500 + "1" + "}" * 500]
-    kept = [{"form": "openai", "json": text} for text in texts]
+    stored = [{"form": "openai", "json": text} for text in texts]
     memory.save_messages(
-        conversation, [Message("user", "hi", metadata={"_original": k}) for k in kept]
+        conversation, [Message("user", "hi", metadata={"_original": k}) for k in stored]
     )
     history = memory.get_history(conversation)
-    assert [message.metadata for message in history.messages] == [{"_original": k} for k in kept]
+    assert [message.metadata for message in history.messages] == [{"_original": k} for k in stored]
     assert history.to_openai() == [{"role": "user", "content": "hi"}] * 3
 
 
@@ -222,33 +222,33 @@ def nested(levels: int) -> Any:
     return value
 
 
-def test_levels_are_bounded() -> None:
-    form = {"role": "user", "content": "hi", "deep": nested(199)}
-    assert on_the_wire_and_back(Message.from_openai(form)).to_openai() == form
+def test_nesting_depth_is_limited() -> None:
+    example = {"role": "user", "content": "hi", "deep": nested(199)}
+    assert encode_and_decode(Message.from_openai(example)).to_openai() == example
     endless: list[Any] = []
     endless.append(endless)
     for deep in (nested(200), nested(10_000), endless):
         with pytest.raises(ValueError, match="levels"):
-            Message.from_openai(form | {"deep": deep})
+            Message.from_openai(example | {"deep": deep})
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
-def test_numbers_that_json_does_not_have_are_refused(number: float) -> None:
+def test_numbers_that_are_not_finite_are_rejected(number: float) -> None:
     with pytest.raises(ValueError, match="finite"):
         Message.from_openai({"role": "user", "content": "hi", "n": [{"m": number}]})
 
 
-def test_a_picture_without_text_gives_a_readable_title(
+def test_message_without_text_has_a_placeholder_title(
     memory: ConversationMemory, user: str
 ) -> None:
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 99_000}}
-    form = {"role": "user", "content": [picture]}
+    example = {"role": "user", "content": [picture]}
     conversation = memory.create_conversation(user).id
-    memory.save_messages(conversation, [form])
+    memory.save_messages(conversation, [example])
     (back,) = memory.get_history(conversation).messages
-    assert (back.content, back.metadata, back.to_openai()) == ("", {}, form)
+    assert (back.content, back.metadata, back.to_openai()) == ("", {}, example)
     assert memory.get_conversation(conversation).title == "(no text)"
 
 
-def test_a_message_with_contexts_can_be_hashed() -> None:
+def test_message_with_contexts_is_hashable() -> None:
     assert hash(Message("user", "hi", contexts=[RetrievedContext("25 days")]))
