@@ -1,9 +1,9 @@
-"""LangSmith's own SDK, as a caller uses it.
+"""Creates and parses the headers of LangSmith's SDK.
 
-Usage: langsmith_runs.py headers   prints what the SDK sends along with a call
-                                   from a root run and from one below it
-       langsmith_runs.py parse     reads dotted orders, a JSON list, and prints
-                                   the ids of the runs in each
+Usage: langsmith_runs.py headers   prints the headers that the SDK sends with a call
+                                   from a root run and from a child run
+       langsmith_runs.py parse     reads a JSON list of dotted orders, and prints the
+                                   ids of the runs in each
 """
 
 import json

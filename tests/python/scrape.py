@@ -1,4 +1,4 @@
-"""Reads metrics as Prometheus does.
+"""Reads metrics with the parser of Prometheus's client library.
 
 Usage: scrape.py URL. Prints the samples, each with its name, labels and value.
 """

@@ -1,7 +1,6 @@
-"""Holds a turn with OpenTelemetry's own gRPC instrumentation.
+"""Makes the calls of a turn with OpenTelemetry's gRPC instrumentation.
 
-Usage: traced_client.py ADDRESS COLLECTOR. Prints the trace's and the
-conversation's id.
+Usage: traced_client.py ADDRESS COLLECTOR. Prints the ids of the trace and the conversation.
 """
 
 import json
@@ -30,8 +29,8 @@ with grpc.insecure_channel(address) as channel:
     with trace.get_tracer("agent").start_as_current_span("turn") as span:
         begun = memory.BeginTurn(api.BeginTurnRequest(user_id="ana"), timeout=20)
         conversation = begun.conversation.id
-        said = [Message(role=ROLE_USER, content="How do I request it?")]
-        request = api.SaveMessagesRequest(conversation_id=conversation, messages=said)
+        messages = [Message(role=ROLE_USER, content="How do I request it?")]
+        request = api.SaveMessagesRequest(conversation_id=conversation, messages=messages)
         memory.SaveMessages(request, timeout=20)
         memory.GetHistory(api.GetHistoryRequest(conversation_id=conversation), timeout=20)
         trace_id = format(span.get_span_context().trace_id, "032x")
