@@ -277,7 +277,8 @@ async def test_long_calls_have_the_longer_default_timeout() -> None:
     def assert_within(remaining: list[float], expected: list[float]) -> None:
         """A slow machine may have used a part of the time, but less than the differences."""
         for one, other in zip(remaining, expected, strict=True):
-            assert other - 25 < one <= other
+            # gRPC rounds a timeout up when it encodes it.
+            assert other - 25 < one <= other + 1
 
     fake = FakeService()
     fake.answers = dict.fromkeys(
