@@ -1,24 +1,24 @@
-//! What a turn costs, measured on the release binary over gRPC.
+//! Latency of calls, measured on the release binary over gRPC.
 //!
-//! A single time on a shared machine says little. So whatever is compared is
-//! measured side by side in one run, call by call in turns (A B B A …), and what
-//! counts is the ratio, or the difference, of the medians. It prints and never
-//! fails on a time.
+//! A single time on a shared machine is not meaningful. Variants are therefore
+//! measured in one run, call by call in alternating order (A B B A …), and compared
+//! by the ratio, or the difference, of their medians. No time makes the benchmark
+//! fail.
 //!
-//! - `growth`: a conversation of 1,000,000 messages costs what one of 10 does.
-//!   The smaller one grows to some hundred messages on the way.
-//! - `window`: what the recent window saves, and what gRPC alone costs.
-//! - `steps`: what a session, and Redis, cost a call.
-//! - `redis`: how much slower calls are when Redis is refused or frozen, than
-//!   those of a sidecar that has none.
-//! - `store`: how long until a call is refused when PostgreSQL is away.
-//! - `search`: a search of a user's messages among 1,000,000 of 10,000 users, and
-//!   what it costs a save that they can be searched.
-//! - `telemetry`: what tracing costs, and a collector that is away.
-//! - `process`: the time to start, and memory, idle and after 10,000 turns.
+//! - `growth`: calls on a conversation of 1,000,000 messages, compared with one of
+//!   10, which grows to some hundred messages during the run.
+//! - `window`: reads from the recent window, from the store, and gRPC alone.
+//! - `steps`: the additional cost of a session, and of Redis.
+//! - `redis`: calls while Redis refuses connections or is frozen, compared with a
+//!   sidecar without Redis.
+//! - `store`: time until a call fails while PostgreSQL is unavailable.
+//! - `search`: searching a user's messages among 1,000,000 of 10,000 users, and the
+//!   additional cost of a save for the search documents.
+//! - `telemetry`: the cost of tracing, also with an unavailable collector.
+//! - `process`: startup time, and memory when idle and after 10,000 turns.
 //!
-//! `make bench` runs all of them, `make bench SECTION=window` one, and
-//! `SECTION='window 10000'` that one for long enough to look at it with `perf`.
+//! `make bench` runs all sections, `make bench SECTION=window` one, and
+//! `SECTION='window 10000'` runs it long enough to be profiled with `perf`.
 
 #![expect(
     clippy::unwrap_used,
@@ -58,17 +58,20 @@ const SECTIONS: [&str; 8] = [
 ];
 
 fn main() -> ExitCode {
-    // Cargo adds an option of its own.
+    // Cargo adds the option `--bench`.
     let mut args = std::env::args().skip(1).filter(|arg| !arg.starts_with('-'));
     let chosen = args.next();
     let rounds = args.next().map_or(300, |rounds| rounds.parse().unwrap());
     if let Some(name) = &chosen
         && !SECTIONS.contains(&name.as_str())
     {
-        eprintln!("there is no section {name:?}; there are {SECTIONS:?}");
+        eprintln!(
+            "unknown section {name}; valid sections: {}",
+            SECTIONS.join(", ")
+        );
         return ExitCode::from(2);
     }
-    // One thread, so that the sidecar has the other processors.
+    // One thread, so that the sidecar can use the other processors.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

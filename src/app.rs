@@ -98,7 +98,7 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
     let serving = rpc::serve(connections, routes, layers, certificates, stop.clone());
     let server = background.spawn(serving);
     if let Some(ops) = ops {
-        let routes = ops::routes(readiness.subscribe(), health, telemetry.page());
+        let routes = ops::routes(readiness.subscribe(), health, telemetry.prometheus());
         let probes = transport::incoming(vec![ops], None, ConnectionLimit::new(MAX_PROBES));
         background.spawn(rpc::serve_probes(probes, routes, stop.clone()));
     }

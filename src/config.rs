@@ -15,7 +15,7 @@ pub use self::{
     args::{Args, Command, LogFormat, ServerArgs},
     secret::Secret,
     server::{Ops, ServerConfig},
-    telemetry::{Export, Sampling, TelemetryArgs, TelemetryConfig},
+    telemetry::{Export, LangSmithUnused, Sampling, TelemetryArgs, TelemetryConfig},
 };
 use crate::{
     domain::{Limits, TextSearch},
@@ -269,7 +269,7 @@ fn redis(args: &Args) -> Result<Option<RedisConfig>, BadSetting> {
         if !target.uses_tls() {
             return Err(bad(&"needs a REDIS_URL that begins with rediss"));
         }
-        target = target.trusting(&file).map_err(|why| bad(&why))?;
+        target = target.with_ca_file(&file).map_err(|why| bad(&why))?;
     }
     Ok(Some(RedisConfig {
         target,

@@ -1,10 +1,11 @@
-//! The recent window: the newest messages of a conversation, kept where every
-//! sidecar reads them faster than from the store.
+//! The recent window: the newest messages of a conversation, cached where every
+//! sidecar can read them faster than from the store.
 //!
-//! It is never needed. Every method answers, whatever has failed, and a window
-//! that cannot be trusted is a miss. The rule that makes it safe: whoever
-//! writes announces it before the store commits and publishes it afterwards;
-//! while a write is announced nobody reads or fills the window.
+//! The window is optional. Every method returns normally, whichever server has
+//! failed, and a window that cannot be trusted is treated as a miss. One rule
+//! keeps it correct: a writer announces its write before the store commits and
+//! publishes it afterwards, and while a write is announced the window is neither
+//! read nor filled.
 
 pub mod none;
 pub mod redis;
@@ -15,97 +16,100 @@ use async_trait::async_trait;
 
 use crate::domain::{ConversationId, Message, UserId};
 
-/// How many messages a window keeps, unless more are asked for by default.
+/// Minimum capacity of a window, in messages.
 pub const WINDOW_MESSAGES: usize = 10;
 
-/// The newest messages of conversations.
+/// Cache of the newest messages of conversations.
 #[async_trait]
 pub trait RecentWindow: Send + Sync + Debug {
-    /// Says that a write to a conversation is about to be committed, at the
-    /// latest `limit` from now. Must be followed, once the outcome is known,
-    /// by one of the methods below that take what this returns.
-    async fn announce(&self, conversation: ConversationId, limit: Duration) -> Announced;
+    /// Announces a write that commits within `limit`, or not at all. Once the
+    /// outcome is known, the announcement must be passed to one of the methods
+    /// that take it.
+    async fn announce(&self, conversation: ConversationId, limit: Duration) -> Announcement;
 
-    /// Shows messages that have been committed, in order and without a gap
-    /// between them.
-    async fn publish(&self, announced: Announced, owner: &UserId, messages: &[Message]);
+    /// Adds committed messages to the window. They are consecutive and in order.
+    async fn publish(&self, announcement: Announcement, owner: &UserId, messages: &[Message]);
 
-    /// Says that a write turned out to be a replay of one that was committed up
-    /// to `last_seq`: a window that does not show it is dropped.
-    async fn publish_replay(&self, announced: Announced, last_seq: i64);
+    /// Ends the announcement of a write that was a replay of one committed up to
+    /// `last_seq`. A window that ends before `last_seq` is dropped.
+    async fn publish_replay(&self, announcement: Announcement, last_seq: i64);
 
     /// Drops the window, because messages have been removed.
-    async fn retire(&self, announced: Announced);
+    async fn retire(&self, announcement: Announcement);
 
-    /// Takes an announcement back. Only when nothing was committed.
-    async fn abort(&self, announced: Announced);
+    /// Withdraws an announcement. Only allowed if nothing was committed.
+    async fn abort(&self, announcement: Announcement);
 
-    /// Takes an announcement back, because there is no such conversation, or not
-    /// for this caller. A window of it may have outlived it, and is dropped.
-    async fn forget(&self, announced: Announced);
+    /// Withdraws the announcement and drops the window, because the conversation
+    /// does not exist or belongs to another user: a window can outlive its
+    /// conversation.
+    async fn forget(&self, announcement: Announcement);
 
-    /// Leaves an announcement to its deadline, because nobody knows whether
-    /// anything was committed.
-    async fn leave(&self, announced: Announced);
+    /// Leaves the announcement in place until its deadline, because it is unknown
+    /// whether anything was committed.
+    async fn leave(&self, announcement: Announcement);
 
-    /// The newest `limit` messages, if the window has them. A window that ends
-    /// before `min_seq` is stale and dropped.
+    /// Reads the newest `limit` messages from the window. A window that ends
+    /// before `min_seq` is stale and is dropped.
     async fn newest(&self, conversation: ConversationId, limit: u32, min_seq: i64) -> Lookup;
 
-    /// Fills a window from the store with the newest messages, oldest first, and
-    /// the conversation's last number. `whole` says that there are no older
-    /// ones. Does nothing when a write was announced since the lease was given.
+    /// Fills a window with the newest messages from the store, oldest first.
+    /// `last_seq` is the sequence number of the conversation's last message, and
+    /// `whole` whether there are no older messages. Does nothing if a write was
+    /// announced after the lease was granted.
     async fn fill(
         &self,
-        lease: Lease,
+        lease: FillLease,
         owner: &UserId,
         last_seq: i64,
         messages: &[Message],
         whole: bool,
     );
 
-    /// How many messages a window keeps: a reader that was given a lease reads
-    /// at least so many.
+    /// Upper bound on messages in a window. A reader that was granted a lease
+    /// reads at least this many messages from the store.
     fn capacity(&self) -> u32;
 }
 
-/// A write that was announced, or that could not be.
+/// Announcement of a write, or the record that it could not be announced.
 #[derive(Debug)]
-#[must_use = "an announced write comes to one end or another"]
-pub struct Announced {
+#[must_use = "an announcement must be published, retired, withdrawn or left"]
+pub struct Announcement {
     conversation: ConversationId,
+    /// Token of the announcement in the window. None if the write could not be
+    /// announced.
     token: Option<String>,
 }
 
-/// The right to fill a window.
+/// Permission to fill a window, granted to one reader after a miss.
 #[derive(Debug)]
-pub struct Lease {
+pub struct FillLease {
     conversation: ConversationId,
     id: String,
 }
 
-/// What a window answered.
+/// Result of reading a window.
 #[derive(Debug)]
 pub enum Lookup {
-    /// The messages.
+    /// The window contains the requested messages.
     Hit(Window),
-    /// There is no window. Whoever has the lease fills it.
-    Miss(Option<Lease>),
-    /// A write is under way: read the store.
+    /// There is no window. The reader fills it if it was granted a lease.
+    Miss(Option<FillLease>),
+    /// A write is announced: the reader must read the store.
     Busy,
-    /// The window has fewer messages than were asked for, and there are older ones.
+    /// The window contains fewer messages than requested, and older ones exist.
     Short,
     /// The window cannot be reached.
     Unavailable,
 }
 
-/// The newest messages of a conversation.
+/// Content of a window.
 #[derive(Debug)]
 pub struct Window {
-    /// Whose conversation it is.
+    /// Owner of the conversation.
     pub owner: UserId,
-    /// The conversation's last number.
+    /// Sequence number of the conversation's last message.
     pub last_seq: i64,
-    /// The messages, oldest first, without contexts.
+    /// Newest messages, oldest first, without contexts.
     pub messages: Vec<Message>,
 }

@@ -1,90 +1,92 @@
-//! Redis, for the rooms that use it: one connection, a breaker, scripts.
+//! Access to Redis for the modules that store data there: one connection, a
+//! circuit breaker, and scripts.
 //!
-//! This is the one room that knows the client library. A call never waits for a
-//! Redis that is away: the first one that fails opens the breaker, all others
-//! fail at once, and a task of its own asks Redis until it answers again.
+//! This is the only module that names the client library. A call never waits for
+//! an unreachable Redis: the first call that fails opens the circuit breaker, all
+//! others fail at once, and a background task probes Redis until it replies.
 //!
-//! A call that was given up may still be executed: a frozen Redis reads what
-//! lies in its socket when it thaws, in no order with what is sent on a new
-//! connection. So a script must be safe to execute at any later time.
+//! A call that timed out may still be executed later: a frozen Redis reads what
+//! is left in its socket when it resumes, in no fixed order relative to what is
+//! sent on a new connection. Each script must therefore be safe to execute at any
+//! later time.
 
 mod cause;
 mod client;
-mod observed;
+mod instruments;
 mod script;
 mod target;
 
 pub use self::{
     client::{Redis, RedisSettings},
     script::{Reply, Script},
-    target::{BadRedisUrl, RedisTarget},
+    target::{InvalidRedisUrl, RedisTarget},
 };
 
-/// Why a call on Redis failed. It carries neither keys nor values.
+/// Error of a call on Redis. It contains neither keys nor values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RedisError {
-    /// Redis is away; nothing was sent.
+    /// The circuit breaker is open; nothing was sent.
     #[error("Redis is unavailable")]
     Unavailable,
-    /// No answer came in time or the connection broke: the call may have been
-    /// executed, or may yet be.
-    #[error("Redis did not answer")]
-    Unanswered,
-    /// Redis answered that it won't.
-    #[error("Redis refused: {0}")]
-    Refused(Refusal),
-    /// Redis answered something that makes no sense here.
-    #[error("Redis gave an unexpected answer")]
-    Unexpected,
+    /// The call timed out or the connection broke: the call may have been
+    /// executed, or may still be executed.
+    #[error("Redis did not reply")]
+    NoReply,
+    /// Redis replied with an error.
+    #[error("Redis replied with an error: {0}")]
+    ErrorReply(ErrorReply),
+    /// The reply does not have the expected type or content.
+    #[error("unexpected reply from Redis")]
+    UnexpectedReply,
 }
 
 impl RedisError {
-    /// One word for it, out of a few, for spans and metrics.
+    /// Value of the attribute `error.type` in spans and metrics.
     pub fn kind(self) -> &'static str {
         match self {
             Self::Unavailable => "unavailable",
-            Self::Unanswered => "unanswered",
-            Self::Refused(refusal) => refusal.kind(),
-            Self::Unexpected => "unexpected",
+            Self::NoReply => "unanswered",
+            Self::ErrorReply(reply) => reply.kind(),
+            Self::UnexpectedReply => "unexpected",
         }
     }
 }
 
-/// What Redis said when it refused.
+/// Error that Redis replied with, by its error code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// It has reached its memory limit.
+pub enum ErrorReply {
+    /// `OOM`: the memory limit is reached.
     #[error("out of memory")]
     OutOfMemory,
-    /// It is a replica.
-    #[error("read-only")]
+    /// `READONLY`: the server is a replica.
+    #[error("read-only replica")]
     ReadOnly,
-    /// It is still loading its data.
-    #[error("loading")]
+    /// `LOADING`: the server is still loading its data.
+    #[error("loading data")]
     Loading,
-    /// The key holds another type.
-    #[error("wrong type")]
+    /// `WRONGTYPE`: the key holds a value of another type.
+    #[error("wrong type of key")]
     WrongType,
-    /// It does not know the script.
+    /// `NOSCRIPT`: the server does not know the script.
     #[error("unknown script")]
-    NoScript,
-    /// It wants other credentials.
-    #[error("not authorised")]
-    Auth,
-    /// Anything else.
+    UnknownScript,
+    /// `NOAUTH`, `WRONGPASS` or `NOPERM`: the credentials do not suffice.
+    #[error("not authorized")]
+    NotAuthorized,
+    /// Any other error code.
     #[error("other error")]
     Other,
 }
 
-impl Refusal {
+impl ErrorReply {
     fn kind(self) -> &'static str {
         match self {
             Self::OutOfMemory => "out_of_memory",
             Self::ReadOnly => "read_only",
             Self::Loading => "loading",
             Self::WrongType => "wrong_type",
-            Self::NoScript => "unknown_script",
-            Self::Auth => "not_authorised",
+            Self::UnknownScript => "unknown_script",
+            Self::NotAuthorized => "not_authorised",
             Self::Other => "refused",
         }
     }

@@ -1,17 +1,17 @@
-//! What is told about the service: logs, traces and metrics.
+//! Observability: logs, traces and metrics.
 //!
-//! The rooms say what happens in the terms of `tracing` and of OpenTelemetry's
-//! API; here is where it goes. Traces exist only where they are exported:
-//! otherwise their spans are disabled and cost nothing.
+//! Other modules use the APIs of `tracing` and OpenTelemetry; this one decides where
+//! their output is sent. Spans exist only if traces are exported: otherwise they are
+//! disabled and cost nothing.
 
 pub mod call;
+mod call_span_processor;
 mod export;
 mod langsmith;
 mod logs;
 mod metrics;
 pub mod observed;
-mod pending;
-mod stamp;
+mod pending_spans;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -23,36 +23,37 @@ use std::{
 };
 
 use opentelemetry::{global, trace::TracerProvider as _};
-use opentelemetry_sdk::{Resource, metrics::SdkMeterProvider, trace::SdkTracerProvider};
+use opentelemetry_sdk::{
+    Resource, error::OTelSdkError, metrics::SdkMeterProvider, trace::SdkTracerProvider,
+};
 
-use self::call::Tracing;
-pub use self::{export::ExportError, logs::BadFilter, metrics::Page};
+use self::call::TracingConfig;
+pub use self::{export::ExportError, logs::InvalidLogFilter, metrics::PrometheusMetrics};
 use crate::{
-    config::{Export, LogFormat, TelemetryConfig},
+    config::{Export, LangSmithUnused, LogFormat, TelemetryConfig},
     instrumentation,
 };
 
-/// How long the end may take to hand over what was not exported yet, on top of
-/// the drain.
+/// Time limit for exporting the last spans and metrics, after the drain.
 pub const FLUSH_LIMIT: Duration = Duration::from_secs(3);
 
-/// Why telemetry cannot be started.
+/// Error of starting telemetry.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The log filter cannot be read.
+    /// The log filter is invalid.
     #[error(transparent)]
-    Filter(#[from] BadFilter),
-    /// An exporter cannot be made.
+    Filter(#[from] InvalidLogFilter),
+    /// An exporter cannot be created.
     #[error(transparent)]
     Export(#[from] ExportError),
 }
 
-/// What was started, until [`Telemetry::shutdown`].
+/// Providers of traces and metrics, from start to [`Telemetry::shutdown`].
 pub struct Telemetry {
     tracer: Option<SdkTracerProvider>,
     meter: SdkMeterProvider,
-    page: Page,
-    tracing: Tracing,
+    prometheus: PrometheusMetrics,
+    tracing: TracingConfig,
 }
 
 impl fmt::Debug for Telemetry {
@@ -61,27 +62,35 @@ impl fmt::Debug for Telemetry {
     }
 }
 
-/// Begins to log, to standard error, and nothing else.
-pub fn log_only(format: LogFormat, filter: &str) -> Result<(), BadFilter> {
+/// Starts to log to standard error, without traces and metrics.
+///
+/// # Errors
+///
+/// Fails if the filter is invalid, or if telemetry was started before.
+pub fn log_only(format: LogFormat, filter: &str) -> Result<(), InvalidLogFilter> {
     logs::init(format, filter, None)
 }
 
 impl Telemetry {
-    /// Begins to log, to count and, where it is configured, to export. Call it
-    /// outside of a runtime and before anything that counts is made.
+    /// Starts logs, metrics and, if configured, exports. Must be called outside of a
+    /// runtime, because the exporters block, and before instruments are created.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the filter is invalid or an exporter cannot be created.
     pub fn start(
         format: LogFormat,
         filter: &str,
         config: &TelemetryConfig,
     ) -> Result<Self, StartError> {
         let resource = Resource::builder()
-            .with_detector(Box::new(export::ServiceName))
+            .with_detector(Box::new(export::ServiceDetector))
             .build();
         let tracer = match &config.traces {
             Some(export) => Some(export::tracer(export, config.sampling, resource.clone())?),
             None => None,
         };
-        let (meter, page) = metrics::start(config.metrics.as_ref(), resource)?;
+        let (meter, prometheus) = metrics::start(config.metrics.as_ref(), resource)?;
         logs::init(
             format,
             filter,
@@ -90,32 +99,33 @@ impl Telemetry {
                 .map(|provider| provider.tracer(instrumentation::SCOPE)),
         )?;
         global::set_meter_provider(meter.clone());
-        say(config);
+        log_destinations(config);
         Ok(Self {
-            tracing: Tracing {
+            tracing: TracingConfig {
                 is_exported: tracer.is_some(),
                 follows_caller: config.follows_caller,
                 captures_content: config.captures_content,
             },
             tracer,
             meter,
-            page,
+            prometheus,
         })
     }
 
-    /// How calls are to be traced.
-    pub fn tracing(&self) -> Tracing {
+    /// Settings for tracing calls.
+    pub fn tracing(&self) -> TracingConfig {
         self.tracing
     }
 
-    /// The metrics, for whoever scrapes them.
-    pub fn page(&self) -> Page {
-        self.page.clone()
+    /// Metrics to be scraped.
+    pub fn prometheus(&self) -> PrometheusMetrics {
+        self.prometheus.clone()
     }
 
-    /// Exports what is left, for at most [`FLUSH_LIMIT`]. Call it when the
-    /// runtime has gone.
+    /// Exports the last spans and metrics, for at most [`FLUSH_LIMIT`]. Must be called
+    /// after the runtime was shut down, so that no span is created later.
     pub fn shutdown(self) {
+        // Both senders are dropped when both exports are done.
         let (done, both_done) = mpsc::channel::<()>();
         let (tracer, meter) = (self.tracer, self.meter);
         let also_done = done.clone();
@@ -123,36 +133,52 @@ impl Telemetry {
             if let Some(tracer) = tracer
                 && let Err(error) = tracer.shutdown_with_timeout(FLUSH_LIMIT)
             {
-                tracing::warn!(%error, "the last traces were not all exported");
+                tracing::warn!(cause = describe(&error), "cannot export the last traces");
             }
             drop(done);
         });
         thread::spawn(move || {
             if let Err(error) = meter.shutdown_with_timeout(FLUSH_LIMIT) {
-                tracing::warn!(%error, "the last metrics were not pushed");
+                tracing::warn!(cause = describe(&error), "cannot push the last metrics");
             }
             drop(also_done);
         });
-        // The library does not keep to its limit for metrics.
+        // The library does not observe its time limit for metrics.
         if both_done.recv_timeout(FLUSH_LIMIT) == Err(RecvTimeoutError::Timeout) {
-            tracing::warn!("the last traces or metrics were not exported in time");
+            let limit = FLUSH_LIMIT.as_secs();
+            tracing::warn!("the last traces or metrics were not exported within {limit} s");
         }
     }
 }
 
-/// Says where things go.
-fn say(config: &TelemetryConfig) {
-    let said = |what: &str, export: &Option<Export>| {
-        if let Some(Export { url, because, .. }) = export {
-            tracing::info!(%url, because, "{what}");
-        }
-    };
-    said("traces: exported", &config.traces);
-    said("metrics: pushed", &config.metrics);
-    if config.passes_over_langsmith {
-        tracing::info!("LANGSMITH_* is not used: OTEL_* or LANGSMITH_TRACING says otherwise");
+/// Describes an error of a shutdown. The library's own text contains the `Debug`
+/// output of nested errors; the exporters have logged those.
+fn describe(error: &OTelSdkError) -> &'static str {
+    match error {
+        OTelSdkError::AlreadyShutdown => "already shut down",
+        OTelSdkError::Timeout(_) => "time limit exceeded",
+        OTelSdkError::InternalFailure(_) => "the export failed",
+    }
+}
+
+/// Logs where traces and metrics are exported to.
+fn log_destinations(config: &TelemetryConfig) {
+    if let Some(Export { url, because, .. }) = &config.traces {
+        tracing::info!(%url, setting = because, "exporting traces");
+    }
+    if let Some(Export { url, because, .. }) = &config.metrics {
+        tracing::info!(%url, setting = because, "pushing metrics");
+    }
+    match config.langsmith_unused {
+        Some(LangSmithUnused::Overridden) => tracing::info!(
+            "LANGSMITH_API_KEY is not used: OTEL_* or LANGSMITH_TRACING takes precedence"
+        ),
+        Some(LangSmithUnused::MissingKey) => tracing::warn!(
+            "LANGSMITH_TRACING is true, but no traces are exported: set LANGSMITH_API_KEY"
+        ),
+        None => {}
     }
     if config.captures_content && config.traces.is_some() {
-        tracing::warn!("traces show what is said: content capture is on");
+        tracing::warn!("traces contain message content: content capture is enabled");
     }
 }

@@ -174,3 +174,43 @@ fn digest(contents: &[Vec<u8>]) -> [u8; 32] {
     }
     digest.finalize().into()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn invalid_contents_are_reported_once_a_minute() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "valid").unwrap();
+        let parsed = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&parsed);
+        let parse = move |contents: &[Vec<u8>]| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            let is_valid = contents[0].starts_with(b"valid");
+            is_valid.then_some(()).ok_or_else(|| "invalid".to_owned())
+        };
+        let (_watched, mut watcher) = read("FILE", vec![file], parse).unwrap();
+        let mut parses_of = |contents: &[u8]| {
+            let before = parsed.load(Ordering::Relaxed);
+            watcher.take(Ok(vec![contents.to_vec()]));
+            parsed.load(Ordering::Relaxed) - before
+        };
+        assert_eq!(parses_of(b"valid"), 0);
+        assert_eq!(parses_of(b"1"), 1);
+        assert_eq!(parses_of(b"1"), 0);
+        assert_eq!(parses_of(b"2"), 1, "a change is reported at once");
+        advance(Duration::from_secs(59)).await;
+        assert_eq!(parses_of(b"2"), 0);
+        advance(Duration::from_secs(1)).await;
+        assert_eq!(parses_of(b"2"), 1);
+        assert_eq!(parses_of(b"valid again"), 1);
+        advance(Duration::from_mins(2)).await;
+        assert_eq!(parses_of(b"valid again"), 0);
+    }
+}

@@ -1,5 +1,4 @@
-//! What every store of sessions must do, run on both; and what only the one in
-//! Redis must.
+//! The contract of the session tier, run on both implementations, and tests of each.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -48,7 +47,7 @@ async fn shared() -> Redis {
     attached(&shared_url(), &own_prefix()).await
 }
 
-/// Runs a case on both stores.
+/// Creates tests of a case on both implementations.
 macro_rules! on_both {
     ($($case:ident)*) => {
         mod in_process_store {
@@ -68,17 +67,17 @@ macro_rules! on_both {
 }
 
 on_both! {
-    a_started_session_is_read_as_it_was_started
+    a_started_session_can_be_read
     starting_a_live_session_renews_it
     a_session_belongs_to_one_user
-    starting_a_live_session_moves_it
-    what_is_not_live_is_nowhere
-    an_ended_session_is_gone
+    starting_a_live_session_changes_its_conversation
+    operations_on_unknown_sessions_find_nothing
+    an_ended_session_is_not_found
     sessions_are_listed_by_last_use
-    any_user_id_will_do
+    accepts_every_user_id
 }
 
-async fn a_started_session_is_read_as_it_was_started(sessions: &dyn Sessions) {
+async fn a_started_session_can_be_read(sessions: &dyn Sessions) {
     let new = NewSession {
         dept_id: Some(DeptId::parse("Ünïts / 部門").unwrap()),
         conversation_id: Some(conversation_id()),
@@ -90,8 +89,8 @@ async fn a_started_session_is_read_as_it_was_started(sessions: &dyn Sessions) {
     assert_eq!(started.dept_id, new.dept_id);
     assert_eq!(started.conversation_id, new.conversation_id);
     assert_eq!(started.created_at, started.last_active_at);
-    let life = started.expires_at - started.last_active_at;
-    assert!((life.to_std().unwrap().as_secs_f64() - LONG.as_secs_f64()).abs() < 0.1);
+    let ttl = started.expires_at - started.last_active_at;
+    assert!((ttl.to_std().unwrap().as_secs_f64() - LONG.as_secs_f64()).abs() < 0.1);
 
     let read = sessions.get(new.id).await.unwrap().unwrap();
     assert!(
@@ -102,7 +101,7 @@ async fn a_started_session_is_read_as_it_was_started(sessions: &dyn Sessions) {
     );
     assert_eq!(
         read.last_active_at, started.last_active_at,
-        "reading is no use"
+        "reading does not renew a session"
     );
     assert_eq!(read.created_at, started.created_at);
     assert_eq!(read.dept_id, new.dept_id);
@@ -154,7 +153,7 @@ async fn a_session_belongs_to_one_user(sessions: &dyn Sessions) {
     assert_eq!(sessions.list(&new.user_id).await.unwrap().len(), 1);
 }
 
-async fn starting_a_live_session_moves_it(sessions: &dyn Sessions) {
+async fn starting_a_live_session_changes_its_conversation(sessions: &dyn Sessions) {
     let new = new_session("ann");
     sessions.start(&new).await.unwrap().unwrap();
     let conversation = conversation_id();
@@ -170,7 +169,7 @@ async fn starting_a_live_session_moves_it(sessions: &dyn Sessions) {
     assert_eq!(touched.conversation_id, Some(conversation));
 }
 
-async fn what_is_not_live_is_nowhere(sessions: &dyn Sessions) {
+async fn operations_on_unknown_sessions_find_nothing(sessions: &dyn Sessions) {
     let (id, ann) = (session_id(), user("ann"));
     assert_eq!(sessions.get(id).await.unwrap(), None);
     assert_eq!(sessions.touch(id, None).await.unwrap(), None);
@@ -179,7 +178,7 @@ async fn what_is_not_live_is_nowhere(sessions: &dyn Sessions) {
     assert!(sessions.list(&ann).await.unwrap().is_empty());
 }
 
-async fn an_ended_session_is_gone(sessions: &dyn Sessions) {
+async fn an_ended_session_is_not_found(sessions: &dyn Sessions) {
     let new = new_session("ann");
     sessions.start(&new).await.unwrap().unwrap();
     assert!(sessions.end(new.id).await.unwrap());
@@ -187,12 +186,15 @@ async fn an_ended_session_is_gone(sessions: &dyn Sessions) {
     assert_eq!(sessions.get(new.id).await.unwrap(), None);
     assert!(sessions.list(&new.user_id).await.unwrap().is_empty());
 
-    let taken = NewSession {
+    let reused = NewSession {
         user_id: user("bob"),
         ..new
     };
-    let started = sessions.start(&taken).await.unwrap();
-    assert!(started.is_some(), "a dead session's id is free");
+    let started = sessions.start(&reused).await.unwrap();
+    assert!(
+        started.is_some(),
+        "the id of an ended session can be used again"
+    );
 }
 
 async fn sessions_are_listed_by_last_use(sessions: &dyn Sessions) {
@@ -202,7 +204,7 @@ async fn sessions_are_listed_by_last_use(sessions: &dyn Sessions) {
         let new = new_session("ann");
         sessions.start(&new).await.unwrap().unwrap();
         ids.push(new.id);
-        // In Redis the order is that of microseconds.
+        // In Redis the order has a resolution of microseconds.
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     sessions.start(&new_session("bob")).await.unwrap().unwrap();
@@ -215,7 +217,7 @@ async fn sessions_are_listed_by_last_use(sessions: &dyn Sessions) {
     assert_eq!(listed, [ids[1], ids[2], ids[0]]);
 }
 
-async fn any_user_id_will_do(sessions: &dyn Sessions) {
+async fn accepts_every_user_id(sessions: &dyn Sessions) {
     for name in [
         "a:b{c} *",
         "{}",
@@ -235,7 +237,7 @@ async fn any_user_id_will_do(sessions: &dyn Sessions) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_process_sessions_slide_and_expire() {
+async fn in_process_sessions_are_renewed_and_expire() {
     let sessions = in_process(Duration::from_mins(1));
     let new = new_session("ann");
     sessions.start(&new).await.unwrap().unwrap();
@@ -256,7 +258,7 @@ async fn in_process_sessions_slide_and_expire() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_process_sessions_hold_no_more_than_lives() {
+async fn in_process_sessions_remove_expired_ones() {
     let sessions = in_process(Duration::from_mins(1));
     for _ in 0..100 {
         for _ in 0..10 {
@@ -265,29 +267,33 @@ async fn in_process_sessions_hold_no_more_than_lives() {
         tokio::time::advance(Duration::from_secs(6)).await;
     }
     // Ten are started every six seconds.
-    assert!(sessions.held() <= 160, "{}", sessions.held());
+    assert!(
+        sessions.stored_sessions() <= 160,
+        "{}",
+        sessions.stored_sessions()
+    );
 }
 
 #[tokio::test]
-async fn sessions_in_redis_slide_and_expire() {
+async fn sessions_in_redis_are_renewed_and_expire() {
     let (ttl, prefix) = (Duration::from_millis(600), own_prefix());
     let redis = attached(&shared_url(), &prefix).await;
     let sessions = RedisSessions::new(redis, ttl);
-    let (kept, left) = (new_session("ann"), new_session("ann"));
-    sessions.start(&kept).await.unwrap().unwrap();
-    sessions.start(&left).await.unwrap().unwrap();
-    eventually("the session that is not used expires", async || {
-        let touched = sessions.touch(kept.id, Some(&kept.user_id)).await.unwrap();
-        assert!(touched.is_some(), "the session that is used lives");
-        sessions.get(left.id).await.unwrap().is_none()
+    let (used, unused) = (new_session("ann"), new_session("ann"));
+    sessions.start(&used).await.unwrap().unwrap();
+    sessions.start(&unused).await.unwrap().unwrap();
+    eventually("the unused session expires", async || {
+        let touched = sessions.touch(used.id, Some(&used.user_id)).await.unwrap();
+        assert!(touched.is_some(), "the used session is live");
+        sessions.get(unused.id).await.unwrap().is_none()
     })
     .await;
-    let listed = sessions.list(&kept.user_id).await.unwrap();
+    let listed = sessions.list(&used.user_id).await.unwrap();
     assert_eq!(listed.len(), 1);
-    assert_eq!(listed[0].id, kept.id);
+    assert_eq!(listed[0].id, used.id);
     let set = format!("{prefix}user:ann:sessions");
     let size = call(&shared_url(), &["SCARD", &set]).await.unwrap();
-    assert_eq!(size, "1", "the dead one is pruned");
+    assert_eq!(size, "1", "the expired session is removed from the set");
 
     eventually("all keys expire", async || {
         let keys = call(&shared_url(), &["KEYS", &format!("{prefix}*")]).await;
@@ -297,7 +303,7 @@ async fn sessions_in_redis_slide_and_expire() {
 }
 
 #[tokio::test]
-async fn keys_that_make_no_sense_are_no_sessions() {
+async fn invalid_keys_are_no_sessions() {
     let (url, prefix) = (shared_url(), own_prefix());
     let sessions = RedisSessions::new(attached(&url, &prefix).await, LONG);
     let new = new_session("ann");
@@ -363,19 +369,19 @@ async fn keys_that_make_no_sense_are_no_sessions() {
     call(&url, &["DEL", &set]).await.unwrap();
     sessions.touch(new.id, None).await.unwrap().unwrap();
     let listed = sessions.list(&new.user_id).await.unwrap();
-    assert_eq!(listed.len(), 1, "a lost set comes back with the next use");
+    assert_eq!(listed.len(), 1, "the next use restores the set");
 }
 
 #[tokio::test]
-async fn dead_sessions_do_not_pile_up_though_nobody_lists_them() {
+async fn ended_sessions_do_not_accumulate_in_an_unlisted_set() {
     let (url, prefix) = (shared_url(), own_prefix());
     let sessions = RedisSessions::new(attached(&url, &prefix).await, LONG);
     let set = format!("{prefix}user:ann:sessions");
-    let dead: Vec<_> = (0..200).map(|_| session_id().to_string()).collect();
+    let ended: Vec<_> = (0..200).map(|_| session_id().to_string()).collect();
     let mut add = vec!["SADD", &set];
-    add.extend(dead.iter().map(String::as_str));
+    add.extend(ended.iter().map(String::as_str));
     call(&url, &add).await.unwrap();
-    eventually("most of the dead ones are pruned", async || {
+    eventually("most ended sessions are removed", async || {
         let new = new_session("ann");
         sessions.start(&new).await.unwrap().unwrap();
         sessions.end(new.id).await.unwrap();
@@ -398,13 +404,13 @@ async fn without_redis_sessions_are_unavailable() {
     eventually("sessions work", async || sessions.start(&new).await.is_ok()).await;
 
     server.freeze();
-    eventually("the breaker opens", async || {
+    eventually("the circuit breaker opens", async || {
         sessions.get(new.id).await.is_err() && !redis.is_available()
     })
     .await;
     assert!(sessions.list(&new.user_id).await.is_err());
     server.thaw();
-    eventually("sessions are back", async || {
+    eventually("sessions are available again", async || {
         sessions
             .get(new.id)
             .await

@@ -1,19 +1,22 @@
-//! The recent window, and the client below it, when Redis is away, frozen, full,
-//! read-only or still loading: every call answers, nothing stale is ever shown,
-//! and it all comes back by itself.
+//! The recent window and the Redis client while Redis is unreachable, frozen, out
+//! of memory, read-only or loading: every call returns, no read is stale, and the
+//! window recovers without intervention.
 
-#![expect(clippy::unwrap_used, reason = "a test may fail")]
-#![expect(clippy::panic, reason = "a test may fail")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
 use std::time::{Duration, Instant};
 
 use conversation_memory::{
     domain::{NewSession, SessionId},
     recent::{Lookup, RecentWindow},
-    redis::{Redis, RedisError, RedisSettings, RedisTarget, Refusal, Script},
+    redis::{ErrorReply, Redis, RedisError, RedisSettings, RedisTarget, Script},
     sessions::{Sessions, redis::RedisSessions},
 };
-use test_support::window::{Bench, NONE, recent};
+use test_support::window::{NONE, WindowFixture, recent};
 use test_support::{
     PATIENCE, eventually,
     redis_server::{RedisServer, attached, connect},
@@ -21,201 +24,201 @@ use test_support::{
 
 const CLUSTER: [&str; 4] = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
 
-/// A sidecar with the settings of a real one, which is attached.
-async fn sidecar(server: &RedisServer) -> (Redis, Bench) {
+/// Starts a client with the settings of a sidecar and waits until it is connected.
+async fn connected(server: &RedisServer) -> (Redis, WindowFixture) {
     let redis = connect(&server.url(), "");
     redis.available().await;
-    let bench = Bench::with(recent(&redis), &server.url(), "");
-    (redis, bench)
+    let fixture = WindowFixture::with(recent(&redis), &server.url(), "");
+    (redis, fixture)
 }
 
-/// Waits until a window that lacks a save has been dropped, and sees that it is
-/// never shown meanwhile, neither before nor after.
-async fn comes_back_without_what_is_stale(bench: &Bench) {
+/// Waits until the window, which lacks a save, has been dropped; asserts that no read
+/// returns it, and that it can be filled again.
+async fn assert_recovers_without_stale_reads(fixture: &WindowFixture) {
     let mut lease = None;
-    eventually("what was not published is dropped", async || {
-        match bench.newest(10).await {
+    eventually("the window is dropped", async || {
+        match fixture.newest(10).await {
             Lookup::Hit(window) => panic!("a stale window up to {}", window.last_seq),
-            Lookup::Miss(Some(given)) => lease = Some(given),
+            Lookup::Miss(Some(granted)) => lease = Some(granted),
             _ => {}
         }
         lease.is_some()
     })
     .await;
-    assert_eq!(bench.recent.unpublished(), 0);
-    bench.fill(lease.unwrap(), 2, 1..=2, true).await;
-    assert_eq!(bench.hit(10).await, (2, vec![1, 2]));
+    assert_eq!(fixture.recent.pending_invalidations(), 0);
+    fixture.fill(lease.unwrap(), 2, 1..=2, true).await;
+    assert_eq!(fixture.hit(10).await, (2, vec![1, 2]));
 }
 
 #[tokio::test]
-async fn a_frozen_redis_costs_one_time_out() {
+async fn a_frozen_redis_costs_one_timeout() {
     let server = RedisServer::start(&[]).await;
-    let (redis, bench) = sidecar(&server).await;
-    bench.save(1..=1).await;
+    let (redis, fixture) = connected(&server).await;
+    fixture.save(1..=1).await;
     server.freeze();
-    assert!(matches!(bench.newest(10).await, Lookup::Unavailable));
-    assert!(!redis.is_available(), "the breaker is open");
+    assert!(matches!(fixture.newest(10).await, Lookup::Unavailable));
+    assert!(!redis.is_available(), "the circuit breaker is open");
     let start = Instant::now();
     for _ in 0..1_000 {
-        assert!(matches!(bench.newest(10).await, Lookup::Unavailable));
+        assert!(matches!(fixture.newest(10).await, Lookup::Unavailable));
     }
-    // One that asked Redis would take 40 s.
+    // Calls that were sent to Redis would take 40 s.
     assert!(start.elapsed() < Duration::from_secs(5));
-    bench.save(2..=2).await;
-    assert_eq!(bench.recent.unpublished(), 1);
+    fixture.save(2..=2).await;
+    assert_eq!(fixture.recent.pending_invalidations(), 1);
     server.thaw();
-    comes_back_without_what_is_stale(&bench).await;
+    assert_recovers_without_stale_reads(&fixture).await;
     redis.shutdown().await;
 }
 
 #[tokio::test]
-async fn a_redis_that_freezes_in_mid_protocol_shows_nothing_stale() {
+async fn freezing_redis_between_steps_causes_no_stale_read() {
     let server = RedisServer::start(&[]).await;
     for frozen_at in 0..4 {
-        let (redis, bench) = sidecar(&server).await;
-        bench.save(1..=1).await;
+        let (redis, fixture) = connected(&server).await;
+        fixture.save(1..=1).await;
         let freeze = |at| {
             if frozen_at == at {
                 server.freeze();
             }
         };
         freeze(0);
-        let announced = bench.announce().await;
+        let announcement = fixture.announce().await;
         freeze(1);
         match frozen_at {
             2 => {
                 freeze(2);
-                bench.recent.publish_replay(announced, 2).await;
+                fixture.recent.publish_replay(announcement, 2).await;
             }
             3 => {
                 freeze(3);
-                bench.recent.retire(announced).await;
+                fixture.recent.retire(announcement).await;
             }
-            _ => bench.publish(announced, 2..=2).await,
+            _ => fixture.publish(announcement, 2..=2).await,
         }
-        assert_eq!(bench.recent.unpublished(), 1, "{frozen_at}");
+        assert_eq!(fixture.recent.pending_invalidations(), 1, "{frozen_at}");
         server.thaw();
-        comes_back_without_what_is_stale(&bench).await;
+        assert_recovers_without_stale_reads(&fixture).await;
         redis.shutdown().await;
     }
 }
 
 #[tokio::test]
-async fn a_reader_that_redis_did_not_answer_fills_nothing_stale() {
+async fn a_fill_after_an_unpublished_save_causes_no_stale_read() {
     let server = RedisServer::start(&[]).await;
-    let (redis, bench) = sidecar(&server).await;
-    let lease = bench.lease().await;
+    let (redis, fixture) = connected(&server).await;
+    let lease = fixture.lease().await;
     server.freeze();
-    bench.save(1..=2).await;
-    // What the reader read from the store before the save.
-    bench.fill(lease, 0, NONE, true).await;
+    fixture.save(1..=2).await;
+    // The reader read the store before the save.
+    fixture.fill(lease, 0, NONE, true).await;
     server.thaw();
-    comes_back_without_what_is_stale(&bench).await;
+    assert_recovers_without_stale_reads(&fixture).await;
     redis.shutdown().await;
 }
 
 #[tokio::test]
-async fn a_redis_that_is_refused_at_first_is_attached_later() {
+async fn the_client_connects_once_redis_starts() {
     let mut server = RedisServer::stopped(&[]);
     let redis = connect(&server.url(), "");
-    let bench = Bench::with(recent(&redis), &server.url(), "");
+    let fixture = WindowFixture::with(recent(&redis), &server.url(), "");
     assert!(!redis.is_available());
-    bench.save(1..=1).await;
-    assert!(matches!(bench.newest(10).await, Lookup::Unavailable));
-    assert_eq!(bench.recent.unpublished(), 1);
+    fixture.save(1..=1).await;
+    assert!(matches!(fixture.newest(10).await, Lookup::Unavailable));
+    assert_eq!(fixture.recent.pending_invalidations(), 1);
     server.run().await;
-    comes_back_without_what_is_stale(&bench).await;
+    assert_recovers_without_stale_reads(&fixture).await;
 
     server.kill();
-    eventually("the loss is noticed", async || {
-        matches!(bench.newest(10).await, Lookup::Unavailable) && !redis.is_available()
+    eventually("the outage is detected", async || {
+        matches!(fixture.newest(10).await, Lookup::Unavailable) && !redis.is_available()
     })
     .await;
-    bench.save(3..=3).await;
+    fixture.save(3..=3).await;
     server.run().await;
-    eventually("it is attached again", async || {
-        bench.recent.unpublished() == 0 && bench.is_miss().await
+    eventually("the client is connected again", async || {
+        fixture.recent.pending_invalidations() == 0 && fixture.is_miss().await
     })
     .await;
     redis.shutdown().await;
 }
 
 #[tokio::test]
-async fn a_full_redis_shows_nothing_stale() {
+async fn a_full_redis_causes_no_stale_read() {
     let server = RedisServer::start(&["--maxmemory-policy", "noeviction"]).await;
-    let (redis, bench) = sidecar(&server).await;
-    bench.save(1..=1).await;
-    let announced = bench.announce().await;
+    let (redis, fixture) = connected(&server).await;
+    fixture.save(1..=1).await;
+    let announcement = fixture.announce().await;
     server.call(&["CONFIG", "SET", "maxmemory", "1"]).await;
     let set = Script::new("test", "return redis.call('SET', KEYS[1], '1')");
-    let refused = redis.run(&set, "other", &[]).await;
-    assert_eq!(refused, Err(RedisError::Refused(Refusal::OutOfMemory)));
+    let result = redis.run(&set, "other", &[]).await;
+    assert_eq!(result, Err(RedisError::ErrorReply(ErrorReply::OutOfMemory)));
 
-    bench.publish(announced, 2..=2).await;
-    assert!(!matches!(bench.newest(10).await, Lookup::Hit(window) if window.last_seq < 2));
-    bench.save(3..=3).await;
+    fixture.publish(announcement, 2..=2).await;
+    assert!(!matches!(fixture.newest(10).await, Lookup::Hit(window) if window.last_seq < 2));
+    fixture.save(3..=3).await;
     assert!(
-        matches!(bench.newest(10).await, Lookup::Miss(None)),
-        "it can be dropped, not filled"
+        matches!(fixture.newest(10).await, Lookup::Miss(None)),
+        "the window can be dropped but not filled"
     );
-    assert_eq!(bench.recent.unpublished(), 0);
-    assert!(redis.is_available(), "an answer is no outage");
+    assert_eq!(fixture.recent.pending_invalidations(), 0);
+    assert!(redis.is_available(), "an error reply is no outage");
 
     server.call(&["CONFIG", "SET", "maxmemory", "0"]).await;
-    let lease = bench.lease().await;
+    let lease = fixture.lease().await;
     server.call(&["CONFIG", "SET", "maxmemory", "1"]).await;
-    bench.fill(lease, 3, 1..=3, true).await;
-    assert!(bench.is_miss().await);
+    fixture.fill(lease, 3, 1..=3, true).await;
+    assert!(fixture.is_miss().await);
     server.call(&["CONFIG", "SET", "maxmemory", "0"]).await;
-    let lease = bench.lease_again().await;
-    bench.fill(lease, 3, 1..=3, true).await;
-    assert_eq!(bench.hit(10).await.0, 3);
+    let lease = fixture.new_lease().await;
+    fixture.fill(lease, 3, 1..=3, true).await;
+    assert_eq!(fixture.hit(10).await.0, 3);
     redis.shutdown().await;
 }
 
 #[tokio::test]
-async fn a_read_only_redis_shows_nothing_stale() {
+async fn a_read_only_redis_causes_no_stale_read() {
     let server = RedisServer::start(&[]).await;
-    let (redis, bench) = sidecar(&server).await;
-    bench.save(1..=1).await;
+    let (redis, fixture) = connected(&server).await;
+    fixture.save(1..=1).await;
     server.call(&["REPLICAOF", "127.0.0.1", "1"]).await;
-    let newest = bench.newest(10).await;
+    let newest = fixture.newest(10).await;
     assert!(matches!(newest, Lookup::Unavailable), "{newest:?}");
-    bench.save(2..=2).await;
-    assert_eq!(bench.recent.unpublished(), 1);
+    fixture.save(2..=2).await;
+    assert_eq!(fixture.recent.pending_invalidations(), 1);
     server.call(&["REPLICAOF", "NO", "ONE"]).await;
-    comes_back_without_what_is_stale(&bench).await;
+    assert_recovers_without_stale_reads(&fixture).await;
     redis.shutdown().await;
 }
 
 #[tokio::test]
-async fn a_loading_redis_shows_nothing_stale() {
+async fn a_loading_redis_causes_no_stale_read() {
     let mut server = RedisServer::start(&[]).await;
-    let (redis, bench) = sidecar(&server).await;
-    bench.save(1..=1).await;
+    let (redis, fixture) = connected(&server).await;
+    fixture.save(1..=1).await;
     let fill = "for i = 1, 2000 do redis.call('SET', 'filler:' .. i, string.rep('x', 100)) end";
     server.call(&["EVAL", fill, "0"]).await;
     server.call(&["SAVE"]).await;
     server.kill();
-    // A millisecond for each key, and an answer now and then.
+    // Loading takes a millisecond per key, and processes commands in between.
     server.add_options(&["--key-load-delay", "1000"]);
     server.add_options(&["--loading-process-events-interval-bytes", "1024"]);
     server.launch();
-    eventually("it is loading", async || {
+    eventually("Redis is loading", async || {
         let answer = test_support::redis_server::call(&server.url(), &["PING"]).await;
         answer.is_ok_and(|answer| answer.contains("LOADING"))
     })
     .await;
-    assert!(matches!(bench.newest(10).await, Lookup::Unavailable));
-    bench.save(2..=2).await;
-    assert_eq!(bench.recent.unpublished(), 1);
-    // What was loaded is the window without the second message.
-    comes_back_without_what_is_stale(&bench).await;
+    assert!(matches!(fixture.newest(10).await, Lookup::Unavailable));
+    fixture.save(2..=2).await;
+    assert_eq!(fixture.recent.pending_invalidations(), 1);
+    // The loaded window lacks the second message.
+    assert_recovers_without_stale_reads(&fixture).await;
     redis.shutdown().await;
 }
 
 #[tokio::test]
-async fn credentials_that_are_put_right_attach() {
+async fn the_client_connects_once_the_password_matches() {
     let mut server = RedisServer::start(&["--requirepass", "other"]).await;
     let url = server.url().replace("redis://", "redis://:right@");
     let redis = connect(&url, "");
@@ -225,7 +228,7 @@ async fn credentials_that_are_put_right_attach() {
     server.kill();
     server.add_options(&["--requirepass", "right"]);
     server.launch();
-    eventually("it is attached", async || {
+    eventually("the client is connected", async || {
         redis.run(&script, "key", &[]).await.is_ok()
     })
     .await;
@@ -233,11 +236,11 @@ async fn credentials_that_are_put_right_attach() {
 }
 
 #[tokio::test]
-async fn a_frozen_redis_does_not_hold_up_the_end() {
+async fn a_frozen_redis_does_not_delay_shutdown() {
     let server = RedisServer::start(&[]).await;
-    let (redis, bench) = sidecar(&server).await;
+    let (redis, fixture) = connected(&server).await;
     server.freeze();
-    bench.save(1..=1).await;
+    fixture.save(1..=1).await;
     let start = Instant::now();
     redis.shutdown().await;
     assert!(start.elapsed() < Duration::from_secs(5));
@@ -249,7 +252,7 @@ async fn a_frozen_redis_does_not_hold_up_the_end() {
 }
 
 #[tokio::test]
-async fn a_database_is_chosen_and_a_prefix_kept() {
+async fn uses_the_configured_database_and_key_prefix() {
     let server = RedisServer::start(&[]).await;
     let target = RedisTarget::new("127.0.0.1", server.port(), None, Some(3));
     let settings = RedisSettings {
@@ -258,8 +261,8 @@ async fn a_database_is_chosen_and_a_prefix_kept() {
     };
     let redis = Redis::connect(target, settings);
     redis.available().await;
-    let bench = Bench::with(recent(&redis), &server.url(), "mine:");
-    bench.save(1..=1).await;
+    let fixture = WindowFixture::with(recent(&redis), &server.url(), "mine:");
+    fixture.save(1..=1).await;
     let keyspace = server.call(&["INFO", "keyspace"]).await;
     assert!(keyspace.contains("db3:keys=1"), "{keyspace}");
     let list = Script::new("test", "return redis.call('KEYS', 'mine:history:*')");
@@ -269,7 +272,7 @@ async fn a_database_is_chosen_and_a_prefix_kept() {
 }
 
 #[tokio::test]
-async fn a_cluster_is_used_without_detours() {
+async fn cluster_calls_are_routed_without_redirects() {
     let nodes = ["0 8191", "8192 16383"].map(|slots| (RedisServer::stopped(&CLUSTER), slots));
     let mut servers = Vec::new();
     for (mut server, slots) in nodes {
@@ -294,14 +297,14 @@ async fn a_cluster_is_used_without_detours() {
     let redis = attached(&url, "").await;
     let sessions = RedisSessions::new(redis.clone(), test_support::window::TTL);
     for _ in 0..20 {
-        let bench = Bench::with(recent(&redis), &servers[0].url(), "");
-        bench.save(1..=1).await;
-        assert_eq!(bench.hit(10).await, (1, vec![1]));
+        let fixture = WindowFixture::with(recent(&redis), &servers[0].url(), "");
+        fixture.save(1..=1).await;
+        assert_eq!(fixture.hit(10).await, (1, vec![1]));
         let new = NewSession {
-            id: SessionId::from_uuid(bench.id.as_uuid()),
+            id: SessionId::from_uuid(fixture.id.as_uuid()),
             user_id: test_support::window::owner(),
             dept_id: None,
-            conversation_id: Some(bench.id),
+            conversation_id: Some(fixture.id),
         };
         sessions.start(&new).await.unwrap().unwrap();
     }
@@ -315,7 +318,7 @@ async fn a_cluster_is_used_without_detours() {
     );
     for server in &servers {
         let keys: u32 = server.call(&["DBSIZE"]).await.parse().unwrap();
-        assert!(keys > 0, "both nodes are used");
+        assert!(keys > 0, "both nodes hold keys");
         let errors = server.call(&["INFO", "errorstats"]).await;
         assert!(!errors.contains("MOVED"), "{errors}");
     }
@@ -323,7 +326,7 @@ async fn a_cluster_is_used_without_detours() {
 }
 
 #[tokio::test]
-async fn a_failover_is_followed() {
+async fn follows_a_sentinel_failover() {
     let mut main = RedisServer::start(&[]).await;
     let replica = RedisServer::start(&[]).await;
     let main_port = main.port().to_string();
@@ -354,18 +357,21 @@ async fn a_failover_is_followed() {
     let url = sentinel.url().replace("redis://", "redis-sentinel://");
     let redis = connect(&format!("{url}?sentinelServiceName=main"), "");
     let found = tokio::time::timeout(PATIENCE, redis.available()).await;
-    assert!(found.is_ok(), "the sentinel names the server");
-    let bench = Bench::with(recent(&redis), &replica.url(), "");
-    bench.save(1..=1).await;
-    assert_eq!(bench.hit(10).await, (1, vec![1]));
-    eventually("the replica has it", async || bench.fields("m:").await == 1).await;
-    main.kill();
-    eventually("the loss is noticed", async || {
-        matches!(bench.newest(10).await, Lookup::Unavailable)
+    assert!(found.is_ok(), "the client finds the server");
+    let fixture = WindowFixture::with(recent(&redis), &replica.url(), "");
+    fixture.save(1..=1).await;
+    assert_eq!(fixture.hit(10).await, (1, vec![1]));
+    eventually("the replica has the window", async || {
+        fixture.fields("m:").await == 1
     })
     .await;
-    bench.save(2..=2).await;
-    // The replica has the window without the second message.
-    comes_back_without_what_is_stale(&bench).await;
+    main.kill();
+    eventually("the outage is detected", async || {
+        matches!(fixture.newest(10).await, Lookup::Unavailable)
+    })
+    .await;
+    fixture.save(2..=2).await;
+    // The window of the replica lacks the second message.
+    assert_recovers_without_stale_reads(&fixture).await;
     redis.shutdown().await;
 }

@@ -1,4 +1,4 @@
-//! Calls that are timed in turns, and a table of what came out.
+//! Timing of calls in alternating order, and tables of the results.
 
 use std::time::{Duration, Instant};
 
@@ -14,13 +14,14 @@ use test_support::{
     sidecar::{Memory, Sidecar},
 };
 
-/// Rounds that are not counted: connections open and statements are planned.
+/// Number of rounds before the measurement, in which connections are opened and
+/// statements are planned.
 const WARM_UP: usize = 20;
 
-/// A call that is made again and again.
+/// Call that is repeated.
 #[derive(Clone, Debug)]
 pub(crate) enum Call {
-    /// No call on the memory, but one on gRPC.
+    /// Health check, which measures gRPC alone.
     Health,
     Begin(BeginTurnRequest),
     History(GetHistoryRequest),
@@ -29,14 +30,14 @@ pub(crate) enum Call {
 }
 
 impl Call {
-    /// Saves a question and an answer.
+    /// Creates a save of a question and an answer.
     pub(crate) fn save(conversation: &str) -> Self {
         let text = "A sentence as people write them to an assistant. ".repeat(4);
         Self::Save(save(conversation, turn(&text, &text)))
     }
 }
 
-/// Who makes a call.
+/// Client that repeats a call.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
     memory: Memory,
@@ -57,19 +58,19 @@ impl Caller {
         }
     }
 
-    /// Counts only answers that came from there.
+    /// Counts only responses from `source`.
     pub(crate) fn from(mut self, source: Source) -> Self {
         self.source = Some(source);
         self
     }
 
-    /// Removes this key from Redis before each call.
+    /// Deletes a key from Redis before each call.
     pub(crate) fn without_key(mut self, redis_url: &str, key: String) -> Self {
         self.evicted = Some((redis_url.to_owned(), key));
         self
     }
 
-    /// Makes the call. None when the answer does not count.
+    /// Makes the call and returns its duration. None if the response is not counted.
     pub(crate) async fn time(&mut self) -> Option<Duration> {
         if let Some((url, key)) = &self.evicted {
             redis_server::call(url, &["DEL", key]).await.unwrap();
@@ -83,12 +84,12 @@ impl Caller {
                 None
             }
             Call::Begin(request) => {
-                let answer = self.memory.begin_turn(request).await.unwrap();
-                Some(answer.into_inner().source())
+                let response = self.memory.begin_turn(request).await.unwrap();
+                Some(response.into_inner().source())
             }
             Call::History(request) => {
-                let answer = self.memory.get_history(request).await.unwrap();
-                Some(answer.into_inner().source())
+                let response = self.memory.get_history(request).await.unwrap();
+                Some(response.into_inner().source())
             }
             Call::Save(request) => {
                 self.memory.save_messages(request).await.unwrap();
@@ -99,16 +100,16 @@ impl Caller {
                 None
             }
         };
-        let took = start.elapsed();
-        (self.source.is_none() || self.source == source).then_some(took)
+        let duration = start.elapsed();
+        (self.source.is_none() || self.source == source).then_some(duration)
     }
 
-    /// Makes a call that is to be refused, and gives the code.
-    pub(crate) async fn time_refusal(&mut self) -> (Duration, Code) {
+    /// Makes a call that may fail, and returns its duration and status code.
+    pub(crate) async fn time_with_code(&mut self) -> (Duration, Code) {
         let call = self.call.clone();
         let start = Instant::now();
         let code = match call {
-            Call::Health => panic!("health is never refused"),
+            Call::Health => panic!("health checks are not expected to fail"),
             Call::Begin(request) => code(self.memory.begin_turn(request).await),
             Call::History(request) => code(self.memory.get_history(request).await),
             Call::Save(request) => code(self.memory.save_messages(request).await),
@@ -118,11 +119,11 @@ impl Caller {
     }
 }
 
-fn code<T>(answer: Result<T, tonic::Status>) -> Code {
-    answer.map_or_else(|status| status.code(), |_| Code::Ok)
+fn code<T>(result: Result<T, tonic::Status>) -> Code {
+    result.map_or_else(|status| status.code(), |_| Code::Ok)
 }
 
-/// How long calls took.
+/// Durations of calls.
 #[derive(Clone, Debug)]
 pub(crate) struct Times {
     times: Vec<Duration>,
@@ -147,21 +148,21 @@ impl Times {
     pub(crate) fn median(&self) -> Duration {
         let mut sorted = self.times.clone();
         sorted.sort_unstable();
-        let answer = sorted.get(sorted.len() / 2);
-        *answer.expect("not one answer counted")
+        let median = sorted.get(sorted.len() / 2);
+        *median.expect("no response was counted")
     }
 
     pub(crate) fn max(&self) -> Duration {
         self.times.iter().max().copied().unwrap_or_default()
     }
 
-    /// The median as a multiple of another one.
+    /// Ratio of the medians.
     pub(crate) fn ratio(&self, base: &Self) -> String {
         let ratio = self.median().as_secs_f64() / base.median().as_secs_f64();
         format!("{ratio:.2}")
     }
 
-    /// How many answers did not count, if any.
+    /// Number of responses that were not counted. Empty if there are none.
     pub(crate) fn remark(&self) -> String {
         if self.uncounted == 0 {
             return String::new();
@@ -171,32 +172,31 @@ impl Times {
     }
 }
 
-/// Lets the callers call in turns, and then in reverse, so that none profits
-/// from its place.
-pub(crate) async fn in_turns<const N: usize>(
+/// Times calls in alternating order, so that the order favors none of the callers.
+pub(crate) async fn alternate<const N: usize>(
     rounds: usize,
     mut callers: [Caller; N],
 ) -> [Times; N] {
     let mut times = [const { Times::new() }; N];
     for round in 0..WARM_UP + rounds {
         for step in 0..N {
-            let at = if round % 2 == 0 { step } else { N - 1 - step };
-            let time = callers[at].time().await;
+            let index = if round % 2 == 0 { step } else { N - 1 - step };
+            let time = callers[index].time().await;
             if round >= WARM_UP {
-                times[at].add(time);
+                times[index].add(time);
             }
         }
     }
     times
 }
 
-/// Begins a table.
+/// Prints the heading of a table.
 pub(crate) fn heading(title: &str, columns: &[&str]) {
     println!();
     row(title, columns);
 }
 
-/// A line of a table.
+/// Prints a row of a table.
 pub(crate) fn row(label: &str, cells: &[impl AsRef<str>]) {
     use std::fmt::Write as _;
     let mut line = format!("{label:<46}");
@@ -210,10 +210,10 @@ pub(crate) fn micros(time: Duration) -> String {
     format!("{} µs", time.as_micros())
 }
 
-/// A difference in milliseconds.
-pub(crate) fn extra(time: Duration, base: Duration) -> String {
-    let extra = (time.as_secs_f64() - base.as_secs_f64()) * 1e3;
-    format!("{extra:+.2} ms")
+/// Formats a difference in milliseconds.
+pub(crate) fn difference(time: Duration, base: Duration) -> String {
+    let difference = (time.as_secs_f64() - base.as_secs_f64()) * 1e3;
+    format!("{difference:+.2} ms")
 }
 
 pub(crate) fn millis(time: Duration) -> String {

@@ -1,4 +1,4 @@
-//! Conversations of a given length, made faster than by calls.
+//! Conversations of a given length, inserted directly into the store.
 
 use sqlx::{
     AssertSqlSafe, Connection as _, PgConnection, SqliteConnection, raw_sql,
@@ -11,7 +11,7 @@ use test_support::{
     sidecar::{Form, Sidecar},
 };
 
-/// A conversation that has this many messages.
+/// Creates a conversation with a number of messages.
 pub(crate) async fn of_length(form: &Form, sidecar: &Sidecar, messages: u32) -> String {
     let id = new_conversation(&mut sidecar.memory(), &new_user()).await;
     match form {
@@ -39,7 +39,7 @@ pub(crate) async fn of_length(form: &Form, sidecar: &Sidecar, messages: u32) -> 
     id
 }
 
-/// What all ids of the messages begin with.
+/// Common prefix of the message ids.
 fn id_prefix() -> String {
     let mut id = new_id();
     id.truncate("01234567-0123-7123-8123-".len());
@@ -49,7 +49,7 @@ fn id_prefix() -> String {
 fn in_postgres(id: &str, messages: u32) -> [String; 4] {
     let prefix = id_prefix();
     [
-        // A check of a million foreign keys would take longer than the rest.
+        // Checking a million foreign keys would take longer than all other statements.
         "SET session_replication_role = replica".to_owned(),
         format!(
             "INSERT INTO messages (conversation_id, seq, id, role, content, created_at)

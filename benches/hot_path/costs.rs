@@ -1,11 +1,11 @@
-//! What calls cost when all is well.
+//! Latency of calls while all servers are available.
 
 use conversation_memory::proto::{
     BeginTurnRequest, BranchConversationRequest, Consistency, GetHistoryRequest, Source,
 };
 
 use crate::{
-    compare::{Call, Caller, Times, heading, in_turns, micros, row},
+    compare::{Call, Caller, Times, alternate, heading, micros, row},
     conversation,
 };
 use test_support::{
@@ -17,7 +17,7 @@ use test_support::{
 const SHORT: u32 = 10;
 const LONG: u32 = 1_000_000;
 
-/// Whether the cost grows with the conversation.
+/// Compares calls on a short and a long conversation.
 pub(crate) async fn growth(rounds: usize) {
     heading("growth: messages", &["10", "1,000,000", "ratio"]);
     let servers = Form::servers();
@@ -26,15 +26,15 @@ pub(crate) async fn growth(rounds: usize) {
     let hit = |id: &str| read(&sidecar, id).from(Source::Cache);
     let strong = |id: &str| read_strong(&sidecar, id);
     let save = |id: &str| Caller::new(&sidecar, Call::save(id));
-    pair(rounds, "PostgreSQL + Redis: GetHistory, window", &ids, hit).await;
-    pair(
+    compare_lengths(rounds, "PostgreSQL + Redis: GetHistory, window", &ids, hit).await;
+    compare_lengths(
         rounds,
         "PostgreSQL + Redis: GetHistory STRONG",
         &ids,
         strong,
     )
     .await;
-    pair(rounds, "PostgreSQL + Redis: SaveMessages", &ids, save).await;
+    compare_lengths(rounds, "PostgreSQL + Redis: SaveMessages", &ids, save).await;
     branches(rounds, "PostgreSQL + Redis", &sidecar, &ids).await;
     drop(sidecar);
 
@@ -43,17 +43,17 @@ pub(crate) async fn growth(rounds: usize) {
     let ids = short_and_long(&embedded, &sidecar).await;
     let read = |id: &str| read(&sidecar, id);
     let save = |id: &str| Caller::new(&sidecar, Call::save(id));
-    pair(rounds, "embedded: GetHistory", &ids, read).await;
-    pair(rounds, "embedded: SaveMessages", &ids, save).await;
+    compare_lengths(rounds, "embedded: GetHistory", &ids, read).await;
+    compare_lengths(rounds, "embedded: SaveMessages", &ids, save).await;
     branches(rounds, "embedded", &sidecar, &ids).await;
 }
 
-/// Whether what branches cost grows with what they share.
+/// Compares branches of a short and a long conversation.
 async fn branches(rounds: usize, form: &str, sidecar: &Sidecar, ids: &[String; 2]) {
     let lengths = [SHORT, LONG].map(i64::from);
-    let requests = [0, 1].map(|at| BranchConversationRequest {
-        conversation_id: ids[at].clone(),
-        at_seq: lengths[at],
+    let requests = [0, 1].map(|index| BranchConversationRequest {
+        conversation_id: ids[index].clone(),
+        at_seq: lengths[index],
         ..BranchConversationRequest::default()
     });
     let mut branches = Vec::new();
@@ -62,16 +62,16 @@ async fn branches(rounds: usize, form: &str, sidecar: &Sidecar, ids: &[String; 2
         branches.push(branched.unwrap().into_inner().conversation.unwrap().id);
     }
     let branches = [branches[0].clone(), branches[1].clone()];
-    let make = |id: &str| {
+    let branch = |id: &str| {
         let request = requests
             .iter()
             .find(|request| request.conversation_id == id);
         Caller::new(sidecar, Call::Branch(request.unwrap().clone()))
     };
     let label = |what: &str| format!("{form}: {what}");
-    pair(rounds, &label("BranchConversation"), ids, make).await;
+    compare_lengths(rounds, &label("BranchConversation"), ids, branch).await;
     let strong = |id: &str| read_strong(sidecar, id);
-    pair(
+    compare_lengths(
         rounds,
         &label("GetHistory STRONG, branch"),
         &branches,
@@ -87,9 +87,14 @@ async fn short_and_long(form: &Form, sidecar: &Sidecar) -> [String; 2] {
     ]
 }
 
-async fn pair(rounds: usize, label: &str, ids: &[String; 2], caller: impl Fn(&str) -> Caller) {
+async fn compare_lengths(
+    rounds: usize,
+    label: &str,
+    ids: &[String; 2],
+    caller: impl Fn(&str) -> Caller,
+) {
     let callers = ids.each_ref().map(|id| caller(id));
-    let [short, long] = in_turns(rounds, callers).await;
+    let [short, long] = alternate(rounds, callers).await;
     let cells = [
         micros(short.median()),
         micros(long.median()),
@@ -99,7 +104,7 @@ async fn pair(rounds: usize, label: &str, ids: &[String; 2], caller: impl Fn(&st
     row(label, &cells);
 }
 
-/// What the window saves.
+/// Compares reads from the window and from the store.
 pub(crate) async fn window(rounds: usize) {
     let servers = Form::servers();
     let Form::Servers { redis_url, .. } = &servers else {
@@ -117,19 +122,19 @@ pub(crate) async fn window(rounds: usize) {
         miss.from(Source::Store),
         Caller::new(&sidecar, Call::Health),
     ];
-    let [hit, strong, miss, health] = in_turns(rounds, callers).await;
+    let [hit, strong, miss, health] = alternate(rounds, callers).await;
     heading("window", &["median", "of a hit"]);
-    compared("GetHistory, window", &hit, &hit);
-    compared("GetHistory STRONG", &strong, &hit);
-    compared("GetHistory, missed and filled", &miss, &hit);
-    compared("a health check, which does nothing", &health, &hit);
+    compare_row("GetHistory, window", &hit, &hit);
+    compare_row("GetHistory STRONG", &strong, &hit);
+    compare_row("GetHistory, missed and filled", &miss, &hit);
+    compare_row("health check (gRPC alone)", &health, &hit);
 }
 
-/// What a session, and Redis, cost a call.
+/// Measures the additional cost of a session, and of Redis.
 pub(crate) async fn steps(rounds: usize) {
     let servers = Form::servers();
     let sidecar = Sidecar::start(&servers).await;
-    let alone = Sidecar::start_with(&servers, &[("REDIS_URL", "")]).await;
+    let without_redis = Sidecar::start_with(&servers, &[("REDIS_URL", "")]).await;
     let turn = begun(&sidecar).await;
     let id = turn.conversation_id.as_str();
     let in_session = GetHistoryRequest {
@@ -147,32 +152,36 @@ pub(crate) async fn steps(rounds: usize) {
         call(Call::Begin(turn.clone())),
         call(Call::Begin(by_session)),
     ];
-    let [hit, in_session, both, by_session] = in_turns(rounds, callers).await;
+    let [hit, in_session, both, by_session] = alternate(rounds, callers).await;
     heading("steps: reads", &["median", "of a hit"]);
-    compared("GetHistory, window", &hit, &hit);
-    compared("GetHistory in a session", &in_session, &hit);
-    compared("BeginTurn, live session and conversation", &both, &hit);
-    compared("BeginTurn, live session", &by_session, &hit);
+    compare_row("GetHistory, window", &hit, &hit);
+    compare_row("GetHistory in a session", &in_session, &hit);
+    compare_row("BeginTurn, live session and conversation", &both, &hit);
+    compare_row("BeginTurn, live session", &by_session, &hit);
 
     let Call::Save(mut in_session) = Call::save(id) else {
         return;
     };
-    let in_none = in_session.clone();
+    let without_session = in_session.clone();
     in_session.session_id = turn.session_id.clone();
-    let other = conversation::of_length(&servers, &alone, SHORT).await;
+    let other = conversation::of_length(&servers, &without_redis, SHORT).await;
     let callers = [
-        Caller::new(&alone, Call::save(&other)),
-        Caller::new(&sidecar, Call::Save(in_none)),
+        Caller::new(&without_redis, Call::save(&other)),
+        Caller::new(&sidecar, Call::Save(without_session)),
         Caller::new(&sidecar, Call::Save(in_session)),
     ];
-    let [alone, with_redis, in_session] = in_turns(rounds, callers).await;
+    let [without_redis, with_redis, in_session] = alternate(rounds, callers).await;
     heading("steps: SaveMessages", &["median", "ratio"]);
-    compared("PostgreSQL alone", &alone, &alone);
-    compared("PostgreSQL + Redis", &with_redis, &alone);
-    compared("PostgreSQL + Redis, in a session", &in_session, &alone);
+    compare_row("PostgreSQL alone", &without_redis, &without_redis);
+    compare_row("PostgreSQL + Redis", &with_redis, &without_redis);
+    compare_row(
+        "PostgreSQL + Redis, in a session",
+        &in_session,
+        &without_redis,
+    );
 }
 
-/// A turn that goes on in a live session, with ten messages before it.
+/// Begins a turn in a live session, in a conversation with ten messages.
 pub(crate) async fn begun(sidecar: &Sidecar) -> BeginTurnRequest {
     let user = new_user();
     let mut memory = sidecar.memory();
@@ -190,7 +199,7 @@ pub(crate) async fn begun(sidecar: &Sidecar) -> BeginTurnRequest {
     turn
 }
 
-fn compared(label: &str, times: &Times, base: &Times) {
+fn compare_row(label: &str, times: &Times, base: &Times) {
     let cells = [micros(times.median()), times.ratio(base), times.remark()];
     row(label, &cells);
 }

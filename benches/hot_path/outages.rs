@@ -1,10 +1,10 @@
-//! What calls cost when a server is away.
+//! Latency of calls while a server is unavailable.
 
 use conversation_memory::proto::Source;
 use tonic::Code;
 
 use crate::{
-    compare::{Call, Caller, Times, extra, heading, millis, row},
+    compare::{Call, Caller, Times, difference, heading, millis, row},
     costs::{begun, read_strong},
 };
 use test_support::{
@@ -15,13 +15,13 @@ use test_support::{
     sidecar::{Form, Sidecar},
 };
 
-/// How often a server goes away, for each call.
+/// Number of outages for each call.
 const OUTAGES: usize = 8;
-/// How many calls are made in an outage after the first one.
-const LATER: usize = 15;
+/// Number of calls in an outage after the first one.
+const LATER_CALLS: usize = 15;
 
-/// How much slower calls are without Redis than those of a sidecar that was
-/// never given one.
+/// Measures the additional latency of calls while Redis is unavailable, compared with a
+/// sidecar without Redis.
 pub(crate) async fn redis() {
     let mut redis = RedisServer::start(&[]).await;
     let form = Form::Servers {
@@ -29,25 +29,25 @@ pub(crate) async fn redis() {
         redis_url: redis.url(),
     };
     let sidecar = Sidecar::start(&form).await;
-    let alone = Sidecar::start_with(&form, &[("REDIS_URL", "")]).await;
+    let without_redis = Sidecar::start_with(&form, &[("REDIS_URL", "")]).await;
     let turn = begun(&sidecar).await;
-    let turn_alone = begun(&alone).await;
+    let turn_without_redis = begun(&without_redis).await;
     let id = turn.conversation_id.as_str();
     let calls = [
         (
             "GetHistory",
             Call::History(history(id)),
-            Call::History(history(&turn_alone.conversation_id)),
+            Call::History(history(&turn_without_redis.conversation_id)),
         ),
         (
             "BeginTurn",
             Call::Begin(turn.clone()),
-            Call::Begin(turn_alone.clone()),
+            Call::Begin(turn_without_redis.clone()),
         ),
         (
             "SaveMessages",
             Call::save(id),
-            Call::save(&turn_alone.conversation_id),
+            Call::save(&turn_without_redis.conversation_id),
         ),
     ];
     let mut cached = Caller::new(&sidecar, Call::History(history(id))).from(Source::Cache);
@@ -60,12 +60,12 @@ pub(crate) async fn redis() {
     ];
     for kind in ["frozen", "refused"] {
         heading(&format!("redis {kind}: added time"), &columns);
-        for (label, call, call_alone) in &calls {
+        for (label, call, base_call) in &calls {
             let mut caller = Caller::new(&sidecar, call.clone());
-            let mut base_caller = Caller::new(&alone, call_alone.clone());
+            let mut base_caller = Caller::new(&without_redis, base_call.clone());
             let [mut first, mut later, mut base] = [const { Times::new() }; 3];
             for _ in 0..OUTAGES {
-                // Neither connection is opened in the outage.
+                // Both connections are opened before the outage.
                 caller.time().await;
                 base_caller.time().await;
                 eventually("Redis is used", async || cached.time().await.is_some()).await;
@@ -74,7 +74,7 @@ pub(crate) async fn redis() {
                     _ => redis.kill(),
                 }
                 first.add(caller.time().await);
-                for _ in 0..LATER {
+                for _ in 0..LATER_CALLS {
                     base.add(base_caller.time().await);
                     later.add(caller.time().await);
                 }
@@ -89,18 +89,18 @@ pub(crate) async fn redis() {
             }
             let usual = base.median();
             let cells = [
-                extra(first.median(), usual),
-                extra(first.max(), usual),
-                extra(later.median(), usual),
-                extra(later.max(), usual),
-                extra(base.max(), usual),
+                difference(first.median(), usual),
+                difference(first.max(), usual),
+                difference(later.median(), usual),
+                difference(later.max(), usual),
+                difference(base.max(), usual),
             ];
             row(label, &cells);
         }
     }
 }
 
-/// How long until a call is refused without PostgreSQL.
+/// Measures the time until a call fails while PostgreSQL is unavailable.
 pub(crate) async fn store() {
     let mut postgres = PostgresServer::start().await;
     let form = Form::Servers {
@@ -114,18 +114,18 @@ pub(crate) async fn store() {
         ("SaveMessages", Caller::new(&sidecar, Call::save(&id))),
     ];
     for kind in ["refused", "frozen"] {
-        let title = format!("store {kind}: answers (UA: unavailable, ?: unknown)");
+        let title = format!("store {kind}: responses (UA: UNAVAILABLE, ?: UNKNOWN)");
         heading(&title, &["first", "second", "third"]);
         for (label, caller) in &mut calls {
             eventually("PostgreSQL is used again", async || {
-                caller.time_refusal().await.1 == Code::Ok
+                caller.time_with_code().await.1 == Code::Ok
             })
             .await;
             match kind {
                 "refused" => postgres.kill(),
                 _ => postgres.freeze(),
             }
-            refusals(label, caller).await;
+            time_failures(label, caller).await;
             match kind {
                 "refused" => postgres.run().await,
                 _ => postgres.thaw(),
@@ -134,16 +134,16 @@ pub(crate) async fn store() {
     }
 }
 
-async fn refusals(label: &str, caller: &mut Caller) {
+async fn time_failures(label: &str, caller: &mut Caller) {
     let mut cells = Vec::new();
     for _ in 0..3 {
-        let (took, code) = caller.time_refusal().await;
-        cells.push(format!("{} {}", millis(took), short(code)));
+        let (duration, code) = caller.time_with_code().await;
+        cells.push(format!("{} {}", millis(duration), abbreviate(code)));
     }
     row(label, &cells);
 }
 
-fn short(code: Code) -> &'static str {
+fn abbreviate(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Unavailable => "UA",

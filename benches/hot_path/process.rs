@@ -1,4 +1,4 @@
-//! What the process costs: the time to start, and memory.
+//! Startup time and memory of the process.
 
 use std::{
     fs,
@@ -18,14 +18,14 @@ const STARTS: usize = 10;
 const USERS: u32 = 8;
 const TURNS: u32 = 10_000;
 
-/// The time to start, and memory.
+/// Measures startup time and memory.
 pub(crate) async fn process() {
     let forms = [
         ("embedded", Form::embedded()),
         ("PostgreSQL + Redis", Form::servers()),
     ];
     for (_, form) in &forms {
-        // The first one migrates.
+        // The first start migrates the schema.
         Sidecar::start(form).await.kill().await;
     }
     let mut times = [Times::new(), Times::new()];
@@ -41,7 +41,7 @@ pub(crate) async fn process() {
     for ((label, _), times) in forms.iter().zip(&times) {
         row(label, &[millis(times.median()), millis(times.max())]);
     }
-    let columns = ["RSS", "of it anon", "PSS", "peak RSS"];
+    let columns = ["RSS", "anonymous", "PSS", "peak RSS"];
     heading("process: memory", &columns);
     for (label, form) in &forms {
         let sidecar = Sidecar::start(form).await;
@@ -56,7 +56,7 @@ pub(crate) async fn process() {
     }
 }
 
-/// Some users at once.
+/// Runs turns of several users concurrently.
 async fn take_turns(sidecar: &Sidecar) {
     let mut users = JoinSet::new();
     for _ in 0..USERS {
@@ -77,9 +77,9 @@ async fn take_turns_of(mut memory: Memory, turn: BeginTurnRequest) {
     }
 }
 
-/// What the kernel says of the process.
+/// Reads the memory of the process from `/proc`.
 fn memory(sidecar: &Sidecar) -> [String; 4] {
-    let of = |file: &str, name: &str| {
+    let read = |file: &str, name: &str| {
         let text = fs::read_to_string(format!("/proc/{}/{file}", sidecar.id())).unwrap();
         let line = text.lines().find(|line| line.starts_with(name)).unwrap();
         let kib = line.split_whitespace().nth(1).unwrap();
@@ -87,9 +87,9 @@ fn memory(sidecar: &Sidecar) -> [String; 4] {
         format!("{:.1} MiB", kib / 1024.0)
     };
     [
-        of("status", "VmRSS:"),
-        of("status", "RssAnon:"),
-        of("smaps_rollup", "Pss:"),
-        of("status", "VmHWM:"),
+        read("status", "VmRSS:"),
+        read("status", "RssAnon:"),
+        read("smaps_rollup", "Pss:"),
+        read("status", "VmHWM:"),
     ]
 }

@@ -1,4 +1,4 @@
-//! What searching costs, and what being searchable costs a save.
+//! Latency of searches, and the additional cost of a save for the search documents.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use sqlx::{
     sqlite::SqliteConnectOptions,
 };
 
-use crate::compare::{Call, Caller, Times, heading, in_turns, micros, row};
+use crate::compare::{Call, Caller, Times, alternate, heading, micros, row};
 use test_support::{
     new_id, new_user,
     requests::new_conversation,
@@ -18,15 +18,15 @@ use test_support::{
 const USERS: u32 = 10_000;
 const MESSAGES: u32 = 1_000_000;
 const OF_ONE_USER: u32 = 100_000;
-/// In the embedded store, which is one sidecar's.
+/// Number of users in the embedded store, which belongs to one sidecar.
 const EMBEDDED_USERS: u32 = 1_000;
 
-/// What a search costs, and what saving costs with its documents and without.
+/// Measures searches, and saves with and without search documents.
 pub(crate) async fn search(rounds: usize) {
     embedded(rounds).await;
-    let searched = Database::create().await;
-    let plain = Database::create().await;
-    let forms = [&searched, &plain].map(Database::form);
+    let searched = BenchDatabase::create().await;
+    let plain = BenchDatabase::create().await;
+    let forms = [&searched, &plain].map(BenchDatabase::form);
     let sidecars = [
         Sidecar::start(&forms[0]).await,
         Sidecar::start(&forms[1]).await,
@@ -38,10 +38,10 @@ pub(crate) async fn search(rounds: usize) {
         }
     }
     heading("search: PostgreSQL, 1,000,000 messages", &["median", "max"]);
-    row_of("100 messages of a user, a common word", &{
+    time_row("100 messages of a user, a common word", &{
         find(&sidecars[0], rounds, |round| any_user(round, USERS)).await
     });
-    row_of("100,000 messages of a user, a common word", &{
+    time_row("100,000 messages of a user, a common word", &{
         find(&sidecars[0], rounds / 10 + 1, |_| "busy".to_owned()).await
     });
     save(rounds, &sidecars).await;
@@ -50,7 +50,7 @@ pub(crate) async fn search(rounds: usize) {
     plain.drop().await;
 }
 
-/// The same in the embedded store.
+/// Measures searches in the embedded store.
 async fn embedded(rounds: usize) {
     let embedded = Form::embedded();
     let sidecar = Sidecar::start(&embedded).await;
@@ -64,18 +64,18 @@ async fn embedded(rounds: usize) {
         .await
         .unwrap();
     heading("search: embedded, 100,000 messages", &["median", "max"]);
-    row_of("100 messages of a user, a common word", &{
+    time_row("100 messages of a user, a common word", &{
         find(&sidecar, rounds, |round| any_user(round, EMBEDDED_USERS)).await
     });
 }
 
-/// Saves to a database that is searched and to one that is not.
+/// Compares saves to a database with search documents and to one without.
 async fn save(rounds: usize, sidecars: &[Sidecar; 2]) {
     let mut ids = Vec::new();
     for sidecar in sidecars {
         ids.push(new_conversation(&mut sidecar.memory(), &new_user()).await);
     }
-    let [searched, plain] = in_turns(
+    let [searched, plain] = alternate(
         rounds,
         [
             Caller::new(&sidecars[0], Call::save(&ids[0])),
@@ -115,25 +115,25 @@ fn any_user(round: usize, users: u32) -> String {
     format!("user {}", round * 7919 % users as usize)
 }
 
-fn row_of(label: &str, times: &Times) {
+fn time_row(label: &str, times: &Times) {
     row(label, &[micros(times.median()), micros(times.max())]);
 }
 
-/// A database of its own, since the others' messages are part of the measure.
-struct Database {
+/// Separate database, because the messages of other users affect the measurement.
+struct BenchDatabase {
     name: String,
     server: String,
     redis_url: String,
 }
 
-impl Database {
+impl BenchDatabase {
     async fn create() -> Self {
         let Form::Servers {
             database_url,
             redis_url,
         } = Form::servers()
         else {
-            unreachable!("these are servers");
+            unreachable!("the form consists of servers");
         };
         let name = format!("bench_{}", new_id().replace('-', ""));
         let mut connection = PgConnection::connect(&database_url).await.unwrap();
@@ -178,8 +178,8 @@ impl Database {
     }
 }
 
-/// Turns of all users, one after the other as in life, so that no user's messages
-/// lie together. About 250 characters each.
+/// Statements that insert messages of all users in interleaved order, as in production,
+/// so that no user's messages are adjacent. A message has about 250 characters.
 fn in_postgres() -> [String; 4] {
     let conversation = "lpad(to_hex(u), 32, '0')::uuid";
     let text = "(SELECT 'The plan is ' || string_agg(

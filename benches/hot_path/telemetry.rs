@@ -1,9 +1,9 @@
-//! What tracing costs a call, and that a collector which is away costs no more.
+//! Cost of tracing, also while the collector is unavailable.
 
 use tokio::net::TcpListener;
 
 use crate::{
-    compare::{Call, Caller, Times, heading, in_turns, micros, row},
+    compare::{Call, Caller, Times, alternate, heading, micros, row},
     conversation,
 };
 use test_support::{
@@ -13,13 +13,13 @@ use test_support::{
 
 const MESSAGES: u32 = 10;
 
-/// Calls on sidecars that export nowhere, to a collector that answers, to a port
-/// where nobody listens, and to one that takes a request and says nothing.
+/// Compares sidecars without an exporter, with a collector that responds, with a closed
+/// port, and with a collector that accepts requests and does not respond.
 pub(crate) async fn telemetry(rounds: usize) {
     let servers = Form::servers();
-    let answering = collector(true).await;
+    let responding = collector(true).await;
     let silent = collector(false).await;
-    // Bound and dropped: nobody listens there.
+    // The listener is dropped, so that the port is closed.
     let refused = endpoint(&TcpListener::bind("127.0.0.1:0").await.unwrap());
     let traced = async |endpoint: &str| {
         let settings = [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)];
@@ -27,7 +27,7 @@ pub(crate) async fn telemetry(rounds: usize) {
     };
     let sidecars = [
         Sidecar::start(&servers).await,
-        traced(&answering).await,
+        traced(&responding).await,
         traced(&refused).await,
         traced(&silent).await,
     ];
@@ -43,9 +43,11 @@ pub(crate) async fn telemetry(rounds: usize) {
 }
 
 async fn table(title: &str, rounds: usize, callers: Vec<Caller>) {
-    let callers: [Caller; 4] = callers.try_into().expect("one for each sidecar");
-    let [none, answering, refused, silent] = in_turns(rounds, callers).await;
-    heading(title, &["median", "of none", "max"]);
+    let callers: [Caller; 4] = callers
+        .try_into()
+        .expect("there is one caller for each sidecar");
+    let [none, responding, refused, silent] = alternate(rounds, callers).await;
+    heading(title, &["median", "ratio", "max"]);
     let line = |label: &str, times: &Times| {
         let cells = [
             micros(times.median()),
@@ -55,18 +57,18 @@ async fn table(title: &str, rounds: usize, callers: Vec<Caller>) {
         row(label, &cells);
     };
     line("no exporter", &none);
-    line("a collector that answers", &answering);
-    line("a collector that is refused", &refused);
-    line("a collector that never answers", &silent);
+    line("collector that responds", &responding);
+    line("collector that refuses connections", &refused);
+    line("collector that never responds", &silent);
 }
 
-/// A collector: it reads what it is sent, and answers that or nothing.
-async fn collector(answers: bool) -> String {
+/// Starts a collector that reads requests, and responds to them if `responds` is set.
+async fn collector(responds: bool) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = endpoint(&listener);
     tokio::spawn(async move {
         while let Ok((connection, _)) = listener.accept().await {
-            tokio::spawn(serve(connection, answers));
+            tokio::spawn(serve(connection, responds));
         }
     });
     endpoint
@@ -76,14 +78,14 @@ fn endpoint(listener: &TcpListener) -> String {
     format!("http://{}", listener.local_addr().unwrap())
 }
 
-async fn serve(mut connection: tokio::net::TcpStream, answers: bool) {
+async fn serve(mut connection: tokio::net::TcpStream, responds: bool) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut buffer = vec![0; 1 << 16];
     let mut head = Vec::new();
-    let mut left = 0_usize;
+    let mut remaining = 0_usize;
     while let Ok(read @ 1..) = connection.read(&mut buffer).await {
-        if left > 0 {
-            left = left.saturating_sub(read);
+        if remaining > 0 {
+            remaining = remaining.saturating_sub(read);
         } else {
             head.extend_from_slice(&buffer[..read]);
             let Some(end) = head.windows(4).position(|four| four == b"\r\n\r\n") else {
@@ -94,13 +96,13 @@ async fn serve(mut connection: tokio::net::TcpStream, answers: bool) {
                 .lines()
                 .find_map(|line| line.strip_prefix("content-length: "));
             let length: usize = length.map_or(0, |length| length.parse().unwrap());
-            left = (end + 4 + length).saturating_sub(head.len());
+            remaining = (end + 4 + length).saturating_sub(head.len());
         }
-        if left == 0 {
+        if remaining == 0 {
             head.clear();
-            if answers {
-                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-                let _ = connection.write_all(answer).await;
+            if responds {
+                let response = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+                let _ = connection.write_all(response).await;
             }
         }
     }

@@ -8,7 +8,7 @@ use crate::{
     redis::{Redis, RedisSettings},
     sessions::{Sessions, in_process::InProcessSessions, redis::RedisSessions},
     store::{Store, postgres::PostgresStore, sqlite::SqliteStore},
-    telemetry::observed::{Database, ObservedRecent, ObservedSessions, ObservedStore},
+    telemetry::observed::{DatabaseAttributes, ObservedRecent, ObservedSessions, ObservedStore},
 };
 
 /// How long closing the store may take.
@@ -140,13 +140,13 @@ fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
 
 fn observed(store: Arc<dyn Store>, config: &StoreConfig) -> Arc<dyn Store> {
     let database = match config {
-        StoreConfig::Embedded { .. } => Database {
+        StoreConfig::Embedded { .. } => DatabaseAttributes {
             system: "sqlite",
             namespace: None,
             host: None,
             port: None,
         },
-        StoreConfig::Postgres { options, .. } => Database {
+        StoreConfig::Postgres { options, .. } => DatabaseAttributes {
             system: "postgresql",
             namespace: options.get_database().map(ToOwned::to_owned),
             host: Some(options.get_host().to_owned()),

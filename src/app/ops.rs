@@ -9,7 +9,9 @@ use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
 use super::{Failure, listeners};
-use crate::{config::Ops, rpc::guard::ServingState, telemetry::Page, transport::Listener};
+use crate::{
+    config::Ops, rpc::guard::ServingState, telemetry::PrometheusMetrics, transport::Listener,
+};
 
 /// Listens on the operations port, or does without it when nobody asked for it
 /// and it is taken.
@@ -34,7 +36,7 @@ pub(super) async fn bind_or_pass(ops: Ops) -> Result<Option<Listener>, Failure> 
 pub(super) fn routes<H: Health>(
     ready: watch::Receiver<ServingState>,
     health: HealthServer<H>,
-    page: Page,
+    prometheus: PrometheusMetrics,
 ) -> Routes {
     let readyz = move || async move {
         if *ready.borrow() == ServingState::Ready {
@@ -46,13 +48,13 @@ pub(super) fn routes<H: Health>(
     let probes = Router::new()
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(move || async move { metrics(&page) }));
+        .route("/metrics", get(move || async move { metrics(&prometheus) }));
     Routes::from(probes).add_service(health)
 }
 
-fn metrics(page: &Page) -> Response {
-    match page.text() {
-        Ok(text) => ([(CONTENT_TYPE, Page::MEDIA_TYPE)], text).into_response(),
+fn metrics(prometheus: &PrometheusMetrics) -> Response {
+    match prometheus.encode() {
+        Ok(text) => ([(CONTENT_TYPE, PrometheusMetrics::MEDIA_TYPE)], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "the metrics cannot be shown");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()

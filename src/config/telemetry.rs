@@ -21,12 +21,22 @@ pub struct TelemetryConfig {
     pub sampling: Sampling,
     /// Where metrics are pushed to; None for nowhere.
     pub metrics: Option<Export>,
-    /// Whether LangSmith was named, and traces go elsewhere or nowhere.
-    pub passes_over_langsmith: bool,
+    /// Why traces are not exported to LangSmith although it is configured; None if
+    /// they are, or if it is not configured.
+    pub langsmith_unused: Option<LangSmithUnused>,
     /// Whether the caller's trace is followed.
     pub follows_caller: bool,
     /// Whether spans show what was said.
     pub captures_content: bool,
+}
+
+/// Reason why traces are not exported to LangSmith although it is configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LangSmithUnused {
+    /// There is a key, and another setting takes precedence.
+    Overridden,
+    /// `LANGSMITH_TRACING` is true, and there is no key.
+    MissingKey,
 }
 
 /// Which calls are traced.
@@ -58,7 +68,8 @@ impl TelemetryConfig {
     pub(super) fn from_args(args: &TelemetryArgs) -> Result<Self, BadSetting> {
         let disabled = args.otel_sdk_disabled.as_deref();
         // What is off need not be right: it may be meant for another program.
-        let [traces, metrics] = if flag(disabled, "OTEL_SDK_DISABLED", false)? {
+        let is_disabled = flag(disabled, "OTEL_SDK_DISABLED", false)?;
+        let [traces, metrics] = if is_disabled {
             [None, None]
         } else {
             [args.traces()?, args.metrics()?]
@@ -70,13 +81,28 @@ impl TelemetryConfig {
         let goes_to_langsmith = traces
             .as_ref()
             .is_some_and(|export| export.because == LANGSMITH_KEY);
-        let names_langsmith =
-            args.langsmith_api_key.is_some() || args.langsmith_api_key_file.is_some();
+        let names_langsmith = args
+            .langsmith_api_key
+            .as_ref()
+            .is_some_and(|key| !key.expose().is_empty())
+            || args
+                .langsmith_api_key_file
+                .as_ref()
+                .is_some_and(|file| !file.as_os_str().is_empty());
+        let langsmith_unused = if goes_to_langsmith {
+            None
+        } else if names_langsmith {
+            Some(LangSmithUnused::Overridden)
+        } else if !is_disabled && traces.is_none() && args.expects_langsmith_key()? {
+            Some(LangSmithUnused::MissingKey)
+        } else {
+            None
+        };
         Ok(Self {
             traces,
             sampling,
             metrics,
-            passes_over_langsmith: names_langsmith && !goes_to_langsmith,
+            langsmith_unused,
             follows_caller: given(args.otel_propagators.as_deref())
                 .is_none_or(|list| list.split(',').any(|name| name.trim() == "tracecontext")),
             captures_content: captures_content(
@@ -183,6 +209,18 @@ impl TelemetryArgs {
             ));
         }
         self.export(url, name).map(Some)
+    }
+
+    /// Whether traces would be exported to LangSmith if there were a key.
+    fn expects_langsmith_key(&self) -> Result<bool, BadSetting> {
+        if given(self.otel_traces_exporter.as_deref()) == Some("none") {
+            return Ok(false);
+        }
+        flag(
+            self.langsmith_tracing.as_deref(),
+            "LANGSMITH_TRACING",
+            false,
+        )
     }
 
     fn langsmith(&self) -> Result<Option<Export>, BadSetting> {

@@ -217,6 +217,28 @@ fn traces_go_where_they_are_told() {
 }
 
 #[test]
+fn a_missing_langsmith_key_is_detected_where_traces_go_nowhere() {
+    const TRACING: [&str; 2] = ["--langsmith-tracing", "true"];
+    let lacks_key = |args: &[&[&str]]| {
+        let config = config(&args.concat()).unwrap();
+        config.telemetry.langsmith_unused == Some(LangSmithUnused::MissingKey)
+    };
+    assert!(lacks_key(&[&TRACING]));
+    assert!(lacks_key(&[&TRACING, &["--langsmith-api-key", ""]]));
+    assert!(!lacks_key(&[]));
+    for other in [
+        &["--langsmith-api-key", "k"][..],
+        &["--otel-exporter-otlp-endpoint", "http://c:4318"],
+        &["--otel-traces-exporter", "none"],
+        &["--otel-traces-exporter", "otlp"],
+        &["--otel-sdk-disabled", "true"],
+    ] {
+        assert!(!lacks_key(&[&TRACING, other]), "{other:?}");
+    }
+    assert!(!lacks_key(&[&["--langsmith-tracing", "false"]]));
+}
+
+#[test]
 fn metrics_are_pushed_when_it_is_said() {
     let collector = ["--otel-exporter-otlp-endpoint", "http://c:4318"];
     let pushed = |args: &[&[&str]]| urls(&args.concat()).1;

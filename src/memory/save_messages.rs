@@ -3,7 +3,7 @@ use crate::{
     domain::{
         ConversationRef, Digest, Message, NewMessage, RequestId, Role, SessionId, Title, UserId,
     },
-    recent::Announced,
+    recent::Announcement,
     store::{APPEND_LIMIT, Append, Appended, Request, StoreError},
 };
 
@@ -78,7 +78,7 @@ impl Memory {
 
     async fn publish(
         &self,
-        announced: Announced,
+        announced: Announcement,
         append: Append,
         owner: &UserId,
         first_seq: i64,
@@ -108,7 +108,7 @@ impl Memory {
 
 impl dyn crate::recent::RecentWindow {
     /// Ends an announcement whose write failed.
-    pub(super) async fn settle(&self, announced: Announced, error: &StoreError) {
+    pub(super) async fn settle(&self, announced: Announcement, error: &StoreError) {
         match error {
             StoreError::OutcomeUnknown(_) => self.leave(announced).await,
             StoreError::NotFound => self.forget(announced).await,

@@ -1,20 +1,21 @@
--- Every script of the recent window begins with this.
+-- Prefix of every script of the recent window.
 --
--- KEYS[1] is the window, a hash:
---   owner      whose conversation it is
---   hi         the conversation's last number; a window without it is cold
---   whole      1 when nothing older exists than what is here
---   m:<seq>    a message, as JSON
---   top        the highest number that was ever published here
---   p:<token>  an announced write, with the time in ms when it is given up
---   lease      "<id> <time in ms when it ends>": who may fill the window
+-- KEYS[1] is the window, a hash with these fields:
+--   owner      owner of the conversation
+--   hi         sequence number of the conversation's last message; a window
+--              without this field is cold
+--   whole      1 if no messages older than the stored ones exist
+--   m:<seq>    message as JSON
+--   top        highest sequence number that was ever published here
+--   p:<token>  announced write; the value is its deadline in ms
+--   lease      "<id> <expiry in ms>": permission to fill the window
 local key = KEYS[1]
 
 local time = redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
--- Numbers are never written in Lua's own form, which turns large ones into 1e+15.
-local function whole_number(number)
+-- Formats an integer. Lua's default format turns large numbers into 1e+15.
+local function format_integer(number)
   return string.format("%.0f", number)
 end
 
@@ -22,35 +23,36 @@ local function read_number(field)
   return tonumber(redis.call("HGET", key, field) or "")
 end
 
--- Why the window was dropped, if there was one to drop.
-local dropped = ""
+-- Reason why the window was dropped. Empty if it was not.
+local drop_reason = ""
 
--- What every script returns: a word for what it did, why it dropped the window
--- if it did, and what else there is to say.
-local function answer(word, ...)
-  return { word, dropped, ... }
+-- Return value of every script: its outcome, the reason if it dropped the window,
+-- and further values.
+local function reply(outcome, ...)
+  return { outcome, drop_reason, ... }
 end
 
--- A key of another type is nothing of ours: it goes, and the window is cold.
+-- A key of another type was not written by a sidecar. It is deleted, and the
+-- window is cold.
 local fields = redis.pcall("HKEYS", key)
 if fields.err then
   redis.call("DEL", key)
-  fields, dropped = {}, "unreadable"
+  fields, drop_reason = {}, "unreadable"
 end
 
-local tokens, seqs, broken = {}, {}, false
+local tokens, seqs, is_invalid = {}, {}, false
 local present = {}
 for _, field in ipairs(fields) do
   present[field] = true
-  local kind, rest = field:sub(1, 2), field:sub(3)
-  if kind == "p:" then
+  local prefix, rest = field:sub(1, 2), field:sub(3)
+  if prefix == "p:" then
     tokens[#tokens + 1] = field
-  elseif kind == "m:" then
+  elseif prefix == "m:" then
     local seq = tonumber(rest)
     if seq then
       seqs[#seqs + 1] = seq
     else
-      broken = true
+      is_invalid = true
     end
   end
 end
@@ -59,60 +61,62 @@ table.sort(seqs)
 local hi = read_number("hi")
 local top = read_number("top") or 0
 if hi then
-  broken = broken or not present.owner or (#seqs > 0 and seqs[#seqs] > hi)
+  is_invalid = is_invalid or not present.owner or (#seqs > 0 and seqs[#seqs] > hi)
 else
-  broken = broken or present.hi or present.owner or #seqs > 0
+  is_invalid = is_invalid or present.hi or present.owner or #seqs > 0
 end
 
--- Whether a write succeeds. It does not when Redis is out of memory.
+-- Runs a command and returns whether it succeeded. A write fails when Redis is
+-- out of memory.
 local function try(...)
-  local answer = redis.pcall(...)
-  return not (type(answer) == "table" and answer.err)
+  local result = redis.pcall(...)
+  return not (type(result) == "table" and result.err)
 end
 
--- Notes why the window goes, if there is one.
-local function note(reason)
-  if hi or broken then
-    dropped = reason
+-- Records why the window is dropped, if there is one.
+local function record_drop(reason)
+  if hi or is_invalid then
+    drop_reason = reason
   end
 end
 
--- Removes the window, but not what protects the writes that are under way.
+-- Drops the window, but keeps the fields that protect writes in progress.
 local function drop(reason)
-  note(reason)
-  local doomed = { "owner", "hi", "whole" }
-  doomed[#doomed + 1] = "lease" -- guard: a drop ends the lease
+  record_drop(reason)
+  local removed = { "owner", "hi", "whole" }
+  removed[#removed + 1] = "lease" -- guard: a drop ends the lease
   for _, field in ipairs(fields) do
     if field:sub(1, 2) ~= "p:" and field ~= "top" and field ~= "lease" then
-      doomed[#doomed + 1] = field
+      removed[#removed + 1] = field
     end
   end
-  redis.call("HDEL", key, unpack(doomed))
-  hi, seqs, broken = nil, {}, false
+  redis.call("HDEL", key, unpack(removed))
+  hi, seqs, is_invalid = nil, {}, false
 end
 
--- Notes that the conversation has reached a number. Without this note a later
--- publish could start a window that lacks messages, so the key goes altogether
--- when the note can't be made: then no announced write finds its token.
+-- Records that the conversation has reached a sequence number. Without this field
+-- a later publish could start a window that lacks messages. If it cannot be
+-- written, the key is deleted, so that no announced write finds its token.
 local function raise_top(seq)
-  if seq <= top or try("HSET", key, "top", whole_number(seq)) then
+  if seq <= top or try("HSET", key, "top", format_integer(seq)) then
     return true
   end
-  note("out_of_memory")
+  record_drop("out_of_memory")
   redis.call("DEL", key)
   return false
 end
 
--- Gives the key its whole life again, and never less than an announced write needs.
+-- Resets the TTL of the key, and lets it outlive every announced write.
 local function renew(ttl)
-  local ends = now + ttl
+  local expiry = now + ttl
   for _, token in ipairs(tokens) do
-    ends = math.max(ends, read_number(token) or 0)
+    expiry = math.max(expiry, read_number(token) or 0)
   end
-  redis.call("PEXPIREAT", key, whole_number(ends))
+  redis.call("PEXPIREAT", key, format_integer(expiry))
 end
 
--- Writes the messages that ARGV has from an index on, as pairs of number and text.
+-- Stores the messages in ARGV from an index on, given as pairs of sequence number
+-- and JSON. Returns whether that succeeded.
 local function store(index)
   local values = {}
   for i = index, #ARGV, 2 do

@@ -1,30 +1,32 @@
--- Fills the window with what the store had after the lease was given.
--- ARGV: lease's id, life in ms, owner, the conversation's last number, 1 if
---       there are no older messages, then number and text of each message
+-- Fills the window with messages that were read from the store after the lease was
+-- granted.
+-- ARGV: id of the lease, TTL in ms, owner, sequence number of the conversation's
+--       last message, 1 if there are no older messages, then sequence number and
+--       JSON of each message
 local ttl = tonumber(ARGV[2])
 local lease = redis.call("HGET", key, "lease") or ""
-local id, ends = lease:match("^(%S+) (%d+)$")
+local id, expiry = lease:match("^(%S+) (%d+)$")
 local allowed = true
-allowed = allowed and id == ARGV[1] and tonumber(ends) > now -- guard: a fill needs its lease
-allowed = allowed and #tokens == 0 -- guard: a fill needs that no write is announced
+allowed = allowed and id == ARGV[1] and tonumber(expiry) > now -- guard: a fill requires its lease
+allowed = allowed and #tokens == 0 -- guard: a fill requires that no write is announced
 if not allowed then
-  return answer("refused")
+  return reply("refused")
 end
 
 local old = seqs
 seqs = {}
 if not try("HSET", key, "owner", ARGV[3], "hi", ARGV[4]) or not store(6) then
-  note("out_of_memory")
+  record_drop("out_of_memory")
   redis.call("DEL", key)
-  return answer("out_of_memory")
+  return reply("out_of_memory")
 end
-local kept = {}
+local stored = {}
 for _, seq in ipairs(seqs) do
-  kept[seq] = true
+  stored[seq] = true
 end
 for _, seq in ipairs(old) do
-  if not kept[seq] then
-    redis.call("HDEL", key, "m:" .. whole_number(seq))
+  if not stored[seq] then
+    redis.call("HDEL", key, "m:" .. format_integer(seq))
   end
 end
 redis.call("HDEL", key, "lease", "whole")
@@ -32,4 +34,4 @@ if ARGV[5] == "1" then
   redis.call("HSET", key, "whole", "1")
 end
 renew(ttl)
-return answer("filled")
+return reply("filled")

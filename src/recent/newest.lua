@@ -1,41 +1,42 @@
 -- Reads the newest messages, oldest first.
--- ARGV: how many, the number that must be shown, an id and a duration in ms for
---       a lease, life in ms
--- Says "busy", "short", "hit" with owner, hi and the messages, or "miss" with the
--- lease's id when it was given.
-local count, must_show, ttl = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[5])
+-- ARGV: limit, sequence number that the window must contain, id and duration in ms
+--       of the lease to grant, TTL in ms
+-- Returns "busy", "short", "hit" with owner, hi and the messages, or "miss" with the
+-- id of the lease if it was granted.
+local limit, min_seq, ttl = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[5])
 
-local live, expired = {}, {}
+local active, expired = {}, {}
 for _, token in ipairs(tokens) do
   local deadline = read_number(token)
-  local kind = deadline and deadline > now and live or expired
-  kind[#kind + 1] = token
+  local group = deadline and deadline > now and active or expired
+  group[#group + 1] = token
 end
-if #live > 0 then
-  return answer("busy") -- guard: nothing is read while a write is announced
+if #active > 0 then
+  return reply("busy") -- guard: no read while a write is announced
 end
 if #expired > 0 then
   redis.call("HDEL", key, unpack(expired))
-  tokens = live
+  tokens = active
 end
 
-local unfit = broken and "unreadable"
+local reason = is_invalid and "unreadable"
   or #expired > 0 and "abandoned"
-  or hi and hi < must_show and "stale"
-if unfit then
-  drop(unfit)
+  or hi and hi < min_seq and "stale"
+if reason then
+  drop(reason)
 end
 
 if not hi then
-  -- Out of memory there is no lease; nobody could fill the window anyway.
+  -- Without memory no lease is granted: the window could not be filled either.
   local lease = redis.call("HGET", key, "lease") or ""
-  local ends = tonumber(lease:match(" (%d+)$") or "")
-  local given = ""
-  if not ends or ends <= now then
-    local value = ARGV[3] .. " " .. whole_number(now + ARGV[4])
+  local expiry = tonumber(lease:match(" (%d+)$") or "")
+  local granted = ""
+  if not expiry or expiry <= now then
+    local value = ARGV[3] .. " " .. format_integer(now + ARGV[4])
     if try("HSET", key, "lease", value) then
-      given = ARGV[3]
-      -- Where there is nothing else, nothing stays: the conversation may not exist.
+      granted = ARGV[3]
+      -- A key that holds only the lease expires with it: the conversation may
+      -- not exist.
       if top == 0 and #tokens == 0 then
         redis.call("PEXPIRE", key, ARGV[4])
       else
@@ -43,16 +44,16 @@ if not hi then
       end
     end
   end
-  return answer("miss", given)
+  return reply("miss", granted)
 end
 
 renew(ttl)
 local whole = redis.call("HGET", key, "whole") == "1"
-if #seqs < count and not whole then
-  return answer("short")
+if #seqs < limit and not whole then
+  return reply("short")
 end
-local hit = answer("hit", redis.call("HGET", key, "owner"), whole_number(hi))
-for i = math.max(1, #seqs - count + 1), #seqs do
-  hit[#hit + 1] = redis.call("HGET", key, "m:" .. whole_number(seqs[i]))
+local hit = reply("hit", redis.call("HGET", key, "owner"), format_integer(hi))
+for i = math.max(1, #seqs - limit + 1), #seqs do
+  hit[#hit + 1] = redis.call("HGET", key, "m:" .. format_integer(seqs[i]))
 end
 return hit

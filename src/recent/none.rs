@@ -1,36 +1,36 @@
-//! No window at all: the embedded store is as near as a cache would be.
+//! The absence of a window, for the embedded store, which is as fast as a cache.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Announced, Lease, Lookup, RecentWindow};
+use super::{Announcement, FillLease, Lookup, RecentWindow};
 use crate::domain::{ConversationId, Message, UserId};
 
-/// A window that always misses and keeps nothing.
+/// Window that stores nothing: every lookup is a miss without a lease.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoWindow;
 
 #[async_trait]
 impl RecentWindow for NoWindow {
-    async fn announce(&self, conversation: ConversationId, _limit: Duration) -> Announced {
-        Announced {
+    async fn announce(&self, conversation: ConversationId, _limit: Duration) -> Announcement {
+        Announcement {
             conversation,
             token: None,
         }
     }
 
-    async fn publish(&self, _announced: Announced, _owner: &UserId, _messages: &[Message]) {}
+    async fn publish(&self, _announcement: Announcement, _owner: &UserId, _messages: &[Message]) {}
 
-    async fn publish_replay(&self, _announced: Announced, _last_seq: i64) {}
+    async fn publish_replay(&self, _announcement: Announcement, _last_seq: i64) {}
 
-    async fn retire(&self, _announced: Announced) {}
+    async fn retire(&self, _announcement: Announcement) {}
 
-    async fn abort(&self, _announced: Announced) {}
+    async fn abort(&self, _announcement: Announcement) {}
 
-    async fn forget(&self, _announced: Announced) {}
+    async fn forget(&self, _announcement: Announcement) {}
 
-    async fn leave(&self, _announced: Announced) {}
+    async fn leave(&self, _announcement: Announcement) {}
 
     async fn newest(&self, _conversation: ConversationId, _limit: u32, _min_seq: i64) -> Lookup {
         Lookup::Miss(None)
@@ -38,7 +38,7 @@ impl RecentWindow for NoWindow {
 
     async fn fill(
         &self,
-        _lease: Lease,
+        _lease: FillLease,
         _owner: &UserId,
         _last_seq: i64,
         _messages: &[Message],

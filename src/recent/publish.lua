@@ -1,28 +1,32 @@
--- Shows messages that were committed.
--- ARGV: token, life in ms, capacity, most bytes, owner, first and last number,
---       then number and text of each message that fits
-local ttl, capacity, budget = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+-- Adds committed messages to the window.
+-- ARGV: token, TTL in ms, capacity in messages, upper bound in bytes, owner, first
+--       and last sequence number, then sequence number and JSON of each message
+--       within the capacity
+local ttl, capacity, max_bytes = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local owner, first, last = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 local announced = redis.call("HDEL", key, "p:" .. ARGV[1]) == 1
 
+-- Removes the oldest messages beyond the capacity. Returns whether the rest is
+-- within max_bytes.
 local function trim()
   table.sort(seqs)
-  local doomed = { }
+  local removed = {}
   for i = 1, #seqs - capacity do
-    doomed[#doomed + 1] = "m:" .. whole_number(seqs[i])
+    removed[#removed + 1] = "m:" .. format_integer(seqs[i])
   end
-  if #doomed > 0 then
-    redis.call("HDEL", key, "whole", unpack(doomed))
+  if #removed > 0 then
+    redis.call("HDEL", key, "whole", unpack(removed))
   end
   local bytes = 0
   for i = math.max(1, #seqs - capacity + 1), #seqs do
-    bytes = bytes + redis.call("HSTRLEN", key, "m:" .. whole_number(seqs[i]))
+    bytes = bytes + redis.call("HSTRLEN", key, "m:" .. format_integer(seqs[i]))
   end
-  return bytes <= budget
+  return bytes <= max_bytes
 end
 
-local function show()
-  -- What did not fit is older than what came, and is not here.
+local function append()
+  -- Published messages beyond the capacity are older than the given ones and are
+  -- not stored.
   if ARGV[8] and tonumber(ARGV[8]) > first then
     redis.call("HDEL", key, "whole")
   end
@@ -35,27 +39,28 @@ local function show()
   end
 end
 
-local reached = top
+local previous_top = top
 if not raise_top(last) then
-  return answer("out of memory")
+  return reply("out_of_memory")
 end
-local unfit = not announced and "unannounced" or broken and "unreadable"
-if unfit then
-  drop(unfit) -- guard: an announcement that is gone drops the window
+local reason = not announced and "unannounced" or is_invalid and "unreadable"
+if reason then
+  drop(reason) -- guard: a missing announcement drops the window
 elseif not hi then
-  -- The conversation's beginning starts a window, unless it has gone on since.
+  -- The first messages of a conversation start a window, unless later ones were
+  -- published already.
   local is_beginning = first == 1
-  is_beginning = is_beginning and reached < 1 -- guard: a cold window starts only below top
+  is_beginning = is_beginning and previous_top < 1 -- guard: a cold window starts only below top
   if is_beginning then
     if last <= capacity then
       redis.call("HSET", key, "whole", "1")
     end
-    show()
+    append()
   end
 elseif first == hi + 1 then
-  show()
+  append()
 elseif last > hi then
   drop("gap") -- guard: a gap drops the window
 end
 renew(ttl)
-return answer(hi and "shown" or "cold")
+return reply(hi and "published" or "cold")

@@ -1,283 +1,297 @@
 //! The recent window in Redis.
 //!
 //! A window is one hash, so that it expires and is evicted as a whole, and every
-//! access is one script. common.lua says what is in it. Any of the scripts may
-//! be executed late, twice removed from its call, or find the window gone:
-//! that costs a miss or a busy read, never a message.
+//! access is one script. `common.lua` defines the fields. A script may be executed
+//! after its call has timed out, and may find that the window no longer exists:
+//! the cost is a miss or a busy read, never a missing message.
 
-mod answer;
-mod entry;
 mod instruments;
+mod message_codec;
+mod pending_invalidations;
+mod script_reply;
+mod script_runner;
 mod scripts;
-mod shared;
-mod unpublished;
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub use self::scripts::Scripts;
+pub use self::scripts::WindowScripts;
 use self::{
-    answer::Answer,
-    instruments::{Fill, Reason},
-    shared::Shared,
+    instruments::{DropReason, FillOutcome},
+    script_reply::ScriptReply,
+    script_runner::ScriptRunner,
 };
-use super::{Announced, Lease, Lookup, RecentWindow, WINDOW_MESSAGES};
+use super::{Announcement, FillLease, Lookup, RecentWindow, WINDOW_MESSAGES};
 use crate::{
     domain::{ConversationId, IdSource, Message, UserId},
-    redis::{Redis, RedisError, Refusal},
+    redis::{ErrorReply, Redis, RedisError},
 };
 
-/// The most bytes of messages that a window keeps: a larger one would hold up
-/// all others at every read.
+/// Upper bound on the bytes of messages in a window: reading a larger one would
+/// block Redis for all other callers.
 pub const WINDOW_BYTES: usize = 1 << 20;
 
-/// The most messages that a window keeps, whatever is asked for.
+/// Upper bound on the capacity of a window, in messages.
 pub const MAX_WINDOW_MESSAGES: usize = 1_000;
 
-/// What is added to the time that a write may take, for its way to the store.
+/// Time added to the limit of an announced write, for its way to the store.
 const ANNOUNCEMENT_MARGIN: Duration = Duration::from_secs(1);
-/// How long a reader has to fill a window.
-const LEASE: Duration = Duration::from_secs(3);
+/// Time that a reader has to fill a window.
+const LEASE_DURATION: Duration = Duration::from_secs(3);
 
 /// The recent window in Redis.
 #[derive(Debug)]
 pub struct RedisRecent {
-    shared: Arc<Shared>,
+    runner: Arc<ScriptRunner>,
     ids: Arc<dyn IdSource>,
     capacity: usize,
 }
 
 impl RedisRecent {
-    /// A window that keeps at least `capacity` messages of each conversation
-    /// for `ttl` after its last use.
+    /// Creates windows that hold at least `capacity` messages of a conversation
+    /// for `ttl` after the last use.
     pub fn new(redis: Redis, ids: Arc<dyn IdSource>, ttl: Duration, capacity: usize) -> Self {
-        Self::with_scripts(redis, ids, ttl, capacity, Scripts::default())
+        Self::with_scripts(redis, ids, ttl, capacity, WindowScripts::default())
     }
 
-    /// The same with other scripts, for tests of the scripts.
+    /// Creates windows like [`Self::new`] with other scripts, for tests.
     pub fn with_scripts(
         redis: Redis,
         ids: Arc<dyn IdSource>,
         ttl: Duration,
         capacity: usize,
-        scripts: Scripts,
+        scripts: WindowScripts,
     ) -> Self {
-        let shared = Arc::new(Shared::new(redis, ttl, scripts));
-        let dropping = shared::drop_unpublished(Arc::clone(&shared));
-        shared.redis.spawn(dropping);
+        let runner = Arc::new(ScriptRunner::new(redis, ttl, scripts));
+        let dropping = script_runner::drop_pending(Arc::clone(&runner));
+        runner.redis.spawn(dropping);
         Self {
-            shared,
+            runner,
             ids,
             capacity: capacity.clamp(WINDOW_MESSAGES, MAX_WINDOW_MESSAGES),
         }
     }
 
-    /// How many conversations this process reads from the store only, until it
-    /// can drop their windows.
-    pub fn unpublished(&self) -> usize {
-        self.shared.unpublished.len()
+    /// Number of conversations that this process reads from the store only, until
+    /// it can drop their windows.
+    pub fn pending_invalidations(&self) -> usize {
+        self.runner.pending.len()
     }
 
     fn new_id(&self) -> String {
         self.ids.uuid().simple().to_string()
     }
 
-    /// The number and the text of each of the messages that fit, or None when
-    /// they are too large for a window.
+    /// Encodes the newest messages, at most the capacity, as pairs of sequence
+    /// number and JSON. None if they exceed [`WINDOW_BYTES`].
     fn encode(&self, messages: &[Message]) -> Option<Vec<Bytes>> {
         let newest = &messages[messages.len().saturating_sub(self.capacity)..];
         let mut pairs = Vec::with_capacity(2 * newest.len());
         let mut bytes = 0;
         for message in newest {
-            let json = entry::encode(message)?;
+            let json = message_codec::encode(message)?;
             bytes += json.len();
             if bytes > WINDOW_BYTES {
                 return None;
             }
-            pairs.extend([number(message.seq), json]);
+            pairs.extend([decimal(message.seq), json]);
         }
         Some(pairs)
     }
 
-    /// Drops the window after a commit that it is not to show or cannot be shown.
-    async fn drop_after_commit(&self, announced: Announced, reason: Reason) {
-        let Announced {
+    /// Drops the window after a commit that is not published.
+    async fn drop_after_commit(&self, announcement: Announcement, reason: DropReason) {
+        let Announcement {
             conversation,
             token,
-        } = announced;
+        } = announcement;
         let dropped = self
-            .shared
+            .runner
             .drop_window(conversation, reason, token.as_slice());
         if dropped.await.is_err() {
-            self.shared.unpublished.add(conversation, token);
+            self.runner.pending.add(conversation, token);
         }
     }
 
-    /// Reads what newest.lua answered. None when the window makes no sense.
-    fn read(conversation: ConversationId, answer: Answer) -> Option<Lookup> {
-        match answer.word() {
+    /// Decodes the reply of `newest.lua`. None if the content is invalid.
+    fn decode_lookup(conversation: ConversationId, reply: ScriptReply) -> Option<Lookup> {
+        match reply.outcome() {
             "busy" => Some(Lookup::Busy),
             "short" => Some(Lookup::Short),
-            "hit" => answer.window(conversation).map(Lookup::Hit),
+            "hit" => reply.into_window(conversation).map(Lookup::Hit),
             "miss" => {
-                let id = answer.text()?;
-                let lease = (!id.is_empty()).then_some(Lease { conversation, id });
+                let id = reply.into_text()?;
+                let lease = (!id.is_empty()).then_some(FillLease { conversation, id });
                 Some(Lookup::Miss(lease))
             }
             _ => None,
         }
     }
 
-    async fn fill_with(&self, lease: Lease, mut args: Vec<Bytes>, messages: &[Message]) -> Fill {
-        if self.shared.unpublished.contains(lease.conversation) {
-            return Fill::Refused;
+    async fn run_fill(
+        &self,
+        lease: FillLease,
+        mut args: Vec<Bytes>,
+        messages: &[Message],
+    ) -> FillOutcome {
+        if self.runner.pending.contains(lease.conversation) {
+            return FillOutcome::Refused;
         }
         let Some(pairs) = self.encode(messages) else {
-            return Fill::TooLarge;
+            return FillOutcome::TooLarge;
         };
         args.extend(pairs);
-        let fill = &self.shared.scripts.fill;
-        match self.shared.run(fill, lease.conversation, &args).await {
-            Ok(answer) => match answer.word() {
-                "filled" => Fill::Filled,
-                "out_of_memory" => Fill::OutOfMemory,
-                _ => Fill::Refused,
+        let fill = &self.runner.scripts.fill;
+        match self.runner.run(fill, lease.conversation, &args).await {
+            Ok(reply) => match reply.outcome() {
+                "filled" => FillOutcome::Filled,
+                "out_of_memory" => FillOutcome::OutOfMemory,
+                _ => FillOutcome::Refused,
             },
-            Err(RedisError::Refused(Refusal::OutOfMemory)) => Fill::OutOfMemory,
-            Err(_) => Fill::Error,
+            Err(RedisError::ErrorReply(ErrorReply::OutOfMemory)) => FillOutcome::OutOfMemory,
+            Err(_) => FillOutcome::Error,
         }
     }
 }
 
 #[async_trait]
 impl RecentWindow for RedisRecent {
-    async fn announce(&self, conversation: ConversationId, limit: Duration) -> Announced {
+    async fn announce(&self, conversation: ConversationId, limit: Duration) -> Announcement {
         let token = self.new_id();
         let args = [
             Bytes::from(token.clone()),
-            millis(limit + ANNOUNCEMENT_MARGIN),
-            self.shared.ttl.clone(),
+            milliseconds(limit + ANNOUNCEMENT_MARGIN),
+            self.runner.ttl.clone(),
         ];
-        let announce = &self.shared.scripts.announce;
-        let token = match self.shared.run(announce, conversation, &args).await {
+        let announce = &self.runner.scripts.announce;
+        let token = match self.runner.run(announce, conversation, &args).await {
             Ok(_) => Some(token),
-            Err(RedisError::Unanswered) => {
-                // Should it be executed yet, the token is taken back.
-                self.shared.unpublished.add(conversation, Some(token));
+            Err(RedisError::NoReply) => {
+                // The script may still set the token: it is withdrawn later.
+                self.runner.pending.add(conversation, Some(token));
                 None
             }
             Err(_) => None,
         };
-        Announced {
+        Announcement {
             conversation,
             token,
         }
     }
 
-    async fn publish(&self, announced: Announced, owner: &UserId, messages: &[Message]) {
+    async fn publish(&self, announcement: Announcement, owner: &UserId, messages: &[Message]) {
         let (Some(first), Some(last)) = (messages.first(), messages.last()) else {
-            return self.abort(announced).await;
+            return self.abort(announcement).await;
         };
-        let Some(token) = &announced.token else {
-            return self.drop_after_commit(announced, Reason::Unannounced).await;
+        let Some(token) = &announcement.token else {
+            return self
+                .drop_after_commit(announcement, DropReason::Unannounced)
+                .await;
         };
         let Some(pairs) = self.encode(messages) else {
-            return self.drop_after_commit(announced, Reason::TooLarge).await;
+            return self
+                .drop_after_commit(announcement, DropReason::TooLarge)
+                .await;
         };
         let mut args = vec![
             Bytes::from(token.clone()),
-            self.shared.ttl.clone(),
-            number(self.capacity),
-            number(WINDOW_BYTES),
+            self.runner.ttl.clone(),
+            decimal(self.capacity),
+            decimal(WINDOW_BYTES),
             Bytes::copy_from_slice(owner.as_str().as_bytes()),
-            number(first.seq),
-            number(last.seq),
+            decimal(first.seq),
+            decimal(last.seq),
         ];
         args.extend(pairs);
-        let publish = &self.shared.scripts.publish;
-        let shown = self.shared.run(publish, announced.conversation, &args);
-        if shown.await.is_err() {
-            self.drop_after_commit(announced, Reason::Unpublished).await;
-        }
-    }
-
-    async fn publish_replay(&self, announced: Announced, last_seq: i64) {
-        let Some(token) = &announced.token else {
-            return self.drop_after_commit(announced, Reason::Unannounced).await;
-        };
-        let args = [
-            Bytes::from(token.clone()),
-            self.shared.ttl.clone(),
-            number(last_seq),
-        ];
-        let replay = &self.shared.scripts.publish_replay;
-        let shown = self.shared.run(replay, announced.conversation, &args);
-        if shown.await.is_err() {
-            self.drop_after_commit(announced, Reason::Unpublished).await;
-        }
-    }
-
-    async fn retire(&self, announced: Announced) {
-        self.drop_after_commit(announced, Reason::Removed).await;
-    }
-
-    async fn abort(&self, announced: Announced) {
-        if let Some(token) = announced.token {
-            // Left where it is, the token ends at its deadline.
-            let _ = self
-                .shared
-                .abort(announced.conversation, token, false)
+        let publish = &self.runner.scripts.publish;
+        let published = self.runner.run(publish, announcement.conversation, &args);
+        if published.await.is_err() {
+            self.drop_after_commit(announcement, DropReason::Unpublished)
                 .await;
         }
     }
 
-    async fn forget(&self, announced: Announced) {
-        let Announced {
+    async fn publish_replay(&self, announcement: Announcement, last_seq: i64) {
+        let Some(token) = &announcement.token else {
+            return self
+                .drop_after_commit(announcement, DropReason::Unannounced)
+                .await;
+        };
+        let args = [
+            Bytes::from(token.clone()),
+            self.runner.ttl.clone(),
+            decimal(last_seq),
+        ];
+        let replay = &self.runner.scripts.publish_replay;
+        let published = self.runner.run(replay, announcement.conversation, &args);
+        if published.await.is_err() {
+            self.drop_after_commit(announcement, DropReason::Unpublished)
+                .await;
+        }
+    }
+
+    async fn retire(&self, announcement: Announcement) {
+        self.drop_after_commit(announcement, DropReason::Removed)
+            .await;
+    }
+
+    async fn abort(&self, announcement: Announcement) {
+        if let Some(token) = announcement.token {
+            // If this fails, the token expires at its deadline.
+            let _ = self
+                .runner
+                .abort(announcement.conversation, token, false)
+                .await;
+        }
+    }
+
+    async fn forget(&self, announcement: Announcement) {
+        let Announcement {
             conversation,
             token,
-        } = announced;
-        // Without an announcement there is nobody to tell; another call will.
+        } = announcement;
+        // Without an announcement the window is left to a later call.
         if let Some(token) = token
             && self
-                .shared
+                .runner
                 .abort(conversation, token.clone(), true)
                 .await
                 .is_err()
         {
-            self.shared.unpublished.add(conversation, Some(token));
+            self.runner.pending.add(conversation, Some(token));
         }
     }
 
-    async fn leave(&self, announced: Announced) {
-        // Unannounced, the write may be in no window that shows the conversation.
-        if announced.token.is_none() {
-            self.shared.unpublished.add(announced.conversation, None);
+    async fn leave(&self, announcement: Announcement) {
+        // An unannounced write may be missing in an existing window.
+        if announcement.token.is_none() {
+            self.runner.pending.add(announcement.conversation, None);
         }
     }
 
     async fn newest(&self, conversation: ConversationId, limit: u32, min_seq: i64) -> Lookup {
-        if self.shared.unpublished.contains(conversation) {
+        if self.runner.pending.contains(conversation) {
             return Lookup::Unavailable;
         }
         let args = [
-            number(limit),
-            number(min_seq),
+            decimal(limit),
+            decimal(min_seq),
             Bytes::from(self.new_id()),
-            millis(LEASE),
-            self.shared.ttl.clone(),
+            milliseconds(LEASE_DURATION),
+            self.runner.ttl.clone(),
         ];
-        let newest = &self.shared.scripts.newest;
-        let Ok(answer) = self.shared.run(newest, conversation, &args).await else {
+        let newest = &self.runner.scripts.newest;
+        let Ok(reply) = self.runner.run(newest, conversation, &args).await else {
             return Lookup::Unavailable;
         };
-        if let Some(lookup) = Self::read(conversation, answer) {
+        if let Some(lookup) = Self::decode_lookup(conversation, reply) {
             return lookup;
         }
         let dropped = self
-            .shared
-            .drop_window(conversation, Reason::Unreadable, &[]);
+            .runner
+            .drop_window(conversation, DropReason::Unreadable, &[]);
         if dropped.await.is_err() {
             return Lookup::Unavailable;
         }
@@ -286,7 +300,7 @@ impl RecentWindow for RedisRecent {
 
     async fn fill(
         &self,
-        lease: Lease,
+        lease: FillLease,
         owner: &UserId,
         last_seq: i64,
         messages: &[Message],
@@ -295,14 +309,14 @@ impl RecentWindow for RedisRecent {
         let whole = whole && messages.len() <= self.capacity;
         let args = vec![
             Bytes::from(lease.id.clone()),
-            self.shared.ttl.clone(),
+            self.runner.ttl.clone(),
             Bytes::copy_from_slice(owner.as_str().as_bytes()),
-            number(last_seq),
-            number(u8::from(whole)),
+            decimal(last_seq),
+            decimal(u8::from(whole)),
         ];
-        // A window that is not filled is a miss.
-        let outcome = self.fill_with(lease, args, messages).await;
-        self.shared.instruments.filled(outcome);
+        // A failure needs no handling: the next read is a miss.
+        let outcome = self.run_fill(lease, args, messages).await;
+        self.runner.instruments.count_fill(outcome);
     }
 
     fn capacity(&self) -> u32 {
@@ -310,10 +324,10 @@ impl RecentWindow for RedisRecent {
     }
 }
 
-fn number(number: impl Copy + ToString) -> Bytes {
+fn decimal(number: impl Copy + ToString) -> Bytes {
     Bytes::from(number.to_string())
 }
 
-fn millis(duration: Duration) -> Bytes {
-    number(duration.as_millis())
+fn milliseconds(duration: Duration) -> Bytes {
+    decimal(duration.as_millis())
 }

@@ -21,8 +21,15 @@ pub(super) fn describe(error: &Error) -> String {
         ErrorKind::Canceled => "the connection was closed".to_owned(),
         ErrorKind::Protocol => "the reply is not in the Redis protocol".to_owned(),
         kind => match error_code(error) {
-            // An I/O error of a connection to a sentinel arrives as this kind.
-            "" => io_error(details).unwrap_or_else(|| kind.to_str().to_owned()),
+            "" if *kind == ErrorKind::Sentinel => {
+                // I/O errors of connections to sentinels arrive as this kind.
+                io_error(details).unwrap_or_else(|| "no sentinel named the master".to_owned())
+            }
+            "" if *kind == ErrorKind::Cluster => "no node of the cluster is usable".to_owned(),
+            "" => "the connection failed".to_owned(),
+            code @ ("NOAUTH" | "WRONGPASS") => format!("Redis rejected the credentials ({code})"),
+            code @ "NOPERM" => format!("the user lacks a permission ({code})"),
+            code @ "LOADING" => format!("Redis is loading its data ({code})"),
             code => format!("Redis replied {code}"),
         },
     }
@@ -134,8 +141,11 @@ mod tests {
             "Redis replied ERR"
         );
         let rejected = Error::new(ErrorKind::Auth, "WRONGPASS invalid username-password pair");
-        assert_eq!(describe(&rejected), "Redis replied WRONGPASS");
-        assert_eq!(reply("hunter2 is wrong"), "Unknown Error");
+        assert_eq!(
+            describe(&rejected),
+            "Redis rejected the credentials (WRONGPASS)"
+        );
+        assert_eq!(reply("hunter2 is wrong"), "the connection failed");
     }
 
     #[test]
@@ -143,5 +153,7 @@ mod tests {
         let mut error = Error::from(io::Error::from_raw_os_error(111));
         error.change_kind(ErrorKind::Sentinel);
         assert!(describe(&error).starts_with("Connection refused"));
+        let unknown = Error::new(ErrorKind::Sentinel, "hunter2");
+        assert_eq!(describe(&unknown), "no sentinel named the master");
     }
 }

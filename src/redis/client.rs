@@ -26,26 +26,28 @@ use tokio_util::{
 };
 use tracing::Instrument as _;
 
-use super::{RedisError, RedisTarget, Refusal, Reply, Script, cause, observed::Observer};
+use super::{
+    ErrorReply, RedisError, RedisTarget, Reply, Script, cause, instruments::RedisInstruments,
+};
 use crate::log_throttle::LogThrottle;
 
-/// How long to connect, log in and say goodbye may take.
+/// Time limit for each of connecting, authenticating and disconnecting.
 const CONNECTION_TIMEOUT: Duration = Duration::from_millis(500);
-/// How long to wait between two questions whether Redis is back.
+/// Time between two probes while the circuit breaker is open.
 const PROBE_INTERVAL: Duration = Duration::from_millis(50);
-/// How long to wait before the client is started again, should it have ended.
+/// Delay before the client is restarted after it has stopped.
 const RESTART_DELAY: Duration = Duration::from_secs(1);
-/// How long Redis may be away before that is worth a line in the log.
-const GRACE: Duration = Duration::from_secs(1);
-/// How many calls may wait to be sent.
-const QUEUE: usize = 4_096;
+/// Duration of an outage before it is logged.
+const OUTAGE_LOG_DELAY: Duration = Duration::from_secs(1);
+/// Upper bound on calls that wait to be sent.
+const MAX_QUEUED_CALLS: usize = 4_096;
 
-/// What can be chosen about the client.
+/// Settings of the client.
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
-    /// What every key begins with.
+    /// Prefix of every key.
     pub key_prefix: String,
-    /// How long a call may take before Redis counts as away.
+    /// Time limit for a call. A call that exceeds it opens the circuit breaker.
     pub call_timeout: Duration,
 }
 
@@ -58,7 +60,7 @@ impl Default for RedisSettings {
     }
 }
 
-/// A connection to Redis, shared by its clones.
+/// Connection to Redis, shared by its clones.
 #[derive(Clone, Debug)]
 pub struct Redis(Arc<Inner>);
 
@@ -66,16 +68,18 @@ pub struct Redis(Arc<Inner>);
 struct Inner {
     client: WithOptions<Client>,
     settings: RedisSettings,
+    /// False while the circuit breaker is open.
     available: watch::Sender<bool>,
     outage_log: LogThrottle,
-    observer: Observer,
+    instruments: RedisInstruments,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
 impl Redis {
-    /// Begins to connect, and goes on until [`Self::shutdown`]. Until Redis has
-    /// answered for the first time it is unavailable.
+    /// Starts to connect in the background, and reconnects until
+    /// [`Self::shutdown`]. Calls fail with [`RedisError::Unavailable`] until the
+    /// first reply.
     pub fn connect(target: RedisTarget, settings: RedisSettings) -> Self {
         let options = Options {
             max_attempts: Some(1),
@@ -85,7 +89,7 @@ impl Redis {
         };
         let available = watch::Sender::new(false);
         let redis = Self(Arc::new(Inner {
-            observer: Observer::new(&target, available.subscribe()),
+            instruments: RedisInstruments::new(&target, available.subscribe()),
             client: client(target, settings.call_timeout).with_options(&options),
             settings,
             available,
@@ -98,34 +102,44 @@ impl Redis {
         redis
     }
 
-    /// A key's full name.
+    /// Full name of a key, with the configured prefix.
     pub fn key(&self, name: impl std::fmt::Display) -> String {
         format!("{}{name}", self.0.settings.key_prefix)
     }
 
-    /// Whether calls are being sent. False from a call that failed until Redis
-    /// answers again.
+    /// Whether the circuit breaker is closed, so that calls are sent.
     pub fn is_available(&self) -> bool {
         *self.0.available.borrow()
     }
 
-    /// Waits until Redis answers.
+    /// Waits until the circuit breaker is closed.
     pub async fn available(&self) {
-        // The sender lives in self, so this cannot fail.
+        // The sender is a field of self, so this cannot fail.
         let _ = self.0.available.subscribe().wait_for(|up| *up).await;
     }
 
     /// Runs a script on one key, in one round trip when Redis knows the script.
+    ///
+    /// # Errors
+    ///
+    /// [`RedisError::Unavailable`] means that nothing was sent;
+    /// [`RedisError::NoReply`] that the script may have been or may still be
+    /// executed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future does not undo the call: a script that was sent may be
+    /// executed.
     pub async fn run(
         &self,
         script: &Script,
         key: &str,
         args: &[Bytes],
     ) -> Result<Reply, RedisError> {
-        let observed = self.0.observer.begin(script);
+        let recorder = self.0.instruments.start_call(script);
         let call = self.evaluate(script, key, args);
-        let result = call.instrument(observed.span()).await;
-        observed.end(&result);
+        let result = call.instrument(recorder.span()).await;
+        recorder.finish(&result);
         result
     }
 
@@ -138,22 +152,23 @@ impl Redis {
         if !self.is_available() {
             return Err(RedisError::Unavailable);
         }
-        let known = self.send("EVALSHA", script.sha1(), key, args).await;
-        if known == Err(RedisError::Refused(Refusal::NoScript)) {
+        let result = self.send("EVALSHA", script.sha1(), key, args).await;
+        if result == Err(RedisError::ErrorReply(ErrorReply::UnknownScript)) {
             return self.send("EVAL", script.source(), key, args).await;
         }
-        known
+        result
     }
 
-    /// Runs a task until it ends or the client is shut down.
+    /// Spawns a task that ends with the client at the latest.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.0.stop.clone();
         self.0.tasks.spawn(stop.run_until_cancelled_owned(task));
     }
 
-    /// Ends the tasks and the connection, within a second. Calls after it fail.
+    /// Stops the tasks and closes the connection, within a second. Later calls
+    /// fail with [`RedisError::Unavailable`].
     pub async fn shutdown(&self) {
-        // The goodbye cannot be trusted to end when Redis is frozen.
+        // QUIT does not return while Redis is frozen.
         let _ = timeout(CONNECTION_TIMEOUT, self.0.client.quit()).await;
         self.0.stop.cancel();
         self.0.tasks.close();
@@ -161,8 +176,8 @@ impl Redis {
         self.0.available.send_replace(false);
     }
 
-    /// Sends a script by its name or its source. The library's own functions
-    /// for it ignore the options, among them the time-out.
+    /// Sends a script by its digest or its source. The library's own functions
+    /// for scripts ignore the options, among them the timeout.
     async fn send(
         &self,
         command: &'static str,
@@ -175,40 +190,43 @@ impl Redis {
         values.push(Value::from(1));
         values.push(Value::from(key));
         values.extend(args.iter().cloned().map(Value::Bytes));
-        // Said outright, because the library would take the script's name for
-        // the key that chooses a cluster's node.
+        // The key is passed explicitly: the library would route by the first
+        // argument, which is the script.
         let command = CustomCommand::new_static(command, key, false);
         match self.0.client.custom::<Value, _>(command, values).await {
             Ok(value) => reply(value),
             Err(error) => {
                 let error = classify(&error);
-                if error == RedisError::Unanswered {
-                    self.trip();
+                if error == RedisError::NoReply {
+                    self.open_circuit();
                 }
                 Err(error)
             }
         }
     }
 
-    /// Opens the breaker.
-    fn trip(&self) {
+    /// Opens the circuit breaker.
+    fn open_circuit(&self) {
         if self.0.available.send_if_modified(std::mem::take) {
-            self.0.observer.outage();
+            self.0.instruments.count_outage();
         }
     }
 
-    async fn answers(&self) -> bool {
+    async fn replies_to_ping(&self) -> bool {
         self.0.client.ping::<Value>(None).await.is_ok()
     }
 }
 
-/// Keeps the client going. It reconnects by itself, and ends only on an answer
-/// that it takes for a wrong configuration, which a failover can cure.
+/// Restarts the client whenever it stops. It reconnects by itself, and stops only
+/// on a reply that it regards as a configuration error, which a failover can cure.
 async fn run_client(redis: Redis) {
     loop {
-        // The library's own task must end with this one.
+        // Aborts the library's task when this one is dropped.
         let client = AbortOnDropHandle::new(redis.0.client.connect());
-        if let Ok(Err(error)) = client.await {
+        // QUIT at shutdown ends the client with `Canceled`, which is no failure.
+        if let Ok(Err(error)) = client.await
+            && *error.kind() != ErrorKind::Canceled
+        {
             let cause = cause::describe(&error);
             tracing::warn!(cause, "the Redis client stopped; restarting it");
         }
@@ -216,43 +234,48 @@ async fn run_client(redis: Redis) {
     }
 }
 
-/// Asks Redis, while the breaker is open, until it answers; then closes the
-/// breaker. So no caller pays for finding out.
+/// Probes Redis while the circuit breaker is open and closes it on the first
+/// reply, so that no caller pays for the probe.
 async fn probe(redis: Redis) {
-    let mut state = redis.0.available.subscribe();
-    while state.wait_for(|up| !*up).await.is_ok() {
-        let (since, mut said) = (Instant::now(), false);
+    let mut available = redis.0.available.subscribe();
+    while available.wait_for(|up| !*up).await.is_ok() {
+        let (started, mut is_logged) = (Instant::now(), false);
         let mut errors = redis.0.client.error_rx();
-        while !redis.answers().await {
-            if !said && since.elapsed() >= GRACE && redis.0.outage_log.should_log() {
-                said = true;
-                let cause = newest(&mut errors);
+        while !redis.replies_to_ping().await {
+            if !is_logged
+                && started.elapsed() >= OUTAGE_LOG_DELAY
+                && redis.0.outage_log.should_log()
+            {
+                is_logged = true;
+                let cause = last_cause(&mut errors);
                 tracing::warn!(cause, "Redis is unavailable; continuing without it");
             }
             sleep(PROBE_INTERVAL).await;
         }
-        if said {
+        if is_logged {
             tracing::info!("Redis is available again");
         }
         redis.0.available.send_replace(true);
     }
 }
 
-/// Why connecting failed last, if it did.
-fn newest(errors: &mut Receiver<(Error, Option<Server>)>) -> Option<String> {
-    let mut newest = None;
+/// Cause of the most recent connection error. None if there was none.
+fn last_cause(errors: &mut Receiver<(Error, Option<Server>)>) -> Option<String> {
+    let mut last = None;
     loop {
         match errors.try_recv() {
-            Ok((error, _)) => newest = Some(cause::describe(&error)),
+            Ok((error, _)) => last = Some(error),
             Err(TryRecvError::Lagged(_)) => {}
-            Err(TryRecvError::Empty | TryRecvError::Closed) => return newest,
+            Err(TryRecvError::Empty | TryRecvError::Closed) => {
+                return last.as_ref().map(cause::describe);
+            }
         }
     }
 }
 
 fn client(target: RedisTarget, call_timeout: Duration) -> Client {
     let mut config = target.0;
-    // With it, one failed first connection would be the last.
+    // With `fail_fast` the client would stop after one failed first connection.
     config.fail_fast = false;
     let performance = PerformanceConfig {
         default_command_timeout: call_timeout,
@@ -262,7 +285,7 @@ fn client(target: RedisTarget, call_timeout: Duration) -> Client {
         connection_timeout: CONNECTION_TIMEOUT,
         internal_command_timeout: CONNECTION_TIMEOUT,
         max_command_attempts: 1,
-        max_command_buffer_len: QUEUE,
+        max_command_buffer_len: MAX_QUEUED_CALLS,
         unresponsive: UnresponsiveConfig {
             max_timeout: Some(Duration::from_secs(1)),
             interval: Duration::from_millis(200),
@@ -271,7 +294,7 @@ fn client(target: RedisTarget, call_timeout: Duration) -> Client {
             nodelay: Some(true),
             ..TcpConfig::default()
         },
-        // After a failover the same address can lead to another server.
+        // After a failover the same address can belong to another server.
         reconnect_errors: vec![
             ReconnectError::Loading,
             ReconnectError::ReadOnly,
@@ -284,7 +307,7 @@ fn client(target: RedisTarget, call_timeout: Duration) -> Client {
     Client::new(config, Some(performance), Some(connection), Some(policy))
 }
 
-/// Tells what Redis said from what the library says.
+/// Distinguishes error replies from failures of the connection.
 fn classify(error: &Error) -> RedisError {
     match error.kind() {
         ErrorKind::Timeout
@@ -292,19 +315,19 @@ fn classify(error: &Error) -> RedisError {
         | ErrorKind::Canceled
         | ErrorKind::Routing
         | ErrorKind::Backpressure
-        | ErrorKind::Protocol => return RedisError::Unanswered,
-        ErrorKind::Parse => return RedisError::Unexpected,
+        | ErrorKind::Protocol => return RedisError::NoReply,
+        ErrorKind::Parse => return RedisError::UnexpectedReply,
         _ => {}
     }
-    RedisError::Refused(match cause::error_code(error) {
-        "" => return RedisError::Unanswered,
-        "OOM" => Refusal::OutOfMemory,
-        "READONLY" => Refusal::ReadOnly,
-        "LOADING" => Refusal::Loading,
-        "WRONGTYPE" => Refusal::WrongType,
-        "NOSCRIPT" => Refusal::NoScript,
-        "NOAUTH" | "WRONGPASS" | "NOPERM" => Refusal::Auth,
-        _ => Refusal::Other,
+    RedisError::ErrorReply(match cause::error_code(error) {
+        "" => return RedisError::NoReply,
+        "OOM" => ErrorReply::OutOfMemory,
+        "READONLY" => ErrorReply::ReadOnly,
+        "LOADING" => ErrorReply::Loading,
+        "WRONGTYPE" => ErrorReply::WrongType,
+        "NOSCRIPT" => ErrorReply::UnknownScript,
+        "NOAUTH" | "WRONGPASS" | "NOPERM" => ErrorReply::NotAuthorized,
+        _ => ErrorReply::Other,
     })
 }
 
@@ -317,7 +340,7 @@ fn reply(value: Value) -> Result<Reply, RedisError> {
         Value::Array(values) => {
             Reply::List(values.into_iter().map(reply).collect::<Result<_, _>>()?)
         }
-        _ => return Err(RedisError::Unexpected),
+        _ => return Err(RedisError::UnexpectedReply),
     })
 }
 
@@ -326,20 +349,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_no_outage() {
+    fn error_replies_are_distinguished_from_connection_failures() {
         let reply = |text: &'static str| classify(&Error::new(ErrorKind::Unknown, text));
         assert_eq!(
             reply("OOM command not allowed when used memory > 'maxmemory'."),
-            RedisError::Refused(Refusal::OutOfMemory)
+            RedisError::ErrorReply(ErrorReply::OutOfMemory)
         );
         assert_eq!(
             reply("ERR user_script:1: secret"),
-            RedisError::Refused(Refusal::Other)
+            RedisError::ErrorReply(ErrorReply::Other)
         );
-        assert_eq!(reply("Client is not initialized."), RedisError::Unanswered);
+        assert_eq!(reply("Client is not initialized."), RedisError::NoReply);
         assert_eq!(
             classify(&Error::new(ErrorKind::Timeout, "Request timed out.")),
-            RedisError::Unanswered
+            RedisError::NoReply
         );
     }
 }

@@ -5,7 +5,7 @@ use sha1::{Digest as _, Sha1};
 
 use super::RedisError;
 
-/// A Lua script on one key, which a cluster can therefore route.
+/// Lua script that accesses one key, so that a cluster can route it.
 #[derive(Clone)]
 pub struct Script {
     name: &'static str,
@@ -14,8 +14,8 @@ pub struct Script {
 }
 
 impl Script {
-    /// Takes the source and works out the digest that Redis knows it by. The
-    /// name is for people: spans and metrics tell scripts apart by it.
+    /// Creates a script and computes its digest. `name` identifies it in spans
+    /// and metrics.
     pub fn new(name: &'static str, source: impl Into<Cow<'static, str>>) -> Self {
         let source = source.into();
         let mut sha1 = String::with_capacity(40);
@@ -26,17 +26,17 @@ impl Script {
         Self { name, source, sha1 }
     }
 
-    /// Its name.
+    /// Name of the script in spans and metrics.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// The source.
+    /// Source text.
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// The digest that Redis knows it by.
+    /// SHA-1 digest of the source in hexadecimal, by which EVALSHA finds it.
     pub fn sha1(&self) -> &str {
         &self.sha1
     }
@@ -48,52 +48,69 @@ impl fmt::Debug for Script {
     }
 }
 
-/// What a script returned.
+/// Value that a script returned.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// Nothing.
+    /// Lua's `nil` or `false`.
     Nil,
-    /// A whole number.
+    /// Integer.
     Integer(i64),
-    /// A string.
+    /// String.
     Bytes(Bytes),
-    /// A table.
+    /// Array.
     List(Vec<Reply>),
 }
 
 impl Reply {
-    /// The string, as text.
+    /// Returns a string as text.
+    ///
+    /// # Errors
+    ///
+    /// [`RedisError::UnexpectedReply`] unless the reply is a string in UTF-8.
     pub fn text(&self) -> Result<&str, RedisError> {
         match self {
-            Self::Bytes(bytes) => std::str::from_utf8(bytes).map_err(|_| RedisError::Unexpected),
-            _ => Err(RedisError::Unexpected),
+            Self::Bytes(bytes) => {
+                std::str::from_utf8(bytes).map_err(|_| RedisError::UnexpectedReply)
+            }
+            _ => Err(RedisError::UnexpectedReply),
         }
     }
 
-    /// The number; also one that is written as a string.
+    /// Returns an integer, or a string that contains one.
+    ///
+    /// # Errors
+    ///
+    /// [`RedisError::UnexpectedReply`] for any other reply.
     pub fn integer(&self) -> Result<i64, RedisError> {
         match self {
             Self::Integer(number) => Ok(*number),
-            other => other.text()?.parse().map_err(|_| RedisError::Unexpected),
+            other => other
+                .text()?
+                .parse()
+                .map_err(|_| RedisError::UnexpectedReply),
         }
     }
 
-    /// The table's elements.
+    /// Returns the elements of an array.
+    ///
+    /// # Errors
+    ///
+    /// [`RedisError::UnexpectedReply`] unless the reply is an array.
     pub fn list(self) -> Result<Vec<Self>, RedisError> {
         match self {
             Self::List(list) => Ok(list),
-            _ => Err(RedisError::Unexpected),
+            _ => Err(RedisError::UnexpectedReply),
         }
     }
 
-    /// Whether there is nothing.
+    /// Whether the script returned `nil`.
     pub fn is_nil(&self) -> bool {
         matches!(self, Self::Nil)
     }
 }
 
 impl fmt::Debug for Reply {
-    /// Shows the shape only, because what is kept in Redis is private.
+    /// Writes types and lengths only, because the values are private.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nil => f.write_str("Nil"),
@@ -109,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_script_is_named_as_redis_names_it() {
+    fn the_digest_is_the_one_that_redis_computes() {
         assert_eq!(
             Script::new("one", "return 1").sha1(),
             "e0e1f9fabfc9d4800c877a703b823ac0578ff8db"
@@ -117,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_show_no_values() {
+    fn debug_output_contains_no_values() {
         let reply = Reply::List(vec![
             Reply::Nil,
             Reply::Bytes(Bytes::from_static(b"secret")),

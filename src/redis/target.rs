@@ -13,55 +13,65 @@ const SCHEMES: [&str; 6] = [
     "rediss-sentinel",
 ];
 
-/// Where Redis is and how to log in.
+/// Addresses and credentials of Redis.
 #[derive(Clone)]
 pub struct RedisTarget(pub(super) Config);
 
 impl RedisTarget {
-    /// Reads `redis://`, `redis-cluster://` or `redis-sentinel://`, with
-    /// `rediss` in its place for TLS, which trusts the public authorities.
+    /// Parses `redis://`, `redis-cluster://` or `redis-sentinel://`, or the
+    /// same with `rediss` for TLS, which trusts the public certificate authorities.
     ///
-    /// `redis://[[username:]password@]host[:port][/database]`; further nodes of a
-    /// cluster or sentinels as `?node=host:port&node=host:port`; for sentinels
-    /// `&sentinelServiceName=name`.
-    pub fn from_url(url: &str) -> Result<Self, BadRedisUrl> {
+    /// The form is `redis://[[username:]password@]host[:port][/database]`. Further
+    /// nodes of a cluster, or sentinels, are given as
+    /// `?node=host:port&node=host:port`; sentinels need `sentinelServiceName=name`.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidRedisUrl`], which does not quote the URL.
+    pub fn from_url(url: &str) -> Result<Self, InvalidRedisUrl> {
         let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
         if !SCHEMES.contains(&scheme) {
-            return Err(BadRedisUrl);
+            return Err(InvalidRedisUrl);
         }
-        // For a URL with TLS the library would look for this machine's authorities.
+        // For a URL with TLS the library would load the machine's authorities.
         let plain = match url.strip_prefix("rediss") {
             Some(rest) => format!("redis{rest}"),
             None => url.to_owned(),
         };
         // The library's error can quote the URL, which can hold a password.
-        let mut config = Config::from_url(&plain).map_err(|_| BadRedisUrl)?;
+        let mut config = Config::from_url(&plain).map_err(|_| InvalidRedisUrl)?;
         if scheme.starts_with("rediss") {
-            let tls = tls_trusting(None).map_err(|_| BadRedisUrl)?;
+            let tls = tls_trusting(None).map_err(|_| InvalidRedisUrl)?;
             config.tls = Some(TlsConnector::from(tls).into());
         }
         match &config.server {
             ServerConfig::Sentinel { service_name, .. } if service_name.is_empty() => {
-                Err(BadRedisUrl)
+                Err(InvalidRedisUrl)
             }
-            server if server.hosts().iter().any(|host| host.host.is_empty()) => Err(BadRedisUrl),
+            server if server.hosts().iter().any(|host| host.host.is_empty()) => {
+                Err(InvalidRedisUrl)
+            }
             _ => Ok(Self(config)),
         }
     }
 
-    /// The same, trusting the authorities of a file in PEM as well, where there is TLS.
-    pub fn trusting(mut self, file: &Path) -> Result<Self, BadAuthorities> {
+    /// Trusts the certificate authorities in a PEM file as well, if TLS is used.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be read or contains no certificate.
+    pub fn with_ca_file(mut self, file: &Path) -> Result<Self, BadAuthorities> {
         let tls = TlsConnector::from(tls_trusting(Some(file))?);
         self.0.tls = self.0.tls.map(|_| tls.into());
         Ok(self)
     }
 
-    /// Whether what is said to it is encrypted.
+    /// Whether connections use TLS.
     pub fn uses_tls(&self) -> bool {
         self.0.uses_tls()
     }
 
-    /// One server.
+    /// Target of a single server, without TLS.
     pub fn new(host: &str, port: u16, password: Option<String>, database: Option<u8>) -> Self {
         Self(Config {
             server: ServerConfig::Centralized {
@@ -73,16 +83,16 @@ impl RedisTarget {
         })
     }
 
-    /// The one server's host and port. None where a cluster or a sentinel
-    /// chooses the server.
-    pub(super) fn server(&self) -> Option<(&str, u16)> {
+    /// Host and port of a single server. None for clusters and sentinels, where
+    /// the server of a call is not known in advance.
+    pub(super) fn single_server(&self) -> Option<(&str, u16)> {
         match &self.0.server {
             ServerConfig::Centralized { server } => Some((&server.host, server.port)),
             _ => None,
         }
     }
 
-    /// The number of the database. None where there is but one, in a cluster.
+    /// Number of the database. None for clusters, which have only one.
     pub(super) fn database(&self) -> Option<u8> {
         match self.0.server {
             ServerConfig::Clustered { .. } => None,
@@ -115,20 +125,21 @@ impl fmt::Debug for RedisTarget {
     }
 }
 
-/// A URL that names no Redis. It does not quote the URL.
+/// Error for a URL that does not identify a Redis. Its text does not quote the
+/// URL, which can contain a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "must be a URL such as redis://default:password@host:6379/0 (or rediss://, redis-cluster://, \
      redis-sentinel://…?sentinelServiceName=name)"
 )]
-pub struct BadRedisUrl;
+pub struct InvalidRedisUrl;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_of_url_is_read() {
+    fn parses_urls_of_every_scheme() {
         for url in [
             "redis://localhost",
             "redis://:pass%20word@localhost:6380/3",
@@ -141,10 +152,10 @@ mod tests {
         let target = RedisTarget::from_url("redis://:pass%20word@localhost:6380/3").unwrap();
         assert_eq!(target.0.password.as_deref(), Some("pass word"));
         assert_eq!(target.0.database, Some(3));
-        assert_eq!(target.server(), Some(("localhost", 6380)));
+        assert_eq!(target.single_server(), Some(("localhost", 6380)));
         assert_eq!(target.database(), Some(3));
         let named = RedisTarget::from_url("redis://:rediss@rediss:6380/3").unwrap();
-        assert_eq!(named.server(), Some(("rediss", 6380)));
+        assert_eq!(named.single_server(), Some(("rediss", 6380)));
         assert_eq!(named.0.password.as_deref(), Some("rediss"));
         assert!(
             RedisTarget::from_url("rediss://localhost")
@@ -154,16 +165,19 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_is_chosen_elsewhere_is_not_named() {
+    fn clusters_and_sentinels_have_no_single_server() {
         let cluster = RedisTarget::from_url("redis-cluster://localhost:7000").unwrap();
-        assert_eq!((cluster.server(), cluster.database()), (None, None));
+        assert_eq!((cluster.single_server(), cluster.database()), (None, None));
         let sentinel = "redis-sentinel://localhost:26379/1?sentinelServiceName=main";
         let sentinel = RedisTarget::from_url(sentinel).unwrap();
-        assert_eq!((sentinel.server(), sentinel.database()), (None, Some(1)));
+        assert_eq!(
+            (sentinel.single_server(), sentinel.database()),
+            (None, Some(1))
+        );
     }
 
     #[test]
-    fn no_error_and_no_debug_shows_a_password() {
+    fn errors_and_debug_output_contain_no_password() {
         for url in [
             "",
             "localhost:6379",

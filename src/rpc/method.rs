@@ -2,7 +2,7 @@ use std::{collections::HashMap, sync::LazyLock};
 
 use prost_reflect::DescriptorPool;
 
-use crate::{proto::POOL, telemetry::call::Kind};
+use crate::{proto::POOL, telemetry::call::CallKind};
 
 /// The contract's methods by path. Whoever asks for others must not make names
 /// of metrics.
@@ -34,7 +34,7 @@ static OTHER: LazyLock<Method> = LazyLock::new(|| Method {
 pub(super) struct Method {
     /// `rpc.method`: the full name, without the slash that a path begins with.
     pub(super) name: std::sync::Arc<str>,
-    pub(super) kind: Kind,
+    pub(super) kind: CallKind,
 }
 
 impl Method {
@@ -46,7 +46,7 @@ impl Method {
 
 /// A read retrieves, a write is a tool's work, and a turn is a link in a chain.
 /// Sessions are no memory.
-fn kind(service: &str, method: &str) -> Kind {
+fn kind(service: &str, method: &str) -> CallKind {
     let is_read = ["Get", "List", "Search", "Export"]
         .iter()
         .any(|verb| method.starts_with(verb));
@@ -66,7 +66,7 @@ fn kind(service: &str, method: &str) -> Kind {
         _ if is_read => Some("search_memory"),
         _ => None,
     };
-    Kind { run, operation }
+    CallKind { run, operation }
 }
 
 #[cfg(test)]

@@ -27,19 +27,19 @@ use super::{admit, method::Method};
 use crate::{
     access::{Caller, CallerName},
     instrumentation,
-    telemetry::call::{Call, Tracing},
+    telemetry::call::{Call, TracingConfig},
 };
 
 /// The layer.
 #[derive(Clone, Debug)]
 pub struct Observe {
-    tracing: Tracing,
+    tracing: TracingConfig,
     durations: Histogram<f64>,
 }
 
 impl Observe {
     /// Creates the layer.
-    pub fn new(tracing: Tracing) -> Self {
+    pub fn new(tracing: TracingConfig) -> Self {
         let durations = instrumentation::meter()
             .f64_histogram("rpc.server.call.duration")
             .with_unit("s")

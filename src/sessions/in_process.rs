@@ -1,4 +1,4 @@
-//! Sessions in this process, for a sidecar without Redis.
+//! Sessions in the memory of this process, for a sidecar without Redis.
 
 use std::{
     cmp::Reverse,
@@ -14,39 +14,42 @@ use tokio::time::Instant;
 use super::{Sessions, SessionsUnavailable};
 use crate::domain::{Clock, NewSession, Session, SessionId, UserId};
 
-/// Sessions in this process. They end with it.
+/// Sessions in the memory of this process. They end with it.
 #[derive(Debug)]
 pub struct InProcessSessions {
     ttl: Duration,
     clock: Arc<dyn Clock>,
-    state: Mutex<State>,
+    table: Mutex<SessionTable>,
 }
 
 #[derive(Debug)]
-struct State {
-    live: HashMap<SessionId, Live>,
+struct SessionTable {
+    /// Sessions by id. It can contain expired ones until the next sweep.
+    sessions: HashMap<SessionId, SessionEntry>,
     by_user: HashMap<UserId, HashSet<SessionId>>,
+    /// Number of uses of all sessions.
     uses: u64,
     next_sweep: Instant,
 }
 
 #[derive(Debug)]
-struct Live {
+struct SessionEntry {
     session: Session,
-    ends: Instant,
-    /// Orders the uses, which may fall on one instant.
+    expires: Instant,
+    /// Value of [`SessionTable::uses`] at the last use. It orders uses within one
+    /// instant.
     last_use: u64,
 }
 
 impl InProcessSessions {
-    /// Sessions that live for `ttl` after their last use. The clock is for the
-    /// times that they show.
+    /// Creates storage for sessions that expire `ttl` after their last use. `clock`
+    /// provides the times that a session contains, and does not affect expiry.
     pub fn new(ttl: Duration, clock: Arc<dyn Clock>) -> Self {
         Self {
             ttl,
             clock,
-            state: Mutex::new(State {
-                live: HashMap::new(),
+            table: Mutex::new(SessionTable {
+                sessions: HashMap::new(),
                 by_user: HashMap::new(),
                 uses: 0,
                 next_sweep: Instant::now() + ttl,
@@ -54,46 +57,55 @@ impl InProcessSessions {
         }
     }
 
-    /// How many sessions are held, of which some may have expired lately.
-    pub fn held(&self) -> usize {
-        self.lock().live.len()
+    /// Number of stored sessions, including expired ones that were not removed yet.
+    pub fn stored_sessions(&self) -> usize {
+        self.lock().sessions.len()
     }
 
-    /// The state without the session, should it have expired.
-    fn state(&self, id: SessionId) -> MutexGuard<'_, State> {
-        let mut state = self.lock();
+    /// Locks the table and removes the session if it has expired.
+    fn lock_without_expired(&self, id: SessionId) -> MutexGuard<'_, SessionTable> {
+        let mut table = self.lock();
         let now = Instant::now();
-        if state.live.get(&id).is_some_and(|live| live.ends <= now) {
-            state.remove(id);
+        if table
+            .sessions
+            .get(&id)
+            .is_some_and(|entry| entry.expires <= now)
+        {
+            table.remove(id);
         }
-        state
+        table
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, SessionTable> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives a session its whole TTL again.
-    fn renew(&self, state: &mut State, id: SessionId, now: DateTime<Utc>) -> Option<Session> {
-        state.uses += 1;
-        let live = state.live.get_mut(&id)?;
-        live.last_use = state.uses;
-        live.ends = Instant::now() + self.ttl;
-        live.session.last_active_at = now;
-        live.session.expires_at = live.session.last_active_at + self.ttl;
-        Some(live.session.clone())
+    /// Resets the TTL of a session.
+    fn renew(
+        &self,
+        table: &mut SessionTable,
+        id: SessionId,
+        now: DateTime<Utc>,
+    ) -> Option<Session> {
+        table.uses += 1;
+        let entry = table.sessions.get_mut(&id)?;
+        entry.last_use = table.uses;
+        entry.expires = Instant::now() + self.ttl;
+        entry.session.last_active_at = now;
+        entry.session.expires_at = entry.session.last_active_at + self.ttl;
+        Some(entry.session.clone())
     }
 
     fn start_now(&self, new: &NewSession) -> Option<Session> {
-        let mut state = self.state(new.id);
-        state.sweep(self.ttl);
+        let mut table = self.lock_without_expired(new.id);
+        table.remove_expired(self.ttl);
         let now = self.clock.now();
-        if let Some(live) = state.live.get_mut(&new.id) {
-            if live.session.user_id != new.user_id {
+        if let Some(entry) = table.sessions.get_mut(&new.id) {
+            if entry.session.user_id != new.user_id {
                 return None;
             }
             if new.conversation_id.is_some() {
-                live.session.conversation_id = new.conversation_id;
+                entry.session.conversation_id = new.conversation_id;
             }
         } else {
             let session = Session {
@@ -105,18 +117,18 @@ impl InProcessSessions {
                 last_active_at: now,
                 expires_at: now,
             };
-            state.insert(session);
+            table.insert(session);
         }
-        self.renew(&mut state, new.id, now)
+        self.renew(&mut table, new.id, now)
     }
 
     fn touch_now(&self, id: SessionId, user: Option<&UserId>) -> Option<Session> {
-        let mut state = self.state(id);
-        let session = &state.live.get(&id)?.session;
+        let mut table = self.lock_without_expired(id);
+        let session = &table.sessions.get(&id)?.session;
         if user.is_some_and(|user| *user != session.user_id) {
             return None;
         }
-        self.renew(&mut state, id, self.clock.now())
+        self.renew(&mut table, id, self.clock.now())
     }
 }
 
@@ -127,8 +139,8 @@ impl Sessions for InProcessSessions {
     }
 
     async fn get(&self, id: SessionId) -> Result<Option<Session>, SessionsUnavailable> {
-        let state = self.state(id);
-        Ok(state.live.get(&id).map(|live| live.session.clone()))
+        let table = self.lock_without_expired(id);
+        Ok(table.sessions.get(&id).map(|entry| entry.session.clone()))
     }
 
     async fn touch(
@@ -140,61 +152,64 @@ impl Sessions for InProcessSessions {
     }
 
     async fn end(&self, id: SessionId) -> Result<bool, SessionsUnavailable> {
-        Ok(self.state(id).remove(id))
+        Ok(self.lock_without_expired(id).remove(id))
     }
 
     async fn list(&self, user: &UserId) -> Result<Vec<Session>, SessionsUnavailable> {
-        let state = self.lock();
+        let table = self.lock();
         let now = Instant::now();
-        let ids = state.by_user.get(user).into_iter().flatten();
+        let ids = table.by_user.get(user).into_iter().flatten();
         let mut live: Vec<_> = ids
-            .filter_map(|id| state.live.get(id))
-            .filter(|live| live.ends > now)
+            .filter_map(|id| table.sessions.get(id))
+            .filter(|entry| entry.expires > now)
             .collect();
-        live.sort_by_key(|live| Reverse(live.last_use));
-        Ok(live.into_iter().map(|live| live.session.clone()).collect())
+        live.sort_by_key(|entry| Reverse(entry.last_use));
+        Ok(live
+            .into_iter()
+            .map(|entry| entry.session.clone())
+            .collect())
     }
 }
 
-impl State {
+impl SessionTable {
     fn insert(&mut self, session: Session) {
         self.by_user
             .entry(session.user_id.clone())
             .or_default()
             .insert(session.id);
-        let live = Live {
-            ends: Instant::now(),
+        let entry = SessionEntry {
+            expires: Instant::now(),
             last_use: 0,
             session,
         };
-        self.live.insert(live.session.id, live);
+        self.sessions.insert(entry.session.id, entry);
     }
 
     fn remove(&mut self, id: SessionId) -> bool {
-        let Some(live) = self.live.remove(&id) else {
+        let Some(entry) = self.sessions.remove(&id) else {
             return false;
         };
-        if let Some(ids) = self.by_user.get_mut(&live.session.user_id) {
+        if let Some(ids) = self.by_user.get_mut(&entry.session.user_id) {
             ids.remove(&id);
             if ids.is_empty() {
-                self.by_user.remove(&live.session.user_id);
+                self.by_user.remove(&entry.session.user_id);
             }
         }
         true
     }
 
-    /// Removes what has expired, at most twice in a session's life, so that no
-    /// more is held than was used within one and a half lives.
-    fn sweep(&mut self, ttl: Duration) {
+    /// Removes expired sessions, at most twice per TTL, so that the table contains
+    /// no session that was last used more than one and a half TTLs ago.
+    fn remove_expired(&mut self, ttl: Duration) {
         let now = Instant::now();
         if now < self.next_sweep {
             return;
         }
         self.next_sweep = now + ttl / 2;
         let expired: Vec<_> = self
-            .live
+            .sessions
             .iter()
-            .filter(|(_, live)| live.ends <= now)
+            .filter(|(_, entry)| entry.expires <= now)
             .map(|(id, _)| *id)
             .collect();
         for id in expired {

@@ -1,9 +1,9 @@
 //! Sessions in Redis: a hash for each session, and a set of ids for each user.
 //!
-//! A script touches one key, so that a cluster needs no hash tags; where two
-//! keys change, both scripts are sent at once. The set may therefore name
-//! sessions that are dead or another user's: they are pruned when it is read,
-//! and a live session that is missing comes back with its next use.
+//! A script accesses one key, so that a cluster needs no hash tags; where two keys
+//! change, both scripts are sent concurrently. The set can therefore contain
+//! sessions that have ended or belong to another user: they are removed when the
+//! set is read, and a live session that is missing is added at its next use.
 
 use std::{cmp::Reverse, sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{
     redis::{Redis, RedisError, Reply, Script},
 };
 
-/// How many sessions are read, and how many dead ones removed, at a time.
+/// Number of sessions that are read, and of ended ones that are removed, at a time.
 const BATCH: usize = 64;
 
 macro_rules! script {
@@ -37,12 +37,13 @@ macro_rules! script {
 #[derive(Clone, Debug)]
 pub struct RedisSessions {
     redis: Redis,
+    /// TTL of a session after its last use, in milliseconds.
     ttl: Bytes,
-    scripts: Arc<Scripts>,
+    scripts: Arc<SessionScripts>,
 }
 
 #[derive(Debug)]
-struct Scripts {
+struct SessionScripts {
     start: Script,
     get: Script,
     touch: Script,
@@ -53,12 +54,12 @@ struct Scripts {
 }
 
 impl RedisSessions {
-    /// Sessions that live for `ttl` after their last use.
+    /// Creates storage for sessions that expire `ttl` after their last use.
     pub fn new(redis: Redis, ttl: Duration) -> Self {
         Self {
             redis,
             ttl: Bytes::from(ttl.as_millis().to_string()),
-            scripts: Arc::new(Scripts {
+            scripts: Arc::new(SessionScripts {
                 start: script!("session", "session_start"),
                 get: script!("session", "session_get"),
                 touch: script!("session", "session_touch"),
@@ -70,7 +71,7 @@ impl RedisSessions {
         }
     }
 
-    async fn on_session(
+    async fn run_on_session(
         &self,
         script: &Script,
         id: SessionId,
@@ -80,7 +81,7 @@ impl RedisSessions {
         self.redis.run(script, &key, args).await
     }
 
-    async fn on_user(
+    async fn run_on_user(
         &self,
         script: &Script,
         user: &UserId,
@@ -92,52 +93,55 @@ impl RedisSessions {
         self.redis.run(script, &key, args).await
     }
 
-    /// Adds a session to its user's. When they have become many a few of them
-    /// are looked at, so that dead ones don't pile up though nobody lists them.
+    /// Adds a session to its user's set. If the set is large, a sample is checked,
+    /// so that ended sessions do not accumulate in a set that is never listed.
     async fn add_to_user(&self, user: &UserId, id: SessionId) -> Result<(), RedisError> {
         let args = [self.ttl.clone(), Bytes::from(id.to_string())];
-        let added = self.on_user(&self.scripts.user_add, user, &args).await?;
-        let some = added.list()?;
-        if !some.is_empty() {
+        let added = self
+            .run_on_user(&self.scripts.user_add, user, &args)
+            .await?;
+        let sample = added.list()?;
+        if !sample.is_empty() {
             let (sessions, user) = (self.clone(), user.clone());
             self.redis.spawn(async move {
-                // Whatever fails is looked at another time.
-                let _ = sessions.read_members(&user, &some).await;
+                // A failure needs no handling: a later sample is checked instead.
+                let _ = sessions.read_members(&user, &sample).await;
             });
         }
         Ok(())
     }
 
-    /// Reads a session that a script returned. One that makes no sense is removed.
+    /// Decodes a session that a script returned. An invalid one is removed.
     async fn decode(&self, id: SessionId, reply: Reply) -> Result<Option<Session>, RedisError> {
         if reply.is_nil() {
             return Ok(None);
         }
-        let session = session(id, reply);
+        let session = decode_session(id, reply);
         if session.is_none() {
-            self.on_session(&self.scripts.end, id, &[]).await?;
+            self.run_on_session(&self.scripts.end, id, &[]).await?;
         }
         Ok(session)
     }
 
-    /// Renews a session and, at the same time, its user's set.
-    async fn touch_known(
+    /// Renews a session and, concurrently, its user's set.
+    async fn touch_of_user(
         &self,
         id: SessionId,
         user: &UserId,
     ) -> Result<Option<Session>, RedisError> {
         let args = [self.ttl.clone(), text(user.as_str())];
         let (touched, added) = tokio::join!(
-            self.on_session(&self.scripts.touch, id, &args),
+            self.run_on_session(&self.scripts.touch, id, &args),
             self.add_to_user(user, id)
         );
         added?;
         self.decode(id, touched?).await
     }
 
-    async fn touch_unknown(&self, id: SessionId) -> Result<Option<Session>, RedisError> {
+    /// Renews a session of an unknown user, and then that user's set.
+    async fn touch_of_any_user(&self, id: SessionId) -> Result<Option<Session>, RedisError> {
         let args = [self.ttl.clone(), Bytes::new()];
-        let touched = self.on_session(&self.scripts.touch, id, &args).await?;
+        let touched = self.run_on_session(&self.scripts.touch, id, &args).await?;
         let session = self.decode(id, touched).await?;
         if let Some(session) = &session {
             self.add_to_user(&session.user_id, id).await?;
@@ -146,12 +150,12 @@ impl RedisSessions {
     }
 
     async fn read(&self, id: SessionId) -> Result<Option<Session>, RedisError> {
-        let read = self.on_session(&self.scripts.get, id, &[]).await?;
+        let read = self.run_on_session(&self.scripts.get, id, &[]).await?;
         self.decode(id, read).await
     }
 
     async fn read_all(&self, user: &UserId) -> Result<Vec<Session>, RedisError> {
-        let listed = self.on_user(&self.scripts.user_list, user, &[]).await?;
+        let listed = self.run_on_user(&self.scripts.user_list, user, &[]).await?;
         let mut sessions = Vec::new();
         for members in listed.list()?.chunks(BATCH) {
             sessions.extend(self.read_members(user, members).await?);
@@ -160,8 +164,8 @@ impl RedisSessions {
         Ok(sessions)
     }
 
-    /// Reads some of a user's sessions and prunes those that are dead or
-    /// another user's.
+    /// Reads some members of a user's set, and removes those that have ended or
+    /// belong to another user.
     async fn read_members(
         &self,
         user: &UserId,
@@ -174,16 +178,17 @@ impl RedisSessions {
                     _ => Ok(None),
                 },
             ));
-        let (mut sessions, mut dead) = (Vec::new(), Vec::new());
+        let (mut sessions, mut stale) = (Vec::new(), Vec::new());
         for (member, session) in members.iter().zip(found.await?) {
             match (member, session) {
                 (_, Some(session)) if session.user_id == *user => sessions.push(session),
-                (Reply::Bytes(id), _) => dead.push(id.clone()),
+                (Reply::Bytes(id), _) => stale.push(id.clone()),
                 _ => {}
             }
         }
-        if !dead.is_empty() {
-            self.on_user(&self.scripts.user_remove, user, &dead).await?;
+        if !stale.is_empty() {
+            self.run_on_user(&self.scripts.user_remove, user, &stale)
+                .await?;
         }
         Ok(sessions)
     }
@@ -199,7 +204,7 @@ impl Sessions for RedisSessions {
             optional(new.conversation_id),
         ];
         let (started, added) = tokio::join!(
-            self.on_session(&self.scripts.start, new.id, &args),
+            self.run_on_session(&self.scripts.start, new.id, &args),
             self.add_to_user(&new.user_id, new.id)
         );
         added?;
@@ -216,20 +221,22 @@ impl Sessions for RedisSessions {
         user: Option<&UserId>,
     ) -> Result<Option<Session>, SessionsUnavailable> {
         Ok(match user {
-            Some(user) => self.touch_known(id, user).await?,
-            None => self.touch_unknown(id).await?,
+            Some(user) => self.touch_of_user(id, user).await?,
+            None => self.touch_of_any_user(id).await?,
         })
     }
 
     async fn end(&self, id: SessionId) -> Result<bool, SessionsUnavailable> {
-        let ended = self.on_session(&self.scripts.end, id, &[]).await?;
+        let ended = self.run_on_session(&self.scripts.end, id, &[]).await?;
         let Ok(user) = ended.text() else {
             return Ok(false);
         };
         if let Ok(user) = UserId::parse(user) {
             let args = [Bytes::from(id.to_string())];
-            // The session has ended. Should its id stay listed, it is pruned.
-            let _ = self.on_user(&self.scripts.user_remove, &user, &args).await;
+            // If this fails, the id is removed when the set is read.
+            let _ = self
+                .run_on_user(&self.scripts.user_remove, &user, &args)
+                .await;
         }
         Ok(true)
     }
@@ -245,8 +252,8 @@ impl From<RedisError> for SessionsUnavailable {
     }
 }
 
-/// Reads the list that the scripts on a session answer. None when it makes no sense.
-fn session(id: SessionId, reply: Reply) -> Option<Session> {
+/// Decodes the list that the scripts on a session return. None if it is invalid.
+fn decode_session(id: SessionId, reply: Reply) -> Option<Session> {
     let parts = reply.list().ok()?;
     let [user, dept, conversation, created, active, expires] = parts.as_slice() else {
         return None;

@@ -1,14 +1,14 @@
--- Every script on a session begins with this.
+-- Prefix of every script on a session.
 --
 -- KEYS[1] is the session, a hash of user_id, dept_id, conversation_id,
--- created_at, last_active_at and expires_at, the times in microseconds.
+-- created_at, last_active_at and expires_at. Times are Unix times in microseconds.
 local key = KEYS[1]
 
 local time = redis.call("TIME")
 local now = string.format("%.0f", time[1] * 1000000 + time[2])
 
--- The session's fields, or nil when it is not live. What makes no sense is
--- nothing of ours: it goes.
+-- Returns the fields of the session, or nil if it has ended. A key with invalid
+-- content was not written by a sidecar and is deleted.
 local function read()
   local flat = redis.pcall("HGETALL", key)
   if not flat.err and #flat == 0 then
@@ -29,7 +29,7 @@ local function read()
   return nil
 end
 
--- Gives the session its whole life again.
+-- Resets the TTL of the session.
 local function renew(session, ttl)
   session.last_active_at = now
   session.expires_at = string.format("%.0f", tonumber(now) + ttl * 1000)
@@ -37,7 +37,8 @@ local function renew(session, ttl)
   redis.call("PEXPIRE", key, ttl)
 end
 
-local function answer(session)
+-- Encodes a session as the return value of a script.
+local function reply(session)
   return {
     session.user_id,
     session.dept_id or "",

@@ -1,4 +1,4 @@
--- Ends a session. Returns its user, or nothing when it was not live.
+-- Ends a session. Returns its user, or nil if it had ended already.
 local session = read()
 if not session then
   return nil

@@ -1,3 +1,3 @@
--- Reads a session. Returns nothing when it is not live.
+-- Reads a session. Returns nil if it has ended.
 local session = read()
-return session and answer(session)
+return session and reply(session)

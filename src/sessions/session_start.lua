@@ -1,6 +1,6 @@
--- Starts a session, or renews the one that its user has under this id.
--- ARGV: life in ms, user, department or "", conversation or ""
--- Returns the session, or nothing when it is another user's.
+-- Starts a session, or renews the user's live session with this id.
+-- ARGV: TTL in ms, user, department or "", conversation or ""
+-- Returns the session, or nil if the id belongs to another user's session.
 local session = read()
 if session and session.user_id ~= ARGV[2] then
   return nil
@@ -18,4 +18,4 @@ if ARGV[4] ~= "" then
   redis.call("HSET", key, "conversation_id", ARGV[4])
 end
 renew(session, ARGV[1])
-return answer(session)
+return reply(session)

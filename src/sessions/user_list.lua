@@ -1,2 +1,2 @@
--- Reads the ids of a user's sessions, dead ones among them.
+-- Reads the ids of a user's sessions, which include sessions that have ended.
 return redis.call("SMEMBERS", key)

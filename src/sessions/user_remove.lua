@@ -1,2 +1,2 @@
--- Removes sessions from their user's. ARGV: sessions
+-- Removes sessions from the user's set. ARGV: session ids
 redis.call("SREM", key, unpack(ARGV))

@@ -1,9 +1,9 @@
-//! What is known of the call that is being served.
+//! The call that is being served, as telemetry knows it.
 //!
-//! It travels in the OpenTelemetry context, beside the current span, and so
-//! reaches whatever is done for the call without being handed on: the stores'
-//! decorators say here which conversation the call is about, its spans and log
-//! lines read it here.
+//! It is stored in the OpenTelemetry context, next to the current span, and is
+//! thereby available to everything that is done for the call without being passed
+//! as an argument: the decorators of the storage traits set the conversation of
+//! the call here, and its spans and log lines read it here.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,63 +16,64 @@ use opentelemetry::{
 use opentelemetry_http::HeaderExtractor;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 
-use super::{langsmith::Run, pending::Pending};
+use super::{langsmith::Run, pending_spans::PendingSpans};
 use crate::domain::ConversationId;
 
-/// The most bytes of a request's or an answer's text that a span shows.
+/// Upper bound on the bytes of input, and of output, in a span.
 const MAX_CONTENT: usize = 64 << 10;
 
-/// How calls are traced.
+/// Settings for tracing calls.
 #[derive(Clone, Copy, Debug)]
-pub struct Tracing {
-    /// Whether spans go anywhere.
+pub struct TracingConfig {
+    /// Whether spans are exported.
     pub is_exported: bool,
-    /// Whether the caller's `traceparent` and `langsmith-trace` are followed.
+    /// Whether a call continues the trace in its caller's `traceparent` and
+    /// `langsmith-trace`.
     pub follows_caller: bool,
-    /// Whether spans show what was said.
+    /// Whether spans contain the text of messages.
     pub captures_content: bool,
 }
 
-/// How a call shows in the tools that watch agents.
+/// Classification of a method in tools that watch agents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kind {
-    /// LangSmith's kind of run: retriever, tool or chain.
+pub struct CallKind {
+    /// Kind of run in LangSmith: retriever, tool or chain.
     pub run: &'static str,
-    /// `gen_ai.operation.name`, where there is a name for it.
+    /// `gen_ai.operation.name`. None if the conventions define no name.
     pub operation: Option<&'static str>,
 }
 
-/// A call that is being served.
+/// Call that is being served.
 #[derive(Debug)]
 pub struct Call {
     method: Arc<str>,
-    pub(super) kind: Kind,
-    /// What the caller is called.
-    name: Option<Arc<str>>,
-    /// The run that the caller is in, on LangSmith's own SDK.
-    pub(super) caller: Option<Run>,
+    pub(super) kind: CallKind,
+    /// Name of the authenticated caller.
+    caller_name: Option<Arc<str>>,
+    /// LangSmith run of the caller. None if it does not use LangSmith's SDK.
+    pub(super) caller_run: Option<Run>,
     captures_content: bool,
-    about: Mutex<About>,
-    pub(super) pending: Mutex<Pending>,
+    details: Mutex<CallDetails>,
+    pub(super) pending: Mutex<PendingSpans>,
 }
 
-/// What a call turned out to be about.
+/// Facts that become known while a call is served.
 #[derive(Clone, Debug, Default)]
-pub(super) struct About {
+pub(super) struct CallDetails {
     pub(super) conversation: Option<ConversationId>,
     pub(super) input: Option<String>,
     pub(super) output: Option<String>,
 }
 
 impl Call {
-    /// The context to serve a call in: what its caller says of itself, and what
-    /// will be known of the call.
+    /// Creates the context in which a call is served: the caller's trace context
+    /// and the call.
     pub fn context(
         headers: &HeaderMap,
         method: Arc<str>,
-        kind: Kind,
-        tracing: Tracing,
-        name: Option<&str>,
+        kind: CallKind,
+        tracing: TracingConfig,
+        caller_name: Option<&str>,
     ) -> Context {
         let caller = if tracing.follows_caller {
             TraceContextPropagator::new()
@@ -84,87 +85,89 @@ impl Call {
         caller.with_value(Arc::new(Self {
             method,
             kind,
-            name: name.map(Arc::from),
-            caller: follows_run.then(|| Run::of_caller(headers)).flatten(),
+            caller_name: caller_name.map(Arc::from),
+            caller_run: follows_run.then(|| Run::from_headers(headers)).flatten(),
             captures_content: tracing.is_exported && tracing.captures_content,
-            about: Mutex::default(),
+            details: Mutex::default(),
             pending: Mutex::default(),
         }))
     }
 
-    pub(super) fn of(context: &Context) -> Option<&Arc<Self>> {
+    pub(super) fn from_context(context: &Context) -> Option<&Arc<Self>> {
         context.get::<Arc<Self>>()
     }
 
-    pub(super) fn about(&self) -> MutexGuard<'_, About> {
-        self.about.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn details(&self) -> MutexGuard<'_, CallDetails> {
+        self.details.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Says that the current call is about a conversation. The last word counts: a
-/// turn can begin on a session's conversation, find it deleted and begin another.
-pub fn is_about(conversation: ConversationId) {
-    on_current(|call| call.about().conversation = Some(conversation));
+/// Sets the conversation of the current call. The last one is exported: a turn can
+/// begin on its session's conversation, find it deleted, and begin a new one.
+pub fn set_conversation(conversation: ConversationId) {
+    with_current(|call| call.details().conversation = Some(conversation));
 }
 
-/// The same, unless another conversation was named.
-pub fn is_perhaps_about(conversation: Option<ConversationId>) {
+/// Sets the conversation of the current call unless one is set already.
+pub fn set_conversation_if_unset(conversation: Option<ConversationId>) {
     if let Some(id) = conversation {
-        on_current(|call| {
-            call.about().conversation.get_or_insert(id);
+        with_current(|call| {
+            call.details().conversation.get_or_insert(id);
         });
     }
 }
 
-/// Shows what the caller said, if spans are to show it.
+/// Records the text of the request for the span of the current call, if content
+/// capture is enabled.
 pub fn capture_input(text: impl FnOnce() -> String) {
-    on_current(|call| {
+    with_current(|call| {
         if call.captures_content {
-            call.about().input = Some(cut(text()));
+            call.details().input = Some(truncate(text()));
         }
     });
 }
 
-/// Shows what the caller was answered, if spans are to show it.
+/// Records the text of the response for the span of the current call, if content
+/// capture is enabled.
 pub fn capture_output(text: impl FnOnce() -> String) {
-    on_current(|call| {
+    with_current(|call| {
         if call.captures_content {
-            call.about().output = Some(cut(text()));
+            call.details().output = Some(truncate(text()));
         }
     });
 }
 
-/// What a log line says.
-pub(super) struct ForLog {
+/// Fields of the current call for a log line.
+pub(super) struct LogContext {
     pub(super) method: Option<Arc<str>>,
     pub(super) span: Option<SpanContext>,
     pub(super) conversation: Option<ConversationId>,
     pub(super) caller: Option<Arc<str>>,
 }
 
-/// What a log line says of the call that it is written in.
-pub(super) fn for_log() -> ForLog {
+/// Returns the fields of the current call for a log line.
+pub(super) fn log_context() -> LogContext {
     Context::map_current(|cx| {
         let span = cx.span().span_context().clone();
-        let call = Call::of(cx);
-        ForLog {
+        let call = Call::from_context(cx);
+        LogContext {
             method: call.map(|call| Arc::clone(&call.method)),
             span: span.is_valid().then_some(span),
-            conversation: call.and_then(|call| call.about().conversation),
-            caller: call.and_then(|call| call.name.clone()),
+            conversation: call.and_then(|call| call.details().conversation),
+            caller: call.and_then(|call| call.caller_name.clone()),
         }
     })
 }
 
-fn on_current(note: impl FnOnce(&Call)) {
+fn with_current(record: impl FnOnce(&Call)) {
     Context::map_current(|cx| {
-        if let Some(call) = Call::of(cx) {
-            note(call);
+        if let Some(call) = Call::from_context(cx) {
+            record(call);
         }
     });
 }
 
-fn cut(mut text: String) -> String {
+fn truncate(mut text: String) -> String {
     if text.len() > MAX_CONTENT {
         text.truncate(text.floor_char_boundary(MAX_CONTENT));
         text.push('…');

@@ -15,58 +15,58 @@ use opentelemetry_sdk::{
 };
 use reqwest::{blocking::Client, redirect::Policy};
 
-use super::stamp::Stamp;
+use super::call_span_processor::CallSpanProcessor;
 use crate::{
     authorities::{BadAuthorities, tls_trusting},
     config::{Export, Sampling, Secret},
 };
 
-/// The service's name unless `OTEL_SERVICE_NAME` gives another.
-const SERVICE: &str = "conversation-memory";
+/// Default of `OTEL_SERVICE_NAME`.
+const DEFAULT_SERVICE_NAME: &str = "conversation-memory";
 
-/// Why an exporter cannot be made.
+/// Error of creating an exporter.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
-    /// The file of certificates is not one.
+    /// The file of certificates cannot be used.
     #[error("OTEL_EXPORTER_OTLP_CERTIFICATE: {0}")]
     Certificates(#[from] BadAuthorities),
-    /// The rest.
-    #[error("the exporter cannot be made: {0}")]
+    /// Any other error.
+    #[error("cannot create the exporter: {0}")]
     Other(String),
 }
 
 impl ExportError {
-    #[expect(clippy::needless_pass_by_value, reason = "it is made for map_err")]
+    #[expect(clippy::needless_pass_by_value, reason = "used with map_err")]
     pub(super) fn other(error: impl ToString) -> Self {
         Self::Other(error.to_string())
     }
 }
 
-/// The service's name and version, unless the environment gives others. Of two
-/// names `OTEL_SERVICE_NAME` counts; alone, the library would take the one in
-/// `OTEL_RESOURCE_ATTRIBUTES`.
-pub(super) struct ServiceName;
+/// Detects the service's name and version in the environment, and has defaults for
+/// both. `OTEL_SERVICE_NAME` takes precedence over `OTEL_RESOURCE_ATTRIBUTES`,
+/// which the library alone would prefer.
+pub(super) struct ServiceDetector;
 
-impl ResourceDetector for ServiceName {
+impl ResourceDetector for ServiceDetector {
     fn detect(&self) -> Resource {
         let given = SdkProvidedResourceDetector.detect();
         let name = given
             .get(&"service.name".into())
-            // The library's own default says that the name is not known.
+            // The library's default for a service without a name.
             .filter(|name| !name.as_str().starts_with("unknown_service"));
         let version = EnvResourceDetector::new()
             .detect()
             .get(&"service.version".into());
         let version = version.unwrap_or_else(|| env!("CARGO_PKG_VERSION").into());
         Resource::builder_empty()
-            .with_service_name(name.unwrap_or_else(|| SERVICE.into()))
+            .with_service_name(name.unwrap_or_else(|| DEFAULT_SERVICE_NAME.into()))
             .with_attribute(KeyValue::new("service.version", version))
             .build()
     }
 }
 
-/// Exports in batches, from a thread of its own: spans never wait for a
-/// collector, and those that find the queue full are dropped.
+/// Creates a tracer provider that exports batches on a dedicated thread: calls never
+/// wait for a collector, and spans are dropped while the queue is full.
 pub(super) fn tracer(
     export: &Export,
     sampling: Sampling,
@@ -81,12 +81,12 @@ pub(super) fn tracer(
     let exporter = if export.headers.is_empty() {
         exporter.with_http_client(client)
     } else {
-        exporter.with_http_client(Own::new(client, &export.headers)?)
+        exporter.with_http_client(DestinationClient::new(client, &export.headers)?)
     };
     let exporter = exporter.build().map_err(ExportError::other)?;
-    let stamp = Stamp::new(BatchSpanProcessor::builder(exporter).build());
+    let processor = CallSpanProcessor::new(BatchSpanProcessor::builder(exporter).build());
     Ok(SdkTracerProvider::builder()
-        .with_span_processor(stamp)
+        .with_span_processor(processor)
         .with_sampler(sampler(sampling))
         .with_resource(resource)
         .build())
@@ -101,6 +101,7 @@ fn sampler(sampling: Sampling) -> Sampler {
     }
 }
 
+/// Creates an exporter that pushes metrics.
 pub(super) fn metrics(export: &Export) -> Result<MetricExporter, ExportError> {
     MetricExporter::builder()
         .with_http()
@@ -112,18 +113,18 @@ pub(super) fn metrics(export: &Export) -> Result<MetricExporter, ExportError> {
         .map_err(ExportError::other)
 }
 
-/// Sends with the headers of one destination. The library adds those of
-/// `OTEL_EXPORTER_OTLP_HEADERS` wherever it sends to, and lets them win: another
-/// one's credentials.
+/// HTTP client that sends only the headers of its destination. The library adds
+/// those of `OTEL_EXPORTER_OTLP_HEADERS` to every request and lets them take
+/// precedence, which would send the credentials of another destination.
 #[derive(Debug)]
-struct Own {
+struct DestinationClient {
     client: Client,
     headers: HeaderMap,
 }
 
-impl Own {
-    /// What says how the body is to be read.
-    const KEPT: [HeaderName; 3] = [CONTENT_TYPE, CONTENT_ENCODING, USER_AGENT];
+impl DestinationClient {
+    /// Headers of a request that describe its body and are sent unchanged.
+    const BODY_HEADERS: [HeaderName; 3] = [CONTENT_TYPE, CONTENT_ENCODING, USER_AGENT];
 
     fn new(client: Client, headers: &[(&'static str, Secret)]) -> Result<Self, ExportError> {
         let mut own = HeaderMap::new();
@@ -140,10 +141,10 @@ impl Own {
 }
 
 #[async_trait]
-impl HttpClient for Own {
+impl HttpClient for DestinationClient {
     async fn send_bytes(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let mut headers = self.headers.clone();
-        for name in Self::KEPT {
+        for name in Self::BODY_HEADERS {
             if let Some(value) = request.headers_mut().remove(&name) {
                 headers.insert(name, value);
             }
@@ -153,14 +154,14 @@ impl HttpClient for Own {
     }
 }
 
-/// A client with certificates of its own: images without any are common. It
-/// blocks, since the exporters' threads have no runtime.
+/// Creates an HTTP client with built-in certificates, because images without any
+/// are common. It is blocking, because the exporters' threads have no runtime.
 fn client(export: &Export) -> Result<Client, ExportError> {
     let tls = tls_trusting(export.certificates.as_deref())?;
     Client::builder()
         .tls_backend_preconfigured(tls)
         .timeout(export.timeout)
-        // What was sent to one place is not to be sent to another.
+        // A redirect would send the credentials to another server.
         .redirect(Policy::none())
         .build()
         .map_err(ExportError::other)

@@ -1,8 +1,9 @@
-//! Callers on LangSmith's own SDK: they send `langsmith-trace`, the dotted order
-//! of the run that they are in, and `baggage` with its project.
+//! Traces of callers that use LangSmith's SDK. They send `langsmith-trace`, the
+//! dotted order of their current run, and `baggage` with its project.
 //!
-//! A dotted order is a segment for each run from the trace's root on, separated
-//! by dots: the run's start to the microsecond and its id.
+//! A dotted order contains one segment for each run from the root of the trace on,
+//! separated by dots. A segment is the start of the run, to the microsecond, and
+//! its id.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -15,18 +16,20 @@ use opentelemetry::{
 use percent_encoding::percent_decode_str;
 use uuid::Uuid;
 
-const START: &str = "%Y%m%dT%H%M%S%6fZ";
-/// How long a start is, written so.
+/// Format of a start in a segment.
+const START_FORMAT: &str = "%Y%m%dT%H%M%S%6fZ";
+/// Length of a formatted start.
 const START_LEN: usize = 22;
+/// Length of a run's id.
 const ID_LEN: usize = 36;
 
-/// How long a caller's dotted order may be, in bytes. Runs are not nested deeper
-/// than some tens of levels.
+/// Upper bound on the bytes of a caller's dotted order, enough for more than a
+/// hundred nested runs.
 const MAX_ORDER: usize = 8 << 10;
-/// How long a project's name may be, in bytes.
+/// Upper bound on the bytes of a project's name.
 const MAX_PROJECT: usize = 256;
 
-/// A run in a trace of LangSmith's.
+/// Run in a LangSmith trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Run {
     trace: Uuid,
@@ -38,8 +41,9 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// The run that a caller is in. What cannot be read says nothing.
-    pub(super) fn of_caller(headers: &HeaderMap) -> Option<Self> {
+    /// Reads the caller's current run from the headers of a call. None if there is
+    /// none or it is invalid.
+    pub(super) fn from_headers(headers: &HeaderMap) -> Option<Self> {
         let order = headers.get("langsmith-trace")?.to_str().ok()?.trim();
         let project = headers
             .get_all("baggage")
@@ -66,26 +70,26 @@ impl Run {
         })
     }
 
-    /// The run of a span below this one. Its id begins with the span's, as
-    /// LangSmith's SDK has it the other way round.
+    /// Creates the run of a child span. The id starts with the span's id; LangSmith's
+    /// SDK derives span ids from run ids in the same way.
     pub(super) fn child(&self, trace: TraceId, span: SpanId, start: SystemTime) -> Self {
         let mut id = [0; 16];
         id[..8].copy_from_slice(&span.to_bytes());
         id[8..].copy_from_slice(&trace.to_bytes()[8..]);
         let id = Uuid::from_bytes(id);
-        // A run that begins before its parent would be sorted out of it.
+        // LangSmith orders runs by start: a child must not start before its parent.
         let start = DateTime::from(start).max(self.start);
         Self {
             trace: self.trace,
             id,
             parent: Some(self.id),
             start,
-            order: format!("{}.{}{id}", self.order, start.format(START)),
+            order: format!("{}.{}{id}", self.order, start.format(START_FORMAT)),
             project: self.project.clone(),
         }
     }
 
-    /// What puts a span into its place in the caller's trace.
+    /// Attributes that attach a span to the caller's trace.
     pub(super) fn attributes(self) -> impl Iterator<Item = KeyValue> {
         let project = self
             .project
@@ -109,23 +113,26 @@ fn segment(text: &str) -> Option<(DateTime<Utc>, Uuid)> {
         return None;
     }
     let (start, id) = text.split_at(START_LEN);
-    let at = NaiveDateTime::parse_from_str(start, START).ok()?.and_utc();
-    // chrono also takes blanks for zeros and a sixtieth second; the SDK does not.
-    let is_plain =
-        at.format(START).to_string() == start && at.timestamp_subsec_nanos() < 1_000_000_000;
-    is_plain.then_some((at, Uuid::try_parse(id).ok()?))
+    let at = NaiveDateTime::parse_from_str(start, START_FORMAT)
+        .ok()?
+        .and_utc();
+    // chrono also accepts blanks for zeros, and leap seconds; the SDK does not.
+    let is_canonical =
+        at.format(START_FORMAT).to_string() == start && at.timestamp_subsec_nanos() < 1_000_000_000;
+    is_canonical.then_some((at, Uuid::try_parse(id).ok()?))
 }
 
-/// The project that a `baggage` header names.
+/// Reads the project from a `baggage` header.
 fn project(baggage: &str) -> Option<Arc<str>> {
     let encoded = baggage
         .split(',')
         .find_map(|item| item.trim().strip_prefix("langsmith-project="))?;
-    // What follows a semicolon are the item's properties.
+    // A semicolon starts the properties of the item.
     let encoded = encoded.split(';').next()?.trim_end();
     let name = percent_decode_str(encoded).decode_utf8().ok()?;
-    let is_fit = !name.is_empty() && name.len() <= MAX_PROJECT && !name.contains(char::is_control);
-    is_fit.then(|| Arc::from(name.as_ref()))
+    let is_valid =
+        !name.is_empty() && name.len() <= MAX_PROJECT && !name.contains(char::is_control);
+    is_valid.then(|| Arc::from(name.as_ref()))
 }
 
 #[cfg(test)]
@@ -145,9 +152,9 @@ mod tests {
     }
 
     #[test]
-    fn runs_hang_below_the_callers() {
+    fn child_runs_extend_the_callers_dotted_order() {
         let baggage = "a=b, langsmith-project=my%20agents%2C%20all,langsmith-tags=x";
-        let caller = Run::of_caller(&headers(&format!("{ROOT}.{CHILD}"), baggage)).unwrap();
+        let caller = Run::from_headers(&headers(&format!("{ROOT}.{CHILD}"), baggage)).unwrap();
         assert_eq!(caller.project.as_deref(), Some("my agents, all"));
         assert_eq!(caller.trace.to_string(), ROOT[START_LEN..]);
         let at = SystemTime::UNIX_EPOCH + Duration::from_hours(500_000);
@@ -158,24 +165,24 @@ mod tests {
             child.order,
             format!("{ROOT}.{CHILD}.20270115T080000000000Z01020304-0506-0708-0000-000000000007")
         );
-        // Its own children find it by the same text.
+        // The run that a grandchild would parse is the child.
         let read = Run::parse(&child.order, child.project.clone()).unwrap();
         assert_eq!((read.id, read.start), (child.id, child.start));
     }
 
     #[test]
-    fn no_run_begins_before_its_parent() {
+    fn a_child_run_does_not_start_before_its_parent() {
         let caller = Run::parse(ROOT, None).unwrap();
         let child = caller.child(TraceId::from(1), SpanId::from(1), SystemTime::UNIX_EPOCH);
         assert_eq!(child.start, caller.start);
     }
 
     #[test]
-    fn garbage_says_nothing() {
+    fn rejects_invalid_headers() {
         let long = [ROOT; 1000].join(".");
         let twice = format!("{ROOT}..{CHILD}");
         let cut = &ROOT[..ROOT.len() - 1];
-        for garbage in [
+        for invalid in [
             "",
             ".",
             "....",
@@ -187,9 +194,9 @@ mod tests {
             "20261122T101500000123Z0192f0c1-2d3e-7a4b-8c5d-6e7f8091a2bx",
             "20261122T101500+00123Z0192f0c1-2d3e-7a4b-8c5d-6e7f8091a2b3",
         ] {
-            assert_eq!(Run::of_caller(&headers(garbage, "")), None, "{garbage}");
+            assert_eq!(Run::from_headers(&headers(invalid, "")), None, "{invalid}");
         }
-        for garbage in [
+        for invalid in [
             "",
             ",,,",
             "langsmith-project",
@@ -197,7 +204,7 @@ mod tests {
             "langsmith-project=%ff",
             "langsmith-project=a%0ab",
         ] {
-            assert_eq!(project(garbage), None, "{garbage}");
+            assert_eq!(project(invalid), None, "{invalid}");
         }
     }
 }

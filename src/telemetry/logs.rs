@@ -1,4 +1,4 @@
-//! Logs: text on a terminal, JSON elsewhere, and no message text in either.
+//! Logs: text on a terminal, JSON elsewhere. Neither contains message content.
 
 use std::{
     collections::HashMap,
@@ -24,38 +24,41 @@ use tracing_subscriber::{
 use super::call;
 use crate::{config::LogFormat, log_throttle::LogThrottle};
 
-/// A log filter that cannot be read.
+/// Error for an invalid log filter.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "LOG_LEVEL must be a level such as info, or filters such as info,conversation_memory=debug"
+    "LOG_LEVEL is not a valid filter: use error, warn, info, debug or trace, or directives such as \
+     info,conversation_memory=debug"
 )]
-pub struct BadFilter;
+pub struct InvalidLogFilter;
 
-/// Libraries that say at `info` what is of no use to an operator. A filter that
-/// names them is followed.
-const QUIET: &str = "sqlx=error,fred=error,hyper=warn,h2=warn,tower=warn,tonic=warn,\
+/// Default levels of libraries whose lines at `info` do not help an operator. The
+/// configured filter takes precedence.
+const LIBRARY_LEVELS: &str = "sqlx=error,fred=error,hyper=warn,h2=warn,tower=warn,tonic=warn,\
                      reqwest=warn,rustls=warn,opentelemetry=warn,opentelemetry_sdk=warn,\
                      opentelemetry-otlp=error,opentelemetry-http=warn";
 
-/// Begins to log, to standard error, and to trace if there is a tracer.
+/// Starts to log to standard error, and to trace if a tracer is given.
 pub(super) fn init(
     format: LogFormat,
     filter: &str,
     tracer: Option<SdkTracer>,
-) -> Result<(), BadFilter> {
-    let filter = EnvFilter::try_new(format!("{QUIET},{filter}")).map_err(|_| BadFilter)?;
+) -> Result<(), InvalidLogFilter> {
+    let filter =
+        EnvFilter::try_new(format!("{LIBRARY_LEVELS},{filter}")).map_err(|_| InvalidLogFilter)?;
     let exporters = ExporterLogThrottle::default();
-    // A line says by itself which call it belongs to, so that spans cost nothing
-    // where they are not exported.
+    // The formatter adds the fields of the call to a line, so that spans stay
+    // disabled, and cost nothing, where they are not exported.
     let lines = dynamic_filter_fn(move |metadata: &Metadata<'_>, _: &Context<'_, Registry>| {
-        metadata.is_event() && (!is_of_exporters(metadata) || exporters.should_log(metadata.name()))
+        metadata.is_event()
+            && (!is_from_exporter(metadata) || exporters.should_log(metadata.name()))
     })
     .with_max_level_hint(LevelFilter::TRACE);
     Registry::default()
         .with(lines_to_stderr(format).with_filter(filter.and(lines)))
         .with(tracer.map(spans))
         .try_init()
-        .map_err(|_| BadFilter)?;
+        .map_err(|_| InvalidLogFilter)?;
     log_panics();
     Ok(())
 }
@@ -72,7 +75,7 @@ fn lines_to_stderr(log_format: LogFormat) -> Box<dyn Layer<Registry> + Send + Sy
         let text = format().with_ansi(is_terminal).with_target(false);
         layer
             .with_ansi(is_terminal)
-            .event_format(Text(text))
+            .event_format(TextFormat(text))
             .boxed()
     } else {
         let json = format()
@@ -82,12 +85,12 @@ fn lines_to_stderr(log_format: LogFormat) -> Box<dyn Layer<Registry> + Send + Sy
             .with_span_list(false);
         layer
             .fmt_fields(JsonFields::new())
-            .event_format(Json(json))
+            .event_format(JsonFormat(json))
             .boxed()
     }
 }
 
-/// Spans of this program, with the lines that were logged in them.
+/// Layer that exports the spans of this program with the lines logged in them.
 pub(super) fn spans<S>(tracer: SdkTracer) -> impl Layer<S>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
@@ -111,13 +114,13 @@ where
         )
 }
 
-/// Lines of text, with the call that they belong to at the end.
-struct Text<F>(F);
+/// Formats lines as text, with the fields of the call at the end.
+struct TextFormat<F>(F);
 
-/// Lines of JSON, with the call that they belong to at the beginning.
-struct Json<F>(F);
+/// Formats lines as JSON, with the fields of the call at the beginning.
+struct JsonFormat<F>(F);
 
-impl<S, N, F> FormatEvent<S, N> for Text<F>
+impl<S, N, F> FormatEvent<S, N> for TextFormat<F>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -132,14 +135,14 @@ where
         let mut line = String::new();
         self.0.format_event(ctx, Writer::new(&mut line), event)?;
         writer.write_str(line.trim_end_matches('\n'))?;
-        for (name, value) in of_call() {
+        for (name, value) in call_fields() {
             write!(writer, " {name}={value}")?;
         }
         writer.write_char('\n')
     }
 }
 
-impl<S, N, F> FormatEvent<S, N> for Json<F>
+impl<S, N, F> FormatEvent<S, N> for JsonFormat<F>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -157,17 +160,17 @@ where
             return writer.write_str(&line);
         };
         writer.write_char('{')?;
-        for (name, value) in of_call() {
+        for (name, value) in call_fields() {
             write!(writer, "\"{name}\":\"{value}\",")?;
         }
         writer.write_str(members)
     }
 }
 
-/// The names and values by which a line is found beside its trace, its method and its
-/// caller. None of them needs escaping.
-fn of_call() -> impl Iterator<Item = (&'static str, String)> {
-    let call = call::for_log();
+/// Fields that relate a line to its call: trace, conversation, method and caller.
+/// None of the values needs escaping.
+fn call_fields() -> impl Iterator<Item = (&'static str, String)> {
+    let call = call::log_context();
     let ids = call.span.map(|span| {
         [
             ("trace_id", span.trace_id().to_string()),
@@ -184,7 +187,7 @@ fn of_call() -> impl Iterator<Item = (&'static str, String)> {
         .chain(call.caller.map(|name| ("caller", name.to_string())))
 }
 
-fn is_of_exporters(metadata: &Metadata<'_>) -> bool {
+fn is_from_exporter(metadata: &Metadata<'_>) -> bool {
     metadata.target().starts_with("opentelemetry")
 }
 
@@ -200,8 +203,8 @@ impl ExporterLogThrottle {
     }
 }
 
-/// Logs where a panic happened. What it says is left out: a failed slice quotes
-/// the text that it was to cut.
+/// Logs the location of a panic, without its message: that of a failed slice, for
+/// example, quotes the text.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string);

@@ -7,34 +7,38 @@ use prometheus::{Encoder as _, Registry, TextEncoder};
 use super::export::{self, ExportError};
 use crate::config::Export;
 
-/// Seconds, as the conventions for RPC have them.
+/// Bucket boundaries in seconds of the semantic conventions for RPC.
 const CALL_SECONDS: [f64; 14] = [
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
 ];
-/// Seconds, as the conventions for databases have them.
+/// Bucket boundaries in seconds of the semantic conventions for databases.
 const DATABASE_SECONDS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
 
-/// The metrics as Prometheus reads them.
+/// Metrics in the text format of Prometheus.
 #[derive(Clone, Debug)]
-pub struct Page(Registry);
+pub struct PrometheusMetrics(Registry);
 
-impl Page {
-    /// The media type of [`Page::text`].
+impl PrometheusMetrics {
+    /// Media type of [`Self::encode`].
     pub const MEDIA_TYPE: &str = prometheus::TEXT_FORMAT;
 
-    /// The metrics at this moment.
-    pub fn text(&self) -> Result<Vec<u8>, prometheus::Error> {
+    /// Encodes the current values.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a metric cannot be encoded.
+    pub fn encode(&self) -> Result<Vec<u8>, prometheus::Error> {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.0.gather(), &mut text)?;
         Ok(text)
     }
 }
 
-/// Begins to count; pushes where it is said to.
+/// Creates a meter provider that can be scraped, and that pushes if `push` is given.
 pub(super) fn start(
     push: Option<&Export>,
     resource: Resource,
-) -> Result<(SdkMeterProvider, Page), ExportError> {
+) -> Result<(SdkMeterProvider, PrometheusMetrics), ExportError> {
     let registry = Registry::new();
     let scraped = opentelemetry_prometheus::exporter()
         .with_registry(registry.clone())
@@ -48,10 +52,11 @@ pub(super) fn start(
     if let Some(push) = push {
         provider = provider.with_reader(PeriodicReader::builder(export::metrics(push)?).build());
     }
-    Ok((provider.build(), Page(registry)))
+    Ok((provider.build(), PrometheusMetrics(registry)))
 }
 
-/// The library's own buckets are meant for milliseconds.
+/// Sets the buckets of histograms in seconds: the library's defaults are meant for
+/// milliseconds.
 fn buckets(instrument: &Instrument) -> Option<Stream> {
     let boundaries = match (instrument.name(), instrument.unit()) {
         (name, "s") if name.starts_with("db.client.") => DATABASE_SECONDS.to_vec(),

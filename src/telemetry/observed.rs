@@ -1,7 +1,7 @@
-//! The three traits, observed: each call on the store is a span and a duration,
-//! each look into the window an outcome, and each says which conversation the
-//! call that is being served is about. Whatever implements the traits need not
-//! know of it.
+//! Decorators of the three storage traits. They create a span and a duration for
+//! each call on the store, count the outcomes of window lookups, and set the
+//! conversation of the call that is being served, so that implementations of the
+//! traits need no telemetry.
 
 mod recent;
 mod sessions;
@@ -10,5 +10,5 @@ mod store;
 pub use self::{
     recent::ObservedRecent,
     sessions::ObservedSessions,
-    store::{Database, ObservedStore},
+    store::{DatabaseAttributes, ObservedStore},
 };

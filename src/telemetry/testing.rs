@@ -1,4 +1,4 @@
-//! A tracer that keeps what it would export, for tests.
+//! A tracer that stores the spans that it would export, for tests.
 
 use std::{
     future::{Future, ready},
@@ -13,31 +13,32 @@ use opentelemetry_sdk::{
 };
 use tracing_subscriber::{Registry, layer::SubscriberExt as _};
 
-use super::{logs, stamp::Stamp};
+use super::{call_span_processor::CallSpanProcessor, logs};
 
-/// The spans that were exported.
+/// Spans that were exported.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Exported(Arc<Mutex<Vec<SpanData>>>);
+pub(crate) struct ExportedSpans(Arc<Mutex<Vec<SpanData>>>);
 
-impl Exported {
+impl ExportedSpans {
     pub(crate) fn spans(&self) -> MutexGuard<'_, Vec<SpanData>> {
         self.0.lock().unwrap()
     }
 }
 
-impl SpanExporter for Exported {
+impl SpanExporter for ExportedSpans {
     fn export(&self, batch: Vec<SpanData>) -> impl Future<Output = OTelSdkResult> + Send {
         self.spans().extend(batch);
         ready(Ok(()))
     }
 }
 
-/// Where spans go as they do in the program, but for the exporter.
-pub(crate) fn subscriber() -> (Exported, impl tracing::Subscriber) {
-    let exported = Exported::default();
-    let stamp = Stamp::new(SimpleSpanProcessor::new(exported.clone()));
+/// Creates a subscriber that processes spans as the program does, and exports them
+/// to the returned list.
+pub(crate) fn subscriber() -> (ExportedSpans, impl tracing::Subscriber) {
+    let exported = ExportedSpans::default();
+    let processor = CallSpanProcessor::new(SimpleSpanProcessor::new(exported.clone()));
     let provider = SdkTracerProvider::builder()
-        .with_span_processor(stamp)
+        .with_span_processor(processor)
         .build();
     let subscriber = Registry::default().with(logs::spans(provider.tracer("test")));
     (exported, subscriber)

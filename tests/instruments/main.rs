@@ -1,5 +1,6 @@
-//! What operators are told by the rooms that know it first: how Redis, the recent
-//! windows and the pools of connections fare.
+//! Metrics and spans of the Redis client, the recent windows and the connection
+//! pools, read with an in-memory exporter.
+
 #![expect(
     clippy::unwrap_used,
     clippy::panic,

@@ -1,4 +1,4 @@
-//! A meter for one test at a time, since a process has one.
+//! A meter provider for one test at a time, because a process has one.
 
 use std::{
     collections::BTreeMap,
@@ -18,32 +18,33 @@ use opentelemetry_sdk::{
 };
 use tokio::sync::{Mutex, MutexGuard};
 
-static TURN: Mutex<()> = Mutex::const_new(());
+static LOCK: Mutex<()> = Mutex::const_new(());
 
-/// All that is measured from its start on, by what is made from its start on.
+/// Meter provider that collects the measurements of instruments created after its
+/// start.
 pub(crate) struct Meter {
     provider: SdkMeterProvider,
-    exporter: Memory,
-    _turn: MutexGuard<'static, ()>,
+    exporter: MemoryExporter,
+    _lock: MutexGuard<'static, ()>,
 }
 
-/// What one instrument says under one set of labels.
+/// Data point of one instrument with one set of labels.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Point {
     pub(crate) name: String,
     pub(crate) unit: String,
     pub(crate) labels: BTreeMap<String, String>,
-    /// How many values there were; 1 unless they make a histogram.
+    /// Number of recorded values of a histogram; 1 for other instruments.
     pub(crate) count: u64,
     pub(crate) sum: f64,
 }
 
 impl Meter {
-    /// Waits until no other test measures.
+    /// Waits until no other test uses the meter provider, and replaces it.
     pub(crate) async fn start() -> Self {
-        let turn = TURN.lock().await;
-        let exporter = Memory::default();
-        // It is read when the test asks, not by the clock.
+        let lock = LOCK.lock().await;
+        let exporter = MemoryExporter::default();
+        // Measurements are collected by `points`, not by the interval.
         let reader = PeriodicReader::builder(exporter.clone())
             .with_interval(Duration::from_hours(1))
             .build();
@@ -52,11 +53,11 @@ impl Meter {
         Self {
             provider,
             exporter,
-            _turn: turn,
+            _lock: lock,
         }
     }
 
-    /// What an instrument says now.
+    /// Current data points of an instrument.
     pub(crate) fn points(&self, name: &str) -> Vec<Point> {
         self.provider.force_flush().unwrap();
         let points = self.exporter.0.lock().unwrap();
@@ -67,7 +68,7 @@ impl Meter {
             .collect()
     }
 
-    /// The sums that an instrument with one label has, by the label's value.
+    /// Sums of an instrument with exactly one label, by the label's value.
     pub(crate) fn by(&self, name: &str, label: &str) -> BTreeMap<String, f64> {
         let points = self.points(name).into_iter();
         points
@@ -79,7 +80,7 @@ impl Meter {
             .collect()
     }
 
-    /// What an instrument without labels says.
+    /// Value of an instrument without labels. None if nothing was recorded.
     pub(crate) fn value(&self, name: &str) -> Option<f64> {
         let points = self.points(name);
         assert!(points.len() <= 1, "{points:?}");
@@ -90,7 +91,7 @@ impl Meter {
     }
 }
 
-/// Values by a label's value, for comparison.
+/// Expected result of [`Meter::by`].
 pub(crate) fn values<const N: usize>(pairs: [(&str, u32); N]) -> BTreeMap<String, f64> {
     pairs
         .map(|(label, value)| (label.to_owned(), value.into()))
@@ -98,9 +99,9 @@ pub(crate) fn values<const N: usize>(pairs: [(&str, u32); N]) -> BTreeMap<String
 }
 
 #[derive(Clone, Default)]
-struct Memory(Arc<StdMutex<Vec<Point>>>);
+struct MemoryExporter(Arc<StdMutex<Vec<Point>>>);
 
-impl PushMetricExporter for Memory {
+impl PushMetricExporter for MemoryExporter {
     fn export(&self, metrics: &ResourceMetrics) -> impl Future<Output = OTelSdkResult> + Send {
         *self.0.lock().unwrap() = flatten(metrics);
         future::ready(Ok(()))
@@ -119,7 +120,7 @@ impl PushMetricExporter for Memory {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "tests count to ten")]
+#[expect(clippy::cast_precision_loss, reason = "tests record small numbers")]
 fn flatten(metrics: &ResourceMetrics) -> Vec<Point> {
     let mut points = Vec::new();
     for metric in metrics.scope_metrics().flat_map(ScopeMetrics::metrics) {
@@ -175,6 +176,6 @@ fn each<T: Copy>(
                 );
             }
         }
-        MetricData::ExponentialHistogram(_) => panic!("nobody asked for one"),
+        MetricData::ExponentialHistogram(_) => panic!("unexpected exponential histogram"),
     }
 }

@@ -1,4 +1,4 @@
-//! How much of the pools of connections is used, and how long calls wait for it.
+//! Metrics of the connection pools: use, limits, wait times and timeouts.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,17 +16,17 @@ const MAX: &str = "db.client.connection.max";
 const WAIT_TIME: &str = "db.client.connection.wait_time";
 const TIMEOUTS: &str = "db.client.connection.timeouts";
 
-/// The connections by pool and state.
+/// Number of connections by pool and state.
 fn connections(meter: &Meter) -> BTreeMap<(String, String), f64> {
-    let tell = |mut point: Point| {
+    let key_and_value = |mut point: Point| {
         assert_eq!(point.unit, "{connection}");
         let mut take = |label: &str| point.labels.remove(label).unwrap();
-        let told = (take(NAME), take("db.client.connection.state"));
+        let key = (take(NAME), take("db.client.connection.state"));
         assert!(point.labels.is_empty(), "{point:?}");
-        (told, point.sum)
+        (key, point.sum)
     };
     let points = meter.points("db.client.connection.count").into_iter();
-    points.map(tell).collect()
+    points.map(key_and_value).collect()
 }
 
 fn expected<const N: usize>(states: [(&str, &str, u32); N]) -> BTreeMap<(String, String), f64> {
@@ -35,7 +35,7 @@ fn expected<const N: usize>(states: [(&str, &str, u32); N]) -> BTreeMap<(String,
         .into()
 }
 
-/// How often a pool was waited for, and for how many seconds altogether.
+/// Number of waits for a connection of a pool, and their total in seconds.
 fn waits(meter: &Meter, pool: &str) -> (u64, f64) {
     let mut points = meter.points(WAIT_TIME).into_iter();
     let point = points.find(|point| point.labels[NAME] == pool);
@@ -46,14 +46,14 @@ fn waits(meter: &Meter, pool: &str) -> (u64, f64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pool_that_is_used_up_shows() {
+async fn an_exhausted_pool_is_reported() {
     let meter = Meter::start().await;
     let store = PostgresStore::new(server(), 1);
     store.prepare(true).await.unwrap();
     let new = new_conversation(&user());
     store.create(&new, at(0)).await.unwrap();
     let conversation = named(&new);
-    eventually("the connection is given back", async || {
+    eventually("the connection is returned", async || {
         connections(&meter) == expected([("postgresql", "idle", 1), ("postgresql", "used", 0)])
     })
     .await;
@@ -62,7 +62,7 @@ async fn a_pool_that_is_used_up_shows() {
     assert!(before > 0 && fast < 5.0);
     assert_eq!(meter.by(TIMEOUTS, NAME), values([]));
 
-    // A save that waits for the row holds the one connection.
+    // A save that waits for a row lock holds the only connection.
     let mut other = server().connect().await.unwrap();
     let mut lock = other.begin().await.unwrap();
     query("SELECT 1 FROM conversations WHERE id = $1 FOR UPDATE")
@@ -79,7 +79,7 @@ async fn a_pool_that_is_used_up_shows() {
         .await;
         let refused = store.get(&conversation).await;
         assert!(matches!(refused, Err(StoreError::Unavailable(_))));
-        // Who leaves before the time is up has waited as well.
+        // A cancelled wait is recorded too.
         let left = tokio::time::timeout(Duration::from_millis(100), store.get(&conversation));
         assert!(left.await.is_err());
         lock.rollback().await.unwrap();
@@ -92,11 +92,11 @@ async fn a_pool_that_is_used_up_shows() {
     assert!(slow - fast > 0.9, "{fast} {slow}");
     store.close().await;
     drop(store);
-    assert_eq!(connections(&meter), expected([]), "nobody holds the pool");
+    assert_eq!(connections(&meter), expected([]), "the pool was dropped");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_writer_and_the_readers_of_a_file_are_told_apart() {
+async fn the_pools_of_writer_and_readers_are_reported_separately() {
     let meter = Meter::start().await;
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(&folder.path().join("memory.db")).unwrap();
@@ -110,12 +110,12 @@ async fn the_writer_and_the_readers_of_a_file_are_told_apart() {
     store.get(&conversation).await.unwrap();
     assert_eq!(waits(&meter, "sqlite.writer").0, 1);
     assert_eq!(waits(&meter, "sqlite.readers").0, 2);
-    // A connection is given back a moment later: the second read may open another.
-    eventually("all are given back", async || {
-        let mut shown = connections(&meter);
-        let readers = shown.remove(&("sqlite.readers".to_owned(), "idle".to_owned()));
+    // A connection is returned asynchronously: the second read may open another one.
+    eventually("all connections are returned", async || {
+        let mut states = connections(&meter);
+        let readers = states.remove(&("sqlite.readers".to_owned(), "idle".to_owned()));
         readers.is_some_and(|idle| (1.0..=2.0).contains(&idle))
-            && shown
+            && states
                 == expected([
                     ("sqlite.writer", "idle", 1),
                     ("sqlite.writer", "used", 0),

@@ -1,4 +1,4 @@
-//! How long calls on Redis take, what came of them, and whether it answers.
+//! Duration and result of calls on Redis, and its availability.
 
 use std::{
     collections::BTreeMap,
@@ -25,14 +25,14 @@ use crate::meter::{Meter, Point};
 use test_support::{
     eventually,
     redis_server::{RedisServer, attached},
-    window::{Bench, NONE},
+    window::{NONE, WindowFixture},
 };
 
 const DURATION: &str = "db.client.operation.duration";
 const AVAILABLE: &str = "conversation_memory.redis.available";
 const OUTAGES: &str = "conversation_memory.redis.outages";
 
-/// A client that a busy machine does not make time out, and a frozen Redis soon does.
+/// Client whose calls do not time out on a busy machine, but soon on a frozen Redis.
 pub(crate) fn patient(url: &str) -> Redis {
     let settings = RedisSettings {
         call_timeout: Duration::from_millis(500),
@@ -41,19 +41,23 @@ pub(crate) fn patient(url: &str) -> Redis {
     Redis::connect(RedisTarget::from_url(url).unwrap(), settings)
 }
 
-/// How many calls there were, by the script's name and the error.
+/// Number of calls by script and error.
 fn calls(meter: &Meter) -> BTreeMap<(String, String), u64> {
-    let tell = |mut point: Point| {
+    let key_and_count = |mut point: Point| {
         assert_eq!(point.unit, "s");
         assert!(point.sum > 0.0 && point.sum < 60.0, "{point:?}");
         let mut take = |label: &str| point.labels.remove(label).unwrap_or_default();
         assert_eq!(take("db.system.name"), "redis");
         assert_eq!(take("db.operation.name"), "EVALSHA");
-        let told = (take("db.stored_procedure.name"), take("error.type"));
+        let key = (take("db.stored_procedure.name"), take("error.type"));
         assert!(point.labels.is_empty(), "{point:?}");
-        (told, point.count)
+        (key, point.count)
     };
-    meter.points(DURATION).into_iter().map(tell).collect()
+    meter
+        .points(DURATION)
+        .into_iter()
+        .map(key_and_count)
+        .collect()
 }
 
 fn expected<const N: usize>(calls: [(&str, &str, u64); N]) -> BTreeMap<(String, String), u64> {
@@ -67,20 +71,23 @@ async fn run(redis: &Redis, script: &Script) -> Result<(), RedisError> {
 }
 
 #[tokio::test]
-async fn calls_are_told_apart_by_their_scripts() {
+async fn calls_are_counted_by_script() {
     let server = RedisServer::start(&[]).await;
     let meter = Meter::start().await;
-    let bench = Bench::on(&server.url(), "").await;
-    bench.save(1..=1).await;
-    bench.save(2..=2).await;
-    bench.recent.publish_replay(bench.announce().await, 2).await;
-    bench.recent.abort(bench.announce().await).await;
-    // A script that Redis does not know is sent again, in the same call.
+    let fixture = WindowFixture::on(&server.url(), "").await;
+    fixture.save(1..=1).await;
+    fixture.save(2..=2).await;
+    fixture
+        .recent
+        .publish_replay(fixture.announce().await, 2)
+        .await;
+    fixture.recent.abort(fixture.announce().await).await;
+    // A script that Redis does not know is sent again within the same call.
     server.call(&["SCRIPT", "FLUSH"]).await;
-    bench.hit(10).await;
-    bench.recent.retire(bench.announce().await).await;
-    let lease = bench.lease().await;
-    bench.fill(lease, 0, NONE, true).await;
+    fixture.hit(10).await;
+    fixture.recent.retire(fixture.announce().await).await;
+    let lease = fixture.lease().await;
+    fixture.fill(lease, 0, NONE, true).await;
     assert_eq!(
         calls(&meter),
         expected([
@@ -96,7 +103,7 @@ async fn calls_are_told_apart_by_their_scripts() {
 }
 
 #[tokio::test]
-async fn failures_are_told_apart() {
+async fn failed_calls_are_counted_by_error() {
     let server = RedisServer::start(&["--maxmemory-policy", "noeviction"]).await;
     let meter = Meter::start().await;
     let redis = patient(&server.url());
@@ -111,49 +118,55 @@ async fn failures_are_told_apart() {
     server.call(&["CONFIG", "SET", "maxmemory", "1"]).await;
     let set = Script::new("set", "return redis.call('SET', KEYS[1], '1')");
     run(&redis, &set).await.unwrap_err();
-    let told = |more: &[(&str, &str, u64)]| {
-        let mut told = expected([
+    let expected_with = |more: &[(&str, &str, u64)]| {
+        let mut calls = expected([
             ("ok", "", 1),
             ("bad", "refused", 1),
             ("list", "wrong_type", 1),
             ("set", "out_of_memory", 1),
         ]);
         for (script, error, count) in more {
-            told.insert(((*script).to_owned(), (*error).to_owned()), *count);
+            calls.insert(((*script).to_owned(), (*error).to_owned()), *count);
         }
-        told
+        calls
     };
-    assert_eq!(calls(&meter), told(&[]));
+    assert_eq!(calls(&meter), expected_with(&[]));
 
-    assert!(run(&redis, &ok).now_or_never().is_none(), "not that fast");
+    assert!(
+        run(&redis, &ok).now_or_never().is_none(),
+        "the call needs a round trip"
+    );
     let cancelled = ("ok", "cancelled", 1);
-    assert_eq!(calls(&meter), told(&[cancelled]));
+    assert_eq!(calls(&meter), expected_with(&[cancelled]));
 
     server.freeze();
-    assert_eq!(run(&redis, &ok).await, Err(RedisError::Unanswered));
+    assert_eq!(run(&redis, &ok).await, Err(RedisError::NoReply));
     assert_eq!(run(&redis, &ok).await, Err(RedisError::Unavailable));
     assert_eq!(run(&redis, &ok).await, Err(RedisError::Unavailable));
     let unanswered = ("ok", "unanswered", 1);
     let unavailable = ("ok", "unavailable", 2);
-    assert_eq!(calls(&meter), told(&[cancelled, unanswered, unavailable]));
+    assert_eq!(
+        calls(&meter),
+        expected_with(&[cancelled, unanswered, unavailable])
+    );
     server.thaw();
     redis.shutdown().await;
 }
 
 #[tokio::test]
-async fn outages_are_counted_and_shown() {
+async fn outages_are_counted() {
     let mut server = RedisServer::stopped(&[]);
     let meter = Meter::start().await;
     let redis = patient(&server.url());
     assert_eq!(meter.value(AVAILABLE), Some(0.0));
-    assert_eq!(meter.value(OUTAGES), None, "it has not answered yet");
+    assert_eq!(meter.value(OUTAGES), None, "no reply was received yet");
     for outages in 1..=2 {
         server.run().await;
         redis.available().await;
         assert_eq!(meter.value(AVAILABLE), Some(1.0));
         server.kill();
         let ok = Script::new("ok", "return 1");
-        eventually("the loss is noticed", async || {
+        eventually("the outage is detected", async || {
             run(&redis, &ok).await.is_err() && !redis.is_available()
         })
         .await;
@@ -161,23 +174,23 @@ async fn outages_are_counted_and_shown() {
         assert_eq!(meter.value(OUTAGES), Some(outages.into()));
     }
     redis.shutdown().await;
-    assert_eq!(meter.value(OUTAGES), Some(2.0), "the end is no outage");
+    assert_eq!(meter.value(OUTAGES), Some(2.0), "a shutdown is no outage");
     drop(redis);
-    assert_eq!(meter.value(AVAILABLE), None, "nobody holds the client");
+    assert_eq!(meter.value(AVAILABLE), None, "the client was dropped");
 }
 
-/// Remembers spans.
+/// Exporter that stores spans.
 #[derive(Clone, Debug, Default)]
-struct Memory(Arc<Mutex<Vec<SpanData>>>);
+struct MemoryExporter(Arc<Mutex<Vec<SpanData>>>);
 
-impl SpanExporter for Memory {
+impl SpanExporter for MemoryExporter {
     fn export(&self, batch: Vec<SpanData>) -> impl Future<Output = OTelSdkResult> + Send {
         self.0.lock().unwrap().extend(batch);
         future::ready(Ok(()))
     }
 }
 
-impl Memory {
+impl MemoryExporter {
     fn take(&self) -> Vec<SpanData> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
@@ -191,10 +204,10 @@ fn attributes(span: &SpanData) -> BTreeMap<&str, String> {
 }
 
 #[tokio::test]
-async fn a_call_of_a_trace_is_a_span() {
+async fn a_call_within_a_trace_creates_a_span() {
     let server = RedisServer::start(&[]).await;
-    let _alone = Meter::start().await;
-    let spans = Memory::default();
+    let _meter = Meter::start().await;
+    let spans = MemoryExporter::default();
     let provider = SdkTracerProvider::builder()
         .with_simple_exporter(spans.clone())
         .build();
@@ -212,7 +225,7 @@ async fn a_call_of_a_trace_is_a_span() {
 
     redis.run(&ok, "secret", &[Bytes::new()]).await.unwrap();
     let names: Vec<_> = spans.take().into_iter().map(|span| span.name).collect();
-    assert_eq!(names, [""; 0], "nobody traces this");
+    assert_eq!(names, [""; 0], "there is no trace");
 
     let root = tracing::info_span!("root");
     let args = [Bytes::from_static(b"secret")];

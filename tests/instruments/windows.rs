@@ -1,4 +1,5 @@
-//! Why windows were dropped, and what came of filling them.
+//! Metrics of the recent windows: drops by reason, fills by outcome, and pending
+//! invalidations.
 
 use conversation_memory::{
     recent::{Lookup, RecentWindow, redis::WINDOW_BYTES},
@@ -12,63 +13,68 @@ use crate::{
 use test_support::{
     eventually,
     redis_server::RedisServer,
-    window::{Bench, LIMIT, content, message, messages, owner, recent},
+    window::{LIMIT, WindowFixture, content, message, messages, owner, recent},
 };
 
 const DROPS: &str = "conversation_memory.recent_window.drops";
 const FILLS: &str = "conversation_memory.recent_window.fills";
 const UNPUBLISHED: &str = "conversation_memory.recent_window.unpublished";
 
-/// A conversation that the window shows two messages of.
-async fn shown() -> Bench {
-    let bench = Bench::new().await;
-    bench.save(1..=2).await;
-    bench.hit(10).await;
-    bench
+/// Creates a window with two messages.
+async fn warm_window() -> WindowFixture {
+    let fixture = WindowFixture::new().await;
+    fixture.save(1..=2).await;
+    fixture.hit(10).await;
+    fixture
 }
 
-/// Takes a conversation's announced writes out of its window.
-async fn lose_announcements(bench: &Bench) {
-    let fields = bench.call(&["HKEYS", &bench.key]).await;
-    for field in fields.lines().filter(|field| field.starts_with("p:")) {
-        bench.call(&["HDEL", &bench.key, field]).await;
+/// Deletes the announcement writes from a window.
+async fn delete_announcements(fixture: &WindowFixture) {
+    for field in fixture.field_names("p:").await {
+        fixture.call(&["HDEL", &fixture.key, &field]).await;
     }
 }
 
-async fn save_sized(bench: &Bench, seq: i64, bytes: usize) {
-    let mut message = message(bench.id, seq);
+async fn save_sized(fixture: &WindowFixture, seq: i64, bytes: usize) {
+    let mut message = message(fixture.id, seq);
     message.content = content(&"x".repeat(bytes));
-    let announced = bench.announce().await;
-    bench.recent.publish(announced, &owner(), &[message]).await;
+    let announcement = fixture.announce().await;
+    fixture
+        .recent
+        .publish(announcement, &owner(), &[message])
+        .await;
 }
 
 #[tokio::test]
-async fn a_drop_is_counted_by_its_reason() {
+async fn drops_are_counted_by_reason() {
     let meter = Meter::start().await;
 
-    let bench = shown().await;
-    bench.recent.retire(bench.announce().await).await;
+    let fixture = warm_window().await;
+    fixture.recent.retire(fixture.announce().await).await;
     assert_eq!(meter.by(DROPS, "reason"), values([("removed", 1)]));
 
-    let bench = shown().await;
-    bench.recent.forget(bench.announce().await).await;
+    let fixture = warm_window().await;
+    fixture.recent.forget(fixture.announce().await).await;
 
-    let bench = shown().await;
-    let (second, third) = (bench.announce().await, bench.announce().await);
-    bench.publish(third, 4..=4).await;
-    bench.publish(second, 3..=3).await;
+    let fixture = warm_window().await;
+    let (second, third) = (fixture.announce().await, fixture.announce().await);
+    fixture.publish(third, 4..=4).await;
+    fixture.publish(second, 3..=3).await;
 
-    let bench = shown().await;
-    bench.recent.publish_replay(bench.announce().await, 3).await;
+    let fixture = warm_window().await;
+    fixture
+        .recent
+        .publish_replay(fixture.announce().await, 3)
+        .await;
 
-    let bench = shown().await;
-    let stale = bench.recent.newest(bench.id, 10, 3).await;
+    let fixture = warm_window().await;
+    let stale = fixture.recent.newest(fixture.id, 10, 3).await;
     assert!(matches!(stale, Lookup::Miss(Some(_))));
 
-    let bench = shown().await;
-    let _crashed = bench.announce().await;
-    bench.expire_all().await;
-    assert!(bench.is_miss().await);
+    let fixture = warm_window().await;
+    let _crashed = fixture.announce().await;
+    fixture.expire_announcements().await;
+    assert!(fixture.is_miss().await);
 
     assert_eq!(
         meter.by(DROPS, "reason"),
@@ -85,172 +91,180 @@ async fn a_drop_is_counted_by_its_reason() {
 }
 
 #[tokio::test]
-async fn a_write_without_its_announcement_drops_the_window() {
+async fn a_missing_announcement_is_counted_as_unannounced() {
     let meter = Meter::start().await;
-    let bench = shown().await;
-    let announced = bench.announce().await;
-    lose_announcements(&bench).await;
-    bench.publish(announced, 3..=3).await;
+    let fixture = warm_window().await;
+    let announcement = fixture.announce().await;
+    delete_announcements(&fixture).await;
+    fixture.publish(announcement, 3..=3).await;
 
-    let bench = shown().await;
-    let announced = bench.announce().await;
-    lose_announcements(&bench).await;
-    bench.recent.publish_replay(announced, 2).await;
+    let fixture = warm_window().await;
+    let announcement = fixture.announce().await;
+    delete_announcements(&fixture).await;
+    fixture.recent.publish_replay(announcement, 2).await;
     assert_eq!(meter.by(DROPS, "reason"), values([("unannounced", 2)]));
 
-    // Redis did not hear of it at all.
+    // The announcement did not reach Redis.
     let nowhere = RedisTarget::from_url("redis://127.0.0.1:1").unwrap();
     let nowhere = Redis::connect(nowhere, RedisSettings::default());
-    let unheard = recent(&nowhere);
-    let bench = shown().await;
-    let announced = unheard.announce(bench.id, LIMIT).await;
-    bench.publish(announced, 3..=3).await;
-    let bench = shown().await;
-    let announced = unheard.announce(bench.id, LIMIT).await;
-    bench.recent.publish_replay(announced, 2).await;
+    let disconnected = recent(&nowhere);
+    let fixture = warm_window().await;
+    let announcement = disconnected.announce(fixture.id, LIMIT).await;
+    fixture.publish(announcement, 3..=3).await;
+    let fixture = warm_window().await;
+    let announcement = disconnected.announce(fixture.id, LIMIT).await;
+    fixture.recent.publish_replay(announcement, 2).await;
     assert_eq!(meter.by(DROPS, "reason"), values([("unannounced", 4)]));
     nowhere.shutdown().await;
 }
 
 #[tokio::test]
-async fn what_makes_no_sense_is_counted_once() {
+async fn invalid_content_is_counted_once() {
     let meter = Meter::start().await;
-    let breakages: [&[&str]; 4] = [
-        // What the scripts cannot see, what they can, and what is no window.
+    let commands: [&[&str]; 4] = [
+        // Invalid content that only the sidecar detects, that the scripts detect, and a
+        // key of another type.
         &["HSET", "m:2", "garbage"],
         &["HSET", "hi", "many"],
         &["HSET", "owner", "\u{0}"],
         &["SET", "text"],
     ];
-    for (count, breakage) in (1..).zip(breakages) {
-        let bench = shown().await;
-        let (command, rest) = breakage.split_first().unwrap();
-        bench.call(&["DEL", &bench.key]).await;
-        let lease = bench.lease_again().await;
-        bench.fill(lease, 2, 1..=2, true).await;
-        bench
-            .call(&[&[*command, &bench.key][..], rest].concat())
+    for (count, invalid) in (1..).zip(commands) {
+        let fixture = warm_window().await;
+        let (command, rest) = invalid.split_first().unwrap();
+        fixture.call(&["DEL", &fixture.key]).await;
+        let lease = fixture.new_lease().await;
+        fixture.fill(lease, 2, 1..=2, true).await;
+        fixture
+            .call(&[&[*command, &fixture.key][..], rest].concat())
             .await;
-        assert!(bench.is_miss().await, "{breakage:?}");
-        assert!(bench.is_miss().await, "{breakage:?}");
+        assert!(fixture.is_miss().await, "{invalid:?}");
+        assert!(fixture.is_miss().await, "{invalid:?}");
         let expected = values([("unreadable", count)]);
-        assert_eq!(meter.by(DROPS, "reason"), expected, "{breakage:?}");
+        assert_eq!(meter.by(DROPS, "reason"), expected, "{invalid:?}");
     }
-    // A writer may be the first to meet it.
-    let bench = shown().await;
-    let announced = bench.announce().await;
-    bench.call(&["HSET", &bench.key, "hi", "many"]).await;
-    bench.publish(announced, 3..=3).await;
-    let bench = shown().await;
-    bench.call(&["SET", &bench.key, "text"]).await;
-    bench.save(3..=3).await;
+    // A writer can detect it first.
+    let fixture = warm_window().await;
+    let announcement = fixture.announce().await;
+    fixture.call(&["HSET", &fixture.key, "hi", "many"]).await;
+    fixture.publish(announcement, 3..=3).await;
+    let fixture = warm_window().await;
+    fixture.call(&["SET", &fixture.key, "text"]).await;
+    fixture.save(3..=3).await;
     assert_eq!(meter.by(DROPS, "reason"), values([("unreadable", 6)]));
 }
 
 #[tokio::test]
-async fn a_window_that_becomes_too_large_is_counted() {
+async fn windows_above_the_size_limit_are_counted() {
     let meter = Meter::start().await;
-    let bench = shown().await;
-    save_sized(&bench, 3, WINDOW_BYTES / 2).await;
-    bench.hit(10).await;
-    save_sized(&bench, 4, WINDOW_BYTES / 2).await;
-    assert!(bench.is_miss().await, "together they are too large");
-    let bench = shown().await;
-    save_sized(&bench, 3, WINDOW_BYTES).await;
-    assert!(bench.is_miss().await, "alone it is too large");
+    let fixture = warm_window().await;
+    save_sized(&fixture, 3, WINDOW_BYTES / 2).await;
+    fixture.hit(10).await;
+    save_sized(&fixture, 4, WINDOW_BYTES / 2).await;
+    assert!(fixture.is_miss().await, "both messages exceed the limit");
+    let fixture = warm_window().await;
+    save_sized(&fixture, 3, WINDOW_BYTES).await;
+    assert!(fixture.is_miss().await, "the message exceeds the limit");
     assert_eq!(meter.by(DROPS, "reason"), values([("too_large", 2)]));
 }
 
 #[tokio::test]
-async fn what_was_not_there_is_not_dropped() {
+async fn dropping_a_cold_window_is_not_counted() {
     let meter = Meter::start().await;
-    let bench = Bench::new().await;
-    bench.recent.retire(bench.announce().await).await;
-    bench.recent.forget(bench.announce().await).await;
-    bench.recent.publish_replay(bench.announce().await, 7).await;
-    let late = bench.announce().await;
-    bench.evict().await;
-    bench.publish(late, 8..=8).await;
-    let stale = bench.recent.newest(bench.id, 10, 9).await;
+    let fixture = WindowFixture::new().await;
+    fixture.recent.retire(fixture.announce().await).await;
+    fixture.recent.forget(fixture.announce().await).await;
+    fixture
+        .recent
+        .publish_replay(fixture.announce().await, 7)
+        .await;
+    let late = fixture.announce().await;
+    fixture.evict().await;
+    fixture.publish(late, 8..=8).await;
+    let stale = fixture.recent.newest(fixture.id, 10, 9).await;
     assert!(matches!(stale, Lookup::Miss(_)));
-    let _crashed = bench.announce().await;
-    bench.expire_all().await;
-    assert!(bench.is_miss().await);
+    let _crashed = fixture.announce().await;
+    fixture.expire_announcements().await;
+    assert!(fixture.is_miss().await);
     assert_eq!(meter.by(DROPS, "reason"), values([]));
 }
 
 #[tokio::test]
-async fn conversations_that_redis_was_not_told_of_are_shown_until_they_are_dropped() {
+async fn pending_invalidations_are_reported_until_the_windows_are_dropped() {
     let server = RedisServer::start(&[]).await;
     let meter = Meter::start().await;
     let redis = patient(&server.url());
     redis.available().await;
-    let bench = Bench::with(recent(&redis), &server.url(), "");
-    bench.save(1..=1).await;
+    let fixture = WindowFixture::with(recent(&redis), &server.url(), "");
+    fixture.save(1..=1).await;
     assert_eq!(meter.value(UNPUBLISHED), Some(0.0));
     server.freeze();
-    bench.save(2..=2).await;
+    fixture.save(2..=2).await;
     assert_eq!(meter.value(UNPUBLISHED), Some(1.0));
     server.thaw();
-    eventually("it is dropped", async || {
+    eventually("the window is dropped", async || {
         meter.value(UNPUBLISHED) == Some(0.0)
     })
     .await;
     assert_eq!(meter.by(DROPS, "reason"), values([("unpublished", 1)]));
     redis.shutdown().await;
-    drop((bench, redis));
-    assert_eq!(meter.value(UNPUBLISHED), None, "nobody holds the list");
+    drop((fixture, redis));
+    assert_eq!(
+        meter.value(UNPUBLISHED),
+        None,
+        "the windows were dropped with their gauge"
+    );
 }
 
 #[tokio::test]
-async fn a_full_redis_is_a_reason_of_its_own() {
+async fn out_of_memory_is_counted() {
     let server = RedisServer::start(&["--maxmemory-policy", "noeviction"]).await;
-    let fill_up = async |bytes: &str| {
+    let set_max_memory = async |bytes: &str| {
         server.call(&["CONFIG", "SET", "maxmemory", bytes]).await;
     };
     let meter = Meter::start().await;
-    let bench = Bench::on(&server.url(), "").await;
-    let lease = bench.lease().await;
-    fill_up("1").await;
-    bench.fill(lease, 2, 1..=2, true).await;
+    let fixture = WindowFixture::on(&server.url(), "").await;
+    let lease = fixture.lease().await;
+    set_max_memory("1").await;
+    fixture.fill(lease, 2, 1..=2, true).await;
     assert_eq!(meter.by(FILLS, "outcome"), values([("out_of_memory", 1)]));
-    assert_eq!(meter.by(DROPS, "reason"), values([]), "it was cold");
+    assert_eq!(meter.by(DROPS, "reason"), values([]), "the window was cold");
 
-    fill_up("0").await;
-    let lease = bench.lease_again().await;
-    bench.fill(lease, 2, 1..=2, true).await;
-    bench.hit(10).await;
-    fill_up("1").await;
-    bench.save(3..=3).await;
+    set_max_memory("0").await;
+    let lease = fixture.new_lease().await;
+    fixture.fill(lease, 2, 1..=2, true).await;
+    fixture.hit(10).await;
+    set_max_memory("1").await;
+    fixture.save(3..=3).await;
     assert_eq!(meter.by(DROPS, "reason"), values([("out_of_memory", 1)]));
 }
 
 #[tokio::test]
-async fn a_fill_is_counted_by_its_outcome() {
+async fn fills_are_counted_by_outcome() {
     let mut server = RedisServer::start(&[]).await;
     let meter = Meter::start().await;
-    let bench = Bench::on(&server.url(), "").await;
-    let lease = bench.lease().await;
-    bench.fill(lease, 2, 1..=2, true).await;
+    let fixture = WindowFixture::on(&server.url(), "").await;
+    let lease = fixture.lease().await;
+    fixture.fill(lease, 2, 1..=2, true).await;
     assert_eq!(meter.by(FILLS, "outcome"), values([("filled", 1)]));
 
-    bench.evict().await;
-    let lease = bench.lease().await;
-    bench.end_lease().await;
-    bench.fill(lease, 2, 1..=2, true).await;
-    let lease = bench.lease_again().await;
-    let announced = bench.announce().await;
-    bench.fill(lease, 2, 1..=2, true).await;
-    bench.recent.abort(announced).await;
+    fixture.evict().await;
+    let lease = fixture.lease().await;
+    fixture.end_lease().await;
+    fixture.fill(lease, 2, 1..=2, true).await;
+    let lease = fixture.new_lease().await;
+    let announcement = fixture.announce().await;
+    fixture.fill(lease, 2, 1..=2, true).await;
+    fixture.recent.abort(announcement).await;
 
-    let lease = bench.lease_again().await;
-    let mut large = messages(bench.id, 1..=2);
+    let lease = fixture.new_lease().await;
+    let mut large = messages(fixture.id, 1..=2);
     large[0].content = content(&"x".repeat(WINDOW_BYTES));
-    bench.recent.fill(lease, &owner(), 2, &large, true).await;
+    fixture.recent.fill(lease, &owner(), 2, &large, true).await;
 
-    let lease = bench.lease_again().await;
+    let lease = fixture.new_lease().await;
     server.kill();
-    bench.fill(lease, 2, 1..=2, true).await;
+    fixture.fill(lease, 2, 1..=2, true).await;
     assert_eq!(
         meter.by(FILLS, "outcome"),
         values([

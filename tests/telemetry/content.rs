@@ -1,9 +1,9 @@
-//! What was said, and what nobody else may know, stays where it is.
+//! Message content and credentials are not exported, unless content capture is enabled.
 
 use conversation_memory::proto::{CreateConversationRequest, RetrievedContext};
 use prost_types::value::Kind;
 
-use crate::observed::{Exported, Observed, ascii, traced};
+use crate::observed::{ExportedTelemetry, ObservedSidecar, ascii, traced};
 use test_support::{
     given, new_user,
     redis_server::RedisServer,
@@ -28,9 +28,9 @@ async fn nothing_private_is_exported() {
             .replacen("redis://", &format!("redis://:{}@", PASSWORDS[1]), 1),
     };
     let settings = [("OTEL_METRICS_EXPORTER", "otlp"), ("LOG_LEVEL", "debug")];
-    let observed = Observed::start_with(form, &settings).await;
-    let user = hold_private_turns(&observed.sidecar).await;
-    let Exported { sent, spans, log } = observed.stop().await;
+    let observed = ObservedSidecar::start_with(form, &settings).await;
+    let user = make_calls_with_private_values(&observed.sidecar).await;
+    let ExportedTelemetry { sent, spans, log } = observed.stop().await;
     assert!(
         spans
             .iter()
@@ -40,8 +40,8 @@ async fn nothing_private_is_exported() {
         for sent in &sent {
             assert!(!sent.says(private), "{private} in {}", sent.path);
         }
-        let says = |line: &&String| line.contains(private);
-        assert_eq!(log.iter().find(says), None, "{private}");
+        let contains = |line: &&String| line.contains(private);
+        assert_eq!(log.iter().find(contains), None, "{private}");
     }
     for span in spans {
         for key in ["input.value", "output.value"] {
@@ -50,9 +50,9 @@ async fn nothing_private_is_exported() {
     }
 }
 
-/// Says a text in every place that takes one, in calls that go well and in calls
-/// that fail, with a token; gives the user.
-async fn hold_private_turns(sidecar: &Sidecar) -> String {
+/// Makes calls, successful and failing ones, that contain a private text in every
+/// field that accepts one, and a token. Returns the user.
+async fn make_calls_with_private_values(sidecar: &Sidecar) -> String {
     let mut memory = sidecar.memory();
     let user = new_user();
     let metadata = object(&[(TEXT, Kind::StringValue(TEXT.to_owned()))]);
@@ -115,7 +115,7 @@ test_support::in_both_forms!(content_is_exported_on_request);
 
 async fn content_is_exported_on_request(form: Form) {
     let settings = [("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "true")];
-    let observed = Observed::start_with(form, &settings).await;
+    let observed = ObservedSidecar::start_with(form, &settings).await;
     let mut memory = observed.sidecar.memory();
     let user = new_user();
     let conversation = new_conversation(&mut memory, &user).await;
@@ -137,9 +137,9 @@ async fn content_is_exported_on_request(form: Form) {
         (read, "output.value"),
         (begun, "output.value"),
     ] {
-        let server = exported.of(&trace).server;
+        let server = exported.call(&trace).server;
         let value = server.text(key);
-        // JSON, so that a reader finds who said what.
+        // The value is JSON, which contains the role of each message.
         let value: serde_json::Value = serde_json::from_str(value).unwrap();
         let value = value.to_string();
         assert!(value.contains("How do I \\\"ask\\\"?"), "{server:#?}");

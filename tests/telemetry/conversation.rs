@@ -1,4 +1,4 @@
-//! The conversation is on every span of every call that is about one.
+//! Every span of a call on a conversation contains the conversation.
 
 use conversation_memory::proto::{
     BeginTurnRequest, BeginTurnResponse, Consistency, Conversation, CreateConversationRequest,
@@ -11,7 +11,7 @@ use tonic::Code;
 
 use crate::{
     metrics::window_key,
-    observed::{CONVERSATION_KEYS, Exported, Observed, Trace, traced},
+    observed::{CONVERSATION_KEYS, ExportedTelemetry, ObservedSidecar, Trace, traced},
 };
 use test_support::{
     eventually, new_id, new_user, redis_server,
@@ -20,15 +20,15 @@ use test_support::{
 };
 
 test_support::in_both_forms!(
-    turns_show_their_conversation,
-    reads_show_their_conversation,
-    conversations_show_themselves,
-    a_failed_call_shows_its_conversation,
-    calls_at_once_do_not_mix,
+    turns_are_traced_with_their_conversation,
+    reads_are_traced_with_their_conversation,
+    conversation_calls_are_traced_with_the_conversation,
+    failed_calls_are_traced_with_their_conversation,
+    concurrent_calls_are_traced_with_their_own_conversation,
 );
 
-async fn turns_show_their_conversation(form: Form) {
-    let observed = Observed::start(form).await;
+async fn turns_are_traced_with_their_conversation(form: Form) {
+    let observed = ObservedSidecar::start(form).await;
     let mut memory = observed.memory().await;
     let user = new_user();
     let mut calls = Vec::new();
@@ -66,7 +66,10 @@ async fn turns_show_their_conversation(form: Form) {
     sessions.create_session(request).await.unwrap();
     calls.push(("CreateSession", trace));
 
-    observed.stop().await.assert_all_of(&calls, &conversation);
+    observed
+        .stop()
+        .await
+        .assert_conversation_of_calls(&calls, &conversation);
 }
 
 async fn begin_turn(
@@ -79,8 +82,8 @@ async fn begin_turn(
     memory.begin_turn(request).await.unwrap().into_inner()
 }
 
-async fn reads_show_their_conversation(form: Form) {
-    let observed = Observed::start(form).await;
+async fn reads_are_traced_with_their_conversation(form: Form) {
+    let observed = ObservedSidecar::start(form).await;
     let mut memory = observed.memory().await;
     let conversation = new_conversation(&mut memory, &new_user()).await;
     say(&mut memory, &conversation, "one").await;
@@ -115,11 +118,14 @@ async fn reads_show_their_conversation(form: Form) {
     });
     memory.list_messages(request).await.unwrap();
     calls.push(("ListMessages", trace));
-    observed.stop().await.assert_all_of(&calls, &conversation);
+    observed
+        .stop()
+        .await
+        .assert_conversation_of_calls(&calls, &conversation);
 }
 
-async fn conversations_show_themselves(form: Form) {
-    let observed = Observed::start(form).await;
+async fn conversation_calls_are_traced_with_the_conversation(form: Form) {
+    let observed = ObservedSidecar::start(form).await;
     let mut memory = observed.memory().await;
     let user = new_user();
     let mut calls = Vec::new();
@@ -146,7 +152,7 @@ async fn conversations_show_themselves(form: Form) {
     });
     memory.truncate_conversation(request).await.unwrap();
     calls.push(("TruncateConversation", trace));
-    let (of_none, request) = traced(ListConversationsRequest {
+    let (without_conversation, request) = traced(ListConversationsRequest {
         user_id: user,
         ..ListConversationsRequest::default()
     });
@@ -159,16 +165,16 @@ async fn conversations_show_themselves(form: Form) {
     calls.push(("DeleteConversation", trace));
 
     let exported = observed.stop().await;
-    exported.assert_all_of(&calls, &conversation);
-    for span in exported.of(&of_none).spans {
+    exported.assert_conversation_of_calls(&calls, &conversation);
+    for span in exported.call(&without_conversation).spans {
         for key in CONVERSATION_KEYS {
             assert!(!span.attributes.contains_key(key), "{span:#?}");
         }
     }
 }
 
-async fn a_failed_call_shows_its_conversation(form: Form) {
-    let observed = Observed::start(form).await;
+async fn failed_calls_are_traced_with_their_conversation(form: Form) {
+    let observed = ObservedSidecar::start(form).await;
     let mut memory = observed.memory().await;
     let conversation = new_conversation(&mut memory, &new_user()).await;
     let mut calls = Vec::new();
@@ -177,35 +183,35 @@ async fn a_failed_call_shows_its_conversation(form: Form) {
         user_id: "somebody-else".to_owned(),
         ..history(&conversation)
     });
-    let refused = memory.get_history(request).await.unwrap_err();
-    assert_eq!(refused.code(), Code::NotFound);
+    let error = memory.get_history(request).await.unwrap_err();
+    assert_eq!(error.code(), Code::NotFound);
     calls.push(("GetHistory", trace));
 
     let (trace, request) = traced(GetHistoryRequest {
         min_seq: 7,
         ..history(&conversation)
     });
-    let refused = memory.get_history(request).await.unwrap_err();
-    assert_eq!(refused.code(), Code::FailedPrecondition);
+    let error = memory.get_history(request).await.unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition);
     calls.push(("GetHistory", trace));
 
     let (trace, request) = traced(save(&conversation, vec![message(Role::User, "\0")]));
-    let refused = memory.save_messages(request).await.unwrap_err();
-    assert_eq!(refused.code(), Code::InvalidArgument);
+    let error = memory.save_messages(request).await.unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument);
     calls.push(("SaveMessages", trace));
 
     let missing = new_id();
     let (trace, request) = traced(save(&missing, turn("one", "two")));
-    let refused = memory.save_messages(request).await.unwrap_err();
-    assert_eq!(refused.code(), Code::NotFound);
+    let error = memory.save_messages(request).await.unwrap_err();
+    assert_eq!(error.code(), Code::NotFound);
 
     let exported = observed.stop().await;
-    exported.assert_all_of(&calls, &conversation);
-    exported.assert_all_of(&[("SaveMessages", trace)], &missing);
+    exported.assert_conversation_of_calls(&calls, &conversation);
+    exported.assert_conversation_of_calls(&[("SaveMessages", trace)], &missing);
 }
 
-async fn calls_at_once_do_not_mix(form: Form) {
-    let observed = Observed::start(form).await;
+async fn concurrent_calls_are_traced_with_their_own_conversation(form: Form) {
+    let observed = ObservedSidecar::start(form).await;
     let mut calls = JoinSet::new();
     for _ in 0..20 {
         let mut memory = observed.memory().await;
@@ -222,23 +228,24 @@ async fn calls_at_once_do_not_mix(form: Form) {
     let calls = calls.join_all().await;
     let exported = observed.stop().await;
     for (traces, conversation) in calls {
-        exported.assert_all_of(&traces, &conversation);
+        exported.assert_conversation_of_calls(&traces, &conversation);
     }
 }
 
-impl Exported {
-    /// Sees that calls, each with its method, are about one conversation.
-    fn assert_all_of(&self, calls: &[(&str, Trace)], conversation: &str) {
+impl ExportedTelemetry {
+    /// Asserts that the spans of all calls, given with their methods, contain the
+    /// conversation.
+    fn assert_conversation_of_calls(&self, calls: &[(&str, Trace)], conversation: &str) {
         for (method, trace) in calls {
-            let call = self.of(trace);
+            let call = self.call(trace);
             assert!(
                 call.server.name.ends_with(&format!("/{method}")),
                 "{call:#?}"
             );
-            call.assert_is_of(conversation);
+            call.assert_conversation(conversation);
         }
         for span in &self.spans {
-            // LangSmith would group threads by it.
+            // LangSmith would group threads by this attribute.
             assert!(
                 !span
                     .attributes

@@ -1,10 +1,10 @@
-//! Where spans are sent, with what, and when they are not.
+//! Destinations of traces, headers of the exports, and settings that disable them.
 
 use std::{io::Read as _, process::Output};
 
 use tokio::process::Command;
 
-use crate::observed::{Observed, stop};
+use crate::observed::{ObservedSidecar, stop};
 use test_support::{
     PATIENCE, eventually, new_user,
     otlp_sink::{OtlpSink, Sent},
@@ -15,7 +15,7 @@ use test_support::{
 const KEY: &str = "lsv2-secret-key";
 
 #[tokio::test]
-async fn langsmith_needs_its_own_variables_alone() {
+async fn exports_to_langsmith_with_its_own_variables() {
     let sink = OtlpSink::start().await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("key");
@@ -29,7 +29,7 @@ async fn langsmith_needs_its_own_variables_alone() {
             (name, value),
             ("LANGSMITH_PROJECT", "vacation"),
             ("LANGSMITH_ENDPOINT", &sink.url()),
-            // Another one's, who is sent something else.
+            // Headers of another destination, which must not be sent.
             (
                 "OTEL_EXPORTER_OTLP_HEADERS",
                 "authorization=Bearer%20theirs,x-api-key=theirs",
@@ -56,7 +56,17 @@ async fn langsmith_needs_its_own_variables_alone() {
 }
 
 #[tokio::test]
-async fn a_collector_is_named_by_the_standard_variables() {
+async fn langsmith_tracing_without_a_key_logs_a_warning() {
+    let warns = |log: Vec<String>| {
+        log.iter()
+            .any(|line| line.contains("WARN") && line.contains("set LANGSMITH_API_KEY"))
+    };
+    assert!(warns(run_with(&[("LANGSMITH_TRACING", "true")]).await));
+    assert!(!warns(run_with(&[("LANGSMITH_TRACING", "false")]).await));
+}
+
+#[tokio::test]
+async fn exports_to_the_collector_in_the_standard_variables() {
     let sink = OtlpSink::start().await;
     for (name, value) in [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", sink.url()),
@@ -81,7 +91,7 @@ async fn a_collector_is_named_by_the_standard_variables() {
 }
 
 #[tokio::test]
-async fn explicit_opentelemetry_wins_over_langsmith() {
+async fn otel_settings_take_precedence_over_langsmith() {
     let (collector, langsmith) = tokio::join!(OtlpSink::start(), OtlpSink::start());
     let settings = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url()),
@@ -98,12 +108,12 @@ async fn explicit_opentelemetry_wins_over_langsmith() {
         assert_eq!(langsmith_headers(&sent), ["", ""]);
     }
     assert!(langsmith.sent().is_empty());
-    let says_which = |line: &&String| line.contains("OTEL_") && line.contains("LANGSMITH_");
-    assert_eq!(log.iter().filter(says_which).count(), 1, "{log:#?}");
+    let names_both = |line: &&String| line.contains("OTEL_") && line.contains("LANGSMITH_");
+    assert_eq!(log.iter().filter(names_both).count(), 1, "{log:#?}");
 }
 
 #[tokio::test]
-async fn nothing_is_sent_where_nothing_shall_be() {
+async fn disabled_exports_send_nothing() {
     let sink = OtlpSink::start().await;
     let url = sink.url();
     let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", url.as_str());
@@ -123,22 +133,22 @@ async fn nothing_is_sent_where_nothing_shall_be() {
 }
 
 #[tokio::test]
-async fn without_a_variable_nothing_is_there_to_send() {
+async fn without_settings_there_is_no_exporter() {
     let form = Form::embedded();
     let mut sidecar = Sidecar::start(&form).await;
     call(&sidecar).await;
     assert_eq!(exporter_threads(&sidecar), 0);
     stop(&mut sidecar).await;
-    // That is how an exporter is known.
-    let observed = Observed::start(Form::embedded()).await;
-    eventually("the exporter's thread", async || {
+    // The same check finds the thread of an exporter.
+    let observed = ObservedSidecar::start(Form::embedded()).await;
+    eventually("the exporter's thread is found", async || {
         exporter_threads(&observed.sidecar) > 0
     })
     .await;
     observed.stop().await;
 }
 
-/// How many threads a sidecar has for exports.
+/// Number of exporter threads of a sidecar.
 fn exporter_threads(sidecar: &Sidecar) -> usize {
     let threads = std::fs::read_dir(format!("/proc/{}/task", sidecar.id())).unwrap();
     let names = threads.filter_map(|thread| {
@@ -153,13 +163,13 @@ fn exporter_threads(sidecar: &Sidecar) -> usize {
 }
 
 #[tokio::test]
-async fn the_resource_is_as_the_variables_say() {
-    let exported = called(&[]).await;
+async fn the_resource_follows_the_environment() {
+    let exported = export_with(&[]).await;
     for span in exported.spans {
         assert_eq!(span.resource["service.name"], "conversation-memory");
         assert_eq!(span.resource["service.version"], env!("CARGO_PKG_VERSION"));
     }
-    let exported = called(&[
+    let exported = export_with(&[
         ("OTEL_SERVICE_NAME", "memory of hr"),
         (
             "OTEL_RESOURCE_ATTRIBUTES",
@@ -184,29 +194,29 @@ async fn the_resource_is_as_the_variables_say() {
 
 #[tokio::test]
 async fn bodies_are_compressed_on_request() {
-    let exported = called(&[("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")]).await;
+    let exported = export_with(&[("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")]).await;
     for sent in exported.sent {
         assert_eq!(sent.header("content-encoding"), "gzip");
     }
 }
 
 #[tokio::test]
-async fn settings_that_cannot_be_followed_stop_the_start() {
+async fn unsupported_settings_are_rejected_at_startup() {
     for (name, value) in [
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
         ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc"),
         ("OTEL_TRACES_EXPORTER", "zipkin"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "not a url"),
     ] {
-        let output = refused(name, value).await;
-        let said = String::from_utf8(output.stderr).unwrap();
+        let output = run_rejected(name, value).await;
+        let message = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success(), "{name}={value}");
-        assert!(said.contains(name), "{said}");
-        assert_eq!(said.trim_end().lines().count(), 1, "{said}");
+        assert!(message.contains(name), "{message}");
+        assert_eq!(message.trim_end().lines().count(), 1, "{message}");
     }
 }
 
-async fn refused(name: &str, value: &str) -> Output {
+async fn run_rejected(name: &str, value: &str) -> Output {
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::from(command());
     command
@@ -222,16 +232,16 @@ async fn refused(name: &str, value: &str) -> Output {
         .unwrap()
 }
 
-/// What a sidecar exports with settings when it is called.
-async fn called(settings: &[(&str, &str)]) -> crate::observed::Exported {
-    let observed = Observed::start_with(Form::embedded(), settings).await;
+/// Starts a sidecar with settings, calls it, and returns what it exported.
+async fn export_with(settings: &[(&str, &str)]) -> crate::observed::ExportedTelemetry {
+    let observed = ObservedSidecar::start_with(Form::embedded(), settings).await;
     call(&observed.sidecar).await;
     let exported = observed.stop().await;
     assert!(!exported.spans.is_empty(), "{settings:?}");
     exported
 }
 
-/// Starts a sidecar with settings, calls it, stops it, and gives its log.
+/// Starts a sidecar with settings, calls it, stops it, and returns its log.
 async fn run_with(settings: &[(&str, &str)]) -> Vec<String> {
     let form = Form::embedded();
     let mut sidecar = Sidecar::start_with(&form, settings).await;

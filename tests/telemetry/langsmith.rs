@@ -1,12 +1,12 @@
-//! Callers on LangSmith's own SDK: the sidecar's spans become runs below the
-//! caller's.
+//! Callers that use LangSmith's SDK: the sidecar's spans become child runs of the
+//! caller's run.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use tonic::Request;
 
-use crate::observed::{Call, Observed, ascii, traced};
+use crate::observed::{CallSpans, ObservedSidecar, ascii, traced};
 use test_support::{
     new_user,
     otlp_sink::Span,
@@ -23,10 +23,10 @@ const OVERRIDES: [&str; 5] = [
     "langsmith.trace.session_name",
 ];
 
-test_support::in_both_forms!(spans_are_runs_below_the_callers);
+test_support::in_both_forms!(spans_are_child_runs_of_the_caller);
 
-async fn spans_are_runs_below_the_callers(form: Form) {
-    let observed = Observed::start(form).await;
+async fn spans_are_child_runs_of_the_caller(form: Form) {
+    let observed = ObservedSidecar::start(form).await;
     let mut memory = observed.memory().await;
     let runs = python("langsmith_runs.py", &["headers"], "").await;
     let (begun, request) = traced(begin(&new_user()));
@@ -36,7 +36,7 @@ async fn spans_are_runs_below_the_callers(form: Form) {
     let (saved, request) = traced(save(&conversation, turn("one", "two")));
     let request = with_headers(request, &runs["child"]["headers"]);
     memory.save_messages(request).await.unwrap();
-    // Without a trace of OpenTelemetry's beside it.
+    // A call without a `traceparent`.
     let request = Request::new(history(&conversation));
     let request = with_headers(request, &runs["child"]["headers"]);
     memory.get_history(request).await.unwrap();
@@ -48,9 +48,12 @@ async fn spans_are_runs_below_the_callers(form: Form) {
         .find(|span| span.name.ends_with("/GetHistory") && span.text("session.id") == conversation);
     let mut runs_seen = Vec::new();
     for (call, run) in [
-        (exported.of(&begun), &runs["root"]),
-        (exported.of(&saved), &runs["child"]),
-        (Call::below(read.unwrap(), spans), &runs["child"]),
+        (exported.call(&begun), &runs["root"]),
+        (exported.call(&saved), &runs["child"]),
+        (
+            CallSpans::with_descendants(read.unwrap(), spans),
+            &runs["child"],
+        ),
     ] {
         call.assert_is_a_tree();
         for (key, value) in [
@@ -60,16 +63,16 @@ async fn spans_are_runs_below_the_callers(form: Form) {
             call.assert_on_every_span(key, run[value].as_str().unwrap());
         }
         for span in &call.spans {
-            assert_follows(span, &call, run);
+            assert_extends_parent(span, &call, run);
         }
         runs_seen.extend(call.spans);
     }
     assert_sdk_accepts(&runs_seen).await;
 }
 
-/// Sees that a span's dotted order goes on where its parent's ended: the
-/// server's where the caller's run did.
-fn assert_follows(span: &Span, call: &Call, run: &Value) {
+/// Asserts that a span's dotted order extends that of its parent; for the server span,
+/// that of the caller's run.
+fn assert_extends_parent(span: &Span, call: &CallSpans, run: &Value) {
     let parent = call.spans.iter().find(|other| other.id == span.parent_id);
     let (id, order) = match parent {
         Some(parent) => (
@@ -92,7 +95,7 @@ fn assert_follows(span: &Span, call: &Call, run: &Value) {
     );
 }
 
-/// Sees that the SDK reads the dotted orders, as runs that are different ones.
+/// Asserts that the SDK parses the dotted orders, and that every run has its own id.
 async fn assert_sdk_accepts(spans: &[Span]) {
     let orders: Vec<&str> = spans
         .iter()
@@ -108,7 +111,7 @@ async fn assert_sdk_accepts(spans: &[Span]) {
         assert_eq!(parsed[0], span.text("langsmith.trace.id"));
         assert_eq!(parent, span.text("langsmith.span.parent_id"));
         assert_eq!(own, span.text("langsmith.span.id"));
-        assert!(ids.insert(own.to_string()), "a run twice: {span:#?}");
+        assert!(ids.insert(own.to_string()), "duplicate run: {span:#?}");
     }
     assert_eq!(ids.len(), spans.len());
 }
@@ -116,14 +119,14 @@ async fn assert_sdk_accepts(spans: &[Span]) {
 const RUN: &str = "20251122T141148556333Z01a20399-4ecc-7a77-80ef-9f5fb36b7403";
 
 #[tokio::test]
-async fn garbage_is_ignored() {
-    let observed = Observed::start(Form::embedded()).await;
+async fn invalid_headers_are_ignored() {
+    let observed = ObservedSidecar::start(Form::embedded()).await;
     let mut memory = observed.memory().await;
     let conversation = new_conversation(&mut memory, &new_user()).await;
     say(&mut memory, &conversation, "one").await;
     let long = "x".repeat(7_000);
     let deep = vec![RUN; 110].join(".");
-    let garbage: [&[u8]; 19] = [
+    let invalid: [&[u8]; 19] = [
         b"",
         b" ",
         b".",
@@ -145,7 +148,7 @@ async fn garbage_is_ignored() {
         &deep.as_bytes()[..deep.len() - 1],
     ];
     let mut traces = Vec::new();
-    for value in garbage {
+    for value in invalid {
         let (trace, mut request) = traced(history(&conversation));
         for name in ["langsmith-trace", "baggage"] {
             request.metadata_mut().insert(name, ascii(value));
@@ -155,7 +158,7 @@ async fn garbage_is_ignored() {
     }
     let exported = observed.stop().await;
     for (trace, value) in traces {
-        for span in exported.of(&trace).spans {
+        for span in exported.call(&trace).spans {
             for key in OVERRIDES {
                 assert!(!span.attributes.contains_key(key), "{value:?}: {span:#?}");
             }
@@ -164,8 +167,8 @@ async fn garbage_is_ignored() {
 }
 
 #[tokio::test]
-async fn a_run_counts_without_a_project() {
-    let observed = Observed::start(Form::embedded()).await;
+async fn a_run_without_a_project_is_continued() {
+    let observed = ObservedSidecar::start(Form::embedded()).await;
     let mut memory = observed.memory().await;
     let conversation = new_conversation(&mut memory, &new_user()).await;
     let mut traces = Vec::new();
@@ -184,15 +187,15 @@ async fn a_run_counts_without_a_project() {
     }
     let exported = observed.stop().await;
     for trace in traces {
-        let call = exported.of(&trace);
+        let call = exported.call(&trace);
         call.assert_on_every_span("langsmith.trace.id", &RUN[22..]);
         call.assert_on_every_span("langsmith.trace.session_name", "");
     }
 }
 
 #[tokio::test]
-async fn metadata_beyond_all_measure_harms_nobody() {
-    let observed = Observed::start(Form::embedded()).await;
+async fn oversized_metadata_fails_only_its_own_call() {
+    let observed = ObservedSidecar::start(Form::embedded()).await;
     let mut memory = observed.memory().await;
     let conversation = new_conversation(&mut memory, &new_user()).await;
     for name in ["langsmith-trace", "baggage", "traceparent", "tracestate"] {
@@ -203,8 +206,8 @@ async fn metadata_beyond_all_measure_harms_nobody() {
             request
         };
         memory.get_history(with(40_000)).await.unwrap();
-        // The transport refuses it before anybody looks, and says it in HTTP's
-        // words, which a client makes of what it will.
+        // The transport rejects it with an HTTP status, whose mapping to a gRPC status
+        // is up to the client.
         memory.get_history(with(100_000)).await.unwrap_err();
         let (_, next) = traced(history(&conversation));
         memory.get_history(next).await.unwrap();

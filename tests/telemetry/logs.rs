@@ -1,4 +1,4 @@
-//! A failure is logged once, where its trace and its conversation can be found.
+//! A failure is logged once, with its trace and its conversation.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use tonic::Code;
 
 use crate::{
     metrics::window_key,
-    observed::{Observed, traced},
+    observed::{ObservedSidecar, traced},
 };
 use test_support::{
     eventually, given, new_user,
@@ -22,7 +22,7 @@ use test_support::{
 #[tokio::test]
 async fn a_failure_is_logged_once_with_its_trace() {
     let mut postgres = PostgresServer::start().await;
-    let observed = Observed::start(on(&postgres)).await;
+    let observed = ObservedSidecar::start(servers_with(&postgres)).await;
     let mut memory = observed.memory().await;
     let conversation = new_conversation(&mut memory, &new_user()).await;
     say(&mut memory, &conversation, "one").await;
@@ -30,12 +30,12 @@ async fn a_failure_is_logged_once_with_its_trace() {
     let mut strong = history(&conversation);
     strong.set_consistency(Consistency::Strong);
     let (trace, request) = traced(strong);
-    let refused = memory.get_history(request).await.unwrap_err();
-    assert_eq!(refused.code(), Code::Unavailable);
+    let error = memory.get_history(request).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable);
     let exported = observed.stop().await;
 
-    let call = exported.of(&trace);
-    call.assert_is_of(&conversation);
+    let call = exported.call(&trace);
+    call.assert_conversation(&conversation);
     assert_eq!(call.server.text("rpc.response.status_code"), "UNAVAILABLE");
     assert_eq!(call.server.text("error.type"), "UNAVAILABLE");
     assert_eq!(call.server.status, SpanStatus::Error);
@@ -55,12 +55,12 @@ async fn a_failure_is_logged_once_with_its_trace() {
         .filter(|line| line["trace_id"] == trace.id.as_str())
         .collect();
     let [line] = of_call[..] else {
-        panic!("one line is expected: {lines:#?}");
+        panic!("expected one line: {lines:#?}");
     };
     assert_eq!(line["conversation_id"], conversation.as_str());
     let ids: Vec<&str> = call.spans.iter().map(|span| span.id.as_str()).collect();
     assert!(ids.contains(&line["span_id"].as_str().unwrap()), "{line}");
-    // Redis may take too long on a busy machine, which is said as well.
+    // On a busy machine Redis can time out, which is logged too.
     let failures = lines.iter().filter(|line| {
         let is_failure = line["level"] == "ERROR" || line["level"] == "WARN";
         is_failure && !line["message"].as_str().unwrap().contains("Redis")
@@ -69,15 +69,15 @@ async fn a_failure_is_logged_once_with_its_trace() {
 }
 
 #[tokio::test]
-async fn what_goes_on_when_the_caller_has_left_is_told_as_well() {
+async fn a_write_that_outlives_its_caller_is_traced() {
     let postgres = PostgresServer::start().await;
-    let observed = Observed::start(on(&postgres)).await;
+    let observed = ObservedSidecar::start(servers_with(&postgres)).await;
     let mut memory = observed.memory().await;
     let conversation = new_conversation(&mut memory, &new_user()).await;
     postgres.freeze();
     let (trace, request) = traced(save(&conversation, turn("one", "two")));
-    let mut leaving = memory.clone();
-    let caller = tokio::spawn(async move { leaving.save_messages(request).await });
+    let mut cancelled = memory.clone();
+    let caller = tokio::spawn(async move { cancelled.save_messages(request).await });
     let (redis, key) = (given("TEST_REDIS_URL"), window_key(&conversation));
     eventually("the save is announced", async || {
         let fields = redis_server::call(&redis, &["HKEYS", &key]).await;
@@ -87,14 +87,14 @@ async fn what_goes_on_when_the_caller_has_left_is_told_as_well() {
     caller.abort();
     assert!(caller.await.unwrap_err().is_cancelled());
     postgres.thaw();
-    eventually("the save is done", async || {
+    eventually("the save is committed", async || {
         let read = memory.get_history(history(&conversation)).await;
         read.unwrap().into_inner().last_seq == 2
     })
     .await;
     let exported = observed.stop().await;
-    let call = exported.of(&trace);
-    call.assert_is_of(&conversation);
+    let call = exported.call(&trace);
+    call.assert_conversation(&conversation);
     call.assert_is_a_tree();
     assert_eq!(call.databases(), BTreeSet::from(["postgresql", "redis"]));
     let status = call.server.text("rpc.response.status_code");
@@ -102,7 +102,7 @@ async fn what_goes_on_when_the_caller_has_left_is_told_as_well() {
     assert_eq!(call.server.status, SpanStatus::Unset);
 }
 
-fn on(postgres: &PostgresServer) -> Form {
+fn servers_with(postgres: &PostgresServer) -> Form {
     Form::Servers {
         database_url: postgres.url(),
         redis_url: given("TEST_REDIS_URL"),

@@ -1,5 +1,5 @@
-//! What the real binary says of itself to OpenTelemetry, LangSmith and
-//! Prometheus, and how little it minds when they are away.
+//! Traces, metrics and logs of the real binary, exported to OpenTelemetry collectors,
+//! LangSmith and Prometheus, and its behavior while they are unavailable.
 
 #![expect(
     clippy::unwrap_used,

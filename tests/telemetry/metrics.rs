@@ -1,4 +1,4 @@
-//! Metrics, scraped and pushed, count exactly what happened.
+//! Metrics, scraped and pushed, match the calls that were made.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use test_support::{
     sidecar::{Form, Memory, Sidecar},
 };
 
-test_support::in_both_forms!(calls_are_counted, methods_are_a_closed_set);
+test_support::in_both_forms!(calls_are_counted, unknown_methods_share_one_label);
 
 const SERVICE: &str = "conversation_memory.v1.ConversationMemory";
 const DURATION: &str = "rpc_server_call_duration_seconds";
@@ -33,7 +33,7 @@ struct Sample {
     value: f64,
 }
 
-/// What a scrape showed.
+/// Samples of one scrape.
 #[derive(Debug)]
 struct Scrape(Vec<Sample>);
 
@@ -44,16 +44,15 @@ impl Scrape {
         Self(serde_json::from_value(samples).unwrap())
     }
 
-    /// The sum of the samples of a name that have these labels among theirs, 0
-    /// when there are none.
+    /// Sum of the samples with this name and these labels. 0 if there are none.
     fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let fits = |sample: &&Sample| {
+        let matches = |sample: &&Sample| {
             let has = |(key, value): &(&str, &str)| {
                 sample.labels.get(*key).is_some_and(|found| found == value)
             };
             sample.name == name && labels.iter().all(has)
         };
-        let values = self.0.iter().filter(fits).map(|sample| sample.value);
+        let values = self.0.iter().filter(matches).map(|sample| sample.value);
         values.fold(0.0, |sum, value| sum + value)
     }
 
@@ -63,13 +62,13 @@ impl Scrape {
         format!("{sum}").parse().unwrap()
     }
 
-    /// The calls of a method that ended with a status.
+    /// Number of calls of a method that ended with a status.
     fn calls(&self, method: &str, status: &str) -> u64 {
         let labels = [("rpc_method", method), ("rpc_response_status_code", status)];
         self.count(&format!("{DURATION}_count"), &labels)
     }
 
-    /// Looks into the window since another scrape: hit, miss, busy, short, error.
+    /// Window lookups since another scrape: hit, miss, busy, short, error.
     fn lookups_since(&self, before: &Self) -> [u64; 5] {
         let name = "conversation_memory_recent_window_lookups_total";
         ["hit", "miss", "busy", "short", "error"].map(|outcome| {
@@ -132,8 +131,9 @@ fn assert_bounds(scrape: &Scrape) {
     assert_eq!(bounds, expected);
 }
 
-/// Creates a conversation, saves a turn of two messages, saves it again under its
-/// key, has a save refused, and reads ten times. Gives where the reads came from.
+/// Creates a conversation, saves a turn of two messages, repeats the save, makes an
+/// invalid save, and reads ten times. Returns the conversation and the sources of the
+/// reads.
 async fn make_calls(memory: &mut Memory) -> (String, Vec<Source>) {
     let conversation = new_conversation(memory, &new_user()).await;
     let mut request = save(&conversation, turn("one", "two"));
@@ -142,8 +142,8 @@ async fn make_calls(memory: &mut Memory) -> (String, Vec<Source>) {
         let saved = memory.save_messages(request.clone()).await.unwrap();
         assert_eq!(saved.into_inner().replayed, replayed);
     }
-    let bad = save(&conversation, vec![message(Role::User, "\0")]);
-    memory.save_messages(bad).await.unwrap_err();
+    let invalid = save(&conversation, vec![message(Role::User, "\0")]);
+    memory.save_messages(invalid).await.unwrap_err();
     let mut sources = Vec::new();
     for _ in 0..10 {
         let read = memory.get_history(history(&conversation)).await.unwrap();
@@ -153,7 +153,7 @@ async fn make_calls(memory: &mut Memory) -> (String, Vec<Source>) {
 }
 
 #[tokio::test]
-async fn lookups_are_counted_by_their_outcome() {
+async fn lookups_are_counted_by_outcome() {
     let mut redis = RedisServer::start(&[]).await;
     let form = Form::Servers {
         database_url: given("TEST_DATABASE_URL"),
@@ -161,12 +161,12 @@ async fn lookups_are_counted_by_their_outcome() {
     };
     let mut sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
-    let calm = loop {
+    let last = loop {
         attached(&mut memory).await;
         let before = Scrape::of(&mut sidecar).await;
-        let sources = look_up(&mut memory, &redis).await;
+        let sources = read_window(&mut memory, &redis).await;
         let now = Scrape::of(&mut sidecar).await;
-        // On a busy machine Redis can take longer than the sidecar waits for it.
+        // On a busy machine Redis can exceed the sidecar's timeout.
         if now.outages() == before.outages() {
             assert_eq!(sources[..10], [Source::Cache; 10]);
             assert_eq!(sources[10..], [Source::Store; 2]);
@@ -176,17 +176,17 @@ async fn lookups_are_counted_by_their_outcome() {
     };
     let system = [("db_system_name", "redis")];
     let operations = "db_client_operation_duration_seconds_count";
-    assert!(calm.count(operations, &system) >= 13);
+    assert!(last.count(operations, &system) >= 13);
     redis.kill();
     let conversation = new_conversation(&mut memory, &new_user()).await;
     memory.get_history(history(&conversation)).await.unwrap();
     let now = Scrape::of(&mut sidecar).await;
-    assert_eq!(now.lookups_since(&calm), [0, 0, 0, 0, 1]);
+    assert_eq!(now.lookups_since(&last), [0, 0, 0, 0, 1]);
 }
 
-/// Reads ten times from a window, once without it, and once more than it has.
-/// Gives where the answers came from.
-async fn look_up(memory: &mut Memory, redis: &RedisServer) -> Vec<Source> {
+/// Reads ten times from a window, once without a window, and once more messages than
+/// the window contains. Returns the sources of the reads.
+async fn read_window(memory: &mut Memory, redis: &RedisServer) -> Vec<Source> {
     let (conversation, mut sources) = make_calls(memory).await;
     let key = window_key(&conversation);
     redis.call(&["DEL", &key]).await;
@@ -204,37 +204,40 @@ async fn look_up(memory: &mut Memory, redis: &RedisServer) -> Vec<Source> {
     sources
 }
 
-async fn methods_are_a_closed_set(form: Form) {
+async fn unknown_methods_share_one_label(form: Form) {
     let mut sidecar = Sidecar::start(&form).await;
     for path in [
         "/conversation_memory.v1.ConversationMemory/Nonsense1",
         "/conversation_memory.v1.ConversationMemory/Nonsense2",
         "/nonsense.v1.Service/GetHistory",
-        // Probes are not calls.
+        // Health probes are not counted as calls.
         "/grpc.health.v1.Health/Nonsense",
     ] {
         let mut client = tonic::client::Grpc::new(sidecar.channel());
         client.ready().await.unwrap();
         let codec = ProstCodec::<(), ()>::default();
         let path = PathAndQuery::from_static(path);
-        let refused = client.unary(Request::new(()), path, codec).await;
-        assert_eq!(refused.unwrap_err().code(), Code::Unimplemented);
+        let result = client.unary(Request::new(()), path, codec).await;
+        assert_eq!(result.unwrap_err().code(), Code::Unimplemented);
     }
     let scrape = Scrape::of(&mut sidecar).await;
     assert_eq!(scrape.calls("_OTHER", "UNIMPLEMENTED"), 3);
     for sample in scrape.0 {
-        let is_known = |value: &String| !value.to_lowercase().contains("nonsense");
-        assert!(sample.labels.values().all(is_known), "{sample:?}");
+        let is_bounded = |value: &String| !value.to_lowercase().contains("nonsense");
+        assert!(sample.labels.values().all(is_bounded), "{sample:?}");
     }
 }
 
 #[tokio::test]
-async fn metrics_are_pushed_while_it_runs() {
+async fn metrics_are_pushed_periodically() {
     let sink = OtlpSink::start().await;
     let form = Form::embedded();
-    let mut sidecar = pushing(&form, &sink, "200").await;
+    let mut sidecar = start_pushing(&form, &sink, "200").await;
     make_calls(&mut sidecar.memory()).await;
-    eventually("ten reads are pushed", async || reads(&sink.points()) == 10).await;
+    eventually("ten reads are pushed", async || {
+        history_calls(&sink.points()) == 10
+    })
+    .await;
     let points = sink.points();
     let duration = points
         .iter()
@@ -250,21 +253,22 @@ async fn metrics_are_pushed_while_it_runs() {
 }
 
 #[tokio::test]
-async fn metrics_are_pushed_once_more_at_the_end() {
+async fn metrics_are_pushed_at_shutdown() {
     let sink = OtlpSink::start().await;
     let form = Form::embedded();
-    let mut sidecar = pushing(&form, &sink, "600000").await;
+    let mut sidecar = start_pushing(&form, &sink, "600000").await;
     make_calls(&mut sidecar.memory()).await;
     stop(&mut sidecar).await;
     let points = sink.points();
-    assert_eq!(reads(&points), 10);
+    assert_eq!(history_calls(&points), 10);
     let saved = points
         .iter()
         .find(|point| point.metric == "conversation_memory.messages.saved");
     assert_eq!(saved.unwrap().value, PointValue::Number(2.0));
 }
 
-async fn pushing(form: &Form, sink: &OtlpSink, interval: &str) -> Sidecar {
+/// Starts a sidecar that pushes metrics.
+async fn start_pushing(form: &Form, sink: &OtlpSink, interval: &str) -> Sidecar {
     let settings = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", sink.url()),
         ("OTEL_METRICS_EXPORTER", "otlp".to_owned()),
@@ -277,19 +281,19 @@ async fn pushing(form: &Form, sink: &OtlpSink, interval: &str) -> Sidecar {
     Sidecar::start_with(form, &settings).await
 }
 
-/// The calls of GetHistory that the newest point of them tells of.
-fn reads(points: &[Point]) -> u64 {
+/// Number of calls of GetHistory in the most recent point.
+fn history_calls(points: &[Point]) -> u64 {
     let method = format!("{SERVICE}/GetHistory");
-    let of_reads = points.iter().rev().find(|point| {
+    let last = points.iter().rev().find(|point| {
         point.metric == "rpc.server.call.duration" && point.attributes["rpc.method"] == method
     });
-    match of_reads.map(|point| &point.value) {
+    match last.map(|point| &point.value) {
         Some(PointValue::Histogram { count, .. }) => *count,
         _ => 0,
     }
 }
 
-/// The key of a conversation's window in Redis.
+/// Key of a conversation's window in Redis.
 pub(crate) fn window_key(conversation: &str) -> String {
     format!("history:{conversation}:recent")
 }

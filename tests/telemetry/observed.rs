@@ -1,5 +1,5 @@
-//! A sidecar that exports to a collector of the test's own, calls whose traces
-//! can be told apart, and what every trace must look like.
+//! A sidecar that exports to a collector in the test, calls with known traces, and
+//! assertions about traces.
 
 use std::collections::BTreeSet;
 
@@ -13,20 +13,20 @@ use test_support::{
     sidecar::{Form, Memory, Sidecar},
 };
 
-/// A sidecar and the collector that it exports to.
-pub(crate) struct Observed {
+/// Sidecar with the collector that it exports to.
+pub(crate) struct ObservedSidecar {
     pub(crate) form: Form,
     pub(crate) sidecar: Sidecar,
     pub(crate) sink: OtlpSink,
 }
 
-impl Observed {
-    /// Starts one that exports as `OTEL_EXPORTER_OTLP_ENDPOINT` says.
+impl ObservedSidecar {
+    /// Starts a sidecar with `OTEL_EXPORTER_OTLP_ENDPOINT`.
     pub(crate) async fn start(form: Form) -> Self {
         Self::start_with(form, &[]).await
     }
 
-    /// The same with further settings.
+    /// Starts a sidecar with further settings.
     pub(crate) async fn start_with(form: Form, settings: &[(&str, &str)]) -> Self {
         let sink = OtlpSink::start().await;
         let url = sink.url();
@@ -40,7 +40,8 @@ impl Observed {
         }
     }
 
-    /// A client of the sidecar, attached to Redis where it has one.
+    /// Creates a client, and waits until the sidecar is connected to Redis if it has
+    /// one.
     pub(crate) async fn memory(&self) -> Memory {
         let mut memory = self.sidecar.memory();
         if let Form::Servers { .. } = self.form {
@@ -49,10 +50,10 @@ impl Observed {
         memory
     }
 
-    /// Stops the sidecar in order, after which nothing more can arrive.
-    pub(crate) async fn stop(mut self) -> Exported {
+    /// Shuts the sidecar down and returns everything that it exported.
+    pub(crate) async fn stop(mut self) -> ExportedTelemetry {
         stop(&mut self.sidecar).await;
-        Exported {
+        ExportedTelemetry {
             spans: self.sink.spans(),
             sent: self.sink.sent(),
             log: self.sidecar.log(),
@@ -60,53 +61,53 @@ impl Observed {
     }
 }
 
-/// Waits until histories come from Redis: a sidecar serves before it is attached.
+/// Waits until histories are read from Redis: a sidecar serves before it is connected.
 pub(crate) async fn attached(memory: &mut Memory) {
     let conversation = new_conversation(memory, &new_user()).await;
-    eventually("histories come from Redis", async || {
+    eventually("histories are read from Redis", async || {
         let read = memory.get_history(history(&conversation)).await;
         read.unwrap().into_inner().source() == Source::Cache
     })
     .await;
 }
 
-/// Ends a sidecar as Kubernetes does, and sees that it ends well.
+/// Stops a sidecar as Kubernetes does, and asserts that it exits with 0.
 pub(crate) async fn stop(sidecar: &mut Sidecar) {
     sidecar.signal("TERM");
     let status = sidecar.ended().await;
     assert!(status.success(), "{status}: {:#?}", sidecar.log());
 }
 
-/// All that a sidecar ever exported, and its log.
-pub(crate) struct Exported {
+/// Everything that a sidecar exported, and its log.
+pub(crate) struct ExportedTelemetry {
     pub(crate) spans: Vec<Span>,
     pub(crate) sent: Vec<Sent>,
     pub(crate) log: Vec<String>,
 }
 
-impl Exported {
-    /// The spans of a call, of which there is at least the server's.
-    pub(crate) fn of(&self, trace: &Trace) -> Call {
+impl ExportedTelemetry {
+    /// Returns the spans of a call, and asserts that there is a server span.
+    pub(crate) fn call(&self, trace: &Trace) -> CallSpans {
         let spans = self.spans.iter().filter(|span| span.trace_id == trace.id);
         let spans: Vec<Span> = spans.cloned().collect();
         let server = spans.iter().find(|span| span.kind == SpanKind::Server);
         let server = server.unwrap_or_else(|| panic!("no server span in {:#?}", self.spans));
         assert_eq!(server.parent_id, trace.parent_id);
-        Call {
+        CallSpans {
             server: server.clone(),
             spans,
         }
     }
 }
 
-/// The spans of one call.
+/// Spans of one call.
 #[derive(Debug)]
-pub(crate) struct Call {
+pub(crate) struct CallSpans {
     pub(crate) server: Span,
     pub(crate) spans: Vec<Span>,
 }
 
-/// What says of which conversation a span is.
+/// Attributes that contain the conversation of a span.
 pub(crate) const CONVERSATION_KEYS: [&str; 4] = [
     "langsmith.metadata.conversation_id",
     "langsmith.metadata.thread_id",
@@ -114,26 +115,26 @@ pub(crate) const CONVERSATION_KEYS: [&str; 4] = [
     "gen_ai.conversation.id",
 ];
 
-impl Call {
-    /// A server's span with all that is below it.
-    pub(crate) fn below(server: &Span, all: &[Span]) -> Self {
+impl CallSpans {
+    /// Returns a server span with its descendants.
+    pub(crate) fn with_descendants(server: &Span, all: &[Span]) -> Self {
         let mut call = Self {
             server: server.clone(),
             spans: vec![server.clone()],
         };
-        let mut at = 0;
-        while let Some(parent) = call.spans.get(at).map(|span| span.id.clone()) {
+        let mut index = 0;
+        while let Some(parent) = call.spans.get(index).map(|span| span.id.clone()) {
             let children = all.iter().filter(|span| span.parent_id == parent);
             call.spans.extend(children.cloned());
-            at += 1;
+            index += 1;
         }
         call
     }
 
-    /// The use case: the server span's only child.
+    /// Span of the use case, the server span's only child.
     pub(crate) fn use_case(&self) -> &Span {
         let [use_case] = self.children(&self.server)[..] else {
-            panic!("one use case is expected: {self:#?}");
+            panic!("expected one use case: {self:#?}");
         };
         assert_eq!(use_case.kind, SpanKind::Internal, "{use_case:#?}");
         use_case
@@ -144,7 +145,7 @@ impl Call {
         spans.filter(|span| span.parent_id == parent.id).collect()
     }
 
-    /// The calls to Redis and to the store, by the database's name.
+    /// Names of the databases that were called.
     pub(crate) fn databases(&self) -> BTreeSet<&str> {
         let clients = self
             .spans
@@ -153,11 +154,11 @@ impl Call {
         clients.map(|span| span.text("db.system.name")).collect()
     }
 
-    /// Sees that all spans are below the server's, and that there is a use case
-    /// with something below it.
+    /// Asserts that all spans are descendants of the server span, and that there is a
+    /// use case with children.
     pub(crate) fn assert_is_a_tree(&self) {
         let ids: BTreeSet<&str> = self.spans.iter().map(|span| span.id.as_str()).collect();
-        assert_eq!(ids.len(), self.spans.len(), "an id twice: {self:#?}");
+        assert_eq!(ids.len(), self.spans.len(), "duplicate id: {self:#?}");
         for span in &self.spans {
             let is_server = span.id == self.server.id;
             assert_eq!(span.kind == SpanKind::Server, is_server, "{self:#?}");
@@ -169,9 +170,8 @@ impl Call {
         assert!(!self.children(self.use_case()).is_empty(), "{self:#?}");
     }
 
-    /// Sees that every span says whose it is, and none groups threads by
-    /// anything else.
-    pub(crate) fn assert_is_of(&self, conversation: &str) {
+    /// Asserts that every span contains the conversation.
+    pub(crate) fn assert_conversation(&self, conversation: &str) {
         for span in &self.spans {
             for key in CONVERSATION_KEYS {
                 assert_eq!(span.text(key), conversation, "{key}: {span:#?}");
@@ -186,19 +186,19 @@ impl Call {
     }
 }
 
-/// The trace of a caller who makes one call.
+/// Trace context of a caller that makes one call.
 #[derive(Clone, Debug)]
 pub(crate) struct Trace {
     pub(crate) id: String,
     pub(crate) parent_id: String,
 }
 
-/// A request within a trace of its own, that the caller samples.
+/// Creates a request in a new trace that the caller samples.
 pub(crate) fn traced<T>(message: T) -> (Trace, Request<T>) {
     traced_with_flags(message, "01")
 }
 
-/// The same with the flags of `traceparent`.
+/// Creates a request in a new trace with the given flags of `traceparent`.
 pub(crate) fn traced_with_flags<T>(message: T, flags: &str) -> (Trace, Request<T>) {
     let trace = Trace {
         id: uuid::Uuid::now_v7().simple().to_string(),
@@ -210,7 +210,7 @@ pub(crate) fn traced_with_flags<T>(message: T, flags: &str) -> (Trace, Request<T
     (trace, request)
 }
 
-/// A value of metadata; any byte that HTTP allows.
+/// Creates a metadata value from any bytes that HTTP allows.
 pub(crate) fn ascii(value: impl AsRef<[u8]>) -> AsciiMetadataValue {
     AsciiMetadataValue::try_from(value.as_ref()).unwrap()
 }

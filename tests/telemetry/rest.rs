@@ -1,15 +1,15 @@
-//! A REST call is the RPC that its route names, in traces as well.
+//! A REST call is traced as the RPC of its route.
 
 use http::Method;
 use serde_json::json;
 
-use crate::observed::{Observed, traced};
+use crate::observed::{ObservedSidecar, traced};
 use test_support::{http::Http, new_user, sidecar::Form};
 
-test_support::in_both_forms!(a_rest_call_is_the_tree_of_its_rpc);
+test_support::in_both_forms!(a_rest_call_is_traced_as_its_rpc);
 
-async fn a_rest_call_is_the_tree_of_its_rpc(form: Form) {
-    let observed = Observed::start(form).await;
+async fn a_rest_call_is_traced_as_its_rpc(form: Form) {
+    let observed = ObservedSidecar::start(form).await;
     let http = Http::new(&observed.sidecar);
     let (trace, request) = traced(());
     let parent = request.metadata().get("traceparent").unwrap();
@@ -21,7 +21,7 @@ async fn a_rest_call_is_the_tree_of_its_rpc(form: Form) {
     let begun = http.send(Method::POST, "/v1/turns:begin", &headers, begin);
     begun.await.ok();
     let exported = observed.stop().await;
-    let call = exported.of(&trace);
+    let call = exported.call(&trace);
     call.assert_is_a_tree();
     let name = "conversation_memory.v1.ConversationMemory/BeginTurn";
     assert_eq!(call.server.name, name);

@@ -1,10 +1,11 @@
-//! The last spans arrive, and a collector that is away costs nobody anything.
+//! The last spans are exported at shutdown, and an unavailable collector affects neither
+//! calls nor the shutdown.
 
 use std::{net::TcpListener, time::Instant};
 
 use tokio::task::JoinSet;
 
-use crate::observed::{Observed, Trace, stop, traced};
+use crate::observed::{ObservedSidecar, Trace, stop, traced};
 use test_support::{
     PATIENCE, new_user,
     otlp_sink::{Mode, OtlpSink},
@@ -12,31 +13,31 @@ use test_support::{
     sidecar::{Form, Memory, Sidecar},
 };
 
-test_support::in_both_forms!(the_spans_of_the_last_calls_arrive);
+test_support::in_both_forms!(the_last_spans_are_exported_at_shutdown);
 
 const CALLERS: usize = 10;
 const TURNS: usize = 10;
 
-async fn the_spans_of_the_last_calls_arrive(form: Form) {
-    // Never because time has passed: when a batch is full, or at the end.
+async fn the_last_spans_are_exported_at_shutdown(form: Form) {
+    // Batches are exported when they are full or at shutdown, not after a delay.
     let settings = [("OTEL_BSP_SCHEDULE_DELAY", "600000")];
-    let observed = Observed::start_with(form, &settings).await;
+    let observed = ObservedSidecar::start_with(form, &settings).await;
     let mut callers = JoinSet::new();
     for _ in 0..CALLERS {
-        callers.spawn(hold_turns(observed.sidecar.memory()));
+        callers.spawn(run_turns(observed.sidecar.memory()));
     }
     let traces: Vec<_> = callers.join_all().await.into_iter().flatten().collect();
     let exported = observed.stop().await;
     assert_eq!(traces.len(), 3 * CALLERS * TURNS);
     for (trace, conversation) in traces {
-        let call = exported.of(&trace);
+        let call = exported.call(&trace);
         call.assert_is_a_tree();
-        call.assert_is_of(&conversation);
+        call.assert_conversation(&conversation);
     }
 }
 
-/// Three calls a turn.
-async fn hold_turns(mut memory: Memory) -> Vec<(Trace, String)> {
+/// Makes three calls per turn.
+async fn run_turns(mut memory: Memory) -> Vec<(Trace, String)> {
     let mut traces = Vec::new();
     for _ in 0..TURNS {
         let (begun, request) = traced(begin(&new_user()));
@@ -52,30 +53,30 @@ async fn hold_turns(mut memory: Memory) -> Vec<(Trace, String)> {
 }
 
 #[tokio::test]
-async fn a_collector_that_refuses_connections_costs_nothing() {
+async fn a_collector_that_refuses_connections_affects_no_call() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let nobody = format!("http://{}", listener.local_addr().unwrap());
+    let closed_port = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    assert_goes_on_without(&nobody).await;
+    assert_calls_are_unaffected_by(&closed_port).await;
 }
 
 #[tokio::test]
-async fn a_collector_that_never_answers_costs_nothing() {
+async fn a_collector_that_never_responds_affects_no_call() {
     let sink = OtlpSink::start_as(Mode::Silent).await;
-    assert_goes_on_without(&sink.url()).await;
+    assert_calls_are_unaffected_by(&sink.url()).await;
     assert!(sink.count("/v1/traces") > 0);
 }
 
 #[tokio::test]
-async fn a_collector_that_is_overloaded_costs_nothing() {
+async fn an_overloaded_collector_affects_no_call() {
     let sink = OtlpSink::start_as(Mode::Refuses).await;
-    assert_goes_on_without(&sink.url()).await;
+    assert_calls_are_unaffected_by(&sink.url()).await;
     assert!(sink.count("/v1/traces") > 0);
 }
 
-/// Sees that calls are answered and that the end comes, with metrics and spans
-/// on their way to a collector that does not take them.
-async fn assert_goes_on_without(collector: &str) {
+/// Asserts that calls and the shutdown complete while spans and metrics are exported to
+/// a collector that does not accept them.
+async fn assert_calls_are_unaffected_by(collector: &str) {
     let settings = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", collector),
         ("OTEL_BSP_SCHEDULE_DELAY", "50"),

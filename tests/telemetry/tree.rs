@@ -1,11 +1,11 @@
-//! One tree for each call: the caller's span, the server's, the use case, and
-//! what it asked of Redis and of the store.
+//! The spans of a call form one tree: the caller's span, the server span, the use case,
+//! and the calls on Redis and the store.
 
 use conversation_memory::proto::{Consistency, DeleteConversationRequest, Source};
 use serde_json::json;
 use tonic::Code;
 
-use crate::observed::{Call, Observed, Trace, traced, traced_with_flags};
+use crate::observed::{CallSpans, ObservedSidecar, Trace, traced, traced_with_flags};
 use test_support::{
     eventually, new_id, new_user,
     otlp_sink::{SpanKind, SpanStatus},
@@ -15,15 +15,15 @@ use test_support::{
 };
 
 test_support::in_both_forms!(
-    a_call_is_a_tree,
-    a_python_callers_trace_goes_on,
-    what_the_caller_does_not_sample_is_not_sent,
+    the_spans_of_a_call_form_a_tree,
+    continues_the_trace_of_a_python_client,
+    unsampled_traces_are_not_exported,
 );
 
 const SERVICE: &str = "conversation_memory.v1.ConversationMemory";
 
-async fn a_call_is_a_tree(form: Form) {
-    let observed = Observed::start(form).await;
+async fn the_spans_of_a_call_form_a_tree(form: Form) {
+    let observed = ObservedSidecar::start(form).await;
     let mut memory = observed.memory().await;
     let user = new_user();
     let (begun, request) = traced(begin(&user));
@@ -66,23 +66,23 @@ async fn a_call_is_a_tree(form: Form) {
             both,
         ),
     ] {
-        let call = exported.of(&trace);
+        let call = exported.call(&trace);
         assert_is_served(&call, method, "OK");
         call.assert_on_every_span("langsmith.span.kind", kind);
         assert_eq!(call.server.text("gen_ai.operation.name"), operation);
         assert_eq!(call.databases(), databases.iter().copied().collect());
-        assert_says_no_values(&call, &user);
+        assert_contains_no_values(&call, &user);
     }
 }
 
-/// Reads a history, from Redis where there is one.
+/// Reads a history, from Redis if there is one.
 async fn read_newest(memory: &mut Memory, conversation: &str, form: &Form) -> Trace {
     let expected = match form {
         Form::Embedded(_) => Source::Store,
         Form::Servers { .. } => Source::Cache,
     };
     let mut read = None;
-    eventually("a history comes from where it should", async || {
+    eventually("the history is read from the expected source", async || {
         let (trace, request) = traced(history(conversation));
         let answer = memory.get_history(request).await.unwrap();
         read = Some(trace);
@@ -92,7 +92,7 @@ async fn read_newest(memory: &mut Memory, conversation: &str, form: &Form) -> Tr
     read.unwrap()
 }
 
-fn assert_is_served(call: &Call, method: &str, status: &str) {
+fn assert_is_served(call: &CallSpans, method: &str, status: &str) {
     call.assert_is_a_tree();
     let method = format!("{SERVICE}/{method}");
     assert_eq!(call.server.name, method);
@@ -101,8 +101,8 @@ fn assert_is_served(call: &Call, method: &str, status: &str) {
     assert_eq!(call.server.text("rpc.response.status_code"), status);
 }
 
-/// Sees that calls to databases carry no values.
-fn assert_says_no_values(call: &Call, user: &str) {
+/// Asserts that the spans of database calls contain no values.
+fn assert_contains_no_values(call: &CallSpans, user: &str) {
     let clients = call
         .spans
         .iter()
@@ -116,32 +116,32 @@ fn assert_says_no_values(call: &Call, user: &str) {
 }
 
 #[tokio::test]
-async fn a_refusal_is_no_failure_of_the_server() {
-    let observed = Observed::start(Form::embedded()).await;
+async fn a_rejected_request_is_no_server_error() {
+    let observed = ObservedSidecar::start(Form::embedded()).await;
     let mut memory = observed.memory().await;
     let (trace, request) = traced(history(&new_id()));
-    let refused = memory.get_history(request).await.unwrap_err();
-    assert_eq!(refused.code(), Code::NotFound);
-    let call = observed.stop().await.of(&trace);
+    let error = memory.get_history(request).await.unwrap_err();
+    assert_eq!(error.code(), Code::NotFound);
+    let call = observed.stop().await.call(&trace);
     assert_is_served(&call, "GetHistory", "NOT_FOUND");
     for span in &call.spans {
         assert_eq!(span.status, SpanStatus::Unset, "{span:#?}");
     }
 }
 
-/// The trace of `tests/python/traced_client.py`.
-async fn a_python_callers_trace_goes_on(form: Form) {
-    let observed = Observed::start(form).await;
+/// The client is `tests/python/traced_client.py`.
+async fn continues_the_trace_of_a_python_client(form: Form) {
+    let observed = ObservedSidecar::start(form).await;
     let address = observed.sidecar.address.to_string();
     let collector = format!("{}/v1/traces", observed.sink.url());
-    let said = python("traced_client.py", &[&address, &collector], "").await;
+    let result = python("traced_client.py", &[&address, &collector], "").await;
     let exported = observed.stop().await;
-    let of_service = |name: &str| {
+    let spans_of = |name: &str| {
         let spans = exported.spans.iter();
         let spans = spans.filter(|span| span.resource["service.name"] == name);
         spans.cloned().collect::<Vec<_>>()
     };
-    let (agent, own) = (of_service("agent"), of_service("conversation-memory"));
+    let (agent, own) = (spans_of("agent"), spans_of("conversation-memory"));
     let roots: Vec<_> = agent
         .iter()
         .filter(|span| span.parent_id.is_empty())
@@ -156,18 +156,18 @@ async fn a_python_callers_trace_goes_on(form: Form) {
         assert_eq!(client.parent_id, roots[0].id);
         let server = own.iter().find(|span| span.name.ends_with(method)).unwrap();
         assert_eq!(server.parent_id, client.id);
-        let call = Call::below(server, &own);
+        let call = CallSpans::with_descendants(server, &own);
         assert_is_served(&call, method, "OK");
-        call.assert_is_of(said["conversation"].as_str().unwrap());
+        call.assert_conversation(result["conversation"].as_str().unwrap());
         assert!(!call.databases().is_empty());
     }
     for span in own.iter().chain(&agent) {
-        assert_eq!(json!(span.trace_id), said["trace"], "{span:#?}");
+        assert_eq!(json!(span.trace_id), result["trace"], "{span:#?}");
     }
 }
 
-async fn what_the_caller_does_not_sample_is_not_sent(form: Form) {
-    let observed = Observed::start(form).await;
+async fn unsampled_traces_are_not_exported(form: Form) {
+    let observed = ObservedSidecar::start(form).await;
     let mut memory = observed.sidecar.memory();
     let (_, request) = traced_with_flags(begin(&new_user()), "00");
     let begun = memory.begin_turn(request).await.unwrap().into_inner();
@@ -184,9 +184,9 @@ async fn what_the_caller_does_not_sample_is_not_sent(form: Form) {
 }
 
 #[tokio::test]
-async fn a_caller_is_not_followed_where_that_is_said() {
+async fn otel_propagators_none_ignores_the_callers_trace() {
     let settings = [("OTEL_PROPAGATORS", "none")];
-    let observed = Observed::start_with(Form::embedded(), &settings).await;
+    let observed = ObservedSidecar::start_with(Form::embedded(), &settings).await;
     let (_, request) = traced_with_flags(begin(&new_user()), "00");
     observed.sidecar.memory().begin_turn(request).await.unwrap();
     let spans = observed.stop().await.spans;
@@ -195,8 +195,8 @@ async fn a_caller_is_not_followed_where_that_is_said() {
 }
 
 #[tokio::test]
-async fn a_call_without_a_trace_begins_one() {
-    let observed = Observed::start(Form::embedded()).await;
+async fn a_call_without_a_trace_starts_one() {
+    let observed = ObservedSidecar::start(Form::embedded()).await;
     let mut memory = observed.memory().await;
     let conversation = new_conversation(&mut memory, &new_user()).await;
     say(&mut memory, &conversation, "one").await;

@@ -1,95 +1,101 @@
-//! The recent window under every interleaving that chance finds: two sidecars,
-//! two writers, two readers, crashes, evictions, announcements that expire
-//! early, sidecars that Redis does not hear. The scripts and the Redis are real,
-//! the store is a list.
+//! Model test of the recent window: random interleavings of two sidecars with two
+//! writers and two readers, crashes, evictions, early expiry of announcements, and a
+//! sidecar without a connection to Redis. The scripts and Redis are real; the store
+//! is a list.
 //!
-//! What must hold: a read shows every save that was acknowledged before the read
-//! began, without a hole, and nothing of what a removal acknowledged before it
-//! took away. And what makes it hold: without any one of the scripts' guards a
-//! violation is found.
+//! The invariant: a read contains every save that was acknowledged before the read
+//! began, without gaps, and no message whose removal was acknowledged before. The
+//! test also shows that every guard in the scripts is necessary: without it, a
+//! violation of the invariant is found.
 
-#![expect(clippy::unwrap_used, reason = "a test may fail")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
-mod world;
+mod model;
 
 use std::sync::Arc;
 
 use conversation_memory::{
     domain::UuidV7,
-    recent::redis::{RedisRecent, Scripts},
+    recent::redis::{RedisRecent, WindowScripts},
     redis::{Redis, RedisSettings, RedisTarget, Script},
 };
 use futures_util::future::join_all;
+use model::Model;
 use test_support::redis_server::{attached, own_prefix, shared_url};
 use test_support::window::TTL;
-use world::World;
 
-/// How many choices a run makes, and how many runs go on at once.
+/// Number of choices in a run.
 const CHOICES: usize = 40;
-const AT_ONCE: u64 = 32;
-/// How many runs the whole scripts must stand, and within how many each hole
-/// must show. The runs are the same every time.
+/// Number of concurrent runs.
+const CONCURRENT_RUNS: u64 = 32;
+/// Number of runs without a violation that the scripts must pass. The runs are the
+/// same every time.
 const RUNS: u64 = 4_000;
-const RUNS_TO_FIND_A_HOLE: u64 = 12_000;
+/// Number of runs within which a missing guard must cause a violation.
+const RUNS_WITHOUT_GUARD: u64 = 12_000;
 
 #[tokio::test]
-async fn no_read_misses_what_was_acknowledged() {
-    let sidecars = Sidecars::start(Scripts::default()).await;
-    if let Some(choices) = sidecars.violation(RUNS).await {
+async fn reads_contain_every_acknowledged_save() {
+    let sidecars = Sidecars::start(WindowScripts::default()).await;
+    if let Some(choices) = sidecars.find_violation(RUNS).await {
         let choices = sidecars.shrink(choices).await;
         let trace = sidecars.run(&choices).await.unwrap_err();
         panic!("a violation:\n{}", trace.join("\n"));
     }
 }
 
-macro_rules! holes {
-    ($($name:ident: $guard:literal => $hole:literal)*) => {
+macro_rules! without_guards {
+    ($($name:ident: $guard:literal => $replacement:literal)*) => {
         $(#[tokio::test]
         async fn $name() {
-            super::expect_violation($guard, $hole).await;
+            super::expect_violation($guard, $replacement).await;
         })*
     };
 }
 
-mod without_a_guard_a_violation_is_found {
-    holes! {
-        when_an_announcement_leaves_the_lease:
+mod a_violation_is_found {
+    without_guards! {
+        when_an_announcement_keeps_the_lease:
             r#"redis.call("HDEL", key, "lease") -- guard: an announcement ends the lease"# => ""
-        when_a_drop_leaves_the_lease:
-            r#"doomed[#doomed + 1] = "lease" -- guard: a drop ends the lease"# => ""
-        when_a_lost_announcement_is_ignored:
-            "drop(unfit) -- guard: an announcement that is gone drops the window" => ""
+        when_a_drop_keeps_the_lease:
+            r#"removed[#removed + 1] = "lease" -- guard: a drop ends the lease"# => ""
+        when_a_missing_announcement_is_ignored:
+            "drop(reason) -- guard: a missing announcement drops the window" => ""
         when_a_window_is_read_while_a_write_is_announced:
-            r#"return answer("busy") -- guard: nothing is read while a write is announced"# => ""
+            r#"return reply("busy") -- guard: no read while a write is announced"# => ""
         when_a_window_starts_above_top:
-            "is_beginning = is_beginning and reached < 1 -- guard: a cold window starts only below top" => ""
-        when_a_fill_needs_no_lease:
-            "allowed = allowed and id == ARGV[1] and tonumber(ends) > now -- guard: a fill needs its lease" => ""
-        when_a_drop_does_not_say_that_there_were_messages:
+            "is_beginning = is_beginning and previous_top < 1 -- guard: a cold window starts only below top" => ""
+        when_a_fill_requires_no_lease:
+            "allowed = allowed and id == ARGV[1] and tonumber(expiry) > now -- guard: a fill requires its lease" => ""
+        when_a_drop_does_not_raise_top:
             "raise_top(1)" => "true"
         when_a_gap_is_ignored:
             r#"drop("gap") -- guard: a gap drops the window"# => ""
-        when_a_window_behind_a_replay_stays:
-            "drop(unfit) -- guard: a window behind a replay is dropped" => ""
+        when_a_window_behind_a_replay_is_kept:
+            "drop(reason) -- guard: a window behind a replay is dropped" => ""
     }
 }
 
-async fn expect_violation(guard: &str, hole: &str) {
+async fn expect_violation(guard: &str, replacement: &str) {
     let mut found = false;
-    let scripts = Scripts::default().edited(|source| {
+    let scripts = WindowScripts::default().with_edited_sources(|source| {
         found |= source.contains(guard);
-        source.replace(guard, hole)
+        source.replace(guard, replacement)
     });
-    assert!(found, "no script has the guard");
+    assert!(found, "no script contains the guard");
     let sidecars = Sidecars::start(scripts).await;
-    let violation = sidecars.violation(RUNS_TO_FIND_A_HOLE).await;
+    let violation = sidecars.find_violation(RUNS_WITHOUT_GUARD).await;
     assert!(violation.is_some(), "no violation was found");
 }
 
-/// Two sidecars on one Redis, and one that Redis does not hear.
+/// Two sidecars that share a Redis, and one without a connection to it.
 struct Sidecars {
-    live: [RedisRecent; 2],
-    cut_off: RedisRecent,
+    connected: [RedisRecent; 2],
+    disconnected: RedisRecent,
     redis: Redis,
     evict: Script,
     end_lease: Script,
@@ -97,7 +103,7 @@ struct Sidecars {
 }
 
 impl Sidecars {
-    async fn start(scripts: Scripts) -> Self {
+    async fn start(scripts: WindowScripts) -> Self {
         let (url, prefix) = (shared_url(), own_prefix());
         let redis = attached(&url, &prefix).await;
         let other = attached(&url, &prefix).await;
@@ -107,8 +113,8 @@ impl Sidecars {
             RedisRecent::with_scripts(redis.clone(), Arc::new(UuidV7), TTL, 10, scripts.clone())
         };
         Self {
-            live: [recent(&redis), recent(&other)],
-            cut_off: recent(&nowhere),
+            connected: [recent(&redis), recent(&other)],
+            disconnected: recent(&nowhere),
             redis,
             evict: Script::new("evict", "redis.call('DEL', KEYS[1])"),
             end_lease: Script::new("end_lease", "redis.call('HDEL', KEYS[1], 'lease')"),
@@ -121,10 +127,10 @@ impl Sidecars {
         }
     }
 
-    /// The choices that lead to a violation, if any of the runs finds one.
-    async fn violation(&self, runs: u64) -> Option<Vec<u16>> {
-        for batch in 0..runs.div_ceil(AT_ONCE) {
-            let seeds = batch * AT_ONCE..(batch + 1) * AT_ONCE;
+    /// Finds a run that violates the invariant and returns its choices.
+    async fn find_violation(&self, runs: u64) -> Option<Vec<u16>> {
+        for batch in 0..runs.div_ceil(CONCURRENT_RUNS) {
+            let seeds = batch * CONCURRENT_RUNS..(batch + 1) * CONCURRENT_RUNS;
             let found = join_all(seeds.map(async |seed| {
                 let choices = choices(seed);
                 self.run(&choices).await.is_err().then_some(choices)
@@ -136,27 +142,27 @@ impl Sidecars {
         None
     }
 
-    /// Leaves out what the violation does not need.
+    /// Removes the choices that are not needed for the violation.
     async fn shrink(&self, mut choices: Vec<u16>) -> Vec<u16> {
-        let mut at = 0;
-        while at < choices.len() {
+        let mut index = 0;
+        while index < choices.len() {
             let mut fewer = choices.clone();
-            fewer.remove(at);
+            fewer.remove(index);
             if self.run(&fewer).await.is_err() {
                 choices = fewer;
             } else {
-                at += 1;
+                index += 1;
             }
         }
         choices
     }
 
-    /// Takes the steps that the choices choose. An error is the trace of a violation.
+    /// Takes the steps that `choices` select. An error is the trace of a violation.
     async fn run(&self, choices: &[u16]) -> Result<(), Vec<String>> {
-        let mut world = World::new(self);
+        let mut model = Model::new(self);
         let mut trace = Vec::new();
         for choice in choices {
-            let steps = world.steps();
+            let steps = model.steps();
             let total: u16 = steps.iter().map(|(_, weight)| weight).sum();
             let mut rest = choice % total;
             let chosen = steps.iter().find(|(_, weight)| {
@@ -165,7 +171,7 @@ impl Sidecars {
                 hit
             });
             let step = chosen.unwrap().0;
-            let outcome = world.take(step).await;
+            let outcome = model.take(step).await;
             trace.push(format!(
                 "{step:?}: {}",
                 outcome.as_ref().unwrap_or_else(|e| e)
@@ -178,7 +184,7 @@ impl Sidecars {
     }
 }
 
-/// The choices of a run: a small generator (splitmix64) makes them repeatable.
+/// Choices of a run. They are repeatable, by the generator splitmix64.
 fn choices(seed: u64) -> Vec<u16> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let next = || {

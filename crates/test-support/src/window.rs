@@ -1,22 +1,23 @@
-//! A conversation and its window in Redis, for tests.
+//! A conversation with its recent window in Redis, for tests.
 
 use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 use chrono::DateTime;
 use conversation_memory::{
     domain::{Content, ConversationId, Message, MessageId, Metadata, Role, UserId, UuidV7},
-    recent::{Announced, Lease, Lookup, RecentWindow, redis::RedisRecent},
+    recent::{Announcement, FillLease, Lookup, RecentWindow, redis::RedisRecent},
     redis::Redis,
 };
 use uuid::Uuid;
 
 use crate::redis_server::{attached, call, own_prefix, shared_url};
 
+/// TTL of a window.
 pub const TTL: Duration = Duration::from_mins(1);
-/// The numbers of no messages.
+/// Empty range of sequence numbers.
 #[expect(clippy::reversed_empty_ranges, reason = "it is meant to be empty")]
 pub const NONE: RangeInclusive<i64> = 1..=0;
-/// How long a write may take.
+/// Time limit of an announced write.
 pub const LIMIT: Duration = Duration::from_secs(8);
 
 pub fn conversation_id() -> ConversationId {
@@ -55,31 +56,36 @@ pub fn seqs(messages: &[Message]) -> Vec<i64> {
     messages.iter().map(|message| message.seq).collect()
 }
 
-/// A window as a sidecar has it, of 12 messages.
+/// The windows of one sidecar, with a capacity of 12 messages.
 pub fn recent(redis: &Redis) -> RedisRecent {
     RedisRecent::new(redis.clone(), Arc::new(UuidV7), TTL, 12)
 }
 
-/// One conversation, its window, and the key that this is kept under.
+/// One conversation, and its window.
 #[derive(Debug)]
-pub struct Bench {
+pub struct WindowFixture {
     pub recent: RedisRecent,
     pub id: ConversationId,
+    /// Key prefix of the sidecar.
     pub prefix: String,
+    /// Key of the window in Redis.
     pub key: String,
     url: String,
 }
 
-impl Bench {
-    /// A new conversation on the shared server.
+impl WindowFixture {
+    /// Creates a conversation on the shared server.
     pub async fn new() -> Self {
         Self::on(&shared_url(), &own_prefix()).await
     }
 
+    /// Creates a conversation on the server at `url`.
     pub async fn on(url: &str, prefix: &str) -> Self {
         Self::with(recent(&attached(url, prefix).await), url, prefix)
     }
 
+    /// Creates a conversation on the server at `url`, to which `recent` is connected
+    /// with the key prefix `prefix`.
     pub fn with(recent: RedisRecent, url: &str, prefix: &str) -> Self {
         let id = conversation_id();
         Self {
@@ -91,15 +97,16 @@ impl Bench {
         }
     }
 
-    pub async fn announce(&self) -> Announced {
+    pub async fn announce(&self) -> Announcement {
         self.recent.announce(self.id, LIMIT).await
     }
 
-    pub async fn publish(&self, announced: Announced, seqs: RangeInclusive<i64>) {
+    pub async fn publish(&self, announcement: Announcement, seqs: RangeInclusive<i64>) {
         let messages = messages(self.id, seqs);
-        self.recent.publish(announced, &owner(), &messages).await;
+        self.recent.publish(announcement, &owner(), &messages).await;
     }
 
+    /// Announces and publishes messages.
     pub async fn save(&self, seqs: RangeInclusive<i64>) {
         self.publish(self.announce().await, seqs).await;
     }
@@ -108,17 +115,17 @@ impl Bench {
         self.recent.newest(self.id, limit, 0).await
     }
 
-    /// The last number and the numbers shown.
+    /// Reads a hit, and returns the last sequence number and those of the messages.
     pub async fn hit(&self, limit: u32) -> (i64, Vec<i64>) {
         match self.newest(limit).await {
             Lookup::Hit(window) => {
                 assert_eq!(window.owner, owner());
-                for shown in &window.messages {
-                    assert_eq!(shown.conversation_id, self.id);
+                for message in &window.messages {
+                    assert_eq!(message.conversation_id, self.id);
                 }
                 (window.last_seq, seqs(&window.messages))
             }
-            other => panic!("no hit: {other:?}"),
+            other => panic!("expected a hit: {other:?}"),
         }
     }
 
@@ -126,26 +133,34 @@ impl Bench {
         matches!(self.newest(10).await, Lookup::Miss(_))
     }
 
-    pub async fn lease(&self) -> Lease {
+    /// Reads a miss and returns its lease.
+    pub async fn lease(&self) -> FillLease {
         match self.newest(10).await {
             Lookup::Miss(Some(lease)) => lease,
-            other => panic!("no lease: {other:?}"),
+            other => panic!("expected a lease: {other:?}"),
         }
     }
 
-    /// A lease, though one may be out.
-    pub async fn lease_again(&self) -> Lease {
+    /// Ends the current lease and returns a new one.
+    pub async fn new_lease(&self) -> FillLease {
         self.end_lease().await;
         self.lease().await
     }
 
-    pub async fn fill(&self, lease: Lease, last_seq: i64, seqs: RangeInclusive<i64>, whole: bool) {
+    pub async fn fill(
+        &self,
+        lease: FillLease,
+        last_seq: i64,
+        seqs: RangeInclusive<i64>,
+        whole: bool,
+    ) {
         let messages = messages(self.id, seqs);
         self.recent
             .fill(lease, &owner(), last_seq, &messages, whole)
             .await;
     }
 
+    /// Deletes the window.
     pub async fn evict(&self) {
         self.call(&["DEL", &self.key]).await;
     }
@@ -154,28 +169,31 @@ impl Bench {
         self.call(&["HDEL", &self.key, "lease"]).await;
     }
 
-    /// Puts all announced writes' deadlines into the past.
-    pub async fn expire_all(&self) {
-        for field in self.names("p:").await {
+    /// Moves the deadlines of all announced writes into the past.
+    pub async fn expire_announcements(&self) {
+        for field in self.field_names("p:").await {
             self.call(&["HSET", &self.key, &field, "1"]).await;
         }
     }
 
+    /// Remaining TTL of the window in milliseconds; -2 if there is none.
     pub async fn pttl(&self) -> i64 {
         self.call(&["PTTL", &self.key]).await.parse().unwrap()
     }
 
-    /// How many fields of a kind there are.
-    pub async fn fields(&self, kind: &str) -> usize {
-        self.names(kind).await.len()
+    /// Number of fields of the window whose names start with `prefix`.
+    pub async fn fields(&self, prefix: &str) -> usize {
+        self.field_names(prefix).await.len()
     }
 
-    async fn names(&self, kind: &str) -> Vec<String> {
+    /// Names of the fields of the window that start with `prefix`.
+    pub async fn field_names(&self, prefix: &str) -> Vec<String> {
         let fields = self.call(&["HKEYS", &self.key]).await;
-        let names = fields.lines().filter(|line| line.starts_with(kind));
+        let names = fields.lines().filter(|name| name.starts_with(prefix));
         names.map(str::to_owned).collect()
     }
 
+    /// Calls a command of Redis and returns its reply.
     pub async fn call(&self, command: &[&str]) -> String {
         call(&self.url, command).await.unwrap()
     }

@@ -5,37 +5,37 @@ use opentelemetry::{
     metrics::{Counter, Meter},
 };
 
-use super::unpublished::Unpublished;
+use super::pending_invalidations::PendingInvalidations;
 use crate::instrumentation;
 
-/// Why a window was dropped. The scripts say these words.
+/// Reason why a window was dropped. The scripts use the same names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reason {
+pub(super) enum DropReason {
     /// Messages were truncated, or the conversation deleted.
     Removed,
-    /// A write was not announced, or its announcement had gone.
+    /// A write was not announced, or its announcement no longer existed.
     Unannounced,
-    /// Messages were published that don't follow the window's last one.
+    /// Published messages did not follow the last message of the window.
     Gap,
-    /// A write turned out to have been committed before, unseen by the window.
+    /// A write was a replay of one that the window does not contain.
     BehindReplay,
-    /// It ended before the message that a reader had to see.
+    /// The window ended before the reader's `min_seq`.
     Stale,
-    /// An announced write came to no end within its time.
+    /// An announced write did not end before its deadline.
     Abandoned,
-    /// It made no sense: garbage, or another version's.
+    /// The content was invalid or of another version.
     Unreadable,
-    /// It would have become larger than a window may be.
+    /// The window would have exceeded [`super::WINDOW_BYTES`].
     TooLarge,
-    /// It could not be told of a commit in time.
+    /// A commit could not be published.
     Unpublished,
-    /// The store does not know the conversation, or not as the caller's.
+    /// The conversation does not exist or belongs to another user.
     UnknownConversation,
     /// Redis has reached its memory limit.
     OutOfMemory,
 }
 
-impl Reason {
+impl DropReason {
     const ALL: [Self; 11] = [
         Self::Removed,
         Self::Unannounced,
@@ -50,7 +50,7 @@ impl Reason {
         Self::OutOfMemory,
     ];
 
-    pub(super) fn word(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Removed => "removed",
             Self::Unannounced => "unannounced",
@@ -66,26 +66,26 @@ impl Reason {
         }
     }
 
-    pub(super) fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|reason| reason.word() == word)
+    pub(super) fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.name() == name)
     }
 }
 
-/// What came of filling a window.
+/// Outcome of filling a window.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Fill {
+pub(super) enum FillOutcome {
     Filled,
-    /// The lease had ended, or a write was announced.
+    /// The lease had expired, or a write was announced.
     Refused,
-    /// The messages take more room than a window may.
+    /// The messages exceed [`super::WINDOW_BYTES`].
     TooLarge,
     OutOfMemory,
-    /// Redis was not reached.
+    /// The call on Redis failed.
     Error,
 }
 
-impl Fill {
-    fn word(self) -> &'static str {
+impl FillOutcome {
+    fn name(self) -> &'static str {
         match self {
             Self::Filled => "filled",
             Self::Refused => "refused",
@@ -96,19 +96,19 @@ impl Fill {
     }
 }
 
-/// What operators are told of the windows.
+/// Instruments of the recent window.
 #[derive(Debug)]
-pub(super) struct Instruments {
+pub(super) struct WindowInstruments {
     fills: Counter<u64>,
     drops: Counter<u64>,
 }
 
-impl Instruments {
-    /// Makes the instruments. The gauge shows `unpublished` for as long as there
-    /// is another owner of it.
-    pub(super) fn new(unpublished: &Arc<Unpublished>) -> Self {
+impl WindowInstruments {
+    /// Creates the instruments. The gauge reports the length of `pending` until
+    /// that is dropped.
+    pub(super) fn new(pending: &Arc<PendingInvalidations>) -> Self {
         let meter = instrumentation::meter();
-        observe_unpublished(&meter, unpublished);
+        observe_pending(&meter, pending);
         Self {
             fills: meter
                 .u64_counter("conversation_memory.recent_window.fills")
@@ -118,22 +118,23 @@ impl Instruments {
             drops: meter
                 .u64_counter("conversation_memory.recent_window.drops")
                 .with_unit("{window}")
-                .with_description("Windows that were dropped, by reason.")
+                .with_description("Windows dropped, by reason.")
                 .build(),
         }
     }
 
-    pub(super) fn filled(&self, fill: Fill) {
-        self.fills.add(1, &[KeyValue::new("outcome", fill.word())]);
+    pub(super) fn count_fill(&self, outcome: FillOutcome) {
+        self.fills
+            .add(1, &[KeyValue::new("outcome", outcome.name())]);
     }
 
-    pub(super) fn dropped(&self, reason: Reason) {
-        self.drops.add(1, &[KeyValue::new("reason", reason.word())]);
+    pub(super) fn count_drop(&self, reason: DropReason) {
+        self.drops.add(1, &[KeyValue::new("reason", reason.name())]);
     }
 }
 
-fn observe_unpublished(meter: &Meter, unpublished: &Arc<Unpublished>) {
-    let unpublished = Arc::downgrade(unpublished);
+fn observe_pending(meter: &Meter, pending: &Arc<PendingInvalidations>) {
+    let pending = Arc::downgrade(pending);
     meter
         .u64_observable_gauge("conversation_memory.recent_window.unpublished")
         .with_unit("{conversation}")
@@ -142,8 +143,8 @@ fn observe_unpublished(meter: &Meter, unpublished: &Arc<Unpublished>) {
              their windows.",
         )
         .with_callback(move |observer| {
-            if let Some(unpublished) = unpublished.upgrade() {
-                observer.observe(unpublished.len() as u64, &[]);
+            if let Some(pending) = pending.upgrade() {
+                observer.observe(pending.len() as u64, &[]);
             }
         })
         .build();

@@ -12,9 +12,9 @@ macro_rules! script {
     };
 }
 
-/// The scripts that every access to a window is one of.
+/// Scripts of the window. Every access to a window runs one of them.
 #[derive(Clone, Debug)]
-pub struct Scripts {
+pub struct WindowScripts {
     pub(super) announce: Script,
     pub(super) publish: Script,
     pub(super) publish_replay: Script,
@@ -24,11 +24,11 @@ pub struct Scripts {
     pub(super) drop: Script,
 }
 
-impl Scripts {
-    /// The scripts with every source changed, so that a test can take out what
-    /// makes them safe and see that it notices.
+impl WindowScripts {
+    /// Returns the scripts with `edit` applied to every source, so that a test can
+    /// remove a guard and verify that it detects the consequence.
     #[must_use]
-    pub fn edited(&self, mut edit: impl FnMut(&str) -> String) -> Self {
+    pub fn with_edited_sources(&self, mut edit: impl FnMut(&str) -> String) -> Self {
         let mut edited = |script: &Script| Script::new(script.name(), edit(script.source()));
         Self {
             announce: edited(&self.announce),
@@ -42,7 +42,7 @@ impl Scripts {
     }
 }
 
-impl Default for Scripts {
+impl Default for WindowScripts {
     fn default() -> Self {
         Self {
             announce: script!("announce"),

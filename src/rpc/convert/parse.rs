@@ -34,7 +34,7 @@ pub(crate) fn optional<'a, T>(
 pub(super) fn conversation_id(text: &str, path: &str) -> Result<ConversationId, FieldError> {
     let id = ConversationId::parse(text).in_field(path)?;
     // Said here, so that a call that is refused for another reason shows it too.
-    call::is_about(id);
+    call::set_conversation(id);
     Ok(id)
 }
 

@@ -17,7 +17,7 @@ use super::Observe;
 use crate::{
     domain::ConversationId,
     telemetry::{
-        call::{self, Tracing},
+        call::{self, TracingConfig},
         testing::{self, SpanData},
     },
 };
@@ -47,7 +47,7 @@ impl http_body::Body for Messages {
     ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
         tracing::debug_span!("work").in_scope(|| {});
         let frame = self.frames.pop_front();
-        call::is_about(self.conversation);
+        call::set_conversation(self.conversation);
         Poll::Ready(frame.map(|frame| Ok(frame.map_or_else(Frame::trailers, Frame::data))))
     }
 }
@@ -66,7 +66,7 @@ fn messages(conversation: ConversationId, grpc_status: &'static str) -> Messages
 async fn call(stream: Messages, frames: usize) -> Vec<SpanData> {
     let (exported, subscriber) = testing::subscriber();
     let _default = tracing::subscriber::set_default(subscriber);
-    let observe = Observe::new(Tracing {
+    let observe = Observe::new(TracingConfig {
         is_exported: true,
         follows_caller: true,
         captures_content: false,

@@ -6,11 +6,11 @@ use opentelemetry::{KeyValue, metrics::Counter};
 use crate::{
     domain::{ConversationId, Message, UserId},
     instrumentation,
-    recent::{Announced, Lease, Lookup, RecentWindow},
+    recent::{Announcement, FillLease, Lookup, RecentWindow},
     telemetry::call,
 };
 
-/// A window whose lookups are counted by what came of them.
+/// Decorator of a window that counts lookups by outcome.
 #[derive(Debug)]
 pub struct ObservedRecent {
     inner: Arc<dyn RecentWindow>,
@@ -18,12 +18,12 @@ pub struct ObservedRecent {
 }
 
 impl ObservedRecent {
-    /// Observes this one.
+    /// Decorates a window.
     pub fn new(inner: Arc<dyn RecentWindow>) -> Self {
         let lookups = instrumentation::meter()
             .u64_counter("conversation_memory.recent_window.lookups")
             .with_unit("{lookup}")
-            .with_description("Looks into the recent window, by outcome.")
+            .with_description("Lookups in the recent window, by outcome.")
             .build();
         Self { inner, lookups }
     }
@@ -31,37 +31,37 @@ impl ObservedRecent {
 
 #[async_trait]
 impl RecentWindow for ObservedRecent {
-    async fn announce(&self, conversation: ConversationId, limit: Duration) -> Announced {
-        call::is_about(conversation);
+    async fn announce(&self, conversation: ConversationId, limit: Duration) -> Announcement {
+        call::set_conversation(conversation);
         self.inner.announce(conversation, limit).await
     }
 
-    async fn publish(&self, announced: Announced, owner: &UserId, messages: &[Message]) {
-        self.inner.publish(announced, owner, messages).await;
+    async fn publish(&self, announcement: Announcement, owner: &UserId, messages: &[Message]) {
+        self.inner.publish(announcement, owner, messages).await;
     }
 
-    async fn publish_replay(&self, announced: Announced, last_seq: i64) {
-        self.inner.publish_replay(announced, last_seq).await;
+    async fn publish_replay(&self, announcement: Announcement, last_seq: i64) {
+        self.inner.publish_replay(announcement, last_seq).await;
     }
 
-    async fn retire(&self, announced: Announced) {
-        self.inner.retire(announced).await;
+    async fn retire(&self, announcement: Announcement) {
+        self.inner.retire(announcement).await;
     }
 
-    async fn abort(&self, announced: Announced) {
-        self.inner.abort(announced).await;
+    async fn abort(&self, announcement: Announcement) {
+        self.inner.abort(announcement).await;
     }
 
-    async fn forget(&self, announced: Announced) {
-        self.inner.forget(announced).await;
+    async fn forget(&self, announcement: Announcement) {
+        self.inner.forget(announcement).await;
     }
 
-    async fn leave(&self, announced: Announced) {
-        self.inner.leave(announced).await;
+    async fn leave(&self, announcement: Announcement) {
+        self.inner.leave(announcement).await;
     }
 
     async fn newest(&self, conversation: ConversationId, limit: u32, min_seq: i64) -> Lookup {
-        call::is_about(conversation);
+        call::set_conversation(conversation);
         let lookup = self.inner.newest(conversation, limit, min_seq).await;
         let outcome = match &lookup {
             Lookup::Hit(_) => "hit",
@@ -76,7 +76,7 @@ impl RecentWindow for ObservedRecent {
 
     async fn fill(
         &self,
-        lease: Lease,
+        lease: FillLease,
         owner: &UserId,
         last_seq: i64,
         messages: &[Message],

@@ -8,12 +8,12 @@ use crate::{
     telemetry::call,
 };
 
-/// Sessions that say which conversation they are on.
+/// Decorator of the session tier that sets the conversation of the current call.
 #[derive(Debug)]
 pub struct ObservedSessions(Arc<dyn Sessions>);
 
 impl ObservedSessions {
-    /// Observes these.
+    /// Decorates a session tier.
     pub fn new(sessions: Arc<dyn Sessions>) -> Self {
         Self(sessions)
     }
@@ -22,12 +22,12 @@ impl ObservedSessions {
 #[async_trait]
 impl Sessions for ObservedSessions {
     async fn start(&self, new: &NewSession) -> Result<Option<Session>, SessionsUnavailable> {
-        call::is_perhaps_about(new.conversation_id);
+        call::set_conversation_if_unset(new.conversation_id);
         self.0.start(new).await
     }
 
     async fn get(&self, id: SessionId) -> Result<Option<Session>, SessionsUnavailable> {
-        Ok(noted(self.0.get(id).await?))
+        Ok(record_conversation(self.0.get(id).await?))
     }
 
     async fn touch(
@@ -35,7 +35,7 @@ impl Sessions for ObservedSessions {
         id: SessionId,
         user: Option<&UserId>,
     ) -> Result<Option<Session>, SessionsUnavailable> {
-        Ok(noted(self.0.touch(id, user).await?))
+        Ok(record_conversation(self.0.touch(id, user).await?))
     }
 
     async fn end(&self, id: SessionId) -> Result<bool, SessionsUnavailable> {
@@ -47,8 +47,9 @@ impl Sessions for ObservedSessions {
     }
 }
 
-/// A call in a session is about the session's conversation, unless it names one.
-fn noted(session: Option<Session>) -> Option<Session> {
-    call::is_perhaps_about(session.as_ref().and_then(|session| session.conversation_id));
+/// Sets the session's conversation as that of the call, unless the request contains
+/// one.
+fn record_conversation(session: Option<Session>) -> Option<Session> {
+    call::set_conversation_if_unset(session.as_ref().and_then(|session| session.conversation_id));
     session
 }

@@ -23,32 +23,32 @@ use crate::{
     telemetry::call,
 };
 
-/// A database as the conventions of OpenTelemetry describe it.
+/// Attributes of a database in the semantic conventions of OpenTelemetry.
 #[derive(Clone, Debug)]
-pub struct Database {
-    /// `db.system.name`.
+pub struct DatabaseAttributes {
+    /// Value of `db.system.name`.
     pub system: &'static str,
-    /// `db.namespace`: the database's name.
+    /// Value of `db.namespace`, the name of the database.
     pub namespace: Option<String>,
-    /// `server.address`.
+    /// Value of `server.address`.
     pub host: Option<String>,
-    /// `server.port`.
+    /// Value of `server.port`.
     pub port: Option<u16>,
 }
 
-/// A store whose calls are spans and durations, and whose saves are counted.
+/// Decorator of a store that traces and measures its operations, and counts saves.
 #[derive(Debug)]
 pub struct ObservedStore {
     inner: Arc<dyn Store>,
-    database: Database,
+    database: DatabaseAttributes,
     durations: Histogram<f64>,
     saved: Counter<u64>,
     replayed: Counter<u64>,
 }
 
 impl ObservedStore {
-    /// Observes a store in this database.
-    pub fn new(inner: Arc<dyn Store>, database: Database) -> Self {
+    /// Decorates a store in the given database.
+    pub fn new(inner: Arc<dyn Store>, database: DatabaseAttributes) -> Self {
         let meter = instrumentation::meter();
         Self {
             inner,
@@ -61,25 +61,25 @@ impl ObservedStore {
             saved: meter
                 .u64_counter("conversation_memory.messages.saved")
                 .with_unit("{message}")
-                .with_description("Messages saved, replays not counted.")
+                .with_description("Messages saved, excluding replays.")
                 .build(),
             replayed: meter
                 .u64_counter("conversation_memory.saves.replayed")
                 .with_unit("{save}")
-                .with_description("Saves that had been done before.")
+                .with_description("Saves that were replays of an earlier save.")
                 .build(),
         }
     }
 
-    /// Runs an operation on a table in a span and measures it. A refusal is an
-    /// answer, not an error.
+    /// Runs an operation on a table in a span and measures it. A rejected request is
+    /// a result and not an error of the operation.
     async fn observe<T>(
         &self,
         operation: &'static str,
         table: &'static str,
         work: impl Future<Output = Result<T, StoreError>> + Send,
     ) -> Result<T, StoreError> {
-        let Database {
+        let DatabaseAttributes {
             system,
             namespace,
             host,
@@ -96,7 +96,7 @@ impl ObservedStore {
             server.address = host,
             server.port = port,
         );
-        let mut ending = Ending {
+        let mut recorder = OperationRecorder {
             durations: &self.durations,
             attributes: vec![
                 KeyValue::new("db.system.name", *system),
@@ -109,25 +109,26 @@ impl ObservedStore {
         };
         let outcome = work.instrument(span).await;
         let failed = outcome.as_ref().err().and_then(failure);
-        ending.error = failed.map(|(kind, error)| (kind, error.to_string()));
+        recorder.error = failed.map(|(kind, error)| (kind, error.to_string()));
         outcome
     }
 }
 
-/// What an operation ends with whose caller did not wait for it: a deadline that
-/// passed, say, while the store was slow.
+/// `error.type` of an operation whose future was dropped, for example because the
+/// call's deadline passed.
 const CANCELLED: &str = "cancelled";
 
-/// The end of an operation, measured however it comes.
-struct Ending<'a> {
+/// Records an operation when it is dropped, so that cancelled ones are recorded too.
+struct OperationRecorder<'a> {
     durations: &'a Histogram<f64>,
     attributes: Vec<KeyValue>,
     span: Span,
     started: Instant,
+    /// Value of `error.type`, and the description of the span's status.
     error: Option<(&'static str, String)>,
 }
 
-impl Drop for Ending<'_> {
+impl Drop for OperationRecorder<'_> {
     fn drop(&mut self) {
         if let Some((kind, error)) = self.error.take() {
             self.attributes.push(KeyValue::new("error.type", kind));
@@ -139,7 +140,7 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// What is the store's fault.
+/// Value of `error.type` for failures of the store. None for rejected requests.
 fn failure(error: &StoreError) -> Option<(&'static str, &StoreError)> {
     match error {
         StoreError::NotFound
@@ -166,13 +167,13 @@ impl Store for ObservedStore {
         new: &NewConversation,
         at: DateTime<Utc>,
     ) -> Result<Conversation, StoreError> {
-        call::is_about(new.id);
+        call::set_conversation(new.id);
         let work = self.inner.create(new, at);
         self.observe("create", CONVERSATIONS, work).await
     }
 
     async fn get(&self, conversation: &ConversationRef) -> Result<Conversation, StoreError> {
-        call::is_about(conversation.id);
+        call::set_conversation(conversation.id);
         let work = self.inner.get(conversation);
         self.observe("get", CONVERSATIONS, work).await
     }
@@ -182,7 +183,7 @@ impl Store for ObservedStore {
         conversation: &ConversationRef,
         session: SessionId,
     ) -> Result<Conversation, StoreError> {
-        call::is_about(conversation.id);
+        call::set_conversation(conversation.id);
         let work = self.inner.attach_session(conversation, session);
         self.observe("attach_session", CONVERSATIONS, work).await
     }
@@ -208,19 +209,19 @@ impl Store for ObservedStore {
         changes: &ConversationChanges,
         at: DateTime<Utc>,
     ) -> Result<Conversation, StoreError> {
-        call::is_about(conversation.id);
+        call::set_conversation(conversation.id);
         let work = self.inner.update(conversation, changes, at);
         self.observe("update", CONVERSATIONS, work).await
     }
 
     async fn delete(&self, conversation: &ConversationRef) -> Result<(), StoreError> {
-        call::is_about(conversation.id);
+        call::set_conversation(conversation.id);
         let work = self.inner.delete(conversation);
         self.observe("delete", CONVERSATIONS, work).await
     }
 
     async fn append(&self, append: &Append) -> Result<Appended, StoreError> {
-        call::is_about(append.conversation.id);
+        call::set_conversation(append.conversation.id);
         let appended = self
             .observe("append", MESSAGES, self.inner.append(append))
             .await?;
@@ -232,7 +233,7 @@ impl Store for ObservedStore {
     }
 
     async fn branch(&self, branch: &Branch) -> Result<Conversation, StoreError> {
-        call::is_about(branch.parent.id);
+        call::set_conversation(branch.parent.id);
         let work = self.inner.branch(branch);
         self.observe("branch", CONVERSATIONS, work).await
     }
@@ -243,13 +244,13 @@ impl Store for ObservedStore {
         after: Option<i64>,
         limit: u32,
     ) -> Result<ConversationPage, StoreError> {
-        call::is_about(conversation.id);
+        call::set_conversation(conversation.id);
         let work = self.inner.branches(conversation, after, limit);
         self.observe("list_branches", CONVERSATIONS, work).await
     }
 
     async fn truncate(&self, truncation: &Truncation) -> Result<Truncated, StoreError> {
-        call::is_about(truncation.conversation.id);
+        call::set_conversation(truncation.conversation.id);
         let work = self.inner.truncate(truncation);
         self.observe("truncate", MESSAGES, work).await
     }
@@ -260,7 +261,7 @@ impl Store for ObservedStore {
         limit: u32,
         contexts: bool,
     ) -> Result<(Conversation, Vec<Message>), StoreError> {
-        call::is_about(conversation.id);
+        call::set_conversation(conversation.id);
         let work = self.inner.newest(conversation, limit, contexts);
         self.observe("newest", MESSAGES, work).await
     }
@@ -272,7 +273,7 @@ impl Store for ObservedStore {
         limit: u32,
         contexts: bool,
     ) -> Result<Vec<Message>, StoreError> {
-        call::is_about(conversation.id);
+        call::set_conversation(conversation.id);
         let work = self.inner.messages(conversation, from, limit, contexts);
         self.observe("list", MESSAGES, work).await
     }
@@ -281,13 +282,13 @@ impl Store for ObservedStore {
         &self,
         conversation: &ConversationRef,
     ) -> Result<(Conversation, Box<dyn Snapshot>), StoreError> {
-        call::is_about(conversation.id);
+        call::set_conversation(conversation.id);
         let work = self.inner.snapshot(conversation);
         self.observe("snapshot", CONVERSATIONS, work).await
     }
 
     async fn import(&self, conversation: &Conversation) -> Result<Box<dyn Import>, StoreError> {
-        call::is_about(conversation.id);
+        call::set_conversation(conversation.id);
         let work = self.inner.import(conversation);
         self.observe("import", CONVERSATIONS, work).await
     }

@@ -1,5 +1,5 @@
-//! What operators are told of Redis: a span and a duration for each call, and
-//! whether it answers.
+//! Instruments of the Redis client: a span and a duration for each call, the
+//! number of outages, and whether the circuit breaker is closed.
 
 use std::time::Instant;
 
@@ -14,14 +14,15 @@ use tracing::{Span, field::Empty};
 use super::{RedisError, RedisTarget, Script};
 use crate::instrumentation;
 
-/// What a call is named after, also when the script's source has to be sent.
+/// Operation name of every call. It is the same when the script's source has to
+/// be sent with EVAL.
 const OPERATION: &str = "EVALSHA";
-/// What a call that its caller gave up ends with.
+/// `error.type` of a call whose future was dropped.
 const CANCELLED: &str = "cancelled";
 
-/// The instruments of one client, and what its spans say of the server.
+/// Instruments of one client, and the server attributes of its spans.
 #[derive(Debug)]
-pub(super) struct Observer {
+pub(super) struct RedisInstruments {
     duration: Histogram<f64>,
     outages: Counter<u64>,
     host: Option<String>,
@@ -29,9 +30,9 @@ pub(super) struct Observer {
     database: Option<String>,
 }
 
-impl Observer {
-    /// Makes the instruments. `available` is what the gauge shows; once its
-    /// sender is gone, the gauge shows nothing.
+impl RedisInstruments {
+    /// Creates the instruments. The gauge reports `available` until its sender
+    /// is dropped.
     pub(super) fn new(target: &RedisTarget, available: watch::Receiver<bool>) -> Self {
         let meter = instrumentation::meter();
         observe_availability(&meter, available);
@@ -44,22 +45,22 @@ impl Observer {
             outages: meter
                 .u64_counter("conversation_memory.redis.outages")
                 .with_unit("{outage}")
-                .with_description("How often Redis stopped answering.")
+                .with_description("Times that Redis became unavailable.")
                 .build(),
-            host: target.server().map(|(host, _)| host.to_owned()),
-            port: target.server().map(|(_, port)| port),
+            host: target.single_server().map(|(host, _)| host.to_owned()),
+            port: target.single_server().map(|(_, port)| port),
             database: target.database().map(|number| number.to_string()),
         }
     }
 
-    /// Counts that Redis stopped answering.
-    pub(super) fn outage(&self) {
+    /// Counts that the circuit breaker opened.
+    pub(super) fn count_outage(&self) {
         self.outages.add(1, &[]);
     }
 
-    /// Begins a call. It is recorded when it is dropped.
-    pub(super) fn begin(&self, script: &Script) -> Observed<'_> {
-        Observed {
+    /// Starts a call. It is recorded when the recorder is dropped.
+    pub(super) fn start_call(&self, script: &Script) -> CallRecorder<'_> {
+        CallRecorder {
             duration: &self.duration,
             script: script.name(),
             started: Instant::now(),
@@ -68,8 +69,8 @@ impl Observer {
         }
     }
 
-    /// Only what a caller waits for is part of a trace. At this level the span
-    /// costs nothing where nobody traces.
+    /// Creates the span of a call, if there is a trace that it belongs to:
+    /// background tasks have none. A disabled span costs next to nothing.
     fn span(&self, script: &'static str) -> Span {
         if !Context::map_current(Context::has_active_span) {
             return Span::none();
@@ -90,9 +91,8 @@ impl Observer {
     }
 }
 
-/// A call that is under way. However it ends it is recorded, also when its caller
-/// no longer waits.
-pub(super) struct Observed<'a> {
+/// Records a call when it is dropped, so that cancelled calls are recorded too.
+pub(super) struct CallRecorder<'a> {
     duration: &'a Histogram<f64>,
     script: &'static str,
     started: Instant,
@@ -100,19 +100,19 @@ pub(super) struct Observed<'a> {
     error: Option<&'static str>,
 }
 
-impl Observed<'_> {
-    /// The call's span, for what it does to be done in.
+impl CallRecorder<'_> {
+    /// Span of the call.
     pub(super) fn span(&self) -> Span {
         self.span.clone()
     }
 
-    /// Ends the call.
-    pub(super) fn end<T>(mut self, result: &Result<T, RedisError>) {
+    /// Ends the call with its result.
+    pub(super) fn finish<T>(mut self, result: &Result<T, RedisError>) {
         self.error = result.as_ref().err().map(|error| error.kind());
     }
 }
 
-impl Drop for Observed<'_> {
+impl Drop for CallRecorder<'_> {
     fn drop(&mut self) {
         let attributes = [
             KeyValue::new("db.system.name", "redis"),
@@ -120,10 +120,10 @@ impl Drop for Observed<'_> {
             KeyValue::new("db.stored_procedure.name", self.script),
             KeyValue::new("error.type", self.error.unwrap_or_default()),
         ];
-        // The error comes last, and is left out where there is none.
-        let told = attributes.len() - usize::from(self.error.is_none());
+        // The error is the last attribute, and omitted if there is none.
+        let count = attributes.len() - usize::from(self.error.is_none());
         self.duration
-            .record(self.started.elapsed().as_secs_f64(), &attributes[..told]);
+            .record(self.started.elapsed().as_secs_f64(), &attributes[..count]);
         if let Some(error) = self.error {
             self.span.record("error.type", error);
             self.span.record("otel.status_code", "ERROR");
@@ -134,9 +134,9 @@ impl Drop for Observed<'_> {
 fn observe_availability(meter: &Meter, available: watch::Receiver<bool>) {
     meter
         .u64_observable_gauge("conversation_memory.redis.available")
-        .with_description("1 while Redis answers, 0 while calls go on without it.")
+        .with_description("1 while Redis is available, 0 while calls are served without it.")
         .with_callback(move |observer| {
-            // It fails when the client is gone.
+            // An error means that the client was dropped.
             if available.has_changed().is_ok() {
                 observer.observe(u64::from(*available.borrow()), &[]);
             }

@@ -1,22 +1,21 @@
-//! One conversation, its writers, readers and mishaps, for `tests/window_model.rs`.
-
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
+//! Model of one conversation with its writers, readers and failures.
 
 use std::mem;
 
 use conversation_memory::{
     domain::{ConversationId, Message},
-    recent::{Announced, Lease, Lookup, RecentWindow},
+    recent::{Announcement, FillLease, Lookup, RecentWindow},
     redis::Script,
 };
 
 use crate::Sidecars;
 use test_support::window::{LIMIT, conversation_id, message, owner, seqs};
 
+/// Step of a writer or reader, given by its index, or a failure.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Step {
     Announce(usize),
-    AnnounceUnheard(usize),
+    AnnounceDisconnected(usize),
     Append(usize),
     Truncate(usize),
     Replay(usize),
@@ -31,22 +30,22 @@ pub(crate) enum Step {
     Evict,
 }
 
-/// The conversation at one moment.
+/// State of the conversation in the store.
 #[derive(Clone, Debug, Default)]
 struct State {
     last_seq: i64,
     messages: Vec<Message>,
 }
 
-/// What was committed, and as which state.
+/// Commit, with the index of the state that it created.
 #[derive(Clone, Debug)]
 struct Commit {
     state: usize,
-    kind: Kind,
+    kind: CommitKind,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+enum CommitKind {
     Append,
     Truncate,
     Replay,
@@ -55,37 +54,40 @@ enum Kind {
 #[derive(Debug)]
 enum Writer {
     Idle,
-    Announced(Announced),
-    Committed(Announced, Commit),
+    Announced(Announcement),
+    Committed(Announcement, Commit),
 }
 
 #[derive(Debug)]
 enum Reader {
     Idle,
-    Missed(Option<Lease>),
-    Read(Lease, usize),
+    Missed(Option<FillLease>),
+    /// Has read the state with this index from the store.
+    Read(FillLease, usize),
 }
 
-pub(crate) struct World<'a> {
+pub(crate) struct Model<'a> {
     sidecars: &'a Sidecars,
     id: ConversationId,
     key: String,
-    /// Every state of the conversation in the store, the newest last.
+    /// All states of the conversation, the current one last.
     states: Vec<State>,
-    /// The highest number that a writer was told of.
+    /// Highest acknowledged sequence number.
     acknowledged: i64,
-    /// The numbers that removals took away, and those of them whose removal a
-    /// writer was told of. Until then a read may show them or not.
+    /// Sequence numbers of removed messages. Until the removal is acknowledged, a
+    /// read may contain them or not.
     removed: Vec<i64>,
+    /// Sequence numbers of messages whose removal was acknowledged.
     removal_acknowledged: Vec<i64>,
     writers: [Writer; 2],
     readers: [Reader; 2],
-    /// The commits that nobody was told of.
+    /// Commits whose writer crashed before it was acknowledged.
     crashed: Vec<Commit>,
+    /// Number of evictions that may still happen.
     evictions: u16,
 }
 
-impl<'a> World<'a> {
+impl<'a> Model<'a> {
     pub(crate) fn new(sidecars: &'a Sidecars) -> Self {
         let id = conversation_id();
         Self {
@@ -103,7 +105,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// The steps that can be taken now, each with its weight.
+    /// Steps that are possible now, with their weights.
     pub(crate) fn steps(&self) -> Vec<(Step, u16)> {
         let mut steps = vec![
             (Step::ExpireAnnouncements, 1),
@@ -113,10 +115,10 @@ impl<'a> World<'a> {
         for (i, writer) in self.writers.iter().enumerate() {
             match writer {
                 Writer::Idle => {
-                    steps.extend([(Step::Announce(i), 4), (Step::AnnounceUnheard(i), 1)]);
+                    steps.extend([(Step::Announce(i), 4), (Step::AnnounceDisconnected(i), 1)]);
                 }
                 Writer::Announced(_) => {
-                    // No more messages than a window shows, so that none scrolls out of it.
+                    // At most as many messages as a window holds, so that none is trimmed.
                     let room = self.current().last_seq < 10;
                     steps.extend([(Step::Append(i), 4 * u16::from(room)), (Step::Abort(i), 1)]);
                     if self.current().last_seq > 0 {
@@ -141,24 +143,24 @@ impl<'a> World<'a> {
         steps
     }
 
-    /// Takes a step and tells what came of it; an error is a violation.
+    /// Takes a step and describes its outcome. An error is a violation.
     pub(crate) async fn take(&mut self, step: Step) -> Result<String, String> {
         match step {
             Step::Announce(i) => {
-                let announced = self.sidecars.live[i].announce(self.id, LIMIT).await;
-                self.writers[i] = Writer::Announced(announced);
+                let announcement = self.sidecars.connected[i].announce(self.id, LIMIT).await;
+                self.writers[i] = Writer::Announced(announcement);
             }
-            Step::AnnounceUnheard(i) => {
-                let announced = self.sidecars.cut_off.announce(self.id, LIMIT).await;
-                self.writers[i] = Writer::Announced(announced);
+            Step::AnnounceDisconnected(i) => {
+                let announcement = self.sidecars.disconnected.announce(self.id, LIMIT).await;
+                self.writers[i] = Writer::Announced(announcement);
             }
-            Step::Append(i) => self.commit(i, Kind::Append),
-            Step::Truncate(i) => self.commit(i, Kind::Truncate),
-            Step::Replay(i) => self.commit(i, Kind::Replay),
+            Step::Append(i) => self.commit(i, CommitKind::Append),
+            Step::Truncate(i) => self.commit(i, CommitKind::Truncate),
+            Step::Replay(i) => self.commit(i, CommitKind::Replay),
             Step::Acknowledge(i) => self.acknowledge(i).await,
             Step::Abort(i) => {
-                if let Writer::Announced(announced) = self.take_writer(i) {
-                    self.sidecars.live[i].abort(announced).await;
+                if let Writer::Announced(announcement) = self.take_writer(i) {
+                    self.sidecars.connected[i].abort(announcement).await;
                 }
             }
             Step::Crash(i) => {
@@ -174,24 +176,27 @@ impl<'a> World<'a> {
                 }
             }
             Step::Fill(i) => self.fill(i).await,
-            Step::ExpireAnnouncements => self.env(&self.sidecars.expire).await,
-            Step::EndLease => self.env(&self.sidecars.end_lease).await,
+            Step::ExpireAnnouncements => self.run(&self.sidecars.expire).await,
+            Step::EndLease => self.run(&self.sidecars.end_lease).await,
             Step::Evict => {
                 self.evictions -= 1;
-                self.env(&self.sidecars.evict).await;
+                self.run(&self.sidecars.evict).await;
             }
         }
         let State { last_seq, messages } = self.current();
-        Ok(format!("the store has {:?} of {last_seq}", seqs(messages)))
+        Ok(format!(
+            "the store contains {:?} of {last_seq}",
+            seqs(messages)
+        ))
     }
 
-    fn commit(&mut self, i: usize, kind: Kind) {
-        let Writer::Announced(announced) = self.take_writer(i) else {
+    fn commit(&mut self, i: usize, kind: CommitKind) {
+        let Writer::Announced(announcement) = self.take_writer(i) else {
             return;
         };
         let mut state = self.current().clone();
         let commit = match kind {
-            Kind::Append => {
+            CommitKind::Append => {
                 state.last_seq += 1;
                 state.messages.push(message(self.id, state.last_seq));
                 self.states.push(state);
@@ -200,67 +205,67 @@ impl<'a> World<'a> {
                     kind,
                 }
             }
-            Kind::Truncate => {
-                let taken = state.messages.pop();
-                self.removed.extend(taken.map(|taken| taken.seq));
+            CommitKind::Truncate => {
+                let removed = state.messages.pop();
+                self.removed.extend(removed.map(|removed| removed.seq));
                 self.states.push(state);
                 Commit {
                     state: self.states.len() - 1,
                     kind,
                 }
             }
-            Kind::Replay => {
+            CommitKind::Replay => {
                 let first = self.crashed.remove(0);
                 let kind = match first.kind {
-                    Kind::Append => Kind::Replay,
+                    CommitKind::Append => CommitKind::Replay,
                     other => other,
                 };
                 Commit { kind, ..first }
             }
         };
-        self.writers[i] = Writer::Committed(announced, commit);
+        self.writers[i] = Writer::Committed(announcement, commit);
     }
 
     async fn acknowledge(&mut self, i: usize) {
-        let Writer::Committed(announced, commit) = self.take_writer(i) else {
+        let Writer::Committed(announcement, commit) = self.take_writer(i) else {
             return;
         };
-        let recent = &self.sidecars.live[i];
+        let recent = &self.sidecars.connected[i];
         let state = &self.states[commit.state];
         match commit.kind {
-            Kind::Append => {
+            CommitKind::Append => {
                 let saved = &state.messages[state.messages.len() - 1..];
-                recent.publish(announced, &owner(), saved).await;
+                recent.publish(announcement, &owner(), saved).await;
             }
-            Kind::Truncate => recent.retire(announced).await,
-            Kind::Replay => recent.publish_replay(announced, state.last_seq).await,
+            CommitKind::Truncate => recent.retire(announcement).await,
+            CommitKind::Replay => recent.publish_replay(announcement, state.last_seq).await,
         }
         self.acknowledged = self.acknowledged.max(state.last_seq);
-        if matches!(commit.kind, Kind::Truncate) {
-            let taken = self.states[commit.state - 1].messages.last();
+        if matches!(commit.kind, CommitKind::Truncate) {
+            let removed = self.states[commit.state - 1].messages.last();
             self.removal_acknowledged
-                .extend(taken.map(|taken| taken.seq));
+                .extend(removed.map(|removed| removed.seq));
         }
     }
 
     async fn newest(&mut self, i: usize) -> Result<String, String> {
-        match self.sidecars.live[i].newest(self.id, 10, 0).await {
+        match self.sidecars.connected[i].newest(self.id, 10, 0).await {
             Lookup::Hit(window) => {
-                let shown = seqs(&window.messages);
-                let outcome = format!("{shown:?} of {}", window.last_seq);
-                let kept = (1..=window.last_seq).filter(|seq| !self.removed.contains(seq));
-                let is_right = window.last_seq >= self.acknowledged
+                let read = seqs(&window.messages);
+                let outcome = format!("{read:?} of {}", window.last_seq);
+                let mut remaining = (1..=window.last_seq).filter(|seq| !self.removed.contains(seq));
+                let is_valid = window.last_seq >= self.acknowledged
                     && window.last_seq <= self.current().last_seq
-                    && kept.into_iter().all(|seq| shown.contains(&seq))
+                    && remaining.all(|seq| read.contains(&seq))
                     && !self
                         .removal_acknowledged
                         .iter()
-                        .any(|seq| shown.contains(seq))
+                        .any(|seq| read.contains(seq))
                     && window
                         .messages
                         .iter()
                         .all(|m| *m == message(self.id, m.seq));
-                if is_right { Ok(outcome) } else { Err(outcome) }
+                if is_valid { Ok(outcome) } else { Err(outcome) }
             }
             Lookup::Miss(lease) => {
                 let outcome = format!("miss, lease: {}", lease.is_some());
@@ -275,14 +280,14 @@ impl<'a> World<'a> {
         if let Reader::Read(lease, state) = mem::replace(&mut self.readers[i], Reader::Idle) {
             let (last_seq, messages) = self.states[state].newest();
             let whole = messages.len() == self.states[state].messages.len();
-            let recent = &self.sidecars.live[i];
+            let recent = &self.sidecars.connected[i];
             recent
                 .fill(lease, &owner(), last_seq, messages, whole)
                 .await;
         }
     }
 
-    async fn env(&self, script: &Script) {
+    async fn run(&self, script: &Script) {
         self.sidecars
             .redis
             .run(script, &self.key, &[])
@@ -295,7 +300,7 @@ impl<'a> World<'a> {
     }
 
     fn current(&self) -> &State {
-        self.states.last().expect("there is a first state")
+        self.states.last().expect("there is an initial state")
     }
 }
 

@@ -1,34 +1,37 @@
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use chrono::DateTime;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{Content, ConversationId, Message, MessageId, Metadata, Role};
 
-/// Moves when the meaning of a field changes, so that sidecars of two versions
-/// take each other's entries for garbage instead of misreading them.
+/// Version of the format. It changes with the meaning of a field, so that sidecars
+/// of two versions reject each other's messages instead of misreading them.
 const VERSION: u32 = 1;
 
-/// A message as a window keeps it: JSON, so that an operator can read it.
+/// Message as it is stored in a window. The format is JSON, so that an operator
+/// can read it.
 #[derive(Serialize, Deserialize)]
-struct Entry<'a> {
+struct WindowMessage<'a> {
     v: u32,
     seq: i64,
     id: &'a str,
     role: &'a str,
-    /// In microseconds.
+    /// Unix time in microseconds.
     created_at: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     tokens_used: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     latency_ms: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    metadata: Option<std::borrow::Cow<'a, Metadata>>,
-    content: std::borrow::Cow<'a, str>,
+    metadata: Option<Cow<'a, Metadata>>,
+    content: Cow<'a, str>,
 }
 
-/// Writes a message, without its contexts.
+/// Encodes a message without its contexts. None if that fails.
 pub(super) fn encode(message: &Message) -> Option<Bytes> {
-    let entry = Entry {
+    let stored = WindowMessage {
         v: VERSION,
         seq: message.seq,
         id: &message.id.to_string(),
@@ -36,28 +39,28 @@ pub(super) fn encode(message: &Message) -> Option<Bytes> {
         created_at: message.created_at.timestamp_micros(),
         tokens_used: message.tokens_used,
         latency_ms: message.latency_ms,
-        metadata: message.metadata.as_ref().map(std::borrow::Cow::Borrowed),
+        metadata: message.metadata.as_ref().map(Cow::Borrowed),
         content: message.content.as_str().into(),
     };
-    serde_json::to_vec(&entry).ok().map(Bytes::from)
+    serde_json::to_vec(&stored).ok().map(Bytes::from)
 }
 
-/// Reads a message. None when it is garbage or of another version.
+/// Decodes a message. None if it is invalid or of another version.
 pub(super) fn decode(conversation_id: ConversationId, json: &[u8]) -> Option<Message> {
-    let entry: Entry<'_> = serde_json::from_slice(json).ok()?;
-    if entry.v != VERSION {
+    let stored: WindowMessage<'_> = serde_json::from_slice(json).ok()?;
+    if stored.v != VERSION {
         return None;
     }
     Some(Message {
-        id: MessageId::parse(entry.id).ok()?,
+        id: MessageId::parse(stored.id).ok()?,
         conversation_id,
-        seq: entry.seq,
-        role: Role::from_name(entry.role)?,
-        content: Content::from_stored(entry.content.into_owned()),
-        tokens_used: entry.tokens_used,
-        latency_ms: entry.latency_ms,
-        created_at: DateTime::from_timestamp_micros(entry.created_at)?,
-        metadata: entry.metadata.map(std::borrow::Cow::into_owned),
+        seq: stored.seq,
+        role: Role::from_name(stored.role)?,
+        content: Content::from_stored(stored.content.into_owned()),
+        tokens_used: stored.tokens_used,
+        latency_ms: stored.latency_ms,
+        created_at: DateTime::from_timestamp_micros(stored.created_at)?,
+        metadata: stored.metadata.map(Cow::into_owned),
         contexts: Vec::new(),
     })
 }
@@ -90,7 +93,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(content: String, micros in -1_000_000_000_000_000_i64..=4_000_000_000_000_000) {
+        fn decoding_restores_the_encoded_message(content: String, micros in -1_000_000_000_000_000_i64..=4_000_000_000_000_000) {
             let message = message(content, micros);
             let json = encode(&message).unwrap();
             prop_assert_eq!(decode(message.conversation_id, &json), Some(message));
@@ -98,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_and_other_versions_are_no_messages() {
+    fn rejects_invalid_messages_and_other_versions() {
         let message = message("text".to_owned(), 0);
         let json = String::from_utf8(encode(&message).unwrap().to_vec()).unwrap();
         for bad in [

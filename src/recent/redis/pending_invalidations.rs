@@ -1,0 +1,116 @@
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::Notify;
+
+use crate::domain::ConversationId;
+
+/// Upper bound on tokens stored for one conversation. A token beyond it stays in
+/// the window until its deadline and makes reads busy until then.
+const MAX_TOKENS: usize = 8;
+
+/// Conversations whose windows may lack messages that this process has committed,
+/// because Redis could not be reached. This process does not read a window before
+/// it has been dropped.
+///
+/// The map grows during an outage of Redis, by about a hundred bytes for each
+/// conversation that is written to. It cannot be bounded: other sidecars may keep
+/// a window alive indefinitely, so that after forgetting a conversation this
+/// process would read a window without the missing message.
+#[derive(Debug, Default)]
+pub(super) struct PendingInvalidations {
+    pending: Mutex<HashMap<ConversationId, PendingInvalidation>>,
+    added: Notify,
+}
+
+#[derive(Debug, Default)]
+struct PendingInvalidation {
+    /// Number of calls of [`PendingInvalidations::add`], so that a drop that
+    /// started before the latest one does not complete it.
+    additions: u64,
+    tokens: Vec<String>,
+}
+
+/// Window to drop, with the tokens of this process to withdraw.
+#[derive(Debug)]
+pub(super) struct Invalidation {
+    pub(super) conversation: ConversationId,
+    pub(super) tokens: Vec<String>,
+    additions: u64,
+}
+
+impl PendingInvalidations {
+    /// Adds a conversation, and a token to withdraw from its window.
+    pub(super) fn add(&self, conversation: ConversationId, token: Option<String>) {
+        let mut pending = self.lock();
+        let entry = pending.entry(conversation).or_default();
+        entry.additions += 1;
+        if let Some(token) = token {
+            if entry.tokens.len() == MAX_TOKENS {
+                entry.tokens.remove(0);
+            }
+            entry.tokens.push(token);
+        }
+        drop(pending);
+        self.added.notify_one();
+    }
+
+    /// Whether the window of a conversation must not be read or filled.
+    pub(super) fn contains(&self, conversation: ConversationId) -> bool {
+        self.lock().contains_key(&conversation)
+    }
+
+    /// Number of conversations.
+    pub(super) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Waits until there is an invalidation and returns at most `limit`.
+    pub(super) async fn next_batch(&self, limit: usize) -> Vec<Invalidation> {
+        loop {
+            let added = self.added.notified();
+            let batch: Vec<_> = self
+                .lock()
+                .iter()
+                .take(limit)
+                .map(Invalidation::new)
+                .collect();
+            if !batch.is_empty() {
+                return batch;
+            }
+            added.await;
+        }
+    }
+
+    /// Removes an invalidation whose window was dropped, unless the conversation
+    /// was added again in the meantime.
+    pub(super) fn complete(&self, invalidation: &Invalidation) {
+        let mut pending = self.lock();
+        if pending
+            .get(&invalidation.conversation)
+            .is_some_and(|entry| entry.additions == invalidation.additions)
+        {
+            pending.remove(&invalidation.conversation);
+            // The map may have grown during an outage.
+            if pending.is_empty() {
+                pending.shrink_to_fit();
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ConversationId, PendingInvalidation>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Invalidation {
+    fn new((conversation, entry): (&ConversationId, &PendingInvalidation)) -> Self {
+        Self {
+            conversation: *conversation,
+            tokens: entry.tokens.clone(),
+            additions: entry.additions,
+        }
+    }
+}

@@ -1,0 +1,135 @@
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use tokio::time::sleep;
+
+use super::{
+    decimal,
+    instruments::{DropReason, WindowInstruments},
+    milliseconds,
+    pending_invalidations::PendingInvalidations,
+    script_reply::ScriptReply,
+    scripts::WindowScripts,
+};
+use crate::{
+    domain::ConversationId,
+    log_throttle::LogThrottle,
+    redis::{Redis, RedisError, Script},
+};
+
+/// Number of windows that are dropped at a time once Redis is available again.
+const DROP_BATCH: usize = 64;
+/// Delay after Redis has replied with an error to a drop.
+const DROP_RETRY_DELAY: Duration = Duration::from_millis(250);
+
+/// Runs the window scripts, counts the windows that they drop, and holds the
+/// invalidations that could not be sent. Shared by [`super::RedisRecent`] and its
+/// background task.
+#[derive(Debug)]
+pub(super) struct ScriptRunner {
+    pub(super) redis: Redis,
+    pub(super) scripts: WindowScripts,
+    /// TTL of a window after its last use, in milliseconds.
+    pub(super) ttl: Bytes,
+    pub(super) pending: Arc<PendingInvalidations>,
+    pub(super) instruments: WindowInstruments,
+    error_log: LogThrottle,
+}
+
+impl ScriptRunner {
+    pub(super) fn new(redis: Redis, ttl: Duration, scripts: WindowScripts) -> Self {
+        let pending = Arc::default();
+        Self {
+            redis,
+            scripts,
+            ttl: milliseconds(ttl),
+            instruments: WindowInstruments::new(&pending),
+            pending,
+            error_log: LogThrottle::default(),
+        }
+    }
+
+    /// Runs a script on the window of a conversation.
+    pub(super) async fn run(
+        &self,
+        script: &Script,
+        conversation: ConversationId,
+        args: &[Bytes],
+    ) -> Result<ScriptReply, RedisError> {
+        let key = self
+            .redis
+            .key(format_args!("history:{conversation}:recent"));
+        let reply = self.redis.run(script, &key, args).await;
+        let result = reply.and_then(ScriptReply::parse);
+        match &result {
+            Ok(reply) => self.count_drop(conversation, reply.drop_reason),
+            // The client logs outages.
+            Err(error @ (RedisError::ErrorReply(_) | RedisError::UnexpectedReply))
+                if self.error_log.should_log() =>
+            {
+                tracing::warn!(%error, "the recent window failed; reading the store instead");
+            }
+            Err(_) => {}
+        }
+        result
+    }
+
+    fn count_drop(&self, conversation: ConversationId, reason: Option<DropReason>) {
+        let Some(reason) = reason else { return };
+        self.instruments.count_drop(reason);
+        if reason == DropReason::Unreadable {
+            tracing::warn!(conversation.id = %conversation, "dropped a window with invalid content");
+        }
+    }
+
+    /// Withdraws an announcement, and drops the window if `drop` is set.
+    pub(super) async fn abort(
+        &self,
+        conversation: ConversationId,
+        token: String,
+        drop: bool,
+    ) -> Result<ScriptReply, RedisError> {
+        let args = [Bytes::from(token), decimal(u8::from(drop))];
+        self.run(&self.scripts.abort, conversation, &args).await
+    }
+
+    /// Drops a window and withdraws announcements.
+    pub(super) async fn drop_window(
+        &self,
+        conversation: ConversationId,
+        reason: DropReason,
+        tokens: &[String],
+    ) -> Result<ScriptReply, RedisError> {
+        let mut args = vec![
+            self.ttl.clone(),
+            Bytes::from_static(reason.name().as_bytes()),
+        ];
+        args.extend(tokens.iter().cloned().map(Bytes::from));
+        self.run(&self.scripts.drop, conversation, &args).await
+    }
+}
+
+/// Drops the windows of the pending invalidations, whenever Redis is available.
+pub(super) async fn drop_pending(runner: Arc<ScriptRunner>) {
+    loop {
+        let batch = runner.pending.next_batch(DROP_BATCH).await;
+        runner.redis.available().await;
+        let drops = batch.iter().map(async |invalidation| {
+            let result = runner
+                .drop_window(
+                    invalidation.conversation,
+                    DropReason::Unpublished,
+                    &invalidation.tokens,
+                )
+                .await;
+            if result.is_ok() {
+                runner.pending.complete(invalidation);
+            }
+            result.is_ok()
+        });
+        if join_all(drops).await.contains(&false) {
+            sleep(DROP_RETRY_DELAY).await;
+        }
+    }
+}
