@@ -1,4 +1,4 @@
-"""The generated code is up to date, and the blocking client has no trace of asyncio."""
+"""The generated code is up to date, and the docstrings of both clients are complete."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLIENTS = [(ConversationMemory, AsyncConversationMemory), (Turn, AsyncTurn)]
 
 
 def public_members(kind: type[Any]) -> dict[str, Any]:
-    """The public methods and properties of a class."""
+    """Returns the public methods and properties of a class."""
     return {
         name: member
         for name, member in inspect.getmembers(kind)
@@ -50,6 +50,72 @@ def test_check_reports_an_edited_file(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert async_to_sync.check(modules) == 1
 
 
+def convert(monkeypatch: pytest.MonkeyPatch, source: str) -> str:
+    """Returns the body of the blocking form of a module."""
+    monkeypatch.syspath_prepend(CLIENT / "tools")
+    import async_to_sync
+
+    converted: str = async_to_sync.convert("example.py", source, set())
+    return converted.partition("\n")[2]
+
+
+def test_conversion_replaces_the_syntax_of_asyncio(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = """
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+
+from .._channel_async import AsyncChannel
+
+
+async def read(channel: AsyncChannel, path: str) -> AsyncGenerator[int, None]:
+    # An asynchronous reader.
+    async with channel.open() as stream:
+        try:
+            async for item in stream:
+                await asyncio.sleep(1)
+                yield await asyncio.to_thread(parse, item, path)
+        except asyncio.CancelledError:
+            raise
+        except ValueError:
+            time.sleep(2)
+"""
+    assert (
+        convert(monkeypatch, source)
+        == """import time
+from collections.abc import Iterator
+
+from .._channel_sync import Channel
+
+
+def read(channel: Channel, path: str) -> Iterator[int]:
+    # A blocking reader.
+    with channel.open() as stream:
+        try:
+            for item in stream:
+                time.sleep(1)
+                yield parse(item, path)
+        except ValueError:
+            time.sleep(2)
+"""
+    )
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import asyncio\nasyncio.gather()\n",
+        '"""The event loop."""\n',
+        "import asyncio\ntry:\n    f()\nexcept asyncio.CancelledError:\n    raise\n",
+    ],
+)
+def test_conversion_rejects_code_without_a_blocking_form(
+    monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    with pytest.raises(SystemExit):
+        convert(monkeypatch, source)
+
+
 @pytest.mark.parametrize(("blocking", "asynchronous"), CLIENTS)
 def test_both_clients_have_the_same_signatures(
     blocking: type[Any], asynchronous: type[Any]
@@ -62,7 +128,11 @@ def test_both_clients_have_the_same_signatures(
 
 
 def test_both_clients_take_the_same_arguments() -> None:
-    assert inspect.signature(ConversationMemory) == inspect.signature(AsyncConversationMemory)
+    signature = inspect.signature(ConversationMemory)
+    assert signature == inspect.signature(AsyncConversationMemory)
+    for kind in (ConversationMemory, AsyncConversationMemory):
+        for name in signature.parameters:
+            assert f"    {name}: " in (inspect.getdoc(kind) or ""), name
 
 
 @pytest.mark.parametrize(("blocking", "asynchronous"), CLIENTS)

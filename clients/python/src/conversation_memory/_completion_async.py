@@ -66,7 +66,7 @@ async def run_to_completion(
     if task.cancelled():
         log.warning("%s was cancelled and may not be saved", subject)
     elif (failure := task.exception()) is not None:
-        # The cancellation takes precedence, whatever the outcome of the write is.
+        # The cancellation takes precedence, regardless of the outcome of the write.
         cancellation.__context__ = failure
         log.warning("%s was cancelled and not saved: %s", subject, describe_for_log(failure))
     raise cancellation

@@ -402,7 +402,7 @@ class ConversationMemorySessionService(BaseSessionService):
 
 
 class _EventSelection:
-    """Selects the events that a config asks for, from messages that come newest first."""
+    """Selects the events of a config from messages, which it takes newest first."""
 
     def __init__(self, config: GetSessionConfig | None) -> None:
         config = config or GetSessionConfig()

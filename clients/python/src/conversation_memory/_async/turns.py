@@ -110,7 +110,7 @@ class AsyncTurns(AsyncBaseClient):
             conversation_id: Conversation to append to.
             messages: Messages, or dicts in the OpenAI form.
             user_id: Expected owner of the conversation; `None` skips the check.
-            session_id: Session whose expiry is renewed; it never fails the call.
+            session_id: Session whose expiry is renewed; an unknown one does not fail the call.
             request_id: Idempotency key of the save, at most 128 characters: the same messages
                 under the same key are saved once. `None` generates a key for the call; an error
                 carries it as `request_id`, for repeating the call.
@@ -158,10 +158,10 @@ class AsyncTurns(AsyncBaseClient):
             conversation_id: Conversation to read.
             user_id: Expected owner of the conversation; `None` skips the check.
             limit: Upper bound on the messages, at most 1000; 0 uses the service's default.
-            min_seq: Number of a message that the history must include, whatever has failed since;
-                `None` uses the highest number that this client has observed.
+            min_seq: Number of a message that the history must include, even if a server has failed
+                since it was saved; `None` uses the highest number that this client has observed.
             strong: Whether to read the durable store instead of Redis.
-            session_id: Session whose expiry is renewed; it never fails the call.
+            session_id: Session whose expiry is renewed; an unknown one does not fail the call.
             include_contexts: Whether the messages include their contexts.
             timeout: Time limit in seconds; `None` uses the client's `timeout`.
 
