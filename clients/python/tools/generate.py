@@ -29,6 +29,9 @@ CONTRACT_PACKAGE = "conversation_memory.v1"
 PACKAGE = "conversation_memory_client.v1"
 FOLDER = "conversation_memory/_proto"
 ANNOTATIONS = "/annotations.proto"
+GOOGLE_API = "google.api"
+GOOGLE_API_PACKAGE = "conversation_memory_client.api"
+HTTP_BODY = "google/api/httpbody.proto"
 
 # pyproject.toml allows more runtime versions than protoc asserts. The oldest and the newest one
 # are tested.
@@ -129,6 +132,11 @@ def rename(file: descriptor_pb2.FileDescriptorProto) -> bool:
     if file.name == "error_details.proto":
         file.name = new_file_name(file.name)
         return True
+    if file.name == HTTP_BODY:
+        # A copy under another name avoids a dependency on googleapis-common-protos.
+        file.name = new_file_name(file.name)
+        file.package = GOOGLE_API_PACKAGE
+        return True
     if file.package != CONTRACT_PACKAGE or file.name.endswith(ANNOTATIONS):
         return False
     file.name = new_file_name(file.name)
@@ -144,7 +152,9 @@ def rename(file: descriptor_pb2.FileDescriptorProto) -> bool:
 
 
 def new_file_name(name: str) -> str:
-    """Returns the path of a file in this package; Google's files keep theirs."""
+    """Returns the path of a file in this package; Google's well-known files keep theirs."""
+    if name == HTTP_BODY:
+        return f"{FOLDER}/http_body.proto"
     if name.startswith("google/"):
         return name
     return f"{FOLDER}/{name.removeprefix('conversation_memory/')}"
@@ -154,9 +164,9 @@ def rename_types(message: descriptor_pb2.DescriptorProto) -> None:
     """Changes the types of fields to the renamed package, and removes their annotations."""
     for field in message.field:
         field.ClearField("options")
-        old = f".{CONTRACT_PACKAGE}."
-        if field.type_name.startswith(old):
-            field.type_name = f".{PACKAGE}." + field.type_name.removeprefix(old)
+        for old, new in ((CONTRACT_PACKAGE, PACKAGE), (GOOGLE_API, GOOGLE_API_PACKAGE)):
+            if field.type_name.startswith(f".{old}."):
+                field.type_name = f".{new}." + field.type_name.removeprefix(f".{old}.")
     for nested in message.nested_type:
         rename_types(nested)
 

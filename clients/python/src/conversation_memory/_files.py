@@ -109,10 +109,15 @@ def write_all(file: BinaryIO, data: bytes) -> None:
         rest = rest[written:]
 
 
-def read_chunk(file: BinaryIO) -> bytes:
-    """Reads the next chunk; it is empty at the end of the file."""
+def write_chunk(file: BinaryIO, response: api.ExportConversationResponse) -> None:
+    """Writes the chunk of the file that a response of an export carries."""
+    write_all(file, response.data)
+
+
+def read_chunk(file: BinaryIO) -> api.ImportConversationRequest | None:
+    """Reads the next chunk as a request of an import; `None` at the end of the file."""
     data: bytes | None = file.read(CHUNK_BYTES)
     if data is None:
         # This is not the end of the file, and half a file must not become a conversation.
         raise BlockingIOError("the file has no data now: open it in blocking mode")
-    return data
+    return api.ImportConversationRequest(data=data) if data else None

@@ -21,7 +21,7 @@ from .._files import (
     open_destination,
     open_source,
     read_chunk,
-    write_all,
+    write_chunk,
 )
 from .._proto.v1 import conversation_memory_pb2 as api
 from .._proto.v1 import methods
@@ -64,8 +64,8 @@ class AsyncFiles(AsyncBaseClient):
             seconds = self._config.seconds(timeout, LONG_TIMEOUT)
             call = self._channel.unary_stream(methods.EXPORT_CONVERSATION, request, seconds)
             try:
-                async for chunk in call:
-                    await asyncio.to_thread(write_all, file, chunk.data)
+                async for response in call:
+                    await asyncio.to_thread(write_chunk, file, response)
             except grpc.RpcError as error:
                 raise from_rpc_error(error, idempotent=True, request_id=None) from error
             finally:
@@ -140,8 +140,7 @@ class AsyncImportRequests:
 
     async def _read(self) -> api.ImportConversationRequest | None:
         try:
-            chunk = await asyncio.to_thread(read_chunk, self._file)
-            return api.ImportConversationRequest(data=chunk) if chunk else None
+            return await asyncio.to_thread(read_chunk, self._file)
         except asyncio.CancelledError:
             # The call or its task was cancelled; reading the file has not failed.
             raise

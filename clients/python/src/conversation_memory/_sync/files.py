@@ -21,7 +21,7 @@ from .._files import (
     open_destination,
     open_source,
     read_chunk,
-    write_all,
+    write_chunk,
 )
 from .._proto.v1 import conversation_memory_pb2 as api
 from .._proto.v1 import methods
@@ -64,8 +64,8 @@ class Files(BaseClient):
             seconds = self._config.seconds(timeout, LONG_TIMEOUT)
             call = self._channel.unary_stream(methods.EXPORT_CONVERSATION, request, seconds)
             try:
-                for chunk in call:
-                    write_all(file, chunk.data)
+                for response in call:
+                    write_chunk(file, response)
             except grpc.RpcError as error:
                 raise from_rpc_error(error, idempotent=True, request_id=None) from error
             finally:
@@ -133,8 +133,7 @@ class ImportRequests:
 
     def _read(self) -> api.ImportConversationRequest | None:
         try:
-            chunk = read_chunk(self._file)
-            return api.ImportConversationRequest(data=chunk) if chunk else None
+            return read_chunk(self._file)
         except BaseException as failure:
             self.failure = failure
             # gRPC ends the call only for an `Exception`; other exceptions would leave it waiting.
