@@ -1,5 +1,5 @@
-//! The arrows between the rooms: who may know whom. docs/ARCHITECTURE.md says
-//! why.
+//! Dependency rules: which modules of the crate, and which restricted libraries, each module may
+//! depend on. docs/ARCHITECTURE.md gives the reasons.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -9,9 +9,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Each room, and what it may name of the crate's rooms and of the libraries
-/// that belong to one room only.
-const ROOMS: [(&str, &[&str]); 20] = [
+/// Modules, each with the modules and restricted libraries that it may depend on. A folder of a
+/// module that has stricter rules is listed by its path.
+const MODULES: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("archive", &["domain", "csv"]),
     ("instrumentation", &["opentelemetry"]),
@@ -66,7 +66,7 @@ const ROOMS: [(&str, &[&str]); 20] = [
             "tower_http",
         ],
     ),
-    // Judges callers by what is known of them, never by what they ask for.
+    // Decides by what is known of a caller, never by what it requests.
     ("access", &["watched", "http", "governor"]),
     ("watched", &["log_throttle"]),
     ("authorities", &["rustls"]),
@@ -82,7 +82,7 @@ const ROOMS: [(&str, &[&str]); 20] = [
             "opentelemetry",
         ],
     ),
-    // Knows the contract and its descriptors, nothing of what the services do.
+    // Depends on the API and its descriptors, not on what the services do.
     (
         "rpc/rest",
         &[
@@ -148,13 +148,12 @@ const ROOMS: [(&str, &[&str]); 20] = [
             "tonic",
             "axum",
             "http",
-            "opentelemetry",
         ],
     ),
 ];
 
-/// Libraries that only some rooms may name.
-const GUARDED: [&str; 16] = [
+/// Libraries that only the modules that list them may depend on.
+const RESTRICTED_LIBRARIES: &[&str] = &[
     "csv",
     "sqlx",
     "fred",
@@ -174,67 +173,74 @@ const GUARDED: [&str; 16] = [
 ];
 
 #[test]
-fn rooms_know_only_whom_they_may() {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let names: BTreeSet<&str> = ROOMS.iter().map(|(name, _)| *name).collect();
-    let mut wrong = Vec::new();
-    for (room, may_know) in ROOMS {
-        let files = files_of(&source, room);
-        assert!(!files.is_empty(), "there is no room {room}");
-        for file in files {
-            for named in named_in(&fs::read_to_string(&file).unwrap(), &names) {
-                if named != room && !may_know.contains(&named.as_str()) {
-                    wrong.push(format!("{} names {named}", file.display()));
+fn modules_depend_only_on_what_they_may() {
+    let mut violations = Vec::new();
+    for (module, allowed) in MODULES {
+        for file in files_of(module) {
+            for dependency in dependencies_of(&fs::read_to_string(&file).unwrap()) {
+                if dependency != *module && !allowed.contains(&dependency.as_str()) {
+                    violations.push(format!("{} depends on {dependency}", file.display()));
                 }
             }
         }
     }
-    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(violations.is_empty(), "{violations:#?}");
 }
 
 #[test]
-fn every_room_is_known() {
-    let library = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs"));
-    for line in library.unwrap().lines() {
-        if let Some(module) = line.strip_prefix("pub mod ") {
+fn every_allowed_dependency_exists() {
+    let mut unused = Vec::new();
+    for (module, allowed) in MODULES {
+        let mut used = BTreeSet::new();
+        for file in files_of(module) {
+            used.extend(dependencies_of(&fs::read_to_string(&file).unwrap()));
+        }
+        let missing = allowed.iter().filter(|name| !used.contains(**name));
+        unused.extend(missing.map(|name| format!("{module} does not depend on {name}")));
+    }
+    assert!(unused.is_empty(), "{unused:#?}");
+}
+
+#[test]
+fn every_module_has_rules() {
+    let library = fs::read_to_string(source().join("lib.rs")).unwrap();
+    for line in library.lines() {
+        if let Some(module) = line.trim_start_matches("pub ").strip_prefix("mod ") {
             let module = module.trim_end_matches(';');
             assert!(
-                ROOMS.iter().any(|(room, _)| *room == module),
-                "{module} has no arrows"
+                MODULES.iter().any(|(name, _)| *name == module),
+                "{module} has no dependency rules"
             );
         }
     }
 }
 
-/// The rooms and guarded libraries that a text names.
-fn named_in(text: &str, rooms: &BTreeSet<&str>) -> BTreeSet<String> {
-    let mut named = BTreeSet::new();
-    // Whatever follows `crate::`, in braces or not, in imports and in paths.
-    for (at, found) in text.match_indices("crate::") {
-        let rest = &text[at + found.len()..];
-        let imported = match rest.strip_prefix('{') {
+/// The modules and restricted libraries that a source text depends on.
+fn dependencies_of(text: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    // Imports and paths that begin with `crate::`, with a list in braces or without.
+    for (at, prefix) in text.match_indices("crate::") {
+        let rest = &text[at + prefix.len()..];
+        let names = match rest.strip_prefix('{') {
             Some(list) => top_level_names(list),
             None => vec![first_word(rest)],
         };
-        named.extend(
-            imported
-                .into_iter()
-                .filter(|name| rooms.contains(name.as_str())),
-        );
+        let is_module = |name: &String| MODULES.iter().any(|(module, _)| module == name);
+        found.extend(names.into_iter().filter(is_module));
     }
-    for library in GUARDED {
+    for library in RESTRICTED_LIBRARIES {
         let path = format!("{library}::");
         let begins_a_word = |at: usize| {
             !text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':')
         };
         if text.match_indices(&path).any(|(at, _)| begins_a_word(at)) {
-            named.insert(library.to_owned());
+            found.insert((*library).to_owned());
         }
     }
-    named
+    found
 }
 
-/// The first word of each item of a list that ends with the closing brace.
+/// The first word of each item of an import list, up to the list's closing brace.
 fn top_level_names(list: &str) -> Vec<String> {
     let (mut depth, mut names, mut item) = (0, Vec::new(), String::new());
     for c in list.chars() {
@@ -257,23 +263,28 @@ fn first_word(text: &str) -> String {
         .collect()
 }
 
-/// The room's file, and all below its folder.
-fn files_of(source: &Path, room: &str) -> Vec<PathBuf> {
+fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+/// The module's own file, and all files in its folder.
+fn files_of(module: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
-    let file = source.join(format!("{room}.rs"));
+    let file = source().join(format!("{module}.rs"));
     if file.exists() {
         files.push(file);
     }
-    let mut folders = vec![source.join(room)];
+    let mut folders = vec![source().join(module)];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).into_iter().flatten() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|ending| ending == "rs") {
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
                 files.push(path);
             }
         }
     }
+    assert!(!files.is_empty(), "there is no module {module}");
     files
 }
