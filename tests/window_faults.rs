@@ -8,7 +8,7 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use conversation_memory::{
     domain::{NewSession, SessionId},
@@ -16,10 +16,11 @@ use conversation_memory::{
     redis::{ErrorReply, Redis, RedisError, RedisSettings, RedisTarget, Script},
     sessions::{Sessions, redis::RedisSessions},
 };
-use test_support::window::{NONE, WindowFixture, recent};
 use test_support::{
-    PATIENCE, eventually,
+    completes, eventually,
     redis_server::{RedisServer, attached, connect},
+    stopwatch::Stopwatch,
+    window::{NONE, WindowFixture, recent},
 };
 
 const CLUSTER: [&str; 4] = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
@@ -58,7 +59,7 @@ async fn a_frozen_redis_costs_one_timeout() {
     server.freeze();
     assert!(matches!(fixture.newest(10).await, Lookup::Unavailable));
     assert!(!redis.is_available(), "the circuit breaker is open");
-    let start = Instant::now();
+    let start = Stopwatch::start();
     for _ in 0..1_000 {
         assert!(matches!(fixture.newest(10).await, Lookup::Unavailable));
     }
@@ -241,7 +242,7 @@ async fn a_frozen_redis_does_not_delay_shutdown() {
     let (redis, fixture) = connected(&server).await;
     server.freeze();
     fixture.save(1..=1).await;
-    let start = Instant::now();
+    let start = Stopwatch::start();
     redis.shutdown().await;
     assert!(start.elapsed() < Duration::from_secs(5));
     let answer = redis
@@ -356,8 +357,7 @@ async fn follows_a_sentinel_failover() {
 
     let url = sentinel.url().replace("redis://", "redis-sentinel://");
     let redis = connect(&format!("{url}?sentinelServiceName=main"), "");
-    let found = tokio::time::timeout(PATIENCE, redis.available()).await;
-    assert!(found.is_ok(), "the client finds the server");
+    completes("the client finds the server", redis.available()).await;
     let fixture = WindowFixture::with(recent(&redis), &replica.url(), "");
     fixture.save(1..=1).await;
     assert_eq!(fixture.hit(10).await, (1, vec![1]));

@@ -3,7 +3,7 @@
 use conversation_memory::proto::{BeginTurnRequest, SessionState};
 use serde_json::Value;
 
-use crate::Servers;
+use crate::{Servers, begun_with_session};
 use test_support::{
     eventually, new_user,
     postgres_server::PostgresServer,
@@ -112,11 +112,8 @@ async fn redis_is_reached_over_tls_by_those_who_know_its_authority() {
     let line = stranger.wait_for_log("Redis is unavailable").await;
     assert!(line.contains("UnknownIssuer"), "{line}");
     let friend = Sidecar::start_with(&form, &[("REDIS_CA_FILE", &cert)]).await;
-    let begun = friend.memory().begin_turn(begin(&new_user())).await;
-    assert_eq!(
-        begun.unwrap().into_inner().session_state(),
-        SessionState::Started
-    );
+    let begun = begun_with_session(&mut friend.memory(), &begin(&new_user())).await;
+    assert_eq!(begun.session_state(), SessionState::Started);
 }
 
 #[tokio::test]

@@ -10,9 +10,10 @@ use tokio::task::JoinSet;
 
 use crate::Servers;
 use test_support::{
-    eventually, new_user,
+    new_user,
     requests::{history, message, new_conversation, save},
     sidecar::{Form, Memory, Sidecar},
+    within_progress,
 };
 
 const WRITERS: usize = 8;
@@ -98,11 +99,11 @@ impl Load {
     /// Waits until so many messages are stored.
     async fn reaches(&self, count: i64) {
         let mut observer = self.observer.clone();
-        eventually("the load gets on", async || {
+        let stored = async || {
             let read = observer.get_history(history(&self.conversation)).await;
-            read.is_ok_and(|read| read.into_inner().last_seq >= count)
-        })
-        .await;
+            read.map_or(0, |read| read.into_inner().last_seq)
+        };
+        within_progress("the writers save", stored, |last_seq| *last_seq >= count).await;
     }
 
     /// Waits for the writers, and compares what every reader sees with what

@@ -4,24 +4,25 @@
 use std::time::Duration;
 
 use conversation_memory::proto::{Consistency, Role, Source};
+use futures_util::future::join_all;
 use sqlx::Connection as _;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     task::JoinSet,
 };
-use tonic::{Code, Status};
+use tonic::Code;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
-use tonic_types::StatusExt as _;
 
-use crate::Servers;
+use crate::{Servers, assert_retry_later, begun_with_session, read_from_cache, unless_timed_out};
 use test_support::{
     eventually, new_user,
     postgres_server::PostgresServer,
     requests::{begin, history, message, new_conversation, save, say},
     sidecar::{Form, Memory, Sidecar},
+    within_progress,
 };
 
 #[tokio::test]
@@ -30,16 +31,27 @@ async fn a_warm_window_is_read_without_postgres() {
     let sidecar = Sidecar::start(&servers.form()).await;
     let mut memory = sidecar.memory();
     let user = new_user();
-    let begun = memory.begin_turn(begin(&user)).await.unwrap().into_inner();
+    let begun = begun_with_session(&mut memory, &begin(&user)).await;
     let conversation = begun.conversation.unwrap().id;
     say(&mut memory, &conversation, "one").await;
+    read_from_cache(&mut memory, &conversation, &["one"]).await;
     servers.postgres.stop();
-    let cached = memory.get_history(history(&conversation)).await.unwrap();
-    assert_eq!(cached.into_inner().source(), Source::Cache);
     let mut turn = begin(&user);
     turn.session_id = begun.session.unwrap().id;
-    let begun = memory.begin_turn(turn).await.unwrap().into_inner();
-    assert_eq!(begun.source(), Source::Cache);
+    // Redis may miss its time limit on a busy machine; then there is no store to read from.
+    eventually("the history comes from Redis", async || {
+        let read = memory.get_history(history(&conversation)).await;
+        read.inspect_err(assert_retry_later)
+            .is_ok_and(|read| read.into_inner().source() == Source::Cache)
+    })
+    .await;
+    eventually("the turn comes from Redis", async || {
+        let begun = memory.begin_turn(turn.clone()).await;
+        begun
+            .inspect_err(assert_retry_later)
+            .is_ok_and(|begun| begun.into_inner().source() == Source::Cache)
+    })
+    .await;
     let mut strong = history(&conversation);
     strong.set_consistency(Consistency::Strong);
     let refused = memory.get_history(strong).await.unwrap_err();
@@ -70,7 +82,7 @@ async fn a_save_that_was_never_sent_is_not_in_doubt() {
     let sidecar = Sidecar::start(&servers.form()).await;
     let mut memory = sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
-    let save_at_once = async |count| {
+    let outcomes_at_once = async |count| {
         let mut saves = JoinSet::new();
         for _ in 0..count {
             let mut memory = memory.clone();
@@ -79,25 +91,28 @@ async fn a_save_that_was_never_sent_is_not_in_doubt() {
         }
         saves.join_all().await
     };
-    for saved in save_at_once(30).await {
-        saved.unwrap();
-    }
+    // Without a request id: a save that was written though it was refused shows in the count.
+    let acknowledged_at_once = async |count| {
+        let saves = (0..count).map(async |_| {
+            let mut memory = memory.clone();
+            let request = save(&conversation, vec![message(Role::User, "x")]);
+            unless_timed_out(async || memory.save_messages(request.clone()).await).await;
+        });
+        join_all(saves).await;
+    };
+    acknowledged_at_once(30).await;
     servers.postgres.stop();
     for count in [1, 1, 8] {
-        for refused in save_at_once(count).await {
+        for refused in outcomes_at_once(count).await {
             assert_retry_later(&refused.unwrap_err());
         }
     }
-    // Nor does a restart in between show, as far as every connection goes.
+    // A restart between two saves breaks every connection, which callers do not notice.
     servers.postgres.run().await;
-    for saved in save_at_once(30).await {
-        saved.unwrap();
-    }
+    acknowledged_at_once(30).await;
     servers.postgres.stop();
     servers.postgres.run().await;
-    for saved in save_at_once(10).await {
-        saved.unwrap();
-    }
+    acknowledged_at_once(10).await;
     assert_eq!(last_seq(&mut memory, &conversation).await, 70);
 }
 
@@ -113,10 +128,8 @@ async fn a_crash_of_postgres_loses_nothing_acknowledged() {
     }
     for _ in 0..3 {
         let before = last_seq(&mut memory, &conversation).await;
-        eventually("some saves are done", async || {
-            last_seq(&mut memory, &conversation).await > before + 30
-        })
-        .await;
+        let current = async || last_seq(&mut memory, &conversation).await;
+        within_progress("30 saves are done", current, |last| *last > before + 30).await;
         servers.postgres.kill();
         servers.postgres.run().await;
     }
@@ -172,7 +185,7 @@ async fn a_busy_or_read_only_postgres_is_unavailable_for_a_while() {
         })
     })
     .await;
-    memory.get_history(history(&conversation)).await.unwrap();
+    unless_timed_out(async || memory.get_history(history(&conversation)).await).await;
     let mut admin = servers.postgres.connect().await;
     for statement in [
         "SET default_transaction_read_only = off",
@@ -193,7 +206,8 @@ async fn without_both_servers_it_stays_alive_and_ready() {
     let mut sidecar = Sidecar::start(&servers.form()).await;
     let operations = sidecar.operations().await;
     let mut memory = sidecar.memory();
-    memory.begin_turn(begin(&new_user())).await.unwrap();
+    let turn = begin(&new_user());
+    unless_timed_out(async || memory.begin_turn(turn.clone()).await).await;
     servers.postgres.stop();
     servers.redis.kill();
     let refused = memory.begin_turn(begin(&new_user())).await.unwrap_err();
@@ -225,7 +239,8 @@ async fn a_start_without_postgres_becomes_ready_when_it_is_there() {
     servers.postgres.run().await;
     sidecar.serving().await;
     let mut memory = sidecar.memory();
-    memory.begin_turn(begin(&new_user())).await.unwrap();
+    let turn = begin(&new_user());
+    unless_timed_out(async || memory.begin_turn(turn.clone()).await).await;
 }
 
 #[tokio::test]
@@ -269,7 +284,8 @@ async fn a_schema_that_does_not_fit_is_not_served() {
         assert!(migrated.unwrap().success());
     }
     old.serving().await;
-    old.memory().begin_turn(begin("u")).await.unwrap();
+    let mut memory = old.memory();
+    unless_timed_out(async || memory.begin_turn(begin("u")).await).await;
     drop(old);
 
     postgres
@@ -325,9 +341,4 @@ async fn recovers(memory: &mut Memory, conversation: &str) {
         memory.save_messages(request).await.is_ok()
     })
     .await;
-}
-
-fn assert_retry_later(status: &Status) {
-    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
-    assert!(status.get_error_details().retry_info().is_some());
 }

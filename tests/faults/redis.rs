@@ -1,16 +1,16 @@
 //! Redis is never needed to keep a conversation going.
 
 use conversation_memory::proto::{
-    CreateSessionRequest, DeleteConversationRequest, GetHistoryResponse, Role, SessionState, Source,
+    CreateSessionRequest, DeleteConversationRequest, Role, SessionState, Source,
 };
 use tonic::Code;
 
-use crate::Servers;
+use crate::{Servers, begun_with_session, read, read_from_cache};
 use test_support::{
     eventually, new_user,
     redis_server::RedisServer,
     requests::{begin, contents, history, message, new_conversation, save, say, seqs},
-    sidecar::{Form, Memory, Sidecar},
+    sidecar::{Form, Sidecar},
 };
 
 #[tokio::test]
@@ -19,14 +19,11 @@ async fn without_redis_everything_but_sessions_goes_on() {
     let sidecar = Sidecar::start(&servers.form()).await;
     let (mut memory, mut sessions) = (sidecar.memory(), sidecar.sessions());
     let user = new_user();
-    let begun = memory.begin_turn(begin(&user)).await.unwrap().into_inner();
+    let begun = begun_with_session(&mut memory, &begin(&user)).await;
     let session = begun.session.unwrap().id;
     let conversation = begun.conversation.unwrap().id;
     say(&mut memory, &conversation, "one").await;
-    assert_eq!(
-        read(&mut memory, &conversation).await.source(),
-        Source::Cache
-    );
+    read_from_cache(&mut memory, &conversation, &["one"]).await;
 
     servers.redis.kill();
     let answer = read(&mut memory, &conversation).await;
@@ -53,8 +50,8 @@ async fn without_redis_everything_but_sessions_goes_on() {
     assert_eq!(contents(&begun.messages), ["one", "two"]);
 
     servers.redis.run().await;
-    cached_again(&mut memory, &conversation, &["one", "two"]).await;
-    let begun = memory.begin_turn(turn).await.unwrap().into_inner();
+    read_from_cache(&mut memory, &conversation, &["one", "two"]).await;
+    let begun = begun_with_session(&mut memory, &turn).await;
     assert_eq!(begun.session_state(), SessionState::Resumed);
 }
 
@@ -74,7 +71,7 @@ async fn redis_may_be_away_at_the_start() {
     let conversation = begun.conversation.unwrap().id;
     say(&mut memory, &conversation, "one").await;
     redis.run().await;
-    cached_again(&mut memory, &conversation, &["one"]).await;
+    read_from_cache(&mut memory, &conversation, &["one"]).await;
 }
 
 #[tokio::test]
@@ -87,10 +84,7 @@ async fn a_frozen_redis_costs_nothing_but_speed() {
     let [mut memory, mut other] = sidecars.each_ref().map(Sidecar::memory);
     let conversation = new_conversation(&mut memory, &new_user()).await;
     say(&mut memory, &conversation, "one").await;
-    assert_eq!(
-        read(&mut other, &conversation).await.source(),
-        Source::Cache
-    );
+    read_from_cache(&mut other, &conversation, &["one"]).await;
     servers.redis.freeze();
     say(&mut memory, &conversation, "two").await;
     for memory in [&mut memory, &mut other] {
@@ -100,8 +94,8 @@ async fn a_frozen_redis_costs_nothing_but_speed() {
     }
     servers.redis.thaw();
     // What this sidecar saved without Redis it never reads past.
-    cached_again(&mut memory, &conversation, &["one", "two"]).await;
-    cached_again(&mut other, &conversation, &["one", "two"]).await;
+    read_from_cache(&mut memory, &conversation, &["one", "two"]).await;
+    read_from_cache(&mut other, &conversation, &["one", "two"]).await;
 }
 
 #[tokio::test]
@@ -146,7 +140,7 @@ async fn whatever_redis_answers_nothing_is_lost_or_stale() {
         .rev()
         .map(String::as_str)
         .collect();
-    cached_again(&mut memory, &conversation, &newest).await;
+    read_from_cache(&mut memory, &conversation, &newest).await;
 }
 
 #[tokio::test]
@@ -155,7 +149,7 @@ async fn a_session_that_never_began_takes_no_place() {
     let sidecar = Sidecar::start(&servers.form()).await;
     let (mut memory, mut sessions) = (sidecar.memory(), sidecar.sessions());
     let user = new_user();
-    let begun = memory.begin_turn(begin(&user)).await.unwrap().into_inner();
+    let begun = begun_with_session(&mut memory, &begin(&user)).await;
     let (session, conversation) = (begun.session.unwrap().id, begun.conversation.unwrap().id);
     servers.redis.kill();
     let request = CreateSessionRequest {
@@ -191,10 +185,7 @@ async fn a_window_that_outlived_its_conversation_is_dropped() {
     for deletes in [true, false] {
         let conversation = new_conversation(&mut memory, &new_user()).await;
         say(&mut memory, &conversation, "private").await;
-        assert_eq!(
-            read(&mut memory, &conversation).await.source(),
-            Source::Cache
-        );
+        read_from_cache(&mut memory, &conversation, &["private"]).await;
         // As after a failover that lost what a deletion had said.
         servers.postgres.execute("DELETE FROM conversations").await;
         let found = if deletes {
@@ -222,9 +213,10 @@ async fn keys_expire_with_the_session() {
     let sidecar = Sidecar::start(&servers.form()).await;
     let mut memory = sidecar.memory();
     let user = new_user();
-    let begun = memory.begin_turn(begin(&user)).await.unwrap().into_inner();
+    let begun = begun_with_session(&mut memory, &begin(&user)).await;
     let conversation = begun.conversation.unwrap().id;
     say(&mut memory, &conversation, "one").await;
+    read_from_cache(&mut memory, &conversation, &["one"]).await;
     let session = begun.session.unwrap().id;
     for key in [
         format!("session:{session}"),
@@ -234,20 +226,4 @@ async fn keys_expire_with_the_session() {
         let ttl: u64 = servers.redis.call(&["TTL", &key]).await.parse().unwrap();
         assert!((1..=1800).contains(&ttl), "{key}: {ttl}");
     }
-}
-
-async fn read(memory: &mut Memory, conversation: &str) -> GetHistoryResponse {
-    let answer = memory.get_history(history(conversation)).await;
-    answer.unwrap().into_inner()
-}
-
-/// Waits until a conversation is read from Redis again. What is read on the
-/// way is right all along.
-async fn cached_again(memory: &mut Memory, conversation: &str, expected: &[&str]) {
-    eventually("histories come from Redis", async || {
-        let answer = read(memory, conversation).await;
-        assert_eq!(contents(&answer.messages), expected);
-        answer.source() == Source::Cache
-    })
-    .await;
 }

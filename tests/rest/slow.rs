@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use test_support::{
-    PATIENCE, eventually,
+    completes, eventually,
     http::{Http, contents},
     new_user,
     sidecar::{Form, Sidecar},
@@ -54,7 +54,7 @@ async fn answer_to_half(sidecar: &Sidecar, head: &str) -> (u16, Value) {
 async fn read_answer(stream: &mut TcpStream) -> (u16, Value) {
     let mut answer = String::new();
     let read = stream.read_to_string(&mut answer);
-    tokio::time::timeout(PATIENCE, read).await.unwrap().unwrap();
+    completes("the answer ends", read).await.unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     (status, serde_json::from_str(body).unwrap())

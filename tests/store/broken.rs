@@ -17,12 +17,14 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     task::JoinSet,
-    time::Instant,
 };
 
-use test_support::world::{
-    at, chosen, keyed, keyed_truncation, named, new_conversation, retry_of, save_of, server, turn,
-    user,
+use test_support::{
+    stopwatch::Stopwatch,
+    world::{
+        at, chosen, keyed, keyed_truncation, named, new_conversation, retry_of, save_of, server,
+        turn, user,
+    },
 };
 
 /// What a [`Wire`] does.
@@ -215,7 +217,7 @@ async fn a_server_that_hangs_is_given_up_in_time() {
     let (store, conversation) = wire.store().await;
     assert_eq!(texts(&store, &conversation).await, ["before"]);
     wire.set(HANG);
-    let started = Instant::now();
+    let started = Stopwatch::start();
     let outcome = store.append(&turn(&conversation, &["asked"])).await;
     assert!(
         matches!(outcome, Err(StoreError::OutcomeUnknown(_))),
@@ -223,7 +225,7 @@ async fn a_server_that_hangs_is_given_up_in_time() {
     );
     assert!(started.elapsed() < APPEND_LIMIT);
     // Nobody can connect: that is known sooner.
-    let started = Instant::now();
+    let started = Stopwatch::start();
     let outcome = store.append(&turn(&conversation, &["asked"])).await;
     assert!(
         matches!(outcome, Err(StoreError::Unavailable(_))),

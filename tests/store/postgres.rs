@@ -10,11 +10,12 @@ use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions, query,
     query_as, raw_sql,
 };
-use tokio::{task::JoinSet, time::Instant};
+use tokio::task::JoinSet;
 
 use crate::search::assert_forms;
-use test_support::world::{
-    World, at, keyed, message, named, new_conversation, save_of, server, turn, user,
+use test_support::{
+    stopwatch::Stopwatch,
+    world::{World, at, keyed, message, named, new_conversation, save_of, server, turn, user},
 };
 
 /// A schema of its own, for a test that changes what all share.
@@ -97,7 +98,7 @@ async fn a_server_that_is_away_is_unavailable_soon() {
     // Port 1 of this machine: nobody listens there.
     let store = PostgresStore::new(server().port(1), 2);
     let conversation = named(&new_conversation(&user()));
-    let started = Instant::now();
+    let started = Stopwatch::start();
     let refused = store.append(&turn(&conversation, &["one"])).await;
     assert!(
         matches!(refused, Err(StoreError::Unavailable(_))),
@@ -133,7 +134,7 @@ async fn a_lock_that_is_held_is_waited_for_and_no_longer() {
         .execute(&mut *lock)
         .await
         .unwrap();
-    let started = Instant::now();
+    let started = Stopwatch::start();
     let refused = store.append(&turn(&conversation, &["one"])).await;
     assert!(
         matches!(refused, Err(StoreError::Unavailable(_))),

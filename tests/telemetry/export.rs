@@ -6,7 +6,7 @@ use tokio::process::Command;
 
 use crate::observed::{ObservedSidecar, stop};
 use test_support::{
-    PATIENCE, eventually, new_user,
+    completes, eventually, new_user,
     otlp_sink::{OtlpSink, Sent},
     requests::{begin, save, turn},
     sidecar::{Form, Sidecar, command},
@@ -226,9 +226,8 @@ async fn run_rejected(name: &str, value: &str) -> Output {
         .env("OPS_ADDR", "127.0.0.1:0")
         .env(name, value)
         .kill_on_drop(true);
-    let output = tokio::time::timeout(PATIENCE, command.output()).await;
-    output
-        .unwrap_or_else(|_| panic!("{name}={value} is accepted"))
+    completes(&format!("{name}={value} is rejected"), command.output())
+        .await
         .unwrap()
 }
 

@@ -1,4 +1,4 @@
-//! A plain HTTP client, and what the tests look at in answers.
+//! Plain HTTP client, and checks of its responses.
 
 use std::net::SocketAddr;
 
@@ -13,12 +13,13 @@ use serde_json::{Value, json};
 
 use crate::sidecar::Sidecar;
 
-/// Speaks to one sidecar.
+/// HTTP client of one sidecar.
 pub struct Http {
     client: Client<HttpConnector, Full<Bytes>>,
     address: SocketAddr,
 }
 
+/// Complete HTTP response.
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
@@ -36,7 +37,7 @@ impl Http {
         Self { client, address }
     }
 
-    /// The same over HTTP/2.
+    /// Creates a client that uses HTTP/2.
     pub fn two(sidecar: &Sidecar) -> Self {
         let client = Client::builder(TokioExecutor::new())
             .http2_only(true)
@@ -45,7 +46,7 @@ impl Http {
         Self { client, address }
     }
 
-    /// Sends a request as it is.
+    /// Sends a request with the given headers and body.
     pub async fn send(
         &self,
         method: Method,
@@ -79,20 +80,20 @@ impl Http {
         self.json(Method::POST, path, &body.to_string()).await
     }
 
-    /// Sends a text as JSON.
+    /// Sends a text with the content type JSON.
     pub async fn json(&self, method: Method, path: &str, body: &str) -> Answer {
         let json = [("content-type", "application/json")];
         self.send(method, path, &json, body.to_owned()).await
     }
 
-    /// A new conversation of a user.
+    /// Creates a conversation of a user and returns its id.
     pub async fn conversation(&self, user: &str) -> String {
         let body = json!({ "userId": user });
         let created = self.post("/v1/conversations", &body).await.ok();
         created["conversation"]["id"].as_str().unwrap().to_owned()
     }
 
-    /// Saves a text as a user's message.
+    /// Saves a text as a message of the role user.
     pub async fn say(&self, conversation: &str, text: &str) -> Value {
         let path = format!("/v1/conversations/{conversation}/messages");
         let body = json!({ "messages": [{ "role": "ROLE_USER", "content": text }] });
@@ -101,14 +102,14 @@ impl Http {
 }
 
 impl Answer {
-    /// The answer of a call that went well.
+    /// Returns the body of a successful call.
     pub fn ok(&self) -> Value {
         assert_eq!(self.status, StatusCode::OK, "{self:?}");
         assert_eq!(self.headers["content-type"], "application/json");
         serde_json::from_slice(&self.body).unwrap()
     }
 
-    /// The error of a call that failed, in the form that all of them have.
+    /// Returns the error of a failed call, and checks the form that all errors have.
     pub fn error(&self) -> Value {
         assert_eq!(self.headers["content-type"], "application/json");
         let mut answer: Value = serde_json::from_slice(&self.body).unwrap();
@@ -125,7 +126,7 @@ impl Answer {
         error
     }
 
-    /// The field that a refusal names.
+    /// Returns the field that the error of an invalid request names.
     pub fn refused_field(&self) -> String {
         assert_eq!(self.status, StatusCode::BAD_REQUEST, "{self:?}");
         let error = self.error();
@@ -136,7 +137,7 @@ impl Answer {
     }
 }
 
-/// The contents of the messages of an answer.
+/// Returns the contents of the messages in a response.
 pub fn contents(answer: &Value) -> Vec<&str> {
     let messages = answer["messages"].as_array().into_iter().flatten();
     messages

@@ -12,10 +12,14 @@ pub mod python;
 pub mod redis_server;
 pub mod requests;
 pub mod sidecar;
+pub mod stopwatch;
 pub mod window;
 pub mod world;
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt::Debug,
+    time::{Duration, Instant},
+};
 
 /// Makes each case a test on the embedded form and a test on PostgreSQL and Redis.
 #[macro_export]
@@ -36,28 +40,60 @@ macro_rules! in_both_forms {
     };
 }
 
-/// How long anything may take before a test gives up waiting for it.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest time that a test waits without seeing any progress. It ends a test that hangs and
+/// requires no speed, so it is far above what a busy machine needs.
+pub const STALL_LIMIT: Duration = Duration::from_mins(2);
 
-/// Waits until something holds.
-pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds().await {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+/// Interval between two observations of something that a test waits for.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Waits until a condition holds. `what` names the condition in the failure.
+pub async fn eventually(what: &str, holds: impl AsyncFnMut() -> bool) {
+    within_progress(what, holds, |holds| *holds).await;
 }
 
-/// A user that no other test knows.
+/// Observes a value until it is the awaited one, and returns it. The wait may take as long as the
+/// value keeps changing; it fails when the value stays the same for [`STALL_LIMIT`].
+pub async fn within_progress<T: PartialEq + Debug>(
+    what: &str,
+    mut observe: impl AsyncFnMut() -> T,
+    is_awaited: impl Fn(&T) -> bool,
+) -> T {
+    let mut latest = observe().await;
+    let mut changed = Instant::now();
+    while !is_awaited(&latest) {
+        assert!(
+            changed.elapsed() < STALL_LIMIT,
+            "no progress for {STALL_LIMIT:?}: {what}; the latest value is {latest:?}"
+        );
+        tokio::time::sleep(POLL_INTERVAL).await;
+        let value = observe().await;
+        if value != latest {
+            changed = Instant::now();
+            latest = value;
+        }
+    }
+    latest
+}
+
+/// Waits for a future that is certain to end. `what` names it in the failure.
+pub async fn completes<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(STALL_LIMIT, future)
+        .await
+        .unwrap_or_else(|_| panic!("not within {STALL_LIMIT:?}: {what}"))
+}
+
+/// Id of a user that no other test uses.
 pub fn new_user() -> String {
     format!("user-{}", new_id())
 }
 
+/// A new `UUIDv7`, as text.
 pub fn new_id() -> String {
     uuid::Uuid::now_v7().to_string()
 }
 
-/// A variable without which the tests mean nothing.
+/// Value of an environment variable that `tests/with-servers` sets.
 pub fn given(name: &str) -> String {
     std::env::var(name)
         .unwrap_or_else(|_| panic!("{name} is not set: run the tests with `make test`"))

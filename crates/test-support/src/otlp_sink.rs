@@ -1,4 +1,4 @@
-//! A collector of OpenTelemetry data over HTTP, inside the test's process.
+//! OTLP collector over HTTP, which runs in the test's process.
 
 use std::{
     collections::BTreeMap,
@@ -27,25 +27,25 @@ use prost::Message as _;
 use serde_json::Value;
 use tokio::{net::TcpListener, task::JoinHandle};
 
-/// What the collector does with a request. It takes down each of them first.
+/// Reaction of the collector to a request, which it records in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Answers 200.
     Takes,
     /// Answers 503.
     Refuses,
-    /// Answers nothing, and keeps the connection.
+    /// Sends no response and keeps the connection.
     Silent,
 }
 
-/// A collector that listens until it is dropped.
+/// Collector that listens until it is dropped.
 pub struct OtlpSink {
     address: SocketAddr,
     received: Received,
     server: JoinHandle<()>,
 }
 
-/// An HTTP request, its body decompressed.
+/// Received HTTP request, with its body decompressed.
 #[derive(Clone, Debug)]
 pub struct Sent {
     pub method: String,
@@ -56,13 +56,13 @@ pub struct Sent {
 
 pub type Attributes = BTreeMap<String, Value>;
 
-/// A span as it arrived; ids are lower-case hexadecimal.
+/// Received span; ids are lower-case hexadecimal.
 #[derive(Clone, Debug)]
 pub struct Span {
     pub name: String,
     pub trace_id: String,
     pub id: String,
-    /// Empty on a root.
+    /// Id of the parent span, empty for a root span.
     pub parent_id: String,
     pub kind: SpanKind,
     pub status: SpanStatus,
@@ -70,7 +70,7 @@ pub struct Span {
     pub resource: Attributes,
 }
 
-/// A point of a metric as it arrived.
+/// Received data point of a metric.
 #[derive(Clone, Debug)]
 pub struct Point {
     pub metric: String,
@@ -108,22 +108,22 @@ impl OtlpSink {
         }
     }
 
-    /// The endpoint to export to.
+    /// Returns the endpoint to export to.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Everything that was sent so far.
+    /// Returns the requests received so far.
     pub fn sent(&self) -> Vec<Sent> {
         self.lock().clone()
     }
 
-    /// How many requests went to a path so far.
+    /// Returns the number of requests to a path so far.
     pub fn count(&self, path: &str) -> usize {
         self.lock().iter().filter(|sent| sent.path == path).count()
     }
 
-    /// The spans that arrived so far.
+    /// Returns the spans received so far.
     pub fn spans(&self) -> Vec<Span> {
         let received = self.lock();
         let traces = received
@@ -132,7 +132,7 @@ impl OtlpSink {
         traces.flat_map(|sent| spans(&sent.body)).collect()
     }
 
-    /// The points of metrics that arrived so far, in order.
+    /// Returns the data points received so far, in order.
     pub fn points(&self) -> Vec<Point> {
         let received = self.lock();
         let metrics = received
@@ -153,14 +153,14 @@ impl Drop for OtlpSink {
 }
 
 impl Sent {
-    /// A header's text, empty when there is none.
+    /// Returns a header's text, empty when there is none.
     pub fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)
             .map_or("", |value| value.to_str().unwrap())
     }
 
-    /// Whether a text is anywhere in the body or the headers.
+    /// Returns whether the body or the headers contain a text.
     pub fn says(&self, text: &str) -> bool {
         let says = |bytes: &[u8]| {
             bytes
@@ -172,7 +172,7 @@ impl Sent {
 }
 
 impl Span {
-    /// An attribute's text, empty when there is none.
+    /// Returns an attribute's text, empty when there is none.
     pub fn text(&self, key: &str) -> &str {
         self.attributes
             .get(key)

@@ -1,4 +1,4 @@
-//! A PostgreSQL of a test's own, that it may kill, freeze and fill.
+//! Private PostgreSQL server of a test, which the test may kill, freeze and fill.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ use super::{
     sidecar::{send_signal, try_signal},
 };
 
-/// A server that ends with the value, or with the test's thread.
+/// Server that ends when the value is dropped or the test's thread ends.
 #[derive(Debug)]
 pub struct PostgresServer {
     binaries: PathBuf,
@@ -33,7 +33,7 @@ impl PostgresServer {
         server
     }
 
-    /// A server that has a port and is not running.
+    /// Creates a server that has a port and does not run yet.
     pub fn stopped() -> Self {
         let binaries = binaries();
         let folder = tempfile::tempdir().unwrap();
@@ -62,7 +62,7 @@ impl PostgresServer {
         }
     }
 
-    /// Runs a stopped server, with what it had on disk.
+    /// Runs a stopped server with its data on disk, and waits until it accepts connections.
     pub async fn run(&mut self) {
         let data = self.data();
         let process = as_server(&self.binaries.join("postgres"))
@@ -78,7 +78,7 @@ impl PostgresServer {
             .spawn()
             .unwrap();
         self.process = Some(process);
-        eventually("PostgreSQL takes connections", async || {
+        eventually("PostgreSQL accepts connections", async || {
             PgConnection::connect(&self.url()).await.is_ok()
         })
         .await;
@@ -92,12 +92,12 @@ impl PostgresServer {
         self.port
     }
 
-    /// A connection of the test's own.
+    /// Opens a connection for the test itself.
     pub async fn connect(&self) -> PgConnection {
         PgConnection::connect(&self.url()).await.unwrap()
     }
 
-    /// Runs a statement as an administrator would.
+    /// Executes a statement as the superuser.
     pub async fn execute(&self, statement: &'static str) {
         let mut connection = self.connect().await;
         sqlx::query(statement)
@@ -106,18 +106,18 @@ impl PostgresServer {
             .unwrap();
     }
 
-    /// Ends it as a crash of the machine would, as far as one process can.
+    /// Kills all processes of the server, as a crash of the machine would.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             for id in Self::processes(process.id()) {
-                // A back end may be gone by itself.
+                // A back end may have ended by itself.
                 try_signal(id, "KILL");
             }
             let _ = process.wait();
         }
     }
 
-    /// Ends it in order; clients are cut off.
+    /// Shuts the server down in order, disconnecting its clients.
     pub fn stop(&mut self) {
         if let Some(mut process) = self.process.take() {
             send_signal(process.id(), "INT");
@@ -125,7 +125,7 @@ impl PostgresServer {
         }
     }
 
-    /// Stops all its processes where they are.
+    /// Suspends all processes of the server.
     pub fn freeze(&self) {
         self.signal_all("STOP");
     }
@@ -141,7 +141,7 @@ impl PostgresServer {
         }
     }
 
-    /// The server and its children.
+    /// Returns the ids of the server and its children.
     fn processes(server: u32) -> Vec<u32> {
         let children = fs::read_to_string(format!("/proc/{server}/task/{server}/children"));
         let children = children.unwrap_or_default();
@@ -157,13 +157,13 @@ impl PostgresServer {
 impl Drop for PostgresServer {
     fn drop(&mut self) {
         self.kill();
-        // Its files are not this user's.
+        // The files belong to another user, so the temporary folder cannot remove them.
         let _ = Command::new("rm").arg("-rf").arg(self.data()).status();
     }
 }
 
-/// A command as the user that the server runs as, since it refuses to be root;
-/// it ends with the thread that started it.
+/// Command that runs as the user postgres, because the server refuses to run as root. The process
+/// ends with the thread that started it.
 fn as_server(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]);
@@ -185,7 +185,7 @@ fn is_root() -> bool {
     fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
-/// Debian keeps each version's programs in a folder of its own.
+/// Returns the folder with the programs of the newest PostgreSQL. Debian has one folder per version.
 fn binaries() -> PathBuf {
     let mut found: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
         .into_iter()

@@ -1,12 +1,14 @@
-//! The tests' Python: callers and readers with the libraries that they have.
+//! Python scripts of the tests, which use libraries that callers and readers of the data use.
 
 use std::{path::Path, process::Stdio};
 
 use serde_json::Value;
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
-/// Runs a script of tests/python with arguments and an input, and gives what it
-/// printed, which is JSON.
+use crate::completes;
+
+/// Runs a script of tests/python with arguments and standard input, and returns the JSON that it
+/// prints.
 pub async fn python(script: &str, arguments: &[&str], input: &str) -> Value {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
     let environment = root.join("target/test-python");
@@ -30,9 +32,8 @@ pub async fn python(script: &str, arguments: &[&str], input: &str) -> Value {
     let mut stdin = process.stdin.take().unwrap();
     stdin.write_all(input.as_bytes()).await.unwrap();
     drop(stdin);
-    let output = process.wait_with_output();
-    let output = tokio::time::timeout(crate::PATIENCE, output).await;
-    let output = output.expect("the script ends").unwrap();
+    let output = completes("the script ends", process.wait_with_output()).await;
+    let output = output.unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{script}: {said}");
     serde_json::from_slice(&output.stdout).unwrap()

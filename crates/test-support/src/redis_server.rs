@@ -1,5 +1,5 @@
-//! Redis servers for tests: the shared one that `make test` starts, and private
-//! ones that a test may freeze, kill and fill.
+//! Redis servers for tests: the shared one that `make test` starts, and private ones that a test may
+//! freeze, kill and fill.
 
 use std::{
     net::TcpListener,
@@ -14,21 +14,22 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{PATIENCE, eventually};
+use crate::{completes, eventually};
 
-/// The URL of the shared server.
+/// URL of the shared server.
 pub fn shared_url() -> String {
     std::env::var("TEST_REDIS_URL")
         .expect("TEST_REDIS_URL is not set: run the tests with `make test`")
 }
 
-/// A prefix that no other test uses.
+/// Key prefix that no other test uses.
 pub fn own_prefix() -> String {
     let id = uuid::Uuid::now_v7();
     format!("test-{}:", id.simple())
 }
 
-/// A client that is patient with a busy machine and already attached.
+/// Connects a client whose time-out is long enough for a busy machine, and waits until it is
+/// available.
 pub async fn attached(url: &str, prefix: &str) -> Redis {
     let redis = Redis::connect(
         RedisTarget::from_url(url).unwrap(),
@@ -37,13 +38,11 @@ pub async fn attached(url: &str, prefix: &str) -> Redis {
             call_timeout: Duration::from_secs(5),
         },
     );
-    tokio::time::timeout(PATIENCE, redis.available())
-        .await
-        .expect("Redis does not answer: run the tests with `make test`");
+    completes("Redis answers", redis.available()).await;
     redis
 }
 
-/// A client with the settings of a sidecar.
+/// Connects a client with the settings of a sidecar.
 pub fn connect(url: &str, prefix: &str) -> Redis {
     let settings = RedisSettings {
         key_prefix: prefix.to_owned(),
@@ -52,7 +51,7 @@ pub fn connect(url: &str, prefix: &str) -> Redis {
     Redis::connect(RedisTarget::from_url(url).unwrap(), settings)
 }
 
-/// A server of a test's own. It ends with the value, or with the test's thread.
+/// Private server, which ends when the value is dropped or the test's thread ends.
 #[derive(Debug)]
 pub struct RedisServer {
     port: u16,
@@ -63,7 +62,7 @@ pub struct RedisServer {
 }
 
 impl RedisServer {
-    /// Starts a server on a free port, with further options such as `--maxmemory 4mb`.
+    /// Starts a server on a free port with additional options such as `--maxmemory 4mb`.
     pub async fn start(options: &[&str]) -> Self {
         let mut server = Self::stopped(options);
         server.run().await;
@@ -78,7 +77,7 @@ impl RedisServer {
         server
     }
 
-    /// A server that has a port and is not running.
+    /// Creates a server that has a port and does not run yet.
     pub fn stopped(options: &[&str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         Self {
@@ -100,7 +99,7 @@ impl RedisServer {
         .await;
     }
 
-    /// The same without waiting.
+    /// Runs a stopped server on the same port, and does not wait.
     pub fn launch(&mut self) {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "redis-server"]);
@@ -127,7 +126,7 @@ impl RedisServer {
         self.process = Some(process);
     }
 
-    /// Gives a stopped server further options.
+    /// Adds options for the next start of a stopped server.
     pub fn add_options(&mut self, options: &[&str]) {
         self.options.extend(options.iter().map(ToString::to_string));
     }
@@ -140,7 +139,7 @@ impl RedisServer {
         self.port
     }
 
-    /// Freezes the server: it takes connections and answers nothing.
+    /// Suspends the server: the kernel accepts connections, and nothing is answered.
     pub fn freeze(&self) {
         self.signal("STOP");
     }
@@ -149,7 +148,7 @@ impl RedisServer {
         self.signal("CONT");
     }
 
-    /// Ends the server at once.
+    /// Kills the server.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             let _ = process.kill();
@@ -157,7 +156,7 @@ impl RedisServer {
         }
     }
 
-    /// Calls a command and gives the answer as Redis wrote it.
+    /// Executes a command and returns the reply as Redis wrote it.
     pub async fn call(&self, command: &[&str]) -> String {
         self.try_call(command).await.unwrap()
     }
@@ -182,8 +181,8 @@ impl Drop for RedisServer {
     }
 }
 
-/// Calls a command on a connection of its own, and gives the answer as Redis
-/// wrote it: lines, or the value alone when it is a single string or number.
+/// Executes a command on a new connection and returns the reply as Redis wrote it: lines, or only the
+/// value if the reply is a single string or number.
 pub async fn call(url: &str, command: &[&str]) -> std::io::Result<String> {
     let address = url
         .trim_start_matches("redis://")
@@ -196,7 +195,7 @@ pub async fn call(url: &str, command: &[&str]) -> std::io::Result<String> {
         request += &["$", &part.len().to_string(), "\r\n", part, "\r\n"].concat();
     }
     stream.write_all(request.as_bytes()).await?;
-    // Redis answers what it has read and then ends the stream, too.
+    // Redis replies to what it has read and then closes the stream.
     stream.shutdown().await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;

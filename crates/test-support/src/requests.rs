@@ -1,4 +1,4 @@
-//! Requests as the tests write them, and what they look at in answers.
+//! Short constructors of requests, and checks of responses.
 
 use conversation_memory::proto::{
     BeginTurnRequest, CreateConversationRequest, GetHistoryRequest, Message, Role,
@@ -86,7 +86,7 @@ pub fn object(fields: &[(&str, Kind)]) -> Struct {
     }
 }
 
-/// The field that a refusal names.
+/// Returns the field that the error of an invalid request names.
 pub fn refused_field(status: &Status) -> String {
     assert_eq!(status.code(), tonic::Code::InvalidArgument, "{status:?}");
     let details = status.get_error_details();
@@ -95,7 +95,7 @@ pub fn refused_field(status: &Status) -> String {
     violations[0].field.clone()
 }
 
-/// The reason that an error gives for programs.
+/// Returns the reason in an error's `ErrorInfo`.
 pub fn reason(status: &Status) -> String {
     let details = status.get_error_details();
     details.error_info().expect("ErrorInfo").reason.clone()

@@ -1,4 +1,4 @@
-//! The real binary, started and stopped by a test.
+//! Sidecar process: the compiled program, started and stopped by a test.
 
 use std::{
     env,
@@ -8,7 +8,6 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     thread,
-    time::{Duration, Instant},
 };
 
 use conversation_memory::proto::{
@@ -17,12 +16,12 @@ use conversation_memory::proto::{
 };
 use tonic::transport::{Channel, Endpoint};
 
-use crate::{PATIENCE, given};
+use crate::{eventually, given, within_progress};
 
 pub type Memory = ConversationMemoryClient<Channel>;
 pub type Sessions = SessionServiceClient<Channel>;
 
-/// Where a sidecar keeps things.
+/// Storage of a sidecar.
 pub enum Form {
     Embedded(tempfile::TempDir),
     Servers {
@@ -36,7 +35,7 @@ impl Form {
         Self::Embedded(tempfile::tempdir().unwrap())
     }
 
-    /// PostgreSQL and Redis as `make test` started them.
+    /// PostgreSQL and Redis that `make test` started.
     pub fn servers() -> Self {
         Self::Servers {
             database_url: given("TEST_DATABASE_URL"),
@@ -44,7 +43,7 @@ impl Form {
         }
     }
 
-    /// The same with a Redis at which nobody answers; None where none is used.
+    /// The same storage with an unreachable Redis; `None` for the embedded form, which uses none.
     pub fn without_redis(&self) -> Option<Self> {
         match self {
             Self::Embedded(_) => None,
@@ -72,7 +71,7 @@ impl Form {
     }
 }
 
-/// A sidecar that runs until it is dropped.
+/// Sidecar that runs until it is dropped.
 pub struct Sidecar {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
@@ -81,33 +80,33 @@ pub struct Sidecar {
 }
 
 impl Sidecar {
-    /// Starts one and waits until it serves.
+    /// Starts a sidecar and waits until it serves.
     pub async fn start(form: &Form) -> Self {
         Self::start_with(form, &[]).await
     }
 
-    /// The same with further settings.
+    /// Starts a sidecar with additional settings and waits until it serves.
     pub async fn start_with(form: &Form, settings: &[(&str, &str)]) -> Self {
         let mut sidecar = Self::launch(form, settings);
         sidecar.serving().await;
         sidecar
     }
 
-    /// Waits until it serves, and learns where.
+    /// Waits until the sidecar serves, and stores its address.
     pub async fn serving(&mut self) {
         let line = self.wait_for_log("\"message\":\"serving\"").await;
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
         self.address = line["address"].as_str().unwrap().parse().unwrap();
     }
 
-    /// Where the operations port is.
+    /// Waits for the address of the operations port, and returns it.
     pub async fn operations(&mut self) -> SocketAddr {
         let line = self.wait_for_log("\"message\":\"operations\"").await;
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
         line["address"].as_str().unwrap().parse().unwrap()
     }
 
-    /// Starts one and does not wait.
+    /// Starts a sidecar and does not wait.
     pub fn launch(form: &Form, settings: &[(&str, &str)]) -> Self {
         let mut command = command();
         command
@@ -136,19 +135,24 @@ impl Sidecar {
 
     /// Waits for a line of the log that contains a text.
     pub async fn wait_for_log(&mut self, text: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(line) = self.log().into_iter().find(|line| line.contains(text)) {
-                return line;
-            }
-            let ended = self.child.try_wait().unwrap();
-            assert!(
-                ended.is_none() && Instant::now() < deadline,
-                "no {text:?} in the log of a sidecar that {ended:?}: {:#?}",
-                self.log()
-            );
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let what = format!("a line of the log with {text:?}");
+        within_progress(
+            &what,
+            async || {
+                let log = self.log();
+                let found = log.iter().find(|line| line.contains(text)).cloned();
+                let ended = self.child.try_wait().unwrap();
+                assert!(
+                    found.is_some() || ended.is_none(),
+                    "the sidecar ended ({ended:?}) without {what}: {log:#?}"
+                );
+                (log.len(), found)
+            },
+            |(_, found)| found.is_some(),
+        )
+        .await
+        .1
+        .unwrap()
     }
 
     pub fn log(&self) -> Vec<String> {
@@ -178,33 +182,30 @@ impl Sidecar {
         send_signal(self.id(), name);
     }
 
-    /// Waits for the end, after which the log is whole.
+    /// Waits until the sidecar has ended; then its log is complete.
     pub async fn ended(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                if let Some(reader) = self.reader.take() {
-                    reader.join().unwrap();
-                }
-                return status;
-            }
-            assert!(Instant::now() < deadline, "the sidecar does not end");
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        eventually("the sidecar ends", async || {
+            self.child.try_wait().unwrap().is_some()
+        })
+        .await;
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
         }
+        self.child.wait().unwrap()
     }
 
-    /// Kills it as a crash would.
+    /// Kills the sidecar, as a crash would.
     pub async fn kill(mut self) {
         self.signal("KILL");
         self.ended().await;
     }
 
-    /// Resident memory in KiB, as the kernel counts it.
+    /// Returns the resident memory in KiB.
     pub fn resident_kib(&self) -> u64 {
         self.memory_kib("VmRSS:")
     }
 
-    /// The most that was ever resident.
+    /// Returns the highest resident memory so far, in KiB.
     pub fn peak_kib(&self) -> u64 {
         self.memory_kib("VmHWM:")
     }
@@ -223,8 +224,8 @@ impl Drop for Sidecar {
     }
 }
 
-/// The binary with an empty environment: what runs the tests may have settings
-/// of its own.
+/// Command of the program with an empty environment, because the environment of the tests may contain
+/// settings.
 pub fn command() -> Command {
     let mut command = Command::new(program());
     command
@@ -246,8 +247,8 @@ pub fn send_signal(process: u32, name: &str) {
     assert!(try_signal(process, name), "kill -s {name} {process}");
 }
 
-/// Sends a signal to a process that may be gone. The shell's own `kill`, since
-/// the command of that name is not on every machine.
+/// Sends a signal to a process that may have ended, and returns whether it was sent. The shell's
+/// built-in `kill` is used because not every machine has the program of that name.
 pub fn try_signal(process: u32, name: &str) -> bool {
     let sent = Command::new("sh")
         .args([
