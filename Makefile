@@ -8,19 +8,19 @@ help: ## List the targets
 run: ## Serve on 127.0.0.1:50051, embedded
 	cargo run --release
 
-# Most tests wait more than they compute: more of them than cores run at once.
+# Most tests wait more than they compute, so more tests than cores run at once.
 test: ## Run every test, with a private PostgreSQL and Redis (installed if missing)
 	tests/python-env
 	RUST_TEST_THREADS=$$((2 * $$(nproc))) tests/with-servers cargo test --locked --workspace
 	tests/with-servers target/client-python/bin/pytest --quiet --numprocesses auto --dist worksteal clients/python
 
-check: ## Check format, lints, the contract, dependencies, manifests and scripts
+check: ## Check format, lints, the API, dependencies, manifests and scripts
 	.ci/check
 
-image: ## Prove the image's build steps, and the image, without Docker (as root)
+image: ## Build and test the container image without Docker (as root)
 	tests/image
 
-bench: ## Compare the hot paths, with a private PostgreSQL and Redis
+bench: ## Measure the hot paths, with a private PostgreSQL and Redis
 	tests/with-servers cargo bench --locked --bench hot_path -- $(SECTION)
 
 fmt: ## Format the code

@@ -1,7 +1,7 @@
-"""What must hold of the rendered manifests, the alerts and the dashboard.
+"""Checks the rendered manifests, the alerts and the dashboard.
 
-Usage: check.py RENDERED [PROMTOOL]. RENDERED is a folder with the manifests that
-.ci/check-deployment rendered; it has PyYAML.
+Usage: check.py RENDERED PROMTOOL. RENDERED is the folder with the manifests that
+.ci/check-deployment rendered, PROMTOOL the path of promtool. Needs PyYAML.
 """
 
 import json
@@ -19,7 +19,7 @@ SOCKET = "unix:/run/conversation-memory/memory.sock"
 
 
 def rendered(folder, name):
-    """The manifests by kind and name, without the hash of generated names."""
+    """Returns the manifests by kind and name, without the hash suffix of generated names."""
     documents = yaml.safe_load_all((folder / f"{name}.yaml").read_text())
     return {(one["kind"], re.sub(r"-[a-z0-9]{10}$", "", one["metadata"]["name"])): one for one in documents}
 
@@ -45,51 +45,51 @@ def check_workloads(manifests, address):
 
     for pod in (full, stateful):
         sidecar, agent = pod["initContainers"][0], pod["containers"][0]
-        assert sidecar["name"] == "conversation-memory", "it starts before the agent's init containers"
-        assert sidecar["restartPolicy"] == "Always", "it is a native sidecar"
+        assert sidecar["name"] == "conversation-memory", "the sidecar starts before the agent's init containers"
+        assert sidecar["restartPolicy"] == "Always", "the sidecar is a native one"
         check_restricted(sidecar)
-        assert environment(agent)[TARGET] == address, "the agent is told where it listens"
+        assert environment(agent)[TARGET] == address, "the agent has the sidecar's address"
         assert mounts(agent)["conversation-memory"] == mounts(sidecar)["conversation-memory"]
         volumes = {volume["name"] for volume in pod["volumes"]}
         for container in pod["initContainers"] + pod["containers"]:
-            assert mounts(container).keys() <= volumes, "every mount has its volume"
+            assert mounts(container).keys() <= volumes, "every mount has a volume"
     assert pod_of(manifests["Deployment", "full"])["securityContext"] == {"runAsUser": 1234, "fsGroup": 65532}
     assert [container["name"] for container in full["initContainers"]] == ["conversation-memory", "warm-up"]
-    assert environment(full["containers"][0])["MODEL"] == "small", "what the agent had is kept"
+    assert environment(full["containers"][0])["MODEL"] == "small", "the agent keeps its own variables"
     assert mounts(full["containers"][0])["models"] == "/models"
-    assert mounts(full["containers"][1]) == {}, "neighbours do not get the socket"
+    assert mounts(full["containers"][1]) == {}, "other containers do not mount the socket"
 
     settings = manifests["ConfigMap", "conversation-memory-defaults"]
     assert settings["data"]["LISTEN_ADDR"] == address
     sources = [source["configMapRef"]["name"] for source in full["initContainers"][0]["envFrom"]]
-    assert sources == [settings["metadata"]["name"], "conversation-memory"], "yours come last, and win"
+    assert sources == [settings["metadata"]["name"], "conversation-memory"], "the user's settings take precedence"
     check_job(manifests, full["initContainers"][0], settings["data"])
 
 
 def check_job(manifests, sidecar, settings):
     pod = pod_of(manifests["Job", "conversation-memory-migrate"])
     job = pod["containers"][0]
-    assert job["image"] == sidecar["image"], "the schema is for the sidecar's version"
-    assert "configMap" not in json.dumps(pod), "a change of the settings leaves the Job as it is"
-    assert environment(job) == {"DATABASE_URL_FILE": settings["DATABASE_URL_FILE"]}, "it migrates what is served"
+    assert job["image"] == sidecar["image"], "the migration has the sidecar's version"
+    assert "configMap" not in json.dumps(pod), "a change of the settings does not change the Job, which is immutable"
+    assert environment(job) == {"DATABASE_URL_FILE": settings["DATABASE_URL_FILE"]}, "the Job migrates the sidecar's database"
     assert settings["DATABASE_URL_FILE"].startswith(mounts(job)["secret"] + "/")
     assert [volume["secret"]["secretName"] for volume in pod["volumes"]] == ["conversation-memory"]
 
 
 def check_network_policy(manifests):
-    """A port with a name is one of a container: several network plugins do not know those
-    of init containers, which native sidecars are."""
+    """Requires named ports to belong to containers, because several network plugins do not resolve
+    the names of ports of init containers, which native sidecars are."""
     pod = pod_of(manifests["Deployment", "agent"])
     names = {port.get("name") for container in pod["containers"] for port in container.get("ports", [])}
     policy = manifests["NetworkPolicy", "agent"]["spec"]
     ports = [port["port"] for rule in policy["ingress"] + policy["egress"] for port in rule["ports"]]
     assert {port for port in ports if isinstance(port, str)} <= names
-    assert pod["initContainers"][0]["ports"][0]["containerPort"] in ports, "metrics can be scraped"
+    assert pod["initContainers"][0]["ports"][0]["containerPort"] in ports, "the policy admits scrapes of the metrics"
 
 
 def check_restricted(container):
-    """The restricted pod security standard, and a read-only root. checkov does not look
-    at init containers, which native sidecars are."""
+    """Requires the restricted pod security standard and a read-only root. Checkov does not check
+    init containers, which native sidecars are."""
     context = container["securityContext"]
     assert context["runAsNonRoot"] is True and context["runAsUser"] == 65532
     assert context["allowPrivilegeEscalation"] is False
@@ -100,7 +100,7 @@ def check_restricted(container):
 
 
 def check_monitor(manifests):
-    """The port that is scraped is one that the pods have."""
+    """Requires that the monitor scrapes a port of the pods that it selects."""
     monitor = manifests["PodMonitor", "conversation-memory"]["spec"]
     template = manifests["Deployment", "full"]["spec"]["template"]
     assert monitor["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
@@ -109,7 +109,7 @@ def check_monitor(manifests):
 
 
 def check_maintenance(sidecar):
-    """A URL of the Secret that works in the sidecar works there, paths included."""
+    """Requires the Secret at the same path as in the sidecar, because its URLs contain paths."""
     pod = yaml.safe_load((REPOSITORY / "deploy/kubernetes/maintenance.yaml").read_text())["spec"]
     for container in pod["containers"]:
         check_restricted({**container, "securityContext": {**pod["securityContext"], **container["securityContext"]}})
@@ -124,30 +124,30 @@ def expressions_of_dashboard():
 
 
 def check_metrics(expressions):
-    """Every metric that is asked for is one that the program makes."""
+    """Requires that the program records every metric in the expressions."""
     source = "\n".join(path.read_text() for path in sorted((REPOSITORY / "src").rglob("*.rs")))
-    made = {name.replace(".", "_") for name in re.findall(r'"((?:conversation_memory|rpc|db)\.[a-z_.]+)"', source)}
+    recorded = {name.replace(".", "_") for name in re.findall(r'"((?:conversation_memory|rpc|db)\.[a-z_.]+)"', source)}
     unit = r"(_seconds)?(_total|_bucket|_count|_sum)?"
     for expression in expressions:
-        # Labels and their values are not names of metrics.
+        # Labels and their values are not metric names.
         bare = re.sub(r"\{[^}]*\}|\b(by|on) \([^)]*\)", "", expression)
         for name in re.findall(r"\b(?:conversation_memory|rpc|db)_[a-z_]+\b", bare):
-            known = any(re.fullmatch(re.escape(metric) + unit, name) for metric in made)
-            assert known, f"nothing makes the metric {name}"
+            known = any(re.fullmatch(re.escape(metric) + unit, name) for metric in recorded)
+            assert known, f"the program does not record the metric {name}"
 
 
 def check_runbook(rules):
-    """Every alert has its heading in the guide, and names it."""
+    """Requires a heading in the guide for every alert, and the alert's link to it."""
     headings = re.findall(r"^#+ (\w+)$", (REPOSITORY / "docs/OPERATIONS.md").read_text(), re.MULTILINE)
     for rule in rules:
-        assert rule["alert"] in headings, f"docs/OPERATIONS.md does not say what {rule['alert']} means"
+        assert rule["alert"] in headings, f"docs/OPERATIONS.md does not describe {rule['alert']}"
         assert rule["annotations"]["runbook"] == f"docs/OPERATIONS.md#{rule['alert'].lower()}"
     unknown = {name for name in headings if name.startswith("ConversationMemory")} - {rule["alert"] for rule in rules}
-    assert not unknown, f"docs/OPERATIONS.md describes alerts that are none: {unknown}"
+    assert not unknown, f"docs/OPERATIONS.md describes alerts that do not exist: {unknown}"
 
 
 def check_tests(rules):
-    """Every alert has a test in which it fires."""
+    """Requires a test in which it fires for every alert."""
     tests = yaml.safe_load((REPOSITORY / "deploy/prometheus/alerts_test.yaml").read_text())["tests"]
     fire = {case["alertname"] for test in tests for case in test["alert_rule_test"] if case.get("exp_alerts")}
     assert fire == {rule["alert"] for rule in rules}
@@ -162,7 +162,7 @@ def check_syntax(promtool, expressions):
 
 
 def main():
-    folder, promtool = pathlib.Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else ""
+    folder, promtool = pathlib.Path(sys.argv[1]), sys.argv[2]
     check_workloads(rendered(folder, "workloads"), SOCKET)
     check_workloads(rendered(folder, "loopback"), "127.0.0.1:50051")
     check_monitor(rendered(folder, "workloads"))
@@ -176,8 +176,7 @@ def main():
     check_metrics([rule["expr"] for rule in rules] + panels)
     check_tests(rules)
     check_runbook(rules)
-    if promtool:
-        check_syntax(promtool, panels)
+    check_syntax(promtool, panels)
 
 
 if __name__ == "__main__":
