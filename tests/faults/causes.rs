@@ -1,4 +1,4 @@
-//! What operators are told: why a server cannot be used, where that can be known.
+//! Logs and messages for operators: the cause for which a server cannot be used.
 
 use conversation_memory::proto::{BeginTurnRequest, SessionState};
 use serde_json::Value;
@@ -12,11 +12,11 @@ use test_support::{
     sidecar::{Form, Sidecar, command},
 };
 
-/// A Redis at which nobody listens.
+/// URL at which no Redis listens.
 const NO_REDIS: &str = "redis://127.0.0.1:1";
 
 #[tokio::test]
-async fn a_failed_call_is_logged_with_its_method_and_why_there_was_no_connection() {
+async fn failed_call_is_logged_with_method_and_cause() {
     let mut postgres = PostgresServer::start().await;
     for statement in [
         "CREATE ROLE app LOGIN",
@@ -31,7 +31,7 @@ async fn a_failed_call_is_logged_with_its_method_and_why_there_was_no_connection
         .execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'")
         .await;
     let turn = begin(&new_user());
-    let line = fails_for(&mut sidecar, &turn, "53300").await;
+    let line = fails_with_cause(&mut sidecar, &turn, "53300").await;
     let line: Value = serde_json::from_str(&line).unwrap();
     assert_eq!(line["message"], "call failed");
     let method = "conversation_memory.v1.ConversationMemory/BeginTurn";
@@ -41,12 +41,12 @@ async fn a_failed_call_is_logged_with_its_method_and_why_there_was_no_connection
     postgres.execute("ALTER ROLE app CONNECTION LIMIT -1").await;
     let mut sidecar = Sidecar::start(&on(&url)).await;
     postgres.stop();
-    fails_for(&mut sidecar, &turn, "gives no other: the connection broke").await;
+    fails_with_cause(&mut sidecar, &turn, "gives no other: the connection broke").await;
 }
 
-/// Calls until a line of a failed call has a text: whoever meets a closed connection says
-/// only that, and a busy server may not answer why in time.
-async fn fails_for(sidecar: &mut Sidecar, turn: &BeginTurnRequest, cause: &str) -> String {
+/// Repeats a call until the log of a failed call contains a text. A call on a connection that was just
+/// closed reports only that, and a busy server may not report the cause in time.
+async fn fails_with_cause(sidecar: &mut Sidecar, turn: &BeginTurnRequest, cause: &str) -> String {
     let mut memory = sidecar.memory();
     eventually(cause, async || {
         memory.begin_turn(turn.clone()).await.unwrap_err();
@@ -57,7 +57,7 @@ async fn fails_for(sidecar: &mut Sidecar, turn: &BeginTurnRequest, cause: &str) 
 }
 
 #[tokio::test]
-async fn a_migration_that_cannot_begin_says_why() {
+async fn failed_migration_reports_its_cause() {
     let postgres = PostgresServer::start().await;
     let nowhere = format!("postgres://postgres@127.0.0.1:{}/nowhere", postgres.port());
     let migrate = command()
@@ -72,8 +72,8 @@ async fn a_migration_that_cannot_begin_says_why() {
 }
 
 #[tokio::test]
-async fn a_redis_that_refuses_the_password_says_so_in_the_log() {
-    // The second one does not know how to log in, and quotes what it was sent.
+async fn wrong_redis_password_is_logged() {
+    // The second server does not know the command AUTH, and quotes its arguments in the error.
     for (option, cause) in [
         (&["--requirepass", "right"][..], "WRONGPASS"),
         (&["--rename-command", "AUTH", ""], "ERR"),
@@ -91,7 +91,7 @@ async fn a_redis_that_refuses_the_password_says_so_in_the_log() {
 }
 
 #[tokio::test]
-async fn redis_is_reached_over_tls_by_those_who_know_its_authority() {
+async fn redis_over_tls_needs_a_trusted_authority() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name| folder.path().join(name).to_str().unwrap().to_owned();
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
@@ -117,7 +117,7 @@ async fn redis_is_reached_over_tls_by_those_who_know_its_authority() {
 }
 
 #[tokio::test]
-async fn each_call_has_a_line_where_that_is_asked_for() {
+async fn calls_are_logged_at_level_debug() {
     let servers = Servers::start().await;
     let settings = [("LOG_LEVEL", "warn,conversation_memory=debug")];
     let mut sidecar = Sidecar::start_with(&servers.form(), &settings).await;

@@ -28,7 +28,7 @@ async fn two_sidecars_keep_one_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_order_with_redis_frozen_and_thawed() {
+async fn order_survives_a_suspended_redis() {
     let servers = Servers::start().await;
     let sidecars = two(&servers.form()).await;
     let load = Load::start(&sidecars).await;
@@ -42,10 +42,10 @@ async fn one_order_with_redis_frozen_and_thawed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_order_with_a_sidecar_killed_and_restarted() {
+async fn order_survives_a_killed_sidecar() {
     let servers = Servers::start().await;
     let [first, second] = two(&servers.form()).await;
-    // The doomed sidecar's writers insist, on whatever stands in for it.
+    // The writers of the killed sidecar repeat their calls until its replacement answers.
     let port = first.address.to_string();
     let sidecars = [first, second];
     let load = Load::start(&sidecars).await;
@@ -61,7 +61,7 @@ async fn two(form: &Form) -> [Sidecar; 2] {
     [Sidecar::start(form).await, Sidecar::start(form).await]
 }
 
-/// Writers and readers on one conversation.
+/// Concurrent writers and readers of one conversation.
 struct Load {
     conversation: String,
     observer: Memory,
@@ -96,7 +96,7 @@ impl Load {
         }
     }
 
-    /// Waits until so many messages are stored.
+    /// Waits until `count` messages are stored.
     async fn reaches(&self, count: i64) {
         let mut observer = self.observer.clone();
         let stored = async || {
@@ -106,8 +106,7 @@ impl Load {
         within_progress("the writers save", stored, |last_seq| *last_seq >= count).await;
     }
 
-    /// Waits for the writers, and compares what every reader sees with what
-    /// was acknowledged.
+    /// Waits for the writers, and compares the stored messages with the acknowledged ones.
     async fn finish(self, sidecars: &[Sidecar; 2]) {
         let mut acknowledged = self.writers.join_all().await.concat();
         self.done.store(true, Ordering::Relaxed);
@@ -126,7 +125,7 @@ impl Load {
     }
 }
 
-/// Saves messages one after the other, each until it is acknowledged.
+/// Saves messages one after the other, and repeats each save until it is acknowledged.
 async fn write(mut memory: Memory, conversation: String, name: String) -> Vec<(i64, String)> {
     let mut saved = Vec::new();
     for number in 0..MESSAGES {
@@ -140,7 +139,7 @@ async fn write(mut memory: Memory, conversation: String, name: String) -> Vec<(i
             }
         };
         saved.push((answer.last_seq, text));
-        // Every reader sees what was just acknowledged, or more.
+        // A read shows the acknowledged save, and possibly later ones.
         if number % 10 == 0
             && let Ok(read) = memory.get_history(history(&conversation)).await
         {
@@ -153,7 +152,7 @@ async fn write(mut memory: Memory, conversation: String, name: String) -> Vec<(i
     saved
 }
 
-/// Reads again and again: what is seen never goes back, and has no gap.
+/// Reads until `done`: the history never becomes shorter, and has no gap.
 async fn watch(mut memory: Memory, conversation: String, done: Arc<AtomicBool>) {
     let mut seen = 0;
     while !done.load(Ordering::Relaxed) {

@@ -1,4 +1,4 @@
-//! Fault tests: real servers killed, frozen and restarted under the real binary.
+//! Fault tests: servers and sidecars that are killed, suspended and restarted.
 
 #![expect(
     clippy::unwrap_used,

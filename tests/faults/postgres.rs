@@ -1,5 +1,5 @@
-//! PostgreSQL gone, slow, read-only or crashed: nothing acknowledged is lost,
-//! and the sidecar recovers by itself.
+//! PostgreSQL stopped, slow, read-only or crashed: no acknowledged save is lost, and the sidecar
+//! recovers without a restart.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use test_support::{
 };
 
 #[tokio::test]
-async fn a_warm_window_is_read_without_postgres() {
+async fn cached_history_is_read_without_postgres() {
     let mut servers = Servers::start().await;
     let sidecar = Sidecar::start(&servers.form()).await;
     let mut memory = sidecar.memory();
@@ -59,7 +59,7 @@ async fn a_warm_window_is_read_without_postgres() {
     let late = save(&conversation, vec![message(Role::User, "two")]);
     let refused = memory.save_messages(late.clone()).await.unwrap_err();
     assert_retry_later(&refused);
-    // Ready all the while: without its sidecar the pod is no better off.
+    // The sidecar stays ready, because removing the pod from service would not help.
     let health = HealthClient::new(sidecar.channel())
         .check(HealthCheckRequest::default())
         .await;
@@ -77,7 +77,7 @@ async fn a_warm_window_is_read_without_postgres() {
 }
 
 #[tokio::test]
-async fn a_save_that_was_never_sent_is_not_in_doubt() {
+async fn save_that_was_not_sent_has_a_known_outcome() {
     let mut servers = Servers::start().await;
     let sidecar = Sidecar::start(&servers.form()).await;
     let mut memory = sidecar.memory();
@@ -117,14 +117,19 @@ async fn a_save_that_was_never_sent_is_not_in_doubt() {
 }
 
 #[tokio::test]
-async fn a_crash_of_postgres_loses_nothing_acknowledged() {
+async fn postgres_crash_loses_no_acknowledged_save() {
     let mut servers = Servers::start().await;
     let sidecar = Sidecar::start(&servers.form()).await;
     let mut memory = sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
     let mut writers = JoinSet::new();
     for writer in 0..8 {
-        writers.spawn(insist(memory.clone(), conversation.clone(), writer, 60));
+        writers.spawn(save_until_acknowledged(
+            memory.clone(),
+            conversation.clone(),
+            writer,
+            60,
+        ));
     }
     for _ in 0..3 {
         let before = last_seq(&mut memory, &conversation).await;
@@ -135,13 +140,13 @@ async fn a_crash_of_postgres_loses_nothing_acknowledged() {
     }
     let mut saved: Vec<i64> = writers.join_all().await.into_iter().flatten().collect();
     saved.sort_unstable();
-    // Each turn once, however often it was sent: dense, and no more than said.
+    // Each turn was saved once, however often it was sent.
     assert_eq!(saved, (1..=480).collect::<Vec<i64>>());
     assert_eq!(last_seq(&mut memory, &conversation).await, 480);
 }
 
 #[tokio::test]
-async fn a_busy_or_read_only_postgres_is_unavailable_for_a_while() {
+async fn busy_or_read_only_postgres_is_unavailable() {
     let servers = Servers::start().await;
     let settings = [("POSTGRES_MAX_CONNECTIONS", "2")];
     let sidecar = Sidecar::start_with(&servers.form(), &settings).await;
@@ -149,8 +154,8 @@ async fn a_busy_or_read_only_postgres_is_unavailable_for_a_while() {
     let conversation = new_conversation(&mut memory, &new_user()).await;
     say(&mut memory, &conversation, "one").await;
 
-    // Somebody holds the conversation: its saves take all connections, until
-    // they are given up.
+    // While another transaction locks the conversation, its saves occupy all connections until they
+    // run into their time limit.
     let mut holder = servers.postgres.connect().await;
     let mut transaction = holder.begin().await.unwrap();
     sqlx::query("SELECT 1 FROM conversations FOR UPDATE")
@@ -191,7 +196,7 @@ async fn a_busy_or_read_only_postgres_is_unavailable_for_a_while() {
         "SET default_transaction_read_only = off",
         "ALTER SYSTEM RESET default_transaction_read_only",
         "SELECT pg_reload_conf()",
-        // Connections that are cut off are replaced.
+        // The pool replaces connections that the server closes.
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
          WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'",
     ] {
@@ -201,7 +206,7 @@ async fn a_busy_or_read_only_postgres_is_unavailable_for_a_while() {
 }
 
 #[tokio::test]
-async fn without_both_servers_it_stays_alive_and_ready() {
+async fn sidecar_stays_alive_and_ready_without_both_servers() {
     let mut servers = Servers::start().await;
     let mut sidecar = Sidecar::start(&servers.form()).await;
     let operations = sidecar.operations().await;
@@ -231,7 +236,7 @@ async fn without_both_servers_it_stays_alive_and_ready() {
 }
 
 #[tokio::test]
-async fn a_start_without_postgres_becomes_ready_when_it_is_there() {
+async fn sidecar_becomes_ready_when_postgres_starts() {
     let mut servers = Servers::start().await;
     servers.postgres.stop();
     let mut sidecar = Sidecar::launch(&servers.form(), &[]);
@@ -244,7 +249,7 @@ async fn a_start_without_postgres_becomes_ready_when_it_is_there() {
 }
 
 #[tokio::test]
-async fn a_schema_that_does_not_fit_is_not_served() {
+async fn schema_of_another_version_is_not_served() {
     let postgres = PostgresServer::start().await;
     let form = Form::Servers {
         database_url: postgres.url(),
@@ -270,8 +275,8 @@ async fn a_schema_that_does_not_fit_is_not_served() {
         assert_retry_later(&refused);
     };
     not_serving(&old).await;
-    // Two migrations at once: one applies, both succeed, and the sidecar that
-    // waited for it serves.
+    // Of two concurrent migrations one applies the schema and both succeed; then the waiting sidecar
+    // serves.
     let mut migrations = JoinSet::new();
     for _ in 0..2 {
         let url = postgres.url();
@@ -303,9 +308,14 @@ async fn a_schema_that_does_not_fit_is_not_served() {
     assert!(!refused.status().unwrap().success());
 }
 
-/// Says turns one after the other, each until it is acknowledged. The numbers
-/// that they got.
-async fn insist(mut memory: Memory, conversation: String, writer: usize, turns: usize) -> Vec<i64> {
+/// Saves turns one after the other, repeats each save until it is acknowledged, and returns their
+/// sequence numbers.
+async fn save_until_acknowledged(
+    mut memory: Memory,
+    conversation: String,
+    writer: usize,
+    turns: usize,
+) -> Vec<i64> {
     let mut seqs = Vec::new();
     for turn in 0..turns {
         let mut request = save(&conversation, vec![message(Role::User, "again and again")]);

@@ -1,5 +1,5 @@
-//! Faults of the process and its callers: cancelled calls, crashes between two
-//! steps, no file descriptors.
+//! Faults of the process and its callers: cancelled calls, crashes between two steps, exhausted file
+//! descriptors.
 
 use std::{process::Stdio, time::Duration};
 
@@ -15,10 +15,10 @@ use test_support::{
 };
 
 #[tokio::test]
-async fn a_cancelled_save_is_whole_or_not_there() {
+async fn cancelled_save_is_complete_or_absent() {
     let servers = Servers::start().await;
     for form in [servers.form(), Form::embedded()] {
-        // Few connections, so that one that a cancelled call has spoiled is met again.
+        // With few connections, one that a cancelled call left in a bad state is soon used again.
         let settings = [("POSTGRES_MAX_CONNECTIONS", "2")];
         let sidecar = Sidecar::start_with(&form, &settings).await;
         let mut memory = sidecar.memory();
@@ -30,11 +30,11 @@ async fn a_cancelled_save_is_whole_or_not_there() {
                 vec![message(Role::User, &format!("{round}")); 3],
             );
             request.request_id = format!("turn-{round}");
-            // Dropped a little later each time: before it is sent, at each of
-            // its steps, after its end.
-            let patience = Duration::from_micros(20 * round);
+            // Each round cancels a little later: before the request is sent, at each of its steps, and
+            // after its end.
+            let delay = Duration::from_micros(20 * round);
             let cancelled = memory.save_messages(request.clone());
-            let _ = tokio::time::timeout(patience, cancelled).await;
+            let _ = tokio::time::timeout(delay, cancelled).await;
             let saved =
                 unless_timed_out(async || memory.save_messages(request.clone()).await).await;
             let saved = saved.into_inner();
@@ -48,7 +48,7 @@ async fn a_cancelled_save_is_whole_or_not_there() {
         let expected: Vec<String> = (0..3 * rounds).map(|at| (at / 3).to_string()).collect();
         assert_eq!(contents(&stored.messages), expected);
         if let Form::Servers { .. } = form {
-            // From a connection that has nothing to do with the sidecar's.
+            // Counted on a connection that does not belong to the sidecar.
             let mut other = servers.postgres.connect().await;
             let durable: i64 = sqlx::query_scalar("SELECT count(*) FROM messages")
                 .fetch_one(&mut other)
@@ -60,7 +60,7 @@ async fn a_cancelled_save_is_whole_or_not_there() {
 }
 
 #[tokio::test]
-async fn a_crash_between_commit_and_publish_is_never_read_as_stale() {
+async fn crash_between_commit_and_publish_causes_no_stale_read() {
     let servers = Servers::start().await;
     let survivor = Sidecar::start(&servers.form()).await;
     let mut memory = survivor.memory();
@@ -87,7 +87,7 @@ async fn a_crash_between_commit_and_publish_is_never_read_as_stale() {
         .await;
         doomed.kill().await;
         writers.join_all().await;
-        // Committed, acknowledged or not, and shown at once.
+        // What was committed is shown at once, whether it was acknowledged or not.
         let committed = newest(&servers, &conversation).await;
         let mut request = history(&conversation);
         request.min_seq = committed;
@@ -99,7 +99,7 @@ async fn a_crash_between_commit_and_publish_is_never_read_as_stale() {
 }
 
 #[tokio::test]
-async fn running_out_of_file_descriptors_passes() {
+async fn sidecar_recovers_from_missing_file_descriptors() {
     let form = Form::embedded();
     let sidecar = Sidecar::start(&form).await;
     let limited = std::process::Command::new("prlimit")
@@ -108,7 +108,7 @@ async fn running_out_of_file_descriptors_passes() {
         .status();
     assert!(limited.unwrap().success());
     let mut connections = Vec::new();
-    // More than it can accept, fewer than the kernel queues.
+    // More connections than the sidecar can accept, and fewer than the kernel queues.
     for _ in 0..100 {
         connections.push(TcpStream::connect(sidecar.address).await.unwrap());
     }
@@ -119,7 +119,7 @@ async fn running_out_of_file_descriptors_passes() {
             .any(|line| line.contains("cannot accept"))
     })
     .await;
-    // It pauses between two attempts instead of spinning.
+    // The accept loop pauses between two attempts instead of spinning.
     let before = processor_ticks(&sidecar);
     let complaints = sidecar.log().len();
     eventually("it has tried ten times more", async || {
@@ -137,7 +137,7 @@ async fn running_out_of_file_descriptors_passes() {
     .await;
 }
 
-/// Hundredths of a second that the process has run for.
+/// Processor time of the process, in hundredths of a second.
 fn processor_ticks(sidecar: &Sidecar) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", sidecar.id())).unwrap();
     let fields: Vec<&str> = stat

@@ -1,4 +1,4 @@
-//! Redis is never needed to keep a conversation going.
+//! Redis is not needed to continue a conversation.
 
 use conversation_memory::proto::{
     CreateSessionRequest, DeleteConversationRequest, Role, SessionState, Source,
@@ -14,7 +14,7 @@ use test_support::{
 };
 
 #[tokio::test]
-async fn without_redis_everything_but_sessions_goes_on() {
+async fn conversations_continue_without_redis() {
     let mut servers = Servers::start().await;
     let sidecar = Sidecar::start(&servers.form()).await;
     let (mut memory, mut sessions) = (sidecar.memory(), sidecar.sessions());
@@ -45,7 +45,7 @@ async fn without_redis_everything_but_sessions_goes_on() {
     let begun = memory.begin_turn(turn.clone()).await.unwrap().into_inner();
     assert_eq!(begun.session_state(), SessionState::Unavailable);
     assert!(begun.session.is_none());
-    // The store still knows what the session was on.
+    // The store knows the conversation of the session.
     assert_eq!(begun.conversation.unwrap().id, conversation);
     assert_eq!(contents(&begun.messages), ["one", "two"]);
 
@@ -56,7 +56,7 @@ async fn without_redis_everything_but_sessions_goes_on() {
 }
 
 #[tokio::test]
-async fn redis_may_be_away_at_the_start() {
+async fn sidecar_starts_without_redis() {
     let servers = Servers::start().await;
     let mut redis = RedisServer::stopped(&[]);
     let form = Form::Servers {
@@ -75,7 +75,7 @@ async fn redis_may_be_away_at_the_start() {
 }
 
 #[tokio::test]
-async fn a_frozen_redis_costs_nothing_but_speed() {
+async fn suspended_redis_causes_no_stale_read() {
     let servers = Servers::start().await;
     let sidecars = [
         Sidecar::start(&servers.form()).await,
@@ -93,19 +93,19 @@ async fn a_frozen_redis_costs_nothing_but_speed() {
         assert_eq!(seqs(&answer.messages), [1, 2]);
     }
     servers.redis.thaw();
-    // What this sidecar saved without Redis it never reads past.
+    // Windows that lack the save that Redis missed are never shown.
     read_from_cache(&mut memory, &conversation, &["one", "two"]).await;
     read_from_cache(&mut other, &conversation, &["one", "two"]).await;
 }
 
 #[tokio::test]
-async fn whatever_redis_answers_nothing_is_lost_or_stale() {
+async fn unexpected_redis_replies_lose_nothing() {
     let servers = Servers::start().await;
     let sidecar = Sidecar::start(&servers.form()).await;
     let mut memory = sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
     let key = format!("history:{conversation}:recent");
-    let troubles: [&[&[&str]]; 8] = [
+    let disturbances: [&[&[&str]]; 8] = [
         &[&["FLUSHALL"]],
         &[&["SCRIPT", "FLUSH"]],
         &[&["DEL", &key], &["SET", &key, "no hash"]],
@@ -119,7 +119,7 @@ async fn whatever_redis_answers_nothing_is_lost_or_stale() {
         ],
     ];
     let mut expected = Vec::new();
-    for (round, commands) in troubles.iter().enumerate() {
+    for (round, commands) in disturbances.iter().enumerate() {
         read(&mut memory, &conversation).await;
         for command in *commands {
             servers.redis.call(command).await;
@@ -144,7 +144,7 @@ async fn whatever_redis_answers_nothing_is_lost_or_stale() {
 }
 
 #[tokio::test]
-async fn a_session_that_never_began_takes_no_place() {
+async fn session_that_was_not_created_replaces_none() {
     let mut servers = Servers::start().await;
     let sidecar = Sidecar::start(&servers.form()).await;
     let (mut memory, mut sessions) = (sidecar.memory(), sidecar.sessions());
@@ -163,7 +163,7 @@ async fn a_session_that_never_began_takes_no_place() {
     turn.conversation_id.clone_from(&conversation);
     let begun = memory.begin_turn(turn).await.unwrap().into_inner();
     assert_eq!(begun.session_state(), SessionState::Unavailable);
-    // The session that was live before is still known, on its conversation.
+    // The earlier session still belongs to its conversation.
     let mut turn = begin(&user);
     turn.session_id = session;
     let begun = memory.begin_turn(turn.clone()).await.unwrap().into_inner();
@@ -178,7 +178,7 @@ async fn a_session_that_never_began_takes_no_place() {
 }
 
 #[tokio::test]
-async fn a_window_that_outlived_its_conversation_is_dropped() {
+async fn window_of_a_deleted_conversation_is_dropped() {
     let servers = Servers::start().await;
     let sidecar = Sidecar::start(&servers.form()).await;
     let mut memory = sidecar.memory();
@@ -186,7 +186,7 @@ async fn a_window_that_outlived_its_conversation_is_dropped() {
         let conversation = new_conversation(&mut memory, &new_user()).await;
         say(&mut memory, &conversation, "private").await;
         read_from_cache(&mut memory, &conversation, &["private"]).await;
-        // As after a failover that lost what a deletion had said.
+        // As after a failover that lost the removal of the window.
         servers.postgres.execute("DELETE FROM conversations").await;
         let found = if deletes {
             let request = DeleteConversationRequest {
