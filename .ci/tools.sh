@@ -59,15 +59,18 @@ find_promtool() {
     ) || fail "cannot download Debian's package prometheus, which contains promtool"
 }
 
-# find_kustomize: sets the array `render` to the command that renders a folder of manifests. The
-# manifests use components, which kubectl renders since 1.21; Debian 12 has 1.20.
-find_kustomize() {
+# render_manifests FOLDER: prints the manifests of a folder. They use components, which kubectl
+# renders since 1.21; Debian 12 has 1.20.
+render_manifests() {
+    local render
     if command -v kustomize >/dev/null; then
         render=(kustomize build)
     elif command -v kubectl >/dev/null; then
         render=(kubectl kustomize)
     else
         fail "kubectl (1.21 or newer) or kustomize (4 or newer) is required to render the manifests:" \
-            "see https://kubernetes.io/docs/tasks/tools/ (Debian 12's kubernetes-client is too old)"
+            "see https://kubernetes.io/docs/tasks/tools/"
     fi
+    "${render[@]}" "$1" ||
+        fail "${render[*]} $1 (components need kubectl 1.21 or newer, or kustomize 4 or newer)"
 }
