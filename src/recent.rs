@@ -20,6 +20,12 @@ use crate::domain::{ConversationId, Message, UserId};
 pub const WINDOW_MESSAGES: usize = 10;
 
 /// Cache of the newest messages of conversations.
+///
+/// # Cancel safety
+///
+/// The futures of methods that take an announcement must be run to completion, on a
+/// tracked task for example: a window can lack a write that could not be announced
+/// until one of them has dropped it.
 #[async_trait]
 pub trait RecentWindow: Send + Sync + Debug {
     /// Announces a write that commits within `limit`, or not at all. Once the
