@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable
 from typing import Any
 
 import grpc
 
-from ._config import ClientConfig
+from ._config import ClientConfig, Option
 from ._method import Method, Request, Response
 from ._retries import Call
+
+_SEPARATE_CONNECTIONS: tuple[Option, ...] = (("grpc.use_local_subchannel_pool", 1),)
 
 
 class Channel:
@@ -21,6 +24,8 @@ class Channel:
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
         self._methods: dict[str, Any] = {}
+        self._process_id = os.getpid()
+        self._extra_options: tuple[Option, ...] = ()
 
     def unary(self, call: Call[Request, Response], seconds: float) -> Response:
         """Sends one request and returns the response.
@@ -72,6 +77,7 @@ class Channel:
 
     def _method(self, method: Method[Any, Any], kind: str) -> Any:
         with self._lock:
+            self._discard_after_fork()
             if self._channel is None:
                 self._channel = self._open()
             callable_ = self._methods.get(method.path)
@@ -81,9 +87,23 @@ class Channel:
                 self._methods[method.path] = callable_
         return callable_
 
+    def _discard_after_fork(self) -> None:
+        """Discards the channel of the parent process.
+
+        In a child process gRPC closes the connections of the parent asynchronously, so that a call
+        that is made right after the fork could fail on one of them.
+        """
+        if self._process_id == os.getpid():
+            return
+        self._process_id = os.getpid()
+        self._channel = None
+        self._methods = {}
+        # Without a pool of its own a new channel could reuse a connection of the parent.
+        self._extra_options = _SEPARATE_CONNECTIONS
+
     def _open(self) -> grpc.Channel:
         config = self._config
-        options = config.channel_options()
+        options = [*self._extra_options, *config.channel_options()]
         if config.tls is None:
             return grpc.insecure_channel(config.target, options)
         return grpc.secure_channel(config.target, config.tls.credentials(), options)
