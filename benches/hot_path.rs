@@ -16,6 +16,8 @@
 //!   additional cost of a save for the search documents.
 //! - `telemetry`: the cost of tracing, also with an unavailable collector.
 //! - `process`: startup time, and memory when idle and after 10,000 turns.
+//! - `baseline`: the calls of a turn on this build, compared with those on the program
+//!   that the environment variable `BASELINE` names; skipped without it.
 //!
 //! `make bench` runs all sections, `make bench SECTION=window` one, and
 //! `SECTION='window 10000'` runs it long enough to be profiled with `perf`.
@@ -29,6 +31,8 @@
     reason = "a benchmark prints, fails by panicking, and is its own composition root"
 )]
 
+#[path = "hot_path/baseline.rs"]
+mod baseline;
 #[path = "hot_path/compare.rs"]
 mod compare;
 #[path = "hot_path/conversation.rs"]
@@ -46,7 +50,7 @@ mod telemetry;
 
 use std::process::ExitCode;
 
-const SECTIONS: [&str; 8] = [
+const SECTIONS: [&str; 9] = [
     "growth",
     "window",
     "steps",
@@ -55,6 +59,7 @@ const SECTIONS: [&str; 8] = [
     "search",
     "telemetry",
     "process",
+    "baseline",
 ];
 
 fn main() -> ExitCode {
@@ -86,7 +91,8 @@ fn main() -> ExitCode {
                 "store" => runtime.block_on(outages::store()),
                 "search" => runtime.block_on(search::search(rounds)),
                 "telemetry" => runtime.block_on(telemetry::telemetry(rounds)),
-                _ => runtime.block_on(process::process()),
+                "process" => runtime.block_on(process::process()),
+                _ => runtime.block_on(baseline::baseline(rounds)),
             }
         }
     }

@@ -4,7 +4,7 @@ use std::{
     env,
     io::{BufRead, BufReader},
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     thread,
@@ -92,6 +92,13 @@ impl Sidecar {
         sidecar
     }
 
+    /// Starts another build of the program and waits until it serves.
+    pub async fn start_program(program: &Path, form: &Form) -> Self {
+        let mut sidecar = Self::launch_command(command_of(program), form, &[]);
+        sidecar.serving().await;
+        sidecar
+    }
+
     /// Waits until the sidecar serves, and stores its address.
     pub async fn serving(&mut self) {
         let line = self.wait_for_log("\"message\":\"serving\"").await;
@@ -108,7 +115,10 @@ impl Sidecar {
 
     /// Starts a sidecar and does not wait.
     pub fn launch(form: &Form, settings: &[(&str, &str)]) -> Self {
-        let mut command = command();
+        Self::launch_command(command(), form, settings)
+    }
+
+    fn launch_command(mut command: Command, form: &Form, settings: &[(&str, &str)]) -> Self {
         command
             .envs(form.settings())
             .env("LISTEN_ADDR", "127.0.0.1:0")
@@ -227,7 +237,11 @@ impl Drop for Sidecar {
 /// Command of the program with an empty environment, because the environment of the tests may contain
 /// settings.
 pub fn command() -> Command {
-    let mut command = Command::new(program());
+    command_of(&program())
+}
+
+fn command_of(program: &Path) -> Command {
+    let mut command = Command::new(program);
     command
         .env_clear()
         .stdin(Stdio::null())
