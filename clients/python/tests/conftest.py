@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -52,6 +52,13 @@ def memory(
         client = AsyncConversationMemory(sidecar.address, timeout=TIMEOUT)
         with event_loop_thread.blocking(client) as memory:
             yield memory
+
+
+@pytest.fixture
+async def aio(sidecar: Sidecar) -> AsyncIterator[AsyncConversationMemory]:
+    """An asyncio client."""
+    async with AsyncConversationMemory(sidecar.address, timeout=TIMEOUT) as memory:
+        yield memory
 
 
 @pytest.fixture

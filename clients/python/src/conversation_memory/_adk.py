@@ -21,6 +21,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from google.adk.events import Event
+from google.adk.sessions.base_session_service import GetSessionConfig
 from google.adk.sessions.state import State
 from google.genai import types
 from pydantic_core import to_jsonable_python
@@ -29,7 +30,8 @@ from . import _openai
 from ._adapters import NamedConversation
 from ._async import adapters
 from ._async.base import AsyncOperation
-from ._types import Message, Original, Role
+from ._limits import MAX_PAGE_SIZE
+from ._types import Conversation, Message, Original, Role
 
 FORM = "google-adk"
 
@@ -163,6 +165,27 @@ class StateReader:
         return state
 
 
+class EventSelection:
+    """Selects the events of a config from messages, which it takes newest first."""
+
+    def __init__(self, config: GetSessionConfig | None) -> None:
+        config = config or GetSessionConfig()
+        self._count = config.num_recent_events
+        self._after = config.after_timestamp or float("-inf")
+        self.events: list[Event] = []
+        self.expected_count = (
+            MAX_PAGE_SIZE if self._count is None else self._count + SNAPSHOT_INTERVAL
+        )
+        """Number of messages that will probably be needed."""
+
+    def is_full_at(self, message: Message) -> bool:
+        """Takes a message; returns whether no earlier event is needed."""
+        is_full = self._count is not None and len(self.events) >= self._count
+        if not is_full and (event := event_of(message)) and event.timestamp >= self._after:
+            self.events.append(event)
+        return self._count is not None and len(self.events) >= self._count
+
+
 def own_delta(record: Record) -> dict[str, Any]:
     """Returns the change that a record of a session makes to the session's own state."""
     return split(state_delta_of(record), "")
@@ -211,6 +234,12 @@ async def change_shared_state(
         await adapters.save(
             operation, conversation, [to_message(record)], request_id=f"{request_id}:snapshot"
         )
+
+
+def description_of(conversation: Conversation) -> Mapping[str, Any]:
+    """Returns the description of a conversation's purpose; an empty one if it is not ADK's."""
+    description = conversation.metadata.get(METADATA_KEY)
+    return description if isinstance(description, Mapping) else {}
 
 
 def session_conversation(app_name: str, user_id: str, session_id: str) -> NamedConversation:

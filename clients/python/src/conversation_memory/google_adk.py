@@ -18,8 +18,7 @@ from ._async.client import AsyncConversationMemory
 from ._completion_async import run_to_completion
 from ._config import LONG_TIMEOUT
 from ._errors import AlreadyExists, NotFound, SeqMismatch
-from ._limits import MAX_PAGE_SIZE
-from ._types import Conversation, Message, SavedMessages
+from ._types import Message, SavedMessages
 
 try:
     from google.adk.errors import StaleSessionError
@@ -241,7 +240,7 @@ class ConversationMemorySessionService(BaseSessionService):
         config: GetSessionConfig | None,
     ) -> tuple[Session | None, Message | None]:
         """Loads a session with its own state only, and the message that it ends with."""
-        selection = _EventSelection(config)
+        selection = adk.EventSelection(config)
         reader = adk.StateReader(adk.own_delta)
 
         def is_last(message: Message) -> bool:
@@ -352,7 +351,7 @@ class ConversationMemorySessionService(BaseSessionService):
         found = [
             description["session_id"]
             async for conversation in self._memory.list_conversations(user_id, page_size=100)
-            if (description := _adk_metadata(conversation)).get("kind") == "session"
+            if (description := adk.description_of(conversation)).get("kind") == "session"
             and description.get("app_name") == app_name
         ]
         app, user = await self._shared_states(app_name, user_id)
@@ -401,35 +400,9 @@ class ConversationMemorySessionService(BaseSessionService):
         return state
 
 
-class _EventSelection:
-    """Selects the events of a config from messages, which it takes newest first."""
-
-    def __init__(self, config: GetSessionConfig | None) -> None:
-        config = config or GetSessionConfig()
-        self._count = config.num_recent_events
-        self._after = config.after_timestamp or float("-inf")
-        self.events: list[Event] = []
-        self.expected_count = (
-            MAX_PAGE_SIZE if self._count is None else self._count + adk.SNAPSHOT_INTERVAL
-        )
-        """Number of messages that will probably be needed."""
-
-    def is_full_at(self, message: Message) -> bool:
-        """Takes a message; returns whether no earlier event is needed."""
-        is_full = self._count is not None and len(self.events) >= self._count
-        if not is_full and (event := adk.event_of(message)) and event.timestamp >= self._after:
-            self.events.append(event)
-        return self._count is not None and len(self.events) >= self._count
-
-
 _NO_EVENTS = GetSessionConfig(num_recent_events=0)
 
 
 def _set_marker(session: Session, last_seq: int) -> None:
     """Stores in the session the number that its conversation ends with."""
     session._storage_update_marker = str(last_seq)
-
-
-def _adk_metadata(conversation: Conversation) -> Mapping[str, Any]:
-    description = conversation.metadata.get(adk.METADATA_KEY)
-    return description if isinstance(description, Mapping) else {}
