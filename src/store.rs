@@ -1,12 +1,12 @@
-//! The durable truth: conversations and messages, for good.
+//! Durable storage of conversations and messages.
 //!
-//! [`Store`] is what the use cases know. Its contract stands on the trait, its
-//! cases in the conformance suite that every backend runs.
+//! The use cases depend on [`Store`] alone. The trait defines the contract, and one
+//! conformance suite runs its cases on every backend.
 
+mod conversations;
 mod error;
-mod failure;
-mod files;
 mod lineage;
+mod operation_error;
 mod pool;
 pub mod postgres;
 mod reads;
@@ -16,6 +16,7 @@ mod schema;
 mod search;
 mod sql;
 pub mod sqlite;
+mod transfers;
 
 use std::{fmt::Debug, time::Duration};
 
@@ -23,71 +24,130 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
 pub use self::{
-    error::{Reused, SchemaError, StoreError},
-    search::{Hit, SearchKey, SearchPage, SearchQuery},
+    error::{ReusedKey, SchemaError, StoreError},
+    search::{SearchHit, SearchKey, SearchPage, SearchQuery},
 };
 use crate::domain::{
     Conversation, ConversationChanges, ConversationId, ConversationRef, DeptId, Digest, Message,
     NewConversation, NewMessage, Numbered, RequestId, SessionId, Title, UserId,
 };
 
-/// No append reaches the disk later than this after it was called. The recent
-/// window's announcements outlive it.
+/// Maximum time from the beginning of an append until it commits. Announcements in the recent
+/// window outlive it.
 pub const APPEND_LIMIT: Duration = Duration::from_secs(8);
 
-/// The same for a truncation or a deletion, which may have much to remove.
+/// Maximum time from the beginning of a truncation or a deletion until it commits. It is
+/// longer, because a removal can have much to remove.
 pub const REMOVAL_LIMIT: Duration = Duration::from_secs(45);
 
-/// Where conversations and messages are kept.
+/// Durable storage of conversations and messages.
 ///
-/// Every method that takes a [`ConversationRef`] answers
-/// [`StoreError::NotFound`] when there is no such conversation and, just the
-/// same, when the claim of whose it is is wrong. A write that has returned Ok
-/// is durable. A write that has returned an error other than
-/// [`StoreError::OutcomeUnknown`] has changed nothing.
+/// # Contract of all methods
 ///
-/// Writes are not cancel-safe: run them on a task that nobody drops.
+/// - A method that takes a [`ConversationRef`] returns [`StoreError::NotFound`] both if there
+///   is no such conversation and if the user that it names does not own it, so that callers
+///   cannot tell the two apart.
+/// - A write that returned Ok is durable: it survives a crash of the process and of the store.
+/// - A write that returned an error has changed nothing, with one exception: after
+///   [`StoreError::OutcomeUnknown`], it may have been committed.
+/// - A write is atomic. Readers see all of it or nothing.
+///
+/// # Errors
+///
+/// Besides the errors that a method lists, each can return
+///
+/// - [`StoreError::Unavailable`] if the store cannot be reached, is overloaded, read-only or
+///   full, or did not respond in time. Nothing was written, and a retry can succeed.
+/// - [`StoreError::OutcomeUnknown`], for writes only, if the connection or the disk failed
+///   while the write may have been committed.
+/// - [`StoreError::Internal`] for a defect. A retry does not help.
+///
+/// # Cancel safety
+///
+/// Reads are cancel safe. Writes are not: if the future is dropped, the write may be executed,
+/// completely or not at all, and its outcome is lost. Run writes on tasks that no caller drops.
 #[async_trait]
 pub trait Store: Send + Sync + Debug {
-    /// Brings the schema to this program's version, or with `migrate` false
-    /// only checks that it is there. Safe to run at once from many processes.
+    /// Checks that the schema has the version of this program and, if `migrate` is set,
+    /// migrates an older one. Several processes can call it at the same time.
+    ///
+    /// # Errors
+    ///
+    /// Returns the [`SchemaError`] that describes why the schema cannot be used.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped migration is rolled back, or completed by the next call.
     async fn prepare(&self, migrate: bool) -> Result<(), SchemaError>;
 
-    /// Creates a conversation. The same again gives the one that is there.
-    /// [`StoreError::AlreadyExists`] when the id is taken by another, of
-    /// whichever user.
+    /// Creates a conversation without messages.
+    ///
+    /// Idempotent: the same call again returns the conversation in its current state, with
+    /// the messages that it has received since.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::AlreadyExists`] with [`ReusedKey::ConversationId`] if the id is in use by
+    /// another conversation, of whichever user.
     async fn create(
         &self,
         new: &NewConversation,
         at: DateTime<Utc>,
     ) -> Result<Conversation, StoreError>;
 
-    /// Reads a conversation.
+    /// Reads a conversation, without its messages.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotFound`] if there is no such conversation.
     async fn get(&self, conversation: &ConversationRef) -> Result<Conversation, StoreError>;
 
-    /// Notes that a session is on a conversation, so that the session can be
-    /// restored after it has expired, and reads the conversation. It is no
-    /// activity.
+    /// Records that a session is on a conversation, so that the session can be restored after
+    /// it has expired, and reads the conversation. Does not count as activity.
+    ///
+    /// Idempotent. Writes nothing if the session was last on this conversation.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotFound`] if there is no such conversation.
     async fn attach_session(
         &self,
         conversation: &ConversationRef,
         session: SessionId,
     ) -> Result<Conversation, StoreError>;
 
-    /// The conversation that a session was last on: one of `user`'s where
-    /// there is one, else another user's, so that the caller can tell a foreign
-    /// session from an unknown one.
+    /// Reads the conversation that a session was last on. None if the session was never
+    /// recorded.
+    ///
+    /// Prefers the conversations of `user`. If the session was only on those of other users,
+    /// one of them is returned, so that the caller can distinguish a foreign session from an
+    /// unknown one.
+    ///
+    /// # Errors
+    ///
+    /// Only the errors of all methods.
     async fn conversation_of_session(
         &self,
         session: SessionId,
         user: &UserId,
     ) -> Result<Option<Conversation>, StoreError>;
 
-    /// A page of a user's conversations, latest activity first. The order comes
-    /// from a counter, not from a clock.
+    /// Reads a page of a user's conversations, latest activity first. The order comes from a
+    /// counter of the store, not from a clock.
+    ///
+    /// # Errors
+    ///
+    /// Only the errors of all methods. A user without conversations has an empty page.
     async fn list(&self, query: &ConversationQuery) -> Result<ConversationPage, StoreError>;
 
-    /// Changes title or metadata.
+    /// Changes the title or the metadata of a conversation, and reads it. Counts as activity
+    /// if it changes anything.
+    ///
+    /// Idempotent, except that each call counts as activity.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotFound`] if there is no such conversation.
     async fn update(
         &self,
         conversation: &ConversationRef,
@@ -95,21 +155,52 @@ pub trait Store: Send + Sync + Debug {
         at: DateTime<Utc>,
     ) -> Result<Conversation, StoreError>;
 
-    /// Deletes a conversation with all that belongs to it, but for the messages
-    /// that a branch shares: the last that shows a message takes it along.
+    /// Deletes a conversation with its messages, contexts and idempotency keys. Messages that a
+    /// branch shows are kept until the last conversation that shows them is deleted.
+    ///
+    /// Not idempotent: a retry returns [`StoreError::NotFound`]. Ends within
+    /// [`REMOVAL_LIMIT`].
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotFound`] if there is no such conversation.
     async fn delete(&self, conversation: &ConversationRef) -> Result<(), StoreError>;
 
-    /// Saves a turn, whole or not at all, under the next numbers of its
-    /// conversation. See [`Append`] and [`Appended`].
+    /// Saves a turn completely or not at all. Its messages receive the next numbers of the
+    /// conversation, which are consecutive and in the order of the commits, whichever process
+    /// saves. Counts as activity.
+    ///
+    /// Idempotent if [`Append::is_repeatable`]: a retry returns [`Appended::Replayed`]. Ends
+    /// within [`APPEND_LIMIT`].
+    ///
+    /// # Errors
+    ///
+    /// In the order in which [`Append`] lists the checks:
+    ///
+    /// - [`StoreError::NotFound`] if there is no such conversation.
+    /// - [`StoreError::AlreadyExists`] if the idempotency key or a chosen message id is in use
+    ///   with other content.
+    /// - [`StoreError::Conflict`] if `expected_last_seq` is set and the conversation does not end
+    ///   there.
     async fn append(&self, append: &Append) -> Result<Appended, StoreError>;
 
-    /// Creates a conversation that shares the first messages of another one and
-    /// goes on by itself. Costs the same however many they are.
-    /// [`StoreError::BeyondEnd`] when the other one has not come so far.
+    /// Creates a conversation that shares the first messages of its parent and continues
+    /// independently. No message is copied: the cost does not depend on their number.
+    ///
+    /// Not idempotent: the id must be new.
+    ///
+    /// # Errors
+    ///
+    /// - [`StoreError::NotFound`] if there is no such parent.
+    /// - [`StoreError::BeyondEnd`] if the parent ends before `at_seq`.
     async fn branch(&self, branch: &Branch) -> Result<Conversation, StoreError>;
 
-    /// A page of the conversations that branched from this one, latest activity
-    /// first.
+    /// Reads a page of the conversations that were branched from this one, latest activity
+    /// first. `after` is the [`ConversationPage::next`] of the previous page.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotFound`] if there is no such conversation.
     async fn branches(
         &self,
         conversation: &ConversationRef,
@@ -117,12 +208,26 @@ pub trait Store: Send + Sync + Debug {
         limit: u32,
     ) -> Result<ConversationPage, StoreError>;
 
-    /// Removes the messages after a point. Takes no number back. Branches keep
-    /// what they share.
+    /// Removes the messages after a number. Their numbers are not assigned again, and branches
+    /// keep what they share. Counts as activity.
+    ///
+    /// Idempotent with a `request`: a retry returns the first outcome, and does not remove
+    /// messages that were saved since. Ends within [`REMOVAL_LIMIT`].
+    ///
+    /// # Errors
+    ///
+    /// - [`StoreError::NotFound`] if there is no such conversation.
+    /// - [`StoreError::AlreadyExists`] if the idempotency key is in use with other content.
+    /// - [`StoreError::Conflict`] if `expected_last_seq` is set and the conversation does not end
+    ///   there.
     async fn truncate(&self, truncation: &Truncation) -> Result<Truncated, StoreError>;
 
-    /// The newest `limit` messages, oldest first, and the conversation, as
-    /// they were at one moment.
+    /// Reads the newest `limit` messages in ascending order and the conversation, as of one
+    /// moment. `contexts` selects whether the messages include their contexts.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotFound`] if there is no such conversation.
     async fn newest(
         &self,
         conversation: &ConversationRef,
@@ -130,8 +235,12 @@ pub trait Store: Send + Sync + Debug {
         contexts: bool,
     ) -> Result<(Conversation, Vec<Message>), StoreError>;
 
-    /// At most `limit` messages from one side of a number, in the order that
-    /// `from` says.
+    /// Reads at most `limit` messages on one side of a number, in the order of `from`.
+    /// `contexts` selects whether the messages include their contexts.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotFound`] if there is no such conversation.
     async fn messages(
         &self,
         conversation: &ConversationRef,
@@ -140,63 +249,90 @@ pub trait Store: Send + Sync + Debug {
         contexts: bool,
     ) -> Result<Vec<Message>, StoreError>;
 
-    /// A conversation as it is at this moment, to be read at leisure whatever is
-    /// saved or removed meanwhile. It holds a connection until it is dropped:
-    /// [`StoreError::Unavailable`] when many do.
+    /// Takes a snapshot of a conversation, which can be read slowly: later writes do not change
+    /// it. It holds a connection until it is dropped, so their number is limited.
+    ///
+    /// # Errors
+    ///
+    /// - [`StoreError::NotFound`] if there is no such conversation.
+    /// - [`StoreError::Unavailable`] if too many snapshots and imports are in use.
     async fn snapshot(
         &self,
         conversation: &ConversationRef,
     ) -> Result<(Conversation, Box<dyn Snapshot>), StoreError>;
 
-    /// Begins to import a conversation under an id that nothing has: with its
-    /// times, as given, and without messages. Until [`Import::finish`] nobody sees
-    /// anything of it, and if it is dropped, or the program ends, nothing is kept.
-    /// [`StoreError::Unavailable`] when many are under way.
+    /// Begins to import a conversation with its times as given and without messages. The id
+    /// must be new. Nothing is visible before [`Import::finish`], and nothing is stored if the
+    /// import is dropped or the process ends before that.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] if too many snapshots and imports are in use.
     async fn import(&self, conversation: &Conversation) -> Result<Box<dyn Import>, StoreError>;
 
-    /// A page of the user's messages that a query finds, best first, and among
-    /// equals the ones saved last. Nothing of another user's is found, whatever the
-    /// query names, nor anything that was truncated or deleted; a message is found
-    /// once. A query that is left without words finds nothing. Ranks of two stores
-    /// do not compare.
+    /// Reads a page of the user's messages that match a query, best rank first, and among
+    /// equal ranks the latest saved first.
+    ///
+    /// Finds each message once, and none of other users, whatever the query names, nor any that
+    /// was truncated or deleted. A query without searchable words finds nothing. Ranks of
+    /// different stores are not comparable.
+    ///
+    /// # Errors
+    ///
+    /// Only the errors of all methods: every text is a valid query.
     async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError>;
 
-    /// Ends all connections. Calls after it are [`StoreError::Unavailable`].
+    /// Closes all connections, after waiting for those that are in use. Later calls return
+    /// [`StoreError::Unavailable`].
     async fn close(&self);
 }
 
-/// A conversation's messages at one moment.
+/// Messages of a conversation as of one moment.
 #[async_trait]
 pub trait Snapshot: Send {
-    /// At most `limit` messages with numbers above `seq`, lowest first, with
-    /// their contexts.
+    /// Reads at most `limit` messages with numbers above `seq`, in ascending order, with their
+    /// contexts.
+    ///
+    /// # Errors
+    ///
+    /// As for all methods of [`Store`]. A snapshot is not usable after an error.
     async fn after(&mut self, seq: i64, limit: u32) -> Result<Vec<Message>, StoreError>;
 }
 
-/// A conversation that is being imported.
+/// Import of a conversation in progress.
 #[async_trait]
 pub trait Import: Send {
-    /// Adds messages, whose numbers are higher than those before. Nothing can be
-    /// added after an error.
+    /// Adds messages, whose numbers are above those of all earlier ones.
+    ///
+    /// # Errors
+    ///
+    /// As for all methods of [`Store`]. An import is not usable after an error.
     async fn add(&mut self, messages: &[Numbered]) -> Result<(), StoreError>;
 
-    /// Keeps it. The next message of the conversation will have the number after
-    /// `last_seq`, which is no lower than its last message's. It is its user's
-    /// latest activity.
+    /// Stores the conversation durably, as its user's latest activity. `last_seq` is the number
+    /// after which the conversation continues, at least that of its last message.
+    ///
+    /// # Errors
+    ///
+    /// As for all methods of [`Store`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As for all writes of [`Store`].
     async fn finish(self: Box<Self>, last_seq: i64) -> Result<Conversation, StoreError>;
 }
 
-/// Where a page of messages begins.
+/// Start and direction of a page of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bound {
-    /// The messages with higher numbers, lowest first.
+    /// Messages with higher numbers, in ascending order.
     After(i64),
-    /// The messages with lower numbers, highest first.
+    /// Messages with lower numbers, in descending order.
     Before(i64),
 }
 
 impl Bound {
-    /// The same direction, from another number on.
+    /// Returns the bound with the same direction that starts at another number.
     #[must_use]
     pub fn past(self, seq: i64) -> Self {
         match self {
@@ -206,126 +342,127 @@ impl Bound {
     }
 }
 
-/// A conversation that begins in another one.
+/// Branch to create.
 #[derive(Clone, Debug)]
 pub struct Branch {
-    /// Where it begins.
+    /// Conversation to branch from.
     pub parent: ConversationRef,
-    /// The last number that it shares with its parent, 1 or more.
+    /// Number of the last message that is shared with the parent, 1 or more.
     pub at_seq: i64,
-    /// Its id, which nothing else has.
+    /// Id of the branch, which must be new.
     pub id: ConversationId,
-    /// What it is called; None for the parent's title.
+    /// Title of the branch; None for the title of the parent.
     pub title: Option<Title>,
-    /// When it is created.
+    /// Time of the creation.
     pub at: DateTime<Utc>,
 }
 
-/// Which conversations to list.
+/// Query for a page of a user's conversations.
 #[derive(Clone, Debug)]
 pub struct ConversationQuery {
-    /// Whose.
+    /// Owner of the conversations.
     pub user_id: UserId,
-    /// Only those of this department.
+    /// Department of the conversations; None for all.
     pub dept_id: Option<DeptId>,
-    /// Go on after the page that ended with this [`ConversationPage::next`].
+    /// [`ConversationPage::next`] of the previous page; None for the first page.
     pub after: Option<i64>,
-    /// At most this many.
+    /// Maximum number of conversations.
     pub limit: u32,
 }
 
-/// A page of conversations.
+/// Page of conversations.
 #[derive(Clone, Debug)]
 pub struct ConversationPage {
-    /// The conversations, latest activity first.
+    /// Conversations, latest activity first.
     pub conversations: Vec<Conversation>,
-    /// Where the next page goes on; None on the last.
+    /// Position from which the next page continues; None on the last page.
     pub next: Option<i64>,
 }
 
-/// The identity of a retry: a key, and what the request said.
+/// Identity of a request, by which a retry is recognized.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The caller's key.
+    /// Idempotency key that the caller chose.
     pub id: RequestId,
-    /// What the request said under it.
+    /// Digest of the request's content. A retry has the same.
     pub digest: Digest,
 }
 
-/// A turn to be saved.
+/// Turn to save.
 ///
-/// Checked in this order: the conversation exists and is the caller's; a known
-/// `request` is replayed, or [`StoreError::AlreadyExists`] when it said
-/// something else; when all the messages' ids were chosen and stand in this
-/// conversation, in this order and with this content, that is a replay too;
-/// `expected_last_seq` holds, or [`StoreError::Conflict`]; chosen message ids
-/// are free.
+/// The checks are, in this order:
+///
+/// 1. The conversation exists, and the caller owns it.
+/// 2. A known `request` is replayed if its content is the same, and otherwise rejected.
+/// 3. If all message ids were chosen by the caller and are stored in this conversation, in this
+///    order and with this content, the save is replayed.
+/// 4. The conversation ends at `expected_last_seq`.
+/// 5. The chosen message ids are not in use.
 #[derive(Clone, Debug)]
 pub struct Append {
-    /// Where to.
+    /// Conversation to append to.
     pub conversation: ConversationRef,
-    /// What, in order; 1 to [`NewMessage::MAX_PER_SAVE`].
+    /// Messages of the turn, in order: 1 to [`NewMessage::MAX_PER_SAVE`].
     pub messages: Vec<NewMessage>,
-    /// What makes a retry safe.
+    /// Identity of the request; None if a retry is not recognized by it.
     pub request: Option<Request>,
-    /// Save only if the conversation still ends here.
+    /// Number at which the conversation must end; None accepts any.
     pub expected_last_seq: Option<i64>,
-    /// The session that it was said in. Not noted when it was last on a
-    /// conversation of another user.
+    /// Session of the turn. It is not attached if it was last on a conversation of another
+    /// user.
     pub session_id: Option<SessionId>,
-    /// The title for a conversation that has none.
+    /// Title for a conversation that has none.
     pub title: Option<Title>,
-    /// When it is saved.
+    /// Time of the save.
     pub at: DateTime<Utc>,
 }
 
 impl Append {
-    /// Whether the same again would be known for a replay.
+    /// Returns whether a retry of this save would be recognized.
     pub fn is_repeatable(&self) -> bool {
         self.request.is_some() || self.messages.iter().all(|message| message.id_chosen)
     }
 }
 
-/// What became of an [`Append`].
+/// Outcome of an [`Append`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Appended {
-    /// It was saved now.
+    /// The turn was saved by this call.
     Saved {
-        /// Whose conversation it is.
+        /// Owner of the conversation.
         owner: UserId,
-        /// The number of its first message.
+        /// Number of the turn's first message.
         first_seq: i64,
     },
-    /// It had been saved before.
+    /// The turn was saved by an earlier call.
     Replayed {
-        /// The number of its last message.
+        /// Number of the turn's last message.
         last_seq: i64,
-        /// Its messages, without contexts; those that have been removed since are left out.
+        /// Messages of the turn, without contexts and without those that were removed since.
         messages: Vec<Message>,
     },
 }
 
-/// A removal of the messages after a point. `request` and `expected_last_seq`
-/// as in [`Append`].
+/// Removal of the messages after a number.
 #[derive(Clone, Debug)]
 pub struct Truncation {
-    /// Where.
+    /// Conversation to truncate.
     pub conversation: ConversationRef,
-    /// The last number that stays.
+    /// Number of the last message to keep; 0 removes all.
     pub after_seq: i64,
-    /// What makes a retry safe.
+    /// Identity of the request; None if a retry is not recognized.
     pub request: Option<Request>,
-    /// Remove only if the conversation still ends here.
+    /// Number at which the conversation must end; None accepts any.
     pub expected_last_seq: Option<i64>,
-    /// When it is done.
+    /// Time of the truncation.
     pub at: DateTime<Utc>,
 }
 
-/// What became of a [`Truncation`].
+/// Outcome of a [`Truncation`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Truncated {
-    /// How many messages it removed; the first outcome when it is replayed.
+    /// Number of removed messages. A replay returns that of the first call.
     pub removed: i64,
-    /// The conversation's last number, which stays.
+    /// Last number of the conversation, which a truncation does not change.
     pub last_seq: i64,
 }

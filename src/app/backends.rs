@@ -101,7 +101,7 @@ impl Backends {
 pub(super) async fn migrate(config: &Config) -> Result<(), Failure> {
     let store = open_store(config)?;
     let prepared = store.prepare(true).await;
-    prepared.map_err(|error| error.in_full())?;
+    prepared.map_err(|error| error.with_cause())?;
     tracing::info!("the schema is at this program's version");
     store.close().await;
     Ok(())

@@ -78,7 +78,7 @@ impl Readiness {
 
 /// Says what is in the way, once and not at every attempt.
 fn say(error: &SchemaError, said: &mut String) {
-    let whole = error.in_full();
+    let whole = error.with_cause();
     if *said == whole {
         return;
     }

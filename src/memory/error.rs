@@ -1,7 +1,7 @@
 use crate::{
     domain::{ConversationId, SessionId},
     sessions::SessionsUnavailable,
-    store::{Reused, StoreError},
+    store::{ReusedKey, StoreError},
 };
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -33,7 +33,7 @@ pub enum Error {
     },
     /// An id or key is taken, with other content.
     #[error("{0:?} is in use with other content")]
-    Reused(Reused),
+    Reused(ReusedKey),
     /// A tier that the call needs cannot be reached. Nothing was written.
     #[error("unavailable")]
     Unavailable(#[source] Cause),

@@ -13,7 +13,7 @@ use crate::{
     domain::InvalidValue,
     memory::{Error, Resource},
     proto::decode_limits::{Counted, DecodeRejection},
-    store::Reused,
+    store::ReusedKey,
 };
 
 /// Domain of every `ErrorInfo`.
@@ -208,17 +208,17 @@ fn not_found(kind: &str, name: String, reason: &str, message: &str) -> Status {
     Status::with_error_details(Code::NotFound, message, details)
 }
 
-fn reused(id: Reused) -> Status {
+fn reused(id: ReusedKey) -> Status {
     let (reason, message) = match id {
-        Reused::ConversationId => (
+        ReusedKey::ConversationId => (
             "CONVERSATION_ID_REUSED",
             "conversation_id is in use by another conversation",
         ),
-        Reused::MessageId => (
+        ReusedKey::MessageId => (
             "MESSAGE_ID_REUSED",
             "the id of a message is in use by another message",
         ),
-        Reused::RequestId => (
+        ReusedKey::RequestId => (
             "REQUEST_ID_REUSED",
             "request_id was used before by a request with different content",
         ),

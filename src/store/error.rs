@@ -1,76 +1,86 @@
-use std::error::Error;
+use std::{error::Error, fmt};
 
-/// Why a store refused or failed. Classified where it arose, once; the cause is
-/// for the log and never for the caller.
+/// Error of a store, classified where it arose. The source is for the log, never for the
+/// caller.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// There is no such conversation, or it is another user's.
-    #[error("no such conversation")]
+    /// There is no such conversation, or another user owns it.
+    #[error("conversation not found")]
     NotFound,
-    /// The conversation does not end where the caller expected.
+    /// The conversation does not end at the expected number.
     #[error("the conversation ends at {current_seq}")]
     Conflict {
-        /// Where it ends.
+        /// Last number of the conversation.
         current_seq: i64,
     },
-    /// A number was named that the conversation has not come to.
+    /// The conversation ends before the requested number.
     #[error("the conversation ends at {last_seq}")]
     BeyondEnd {
-        /// Where it ends.
+        /// Last number of the conversation.
         last_seq: i64,
     },
-    /// An id or key is taken, with other content.
-    #[error("{0:?} is in use with other content")]
-    AlreadyExists(Reused),
-    /// The store cannot be reached or is too busy. Nothing was written.
+    /// An id or an idempotency key is in use with other content.
+    #[error("{0} is in use with other content")]
+    AlreadyExists(ReusedKey),
+    /// The store cannot be reached or is overloaded. Nothing was written.
     #[error("the store is unavailable")]
     Unavailable(#[source] Box<dyn Error + Send + Sync>),
-    /// The connection was lost while a write may have been on its way to disk.
+    /// The connection or the disk failed while a write may have been committed.
     #[error("the outcome of the write is unknown")]
     OutcomeUnknown(#[source] Box<dyn Error + Send + Sync>),
-    /// A bug, here or in the store.
+    /// A defect of this program or of the store.
     #[error("the store failed")]
     Internal(#[source] Box<dyn Error + Send + Sync>),
 }
 
-/// What was used a second time.
+/// Kind of a key that was used a second time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reused {
-    /// A conversation's id.
+pub enum ReusedKey {
+    /// Id of a conversation.
     ConversationId,
-    /// A message's id.
+    /// Id of a message.
     MessageId,
-    /// An idempotency key.
+    /// Idempotency key of a request.
     RequestId,
 }
 
-/// Why a store's schema cannot be used.
+impl fmt::Display for ReusedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ConversationId => "conversation id",
+            Self::MessageId => "message id",
+            Self::RequestId => "request id",
+        })
+    }
+}
+
+/// Reason why a store's schema cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
-    /// It is of an older version, and migrating was not asked for.
+    /// The schema is older than this program, and must be migrated first.
     #[error(
         "the database's schema is at version {found}, this program needs {wanted}: run `conversation-memory migrate`"
     )]
     Older {
-        /// The schema's version, 0 when there is none.
+        /// Version of the schema, 0 if there is none.
         found: i64,
-        /// The version that this program needs.
+        /// Version that this program needs.
         wanted: i64,
     },
-    /// It was made by a newer program.
+    /// A newer program has migrated the schema.
     #[error(
         "the database's schema is at version {found}, newer than this program, which knows {wanted}: run the newer program"
     )]
     Newer {
-        /// The schema's version.
+        /// Version of the schema.
         found: i64,
-        /// The version that this program knows.
+        /// Latest version that this program knows.
         wanted: i64,
     },
-    /// A migration that was applied differs from the one that this program has.
-    #[error("migration {version} of the database is not the one that this program has")]
+    /// An applied migration differs from the one of this program.
+    #[error("migration {version} of the database differs from the one of this program")]
     Changed {
-        /// Which.
+        /// Version of the migration.
         version: i64,
     },
     /// The store cannot be reached.
@@ -82,8 +92,8 @@ pub enum SchemaError {
 }
 
 impl SchemaError {
-    /// What is wrong and, where there is one, its cause, in one line.
-    pub fn in_full(&self) -> String {
+    /// Returns the message and, if there is one, the cause, on one line.
+    pub fn with_cause(&self) -> String {
         match self.source() {
             Some(cause) => format!("{self}: {cause}"),
             None => self.to_string(),

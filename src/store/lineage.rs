@@ -1,33 +1,147 @@
-//! How a conversation gives up messages, which others may show: the statements are
-//! the same for both databases and so is their order. A macro, as in
-//! [`reads`](super::reads); locks are each store's own.
+//! Changes of lineages, for both databases: the statements and their order are the same,
+//! the locks around them are not. A macro, as [`reads`](super::reads).
 
-/// Defines `Range`, `lineage`, `release` and `End` for a kind of connection and what
-/// that database keeps of an id.
+/// Defines `share`, `truncate_history` and `delete_history` for a kind of connection and
+/// the type of its key columns.
 macro_rules! lineage {
-    ($connection:ty, $id:ty) => {
+    ($connection:ty, $key:ty) => {
         use sqlx::{query, query_as, query_scalar};
 
-        use $crate::store::{failure::OperationError, sql};
+        use $crate::store::{operation_error::OperationError, sql};
 
-        /// A range of the messages that are kept under an id.
-        type Range = ($id, i64, i64);
+        /// Range of the messages that are stored under an id: the id, the number before
+        /// the first, and the last number.
+        type LineageRange = ($key, i64, i64);
 
-        async fn lineage(
+        /// Lets a branch show what its parent shows up to a number. `own_after` is the
+        /// number after which the parent's own messages begin.
+        pub(super) async fn share(
             connection: &mut $connection,
-            conversation: $id,
-        ) -> Result<Vec<Range>, OperationError> {
+            branch: $key,
+            parent: $key,
+            own_after: i64,
+            at_seq: i64,
+        ) -> Result<(), OperationError> {
+            query(sql::COPY_LINEAGE)
+                .bind(branch)
+                .bind(parent)
+                .bind(at_seq)
+                .execute(&mut *connection)
+                .await?;
+            if at_seq > own_after {
+                add_range(connection, branch, (parent, own_after, at_seq)).await?;
+            }
+            Ok(())
+        }
+
+        /// Deletes a conversation's row with the statement `delete`, and all messages
+        /// that no other conversation shows.
+        pub(super) async fn delete_history(
+            connection: &mut $connection,
+            conversation: $key,
+            delete: &'static str,
+        ) -> Result<(), OperationError> {
+            let shown = read_lineage(connection, conversation).await?;
+            query(delete)
+                .bind(conversation)
+                .execute(&mut *connection)
+                .await?;
+            delete_unreferenced(connection, (conversation, 0, i64::MAX)).await?;
+            for range in shown {
+                if range.0 != conversation {
+                    delete_unreferenced(connection, range).await?;
+                }
+            }
+            Ok(())
+        }
+
+        /// Point after which a history is removed.
+        pub(super) struct TruncationPoint {
+            pub(super) conversation: $key,
+            pub(super) after_seq: i64,
+            /// Last number that the conversation has assigned.
+            pub(super) last_seq: i64,
+            /// Number after which the conversation's own messages begin.
+            pub(super) own_after: i64,
+        }
+
+        /// Removes the messages after a point, or hides them where a branch shows them.
+        /// Returns how many messages the conversation no longer shows.
+        pub(super) async fn truncate_history(
+            connection: &mut $connection,
+            point: &TruncationPoint,
+        ) -> Result<i64, OperationError> {
+            let TruncationPoint {
+                conversation,
+                after_seq,
+                ..
+            } = *point;
+            let shown = read_lineage(connection, conversation).await?;
+            let shared = if shown.is_empty() {
+                0
+            } else {
+                count(connection, sql::COUNT_SHARED, conversation, after_seq).await?
+            };
+            let own_from = after_seq.max(point.own_after);
+            let own = count(connection, sql::COUNT_OWN, conversation, own_from).await?;
+            for statement in sql::TRUNCATE_LINEAGE {
+                query(statement)
+                    .bind(conversation)
+                    .bind(after_seq)
+                    .execute(&mut *connection)
+                    .await?;
+            }
+            query(sql::DELETE_OWN)
+                .bind(conversation)
+                .bind(after_seq)
+                .execute(&mut *connection)
+                .await?;
+            if count(connection, sql::COUNT_OWN, conversation, own_from).await? > 0 {
+                hide_own(connection, point).await?;
+            }
+            for (source, range_after, upto_seq) in shown {
+                if upto_seq > after_seq {
+                    let removed = (source, range_after.max(after_seq), upto_seq);
+                    delete_unreferenced(connection, removed).await?;
+                }
+            }
+            Ok(shared + own)
+        }
+
+        /// Hides the own messages after a point, which branches still show.
+        async fn hide_own(
+            connection: &mut $connection,
+            point: &TruncationPoint,
+        ) -> Result<(), OperationError> {
+            if point.after_seq > point.own_after {
+                let range = (point.conversation, point.own_after, point.after_seq);
+                add_range(connection, point.conversation, range).await?;
+            }
+            query(sql::HIDE_OWN)
+                .bind(point.conversation)
+                .bind(point.last_seq)
+                .execute(connection)
+                .await?;
+            Ok(())
+        }
+
+        async fn read_lineage(
+            connection: &mut $connection,
+            conversation: $key,
+        ) -> Result<Vec<LineageRange>, OperationError> {
             Ok(query_as(sql::LINEAGE)
                 .bind(conversation)
                 .fetch_all(connection)
                 .await?)
         }
 
-        async fn release(
+        async fn add_range(
             connection: &mut $connection,
-            (source, after_seq, upto_seq): Range,
+            conversation: $key,
+            (source, after_seq, upto_seq): LineageRange,
         ) -> Result<(), OperationError> {
-            query(sql::RELEASE)
+            query(sql::ADD_LINEAGE)
+                .bind(conversation)
                 .bind(source)
                 .bind(after_seq)
                 .bind(upto_seq)
@@ -36,82 +150,30 @@ macro_rules! lineage {
             Ok(())
         }
 
-        /// Where a conversation is to end.
-        struct End {
-            conversation: $id,
-            after_seq: i64,
-            last_seq: i64,
-            own_after: i64,
+        async fn delete_unreferenced(
+            connection: &mut $connection,
+            (source, after_seq, upto_seq): LineageRange,
+        ) -> Result<(), OperationError> {
+            query(sql::DELETE_UNREFERENCED)
+                .bind(source)
+                .bind(after_seq)
+                .bind(upto_seq)
+                .execute(connection)
+                .await?;
+            Ok(())
         }
 
-        impl End {
-            /// Removes what comes after it, or hides it where a branch shows it, and gives
-            /// how many messages the conversation has lost.
-            async fn cut(&self, connection: &mut $connection) -> Result<i64, OperationError> {
-                let shown = lineage(connection, self.conversation).await?;
-                let shared = if shown.is_empty() {
-                    0
-                } else {
-                    self.count(connection, sql::COUNT_SHARED, self.after_seq)
-                        .await?
-                };
-                let own_from = self.after_seq.max(self.own_after);
-                let own = self.count(connection, sql::COUNT_OWN, own_from).await?;
-                for statement in sql::CUT_LINEAGE {
-                    query(statement)
-                        .bind(self.conversation)
-                        .bind(self.after_seq)
-                        .execute(&mut *connection)
-                        .await?;
-                }
-                query(sql::REMOVE_OWN)
-                    .bind(self.conversation)
-                    .bind(self.after_seq)
-                    .execute(&mut *connection)
-                    .await?;
-                if self.count(connection, sql::COUNT_OWN, own_from).await? > 0 {
-                    self.hide(connection).await?;
-                }
-                for (source, after_seq, upto_seq) in shown {
-                    if upto_seq > self.after_seq {
-                        let given_up = (source, after_seq.max(self.after_seq), upto_seq);
-                        release(connection, given_up).await?;
-                    }
-                }
-                Ok(shared + own)
-            }
-
-            /// Shows none of the own messages that branches keep.
-            async fn hide(&self, connection: &mut $connection) -> Result<(), OperationError> {
-                if self.after_seq > self.own_after {
-                    query(sql::ADD_LINEAGE)
-                        .bind(self.conversation)
-                        .bind(self.conversation)
-                        .bind(self.own_after)
-                        .bind(self.after_seq)
-                        .execute(&mut *connection)
-                        .await?;
-                }
-                query(sql::HIDE_OWN)
-                    .bind(self.conversation)
-                    .bind(self.last_seq)
-                    .execute(connection)
-                    .await?;
-                Ok(())
-            }
-
-            async fn count(
-                &self,
-                connection: &mut $connection,
-                statement: &'static str,
-                after_seq: i64,
-            ) -> Result<i64, OperationError> {
-                Ok(query_scalar(statement)
-                    .bind(self.conversation)
-                    .bind(after_seq)
-                    .fetch_one(connection)
-                    .await?)
-            }
+        async fn count(
+            connection: &mut $connection,
+            statement: &'static str,
+            conversation: $key,
+            after_seq: i64,
+        ) -> Result<i64, OperationError> {
+            Ok(query_scalar(statement)
+                .bind(conversation)
+                .bind(after_seq)
+                .fetch_one(connection)
+                .await?)
         }
     };
 }

@@ -13,40 +13,39 @@ use opentelemetry::{
 use sqlx::{ConnectOptions as _, Database, Transaction, pool::PoolConnection};
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::failure::{Cause, ErrorKind, Failure};
+use super::operation_error::{BackendError, Cause, ErrorKind};
 use crate::instrumentation;
 
-/// How long a wait for a connection is no matter of asking why.
-const PROMPT: Duration = Duration::from_millis(300);
+/// Time that a call waits for a connection before the server is probed.
+const PROBE_AFTER: Duration = Duration::from_millis(300);
 
-/// How long an answer to that is of use.
-const FRESH: Duration = Duration::from_secs(2);
+/// Time for which the result of a probe is used.
+const PROBE_LIFETIME: Duration = Duration::from_secs(2);
 
-/// A pool of connections that tells operators how much of it is used, and how
-/// long calls wait for it.
+/// Pool of connections with metrics of its use and of the time that calls wait for it.
 pub(super) struct Pool<DB: Database> {
     connections: Arc<sqlx::Pool<DB>>,
     name: KeyValue,
     wait_time: Histogram<f64>,
     timeouts: Counter<u64>,
-    server: Option<Server>,
+    probe: Option<ServerProbe>,
 }
 
-/// Asks a server itself why there is no connection, by trying to make one beside the
-/// pool's: the pool tries until its time is up, and then says only that it is.
+/// Finds out why there is no connection, by opening one outside of the pool: the pool
+/// retries until its timeout, and then reports only the timeout.
 #[derive(Debug)]
-struct Server {
-    /// One question at a time. A wait that is over drops its own unanswered.
-    asking: Semaphore,
-    answer: Mutex<Option<(Instant, Answer)>>,
+struct ServerProbe {
+    /// Permits one probe at a time. The end of the wait cancels its probe.
+    running: Semaphore,
+    last: Mutex<Option<(Instant, ProbeResult)>>,
 }
 
-/// Whether the server gave another connection.
-type Answer = Result<(), Cause>;
+/// Whether the server accepted another connection.
+type ProbeResult = Result<(), Cause>;
 
 impl<DB: Database> Pool<DB> {
-    /// Makes the instruments, which know the pool by this name. They show it for
-    /// as long as this value lives.
+    /// Registers the pool's metrics under `name`. They are reported until this value is
+    /// dropped.
     pub(super) fn new(name: &'static str, connections: sqlx::Pool<DB>) -> Self {
         let meter = instrumentation::meter();
         let name = KeyValue::new("db.client.connection.pool.name", name);
@@ -65,89 +64,89 @@ impl<DB: Database> Pool<DB> {
                 .with_unit("{timeout}")
                 .with_description("Waits for a connection that ended without one.")
                 .build(),
-            server: None,
+            probe: None,
         }
     }
 
-    /// Has the server asked when a wait is long.
-    pub(super) fn asking(self) -> Self {
-        let server = Server {
-            asking: Semaphore::new(1),
-            answer: Mutex::default(),
+    /// Probes the server while a call waits for longer than [`PROBE_AFTER`].
+    pub(super) fn with_probe(self) -> Self {
+        let probe = ServerProbe {
+            running: Semaphore::new(1),
+            last: Mutex::default(),
         };
         Self {
-            server: Some(server),
+            probe: Some(probe),
             ..self
         }
     }
 
     /// Waits for a connection.
-    pub(super) async fn acquire(&self) -> Result<PoolConnection<DB>, Failure> {
-        let _wait = self.wait();
+    pub(super) async fn acquire(&self) -> Result<PoolConnection<DB>, BackendError> {
+        let _timer = self.wait_timer();
         let mut acquiring = pin!(self.connections.acquire());
-        let acquired = match timeout(PROMPT, &mut acquiring).await {
+        let acquired = match timeout(PROBE_AFTER, &mut acquiring).await {
             Ok(acquired) => acquired,
-            Err(_) => match select(acquiring, pin!(self.ask())).await {
+            Err(_) => match select(acquiring, pin!(self.probe())).await {
                 Either::Left((acquired, _)) => acquired,
                 Either::Right(((), acquiring)) => acquiring.await,
             },
         };
-        match self.note(acquired) {
-            Err(sqlx::Error::PoolTimedOut) => Err(self.why()),
+        match self.count_timeout(acquired) {
+            Err(sqlx::Error::PoolTimedOut) => Err(self.timeout_error()),
             acquired => Ok(acquired?),
         }
     }
 
-    async fn ask(&self) {
-        let Some(server) = &self.server else {
+    async fn probe(&self) {
+        let Some(probe) = &self.probe else {
             return;
         };
-        let Ok(_turn) = server.asking.try_acquire() else {
+        let Ok(_permit) = probe.running.try_acquire() else {
             return;
         };
-        if server.newest().is_none() {
+        if probe.recent_result().is_none() {
             let connected = self.connections.connect_options().connect().await;
-            let answer = connected.map(drop);
-            server.note(answer.map_err(|error| Failure::from(error).cause));
+            let result = connected.map(drop);
+            probe.record(result.map_err(|error| BackendError::from(error).cause));
         }
     }
 
-    /// Why a wait ended without a connection.
-    fn why(&self) -> Failure {
+    /// Describes why a wait ended without a connection.
+    fn timeout_error(&self) -> BackendError {
         let max = self.connections.options().get_max_connections();
-        let taken = format!("no connection of {max} came free in time");
-        let words = match self.server.as_ref().map(Server::newest) {
-            None => taken,
-            Some(None) => format!("{taken}, and the server gave no other"),
-            Some(Some(Ok(()))) => format!("{taken}, but the server gives others"),
-            Some(Some(Err(cause))) => format!("{taken}, and the server gives no other: {cause}"),
+        let busy = format!("timed out waiting for one of {max} connections");
+        let text = match self.probe.as_ref().map(ServerProbe::recent_result) {
+            None => busy,
+            Some(None) => format!("{busy}; the server did not accept another in time"),
+            Some(Some(Ok(()))) => format!("{busy}; the server accepts further connections"),
+            Some(Some(Err(cause))) => format!("{busy}; the server accepts no other: {cause}"),
         };
-        Failure::new(ErrorKind::Unavailable, words)
+        BackendError::new(ErrorKind::Unavailable, text)
     }
 
-    /// Waits for a connection, and begins a transaction with this statement. What
-    /// the statement waits for, a lock say, counts as waiting too.
+    /// Waits for a connection, and begins a transaction with `statement`. The time that
+    /// the statement waits, for a lock for example, counts as time of waiting.
     pub(super) async fn begin_with(
         &self,
         statement: &'static str,
     ) -> sqlx::Result<Transaction<'static, DB>> {
-        let _wait = self.wait();
-        self.note(self.connections.begin_with(statement).await)
+        let _timer = self.wait_timer();
+        self.count_timeout(self.connections.begin_with(statement).await)
     }
 
-    /// Closes all connections, and waits for those that are in use.
+    /// Closes all connections, after waiting for those that are in use.
     pub(super) async fn close(&self) {
         self.connections.close().await;
     }
 
-    fn wait(&self) -> Wait<'_, DB> {
-        Wait {
+    fn wait_timer(&self) -> WaitTimer<'_, DB> {
+        WaitTimer {
             pool: self,
             started: Instant::now(),
         }
     }
 
-    fn note<T>(&self, outcome: sqlx::Result<T>) -> sqlx::Result<T> {
+    fn count_timeout<T>(&self, outcome: sqlx::Result<T>) -> sqlx::Result<T> {
         if let Err(sqlx::Error::PoolTimedOut) = outcome {
             self.timeouts.add(1, std::slice::from_ref(&self.name));
         }
@@ -155,37 +154,37 @@ impl<DB: Database> Pool<DB> {
     }
 }
 
-impl Server {
-    fn note(&self, answer: Answer) {
-        *self.answer() = Some((Instant::now(), answer));
+impl ServerProbe {
+    fn record(&self, result: ProbeResult) {
+        *self.last() = Some((Instant::now(), result));
     }
 
-    fn newest(&self) -> Option<Answer> {
-        let answer = self.answer();
-        let (at, answer) = answer.as_ref()?;
-        (at.elapsed() < FRESH).then(|| answer.clone())
+    fn recent_result(&self) -> Option<ProbeResult> {
+        let last = self.last();
+        let (at, result) = last.as_ref()?;
+        (at.elapsed() < PROBE_LIFETIME).then(|| result.clone())
     }
 
-    fn answer(&self) -> MutexGuard<'_, Option<(Instant, Answer)>> {
-        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
+    fn last(&self) -> MutexGuard<'_, Option<(Instant, ProbeResult)>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<DB: Database> fmt::Debug for Pool<DB> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The options of the connections hold a password.
+        // The options of the connections contain a password.
         f.debug_tuple("Pool").field(&self.name.value).finish()
     }
 }
 
-/// A wait for a connection. However it ends it is recorded, also when its caller
-/// has gone: these are the longest.
-struct Wait<'a, DB: Database> {
+/// Timer of a wait for a connection. It records the wait when it is dropped, so that
+/// waits of cancelled calls, the longest ones, count as well.
+struct WaitTimer<'a, DB: Database> {
     pool: &'a Pool<DB>,
     started: Instant,
 }
 
-impl<DB: Database> Drop for Wait<'_, DB> {
+impl<DB: Database> Drop for WaitTimer<'_, DB> {
     fn drop(&mut self) {
         let waited = self.started.elapsed().as_secs_f64();
         let name = std::slice::from_ref(&self.pool.name);
@@ -208,12 +207,12 @@ fn observe_connections<DB: Database>(
     meter
         .i64_observable_up_down_counter("db.client.connection.count")
         .with_unit("{connection}")
-        .with_description("Connections that are in the state that the attribute says.")
+        .with_description("The number of connections in the state of the attribute.")
         .with_callback(observe(connections, move |pool, observer| {
-            let waiting = i64::try_from(pool.num_idle()).unwrap_or(i64::MAX);
-            observer.observe(waiting, &idle);
-            // The two numbers are not read at once.
-            observer.observe((i64::from(pool.size()) - waiting).max(0), &used);
+            let num_idle = i64::try_from(pool.num_idle()).unwrap_or(i64::MAX);
+            observer.observe(num_idle, &idle);
+            // The two numbers are not read at the same moment.
+            observer.observe((i64::from(pool.size()) - num_idle).max(0), &used);
         }))
         .build();
     let name = [name.clone()];
@@ -227,7 +226,7 @@ fn observe_connections<DB: Database>(
         .build();
 }
 
-/// A callback that looks at a pool while there is one.
+/// Returns a callback that reports on a pool until the pool is dropped.
 fn observe<DB: Database>(
     connections: &Arc<sqlx::Pool<DB>>,
     show: impl Fn(&sqlx::Pool<DB>, &dyn AsyncInstrument<i64>) + Send + Sync + 'static,

@@ -1,7 +1,7 @@
-//! The store on PostgreSQL: the truth that all sidecars share.
+//! Store on PostgreSQL, which all sidecars share.
 //!
-//! A save is one statement in autocommit mode. Removals are transactions, on a
-//! connection that is thrown away unless they came to their end.
+//! A save is one statement in autocommit mode. Removals are transactions, whose connection
+//! is closed if they do not end.
 
 mod append;
 mod attempts;
@@ -11,6 +11,7 @@ mod connection;
 mod conversations;
 mod history;
 mod import;
+mod lineage;
 mod prepare;
 mod removal;
 mod search;
@@ -27,53 +28,56 @@ use sqlx::{Postgres, postgres::PgConnectOptions};
 use super::{
     Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, Import, SchemaError,
     SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation,
-    failure::OperationError, files::Files, pool, sql,
+    operation_error::OperationError, pool, sql, transfers::TransferLimit,
 };
 use crate::domain::{
     Conversation, ConversationChanges, ConversationRef, Message, NewConversation, SessionId,
     TextSearch, UserId,
 };
 
-use self::connection::Losses;
-pub(super) use self::sqlstate::failure;
+use self::connection::ConnectionLosses;
+pub(super) use self::sqlstate::classify;
 
 type Pool = pool::Pool<Postgres>;
 type ConversationRow = super::rows::ConversationRow<uuid::Uuid, DateTime<Utc>>;
 type MessageRow = super::rows::MessageRow<uuid::Uuid, DateTime<Utc>>;
 
-/// Conversations in PostgreSQL.
+/// [`Store`] in PostgreSQL.
 ///
-/// A write that is dropped before it answers is carried out or not, whole, and
-/// what comes after it on the same pool is not affected. Who needs to know
-/// which must not drop it.
+/// A write whose future is dropped is executed completely or not at all, and does not
+/// affect later calls on the same pool. A caller that needs the outcome must not drop the
+/// future.
 pub struct PostgresStore {
     pool: Pool,
-    /// Half of the connections, for those who hold one for long: exports and imports.
-    files: Files,
-    losses: Losses,
-    /// For preparing, which takes a connection of its own.
+    /// Permits half of the connections to be held for long: by exports and imports.
+    transfers: TransferLimit,
+    losses: ConnectionLosses,
+    /// Options for the connection that [`Store::prepare`] opens.
     options: PgConnectOptions,
 }
 
 impl PostgresStore {
-    /// A store that connects when it is first used, with at most this many
-    /// connections. Needs a Tokio runtime around it.
+    /// Creates a store that is searched with the default configuration. See
+    /// [`Self::with_text_search`].
     pub fn new(options: PgConnectOptions, max_connections: u32) -> Self {
         Self::with_text_search(options, max_connections, TextSearch::default())
     }
 
-    /// The same, where what is saved is to be searched in this way. What was saved in
-    /// another one stays searched in that.
+    /// Creates a store that opens at most `max_connections` connections, the first when it
+    /// is first used. New messages are searched with `text_search`. Messages that were saved
+    /// with another configuration are still searched with that one.
+    ///
+    /// Must be called within a Tokio runtime.
     pub fn with_text_search(
         options: PgConnectOptions,
         max_connections: u32,
         text_search: TextSearch,
     ) -> Self {
         let options = connection::options(options, text_search);
-        let losses = Losses::default();
+        let losses = ConnectionLosses::default();
         Self {
             pool: connection::pool(options.clone(), max_connections, losses.clone()),
-            files: Files::new((max_connections as usize / 2).max(1)),
+            transfers: TransferLimit::new((max_connections as usize / 2).max(1)),
             losses,
             options,
         }
@@ -82,7 +86,7 @@ impl PostgresStore {
 
 impl fmt::Debug for PostgresStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The options hold a password.
+        // The options contain a password.
         f.debug_struct("PostgresStore").finish_non_exhaustive()
     }
 }
@@ -206,17 +210,17 @@ impl Store for PostgresStore {
         &self,
         conversation: &ConversationRef,
     ) -> Result<(Conversation, Box<dyn Snapshot>), StoreError> {
-        let file = self.files.open()?;
-        snapshot::take(&self.pool, conversation, file)
+        let transfer = self.transfers.start()?;
+        snapshot::take(&self.pool, conversation, transfer)
             .await
-            .map_err(OperationError::of_read)
+            .map_err(OperationError::into_read_error)
     }
 
     async fn import(&self, conversation: &Conversation) -> Result<Box<dyn Import>, StoreError> {
-        let file = self.files.open()?;
-        import::begin(&self.pool, conversation, file)
+        let transfer = self.transfers.start()?;
+        import::begin(&self.pool, conversation, transfer)
             .await
-            .map_err(OperationError::of_read)
+            .map_err(OperationError::into_write_error)
     }
 
     async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError> {

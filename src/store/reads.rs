@@ -1,11 +1,11 @@
-//! How messages are read, for both databases: the statements are the same and so
-//! is what is made of their rows. A macro, because bounds that let one function
-//! serve both drivers would be longer than the functions.
+//! Reads of messages, for both databases: the statements and the handling of their rows
+//! are the same. A macro, because the trait bounds that let one function serve both
+//! drivers would be longer than the functions.
 
-/// Defines `span`, `read_newest` and `read_side` for a kind of connection, its
-/// rows, and the function that makes of an id what that database keeps. Beside
-/// it stand the row types of that database, and its statements `NEWEST`, `AFTER`
-/// and `BEFORE`, since each walks a lineage in its own way.
+/// Defines `read_range`, `read_newest` and `read_page` for a kind of connection, its
+/// rows, and the function that converts a UUID to the type of a key column. The module
+/// that uses it defines the row types of that database, and the statements `NEWEST`,
+/// `AFTER` and `BEFORE`, since each database reads a lineage in a different way.
 macro_rules! reads {
     ($connection:ty, $row:ty, $key:path) => {
         use sqlx::{FromRow as _, Row as _, query, query_as};
@@ -15,28 +15,29 @@ macro_rules! reads {
             domain::{Conversation, ConversationId, ConversationRef, Message, UserId},
             store::{
                 Bound, StoreError,
-                failure::OperationError,
+                operation_error::OperationError,
                 rows::{ContextRow, add_contexts},
             },
         };
 
-        /// The messages with these numbers, lowest first.
-        pub(super) async fn span(
+        /// Reads the messages with the numbers from `first_seq` to `last_seq` that were
+        /// saved to this conversation, in ascending order.
+        pub(super) async fn read_range(
             connection: &mut $connection,
             conversation: ConversationId,
             first_seq: i64,
             last_seq: i64,
             contexts: bool,
         ) -> Result<Vec<Message>, OperationError> {
-            let rows: Vec<MessageRow> = query_as(sql::SPAN)
-                .bind($key(conversation))
+            let rows: Vec<MessageRow> = query_as(sql::OWN_RANGE)
+                .bind($key(conversation.as_uuid()))
                 .bind(first_seq)
                 .bind(last_seq)
                 .fetch_all(&mut *connection)
                 .await?;
             let mut messages = Vec::with_capacity(rows.len());
             for row in rows {
-                messages.push(row.read(conversation)?);
+                messages.push(row.decode(conversation)?);
             }
             if contexts {
                 read_contexts(connection, &mut messages).await?;
@@ -44,6 +45,7 @@ macro_rules! reads {
             Ok(messages)
         }
 
+        /// Reads a conversation and its newest messages, in ascending order.
         async fn read_newest(
             connection: &mut $connection,
             conversation: &ConversationRef,
@@ -51,12 +53,12 @@ macro_rules! reads {
             contexts: bool,
         ) -> Result<(Conversation, Vec<Message>), OperationError> {
             let rows = query(NEWEST)
-                .bind($key(conversation.id))
+                .bind($key(conversation.id.as_uuid()))
                 .bind(conversation.user_id.as_ref().map(UserId::as_str))
                 .bind(i64::from(limit))
                 .fetch_all(&mut *connection)
                 .await?;
-            let (found, mut messages) = split(&rows, conversation.id)?;
+            let (found, mut messages) = decode_history(&rows, conversation.id)?;
             keep_newest(&mut messages, limit);
             if contexts {
                 read_contexts(connection, &mut messages).await?;
@@ -64,7 +66,8 @@ macro_rules! reads {
             Ok((found, messages))
         }
 
-        pub(super) async fn read_side(
+        /// Reads a page of messages, in the order of the bound.
+        pub(super) async fn read_page(
             connection: &mut $connection,
             conversation: &ConversationRef,
             from: Bound,
@@ -76,13 +79,13 @@ macro_rules! reads {
                 Bound::Before(seq) => (BEFORE, seq),
             };
             let rows = query(statement)
-                .bind($key(conversation.id))
+                .bind($key(conversation.id.as_uuid()))
                 .bind(conversation.user_id.as_ref().map(UserId::as_str))
                 .bind(seq)
                 .bind(i64::from(limit))
                 .fetch_all(&mut *connection)
                 .await?;
-            let (_, mut messages) = split(&rows, conversation.id)?;
+            let (_, mut messages) = decode_history(&rows, conversation.id)?;
             match from {
                 Bound::After(_) => messages.truncate(limit as usize),
                 Bound::Before(_) => keep_newest(&mut messages, limit),
@@ -96,14 +99,16 @@ macro_rules! reads {
             Ok(messages)
         }
 
-        /// Own and shared messages were each read up to the limit.
+        /// Removes the oldest messages beyond the limit: own and shared messages have
+        /// each been read up to the limit.
         fn keep_newest(messages: &mut Vec<Message>, limit: u32) {
             let surplus = messages.len().saturating_sub(limit as usize);
             messages.drain(..surplus);
         }
 
-        /// The conversation and its messages, lowest number first.
-        fn split(
+        /// Decodes the rows of a history: the conversation and its messages, in
+        /// ascending order.
+        fn decode_history(
             rows: &[$row],
             id: ConversationId,
         ) -> Result<(Conversation, Vec<Message>), OperationError> {
@@ -111,17 +116,17 @@ macro_rules! reads {
             let mut messages = Vec::with_capacity(rows.len());
             for row in rows {
                 if row.try_get::<Option<i64>, _>("seq")?.is_none() {
-                    conversation = Some(ConversationRow::from_row(row)?.read()?);
+                    conversation = Some(ConversationRow::from_row(row)?.decode()?);
                 } else {
-                    messages.push(MessageRow::from_row(row)?.read(id)?);
+                    messages.push(MessageRow::from_row(row)?.decode(id)?);
                 }
             }
-            // UNION ALL promises no order.
+            // UNION ALL guarantees no order.
             messages.sort_unstable_by_key(|message| message.seq);
             Ok((conversation.ok_or(StoreError::NotFound)?, messages))
         }
 
-        /// Reads the contexts of messages that stand in order.
+        /// Reads the contexts of messages that are in ascending order.
         async fn read_contexts(
             connection: &mut $connection,
             messages: &mut [Message],
@@ -132,7 +137,7 @@ macro_rules! reads {
             let (conversation, first) = (first.conversation_id, first.seq);
             let last = messages.last().map_or(first, |message| message.seq);
             let rows: Vec<ContextRow> = query_as(sql::CONTEXTS)
-                .bind($key(conversation))
+                .bind($key(conversation.as_uuid()))
                 .bind(first)
                 .bind(last)
                 .fetch_all(connection)

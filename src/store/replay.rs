@@ -1,65 +1,67 @@
+//! Recognition of retries, for both databases.
+
 use std::collections::HashSet;
 
-use super::{Appended, Request, Reused, StoreError, Truncated, rows::RequestRow};
+use super::{Appended, Request, ReusedKey, StoreError, Truncated, rows::RequestRow};
 use crate::domain::{Message, NewMessage};
 
-/// How the ids of a batch stand to the messages that are stored under them.
+/// Result of comparing the ids of a batch with the stored messages.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum IdConflict {
-    /// No chosen id is taken.
-    Free,
-    /// The very batch is stored, in this conversation.
+    /// No chosen id is in use.
+    None,
+    /// The same batch is stored in this conversation: the save is a retry.
     Replay,
-    /// A chosen id is taken, or chosen twice.
+    /// A chosen id is in use by another message, or occurs twice in the batch.
     Reused,
 }
 
-/// The numbers between which the messages of a batch stand, when they stand as
-/// one save left them: all of them in a row. `found` are the numbers of those
-/// that this conversation has, lowest first.
-pub(super) fn span(batch: &[NewMessage], found: &[i64]) -> Option<(i64, i64)> {
+/// Returns the first and last number of the stored messages of a batch if they are
+/// complete and consecutive, as one save stores them. `found` are the numbers of the
+/// messages that this conversation has, in ascending order.
+pub(super) fn consecutive_range(batch: &[NewMessage], found: &[i64]) -> Option<(i64, i64)> {
     let (first, last) = (*found.first()?, *found.last()?);
     let length = i64::try_from(batch.len()).ok()?;
     (found.len() == batch.len() && last - first + 1 == length).then_some((first, last))
 }
 
-/// Judges a batch. `here` are the messages that stand in its [`span`], with their
-/// contexts; `taken` says whether any of its ids is in use. `all_count` judges
-/// generated ids as if they had been chosen.
-pub(super) fn standing(
+/// Compares a batch with the messages that are stored in its [`consecutive_range`], with
+/// their contexts. `is_in_use` means that some id of the batch is in use.
+/// `with_generated` treats generated ids as if the caller had chosen them.
+pub(super) fn compare(
     batch: &[NewMessage],
-    here: &[Message],
-    taken: bool,
-    all_count: bool,
+    stored: &[Message],
+    is_in_use: bool,
+    with_generated: bool,
 ) -> IdConflict {
-    let complete = batch.len() == here.len()
+    let is_replay = batch.len() == stored.len()
         && batch
             .iter()
-            .zip(here)
-            .all(|(new, stored)| (all_count || new.id_chosen) && new.is_saved_as(stored));
-    if complete {
+            .zip(stored)
+            .all(|(new, stored)| (with_generated || new.id_chosen) && new.is_saved_as(stored));
+    if is_replay {
         return IdConflict::Replay;
     }
-    let mut seen = HashSet::new();
-    let chosen_twice = batch.iter().any(|message| !seen.insert(message.id));
-    if taken || chosen_twice {
+    let mut ids = HashSet::new();
+    let has_duplicate = batch.iter().any(|message| !ids.insert(message.id));
+    if is_in_use || has_duplicate {
         IdConflict::Reused
     } else {
-        IdConflict::Free
+        IdConflict::None
     }
 }
 
-/// Checks that a known key is used for the same thing again.
-pub(super) fn same_request(known: &RequestRow, request: &Request) -> Result<(), StoreError> {
+/// Rejects a known idempotency key that is used for another request.
+pub(super) fn check_digest(known: &RequestRow, request: &Request) -> Result<(), StoreError> {
     if known.digest == request.digest.as_bytes() {
         Ok(())
     } else {
-        Err(StoreError::AlreadyExists(Reused::RequestId))
+        Err(StoreError::AlreadyExists(ReusedKey::RequestId))
     }
 }
 
-/// The outcome of a save that had been done under its messages' own ids.
-pub(super) fn of_batch(mut messages: Vec<Message>) -> Appended {
+/// Outcome of a save that is a retry by its message ids.
+pub(super) fn saved_before(mut messages: Vec<Message>) -> Appended {
     for message in &mut messages {
         message.contexts.clear();
     }
@@ -69,22 +71,106 @@ pub(super) fn of_batch(mut messages: Vec<Message>) -> Appended {
     }
 }
 
-/// The outcome of a truncation that had been done under its key.
-pub(super) fn of_truncation(
+/// Outcome of a truncation that is a retry by its idempotency key.
+pub(super) fn truncated_before(
     known: &RequestRow,
     request: &Request,
 ) -> Result<Truncated, StoreError> {
-    same_request(known, request)?;
+    check_digest(known, request)?;
     Ok(Truncated {
         removed: known.removed.unwrap_or_default(),
         last_seq: known.last_seq,
     })
 }
 
-/// Checks that a conversation still ends where the caller expected.
-pub(super) fn ends_at(expected: Option<i64>, current_seq: i64) -> Result<(), StoreError> {
+/// Rejects a write that expects the conversation to end at another number.
+pub(super) fn check_last_seq(expected: Option<i64>, current_seq: i64) -> Result<(), StoreError> {
     match expected {
         Some(expected) if expected != current_seq => Err(StoreError::Conflict { current_seq }),
         _ => Ok(()),
     }
 }
+
+/// Defines `find_request`, `find_replay` and `compare_ids` for a kind of connection and
+/// the function that converts a UUID to the type of a key column. The module that uses
+/// it defines `find_messages`, which locates messages by id. A macro, as
+/// [`reads`](super::reads).
+macro_rules! replays {
+    ($connection:ty, $key:path) => {
+        /// Reads what was done under an idempotency key.
+        pub(super) async fn find_request(
+            connection: &mut $connection,
+            conversation: $crate::domain::ConversationId,
+            request: &$crate::store::Request,
+        ) -> Result<Option<$crate::store::rows::RequestRow>, OperationError> {
+            Ok(sqlx::query_as($crate::store::sql::REQUEST)
+                .bind($key(conversation.as_uuid()))
+                .bind(request.id.as_str())
+                .fetch_optional(connection)
+                .await?)
+        }
+
+        /// Returns the outcome of an earlier save of the same batch. None if there was
+        /// none and the save passes the checks that [`Append`] lists.
+        async fn find_replay(
+            connection: &mut $connection,
+            append: &Append,
+            conversation: &$crate::domain::Conversation,
+        ) -> Result<Option<Appended>, OperationError> {
+            let id = conversation.id;
+            if let Some(request) = &append.request
+                && let Some(known) = find_request(connection, id, request).await?
+            {
+                replay::check_digest(&known, request)?;
+                let (first_seq, last_seq) = (known.first_seq, known.last_seq);
+                let messages =
+                    history::read_range(connection, id, first_seq, last_seq, false).await?;
+                return Ok(Some(Appended::Replayed { last_seq, messages }));
+            }
+            let (conflict, messages) = compare_ids(connection, append, false).await?;
+            if conflict == IdConflict::Replay {
+                return Ok(Some(replay::saved_before(messages)));
+            }
+            replay::check_last_seq(append.expected_last_seq, conversation.last_seq)?;
+            match conflict {
+                IdConflict::Reused => {
+                    let reused = $crate::store::ReusedKey::MessageId;
+                    Err($crate::store::StoreError::AlreadyExists(reused).into())
+                }
+                IdConflict::None | IdConflict::Replay => Ok(None),
+            }
+        }
+
+        /// Compares the batch's ids with the stored messages, and returns the messages
+        /// of this conversation that were saved as this batch would be.
+        /// `with_generated` treats generated ids as if the caller had chosen them.
+        async fn compare_ids(
+            connection: &mut $connection,
+            append: &Append,
+            with_generated: bool,
+        ) -> Result<(IdConflict, Vec<$crate::domain::Message>), OperationError> {
+            let batch = &append.messages;
+            let ids: Vec<uuid::Uuid> = batch
+                .iter()
+                .filter(|message| with_generated || message.id_chosen)
+                .map(|message| message.id.as_uuid())
+                .collect();
+            let in_use = find_messages(connection, ids).await?;
+            let id = append.conversation.id;
+            let own: Vec<i64> = in_use
+                .iter()
+                .filter(|(conversation, _)| *conversation == id.as_uuid())
+                .map(|(_, seq)| *seq)
+                .collect();
+            let messages = match replay::consecutive_range(batch, &own) {
+                Some((first, last)) => {
+                    history::read_range(connection, id, first, last, true).await?
+                }
+                None => Vec::new(),
+            };
+            let conflict = replay::compare(batch, &messages, !in_use.is_empty(), with_generated);
+            Ok((conflict, messages))
+        }
+    };
+}
+pub(super) use replays;

@@ -1,3 +1,5 @@
+//! Rows of both databases, and their conversion to the types of the domain.
+
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
@@ -7,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     ConversationPage,
-    failure::{ErrorKind, Failure, OperationError},
+    operation_error::{BackendError, ErrorKind, OperationError},
 };
 use crate::domain::{
     Content, Context, Conversation, ConversationId, DeptId, Message, MessageId, Metadata, Role,
@@ -16,7 +18,7 @@ use crate::domain::{
 
 type Object = Json<Map<String, Value>>;
 
-/// A conversation's row. The stores keep ids and times in types of their own.
+/// Row of a conversation. The databases store ids and times as different types.
 #[derive(FromRow)]
 pub(super) struct ConversationRow<Id, Time> {
     id: Id,
@@ -31,7 +33,7 @@ pub(super) struct ConversationRow<Id, Time> {
     branched_at_seq: Option<i64>,
 }
 
-/// A message's row, without the conversation's id, which the reader knows.
+/// Row of a message, without the id of its conversation, which the reader knows.
 #[derive(FromRow)]
 pub(super) struct MessageRow<Id, Time> {
     id: Id,
@@ -44,7 +46,7 @@ pub(super) struct MessageRow<Id, Time> {
     metadata: Option<Object>,
 }
 
-/// A context's row, in the order of its message's contexts.
+/// Row of a context, in the order of its message's contexts.
 #[derive(FromRow)]
 pub(super) struct ContextRow {
     seq: i64,
@@ -54,7 +56,7 @@ pub(super) struct ContextRow {
     metadata: Option<Object>,
 }
 
-/// What the ledger says of an idempotency key.
+/// Entry of an idempotency key in the requests ledger.
 #[derive(FromRow)]
 pub(super) struct RequestRow {
     pub(super) digest: Vec<u8>,
@@ -64,20 +66,20 @@ pub(super) struct RequestRow {
 }
 
 impl<Id: Into<Uuid>, Time: Into<DateTime<Utc>>> ConversationRow<Id, Time> {
-    pub(super) fn read(self) -> Result<Conversation, Failure> {
+    pub(super) fn decode(self) -> Result<Conversation, BackendError> {
         Ok(Conversation {
             id: ConversationId::from_uuid(self.id.into()),
-            user_id: UserId::parse(self.user_id).map_err(|_| unreadable("user_id"))?,
+            user_id: UserId::parse(self.user_id).map_err(|_| invalid_value("user_id"))?,
             dept_id: self
                 .dept_id
                 .map(DeptId::parse)
                 .transpose()
-                .map_err(|_| unreadable("dept_id"))?,
-            title: title(self.title)?,
+                .map_err(|_| invalid_value("dept_id"))?,
+            title: decode_title(self.title)?,
             last_seq: self.last_seq,
             created_at: self.created_at.into(),
             updated_at: self.updated_at.into(),
-            metadata: self.metadata.map(metadata).transpose()?,
+            metadata: self.metadata.map(decode_metadata).transpose()?,
             parent_id: self
                 .parent_id
                 .map(|id| ConversationId::from_uuid(id.into())),
@@ -87,24 +89,30 @@ impl<Id: Into<Uuid>, Time: Into<DateTime<Utc>>> ConversationRow<Id, Time> {
 }
 
 impl<Id: Into<Uuid>, Time: Into<DateTime<Utc>>> MessageRow<Id, Time> {
-    pub(super) fn read(self, conversation_id: ConversationId) -> Result<Message, Failure> {
+    pub(super) fn decode(self, conversation_id: ConversationId) -> Result<Message, BackendError> {
         Ok(Message {
             id: MessageId::from_uuid(self.id.into()),
             conversation_id,
             seq: self.seq,
-            role: Role::from_name(&self.role).ok_or_else(|| unreadable("role"))?,
+            role: Role::from_name(&self.role).ok_or_else(|| invalid_value("role"))?,
             content: Content::from_stored(self.content),
             tokens_used: self.tokens_used,
             latency_ms: self.latency_ms,
             created_at: self.created_at.into(),
-            metadata: self.metadata.map(metadata).transpose()?,
+            metadata: self.metadata.map(decode_metadata).transpose()?,
             contexts: Vec::new(),
         })
     }
 }
 
-/// Puts a page together from rows with their activity, of which one more than the
-/// limit tells that there is a next page.
+/// Limit of the rows to read for a page: one more than the page contains, which shows
+/// whether there is a next page.
+pub(super) fn limit_with_next(limit: u32) -> i64 {
+    i64::from(limit) + 1
+}
+
+/// Builds a page from rows with their activity, which were read up to
+/// [`limit_with_next`].
 pub(super) fn page(
     rows: impl Iterator<Item = Result<(Conversation, i64), OperationError>>,
     limit: u32,
@@ -126,15 +134,18 @@ pub(super) fn page(
     Ok(page)
 }
 
-/// Gives each message its contexts.
-pub(super) fn add_contexts(messages: &mut [Message], rows: Vec<ContextRow>) -> Result<(), Failure> {
+/// Adds the contexts to their messages.
+pub(super) fn add_contexts(
+    messages: &mut [Message],
+    rows: Vec<ContextRow>,
+) -> Result<(), BackendError> {
     let mut of_message: HashMap<i64, Vec<Context>> = HashMap::new();
     for row in rows {
         of_message.entry(row.seq).or_default().push(Context {
             doc_id: row.doc_id,
             content: Content::from_stored(row.content),
             score: row.score,
-            metadata: row.metadata.map(metadata).transpose()?,
+            metadata: row.metadata.map(decode_metadata).transpose()?,
         });
     }
     for message in messages {
@@ -143,23 +154,23 @@ pub(super) fn add_contexts(messages: &mut [Message], rows: Vec<ContextRow>) -> R
     Ok(())
 }
 
-/// A conversation's title.
-pub(super) fn title(stored: Option<String>) -> Result<Option<Title>, Failure> {
+/// Decodes the title of a conversation.
+pub(super) fn decode_title(stored: Option<String>) -> Result<Option<Title>, BackendError> {
     stored
         .map(Title::parse)
         .transpose()
-        .map_err(|_| unreadable("title"))
+        .map_err(|_| invalid_value("title"))
 }
 
-fn metadata(Json(object): Object) -> Result<Metadata, Failure> {
+fn decode_metadata(Json(object): Object) -> Result<Metadata, BackendError> {
     let mut root = Value::Object(object);
     restore_doubles(&mut root);
-    serde_json::from_value(root).map_err(|_| unreadable("metadata"))
+    serde_json::from_value(root).map_err(|_| invalid_value("metadata"))
 }
 
-/// `jsonb` writes the double 1e16 as the integer 10000000000000000, which then
-/// is not equal to what was saved. No caller can have sent an integer beyond
-/// 2^53, since numbers are doubles: such a one is a double again.
+/// Converts integers beyond 2^53 back to doubles. `jsonb` writes the double 1e16 as the
+/// integer 10000000000000000, which is not equal to what was saved. No caller can have
+/// sent such an integer, since numbers are doubles.
 fn restore_doubles(value: &mut Value) {
     const LARGEST_EXACT: u64 = 1 << 53;
     match value {
@@ -177,8 +188,8 @@ fn restore_doubles(value: &mut Value) {
     }
 }
 
-fn unreadable(column: &str) -> Failure {
-    Failure::new(
+fn invalid_value(column: &str) -> BackendError {
+    BackendError::new(
         ErrorKind::Internal,
         format!("the stored value of column {column} is not valid"),
     )

@@ -4,15 +4,11 @@ use sqlx::migrate::{AppliedMigration, MigrateError, Migrator};
 
 use super::{
     SchemaError,
-    failure::{Cause, ErrorKind, Failure},
+    operation_error::{BackendError, Cause, ErrorKind},
 };
 
-/// Whether the schema that these migrations made is the one that this program
-/// needs.
-pub(super) fn compare(
-    migrator: &Migrator,
-    applied: &[AppliedMigration],
-) -> Result<(), SchemaError> {
+/// Checks that the applied migrations are exactly those of this program.
+pub(super) fn check(migrator: &Migrator, applied: &[AppliedMigration]) -> Result<(), SchemaError> {
     let ours: HashMap<i64, &[u8]> = migrator
         .iter()
         .map(|migration| (migration.version, migration.checksum.as_ref()))
@@ -38,34 +34,33 @@ pub(super) fn compare(
     Ok(())
 }
 
-/// What a failure means while the schema is looked at or changed.
-pub(super) fn failed(failure: Failure) -> SchemaError {
-    match failure.class {
-        ErrorKind::Unavailable | ErrorKind::Lost | ErrorKind::Retry => {
-            SchemaError::Unavailable(failure.cause.into())
+/// Maps an error of reading or changing the schema.
+pub(super) fn map_error(error: BackendError) -> SchemaError {
+    match error.kind {
+        ErrorKind::Unavailable | ErrorKind::ConnectionLost | ErrorKind::Retryable => {
+            SchemaError::Unavailable(error.cause.into())
         }
-        ErrorKind::Taken | ErrorKind::Internal => SchemaError::Failed(failure.cause.into()),
+        ErrorKind::UniqueViolation | ErrorKind::Internal => SchemaError::Failed(error.cause.into()),
     }
 }
 
-/// What the migrator's error means.
-pub(super) fn migration_failed(error: MigrateError) -> SchemaError {
+/// Maps an error of the migrator.
+pub(super) fn map_migration_error(error: MigrateError) -> SchemaError {
     match error {
         MigrateError::VersionMismatch(version) | MigrateError::VersionMissing(version) => {
             SchemaError::Changed { version }
         }
-        // What a migration's own statement did wrong is no matter of reaching
-        // the store.
+        // The statement of a migration failed: the store is available.
         MigrateError::ExecuteMigration(error, _) => {
-            SchemaError::Failed(Failure::from(error).cause.into())
+            SchemaError::Failed(BackendError::from(error).cause.into())
         }
-        MigrateError::Execute(error) => failed(error.into()),
+        MigrateError::Execute(error) => map_error(error.into()),
         other => SchemaError::Failed(Box::new(other)),
     }
 }
 
-/// The rows of the migrations' table: version, checksum, success.
-pub(super) fn applied(
+/// Converts the rows of the migrations table: version, checksum, success.
+pub(super) fn applied_migrations(
     rows: Vec<(i64, Vec<u8>, bool)>,
 ) -> Result<Vec<AppliedMigration>, SchemaError> {
     rows.into_iter()
@@ -76,7 +71,7 @@ pub(super) fn applied(
                     checksum: checksum.into(),
                 })
             } else {
-                let cause = Cause::new(format!("migration {version} was left half done"));
+                let cause = Cause::new(format!("migration {version} was applied only in part"));
                 Err(SchemaError::Failed(cause.into()))
             }
         })

@@ -1,81 +1,82 @@
 use crate::domain::{ConversationId, DeptId, Message, Role, SearchText, Title, UserId};
 
-/// What to search for, and where.
+/// Search for messages of a user.
 #[derive(Clone, Debug)]
 pub struct SearchQuery {
-    /// Whose messages.
+    /// Owner of the messages.
     pub user_id: UserId,
-    /// What they say.
+    /// Words to search for.
     pub text: SearchText,
-    /// Only those of this conversation.
+    /// Restricts the search to this conversation.
     pub conversation_id: Option<ConversationId>,
-    /// Only those of conversations of this department.
+    /// Restricts the search to conversations of this department.
     pub dept_id: Option<DeptId>,
-    /// Only those that were said in this role.
+    /// Restricts the search to messages with this role.
     pub role: Option<Role>,
-    /// Go on after the hit with this key.
+    /// Key of the last hit of the previous page; None for the first page.
     pub after: Option<SearchKey>,
-    /// At most this many.
+    /// Maximum number of hits.
     pub limit: u32,
 }
 
-/// Where a hit stands: the best rank first, and of equal ones the highest place.
+/// Position of a hit in the order of the hits: descending by rank, then by place.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SearchKey {
-    /// How well it fits. It depends on the message and the query alone, so that
-    /// pages fit together whatever is saved between them.
+    /// Rank of the message for the query. It depends on nothing else, so that messages
+    /// that are saved between two pages do not move the hits.
     pub rank: f64,
-    /// Its place in the order of saving.
+    /// Number of the message's search document. Later messages have higher numbers.
     pub place: i64,
 }
 
 impl SearchKey {
-    /// Before all hits.
-    pub(super) const START: Self = Self {
+    /// Precedes all hits.
+    pub(super) const FIRST: Self = Self {
         rank: f64::MAX,
         place: i64::MAX,
     };
 }
 
-/// A message that was found.
+/// Message that a search found.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Hit {
-    /// The message, without contexts.
+pub struct SearchHit {
+    /// Message without contexts.
     pub message: Message,
-    /// What its conversation is called now.
+    /// Current title of its conversation.
     pub title: Option<Title>,
-    /// A few of its words around what was found, which stands between ⟦ and ⟧.
+    /// Excerpt of the message around the first match. Matches are enclosed in ⟦ and ⟧.
     pub snippet: String,
-    /// Where it stands.
+    /// Position of the hit, from which the next page continues.
     pub key: SearchKey,
 }
 
-/// A page of hits.
+/// Page of search hits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SearchPage {
-    /// The hits, best first.
-    pub hits: Vec<Hit>,
-    /// Whether there are more.
+    /// Hits, best rank first.
+    pub hits: Vec<SearchHit>,
+    /// Whether further hits follow.
     pub more: bool,
 }
 
 impl SearchPage {
-    /// A page of at most so many, made of one hit more if there is one.
-    pub(super) fn of(mut hits: Vec<Hit>, limit: u32) -> Self {
+    /// Builds a page from hits that were read up to
+    /// [`limit_with_next`](super::rows::limit_with_next).
+    pub(super) fn new(mut hits: Vec<SearchHit>, limit: u32) -> Self {
         let more = hits.len() > limit as usize;
         hits.truncate(limit as usize);
         Self { hits, more }
     }
 }
 
-/// About how long a snippet is, in characters.
+/// Maximum length of a snippet in characters, besides the marks of omissions.
 const SNIPPET_CHARS: usize = 240;
 
-/// How much of it may stand before the first match.
+/// Maximum number of characters of a snippet before the first match.
 const BEFORE_CHARS: usize = 60;
 
-/// A few words around the first match, on one line, of a text in which all matches
-/// are marked. Where none is, the text's beginning.
+/// Returns the words around the first match of a text in which all matches are marked, on
+/// one line. Without a match, returns the beginning of the text.
 pub(super) fn snippet(marked: &str) -> String {
     let first = marked.find('⟦').unwrap_or(0);
     let before = &marked[..first];
@@ -90,7 +91,7 @@ pub(super) fn snippet(marked: &str) -> String {
     let Some((end, _)) = shown.char_indices().nth(SNIPPET_CHARS) else {
         return one_line(shown, begin > 0, false);
     };
-    // Whole words, unless one fills it all.
+    // Cut between words, unless a single word fills the snippet.
     let cut = &shown[..end];
     let mut cut = match cut.rfind(char::is_whitespace) {
         Some(space) if space > 0 => cut[..space].to_owned(),
@@ -114,19 +115,19 @@ fn one_line(text: &str, before: bool, after: bool) -> String {
     line
 }
 
-/// Defines how a page is searched for on a kind of connection. Beside it stand the
-/// row types of that database.
+/// Defines `decode_hit` for a kind of row and the type of its key columns. The parent
+/// module defines the row types of that database.
 macro_rules! search_rows {
     ($row:ty, $id:ty) => {
-        /// A hit's row: the message's columns, and what it was found by.
-        fn hit(row: &$row) -> Result<$crate::store::Hit, $crate::store::failure::OperationError> {
+        /// Decodes a row with a message's columns and those of its hit.
+        fn decode_hit(row: &$row) -> Result<$crate::store::SearchHit, OperationError> {
             use sqlx::{FromRow as _, Row as _};
             let conversation: $id = row.try_get("conversation_id")?;
             let conversation =
                 $crate::domain::ConversationId::from_uuid(uuid::Uuid::from(conversation));
-            Ok($crate::store::Hit {
-                message: super::MessageRow::from_row(row)?.read(conversation)?,
-                title: $crate::store::rows::title(row.try_get("title")?)?,
+            Ok($crate::store::SearchHit {
+                message: super::MessageRow::from_row(row)?.decode(conversation)?,
+                title: $crate::store::rows::decode_title(row.try_get("title")?)?,
                 snippet: $crate::store::search::snippet(row.try_get("marked")?),
                 key: $crate::store::SearchKey {
                     rank: row.try_get("rank")?,
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snippet_of_one_long_word_shows_a_part_of_it() {
+    fn a_snippet_of_one_long_word_is_cut_inside_the_word() {
         let long = snippet(&format!("⟦{}⟧", "é".repeat(9_000)));
         assert!(long.starts_with("⟦é") && long.ends_with("é⟧…"), "{long}");
         assert_eq!(long.chars().count(), SNIPPET_CHARS + 2);

@@ -1,29 +1,116 @@
-//! The reads, which both databases understand and do alike: each walks one
-//! index, from the place where it starts, for as many rows as it answers.
+//! SQL that PostgreSQL and SQLite share: the column lists, the reads, and the
+//! statements on lineages. Every read walks one index, from the position where it
+//! starts, for as many rows as it returns.
 //!
-//! History reads are one statement, and so of one moment. Their first row is
-//! the conversation, without a number; none means that there is no such
+//! A history read is one statement, so that its rows show one moment. Its first row is
+//! the conversation, in which `seq` is NULL; without that row, there is no such
 //! conversation. The messages follow.
+//!
+//! The column lists take the prefix of each column: a table alias such as `"m."`,
+//! nothing, or `"NULL AS "` for the rows of a UNION that lack the columns.
 
+/// Columns that conversations and messages have in common.
+macro_rules! common_columns {
+    ($prefix:literal) => {
+        concat!(
+            $prefix,
+            "id, ",
+            $prefix,
+            "created_at, ",
+            $prefix,
+            "metadata"
+        )
+    };
+}
+pub(super) use common_columns;
+
+/// Columns of a conversation besides [`common_columns`].
+macro_rules! own_conversation_columns {
+    ($prefix:literal) => {
+        concat!(
+            $prefix,
+            "user_id, ",
+            $prefix,
+            "dept_id, ",
+            $prefix,
+            "title, ",
+            $prefix,
+            "last_seq, ",
+            $prefix,
+            "updated_at, ",
+            $prefix,
+            "parent_id, ",
+            $prefix,
+            "branched_at_seq"
+        )
+    };
+}
+pub(super) use own_conversation_columns;
+
+/// Columns of a message besides [`common_columns`] and `seq`.
+macro_rules! own_message_columns {
+    ($prefix:literal) => {
+        concat!(
+            $prefix,
+            "role, ",
+            $prefix,
+            "content, ",
+            $prefix,
+            "tokens_used, ",
+            $prefix,
+            "latency_ms"
+        )
+    };
+}
+pub(super) use own_message_columns;
+
+/// Columns of a context besides the number of its message and its position.
+macro_rules! context_columns {
+    ($prefix:literal) => {
+        concat!(
+            $prefix,
+            "doc_id, ",
+            $prefix,
+            "content, ",
+            $prefix,
+            "score, ",
+            $prefix,
+            "metadata"
+        )
+    };
+}
+pub(super) use context_columns;
+
+/// All columns of a conversation `c`, as `ConversationRow` reads them.
 macro_rules! conversation_columns {
     () => {
-        "c.id, c.user_id, c.dept_id, c.title, c.last_seq, c.created_at, c.updated_at, \
-         c.metadata, c.parent_id, c.branched_at_seq"
+        concat!(
+            $crate::store::sql::common_columns!("c."),
+            ", ",
+            $crate::store::sql::own_conversation_columns!("c.")
+        )
     };
 }
 pub(super) use conversation_columns;
 
+/// All columns of a message `m`, as `MessageRow` reads them.
 macro_rules! message_columns {
     () => {
-        "m.id, m.seq, m.role, m.content, m.tokens_used, m.latency_ms, m.created_at, m.metadata"
+        concat!(
+            $crate::store::sql::common_columns!("m."),
+            ", m.seq, ",
+            $crate::store::sql::own_message_columns!("m.")
+        )
     };
 }
 pub(super) use message_columns;
 
-/// Which documents a search looks at. $1 user, $3 conversation, $4 department and $5
-/// role or NULL. Each stored message has one document, so that none is found twice,
-/// and is stored for as long as a conversation shows it.
-macro_rules! searched {
+/// Condition on the documents `d` that a search considers. Parameters: $1 user, $3
+/// conversation or NULL, $4 department or NULL, $5 role or NULL.
+///
+/// Each stored message has one document, so that none is found twice, and is stored
+/// for as long as a conversation shows it.
+macro_rules! search_condition {
     () => {
         "d.user_id = $1 \
          AND ($3 IS NULL \
@@ -35,11 +122,11 @@ macro_rules! searched {
          AND ($4 IS NULL OR d.dept_id = $4) AND ($5 IS NULL OR d.role = $5)"
     };
 }
-pub(super) use searched;
+pub(super) use search_condition;
 
-/// The conversation that a hit is shown in: the one that was asked for ($3), else the
-/// one it was said in if that still shows it, else a branch.
-macro_rules! shown_in {
+/// Conversation that a search hit `h` belongs to: the requested one ($3), else the one
+/// that the message was saved in if that still shows it, else a branch.
+macro_rules! hit_conversation {
     () => {
         "coalesce($3, \
             (SELECT o.id FROM conversations o WHERE o.id = h.conversation_id \
@@ -51,41 +138,42 @@ macro_rules! shown_in {
              ORDER BY l.conversation_id LIMIT 1))"
     };
 }
-pub(super) use shown_in;
+pub(super) use hit_conversation;
 
-/// $1 id, $2 user or NULL.
-macro_rules! named_conversation {
+/// Condition on the conversation `c` that a `ConversationRef` names. Parameters: $1
+/// id, $2 user or NULL.
+macro_rules! conversation_condition {
     () => {
         "c.id = $1 AND ($2 IS NULL OR c.user_id = $2)"
     };
 }
-pub(super) use named_conversation;
+pub(super) use conversation_condition;
 
-/// $1 id, $2 user or NULL, and what `$own` and `$shared` need: the end of a
-/// selection of the conversation's own messages, and a selection of those that its
-/// lineage names. Only a conversation that has a lineage is asked for it.
+/// A history read. Parameters: $1 id, $2 user or NULL, and those of `$own` and
+/// `$shared`.
+///
+/// `$own` ends the selection of the conversation's own messages. `$shared` selects the
+/// messages that its lineage names, and must not be evaluated for a conversation
+/// without a lineage.
 macro_rules! history {
     ($own:expr, $shared:expr) => {
         concat!(
             "WITH c AS MATERIALIZED (SELECT c.* FROM conversations c WHERE ",
-            $crate::store::sql::named_conversation!(),
+            $crate::store::sql::conversation_condition!(),
             ") SELECT ",
             $crate::store::sql::conversation_columns!(),
-            ", NULL AS seq, NULL AS role, NULL AS content, NULL AS tokens_used, \
-               NULL AS latency_ms FROM c \
-             UNION ALL \
-             SELECT m.id, NULL, NULL, NULL, NULL, m.created_at, NULL, m.metadata, NULL, NULL, \
-                    m.seq, m.role, m.content, m.tokens_used, m.latency_ms \
-             FROM (SELECT ",
+            ", NULL AS seq, ",
+            $crate::store::sql::own_message_columns!("NULL AS "),
+            " FROM c UNION ALL SELECT ",
+            $crate::store::sql::history_message_columns!(),
+            " FROM (SELECT ",
             $crate::store::sql::message_columns!(),
             " FROM messages m WHERE m.conversation_id = (SELECT c.id FROM c) \
                 AND m.seq > (SELECT c.own_after FROM c) ",
             $own,
-            ") AS m \
-             UNION ALL \
-             SELECT m.id, NULL, NULL, NULL, NULL, m.created_at, NULL, m.metadata, NULL, NULL, \
-                    m.seq, m.role, m.content, m.tokens_used, m.latency_ms \
-             FROM (",
+            ") AS m UNION ALL SELECT ",
+            $crate::store::sql::history_message_columns!(),
+            " FROM (",
             $shared,
             ") AS m"
         )
@@ -93,24 +181,41 @@ macro_rules! history {
 }
 pub(super) use history;
 
+/// Columns of a message's row in a history, which begins with the conversation's.
+macro_rules! history_message_columns {
+    () => {
+        concat!(
+            $crate::store::sql::common_columns!("m."),
+            ", ",
+            $crate::store::sql::own_conversation_columns!("NULL AS "),
+            ", m.seq, ",
+            $crate::store::sql::own_message_columns!("m.")
+        )
+    };
+}
+pub(super) use history_message_columns;
+
+/// Reads a conversation. Parameters: $1 id, $2 user or NULL.
 pub(super) const CONVERSATION: &str = concat!(
     "SELECT ",
     conversation_columns!(),
     " FROM conversations c WHERE ",
-    named_conversation!()
+    conversation_condition!()
 );
 
-/// $3 session: also whether nothing is newer about that session.
+/// Reads a conversation if the session was last on it. Parameters: $1 id, $2 user or
+/// NULL, $3 session.
 pub(super) const CONVERSATION_ON_SESSION: &str = concat!(
     "SELECT ",
     conversation_columns!(),
     " FROM conversations c WHERE ",
-    named_conversation!(),
+    conversation_condition!(),
     " AND c.last_session_id = $3 AND NOT EXISTS (SELECT 1 FROM conversations o \
        WHERE o.last_session_id = $3 AND o.session_attached > c.session_attached)"
 );
 
-/// $1 session, $2 user.
+/// Reads the conversation that a session was last on, of this user if there is one.
+/// Parameters: $1 session, $2 user.
 pub(super) const CONVERSATION_OF_SESSION: &str = concat!(
     "SELECT ",
     conversation_columns!(),
@@ -118,7 +223,8 @@ pub(super) const CONVERSATION_OF_SESSION: &str = concat!(
       ORDER BY (c.user_id = $2) DESC, c.session_attached DESC LIMIT 1"
 );
 
-/// $1 user, $2 department or NULL, $3 below this activity, $4 limit.
+/// Reads a page of a user's conversations. Parameters: $1 user, $2 department or NULL,
+/// $3 upper bound of the activity, exclusive, $4 limit.
 pub(super) const LIST: &str = concat!(
     "SELECT ",
     conversation_columns!(),
@@ -127,11 +233,10 @@ pub(super) const LIST: &str = concat!(
       ORDER BY c.activity DESC LIMIT $4"
 );
 
-/// $1 conversation, $2 and $3 first and last number.
-///
-/// The messages that were saved to this very conversation and that it shows: a
-/// truncation may have left some for a branch.
-pub(super) const SPAN: &str = concat!(
+/// Reads the messages that were saved to this conversation itself and that it still
+/// shows: a truncation can have left some for a branch. Parameters: $1 conversation, $2
+/// first and $3 last number.
+pub(super) const OWN_RANGE: &str = concat!(
     "SELECT ",
     message_columns!(),
     " FROM messages m JOIN conversations c ON c.id = m.conversation_id \
@@ -142,22 +247,28 @@ pub(super) const SPAN: &str = concat!(
       ORDER BY m.seq"
 );
 
-/// $1 conversation, $2 and $3 first and last number. What it does not show among
-/// them belongs to no message that it shows.
-pub(super) const CONTEXTS: &str = "SELECT x.seq, x.position, x.doc_id, x.content, x.score, x.metadata \
-     FROM message_contexts x WHERE x.conversation_id = $1 AND x.seq BETWEEN $2 AND $3 \
-     UNION ALL \
-     SELECT x.seq, x.position, x.doc_id, x.content, x.score, x.metadata \
-     FROM lineage l JOIN message_contexts x ON x.conversation_id = l.source_id \
-       AND x.seq > l.after_seq AND x.seq <= l.upto_seq \
-     WHERE l.conversation_id = $1 AND l.source_id <> $1 AND x.seq BETWEEN $2 AND $3 \
-     ORDER BY 1, 2";
+/// Reads the contexts of a range of messages. Parameters: $1 conversation, $2 first and
+/// $3 last number. Contexts of messages in the range that the conversation does not show
+/// can be among them, and belong to no message that was read.
+pub(super) const CONTEXTS: &str = concat!(
+    "SELECT x.seq, x.position, ",
+    context_columns!("x."),
+    " FROM message_contexts x WHERE x.conversation_id = $1 AND x.seq BETWEEN $2 AND $3 \
+      UNION ALL \
+      SELECT x.seq, x.position, ",
+    context_columns!("x."),
+    " FROM lineage l JOIN message_contexts x ON x.conversation_id = l.source_id \
+        AND x.seq > l.after_seq AND x.seq <= l.upto_seq \
+      WHERE l.conversation_id = $1 AND l.source_id <> $1 AND x.seq BETWEEN $2 AND $3 \
+      ORDER BY 1, 2"
+);
 
-/// $1 conversation, $2 key.
+/// Reads what was done under an idempotency key. Parameters: $1 conversation, $2 key.
 pub(super) const REQUEST: &str = "SELECT r.digest, r.first_seq, r.last_seq, r.removed \
     FROM requests r WHERE r.conversation_id = $1 AND r.request_id = $2";
 
-/// $1 parent, $2 its user, $3 below this activity, $4 limit.
+/// Reads a page of a conversation's branches. Parameters: $1 parent, $2 its user, $3
+/// upper bound of the activity, exclusive, $4 limit.
 pub(super) const BRANCHES: &str = concat!(
     "SELECT ",
     conversation_columns!(),
@@ -166,70 +277,77 @@ pub(super) const BRANCHES: &str = concat!(
       ORDER BY c.activity DESC LIMIT $4"
 );
 
-/// Whether messages are kept under $1 for a branch, or a branch counts on those that
-/// are kept there: whoever got the id would show and remove them.
-macro_rules! id_is_kept {
+/// Condition that messages are stored under the id $1 for a branch, or that a branch
+/// refers to messages under it: a new conversation with this id would show and remove
+/// them.
+macro_rules! id_is_referenced {
     () => {
         "EXISTS (SELECT 1 FROM messages m WHERE m.conversation_id = $1) \
          OR EXISTS (SELECT 1 FROM lineage l WHERE l.source_id = $1)"
     };
 }
-pub(super) use id_is_kept;
+pub(super) use id_is_referenced;
 
-/// $1 conversation: what it shows of messages that are kept under an id, which can
-/// be its own.
+/// Reads a conversation's lineage: the ranges that it shows of messages that are stored
+/// under another id, or under its own. Parameter: $1 conversation.
 pub(super) const LINEAGE: &str = "SELECT l.source_id, l.after_seq, l.upto_seq \
     FROM lineage l WHERE l.conversation_id = $1";
 
-/// $1 conversation, $2 source, $3 and $4 the range.
+/// Adds a range to a lineage. Parameters: $1 conversation, $2 source, $3 and $4 the
+/// range.
 pub(super) const ADD_LINEAGE: &str = "INSERT INTO lineage \
     (conversation_id, source_id, after_seq, upto_seq) VALUES ($1, $2, $3, $4)";
 
-/// $1 branch, $2 parent, $3 number: what the parent's lineage has up to there.
+/// Copies the parent's lineage up to a number. Parameters: $1 branch, $2 parent, $3
+/// number.
 pub(super) const COPY_LINEAGE: &str = "INSERT INTO lineage \
     (conversation_id, source_id, after_seq, upto_seq) \
     SELECT $1, l.source_id, l.after_seq, CASE WHEN l.upto_seq < $3 THEN l.upto_seq ELSE $3 END \
     FROM lineage l WHERE l.conversation_id = $2 AND l.after_seq < $3";
 
-/// $1 conversation, $2 number: ends its lineage there, in two statements.
-pub(super) const CUT_LINEAGE: [&str; 2] = [
+/// Ends a conversation's lineage at a number. Parameters of both statements: $1
+/// conversation, $2 number.
+pub(super) const TRUNCATE_LINEAGE: [&str; 2] = [
     "DELETE FROM lineage WHERE conversation_id = $1 AND after_seq >= $2",
     "UPDATE lineage SET upto_seq = $2 WHERE conversation_id = $1 AND upto_seq > $2",
 ];
 
-/// Whether no conversation's lineage shows m.
-macro_rules! not_shared {
+/// Condition that no lineage refers to the message `m`.
+macro_rules! is_unreferenced {
     () => {
         "NOT EXISTS (SELECT 1 FROM lineage l WHERE l.source_id = m.conversation_id \
            AND m.seq > l.after_seq AND m.seq <= l.upto_seq)"
     };
 }
 
-/// $1 conversation, $2 number: removes its own messages after it that nobody
-/// shares.
-pub(super) const REMOVE_OWN: &str = concat!(
+/// Deletes a conversation's own messages after a number that no lineage refers to.
+/// Parameters: $1 conversation, $2 number.
+pub(super) const DELETE_OWN: &str = concat!(
     "DELETE FROM messages AS m WHERE m.conversation_id = $1 AND m.seq > $2 AND ",
-    not_shared!()
+    is_unreferenced!()
 );
 
-/// $1 source, $2 and $3 a range that was given up: removes what nobody shows any
-/// more.
-pub(super) const RELEASE: &str = concat!(
+/// Deletes the messages of a range that no conversation shows any more. Parameters: $1
+/// source, $2 and $3 the range that a lineage no longer refers to.
+pub(super) const DELETE_UNREFERENCED: &str = concat!(
     "DELETE FROM messages AS m WHERE m.conversation_id = $1 AND m.seq > $2 AND m.seq <= $3 AND ",
-    not_shared!(),
+    is_unreferenced!(),
     " AND NOT EXISTS (SELECT 1 FROM conversations c \
         WHERE c.id = m.conversation_id AND m.seq > c.own_after)"
 );
 
-/// $1 conversation, $2 number: how many own messages are kept after it.
+/// Counts the stored own messages after a number. Parameters: $1 conversation, $2
+/// number.
 pub(super) const COUNT_OWN: &str =
     "SELECT count(*) FROM messages m WHERE m.conversation_id = $1 AND m.seq > $2";
 
-/// $1 conversation, $2 number: how many messages its lineage shows after it.
+/// Counts the messages that a lineage refers to after a number. Parameters: $1
+/// conversation, $2 number.
 pub(super) const COUNT_SHARED: &str = "SELECT count(*) FROM lineage l \
     JOIN messages m ON m.conversation_id = l.source_id AND m.seq <= l.upto_seq \
       AND m.seq > CASE WHEN l.after_seq > $2 THEN l.after_seq ELSE $2 END \
     WHERE l.conversation_id = $1";
 
-/// $1 conversation, $2 number: shows own messages only after it.
+/// Hides a conversation's own messages up to a number. Parameters: $1 conversation, $2
+/// number.
 pub(super) const HIDE_OWN: &str = "UPDATE conversations SET own_after = $2 WHERE id = $1";

@@ -1,23 +1,25 @@
-//! The store in a file, for a sidecar that needs no service beside it.
+//! Store in an SQLite file, for a sidecar that runs without further services.
 //!
-//! All writes of a process go through one connection, each in a transaction
-//! that takes the file's write lock at its beginning. Readers have connections of
-//! their own and see the last commit. Several processes may share a file.
+//! All writes of a process use one connection, each in a transaction that takes the
+//! file's write lock when it begins. Reads use separate connections and see the last
+//! commit. Several processes can share a file.
 
 mod append;
 mod branches;
-mod codes;
+mod columns;
 mod connection;
 mod conversations;
 mod history;
 mod import;
+mod lineage;
 mod prepare;
 mod removal;
+mod result_codes;
 mod search;
 mod search_syntax;
 mod snapshot;
 
-use std::{fmt, io, path::Path, sync::Arc};
+use std::{fmt, future::Future, io, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -26,46 +28,69 @@ use sqlx::{Sqlite, sqlite::SqliteConnectOptions};
 use super::{
     Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, Import, SchemaError,
     SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation,
-    failure::OperationError, files::Files, pool, sql,
+    operation_error::OperationError, pool, sql, transfers::TransferLimit,
 };
 use crate::domain::{
     Conversation, ConversationChanges, ConversationRef, Message, NewConversation, SessionId,
     TextSearch, UserId,
 };
 
-pub(super) use self::codes::failure;
+pub(super) use self::result_codes::classify;
 
 type Pool = pool::Pool<Sqlite>;
 type ConversationRow = super::rows::ConversationRow<uuid::fmt::Hyphenated, connection::Micros>;
 type MessageRow = super::rows::MessageRow<uuid::fmt::Hyphenated, connection::Micros>;
 
-/// Conversations in an SQLite file.
+/// [`Store`] in an SQLite file.
 pub struct SqliteStore {
     options: SqliteConnectOptions,
     writer: Arc<Pool>,
     readers: Pool,
-    /// How many more exports and imports there may be.
-    files: Files,
+    transfers: TransferLimit,
     text_search: TextSearch,
 }
 
 impl SqliteStore {
-    /// A store in this file, which [`Store::prepare`] creates. Makes the folder
-    /// that the file is in, for nobody else to look into. Needs a Tokio runtime
-    /// around it.
+    /// Creates a store on `file`, which [`Store::prepare`] creates, searched with
+    /// the default configuration. See [`Self::with_options`].
+    ///
+    /// # Errors
+    ///
+    /// The directory of the file cannot be created.
     pub fn open(file: &Path) -> io::Result<Self> {
         Self::with_text_search(file, TextSearch::default())
     }
 
-    /// The same, where messages are to be searched in this way. Where they were in
-    /// another one, [`Store::prepare`] makes their index anew.
+    /// Creates a store on `file`, searched with `text_search`. See
+    /// [`Self::with_options`].
+    ///
+    /// # Errors
+    ///
+    /// The directory of the file cannot be created.
     pub fn with_text_search(file: &Path, text_search: TextSearch) -> io::Result<Self> {
-        connection::make_folder(file)?;
-        let options = connection::options(file);
+        Self::with_options(connection::options(file), text_search)
+    }
+
+    /// Creates a store whose connections are opened with `options`, to which the
+    /// store adds the settings that it depends on. Creates the directory of the
+    /// file, with access for its owner only. [`Store::prepare`] creates the file,
+    /// and rebuilds its search index if that was made with another configuration.
+    ///
+    /// Must be called within a Tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// The directory of the file cannot be created.
+    pub fn with_options(
+        options: SqliteConnectOptions,
+        text_search: TextSearch,
+    ) -> io::Result<Self> {
+        connection::create_directory(options.get_filename())?;
+        let options = connection::required_options(options);
         Ok(Self {
             writer: Arc::new(connection::writer(options.clone())),
             readers: connection::readers(options.clone()),
-            files: Files::new(connection::FILES),
+            transfers: TransferLimit::new(connection::MAX_TRANSFERS),
             options,
             text_search,
         })
@@ -91,15 +116,11 @@ impl Store for SqliteStore {
         new: &NewConversation,
         at: DateTime<Utc>,
     ) -> Result<Conversation, StoreError> {
-        conversations::create(&self.writer, new, at)
-            .await
-            .map_err(OperationError::of_read)
+        write(conversations::create(&self.writer, new, at)).await
     }
 
     async fn get(&self, conversation: &ConversationRef) -> Result<Conversation, StoreError> {
-        conversations::get(&self.readers, conversation)
-            .await
-            .map_err(OperationError::of_read)
+        read(conversations::get(&self.readers, conversation)).await
     }
 
     async fn attach_session(
@@ -107,9 +128,13 @@ impl Store for SqliteStore {
         conversation: &ConversationRef,
         session: SessionId,
     ) -> Result<Conversation, StoreError> {
-        conversations::attach_session(&self.readers, &self.writer, conversation, session)
-            .await
-            .map_err(OperationError::of_read)
+        write(conversations::attach_session(
+            &self.readers,
+            &self.writer,
+            conversation,
+            session,
+        ))
+        .await
     }
 
     async fn conversation_of_session(
@@ -117,15 +142,11 @@ impl Store for SqliteStore {
         session: SessionId,
         user: &UserId,
     ) -> Result<Option<Conversation>, StoreError> {
-        conversations::of_session(&self.readers, session, user)
-            .await
-            .map_err(OperationError::of_read)
+        read(conversations::of_session(&self.readers, session, user)).await
     }
 
     async fn list(&self, query: &ConversationQuery) -> Result<ConversationPage, StoreError> {
-        conversations::list(&self.readers, query)
-            .await
-            .map_err(OperationError::of_read)
+        read(conversations::list(&self.readers, query)).await
     }
 
     async fn update(
@@ -134,27 +155,26 @@ impl Store for SqliteStore {
         changes: &ConversationChanges,
         at: DateTime<Utc>,
     ) -> Result<Conversation, StoreError> {
-        conversations::update(&self.readers, &self.writer, conversation, changes, at)
-            .await
-            .map_err(OperationError::of_read)
+        write(conversations::update(
+            &self.readers,
+            &self.writer,
+            conversation,
+            changes,
+            at,
+        ))
+        .await
     }
 
     async fn delete(&self, conversation: &ConversationRef) -> Result<(), StoreError> {
-        removal::delete(&self.writer, conversation)
-            .await
-            .map_err(OperationError::of_read)
+        write(removal::delete(&self.writer, conversation)).await
     }
 
     async fn append(&self, append: &Append) -> Result<Appended, StoreError> {
-        append::append(&self.writer, append)
-            .await
-            .map_err(OperationError::of_read)
+        write(append::append(&self.writer, append)).await
     }
 
     async fn branch(&self, branch: &Branch) -> Result<Conversation, StoreError> {
-        branches::branch(&self.writer, branch)
-            .await
-            .map_err(OperationError::of_read)
+        write(branches::branch(&self.writer, branch)).await
     }
 
     async fn branches(
@@ -163,15 +183,11 @@ impl Store for SqliteStore {
         after: Option<i64>,
         limit: u32,
     ) -> Result<ConversationPage, StoreError> {
-        branches::list(&self.readers, conversation, after, limit)
-            .await
-            .map_err(OperationError::of_read)
+        read(branches::list(&self.readers, conversation, after, limit)).await
     }
 
     async fn truncate(&self, truncation: &Truncation) -> Result<Truncated, StoreError> {
-        removal::truncate(&self.writer, truncation)
-            .await
-            .map_err(OperationError::of_read)
+        write(removal::truncate(&self.writer, truncation)).await
     }
 
     async fn newest(
@@ -180,9 +196,13 @@ impl Store for SqliteStore {
         limit: u32,
         contexts: bool,
     ) -> Result<(Conversation, Vec<Message>), StoreError> {
-        history::newest(&self.readers, conversation, limit, contexts)
-            .await
-            .map_err(OperationError::of_read)
+        read(history::newest(
+            &self.readers,
+            conversation,
+            limit,
+            contexts,
+        ))
+        .await
     }
 
     async fn messages(
@@ -192,36 +212,55 @@ impl Store for SqliteStore {
         limit: u32,
         contexts: bool,
     ) -> Result<Vec<Message>, StoreError> {
-        history::messages(&self.readers, conversation, from, limit, contexts)
-            .await
-            .map_err(OperationError::of_read)
+        read(history::messages(
+            &self.readers,
+            conversation,
+            from,
+            limit,
+            contexts,
+        ))
+        .await
     }
 
     async fn snapshot(
         &self,
         conversation: &ConversationRef,
     ) -> Result<(Conversation, Box<dyn Snapshot>), StoreError> {
-        let file = self.files.open()?;
-        snapshot::take(&self.options, conversation, file)
-            .await
-            .map_err(OperationError::of_read)
+        let transfer = self.transfers.start()?;
+        read(snapshot::take(&self.options, conversation, transfer)).await
     }
 
     async fn import(&self, conversation: &Conversation) -> Result<Box<dyn Import>, StoreError> {
-        let file = self.files.open()?;
-        import::begin(&self.options, &self.writer, conversation, file)
-            .await
-            .map_err(OperationError::of_read)
+        let transfer = self.transfers.start()?;
+        write(import::begin(
+            &self.options,
+            &self.writer,
+            conversation,
+            transfer,
+        ))
+        .await
     }
 
     async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError> {
-        search::search(&self.readers, self.text_search, query)
-            .await
-            .map_err(OperationError::of_read)
+        read(search::search(&self.readers, self.text_search, query)).await
     }
 
     async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
     }
+}
+
+/// Maps the errors of an operation that writes nothing.
+async fn read<T>(
+    operation: impl Future<Output = Result<T, OperationError>>,
+) -> Result<T, StoreError> {
+    operation.await.map_err(OperationError::into_read_error)
+}
+
+/// Maps the errors of an operation whose COMMIT may have been executed.
+async fn write<T>(
+    operation: impl Future<Output = Result<T, OperationError>>,
+) -> Result<T, StoreError> {
+    operation.await.map_err(OperationError::into_write_error)
 }

@@ -41,7 +41,12 @@ async fn failed_call_is_logged_with_method_and_cause() {
     postgres.execute("ALTER ROLE app CONNECTION LIMIT -1").await;
     let mut sidecar = Sidecar::start(&on(&url)).await;
     postgres.stop();
-    fails_with_cause(&mut sidecar, &turn, "gives no other: the connection broke").await;
+    fails_with_cause(
+        &mut sidecar,
+        &turn,
+        "accepts no other: the connection was lost",
+    )
+    .await;
 }
 
 /// Repeats a call until the log of a failed call contains a text. A call on a connection that was just

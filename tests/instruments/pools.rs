@@ -8,7 +8,7 @@ use sqlx::{ConnectOptions as _, Connection as _, query};
 use crate::meter::{Meter, Point, values};
 use test_support::{
     eventually,
-    world::{at, named, new_conversation, server, turn, user},
+    world::{at, new_conversation, owned_ref, server_options, turn, user},
 };
 
 const NAME: &str = "db.client.connection.pool.name";
@@ -48,11 +48,11 @@ fn waits(meter: &Meter, pool: &str) -> (u64, f64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exhausted_pool_is_reported() {
     let meter = Meter::start().await;
-    let store = PostgresStore::new(server(), 1);
+    let store = PostgresStore::new(server_options(), 1);
     store.prepare(true).await.unwrap();
     let new = new_conversation(&user());
     store.create(&new, at(0)).await.unwrap();
-    let conversation = named(&new);
+    let conversation = owned_ref(&new);
     eventually("the connection is returned", async || {
         connections(&meter) == expected([("postgresql", "idle", 1), ("postgresql", "used", 0)])
     })
@@ -63,7 +63,7 @@ async fn an_exhausted_pool_is_reported() {
     assert_eq!(meter.by(TIMEOUTS, NAME), values([]));
 
     // A save that waits for a row lock holds the only connection.
-    let mut other = server().connect().await.unwrap();
+    let mut other = server_options().connect().await.unwrap();
     let mut lock = other.begin().await.unwrap();
     query("SELECT 1 FROM conversations WHERE id = $1 FOR UPDATE")
         .bind(conversation.id.as_uuid())
@@ -102,7 +102,7 @@ async fn the_pools_of_writer_and_readers_are_reported_separately() {
     let store = SqliteStore::open(&folder.path().join("memory.db")).unwrap();
     store.prepare(true).await.unwrap();
     let new = new_conversation(&user());
-    let conversation = named(&new);
+    let conversation = owned_ref(&new);
     store.create(&new, at(0)).await.unwrap();
     assert_eq!(waits(&meter, "sqlite.writer").0, 1);
     assert_eq!(waits(&meter, "sqlite.readers").0, 0);

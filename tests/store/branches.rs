@@ -7,11 +7,11 @@ use conversation_memory::{
 use tokio::task::JoinSet;
 
 use test_support::world::{
-    Ids, World, at, chosen, context, keyed, message, named, new_conversation, save_of, title,
-    truncation, turn, user,
+    ConversationKey, World, append_of, at, context, message, new_conversation, owned_ref, title,
+    truncation, turn, user, with_chosen_id, with_request_id,
 };
 
-/// Branches and names the branch as its owner does.
+/// Creates a branch, and returns it as its owner names it.
 async fn branch(world: &World, parent: &ConversationRef, at_seq: i64) -> ConversationRef {
     let branched = world
         .store
@@ -47,28 +47,28 @@ async fn truncate(world: &World, conversation: &ConversationRef, after_seq: i64)
     world.store.truncate(&truncation).await.unwrap().removed
 }
 
-pub(crate) async fn a_branch_shares_and_goes_on(world: &World) {
-    let parent = world.conversation().await;
-    world.say(&parent, &["1", "2", "3"]).await;
+pub(crate) async fn branch_shares_messages_and_continues(world: &World) {
+    let parent = world.create_conversation().await;
+    world.append_texts(&parent, &["1", "2", "3"]).await;
     let branch = branch(world, &parent, 2).await;
     assert_eq!(world.texts(&branch).await, ["1", "2"]);
-    assert_eq!(world.say(&branch, &["b3", "b4"]).await, 3);
-    world.say(&parent, &["4"]).await;
+    assert_eq!(world.append_texts(&branch, &["b3", "b4"]).await, 3);
+    world.append_texts(&parent, &["4"]).await;
     assert_eq!(world.texts(&branch).await, ["1", "2", "b3", "b4"]);
     assert_eq!(world.texts(&parent).await, ["1", "2", "3", "4"]);
-    // What is shared is shown as the branch's own.
-    for message in world.all(&branch).await {
+    // Shared messages have the id of the branch.
+    for message in world.all_messages(&branch).await {
         assert_eq!(message.conversation_id, branch.id);
     }
 }
 
-pub(crate) async fn a_branch_is_created_like_its_parent(world: &World) {
+pub(crate) async fn branch_inherits_fields_of_its_parent(world: &World) {
     let owner = user();
     let mut new = new_conversation(&owner);
     new.title = Some(title("parent"));
     world.store.create(&new, at(0)).await.unwrap();
-    let parent = named(&new);
-    world.say(&parent, &["1"]).await;
+    let parent = owned_ref(&new);
+    world.append_texts(&parent, &["1"]).await;
     let mut wanted = branch_of(&parent, 1);
     let like = world.store.branch(&wanted).await.unwrap();
     assert_eq!((like.title, like.user_id), (Some(title("parent")), owner));
@@ -86,9 +86,9 @@ pub(crate) async fn a_branch_is_created_like_its_parent(world: &World) {
     assert_eq!(rest.next, None);
 }
 
-pub(crate) async fn a_branch_begins_at_a_message_of_its_owners(world: &World) {
-    let parent = world.conversation().await;
-    world.say(&parent, &["1"]).await;
+pub(crate) async fn branch_rejects_missing_message_and_foreign_parent(world: &World) {
+    let parent = world.create_conversation().await;
+    world.append_texts(&parent, &["1"]).await;
     let refused = world.store.branch(&branch_of(&parent, 2)).await;
     assert!(matches!(
         refused,
@@ -104,74 +104,74 @@ pub(crate) async fn a_branch_begins_at_a_message_of_its_owners(world: &World) {
     assert!(matches!(refused, Err(StoreError::NotFound)));
 }
 
-pub(crate) async fn what_becomes_of_a_parent_changes_no_branch(world: &World) {
-    let parent = world.conversation().await;
-    world.say(&parent, &["1", "2", "3", "4"]).await;
+pub(crate) async fn removals_in_a_parent_do_not_affect_branches(world: &World) {
+    let parent = world.create_conversation().await;
+    world.append_texts(&parent, &["1", "2", "3", "4"]).await;
     let branch = branch(world, &parent, 3).await;
     assert_eq!(truncate(world, &parent, 1).await, 3);
     assert_eq!(world.texts(&parent).await, ["1"]);
-    assert_eq!(world.say(&parent, &["5"]).await, 5);
+    assert_eq!(world.append_texts(&parent, &["5"]).await, 5);
     assert_eq!(world.texts(&parent).await, ["1", "5"]);
     assert_eq!(world.texts(&branch).await, ["1", "2", "3"]);
     world.store.delete(&parent).await.unwrap();
     assert_eq!(world.texts(&branch).await, ["1", "2", "3"]);
-    assert_eq!(world.kept(&[parent.id, branch.id]).await, 3);
+    assert_eq!(world.count_stored(&[parent.id, branch.id]).await, 3);
     world.store.delete(&branch).await.unwrap();
-    assert_eq!(world.kept(&[parent.id, branch.id]).await, 0);
+    assert_eq!(world.count_stored(&[parent.id, branch.id]).await, 0);
 }
 
-pub(crate) async fn a_branch_is_truncated_into_what_it_shares(world: &World) {
-    let parent = world.conversation().await;
-    world.say(&parent, &["1", "2", "3"]).await;
+pub(crate) async fn branch_can_be_truncated_into_its_shared_messages(world: &World) {
+    let parent = world.create_conversation().await;
+    world.append_texts(&parent, &["1", "2", "3"]).await;
     let branch = branch(world, &parent, 3).await;
-    world.say(&branch, &["b4"]).await;
+    world.append_texts(&branch, &["b4"]).await;
     assert_eq!(truncate(world, &branch, 1).await, 3);
-    assert_eq!(world.say(&branch, &["b5"]).await, 5);
+    assert_eq!(world.append_texts(&branch, &["b5"]).await, 5);
     assert_eq!(world.seqs(&branch).await, [1, 5]);
     assert_eq!(world.texts(&parent).await, ["1", "2", "3"]);
-    assert_eq!(world.kept(&[parent.id, branch.id]).await, 4);
+    assert_eq!(world.count_stored(&[parent.id, branch.id]).await, 4);
 }
 
-pub(crate) async fn shared_messages_come_with_their_contexts(world: &World) {
-    let parent = world.conversation().await;
-    let mut said = message("1");
-    said.contexts = vec![context("doc", "c")];
-    world.save(&save_of(&parent, vec![said])).await.unwrap();
+pub(crate) async fn shared_messages_include_their_contexts(world: &World) {
+    let parent = world.create_conversation().await;
+    let mut shared = message("1");
+    shared.contexts = vec![context("doc", "c")];
+    world.save(&append_of(&parent, vec![shared])).await.unwrap();
     let branch = branch(world, &parent, 1).await;
     world.store.delete(&parent).await.unwrap();
-    let shared = world.all(&branch).await;
+    let shared = world.all_messages(&branch).await;
     assert_eq!(shared[0].contexts, [context("doc", "c")]);
 }
 
-pub(crate) async fn a_retry_brings_back_nothing_that_a_branch_kept(world: &World) {
-    let parent = world.conversation().await;
-    world.say(&parent, &["1"]).await;
-    let save = keyed(turn(&parent, &["2", "3"]), "key");
+pub(crate) async fn retry_does_not_restore_messages_kept_for_a_branch(world: &World) {
+    let parent = world.create_conversation().await;
+    world.append_texts(&parent, &["1"]).await;
+    let save = with_request_id(turn(&parent, &["2", "3"]), "key");
     world.save(&save).await.unwrap();
-    let by_ids = save_of(&parent, vec![chosen("4"), chosen("5")]);
+    let by_ids = append_of(&parent, vec![with_chosen_id("4"), with_chosen_id("5")]);
     world.save(&by_ids).await.unwrap();
     let branch = branch(world, &parent, 5).await;
     truncate(world, &parent, 2).await;
     let replayed = world.save(&save).await.unwrap();
     let conversation_memory::store::Appended::Replayed { messages, .. } = replayed else {
-        panic!("saved again");
+        panic!("the turn was saved a second time");
     };
-    assert_eq!(messages.len(), 1, "the one that stayed");
-    // The ids stand in the branch.
+    assert_eq!(messages.len(), 1, "the message that was not removed");
+    // The branch still has messages with these ids.
     let refused = world.save(&by_ids).await;
     assert!(matches!(refused, Err(StoreError::AlreadyExists(_))));
     assert_eq!(world.texts(&parent).await, ["1", "2"]);
     assert_eq!(world.seqs(&branch).await, [1, 2, 3, 4, 5]);
 }
 
-/// Under another conversation of that id its messages would be shown.
-pub(crate) async fn an_id_that_branches_need_is_not_given_again(world: &World) {
+/// A new conversation with that id would show the messages that the branch refers to.
+pub(crate) async fn create_rejects_id_that_branches_refer_to(world: &World) {
     for truncated in [false, true] {
         let owner = user();
         let new = new_conversation(&owner);
         world.store.create(&new, at(0)).await.unwrap();
-        let parent = named(&new);
-        world.say(&parent, &["1", "2"]).await;
+        let parent = owned_ref(&new);
+        world.append_texts(&parent, &["1", "2"]).await;
         if truncated {
             truncate(world, &parent, 0).await;
         }
@@ -183,16 +183,16 @@ pub(crate) async fn an_id_that_branches_need_is_not_given_again(world: &World) {
         assert!(matches!(refused, Err(StoreError::AlreadyExists(_))));
         world.store.delete(&branch).await.unwrap();
         world.store.create(&again, at(1)).await.unwrap();
-        assert_eq!(world.texts(&named(&again)).await, [""; 0]);
+        assert_eq!(world.texts(&owned_ref(&again)).await, [""; 0]);
     }
 }
 
-/// The last two that show a message give it up at the same time: one of them
-/// takes it along.
-pub(crate) async fn the_last_of_them_takes_the_messages_along(world: &World) {
+/// If the last two conversations that show a message are deleted at the same time, one of
+/// them has to delete the message.
+pub(crate) async fn deleting_the_last_conversation_deletes_shared_messages(world: &World) {
     for _ in 0..10 {
-        let parent = world.conversation().await;
-        world.say(&parent, &["1", "2"]).await;
+        let parent = world.create_conversation().await;
+        world.append_texts(&parent, &["1", "2"]).await;
         let mut all = vec![parent.clone()];
         for _ in 0..3 {
             all.push(branch(world, &parent, 2).await);
@@ -204,14 +204,14 @@ pub(crate) async fn the_last_of_them_takes_the_messages_along(world: &World) {
             deletions.spawn(async move { store.delete(&conversation).await.unwrap() });
         }
         deletions.join_all().await;
-        assert_eq!(world.kept(&ids).await, 0);
+        assert_eq!(world.count_stored(&ids).await, 0);
     }
 }
 
-/// Any history of saves, branches, truncations and deletions leaves each
-/// conversation with what it would have if everything had been copied, and the
-/// store with each message once for as long as anybody shows it.
-pub(crate) async fn branches_are_as_good_as_copies(world: &World) {
+/// After any sequence of saves, branches, truncations and deletions, each conversation shows
+/// what it would show if branches copied their messages, and the store contains each message
+/// once for as long as a conversation shows it.
+pub(crate) async fn branches_behave_like_copies(world: &World) {
     for seed in 0..12 {
         let mut model = Model::new(world, seed).await;
         for _ in 0..10 {
@@ -223,39 +223,39 @@ pub(crate) async fn branches_are_as_good_as_copies(world: &World) {
         for conversation in model.conversations() {
             model.delete(&conversation).await;
         }
-        assert_eq!(world.kept(&model.ever).await, 0, "seed {seed}");
+        assert_eq!(world.count_stored(&model.all_ids).await, 0, "seed {seed}");
     }
 }
 
-/// What each conversation shows, as if branching copied.
+/// Expected messages of each conversation, computed as if branches were copies.
 struct Model<'a> {
     world: &'a World,
     seed: u64,
-    dice: u64,
-    said: u64,
-    shown: BTreeMap<Ids, (i64, Vec<(i64, String)>)>,
-    ever: Vec<ConversationId>,
+    random: u64,
+    appends: u64,
+    shown: BTreeMap<ConversationKey, (i64, Vec<(i64, String)>)>,
+    all_ids: Vec<ConversationId>,
 }
 
 impl<'a> Model<'a> {
     async fn new(world: &'a World, seed: u64) -> Self {
-        let first = world.conversation().await;
+        let first = world.create_conversation().await;
         Self {
             world,
             seed,
-            dice: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
-            said: 0,
-            ever: vec![first.id],
-            shown: BTreeMap::from([(Ids(first), (0, Vec::new()))]),
+            random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
+            appends: 0,
+            all_ids: vec![first.id],
+            shown: BTreeMap::from([(ConversationKey(first), (0, Vec::new()))]),
         }
     }
 
-    fn throw(&mut self, sides: u64) -> u64 {
-        // Xorshift: enough to mix steps.
-        self.dice ^= self.dice << 13;
-        self.dice ^= self.dice >> 7;
-        self.dice ^= self.dice << 17;
-        self.dice % sides
+    fn random_below(&mut self, bound: u64) -> u64 {
+        // Xorshift is random enough to mix the steps.
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random % bound
     }
 
     fn conversations(&self) -> Vec<ConversationRef> {
@@ -264,18 +264,18 @@ impl<'a> Model<'a> {
 
     async fn step(&mut self) {
         let all = self.conversations();
-        let picked = self.throw(all.len() as u64);
+        let picked = self.random_below(all.len() as u64);
         let conversation = all[usize::try_from(picked).unwrap()].clone();
-        let last_seq = self.shown[&Ids(conversation.clone())].0;
+        let last_seq = self.shown[&ConversationKey(conversation.clone())].0;
         let to = u64::try_from(last_seq).unwrap();
-        match self.throw(10) {
-            0..=3 => self.say(&conversation).await,
+        match self.random_below(10) {
+            0..=3 => self.append(&conversation).await,
             4..=6 if last_seq > 0 => {
-                let at_seq = 1 + self.throw(to).cast_signed();
+                let at_seq = 1 + self.random_below(to).cast_signed();
                 self.branch(&conversation, at_seq).await;
             }
             7 | 8 => {
-                let after_seq = self.throw(to + 1).cast_signed();
+                let after_seq = self.random_below(to + 1).cast_signed();
                 self.truncate(&conversation, after_seq).await;
             }
             9 if all.len() > 1 => self.delete(&conversation).await,
@@ -283,14 +283,17 @@ impl<'a> Model<'a> {
         }
     }
 
-    async fn say(&mut self, conversation: &ConversationRef) {
-        let texts: Vec<_> = (0..=self.throw(3))
-            .map(|n| format!("{}-{}-{n}", self.seed, self.said))
+    async fn append(&mut self, conversation: &ConversationRef) {
+        let texts: Vec<_> = (0..=self.random_below(3))
+            .map(|n| format!("{}-{}-{n}", self.seed, self.appends))
             .collect();
-        self.said += 1;
-        let words: Vec<_> = texts.iter().map(String::as_str).collect();
-        let first = self.world.say(conversation, &words).await;
-        let (last_seq, shown) = self.shown.get_mut(&Ids(conversation.clone())).unwrap();
+        self.appends += 1;
+        let texts_ref: Vec<_> = texts.iter().map(String::as_str).collect();
+        let first = self.world.append_texts(conversation, &texts_ref).await;
+        let (last_seq, shown) = self
+            .shown
+            .get_mut(&ConversationKey(conversation.clone()))
+            .unwrap();
         assert_eq!(first, *last_seq + 1);
         for text in texts {
             *last_seq += 1;
@@ -300,15 +303,18 @@ impl<'a> Model<'a> {
 
     async fn branch(&mut self, parent: &ConversationRef, at_seq: i64) {
         let branch = branch(self.world, parent, at_seq).await;
-        let mut shown = self.shown[&Ids(parent.clone())].1.clone();
+        let mut shown = self.shown[&ConversationKey(parent.clone())].1.clone();
         shown.retain(|(seq, _)| *seq <= at_seq);
-        self.ever.push(branch.id);
-        self.shown.insert(Ids(branch), (at_seq, shown));
+        self.all_ids.push(branch.id);
+        self.shown.insert(ConversationKey(branch), (at_seq, shown));
     }
 
     async fn truncate(&mut self, conversation: &ConversationRef, after_seq: i64) {
         let removed = truncate(self.world, conversation, after_seq).await;
-        let (_, shown) = self.shown.get_mut(&Ids(conversation.clone())).unwrap();
+        let (_, shown) = self
+            .shown
+            .get_mut(&ConversationKey(conversation.clone()))
+            .unwrap();
         let before = shown.len();
         shown.retain(|(seq, _)| *seq <= after_seq);
         assert_eq!(removed, i64::try_from(before - shown.len()).unwrap());
@@ -316,19 +322,19 @@ impl<'a> Model<'a> {
 
     async fn delete(&mut self, conversation: &ConversationRef) {
         self.world.store.delete(conversation).await.unwrap();
-        self.shown.remove(&Ids(conversation.clone()));
+        self.shown.remove(&ConversationKey(conversation.clone()));
     }
 
     async fn check_all(&mut self) {
-        let mut kept = BTreeSet::new();
-        for (Ids(conversation), (last_seq, shown)) in &self.shown {
-            kept.extend(shown.iter().map(|(_, text)| text.clone()));
+        let mut stored = BTreeSet::new();
+        for (ConversationKey(conversation), (last_seq, shown)) in &self.shown {
+            stored.extend(shown.iter().map(|(_, text)| text.clone()));
             self.check(conversation, *last_seq, shown).await;
         }
-        let rows = self.world.kept(&self.ever).await;
+        let rows = self.world.count_stored(&self.all_ids).await;
         assert_eq!(
             rows,
-            i64::try_from(kept.len()).unwrap(),
+            i64::try_from(stored.len()).unwrap(),
             "seed {}",
             self.seed
         );
@@ -338,24 +344,32 @@ impl<'a> Model<'a> {
         let store = &self.world.store;
         let (found, newest) = store.newest(conversation, 3, false).await.unwrap();
         assert_eq!(found.last_seq, last_seq, "seed {}", self.seed);
-        assert_eq!(listed(newest), shown[shown.len().saturating_sub(3)..]);
+        assert_eq!(
+            numbered_texts(newest),
+            shown[shown.len().saturating_sub(3)..]
+        );
         let middle = last_seq / 2;
         let after = store.messages(conversation, Bound::After(middle), 2, false);
         let above = shown.iter().filter(|(seq, _)| *seq > middle);
-        assert_eq!(listed(after.await.unwrap()), taken(above));
+        assert_eq!(numbered_texts(after.await.unwrap()), first_two(above));
         let before = store.messages(conversation, Bound::Before(middle), 2, false);
         let below = shown.iter().rev().filter(|(seq, _)| *seq < middle);
-        assert_eq!(listed(before.await.unwrap()), taken(below));
+        assert_eq!(numbered_texts(before.await.unwrap()), first_two(below));
         let all = store.messages(conversation, Bound::After(0), 1000, true);
-        assert_eq!(listed(all.await.unwrap()), shown, "seed {}", self.seed);
+        assert_eq!(
+            numbered_texts(all.await.unwrap()),
+            shown,
+            "seed {}",
+            self.seed
+        );
     }
 }
 
-fn taken<'a>(shown: impl Iterator<Item = &'a (i64, String)>) -> Vec<(i64, String)> {
+fn first_two<'a>(shown: impl Iterator<Item = &'a (i64, String)>) -> Vec<(i64, String)> {
     shown.take(2).cloned().collect()
 }
 
-fn listed(messages: Vec<conversation_memory::domain::Message>) -> Vec<(i64, String)> {
+fn numbered_texts(messages: Vec<conversation_memory::domain::Message>) -> Vec<(i64, String)> {
     let of = |message: conversation_memory::domain::Message| {
         (message.seq, message.content.into_string())
     };

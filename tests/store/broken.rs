@@ -1,4 +1,4 @@
-//! Connections that break when it hurts: after the commit, before its answer.
+//! Connections that break between the commit and its acknowledgement.
 
 use std::{
     net::SocketAddr,
@@ -22,30 +22,30 @@ use tokio::{
 use test_support::{
     stopwatch::Stopwatch,
     world::{
-        at, chosen, keyed, keyed_truncation, named, new_conversation, retry_of, save_of, server,
-        turn, user,
+        append_of, at, new_conversation, owned_ref, retry_of, server_options,
+        truncation_with_request_id, turn, user, with_chosen_id, with_request_id,
     },
 };
 
-/// What a [`Wire`] does.
+/// State of a [`FaultyProxy`] that forwards everything.
 const PASS: u8 = 0;
-/// Swallows the answer to what is sent next, breaks that connection, and passes on
-/// the next one.
-const CUT_ONCE: u8 = 1;
-/// Swallows the answer to what is sent next, and lets nobody connect.
-const CUT: u8 = 2;
-/// Takes what is sent and answers nothing.
+/// State that drops the response to the next request, closes its connection, and forwards
+/// later connections.
+const BREAK_ONCE: u8 = 1;
+/// State that drops the response to the next request, and accepts no connections.
+const BREAK: u8 = 2;
+/// State that accepts requests and forwards nothing.
 const HANG: u8 = 3;
 
-/// A wire to the server that can be cut.
-struct Wire {
+/// Proxy to the server that can interrupt its connections.
+struct FaultyProxy {
     address: SocketAddr,
     state: Arc<AtomicU8>,
     _tasks: JoinSet<()>,
 }
 
-impl Wire {
-    async fn lay() -> Self {
+impl FaultyProxy {
+    async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(AtomicU8::new(PASS));
@@ -55,8 +55,8 @@ impl Wire {
             let mut connections = JoinSet::new();
             loop {
                 let (client, _) = listener.accept().await.unwrap();
-                if shared.load(Ordering::SeqCst) != CUT {
-                    connections.spawn(carry(client, Arc::clone(&shared)));
+                if shared.load(Ordering::SeqCst) != BREAK {
+                    connections.spawn(forward(client, Arc::clone(&shared)));
                 }
             }
         });
@@ -71,15 +71,15 @@ impl Wire {
         self.state.store(state, Ordering::SeqCst);
     }
 
-    /// A store at the end of this wire, with one connection that has saved
-    /// before: its next save is one message to the server.
+    /// Opens a store that connects through this proxy, with one connection that has saved
+    /// before, so that its next save is one message to the server.
     async fn store(&self) -> (PostgresStore, ConversationRef) {
-        let options = server().host("127.0.0.1").port(self.address.port());
+        let options = server_options().host("127.0.0.1").port(self.address.port());
         let store = PostgresStore::new(options, 1);
         store.prepare(true).await.unwrap();
         let new = new_conversation(&user());
         store.create(&new, at(0)).await.unwrap();
-        let conversation = named(&new);
+        let conversation = owned_ref(&new);
         store
             .append(&turn(&conversation, &["before"]))
             .await
@@ -88,20 +88,20 @@ impl Wire {
     }
 }
 
-async fn carry(client: TcpStream, state: Arc<AtomicU8>) {
-    let options = server();
+async fn forward(client: TcpStream, state: Arc<AtomicU8>) {
+    let options = server_options();
     let upstream = TcpStream::connect((options.get_host(), options.get_port()));
     let (mut from_server, mut to_server) = upstream.await.unwrap().into_split();
     let (mut from_client, mut to_client) = client.into_split();
-    let doomed = AtomicBool::new(false);
+    let is_broken = AtomicBool::new(false);
     let up = async {
         let mut buffer = vec![0; 1 << 16];
         loop {
             let size = from_client.read(&mut buffer).await.unwrap_or(0);
-            // A connection that goes back to its pool is asked with five bytes
-            // whether it is in order. That answer may pass.
+            // The pool tests a returned connection with a message of five bytes. The response
+            // to it is forwarded.
             match state.load(Ordering::SeqCst) {
-                CUT | CUT_ONCE if size > 5 => doomed.store(true, Ordering::SeqCst),
+                BREAK | BREAK_ONCE if size > 5 => is_broken.store(true, Ordering::SeqCst),
                 HANG if size > 5 => std::future::pending().await,
                 _ => {}
             }
@@ -114,8 +114,9 @@ async fn carry(client: TcpStream, state: Arc<AtomicU8>) {
         let mut buffer = vec![0; 1 << 16];
         loop {
             let size = from_server.read(&mut buffer).await.unwrap_or(0);
-            if doomed.load(Ordering::SeqCst) {
-                let _ = state.compare_exchange(CUT_ONCE, PASS, Ordering::SeqCst, Ordering::SeqCst);
+            if is_broken.load(Ordering::SeqCst) {
+                let _ =
+                    state.compare_exchange(BREAK_ONCE, PASS, Ordering::SeqCst, Ordering::SeqCst);
                 break;
             }
             if size == 0 || to_client.write_all(&buffer[..size]).await.is_err() {
@@ -140,23 +141,26 @@ async fn texts(store: &PostgresStore, conversation: &ConversationRef) -> Vec<Str
 fn saves(conversation: &ConversationRef) -> [Append; 3] {
     [
         turn(conversation, &["asked", "heard"]),
-        keyed(turn(conversation, &["asked", "heard"]), "key"),
-        save_of(conversation, vec![chosen("asked"), chosen("heard")]),
+        with_request_id(turn(conversation, &["asked", "heard"]), "key"),
+        append_of(
+            conversation,
+            vec![with_chosen_id("asked"), with_chosen_id("heard")],
+        ),
     ]
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_acknowledgement_is_found_again() {
-    let wire = Wire::lay().await;
-    let (store, conversation) = wire.store().await;
+async fn save_with_lost_acknowledgement_is_found() {
+    let proxy = FaultyProxy::start().await;
+    let (store, conversation) = proxy.store().await;
     for (done, mut append) in (0_usize..).zip(saves(&conversation)) {
         let end = i64::try_from(1 + done * 2).unwrap();
         append.expected_last_seq = Some(end);
-        wire.set(CUT_ONCE);
+        proxy.set(BREAK_ONCE);
         let outcome = store.append(&append).await.unwrap();
         match outcome {
             Appended::Saved { first_seq, .. } => assert_eq!(first_seq, end + 1),
-            // With ids of the caller's it may have been another call.
+            // If the caller chose the ids, another call may have saved the turn.
             Appended::Replayed { last_seq, .. } => assert_eq!((done, last_seq), (2, end + 2)),
         }
         let expected = ["asked", "heard"].repeat(done + 1);
@@ -165,30 +169,30 @@ async fn a_lost_acknowledgement_is_found_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outcome_that_cannot_be_found_is_unknown() {
-    let wire = Wire::lay().await;
+async fn outcome_is_unknown_while_the_server_is_unreachable() {
+    let proxy = FaultyProxy::start().await;
     for place in 0..3 {
-        let (store, conversation) = wire.store().await;
+        let (store, conversation) = proxy.store().await;
         let append = saves(&conversation)[place].clone();
-        wire.set(CUT);
+        proxy.set(BREAK);
         let outcome = store.append(&append).await;
         assert!(
             matches!(outcome, Err(StoreError::OutcomeUnknown(_))),
             "{outcome:?}"
         );
-        // Nothing can be sent any more: nothing can have been done.
+        // Nothing can be sent any more, so nothing can have been written.
         let outcome = store.append(&append).await;
         assert!(
             matches!(outcome, Err(StoreError::Unavailable(_))),
             "{outcome:?}"
         );
-        let removal = keyed_truncation(&conversation, 0, "removal");
+        let removal = truncation_with_request_id(&conversation, 0, "removal");
         let outcome = store.truncate(&removal).await;
         assert!(
             matches!(outcome, Err(StoreError::Unavailable(_))),
             "{outcome:?}"
         );
-        wire.set(PASS);
+        proxy.set(PASS);
         if place > 0 {
             let outcome = store.append(&retry_of(&append)).await.unwrap();
             assert!(matches!(outcome, Appended::Replayed { last_seq: 3, .. }));
@@ -201,22 +205,22 @@ async fn an_outcome_that_cannot_be_found_is_unknown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_that_was_cut_off_is_read_again() {
-    let wire = Wire::lay().await;
-    let (store, conversation) = wire.store().await;
+async fn interrupted_read_is_retried() {
+    let proxy = FaultyProxy::start().await;
+    let (store, conversation) = proxy.store().await;
     for _ in 0..3 {
         assert_eq!(texts(&store, &conversation).await, ["before"]);
-        wire.set(CUT_ONCE);
+        proxy.set(BREAK_ONCE);
         assert_eq!(texts(&store, &conversation).await, ["before"]);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_hangs_is_given_up_in_time() {
-    let wire = Wire::lay().await;
-    let (store, conversation) = wire.store().await;
+async fn calls_to_a_hung_server_end_in_time() {
+    let proxy = FaultyProxy::start().await;
+    let (store, conversation) = proxy.store().await;
     assert_eq!(texts(&store, &conversation).await, ["before"]);
-    wire.set(HANG);
+    proxy.set(HANG);
     let started = Stopwatch::start();
     let outcome = store.append(&turn(&conversation, &["asked"])).await;
     assert!(
@@ -224,7 +228,7 @@ async fn a_server_that_hangs_is_given_up_in_time() {
         "{outcome:?}"
     );
     assert!(started.elapsed() < APPEND_LIMIT);
-    // Nobody can connect: that is known sooner.
+    // No connection can be opened, which is known sooner.
     let started = Stopwatch::start();
     let outcome = store.append(&turn(&conversation, &["asked"])).await;
     assert!(
@@ -232,12 +236,28 @@ async fn a_server_that_hangs_is_given_up_in_time() {
         "{outcome:?}"
     );
     assert!(started.elapsed() < Duration::from_millis(2_500));
-    wire.set(PASS);
-    // The connection that hung makes room, and the store is well again.
+    proxy.set(PASS);
+    // The hung connection is replaced, and the store works again.
     while store
         .append(&turn(&conversation, &["heard"]))
         .await
         .is_err()
     {}
     assert_eq!(texts(&store, &conversation).await, ["before", "heard"]);
+}
+
+/// A snapshot is not retried, and limits its own time.
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshot_on_a_hung_server_ends_in_time() {
+    let proxy = FaultyProxy::start().await;
+    let (store, conversation) = proxy.store().await;
+    assert_eq!(texts(&store, &conversation).await, ["before"]);
+    proxy.set(HANG);
+    let started = Stopwatch::start();
+    let error = store.snapshot(&conversation).await.err();
+    assert!(
+        matches!(error, Some(StoreError::Unavailable(_))),
+        "{error:?}"
+    );
+    assert!(started.elapsed() < APPEND_LIMIT);
 }

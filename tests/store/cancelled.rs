@@ -1,4 +1,4 @@
-//! Calls that nobody waits for any longer, at any of their awaits.
+//! Calls that are cancelled at any of their awaits.
 
 use std::{
     future::Future,
@@ -15,11 +15,12 @@ use sqlx::{ConnectOptions, query_scalar};
 use tokio::task::JoinSet;
 
 use test_support::world::{
-    World, at, keyed, keyed_truncation, named, new_conversation, retry_of, server, turn, user,
+    World, at, new_conversation, owned_ref, retry_of, server_options, truncation_with_request_id,
+    turn, user, with_request_id,
 };
 
-/// Polls a future so many times at most and drops it then. None: it was dropped.
-async fn polled<F: Future>(future: F, times: usize) -> Option<F::Output> {
+/// Polls a future at most `times` times and then drops it. None if it did not complete.
+async fn poll_limited<F: Future>(future: F, times: usize) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut left = times;
     std::future::poll_fn(move |context: &mut Context<'_>| {
@@ -36,11 +37,11 @@ async fn polled<F: Future>(future: F, times: usize) -> Option<F::Output> {
     .await
 }
 
-/// The messages as another connection sees them, once nobody is at work on the
-/// conversation any more.
-async fn settled(conversation: &ConversationRef) -> Vec<String> {
-    let mut other = server().connect().await.unwrap();
-    // Waits for whoever still holds the lock of the row.
+/// Reads the messages on another connection, after all transactions on the conversation have
+/// ended.
+async fn committed_texts(conversation: &ConversationRef) -> Vec<String> {
+    let mut other = server_options().connect().await.unwrap();
+    // Waits for a transaction that still holds the lock of the row.
     query_scalar::<_, i64>("SELECT last_seq FROM conversations WHERE id = $1 FOR UPDATE")
         .bind(conversation.id.as_uuid())
         .fetch_one(&mut other)
@@ -54,35 +55,38 @@ async fn settled(conversation: &ConversationRef) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dropped_save_is_whole_or_none_and_leaves_a_clean_pool() {
-    // One connection, so that what a dropped call leaves behind is met.
-    let store = PostgresStore::new(server(), 1);
+async fn cancelled_save_is_atomic_and_leaves_no_open_transaction() {
+    // With one connection, the next call uses the one that the cancelled call returned.
+    let store = PostgresStore::new(server_options(), 1);
     store.prepare(true).await.unwrap();
     let new = new_conversation(&user());
-    let conversation = named(&new);
+    let conversation = owned_ref(&new);
     store.create(&new, at(0)).await.unwrap();
     let mut dropped = 0;
     for round in 0..60 {
-        let append = keyed(
+        let append = with_request_id(
             turn(&conversation, &["asked", "heard"]),
             &format!("save {round}"),
         );
-        dropped += usize::from(polled(store.append(&append), round % 15).await.is_none());
-        // Saved or not, the retry makes it certain, and what is acknowledged is
-        // there for others.
+        dropped += usize::from(
+            poll_limited(store.append(&append), round % 15)
+                .await
+                .is_none(),
+        );
+        // After the retry, the turn has been saved once, and other connections see it.
         store.append(&retry_of(&append)).await.unwrap();
-        let texts = settled(&conversation).await;
+        let texts = committed_texts(&conversation).await;
         assert_eq!(texts, ["asked", "heard"].repeat(round + 1), "round {round}");
     }
     assert!(dropped > 5, "only {dropped} were dropped");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dropped_removal_is_whole_or_none_and_leaves_a_clean_pool() {
-    let store = PostgresStore::new(server(), 1);
+async fn cancelled_removal_is_atomic_and_leaves_no_open_transaction() {
+    let store = PostgresStore::new(server_options(), 1);
     store.prepare(true).await.unwrap();
     let new = new_conversation(&user());
-    let conversation = named(&new);
+    let conversation = owned_ref(&new);
     store.create(&new, at(0)).await.unwrap();
     let mut dropped = 0;
     for round in 0..60 {
@@ -95,48 +99,54 @@ async fn a_dropped_removal_is_whole_or_none_and_leaves_a_clean_pool() {
             Appended::Replayed { .. } => panic!("nothing was there to be replayed"),
         };
         let key = UuidV7.uuid().to_string();
-        let removal = keyed_truncation(&conversation, first_seq, &key);
-        dropped += usize::from(polled(store.truncate(&removal), round % 20).await.is_none());
-        let left = settled(&conversation).await;
+        let removal = truncation_with_request_id(&conversation, first_seq, &key);
+        dropped += usize::from(
+            poll_limited(store.truncate(&removal), round % 20)
+                .await
+                .is_none(),
+        );
+        let left = committed_texts(&conversation).await;
         assert!(left == ["a", "b"] || left == ["a"], "{left:?}");
         assert_eq!(store.truncate(&removal).await.unwrap().removed, 1);
-        assert_eq!(settled(&conversation).await, ["a"]);
-        let all = keyed_truncation(&conversation, 0, &format!("all {key}"));
-        polled(store.truncate(&all), round % 20).await;
+        assert_eq!(committed_texts(&conversation).await, ["a"]);
+        let all = truncation_with_request_id(&conversation, 0, &format!("all {key}"));
+        poll_limited(store.truncate(&all), round % 20).await;
         store.truncate(&all).await.unwrap();
-        assert_eq!(settled(&conversation).await, [""; 0]);
+        assert_eq!(committed_texts(&conversation).await, [""; 0]);
     }
     assert!(dropped > 5, "only {dropped} were dropped");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dropped_reads_leave_a_clean_pool() {
-    let store = PostgresStore::new(server(), 1);
+async fn cancelled_reads_leave_the_connection_usable() {
+    let store = PostgresStore::new(server_options(), 1);
     store.prepare(true).await.unwrap();
     let new = new_conversation(&user());
-    let conversation = named(&new);
+    let conversation = owned_ref(&new);
     store.create(&new, at(0)).await.unwrap();
     for round in 0..40 {
         let text = round.to_string();
         store.append(&turn(&conversation, &[&text])).await.unwrap();
-        polled(store.newest(&conversation, 5, true), round % 10).await;
+        poll_limited(store.newest(&conversation, 5, true), round % 10).await;
         let (_, messages) = store.newest(&conversation, 1, false).await.unwrap();
         assert_eq!(messages[0].content.as_str(), text);
     }
 }
 
-/// On a file too, and with many at once: callers that run writes on tasks lose
-/// none of them by not waiting.
+/// Writes that run on tasks complete although their callers do not wait, also in a file, and
+/// also many at once.
 #[tokio::test(flavor = "multi_thread")]
-async fn saves_on_tasks_go_on_without_their_callers() {
+async fn saves_on_tasks_complete_without_their_callers() {
     for world in [World::sqlite().await, World::postgres().await] {
-        let conversation = world.conversation().await;
+        let conversation = world.create_conversation().await;
         let mut tasks = JoinSet::new();
         for round in 0..30 {
             let (store, conversation) = (Arc::clone(&world.store), conversation.clone());
             tasks.spawn(async move {
                 let append = turn(&conversation, &["asked", "heard"]);
-                polled(store.append(&append), round % 15).await.is_some()
+                poll_limited(store.append(&append), round % 15)
+                    .await
+                    .is_some()
             });
         }
         let answered = tasks
@@ -145,7 +155,7 @@ async fn saves_on_tasks_go_on_without_their_callers() {
             .iter()
             .filter(|answered| **answered)
             .count();
-        world.say(&conversation, &["last"]).await;
+        world.append_texts(&conversation, &["last"]).await;
         let page = world
             .store
             .messages(&conversation, Bound::After(0), 1_000, false);

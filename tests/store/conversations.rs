@@ -5,15 +5,15 @@ use conversation_memory::{
         Conversation, ConversationChanges, ConversationId, ConversationRef, DeptId, IdSource,
         NewConversation, UserId, UuidV7,
     },
-    store::{Bound, ConversationQuery, Reused, StoreError},
+    store::{Bound, ConversationQuery, ReusedKey, StoreError},
 };
 use serde_json::json;
 
 use test_support::world::{
-    World, at, metadata, named, new_conversation, session, title, truncation, turn, user,
+    World, at, metadata, new_conversation, owned_ref, session, title, truncation, turn, user,
 };
 
-pub(crate) async fn what_was_created_is_read(world: &World) {
+pub(crate) async fn create_stores_all_fields(world: &World) {
     let new = NewConversation {
         dept_id: Some(DeptId::parse("Größe 部门").unwrap()),
         title: Some(title("A title; DROP TABLE conversations; --")),
@@ -35,7 +35,7 @@ pub(crate) async fn what_was_created_is_read(world: &World) {
         branched_at_seq: None,
     };
     assert_eq!(created, expected);
-    assert_eq!(world.store.get(&named(&new)).await.unwrap(), expected);
+    assert_eq!(world.store.get(&owned_ref(&new)).await.unwrap(), expected);
     let anyone = ConversationRef {
         id: new.id,
         user_id: None,
@@ -43,16 +43,16 @@ pub(crate) async fn what_was_created_is_read(world: &World) {
     assert_eq!(world.store.get(&anyone).await.unwrap(), expected);
 }
 
-pub(crate) async fn a_foreign_conversation_is_none(world: &World) {
-    let there = world.conversation().await;
-    world.say(&there, &["mine"]).await;
+pub(crate) async fn foreign_conversation_is_not_found(world: &World) {
+    let own = world.create_conversation().await;
+    world.append_texts(&own, &["mine"]).await;
     let foreign = ConversationRef {
         user_id: Some(user()),
-        ..there.clone()
+        ..own.clone()
     };
     let none = ConversationRef {
         id: ConversationId::from_uuid(UuidV7.uuid()),
-        ..there.clone()
+        ..own.clone()
     };
     for conversation in [&foreign, &none] {
         let store = &world.store;
@@ -87,22 +87,22 @@ pub(crate) async fn a_foreign_conversation_is_none(world: &World) {
             );
         }
     }
-    assert_eq!(world.texts(&there).await, ["mine"]);
+    assert_eq!(world.texts(&own).await, ["mine"]);
 }
 
-pub(crate) async fn creating_again_gives_the_same(world: &World) {
+pub(crate) async fn create_is_idempotent(world: &World) {
     let new = new_conversation(&user());
     let first = world.store.create(&new, at(0)).await.unwrap();
     assert_eq!(world.store.create(&new, at(7)).await.unwrap(), first);
 
-    let mut named_since = turn(&named(&new), &["hello"]);
+    let mut named_since = turn(&owned_ref(&new), &["hello"]);
     named_since.title = Some(title("hello"));
     world.save(&named_since).await.unwrap();
     let again = world.store.create(&new, at(9)).await.unwrap();
     assert_eq!((again.last_seq, again.title), (1, Some(title("hello"))));
 }
 
-pub(crate) async fn an_id_belongs_to_one_conversation(world: &World) {
+pub(crate) async fn create_rejects_used_id(world: &World) {
     let new = new_conversation(&user());
     world.store.create(&new, at(0)).await.unwrap();
     let others = [
@@ -125,7 +125,7 @@ pub(crate) async fn an_id_belongs_to_one_conversation(world: &World) {
     ];
     for other in others {
         let answer = world.store.create(&other, at(1)).await;
-        let taken = Err(StoreError::AlreadyExists(Reused::ConversationId));
+        let taken = Err(StoreError::AlreadyExists(ReusedKey::ConversationId));
         assert_eq!(
             format!("{answer:?}"),
             format!("{:?}", taken as Result<(), _>)
@@ -133,8 +133,8 @@ pub(crate) async fn an_id_belongs_to_one_conversation(world: &World) {
     }
 }
 
-pub(crate) async fn changes_are_applied_and_fields_cleared(world: &World) {
-    let conversation = world.conversation().await;
+pub(crate) async fn update_sets_and_clears_fields(world: &World) {
+    let conversation = world.create_conversation().await;
     let change = async |title, metadata, micros| {
         let changes = ConversationChanges { title, metadata };
         let after = world
@@ -174,27 +174,27 @@ async fn list(world: &World, user: &UserId, limit: u32) -> Vec<ConversationId> {
         .collect()
 }
 
-pub(crate) async fn the_list_follows_activity(world: &World) {
+pub(crate) async fn list_is_ordered_by_activity(world: &World) {
     let user = user();
     let new: Vec<_> = (0..3).map(|_| new_conversation(&user)).collect();
     for (place, new) in new.iter().enumerate() {
-        // The clocks say the opposite, and do not count.
+        // The times are in the opposite order, and have no effect.
         let micros = 1_000_000 - i64::try_from(place).unwrap();
         world.store.create(new, at(micros)).await.unwrap();
     }
     let [a, b, c] = [&new[0], &new[1], &new[2]];
     assert_eq!(list(world, &user, 10).await, [c.id, b.id, a.id]);
-    world.say(&named(a), &["hello"]).await;
+    world.append_texts(&owned_ref(a), &["hello"]).await;
     assert_eq!(list(world, &user, 10).await, [a.id, c.id, b.id]);
     world
         .store
-        .attach_session(&named(b), session())
+        .attach_session(&owned_ref(b), session())
         .await
         .unwrap();
     assert_eq!(list(world, &user, 10).await, [a.id, c.id, b.id]);
     world
         .store
-        .truncate(&truncation(&named(b), 0))
+        .truncate(&truncation(&owned_ref(b), 0))
         .await
         .unwrap();
     assert_eq!(list(world, &user, 10).await, [b.id, a.id, c.id]);
@@ -204,7 +204,7 @@ pub(crate) async fn the_list_follows_activity(world: &World) {
     };
     world
         .store
-        .update(&named(c), &changes, at(0))
+        .update(&owned_ref(c), &changes, at(0))
         .await
         .unwrap();
     assert_eq!(list(world, &user, 10).await, [c.id, b.id, a.id]);
@@ -215,7 +215,7 @@ pub(crate) async fn the_list_follows_activity(world: &World) {
     );
 }
 
-pub(crate) async fn the_list_is_paged(world: &World) {
+pub(crate) async fn list_is_paged(world: &World) {
     let user = user();
     let mut expected = Vec::new();
     for _ in 0..7 {
@@ -248,7 +248,7 @@ pub(crate) async fn the_list_is_paged(world: &World) {
     }
 }
 
-pub(crate) async fn the_list_can_be_of_one_department(world: &World) {
+pub(crate) async fn list_filters_by_department(world: &World) {
     let user = user();
     let mut sales = Vec::new();
     for dept in [Some("sales"), None, Some("it"), Some("sales")] {
@@ -281,7 +281,7 @@ pub(crate) async fn the_list_can_be_of_one_department(world: &World) {
     assert_eq!((seen, second.next), (sales, None));
 }
 
-pub(crate) async fn a_session_is_found_on_its_last_conversation(world: &World) {
+pub(crate) async fn session_is_found_on_its_last_conversation(world: &World) {
     let user = user();
     let session = session();
     let [a, b] = [new_conversation(&user), new_conversation(&user)];
@@ -303,31 +303,31 @@ pub(crate) async fn a_session_is_found_on_its_last_conversation(world: &World) {
     assert_eq!(found().await, Some(a.id));
     let attached = world
         .store
-        .attach_session(&named(&b), session)
+        .attach_session(&owned_ref(&b), session)
         .await
         .unwrap();
-    assert_eq!(attached, world.store.get(&named(&b)).await.unwrap());
+    assert_eq!(attached, world.store.get(&owned_ref(&b)).await.unwrap());
     assert_eq!(found().await, Some(b.id));
-    // The same once more, and back again.
+    // Attaches the session to the same conversation again, and then to the first one.
     world
         .store
-        .attach_session(&named(&b), session)
+        .attach_session(&owned_ref(&b), session)
         .await
         .unwrap();
     world
         .store
-        .attach_session(&named(&a), session)
+        .attach_session(&owned_ref(&a), session)
         .await
         .unwrap();
     assert_eq!(found().await, Some(a.id));
-    let mut append = turn(&named(&b), &["said in the session"]);
+    let mut append = turn(&owned_ref(&b), &["said in the session"]);
     append.session_id = Some(session);
     world.save(&append).await.unwrap();
     assert_eq!(found().await, Some(b.id));
-    // Saving elsewhere without a session changes nothing about it.
-    world.say(&named(&a), &["hello"]).await;
+    // A save without a session does not change the conversation of the session.
+    world.append_texts(&owned_ref(&a), &["hello"]).await;
     assert_eq!(found().await, Some(b.id));
-    world.store.delete(&named(&b)).await.unwrap();
+    world.store.delete(&owned_ref(&b)).await.unwrap();
     assert_eq!(found().await, Some(a.id));
     let unknown = test_support::world::session();
     assert!(
@@ -340,7 +340,7 @@ pub(crate) async fn a_session_is_found_on_its_last_conversation(world: &World) {
     );
 }
 
-pub(crate) async fn a_save_takes_over_no_session_of_another_user(world: &World) {
+pub(crate) async fn save_does_not_attach_foreign_session(world: &World) {
     let session = session();
     let mine = NewConversation {
         session_id: Some(session),
@@ -350,7 +350,7 @@ pub(crate) async fn a_save_takes_over_no_session_of_another_user(world: &World) 
     let thief = user();
     let theirs = new_conversation(&thief);
     world.store.create(&theirs, at(0)).await.unwrap();
-    let mut append = turn(&named(&theirs), &["said in a session of another"]);
+    let mut append = turn(&owned_ref(&theirs), &["said in a session of another"]);
     append.session_id = Some(session);
     world.save(&append).await.unwrap();
     let found = world
@@ -361,7 +361,7 @@ pub(crate) async fn a_save_takes_over_no_session_of_another_user(world: &World) 
     assert_eq!(found.unwrap().id, mine.id);
 }
 
-pub(crate) async fn another_users_session_is_found_last(world: &World) {
+pub(crate) async fn session_lookup_prefers_own_conversations(world: &World) {
     let session = session();
     let [mine, theirs] = [user(), user()].map(|user| NewConversation {
         session_id: Some(session),

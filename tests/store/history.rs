@@ -6,16 +6,16 @@ use conversation_memory::{
 };
 use tokio::task::JoinSet;
 
-use test_support::world::{World, context, message, save_of, truncation};
+use test_support::world::{World, append_of, context, message, truncation};
 
-/// A conversation of this many messages, each named by its number.
+/// Creates a conversation of `length` messages, whose texts are their numbers.
 async fn numbered(world: &World, length: i64) -> ConversationRef {
-    let conversation = world.conversation().await;
+    let conversation = world.create_conversation().await;
     for seq in 1..=length {
         let mut new = message(seq.to_string());
         new.contexts = vec![context("doc", format!("of {seq}"))];
         world
-            .save(&save_of(&conversation, vec![new]))
+            .save(&append_of(&conversation, vec![new]))
             .await
             .unwrap();
     }
@@ -29,8 +29,8 @@ fn seqs(messages: &[Message]) -> Vec<i64> {
     messages.iter().map(|message| message.seq).collect()
 }
 
-pub(crate) async fn the_newest_come_oldest_first(world: &World) {
-    let empty = world.conversation().await;
+pub(crate) async fn newest_returns_ascending_order(world: &World) {
+    let empty = world.create_conversation().await;
     let (conversation, messages) = world.store.newest(&empty, 10, true).await.unwrap();
     assert_eq!((conversation.last_seq, messages), (0, vec![]));
     assert_eq!(conversation, world.store.get(&empty).await.unwrap());
@@ -48,7 +48,7 @@ pub(crate) async fn the_newest_come_oldest_first(world: &World) {
     }
 }
 
-pub(crate) async fn pages_go_both_ways(world: &World) {
+pub(crate) async fn messages_are_paged_in_both_directions(world: &World) {
     let conversation = numbered(world, 7).await;
     for limit in 1..=8 {
         for (mut from, expected) in [
@@ -91,7 +91,7 @@ pub(crate) async fn pages_go_both_ways(world: &World) {
     }
 }
 
-pub(crate) async fn gaps_do_not_count(world: &World) {
+pub(crate) async fn gaps_do_not_count_towards_limits(world: &World) {
     let conversation = numbered(world, 4).await;
     world
         .store
@@ -99,7 +99,10 @@ pub(crate) async fn gaps_do_not_count(world: &World) {
         .await
         .unwrap();
     for seq in 5..=6 {
-        assert_eq!(world.say(&conversation, &[&seq.to_string()]).await, seq);
+        assert_eq!(
+            world.append_texts(&conversation, &[&seq.to_string()]).await,
+            seq
+        );
     }
     let (found, newest) = world.store.newest(&conversation, 3, true).await.unwrap();
     assert_eq!((found.last_seq, seqs(&newest)), (6, vec![2, 5, 6]));
@@ -122,7 +125,7 @@ pub(crate) async fn gaps_do_not_count(world: &World) {
     assert_eq!(seqs(&before), [5, 2]);
 }
 
-pub(crate) async fn contexts_come_where_asked_for(world: &World) {
+pub(crate) async fn contexts_are_returned_on_request(world: &World) {
     let conversation = numbered(world, 3).await;
     for asked in [false, true] {
         let (_, newest) = world.store.newest(&conversation, 2, asked).await.unwrap();
@@ -143,8 +146,8 @@ pub(crate) async fn contexts_come_where_asked_for(world: &World) {
     }
 }
 
-pub(crate) async fn readers_see_whole_turns_in_order(world: &World) {
-    let conversation = world.conversation().await;
+pub(crate) async fn readers_see_complete_turns(world: &World) {
+    let conversation = world.create_conversation().await;
     let mut tasks = JoinSet::new();
     for _ in 0..3 {
         let (store, conversation) = (Arc::clone(&world.store), conversation.clone());
@@ -161,7 +164,7 @@ pub(crate) async fn readers_see_whole_turns_in_order(world: &World) {
         });
     }
     for _ in 0..40 {
-        world.say(&conversation, &["a", "b", "c"]).await;
+        world.append_texts(&conversation, &["a", "b", "c"]).await;
     }
     tasks.join_all().await;
 }

@@ -28,7 +28,7 @@ fn imported(user_id: UserId) -> Conversation {
     }
 }
 
-fn named(conversation: &Conversation) -> ConversationRef {
+fn owned_ref(conversation: &Conversation) -> ConversationRef {
     ConversationRef {
         id: conversation.id,
         user_id: Some(conversation.user_id.clone()),
@@ -44,7 +44,7 @@ async fn begin(world: &World, conversation: &Conversation) -> Box<dyn Import> {
     world.store.import(conversation).await.unwrap()
 }
 
-pub(crate) async fn an_import_is_as_the_file_has_it(world: &World) {
+pub(crate) async fn import_stores_all_fields(world: &World) {
     let wanted = imported(user());
     let full = NewMessage {
         role: Role::Assistant,
@@ -71,45 +71,45 @@ pub(crate) async fn an_import_is_as_the_file_has_it(world: &World) {
         ..wanted
     };
     assert_eq!(found, wanted);
-    let conversation = named(&found);
+    let conversation = owned_ref(&found);
     assert_eq!(world.store.get(&conversation).await.unwrap(), wanted);
     assert_eq!(world.seqs(&conversation).await, [3, 4, 7]);
-    let all = world.all(&conversation).await;
+    let all = world.all_messages(&conversation).await;
     assert!(full.is_saved_as(&all[1]));
-    // Without a time of its own it is as old as the conversation's last change.
+    // A message without a time has the time of the conversation's last change.
     assert_eq!(all[0].created_at, wanted.updated_at);
-    assert_eq!(world.say(&conversation, &["More"]).await, 10);
+    assert_eq!(world.append_texts(&conversation, &["More"]).await, 10);
     let removed = world.store.truncate(&truncation(&conversation, 3)).await;
     assert_eq!(removed.unwrap().removed, 3);
     world.store.delete(&conversation).await.unwrap();
-    assert_eq!(world.kept(&[conversation.id]).await, 0);
+    assert_eq!(world.count_stored(&[conversation.id]).await, 0);
 }
 
-pub(crate) async fn an_import_without_messages_is_a_conversation(world: &World) {
+pub(crate) async fn import_without_messages_creates_a_conversation(world: &World) {
     let wanted = imported(user());
     let found = begin(world, &wanted).await.finish(0).await.unwrap();
     assert_eq!(found, wanted);
-    assert_eq!(world.say(&named(&found), &["First"]).await, 1);
+    assert_eq!(world.append_texts(&owned_ref(&found), &["First"]).await, 1);
 }
 
-pub(crate) async fn nobody_sees_an_import_before_its_end(world: &World) {
+pub(crate) async fn unfinished_import_is_invisible(world: &World) {
     let user = user();
     let conversation = imported(user.clone());
     let mut import = begin(world, &conversation).await;
     import.add(&[numbered(1, "secret")]).await.unwrap();
-    let named = named(&conversation);
-    let early = world.store.get(&named).await;
+    let reference = owned_ref(&conversation);
+    let early = world.store.get(&reference).await;
     assert!(matches!(early, Err(StoreError::NotFound)));
     assert_eq!(found(world, &user).await, 0);
-    // Others are not held up.
-    let other = world.conversation().await;
-    world.say(&other, &["1"]).await;
+    // Other writes do not wait for the import.
+    let other = world.create_conversation().await;
+    world.append_texts(&other, &["1"]).await;
     import.finish(1).await.unwrap();
-    assert_eq!(world.texts(&named).await, ["secret"]);
+    assert_eq!(world.texts(&reference).await, ["secret"]);
     assert_eq!(found(world, &user).await, 1);
 }
 
-/// How many messages of a user's a search finds.
+/// Counts the messages of a user that a search finds.
 async fn found(world: &World, user: &UserId) -> usize {
     let query = SearchQuery {
         user_id: user.clone(),
@@ -123,39 +123,39 @@ async fn found(world: &World, user: &UserId) -> usize {
     world.store.search(&query).await.unwrap().hits.len()
 }
 
-pub(crate) async fn a_dropped_import_leaves_nothing(world: &World) {
-    // More than there may be at once: each gives its place back.
+pub(crate) async fn dropped_import_stores_nothing(world: &World) {
+    // More imports than the limit: each dropped import ends its permit.
     for _ in 0..12 {
         let conversation = imported(user());
         let mut import = begin(world, &conversation).await;
         import.add(&[numbered(1, "gone")]).await.unwrap();
         drop(import);
-        let named = named(&conversation);
-        let gone = world.store.get(&named).await;
+        let reference = owned_ref(&conversation);
+        let gone = world.store.get(&reference).await;
         assert!(matches!(gone, Err(StoreError::NotFound)));
-        assert_eq!(world.kept(&[conversation.id]).await, 0);
+        assert_eq!(world.count_stored(&[conversation.id]).await, 0);
     }
-    world.conversation().await;
+    world.create_conversation().await;
 }
 
-pub(crate) async fn an_import_that_failed_keeps_nothing(world: &World) {
+pub(crate) async fn failed_import_stores_nothing(world: &World) {
     let conversation = imported(user());
     let mut import = begin(world, &conversation).await;
     import.add(&[numbered(1, "once")]).await.unwrap();
-    // A number twice is a bug of the caller's, and a fault like any other.
+    // A duplicate number is a defect of the caller, and an error like any other.
     let failed = match import.add(&[numbered(1, "twice")]).await {
         Ok(()) => import.finish(1).await.map(|_| ()),
         Err(error) => Err(error),
     };
     assert!(failed.is_err());
-    assert_eq!(world.kept(&[conversation.id]).await, 0);
-    let named = named(&conversation);
-    let gone = world.store.get(&named).await;
+    assert_eq!(world.count_stored(&[conversation.id]).await, 0);
+    let reference = owned_ref(&conversation);
+    let gone = world.store.get(&reference).await;
     assert!(matches!(gone, Err(StoreError::NotFound)));
-    world.conversation().await;
+    world.create_conversation().await;
 }
 
-pub(crate) async fn an_import_is_the_latest_activity(world: &World) {
+pub(crate) async fn import_is_the_latest_activity(world: &World) {
     let user = user();
     let first = imported(user.clone());
     let import = begin(world, &first).await;
@@ -173,7 +173,7 @@ pub(crate) async fn an_import_is_the_latest_activity(world: &World) {
     assert_eq!(ids, [first.id, second.id]);
 }
 
-pub(crate) async fn only_some_imports_run_at_once(world: &World) {
+pub(crate) async fn number_of_imports_is_limited(world: &World) {
     let mut running = Vec::new();
     let refused = loop {
         match world.store.import(&imported(user())).await {
@@ -183,10 +183,10 @@ pub(crate) async fn only_some_imports_run_at_once(world: &World) {
         assert!(running.len() < 100);
     };
     assert!(matches!(refused, StoreError::Unavailable(_)));
-    // Everybody else goes on.
+    // Other calls continue.
     let store = Arc::clone(&world.store);
-    let other = world.conversation().await;
-    assert_eq!(world.say(&other, &["1"]).await, 1);
+    let other = world.create_conversation().await;
+    assert_eq!(world.append_texts(&other, &["1"]).await, 1);
     running.pop();
     while matches!(
         store.import(&imported(user())).await,

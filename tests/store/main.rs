@@ -1,4 +1,4 @@
-//! What every store must do, run on each: the contract on `Store`, case by case.
+//! Conformance suite of the trait `Store`, which every backend runs, and tests of each backend.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -17,16 +17,17 @@ mod retries;
 mod saves;
 mod search;
 mod sqlite;
+mod write_failures;
 
-/// Makes each case a test on each store. A server that is missing fails them.
+/// Defines a test of each case for each backend. A missing server fails the tests.
 macro_rules! conformance {
-    ($($room:ident: $($case:ident)+;)+) => {
+    ($($module:ident: $($case:ident)+;)+) => {
         mod on_sqlite {
             $($(
                 #[tokio::test(flavor = "multi_thread")]
                 async fn $case() {
                     let world = test_support::world::World::sqlite().await;
-                    crate::$room::$case(&world).await;
+                    crate::$module::$case(&world).await;
                 }
             )+)+
         }
@@ -36,7 +37,7 @@ macro_rules! conformance {
                 #[tokio::test(flavor = "multi_thread")]
                 async fn $case() {
                     let world = test_support::world::World::postgres().await;
-                    crate::$room::$case(&world).await;
+                    crate::$module::$case(&world).await;
                 }
             )+)+
         }
@@ -45,80 +46,84 @@ macro_rules! conformance {
 
 conformance! {
     conversations:
-        what_was_created_is_read
-        a_foreign_conversation_is_none
-        creating_again_gives_the_same
-        an_id_belongs_to_one_conversation
-        changes_are_applied_and_fields_cleared
-        the_list_follows_activity
-        the_list_is_paged
-        the_list_can_be_of_one_department
-        a_session_is_found_on_its_last_conversation
-        a_save_takes_over_no_session_of_another_user
-        another_users_session_is_found_last;
+        create_stores_all_fields
+        foreign_conversation_is_not_found
+        create_is_idempotent
+        create_rejects_used_id
+        update_sets_and_clears_fields
+        list_is_ordered_by_activity
+        list_is_paged
+        list_filters_by_department
+        session_is_found_on_its_last_conversation
+        save_does_not_attach_foreign_session
+        session_lookup_prefers_own_conversations;
     saves:
-        numbers_are_dense_whoever_saves
-        a_batch_is_saved_whole_or_not_at_all
-        a_title_is_only_given_once
-        a_save_expects_an_end
-        one_of_many_expectations_holds
-        everything_round_trips
+        concurrent_saves_get_consecutive_numbers
+        batch_is_atomic
+        title_is_set_only_once
+        save_rejects_wrong_expected_last_seq
+        one_of_concurrent_saves_with_same_expectation_succeeds
+        messages_round_trip
         doubles_round_trip
-        times_never_go_back
-        a_save_is_activity;
+        updated_at_never_decreases
+        save_without_user_claim_succeeds;
     retries:
-        a_retry_gives_the_first_outcome
-        a_key_is_of_one_request
-        simultaneous_retries_save_once
-        simultaneous_retries_with_chosen_ids_save_once
-        a_retry_of_truncated_messages_brings_none_back
-        chosen_ids_make_a_retry
-        a_message_id_is_used_once
-        a_retry_is_known_before_an_expectation
-        keys_are_of_one_conversation;
+        retry_returns_first_outcome
+        request_id_rejects_other_content
+        concurrent_retries_save_once
+        concurrent_retries_with_chosen_ids_save_once
+        retry_does_not_restore_truncated_messages
+        chosen_ids_identify_a_retry
+        message_id_rejects_other_content
+        retry_is_recognized_before_expected_last_seq_is_checked
+        request_ids_are_scoped_to_a_conversation;
     history:
-        the_newest_come_oldest_first
-        pages_go_both_ways
-        gaps_do_not_count
-        contexts_come_where_asked_for
-        readers_see_whole_turns_in_order;
+        newest_returns_ascending_order
+        messages_are_paged_in_both_directions
+        gaps_do_not_count_towards_limits
+        contexts_are_returned_on_request
+        readers_see_complete_turns;
     removals:
-        a_truncation_removes_what_is_after
-        a_truncation_is_retried
-        a_truncation_expects_an_end
-        numbers_go_on_after_a_truncation
-        truncations_and_saves_take_turns
-        a_deletion_leaves_nothing
-        a_deletion_and_a_save_take_turns;
+        truncation_removes_messages_after_a_number
+        truncation_retry_returns_first_outcome
+        truncation_rejects_wrong_expected_last_seq
+        numbers_continue_after_truncation
+        concurrent_truncations_and_saves_are_serialized
+        deletion_removes_everything
+        concurrent_deletion_and_saves_are_serialized;
     branches:
-        a_branch_shares_and_goes_on
-        a_branch_is_created_like_its_parent
-        a_branch_begins_at_a_message_of_its_owners
-        what_becomes_of_a_parent_changes_no_branch
-        a_branch_is_truncated_into_what_it_shares
-        shared_messages_come_with_their_contexts
-        a_retry_brings_back_nothing_that_a_branch_kept
-        an_id_that_branches_need_is_not_given_again
-        the_last_of_them_takes_the_messages_along
-        branches_are_as_good_as_copies;
+        branch_shares_messages_and_continues
+        branch_inherits_fields_of_its_parent
+        branch_rejects_missing_message_and_foreign_parent
+        removals_in_a_parent_do_not_affect_branches
+        branch_can_be_truncated_into_its_shared_messages
+        shared_messages_include_their_contexts
+        retry_does_not_restore_messages_kept_for_a_branch
+        create_rejects_id_that_branches_refer_to
+        deleting_the_last_conversation_deletes_shared_messages
+        branches_behave_like_copies;
     imports:
-        an_import_is_as_the_file_has_it
-        an_import_without_messages_is_a_conversation
-        nobody_sees_an_import_before_its_end
-        a_dropped_import_leaves_nothing
-        an_import_that_failed_keeps_nothing
-        an_import_is_the_latest_activity
-        only_some_imports_run_at_once;
+        import_stores_all_fields
+        import_without_messages_creates_a_conversation
+        unfinished_import_is_invisible
+        dropped_import_stores_nothing
+        failed_import_stores_nothing
+        import_is_the_latest_activity
+        number_of_imports_is_limited;
     search:
-        a_hit_shows_the_message_and_where_it_was_said
-        the_syntax_is_that_of_search_boxes
-        no_query_is_wrong
-        a_search_never_leaves_its_user
-        a_search_can_be_narrowed
-        the_best_come_first_and_then_the_newest
+        hit_contains_message_title_and_snippet
+        supports_search_box_syntax
+        accepts_every_query
+        finds_no_messages_of_other_users
+        filters_narrow_a_search
+        hits_are_ordered_by_rank_then_recency
         hits_are_paged
-        what_was_removed_is_not_found
-        what_branches_share_is_found_once
-        long_texts_are_found_by_their_beginning
-        marks_in_a_message_are_not_taken_for_ours;
+        removed_messages_are_not_found
+        shared_messages_are_found_once
+        long_messages_are_searched_by_their_beginning
+        marks_in_a_message_are_escaped;
+    write_failures:
+        busy_store_rejects_each_write
+        full_disk_rejects_each_write
+        read_only_store_rejects_each_write;
 }

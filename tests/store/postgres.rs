@@ -1,4 +1,4 @@
-//! What only the store on PostgreSQL does.
+//! Tests of the store on PostgreSQL only.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,28 +15,31 @@ use tokio::task::JoinSet;
 use crate::search::assert_forms;
 use test_support::{
     stopwatch::Stopwatch,
-    world::{World, at, keyed, message, named, new_conversation, save_of, server, turn, user},
+    world::{
+        World, append_of, at, message, new_conversation, owned_ref, server_options, turn, user,
+        with_request_id,
+    },
 };
 
-/// A schema of its own, for a test that changes what all share.
-async fn empty_schema() -> PgConnectOptions {
+/// Creates a schema for a test that changes what the tests otherwise share.
+pub(crate) async fn empty_schema() -> PgConnectOptions {
     let name = format!("test_{}", UuidV7.uuid().simple());
-    let mut connection = server().connect().await.unwrap();
+    let mut connection = server_options().connect().await.unwrap();
     raw_sql(AssertSqlSafe(format!("CREATE SCHEMA {name}")))
         .execute(&mut connection)
         .await
         .unwrap();
-    server().options([("search_path", name)])
+    server_options().options([("search_path", name)])
 }
 
-async fn begun(store: &PostgresStore) -> ConversationRef {
+async fn create_conversation(store: &PostgresStore) -> ConversationRef {
     let new = new_conversation(&user());
     store.create(&new, at(0)).await.unwrap();
-    named(&new)
+    owned_ref(&new)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_prepare_at_once() {
+async fn concurrent_prepare_calls_succeed() {
     let options = empty_schema().await;
     let mut tasks = JoinSet::new();
     for _ in 0..6 {
@@ -46,11 +49,11 @@ async fn many_prepare_at_once() {
     tasks.join_all().await;
     let store = PostgresStore::new(options, 2);
     store.prepare(false).await.unwrap();
-    begun(&store).await;
+    create_conversation(&store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_schema_is_told() {
+async fn prepare_reports_other_schema_versions() {
     let options = empty_schema().await;
     let store = PostgresStore::new(options.clone(), 2);
     assert!(matches!(
@@ -60,7 +63,7 @@ async fn another_schema_is_told() {
             wanted: 3
         })
     ));
-    let conversation = named(&new_conversation(&user()));
+    let conversation = owned_ref(&new_conversation(&user()));
     assert!(matches!(
         store.get(&conversation).await,
         Err(StoreError::Unavailable(_))
@@ -94,10 +97,10 @@ async fn another_schema_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_away_is_unavailable_soon() {
-    // Port 1 of this machine: nobody listens there.
-    let store = PostgresStore::new(server().port(1), 2);
-    let conversation = named(&new_conversation(&user()));
+async fn unreachable_server_is_reported_within_seconds() {
+    // No server listens on port 1.
+    let store = PostgresStore::new(server_options().port(1), 2);
+    let conversation = owned_ref(&new_conversation(&user()));
     let started = Stopwatch::start();
     let refused = store.append(&turn(&conversation, &["one"])).await;
     assert!(
@@ -123,11 +126,11 @@ async fn a_server_that_is_away_is_unavailable_soon() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_that_is_held_is_waited_for_and_no_longer() {
-    let store = PostgresStore::new(server(), 2);
+async fn save_waits_for_a_lock_until_the_statement_timeout() {
+    let store = PostgresStore::new(server_options(), 2);
     store.prepare(true).await.unwrap();
-    let conversation = begun(&store).await;
-    let mut other = server().connect().await.unwrap();
+    let conversation = create_conversation(&store).await;
+    let mut other = server_options().connect().await.unwrap();
     let mut lock = other.begin().await.unwrap();
     query("SELECT 1 FROM conversations WHERE id = $1 FOR UPDATE")
         .bind(conversation.id.as_uuid())
@@ -141,41 +144,44 @@ async fn a_lock_that_is_held_is_waited_for_and_no_longer() {
         "{refused:?}"
     );
     assert!(started.elapsed() < Duration::from_secs(7));
-    // Readers do not wait.
+    // Reads do not wait for the lock.
     assert_eq!(store.get(&conversation).await.unwrap().last_seq, 0);
     lock.rollback().await.unwrap();
     store.append(&turn(&conversation, &["one"])).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_of_a_message_reaches_an_error() {
+async fn errors_contain_no_message_content() {
     let world = World::postgres().await;
-    let conversation = world.conversation().await;
-    let mut append = save_of(&conversation, vec![message("the secret words")]);
-    // What the edge would have refused.
+    let conversation = world.create_conversation().await;
+    let mut append = append_of(&conversation, vec![message("the secret words")]);
+    // Request parsing would have rejected this value.
     append.messages[0].tokens_used = Some(-1);
     let Err(error) = world.save(&append).await else {
-        panic!("a negative count was taken");
+        panic!("a negative count was accepted");
     };
     let cause = std::error::Error::source(&error).unwrap();
     assert!(cause.source().is_none());
-    let told = format!("{error} {error:?} {cause} {cause:?}");
+    let text = format!("{error} {error:?} {cause} {cause:?}");
     assert!(matches!(error, StoreError::Internal(_)));
     assert!(
-        told.contains("23514") && told.contains("messages"),
-        "{told}"
+        text.contains("23514") && text.contains("messages"),
+        "{text}"
     );
-    assert!(!told.contains("secret"), "{told}");
+    assert!(!text.contains("secret"), "{text}");
 }
 
-/// Connections are shot down again and again while turns are saved: each turn
-/// that was acknowledged is there, each that was refused is not, none twice.
+/// Connections are terminated repeatedly while turns are saved. Each acknowledged turn is
+/// stored once, and no rejected turn is stored.
 #[tokio::test(flavor = "multi_thread")]
-async fn lost_connections_lose_and_double_nothing() {
-    let name = format!("shot-down-{}", UuidV7.uuid().simple());
-    let store = Arc::new(PostgresStore::new(server().application_name(&name), 4));
+async fn lost_connections_neither_lose_nor_duplicate_saves() {
+    let name = format!("terminated-{}", UuidV7.uuid().simple());
+    let store = Arc::new(PostgresStore::new(
+        server_options().application_name(&name),
+        4,
+    ));
     store.prepare(true).await.unwrap();
-    let conversation = begun(&store).await;
+    let conversation = create_conversation(&store).await;
     let mut savers = JoinSet::new();
     for saver in 0..4 {
         let (store, conversation) = (Arc::clone(&store), conversation.clone());
@@ -185,7 +191,7 @@ async fn lost_connections_lose_and_double_nothing() {
                 let text = format!("{saver} {place}");
                 let append = turn(&conversation, &[&text, "and more"]);
                 let append = if place % 2 == 0 {
-                    keyed(append, &text)
+                    with_request_id(append, &text)
                 } else {
                     append
                 };
@@ -193,7 +199,7 @@ async fn lost_connections_lose_and_double_nothing() {
                     Ok(Appended::Saved { first_seq, .. }) => saved.push((text, first_seq)),
                     Ok(Appended::Replayed { last_seq, .. }) => saved.push((text, last_seq - 1)),
                     Err(StoreError::OutcomeUnknown(_)) => {}
-                    // On a machine that is starved, all attempts are shot down.
+                    // On an overloaded machine, all attempts can be terminated.
                     Err(StoreError::Unavailable(_)) => refused.push(text),
                     Err(other) => panic!("{other:?}"),
                 }
@@ -201,8 +207,8 @@ async fn lost_connections_lose_and_double_nothing() {
             (saved, refused)
         });
     }
-    let shoot = async {
-        let mut connection = server().connect().await.unwrap();
+    let terminate = async {
+        let mut connection = server_options().connect().await.unwrap();
         loop {
             query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1")
                 .bind(&name)
@@ -214,7 +220,7 @@ async fn lost_connections_lose_and_double_nothing() {
     };
     let outcomes = tokio::select! {
         outcomes = savers.join_all() => outcomes,
-        () = shoot => panic!("the shooting ended"),
+        () = terminate => panic!("the termination loop ended"),
     };
     let (saved, refused): (Vec<_>, Vec<_>) = outcomes.into_iter().unzip();
     let (saved, refused) = (saved.concat(), refused.concat());
@@ -226,7 +232,7 @@ async fn lost_connections_lose_and_double_nothing() {
         assert_eq!(texts[place..place + 2], [text.as_str(), "and more"]);
     }
     for text in &refused {
-        assert!(!texts.contains(&text.as_str()), "{text} was refused");
+        assert!(!texts.contains(&text.as_str()), "{text} was rejected");
     }
     texts.retain(|text| *text != "and more");
     let all = texts.len();
@@ -240,10 +246,10 @@ async fn lost_connections_lose_and_double_nothing() {
     );
 }
 
-/// What was read of the messages since the schema was made: rows of the table
-/// without an index, entries of its indexes. The server counts once a session
-/// has ended.
-async fn reads(connection: &mut PgConnection, saved: i64) -> (i64, i64) {
+/// Returns how many rows of the messages have been read since the schema was created: rows of
+/// the table without an index, and entries of its indexes. The server adds the counts of a
+/// session when the session ends.
+async fn count_reads(connection: &mut PgConnection, saved: i64) -> (i64, i64) {
     loop {
         let (inserted, scanned, entries): (i64, i64, i64) = query_as(
             "SELECT t.n_tup_ins, t.seq_tup_read, \
@@ -261,17 +267,16 @@ async fn reads(connection: &mut PgConnection, saved: i64) -> (i64, i64) {
     }
 }
 
-/// Reading and saving touch as many rows in a long conversation as in a short
-/// one. The plans come from a table that was never analyzed, at first and when
-/// they are made for good.
+/// Reads and saves touch as many rows in a long conversation as in a short one. The plans are
+/// made from a table that was never analyzed, both the first ones and the cached ones.
 #[tokio::test(flavor = "multi_thread")]
-async fn cost_does_not_grow_with_the_conversation() {
+async fn cost_does_not_depend_on_conversation_length() {
     const LENGTH: i64 = 20_000;
     const ROUNDS: i64 = 20;
     let options = empty_schema().await;
     let store = PostgresStore::new(options.clone(), 1);
     store.prepare(true).await.unwrap();
-    let conversation = begun(&store).await;
+    let conversation = create_conversation(&store).await;
     let mut other = options.connect().await.unwrap();
     query(
         "WITH m AS (INSERT INTO messages (conversation_id, seq, id, role, content, created_at) \
@@ -287,7 +292,7 @@ async fn cost_does_not_grow_with_the_conversation() {
     other.close().await.unwrap();
 
     let mut counter = options.connect().await.unwrap();
-    let before = reads(&mut counter, LENGTH).await;
+    let before = count_reads(&mut counter, LENGTH).await;
     for round in 0..ROUNDS {
         let middle = LENGTH / 2 + round;
         for from in [Bound::After(middle), Bound::Before(middle)] {
@@ -302,7 +307,7 @@ async fn cost_does_not_grow_with_the_conversation() {
             .unwrap();
     }
     store.close().await;
-    let after = reads(&mut counter, LENGTH + ROUNDS).await;
+    let after = count_reads(&mut counter, LENGTH + ROUNDS).await;
     assert_eq!(after.0, before.0, "the table was read without its index");
     let entries = after.1 - before.1;
     assert!(
@@ -312,28 +317,30 @@ async fn cost_does_not_grow_with_the_conversation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_saved_stays_searched_as_it_was_saved() {
-    let english = World::of(PostgresStore::new(server(), 2)).await;
-    let store = PostgresStore::with_text_search(server(), 2, TextSearch::Simple);
-    let simple = World::of(store).await;
-    let conversation = english.conversation().await;
+async fn messages_are_searched_with_the_configuration_they_were_saved_with() {
+    let english = World::prepared(PostgresStore::new(server_options(), 2)).await;
+    let store = PostgresStore::with_text_search(server_options(), 2, TextSearch::Simple);
+    let simple = World::prepared(store).await;
+    let conversation = english.create_conversation().await;
     let user = conversation.user_id.clone().unwrap();
-    english.say(&conversation, &["1 the policy"]).await;
-    simple.say(&conversation, &["2 the policies"]).await;
+    english.append_texts(&conversation, &["1 the policy"]).await;
+    simple
+        .append_texts(&conversation, &["2 the policies"])
+        .await;
     for world in [&english, &simple] {
         assert_forms(world, &user, &["1 the policy"], &["2 the policies"]).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_saved_before_searches_were_is_found() {
+async fn messages_from_before_the_search_migration_are_found() {
     let options = empty_schema().await;
     let mut raw = options.connect().await.unwrap();
     raw_sql(include_str!("../../migrations/postgres/0001_init.sql"))
         .execute(&mut raw)
         .await
         .unwrap();
-    let conversation = named(&new_conversation(&user()));
+    let conversation = owned_ref(&new_conversation(&user()));
     let user = conversation.user_id.clone().unwrap();
     query("INSERT INTO conversations (id, user_id, created_at, updated_at) VALUES ($1, $2, now(), now())")
         .bind(conversation.id.as_uuid())
@@ -356,16 +363,18 @@ async fn what_was_saved_before_searches_were_is_found() {
     ] {
         raw_sql(migration).execute(&mut raw).await.unwrap();
     }
-    let world = World::unprepared(PostgresStore::new(options, 2));
+    let world = World::without_prepare(PostgresStore::new(options, 2));
     assert_forms(&world, &user, &["the policy"], &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_removal_leaves_no_words() {
+async fn removals_delete_search_documents() {
     let world = World::postgres().await;
-    let conversation = world.conversation().await;
-    world.say(&conversation, &["one", "two", "three"]).await;
-    let mut raw = server().connect().await.unwrap();
+    let conversation = world.create_conversation().await;
+    world
+        .append_texts(&conversation, &["one", "two", "three"])
+        .await;
+    let mut raw = server_options().connect().await.unwrap();
     let mut words = async || -> i64 {
         sqlx::query_scalar("SELECT count(*) FROM message_documents WHERE conversation_id = $1")
             .bind(conversation.id.as_uuid())

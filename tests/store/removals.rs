@@ -7,12 +7,12 @@ use conversation_memory::{
 use tokio::task::JoinSet;
 
 use test_support::world::{
-    World, at, context, keyed, keyed_truncation, message, named, new_conversation, retry_of,
-    save_of, truncation, turn, user,
+    World, append_of, at, context, message, new_conversation, owned_ref, retry_of, truncation,
+    truncation_with_request_id, turn, user, with_request_id,
 };
 
-pub(crate) async fn a_truncation_removes_what_is_after(world: &World) {
-    let conversation = world.conversation().await;
+pub(crate) async fn truncation_removes_messages_after_a_number(world: &World) {
+    let conversation = world.create_conversation().await;
     let batch = (1..=5)
         .map(|seq: i64| {
             let mut new = message(seq.to_string());
@@ -20,7 +20,7 @@ pub(crate) async fn a_truncation_removes_what_is_after(world: &World) {
             new
         })
         .collect();
-    world.save(&save_of(&conversation, batch)).await.unwrap();
+    world.save(&append_of(&conversation, batch)).await.unwrap();
     for (after_seq, removed, left) in [
         (9, 0, 5),
         (5, 0, 5),
@@ -50,10 +50,10 @@ pub(crate) async fn a_truncation_removes_what_is_after(world: &World) {
     }
 }
 
-pub(crate) async fn a_truncation_is_retried(world: &World) {
-    let conversation = world.conversation().await;
-    world.say(&conversation, &["1", "2", "3"]).await;
-    let mut removal = keyed_truncation(&conversation, 1, "key");
+pub(crate) async fn truncation_retry_returns_first_outcome(world: &World) {
+    let conversation = world.create_conversation().await;
+    world.append_texts(&conversation, &["1", "2", "3"]).await;
+    let mut removal = truncation_with_request_id(&conversation, 1, "key");
     removal.expected_last_seq = Some(3);
     let first = world.store.truncate(&removal).await.unwrap();
     assert_eq!(
@@ -63,11 +63,11 @@ pub(crate) async fn a_truncation_is_retried(world: &World) {
             last_seq: 3
         }
     );
-    world.say(&conversation, &["4"]).await;
-    // The retry must not take what was saved since.
+    world.append_texts(&conversation, &["4"]).await;
+    // The retry does not remove messages that were saved since.
     assert_eq!(world.store.truncate(&removal).await.unwrap(), first);
     assert_eq!(world.texts(&conversation).await, ["1", "4"]);
-    let other = keyed_truncation(&conversation, 0, "key");
+    let other = truncation_with_request_id(&conversation, 0, "key");
     assert!(matches!(
         world.store.truncate(&other).await,
         Err(StoreError::AlreadyExists(_))
@@ -77,7 +77,7 @@ pub(crate) async fn a_truncation_is_retried(world: &World) {
     for _ in 0..4 {
         let (store, removal) = (
             Arc::clone(&world.store),
-            keyed_truncation(&conversation, 1, "at once"),
+            truncation_with_request_id(&conversation, 1, "at once"),
         );
         at_once.spawn(async move { store.truncate(&removal).await.unwrap() });
     }
@@ -91,9 +91,9 @@ pub(crate) async fn a_truncation_is_retried(world: &World) {
     );
 }
 
-pub(crate) async fn a_truncation_expects_an_end(world: &World) {
-    let conversation = world.conversation().await;
-    world.say(&conversation, &["1", "2"]).await;
+pub(crate) async fn truncation_rejects_wrong_expected_last_seq(world: &World) {
+    let conversation = world.create_conversation().await;
+    world.append_texts(&conversation, &["1", "2"]).await;
     let mut removal = truncation(&conversation, 0);
     removal.expected_last_seq = Some(1);
     assert!(matches!(
@@ -105,9 +105,9 @@ pub(crate) async fn a_truncation_expects_an_end(world: &World) {
     assert_eq!(world.store.truncate(&removal).await.unwrap().removed, 2);
 }
 
-pub(crate) async fn numbers_go_on_after_a_truncation(world: &World) {
-    let conversation = world.conversation().await;
-    world.say(&conversation, &["1", "2", "3"]).await;
+pub(crate) async fn numbers_continue_after_truncation(world: &World) {
+    let conversation = world.create_conversation().await;
+    world.append_texts(&conversation, &["1", "2", "3"]).await;
     world
         .store
         .truncate(&truncation(&conversation, 0))
@@ -122,8 +122,8 @@ pub(crate) async fn numbers_go_on_after_a_truncation(world: &World) {
     assert_eq!(world.seqs(&conversation).await, [4]);
 }
 
-pub(crate) async fn truncations_and_saves_take_turns(world: &World) {
-    let conversation = world.conversation().await;
+pub(crate) async fn concurrent_truncations_and_saves_are_serialized(world: &World) {
+    let conversation = world.create_conversation().await;
     let mut tasks = JoinSet::new();
     for _ in 0..4 {
         let (store, conversation) = (Arc::clone(&world.store), conversation.clone());
@@ -143,7 +143,7 @@ pub(crate) async fn truncations_and_saves_take_turns(world: &World) {
         for _ in 0..20 {
             let truncated = store.truncate(&truncation(&of, 0)).await.unwrap();
             removed += truncated.removed;
-            // All that it saw saved is gone.
+            // Every message that was saved before the truncation is removed.
             let left = store
                 .messages(&of, Bound::After(0), 1, false)
                 .await
@@ -161,11 +161,11 @@ pub(crate) async fn truncations_and_saves_take_turns(world: &World) {
     assert_eq!(world.store.get(&conversation).await.unwrap().last_seq, 160);
 }
 
-pub(crate) async fn a_deletion_leaves_nothing(world: &World) {
+pub(crate) async fn deletion_removes_everything(world: &World) {
     let new = new_conversation(&user());
-    let conversation = named(&new);
+    let conversation = owned_ref(&new);
     world.store.create(&new, at(0)).await.unwrap();
-    let append = keyed(turn(&conversation, &["1", "2"]), "key");
+    let append = with_request_id(turn(&conversation, &["1", "2"]), "key");
     world.save(&append).await.unwrap();
     world.store.delete(&conversation).await.unwrap();
     for answer in [
@@ -177,7 +177,7 @@ pub(crate) async fn a_deletion_leaves_nothing(world: &World) {
     ] {
         assert!(matches!(answer, Some(StoreError::NotFound)), "{answer:?}");
     }
-    // The id and the message ids are free again, and nothing old comes along.
+    // The ids can be used again, and no old message appears.
     world.store.create(&new, at(1)).await.unwrap();
     assert!(matches!(
         world.save(&append).await,
@@ -185,9 +185,9 @@ pub(crate) async fn a_deletion_leaves_nothing(world: &World) {
     ));
 }
 
-pub(crate) async fn a_deletion_and_a_save_take_turns(world: &World) {
+pub(crate) async fn concurrent_deletion_and_saves_are_serialized(world: &World) {
     for round in 0..20 {
-        let conversation = world.conversation().await;
+        let conversation = world.create_conversation().await;
         let mut savers = JoinSet::new();
         for _ in 0..3 {
             let (store, conversation) = (Arc::clone(&world.store), conversation.clone());
@@ -204,7 +204,7 @@ pub(crate) async fn a_deletion_and_a_save_take_turns(world: &World) {
             });
         }
         if round % 2 == 0 {
-            // Some of the deletions come when the savers are at it.
+            // Half of the deletions begin after the first saves.
             while world.store.get(&conversation).await.unwrap().last_seq < 4 {
                 tokio::task::yield_now().await;
             }

@@ -8,13 +8,13 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use test_support::world::{
-    World, at, chosen, content, context, message, metadata, save_of, title, turn,
+    World, append_of, at, content, context, message, metadata, title, turn, with_chosen_id,
 };
 
-pub(crate) async fn numbers_are_dense_whoever_saves(world: &World) {
+pub(crate) async fn concurrent_saves_get_consecutive_numbers(world: &World) {
     const WRITERS: i64 = 8;
     const SAVES: i64 = 50;
-    let conversation = world.conversation().await;
+    let conversation = world.create_conversation().await;
     let mut writers = JoinSet::new();
     for writer in 0..WRITERS {
         let (store, conversation) = (Arc::clone(&world.store), conversation.clone());
@@ -27,7 +27,7 @@ pub(crate) async fn numbers_are_dense_whoever_saves(world: &World) {
                 ];
                 let append = turn(&conversation, &[&texts[0], &texts[1]]);
                 let Appended::Saved { first_seq, .. } = store.append(&append).await.unwrap() else {
-                    panic!("nothing was there to be replayed");
+                    panic!("the save was replayed");
                 };
                 seqs.push((first_seq, texts));
             }
@@ -47,11 +47,11 @@ pub(crate) async fn numbers_are_dense_whoever_saves(world: &World) {
     }
 }
 
-pub(crate) async fn a_batch_is_saved_whole_or_not_at_all(world: &World) {
-    let conversation = world.conversation().await;
-    let taken = chosen("taken");
+pub(crate) async fn batch_is_atomic(world: &World) {
+    let conversation = world.create_conversation().await;
+    let taken = with_chosen_id("taken");
     world
-        .save(&save_of(&conversation, vec![taken.clone()]))
+        .save(&append_of(&conversation, vec![taken.clone()]))
         .await
         .unwrap();
     let before = world.store.get(&conversation).await.unwrap();
@@ -65,7 +65,7 @@ pub(crate) async fn a_batch_is_saved_whole_or_not_at_all(world: &World) {
             ..taken
         },
     ];
-    let mut append = save_of(&conversation, batch);
+    let mut append = append_of(&conversation, batch);
     append.title = Some(title("no title"));
     append.at = at(99);
     assert!(matches!(
@@ -74,11 +74,11 @@ pub(crate) async fn a_batch_is_saved_whole_or_not_at_all(world: &World) {
     ));
     assert_eq!(world.texts(&conversation).await, ["taken"]);
     assert_eq!(world.store.get(&conversation).await.unwrap(), before);
-    assert_eq!(world.say(&conversation, &["next"]).await, 2);
+    assert_eq!(world.append_texts(&conversation, &["next"]).await, 2);
 }
 
-pub(crate) async fn a_title_is_only_given_once(world: &World) {
-    let conversation = world.conversation().await;
+pub(crate) async fn title_is_set_only_once(world: &World) {
+    let conversation = world.create_conversation().await;
     for (offered, expected) in [
         (None, None),
         (Some("first"), Some("first")),
@@ -93,8 +93,8 @@ pub(crate) async fn a_title_is_only_given_once(world: &World) {
     }
 }
 
-pub(crate) async fn a_save_expects_an_end(world: &World) {
-    let conversation = world.conversation().await;
+pub(crate) async fn save_rejects_wrong_expected_last_seq(world: &World) {
+    let conversation = world.create_conversation().await;
     let expecting = async |expected| {
         let mut append = turn(&conversation, &["one", "two"]);
         append.expected_last_seq = Some(expected);
@@ -119,8 +119,8 @@ pub(crate) async fn a_save_expects_an_end(world: &World) {
     assert_eq!(world.seqs(&conversation).await, [1, 2, 3, 4]);
 }
 
-pub(crate) async fn one_of_many_expectations_holds(world: &World) {
-    let conversation = world.conversation().await;
+pub(crate) async fn one_of_concurrent_saves_with_same_expectation_succeeds(world: &World) {
+    let conversation = world.create_conversation().await;
     for round in 0..10 {
         let mut savers = JoinSet::new();
         for _ in 0..4 {
@@ -143,7 +143,7 @@ pub(crate) async fn one_of_many_expectations_holds(world: &World) {
     }
 }
 
-fn nasty_texts() -> Vec<String> {
+fn difficult_texts() -> Vec<String> {
     let every_plane: String = (0..=0x10_u32)
         .flat_map(|plane| [0x0041, 0x0301, 0xfffd].map(|low| (plane << 16) + low))
         .filter_map(char::from_u32)
@@ -165,11 +165,11 @@ fn nasty_texts() -> Vec<String> {
     ]
 }
 
-pub(crate) async fn everything_round_trips(world: &World) {
-    let conversation = world.conversation().await;
+pub(crate) async fn messages_round_trip(world: &World) {
+    let conversation = world.create_conversation().await;
     let roles = [Role::User, Role::Assistant, Role::System, Role::Tool];
     let mut batch = Vec::new();
-    for (text, role) in nasty_texts().into_iter().zip(roles.into_iter().cycle()) {
+    for (text, role) in difficult_texts().into_iter().zip(roles.into_iter().cycle()) {
         let short: String = text.chars().take(512).collect();
         let mut first = context(&short, text.clone());
         first.score = Some(0.1 + 0.2);
@@ -187,12 +187,12 @@ pub(crate) async fn everything_round_trips(world: &World) {
         });
     }
     batch.push(message("plain"));
-    let append = save_of(&conversation, batch.clone());
+    let append = append_of(&conversation, batch.clone());
     let Appended::Saved { owner, first_seq } = world.save(&append).await.unwrap() else {
-        panic!("nothing was there to be replayed");
+        panic!("the save was replayed");
     };
     assert_eq!((Some(owner), first_seq), (conversation.user_id.clone(), 1));
-    let stored = world.all(&conversation).await;
+    let stored = world.all_messages(&conversation).await;
     assert_eq!(stored.len(), batch.len());
     for (seq, (new, stored)) in (1..).zip(batch.into_iter().zip(stored)) {
         assert!(new.is_saved_as(&stored), "message {seq}");
@@ -225,7 +225,7 @@ pub(crate) async fn doubles_round_trip(world: &World) {
         f64::EPSILON,
         PI,
     ];
-    let conversation = world.conversation().await;
+    let conversation = world.create_conversation().await;
     let mut new = message("doubles");
     new.metadata = Some(metadata(
         json!({ "doubles": doubles, "int": 5, "big": 1_u64 << 53 }),
@@ -236,17 +236,17 @@ pub(crate) async fn doubles_round_trip(world: &World) {
         new.contexts.push(scored);
     }
     world
-        .save(&save_of(&conversation, vec![new.clone()]))
+        .save(&append_of(&conversation, vec![new.clone()]))
         .await
         .unwrap();
-    let stored = world.all(&conversation).await.remove(0);
+    let stored = world.all_messages(&conversation).await.remove(0);
     assert_eq!(stored.contexts, new.contexts);
     assert_eq!(stored.metadata, new.metadata);
     assert!(new.is_saved_as(&stored));
 }
 
-pub(crate) async fn times_never_go_back(world: &World) {
-    let conversation = world.conversation().await;
+pub(crate) async fn updated_at_never_decreases(world: &World) {
+    let conversation = world.create_conversation().await;
     for (micros, expected) in [(100, 100), (50, 100), (-1_000_000_000, 100), (101, 101)] {
         let mut append = turn(&conversation, &["when"]);
         append.at = at(micros);
@@ -257,9 +257,9 @@ pub(crate) async fn times_never_go_back(world: &World) {
             (at(0), at(expected))
         );
     }
-    // A message without a time of its own has that of its save.
+    // A message without a time has the time of its save.
     let times: Vec<_> = world
-        .all(&conversation)
+        .all_messages(&conversation)
         .await
         .iter()
         .map(|m| m.created_at)
@@ -267,13 +267,13 @@ pub(crate) async fn times_never_go_back(world: &World) {
     assert_eq!(times, [at(100), at(50), at(-1_000_000_000), at(101)]);
 }
 
-pub(crate) async fn a_save_is_activity(world: &World) {
-    let conversation = world.conversation().await;
+pub(crate) async fn save_without_user_claim_succeeds(world: &World) {
+    let conversation = world.create_conversation().await;
     let anyone = ConversationRef {
         user_id: None,
         ..conversation.clone()
     };
-    assert_eq!(world.say(&anyone, &["who asks?"]).await, 1);
+    assert_eq!(world.append_texts(&anyone, &["who asks?"]).await, 1);
     let (stored, messages) = world.store.newest(&conversation, 10, false).await.unwrap();
     assert_eq!((stored.last_seq, messages.len()), (1, 1));
     assert_eq!(

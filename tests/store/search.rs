@@ -1,5 +1,5 @@
-//! Searching: what is found, by whom, in which order. Where the engines cannot agree,
-//! [`differences`] has the cases by name.
+//! Search: which messages are found, for which user, and in which order.
+//! [`ENGINE_DIFFERENCES`] lists the cases in which the engines differ.
 
 use std::fmt::Write as _;
 
@@ -8,12 +8,12 @@ use conversation_memory::{
         ConversationChanges, ConversationId, ConversationRef, DeptId, IdSource, NewConversation,
         NewMessage, Role, SearchText, UserId, UuidV7,
     },
-    store::{Hit, SearchQuery},
+    store::{SearchHit, SearchQuery},
 };
 
 use crate::branches::branch_of;
 use test_support::world::{
-    World, at, message, named, new_conversation, save_of, title, truncation, user,
+    World, append_of, at, message, new_conversation, owned_ref, title, truncation, user,
 };
 
 pub(crate) fn query(user_id: &UserId, text: &str) -> SearchQuery {
@@ -28,13 +28,13 @@ pub(crate) fn query(user_id: &UserId, text: &str) -> SearchQuery {
     }
 }
 
-async fn hits(world: &World, query: &SearchQuery) -> Vec<Hit> {
+async fn hits(world: &World, query: &SearchQuery) -> Vec<SearchHit> {
     let page = world.store.search(query).await.unwrap();
     assert!(!page.more);
     page.hits
 }
 
-/// The texts that are found, in alphabetical order.
+/// Returns the texts of all hits in alphabetical order.
 pub(crate) async fn found(world: &World, query: &SearchQuery) -> Vec<String> {
     let mut texts: Vec<_> = hits(world, query)
         .await
@@ -45,18 +45,19 @@ pub(crate) async fn found(world: &World, query: &SearchQuery) -> Vec<String> {
     texts
 }
 
-/// A new conversation in which these were said, and its owner.
-async fn said(world: &World, texts: &[&str]) -> (ConversationRef, UserId) {
-    let conversation = world.conversation().await;
+/// Creates a conversation of these texts, and returns it and its owner.
+async fn conversation_with(world: &World, texts: &[&str]) -> (ConversationRef, UserId) {
+    let conversation = world.create_conversation().await;
     if !texts.is_empty() {
-        world.say(&conversation, texts).await;
+        world.append_texts(&conversation, texts).await;
     }
     let user = conversation.user_id.clone().unwrap();
     (conversation, user)
 }
 
-pub(crate) async fn a_hit_shows_the_message_and_where_it_was_said(world: &World) {
-    let (conversation, user) = said(world, &["Which policies hold?", "no match"]).await;
+pub(crate) async fn hit_contains_message_title_and_snippet(world: &World) {
+    let (conversation, user) =
+        conversation_with(world, &["Which policies hold?", "no match"]).await;
     let changes = ConversationChanges {
         title: Some(Some(title("Named since"))),
         metadata: None,
@@ -70,22 +71,24 @@ pub(crate) async fn a_hit_shows_the_message_and_where_it_was_said(world: &World)
     let [hit] = hits.as_slice() else {
         panic!("{hits:?}");
     };
-    assert_eq!(hit.message, world.all(&conversation).await[0]);
+    assert_eq!(hit.message, world.all_messages(&conversation).await[0]);
     assert_eq!(hit.title, Some(title("Named since")));
     assert_eq!(hit.snippet, "Which ⟦policies⟧ hold?");
     assert!(hit.key.rank > 0.0 && hit.key.rank.is_finite());
     let untitled = new_conversation(&user);
     world.store.create(&untitled, at(0)).await.unwrap();
-    world.say(&named(&untitled), &["unmistakable"]).await;
+    world
+        .append_texts(&owned_ref(&untitled), &["unmistakable"])
+        .await;
     let hits = self::hits(world, &query(&user, "unmistakable")).await;
     assert_eq!(hits[0].title, None);
 }
 
-pub(crate) async fn the_syntax_is_that_of_search_boxes(world: &World) {
+pub(crate) async fn supports_search_box_syntax(world: &World) {
     const RED: &str = "a red fish swims";
     const BLUE: &str = "a blue fish runs";
     const BOTH: &str = "a fish, blue and red";
-    let (_, user) = said(world, &[RED, BLUE, BOTH]).await;
+    let (_, user) = conversation_with(world, &[RED, BLUE, BOTH]).await;
     for (text, mut expected) in [
         ("fish", vec![RED, BLUE, BOTH]),
         ("red fish", vec![RED, BOTH]),
@@ -111,7 +114,7 @@ pub(crate) async fn the_syntax_is_that_of_search_boxes(world: &World) {
         let texts = found(world, &query(&user, text)).await;
         assert_eq!(texts, expected, "{text}");
     }
-    // More negations than PostgreSQL bears.
+    // More consecutive negations than PostgreSQL supports.
     let rule = "-".repeat(101);
     for (text, mut expected) in [
         (format!("{rule}red"), vec![BLUE]),
@@ -127,14 +130,14 @@ pub(crate) async fn the_syntax_is_that_of_search_boxes(world: &World) {
     }
 }
 
-pub(crate) async fn no_query_is_wrong(world: &World) {
+pub(crate) async fn accepts_every_query(world: &World) {
     let words = "a b c d e ".repeat(51);
     let either = "x or ".repeat(102);
     let neither = "-x ".repeat(170);
     let planes: String = (0..17)
         .filter_map(|plane| char::from_u32(plane * 0x1_0000 + 0x41))
         .collect();
-    let (_, user) = said(world, &["hello & (world) | \"you\" * ^ : NEAR 'x'"]).await;
+    let (_, user) = conversation_with(world, &["hello & (world) | \"you\" * ^ : NEAR 'x'"]).await;
     for text in [
         "((( & ! \\ <->",
         "\"",
@@ -184,9 +187,9 @@ pub(crate) async fn no_query_is_wrong(world: &World) {
     }
 }
 
-pub(crate) async fn a_search_never_leaves_its_user(world: &World) {
-    let (theirs, _) = said(world, &["the same secret"]).await;
-    let (_, user) = said(world, &["the same secret", "nothing"]).await;
+pub(crate) async fn finds_no_messages_of_other_users(world: &World) {
+    let (theirs, _) = conversation_with(world, &["the same secret"]).await;
+    let (_, user) = conversation_with(world, &["the same secret", "nothing"]).await;
     let mine = hits(world, &query(&user, "secret")).await;
     assert_eq!(mine.len(), 1);
     assert_ne!(mine[0].message.conversation_id, theirs.id);
@@ -197,25 +200,27 @@ pub(crate) async fn a_search_never_leaves_its_user(world: &World) {
         };
         assert!(hits(world, &elsewhere).await.is_empty());
     }
-    // What others say changes no rank.
+    // Messages of other users do not change ranks.
     for _ in 0..3 {
-        said(world, &["secret secret", "secret"]).await;
+        conversation_with(world, &["secret secret", "secret"]).await;
     }
     assert_eq!(hits(world, &query(&user, "secret")).await, mine);
-    // Names that begin alike, and such as an index may take apart.
+    // User ids with a common prefix, and with characters that a tokenizer can split.
     for name in [" x", "-x", "é", "E", "\""] {
         let name = UserId::parse(format!("{}{name}", user.as_str())).unwrap();
         assert!(hits(world, &query(&name, "secret or -x")).await.is_empty());
         let other = new_conversation(&name);
         world.store.create(&other, at(0)).await.unwrap();
-        world.say(&named(&other), &["secret of another"]).await;
+        world
+            .append_texts(&owned_ref(&other), &["secret of another"])
+            .await;
         let found = found(world, &query(&name, "secret")).await;
         assert_eq!(found, ["secret of another"], "{name:?}");
     }
     assert_eq!(hits(world, &query(&user, "secret")).await, mine);
 }
 
-pub(crate) async fn a_search_can_be_narrowed(world: &World) {
+pub(crate) async fn filters_narrow_a_search(world: &World) {
     let user = user();
     let mut conversations = Vec::new();
     for dept in ["sales", "it"] {
@@ -228,7 +233,7 @@ pub(crate) async fn a_search_can_be_narrowed(world: &World) {
             role,
             ..message(format!("a word in {dept} by {}", role.as_str()))
         });
-        let save = save_of(&named(&new), messages.into());
+        let save = append_of(&owned_ref(&new), messages.into());
         world.save(&save).await.unwrap();
         conversations.push(new.id);
     }
@@ -266,8 +271,9 @@ pub(crate) async fn a_search_can_be_narrowed(world: &World) {
     assert!(found(world, &nowhere).await.is_empty());
 }
 
-pub(crate) async fn the_best_come_first_and_then_the_newest(world: &World) {
-    let (conversation, user) = said(world, &["one word", "word, word, word", "one word"]).await;
+pub(crate) async fn hits_are_ordered_by_rank_then_recency(world: &World) {
+    let (conversation, user) =
+        conversation_with(world, &["one word", "word, word, word", "one word"]).await;
     let seqs: Vec<_> = hits(world, &query(&user, "word"))
         .await
         .iter()
@@ -275,7 +281,7 @@ pub(crate) async fn the_best_come_first_and_then_the_newest(world: &World) {
         .collect();
     assert_eq!(seqs, [2, 3, 1]);
     let long = format!("word {}", "and much else ".repeat(200));
-    world.say(&conversation, &[&long]).await;
+    world.append_texts(&conversation, &[&long]).await;
     let hits = hits(world, &query(&user, "word")).await;
     assert_eq!(hits[3].message.seq, 4);
 }
@@ -285,7 +291,7 @@ pub(crate) async fn hits_are_paged(world: &World) {
         .map(|number| "word ".repeat(1 + number % 5) + "end")
         .collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let (conversation, user) = said(world, &texts).await;
+    let (conversation, user) = conversation_with(world, &texts).await;
     let all = hits(world, &query(&user, "word")).await;
     assert_eq!(all.len(), 23);
     for pair in all.windows(2) {
@@ -312,20 +318,23 @@ pub(crate) async fn hits_are_paged(world: &World) {
         }
         assert_eq!(seen, all, "{limit} a page");
     }
-    // What is saved between two pages moves nothing.
+    // A message that is saved between two pages does not move the hits.
     let mut query = SearchQuery {
         limit: 10,
         ..query(&user, "word")
     };
     let first = world.store.search(&query).await.unwrap().hits;
-    world.say(&conversation, &["word ".repeat(9).trim()]).await;
+    world
+        .append_texts(&conversation, &["word ".repeat(9).trim()])
+        .await;
     query.after = first.last().map(|hit| hit.key);
     let second = world.store.search(&query).await.unwrap().hits;
     assert_eq!([first, second].concat(), all[..20]);
 }
 
-pub(crate) async fn what_was_removed_is_not_found(world: &World) {
-    let (conversation, user) = said(world, &["word one", "word two", "word three"]).await;
+pub(crate) async fn removed_messages_are_not_found(world: &World) {
+    let (conversation, user) =
+        conversation_with(world, &["word one", "word two", "word three"]).await;
     let query = query(&user, "word");
     world
         .store
@@ -333,7 +342,7 @@ pub(crate) async fn what_was_removed_is_not_found(world: &World) {
         .await
         .unwrap();
     assert_eq!(found(world, &query).await, ["word one"]);
-    world.say(&conversation, &["word again"]).await;
+    world.append_texts(&conversation, &["word again"]).await;
     assert_eq!(found(world, &query).await, ["word again", "word one"]);
     world.store.delete(&conversation).await.unwrap();
     assert!(found(world, &query).await.is_empty());
@@ -344,14 +353,14 @@ pub(crate) async fn what_was_removed_is_not_found(world: &World) {
     assert!(found(world, &anything).await.is_empty());
 }
 
-pub(crate) async fn what_branches_share_is_found_once(world: &World) {
-    let (parent, user) = said(world, &["word one", "word two", "word three"]).await;
+pub(crate) async fn shared_messages_are_found_once(world: &World) {
+    let (parent, user) = conversation_with(world, &["word one", "word two", "word three"]).await;
     let branched = world.store.branch(&branch_of(&parent, 2)).await.unwrap();
     let branch = ConversationRef {
         id: branched.id,
         user_id: Some(user.clone()),
     };
-    world.say(&branch, &["word four"]).await;
+    world.append_texts(&branch, &["word four"]).await;
     let all = query(&user, "word");
     let within = |conversation: &ConversationRef| SearchQuery {
         conversation_id: Some(conversation.id),
@@ -366,7 +375,7 @@ pub(crate) async fn what_branches_share_is_found_once(world: &World) {
     for hit in hits(world, &within(&branch)).await {
         assert_eq!(hit.message.conversation_id, branch.id);
     }
-    // What the parent no longer shows is found where it still is.
+    // A message that the parent no longer shows is found in the branch.
     world.store.truncate(&truncation(&parent, 1)).await.unwrap();
     assert_eq!(found(world, &within(&parent)).await, ["word one"]);
     assert_eq!(found(world, &within(&branch)).await, of_branch);
@@ -384,7 +393,7 @@ pub(crate) async fn what_branches_share_is_found_once(world: &World) {
     assert!(found(world, &all).await.is_empty());
 }
 
-pub(crate) async fn long_texts_are_found_by_their_beginning(world: &World) {
+pub(crate) async fn long_messages_are_searched_by_their_beginning(world: &World) {
     let mut words = String::from("beginning ");
     for number in 0..150_000 {
         write!(words, "{number:x}q ").unwrap();
@@ -395,13 +404,13 @@ pub(crate) async fn long_texts_are_found_by_their_beginning(world: &World) {
     let wide = "\u{1f600}\u{20000}\u{130}-".repeat(60_000);
     let endless = "w".repeat(3_000);
     let texts = [&words, &compounds, &wide, &endless, "short"];
-    let (_, user) = said(world, &[]).await;
+    let (_, user) = conversation_with(world, &[]).await;
     let new = new_conversation(&user);
     world.store.create(&new, at(0)).await.unwrap();
     for text in texts {
-        world.say(&named(&new), &[text]).await;
+        world.append_texts(&owned_ref(&new), &[text]).await;
     }
-    assert_eq!(world.texts(&named(&new)).await, texts);
+    assert_eq!(world.texts(&owned_ref(&new)).await, texts);
     let begun = hits(world, &query(&user, "beginning")).await;
     assert_eq!(begun[0].message.content.as_str(), words);
     assert!(begun[0].snippet.contains("⟦beginning⟧"));
@@ -412,8 +421,8 @@ pub(crate) async fn long_texts_are_found_by_their_beginning(world: &World) {
     }
 }
 
-pub(crate) async fn marks_in_a_message_are_not_taken_for_ours(world: &World) {
-    let (_, user) = said(world, &["an ⟦odd⟧ text <b>here</b>"]).await;
+pub(crate) async fn marks_in_a_message_are_escaped(world: &World) {
+    let (_, user) = conversation_with(world, &["an ⟦odd⟧ text <b>here</b>"]).await;
     let hits = hits(world, &query(&user, "text")).await;
     assert_eq!(hits[0].snippet, "an [odd] ⟦text⟧ <b>here</b>");
     assert_eq!(
@@ -422,33 +431,33 @@ pub(crate) async fn marks_in_a_message_are_not_taken_for_ours(world: &World) {
     );
 }
 
-/// A text, a query, and whether PostgreSQL and SQLite find the one by the other.
-const DIFFERENCES: [(&str, &str, bool, bool); 5] = [
-    // PostgreSQL leaves stop words out of phrases, and only counts them.
+/// Text, query, and whether PostgreSQL and SQLite find the text.
+const ENGINE_DIFFERENCES: [(&str, &str, bool, bool); 5] = [
+    // PostgreSQL ignores stop words in phrases, except for their number.
     ("cat on a hat", "\"cat in the hat\"", true, false),
-    // Its stemmer is Porter's second one, SQLite's the first.
+    // PostgreSQL uses the second version of Porter's stemmer, SQLite the first.
     ("skis", "ski", true, true),
     ("kindly", "kind", true, false),
-    // It takes an address for one word, and does not find its parts.
+    // PostgreSQL indexes an address as one word, and does not find its parts.
     ("write to ann@example.com", "ann", false, true),
     ("see example.com/a/b", "\"a b\"", false, true),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn differences() {
-    for (text, words, on_postgres, on_sqlite) in DIFFERENCES {
+async fn engines_differ_in_listed_cases() {
+    for (text, words, on_postgres, on_sqlite) in ENGINE_DIFFERENCES {
         for (world, expected) in [
             (World::postgres().await, on_postgres),
             (World::sqlite().await, on_sqlite),
         ] {
-            let (_, user) = said(&world, &[text]).await;
+            let (_, user) = conversation_with(&world, &[text]).await;
             let found = found(&world, &query(&user, words)).await;
             assert_eq!(!found.is_empty(), expected, "{text}: {words}");
         }
     }
 }
 
-/// What is found by forms of words, and what only as it is written.
+/// Asserts which texts are found by inflected forms, and which only by their exact words.
 pub(crate) async fn assert_forms(world: &World, user: &UserId, forms: &[&str], exact: &[&str]) {
     let mut all = [forms, exact].concat();
     all.sort_unstable();

@@ -1,4 +1,4 @@
-//! What only the store in a file does.
+//! Tests of the store on SQLite only.
 
 use std::{path::Path, sync::Arc};
 
@@ -10,7 +10,7 @@ use sqlx::{ConnectOptions, Connection, SqliteConnection, query, sqlite::SqliteCo
 use tokio::task::JoinSet;
 
 use crate::search::assert_forms;
-use test_support::world::{World, at, named, new_conversation, turn, user};
+use test_support::world::{World, at, new_conversation, owned_ref, turn, user};
 
 fn open(file: &Path) -> SqliteStore {
     SqliteStore::open(file).unwrap()
@@ -24,19 +24,19 @@ async fn raw(file: &Path) -> SqliteConnection {
         .unwrap()
 }
 
-async fn begun(store: &SqliteStore) -> ConversationRef {
+async fn create_conversation(store: &SqliteStore) -> ConversationRef {
     let new = new_conversation(&user());
     store.create(&new, at(0)).await.unwrap();
-    named(&new)
+    owned_ref(&new)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_keeps_everything() {
+async fn data_survives_reopening_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("deep/er/memory.db");
     let store = open(&file);
     store.prepare(true).await.unwrap();
-    let conversation = begun(&store).await;
+    let conversation = create_conversation(&store).await;
     store
         .append(&turn(&conversation, &["one", "two"]))
         .await
@@ -64,14 +64,14 @@ async fn a_file_keeps_everything() {
 
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_else_may_read_the_files() {
+async fn files_are_readable_by_their_owner_only() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let open_to_all = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(folder.path(), open_to_all).unwrap();
     let store = open(&folder.path().join("memory.db"));
     store.prepare(true).await.unwrap();
-    begun(&store).await;
+    create_conversation(&store).await;
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder.path()).unwrap() {
         let entry = entry.unwrap();
@@ -84,7 +84,7 @@ async fn nobody_else_may_read_the_files() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_prepare_at_once() {
+async fn concurrent_prepare_calls_succeed() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("memory.db");
     let mut tasks = JoinSet::new();
@@ -93,22 +93,22 @@ async fn many_prepare_at_once() {
         tasks.spawn(async move { store.prepare(true).await.unwrap() });
     }
     tasks.join_all().await;
-    begun(&open(&file)).await;
+    create_conversation(&open(&file)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_stores_share_a_file() {
+async fn two_stores_can_share_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("memory.db");
     let stores = [Arc::new(open(&file)), Arc::new(open(&file))];
     stores[0].prepare(true).await.unwrap();
-    let conversation = begun(&stores[0]).await;
+    let conversation = create_conversation(&stores[0]).await;
     let mut tasks = JoinSet::new();
     for store in stores.iter().cycle().take(4) {
         let (store, conversation) = (Arc::clone(store), conversation.clone());
         tasks.spawn(async move {
             for _ in 0..25 {
-                // Another process may keep the file for longer than one waits.
+                // The other store can hold the lock for longer than a save waits.
                 while let Err(error) = store.append(&turn(&conversation, &["x"])).await {
                     assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
                 }
@@ -124,12 +124,12 @@ async fn two_stores_share_a_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_locked_file_is_unavailable_and_comes_back() {
+async fn locked_file_is_unavailable_until_the_lock_is_released() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("memory.db");
     let store = open(&file);
     store.prepare(true).await.unwrap();
-    let conversation = begun(&store).await;
+    let conversation = create_conversation(&store).await;
     let mut other = raw(&file).await;
     let lock = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
     let refused = store.append(&turn(&conversation, &["one"])).await;
@@ -143,7 +143,7 @@ async fn a_locked_file_is_unavailable_and_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_schema_is_told() {
+async fn prepare_reports_other_schema_versions() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("memory.db");
     let store = open(&file);
@@ -154,7 +154,7 @@ async fn another_schema_is_told() {
             wanted: 3
         })
     ));
-    assert!(!file.exists(), "a look leaves no file behind");
+    assert!(!file.exists(), "the check does not create the file");
     store.prepare(true).await.unwrap();
     let mut raw = raw(&file).await;
     query("UPDATE _sqlx_migrations SET checksum = x'00'")
@@ -184,7 +184,7 @@ async fn another_schema_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unusable_file_is_told() {
+async fn unusable_files_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("memory.db");
     std::fs::write(
@@ -194,7 +194,7 @@ async fn an_unusable_file_is_told() {
     .unwrap();
     let store = open(&file);
     assert!(store.prepare(true).await.is_err());
-    let conversation = named(&new_conversation(&user()));
+    let conversation = owned_ref(&new_conversation(&user()));
     assert!(matches!(
         store.get(&conversation).await,
         Err(StoreError::Internal(_))
@@ -211,17 +211,19 @@ async fn an_unusable_file_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_index_is_made_anew_for_another_setting() {
+async fn index_is_rebuilt_for_another_configuration() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("memory.db");
-    let english = World::of(open(&file)).await;
-    let conversation = english.conversation().await;
+    let english = World::prepared(open(&file)).await;
+    let conversation = english.create_conversation().await;
     let user = conversation.user_id.clone().unwrap();
-    english.say(&conversation, &["1 the policy"]).await;
+    english.append_texts(&conversation, &["1 the policy"]).await;
     assert_forms(&english, &user, &["1 the policy"], &[]).await;
     let store = SqliteStore::with_text_search(&file, TextSearch::Simple).unwrap();
-    let simple = World::of(store).await;
-    simple.say(&conversation, &["2 the policies"]).await;
+    let simple = World::prepared(store).await;
+    simple
+        .append_texts(&conversation, &["2 the policies"])
+        .await;
     let by_form = |text: &str| crate::search::query(&user, text);
     let found = crate::search::found(&simple, &by_form("policy")).await;
     assert_eq!(found, ["1 the policy"]);
@@ -229,18 +231,20 @@ async fn the_index_is_made_anew_for_another_setting() {
     assert_eq!(found, ["2 the policies"]);
     let found = crate::search::found(&simple, &by_form("the")).await;
     assert_eq!(found.len(), 2);
-    let english = World::of(open(&file)).await;
+    let english = World::prepared(open(&file)).await;
     let both = ["1 the policy", "2 the policies"];
     assert_forms(&english, &user, &both, &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_removal_leaves_no_words() {
+async fn removals_delete_search_documents() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("memory.db");
-    let world = World::of(open(&file)).await;
-    let conversation = world.conversation().await;
-    world.say(&conversation, &["one", "two ⟦", "three"]).await;
+    let world = World::prepared(open(&file)).await;
+    let conversation = world.create_conversation().await;
+    world
+        .append_texts(&conversation, &["one", "two ⟦", "three"])
+        .await;
     let truncation = test_support::world::truncation(&conversation, 1);
     world.store.truncate(&truncation).await.unwrap();
     let mut raw = raw(&file).await;

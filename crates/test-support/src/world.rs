@@ -1,4 +1,4 @@
-//! The stores under test, and short words for what goes into them.
+//! Stores under test, and constructors of their arguments.
 
 use std::{str::FromStr, sync::Arc};
 
@@ -20,31 +20,31 @@ use sqlx::{
 };
 use tempfile::TempDir;
 
-/// A store that is ready, with nothing in it that matters to a test.
+/// Prepared store. Other tests may use the same database, for other users.
 pub struct World {
     pub store: Arc<dyn Store>,
     folder: Option<TempDir>,
 }
 
-/// A conversation as a key, since what names one is not ordered.
+/// Conversation as an ordered key.
 #[derive(Clone, Debug)]
-pub struct Ids(pub ConversationRef);
+pub struct ConversationKey(pub ConversationRef);
 
-impl PartialEq for Ids {
+impl PartialEq for ConversationKey {
     fn eq(&self, other: &Self) -> bool {
         self.0.id == other.0.id
     }
 }
 
-impl Eq for Ids {}
+impl Eq for ConversationKey {}
 
-impl PartialOrd for Ids {
+impl PartialOrd for ConversationKey {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Ids {
+impl Ord for ConversationKey {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.0.id.as_uuid().cmp(&other.0.id.as_uuid())
     }
@@ -54,29 +54,29 @@ impl World {
     pub async fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&folder.path().join("memory.db")).unwrap();
-        let world = Self::of(store).await;
+        let world = Self::prepared(store).await;
         Self {
             folder: Some(folder),
             ..world
         }
     }
 
-    /// A store, made ready.
-    pub async fn of(store: impl Store + 'static) -> Self {
+    /// Prepares a store.
+    pub async fn prepared(store: impl Store + 'static) -> Self {
         store.prepare(true).await.unwrap();
-        Self::unprepared(store)
+        Self::without_prepare(store)
     }
 
-    /// A store whose schema the test has made.
-    pub fn unprepared(store: impl Store + 'static) -> Self {
+    /// Wraps a store whose schema the test has created.
+    pub fn without_prepare(store: impl Store + 'static) -> Self {
         Self {
             store: Arc::new(store),
             folder: None,
         }
     }
 
-    /// How many messages are kept under these ids, whoever shows them.
-    pub async fn kept(&self, ids: &[ConversationId]) -> i64 {
+    /// Counts the messages that are stored under these ids, whichever conversation shows them.
+    pub async fn count_stored(&self, ids: &[ConversationId]) -> i64 {
         let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
         if let Some(folder) = &self.folder {
             let file = SqliteConnectOptions::new().filename(folder.path().join("memory.db"));
@@ -87,38 +87,43 @@ impl World {
             let count = query_scalar(count).bind(ids).fetch_one(&mut connection);
             count.await.unwrap()
         } else {
-            let mut connection = server().connect().await.unwrap();
+            let mut connection = server_options().connect().await.unwrap();
             let count = "SELECT count(*) FROM messages WHERE conversation_id::text = ANY($1)";
             let count = query_scalar(count).bind(ids).fetch_one(&mut connection);
             count.await.unwrap()
         }
     }
 
-    pub async fn postgres() -> Self {
-        Self::of(PostgresStore::new(server(), 10)).await
+    /// Returns whether the store is in an SQLite file.
+    pub fn is_sqlite(&self) -> bool {
+        self.folder.is_some()
     }
 
-    /// A new conversation, as its owner names it.
-    pub async fn conversation(&self) -> ConversationRef {
+    pub async fn postgres() -> Self {
+        Self::prepared(PostgresStore::new(server_options(), 10)).await
+    }
+
+    /// Creates a conversation, and returns it as its owner names it.
+    pub async fn create_conversation(&self) -> ConversationRef {
         let new = new_conversation(&user());
         self.store.create(&new, at(0)).await.unwrap();
-        named(&new)
+        owned_ref(&new)
     }
 
     pub async fn save(&self, append: &Append) -> Result<Appended, StoreError> {
         self.store.append(append).await
     }
 
-    /// Saves texts as one turn and returns the first number.
-    pub async fn say(&self, conversation: &ConversationRef, texts: &[&str]) -> i64 {
+    /// Saves texts as one turn, and returns the number of the first.
+    pub async fn append_texts(&self, conversation: &ConversationRef, texts: &[&str]) -> i64 {
         match self.save(&turn(conversation, texts)).await.unwrap() {
             Appended::Saved { first_seq, .. } => first_seq,
-            Appended::Replayed { .. } => panic!("nothing was there to be replayed"),
+            Appended::Replayed { .. } => panic!("the save was replayed"),
         }
     }
 
-    /// All messages of a conversation, with their contexts.
-    pub async fn all(&self, conversation: &ConversationRef) -> Vec<Message> {
+    /// Reads all messages of a conversation with their contexts.
+    pub async fn all_messages(&self, conversation: &ConversationRef) -> Vec<Message> {
         self.store
             .messages(conversation, Bound::After(0), 100_000, true)
             .await
@@ -126,7 +131,7 @@ impl World {
     }
 
     pub async fn texts(&self, conversation: &ConversationRef) -> Vec<String> {
-        let messages = self.all(conversation).await;
+        let messages = self.all_messages(conversation).await;
         messages
             .into_iter()
             .map(|message| message.content.into_string())
@@ -134,13 +139,13 @@ impl World {
     }
 
     pub async fn seqs(&self, conversation: &ConversationRef) -> Vec<i64> {
-        let messages = self.all(conversation).await;
+        let messages = self.all_messages(conversation).await;
         messages.iter().map(|message| message.seq).collect()
     }
 }
 
-/// Where the PostgreSQL to test on is.
-pub fn server() -> PgConnectOptions {
+/// Options of the PostgreSQL server of the tests.
+pub fn server_options() -> PgConnectOptions {
     let Ok(url) = std::env::var("TEST_DATABASE_URL") else {
         panic!("TEST_DATABASE_URL is not set: run `make test`, or tests/with-servers cargo test");
     };
@@ -174,7 +179,7 @@ pub fn metadata(value: Value) -> Metadata {
     Metadata::parse(object, 1 << 20).unwrap()
 }
 
-/// A moment, in microseconds after a fixed one.
+/// Time in microseconds after a fixed time.
 pub fn at(micros: i64) -> DateTime<Utc> {
     DateTime::from_timestamp_micros(1_800_000_000_123_456 + micros).unwrap()
 }
@@ -190,8 +195,8 @@ pub fn new_conversation(user_id: &UserId) -> NewConversation {
     }
 }
 
-/// A conversation, as its owner names it.
-pub fn named(new: &NewConversation) -> ConversationRef {
+/// Reference to a conversation by its owner.
+pub fn owned_ref(new: &NewConversation) -> ConversationRef {
     ConversationRef {
         id: new.id,
         user_id: Some(new.user_id.clone()),
@@ -212,7 +217,7 @@ pub fn message(text: impl Into<String>) -> NewMessage {
     }
 }
 
-pub fn chosen(text: &str) -> NewMessage {
+pub fn with_chosen_id(text: &str) -> NewMessage {
     NewMessage {
         id_chosen: true,
         ..message(text)
@@ -228,7 +233,7 @@ pub fn context(doc_id: &str, text: impl Into<String>) -> Context {
     }
 }
 
-pub fn save_of(conversation: &ConversationRef, messages: Vec<NewMessage>) -> Append {
+pub fn append_of(conversation: &ConversationRef, messages: Vec<NewMessage>) -> Append {
     Append {
         conversation: conversation.clone(),
         messages,
@@ -241,14 +246,14 @@ pub fn save_of(conversation: &ConversationRef, messages: Vec<NewMessage>) -> App
 }
 
 pub fn turn(conversation: &ConversationRef, texts: &[&str]) -> Append {
-    save_of(
+    append_of(
         conversation,
         texts.iter().map(|text| message(*text)).collect(),
     )
 }
 
-/// The same save with a key that makes a retry safe.
-pub fn keyed(mut append: Append, key: &str) -> Append {
+/// Adds an idempotency key to a save.
+pub fn with_request_id(mut append: Append, key: &str) -> Append {
     append.request = Some(Request {
         id: RequestId::parse(key).unwrap(),
         digest: Digest::of_messages(&append.messages),
@@ -256,7 +261,7 @@ pub fn keyed(mut append: Append, key: &str) -> Append {
     append
 }
 
-/// The retry of a save by a caller that lets the server give ids.
+/// Retry of a save by a caller that lets the server generate ids.
 pub fn retry_of(append: &Append) -> Append {
     let mut retry = append.clone();
     for message in &mut retry.messages {
@@ -277,7 +282,11 @@ pub fn truncation(conversation: &ConversationRef, after_seq: i64) -> Truncation 
     }
 }
 
-pub fn keyed_truncation(conversation: &ConversationRef, after_seq: i64, key: &str) -> Truncation {
+pub fn truncation_with_request_id(
+    conversation: &ConversationRef,
+    after_seq: i64,
+    key: &str,
+) -> Truncation {
     Truncation {
         request: Some(Request {
             id: RequestId::parse(key).unwrap(),

@@ -6,7 +6,7 @@ use crate::{
     memory::{Begun, SessionState, Source},
     proto,
     rpc::{convert::captured, structs},
-    store::{ConversationPage, Hit},
+    store::{ConversationPage, SearchHit},
     telemetry::call,
 };
 
@@ -19,7 +19,7 @@ pub(crate) fn messages(messages: Vec<Message>) -> Vec<proto::Message> {
 }
 
 /// What a search found.
-pub(crate) fn hits(hits: Vec<Hit>) -> Vec<proto::search_messages_response::Hit> {
+pub(crate) fn hits(hits: Vec<SearchHit>) -> Vec<proto::search_messages_response::Hit> {
     call::capture_output(|| {
         let said = hits.iter().map(|hit| &hit.message);
         captured::messages(said.map(|m| (m.role, m.content.as_str())))

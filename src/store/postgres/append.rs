@@ -3,28 +3,32 @@ use uuid::Uuid;
 
 use super::{
     Pool,
-    columns::{Contexts, Messages},
-    connection::{Lease, Losses},
+    columns::{
+        ContextColumns, MessageColumns, bind_contexts, bind_messages, message_values, placeholders,
+    },
+    connection::{ConnectionLosses, PooledConnection},
     conversations, history, sql,
 };
 use crate::{
-    domain::{ConversationId, Message, RequestId, SessionId, Title, UserId},
+    domain::{RequestId, SessionId, Title, UserId},
     store::{
-        Append, Appended, Request, Reused, StoreError,
-        failure::{ErrorKind, Failure, OperationError},
-        replay::{self, IdConflict},
-        rows::RequestRow,
+        Append, Appended, StoreError,
+        operation_error::{BackendError, ErrorKind, OperationError},
+        replay::{self, IdConflict, replays},
     },
 };
 
-/// The whole save. The update locks the conversation's row, so that numbers are
-/// given in commit order, and what follows hangs on the row that it returns.
+replays!(PgConnection, std::convert::identity);
+
+/// Saves a turn. The UPDATE locks the conversation's row, so that numbers are assigned in
+/// commit order, and everything else depends on the row that it returns.
 ///
-/// All parts see one snapshot, and after a wait for the lock only the
-/// conversation's own row is looked at anew. The look into the ledger is
-/// therefore no more than a shortcut; the ledger's primary key decides. A session
-/// that was last on another user's conversation is not noted on this one.
-const APPEND: &str = "
+/// All parts see one snapshot: after a wait for the lock, PostgreSQL re-evaluates only the
+/// conversation's own row. The check of the ledger is therefore no more than a shortcut,
+/// and the ledger's primary key decides. A session that was last on another user's
+/// conversation is not attached to this one.
+const APPEND: &str = concat!(
+    "
 WITH saved AS (
     UPDATE conversations c
     SET last_seq = c.last_seq + $3,
@@ -46,45 +50,58 @@ WITH saved AS (
                       WHERE r.conversation_id = $1 AND r.request_id = $8)
     RETURNING c.id, c.user_id, c.last_seq - $3 AS before_seq
 ), new_messages AS (
-    INSERT INTO messages (conversation_id, seq, id, role, content, tokens_used, latency_ms,
-                          created_at, metadata)
-    SELECT s.id, s.before_seq + m.place, m.id, m.role, m.content, m.tokens_used, m.latency_ms,
-           m.created_at, m.metadata
-    FROM saved s, unnest($10, $11, $12, $13, $14, $15, $16) WITH ORDINALITY
-         AS m (id, role, content, tokens_used, latency_ms, created_at, metadata, place)
+    INSERT INTO messages (conversation_id, seq, ",
+    message_values!(""),
+    ")
+    SELECT s.id, s.before_seq + m.number, ",
+    message_values!("m."),
+    "
+    FROM saved s, unnest(",
+    placeholders!(append messages),
+    ") WITH ORDINALITY AS m (",
+    message_values!(""),
+    ", number)
 ), new_contexts AS (
-    INSERT INTO message_contexts (conversation_id, seq, position, doc_id, content, score, metadata)
-    SELECT s.id, s.before_seq + x.place, x.position, x.doc_id, x.content, x.score, x.metadata
-    FROM saved s, unnest($17, $18, $19, $20, $21, $22)
-         AS x (place, position, doc_id, content, score, metadata)
+    INSERT INTO message_contexts (conversation_id, seq, position, ",
+    sql::context_columns!(""),
+    ")
+    SELECT s.id, s.before_seq + x.number, x.position, ",
+    sql::context_columns!("x."),
+    "
+    FROM saved s, unnest(",
+    placeholders!(append contexts),
+    ") AS x (number, position, ",
+    sql::context_columns!(""),
+    ")
 ), new_request AS (
     INSERT INTO requests (conversation_id, request_id, digest, first_seq, last_seq, created_at)
     SELECT s.id, $8, $9, s.before_seq + 1, s.before_seq + $3, $4
     FROM saved s WHERE $8 IS NOT NULL
 )
-SELECT s.user_id, s.before_seq + 1 AS first_seq FROM saved s";
+SELECT s.user_id, s.before_seq + 1 AS first_seq FROM saved s"
+);
 
-const MESSAGE_PLACES: &str =
+const FIND_MESSAGES: &str =
     "SELECT m.conversation_id, m.seq FROM messages m WHERE m.id = ANY($1) ORDER BY m.seq";
 
-/// Saves a turn. `after_loss` says that an earlier attempt at this very save may
-/// have been carried out.
+/// Saves a turn, or finds its earlier save. `after_loss` means that an earlier attempt of
+/// this call may have been executed.
 pub(super) async fn append(
     pool: &Pool,
-    losses: &Losses,
+    losses: &ConnectionLosses,
     append: &Append,
     after_loss: bool,
 ) -> Result<Appended, OperationError> {
-    let mut lease = if append.is_repeatable() {
-        Lease::take(pool).await?
+    let mut connection = if append.is_repeatable() {
+        PooledConnection::acquire(pool).await?
     } else {
-        Lease::take_tested(pool, losses).await?
+        PooledConnection::acquire_tested(pool, losses).await?
     };
-    let outcome = save_or_say_why(&mut lease, append, after_loss).await;
-    lease.release(outcome)
+    let appended = save_or_replay(&mut connection, append, after_loss).await;
+    connection.release(appended)
 }
 
-async fn save_or_say_why(
+async fn save_or_replay(
     connection: &mut PgConnection,
     append: &Append,
     after_loss: bool,
@@ -92,30 +109,24 @@ async fn save_or_say_why(
     match save(connection, append).await {
         Ok(Some(saved)) => return Ok(saved),
         Ok(None) => {}
-        Err(failure) if failure.class == ErrorKind::Taken => {}
-        Err(failure) => return Err(failure.into()),
+        Err(error) if error.kind == ErrorKind::UniqueViolation => {}
+        Err(error) => return Err(error.into()),
     }
-    // From here on nothing is written: a lost connection leaves no doubt.
-    why_not(connection, append, after_loss)
+    // Nothing is written from here on, so that a lost connection leaves no doubt.
+    find_earlier_save(connection, append, after_loss)
         .await
-        .map_err(|trouble| match trouble {
-            OperationError::Failed(Failure {
-                class: ErrorKind::Lost,
-                cause,
-            }) => Failure {
-                class: ErrorKind::Retry,
-                cause,
-            }
-            .into(),
-            other => other,
-        })
+        .map_err(|error| error.replace_connection_lost(ErrorKind::Retryable))
 }
 
-async fn save(connection: &mut PgConnection, append: &Append) -> Result<Option<Appended>, Failure> {
-    let messages = Messages::of(append.messages.iter(), append.at);
-    let contexts = Contexts::of((1..).zip(&append.messages));
+/// Executes the save. None if a condition of the statement does not hold.
+async fn save(
+    connection: &mut PgConnection,
+    append: &Append,
+) -> Result<Option<Appended>, BackendError> {
+    let messages = MessageColumns::new(append.messages.iter(), append.at);
+    let contexts = ContextColumns::new((1..).zip(&append.messages));
     let request = append.request.as_ref();
-    let row: Option<(String, i64)> = query_as(APPEND)
+    let query = query_as(APPEND)
         .bind(append.conversation.id.as_uuid())
         .bind(append.conversation.user_id.as_ref().map(UserId::as_str))
         .bind(i64::try_from(append.messages.len()).unwrap_or(i64::MAX))
@@ -124,33 +135,20 @@ async fn save(connection: &mut PgConnection, append: &Append) -> Result<Option<A
         .bind(append.session_id.map(SessionId::as_uuid))
         .bind(append.expected_last_seq)
         .bind(request.map(|request| RequestId::as_str(&request.id)))
-        .bind(request.map(|request| request.digest.as_bytes()))
-        .bind(messages.ids)
-        .bind(messages.roles)
-        .bind(messages.contents)
-        .bind(messages.tokens_used)
-        .bind(messages.latency_ms)
-        .bind(messages.created_at)
-        .bind(messages.metadata)
-        .bind(contexts.places)
-        .bind(contexts.positions)
-        .bind(contexts.doc_ids)
-        .bind(contexts.contents)
-        .bind(contexts.scores)
-        .bind(contexts.metadata)
-        .fetch_optional(connection)
-        .await
-        .map_err(Failure::from)?;
+        .bind(request.map(|request| request.digest.as_bytes()));
+    let query = bind_messages!(bind_contexts!(query, contexts), messages);
+    let row: Option<(String, i64)> = query.fetch_optional(connection).await?;
     let Some((owner, first_seq)) = row else {
         return Ok(None);
     };
     let owner = UserId::parse(owner)
-        .map_err(|_| Failure::new(ErrorKind::Internal, "the stored user_id is not valid"))?;
+        .map_err(|_| BackendError::new(ErrorKind::Internal, "the stored user_id is not valid"))?;
     Ok(Some(Appended::Saved { owner, first_seq }))
 }
 
-/// Finds out why nothing was saved, in the order that [`Append`] gives.
-async fn why_not(
+/// Returns the earlier save of a batch that was not saved now, or the reason why it was
+/// not, in the order of the checks that [`Append`] lists.
+async fn find_earlier_save(
     connection: &mut PgConnection,
     append: &Append,
     after_loss: bool,
@@ -158,93 +156,39 @@ async fn why_not(
     let conversation = conversations::find(connection, &append.conversation)
         .await?
         .ok_or(StoreError::NotFound)?;
-    if after_loss && let Some(first_seq) = saved_after_all(connection, append).await? {
+    if after_loss && let Some(first_seq) = find_lost_save(connection, append).await? {
         let owner = conversation.user_id;
         return Ok(Appended::Saved { owner, first_seq });
     }
-    if let Some(request) = &append.request
-        && let Some(known) = find_request(connection, conversation.id, request).await?
-    {
-        replay::same_request(&known, request)?;
-        let messages = history::span(
-            connection,
-            conversation.id,
-            known.first_seq,
-            known.last_seq,
-            false,
-        )
-        .await?;
-        return Ok(Appended::Replayed {
-            last_seq: known.last_seq,
-            messages,
-        });
+    if let Some(replayed) = find_replay(connection, append, &conversation).await? {
+        return Ok(replayed);
     }
-    let (standing, messages) = match_ids(connection, append, false).await?;
-    if standing == IdConflict::Replay {
-        return Ok(replay::of_batch(messages));
-    }
-    replay::ends_at(append.expected_last_seq, conversation.last_seq)?;
-    if standing == IdConflict::Reused {
-        return Err(StoreError::AlreadyExists(Reused::MessageId).into());
-    }
-    // What stood in the way is gone by now.
-    Err(Failure::new(ErrorKind::Retry, "the reason for a refusal has gone").into())
+    let cause = "the save conflicted with another write that no longer exists";
+    Err(BackendError::new(ErrorKind::Retryable, cause).into())
 }
 
-/// Whether the attempt that was lost had saved the turn. An id that was generated
-/// for it stands nowhere else.
-async fn saved_after_all(
+/// Returns the first number of the turn if the attempt whose connection was lost has saved
+/// it. An id that was generated for this turn occurs nowhere else.
+async fn find_lost_save(
     connection: &mut PgConnection,
     append: &Append,
 ) -> Result<Option<i64>, OperationError> {
     if append.messages.iter().all(|message| message.id_chosen) {
         return Ok(None);
     }
-    let (standing, messages) = match_ids(connection, append, true).await?;
+    let (conflict, messages) = compare_ids(connection, append, true).await?;
     let first = messages.first().map(|message| message.seq);
-    Ok(first.filter(|_| standing == IdConflict::Replay))
+    Ok(first.filter(|_| conflict == IdConflict::Replay))
 }
 
-/// Reads what is known of an idempotency key.
-pub(super) async fn find_request(
+/// Locates the messages with these ids: conversation and number, in ascending order of
+/// the numbers.
+async fn find_messages(
     connection: &mut PgConnection,
-    conversation: ConversationId,
-    request: &Request,
-) -> Result<Option<RequestRow>, OperationError> {
-    Ok(query_as(sql::REQUEST)
-        .bind(conversation.as_uuid())
-        .bind(request.id.as_str())
-        .fetch_optional(connection)
-        .await?)
-}
-
-/// How the batch's ids stand, generated ones too where those count, and the
-/// messages that they name here.
-async fn match_ids(
-    connection: &mut PgConnection,
-    append: &Append,
-    all_count: bool,
-) -> Result<(IdConflict, Vec<Message>), OperationError> {
-    let batch = &append.messages;
-    let ids: Vec<Uuid> = batch
-        .iter()
-        .filter(|message| all_count || message.id_chosen)
-        .map(|message| message.id.as_uuid())
-        .collect();
-    let places: Vec<(Uuid, i64)> = query_as(MESSAGE_PLACES)
+    ids: Vec<Uuid>,
+) -> Result<Vec<(Uuid, i64)>, OperationError> {
+    Ok(query_as(FIND_MESSAGES)
         .bind(ids)
-        .fetch_all(&mut *connection)
-        .await?;
-    let id = append.conversation.id;
-    let here: Vec<i64> = places
-        .iter()
-        .filter(|(conversation, _)| *conversation == id.as_uuid())
-        .map(|(_, seq)| *seq)
-        .collect();
-    let messages = match replay::span(batch, &here) {
-        Some((first, last)) => history::span(connection, id, first, last, true).await?,
-        None => Vec::new(),
-    };
-    let standing = replay::standing(batch, &messages, !places.is_empty(), all_count);
-    Ok((standing, messages))
+        .fetch_all(connection)
+        .await?)
 }

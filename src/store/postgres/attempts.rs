@@ -1,116 +1,123 @@
-//! How often a call is attempted, and how long it may take.
+//! Retries and time limits of calls.
 
 use std::{future::Future, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
 
-use super::connection::{ACQUIRE_TIMEOUT, Losses, REMOVAL_TIMEOUT, STATEMENT_TIMEOUT};
+use super::connection::{ACQUIRE_TIMEOUT, ConnectionLosses, REMOVAL_TIMEOUT, STATEMENT_TIMEOUT};
 use crate::store::{
     APPEND_LIMIT, REMOVAL_LIMIT, StoreError,
-    failure::{Cause, ErrorKind, OperationError},
+    operation_error::{Cause, ErrorKind, OperationError},
 };
 
-const ATTEMPTS: u32 = 3;
+const MAX_ATTEMPTS: u32 = 3;
 
-/// No attempt starts later than this after the call. It may wait for a
-/// connection, its statement may take all its time, and it is still over before
-/// the call's limit.
-const START_WITHIN: Duration = Duration::from_millis(1_500);
+/// Time after the beginning of a call within which an attempt can start. Even if the last
+/// attempt waits for a connection and its statement takes all its time, it ends before the
+/// limit of the call.
+const RETRY_WINDOW: Duration = Duration::from_millis(1_500);
 
-/// How long a call takes at most, a removal aside. A client must give up by
-/// itself on a server that has stopped answering.
+/// Time limit of a call other than a removal. It does not depend on the server, which may
+/// have stopped responding.
 const CALL_LIMIT: Duration = Duration::from_millis(7_750);
 
 const _: () = {
-    let latest = START_WITHIN.as_millis() + ACQUIRE_TIMEOUT.as_millis();
-    assert!(latest + STATEMENT_TIMEOUT.as_millis() < CALL_LIMIT.as_millis());
+    let last_start = RETRY_WINDOW.as_millis() + ACQUIRE_TIMEOUT.as_millis();
+    assert!(last_start + STATEMENT_TIMEOUT.as_millis() < CALL_LIMIT.as_millis());
     assert!(CALL_LIMIT.as_millis() < APPEND_LIMIT.as_millis());
     let removal = REMOVAL_TIMEOUT.as_millis() + STATEMENT_TIMEOUT.as_millis();
-    assert!(latest + removal < REMOVAL_LIMIT.as_millis());
+    assert!(last_start + removal < REMOVAL_LIMIT.as_millis());
 };
 
-/// Attempts a read, again when it lost a connection that had died unnoticed.
-pub(super) async fn read<T, R>(losses: &Losses, attempt: impl Fn() -> R) -> Result<T, StoreError>
+/// Attempts a read, and retries it if its connection was lost.
+pub(super) async fn read<T, R>(
+    losses: &ConnectionLosses,
+    attempt: impl Fn() -> R,
+) -> Result<T, StoreError>
 where
     R: Future<Output = Result<T, OperationError>>,
 {
-    let attempts = repeat(losses, |_| attempt());
+    let attempts = retry(losses, |_| attempt());
     match timeout(CALL_LIMIT, attempts).await {
-        Ok((outcome, _)) => outcome.map_err(OperationError::of_read),
-        Err(_) => Err(StoreError::Unavailable(no_answer().into())),
+        Ok((outcome, _)) => outcome.map_err(OperationError::into_read_error),
+        Err(_) => Err(StoreError::Unavailable(no_response().into())),
     }
 }
 
-/// Attempts a write that does the same when it is done twice. It is told whether
-/// an earlier attempt was lost and may have been carried out.
+/// Attempts an idempotent write. `attempt` receives whether an earlier attempt lost its
+/// connection and may have been executed.
 pub(super) async fn write<T, R>(
-    losses: &Losses,
+    losses: &ConnectionLosses,
     attempt: impl Fn(bool) -> R,
 ) -> Result<T, StoreError>
 where
     R: Future<Output = Result<T, OperationError>>,
 {
-    match timeout(CALL_LIMIT, repeat(losses, attempt)).await {
-        Ok((Err(OperationError::Failed(failure)), true)) => {
-            Err(StoreError::OutcomeUnknown(failure.cause.into()))
+    match timeout(CALL_LIMIT, retry(losses, attempt)).await {
+        Ok((Err(OperationError::Backend(error)), true)) => {
+            Err(StoreError::OutcomeUnknown(error.cause.into()))
         }
-        Ok((outcome, _)) => outcome.map_err(OperationError::of_write),
-        Err(_) => Err(StoreError::OutcomeUnknown(no_answer().into())),
+        Ok((outcome, _)) => outcome.map_err(OperationError::into_write_error),
+        Err(_) => Err(StoreError::OutcomeUnknown(no_response().into())),
     }
 }
 
-/// Attempts a transaction. It limits its own time, since it knows up to which
-/// point nothing can have happened.
+/// Attempts a transaction. The transaction limits its own time, since only it knows
+/// whether it has sent its COMMIT.
 pub(super) async fn transaction<T, R>(attempt: impl Fn() -> R) -> Result<T, StoreError>
 where
     R: Future<Output = Result<T, OperationError>>,
 {
     let started = Instant::now();
-    let mut tried = 0;
+    let mut attempts = 0;
     loop {
         let outcome = attempt().await;
-        tried += 1;
-        let again = matches!(&outcome, Err(trouble) if trouble.class() == Some(ErrorKind::Retry));
-        if !again || tried >= ATTEMPTS || started.elapsed() > START_WITHIN {
-            return outcome.map_err(OperationError::of_write);
+        attempts += 1;
+        let kind = outcome.as_ref().err().and_then(OperationError::kind);
+        if kind != Some(ErrorKind::Retryable) || !may_retry(attempts, started) {
+            return outcome.map_err(OperationError::into_write_error);
         }
-        pause(tried).await;
+        back_off(attempts).await;
     }
 }
 
-/// Returns the last attempt's outcome, and whether one was lost. After a loss only
-/// a connection that answers is used again, so that one restart of the server
-/// does not use up all attempts.
-async fn repeat<T, R>(
-    losses: &Losses,
+/// Returns the outcome of the last attempt, and whether any attempt lost its connection.
+/// After a loss, only tested connections are used, so that one restart of the server does
+/// not use up all attempts.
+async fn retry<T, R>(
+    losses: &ConnectionLosses,
     attempt: impl Fn(bool) -> R,
 ) -> (Result<T, OperationError>, bool)
 where
     R: Future<Output = Result<T, OperationError>>,
 {
     let started = Instant::now();
-    let mut lost = false;
-    let mut tried = 0;
+    let mut was_lost = false;
+    let mut attempts = 0;
     loop {
-        let outcome = attempt(lost).await;
-        let class = outcome.as_ref().err().and_then(OperationError::class);
-        if class == Some(ErrorKind::Lost) {
-            losses.note();
-            lost = true;
+        let outcome = attempt(was_lost).await;
+        let kind = outcome.as_ref().err().and_then(OperationError::kind);
+        if kind == Some(ErrorKind::ConnectionLost) {
+            losses.record();
+            was_lost = true;
         }
-        tried += 1;
-        let again = matches!(class, Some(ErrorKind::Retry | ErrorKind::Lost));
-        if !again || tried >= ATTEMPTS || started.elapsed() > START_WITHIN {
-            return (outcome, lost);
+        attempts += 1;
+        let is_retryable = matches!(kind, Some(ErrorKind::Retryable | ErrorKind::ConnectionLost));
+        if !is_retryable || !may_retry(attempts, started) {
+            return (outcome, was_lost);
         }
-        pause(tried).await;
+        back_off(attempts).await;
     }
 }
 
-async fn pause(tried: u32) {
-    sleep(Duration::from_millis(5) * tried).await;
+fn may_retry(attempts: u32, started: Instant) -> bool {
+    attempts < MAX_ATTEMPTS && started.elapsed() <= RETRY_WINDOW
 }
 
-fn no_answer() -> Cause {
-    Cause::new("the server did not answer in time")
+async fn back_off(attempts: u32) {
+    sleep(Duration::from_millis(5) * attempts).await;
+}
+
+fn no_response() -> Cause {
+    Cause::new("the server did not respond in time")
 }

@@ -1,26 +1,27 @@
-use sqlx::{PgConnection, postgres::PgRow, query, query_as, raw_sql};
+use sqlx::{PgConnection, query_as, raw_sql};
 
 use super::{
     ConversationRow, Pool,
-    connection::Lease,
-    conversations::{find, read_listed},
+    connection::PooledConnection,
+    conversations::read_branches,
+    lineage::share,
     sql,
     transaction::{BEGIN, before_commit, end},
 };
 use crate::{
     domain::{Conversation, ConversationRef, Title, UserId},
-    store::{Branch, ConversationPage, StoreError, failure::OperationError, rows},
+    store::{Branch, ConversationPage, StoreError, operation_error::OperationError},
 };
 
-/// Nobody removes the parent or ends it earlier while it is branched from; what
-/// its lineage shares with it stays for as long.
-const PARENT: &str = concat!(
+/// Locks the parent: it is neither deleted nor truncated while the branch is created, and
+/// neither is what its lineage shares with it.
+const LOCK_PARENT: &str = concat!(
     "SELECT c.last_seq, c.own_after FROM conversations c WHERE ",
-    sql::named_conversation!(),
+    sql::conversation_condition!(),
     " FOR SHARE"
 );
 
-/// $1 branch, $2 parent, $3 number, $4 title or NULL, $5 time.
+/// Parameters: $1 branch, $2 parent, $3 number, $4 title or NULL, $5 time.
 const CREATE: &str = concat!(
     "INSERT INTO conversations AS c (id, user_id, dept_id, title, metadata, last_seq, own_after, \
         parent_id, branched_at_seq, created_at, updated_at) \
@@ -31,9 +32,9 @@ const CREATE: &str = concat!(
 
 /// Creates a branch.
 pub(super) async fn branch(pool: &Pool, branch: &Branch) -> Result<Conversation, OperationError> {
-    let mut lease = Lease::take(pool).await?;
-    let created = before_commit(create(&mut lease, branch)).await;
-    end(lease, created).await
+    let mut connection = PooledConnection::acquire(pool).await?;
+    let created = before_commit(create(&mut connection, branch)).await;
+    end(connection, created).await
 }
 
 async fn create(
@@ -42,7 +43,7 @@ async fn create(
 ) -> Result<Conversation, OperationError> {
     let (id, parent) = (branch.id.as_uuid(), branch.parent.id.as_uuid());
     raw_sql(BEGIN).execute(&mut *connection).await?;
-    let found: Option<(i64, i64)> = query_as(PARENT)
+    let found: Option<(i64, i64)> = query_as(LOCK_PARENT)
         .bind(parent)
         .bind(branch.parent.user_id.as_ref().map(UserId::as_str))
         .fetch_optional(&mut *connection)
@@ -59,49 +60,18 @@ async fn create(
         .bind(branch.at)
         .fetch_one(&mut *connection)
         .await?;
-    query(sql::COPY_LINEAGE)
-        .bind(id)
-        .bind(parent)
-        .bind(branch.at_seq)
-        .execute(&mut *connection)
-        .await?;
-    if branch.at_seq > own_after {
-        query(sql::ADD_LINEAGE)
-            .bind(id)
-            .bind(parent)
-            .bind(own_after)
-            .bind(branch.at_seq)
-            .execute(connection)
-            .await?;
-    }
-    Ok(row.read()?)
+    share(connection, id, parent, own_after, branch.at_seq).await?;
+    Ok(row.decode()?)
 }
 
-/// A page of a conversation's branches.
+/// Reads a page of a conversation's branches.
 pub(super) async fn list(
     pool: &Pool,
     conversation: &ConversationRef,
     after: Option<i64>,
     limit: u32,
 ) -> Result<ConversationPage, OperationError> {
-    let mut lease = Lease::take(pool).await?;
-    let rows = read(&mut lease, conversation, after, limit).await;
-    rows::page(lease.release(rows)?.iter().map(read_listed), limit)
-}
-
-async fn read(
-    connection: &mut PgConnection,
-    conversation: &ConversationRef,
-    after: Option<i64>,
-    limit: u32,
-) -> Result<Vec<PgRow>, OperationError> {
-    let parent = find(connection, conversation).await?;
-    let parent = parent.ok_or(StoreError::NotFound)?;
-    Ok(query(sql::BRANCHES)
-        .bind(parent.id.as_uuid())
-        .bind(parent.user_id.as_str())
-        .bind(after.unwrap_or(i64::MAX))
-        .bind(i64::from(limit) + 1)
-        .fetch_all(connection)
-        .await?)
+    let mut connection = PooledConnection::acquire(pool).await?;
+    let page = read_branches(&mut connection, conversation, after, limit).await;
+    connection.release(page)
 }

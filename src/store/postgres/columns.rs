@@ -1,4 +1,5 @@
-//! What is inserted, column by column.
+//! Insertion of messages, column by column. A new column is added in this file once for
+//! all statements: to the struct, to its placeholders and to its binding.
 
 use chrono::{DateTime, Utc};
 use sqlx::types::Json;
@@ -6,40 +7,86 @@ use uuid::Uuid;
 
 use crate::domain::{Context, Metadata, NewMessage};
 
-/// The columns of the messages, for `unnest`.
+/// Placeholders that [`bind_contexts`] and [`bind_messages`] bind, after the other
+/// parameters of the statement.
+macro_rules! placeholders {
+    (append contexts) => {
+        "$10, $11, $12, $13, $14, $15"
+    };
+    (append messages) => {
+        "$16, $17, $18, $19, $20, $21, $22"
+    };
+    (import contexts) => {
+        "$2, $3, $4, $5, $6, $7"
+    };
+    (import messages) => {
+        "$3, $4, $5, $6, $7, $8, $9"
+    };
+}
+pub(super) use placeholders;
+
+/// Columns of [`MessageColumns`], in the order of the placeholders.
+macro_rules! message_values {
+    ($prefix:literal) => {
+        concat!(
+            $crate::store::sql::common_columns!($prefix),
+            ", ",
+            $crate::store::sql::own_message_columns!($prefix)
+        )
+    };
+}
+pub(super) use message_values;
+
+/// Values of messages, one array for each column, for `unnest`.
 #[derive(Default)]
-pub(super) struct Messages<'a> {
+pub(super) struct MessageColumns<'a> {
     pub(super) ids: Vec<Uuid>,
+    pub(super) created_at: Vec<DateTime<Utc>>,
+    pub(super) metadata: Vec<Option<Json<&'a Metadata>>>,
     pub(super) roles: Vec<&'static str>,
     pub(super) contents: Vec<&'a str>,
     pub(super) tokens_used: Vec<Option<i32>>,
     pub(super) latency_ms: Vec<Option<i32>>,
-    pub(super) created_at: Vec<DateTime<Utc>>,
-    pub(super) metadata: Vec<Option<Json<&'a Metadata>>>,
 }
 
-impl<'a> Messages<'a> {
-    /// `at` is the time of those that have none.
-    pub(super) fn of(messages: impl Iterator<Item = &'a NewMessage>, at: DateTime<Utc>) -> Self {
+/// Binds [`MessageColumns`] to a query.
+macro_rules! bind_messages {
+    ($query:expr, $columns:ident) => {
+        $query
+            .bind($columns.ids)
+            .bind($columns.created_at)
+            .bind($columns.metadata)
+            .bind($columns.roles)
+            .bind($columns.contents)
+            .bind($columns.tokens_used)
+            .bind($columns.latency_ms)
+    };
+}
+pub(super) use bind_messages;
+
+impl<'a> MessageColumns<'a> {
+    /// Collects the columns. `at` is the time of messages that have none.
+    pub(super) fn new(messages: impl Iterator<Item = &'a NewMessage>, at: DateTime<Utc>) -> Self {
         let mut columns = Self::default();
         for message in messages {
             columns.ids.push(message.id.as_uuid());
+            columns.created_at.push(message.created_at.unwrap_or(at));
+            columns.metadata.push(message.metadata.as_ref().map(Json));
             columns.roles.push(message.role.as_str());
             columns.contents.push(message.content.as_str());
             columns.tokens_used.push(message.tokens_used);
             columns.latency_ms.push(message.latency_ms);
-            columns.created_at.push(message.created_at.unwrap_or(at));
-            columns.metadata.push(message.metadata.as_ref().map(Json));
         }
         columns
     }
 }
 
-/// The columns of all messages' contexts, for `unnest`.
+/// Values of the contexts of messages, one array for each column, for `unnest`.
 #[derive(Default)]
-pub(super) struct Contexts<'a> {
-    /// Of the message, as the caller counts.
-    pub(super) places: Vec<i64>,
+pub(super) struct ContextColumns<'a> {
+    /// Numbers of the contexts' messages, as the statement counts them.
+    pub(super) message_numbers: Vec<i64>,
+    /// Positions of the contexts in their messages, from 0.
     pub(super) positions: Vec<i32>,
     pub(super) doc_ids: Vec<&'a str>,
     pub(super) contents: Vec<&'a str>,
@@ -47,10 +94,25 @@ pub(super) struct Contexts<'a> {
     pub(super) metadata: Vec<Option<Json<&'a Metadata>>>,
 }
 
-impl<'a> Contexts<'a> {
-    pub(super) fn of(messages: impl Iterator<Item = (i64, &'a NewMessage)>) -> Self {
+/// Binds [`ContextColumns`] to a query.
+macro_rules! bind_contexts {
+    ($query:expr, $columns:ident) => {
+        $query
+            .bind($columns.message_numbers)
+            .bind($columns.positions)
+            .bind($columns.doc_ids)
+            .bind($columns.contents)
+            .bind($columns.scores)
+            .bind($columns.metadata)
+    };
+}
+pub(super) use bind_contexts;
+
+impl<'a> ContextColumns<'a> {
+    /// Collects the columns of the contexts of numbered messages.
+    pub(super) fn new(messages: impl Iterator<Item = (i64, &'a NewMessage)>) -> Self {
         let mut columns = Self::default();
-        for (place, message) in messages {
+        for (number, message) in messages {
             for (position, context) in (0..).zip(&message.contexts) {
                 let Context {
                     doc_id,
@@ -58,7 +120,7 @@ impl<'a> Contexts<'a> {
                     score,
                     metadata,
                 } = context;
-                columns.places.push(place);
+                columns.message_numbers.push(number);
                 columns.positions.push(position);
                 columns.doc_ids.push(doc_id);
                 columns.contents.push(content.as_str());

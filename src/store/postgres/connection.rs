@@ -1,4 +1,4 @@
-//! How PostgreSQL is connected to.
+//! Connections to PostgreSQL.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -12,43 +12,42 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
     raw_sql,
 };
-
 use tokio::time::timeout;
 
 use super::Pool;
 use crate::{
     domain::TextSearch,
-    store::failure::{ErrorKind, Failure, OperationError},
+    store::operation_error::{BackendError, ErrorKind, OperationError},
 };
 
-/// How long a call waits for a connection. Callers are promised an answer within
-/// a second, which also has to hold a lost connection that is tried again.
+/// Maximum time that a call waits for a connection. A call that gets none fails within a
+/// second, including the retry after a lost connection.
 pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(900);
 
-/// How long the server works on a statement.
+/// Maximum time that the server executes a statement.
 pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The same for a removal's statements, and for all of a removal before its
-/// commit.
+/// Maximum time that the server executes a statement of a removal, and maximum time of all
+/// statements of a removal before its COMMIT.
 pub(super) const REMOVAL_TIMEOUT: Duration = Duration::from_secs(35);
 
-/// A connection that rested longer than this is tested before it is used. One
-/// that was used just now is taken to be alive, which saves a round trip.
+/// Idle time after which a connection is tested before it is used. A connection that was
+/// used more recently is assumed to be alive, which saves a round trip.
 const MAX_IDLE_UNCHECKED: Duration = Duration::from_secs(5);
 
-/// When a connection was last lost. What one met, a restart say, the others have
-/// met as well: whichever rested since then is tested before it is used.
+/// Time at which a connection was last lost. The cause, a restart for example, affects all
+/// connections: those that have been idle since then are tested before they are used.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Losses(Arc<Mutex<Option<Instant>>>);
+pub(super) struct ConnectionLosses(Arc<Mutex<Option<Instant>>>);
 
-impl Losses {
-    /// A connection was lost just now.
-    pub(super) fn note(&self) {
+impl ConnectionLosses {
+    /// Records that a connection was lost now.
+    pub(super) fn record(&self) {
         *self.last() = Some(Instant::now());
     }
 
-    fn since(&self, rested: Duration) -> bool {
-        self.last().is_some_and(|lost| lost.elapsed() <= rested)
+    fn occurred_within(&self, duration: Duration) -> bool {
+        self.last().is_some_and(|lost| lost.elapsed() <= duration)
     }
 
     fn last(&self) -> MutexGuard<'_, Option<Instant>> {
@@ -56,7 +55,7 @@ impl Losses {
     }
 }
 
-/// What every connection is opened with.
+/// Adds the options that every connection is opened with.
 pub(super) fn options(options: PgConnectOptions, text_search: TextSearch) -> PgConnectOptions {
     let named = options.get_application_name().is_some();
     let options = if named {
@@ -70,47 +69,56 @@ pub(super) fn options(options: PgConnectOptions, text_search: TextSearch) -> PgC
             "idle_in_transaction_session_timeout",
             millis(STATEMENT_TIMEOUT),
         ),
-        // Every query here is meant to walk an index. A plan made from stale
-        // statistics must not read a whole table or a whole conversation instead.
+        // Every query reads an index in order. A plan that was made from stale statistics
+        // must not read a whole table or a whole conversation instead.
         ("enable_seqscan", "off".to_owned()),
         ("enable_bitmapscan", "off".to_owned()),
         ("jit", "off".to_owned()),
-        // Nor is there anything to gain from a plan for particular values, which
-        // for a short read takes the server longer to make than to carry out.
+        // A plan for particular values is no better here, and for a short read the
+        // server would spend more time on planning than on execution.
         ("plan_cache_mode", "force_generic_plan".to_owned()),
-        // The triggers of migration 3 read it.
+        // Read by the triggers of migration 3.
         (
             "conversation_memory.text_search_config",
             text_search.as_str().to_owned(),
         ),
-        // Notices, of words too long to be searched, say nothing to anybody.
+        // Suppresses the notices about words that are too long for the index.
         ("client_min_messages", "warning".to_owned()),
     ])
 }
 
-/// A pool that connects when it is first asked to.
-pub(super) fn pool(options: PgConnectOptions, max_connections: u32, losses: Losses) -> Pool {
+/// Creates a pool that opens connections when they are first needed.
+pub(super) fn pool(
+    options: PgConnectOptions,
+    max_connections: u32,
+    losses: ConnectionLosses,
+) -> Pool {
     let connections = PgPoolOptions::new()
         .max_connections(max_connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .test_before_acquire(false)
         .after_connect(|connection, _| Box::pin(check_options(connection)))
-        .before_acquire(move |connection, about| {
-            let doubtful = about.idle_for > MAX_IDLE_UNCHECKED || losses.since(about.idle_for);
+        .before_acquire(move |connection, metadata| {
+            let idle_for = metadata.idle_for;
+            let needs_test = idle_for > MAX_IDLE_UNCHECKED || losses.occurred_within(idle_for);
             Box::pin(async move {
-                if doubtful {
+                if needs_test {
                     connection.ping().await?;
                 }
                 Ok(true)
             })
         })
         .connect_lazy_with(options);
-    Pool::new("postgresql", connections).asking()
+    Pool::new("postgresql", connections).with_probe()
 }
 
-/// Refuses a connection on which the options of [`options`] did not arrive. A
-/// pooler that gives each transaction another server does not pass them on, and
-/// would mix up the answers of its clients, since statements are prepared here.
+/// Rejects a connection that did not receive the options of [`options`]. A pooler that
+/// assigns a server for each transaction does not forward them, and would confuse the
+/// responses to prepared statements of different clients.
+///
+/// # Errors
+///
+/// The connection was lost, or the options are missing.
 pub(super) async fn check_options(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let row = raw_sql("SELECT current_setting('enable_seqscan')")
         .fetch_one(connection)
@@ -119,69 +127,73 @@ pub(super) async fn check_options(connection: &mut PgConnection) -> Result<(), s
         Ok(())
     } else {
         Err(sqlx::Error::Configuration(
-            "a pooler in between drops the connection's options: connect to PostgreSQL itself"
-                .into(),
+            "a pooler drops the options of the connection: connect to PostgreSQL directly".into(),
         ))
     }
 }
 
-/// A pooled connection that goes back only when its last answer was read to the
-/// end. Otherwise it is closed: a call that is dropped halfway can leave it in a
-/// transaction, or waiting for a server that has gone.
-pub(super) struct Lease {
+/// Pooled connection that returns to the pool only if its last response was read
+/// completely. Otherwise it is closed when it is dropped: a cancelled call can leave it in
+/// a transaction, or waiting for a server that has failed.
+pub(super) struct PooledConnection {
     connection: PoolConnection<Postgres>,
-    settled: bool,
+    is_reusable: bool,
 }
 
-impl Lease {
-    /// Waits for a connection. Nothing was sent when there is none.
-    pub(super) async fn take(pool: &Pool) -> Result<Self, OperationError> {
+impl PooledConnection {
+    /// Waits for a connection. Nothing has been sent if there is none.
+    pub(super) async fn acquire(pool: &Pool) -> Result<Self, OperationError> {
         match pool.acquire().await {
             Ok(connection) => Ok(Self {
                 connection,
-                settled: false,
+                is_reusable: false,
             }),
-            Err(Failure { cause, .. }) => Err(Failure {
-                class: ErrorKind::Unavailable,
+            Err(BackendError { cause, .. }) => Err(BackendError {
+                kind: ErrorKind::Unavailable,
                 cause,
             }
             .into()),
         }
     }
 
-    /// The same, and the connection has just answered: for what cannot be found
-    /// again if it is lost. A statement that is sent over a connection that the
-    /// server has closed meanwhile was not carried out, but nobody could tell.
-    pub(super) async fn take_tested(pool: &Pool, losses: &Losses) -> Result<Self, OperationError> {
-        let mut lease = Self::take(pool).await?;
-        let pinged = timeout(ACQUIRE_TIMEOUT, lease.connection.ping()).await;
+    /// Waits for a connection that has just responded, for writes that cannot be found
+    /// again after a loss. A statement that is sent on a connection that the server has
+    /// already closed is not executed, but the client cannot know that.
+    pub(super) async fn acquire_tested(
+        pool: &Pool,
+        losses: &ConnectionLosses,
+    ) -> Result<Self, OperationError> {
+        let mut acquired = Self::acquire(pool).await?;
+        let pinged = timeout(ACQUIRE_TIMEOUT, acquired.connection.ping()).await;
         if matches!(pinged, Ok(Ok(()))) {
-            return Ok(lease);
+            return Ok(acquired);
         }
-        losses.note();
-        Err(Failure::new(ErrorKind::Retry, "a connection had been closed").into())
+        losses.record();
+        let cause = "the server had closed the connection";
+        Err(BackendError::new(ErrorKind::Retryable, cause).into())
     }
 
-    /// Gives the connection back, unless what came of it casts doubt on it.
+    /// Returns the connection to the pool, unless the outcome of its last statement makes
+    /// its state doubtful.
     pub(super) fn release<T>(
         mut self,
         outcome: Result<T, OperationError>,
     ) -> Result<T, OperationError> {
-        let class = outcome.as_ref().err().and_then(OperationError::class);
-        self.settled = !matches!(class, Some(ErrorKind::Lost | ErrorKind::Internal));
+        let kind = outcome.as_ref().err().and_then(OperationError::kind);
+        self.is_reusable = !matches!(kind, Some(ErrorKind::ConnectionLost | ErrorKind::Internal));
         outcome
     }
 }
 
-impl Drop for Lease {
+impl Drop for PooledConnection {
     fn drop(&mut self) {
-        if !self.settled {
+        if !self.is_reusable {
             self.connection.close_on_drop();
         }
     }
 }
 
-impl Deref for Lease {
+impl Deref for PooledConnection {
     type Target = PgConnection;
 
     fn deref(&self) -> &PgConnection {
@@ -189,7 +201,7 @@ impl Deref for Lease {
     }
 }
 
-impl DerefMut for Lease {
+impl DerefMut for PooledConnection {
     fn deref_mut(&mut self) -> &mut PgConnection {
         &mut self.connection
     }

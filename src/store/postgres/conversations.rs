@@ -1,16 +1,19 @@
 use chrono::{DateTime, Utc};
-use sqlx::{FromRow, PgConnection, Row, postgres::PgRow, query, query_as, types::Json};
+use sqlx::{PgConnection, postgres::PgRow, query_as, types::Json};
 
-use super::{ConversationRow, Pool, connection::Lease, sql};
+use super::{ConversationRow, Pool, connection::PooledConnection, sql};
 use crate::{
     domain::{
         Conversation, ConversationChanges, ConversationRef, DeptId, NewConversation, SessionId,
         Title, UserId,
     },
     store::{
-        ConversationPage, ConversationQuery, Reused, StoreError, failure::OperationError, rows,
+        ConversationPage, ConversationQuery, ReusedKey, StoreError,
+        conversations::conversation_reads, operation_error::OperationError,
     },
 };
+
+conversation_reads!(PgConnection, PgRow, std::convert::identity);
 
 const CREATE: &str = concat!(
     "INSERT INTO conversations AS c (id, user_id, dept_id, title, metadata, last_session_id, \
@@ -18,7 +21,7 @@ const CREATE: &str = concat!(
      SELECT $1, $2, $3, $4, $5, $6, \
         CASE WHEN $6 IS NULL THEN NULL ELSE nextval('activity_order') END, $7, $7 \
      WHERE NOT (",
-    sql::id_is_kept!(),
+    sql::id_is_referenced!(),
     ") ON CONFLICT (id) DO NOTHING RETURNING ",
     sql::conversation_columns!()
 );
@@ -26,7 +29,7 @@ const CREATE: &str = concat!(
 const ATTACH: &str = concat!(
     "UPDATE conversations c \
      SET last_session_id = $3, session_attached = nextval('activity_order') WHERE ",
-    sql::named_conversation!(),
+    sql::conversation_condition!(),
     " RETURNING ",
     sql::conversation_columns!()
 );
@@ -37,22 +40,23 @@ const UPDATE: &str = concat!(
          metadata = CASE WHEN $5 THEN $6 ELSE c.metadata END, \
          updated_at = greatest(c.updated_at, $7), \
          activity = nextval('activity_order') WHERE ",
-    sql::named_conversation!(),
+    sql::conversation_condition!(),
     " RETURNING ",
     sql::conversation_columns!()
 );
 
+/// Creates a conversation, or returns the one that was created by the same call before.
 pub(super) async fn create(
     pool: &Pool,
     new: &NewConversation,
     at: DateTime<Utc>,
 ) -> Result<Conversation, OperationError> {
-    let mut lease = Lease::take(pool).await?;
-    let outcome = insert(&mut lease, new, at).await;
-    lease.release(outcome)
+    let mut connection = PooledConnection::acquire(pool).await?;
+    let created = insert_or_find(&mut connection, new, at).await;
+    connection.release(created)
 }
 
-async fn insert(
+async fn insert_or_find(
     connection: &mut PgConnection,
     new: &NewConversation,
     at: DateTime<Utc>,
@@ -68,49 +72,42 @@ async fn insert(
         .fetch_optional(&mut *connection)
         .await?;
     if let Some(row) = created {
-        return Ok(row.read()?);
+        return Ok(row.decode()?);
     }
-    let taken = ConversationRef {
+    let by_id = ConversationRef {
         id: new.id,
         user_id: None,
     };
-    match find(connection, &taken).await? {
+    match find(connection, &by_id).await? {
         Some(stored) if new.is_created_as(&stored) => Ok(stored),
-        // Deleted in between, it was still taken at that moment.
-        _ => Err(StoreError::AlreadyExists(Reused::ConversationId).into()),
+        // If it was deleted in between, the id was still in use at the time of the INSERT.
+        _ => Err(StoreError::AlreadyExists(ReusedKey::ConversationId).into()),
     }
 }
 
+/// Reads a conversation.
 pub(super) async fn get(
     pool: &Pool,
     conversation: &ConversationRef,
 ) -> Result<Conversation, OperationError> {
-    let mut lease = Lease::take(pool).await?;
-    let found = find(&mut lease, conversation).await;
-    lease.release(found)?.ok_or(StoreError::NotFound.into())
+    let mut connection = PooledConnection::acquire(pool).await?;
+    let found = find(&mut connection, conversation).await;
+    connection
+        .release(found)?
+        .ok_or(StoreError::NotFound.into())
 }
 
-/// Reads a conversation, if there is such a one.
-pub(super) async fn find(
-    connection: &mut PgConnection,
-    conversation: &ConversationRef,
-) -> Result<Option<Conversation>, OperationError> {
-    let row: Option<ConversationRow> = query_as(sql::CONVERSATION)
-        .bind(conversation.id.as_uuid())
-        .bind(conversation.user_id.as_ref().map(UserId::as_str))
-        .fetch_optional(connection)
-        .await?;
-    Ok(row.map(ConversationRow::read).transpose()?)
-}
-
+/// Attaches a session to a conversation, and reads the conversation.
 pub(super) async fn attach_session(
     pool: &Pool,
     conversation: &ConversationRef,
     session: SessionId,
 ) -> Result<Conversation, OperationError> {
-    let mut lease = Lease::take(pool).await?;
-    let attached = attach(&mut lease, conversation, session).await;
-    lease.release(attached)?.ok_or(StoreError::NotFound.into())
+    let mut connection = PooledConnection::acquire(pool).await?;
+    let attached = attach(&mut connection, conversation, session).await;
+    connection
+        .release(attached)?
+        .ok_or(StoreError::NotFound.into())
 }
 
 async fn attach(
@@ -118,60 +115,41 @@ async fn attach(
     conversation: &ConversationRef,
     session: SessionId,
 ) -> Result<Option<Conversation>, OperationError> {
-    // Most turns go on with the session of the last one: nothing to write then.
-    for statement in [sql::CONVERSATION_ON_SESSION, ATTACH] {
-        let row: Option<ConversationRow> = query_as(statement)
-            .bind(conversation.id.as_uuid())
-            .bind(conversation.user_id.as_ref().map(UserId::as_str))
-            .bind(session.as_uuid())
-            .fetch_optional(&mut *connection)
-            .await?;
-        if let Some(row) = row {
-            return Ok(Some(row.read()?));
-        }
+    // Most turns continue with the session of the previous turn, which writes nothing.
+    if let Some(attached) = find_on_session(connection, conversation, session).await? {
+        return Ok(Some(attached));
     }
-    Ok(None)
+    let row: Option<ConversationRow> = query_as(ATTACH)
+        .bind(conversation.id.as_uuid())
+        .bind(conversation.user_id.as_ref().map(UserId::as_str))
+        .bind(session.as_uuid())
+        .fetch_optional(connection)
+        .await?;
+    Ok(row.map(ConversationRow::decode).transpose()?)
 }
 
+/// Reads the conversation that a session was last on.
 pub(super) async fn of_session(
     pool: &Pool,
     session: SessionId,
     user: &UserId,
 ) -> Result<Option<Conversation>, OperationError> {
-    let mut lease = Lease::take(pool).await?;
-    let row: Result<Option<ConversationRow>, OperationError> =
-        query_as(sql::CONVERSATION_OF_SESSION)
-            .bind(session.as_uuid())
-            .bind(user.as_str())
-            .fetch_optional(&mut *lease)
-            .await
-            .map_err(OperationError::from);
-    Ok(lease.release(row)?.map(ConversationRow::read).transpose()?)
+    let mut connection = PooledConnection::acquire(pool).await?;
+    let found = find_of_session(&mut connection, session, user).await;
+    connection.release(found)
 }
 
+/// Reads a page of a user's conversations.
 pub(super) async fn list(
     pool: &Pool,
-    wanted: &ConversationQuery,
+    query: &ConversationQuery,
 ) -> Result<ConversationPage, OperationError> {
-    let mut lease = Lease::take(pool).await?;
-    let rows = query(sql::LIST)
-        .bind(wanted.user_id.as_str())
-        .bind(wanted.dept_id.as_ref().map(DeptId::as_str))
-        .bind(wanted.after.unwrap_or(i64::MAX))
-        // One more tells whether there is a next page.
-        .bind(i64::from(wanted.limit) + 1)
-        .fetch_all(&mut *lease)
-        .await
-        .map_err(OperationError::from);
-    rows::page(lease.release(rows)?.iter().map(read_listed), wanted.limit)
+    let mut connection = PooledConnection::acquire(pool).await?;
+    let page = read_page(&mut connection, query).await;
+    connection.release(page)
 }
 
-/// Reads a row of a list, with its activity.
-pub(super) fn read_listed(row: &PgRow) -> Result<(Conversation, i64), OperationError> {
-    let activity = row.try_get("activity")?;
-    Ok((ConversationRow::from_row(row)?.read()?, activity))
-}
-
+/// Changes the title or the metadata of a conversation.
 pub(super) async fn update(
     pool: &Pool,
     conversation: &ConversationRef,
@@ -182,7 +160,7 @@ pub(super) async fn update(
     if title.is_none() && metadata.is_none() {
         return get(pool, conversation).await;
     }
-    let mut lease = Lease::take(pool).await?;
+    let mut connection = PooledConnection::acquire(pool).await?;
     let row: Result<Option<ConversationRow>, OperationError> = query_as(UPDATE)
         .bind(conversation.id.as_uuid())
         .bind(conversation.user_id.as_ref().map(UserId::as_str))
@@ -191,9 +169,9 @@ pub(super) async fn update(
         .bind(metadata.is_some())
         .bind(metadata.as_ref().and_then(Option::as_ref).map(Json))
         .bind(at)
-        .fetch_optional(&mut *lease)
+        .fetch_optional(&mut *connection)
         .await
         .map_err(OperationError::from);
-    let row = lease.release(row)?.ok_or(StoreError::NotFound)?;
-    Ok(row.read()?)
+    let row = connection.release(row)?.ok_or(StoreError::NotFound)?;
+    Ok(row.decode()?)
 }

@@ -1,11 +1,12 @@
 use sqlx::{PgConnection, postgres::PgRow};
 
-use super::{Pool, connection::Lease};
+use super::{Pool, connection::PooledConnection};
 use crate::store::{reads::reads, sql};
 
-/// $1 conversation's id, $2 user or NULL, and what the rest needs. Each range is
-/// walked by itself, from its end; of what they give no more than the limit is
-/// sent.
+/// A history read. Parameters: $1 conversation, $2 user or NULL, and those of the rest.
+///
+/// Each range of a lineage is read separately, from its end, and no more than the limit
+/// of all their messages is returned.
 macro_rules! history {
     ($bound:literal, $order:literal) => {
         sql::history!(
@@ -25,28 +26,30 @@ macro_rules! history {
     };
 }
 
-/// $3 limit.
+/// Parameter: $3 limit.
 const NEWEST: &str = history!("", "ORDER BY m.seq DESC LIMIT $3");
 
-/// $3 number, $4 limit.
+/// Parameters: $3 number, $4 limit.
 const AFTER: &str = history!("AND m.seq > $3 ", "ORDER BY m.seq LIMIT $4");
 
-/// $3 number, $4 limit.
+/// Parameters: $3 number, $4 limit.
 const BEFORE: &str = history!("AND m.seq < $3 ", "ORDER BY m.seq DESC LIMIT $4");
 
-reads!(PgConnection, PgRow, ConversationId::as_uuid);
+reads!(PgConnection, PgRow, std::convert::identity);
 
+/// Reads a conversation and its newest messages.
 pub(super) async fn newest(
     pool: &Pool,
     conversation: &ConversationRef,
     limit: u32,
     contexts: bool,
 ) -> Result<(Conversation, Vec<Message>), OperationError> {
-    let mut lease = Lease::take(pool).await?;
-    let read = read_newest(&mut lease, conversation, limit, contexts).await;
-    lease.release(read)
+    let mut connection = PooledConnection::acquire(pool).await?;
+    let read = read_newest(&mut connection, conversation, limit, contexts).await;
+    connection.release(read)
 }
 
+/// Reads a page of messages.
 pub(super) async fn messages(
     pool: &Pool,
     conversation: &ConversationRef,
@@ -54,7 +57,7 @@ pub(super) async fn messages(
     limit: u32,
     contexts: bool,
 ) -> Result<Vec<Message>, OperationError> {
-    let mut lease = Lease::take(pool).await?;
-    let read = read_side(&mut lease, conversation, from, limit, contexts).await;
-    lease.release(read)
+    let mut connection = PooledConnection::acquire(pool).await?;
+    let read = read_page(&mut connection, conversation, from, limit, contexts).await;
+    connection.release(read)
 }

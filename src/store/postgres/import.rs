@@ -1,5 +1,5 @@
-//! A conversation that is being imported: a transaction. Dropped, its connection is
-//! closed, and the transaction with it.
+//! Import of a conversation: a transaction on a connection of its own. The connection is
+//! closed, and the transaction with it, when the import is dropped before its end.
 
 use async_trait::async_trait;
 use sqlx::{PgConnection, query, query_as, raw_sql, types::Json};
@@ -7,37 +7,48 @@ use uuid::Uuid;
 
 use super::{
     ConversationRow, Pool,
-    columns::{Contexts, Messages},
-    connection::Lease,
+    columns::{
+        ContextColumns, MessageColumns, bind_contexts, bind_messages, message_values, placeholders,
+    },
+    connection::PooledConnection,
     sql,
     transaction::{BEGIN, before_commit, end},
 };
 use crate::{
     domain::{Conversation, DeptId, Numbered, Title},
-    store::{Import, StoreError, failure::OperationError, files::OpenFile},
+    store::{Import, StoreError, operation_error::OperationError, transfers::TransferPermit},
 };
 
-/// The server ends a transaction whose client sends nothing for so long.
-const WAIT_FOR_CLIENT: &str = "SET LOCAL idle_in_transaction_session_timeout = '60s'";
+/// Time after which the server ends the transaction if the client sends nothing.
+const SET_IDLE_TIMEOUT: &str = "SET LOCAL idle_in_transaction_session_timeout = '60s'";
 
-/// $1 id, $2 user, $3 department, $4 title, $5 metadata, $6 and $7 times.
-///
-/// First, because documents of messages are made from it.
+/// Creates the conversation. This comes first, because the search documents of messages are
+/// made from its row. Parameters: $1 id, $2 user, $3 department, $4 title, $5 metadata, $6
+/// and $7 times.
 const CREATE: &str = "
 INSERT INTO conversations (id, user_id, dept_id, title, metadata, created_at, updated_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7)";
 
-const ADD_MESSAGES: &str = "
-INSERT INTO messages (conversation_id, seq, id, role, content, tokens_used, latency_ms,
-                      created_at, metadata)
-SELECT $1, m.* FROM unnest($2, $3, $4, $5, $6, $7, $8, $9) AS m";
+/// Parameters: $1 conversation, $2 numbers, and the message columns.
+const ADD_MESSAGES: &str = concat!(
+    "INSERT INTO messages (conversation_id, seq, ",
+    message_values!(""),
+    ") SELECT $1, m.* FROM unnest($2, ",
+    placeholders!(import messages),
+    ") AS m"
+);
 
-const ADD_CONTEXTS: &str = "
-INSERT INTO message_contexts (conversation_id, seq, position, doc_id, content, score, metadata)
-SELECT $1, x.* FROM unnest($2, $3, $4, $5, $6, $7) AS x";
+/// Parameters: $1 conversation, and the context columns.
+const ADD_CONTEXTS: &str = concat!(
+    "INSERT INTO message_contexts (conversation_id, seq, position, ",
+    sql::context_columns!(""),
+    ") SELECT $1, x.* FROM unnest(",
+    placeholders!(import contexts),
+    ") AS x"
+);
 
-/// $1 id, $2 last number. The activity is counted last: it has its place in the
-/// list when it can be seen.
+/// Completes the conversation. The activity is assigned last, so that it has its final
+/// position in the list when it becomes visible. Parameters: $1 id, $2 last number.
 const FINISH: &str = concat!(
     "UPDATE conversations c SET last_seq = $2, activity = nextval('activity_order') \
      WHERE c.id = $1 RETURNING ",
@@ -45,23 +56,23 @@ const FINISH: &str = concat!(
 );
 
 struct PgImport {
-    lease: Lease,
+    connection: PooledConnection,
     conversation: Conversation,
-    _held: OpenFile,
+    _permit: TransferPermit,
 }
 
-/// Begins to import.
+/// Begins an import.
 pub(super) async fn begin(
     pool: &Pool,
     conversation: &Conversation,
-    held: OpenFile,
+    permit: TransferPermit,
 ) -> Result<Box<dyn Import>, OperationError> {
-    let mut lease = Lease::take(pool).await?;
-    before_commit(create(&mut lease, conversation)).await?;
+    let mut connection = PooledConnection::acquire(pool).await?;
+    before_commit(create(&mut connection, conversation)).await?;
     Ok(Box::new(PgImport {
-        lease,
+        connection,
         conversation: conversation.clone(),
-        _held: held,
+        _permit: permit,
     }))
 }
 
@@ -70,7 +81,7 @@ async fn create(
     conversation: &Conversation,
 ) -> Result<(), OperationError> {
     raw_sql(BEGIN).execute(&mut *connection).await?;
-    raw_sql(WAIT_FOR_CLIENT).execute(&mut *connection).await?;
+    raw_sql(SET_IDLE_TIMEOUT).execute(&mut *connection).await?;
     query(CREATE)
         .bind(conversation.id.as_uuid())
         .bind(conversation.user_id.as_str())
@@ -87,16 +98,16 @@ async fn create(
 #[async_trait]
 impl Import for PgImport {
     async fn add(&mut self, messages: &[Numbered]) -> Result<(), StoreError> {
-        let added = add(&mut self.lease, &self.conversation, messages);
-        before_commit(added).await.map_err(OperationError::of_write)
+        let added = add(&mut self.connection, &self.conversation, messages);
+        let added = before_commit(added).await;
+        added.map_err(OperationError::into_write_error)
     }
 
     async fn finish(mut self: Box<Self>, last_seq: i64) -> Result<Conversation, StoreError> {
         let id = self.conversation.id.as_uuid();
-        let finished = before_commit(finish(&mut self.lease, id, last_seq)).await;
-        end(self.lease, finished)
-            .await
-            .map_err(OperationError::of_write)
+        let finished = before_commit(finish(&mut self.connection, id, last_seq)).await;
+        let finished = end(self.connection, finished).await;
+        finished.map_err(OperationError::into_write_error)
     }
 }
 
@@ -106,33 +117,19 @@ async fn add(
     numbered: &[Numbered],
 ) -> Result<(), OperationError> {
     let id = conversation.id.as_uuid();
-    let of = numbered.iter().map(|numbered| &numbered.message);
-    let messages = Messages::of(of, conversation.updated_at);
-    let contexts = Contexts::of(numbered.iter().map(|n| (n.seq, &n.message)));
+    let messages = MessageColumns::new(
+        numbered.iter().map(|numbered| &numbered.message),
+        conversation.updated_at,
+    );
+    let contexts = ContextColumns::new(numbered.iter().map(|n| (n.seq, &n.message)));
     let seqs: Vec<i64> = numbered.iter().map(|numbered| numbered.seq).collect();
-    query(ADD_MESSAGES)
-        .bind(id)
-        .bind(seqs)
-        .bind(messages.ids)
-        .bind(messages.roles)
-        .bind(messages.contents)
-        .bind(messages.tokens_used)
-        .bind(messages.latency_ms)
-        .bind(messages.created_at)
-        .bind(messages.metadata)
+    bind_messages!(query(ADD_MESSAGES).bind(id).bind(seqs), messages)
         .execute(&mut *connection)
         .await?;
-    if contexts.places.is_empty() {
+    if contexts.message_numbers.is_empty() {
         return Ok(());
     }
-    query(ADD_CONTEXTS)
-        .bind(id)
-        .bind(contexts.places)
-        .bind(contexts.positions)
-        .bind(contexts.doc_ids)
-        .bind(contexts.contents)
-        .bind(contexts.scores)
-        .bind(contexts.metadata)
+    bind_contexts!(query(ADD_CONTEXTS).bind(id), contexts)
         .execute(connection)
         .await?;
     Ok(())
@@ -148,5 +145,5 @@ async fn finish(
         .bind(last_seq)
         .fetch_one(connection)
         .await?;
-    Ok(row.read()?)
+    Ok(row.decode()?)
 }

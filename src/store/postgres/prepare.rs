@@ -11,63 +11,68 @@ use tokio::time::timeout;
 use super::connection::check_options;
 use crate::store::{
     SchemaError,
-    failure::{Cause, Failure},
+    operation_error::{BackendError, Cause},
     schema,
 };
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
 
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// Time limit of connecting, and of closing the connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Checks the schema, and brings it up to date where that is wanted.
+/// Checks the schema and, if `migrate` is set, migrates it.
 ///
-/// On a connection of its own, without a limit on statements: whoever comes
-/// second waits for the first one's lock for as long as that one migrates. The
-/// lock belongs to the session and must not stay behind in a pool.
+/// This needs a connection of its own, without a time limit of statements: a second process
+/// waits for the lock of the first one for as long as that one migrates. The lock belongs
+/// to the session and must not remain in a pool.
 pub(super) async fn prepare(options: &PgConnectOptions, migrate: bool) -> Result<(), SchemaError> {
     let options = options.clone().options([("statement_timeout", "0")]);
-    let mut connection = match timeout(CONNECT_LIMIT, options.connect()).await {
+    let mut connection = match timeout(CONNECT_TIMEOUT, options.connect()).await {
         Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return Err(SchemaError::Unavailable(Failure::from(error).cause.into())),
+        Ok(Err(error)) => {
+            return Err(SchemaError::Unavailable(
+                BackendError::from(error).cause.into(),
+            ));
+        }
         Err(_) => {
-            let cause = Cause::new("the server did not answer in time");
+            let cause = Cause::new("the server did not respond in time");
             return Err(SchemaError::Unavailable(cause.into()));
         }
     };
     let outcome = match check_options(&mut connection).await {
-        Ok(()) => bring_up(&mut connection, migrate).await,
-        Err(error) => Err(schema::failed(error.into())),
+        Ok(()) => check_or_migrate(&mut connection, migrate).await,
+        Err(error) => Err(schema::map_error(error.into())),
     };
-    // What was done is done, however the goodbye goes.
-    let _ = timeout(CONNECT_LIMIT, connection.close()).await;
+    // An error while closing changes nothing about the outcome.
+    let _ = timeout(CONNECT_TIMEOUT, connection.close()).await;
     outcome
 }
 
-async fn bring_up(connection: &mut PgConnection, migrate: bool) -> Result<(), SchemaError> {
-    // Looked at first, a schema that is right needs no right to change it.
-    match schema::compare(&MIGRATOR, &applied(connection).await?) {
+async fn check_or_migrate(connection: &mut PgConnection, migrate: bool) -> Result<(), SchemaError> {
+    // Checked first, because a role without the right to migrate can use a current schema.
+    match schema::check(&MIGRATOR, &read_applied(connection).await?) {
         Err(SchemaError::Older { .. }) if migrate => {}
         outcome => return outcome,
     }
     MIGRATOR
         .run_direct(None, connection, false)
         .await
-        .map_err(schema::migration_failed)?;
-    schema::compare(&MIGRATOR, &applied(connection).await?)
+        .map_err(schema::map_migration_error)?;
+    schema::check(&MIGRATOR, &read_applied(connection).await?)
 }
 
-async fn applied(connection: &mut PgConnection) -> Result<Vec<AppliedMigration>, SchemaError> {
+async fn read_applied(connection: &mut PgConnection) -> Result<Vec<AppliedMigration>, SchemaError> {
     let read = async {
-        let there: bool = query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+        let exists: bool = query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
             .fetch_one(&mut *connection)
             .await?;
-        if !there {
+        if !exists {
             return Ok(Vec::new());
         }
         query_as("SELECT version, checksum, success FROM _sqlx_migrations ORDER BY version")
             .fetch_all(&mut *connection)
             .await
     };
-    let rows: Vec<(i64, Vec<u8>, bool)> = read.await.map_err(|e| schema::failed(e.into()))?;
-    schema::applied(rows)
+    let rows: Vec<(i64, Vec<u8>, bool)> = read.await.map_err(|e| schema::map_error(e.into()))?;
+    schema::applied_migrations(rows)
 }

@@ -1,110 +1,107 @@
-//! Removals: transactions that may take a while.
+//! Removals: transactions that can take long.
 //!
-//! What branches share stays. Whether anybody shares a message is looked at
-//! under a lock on whatever the messages are kept under, since of two that give
-//! up the same message one has to take it along.
+//! Messages that branches share are kept. Whether a message is shared is checked under a
+//! lock on the id that it is stored under: if two conversations stop showing the same
+//! message at once, one of them has to delete it.
 
-use sqlx::{PgConnection, raw_sql};
+use sqlx::{PgConnection, query, query_as, raw_sql};
 use uuid::Uuid;
 
 use super::{
     Pool,
     append::find_request,
-    connection::Lease,
+    connection::PooledConnection,
+    lineage::{TruncationPoint, delete_history, truncate_history},
+    sql,
     transaction::{BEGIN, before_commit, end},
 };
 use crate::{
     domain::{ConversationRef, UserId},
-    store::{StoreError, Truncated, Truncation, lineage::lineage, replay},
+    store::{StoreError, Truncated, Truncation, operation_error::OperationError, replay},
 };
-
-lineage!(PgConnection, Uuid);
 
 const LOCK: &str = concat!(
     "SELECT c.last_seq, c.own_after FROM conversations c WHERE ",
-    sql::named_conversation!(),
+    sql::conversation_condition!(),
     " FOR UPDATE"
 );
 
-/// $1 conversation: the lock on its messages and on those of its lineage.
+/// Locks the messages of a conversation and those that its lineage refers to. Parameter:
+/// $1 conversation.
 const LOCK_MESSAGES: &str = "SELECT pg_advisory_xact_lock(hashtextextended(s.id::text, 0)) \
     FROM (SELECT $1 AS id UNION SELECT l.source_id FROM lineage l WHERE l.conversation_id = $1 \
           ORDER BY 1) AS s";
 
 const DELETE: &str = "DELETE FROM conversations c WHERE c.id = $1";
 
-const TOUCH: &str = "UPDATE conversations SET updated_at = greatest(updated_at, $2), \
+const RECORD_ACTIVITY: &str = "UPDATE conversations SET updated_at = greatest(updated_at, $2), \
     activity = nextval('activity_order') WHERE id = $1";
 
-const NOTE: &str = "INSERT INTO requests \
+const INSERT_REQUEST: &str = "INSERT INTO requests \
     (conversation_id, request_id, digest, first_seq, last_seq, removed, created_at) \
     VALUES ($1, $2, $3, $4, $5, $6, $7)";
 
+/// Deletes a conversation.
 pub(super) async fn delete(
     pool: &Pool,
     conversation: &ConversationRef,
 ) -> Result<(), OperationError> {
-    let mut lease = Lease::take(pool).await?;
-    let removed = before_commit(remove(&mut lease, conversation)).await;
-    end(lease, removed).await
+    let mut connection = PooledConnection::acquire(pool).await?;
+    let deleted = before_commit(find_and_delete(&mut connection, conversation)).await;
+    end(connection, deleted).await
 }
 
-pub(super) async fn truncate(
-    pool: &Pool,
-    truncation: &Truncation,
-) -> Result<Truncated, OperationError> {
-    let mut lease = Lease::take(pool).await?;
-    let removed = before_commit(cut(&mut lease, truncation)).await;
-    end(lease, removed).await
-}
-
-async fn remove(
+async fn find_and_delete(
     connection: &mut PgConnection,
     conversation: &ConversationRef,
 ) -> Result<(), OperationError> {
     let id = conversation.id.as_uuid();
-    begin_on(connection, conversation).await?;
+    begin_and_lock(connection, conversation).await?;
     lock_messages(connection, id).await?;
-    let shown = lineage(connection, id).await?;
-    query(DELETE).bind(id).execute(&mut *connection).await?;
-    release(connection, (id, 0, i64::MAX)).await?;
-    for range in shown.into_iter().filter(|(source, ..)| *source != id) {
-        release(connection, range).await?;
-    }
-    Ok(())
+    delete_history(connection, id, DELETE).await
 }
 
-async fn cut(
+/// Removes the messages after a number, or finds the earlier outcome of the same call.
+pub(super) async fn truncate(
+    pool: &Pool,
+    truncation: &Truncation,
+) -> Result<Truncated, OperationError> {
+    let mut connection = PooledConnection::acquire(pool).await?;
+    let truncated = before_commit(replay_or_truncate(&mut connection, truncation)).await;
+    end(connection, truncated).await
+}
+
+async fn replay_or_truncate(
     connection: &mut PgConnection,
     truncation: &Truncation,
 ) -> Result<Truncated, OperationError> {
     let id = truncation.conversation.id;
-    let (last_seq, own_after) = begin_on(connection, &truncation.conversation).await?;
+    let (last_seq, own_after) = begin_and_lock(connection, &truncation.conversation).await?;
     if let Some(request) = &truncation.request
         && let Some(known) = find_request(connection, id, request).await?
     {
-        return Ok(replay::of_truncation(&known, request)?);
+        return Ok(replay::truncated_before(&known, request)?);
     }
-    replay::ends_at(truncation.expected_last_seq, last_seq)?;
-    let end = End {
+    replay::check_last_seq(truncation.expected_last_seq, last_seq)?;
+    let point = TruncationPoint {
         conversation: id.as_uuid(),
         after_seq: truncation.after_seq,
         last_seq,
         own_after,
     };
-    lock_messages(connection, end.conversation).await?;
+    lock_messages(connection, point.conversation).await?;
     let truncated = Truncated {
-        removed: end.cut(connection).await?,
+        removed: truncate_history(connection, &point).await?,
         last_seq,
     };
-    note(connection, truncation, truncated).await?;
+    record(connection, truncation, truncated).await?;
     Ok(truncated)
 }
 
-/// Begins a transaction and locks the conversation, which gives its last number
-/// and the one after which its own messages begin. The lock comes in a statement
-/// of its own: what follows then sees all that was done before it was got.
-async fn begin_on(
+/// Begins a transaction and locks the conversation. Returns its last number and the number
+/// after which its own messages begin. The lock is a separate statement, so that the
+/// statements after it see everything that was committed before it was obtained.
+async fn begin_and_lock(
     connection: &mut PgConnection,
     conversation: &ConversationRef,
 ) -> Result<(i64, i64), OperationError> {
@@ -129,19 +126,20 @@ async fn lock_messages(
     Ok(())
 }
 
-async fn note(
+/// Records a truncation as activity of the conversation, and in the requests ledger.
+async fn record(
     connection: &mut PgConnection,
     truncation: &Truncation,
     truncated: Truncated,
 ) -> Result<(), OperationError> {
     let id = truncation.conversation.id.as_uuid();
-    query(TOUCH)
+    query(RECORD_ACTIVITY)
         .bind(id)
         .bind(truncation.at)
         .execute(&mut *connection)
         .await?;
     if let Some(request) = &truncation.request {
-        query(NOTE)
+        query(INSERT_REQUEST)
             .bind(id)
             .bind(request.id.as_str())
             .bind(request.digest.as_bytes())

@@ -3,22 +3,23 @@ use std::borrow::Cow;
 use sqlx::{PgConnection, postgres::PgRow, query};
 use uuid::Uuid;
 
-use super::{Pool, connection::Lease};
+use super::{Pool, connection::PooledConnection};
 use crate::{
     domain::{ConversationId, DeptId, Role},
     store::{
-        SearchKey, SearchPage, SearchQuery, failure::OperationError, search::search_rows, sql,
+        SearchKey, SearchPage, SearchQuery, operation_error::OperationError, rows::limit_with_next,
+        search::search_rows, sql,
     },
 };
 
 search_rows!(PgRow, Uuid);
 
-/// The page first, from the documents alone, and then what there is to show of it.
-/// The functions stand in the schema. Words that were made with one configuration
-/// are searched for with a query of the same.
+/// Selects the page first, from the documents alone, and then the values to show for it.
+/// The schema defines the functions. A document is searched with a query of the
+/// configuration that its words were made with.
 ///
-/// $1 user, $2 text, $3 conversation, $4 department and $5 role or NULL, $6 and $7
-/// rank and place of the hit before, $8 limit.
+/// Parameters: $1 user, $2 text, $3 conversation, $4 department and $5 role or NULL, $6
+/// rank and $7 place of the last hit of the previous page, $8 limit.
 const SEARCH: &str = concat!(
     "WITH wanted AS MATERIALIZED (
         SELECT websearch_to_tsquery('pg_catalog.english', $2) AS english,
@@ -35,13 +36,13 @@ const SEARCH: &str = concat!(
             SELECT ts_rank(d.words, w.query, 1)::double precision AS rank
         ) r
         WHERE ",
-    sql::searched!(),
+    sql::search_condition!(),
     "     AND d.words @@ w.query
           AND (r.rank, d.id) < ($6, $7)
         ORDER BY r.rank DESC, d.id DESC
         LIMIT $8
     ), shown AS MATERIALIZED (SELECT h.*, ",
-    sql::shown_in!(),
+    sql::hit_conversation!(),
     " AS shown_in FROM hits h)
     SELECT h.id AS place, h.rank, h.shown_in AS conversation_id, c.title, ",
     sql::message_columns!(),
@@ -58,64 +59,64 @@ const SEARCH: &str = concat!(
     ORDER BY h.rank DESC, h.id DESC"
 );
 
+/// Reads a page of search hits.
 pub(super) async fn search(
     pool: &Pool,
-    wanted: &SearchQuery,
+    search: &SearchQuery,
 ) -> Result<SearchPage, OperationError> {
-    let mut lease = Lease::take(pool).await?;
-    let rows = find(&mut lease, wanted).await;
-    let hits = lease
+    let mut connection = PooledConnection::acquire(pool).await?;
+    let rows = find(&mut connection, search).await;
+    let hits = connection
         .release(rows)?
         .iter()
-        .map(hit)
+        .map(decode_hit)
         .collect::<Result<_, _>>()?;
-    Ok(SearchPage::of(hits, wanted.limit))
+    Ok(SearchPage::new(hits, search.limit))
 }
 
 async fn find(
     connection: &mut PgConnection,
-    wanted: &SearchQuery,
+    search: &SearchQuery,
 ) -> Result<Vec<PgRow>, OperationError> {
-    let SearchKey { rank, place } = wanted.after.unwrap_or(SearchKey::START);
+    let SearchKey { rank, place } = search.after.unwrap_or(SearchKey::FIRST);
     Ok(query(SEARCH)
-        .bind(wanted.user_id.as_str())
-        .bind(bearable(wanted.text.as_str()))
-        .bind(wanted.conversation_id.map(ConversationId::as_uuid))
-        .bind(wanted.dept_id.as_ref().map(DeptId::as_str))
-        .bind(wanted.role.map(Role::as_str))
+        .bind(search.user_id.as_str())
+        .bind(limit_negations(search.text.as_str()))
+        .bind(search.conversation_id.map(ConversationId::as_uuid))
+        .bind(search.dept_id.as_ref().map(DeptId::as_str))
+        .bind(search.role.map(Role::as_str))
         .bind(rank)
         .bind(place)
-        // One more tells whether there is a next page.
-        .bind(i64::from(wanted.limit) + 1)
+        .bind(limit_with_next(search.limit))
         .fetch_all(connection)
         .await?)
 }
 
-/// The same query, with no more than one negation in front of each operand. PostgreSQL
-/// fails at 32 in a row, and a ruled line that was pasted into a query has more.
-fn bearable(text: &str) -> Cow<'_, str> {
-    const FEW: usize = 16;
-    if text.matches('-').count() <= FEW {
+/// Returns an equivalent query with at most one negation before each operand. PostgreSQL
+/// fails at 32 consecutive negations, which a ruled line in a pasted text exceeds.
+fn limit_negations(text: &str) -> Cow<'_, str> {
+    const MAX_UNCHANGED: usize = 16;
+    if text.matches('-').count() <= MAX_UNCHANGED {
         return text.into();
     }
-    let mut bearable = String::with_capacity(text.len());
-    let (mut negated, mut in_word, mut in_phrase) = (false, false, false);
+    let mut limited = String::with_capacity(text.len());
+    let (mut is_negated, mut is_in_word, mut is_in_phrase) = (false, false, false);
     for c in text.chars() {
-        if in_phrase {
-            in_phrase = c != '"';
-        } else if c == '-' && !in_word {
-            negated = !negated;
+        if is_in_phrase {
+            is_in_phrase = c != '"';
+        } else if c == '-' && !is_in_word {
+            is_negated = !is_negated;
             continue;
         } else if c.is_whitespace() || "!&|()<".contains(c) {
-            in_word = false;
+            is_in_word = false;
         } else {
-            if std::mem::take(&mut negated) {
-                bearable.push('-');
+            if std::mem::take(&mut is_negated) {
+                limited.push('-');
             }
-            in_phrase = c == '"';
-            in_word = !in_phrase;
+            is_in_phrase = c == '"';
+            is_in_word = !is_in_phrase;
         }
-        bearable.push(c);
+        limited.push(c);
     }
-    bearable.into()
+    limited.into()
 }

@@ -1,61 +1,78 @@
-//! A conversation at one moment: a transaction that reads only. Dropped, its
-//! connection is closed, and the transaction with it.
+//! Snapshot of a conversation: a read-only transaction on a connection of its own. The
+//! connection is closed, and the transaction with it, when the snapshot is dropped.
+
+use std::future::Future;
 
 use async_trait::async_trait;
-use sqlx::raw_sql;
+use sqlx::{PgConnection, raw_sql};
 use tokio::time::timeout;
 
 use super::{
     Pool,
-    connection::{Lease, STATEMENT_TIMEOUT},
+    connection::{PooledConnection, STATEMENT_TIMEOUT},
     conversations::find,
-    history::read_side,
+    history::read_page,
 };
 use crate::{
     domain::{Conversation, ConversationRef, Message},
     store::{
         Bound, Snapshot, StoreError,
-        failure::{ErrorKind, Failure, OperationError},
-        files::OpenFile,
+        operation_error::{BackendError, ErrorKind, OperationError},
+        transfers::TransferPermit,
     },
 };
 
-/// The server ends a transaction whose client reads no further for so long.
+/// The server ends the transaction if the client reads nothing for 60 seconds.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
     SET LOCAL idle_in_transaction_session_timeout = '60s'";
 
 struct PgSnapshot {
-    lease: Lease,
+    connection: PooledConnection,
     conversation: ConversationRef,
-    _held: OpenFile,
+    _permit: TransferPermit,
 }
 
 /// Takes a snapshot.
 pub(super) async fn take(
     pool: &Pool,
     conversation: &ConversationRef,
-    held: OpenFile,
+    permit: TransferPermit,
 ) -> Result<(Conversation, Box<dyn Snapshot>), OperationError> {
-    let mut lease = Lease::take(pool).await?;
-    raw_sql(BEGIN).execute(&mut *lease).await?;
-    let found = find(&mut lease, conversation).await?;
-    let found = found.ok_or(StoreError::NotFound)?;
+    let mut connection = PooledConnection::acquire(pool).await?;
+    let found = in_time(begin(&mut connection, conversation)).await?;
     let snapshot = PgSnapshot {
-        lease,
+        connection,
         conversation: conversation.clone(),
-        _held: held,
+        _permit: permit,
     };
     Ok((found, Box::new(snapshot)))
+}
+
+async fn begin(
+    connection: &mut PgConnection,
+    conversation: &ConversationRef,
+) -> Result<Conversation, OperationError> {
+    raw_sql(BEGIN).execute(&mut *connection).await?;
+    let found = find(connection, conversation).await?;
+    Ok(found.ok_or(StoreError::NotFound)?)
 }
 
 #[async_trait]
 impl Snapshot for PgSnapshot {
     async fn after(&mut self, seq: i64, limit: u32) -> Result<Vec<Message>, StoreError> {
         let from = Bound::After(seq);
-        let read = read_side(&mut self.lease, &self.conversation, from, limit, true);
-        let read = timeout(STATEMENT_TIMEOUT, read).await.unwrap_or_else(|_| {
-            Err(Failure::new(ErrorKind::Unavailable, "the server did not answer in time").into())
-        });
-        read.map_err(OperationError::of_read)
+        let page = read_page(&mut self.connection, &self.conversation, from, limit, true);
+        let page = in_time(page).await;
+        page.map_err(OperationError::into_read_error)
     }
+}
+
+/// Limits the time of a read by the client, which is not retried.
+async fn in_time<T>(
+    read: impl Future<Output = Result<T, OperationError>>,
+) -> Result<T, OperationError> {
+    timeout(STATEMENT_TIMEOUT, read).await.unwrap_or_else(|_| {
+        let cause = "the server did not respond in time";
+        Err(BackendError::new(ErrorKind::Unavailable, cause).into())
+    })
 }

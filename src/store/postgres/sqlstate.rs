@@ -1,76 +1,78 @@
-//! What PostgreSQL's error codes mean, in one table.
+//! Classification of PostgreSQL's error codes.
 
 use std::fmt::Write;
 
 use sqlx::postgres::PgDatabaseError;
 
-use crate::store::failure::{ErrorKind, Failure};
+use crate::store::operation_error::{BackendError, ErrorKind};
 
-/// Codes, or the first two characters of a class of them; the first that fits
-/// counts. The server has rolled a failed statement back, except where
-/// [`ErrorKind::Lost`] says that the message may have crossed a commit. The words of a
-/// message are kept only where `Words::Safe` says that they name objects of the
+/// SQLSTATE codes, or the first two characters of a class of codes; the first matching entry
+/// applies. The server has rolled a failed statement back, except for
+/// [`ErrorKind::ConnectionLost`], where the error can have crossed a commit. The server's
+/// message is logged only for [`MessagePolicy::Log`]: those messages name objects of the
 /// schema and never values.
-const TABLE: &[(&str, ErrorKind, Words)] = &[
-    ("40003", ErrorKind::Lost, Words::Safe), // statement completion unknown
-    ("40002", ErrorKind::Internal, Words::Private), // integrity constraint violation at commit
-    ("40", ErrorKind::Retry, Words::Safe),   // serialization failure, deadlock
-    ("23505", ErrorKind::Taken, Words::Private), // unique violation
-    ("08", ErrorKind::Lost, Words::Safe),    // connection exceptions, some of them a pooler's
-    // The server may end a session between the commit and its acknowledgement.
-    ("57P01", ErrorKind::Lost, Words::Safe), // admin shutdown
-    ("57P02", ErrorKind::Lost, Words::Safe), // crash shutdown
-    ("57P04", ErrorKind::Lost, Words::Safe), // database dropped
-    ("57", ErrorKind::Unavailable, Words::Safe), // starting up, statement timeout, idle session
-    ("53", ErrorKind::Unavailable, Words::Safe), // disk full, out of memory, too many connections
-    ("55", ErrorKind::Unavailable, Words::Safe), // lock not available, object in use
-    ("58", ErrorKind::Unavailable, Words::Safe), // I/O error
-    ("25006", ErrorKind::Unavailable, Words::Safe), // read-only: a standby
-    ("25P03", ErrorKind::Unavailable, Words::Safe), // idle in transaction for too long
-    ("28", ErrorKind::Unavailable, Words::Safe), // authentication
-    ("3D", ErrorKind::Unavailable, Words::Safe), // no such database
-    ("42501", ErrorKind::Unavailable, Words::Safe), // insufficient privilege
-    // The schema is not this program's, or not there yet.
-    ("42P01", ErrorKind::Unavailable, Words::Safe), // undefined table
-    ("42703", ErrorKind::Unavailable, Words::Safe), // undefined column
-    ("3F000", ErrorKind::Unavailable, Words::Safe), // undefined schema
-    // Values that the edge should have refused.
-    ("22", ErrorKind::Internal, Words::Private), // data exceptions: NUL, lone surrogates
-    ("54", ErrorKind::Internal, Words::Private), // too long, too deep
-    ("23", ErrorKind::Internal, Words::Private), // other constraints
-    ("", ErrorKind::Internal, Words::Private),
+const TABLE: &[(&str, ErrorKind, MessagePolicy)] = &[
+    ("40003", ErrorKind::ConnectionLost, MessagePolicy::Log), // statement completion unknown
+    ("40002", ErrorKind::Internal, MessagePolicy::Omit), // integrity constraint violation at commit
+    ("40", ErrorKind::Retryable, MessagePolicy::Log),    // serialization failure, deadlock
+    ("23505", ErrorKind::UniqueViolation, MessagePolicy::Omit), // unique violation
+    ("08", ErrorKind::ConnectionLost, MessagePolicy::Log), // connection exceptions, some of them from a pooler
+    // The server can end a session between the commit and its acknowledgement.
+    ("57P01", ErrorKind::ConnectionLost, MessagePolicy::Log), // admin shutdown
+    ("57P02", ErrorKind::ConnectionLost, MessagePolicy::Log), // crash shutdown
+    ("57P04", ErrorKind::ConnectionLost, MessagePolicy::Log), // database dropped
+    ("57", ErrorKind::Unavailable, MessagePolicy::Log), // starting up, statement timeout, idle session
+    ("53", ErrorKind::Unavailable, MessagePolicy::Log), // disk full, out of memory, too many connections
+    ("55", ErrorKind::Unavailable, MessagePolicy::Log), // lock not available, object in use
+    ("58", ErrorKind::Unavailable, MessagePolicy::Log), // I/O error
+    ("25006", ErrorKind::Unavailable, MessagePolicy::Log), // read-only: a standby
+    ("25P03", ErrorKind::Unavailable, MessagePolicy::Log), // idle in transaction for too long
+    ("28", ErrorKind::Unavailable, MessagePolicy::Log), // authentication
+    ("3D", ErrorKind::Unavailable, MessagePolicy::Log), // no such database
+    ("42501", ErrorKind::Unavailable, MessagePolicy::Log), // insufficient privilege
+    // The schema is another one, or does not exist yet.
+    ("42P01", ErrorKind::Unavailable, MessagePolicy::Log), // undefined table
+    ("42703", ErrorKind::Unavailable, MessagePolicy::Log), // undefined column
+    ("3F000", ErrorKind::Unavailable, MessagePolicy::Log), // undefined schema
+    // Values that request parsing should have rejected.
+    ("22", ErrorKind::Internal, MessagePolicy::Omit), // data exceptions: NUL, lone surrogates
+    ("54", ErrorKind::Internal, MessagePolicy::Omit), // too long, too deep
+    ("23", ErrorKind::Internal, MessagePolicy::Omit), // other constraints
+    ("", ErrorKind::Internal, MessagePolicy::Omit),
 ];
 
+/// Whether the log contains the server's message.
 #[derive(Clone, Copy)]
-enum Words {
-    Safe,
-    Private,
+enum MessagePolicy {
+    Log,
+    Omit,
 }
 
-/// Classifies an error of a statement.
-pub(in crate::store) fn failure(error: &PgDatabaseError) -> Failure {
-    let (class, words) = classify(error.code());
+/// Classifies the error of a statement.
+pub(in crate::store) fn classify(error: &PgDatabaseError) -> BackendError {
+    let (kind, policy) = entry(error.code());
     let mut cause = format!("SQLSTATE {}", error.code());
-    // Writing into a string does not fail.
+    // Writing to a string cannot fail.
     if let Some(constraint) = error.constraint() {
         let _ = write!(cause, ", constraint {constraint}");
     }
     if let Some(table) = error.table() {
         let _ = write!(cause, ", table {table}");
     }
-    if matches!(words, Words::Safe) {
+    if matches!(policy, MessagePolicy::Log) {
         let _ = write!(cause, ": {}", error.message());
     }
-    Failure::new(class, cause)
+    BackendError::new(kind, cause)
 }
 
-fn classify(code: &str) -> (ErrorKind, Words) {
+/// Looks a code up in the table.
+fn entry(code: &str) -> (ErrorKind, MessagePolicy) {
     TABLE
         .iter()
         .find(|(prefix, ..)| code.starts_with(prefix))
         .map_or(
-            (ErrorKind::Internal, Words::Private),
-            |&(_, class, words)| (class, words),
+            (ErrorKind::Internal, MessagePolicy::Omit),
+            |&(_, kind, policy)| (kind, policy),
         )
 }
 
@@ -79,35 +81,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_entry_counts() {
-        for (at, (prefix, class, _)) in TABLE.iter().enumerate() {
+    fn no_entry_hides_a_later_one() {
+        for (at, (prefix, kind, _)) in TABLE.iter().enumerate() {
             assert!(matches!(prefix.len(), 0 | 2 | 5), "{prefix}");
             assert_eq!(
-                classify(prefix).0,
-                *class,
-                "{prefix} is hidden by an earlier one"
+                entry(prefix).0,
+                *kind,
+                "{prefix} is hidden by an earlier entry"
             );
             assert!(
                 !TABLE[..at]
                     .iter()
                     .any(|(earlier, ..)| prefix.starts_with(earlier)),
-                "{prefix} is hidden by an earlier one"
+                "{prefix} is hidden by an earlier entry"
             );
         }
         assert_eq!(
             TABLE.last().unwrap().0,
             "",
-            "the last entry is for the rest"
+            "the last entry matches all other codes"
         );
     }
 
     #[test]
-    fn codes_mean_what_they_must() {
+    fn codes_have_the_expected_kinds() {
         let expected = [
-            (ErrorKind::Retry, &["40001", "40P01"][..]),
-            (ErrorKind::Taken, &["23505"]),
+            (ErrorKind::Retryable, &["40001", "40P01"][..]),
+            (ErrorKind::UniqueViolation, &["23505"]),
             (
-                ErrorKind::Lost,
+                ErrorKind::ConnectionLost,
                 &["08006", "08P01", "57P01", "57P02", "40003"],
             ),
             (
@@ -125,17 +127,17 @@ mod tests {
                 ],
             ),
         ];
-        for (class, codes) in expected {
+        for (kind, codes) in expected {
             for code in codes {
-                assert_eq!(classify(code).0, class, "{code}");
+                assert_eq!(entry(code).0, kind, "{code}");
             }
         }
     }
 
     #[test]
-    fn values_never_reach_a_cause() {
+    fn messages_that_can_quote_values_are_omitted() {
         for code in ["22021", "22P02", "23505", "23514", "54000", "99999"] {
-            assert!(matches!(classify(code).1, Words::Private), "{code}");
+            assert!(matches!(entry(code).1, MessagePolicy::Omit), "{code}");
         }
     }
 }

@@ -1,46 +1,39 @@
 //! Transactions of several statements.
 //!
-//! Until its COMMIT is sent one has changed nothing, whatever becomes of it: its
-//! connection is closed unless it came to its end, and the server rolls back what
-//! a lost client had begun. `Pool::begin` is not used, since a future that is
-//! dropped inside of it leaves a connection in a transaction that nobody ends.
+//! A transaction has changed nothing until its COMMIT is sent: unless it ended, its
+//! connection is closed, and the server rolls back what a lost client has begun.
+//! `Pool::begin` is not used, because a future that is dropped inside it returns a
+//! connection to the pool in a transaction that nothing ends.
 
 use std::future::Future;
 
 use sqlx::raw_sql;
 use tokio::time::timeout;
 
-use super::connection::{Lease, REMOVAL_TIMEOUT, STATEMENT_TIMEOUT};
-use crate::store::failure::{ErrorKind, Failure, OperationError};
+use super::connection::{PooledConnection, REMOVAL_TIMEOUT, STATEMENT_TIMEOUT};
+use crate::store::operation_error::{BackendError, ErrorKind, OperationError};
 
-/// Each statement may take as long as the whole transaction, which the client
-/// limits. A statement must see what was done before it got its lock, whatever the
-/// database's default is.
+/// A single statement may take as long as the whole transaction, whose time the client
+/// limits. Under READ COMMITTED, a statement sees what was committed before it obtained
+/// its lock, whatever the default of the database is.
 pub(super) const BEGIN: &str =
     "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = '35s'";
 
-/// Limits the work before the commit. What fails in it has changed nothing.
+/// Limits the time of the statements before the COMMIT. An error of them changes nothing.
 pub(super) async fn before_commit<T>(
-    work: impl Future<Output = Result<T, OperationError>>,
+    statements: impl Future<Output = Result<T, OperationError>>,
 ) -> Result<T, OperationError> {
-    match timeout(REMOVAL_TIMEOUT, work).await {
-        Ok(Err(OperationError::Failed(Failure {
-            class: ErrorKind::Lost,
-            cause,
-        }))) => Err(Failure {
-            class: ErrorKind::Unavailable,
-            cause,
-        }
-        .into()),
-        Ok(outcome) => outcome,
-        Err(_) => Err(Failure::new(ErrorKind::Unavailable, "the transaction took too long").into()),
-    }
+    let Ok(outcome) = timeout(REMOVAL_TIMEOUT, statements).await else {
+        let cause = "the transaction exceeded its time limit";
+        return Err(BackendError::new(ErrorKind::Unavailable, cause).into());
+    };
+    outcome.map_err(OperationError::before_commit)
 }
 
-/// Commits what was done, or takes it back, and gives the connection back if
-/// that worked.
+/// Commits a transaction whose statements succeeded, otherwise rolls it back, and returns
+/// the connection to its pool if that succeeded.
 pub(super) async fn end<T>(
-    mut lease: Lease,
+    mut connection: PooledConnection,
     outcome: Result<T, OperationError>,
 ) -> Result<T, OperationError> {
     let statement = if outcome.is_ok() {
@@ -48,12 +41,15 @@ pub(super) async fn end<T>(
     } else {
         "ROLLBACK"
     };
-    let ended = timeout(STATEMENT_TIMEOUT, raw_sql(statement).execute(&mut *lease)).await;
-    let failure = match ended {
-        Ok(Ok(_)) => return lease.release(outcome),
-        Ok(Err(error)) => Failure::from(error),
-        Err(_) => Failure::new(ErrorKind::Lost, "the commit was not answered in time"),
+    let executed = raw_sql(statement).execute(&mut *connection);
+    let error = match timeout(STATEMENT_TIMEOUT, executed).await {
+        Ok(Ok(_)) => return connection.release(outcome),
+        Ok(Err(error)) => BackendError::from(error),
+        Err(_) => BackendError::new(
+            ErrorKind::ConnectionLost,
+            "the server did not acknowledge the commit in time",
+        ),
     };
-    // A failed ROLLBACK changes nothing about why it was wanted.
-    outcome.and(Err(failure.into()))
+    // The error of a ROLLBACK does not replace the error that caused it.
+    outcome.and(Err(error.into()))
 }

@@ -1,20 +1,22 @@
-use sqlx::{SqliteConnection, query, query_as, query_scalar, types::Json};
-use uuid::fmt::Hyphenated;
+use sqlx::{SqliteConnection, query, query_as, query_scalar};
+use uuid::{Uuid, fmt::Hyphenated};
 
 use super::{
     Pool,
+    columns::{Insertion, insert, insertion_into},
     connection::{self, Micros},
-    conversations, history, sql,
+    conversations, history,
 };
 use crate::{
-    domain::{Conversation, ConversationId, Message, NewMessage, Title},
+    domain::{Conversation, ConversationId, Title},
     store::{
-        Append, Appended, Request, Reused, StoreError,
-        failure::OperationError,
-        replay::{self, IdConflict},
-        rows::RequestRow,
+        Append, Appended, Request,
+        operation_error::OperationError,
+        replay::{self, IdConflict, replays},
     },
 };
+
+replays!(SqliteConnection, Uuid::hyphenated);
 
 const ADVANCE: &str = "
 UPDATE conversations
@@ -26,95 +28,43 @@ SET last_seq = $2,
     session_attached = CASE WHEN $6 IS NULL THEN session_attached ELSE $4 END
 WHERE id = $1";
 
-const FOREIGN_SESSION: &str = "
+const IS_FOREIGN_SESSION: &str = "
 SELECT EXISTS (SELECT 1 FROM conversations WHERE last_session_id = $1 AND user_id <> $2)";
-
-/// Where messages are kept: how one is put into a schema's tables.
-#[derive(Clone, Copy)]
-pub(super) struct Insertion {
-    message: &'static str,
-    context: &'static str,
-}
-
-macro_rules! insertion_into {
-    ($schema:literal) => {
-        $crate::store::sqlite::append::Insertion::new(
-            concat!(
-                "INSERT INTO ",
-                $schema,
-                ".messages (conversation_id, seq, id, role, content, tokens_used, latency_ms, \
-                 created_at, metadata) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
-            ),
-            concat!(
-                "INSERT INTO ",
-                $schema,
-                ".message_contexts (conversation_id, seq, position, doc_id, content, score, \
-                 metadata) VALUES ($1, $2, $3, $4, $5, $6, $7)"
-            ),
-        )
-    };
-}
-pub(super) use insertion_into;
-
-impl Insertion {
-    pub(super) const fn new(message: &'static str, context: &'static str) -> Self {
-        Self { message, context }
-    }
-}
 
 const INTO_STORE: Insertion = insertion_into!("main");
 
-const NOTE: &str = "
+const INSERT_REQUEST: &str = "
 INSERT INTO requests (conversation_id, request_id, digest, first_seq, last_seq, removed, created_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7)";
 
-const MESSAGE_PLACE: &str = "SELECT m.conversation_id, m.seq FROM messages m WHERE m.id = $1";
+const FIND_MESSAGE: &str = "SELECT m.conversation_id, m.seq FROM messages m WHERE m.id = $1";
 
-/// An entry of the ledger of idempotency keys.
-pub(super) struct Note<'a> {
+/// New entry of the requests ledger.
+pub(super) struct RequestEntry<'a> {
     pub(super) request: &'a Request,
     pub(super) first_seq: i64,
     pub(super) last_seq: i64,
+    /// Number of messages that a truncation removed; None for a save.
     pub(super) removed: Option<i64>,
     pub(super) at: Micros,
 }
 
-/// Saves a turn. The transaction has the file to itself, so that what it looks
-/// at stays true until it has written.
+/// Saves a turn, or finds its earlier save. The transaction holds the write lock, so
+/// that what it has checked is still true when it writes.
 pub(super) async fn append(writer: &Pool, append: &Append) -> Result<Appended, OperationError> {
     let mut transaction = connection::begin(writer).await?;
-    let conversation = conversations::find_one(&mut transaction, &append.conversation).await?;
-    if let Some(replayed) = known(&mut transaction, append, &conversation).await? {
-        return Ok(replayed);
-    }
-    let saved = save(&mut transaction, append, conversation).await?;
-    connection::commit(transaction).await?;
-    Ok(saved)
+    let appended = replay_or_save(&mut transaction, append).await;
+    connection::end(transaction, appended).await
 }
 
-/// The outcome of the same save before, or why this one is refused.
-async fn known(
+async fn replay_or_save(
     connection: &mut SqliteConnection,
     append: &Append,
-    conversation: &Conversation,
-) -> Result<Option<Appended>, OperationError> {
-    let id = conversation.id;
-    if let Some(request) = &append.request
-        && let Some(known) = find_request(connection, id, request).await?
-    {
-        replay::same_request(&known, request)?;
-        let (first_seq, last_seq) = (known.first_seq, known.last_seq);
-        let messages = history::span(connection, id, first_seq, last_seq, false).await?;
-        return Ok(Some(Appended::Replayed { last_seq, messages }));
-    }
-    let (standing, messages) = match_ids(connection, append).await?;
-    if standing == IdConflict::Replay {
-        return Ok(Some(replay::of_batch(messages)));
-    }
-    replay::ends_at(append.expected_last_seq, conversation.last_seq)?;
-    match standing {
-        IdConflict::Reused => Err(StoreError::AlreadyExists(Reused::MessageId).into()),
-        IdConflict::Free | IdConflict::Replay => Ok(None),
+) -> Result<Appended, OperationError> {
+    let conversation = conversations::get_in(connection, &append.conversation).await?;
+    match find_replay(connection, append, &conversation).await? {
+        Some(replayed) => Ok(replayed),
+        None => save(connection, append, conversation).await,
     }
 }
 
@@ -123,35 +73,27 @@ async fn save(
     append: &Append,
     conversation: Conversation,
 ) -> Result<Appended, OperationError> {
-    let at = Micros::from(append.at);
+    let (id, at) = (conversation.id, Micros::from(append.at));
     let first_seq = conversation.last_seq + 1;
     let mut last_seq = conversation.last_seq;
     for message in &append.messages {
         last_seq += 1;
-        insert(
-            connection,
-            INTO_STORE,
-            conversation.id,
-            last_seq,
-            message,
-            at,
-        )
-        .await?;
+        insert(connection, INTO_STORE, id, last_seq, message, at).await?;
     }
     if let Some(request) = &append.request {
-        let note = Note {
+        let entry = RequestEntry {
             request,
             first_seq,
             last_seq,
             removed: None,
             at,
         };
-        add_note(connection, conversation.id, &note).await?;
+        insert_request(connection, id, &entry).await?;
     }
     let activity = connection::next_activity(connection).await?;
-    let session = own_session(connection, append, &conversation).await?;
+    let session = attachable_session(connection, append, &conversation).await?;
     query(ADVANCE)
-        .bind(conversation.id.as_uuid().hyphenated())
+        .bind(id.as_uuid().hyphenated())
         .bind(last_seq)
         .bind(at)
         .bind(activity)
@@ -165,8 +107,9 @@ async fn save(
     })
 }
 
-/// The session to note on the conversation, unless it was last on another user's.
-async fn own_session(
+/// Returns the session to attach to the conversation. None if it was last on another
+/// user's.
+async fn attachable_session(
     connection: &mut SqliteConnection,
     append: &Append,
     conversation: &Conversation,
@@ -174,108 +117,47 @@ async fn own_session(
     let Some(session) = append.session_id.map(|id| id.as_uuid().hyphenated()) else {
         return Ok(None);
     };
-    let foreign: bool = query_scalar(FOREIGN_SESSION)
+    let is_foreign: bool = query_scalar(IS_FOREIGN_SESSION)
         .bind(session)
         .bind(conversation.user_id.as_str())
         .fetch_one(connection)
         .await?;
-    Ok((!foreign).then_some(session))
+    Ok((!is_foreign).then_some(session))
 }
 
-/// Inserts a message with its contexts; `at` is its time if it has none.
-pub(super) async fn insert(
+/// Adds an entry to the requests ledger.
+pub(super) async fn insert_request(
     connection: &mut SqliteConnection,
-    into: Insertion,
     conversation: ConversationId,
-    seq: i64,
-    message: &NewMessage,
-    at: Micros,
+    entry: &RequestEntry<'_>,
 ) -> Result<(), OperationError> {
-    query(into.message)
+    query(INSERT_REQUEST)
         .bind(conversation.as_uuid().hyphenated())
-        .bind(seq)
-        .bind(message.id.as_uuid().hyphenated())
-        .bind(message.role.as_str())
-        .bind(message.content.as_str())
-        .bind(message.tokens_used)
-        .bind(message.latency_ms)
-        .bind(message.created_at.map_or(at, Micros::from))
-        .bind(message.metadata.as_ref().map(Json))
-        .execute(&mut *connection)
-        .await?;
-    for (position, context) in (0_i64..).zip(&message.contexts) {
-        query(into.context)
-            .bind(conversation.as_uuid().hyphenated())
-            .bind(seq)
-            .bind(position)
-            .bind(context.doc_id.as_str())
-            .bind(context.content.as_str())
-            .bind(context.score)
-            .bind(context.metadata.as_ref().map(Json))
-            .execute(&mut *connection)
-            .await?;
-    }
-    Ok(())
-}
-
-/// Reads what is known of an idempotency key.
-pub(super) async fn find_request(
-    connection: &mut SqliteConnection,
-    conversation: ConversationId,
-    request: &Request,
-) -> Result<Option<RequestRow>, OperationError> {
-    Ok(query_as(sql::REQUEST)
-        .bind(conversation.as_uuid().hyphenated())
-        .bind(request.id.as_str())
-        .fetch_optional(connection)
-        .await?)
-}
-
-/// Remembers what was done under an idempotency key.
-pub(super) async fn add_note(
-    connection: &mut SqliteConnection,
-    conversation: ConversationId,
-    note: &Note<'_>,
-) -> Result<(), OperationError> {
-    query(NOTE)
-        .bind(conversation.as_uuid().hyphenated())
-        .bind(note.request.id.as_str())
-        .bind(note.request.digest.as_bytes())
-        .bind(note.first_seq)
-        .bind(note.last_seq)
-        .bind(note.removed)
-        .bind(note.at)
+        .bind(entry.request.id.as_str())
+        .bind(entry.request.digest.as_bytes())
+        .bind(entry.first_seq)
+        .bind(entry.last_seq)
+        .bind(entry.removed)
+        .bind(entry.at)
         .execute(connection)
         .await?;
     Ok(())
 }
 
-/// How the batch's chosen ids stand, and the messages that they name here.
-async fn match_ids(
+/// Locates the messages with these ids: conversation and number, in ascending order of
+/// the numbers.
+async fn find_messages(
     connection: &mut SqliteConnection,
-    append: &Append,
-) -> Result<(IdConflict, Vec<Message>), OperationError> {
-    let batch = &append.messages;
-    let id = append.conversation.id;
-    let mut taken = false;
-    let mut here = Vec::new();
-    for message in batch.iter().filter(|message| message.id_chosen) {
-        let place: Option<(Hyphenated, i64)> = query_as(MESSAGE_PLACE)
-            .bind(message.id.as_uuid().hyphenated())
+    ids: Vec<Uuid>,
+) -> Result<Vec<(Uuid, i64)>, OperationError> {
+    let mut found = Vec::new();
+    for id in ids {
+        let message: Option<(Hyphenated, i64)> = query_as(FIND_MESSAGE)
+            .bind(id.hyphenated())
             .fetch_optional(&mut *connection)
             .await?;
-        if let Some((conversation, seq)) = place {
-            taken = true;
-            if conversation.into_uuid() == id.as_uuid() {
-                here.push(seq);
-            }
-        }
+        found.extend(message.map(|(conversation, seq)| (conversation.into_uuid(), seq)));
     }
-    here.sort_unstable();
-    let messages = match replay::span(batch, &here) {
-        Some((first, last)) => history::span(connection, id, first, last, true).await?,
-        None => Vec::new(),
-    };
-    let standing = replay::standing(batch, &messages, taken, false);
-    Ok((standing, messages))
+    found.sort_unstable_by_key(|(_, seq)| *seq);
+    Ok(found)
 }

@@ -1,17 +1,18 @@
-use sqlx::{query, query_scalar};
+use sqlx::{SqliteConnection, query, query_scalar};
 
 use super::{
     Pool,
     connection::{self, Micros},
-    conversations::{find_one, read_listed},
-    sql,
+    conversations::{get_in, read_branches},
+    lineage::share,
 };
 use crate::{
     domain::{Conversation, ConversationRef, Title},
-    store::{Branch, ConversationPage, StoreError, failure::OperationError, rows},
+    store::{Branch, ConversationPage, StoreError, operation_error::OperationError},
 };
 
-const OWN_AFTER: &str = "SELECT own_after FROM conversations WHERE id = $1";
+/// Number after which a conversation's own messages begin.
+pub(super) const OWN_AFTER: &str = "SELECT own_after FROM conversations WHERE id = $1";
 
 const CREATE: &str = "
 INSERT INTO conversations (id, user_id, dept_id, title, metadata, last_seq, own_after, parent_id,
@@ -22,7 +23,15 @@ FROM conversations p WHERE p.id = $2";
 /// Creates a branch.
 pub(super) async fn branch(writer: &Pool, branch: &Branch) -> Result<Conversation, OperationError> {
     let mut transaction = connection::begin(writer).await?;
-    let parent = find_one(&mut transaction, &branch.parent).await?;
+    let created = create(&mut transaction, branch).await;
+    connection::end(transaction, created).await
+}
+
+async fn create(
+    connection: &mut SqliteConnection,
+    branch: &Branch,
+) -> Result<Conversation, OperationError> {
+    let parent = get_in(connection, &branch.parent).await?;
     if branch.at_seq > parent.last_seq {
         let last_seq = parent.last_seq;
         return Err(StoreError::BeyondEnd { last_seq }.into());
@@ -31,7 +40,7 @@ pub(super) async fn branch(writer: &Pool, branch: &Branch) -> Result<Conversatio
         branch.id.as_uuid().hyphenated(),
         parent.id.as_uuid().hyphenated(),
     );
-    let activity = connection::next_activity(&mut transaction).await?;
+    let activity = connection::next_activity(connection).await?;
     query(CREATE)
         .bind(id)
         .bind(parent)
@@ -39,37 +48,21 @@ pub(super) async fn branch(writer: &Pool, branch: &Branch) -> Result<Conversatio
         .bind(branch.title.as_ref().map(Title::as_str))
         .bind(activity)
         .bind(Micros::from(branch.at))
-        .execute(&mut *transaction)
-        .await?;
-    query(sql::COPY_LINEAGE)
-        .bind(id)
-        .bind(parent)
-        .bind(branch.at_seq)
-        .execute(&mut *transaction)
+        .execute(&mut *connection)
         .await?;
     let own_after: i64 = query_scalar(OWN_AFTER)
         .bind(parent)
-        .fetch_one(&mut *transaction)
+        .fetch_one(&mut *connection)
         .await?;
-    if branch.at_seq > own_after {
-        query(sql::ADD_LINEAGE)
-            .bind(id)
-            .bind(parent)
-            .bind(own_after)
-            .bind(branch.at_seq)
-            .execute(&mut *transaction)
-            .await?;
-    }
-    let named = ConversationRef {
+    share(connection, id, parent, own_after, branch.at_seq).await?;
+    let created = ConversationRef {
         id: branch.id,
         user_id: None,
     };
-    let created = find_one(&mut transaction, &named).await?;
-    connection::commit(transaction).await?;
-    Ok(created)
+    get_in(connection, &created).await
 }
 
-/// A page of a conversation's branches.
+/// Reads a page of a conversation's branches.
 pub(super) async fn list(
     readers: &Pool,
     conversation: &ConversationRef,
@@ -77,13 +70,5 @@ pub(super) async fn list(
     limit: u32,
 ) -> Result<ConversationPage, OperationError> {
     let mut reader = connection::reader(readers).await?;
-    let parent = find_one(&mut reader, conversation).await?;
-    let rows = query(sql::BRANCHES)
-        .bind(parent.id.as_uuid().hyphenated())
-        .bind(parent.user_id.as_str())
-        .bind(after.unwrap_or(i64::MAX))
-        .bind(i64::from(limit) + 1)
-        .fetch_all(&mut *reader)
-        .await?;
-    rows::page(rows.iter().map(read_listed), limit)
+    read_branches(&mut reader, conversation, after, limit).await
 }

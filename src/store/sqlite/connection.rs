@@ -1,37 +1,37 @@
-//! How the file is opened, locked and committed to.
+//! Connections to the file and their write transactions.
 
 use std::{io, path::Path, time::Duration};
 
 use chrono::{DateTime, Utc};
 use sqlx::{
-    ConnectOptions, Sqlite, SqliteConnection, Transaction,
+    ConnectOptions, Connection as _, Sqlite, SqliteConnection, Transaction,
     pool::PoolConnection,
     query_scalar,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{Pool, codes};
-use crate::store::{
-    StoreError,
-    failure::{Failure, OperationError},
-};
+use super::{Pool, result_codes};
+use crate::store::operation_error::OperationError;
 
-/// How long a call waits for its turn at the writer, or for a reader.
+/// Maximum time that a call waits for the writer, or for a reader.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a transaction waits for another process that writes.
+/// Maximum time that a transaction waits for the write lock of another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
 const READERS: u32 = 4;
 
-/// How many exports and imports there may be at once, each on a connection of its
-/// own.
-pub(super) const FILES: usize = 8;
+/// Maximum number of exports and imports at once, each of which opens a connection.
+pub(super) const MAX_TRANSFERS: usize = 8;
+
+/// Takes the write lock at once: a transaction that takes it later can fail with BUSY in
+/// the middle.
+const BEGIN: &str = "BEGIN IMMEDIATE";
 
 const NEXT_ACTIVITY: &str =
     "UPDATE activity_order SET last = last + 1 WHERE only = 1 RETURNING last";
 
-/// A time as it is stored: microseconds since 1970.
+/// Time as it is stored: microseconds since 1970-01-01 UTC.
 #[derive(Clone, Copy, sqlx::Type)]
 #[sqlx(transparent)]
 pub(super) struct Micros(i64);
@@ -44,16 +44,17 @@ impl From<DateTime<Utc>> for Micros {
 
 impl From<Micros> for DateTime<Utc> {
     fn from(Micros(micros): Micros) -> Self {
-        // Each number that a time gave gives that time again.
+        // Every number that was made from a time is a valid time.
         Self::from_timestamp_micros(micros).unwrap_or_default()
     }
 }
 
-/// Makes the folder that a file is to be in, if it is not there.
-pub(super) fn make_folder(file: &Path) -> io::Result<()> {
-    let Some(folder) = file
+/// Creates the directory of a file if it does not exist, with access for its owner
+/// only.
+pub(super) fn create_directory(file: &Path) -> io::Result<()> {
+    let Some(directory) = file
         .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
+        .filter(|directory| !directory.as_os_str().is_empty())
     else {
         return Ok(());
     };
@@ -61,13 +62,13 @@ pub(super) fn make_folder(file: &Path) -> io::Result<()> {
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder)
+    builder.create(directory)
 }
 
-/// Makes an empty file that only its owner may read, if there is none. SQLite would
-/// make one that others may read, too, and gives the files beside it the mode of
-/// this one.
-pub(super) fn make_file(file: &Path) -> io::Result<()> {
+/// Creates an empty file that only its owner can read, if it does not exist. A file
+/// that SQLite creates can be readable for others, and SQLite gives the files beside
+/// it the mode of this one.
+pub(super) fn create_file(file: &Path) -> io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -78,31 +79,41 @@ pub(super) fn make_file(file: &Path) -> io::Result<()> {
     }
 }
 
-/// What every connection to the file is opened with.
+/// Options of a store on `file`.
 pub(super) fn options(file: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(file)
-        .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT)
-        .disable_statement_logging()
 }
 
-/// What the connections that write are opened with: a commit is on the disk
-/// when it is acknowledged.
-pub(super) fn for_writing(options: SqliteConnectOptions) -> SqliteConnectOptions {
+/// Adds the options that every connection of the store depends on.
+pub(super) fn required_options(options: SqliteConnectOptions) -> SqliteConnectOptions {
+    options.foreign_keys(true).disable_statement_logging()
+}
+
+/// Adds the options of connections that write: a commit is durable before it is
+/// acknowledged.
+pub(super) fn writer_options(options: SqliteConnectOptions) -> SqliteConnectOptions {
     options
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
 }
 
-/// The one connection that writes. It does not create the file: an empty one in
-/// the place of one that was lost would look like success.
+/// Creates the pool of the one connection that writes. It does not create the file:
+/// an empty file in the place of one that was lost would look like success.
 pub(super) fn writer(options: SqliteConnectOptions) -> Pool {
-    let connections = pool_options(1).connect_lazy_with(for_writing(options));
+    let connections = pool_options(1)
+        // SQLite can roll a transaction back when a statement in it fails. The driver
+        // still counts it as open then, and would begin no other.
+        .before_acquire(|connection, _| {
+            let is_usable = !connection.is_in_transaction();
+            Box::pin(async move { Ok(is_usable) })
+        })
+        .connect_lazy_with(writer_options(options));
     Pool::new("sqlite.writer", connections)
 }
 
-/// The connections that read.
+/// Creates the pool of the connections that read.
 pub(super) fn readers(options: SqliteConnectOptions) -> Pool {
     let connections = pool_options(READERS).connect_lazy_with(options.read_only(true));
     Pool::new("sqlite.readers", connections)
@@ -117,36 +128,48 @@ fn pool_options(connections: u32) -> SqlitePoolOptions {
         .test_before_acquire(false)
 }
 
-/// Takes a connection to read with.
+/// Waits for a connection to read with.
 pub(super) async fn reader(readers: &Pool) -> Result<PoolConnection<Sqlite>, OperationError> {
     Ok(readers.acquire().await?)
 }
 
-/// Waits for this process's turn at the file, to write on another connection.
-pub(super) async fn turn(writer: &Pool) -> Result<PoolConnection<Sqlite>, OperationError> {
-    Ok(writer.acquire().await?)
+/// Waits for the writer, and keeps it from other writes of this process while another
+/// connection writes.
+pub(super) async fn reserve(writer: &Pool) -> Result<PoolConnection<Sqlite>, OperationError> {
+    let reserved = writer.acquire().await;
+    reserved.map_err(|error| OperationError::from(error).before_commit())
 }
 
-/// Begins to write: waits for this process's turn, then for the file's lock.
-/// Dropped before [`commit`], the transaction is rolled back.
+/// Waits for the writer, then for the write lock of the file, and begins a
+/// transaction, which [`end`] ends. It is rolled back if it is dropped before.
 pub(super) async fn begin(writer: &Pool) -> Result<Transaction<'static, Sqlite>, OperationError> {
-    Ok(writer.begin_with("BEGIN IMMEDIATE").await?)
+    let begun = writer.begin_with(BEGIN).await;
+    begun.map_err(|error| OperationError::from(error).before_commit())
 }
 
-/// Commits. Only here can an outcome be in doubt.
-pub(super) async fn commit(transaction: Transaction<'_, Sqlite>) -> Result<(), OperationError> {
-    match transaction.commit().await {
-        Ok(()) => Ok(()),
-        // The log may have reached the disk all the same, to be replayed after
-        // a crash.
-        Err(error) if codes::is_io(&error) => {
-            Err(StoreError::OutcomeUnknown(Failure::from(error).cause.into()).into())
-        }
-        Err(error) => Err(Failure::from(error).of_write().into()),
-    }
+/// Begins a transaction on a connection that the caller holds. See [`begin`].
+pub(super) async fn begin_on(
+    connection: &mut SqliteConnection,
+) -> Result<Transaction<'_, Sqlite>, OperationError> {
+    let begun = connection.begin_with(BEGIN).await;
+    begun.map_err(|error| OperationError::from(error).before_commit())
 }
 
-/// The next number of the one counter for what happened after what.
+/// Commits a transaction whose statements succeeded, and otherwise rolls it back.
+/// Only an error of the COMMIT can leave the outcome unknown.
+pub(super) async fn end<T>(
+    transaction: Transaction<'_, Sqlite>,
+    outcome: Result<T, OperationError>,
+) -> Result<T, OperationError> {
+    let value = outcome.map_err(OperationError::before_commit)?;
+    transaction
+        .commit()
+        .await
+        .map_err(result_codes::classify_commit)?;
+    Ok(value)
+}
+
+/// Returns the next number of the counter that orders activity.
 pub(super) async fn next_activity(
     connection: &mut SqliteConnection,
 ) -> Result<i64, OperationError> {

@@ -1,7 +1,6 @@
 use chrono::{DateTime, Utc};
-use sqlx::{
-    FromRow, Row, SqliteConnection, query, query_as, query_scalar, sqlite::SqliteRow, types::Json,
-};
+use sqlx::{SqliteConnection, query, query_scalar, sqlite::SqliteRow, types::Json};
+use uuid::Uuid;
 
 use super::{
     ConversationRow, Pool,
@@ -14,16 +13,19 @@ use crate::{
         Title, UserId,
     },
     store::{
-        ConversationPage, ConversationQuery, Reused, StoreError, failure::OperationError, rows,
+        ConversationPage, ConversationQuery, ReusedKey, StoreError,
+        conversations::conversation_reads, operation_error::OperationError,
     },
 };
+
+conversation_reads!(SqliteConnection, SqliteRow, Uuid::hyphenated);
 
 const CREATE: &str = "
 INSERT INTO conversations (id, user_id, dept_id, title, metadata, last_session_id,
                            session_attached, created_at, updated_at, activity)
 VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $6 IS NULL THEN NULL ELSE $8 END, $7, $7, $8)";
 
-const ID_IS_KEPT: &str = concat!("SELECT ", sql::id_is_kept!());
+const ID_IS_REFERENCED: &str = concat!("SELECT ", sql::id_is_referenced!());
 
 const ATTACH: &str =
     "UPDATE conversations SET last_session_id = $2, session_attached = $3 WHERE id = $1";
@@ -36,31 +38,41 @@ SET title = CASE WHEN $2 THEN $3 ELSE title END,
     activity = $7
 WHERE id = $1";
 
+/// Creates a conversation, or returns the one that was created by the same call before.
 pub(super) async fn create(
     writer: &Pool,
     new: &NewConversation,
     at: DateTime<Utc>,
 ) -> Result<Conversation, OperationError> {
     let mut transaction = connection::begin(writer).await?;
-    let named = ConversationRef {
+    let created = find_or_insert(&mut transaction, new, at).await;
+    connection::end(transaction, created).await
+}
+
+async fn find_or_insert(
+    connection: &mut SqliteConnection,
+    new: &NewConversation,
+    at: DateTime<Utc>,
+) -> Result<Conversation, OperationError> {
+    let by_id = ConversationRef {
         id: new.id,
         user_id: None,
     };
-    if let Some(stored) = find(&mut transaction, &named).await? {
+    if let Some(stored) = find(connection, &by_id).await? {
         return if new.is_created_as(&stored) {
             Ok(stored)
         } else {
-            Err(StoreError::AlreadyExists(Reused::ConversationId).into())
+            Err(StoreError::AlreadyExists(ReusedKey::ConversationId).into())
         };
     }
-    let kept: bool = query_scalar(ID_IS_KEPT)
+    let is_referenced: bool = query_scalar(ID_IS_REFERENCED)
         .bind(new.id.as_uuid().hyphenated())
-        .fetch_one(&mut *transaction)
+        .fetch_one(&mut *connection)
         .await?;
-    if kept {
-        return Err(StoreError::AlreadyExists(Reused::ConversationId).into());
+    if is_referenced {
+        return Err(StoreError::AlreadyExists(ReusedKey::ConversationId).into());
     }
-    let activity = connection::next_activity(&mut transaction).await?;
+    let activity = connection::next_activity(connection).await?;
     query(CREATE)
         .bind(new.id.as_uuid().hyphenated())
         .bind(new.user_id.as_str())
@@ -70,23 +82,22 @@ pub(super) async fn create(
         .bind(new.session_id.map(|id| id.as_uuid().hyphenated()))
         .bind(Micros::from(at))
         .bind(activity)
-        .execute(&mut *transaction)
+        .execute(&mut *connection)
         .await?;
-    let created = find_one(&mut transaction, &named).await?;
-    connection::commit(transaction).await?;
-    Ok(created)
+    get_in(connection, &by_id).await
 }
 
+/// Reads a conversation.
 pub(super) async fn get(
     readers: &Pool,
     conversation: &ConversationRef,
 ) -> Result<Conversation, OperationError> {
     let mut reader = connection::reader(readers).await?;
-    find_one(&mut reader, conversation).await
+    get_in(&mut reader, conversation).await
 }
 
-/// Reads a conversation, or says that there is none.
-pub(super) async fn find_one(
+/// Reads a conversation on a connection that the caller holds.
+pub(super) async fn get_in(
     connection: &mut SqliteConnection,
     conversation: &ConversationRef,
 ) -> Result<Conversation, OperationError> {
@@ -94,85 +105,61 @@ pub(super) async fn find_one(
     Ok(found.ok_or(StoreError::NotFound)?)
 }
 
-async fn find(
-    connection: &mut SqliteConnection,
-    conversation: &ConversationRef,
-) -> Result<Option<Conversation>, OperationError> {
-    let row: Option<ConversationRow> = query_as(sql::CONVERSATION)
-        .bind(conversation.id.as_uuid().hyphenated())
-        .bind(conversation.user_id.as_ref().map(UserId::as_str))
-        .fetch_optional(connection)
-        .await?;
-    Ok(row.map(ConversationRow::read).transpose()?)
-}
-
+/// Attaches a session to a conversation, and reads the conversation.
 pub(super) async fn attach_session(
     readers: &Pool,
     writer: &Pool,
     conversation: &ConversationRef,
     session: SessionId,
 ) -> Result<Conversation, OperationError> {
-    // Most turns go on with the session of the last one: nothing to write then.
+    // Most turns continue with the session of the previous turn, which writes nothing.
     let mut reader = connection::reader(readers).await?;
-    let attached: Option<ConversationRow> = query_as(sql::CONVERSATION_ON_SESSION)
-        .bind(conversation.id.as_uuid().hyphenated())
-        .bind(conversation.user_id.as_ref().map(UserId::as_str))
-        .bind(session.as_uuid().hyphenated())
-        .fetch_optional(&mut *reader)
-        .await?;
+    let attached = find_on_session(&mut reader, conversation, session).await?;
     drop(reader);
-    if let Some(row) = attached {
-        return Ok(row.read()?);
+    if let Some(conversation) = attached {
+        return Ok(conversation);
     }
     let mut transaction = connection::begin(writer).await?;
-    let found = find_one(&mut transaction, conversation).await?;
-    let now = connection::next_activity(&mut transaction).await?;
+    let attached = attach(&mut transaction, conversation, session).await;
+    connection::end(transaction, attached).await
+}
+
+async fn attach(
+    connection: &mut SqliteConnection,
+    conversation: &ConversationRef,
+    session: SessionId,
+) -> Result<Conversation, OperationError> {
+    let found = get_in(connection, conversation).await?;
+    let now = connection::next_activity(connection).await?;
     query(ATTACH)
         .bind(conversation.id.as_uuid().hyphenated())
         .bind(session.as_uuid().hyphenated())
         .bind(now)
-        .execute(&mut *transaction)
+        .execute(connection)
         .await?;
-    connection::commit(transaction).await?;
     Ok(found)
 }
 
+/// Reads the conversation that a session was last on.
 pub(super) async fn of_session(
     readers: &Pool,
     session: SessionId,
     user: &UserId,
 ) -> Result<Option<Conversation>, OperationError> {
     let mut reader = connection::reader(readers).await?;
-    let row: Option<ConversationRow> = query_as(sql::CONVERSATION_OF_SESSION)
-        .bind(session.as_uuid().hyphenated())
-        .bind(user.as_str())
-        .fetch_optional(&mut *reader)
-        .await?;
-    Ok(row.map(ConversationRow::read).transpose()?)
+    find_of_session(&mut reader, session, user).await
 }
 
+/// Reads a page of a user's conversations.
 pub(super) async fn list(
     readers: &Pool,
-    wanted: &ConversationQuery,
+    query: &ConversationQuery,
 ) -> Result<ConversationPage, OperationError> {
     let mut reader = connection::reader(readers).await?;
-    let rows = query(sql::LIST)
-        .bind(wanted.user_id.as_str())
-        .bind(wanted.dept_id.as_ref().map(DeptId::as_str))
-        .bind(wanted.after.unwrap_or(i64::MAX))
-        // One more tells whether there is a next page.
-        .bind(i64::from(wanted.limit) + 1)
-        .fetch_all(&mut *reader)
-        .await?;
-    rows::page(rows.iter().map(read_listed), wanted.limit)
+    read_page(&mut reader, query).await
 }
 
-/// Reads a row of a list, with its activity.
-pub(super) fn read_listed(row: &SqliteRow) -> Result<(Conversation, i64), OperationError> {
-    let activity = row.try_get("activity")?;
-    Ok((ConversationRow::from_row(row)?.read()?, activity))
-}
-
+/// Changes the title or the metadata of a conversation.
 pub(super) async fn update(
     readers: &Pool,
     writer: &Pool,
@@ -180,13 +167,22 @@ pub(super) async fn update(
     changes: &ConversationChanges,
     at: DateTime<Utc>,
 ) -> Result<Conversation, OperationError> {
-    let ConversationChanges { title, metadata } = changes;
-    if title.is_none() && metadata.is_none() {
+    if changes.title.is_none() && changes.metadata.is_none() {
         return get(readers, conversation).await;
     }
     let mut transaction = connection::begin(writer).await?;
-    find_one(&mut transaction, conversation).await?;
-    let activity = connection::next_activity(&mut transaction).await?;
+    let updated = apply(&mut transaction, conversation, changes, at).await;
+    connection::end(transaction, updated).await
+}
+
+async fn apply(
+    connection: &mut SqliteConnection,
+    conversation: &ConversationRef,
+    ConversationChanges { title, metadata }: &ConversationChanges,
+    at: DateTime<Utc>,
+) -> Result<Conversation, OperationError> {
+    get_in(connection, conversation).await?;
+    let activity = connection::next_activity(connection).await?;
     query(UPDATE)
         .bind(conversation.id.as_uuid().hyphenated())
         .bind(title.is_some())
@@ -195,9 +191,7 @@ pub(super) async fn update(
         .bind(metadata.as_ref().and_then(Option::as_ref).map(Json))
         .bind(Micros::from(at))
         .bind(activity)
-        .execute(&mut *transaction)
+        .execute(&mut *connection)
         .await?;
-    let updated = find_one(&mut transaction, conversation).await?;
-    connection::commit(transaction).await?;
-    Ok(updated)
+    get_in(connection, conversation).await
 }

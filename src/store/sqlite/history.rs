@@ -1,13 +1,14 @@
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
-use uuid::fmt::Hyphenated;
+use uuid::Uuid;
 
 use super::{Pool, connection};
 use crate::store::{reads::reads, sql};
 
-/// $1 conversation's id, $2 user or NULL, and what the rest needs. The ranges do
-/// not overlap, so that walking them in their order, and each in its own, walks
-/// the numbers in order and can stop at the limit. SQLite sees that only when
-/// nothing is joined before them.
+/// A history read. Parameters: $1 conversation, $2 user or NULL, and those of the rest.
+///
+/// The ranges of a lineage do not overlap. Reading them in their order, and the messages
+/// of each in order, therefore reads all numbers in order and can stop at the limit.
+/// SQLite recognizes that only if no other table is joined before the ranges.
 macro_rules! history {
     ($own:literal, $shared:literal) => {
         sql::history!(
@@ -24,29 +25,30 @@ macro_rules! history {
     };
 }
 
-/// $3 limit.
+/// Parameter: $3 limit.
 const NEWEST: &str = history!(
     "ORDER BY m.seq DESC LIMIT $3",
     "AND m.seq > l.after_seq AND m.seq <= l.upto_seq \
      ORDER BY l.upto_seq DESC, m.seq DESC LIMIT $3"
 );
 
-/// $3 number, $4 limit.
+/// Parameters: $3 number, $4 limit.
 const AFTER: &str = history!(
     "AND m.seq > $3 ORDER BY m.seq LIMIT $4",
     "AND l.upto_seq > $3 AND m.seq > max(l.after_seq, $3) AND m.seq <= l.upto_seq \
      ORDER BY l.upto_seq, m.seq LIMIT $4"
 );
 
-/// $3 number, $4 limit.
+/// Parameters: $3 number, $4 limit.
 const BEFORE: &str = history!(
     "AND m.seq < $3 ORDER BY m.seq DESC LIMIT $4",
     "AND l.after_seq < $3 AND m.seq > l.after_seq AND m.seq < min(l.upto_seq + 1, $3) \
      ORDER BY l.upto_seq DESC, m.seq DESC LIMIT $4"
 );
 
-reads!(SqliteConnection, SqliteRow, key);
+reads!(SqliteConnection, SqliteRow, Uuid::hyphenated);
 
+/// Reads a conversation and its newest messages.
 pub(super) async fn newest(
     readers: &Pool,
     conversation: &ConversationRef,
@@ -57,6 +59,7 @@ pub(super) async fn newest(
     read_newest(&mut reader, conversation, limit, contexts).await
 }
 
+/// Reads a page of messages.
 pub(super) async fn messages(
     readers: &Pool,
     conversation: &ConversationRef,
@@ -65,11 +68,7 @@ pub(super) async fn messages(
     contexts: bool,
 ) -> Result<Vec<Message>, OperationError> {
     let mut reader = connection::reader(readers).await?;
-    read_side(&mut reader, conversation, from, limit, contexts).await
-}
-
-fn key(conversation: ConversationId) -> Hyphenated {
-    conversation.as_uuid().hyphenated()
+    read_page(&mut reader, conversation, from, limit, contexts).await
 }
 
 #[cfg(test)]
@@ -78,9 +77,9 @@ mod tests {
 
     use super::*;
 
-    /// What is sorted has been read whole, however little of it is wanted.
+    /// A sort reads all rows, whatever the limit is.
     #[tokio::test]
-    async fn no_read_sorts() {
+    async fn history_reads_do_not_sort() {
         let mut connection = SqliteConnection::connect(":memory:").await.unwrap();
         sqlx::migrate!("migrations/sqlite")
             .run_direct(None, &mut connection, false)

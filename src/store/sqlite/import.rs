@@ -1,8 +1,11 @@
-//! A conversation that is being imported. There is one writer for everybody, which
-//! must not wait for a client: messages are laid down in a file of their own, and
-//! moved over all at once.
+//! Import of a conversation. All writes share one writer, which must not wait for a
+//! client: an import collects its messages in a spool file of its own, and copies them
+//! into the store in one transaction when it ends.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use sqlx::{
@@ -12,22 +15,22 @@ use sqlx::{
 
 use super::{
     Pool,
-    append::{Insertion, insert, insertion_into},
+    columns::{Insertion, insert, insertion_into},
     connection::{self, Micros},
-    conversations::find_one,
+    conversations::get_in,
 };
 use crate::{
     domain::{Conversation, ConversationRef, DeptId, Numbered, Title},
     store::{
         Import, StoreError,
-        failure::{ErrorKind, Failure, OperationError},
-        files::OpenFile,
+        operation_error::{BackendError, ErrorKind, OperationError},
+        transfers::TransferPermit,
     },
 };
 
-/// The file is no more than memory that need not be memory: nothing of it has to
-/// outlive its connection.
-const PREPARE: &str = "
+/// Prepares the spool file. It only extends memory, so nothing in it has to outlive its
+/// connection.
+const PREPARE_SPOOL: &str = "
 PRAGMA spool.journal_mode = OFF;
 PRAGMA spool.synchronous = OFF;
 CREATE TABLE spool.messages AS SELECT * FROM main.messages WHERE false;
@@ -35,14 +38,14 @@ CREATE TABLE spool.message_contexts AS SELECT * FROM main.message_contexts WHERE
 
 const INTO_SPOOL: Insertion = insertion_into!("spool");
 
-/// $1 id, $2 user, $3 department, $4 title, $5 metadata, $6 and $7 times, $8 last
-/// number, $9 activity.
+/// Parameters: $1 id, $2 user, $3 department, $4 title, $5 metadata, $6 and $7 times, $8
+/// last number, $9 activity.
 const CREATE: &str = "
 INSERT INTO main.conversations (id, user_id, dept_id, title, metadata, created_at, updated_at,
                                 last_seq, activity)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
-const MOVE: [&str; 2] = [
+const COPY_FROM_SPOOL: [&str; 2] = [
     "INSERT INTO main.messages SELECT * FROM spool.messages ORDER BY rowid",
     "INSERT INTO main.message_contexts SELECT * FROM spool.message_contexts ORDER BY rowid",
 ];
@@ -51,57 +54,66 @@ struct SqliteImport {
     connection: SqliteConnection,
     writer: Arc<Pool>,
     conversation: Conversation,
-    _held: OpenFile,
+    _permit: TransferPermit,
 }
 
-/// Begins to import.
+/// Begins an import.
 pub(super) async fn begin(
     options: &SqliteConnectOptions,
     writer: &Arc<Pool>,
     conversation: &Conversation,
-    held: OpenFile,
+    permit: TransferPermit,
 ) -> Result<Box<dyn Import>, OperationError> {
     let file = options.get_filename();
     let spool = file.with_extension(format!("import-{}", conversation.id));
-    let mut connection = connection::for_writing(options.clone()).connect().await?;
-    attach(&mut connection, spool).await?;
-    raw_sql(PREPARE).execute(&mut connection).await?;
+    let connection = connect(options, spool).await;
     Ok(Box::new(SqliteImport {
-        connection,
+        connection: connection.map_err(OperationError::before_commit)?,
         writer: Arc::clone(writer),
         conversation: conversation.clone(),
-        _held: held,
+        _permit: permit,
     }))
 }
 
-async fn attach(connection: &mut SqliteConnection, spool: PathBuf) -> Result<(), OperationError> {
-    connection::make_file(&spool)
-        .map_err(|error| Failure::new(ErrorKind::Unavailable, error.to_string()))?;
-    let name = spool.to_string_lossy().into_owned();
-    let _unnamed = Unnamed(spool);
+/// Opens a connection to the store, and attaches a new spool file to it.
+async fn connect(
+    options: &SqliteConnectOptions,
+    spool: PathBuf,
+) -> Result<SqliteConnection, OperationError> {
+    let options = connection::writer_options(options.clone());
+    let mut connection = options.connect().await?;
+    attach(&mut connection, &spool).await?;
+    raw_sql(PREPARE_SPOOL).execute(&mut connection).await?;
+    Ok(connection)
+}
+
+async fn attach(connection: &mut SqliteConnection, spool: &Path) -> Result<(), OperationError> {
+    connection::create_file(spool)
+        .map_err(|error| BackendError::new(ErrorKind::Unavailable, error.to_string()))?;
+    let _unlink = UnlinkOnDrop(spool);
     query("ATTACH DATABASE $1 AS spool")
-        .bind(name)
+        .bind(spool.to_string_lossy().into_owned())
         .execute(connection)
         .await?;
     Ok(())
 }
 
-/// Takes its name from a file at the end, also of a call that is given up. Open
-/// files live on without one, and go when the program does, however it ends.
-struct Unnamed(PathBuf);
+/// Removes the name of a file when it is dropped, also if the call is cancelled. An open
+/// file exists without a name until the process ends.
+struct UnlinkOnDrop<'a>(&'a Path);
 
-impl Drop for Unnamed {
+impl Drop for UnlinkOnDrop<'_> {
     fn drop(&mut self) {
-        // One that stays is empty, or as good as that, and in nobody's way.
-        let _ = std::fs::remove_file(&self.0);
+        // A file that remains is nearly empty and has a name that is never used again.
+        let _ = std::fs::remove_file(self.0);
     }
 }
 
 #[async_trait]
 impl Import for SqliteImport {
     async fn add(&mut self, messages: &[Numbered]) -> Result<(), StoreError> {
-        let added = lay_down(&mut self.connection, &self.conversation, messages);
-        added.await.map_err(OperationError::of_read)
+        let added = spool(&mut self.connection, &self.conversation, messages).await;
+        added.map_err(|error| error.before_commit().into_write_error())
     }
 
     async fn finish(mut self: Box<Self>, last_seq: i64) -> Result<Conversation, StoreError> {
@@ -111,41 +123,43 @@ impl Import for SqliteImport {
             conversation,
             ..
         } = &mut *self;
-        let finished = move_over(connection, writer, conversation, last_seq);
-        finished.await.map_err(OperationError::of_read)
+        let finished = finish(connection, writer, conversation, last_seq).await;
+        finished.map_err(OperationError::into_write_error)
     }
 }
 
-async fn lay_down(
+/// Writes messages to the spool file.
+async fn spool(
     connection: &mut SqliteConnection,
     conversation: &Conversation,
     messages: &[Numbered],
 ) -> Result<(), OperationError> {
-    let at = Micros::from(conversation.updated_at);
+    let (id, at) = (conversation.id, Micros::from(conversation.updated_at));
     let mut transaction = connection.begin().await?;
     for Numbered { seq, message } in messages {
-        insert(
-            &mut transaction,
-            INTO_SPOOL,
-            conversation.id,
-            *seq,
-            message,
-            at,
-        )
-        .await?;
+        insert(&mut transaction, INTO_SPOOL, id, *seq, message, at).await?;
     }
     Ok(transaction.commit().await?)
 }
 
-async fn move_over(
+async fn finish(
     connection: &mut SqliteConnection,
     writer: &Pool,
     conversation: &Conversation,
     last_seq: i64,
 ) -> Result<Conversation, OperationError> {
-    let _turn = connection::turn(writer).await?;
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    let activity = connection::next_activity(&mut transaction).await?;
+    let _reserved = connection::reserve(writer).await?;
+    let mut transaction = connection::begin_on(connection).await?;
+    let imported = copy_from_spool(&mut transaction, conversation, last_seq).await;
+    connection::end(transaction, imported).await
+}
+
+async fn copy_from_spool(
+    connection: &mut SqliteConnection,
+    conversation: &Conversation,
+    last_seq: i64,
+) -> Result<Conversation, OperationError> {
+    let activity = connection::next_activity(connection).await?;
     query(CREATE)
         .bind(conversation.id.as_uuid().hyphenated())
         .bind(conversation.user_id.as_str())
@@ -156,16 +170,14 @@ async fn move_over(
         .bind(Micros::from(conversation.updated_at))
         .bind(last_seq)
         .bind(activity)
-        .execute(&mut *transaction)
+        .execute(&mut *connection)
         .await?;
-    for statement in MOVE {
-        query(statement).execute(&mut *transaction).await?;
+    for statement in COPY_FROM_SPOOL {
+        query(statement).execute(&mut *connection).await?;
     }
-    let named = ConversationRef {
+    let imported = ConversationRef {
         id: conversation.id,
         user_id: None,
     };
-    let imported = find_one(&mut transaction, &named).await?;
-    connection::commit(transaction).await?;
-    Ok(imported)
+    get_in(connection, &imported).await
 }

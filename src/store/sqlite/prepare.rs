@@ -9,103 +9,113 @@ use sqlx::{
 
 use tokio::time::{Instant, sleep};
 
-use super::{codes, connection, search};
+use super::{connection, result_codes, search};
 use crate::{
     domain::TextSearch,
     store::{
         SchemaError,
-        failure::{Cause, Failure},
+        operation_error::{BackendError, Cause},
         schema,
     },
 };
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 
-/// How long to wait for another process that migrates.
+/// Maximum time to wait for another process that migrates.
 const MIGRATION_TIMEOUT: Duration = Duration::from_secs(30);
 
-const BUSY_PAUSE: Duration = Duration::from_millis(10);
+/// Time between two attempts to open a file that is locked.
+const BUSY_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Checks the schema, and brings it up to date where that is wanted.
+/// Checks the schema and, if `migrate` is set, migrates it and rebuilds a search index
+/// that uses another configuration.
 pub(super) async fn prepare(
     options: &SqliteConnectOptions,
     text_search: TextSearch,
     migrate: bool,
 ) -> Result<(), SchemaError> {
     if !migrate && !options.get_filename().exists() {
-        return schema::compare(&MIGRATOR, &[]);
+        return schema::check(&MIGRATOR, &[]);
     }
     if migrate {
-        connection::make_file(options.get_filename()).map_err(|error| {
-            let cause = Cause::new(format!("the file cannot be made: {error}"));
+        connection::create_file(options.get_filename()).map_err(|error| {
+            let cause = Cause::new(format!("cannot create the file: {error}"));
             SchemaError::Unavailable(cause.into())
         })?;
     }
-    let options = connection::for_writing(options.clone()).busy_timeout(MIGRATION_TIMEOUT);
+    let options = connection::writer_options(options.clone()).busy_timeout(MIGRATION_TIMEOUT);
     let mut connection = connect(&options)
         .await
-        .map_err(|error| SchemaError::Unavailable(Failure::from(error).cause.into()))?;
-    let mut outcome = bring_up(&mut connection, migrate).await;
+        .map_err(|error| SchemaError::Unavailable(BackendError::from(error).cause.into()))?;
+    let mut outcome = check_or_migrate(&mut connection, migrate).await;
     if outcome.is_ok() && migrate {
-        outcome = index(&mut connection, text_search)
+        outcome = update_index(&mut connection, text_search)
             .await
-            .map_err(|error| schema::failed(error.into()));
+            .map_err(|error| schema::map_error(error.into()));
     }
-    // What was done is done, however the goodbye goes.
+    // An error while closing changes nothing about the outcome.
     let _ = connection.close().await;
     outcome
 }
 
-/// Opens the file. Turning its log on does not wait for others who do the same,
-/// whatever the time-out says, so it is tried again here.
+/// Opens the file. Switching to the write-ahead log does not wait for another process
+/// that does the same, whatever the busy timeout is, so it is retried here.
 async fn connect(options: &SqliteConnectOptions) -> sqlx::Result<SqliteConnection> {
     let deadline = Instant::now() + MIGRATION_TIMEOUT;
     loop {
         match options.connect().await {
-            Err(error) if codes::is_busy(&error) && Instant::now() < deadline => {
-                sleep(BUSY_PAUSE).await;
+            Err(error) if result_codes::is_busy(&error) && Instant::now() < deadline => {
+                sleep(BUSY_INTERVAL).await;
             }
             outcome => return outcome,
         }
     }
 }
 
-async fn bring_up(connection: &mut SqliteConnection, migrate: bool) -> Result<(), SchemaError> {
-    match schema::compare(&MIGRATOR, &applied(connection).await?) {
+async fn check_or_migrate(
+    connection: &mut SqliteConnection,
+    migrate: bool,
+) -> Result<(), SchemaError> {
+    match schema::check(&MIGRATOR, &read_applied(connection).await?) {
         Err(SchemaError::Older { .. }) if migrate => {}
         outcome => return outcome,
     }
-    // The migrator takes no lock on SQLite. This transaction is one: who comes
-    // second finds the work done.
+    // The migrator takes no lock on SQLite, so this transaction serves as one: a second
+    // process finds the schema migrated.
     let mut transaction = connection
         .begin_with("BEGIN IMMEDIATE")
         .await
-        .map_err(|error| schema::failed(error.into()))?;
+        .map_err(|error| schema::map_error(error.into()))?;
     MIGRATOR
         .run_direct(None, &mut *transaction, false)
         .await
-        .map_err(schema::migration_failed)?;
+        .map_err(schema::map_migration_error)?;
     transaction
         .commit()
         .await
-        .map_err(|error| schema::failed(error.into()))?;
-    schema::compare(&MIGRATOR, &applied(connection).await?)
+        .map_err(|error| schema::map_error(error.into()))?;
+    schema::check(&MIGRATOR, &read_applied(connection).await?)
 }
 
-/// Makes the index of what messages say anew where another one is wanted. The
-/// transaction lets one of several do it.
-async fn index(connection: &mut SqliteConnection, text_search: TextSearch) -> sqlx::Result<()> {
+/// Rebuilds the search index if it uses another configuration. The check is repeated
+/// inside the transaction, so that one of several processes rebuilds it.
+async fn update_index(
+    connection: &mut SqliteConnection,
+    text_search: TextSearch,
+) -> sqlx::Result<()> {
     if search::is_indexed(connection, text_search).await? {
         return Ok(());
     }
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     if !search::is_indexed(&mut transaction, text_search).await? {
-        search::index(&mut transaction, text_search).await?;
+        search::rebuild_index(&mut transaction, text_search).await?;
     }
     transaction.commit().await
 }
 
-async fn applied(connection: &mut SqliteConnection) -> Result<Vec<AppliedMigration>, SchemaError> {
+async fn read_applied(
+    connection: &mut SqliteConnection,
+) -> Result<Vec<AppliedMigration>, SchemaError> {
     let read = async {
         let tables: i64 = query_scalar(
             "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = '_sqlx_migrations'",
@@ -121,6 +131,6 @@ async fn applied(connection: &mut SqliteConnection) -> Result<Vec<AppliedMigrati
     };
     let rows: Vec<(i64, Vec<u8>, bool)> = read
         .await
-        .map_err(|error: sqlx::Error| schema::failed(error.into()))?;
-    schema::applied(rows)
+        .map_err(|error: sqlx::Error| schema::map_error(error.into()))?;
+    schema::applied_migrations(rows)
 }

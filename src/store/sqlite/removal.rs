@@ -1,85 +1,92 @@
-use sqlx::SqliteConnection;
-use uuid::fmt::Hyphenated;
+use sqlx::{SqliteConnection, query, query_scalar};
 
 use super::{
     Pool,
-    append::{Note, add_note, find_request},
+    append::{RequestEntry, find_request, insert_request},
+    branches::OWN_AFTER,
     connection::{self, Micros},
-    conversations,
+    conversations::get_in,
+    lineage::{TruncationPoint, delete_history, truncate_history},
 };
 use crate::{
     domain::ConversationRef,
-    store::{Truncated, Truncation, lineage::lineage, replay},
+    store::{Truncated, Truncation, operation_error::OperationError, replay},
 };
-
-lineage!(SqliteConnection, Hyphenated);
 
 const DELETE: &str = "DELETE FROM conversations WHERE id = $1";
 
-const OWN_AFTER: &str = "SELECT own_after FROM conversations WHERE id = $1";
-
-const TOUCH: &str =
+const RECORD_ACTIVITY: &str =
     "UPDATE conversations SET updated_at = max(updated_at, $2), activity = $3 WHERE id = $1";
 
+/// Deletes a conversation.
 pub(super) async fn delete(
     writer: &Pool,
     conversation: &ConversationRef,
 ) -> Result<(), OperationError> {
     let mut transaction = connection::begin(writer).await?;
-    let found = conversations::find_one(&mut transaction, conversation).await?;
-    let id = found.id.as_uuid().hyphenated();
-    let shown = lineage(&mut transaction, id).await?;
-    query(DELETE).bind(id).execute(&mut *transaction).await?;
-    release(&mut transaction, (id, 0, i64::MAX)).await?;
-    for range in shown.into_iter().filter(|(source, ..)| *source != id) {
-        release(&mut transaction, range).await?;
-    }
-    connection::commit(transaction).await
+    let deleted = find_and_delete(&mut transaction, conversation).await;
+    connection::end(transaction, deleted).await
 }
 
+async fn find_and_delete(
+    connection: &mut SqliteConnection,
+    conversation: &ConversationRef,
+) -> Result<(), OperationError> {
+    let found = get_in(connection, conversation).await?;
+    delete_history(connection, found.id.as_uuid().hyphenated(), DELETE).await
+}
+
+/// Removes the messages after a number, or finds the earlier outcome of the same call.
 pub(super) async fn truncate(
     writer: &Pool,
     truncation: &Truncation,
 ) -> Result<Truncated, OperationError> {
     let mut transaction = connection::begin(writer).await?;
-    let found = conversations::find_one(&mut transaction, &truncation.conversation).await?;
+    let truncated = replay_or_truncate(&mut transaction, truncation).await;
+    connection::end(transaction, truncated).await
+}
+
+async fn replay_or_truncate(
+    connection: &mut SqliteConnection,
+    truncation: &Truncation,
+) -> Result<Truncated, OperationError> {
+    let found = get_in(connection, &truncation.conversation).await?;
     let last_seq = found.last_seq;
     if let Some(request) = &truncation.request
-        && let Some(known) = find_request(&mut transaction, found.id, request).await?
+        && let Some(known) = find_request(connection, found.id, request).await?
     {
-        return Ok(replay::of_truncation(&known, request)?);
+        return Ok(replay::truncated_before(&known, request)?);
     }
-    replay::ends_at(truncation.expected_last_seq, last_seq)?;
+    replay::check_last_seq(truncation.expected_last_seq, last_seq)?;
     let id = found.id.as_uuid().hyphenated();
     let own_after: i64 = query_scalar(OWN_AFTER)
         .bind(id)
-        .fetch_one(&mut *transaction)
+        .fetch_one(&mut *connection)
         .await?;
-    let end = End {
+    let point = TruncationPoint {
         conversation: id,
         after_seq: truncation.after_seq,
         last_seq,
         own_after,
     };
-    let removed = end.cut(&mut transaction).await?;
+    let removed = truncate_history(connection, &point).await?;
     let at = Micros::from(truncation.at);
-    let activity = connection::next_activity(&mut transaction).await?;
-    query(TOUCH)
+    let activity = connection::next_activity(connection).await?;
+    query(RECORD_ACTIVITY)
         .bind(id)
         .bind(at)
         .bind(activity)
-        .execute(&mut *transaction)
+        .execute(&mut *connection)
         .await?;
     if let Some(request) = &truncation.request {
-        let note = Note {
+        let entry = RequestEntry {
             request,
             first_seq: truncation.after_seq.saturating_add(1),
             last_seq,
             removed: Some(removed),
             at,
         };
-        add_note(&mut transaction, found.id, &note).await?;
+        insert_request(connection, found.id, &entry).await?;
     }
-    connection::commit(transaction).await?;
     Ok(Truncated { removed, last_seq })
 }

@@ -1,31 +1,32 @@
 use sqlx::{SqliteConnection, query, query_scalar, sqlite::SqliteRow};
 use uuid::fmt::Hyphenated;
 
-use super::{Pool, connection, search_syntax::expression};
+use super::{Pool, connection, search_syntax::fts5_expression};
 use crate::{
     domain::{DeptId, Role, TextSearch},
     store::{
-        SearchKey, SearchPage, SearchQuery, failure::OperationError, search::search_rows, sql,
+        SearchKey, SearchPage, SearchQuery, operation_error::OperationError, rows::limit_with_next,
+        search::search_rows, sql,
     },
 };
 
 search_rows!(SqliteRow, Hyphenated);
 
-/// The page first, and then what there is to show of it.
+/// Selects the page first, and then the values to show for it.
 ///
-/// A rank is made of the message alone: how often it has what is searched for,
-/// damped as BM25 does it, against a usual length of 500 characters. BM25 itself
-/// weighs words by how rare they are among everybody's messages, which would tell
-/// of these, cost as much as they are, and change between two pages.
+/// A rank depends on the message alone: on how often it contains the searched words,
+/// damped as in BM25, and on its length in relation to 500 characters. BM25 itself weighs
+/// words by how rare they are among the messages of all users. That would disclose
+/// those, cost time in proportion to their number, and change between two pages.
 ///
-/// $2 expression of FTS5, the rest as in the statement on PostgreSQL.
+/// Parameters: $2 FTS5 expression, the others as in the statement on PostgreSQL.
 const SEARCH: &str = concat!(
     "WITH found AS MATERIALIZED (
         SELECT d.id, d.conversation_id, d.seq, length(w.text) AS size,
                length(highlight(message_words, 1, char(1), '')) - length(w.text) AS times
         FROM message_words w CROSS JOIN message_documents d ON d.id = w.rowid
         WHERE message_words MATCH $2 AND ",
-    sql::searched!(),
+    sql::search_condition!(),
     "), ranked AS (
         SELECT f.id, f.conversation_id, f.seq,
                f.times / (f.times + 0.3 + 0.9 * f.size / 500.0) AS rank
@@ -34,7 +35,7 @@ const SEARCH: &str = concat!(
         SELECT * FROM ranked r WHERE (r.rank, r.id) < ($6, $7)
         ORDER BY r.rank DESC, r.id DESC LIMIT $8
     ), shown AS MATERIALIZED (SELECT h.*, ",
-    sql::shown_in!(),
+    sql::hit_conversation!(),
     " AS shown_in FROM hits h)
     SELECT h.id AS place, h.rank, h.shown_in AS conversation_id, c.title, ",
     sql::message_columns!(),
@@ -47,11 +48,11 @@ const SEARCH: &str = concat!(
     ORDER BY h.rank DESC, h.id DESC"
 );
 
-/// How the index takes texts apart.
-const TOKENIZER: &str = "SELECT sql FROM sqlite_master WHERE name = 'message_words'";
+/// Definition of the index, which names its tokenizer.
+const INDEX_DEFINITION: &str = "SELECT sql FROM sqlite_master WHERE name = 'message_words'";
 
-/// The index anew: the same table with another tokenizer, filled from the texts.
-const INDEX_ENGLISH: &str = "
+/// Rebuilds the index: the same table with another tokenizer, filled from the texts.
+const REBUILD_ENGLISH: &str = "
 DROP TABLE message_words;
 CREATE VIRTUAL TABLE message_words USING fts5 (
     owner, text, content = 'message_texts', content_rowid = 'id',
@@ -59,7 +60,7 @@ CREATE VIRTUAL TABLE message_words USING fts5 (
 );
 INSERT INTO message_words (message_words) VALUES ('rebuild')";
 
-const INDEX_SIMPLE: &str = "
+const REBUILD_SIMPLE: &str = "
 DROP TABLE message_words;
 CREATE VIRTUAL TABLE message_words USING fts5 (
     owner, text, content = 'message_texts', content_rowid = 'id',
@@ -67,51 +68,52 @@ CREATE VIRTUAL TABLE message_words USING fts5 (
 );
 INSERT INTO message_words (message_words) VALUES ('rebuild')";
 
+/// Reads a page of search hits.
 pub(super) async fn search(
     readers: &Pool,
     text_search: TextSearch,
-    wanted: &SearchQuery,
+    search: &SearchQuery,
 ) -> Result<SearchPage, OperationError> {
-    let Some(expression) = expression(wanted.text.as_str(), &wanted.user_id, text_search) else {
-        return Ok(SearchPage::of(Vec::new(), wanted.limit));
+    let Some(expression) = fts5_expression(search.text.as_str(), &search.user_id, text_search)
+    else {
+        return Ok(SearchPage::new(Vec::new(), search.limit));
     };
-    let SearchKey { rank, place } = wanted.after.unwrap_or(SearchKey::START);
+    let SearchKey { rank, place } = search.after.unwrap_or(SearchKey::FIRST);
     let mut reader = connection::reader(readers).await?;
     let hits = query(SEARCH)
-        .bind(wanted.user_id.as_str())
+        .bind(search.user_id.as_str())
         .bind(expression)
-        .bind(wanted.conversation_id.map(|id| id.as_uuid().hyphenated()))
-        .bind(wanted.dept_id.as_ref().map(DeptId::as_str))
-        .bind(wanted.role.map(Role::as_str))
+        .bind(search.conversation_id.map(|id| id.as_uuid().hyphenated()))
+        .bind(search.dept_id.as_ref().map(DeptId::as_str))
+        .bind(search.role.map(Role::as_str))
         .bind(rank)
         .bind(place)
-        // One more tells whether there is a next page.
-        .bind(i64::from(wanted.limit) + 1)
+        .bind(limit_with_next(search.limit))
         .fetch_all(&mut *reader)
         .await?
         .iter()
-        .map(hit)
+        .map(decode_hit)
         .collect::<Result<_, _>>()?;
-    Ok(SearchPage::of(hits, wanted.limit))
+    Ok(SearchPage::new(hits, search.limit))
 }
 
-/// Whether the index is made in this way.
+/// Returns whether the index uses this configuration.
 pub(super) async fn is_indexed(
     connection: &mut SqliteConnection,
     text_search: TextSearch,
 ) -> sqlx::Result<bool> {
-    let made_by: String = query_scalar(TOKENIZER).fetch_one(connection).await?;
-    Ok(made_by.contains("porter") == (text_search == TextSearch::English))
+    let definition: String = query_scalar(INDEX_DEFINITION).fetch_one(connection).await?;
+    Ok(definition.contains("porter") == (text_search == TextSearch::English))
 }
 
-/// Makes the index anew, in the transaction that the connection is in.
-pub(super) async fn index(
+/// Rebuilds the index in the open transaction of the connection.
+pub(super) async fn rebuild_index(
     connection: &mut SqliteConnection,
     text_search: TextSearch,
 ) -> sqlx::Result<()> {
     let statements = match text_search {
-        TextSearch::English => INDEX_ENGLISH,
-        TextSearch::Simple => INDEX_SIMPLE,
+        TextSearch::English => REBUILD_ENGLISH,
+        TextSearch::Simple => REBUILD_SIMPLE,
     };
     sqlx::raw_sql(statements).execute(connection).await?;
     Ok(())

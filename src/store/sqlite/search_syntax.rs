@@ -1,15 +1,15 @@
-//! What people write into a search box, as FTS5 wants it.
+//! Translation of search queries to FTS5 expressions.
 //!
-//! The syntax is the one of PostgreSQL's `websearch_to_tsquery`: words that must
-//! all be there, phrases in quotes, `or` between two, `-` before what must not be
-//! there. As there, no text is wrong. Each word is quoted for FTS5, which then has
-//! nothing to refuse.
+//! The syntax is the one of PostgreSQL's `websearch_to_tsquery`: all words must occur,
+//! quotes enclose a phrase, `or` separates alternatives, and `-` precedes words or
+//! phrases that must not occur. As in PostgreSQL, every text is a valid query. Each word
+//! is quoted for FTS5, so that FTS5 rejects none.
 
 use std::fmt::Write as _;
 
 use crate::domain::{TextSearch, UserId};
 
-/// PostgreSQL's English stop words, which it neither indexes nor searches for.
+/// English stop words of PostgreSQL, which it neither indexes nor searches for.
 const STOP_WORDS: &str = "\
 i me my myself we our ours ourselves you your yours yourself yourselves he him his \
 himself she her hers herself it its itself they them their theirs themselves what \
@@ -20,18 +20,23 @@ down in out on off over under again further then once here there when where why 
 all any both each few more most other some such no nor not only own same so than too \
 very s t can will just don should now";
 
-/// A word or a phrase, and whether it must be missing.
+/// Word or phrase of a query.
 struct Operand<'a> {
     text: &'a str,
-    negated: bool,
+    /// Whether the word or phrase must not occur.
+    is_negated: bool,
 }
 
-/// The expression that finds this user's messages for a query. None when it is left
-/// without words, and so finds nothing.
-pub(super) fn expression(query: &str, user: &UserId, text_search: TextSearch) -> Option<String> {
+/// Returns the expression that finds this user's messages for a query. None for a query
+/// that has only stop words and separators, and so finds nothing.
+pub(super) fn fts5_expression(
+    query: &str,
+    user: &UserId,
+    text_search: TextSearch,
+) -> Option<String> {
     let mut owner = "owner : \"".to_owned();
     for byte in user.as_str().bytes() {
-        // Writing into a string does not fail.
+        // Writing to a string cannot fail.
         let _ = write!(owner, "{byte:02X}");
     }
     owner.push('"');
@@ -45,30 +50,32 @@ pub(super) fn expression(query: &str, user: &UserId, text_search: TextSearch) ->
     Some(format!("{owner} AND ({})", alternatives.join(" OR ")))
 }
 
-/// What must be there and what not, in parentheses. None without any word.
+/// Returns the expression of one alternative, in parentheses. None without any word.
 fn alternative(operands: &[Operand<'_>], owner: &str, text_search: TextSearch) -> Option<String> {
-    let quoted = |negated: bool| -> Vec<String> {
+    let quoted = |is_negated: bool| -> Vec<String> {
         operands
             .iter()
-            .filter(|operand| operand.negated == negated && has_words(operand.text, text_search))
+            .filter(|operand| {
+                operand.is_negated == is_negated && has_words(operand.text, text_search)
+            })
             .map(|operand| format!("text : \"{}\"", operand.text))
             .collect()
     };
-    let (wanted, unwanted) = (quoted(false), quoted(true));
-    // Something has to be there for NOT to take from.
-    let wanted = match (wanted.is_empty(), unwanted.is_empty()) {
+    let (required, excluded) = (quoted(false), quoted(true));
+    // NOT needs a left operand.
+    let required = match (required.is_empty(), excluded.is_empty()) {
         (true, true) => return None,
         (true, false) => owner.to_owned(),
-        (false, _) => wanted.join(" AND "),
+        (false, _) => required.join(" AND "),
     };
-    Some(if unwanted.is_empty() {
-        format!("({wanted})")
+    Some(if excluded.is_empty() {
+        format!("({required})")
     } else {
-        format!("(({wanted}) NOT ({}))", unwanted.join(" OR "))
+        format!("(({required}) NOT ({}))", excluded.join(" OR "))
     })
 }
 
-/// Whether anything is left of a word or phrase when it is indexed.
+/// Returns whether the index contains any word of this word or phrase.
 fn has_words(text: &str, text_search: TextSearch) -> bool {
     text.split(|c: char| !c.is_alphanumeric())
         .filter(|word| !word.is_empty())
@@ -81,36 +88,36 @@ fn is_stop_word(word: &str) -> bool {
         .any(|stop| stop.eq_ignore_ascii_case(word))
 }
 
-/// The operands of a query, in the groups that `or` makes of them.
+/// Splits a query at `or` into alternatives, and each into its operands.
 fn alternatives(query: &str) -> Vec<Vec<Operand<'_>>> {
     let mut group = Vec::new();
     let mut groups = Vec::new();
-    let mut negated = false;
+    let mut is_negated = false;
     let mut rest = query.trim_start_matches(is_separator);
     while !rest.is_empty() {
         if let Some(after) = rest.strip_prefix('-') {
-            negated = !negated;
+            is_negated = !is_negated;
             rest = after.trim_start_matches(is_separator);
             continue;
         }
         let is_quoted = rest.starts_with('"');
-        let (text, after) = operand(rest);
+        let (text, after) = split_operand(rest);
         rest = after.trim_start_matches(is_separator);
-        // An `or` that stands between nothing is a word.
-        let is_between = !negated && !group.is_empty() && !rest.is_empty();
+        // An `or` without an operand on each side is a word.
+        let is_between = !is_negated && !group.is_empty() && !rest.is_empty();
         if is_between && !is_quoted && text.eq_ignore_ascii_case("or") {
             groups.push(std::mem::take(&mut group));
         } else {
-            group.push(Operand { text, negated });
-            negated = false;
+            group.push(Operand { text, is_negated });
+            is_negated = false;
         }
     }
     groups.push(group);
     groups
 }
 
-/// The phrase or word that a text begins with, and what follows it.
-fn operand(text: &str) -> (&str, &str) {
+/// Splits the first phrase or word from a text.
+fn split_operand(text: &str) -> (&str, &str) {
     if let Some(quoted) = text.strip_prefix('"') {
         return quoted.split_once('"').unwrap_or((quoted, ""));
     }
@@ -130,14 +137,14 @@ mod tests {
 
     fn translated(query: &str, text_search: TextSearch) -> String {
         let user = UserId::parse("a").unwrap();
-        expression(query, &user, text_search)
+        fts5_expression(query, &user, text_search)
             .unwrap_or_default()
             .replace("owner : \"61\"", "owner")
             .replace("text : ", "")
     }
 
     #[test]
-    fn the_syntax_is_translated() {
+    fn translates_the_search_syntax() {
         for (query, expected) in [
             ("red fish", r#"owner AND (("red" AND "fish"))"#),
             (r#""red fish" x"#, r#"owner AND (("red fish" AND "x"))"#),

@@ -1,35 +1,37 @@
-//! A conversation at one moment: a transaction that reads only, on a connection of
-//! its own, which ends with it.
+//! Snapshot of a conversation: a read-only transaction on a connection of its own. The
+//! connection is closed, and the transaction with it, when the snapshot is dropped.
 
 use async_trait::async_trait;
 use sqlx::{ConnectOptions as _, SqliteConnection, raw_sql, sqlite::SqliteConnectOptions};
 
-use super::{conversations::find_one, history::read_side};
+use super::{conversations::get_in, history::read_page};
 use crate::{
     domain::{Conversation, ConversationRef, Message},
-    store::{Bound, Snapshot, StoreError, failure::OperationError, files::OpenFile},
+    store::{
+        Bound, Snapshot, StoreError, operation_error::OperationError, transfers::TransferPermit,
+    },
 };
 
 struct SqliteSnapshot {
     connection: SqliteConnection,
     conversation: ConversationRef,
-    _held: OpenFile,
+    _permit: TransferPermit,
 }
 
 /// Takes a snapshot.
 pub(super) async fn take(
     options: &SqliteConnectOptions,
     conversation: &ConversationRef,
-    held: OpenFile,
+    permit: TransferPermit,
 ) -> Result<(Conversation, Box<dyn Snapshot>), OperationError> {
     let mut connection = options.clone().read_only(true).connect().await?;
     raw_sql("BEGIN").execute(&mut connection).await?;
-    // The first read chooses the moment.
-    let found = find_one(&mut connection, conversation).await?;
+    // The first read determines the moment.
+    let found = get_in(&mut connection, conversation).await?;
     let snapshot = SqliteSnapshot {
         connection,
         conversation: conversation.clone(),
-        _held: held,
+        _permit: permit,
     };
     Ok((found, Box::new(snapshot)))
 }
@@ -38,8 +40,8 @@ pub(super) async fn take(
 impl Snapshot for SqliteSnapshot {
     async fn after(&mut self, seq: i64, limit: u32) -> Result<Vec<Message>, StoreError> {
         let from = Bound::After(seq);
-        read_side(&mut self.connection, &self.conversation, from, limit, true)
+        read_page(&mut self.connection, &self.conversation, from, limit, true)
             .await
-            .map_err(OperationError::of_read)
+            .map_err(OperationError::into_read_error)
     }
 }

@@ -1,0 +1,94 @@
+//! Reads of conversations, for both databases. A macro, as [`reads`](super::reads).
+
+/// Defines `find`, `find_on_session`, `find_of_session`, `read_page` and
+/// `read_branches` for a kind of connection, its rows, and the function that converts a
+/// UUID to the type of a key column.
+macro_rules! conversation_reads {
+    ($connection:ty, $row:ty, $key:path) => {
+        /// Reads a conversation. None if there is no such conversation.
+        pub(super) async fn find(
+            connection: &mut $connection,
+            conversation: &ConversationRef,
+        ) -> Result<Option<Conversation>, OperationError> {
+            let row: Option<ConversationRow> = sqlx::query_as($crate::store::sql::CONVERSATION)
+                .bind($key(conversation.id.as_uuid()))
+                .bind(conversation.user_id.as_ref().map(UserId::as_str))
+                .fetch_optional(connection)
+                .await?;
+            Ok(row.map(ConversationRow::decode).transpose()?)
+        }
+
+        /// Reads a conversation if the session was last on it.
+        async fn find_on_session(
+            connection: &mut $connection,
+            conversation: &ConversationRef,
+            session: SessionId,
+        ) -> Result<Option<Conversation>, OperationError> {
+            let statement = $crate::store::sql::CONVERSATION_ON_SESSION;
+            let row: Option<ConversationRow> = sqlx::query_as(statement)
+                .bind($key(conversation.id.as_uuid()))
+                .bind(conversation.user_id.as_ref().map(UserId::as_str))
+                .bind($key(session.as_uuid()))
+                .fetch_optional(connection)
+                .await?;
+            Ok(row.map(ConversationRow::decode).transpose()?)
+        }
+
+        /// Reads the conversation that a session was last on.
+        async fn find_of_session(
+            connection: &mut $connection,
+            session: SessionId,
+            user: &UserId,
+        ) -> Result<Option<Conversation>, OperationError> {
+            let statement = $crate::store::sql::CONVERSATION_OF_SESSION;
+            let row: Option<ConversationRow> = sqlx::query_as(statement)
+                .bind($key(session.as_uuid()))
+                .bind(user.as_str())
+                .fetch_optional(connection)
+                .await?;
+            Ok(row.map(ConversationRow::decode).transpose()?)
+        }
+
+        /// Reads a page of a user's conversations.
+        async fn read_page(
+            connection: &mut $connection,
+            query: &ConversationQuery,
+        ) -> Result<ConversationPage, OperationError> {
+            let rows = sqlx::query($crate::store::sql::LIST)
+                .bind(query.user_id.as_str())
+                .bind(query.dept_id.as_ref().map(DeptId::as_str))
+                .bind(query.after.unwrap_or(i64::MAX))
+                .bind($crate::store::rows::limit_with_next(query.limit))
+                .fetch_all(connection)
+                .await?;
+            $crate::store::rows::page(rows.iter().map(decode_listed), query.limit)
+        }
+
+        /// Reads a page of a conversation's branches.
+        pub(super) async fn read_branches(
+            connection: &mut $connection,
+            conversation: &ConversationRef,
+            after: Option<i64>,
+            limit: u32,
+        ) -> Result<ConversationPage, OperationError> {
+            let parent = find(connection, conversation).await?;
+            let parent = parent.ok_or(StoreError::NotFound)?;
+            let rows = sqlx::query($crate::store::sql::BRANCHES)
+                .bind($key(parent.id.as_uuid()))
+                .bind(parent.user_id.as_str())
+                .bind(after.unwrap_or(i64::MAX))
+                .bind($crate::store::rows::limit_with_next(limit))
+                .fetch_all(connection)
+                .await?;
+            $crate::store::rows::page(rows.iter().map(decode_listed), limit)
+        }
+
+        /// Decodes a row of a page, with its activity.
+        fn decode_listed(row: &$row) -> Result<(Conversation, i64), OperationError> {
+            use sqlx::{FromRow as _, Row as _};
+            let activity = row.try_get("activity")?;
+            Ok((ConversationRow::from_row(row)?.decode()?, activity))
+        }
+    };
+}
+pub(super) use conversation_reads;

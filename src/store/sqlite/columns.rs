@@ -1,0 +1,77 @@
+//! Insertion of messages, column by column.
+
+use sqlx::{SqliteConnection, query, types::Json};
+
+use super::connection::Micros;
+use crate::{
+    domain::{ConversationId, NewMessage},
+    store::operation_error::OperationError,
+};
+
+/// Statements that insert into the tables of a schema: the one of the store, or the
+/// one that an import collects its messages in. [`insert`] binds their parameters.
+#[derive(Clone, Copy)]
+pub(super) struct Insertion {
+    pub(super) message: &'static str,
+    pub(super) context: &'static str,
+}
+
+macro_rules! insertion_into {
+    ($schema:literal) => {
+        $crate::store::sqlite::columns::Insertion {
+            message: concat!(
+                "INSERT INTO ",
+                $schema,
+                ".messages (conversation_id, seq, ",
+                $crate::store::sql::common_columns!(""),
+                ", ",
+                $crate::store::sql::own_message_columns!(""),
+                ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+            ),
+            context: concat!(
+                "INSERT INTO ",
+                $schema,
+                ".message_contexts (conversation_id, seq, position, ",
+                $crate::store::sql::context_columns!(""),
+                ") VALUES ($1, $2, $3, $4, $5, $6, $7)"
+            ),
+        }
+    };
+}
+pub(super) use insertion_into;
+
+/// Inserts a message and its contexts. `at` is the time of a message that has none.
+pub(super) async fn insert(
+    connection: &mut SqliteConnection,
+    into: Insertion,
+    conversation: ConversationId,
+    seq: i64,
+    message: &NewMessage,
+    at: Micros,
+) -> Result<(), OperationError> {
+    query(into.message)
+        .bind(conversation.as_uuid().hyphenated())
+        .bind(seq)
+        .bind(message.id.as_uuid().hyphenated())
+        .bind(message.created_at.map_or(at, Micros::from))
+        .bind(message.metadata.as_ref().map(Json))
+        .bind(message.role.as_str())
+        .bind(message.content.as_str())
+        .bind(message.tokens_used)
+        .bind(message.latency_ms)
+        .execute(&mut *connection)
+        .await?;
+    for (position, context) in (0_i64..).zip(&message.contexts) {
+        query(into.context)
+            .bind(conversation.as_uuid().hyphenated())
+            .bind(seq)
+            .bind(position)
+            .bind(context.doc_id.as_str())
+            .bind(context.content.as_str())
+            .bind(context.score)
+            .bind(context.metadata.as_ref().map(Json))
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,31 @@
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::StoreError;
+
+/// Limit on exports and imports in progress. Each holds a connection for as long as
+/// its client takes, so the limit leaves connections for all other calls.
+#[derive(Clone, Debug)]
+pub(super) struct TransferLimit(Arc<Semaphore>);
+
+/// Permit of one export or import, which counts until it is dropped.
+#[derive(Debug)]
+pub(super) struct TransferPermit(
+    #[expect(dead_code, reason = "the permit counts while it is held")] OwnedSemaphorePermit,
+);
+
+impl TransferLimit {
+    pub(super) fn new(max: usize) -> Self {
+        Self(Arc::new(Semaphore::new(max)))
+    }
+
+    /// Counts one more transfer, or rejects it with [`StoreError::Unavailable`] when
+    /// the limit is reached.
+    pub(super) fn start(&self) -> Result<TransferPermit, StoreError> {
+        let permit = Arc::clone(&self.0).try_acquire_owned();
+        permit
+            .map(TransferPermit)
+            .map_err(|_| StoreError::Unavailable("too many exports and imports at once".into()))
+    }
+}
