@@ -1,37 +1,64 @@
-//! A conversation as a file: JSON, JSON Lines or CSV. docs/EXPORT.md describes
-//! the format, which has a version of its own.
+//! Conversations as files: JSON, JSON Lines or CSV, of which the first two can be
+//! read back. docs/EXPORT.md describes the format, which has its own version.
 //!
-//! A file is written piece by piece, so that however long a conversation is, it
-//! takes no more memory than a few of its messages.
+//! Files are written and read in pieces, so that memory does not grow with the length
+//! of the conversation.
 
 mod csv;
+mod error;
 mod json;
-mod read;
+mod reader;
+mod schema;
 mod split;
 
-pub use self::read::{BadLine, Header, Item, Reader};
-use crate::domain::{Conversation, Message};
+use chrono::{DateTime, Utc};
 
-/// What the first member of a JSON file says that it is.
-pub const NAME: &str = "conversation-memory";
+pub use self::{
+    error::LineError,
+    reader::{Reader, Record},
+};
+use crate::domain::{Conversation, DeptId, Message, Metadata, Title, UserId};
 
-/// The version of the format. It grows when a reader of the one before would
-/// misunderstand the file.
-pub const VERSION: u32 = 1;
+/// Value of the member `format`, which identifies files of this program.
+pub const FORMAT_NAME: &str = "conversation-memory";
 
-/// How a file is written.
+/// Version of the format. It is increased when readers of the previous version would
+/// misinterpret the file.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Format of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// One document.
+    /// One JSON document.
     Json,
-    /// A line for the conversation, then a line for each message.
+    /// A line for the conversation, followed by a line for each message.
     JsonLines,
-    /// A line of names, then a line for each message; for spreadsheets.
+    /// A line of column names, followed by a line for each message; for spreadsheets.
     Csv,
 }
 
-/// Writes a conversation, in order: [`Self::begin`], [`Self::add`] as often as
-/// there are messages to be added, [`Self::end`].
+/// Conversation that a file states to contain. A field is `None` if the file does not
+/// have it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ConversationHeader {
+    /// Owner of the conversation.
+    pub user_id: Option<UserId>,
+    /// Department of the owner.
+    pub dept_id: Option<DeptId>,
+    /// Title.
+    pub title: Option<Title>,
+    /// Highest number that was assigned to a message.
+    pub last_seq: Option<i64>,
+    /// Time of creation.
+    pub created_at: Option<DateTime<Utc>>,
+    /// Time of the last change.
+    pub updated_at: Option<DateTime<Utc>>,
+    /// Metadata that the caller attached.
+    pub metadata: Option<Metadata>,
+}
+
+/// Writes the file of a conversation: [`Self::begin`], then [`Self::add`] for all
+/// messages in order, then [`Self::end`].
 #[derive(Debug)]
 pub struct Writer {
     format: Format,
@@ -39,7 +66,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Begins a file.
+    /// Begins a file, and returns its first bytes.
     pub fn begin(format: Format, conversation: &Conversation) -> (Self, Vec<u8>) {
         let writer = Self {
             format,
@@ -48,12 +75,12 @@ impl Writer {
         let beginning = match format {
             Format::Json => json::begin_document(conversation),
             Format::JsonLines => json::header_line(conversation),
-            Format::Csv => csv::names(),
+            Format::Csv => csv::header(),
         };
         (writer, beginning)
     }
 
-    /// Adds messages, oldest first.
+    /// Returns the bytes of further messages, which must be in order.
     pub fn add(&mut self, messages: &[Message]) -> Vec<u8> {
         let mut added = Vec::new();
         for message in messages {
@@ -67,7 +94,7 @@ impl Writer {
         added
     }
 
-    /// Ends the file.
+    /// Returns the last bytes of the file.
     pub fn end(self) -> &'static [u8] {
         match self.format {
             Format::Json => json::END_OF_DOCUMENT,

@@ -1,50 +1,48 @@
-//! The parsed types that every room speaks: ids, messages, conversations,
-//! sessions. No I/O. A value that exists is valid; the parsers say why another
-//! is not.
+//! Validated types that all modules share: ids, messages, conversations, sessions.
+//!
+//! The module does no I/O. A value of one of these types is valid; the constructors
+//! reject others with an [`InvalidValue`], or with a [`FieldError`] that names the
+//! field. Request parsing and archive reading call the same constructors, so that
+//! each rule exists once.
 
 mod clock;
+mod content;
+mod context;
 mod conversation;
 mod digest;
 mod id;
 mod message;
 mod metadata;
+mod role;
 mod search;
 mod session;
 mod text;
-
-use std::borrow::Cow;
+mod time;
+mod validation;
 
 pub use self::{
-    clock::{Clock, IdSource, SystemClock, UuidV7, to_micros},
+    clock::{Clock, IdSource, SystemClock, UuidV7},
+    content::Content,
+    context::{RawContext, RetrievedContext},
     conversation::{Conversation, ConversationChanges, ConversationRef, NewConversation},
     digest::Digest,
     id::{ConversationId, MessageId, SessionId},
-    message::{Content, Context, Message, NewMessage, Numbered, Role},
+    message::{Message, NewMessage, NumberedMessage, RawMessage},
     metadata::Metadata,
+    role::Role,
     search::TextSearch,
     session::{NewSession, Session, SessionRef},
     text::{DeptId, RequestId, SearchText, Title, UserId},
+    time::{from_rfc3339, from_unix_time, to_micros},
+    validation::{FieldError, InField, InvalidValue, non_negative},
 };
 
-/// Why a value was refused, as a phrase that follows the field's name. It
-/// never repeats the value.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct InvalidValue(Cow<'static, str>);
-
-impl InvalidValue {
-    /// A reason, such as "must not be negative".
-    pub fn new(reason: impl Into<Cow<'static, str>>) -> Self {
-        Self(reason.into())
-    }
-}
-
-/// How large what a caller sends may be.
+/// Limits on the size of what a caller may save.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The longest text of a message or a context, in bytes.
+    /// Upper bound on the text of a message or a context, in bytes.
     pub content_bytes: usize,
-    /// The largest metadata, in bytes of compact JSON.
+    /// Upper bound on a metadata object, in bytes of compact JSON.
     pub metadata_bytes: usize,
 }
 

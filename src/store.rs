@@ -29,7 +29,7 @@ pub use self::{
 };
 use crate::domain::{
     Conversation, ConversationChanges, ConversationId, ConversationRef, DeptId, Digest, Message,
-    NewConversation, NewMessage, Numbered, RequestId, SessionId, Title, UserId,
+    NewConversation, NewMessage, NumberedMessage, RequestId, SessionId, Title, UserId,
 };
 
 /// Maximum time from the beginning of an append until it commits. Announcements in the recent
@@ -307,7 +307,7 @@ pub trait Import: Send {
     /// # Errors
     ///
     /// As for all methods of [`Store`]. An import is not usable after an error.
-    async fn add(&mut self, messages: &[Numbered]) -> Result<(), StoreError>;
+    async fn add(&mut self, messages: &[NumberedMessage]) -> Result<(), StoreError>;
 
     /// Stores the conversation durably, as its user's latest activity. `last_seq` is the number
     /// after which the conversation continues, at least that of its last message.

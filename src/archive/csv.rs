@@ -1,14 +1,13 @@
-//! CSV as RFC 4180 has it. It is for people who open it in a spreadsheet, and is
-//! not read back.
+//! Writes CSV as defined by RFC 4180, for spreadsheets. It is not read back.
 
 use std::borrow::Cow;
 
 use ::csv::{Terminator, WriterBuilder};
 
-use super::json;
+use super::{json, schema::format_time};
 use crate::domain::{Message, Metadata};
 
-const NAMES: [&str; 9] = [
+const COLUMNS: [&str; 9] = [
     "seq",
     "id",
     "role",
@@ -20,9 +19,9 @@ const NAMES: [&str; 9] = [
     "contexts",
 ];
 
-pub(super) fn names() -> Vec<u8> {
+pub(super) fn header() -> Vec<u8> {
     let mut text = Vec::new();
-    add(&mut text, &NAMES);
+    add(&mut text, &COLUMNS);
     text
 }
 
@@ -40,18 +39,18 @@ pub(super) fn add_row(text: &mut Vec<u8>, message: &Message) {
             message.seq.to_string().as_str(),
             &message.id.to_string(),
             message.role.as_str(),
-            &harmless(message.content.as_str()),
+            &escape_formula(message.content.as_str()),
             &number(message.tokens_used),
             &number(message.latency_ms),
-            &json::time(message.created_at),
+            &format_time(message.created_at),
             &metadata.map_or_else(String::new, Metadata::to_json),
             &contexts,
         ],
     );
 }
 
-/// A spreadsheet takes a cell that begins so for a formula, and carries it out.
-fn harmless(cell: &str) -> Cow<'_, str> {
+/// Prefixes a cell that a spreadsheet would evaluate as a formula.
+fn escape_formula(cell: &str) -> Cow<'_, str> {
     if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) {
         Cow::Owned(format!("'{cell}"))
     } else {
@@ -63,7 +62,7 @@ fn add(text: &mut Vec<u8>, cells: &[&str]) {
     let mut writer = WriterBuilder::new()
         .terminator(Terminator::CRLF)
         .from_writer(text);
-    // A Vec takes whatever is written.
+    // A Vec accepts all bytes.
     let _ = writer
         .write_record(cells)
         .and_then(|()| Ok(writer.flush()?));

@@ -1,96 +1,119 @@
-//! Cuts a file into the parts that are understood one at a time, whatever pieces
-//! it comes in. It knows of JSON no more than where a value ends: what is wrong
-//! within one is found by whoever reads it.
+//! Splits a file into elements that are parsed one at a time, independent of the pieces
+//! in which the file arrives. The splitter only finds the end of each JSON value; errors
+//! within a value are found when the element is parsed.
 
 use std::mem;
 
 use bytes::{Buf as _, Bytes};
 
-use super::{BadLine, read::UNKNOWN_MEMBER};
+use super::error::{LineError, UNKNOWN_MEMBER};
 use crate::domain::InvalidValue;
 
-/// The member of a document whose items are parts of their own.
+/// Member of a document whose list items are separate elements.
 const LIST: &str = "messages";
 
-/// What some editors begin a text with.
+/// Bytes that some editors put at the beginning of a text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// How long a member's name can be, each character of it escaped.
-const LONGEST_NAME: usize = 128;
+/// Upper bound on a member's name in bytes, sufficient for every name of the format with
+/// all its characters escaped.
+const MAX_NAME_BYTES: usize = 128;
 
-/// A value, and where it stands.
+/// JSON value that is parsed as a whole.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Part {
-    /// The line that it begins on, from 1.
+pub(super) struct Element {
+    /// Number of the line that the value begins on, 1 or more.
     pub(super) line: u64,
-    pub(super) place: Place,
+    pub(super) kind: ElementKind,
     pub(super) json: Vec<u8>,
 }
 
-/// What a value is of the file.
+/// Position of an element in the structure of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// A line of its own.
+pub(super) enum ElementKind {
+    /// A line of a JSON Lines file.
     Line,
-    /// The member of a document, with its name as JSON.
-    Member(Vec<u8>),
-    /// An item of the document's list.
-    Item,
+    /// A member of a JSON document.
+    Member {
+        /// Name of the member as a JSON string.
+        name: Vec<u8>,
+    },
+    /// An item of a JSON document's list of messages.
+    ListItem,
 }
 
+/// State machine that consumes a file byte by byte.
 #[derive(Debug)]
 pub(super) struct Splitter {
+    /// Rest of the piece that was pushed last.
     pending: Bytes,
-    /// How much of a byte order mark there may still be.
+    /// Rest of the byte order mark that may still follow.
     mark: &'static [u8],
+    /// Number of the current line.
     line: u64,
     state: State,
-    part: Vec<u8>,
-    part_line: u64,
+    /// Bytes of the current name or element.
+    buffer: Vec<u8>,
+    /// Number of the line that the buffer's content begins on.
+    buffer_line: u64,
+    /// Upper bound on an element in bytes.
     max: usize,
     nesting: Nesting,
+    /// Whether the document's list has begun.
     has_list: bool,
+    /// Whether the file may turn out to be JSON Lines after its first object.
     may_be_lines: bool,
 }
 
 #[derive(Clone, Debug)]
 enum State {
+    /// Within a JSON Lines file.
     Lines,
-    /// A document has not begun.
+    /// Before the document's opening brace.
     Start,
-    /// Before a member's name; with `false`, the document may end instead.
-    Name(bool),
-    /// Within a member's name.
+    /// Before a member's name, or the document's end.
+    FirstName,
+    /// Before a member's name, after a comma.
+    NextName,
     InName,
-    Colon(Vec<u8>),
-    Value(Vec<u8>),
-    InValue(Place),
-    AfterValue(Place),
-    /// Before an item; with `false`, the list may end instead.
-    ItemStart(bool),
+    /// Before the colon after a member's name.
+    Colon {
+        name: Vec<u8>,
+    },
+    /// Before a member's value.
+    Value {
+        name: Vec<u8>,
+    },
+    InValue(ElementKind),
+    AfterValue(ElementKind),
+    /// Before an item, or the list's end.
+    FirstItem,
+    /// Before an item, after a comma.
+    NextItem,
+    /// After the document's closing brace.
     End,
 }
 
-/// How deep within a value the reading is.
+/// Position within the brackets and strings of a JSON value.
 #[derive(Debug, Default)]
 struct Nesting {
     depth: u32,
-    in_text: bool,
+    in_string: bool,
     is_escaped: bool,
 }
 
 impl Nesting {
-    /// Whether this byte, outside of all brackets and texts, ends the value before
-    /// it.
+    /// Advances by one byte, and returns whether it ends the value before it: a comma or
+    /// closing bracket outside of the value's own brackets and strings.
     fn ends_before(&mut self, byte: u8) -> bool {
-        if self.in_text {
-            self.in_text = self.is_escaped || byte != b'"';
+        if self.in_string {
+            self.in_string = self.is_escaped || byte != b'"';
             self.is_escaped = !self.is_escaped && byte == b'\\';
             return false;
         }
         match byte {
             b',' | b'}' | b']' if self.depth == 0 => return true,
-            b'"' => self.in_text = true,
+            b'"' => self.in_string = true,
             b'{' | b'[' => self.depth += 1,
             b'}' | b']' => self.depth -= 1,
             _ => {}
@@ -100,19 +123,19 @@ impl Nesting {
 }
 
 impl Splitter {
-    /// Cuts a file into lines.
+    /// Splits a JSON Lines file into lines of at most `max` bytes.
     pub(super) fn lines(max: usize) -> Self {
         Self::new(State::Lines, max)
     }
 
-    /// Cuts a document into its members, and one of them into its items. No part
-    /// may have more bytes than `max`.
+    /// Splits a JSON document into its members, and the list of messages into its items.
+    /// No element may have more than `max` bytes.
     pub(super) fn document(max: usize) -> Self {
         Self::new(State::Start, max)
     }
 
-    /// The same, but where a document without a list is followed by more, it was the
-    /// first of several lines.
+    /// Splits a file of either format: if an object without the list of messages is
+    /// followed by more, it was the first line of a JSON Lines file.
     pub(super) fn document_or_lines(max: usize) -> Self {
         Self {
             may_be_lines: true,
@@ -126,8 +149,8 @@ impl Splitter {
             mark: BYTE_ORDER_MARK,
             line: 1,
             state,
-            part: Vec::new(),
-            part_line: 1,
+            buffer: Vec::new(),
+            buffer_line: 1,
             max,
             nesting: Nesting::default(),
             has_list: false,
@@ -135,18 +158,18 @@ impl Splitter {
         }
     }
 
-    /// From here on, parts may have so many bytes.
+    /// Changes the upper bound on the following elements, in bytes.
     pub(super) fn set_max(&mut self, max: usize) {
         self.max = max;
     }
 
-    /// Takes the next piece of the file. The one before must be used up.
+    /// Adds the next piece of the file. [`Self::next`] must have consumed the previous one.
     pub(super) fn push(&mut self, piece: Bytes) {
         self.pending = piece;
     }
 
-    /// The next part that is complete.
-    pub(super) fn next(&mut self) -> Result<Option<Part>, BadLine> {
+    /// Returns the next complete element, or `None` if another piece is needed.
+    pub(super) fn next(&mut self) -> Result<Option<Element>, LineError> {
         while let Some(&byte) = self.pending.first() {
             if let Some((first, rest)) = self.mark.split_first() {
                 self.mark = if byte == *first { rest } else { &[] };
@@ -155,128 +178,139 @@ impl Splitter {
                     continue;
                 }
             }
-            let (part, is_used) = self.step(byte)?;
-            if is_used {
+            let (element, is_consumed) = self.step(byte)?;
+            if is_consumed {
                 self.line += u64::from(byte == b'\n');
                 self.pending.advance(1);
             }
-            if part.is_some() {
-                return Ok(part);
+            if element.is_some() {
+                return Ok(element);
             }
         }
         Ok(None)
     }
 
-    /// Ends the file. What is left of it may be a last line.
-    pub(super) fn end(&mut self) -> Result<Option<Part>, BadLine> {
+    /// Ends the file, and returns the last line if no line break followed it.
+    pub(super) fn end(&mut self) -> Result<Option<Element>, LineError> {
         match self.state {
-            State::Lines => Ok(self.full_line()),
+            State::Lines => Ok(self.take_line()),
             State::End => Ok(None),
-            _ => Err(self.wrong("the file ends too early")),
+            _ => Err(self.error("is incomplete: the file ends within the document")),
         }
     }
 
-    /// What a byte does, and whether it is used up.
-    fn step(&mut self, byte: u8) -> Result<(Option<Part>, bool), BadLine> {
+    /// Processes one byte. Returns the element that it completes, and whether the byte is
+    /// consumed; otherwise it is processed again in the new state.
+    fn step(&mut self, byte: u8) -> Result<(Option<Element>, bool), LineError> {
         let is_space = matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
         match &mut self.state {
-            State::Lines if byte == b'\n' => return Ok((self.full_line(), true)),
-            State::Lines if self.part.is_empty() && is_space => {}
-            State::Lines => self.keep(byte)?,
+            State::Lines if byte == b'\n' => return Ok((self.take_line(), true)),
+            State::Lines if self.buffer.is_empty() && is_space => {}
+            State::Lines => self.append(byte)?,
             State::InName => {
-                if self.part.len() == LONGEST_NAME {
-                    return Err(self.wrong(UNKNOWN_MEMBER));
+                if self.buffer.len() == MAX_NAME_BYTES {
+                    return Err(self.error(UNKNOWN_MEMBER));
                 }
-                self.keep(byte)?;
+                self.append(byte)?;
                 self.nesting.ends_before(byte);
-                if !self.nesting.in_text {
-                    self.state = State::Colon(mem::take(&mut self.part));
+                if !self.nesting.in_string {
+                    let name = mem::take(&mut self.buffer);
+                    self.state = State::Colon { name };
                 }
             }
-            State::InValue(place) => {
+            State::InValue(kind) => {
                 if self.nesting.ends_before(byte) {
-                    let place = place.clone();
-                    self.state = State::AfterValue(place.clone());
-                    return Ok((Some(self.full(place)), false));
+                    let kind = kind.clone();
+                    self.state = State::AfterValue(kind.clone());
+                    return Ok((Some(self.take_element(kind)), false));
                 }
-                self.keep(byte)?;
+                self.append(byte)?;
             }
             _ if is_space => {}
             State::End if self.may_be_lines && !self.has_list => {
                 self.state = State::Lines;
                 return Ok((None, false));
             }
-            State::Start if byte == b'{' => self.state = State::Name(false),
-            State::Name(_) if byte == b'"' => {
-                self.state = State::InName;
-                self.begin();
+            State::Start if byte == b'{' => self.state = State::FirstName,
+            State::FirstName | State::NextName if byte == b'"' => {
+                self.begin(State::InName);
                 return Ok((None, false));
             }
-            State::Colon(name) if byte == b':' => self.state = State::Value(mem::take(name)),
-            State::Value(name) if byte == b'[' && is_list(name) => {
+            State::Colon { name } if byte == b':' => {
+                let name = mem::take(name);
+                self.state = State::Value { name };
+            }
+            State::Value { name } if byte == b'[' && is_list(name) => {
                 if mem::replace(&mut self.has_list, true) {
-                    return Err(self.wrong("has a second list of messages"));
+                    return Err(self.error("has a second list of messages"));
                 }
-                self.state = State::ItemStart(false);
+                self.state = State::FirstItem;
             }
-            State::Value(name) => {
-                self.state = State::InValue(Place::Member(mem::take(name)));
-                self.begin();
+            State::Value { name } => {
+                let name = mem::take(name);
+                self.begin(State::InValue(ElementKind::Member { name }));
                 return Ok((None, false));
             }
-            State::AfterValue(Place::Member(_)) if byte == b',' => self.state = State::Name(true),
-            State::Name(false) | State::AfterValue(Place::Member(_)) if byte == b'}' => {
+            State::AfterValue(ElementKind::Member { .. }) if byte == b',' => {
+                self.state = State::NextName;
+            }
+            State::FirstName | State::AfterValue(ElementKind::Member { .. }) if byte == b'}' => {
                 self.state = State::End;
             }
-            State::AfterValue(Place::Item) if byte == b',' => self.state = State::ItemStart(true),
-            State::ItemStart(false) | State::AfterValue(Place::Item) if byte == b']' => {
-                self.state = State::AfterValue(Place::Member(LIST.into()));
+            State::AfterValue(ElementKind::ListItem) if byte == b',' => {
+                self.state = State::NextItem;
             }
-            State::ItemStart(_) => {
-                self.state = State::InValue(Place::Item);
-                self.begin();
+            State::FirstItem | State::AfterValue(ElementKind::ListItem) if byte == b']' => {
+                let name = LIST.into();
+                self.state = State::AfterValue(ElementKind::Member { name });
+            }
+            State::FirstItem | State::NextItem => {
+                self.begin(State::InValue(ElementKind::ListItem));
                 return Ok((None, false));
             }
-            _ => return Err(self.wrong("is not valid JSON")),
+            _ => return Err(self.error("is not valid JSON")),
         }
         Ok((None, true))
     }
 
-    fn begin(&mut self) {
+    /// Begins a name or a value.
+    fn begin(&mut self, state: State) {
+        self.state = state;
         self.nesting = Nesting::default();
-        self.part_line = self.line;
+        self.buffer_line = self.line;
     }
 
-    fn keep(&mut self, byte: u8) -> Result<(), BadLine> {
-        if self.part.is_empty() {
-            self.part_line = self.line;
+    fn append(&mut self, byte: u8) -> Result<(), LineError> {
+        if self.buffer.is_empty() {
+            self.buffer_line = self.line;
         }
-        if self.part.len() == self.max {
+        if self.buffer.len() == self.max {
             let reason = InvalidValue::new(format!("must have at most {} bytes", self.max));
-            return Err(BadLine::new(self.part_line, "", reason));
+            return Err(LineError::new(self.buffer_line, reason));
         }
-        self.part.push(byte);
+        self.buffer.push(byte);
         Ok(())
     }
 
-    fn full_line(&mut self) -> Option<Part> {
-        (!self.part.is_empty()).then(|| self.full(Place::Line))
+    /// Takes the buffered line, unless it is blank.
+    fn take_line(&mut self) -> Option<Element> {
+        (!self.buffer.is_empty()).then(|| self.take_element(ElementKind::Line))
     }
 
-    fn full(&mut self, place: Place) -> Part {
-        Part {
-            line: self.part_line,
-            place,
-            json: mem::take(&mut self.part),
+    fn take_element(&mut self, kind: ElementKind) -> Element {
+        Element {
+            line: self.buffer_line,
+            kind,
+            json: mem::take(&mut self.buffer),
         }
     }
 
-    fn wrong(&self, why: &'static str) -> BadLine {
-        BadLine::new(self.line, "", InvalidValue::new(why))
+    fn error(&self, reason: &'static str) -> LineError {
+        LineError::new(self.line, InvalidValue::new(reason))
     }
 }
 
-/// Whether a member's name, as JSON, is that of the list.
+/// Whether a member's name, given as a JSON string, is that of the list of messages.
 fn is_list(name: &[u8]) -> bool {
     serde_json::from_slice::<String>(name).is_ok_and(|name| name == LIST)
 }

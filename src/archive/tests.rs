@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::domain::{
-    Content, Context, ConversationId, Limits, MessageId, Metadata, Role, Title, UserId,
+    Content, ConversationId, Limits, MessageId, Metadata, RetrievedContext, Role, Title, UserId,
 };
 
 fn metadata(value: Value) -> Metadata {
@@ -63,7 +63,7 @@ fn full() -> Message {
         tokens_used: Some(3),
         latency_ms: Some(0),
         metadata: Some(metadata(json!({"tool": {"n": 1.5}}))),
-        contexts: vec![Context {
+        contexts: vec![RetrievedContext {
             doc_id: "hr.pdf".to_owned(),
             content: content("25 days"),
             score: Some(0.5),
@@ -74,7 +74,7 @@ fn full() -> Message {
 }
 
 #[test]
-fn a_document_is_one_object() {
+fn json_is_one_object() {
     let file = file(Format::Json, &[message(1, "How many?"), full()]);
     let read: Value = serde_json::from_str(&file).unwrap();
     assert_eq!(read["format"], "conversation-memory");
@@ -105,7 +105,7 @@ fn a_document_is_one_object() {
 }
 
 #[test]
-fn lines_are_the_same_objects() {
+fn json_lines_are_the_same_objects() {
     let messages = [message(1, "How\nmany?"), full()];
     let lines = file(Format::JsonLines, &messages);
     let document: Value = serde_json::from_str(&file(Format::Json, &messages)).unwrap();
@@ -119,7 +119,7 @@ fn lines_are_the_same_objects() {
 }
 
 #[test]
-fn a_table_is_safe_to_open() {
+fn csv_escapes_formulas() {
     let messages = [
         message(1, "=HYPERLINK(\"http://x\",\"y\")"),
         message(2, "-1, \"two\"\r\nthree"),

@@ -2,7 +2,7 @@ use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Context, NewMessage, Role};
+use super::{NewMessage, RetrievedContext, Role};
 
 /// What a request said, in 32 bytes: the same request gives the same digest,
 /// another one another. Generated ids and times are no part of it.
@@ -52,7 +52,7 @@ fn add_message(hash: &mut Fields, message: &NewMessage) {
     );
     hash.optional(message.metadata.as_ref().map(super::Metadata::to_json));
     hash.number(message.contexts.len() as u64);
-    for Context {
+    for RetrievedContext {
         doc_id,
         content,
         score,

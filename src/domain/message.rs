@@ -1,159 +1,178 @@
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 use chrono::{DateTime, Utc};
 
-use super::{ConversationId, InvalidValue, Limits, MessageId, Metadata, text::no_nul};
+use super::{
+    Content, ConversationId, FieldError, InField as _, InvalidValue, Limits, MessageId, Metadata,
+    RawContext, RetrievedContext, Role, non_negative,
+};
 
-/// Who said a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// The person.
-    User,
-    /// The agent.
-    Assistant,
-    /// Instructions to the model.
-    System,
-    /// The result of a tool call.
-    Tool,
-}
-
-impl Role {
-    /// The name that is stored.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::User => "user",
-            Self::Assistant => "assistant",
-            Self::System => "system",
-            Self::Tool => "tool",
-        }
-    }
-
-    /// Reads a stored name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::User, Self::Assistant, Self::System, Self::Tool]
-            .into_iter()
-            .find(|role| role.as_str() == name)
-    }
-}
-
-/// The text of a message or a retrieved document: within the limit, without
-/// U+0000, and never shown by Debug.
-#[derive(Clone, Default, PartialEq, Eq, Hash)]
-pub struct Content(String);
-
-impl Content {
-    /// Takes a text; it may be empty.
-    pub fn parse(text: String, limits: &Limits) -> Result<Self, InvalidValue> {
-        if text.len() > limits.content_bytes {
-            return Err(InvalidValue::new(format!(
-                "must have at most {} bytes",
-                limits.content_bytes
-            )));
-        }
-        no_nul(&text)?;
-        Ok(Self(text))
-    }
-
-    /// Takes a text that this program stored.
-    pub fn from_stored(text: String) -> Self {
-        Self(text)
-    }
-
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The text, given up.
-    pub fn into_string(self) -> String {
-        self.0
-    }
-}
-
-impl fmt::Debug for Content {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Content({} bytes)", self.0.len())
-    }
-}
-
-/// A document that retrieval put in front of the model for one message.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Context {
-    /// The document's id in its own system; empty when it has none.
-    pub doc_id: String,
-    /// What the model saw of it.
-    pub content: Content,
-    /// Relevance, a finite number.
-    pub score: Option<f64>,
-    /// Anything else.
-    pub metadata: Option<Metadata>,
-}
-
-impl Context {
-    /// The longest `doc_id`, in characters.
-    pub const MAX_DOC_ID_CHARS: usize = 512;
-
-    /// Takes a document's id; it may be empty.
-    pub fn parse_doc_id(doc_id: String) -> Result<String, InvalidValue> {
-        if doc_id.chars().count() > Self::MAX_DOC_ID_CHARS {
-            return Err(InvalidValue::new(format!(
-                "must have at most {} characters",
-                Self::MAX_DOC_ID_CHARS
-            )));
-        }
-        no_nul(&doc_id)?;
-        Ok(doc_id)
-    }
-}
-
-/// A message to be saved: what the caller said of it.
+/// Message to be saved.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewMessage {
-    /// Its id, the caller's or a new one.
+    /// Id, chosen by the caller or generated.
     pub id: MessageId,
-    /// Whether the caller chose the id. Only then does the id make a retry.
+    /// Whether the caller chose the id. Only a chosen id identifies a retry.
     pub id_chosen: bool,
-    /// Who said it.
+    /// Author.
     pub role: Role,
-    /// What was said.
+    /// Text; empty only if there is metadata.
     pub content: Content,
-    /// Tokens that the model used.
+    /// Tokens that the model used, 0 or more.
     pub tokens_used: Option<i32>,
-    /// How long the answer took, in milliseconds.
+    /// Duration of the model's answer in milliseconds, 0 or more.
     pub latency_ms: Option<i32>,
-    /// When it was said, if the caller knows; the time of saving otherwise.
+    /// Time of the message, to the microsecond and of the years 1 to 9999; `None` uses
+    /// the time of saving.
     pub created_at: Option<DateTime<Utc>>,
-    /// Anything else.
+    /// Metadata that the caller attached.
     pub metadata: Option<Metadata>,
-    /// What retrieval found for it.
-    pub contexts: Vec<Context>,
+    /// Documents that retrieval supplied for the message.
+    pub contexts: Vec<RetrievedContext>,
+}
+
+/// Fields of a message as a caller supplied them, before validation.
+pub struct RawMessage {
+    /// Id that the caller chose; `None` generates one.
+    pub id: Option<MessageId>,
+    /// See [`NewMessage::role`].
+    pub role: Role,
+    /// See [`NewMessage::content`].
+    pub content: String,
+    /// See [`NewMessage::tokens_used`].
+    pub tokens_used: Option<i32>,
+    /// See [`NewMessage::latency_ms`].
+    pub latency_ms: Option<i32>,
+    /// See [`NewMessage::created_at`]. Parsed by [`super::from_unix_time`] or
+    /// [`super::from_rfc3339`], which check the year.
+    pub created_at: Option<DateTime<Utc>>,
+    /// See [`NewMessage::metadata`].
+    pub metadata: Option<Metadata>,
+}
+
+impl RawMessage {
+    /// A message of nothing but a text.
+    pub fn text(role: Role, content: impl Into<String>) -> Self {
+        Self {
+            id: None,
+            role,
+            content: content.into(),
+            tokens_used: None,
+            latency_ms: None,
+            created_at: None,
+            metadata: None,
+        }
+    }
+}
+
+impl fmt::Debug for RawMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RawMessage").finish_non_exhaustive()
+    }
 }
 
 impl NewMessage {
-    /// The most contexts that a message may have.
+    /// Upper bound on the contexts of a message.
     pub const MAX_CONTEXTS: usize = 100;
-    /// The most messages that one save may have.
+    /// Upper bound on the messages of one save.
     pub const MAX_PER_SAVE: usize = 100;
-    /// The most values that all metadata of a save may have, counted as
-    /// [`Metadata::weight`] does: far more memory than bytes.
+    /// Upper bound on the values in all metadata of a save, counted as by
+    /// [`Metadata::weight`]. In memory a value takes far more bytes than it takes in
+    /// a request.
     pub const MAX_VALUES_PER_SAVE: usize = 300_000;
 
-    /// About how many bytes it takes to send.
+    /// Validates a message and its contexts.
+    ///
+    /// `contexts` is consumed item by item, and no further than to the first error: a
+    /// caller that decodes metadata lazily holds no more of it than a message may have.
+    ///
+    /// # Errors
+    ///
+    /// [`FieldError`] that names the first invalid field, such as
+    /// `contexts[0].score`, and errors of `contexts` under `contexts[i]`.
+    pub fn new(
+        raw: RawMessage,
+        contexts: impl ExactSizeIterator<Item = Result<RawContext, FieldError>>,
+        generate_id: impl FnOnce() -> MessageId,
+        limits: &Limits,
+    ) -> Result<Self, FieldError> {
+        let RawMessage {
+            id,
+            role,
+            content,
+            tokens_used,
+            latency_ms,
+            created_at,
+            metadata,
+        } = raw;
+        if content.is_empty() && metadata.as_ref().is_none_or(Metadata::is_empty) {
+            let reason = InvalidValue::new("is required where there is no metadata");
+            return Err(FieldError::new("content", reason));
+        }
+        Ok(Self {
+            id_chosen: id.is_some(),
+            id: id.unwrap_or_else(generate_id),
+            role,
+            content: Content::parse(content, limits).in_field("content")?,
+            tokens_used: tokens_used
+                .map(non_negative)
+                .transpose()
+                .in_field("tokens_used")?,
+            latency_ms: latency_ms
+                .map(non_negative)
+                .transpose()
+                .in_field("latency_ms")?,
+            created_at,
+            contexts: validate_contexts(contexts, metadata.as_ref(), limits)
+                .map_err(|error| error.below("contexts"))?,
+            metadata,
+        })
+    }
+
+    /// Validates the messages of one save.
+    ///
+    /// # Errors
+    ///
+    /// [`FieldError`] if there are none, or more than [`Self::MAX_PER_SAVE`], or two
+    /// with the same id, and errors of `messages` under `[i]`.
+    pub fn batch(
+        messages: impl ExactSizeIterator<Item = Result<Self, FieldError>>,
+    ) -> Result<Vec<Self>, FieldError> {
+        let max = Self::MAX_PER_SAVE;
+        if messages.len() == 0 || messages.len() > max {
+            let reason = InvalidValue::new(format!("must have 1 to {max} messages"));
+            return Err(FieldError::new("", reason));
+        }
+        let mut batch = Vec::with_capacity(messages.len());
+        for message in messages {
+            let message =
+                message.map_err(|error| error.below(format_args!("[{}]", batch.len())))?;
+            batch.push(message);
+        }
+        let mut ids = HashSet::with_capacity(batch.len());
+        match batch.iter().position(|message| !ids.insert(message.id)) {
+            None => Ok(batch),
+            Some(at) => Err(FieldError::new(
+                format!("[{at}].id"),
+                InvalidValue::new("is the id of an earlier message of this request"),
+            )),
+        }
+    }
+
+    /// Approximate size in a response, in bytes.
     pub fn size(&self) -> usize {
         size(&self.content, self.metadata.as_ref(), &self.contexts)
     }
 
-    /// How many values its metadata has, and that of its contexts.
+    /// Number of values in the metadata of the message and of its contexts, counted
+    /// as by [`Metadata::weight`].
     pub fn weight(&self) -> usize {
-        let contexts = self
-            .contexts
-            .iter()
-            .map(|context| context.metadata.as_ref());
-        let all = contexts.chain([self.metadata.as_ref()]);
+        let contexts = self.contexts.iter().map(|context| &context.metadata);
+        let all = contexts.chain([&self.metadata]);
         all.flatten().map(Metadata::weight).sum()
     }
 
-    /// The message that was stored under `seq`, without its contexts.
+    /// Converts into the message that is stored under `seq`, without its contexts.
     pub fn into_stored(
         self,
         conversation_id: ConversationId,
@@ -174,7 +193,8 @@ impl NewMessage {
         }
     }
 
-    /// Whether `stored`, with its contexts, is what saving this message gave.
+    /// Whether `stored` is the outcome of saving this message. A time that the caller
+    /// left to the time of saving matches any.
     pub fn is_saved_as(&self, stored: &Message) -> bool {
         self.id == stored.id
             && self.role == stored.role
@@ -187,56 +207,85 @@ impl NewMessage {
     }
 }
 
-/// A message with the number that it had where it comes from.
+/// Message with its number in the conversation that it was exported from.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Numbered {
-    /// Its number, 1 or more.
+pub struct NumberedMessage {
+    /// Number, 1 or more.
     pub seq: i64,
-    /// The message.
+    /// Message.
     pub message: NewMessage,
 }
 
+/// Message as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Message {
+    /// Id.
+    pub id: MessageId,
+    /// Conversation whose history contains the message.
+    pub conversation_id: ConversationId,
+    /// Number in the conversation, 1 or more.
+    pub seq: i64,
+    /// Author.
+    pub role: Role,
+    /// Text; empty only if there is metadata.
+    pub content: Content,
+    /// Tokens that the model used, 0 or more.
+    pub tokens_used: Option<i32>,
+    /// Duration of the model's answer in milliseconds, 0 or more.
+    pub latency_ms: Option<i32>,
+    /// Time of the message, to the microsecond. It determines no order.
+    pub created_at: DateTime<Utc>,
+    /// Metadata that the caller attached.
+    pub metadata: Option<Metadata>,
+    /// Documents that retrieval supplied; empty if they were not requested.
+    pub contexts: Vec<RetrievedContext>,
+}
+
 impl Message {
-    /// How large an answer's messages may be in all, in bytes of
-    /// [`Self::size`]: gRPC clients take 4 MiB unless told otherwise.
+    /// Upper bound on the messages of a response, in bytes of [`Self::size`]: gRPC
+    /// clients accept 4 MiB unless configured otherwise.
     pub const MAX_BYTES_PER_ANSWER: usize = 3 << 20;
 
-    /// About how many bytes it takes to send.
+    /// Approximate size in a response, in bytes.
     pub fn size(&self) -> usize {
         size(&self.content, self.metadata.as_ref(), &self.contexts)
     }
 }
 
-fn size(content: &Content, metadata: Option<&Metadata>, contexts: &[Context]) -> usize {
+/// Validates contexts one by one, so that metadata beyond the limit of a save is not
+/// kept in memory.
+fn validate_contexts(
+    contexts: impl ExactSizeIterator<Item = Result<RawContext, FieldError>>,
+    metadata: Option<&Metadata>,
+    limits: &Limits,
+) -> Result<Vec<RetrievedContext>, FieldError> {
+    let max = NewMessage::MAX_CONTEXTS;
+    if contexts.len() > max {
+        let reason = InvalidValue::new(format!("must have at most {max} contexts"));
+        return Err(FieldError::new("", reason));
+    }
+    let mut values = metadata.map_or(0, Metadata::weight);
+    let mut valid = Vec::with_capacity(contexts.len());
+    for context in contexts {
+        let context = context
+            .and_then(|raw| RetrievedContext::new(raw, limits))
+            .map_err(|error| error.below(format_args!("[{}]", valid.len())))?;
+        values += context.metadata.as_ref().map_or(0, Metadata::weight);
+        if values > NewMessage::MAX_VALUES_PER_SAVE {
+            let max = NewMessage::MAX_VALUES_PER_SAVE;
+            let reason = InvalidValue::new(format!("must have at most {max} values in metadata"));
+            return Err(FieldError::new("", reason));
+        }
+        valid.push(context);
+    }
+    Ok(valid)
+}
+
+fn size(content: &Content, metadata: Option<&Metadata>, contexts: &[RetrievedContext]) -> usize {
     let metadata = metadata.map_or(0, Metadata::size);
-    let contexts = contexts.iter().map(|context| {
-        let metadata = context.metadata.as_ref().map_or(0, Metadata::size);
-        context.doc_id.len() + context.content.as_str().len() + metadata
-    });
+    let contexts = contexts.iter().map(RetrievedContext::size);
     content.as_str().len() + metadata + contexts.sum::<usize>()
 }
 
-/// A message as it is stored.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Message {
-    /// Its id.
-    pub id: MessageId,
-    /// The conversation that it belongs to.
-    pub conversation_id: ConversationId,
-    /// Its number in the conversation, from 1.
-    pub seq: i64,
-    /// Who said it.
-    pub role: Role,
-    /// What was said.
-    pub content: Content,
-    /// Tokens that the model used.
-    pub tokens_used: Option<i32>,
-    /// How long the answer took, in milliseconds.
-    pub latency_ms: Option<i32>,
-    /// When it was said, to the microsecond.
-    pub created_at: DateTime<Utc>,
-    /// Anything else.
-    pub metadata: Option<Metadata>,
-    /// What retrieval found for it; empty where they were not asked for.
-    pub contexts: Vec<Context>,
-}
+#[cfg(test)]
+mod tests;

@@ -4,25 +4,28 @@ use crate::{
     store::Snapshot,
 };
 
-/// About how many bytes of messages are read at a time.
-const PIECE: usize = 1 << 20;
-/// How many messages are read at first, before it is known how large they are.
-const FIRST: u32 = 8;
-/// How many are read at a time at most.
-const MOST: u32 = 512;
+/// Approximate size of the messages that are read at a time, in bytes of
+/// [`Message::size`].
+const READ_BYTES: usize = 1 << 20;
+/// Number of messages in the first read, when their size is not known yet.
+const FIRST_READ: u32 = 8;
+/// Upper bound on the messages of a read.
+const MAX_READ: u32 = 512;
 
-/// A conversation that is being exported, as it was at one moment.
-pub struct Export {
-    /// What it is.
+/// Export in progress, of the conversation as it was when the export began.
+pub struct ConversationExport {
+    /// Conversation.
     pub conversation: Conversation,
     snapshot: Box<dyn Snapshot>,
+    /// Number of the last message that was read.
     last_seq: i64,
+    /// Number of messages to read next.
     next_read: u32,
 }
 
-impl std::fmt::Debug for Export {
+impl std::fmt::Debug for ConversationExport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Export")
+        f.debug_struct("ConversationExport")
             .field("conversation", &self.conversation.id)
             .finish_non_exhaustive()
     }
@@ -30,35 +33,44 @@ impl std::fmt::Debug for Export {
 
 impl Memory {
     /// Begins to export a conversation.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] if there is no such conversation; [`Error::Unavailable`] if the
+    /// store cannot be reached, or too many exports are in progress.
     pub async fn export_conversation(
         &self,
         conversation: &ConversationRef,
-    ) -> Result<Export, Error> {
+    ) -> Result<ConversationExport, Error> {
         let snapshot = self.0.store.snapshot(conversation).await;
         let (found, snapshot) =
             snapshot.map_err(|error| Error::of_store(error, conversation.id))?;
-        Ok(Export {
+        Ok(ConversationExport {
             conversation: found,
             snapshot,
             last_seq: 0,
-            next_read: FIRST,
+            next_read: FIRST_READ,
         })
     }
 }
 
-impl Export {
-    /// The next messages, oldest first; none at the end. About a mebibyte of
-    /// them, or one that is larger.
+impl ConversationExport {
+    /// Reads the next messages in order: about a mebibyte of them, or one that is larger.
+    /// The end of the conversation is an empty list.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] if the snapshot cannot be read any further.
     pub async fn next(&mut self) -> Result<Vec<Message>, Error> {
         let read = self.snapshot.after(self.last_seq, self.next_read).await;
         let read = read.map_err(|error| Error::of_store(error, self.conversation.id))?;
         if let Some(last) = read.last() {
             self.last_seq = last.seq;
             let bytes: usize = read.iter().map(Message::size).sum();
-            let fit = PIECE * read.len() / bytes.max(1);
-            // Messages grow, so that the next ones are not trusted to be like these.
-            let most = MOST.min(self.next_read * 2);
-            self.next_read = u32::try_from(fit).unwrap_or(MOST).clamp(1, most);
+            let fitting = READ_BYTES * read.len() / bytes.max(1);
+            // At most twice as many as before: the following messages may be larger.
+            let max = MAX_READ.min(self.next_read * 2);
+            self.next_read = u32::try_from(fitting).unwrap_or(MAX_READ).clamp(1, max);
         }
         Ok(read)
     }

@@ -2,39 +2,71 @@ use chrono::{DateTime, Utc};
 
 use super::{Error, Memory};
 use crate::{
-    domain::{Conversation, ConversationId, DeptId, Metadata, Numbered, Title, UserId},
+    domain::{Conversation, ConversationId, DeptId, Metadata, NumberedMessage, Title, UserId},
     store,
 };
 
-/// A conversation to be imported.
+/// Approximate size of the messages that are written to the store at a time, in bytes of
+/// [`crate::domain::NewMessage::size`].
+const BATCH_BYTES: usize = 1 << 20;
+/// Upper bound on the messages that are written at a time.
+const BATCH_MESSAGES: usize = 512;
+/// Approximate number of values in their metadata, which in memory take far more bytes than
+/// in the file.
+const BATCH_VALUES: usize = 50_000;
+
+/// Conversation to be imported.
 #[derive(Clone, Debug)]
 pub struct ImportConversation {
-    /// Whose it becomes.
+    /// Owner of the new conversation.
     pub user_id: UserId,
-    /// The user's department.
+    /// Department of the owner.
     pub dept_id: Option<DeptId>,
-    /// What it is called.
+    /// Title.
     pub title: Option<Title>,
-    /// When it was created; None for now.
+    /// Time of creation; `None` uses the current time.
     pub created_at: Option<DateTime<Utc>>,
-    /// When it was last changed; None for now.
+    /// Time of the last change; `None` uses the current time.
     pub updated_at: Option<DateTime<Utc>>,
-    /// Anything else.
+    /// Metadata that the caller attached.
     pub metadata: Option<Metadata>,
 }
 
-/// A conversation that is being imported. Dropped before [`Self::finish`], it has
-/// never been there.
-pub struct Import {
+/// Import in progress. Nothing of it is visible or kept unless [`Self::finish`] succeeds.
+pub struct ConversationImport {
     memory: Memory,
     id: ConversationId,
     stored: Box<dyn store::Import>,
-    messages: i64,
+    batch: Batch,
+    /// Number of messages that were written to the store.
+    message_count: i64,
 }
 
-impl std::fmt::Debug for Import {
+/// Messages that are not written yet.
+#[derive(Default)]
+struct Batch {
+    messages: Vec<NumberedMessage>,
+    bytes: usize,
+    values: usize,
+}
+
+impl Batch {
+    fn push(&mut self, message: NumberedMessage) {
+        self.bytes += message.message.size();
+        self.values += message.message.weight();
+        self.messages.push(message);
+    }
+
+    fn is_full(&self) -> bool {
+        self.messages.len() >= BATCH_MESSAGES
+            || self.bytes >= BATCH_BYTES
+            || self.values >= BATCH_VALUES
+    }
+}
+
+impl std::fmt::Debug for ConversationImport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Import")
+        f.debug_struct("ConversationImport")
             .field("conversation", &self.id)
             .finish_non_exhaustive()
     }
@@ -42,7 +74,15 @@ impl std::fmt::Debug for Import {
 
 impl Memory {
     /// Begins to import a conversation.
-    pub async fn import_conversation(&self, request: ImportConversation) -> Result<Import, Error> {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] if the store cannot be reached, or too many imports are in
+    /// progress.
+    pub async fn import_conversation(
+        &self,
+        request: ImportConversation,
+    ) -> Result<ConversationImport, Error> {
         let now = self.0.clock.now();
         let conversation = Conversation {
             id: ConversationId::from_uuid(self.new_id()),
@@ -57,37 +97,68 @@ impl Memory {
             branched_at_seq: None,
         };
         let import = self.0.store.import(&conversation).await;
-        Ok(Import {
+        Ok(ConversationImport {
             memory: self.clone(),
             id: conversation.id,
             stored: import.map_err(|error| Error::of_store(error, conversation.id))?,
-            messages: 0,
+            batch: Batch::default(),
+            message_count: 0,
         })
     }
 }
 
-impl Import {
-    /// Adds messages, whose numbers go up.
-    pub async fn add(&mut self, messages: &[Numbered]) -> Result<(), Error> {
-        let added = self.stored.add(messages).await;
-        added.map_err(|error| Error::of_store(error, self.id))?;
-        self.messages += i64::try_from(messages.len()).unwrap_or(0);
+impl ConversationImport {
+    /// Adds a message, whose number must be higher than the previous one. It is written to
+    /// the store together with others, at the latest by [`Self::finish`].
+    ///
+    /// # Errors
+    ///
+    /// The error of the write, if this call caused one. The import cannot be continued
+    /// after it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future may lose messages: drop the import as well.
+    pub async fn add(&mut self, message: NumberedMessage) -> Result<(), Error> {
+        self.batch.push(message);
+        if self.batch.is_full() {
+            self.write_batch().await?;
+        }
         Ok(())
     }
 
-    /// Keeps the conversation, and says how many messages it has.
-    pub async fn finish(self, last_seq: i64) -> Result<(Conversation, i64), Error> {
+    /// Commits the import, and returns the conversation and the number of its messages.
+    /// `last_seq` is the last number that was assigned, which is no lower than that of the
+    /// last message.
+    ///
+    /// # Errors
+    ///
+    /// The error of the write or of the commit. [`Error::OutcomeUnknown`] does not allow a
+    /// retry, which may import the conversation twice.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once it has begun, the commit runs to its end even if the future is dropped.
+    pub async fn finish(mut self, last_seq: i64) -> Result<(Conversation, i64), Error> {
+        self.write_batch().await?;
         let Self {
-            memory,
-            id,
-            stored,
-            messages,
+            memory, id, stored, ..
         } = self;
-        let write = async move {
+        let commit = async move {
             let finished = stored.finish(last_seq).await;
-            // Repeated, it may be imported twice.
             finished.map_err(|error| Error::of_write(error, id, false))
         };
-        Ok((memory.uninterrupted(write).await?, messages))
+        Ok((memory.uninterrupted(commit).await?, self.message_count))
+    }
+
+    async fn write_batch(&mut self) -> Result<(), Error> {
+        let Batch { messages, .. } = std::mem::take(&mut self.batch);
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let added = self.stored.add(&messages).await;
+        added.map_err(|error| Error::of_store(error, self.id))?;
+        self.message_count += i64::try_from(messages.len()).unwrap_or(0);
+        Ok(())
     }
 }

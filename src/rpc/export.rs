@@ -10,7 +10,7 @@ use tracing::{Instrument as _, Span, debug_span};
 use super::use_case::failed;
 use crate::{
     archive::{Format, Writer},
-    memory::Export,
+    memory::ConversationExport,
     proto::ExportConversationResponse,
 };
 
@@ -23,7 +23,7 @@ pub(super) type Pieces =
 
 /// A file that is read from the store as its caller takes it.
 struct File {
-    export: Export,
+    export: ConversationExport,
     /// None when all is written.
     writer: Option<Writer>,
     written: Vec<u8>,
@@ -32,7 +32,7 @@ struct File {
 }
 
 /// The conversation's file, in pieces.
-pub(super) fn file(export: Export, format: Format) -> Pieces {
+pub(super) fn file(export: ConversationExport, format: Format) -> Pieces {
     let (writer, written) = Writer::begin(format, &export.conversation);
     let (ending, content_type) = match format {
         Format::Json => ("json", "application/json"),

@@ -8,21 +8,14 @@ use super::{
     use_case::failed,
 };
 use crate::{
-    archive::{BadLine, Header, Item, Reader},
-    domain::{DeptId, InvalidValue, Numbered, UserId},
-    memory::{Import, ImportConversation, Memory},
+    archive::{ConversationHeader, LineError, Reader, Record},
+    domain::{DeptId, InvalidValue, UserId},
+    memory::{ConversationImport, ImportConversation, Memory},
     proto::{
         ImportConversationRequest, ImportConversationResponse,
         import_conversation_request::{Options, Part},
     },
 };
-
-/// About how many bytes of messages are stored at a time.
-const BATCH_BYTES: usize = 1 << 20;
-/// How many messages are stored at a time at most.
-const BATCH: usize = 512;
-/// And how many values their metadata may have.
-const BATCH_VALUES: usize = 50_000;
 
 /// Imports the file that a caller sends.
 pub(super) async fn import(
@@ -56,10 +49,7 @@ struct File {
     user_id: Option<UserId>,
     dept_id: Option<DeptId>,
     /// None before the file has said what conversation it is.
-    import: Option<Import>,
-    batch: Vec<Numbered>,
-    batch_bytes: usize,
-    batch_values: usize,
+    import: Option<ConversationImport>,
     span: Span,
 }
 
@@ -78,26 +68,22 @@ impl File {
             dept_id: convert::optional(&options.dept_id, "dept_id", DeptId::parse)
                 .map_err(below)?,
             import: None,
-            batch: Vec::new(),
-            batch_bytes: 0,
-            batch_values: 0,
             span,
         })
     }
 
     async fn take(&mut self, data: Bytes) -> Result<(), Status> {
         self.reader.push(data);
-        while let Some(item) = self.reader.read_next()? {
-            self.add(item).await?;
+        while let Some(record) = self.reader.read_next()? {
+            self.add(record).await?;
         }
         Ok(())
     }
 
     async fn end(mut self) -> Result<ImportConversationResponse, Status> {
-        if let Some(item) = self.reader.end()? {
-            self.add(item).await?;
+        if let Some(record) = self.reader.end()? {
+            self.add(record).await?;
         }
-        self.store().await?;
         let Some(import) = self.import else {
             // The reader asks for a conversation.
             return Err(super::status::internal());
@@ -110,25 +96,20 @@ impl File {
         })
     }
 
-    async fn add(&mut self, item: Item) -> Result<(), Status> {
-        match item {
-            Item::Conversation(header) => self.conversation(*header).await,
-            Item::Message(message) => {
-                self.batch_bytes += message.message.size();
-                self.batch_values += message.message.weight();
-                self.batch.push(*message);
-                let is_full = self.batch.len() == BATCH
-                    || self.batch_bytes >= BATCH_BYTES
-                    || self.batch_values >= BATCH_VALUES;
-                if is_full {
-                    self.store().await?;
-                }
-                Ok(())
-            }
-        }
+    async fn add(&mut self, record: Record) -> Result<(), Status> {
+        let message = match record {
+            Record::Conversation(header) => return self.conversation(*header).await,
+            Record::Message(message) => *message,
+        };
+        let Some(import) = &mut self.import else {
+            // The reader returns the conversation first.
+            return Err(super::status::internal());
+        };
+        let added = import.add(message).await;
+        added.map_err(|error| failed(&self.span, error))
     }
 
-    async fn conversation(&mut self, header: Header) -> Result<(), Status> {
+    async fn conversation(&mut self, header: ConversationHeader) -> Result<(), Status> {
         let Some(user_id) = self.user_id.take().or(header.user_id) else {
             let reason = InvalidValue::new("is required where the file does not say whose it is");
             return Err(FieldError::new("options.user_id", reason).into());
@@ -144,28 +125,10 @@ impl File {
         self.import = Some(begun.await.map_err(|error| failed(&self.span, error))?);
         Ok(())
     }
-
-    async fn store(&mut self) -> Result<(), Status> {
-        let batch = std::mem::take(&mut self.batch);
-        (self.batch_bytes, self.batch_values) = (0, 0);
-        if let Some(import) = &mut self.import
-            && !batch.is_empty()
-        {
-            let stored = import.add(&batch).await;
-            stored.map_err(|error| failed(&self.span, error))?;
-        }
-        Ok(())
-    }
 }
 
-impl From<BadLine> for Status {
-    fn from(error: BadLine) -> Self {
-        let BadLine {
-            line,
-            field,
-            reason,
-        } = error;
-        let colon = if field.is_empty() { "" } else { ": " };
-        FieldError::new(format!("line {line}{colon}{field}"), reason).into()
+impl From<LineError> for Status {
+    fn from(error: LineError) -> Self {
+        FieldError::from(error).into()
     }
 }

@@ -12,8 +12,8 @@ use super::{
     operation_error::{BackendError, ErrorKind, OperationError},
 };
 use crate::domain::{
-    Content, Context, Conversation, ConversationId, DeptId, Message, MessageId, Metadata, Role,
-    Title, UserId,
+    Content, Conversation, ConversationId, DeptId, Message, MessageId, Metadata, RetrievedContext,
+    Role, Title, UserId,
 };
 
 type Object = Json<Map<String, Value>>;
@@ -94,7 +94,7 @@ impl<Id: Into<Uuid>, Time: Into<DateTime<Utc>>> MessageRow<Id, Time> {
             id: MessageId::from_uuid(self.id.into()),
             conversation_id,
             seq: self.seq,
-            role: Role::from_name(&self.role).ok_or_else(|| invalid_value("role"))?,
+            role: Role::parse(&self.role).map_err(|_| invalid_value("role"))?,
             content: Content::from_stored(self.content),
             tokens_used: self.tokens_used,
             latency_ms: self.latency_ms,
@@ -139,9 +139,9 @@ pub(super) fn add_contexts(
     messages: &mut [Message],
     rows: Vec<ContextRow>,
 ) -> Result<(), BackendError> {
-    let mut of_message: HashMap<i64, Vec<Context>> = HashMap::new();
+    let mut of_message: HashMap<i64, Vec<RetrievedContext>> = HashMap::new();
     for row in rows {
-        of_message.entry(row.seq).or_default().push(Context {
+        of_message.entry(row.seq).or_default().push(RetrievedContext {
             doc_id: row.doc_id,
             content: Content::from_stored(row.content),
             score: row.score,

@@ -2,8 +2,8 @@ use std::sync::Arc;
 
 use conversation_memory::{
     domain::{
-        Conversation, ConversationId, ConversationRef, DeptId, IdSource as _, NewMessage, Numbered,
-        Role, SearchText, UserId, UuidV7,
+        Conversation, ConversationId, ConversationRef, DeptId, IdSource as _, NewMessage,
+        NumberedMessage, Role, SearchText, UserId, UuidV7,
     },
     store::{Import, SearchQuery, StoreError},
 };
@@ -35,9 +35,9 @@ fn owned_ref(conversation: &Conversation) -> ConversationRef {
     }
 }
 
-fn numbered(seq: i64, text: &str) -> Numbered {
+fn numbered(seq: i64, text: &str) -> NumberedMessage {
     let message = message(text);
-    Numbered { seq, message }
+    NumberedMessage { seq, message }
 }
 
 async fn begin(world: &World, conversation: &Conversation) -> Box<dyn Import> {
@@ -57,7 +57,7 @@ pub(crate) async fn import_stores_all_fields(world: &World) {
     };
     let messages = [
         numbered(3, "How many?"),
-        Numbered {
+        NumberedMessage {
             seq: 4,
             message: full.clone(),
         },

@@ -5,8 +5,8 @@ use std::{str::FromStr, sync::Arc};
 use chrono::{DateTime, Utc};
 use conversation_memory::{
     domain::{
-        Content, Context, ConversationId, ConversationRef, Digest, IdSource, Limits, Message,
-        MessageId, Metadata, NewConversation, NewMessage, RequestId, Role, SessionId, Title,
+        Content, ConversationId, ConversationRef, Digest, IdSource, Limits, Message, MessageId,
+        Metadata, NewConversation, NewMessage, RequestId, RetrievedContext, Role, SessionId, Title,
         UserId, UuidV7,
     },
     store::{
@@ -224,8 +224,8 @@ pub fn with_chosen_id(text: &str) -> NewMessage {
     }
 }
 
-pub fn context(doc_id: &str, text: impl Into<String>) -> Context {
-    Context {
+pub fn context(doc_id: &str, text: impl Into<String>) -> RetrievedContext {
+    RetrievedContext {
         doc_id: doc_id.to_owned(),
         content: content(text),
         score: None,

@@ -55,7 +55,7 @@ pub(super) fn decode(conversation_id: ConversationId, json: &[u8]) -> Option<Mes
         id: MessageId::parse(stored.id).ok()?,
         conversation_id,
         seq: stored.seq,
-        role: Role::from_name(stored.role)?,
+        role: Role::parse(stored.role).ok()?,
         content: Content::from_stored(stored.content.into_owned()),
         tokens_used: stored.tokens_used,
         latency_ms: stored.latency_ms,

@@ -1,12 +1,10 @@
-use chrono::{DateTime, Utc};
-use prost_types::{FieldMask, Timestamp};
-use uuid::Uuid;
+use prost_types::FieldMask;
 
 use crate::{
     archive,
     domain::{
-        Content, Context, ConversationChanges, ConversationId, InvalidValue, Limits, MessageId,
-        Metadata, NewMessage, Role, Title, UserId,
+        ConversationChanges, ConversationId, InvalidValue, Limits, MessageId, Metadata, NewMessage,
+        RawContext, RawMessage, Role, Title, UserId, from_unix_time, non_negative,
     },
     memory::Memory,
     proto,
@@ -52,19 +50,19 @@ pub(crate) fn user_id(text: &str) -> Result<UserId, FieldError> {
 
 /// How many of the newest messages; None for the default.
 pub(crate) fn history_limit(limit: i32) -> Result<Option<u32>, FieldError> {
-    let limit = not_negative(limit.into()).in_field("limit")?;
+    let limit = non_negative(limit.into()).in_field("limit")?;
     Ok((limit > 0).then(|| clamp(limit, Memory::MAX_LIMIT)))
 }
 
 /// How many rows a page has: 0 for the default, clamped to the maximum.
 pub(crate) fn page_size(size: i32, default: u32, max: u32) -> Result<u32, FieldError> {
-    let size = not_negative(size.into()).in_field("page_size")?;
+    let size = non_negative(size.into()).in_field("page_size")?;
     Ok(if size == 0 { default } else { clamp(size, max) })
 }
 
 /// A message's number, or 0.
 pub(crate) fn seq(seq: i64, path: &str) -> Result<i64, FieldError> {
-    not_negative(seq).in_field(path)
+    non_negative(seq).in_field(path)
 }
 
 /// The number of a message.
@@ -142,20 +140,10 @@ impl Parser {
         messages: Vec<proto::Message>,
         conversation: ConversationId,
     ) -> Result<Vec<NewMessage>, FieldError> {
-        let max = NewMessage::MAX_PER_SAVE;
-        if messages.is_empty() || messages.len() > max {
-            let reason = InvalidValue::new(format!("must have 1 to {max} messages"));
-            return Err(FieldError::new("messages", reason));
-        }
-        let messages: Vec<NewMessage> = messages
+        let messages = messages
             .into_iter()
-            .enumerate()
-            .map(|(at, message)| {
-                self.message(message, conversation)
-                    .map_err(|error| error.below(format_args!("messages[{at}]")))
-            })
-            .collect::<Result<_, _>>()?;
-        unique_ids(&messages)?;
+            .map(|message| self.message(message, conversation));
+        let messages = NewMessage::batch(messages).map_err(|error| error.below("messages"))?;
         call::capture_input(|| {
             captured::messages(messages.iter().map(|m| (m.role, m.content.as_str())))
         });
@@ -176,62 +164,37 @@ impl Parser {
             let reason = InvalidValue::new("must be the request's conversation_id or empty");
             return Err(FieldError::new("conversation_id", reason));
         }
-        let id = optional(&message.id, "id", MessageId::parse)?;
-        let metadata = self.metadata(message.metadata, "metadata")?;
-        if message.content.is_empty() && metadata.as_ref().is_none_or(Metadata::is_empty) {
-            let reason = InvalidValue::new("is required where there is no metadata");
-            return Err(FieldError::new("content", reason));
-        }
-        Ok(NewMessage {
-            id_chosen: id.is_some(),
-            id: id.unwrap_or_else(|| MessageId::from_uuid(self.new_id())),
+        let raw = RawMessage {
+            id: optional(&message.id, "id", MessageId::parse)?,
             role: role(message.role)?,
-            content: Content::parse(message.content, &self.limits).in_field("content")?,
-            tokens_used: count(message.tokens_used, "tokens_used")?,
-            latency_ms: count(message.latency_ms, "latency_ms")?,
+            content: message.content,
+            tokens_used: message.tokens_used,
+            latency_ms: message.latency_ms,
             created_at: message
                 .created_at
-                .map(time)
+                .map(|time| from_unix_time(time.seconds, time.nanos))
                 .transpose()
                 .in_field("created_at")?,
-            metadata,
-            contexts: self.contexts(message.contexts)?,
-        })
-    }
-
-    fn contexts(&self, contexts: Vec<proto::RetrievedContext>) -> Result<Vec<Context>, FieldError> {
-        if contexts.len() > NewMessage::MAX_CONTEXTS {
-            let max = NewMessage::MAX_CONTEXTS;
-            let reason = InvalidValue::new(format!("must have at most {max} contexts"));
-            return Err(FieldError::new("contexts", reason));
-        }
-        contexts
+            metadata: self.metadata(message.metadata, "metadata")?,
+        };
+        let contexts = message
+            .contexts
             .into_iter()
-            .enumerate()
-            .map(|(at, context)| {
-                self.context(context)
-                    .map_err(|error| error.below(format_args!("contexts[{at}]")))
-            })
-            .collect()
+            .map(|context| self.context(context));
+        NewMessage::new(raw, contexts, || self.new_message_id(), &self.limits)
     }
 
-    fn context(&self, context: proto::RetrievedContext) -> Result<Context, FieldError> {
-        if context.score.is_some_and(|score| !score.is_finite()) {
-            return Err(FieldError::new(
-                "score",
-                InvalidValue::new("must be finite"),
-            ));
-        }
-        Ok(Context {
-            doc_id: Context::parse_doc_id(context.doc_id).in_field("doc_id")?,
-            content: Content::parse(context.content, &self.limits).in_field("content")?,
+    fn context(&self, context: proto::RetrievedContext) -> Result<RawContext, FieldError> {
+        Ok(RawContext {
+            doc_id: context.doc_id,
+            content: context.content,
             score: context.score,
             metadata: self.metadata(context.metadata, "metadata")?,
         })
     }
 
-    fn new_id(&self) -> Uuid {
-        self.memory.new_id()
+    fn new_message_id(&self) -> MessageId {
+        MessageId::from_uuid(self.memory.new_id())
     }
 
     /// What an `UpdateConversation` changes.
@@ -272,17 +235,6 @@ impl Parser {
     }
 }
 
-fn unique_ids(messages: &[NewMessage]) -> Result<(), FieldError> {
-    let mut seen = std::collections::HashSet::with_capacity(messages.len());
-    match messages.iter().position(|message| !seen.insert(message.id)) {
-        None => Ok(()),
-        Some(at) => Err(FieldError::new(
-            format!("messages[{at}].id"),
-            InvalidValue::new("is the id of an earlier message of this request"),
-        )),
-    }
-}
-
 /// A role, where it may be missing.
 pub(crate) fn optional_role(number: i32) -> Result<Option<Role>, FieldError> {
     (number != proto::Role::Unspecified as i32)
@@ -304,37 +256,6 @@ fn role(role: i32) -> Result<Role, FieldError> {
             InvalidValue::new("is no known role"),
         )),
     }
-}
-
-fn count(count: Option<i32>, path: &str) -> Result<Option<i32>, FieldError> {
-    match count {
-        Some(count) if count < 0 => Err(FieldError::new(path, negative())),
-        count => Ok(count),
-    }
-}
-
-/// Times that protobuf allows, years 1 to 9999, cut to the microsecond.
-fn time(timestamp: Timestamp) -> Result<DateTime<Utc>, InvalidValue> {
-    const YEARS_1_TO_9999: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
-    let micros = u32::try_from(timestamp.nanos).map(|nanos| nanos / 1000 * 1000);
-    match micros {
-        Ok(nanos) if nanos < 1_000_000_000 && YEARS_1_TO_9999.contains(&timestamp.seconds) => {
-            DateTime::from_timestamp(timestamp.seconds, nanos)
-        }
-        _ => None,
-    }
-    .ok_or_else(|| InvalidValue::new("must be a time of the years 1 to 9999"))
-}
-
-fn not_negative(number: i64) -> Result<i64, InvalidValue> {
-    if number < 0 {
-        return Err(negative());
-    }
-    Ok(number)
-}
-
-fn negative() -> InvalidValue {
-    InvalidValue::new("must not be negative")
 }
 
 fn clamp(number: i64, max: u32) -> u32 {

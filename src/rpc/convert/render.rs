@@ -2,7 +2,7 @@ use chrono::{DateTime, Utc};
 use prost_types::Timestamp;
 
 use crate::{
-    domain::{Context, Conversation, DeptId, Message, Role, Session, Title},
+    domain::{Conversation, DeptId, Message, RetrievedContext, Role, Session, Title},
     memory::{Begun, SessionState, Source},
     proto,
     rpc::{convert::captured, structs},
@@ -131,7 +131,7 @@ pub(crate) fn source(source: Source) -> i32 {
     .into()
 }
 
-fn context(context: Context) -> proto::RetrievedContext {
+fn context(context: RetrievedContext) -> proto::RetrievedContext {
     proto::RetrievedContext {
         doc_id: context.doc_id,
         content: context.content.into_string(),

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use crate::domain::{Context, Metadata, NewMessage};
+use crate::domain::{Metadata, NewMessage, RetrievedContext};
 
 /// Placeholders that [`bind_contexts`] and [`bind_messages`] bind, after the other
 /// parameters of the statement.
@@ -114,7 +114,7 @@ impl<'a> ContextColumns<'a> {
         let mut columns = Self::default();
         for (number, message) in messages {
             for (position, context) in (0..).zip(&message.contexts) {
-                let Context {
+                let RetrievedContext {
                     doc_id,
                     content,
                     score,

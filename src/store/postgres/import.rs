@@ -15,7 +15,7 @@ use super::{
     transaction::{BEGIN, before_commit, end},
 };
 use crate::{
-    domain::{Conversation, DeptId, Numbered, Title},
+    domain::{Conversation, DeptId, NumberedMessage, Title},
     store::{Import, StoreError, operation_error::OperationError, transfers::TransferPermit},
 };
 
@@ -97,7 +97,7 @@ async fn create(
 
 #[async_trait]
 impl Import for PgImport {
-    async fn add(&mut self, messages: &[Numbered]) -> Result<(), StoreError> {
+    async fn add(&mut self, messages: &[NumberedMessage]) -> Result<(), StoreError> {
         let added = add(&mut self.connection, &self.conversation, messages);
         let added = before_commit(added).await;
         added.map_err(OperationError::into_write_error)
@@ -114,7 +114,7 @@ impl Import for PgImport {
 async fn add(
     connection: &mut PgConnection,
     conversation: &Conversation,
-    numbered: &[Numbered],
+    numbered: &[NumberedMessage],
 ) -> Result<(), OperationError> {
     let id = conversation.id.as_uuid();
     let messages = MessageColumns::new(

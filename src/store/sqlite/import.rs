@@ -20,7 +20,7 @@ use super::{
     conversations::get_in,
 };
 use crate::{
-    domain::{Conversation, ConversationRef, DeptId, Numbered, Title},
+    domain::{Conversation, ConversationRef, DeptId, NumberedMessage, Title},
     store::{
         Import, StoreError,
         operation_error::{BackendError, ErrorKind, OperationError},
@@ -111,7 +111,7 @@ impl Drop for UnlinkOnDrop<'_> {
 
 #[async_trait]
 impl Import for SqliteImport {
-    async fn add(&mut self, messages: &[Numbered]) -> Result<(), StoreError> {
+    async fn add(&mut self, messages: &[NumberedMessage]) -> Result<(), StoreError> {
         let added = spool(&mut self.connection, &self.conversation, messages).await;
         added.map_err(|error| error.before_commit().into_write_error())
     }
@@ -132,11 +132,11 @@ impl Import for SqliteImport {
 async fn spool(
     connection: &mut SqliteConnection,
     conversation: &Conversation,
-    messages: &[Numbered],
+    messages: &[NumberedMessage],
 ) -> Result<(), OperationError> {
     let (id, at) = (conversation.id, Micros::from(conversation.updated_at));
     let mut transaction = connection.begin().await?;
-    for Numbered { seq, message } in messages {
+    for NumberedMessage { seq, message } in messages {
         insert(&mut transaction, INTO_SPOOL, id, *seq, message, at).await?;
     }
     Ok(transaction.commit().await?)

@@ -1,25 +1,35 @@
+use chrono::{DateTime, Utc};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::{
     archive::Writer,
-    domain::{Conversation, Message},
+    domain::{
+        Content, Conversation, ConversationId, DeptId, Message, Metadata, RetrievedContext, Role,
+        Title, UserId,
+    },
 };
 
 const MAX: usize = 1 << 20;
 
 fn reader(format: impl Into<Option<Format>>, max_message_bytes: usize) -> Reader {
-    let new_id = Box::new(|| Uuid::from_u128(7));
-    Reader::new(format.into(), Limits::default(), max_message_bytes, new_id).unwrap()
+    let generate_id = Box::new(|| Uuid::from_u128(7));
+    Reader::new(
+        format.into(),
+        Limits::default(),
+        max_message_bytes,
+        generate_id,
+    )
+    .unwrap()
 }
 
-/// What a file holds that comes in pieces of this size.
+/// Reads a file in pieces of `piece` bytes: its records, and the last number.
 fn read_in(
     format: impl Into<Option<Format>>,
     file: &[u8],
     piece: usize,
-) -> Result<(Vec<Item>, i64), BadLine> {
+) -> Result<(Vec<Record>, i64), LineError> {
     let mut reader = reader(format, MAX);
     let mut items = Vec::new();
     for piece in file.chunks(piece) {
@@ -32,51 +42,47 @@ fn read_in(
     Ok((items, reader.last_seq()))
 }
 
-fn read(format: Format, file: &str) -> Result<(Vec<Item>, i64), BadLine> {
+fn read(format: Format, file: &str) -> Result<(Vec<Record>, i64), LineError> {
     let whole = read_in(format, file.as_bytes(), MAX);
     assert_eq!(read_in(format, file.as_bytes(), 1), whole);
     whole
 }
 
-/// The line and member that a file is refused for, with the reason.
-fn refused(format: Format, file: &str) -> String {
-    let BadLine {
-        line,
-        field,
-        reason,
-    } = read(format, file).unwrap_err();
-    format!("{line} {field}: {reason}")
+/// Reads an invalid file, and returns the error's line, path and reason.
+fn error_of(format: Format, file: &str) -> String {
+    let LineError { line, error } = read(format, file).unwrap_err();
+    format!("{line} {}: {}", error.path, error.reason)
 }
 
 fn lines(messages: &[Value]) -> String {
-    let header = json!({"format": NAME, "version": 1, "conversation": {"user_id": "ana"}});
+    let header = json!({"format": FORMAT_NAME, "version": 1, "conversation": {"user_id": "ana"}});
     let lines = std::iter::once(&header).chain(messages);
     lines.map(|line| line.to_string() + "\n").collect()
 }
 
 fn document(messages: &[Value]) -> String {
     let file = json!({
-        "conversation": {"user_id": "ana"}, "format": NAME, "messages": messages, "version": 1,
+        "conversation": {"user_id": "ana"}, "format": FORMAT_NAME, "messages": messages, "version": 1,
     });
     serde_json::to_string_pretty(&file).unwrap()
 }
 
-fn messages(items: &[Item]) -> Vec<&Numbered> {
+fn messages(items: &[Record]) -> Vec<&NumberedMessage> {
     let messages = items.iter().filter_map(|item| match item {
-        Item::Message(message) => Some(&**message),
-        Item::Conversation(_) => None,
+        Record::Message(message) => Some(&**message),
+        Record::Conversation(_) => None,
     });
     messages.collect()
 }
 
 #[test]
-fn what_is_left_out_is_filled_in() {
-    let said = [
+fn omitted_members_get_defaults() {
+    let sent = [
         json!({"role": "user", "content": "How many?"}),
         json!({"seq": 5, "role": "assistant", "content": "25", "tokens_used": null}),
         json!({"role": "tool", "content": "", "metadata": {"n": 1.0}}),
     ];
-    for file in [lines(&said), document(&said)] {
+    for file in [lines(&sent), document(&sent)] {
         let format = if file.contains("messages") {
             Format::Json
         } else {
@@ -92,15 +98,15 @@ fn what_is_left_out_is_filled_in() {
         assert_eq!(messages[0].message.created_at, None);
         let metadata = messages[2].message.metadata.as_ref().unwrap();
         assert_eq!(metadata.to_json(), "{\"n\":1}");
-        let Item::Conversation(header) = &items[0] else {
-            panic!("the conversation comes first");
+        let Record::Conversation(header) = &items[0] else {
+            panic!("the first record is the conversation");
         };
         assert_eq!(header.user_id, UserId::parse("ana").ok());
     }
 }
 
 #[test]
-fn lines_may_end_as_they_like() {
+fn accepts_all_line_breaks_and_blank_lines() {
     let file = lines(&[json!({"role": "user", "content": "a\nb"})]);
     let wanted = read(Format::JsonLines, &file).unwrap();
     let variants = [
@@ -115,9 +121,9 @@ fn lines_may_end_as_they_like() {
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table")]
-fn what_is_wrong_is_named_with_its_line() {
+fn errors_name_line_and_member_and_repeat_no_value() {
     let line = |message: Value| {
-        refused(
+        error_of(
             Format::JsonLines,
             &lines(&[json!({"role": "user", "content": "a"}), message]),
         )
@@ -127,7 +133,6 @@ fn what_is_wrong_is_named_with_its_line() {
         message[member] = value;
         line(message)
     };
-    let integer = "must be a whole number in its range";
     for (given, wanted) in [
         (
             line(json!({"role": "user"})),
@@ -152,16 +157,19 @@ fn what_is_wrong_is_named_with_its_line() {
         ),
         (
             full("seq", json!(1)),
-            "3 seq: must be higher than the one before".to_owned(),
+            "3 seq: must be higher than the previous one".to_owned(),
         ),
-        (full("seq", json!(1.5)), format!("3 seq: {integer}")),
+        (
+            full("seq", json!(1.5)),
+            "3 seq: must be a 64-bit integer".to_owned(),
+        ),
         (
             full("tokens_used", json!(-1)),
             "3 tokens_used: must not be negative".to_owned(),
         ),
         (
             full("latency_ms", json!(1_u64 << 40)),
-            format!("3 latency_ms: {integer}"),
+            "3 latency_ms: must be a 32-bit integer".to_owned(),
         ),
         (
             full("id", json!("secret")),
@@ -203,21 +211,21 @@ fn what_is_wrong_is_named_with_its_line() {
         (
             full(
                 "contexts",
-                Value::Array(vec![json!({"doc_id": "", "content": ""}); 101]),
+                Value::Array(vec![json!({"doc_id": "", "content": ""}); 300]),
             ),
-            "3 contexts: must be a list of at most 100 objects".to_owned(),
+            "3 contexts: must have at most 100 contexts".to_owned(),
         ),
         (
             full("contexts", json!("secret")),
-            "3 contexts: must be a list of at most 100 objects".to_owned(),
+            "3 contexts: must be a list of objects".to_owned(),
         ),
         (
             full("created_at", json!("yesterday")),
-            "3 created_at: must be a time as in RFC 3339, of the years 1 to 9999".to_owned(),
+            "3 created_at: must be a time in RFC 3339 format".to_owned(),
         ),
         (
             full("created_at", json!("0000-01-01T00:00:00Z")),
-            "3 created_at: must be a time as in RFC 3339, of the years 1 to 9999".to_owned(),
+            "3 created_at: must be a time of the years 1 to 9999".to_owned(),
         ),
         (
             full("content", json!("x".repeat(MAX + 1))),
@@ -228,24 +236,24 @@ fn what_is_wrong_is_named_with_its_line() {
         assert!(!given.contains("secret"), "{given}");
     }
     let large = "{\"role\":\"user\",\"content\":\"\",\"contexts\":[{\"score\":1e999}]}\n";
-    let large = refused(Format::JsonLines, &(lines(&[]) + large));
+    let large = error_of(Format::JsonLines, &(lines(&[]) + large));
     assert_eq!(large, "2 contexts[0].score: must be a finite number");
     let half = "{\"role\":\"user\",\"content\":\"\",\"metadata\":{\"a\":\"\\ud800\"}}\n";
-    let half = refused(Format::JsonLines, &(lines(&[]) + half));
+    let half = error_of(Format::JsonLines, &(lines(&[]) + half));
     assert_eq!(
         half,
         "2 metadata: must have text of Unicode characters only"
     );
     let quoting = full("seq", json!("missing field `x`"));
-    assert_eq!(quoting, format!("3 seq: {integer}"));
+    assert_eq!(quoting, "3 seq: must be a 64-bit integer");
     let twice = "{\"role\":\"user\",\"role\":\"user\",\"content\":\"\"}\n";
-    let twice = refused(Format::JsonLines, &(lines(&[]) + twice));
+    let twice = error_of(Format::JsonLines, &(lines(&[]) + twice));
     assert_eq!(twice, "2 role: is given twice");
 }
 
 #[test]
-fn a_file_of_something_else_is_refused() {
-    let of = |header: Value| refused(Format::JsonLines, &header.to_string());
+fn rejects_files_of_other_formats() {
+    let of = |header: Value| error_of(Format::JsonLines, &header.to_string());
     let conversation = json!({"user_id": "ana"});
     for (given, wanted) in [
         (
@@ -253,73 +261,79 @@ fn a_file_of_something_else_is_refused() {
             "1 format: must be \"conversation-memory\"",
         ),
         (
-            of(json!({"format": NAME, "version": 2, "conversation": conversation})),
-            "1 version: must be 1: no other is known",
+            of(json!({"format": FORMAT_NAME, "version": 2, "conversation": conversation})),
+            "1 version: must be 1: other versions are not supported",
         ),
         (
-            of(json!({"format": NAME, "version": 1})),
+            of(json!({"format": FORMAT_NAME, "version": 1})),
             "1 conversation: is required",
         ),
         (
-            of(json!({"format": NAME, "version": 1, "conversation": {"user_id": ""}})),
+            of(json!({"format": FORMAT_NAME, "version": 1, "conversation": {"user_id": ""}})),
             "1 conversation.user_id: is required",
         ),
         (
-            of(json!({"format": NAME, "version": 1, "conversation": {"last_seq": -1}})),
+            of(json!({"format": FORMAT_NAME, "version": 1, "conversation": {"last_seq": -1}})),
             "1 conversation.last_seq: must be 0 to 4503599627370496",
         ),
         (
-            refused(Format::JsonLines, ""),
+            error_of(Format::JsonLines, ""),
             "1 conversation: is required",
         ),
         (
-            refused(Format::JsonLines, "{\"format\":\nsecret"),
+            error_of(Format::JsonLines, "{\"format\":\nsecret"),
             "1 : is not valid JSON",
         ),
-        (refused(Format::Json, ""), "1 : the file ends too early"),
-        (refused(Format::Json, "[]"), "1 : is not valid JSON"),
-        (refused(Format::Json, "{}"), "1 conversation: is required"),
-        (refused(Format::Json, "{}\n{}"), "2 : is not valid JSON"),
         (
-            refused(Format::Json, "{\"messages\": [\n1]}"),
+            error_of(Format::Json, ""),
+            "1 : is incomplete: the file ends within the document",
+        ),
+        (error_of(Format::Json, "[]"), "1 : is not valid JSON"),
+        (error_of(Format::Json, "{}"), "1 conversation: is required"),
+        (error_of(Format::Json, "{}\n{}"), "2 : is not valid JSON"),
+        (
+            error_of(Format::Json, "{\"messages\": [\n1]}"),
             "2 messages: must come after conversation",
         ),
         (
-            refused(Format::Json, "{\"messages\": {}}"),
+            error_of(Format::Json, "{\"messages\": {}}"),
             "1 messages: must be a list",
         ),
         (
-            refused(Format::Json, "{\"secret\": {}}"),
+            error_of(Format::Json, "{\"secret\": {}}"),
             "1 : has a member that the format does not have",
         ),
         (
-            refused(Format::Json, "{\"messages\": [],\n\"messages\": []}"),
+            error_of(Format::Json, "{\"messages\": [],\n\"messages\": []}"),
             "2 : has a second list of messages",
         ),
         (
-            refused(Format::Json, "{\"version\": 1,\n\"version\": 1}"),
+            error_of(Format::Json, "{\"version\": 1,\n\"version\": 1}"),
             "2 version: is given twice",
         ),
     ] {
         assert_eq!(given, wanted);
     }
-    let short = json!({"format": NAME, "version": 1, "conversation": {"last_seq": 1}});
+    let short = json!({"format": FORMAT_NAME, "version": 1, "conversation": {"last_seq": 1}});
     let message = json!({"role": "user", "content": "a"});
-    let beyond = refused(Format::JsonLines, &format!("{short}\n{message}\n{message}"));
+    let beyond = error_of(Format::JsonLines, &format!("{short}\n{message}\n{message}"));
     assert_eq!(beyond, "3 seq: must be at most the conversation's last_seq");
-    // Within a document, lines are those of the file, too.
+    // Within a document the line is that of the file, too.
     let file = document(&[
         json!({"role": "user", "content": "a"}),
         json!({"content": 1}),
     ]);
-    assert_eq!(refused(Format::Json, &file), "11 content: must be a string");
+    assert_eq!(
+        error_of(Format::Json, &file),
+        "11 content: must be a string"
+    );
 }
 
 #[test]
-fn no_line_takes_more_memory_than_a_message_may() {
+fn bounds_the_size_of_lines_and_messages() {
     let endless = lines(&[json!({"role": "user", "content": "x".repeat(MAX * 7)})]);
-    let refused = refused(Format::JsonLines, &endless);
-    assert_eq!(refused, format!("2 : must have at most {} bytes", MAX * 6));
+    let error = error_of(Format::JsonLines, &endless);
+    assert_eq!(error, format!("2 : must have at most {} bytes", MAX * 6));
     let texts = json!({
         "role": "user", "content": "x".repeat(60),
         "contexts": [{"doc_id": "", "content": "x".repeat(41)}],
@@ -330,38 +344,38 @@ fn no_line_takes_more_memory_than_a_message_may() {
     let error = reader.read_next().unwrap_err();
     let reason = "has a message of more than 100 bytes";
     assert_eq!(
-        (error.line, error.reason.to_string()),
+        (error.line, error.error.reason.to_string()),
         (2, reason.to_owned())
     );
 }
 
 #[test]
-fn what_comes_before_the_conversation_is_short() {
+fn bounds_elements_before_the_conversation() {
     let name = format!("{{\"{}", "x".repeat(1 << 10));
     assert_eq!(
-        refused(Format::Json, &name),
+        error_of(Format::Json, &name),
         format!("1 : {UNKNOWN_MEMBER}")
     );
     let value = format!("{{\"other\":\"{}", "x".repeat(1 << 20));
-    assert!(refused(Format::Json, &value).starts_with("1 : must have at most"));
+    assert!(error_of(Format::Json, &value).starts_with("1 : must have at most"));
     let line = "x".repeat(1 << 20);
-    assert!(refused(Format::JsonLines, &line).starts_with("1 : must have at most"));
+    assert!(error_of(Format::JsonLines, &line).starts_with("1 : must have at most"));
 }
 
 #[test]
-fn metadata_is_counted_before_it_takes_memory() {
+fn bounds_the_values_in_metadata() {
     let metadata = json!({"a": vec![json!({"": 0}); 5_000]});
     let context = json!({"doc_id": "", "content": "", "metadata": metadata});
     let message = json!({"role": "user", "content": "a", "contexts": vec![context; 20]});
-    let refused = refused(Format::JsonLines, &lines(&[message]));
+    let error = error_of(Format::JsonLines, &lines(&[message]));
     assert_eq!(
-        refused,
-        "2 contexts: have too many values in their metadata"
+        error,
+        "2 contexts: must have at most 300000 values in metadata"
     );
 }
 
 #[test]
-fn odd_but_legal_json_is_read() {
+fn accepts_unusual_json() {
     let message = "{\"role\":\"user\",\"content\":\"a\"}";
     let conversation = "\"version\":1,\"format\":\"conversation-memory\",\"conversation\":{}";
     for (file, count) in [
@@ -379,7 +393,7 @@ fn odd_but_legal_json_is_read() {
         let (items, _) = read(Format::Json, &file).unwrap();
         assert_eq!(messages(&items).len(), count, "{file}");
     }
-    let feed = refused(Format::Json, &format!("{{{conversation}\u{c}}}"));
+    let feed = error_of(Format::Json, &format!("{{{conversation}\u{c}}}"));
     assert_eq!(
         feed,
         "1 conversation: is not valid JSON".replace("conversation", "")
@@ -387,25 +401,25 @@ fn odd_but_legal_json_is_read() {
 }
 
 #[test]
-fn numbers_end_somewhere() {
+fn rejects_numbers_above_the_maximum() {
     let message = |seq: i64| lines(&[json!({"seq": seq, "role": "user", "content": "a"})]);
     assert_eq!(
         read(Format::JsonLines, &message(1 << 52)).unwrap().1,
         1 << 52
     );
-    let refused = refused(Format::JsonLines, &message((1 << 52) + 1));
-    assert_eq!(refused, "2 seq: must be 0 to 4503599627370496");
+    let error = error_of(Format::JsonLines, &message((1 << 52) + 1));
+    assert_eq!(error, "2 seq: must be 0 to 4503599627370496");
 }
 
 #[test]
-fn csv_is_not_read() {
-    let refused = Reader::new(
+fn rejects_csv() {
+    let reader = Reader::new(
         Some(Format::Csv),
         Limits::default(),
         MAX,
         Box::new(Uuid::nil),
     );
-    assert!(refused.unwrap_err().to_string().contains("CSV"));
+    assert!(reader.unwrap_err().to_string().contains("CSV"));
 }
 
 fn any_metadata() -> impl Strategy<Value = Option<Metadata>> {
@@ -438,9 +452,9 @@ prop_compose! {
         doc_id in "[^\0]{0,8}", content in "[^\0]{0,8}",
         score in prop::option::of(any::<f64>().prop_filter("finite", |n| n.is_finite())),
         metadata in any_metadata(),
-    ) -> Context {
+    ) -> RetrievedContext {
         let content = Content::parse(content, &Limits::default()).unwrap();
-        Context { doc_id, content, score, metadata }
+        RetrievedContext { doc_id, content, score, metadata }
     }
 }
 
@@ -454,7 +468,7 @@ prop_compose! {
         Message {
             id: MessageId::from_uuid(Uuid::from_u128(7)),
             conversation_id: ConversationId::from_uuid(Uuid::nil()),
-            // Made a number when the one before is known.
+            // The distance to the previous number, which is not known yet.
             seq: step,
             role: [Role::User, Role::Assistant, Role::System, Role::Tool][role],
             content: Content::parse(content, &Limits::default()).unwrap(),
@@ -495,10 +509,10 @@ fn write(format: Format, conversation: &Conversation, messages: &[Message]) -> V
 }
 
 proptest! {
-    /// Whatever is written is read as it was, however it is cut, and written again
-    /// it is the same to the byte.
+    /// A file that was written is read back unchanged, in pieces of any size, and writing
+    /// it again yields the same bytes.
     #[test]
-    fn what_is_written_is_read(
+    fn reading_restores_what_was_written(
         (conversation, messages) in any_conversation(), piece in 1..40_usize,
         format in prop_oneof![Just(Format::Json), Just(Format::JsonLines)],
     ) {
@@ -506,8 +520,8 @@ proptest! {
         let read = read_in(format, &file, piece);
         prop_assert_eq!(&read_in(None, &file, piece), &read);
         let (mut items, last_seq) = read.unwrap();
-        let Item::Conversation(header) = items.remove(0) else {
-            panic!("the conversation comes first");
+        let Record::Conversation(header) = items.remove(0) else {
+            panic!("the first record is the conversation");
         };
         let read = Conversation {
             dept_id: header.dept_id,
@@ -519,11 +533,11 @@ proptest! {
             ..conversation.clone()
         };
         let numbered = items.into_iter().map(|item| match item {
-            Item::Message(numbered) => *numbered,
-            Item::Conversation(_) => panic!("there is one conversation"),
+            Record::Message(numbered) => *numbered,
+            Record::Conversation(_) => panic!("only the first record is a conversation"),
         });
         let stored: Vec<Message> = numbered
-            .map(|Numbered { seq, message }| {
+            .map(|NumberedMessage { seq, message }| {
                 let contexts = message.contexts.clone();
                 let stored = message.into_stored(conversation.id, seq, DateTime::UNIX_EPOCH);
                 Message { contexts, ..stored }
@@ -534,10 +548,10 @@ proptest! {
         prop_assert_eq!(String::from_utf8(again), String::from_utf8(file));
     }
 
-    /// A document that is damaged is taken exactly when it is still JSON of the
-    /// format, and never anything worse happens.
+    /// A damaged document is accepted only if it is still valid JSON, and the reader does
+    /// not panic.
     #[test]
-    fn a_damaged_document_is_taken_only_if_it_is_json(
+    fn accepts_a_damaged_document_only_if_it_is_json(
         (conversation, messages) in any_conversation(), at in any::<prop::sample::Index>(),
         with in prop::sample::select(b"{}[],:\"\\ 1\n".to_vec()), insert in any::<bool>(),
     ) {

@@ -1,0 +1,49 @@
+use std::fmt;
+
+use super::{InvalidValue, Limits, text::no_nul};
+
+/// Text of a message or of a retrieved document: within the size limit and without
+/// U+0000. Debug shows its size only.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub struct Content(String);
+
+impl Content {
+    /// Validates a text, which may be empty.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidValue`] if the text exceeds [`Limits::content_bytes`] or contains
+    /// U+0000.
+    pub fn parse(text: String, limits: &Limits) -> Result<Self, InvalidValue> {
+        if text.len() > limits.content_bytes {
+            return Err(InvalidValue::new(format!(
+                "must have at most {} bytes",
+                limits.content_bytes
+            )));
+        }
+        no_nul(&text)?;
+        Ok(Self(text))
+    }
+
+    /// Wraps a text that this program stored, without validation: the limit may have
+    /// been higher when it was saved.
+    pub fn from_stored(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Converts into the text.
+    pub fn into_string(self) -> String {
+        self.0
+    }
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Content({} bytes)", self.0.len())
+    }
+}
