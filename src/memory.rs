@@ -15,6 +15,7 @@ mod save_messages;
 mod search_messages;
 mod session_service;
 mod truncate_conversation;
+mod write_through;
 
 use std::{fmt, future::Future, sync::Arc};
 
@@ -32,7 +33,7 @@ pub use self::{
     get_history::{GetHistory, History},
     import_conversation::{ConversationImport, ImportConversation},
     newest::Source,
-    save_messages::{SaveMessages, Saved},
+    save_messages::{SaveMessages, SaveOutcome},
     session_service::CreateSession,
     truncate_conversation::TruncateConversation,
 };

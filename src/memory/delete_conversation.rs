@@ -1,27 +1,27 @@
-use super::{Error, Memory};
+use super::{Error, Memory, write_through::WindowUpdate};
 use crate::{domain::ConversationRef, store::REMOVAL_LIMIT};
 
 impl Memory {
-    /// Deletes a conversation and all its messages, for good.
+    /// Deletes a conversation with all its messages, permanently.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Overloaded`] and [`Error::Unavailable`] state that
+    /// nothing was deleted; after [`Error::OutcomeUnknown`] a retry is safe.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once it has begun, the write runs to its end even if the future is dropped.
     pub async fn delete_conversation(&self, conversation: ConversationRef) -> Result<(), Error> {
         let memory = self.clone();
         self.uninterrupted(async move {
-            let announced = memory
-                .0
-                .recent
-                .announce(conversation.id, REMOVAL_LIMIT)
-                .await;
-            match memory.0.store.delete(&conversation).await {
-                Ok(()) => {
-                    memory.0.recent.retire(announced).await;
-                    Ok(())
-                }
-                Err(error) => {
-                    memory.0.recent.settle(announced, &error).await;
-                    // Repeated, it finds the conversation or finds it gone.
-                    Err(Error::of_write(error, conversation.id, true))
-                }
-            }
+            let id = conversation.id;
+            let write = memory.0.store.delete(&conversation);
+            memory
+                .write_through(id, REMOVAL_LIMIT, write, |()| WindowUpdate::Removal, async |()| {})
+                .await
+                // A retry finds the conversation, or finds it deleted.
+                .map_err(|error| Error::of_write(error, id, true))
         })
         .await
     }

@@ -1,43 +1,58 @@
-use super::{Error, Memory};
+use super::{Error, Memory, write_through::WindowUpdate};
 use crate::{
     domain::{
         ConversationRef, Digest, Message, NewMessage, RequestId, Role, SessionId, Title, UserId,
     },
-    recent::Announcement,
     store::{APPEND_LIMIT, Append, Appended, Request, StoreError},
 };
 
-/// A turn to be saved.
+/// Turn to be saved.
 #[derive(Clone, Debug)]
 pub struct SaveMessages {
-    /// Where to.
+    /// Conversation to append to.
     pub conversation: ConversationRef,
-    /// What, in order.
+    /// Messages in order.
     pub messages: Vec<NewMessage>,
-    /// The idempotency key.
+    /// Idempotency key.
     pub request_id: Option<RequestId>,
-    /// Save only if the conversation still ends here.
+    /// Number that the conversation must end at; `None` appends at any end.
     pub expected_last_seq: Option<i64>,
-    /// The session to renew.
+    /// Session to renew.
     pub session_id: Option<SessionId>,
 }
 
-/// A turn that is durable.
+/// Turn that is saved durably.
 #[derive(Debug)]
-pub struct Saved {
-    /// Its messages, without contexts.
+pub struct SaveOutcome {
+    /// Messages of the turn, without contexts.
     pub messages: Vec<Message>,
-    /// The number of the last of them.
+    /// Number of the turn's last message.
     pub last_seq: i64,
-    /// Whether it had been saved before.
+    /// Whether an earlier request had saved the turn.
     pub replayed: bool,
 }
 
+/// Committed turn; `owner` is `None` if it was a replay.
+struct Committed {
+    owner: Option<UserId>,
+    outcome: SaveOutcome,
+}
+
 impl Memory {
-    /// Saves a turn, whole or not at all.
-    pub async fn save_messages(&self, request: SaveMessages) -> Result<Saved, Error> {
+    /// Saves a turn, completely or not at all.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::SeqMismatch`], [`Error::Reused`],
+    /// [`Error::Overloaded`] and [`Error::Unavailable`] state that nothing was saved;
+    /// after [`Error::OutcomeUnknown`] the turn may be saved.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once it has begun, the write runs to its end even if the future is dropped.
+    pub async fn save_messages(&self, request: SaveMessages) -> Result<SaveOutcome, Error> {
         let append = Append {
-            title: title_of(&request.messages),
+            title: derive_title(&request.messages),
             request: request.request_id.map(|id| Request {
                 id,
                 digest: Digest::of_messages(&request.messages),
@@ -53,71 +68,79 @@ impl Memory {
             .await
     }
 
-    async fn append(&self, append: Append) -> Result<Saved, Error> {
+    async fn append(&self, append: Append) -> Result<SaveOutcome, Error> {
         let id = append.conversation.id;
-        let announced = self.0.recent.announce(id, APPEND_LIMIT).await;
-        match self.0.store.append(&append).await {
-            Ok(Appended::Saved { owner, first_seq }) => {
-                Ok(self.publish(announced, append, &owner, first_seq).await)
+        let session_id = append.session_id;
+        // Without a key, a repeated save may be a second one.
+        let retry_is_safe = append.is_repeatable();
+        let write = async {
+            let appended = self.0.store.append(&append).await?;
+            Ok::<_, StoreError>(Committed::new(append, appended))
+        };
+        let renew_session = async |committed: &Committed| {
+            if let Some(owner) = &committed.owner {
+                self.renew_session(session_id, owner).await;
             }
-            Ok(Appended::Replayed { last_seq, messages }) => {
-                self.0.recent.publish_replay(announced, last_seq).await;
-                Ok(Saved {
+        };
+        let committed = self
+            .write_through(
+                id,
+                APPEND_LIMIT,
+                write,
+                Committed::window_update,
+                renew_session,
+            )
+            .await
+            .map_err(|error| Error::of_write(error, id, retry_is_safe))?;
+        Ok(committed.outcome)
+    }
+}
+
+impl Committed {
+    fn new(append: Append, appended: Appended) -> Self {
+        match appended {
+            Appended::Saved { owner, first_seq } => {
+                let messages: Vec<Message> = (first_seq..)
+                    .zip(append.messages)
+                    .map(|(seq, message)| {
+                        message.into_stored(append.conversation.id, seq, append.at)
+                    })
+                    .collect();
+                Self {
+                    owner: Some(owner),
+                    outcome: SaveOutcome {
+                        last_seq: messages.last().map_or(first_seq, |message| message.seq),
+                        messages,
+                        replayed: false,
+                    },
+                }
+            }
+            Appended::Replayed { last_seq, messages } => Self {
+                owner: None,
+                outcome: SaveOutcome {
                     messages,
                     last_seq,
                     replayed: true,
-                })
-            }
-            Err(error) => {
-                self.0.recent.settle(announced, &error).await;
-                // Without a key a repeated save may be a second one.
-                Err(Error::of_write(error, id, append.is_repeatable()))
-            }
+                },
+            },
         }
     }
 
-    async fn publish(
-        &self,
-        announced: Announcement,
-        append: Append,
-        owner: &UserId,
-        first_seq: i64,
-    ) -> Saved {
-        let Append {
-            conversation,
-            messages,
-            session_id,
-            at,
-            ..
-        } = append;
-        let messages: Vec<Message> = (first_seq..)
-            .zip(messages)
-            .map(|(seq, message)| message.into_stored(conversation.id, seq, at))
-            .collect();
-        tokio::join!(
-            self.0.recent.publish(announced, owner, &messages),
-            self.renew_session(session_id, owner),
-        );
-        Saved {
-            last_seq: messages.last().map_or(first_seq, |message| message.seq),
-            messages,
-            replayed: false,
+    fn window_update(&self) -> WindowUpdate<'_> {
+        let SaveOutcome {
+            messages, last_seq, ..
+        } = &self.outcome;
+        match &self.owner {
+            Some(owner) => WindowUpdate::Append { owner, messages },
+            None => WindowUpdate::Replay {
+                last_seq: *last_seq,
+            },
         }
     }
 }
 
-impl dyn crate::recent::RecentWindow {
-    /// Ends an announcement whose write failed.
-    pub(super) async fn settle(&self, announced: Announcement, error: &StoreError) {
-        match error {
-            StoreError::OutcomeUnknown(_) => self.leave(announced).await,
-            StoreError::NotFound => self.forget(announced).await,
-            _ => self.abort(announced).await,
-        }
-    }
-}
-
-fn title_of(messages: &[NewMessage]) -> Option<Title> {
+/// Title for a conversation that has none: that of the first user message.
+fn derive_title(messages: &[NewMessage]) -> Option<Title> {
     messages
         .iter()
         .find(|message| message.role == Role::User)

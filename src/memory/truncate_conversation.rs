@@ -1,24 +1,32 @@
-use super::{Error, Memory};
+use super::{Error, Memory, write_through::WindowUpdate};
 use crate::{
     domain::{ConversationRef, Digest, RequestId},
     store::{REMOVAL_LIMIT, Request, Truncated, Truncation},
 };
 
-/// A removal of the messages after a point.
+/// Removal of the messages after a given one.
 #[derive(Clone, Debug)]
 pub struct TruncateConversation {
-    /// Where.
+    /// Conversation to truncate.
     pub conversation: ConversationRef,
-    /// The last number that stays.
+    /// Number of the last message that is kept; 0 removes all.
     pub after_seq: i64,
-    /// Remove only if the conversation still ends here.
+    /// Number that the conversation must end at; `None` truncates at any end.
     pub expected_last_seq: Option<i64>,
-    /// The idempotency key.
+    /// Idempotency key.
     pub request_id: Option<RequestId>,
 }
 
 impl Memory {
-    /// Removes the messages after a point, for good.
+    /// Removes the messages after a given one, permanently.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::save_messages`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Once it has begun, the write runs to its end even if the future is dropped.
     pub async fn truncate_conversation(
         &self,
         request: TruncateConversation,
@@ -34,22 +42,14 @@ impl Memory {
             at: self.0.clock.now(),
         };
         let memory = self.clone();
-        self.uninterrupted(async move { memory.truncate(truncation).await })
-            .await
-    }
-
-    async fn truncate(&self, truncation: Truncation) -> Result<Truncated, Error> {
-        let id = truncation.conversation.id;
-        let announced = self.0.recent.announce(id, REMOVAL_LIMIT).await;
-        match self.0.store.truncate(&truncation).await {
-            Ok(truncated) => {
-                self.0.recent.retire(announced).await;
-                Ok(truncated)
-            }
-            Err(error) => {
-                self.0.recent.settle(announced, &error).await;
-                Err(Error::of_write(error, id, truncation.request.is_some()))
-            }
-        }
+        self.uninterrupted(async move {
+            let id = truncation.conversation.id;
+            let write = memory.0.store.truncate(&truncation);
+            memory
+                .write_through(id, REMOVAL_LIMIT, write, |_| WindowUpdate::Removal, async |_| {})
+                .await
+                .map_err(|error| Error::of_write(error, id, truncation.request.is_some()))
+        })
+        .await
     }
 }

@@ -1,0 +1,91 @@
+use std::{panic, panic::AssertUnwindSafe, time::Duration};
+
+use futures_util::FutureExt as _;
+
+use super::Memory;
+use crate::{
+    domain::{ConversationId, Message, UserId},
+    recent::Announced,
+    store::StoreError,
+};
+
+/// Change of the recent window that a committed write requires.
+pub(super) enum WindowUpdate<'a> {
+    /// Messages were appended: publish them.
+    Append {
+        owner: &'a UserId,
+        messages: &'a [Message],
+    },
+    /// The write was a retry of one that was committed up to `last_seq`: invalidate a
+    /// window that does not include it.
+    Replay { last_seq: i64 },
+    /// Messages were removed: retire the window.
+    Removal,
+}
+
+impl Memory {
+    /// Runs a write to a conversation, and keeps the recent window consistent with it:
+    /// announces the write, runs it, and settles the announcement by its outcome.
+    /// `limit` bounds the time until the commit. After a commit, `update` selects the
+    /// change of the window, and `afterwards` runs at the same time.
+    ///
+    /// # Errors
+    ///
+    /// The error of `write`.
+    ///
+    /// # Panics
+    ///
+    /// If `write` panics. Its outcome is then unknown, and settled as such.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel-safe: a dropped future leaves the announcement to its deadline. Run it
+    /// by [`Memory::uninterrupted`].
+    pub(super) async fn write_through<T>(
+        &self,
+        conversation: ConversationId,
+        limit: Duration,
+        write: impl Future<Output = Result<T, StoreError>>,
+        update: impl FnOnce(&T) -> WindowUpdate<'_>,
+        afterwards: impl AsyncFnOnce(&T),
+    ) -> Result<T, StoreError> {
+        let announced = self.0.recent.announce(conversation, limit).await;
+        match AssertUnwindSafe(write).catch_unwind().await {
+            Ok(Ok(committed)) => {
+                let update = update(&committed);
+                tokio::join!(self.update_window(announced, update), afterwards(&committed));
+                Ok(committed)
+            }
+            Ok(Err(error)) => {
+                self.settle_failure(announced, &error).await;
+                Err(error)
+            }
+            Err(panic) => {
+                self.0.recent.leave(announced).await;
+                panic::resume_unwind(panic)
+            }
+        }
+    }
+
+    async fn update_window(&self, announced: Announced, update: WindowUpdate<'_>) {
+        let recent = &self.0.recent;
+        match update {
+            WindowUpdate::Append { owner, messages } => {
+                recent.publish(announced, owner, messages).await;
+            }
+            WindowUpdate::Replay { last_seq } => recent.publish_replay(announced, last_seq).await,
+            WindowUpdate::Removal => recent.retire(announced).await,
+        }
+    }
+
+    async fn settle_failure(&self, announced: Announced, error: &StoreError) {
+        let recent = &self.0.recent;
+        match error {
+            StoreError::OutcomeUnknown(_) => recent.leave(announced).await,
+            // The conversation does not exist, but a window may have outlived it.
+            StoreError::NotFound => recent.forget(announced).await,
+            // Every other error states that nothing was committed.
+            _ => recent.abort(announced).await,
+        }
+    }
+}
