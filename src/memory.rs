@@ -1,5 +1,9 @@
-//! The use cases, a file each. They know the domain and the three traits, and
-//! neither gRPC nor SQL nor Redis.
+//! Use cases of the services, one file each.
+//!
+//! They depend on the domain and on the traits [`Store`], [`RecentWindow`] and
+//! [`Sessions`], but not on gRPC, SQL or Redis. Writes run on tracked tasks that a caller
+//! cannot interrupt, and those that change messages keep the recent window consistent by
+//! one function, `write_through`.
 
 mod begin_turn;
 mod branches;
@@ -25,7 +29,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 pub use self::{
-    begin_turn::{BeginTurn, Begun, SessionState},
+    begin_turn::{BeginTurn, BeginTurnOutcome, SessionState},
     branches::{BranchConversation, ListBranches},
     conversations::{CreateConversation, ListMessages},
     error::{Error, Resource},
@@ -44,48 +48,57 @@ use crate::{
     store::Store,
 };
 
-/// What the use cases are given to work with.
+/// Dependencies of the use cases.
 #[derive(Debug)]
 pub struct Dependencies {
-    /// The durable truth.
+    /// Durable store.
     pub store: Arc<dyn Store>,
-    /// The newest messages, faster.
+    /// Recent windows: the newest messages of conversations.
     pub recent: Arc<dyn RecentWindow>,
     /// Live sessions.
     pub sessions: Arc<dyn Sessions>,
-    /// What time it is.
+    /// Wall clock.
     pub clock: Arc<dyn Clock>,
-    /// Where ids come from.
+    /// Generator of ids.
     pub ids: Arc<dyn IdSource>,
-    /// Where writes run, so that shutdown can wait for them.
+    /// Tracker of the tasks that run writes, which shutdown waits for.
     pub writes: TaskTracker,
-    /// How many writes may run at once, those included whose callers have left.
+    /// Permits that bound the concurrent writes, including those whose callers have left.
     pub write_permits: Arc<Semaphore>,
-    /// How many messages a history has when the caller does not say.
+    /// Number of messages in a history if the caller sets no limit.
     pub default_limit: u32,
 }
 
-/// The use cases. A clone is another handle on the same.
+/// Use cases of the services. Clones share their dependencies.
 #[derive(Clone)]
 pub struct Memory(Arc<Dependencies>);
 
 impl Memory {
-    /// The most messages that a history or a page has.
+    /// Upper bound on the messages of a history or a page.
     pub const MAX_LIMIT: u32 = 1000;
 
-    /// Puts the parts together.
-    pub fn new(parts: Dependencies) -> Self {
-        Self(Arc::new(parts))
+    /// Creates the use cases from their dependencies.
+    pub fn new(dependencies: Dependencies) -> Self {
+        Self(Arc::new(dependencies))
     }
 
-    /// A new id.
+    /// Generates an id.
     pub fn new_id(&self) -> uuid::Uuid {
         self.0.ids.uuid()
     }
 
-    /// Runs a write to its end, also when the caller stops waiting for it. A
-    /// half-run write would leave a transaction open on a pooled connection, or
-    /// a commit that no window was told of.
+    /// Runs a write on a tracked task, to its end even if the caller stops waiting. An
+    /// interrupted write would leave a transaction open on a pooled connection, or commit
+    /// without updating the recent window.
+    ///
+    /// # Errors
+    ///
+    /// The error of `write`; [`Error::Overloaded`] if the limit on concurrent writes is
+    /// reached; [`Error::Internal`] if `write` panics.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future does not interrupt the write.
     async fn uninterrupted<T, F>(&self, write: F) -> Result<T, Error>
     where
         T: Send + 'static,
@@ -102,7 +115,7 @@ impl Memory {
             .writes
             .spawn(write.in_current_span().with_current_context())
             .await
-            // What a panic says may quote a message: the log has its place.
+            // The panic's own text may quote a message. The log has its location.
             .unwrap_or_else(|_| Err(Error::Internal("a write panicked".into())))
     }
 }
@@ -114,67 +127,4 @@ impl fmt::Debug for Memory {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{error::Error as _, time::Duration};
-
-    use super::*;
-    use crate::{
-        domain::{SystemClock, UuidV7},
-        recent::none::NoWindow,
-        sessions::in_process::InProcessSessions,
-        store::sqlite::SqliteStore,
-    };
-
-    fn memory() -> Memory {
-        let folder = tempfile::tempdir().unwrap();
-        let store = SqliteStore::open(&folder.path().join("conversations.db")).unwrap();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        Memory::new(Dependencies {
-            store: Arc::new(store),
-            recent: Arc::new(NoWindow),
-            sessions: Arc::new(InProcessSessions::new(
-                Duration::from_mins(1),
-                Arc::clone(&clock),
-            )),
-            clock,
-            ids: Arc::new(UuidV7),
-            writes: TaskTracker::new(),
-            write_permits: Arc::new(Semaphore::new(1)),
-            default_limit: 6,
-        })
-    }
-
-    #[tokio::test]
-    async fn what_a_panic_says_goes_nowhere() {
-        let memory = memory();
-        // Twice: the first took its permit with it.
-        for _ in 0..2 {
-            let failed = memory
-                .uninterrupted(async { panic!("message text") as Result<(), Error> })
-                .await
-                .unwrap_err();
-            let cause = failed.source().unwrap();
-            assert_eq!(cause.to_string(), "a write panicked");
-            assert!(!format!("{failed:?}").contains("message text"));
-        }
-    }
-
-    #[tokio::test]
-    async fn writes_whose_callers_left_count() {
-        let memory = memory();
-        let (finish, finished) = tokio::sync::oneshot::channel::<()>();
-        let slow = memory.uninterrupted(async {
-            let _ = finished.await;
-            Ok(())
-        });
-        // The caller leaves as soon as the write runs.
-        let left = tokio::time::timeout(Duration::from_millis(1), slow).await;
-        assert!(left.is_err());
-        let refused = memory.uninterrupted(async { Ok(()) }).await;
-        assert!(matches!(refused, Err(Error::Overloaded)));
-        finish.send(()).unwrap();
-        memory.0.writes.close();
-        memory.0.writes.wait().await;
-        memory.uninterrupted(async { Ok(()) }).await.unwrap();
-    }
-}
+mod tests;

@@ -1,4 +1,5 @@
-//! A wall clock that jumps an hour back and forth changes no order and no TTL.
+//! Order and TTLs do not depend on the wall clock: they stay correct while it jumps an hour
+//! back and forth.
 
 #![expect(
     clippy::unwrap_used,
@@ -17,8 +18,8 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 use conversation_memory::{
     domain::{
-        Clock, Content, ConversationRef, Limits, MessageId, NewMessage, Role, SessionRef, UserId,
-        UuidV7,
+        Clock, ConversationRef, Limits, MessageId, NewMessage, RawMessage, Role, SessionRef,
+        UserId, UuidV7,
     },
     memory::{BeginTurn, Dependencies, GetHistory, Memory, SaveMessages},
     recent::none::NoWindow,
@@ -31,11 +32,11 @@ use uuid::Uuid;
 
 const TTL: Duration = Duration::from_mins(30);
 
-/// An hour ahead, an hour behind, an hour ahead …
+/// Clock that is alternately an hour ahead and an hour behind.
 #[derive(Debug, Default)]
-struct Jumping(AtomicI64);
+struct JumpingClock(AtomicI64);
 
-impl Clock for Jumping {
+impl Clock for JumpingClock {
     fn now(&self) -> DateTime<Utc> {
         let jumps = self.0.fetch_add(1, Ordering::Relaxed);
         let hours = if jumps % 2 == 0 { 1 } else { -1 };
@@ -44,23 +45,23 @@ impl Clock for Jumping {
 }
 
 #[tokio::test]
-async fn embedded() {
+async fn order_and_ttl_ignore_the_clock_embedded() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(&folder.path().join("conversations.db")).unwrap();
-    order_and_ttl_follow_no_clock(Arc::new(store)).await;
+    check_order_and_ttl(Arc::new(store)).await;
 }
 
 #[tokio::test]
-async fn on_postgres() {
+async fn order_and_ttl_ignore_the_clock_on_postgres() {
     let url = std::env::var("TEST_DATABASE_URL")
         .unwrap_or_else(|_| panic!("TEST_DATABASE_URL is not set: run the tests with `make test`"));
     let store = PostgresStore::new(url.parse().unwrap(), 4);
-    order_and_ttl_follow_no_clock(Arc::new(store)).await;
+    check_order_and_ttl(Arc::new(store)).await;
 }
 
-async fn order_and_ttl_follow_no_clock(store: Arc<dyn Store>) {
+async fn check_order_and_ttl(store: Arc<dyn Store>) {
     store.prepare(true).await.unwrap();
-    let clock: Arc<dyn Clock> = Arc::new(Jumping::default());
+    let clock: Arc<dyn Clock> = Arc::new(JumpingClock::default());
     let memory = Memory::new(Dependencies {
         store,
         recent: Arc::new(NoWindow),
@@ -79,19 +80,19 @@ async fn order_and_ttl_follow_no_clock(store: Arc<dyn Store>) {
         conversation_id: None,
         limit: None,
     };
-    let mut begun = Vec::new();
+    let mut turns = Vec::new();
     for _ in 0..4 {
-        begun.push(memory.begin_turn(turn.clone()).await.unwrap());
+        turns.push(memory.begin_turn(turn.clone()).await.unwrap());
     }
-    // Activity in an order of its own, at times that say another.
+    // Activity in an order that differs from that of the clock's times.
     let order = [2, 0, 3, 1];
     for at in order {
         for number in 1..=5 {
-            let saved = memory.save_messages(one(&begun[at].conversation_id, number));
+            let saved = memory.save_messages(save(&turns[at].conversation_id, number));
             assert_eq!(saved.await.unwrap().last_seq, number);
         }
         let history = memory.get_history(GetHistory {
-            conversation: conversation(&begun[at].conversation_id),
+            conversation: conversation(&turns[at].conversation_id),
             limit: None,
             min_seq: 5,
             strong: false,
@@ -99,11 +100,11 @@ async fn order_and_ttl_follow_no_clock(store: Arc<dyn Store>) {
             contexts: false,
         });
         let messages = history.await.unwrap().messages;
-        let said: Vec<&str> = messages
+        let contents: Vec<&str> = messages
             .iter()
             .map(|found| found.content.as_str())
             .collect();
-        assert_eq!(said, ["1", "2", "3", "4", "5"]);
+        assert_eq!(contents, ["1", "2", "3", "4", "5"]);
     }
     let query = ConversationQuery {
         user_id: user,
@@ -120,11 +121,11 @@ async fn order_and_ttl_follow_no_clock(store: Arc<dyn Store>) {
     let latest_first: Vec<_> = order
         .iter()
         .rev()
-        .map(|at| begun[*at].conversation_id)
+        .map(|at| turns[*at].conversation_id)
         .collect();
     assert_eq!(listed, latest_first);
-    // By the clock every session has expired, or is yet to begin.
-    for turn in begun {
+    // By the clock each session has expired, or has not started yet.
+    for turn in turns {
         let session = SessionRef {
             id: turn.session.unwrap().id,
             user_id: None,
@@ -140,22 +141,18 @@ fn conversation(id: &conversation_memory::domain::ConversationId) -> Conversatio
     }
 }
 
-fn one(id: &conversation_memory::domain::ConversationId, number: i64) -> SaveMessages {
+fn save(id: &conversation_memory::domain::ConversationId, number: i64) -> SaveMessages {
     SaveMessages {
         conversation: conversation(id),
-        messages: vec![NewMessage {
-            id: MessageId::from_uuid(Uuid::now_v7()),
-            id_chosen: false,
-            role: Role::User,
-            content: Content::parse(number.to_string(), &Limits::default()).unwrap(),
-            tokens_used: None,
-            latency_ms: None,
-            created_at: None,
-            metadata: None,
-            contexts: Vec::new(),
-        }],
+        messages: vec![message(&number.to_string())],
         request_id: None,
         expected_last_seq: None,
         session_id: None,
     }
+}
+
+fn message(text: &str) -> NewMessage {
+    let raw = RawMessage::text(Role::User, text);
+    let generate_id = || MessageId::from_uuid(Uuid::now_v7());
+    NewMessage::new(raw, std::iter::empty(), generate_id, &Limits::default()).unwrap()
 }

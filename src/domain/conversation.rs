@@ -2,60 +2,61 @@ use chrono::{DateTime, Utc};
 
 use super::{ConversationId, DeptId, Metadata, SessionId, Title, UserId};
 
-/// A conversation as a request names it: its id, and the caller's claim of
-/// whose it is. With a wrong claim the conversation does not exist.
+/// Reference of a request to a conversation: its id, and the owner that the caller
+/// claims. With a wrong owner the conversation is treated as missing.
 #[derive(Clone, Debug)]
 pub struct ConversationRef {
-    /// The conversation.
+    /// Id of the conversation.
     pub id: ConversationId,
-    /// Whose it is said to be; nothing is compared when it is None.
+    /// Claimed owner; `None` accepts any owner.
     pub user_id: Option<UserId>,
 }
 
-/// A conversation as it is stored.
+/// Conversation as it is stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conversation {
-    /// Its id.
+    /// Id.
     pub id: ConversationId,
-    /// Whose it is.
+    /// Owner.
     pub user_id: UserId,
-    /// The user's department.
+    /// Department of the owner.
     pub dept_id: Option<DeptId>,
-    /// What it is called; None until it has a title.
+    /// Title; `None` until it has one.
     pub title: Option<Title>,
-    /// The number of the newest message ever saved, 0 before the first.
+    /// Highest number that was ever assigned to a message; 0 before the first.
     pub last_seq: i64,
-    /// When it was created.
+    /// Time of creation.
     pub created_at: DateTime<Utc>,
-    /// When it was last saved to, truncated or updated.
+    /// Time of the last save, truncation or update.
     pub updated_at: DateTime<Utc>,
-    /// Anything that the caller attached.
+    /// Metadata that the caller attached.
     pub metadata: Option<Metadata>,
-    /// The conversation that it branched from.
+    /// Conversation that this one branched from; `None` if it is no branch.
     pub parent_id: Option<ConversationId>,
-    /// The last message that it shares with its parent.
+    /// Number of the last message that is shared with the parent; `None` if it is no branch.
     pub branched_at_seq: Option<i64>,
 }
 
-/// A conversation to be created.
+/// Conversation to be created.
 #[derive(Clone, Debug)]
 pub struct NewConversation {
-    /// Its id, the caller's or a new one.
+    /// Id, chosen by the caller or generated.
     pub id: ConversationId,
-    /// Whose it is.
+    /// Owner.
     pub user_id: UserId,
-    /// The user's department.
+    /// Department of the owner.
     pub dept_id: Option<DeptId>,
-    /// What it is called; None leaves it to the first user message.
+    /// Title; `None` derives it from the first user message.
     pub title: Option<Title>,
-    /// Anything that the caller attached.
+    /// Metadata that the caller attached.
     pub metadata: Option<Metadata>,
-    /// The session that it was begun in.
+    /// Session that the conversation is created in.
     pub session_id: Option<SessionId>,
 }
 
 impl NewConversation {
-    /// Whether `stored` is what creating this gave: a title may have come since.
+    /// Whether `stored` is the outcome of creating this conversation. A title may have been
+    /// derived since.
     pub fn is_created_as(&self, stored: &Conversation) -> bool {
         self.id == stored.id
             && self.user_id == stored.user_id
@@ -65,11 +66,11 @@ impl NewConversation {
     }
 }
 
-/// What UpdateConversation changes: None leaves a field, `Some(None)` clears it.
+/// Changes of a conversation: `None` keeps a field, `Some(None)` clears it.
 #[derive(Clone, Debug, Default)]
 pub struct ConversationChanges {
-    /// The title.
+    /// New title.
     pub title: Option<Option<Title>>,
-    /// The metadata.
+    /// New metadata.
     pub metadata: Option<Option<Metadata>>,
 }

@@ -4,15 +4,15 @@ use sha2::{Digest as _, Sha256};
 
 use super::{NewMessage, RetrievedContext, Role};
 
-/// What a request said, in 32 bytes: the same request gives the same digest,
-/// another one another. Generated ids and times are no part of it.
+/// SHA-256 digest of a request's content, which recognises a retry. Generated ids and
+/// times are not part of the content.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// The digest of a turn that is to be saved.
+    /// Computes the digest of the messages of a save.
     pub fn of_messages(messages: &[NewMessage]) -> Self {
-        let mut hash = Fields::new(b"save");
+        let mut hash = FieldHasher::new(b"save");
         hash.number(messages.len() as u64);
         for message in messages {
             add_message(&mut hash, message);
@@ -20,14 +20,14 @@ impl Digest {
         hash.finish()
     }
 
-    /// The digest of a truncation.
+    /// Computes the digest of a truncation.
     pub fn of_truncation(after_seq: i64) -> Self {
-        let mut hash = Fields::new(b"truncate");
+        let mut hash = FieldHasher::new(b"truncate");
         hash.number(after_seq.cast_unsigned());
         hash.finish()
     }
 
-    /// Its bytes, as they are stored.
+    /// Bytes of the digest, as they are stored.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -39,7 +39,7 @@ impl fmt::Debug for Digest {
     }
 }
 
-fn add_message(hash: &mut Fields, message: &NewMessage) {
+fn add_message(hash: &mut FieldHasher, message: &NewMessage) {
     hash.optional(message.id_chosen.then(|| message.id.as_uuid().into_bytes()));
     hash.bytes(Role::as_str(message.role).as_bytes());
     hash.bytes(message.content.as_str().as_bytes());
@@ -66,10 +66,11 @@ fn add_message(hash: &mut Fields, message: &NewMessage) {
     }
 }
 
-/// Hashes fields so that no two lists of fields run into each other.
-struct Fields(Sha256);
+/// Hasher of fields, each with its length, so that different lists of fields never form the
+/// same input.
+struct FieldHasher(Sha256);
 
-impl Fields {
+impl FieldHasher {
     fn new(kind: &[u8]) -> Self {
         let mut fields = Self(Sha256::new());
         fields.bytes(kind);

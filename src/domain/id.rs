@@ -11,17 +11,21 @@ macro_rules! id {
         pub struct $name(Uuid);
 
         impl $name {
-            /// Reads the hyphenated form, of 36 characters; upper case is normalised.
+            /// Parses the hyphenated form of 36 characters, in either case.
+            ///
+            /// # Errors
+            ///
+            /// [`InvalidValue`] if the text is not a UUID in this form.
             pub fn parse(text: &str) -> Result<Self, InvalidValue> {
                 parse_uuid(text).map(Self)
             }
 
-            /// Takes a UUID that was made or stored by this program.
+            /// Wraps a UUID that this program generated or stored.
             pub const fn from_uuid(uuid: Uuid) -> Self {
                 Self(uuid)
             }
 
-            /// The UUID inside.
+            /// The UUID.
             pub const fn as_uuid(self) -> Uuid {
                 self.0
             }
@@ -42,24 +46,24 @@ macro_rules! id {
 }
 
 id! {
-    /// Names a conversation.
+    /// Id of a conversation.
     ConversationId
 }
 id! {
-    /// Names a message, uniquely among the messages of all conversations.
+    /// Id of a message, unique among the messages of all conversations.
     MessageId
 }
 id! {
-    /// Names a session.
+    /// Id of a session.
     SessionId
 }
 
 fn parse_uuid(text: &str) -> Result<Uuid, InvalidValue> {
-    // Uuid::try_parse also takes braces, "urn:uuid:" and 32 bare digits. One
-    // spelling a value keeps ids comparable as text wherever they are logged.
-    let plain = text.len() == 36;
+    // Uuid::try_parse also accepts braces, "urn:uuid:" and 32 digits without hyphens. One
+    // spelling for each value keeps ids comparable as text wherever they are logged.
+    let is_hyphenated = text.len() == 36;
     match Uuid::try_parse(text) {
-        Ok(uuid) if plain => Ok(uuid),
+        Ok(uuid) if is_hyphenated => Ok(uuid),
         _ => Err(InvalidValue::new(
             "must be a UUID such as 0198a2f0-7c4e-7b1e-9d5a-3f1c2b4d5e6f",
         )),
@@ -71,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_spelling_is_taken_in_either_case() {
+    fn accepts_the_hyphenated_form_in_either_case() {
         let id = "0198a2f0-7c4e-7b1e-9d5a-3f1c2b4d5e6f";
         assert_eq!(ConversationId::parse(id).unwrap().to_string(), id);
         assert_eq!(

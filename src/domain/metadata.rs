@@ -5,22 +5,26 @@ use serde_json::{Map, Number, Value};
 
 use super::{InvalidValue, text::no_nul};
 
-/// A JSON object that the caller attaches to a conversation, a message or a
-/// context. Numbers are doubles, as in protobuf's Struct.
+/// JSON object that a caller attaches to a conversation, a message or a context. Numbers
+/// are doubles, as in protobuf's Struct.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Metadata(Map<String, Value>);
 
 impl Metadata {
-    /// How deep objects and lists may be nested; the metadata itself is level 1.
+    /// Upper bound on the nesting of objects and lists; the metadata itself is level 1.
     pub const MAX_DEPTH: usize = 32;
 
-    /// As how many values an object within another value counts: in memory it has
-    /// room for eleven members however few it has.
+    /// Number of values that an object within another value counts as: in memory it
+    /// reserves space for eleven members however few it has.
     pub const OBJECT_WEIGHT: usize = 4;
 
-    /// Takes an object within the limits: no U+0000 anywhere, at most
-    /// [`Self::MAX_DEPTH`] levels, at most `max_bytes` as compact JSON.
+    /// Validates an object.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidValue`] if the object contains U+0000, has more than [`Self::MAX_DEPTH`]
+    /// levels, or more than `max_bytes` as compact JSON.
     pub fn parse(object: Map<String, Value>, max_bytes: usize) -> Result<Self, InvalidValue> {
         let root = Value::Object(object);
         check(&root, 1)?;
@@ -34,16 +38,21 @@ impl Metadata {
         }
     }
 
-    /// Reads a JSON object, within the limits of [`Self::parse`].
+    /// Parses a JSON object.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::parse`], and [`InvalidValue`] if the text is not a JSON object of finite
+    /// numbers.
     pub fn from_json(json: &str, max_bytes: usize) -> Result<Self, InvalidValue> {
-        /// How many times its own bytes compact JSON may have, escaped and spaced.
-        const LOOSEST: usize = 8;
+        /// Upper bound on the factor by which escapes and white space lengthen compact JSON.
+        const MAX_EXPANSION: usize = 8;
 
-        // Before it is read: a value takes far more memory than the text of it.
-        if json.len() > max_bytes.saturating_mul(LOOSEST) {
+        // Checked before parsing, since a value takes far more memory than its text.
+        if json.len() > max_bytes.saturating_mul(MAX_EXPANSION) {
             return Err(too_large(max_bytes));
         }
-        let mut root: Value = serde_json::from_str(json).map_err(|error| unreadable(&error))?;
+        let mut root: Value = serde_json::from_str(json).map_err(|error| describe(&error))?;
         normalize_numbers(&mut root)?;
         match root {
             Value::Object(object) => Self::parse(object, max_bytes),
@@ -51,8 +60,12 @@ impl Metadata {
         }
     }
 
-    /// A number as metadata has it: whole ones lose their ".0", so that people who
-    /// read the database see them as the caller wrote them.
+    /// Converts a number. Whole numbers lose their ".0", so that the database shows them as
+    /// the caller wrote them.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidValue`] if the number is not finite.
     #[expect(clippy::cast_possible_truncation, reason = "exact below 2^53")]
     pub fn number(number: f64) -> Result<Number, InvalidValue> {
         const EXACT: f64 = 9_007_199_254_740_992.0;
@@ -67,35 +80,36 @@ impl Metadata {
         &self.0
     }
 
-    /// The object, given up.
+    /// Converts into the object.
     pub fn into_map(self) -> Map<String, Value> {
         self.0
     }
 
-    /// Whether nothing is in it.
+    /// Whether the object has no members.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How many bytes it takes to send, as protobuf writes it.
+    /// Size as an encoded protobuf Struct, in bytes.
     pub fn size(&self) -> usize {
         object_size(&self.0)
     }
 
-    /// How many values it has, at any depth, where an object within another value
-    /// counts for [`Self::OBJECT_WEIGHT`].
+    /// Number of values at any depth, where an object within another value counts as
+    /// [`Self::OBJECT_WEIGHT`].
     pub fn weight(&self) -> usize {
         self.0.values().map(weight).sum()
     }
 
-    /// Compact JSON with sorted keys: the same metadata gives the same text.
+    /// Formats the object as compact JSON with sorted keys, so that equal objects have equal
+    /// texts.
     pub fn to_json(&self) -> String {
         serde_json::to_string(&self.0).unwrap_or_default()
     }
 }
 
-/// What can be wrong with JSON whose form is right.
-fn unreadable(error: &serde_json::Error) -> InvalidValue {
+/// Describes the error of a text that is known to be well-formed JSON.
+fn describe(error: &serde_json::Error) -> InvalidValue {
     if error.to_string().starts_with("recursion limit") {
         too_deep()
     } else if error.to_string().starts_with("number out of range") {
@@ -124,7 +138,7 @@ impl fmt::Debug for Metadata {
 
 fn object_size(object: &Map<String, Value>) -> usize {
     let fields = object.iter().map(|(key, value)| {
-        // An empty key is left out.
+        // Protobuf omits an empty key.
         let key = if key.is_empty() { 0 } else { framed(key.len()) };
         framed(key + framed(value_size(value)))
     });
@@ -142,7 +156,7 @@ fn value_size(value: &Value) -> usize {
     }
 }
 
-/// With the key and the length in front of it.
+/// Size of a field of `length` bytes, with its tag and its length prefix.
 fn framed(length: usize) -> usize {
     let bits = usize::BITS - length.leading_zeros();
     1 + bits.div_ceil(7).max(1) as usize + length

@@ -1,16 +1,15 @@
-/// How a text is taken apart into the words that it is searched by.
+/// Analysis of texts into the terms that a search matches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TextSearch {
-    /// English: forms of a word are found by each other, and words such as "the"
-    /// are left out.
+    /// English: forms of a word match each other, and stop words such as "the" are ignored.
     #[default]
     English,
-    /// Any language: words as they are written, in either case.
+    /// Any language: words match as they are written, in either case.
     Simple,
 }
 
 impl TextSearch {
-    /// The name of the setting's value.
+    /// Name of the setting's value.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::English => "english",
@@ -18,7 +17,7 @@ impl TextSearch {
         }
     }
 
-    /// Reads the name of a value.
+    /// Parses the name of a value.
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::English, Self::Simple]
             .into_iter()

@@ -2,44 +2,44 @@ use chrono::{DateTime, Utc};
 
 use super::{ConversationId, DeptId, SessionId, UserId};
 
-/// A session as a request names it: its id, and the caller's claim of whose it is. With
-/// a wrong claim the session does not exist.
+/// Reference of a request to a session: its id, and the user that the caller claims. With
+/// a wrong user the session is treated as missing.
 #[derive(Clone, Debug)]
 pub struct SessionRef {
-    /// The session.
+    /// Id of the session.
     pub id: SessionId,
-    /// Whose it is said to be; nothing is compared when it is None.
+    /// Claimed user; `None` accepts any user.
     pub user_id: Option<UserId>,
 }
 
-/// A live session.
+/// Live session.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Session {
-    /// Its id.
+    /// Id.
     pub id: SessionId,
-    /// Whose it is.
+    /// User.
     pub user_id: UserId,
-    /// The user's department.
+    /// Department of the user.
     pub dept_id: Option<DeptId>,
-    /// The conversation that it is on.
+    /// Conversation that the session is on; `None` before the first turn.
     pub conversation_id: Option<ConversationId>,
-    /// When it began, or was restored.
+    /// Time at which the session started or was restored.
     pub created_at: DateTime<Utc>,
-    /// When it was last used.
+    /// Time of the last use.
     pub last_active_at: DateTime<Utc>,
-    /// When it ends unless it is used again.
+    /// Time at which the session expires unless it is used again.
     pub expires_at: DateTime<Utc>,
 }
 
-/// A session to be started or restored.
+/// Session to be started or restored.
 #[derive(Clone, Debug)]
 pub struct NewSession {
-    /// Its id.
+    /// Id.
     pub id: SessionId,
-    /// Whose it is.
+    /// User.
     pub user_id: UserId,
-    /// The user's department.
+    /// Department of the user.
     pub dept_id: Option<DeptId>,
-    /// The conversation that it is on.
+    /// Conversation that the session is on; `None` before the first turn.
     pub conversation_id: Option<ConversationId>,
 }

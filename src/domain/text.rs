@@ -9,10 +9,15 @@ macro_rules! bounded_text {
         pub struct $name(String);
 
         impl $name {
-            /// The longest one, in characters.
+            /// Upper bound on the length in characters.
             pub const MAX_CHARS: usize = $max;
 
-            /// Takes a text that is not empty, not too long and has no U+0000.
+            /// Validates a text.
+            ///
+            /// # Errors
+            ///
+            /// [`InvalidValue`] if the text is empty, has more than [`Self::MAX_CHARS`]
+            /// characters, or contains U+0000.
             pub fn parse(text: impl Into<String>) -> Result<Self, InvalidValue> {
                 bounded(text.into(), Self::MAX_CHARS).map(Self)
             }
@@ -22,7 +27,7 @@ macro_rules! bounded_text {
                 &self.0
             }
 
-            /// The text, given up.
+            /// Converts into the text.
             pub fn into_string(self) -> String {
                 self.0
             }
@@ -37,31 +42,31 @@ macro_rules! bounded_text {
 }
 
 bounded_text! {
-    /// Whose a conversation or session is, as the caller names its users.
+    /// Id of a user, in the caller's own user management.
     UserId, 255
 }
 bounded_text! {
-    /// The department or tenant of a user.
+    /// Department or tenant of a user.
     DeptId, 255
 }
 bounded_text! {
-    /// What a conversation is called.
+    /// Title of a conversation.
     Title, 255
 }
 bounded_text! {
-    /// The idempotency key of a save or a truncation.
+    /// Idempotency key of a save or a truncation.
     RequestId, 128
 }
 bounded_text! {
-    /// What to search for: words, "a phrase", -not, or.
+    /// Search query: words, "a phrase", -excluded, or.
     SearchText, 512
 }
 
 impl Title {
     const MAX_DERIVED_CHARS: usize = 80;
 
-    /// The title that a first user message gives: its whole words on one line,
-    /// at most 80 characters. None when it has no words.
+    /// Derives a title from the first user message: its whole words on one line, up to 80
+    /// characters. `None` if it has no words.
     pub fn from_content(content: &str) -> Option<Self> {
         let mut title = String::new();
         let mut chars = 0;
@@ -70,7 +75,7 @@ impl Title {
             .filter(|word| !word.is_empty());
         for word in words {
             let space = usize::from(chars > 0);
-            // No more than a title's worth of an endless word is looked at.
+            // Counts no more than a title can hold, since a word can be very long.
             let length = word.chars().take(Self::MAX_DERIVED_CHARS + 1).count();
             if chars + space + length > Self::MAX_DERIVED_CHARS {
                 if chars == 0 {
@@ -118,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_title_is_whole_words_on_one_line() {
+    fn derives_titles_of_whole_words_on_one_line() {
         assert_eq!(
             derived("What is\nour\tvacation  policy?"),
             "What is our vacation policy?"
@@ -131,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_count_characters() {
+    fn limits_apply_to_characters() {
         assert!(UserId::parse("é".repeat(255)).is_ok());
         assert!(UserId::parse("é".repeat(256)).is_err());
         assert!(UserId::parse("").is_err());

@@ -1,91 +1,108 @@
 use super::{
     Error, Memory, Resource, Source,
-    newest::{Newest, Want},
-    session_service::live,
+    newest::{NewestMessages, NewestQuery},
+    session_service::require_session,
 };
 use crate::domain::{
     Conversation, ConversationId, ConversationRef, DeptId, Message, NewConversation, NewSession,
     Session, SessionId, UserId,
 };
 
-/// The beginning of a turn.
+/// Turn to begin.
 #[derive(Clone, Debug)]
 pub struct BeginTurn {
-    /// Whose turn it is.
+    /// User of the turn.
     pub user_id: UserId,
-    /// The user's department.
+    /// Department of the user.
     pub dept_id: Option<DeptId>,
-    /// The session that it is in.
+    /// Session to continue; `None` starts one.
     pub session_id: Option<SessionId>,
-    /// The conversation that it goes on with.
+    /// Conversation to continue; `None` selects that of the session, or creates one.
     pub conversation_id: Option<ConversationId>,
-    /// How many of the newest messages; None for the default.
+    /// Upper bound on the messages returned; `None` uses the default.
     pub limit: Option<u32>,
 }
 
-/// A turn that has begun.
+/// Session, conversation and newest messages of a turn that has begun.
 #[derive(Debug)]
-pub struct Begun {
-    /// The session; None when the session tier is down.
+pub struct BeginTurnOutcome {
+    /// Session; `None` if the session tier is unavailable.
     pub session: Option<Session>,
-    /// What was found of the session.
+    /// State in which the session was found.
     pub session_state: SessionState,
-    /// The conversation's id.
+    /// Id of the conversation.
     pub conversation_id: ConversationId,
-    /// Whose it is.
+    /// Owner of the conversation.
     pub user_id: UserId,
-    /// The conversation's last number.
+    /// Highest number that the conversation has assigned to a message.
     pub last_seq: i64,
-    /// The whole conversation, where it was read on the way.
+    /// Whole conversation; `None` if the messages came from the recent window, which does
+    /// not contain it.
     pub conversation: Option<Conversation>,
-    /// The newest messages, oldest first.
+    /// Newest messages, oldest first.
     pub messages: Vec<Message>,
-    /// Where they came from.
+    /// Origin of the messages.
     pub source: Source,
 }
 
-/// What was found of the session.
+/// State in which a turn's session was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionState {
-    /// None was given; a new one was started.
+    /// No session was given, and one was started.
     Started,
-    /// It was live.
+    /// The session was live.
     Continued,
-    /// It had expired and was restored.
+    /// The session had expired and was restored.
     Resumed,
-    /// The session tier is down.
+    /// The session tier is unavailable.
     Unavailable,
 }
 
-/// The session as the turn found it.
+/// Result of looking up the session of a turn.
 #[derive(Debug)]
-enum Found {
-    /// None was given; this is the id of a new one.
-    None(SessionId),
+enum SessionLookup {
+    /// No session was given; the id is that of a new one.
+    New(SessionId),
+    /// The session is live.
     Live(Session),
-    /// Expired, and last on this conversation if the store knows of one.
-    Expired(SessionId, Option<Conversation>),
-    /// The tier is down; the store still knows where the session was last.
-    Down(SessionId, Option<Conversation>),
+    /// The session has expired.
+    Expired {
+        id: SessionId,
+        /// Conversation that the store last recorded the session on.
+        last_on: Option<Conversation>,
+    },
+    /// The session tier is unavailable.
+    Unavailable {
+        id: SessionId,
+        /// Conversation that the store last recorded the session on.
+        last_on: Option<Conversation>,
+    },
 }
 
-/// The conversation of a turn.
+/// Conversation of a turn.
 #[derive(Debug)]
-struct Opened {
+struct TurnConversation {
     id: ConversationId,
-    newest: Newest,
-    /// Whether this turn created it, and noted the session on it.
-    created: bool,
+    newest: NewestMessages,
+    /// Whether this turn created the conversation, and recorded the session on it.
+    is_created: bool,
 }
 
 impl Memory {
-    /// Opens a turn: the session, the conversation, its newest messages.
-    pub async fn begin_turn(&self, turn: BeginTurn) -> Result<Begun, Error> {
-        let found = self.find_session(&turn).await?;
-        let opened = self.find_conversation(&turn, &found).await?;
-        let (session, session_state) = self.settle_session(&turn, found, &opened).await?;
-        let Opened { id, newest, .. } = opened;
-        Ok(Begun {
+    /// Begins a turn: finds or starts its session, finds or creates its conversation, and
+    /// reads the newest messages.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] if the session or the conversation does not exist;
+    /// [`Error::Unavailable`] if the store is needed and cannot be reached. A session tier
+    /// that is unavailable is no error.
+    pub async fn begin_turn(&self, turn: BeginTurn) -> Result<BeginTurnOutcome, Error> {
+        let lookup = self.find_session(&turn).await?;
+        let conversation = self.find_conversation(&turn, &lookup).await?;
+        let (session, session_state) = self.settle_session(&turn, lookup, &conversation).await?;
+        let TurnConversation { id, newest, .. } = conversation;
+        Ok(BeginTurnOutcome {
             session,
             session_state,
             conversation_id: id,
@@ -97,17 +114,17 @@ impl Memory {
         })
     }
 
-    async fn find_session(&self, turn: &BeginTurn) -> Result<Found, Error> {
+    async fn find_session(&self, turn: &BeginTurn) -> Result<SessionLookup, Error> {
         let Some(id) = turn.session_id else {
-            return Ok(Found::None(SessionId::from_uuid(self.new_id())));
+            return Ok(SessionLookup::New(SessionId::from_uuid(self.new_id())));
         };
         let touched = self.0.sessions.touch(id, Some(&turn.user_id)).await;
         if let Ok(Some(session)) = touched {
-            return Ok(Found::Live(session));
+            return Ok(SessionLookup::Live(session));
         }
-        let is_down = touched.is_err();
-        if is_down && turn.conversation_id.is_some() {
-            return Ok(Found::Down(id, None));
+        let is_unavailable = touched.is_err();
+        if is_unavailable && turn.conversation_id.is_some() {
+            return Ok(SessionLookup::Unavailable { id, last_on: None });
         }
         let last_on = self
             .0
@@ -116,18 +133,22 @@ impl Memory {
             .await
             .map_err(Error::of_list)?;
         match last_on {
-            Some(conversation) if conversation.user_id != turn.user_id => unknown(id),
-            None if turn.conversation_id.is_none() && !is_down => unknown(id),
-            last_on if is_down => Ok(Found::Down(id, last_on)),
-            last_on => Ok(Found::Expired(id, last_on)),
+            Some(conversation) if conversation.user_id != turn.user_id => session_not_found(id),
+            None if turn.conversation_id.is_none() && !is_unavailable => session_not_found(id),
+            last_on if is_unavailable => Ok(SessionLookup::Unavailable { id, last_on }),
+            last_on => Ok(SessionLookup::Expired { id, last_on }),
         }
     }
 
-    async fn find_conversation(&self, turn: &BeginTurn, found: &Found) -> Result<Opened, Error> {
-        let (session_id, of_session) = match found {
-            Found::None(id) => (*id, None),
-            Found::Live(session) => (session.id, session.conversation_id),
-            Found::Expired(id, last_on) | Found::Down(id, last_on) => {
+    async fn find_conversation(
+        &self,
+        turn: &BeginTurn,
+        lookup: &SessionLookup,
+    ) -> Result<TurnConversation, Error> {
+        let (session_id, of_session) = match lookup {
+            SessionLookup::New(id) => (*id, None),
+            SessionLookup::Live(session) => (session.id, session.conversation_id),
+            SessionLookup::Expired { id, last_on } | SessionLookup::Unavailable { id, last_on } => {
                 (*id, last_on.as_ref().map(|last_on| last_on.id))
             }
         };
@@ -136,34 +157,34 @@ impl Memory {
                 id,
                 user_id: Some(turn.user_id.clone()),
             };
-            let want = Want {
+            let query = NewestQuery {
                 limit: turn.limit.unwrap_or(self.0.default_limit),
                 min_seq: 0,
                 strong: false,
                 contexts: false,
             };
-            match self.newest(&conversation, want).await {
+            match self.newest(&conversation, query).await {
                 Ok(newest) => {
-                    return Ok(Opened {
+                    return Ok(TurnConversation {
                         id,
                         newest,
-                        created: false,
+                        is_created: false,
                     });
                 }
-                // The session outlived its conversation, which was deleted: the
-                // user starts afresh.
+                // The session outlived its conversation, which was deleted: the turn
+                // begins a new one.
                 Err(Error::NotFound(_)) if turn.conversation_id.is_none() => {}
                 Err(error) => return Err(error),
             }
         }
-        self.begin_conversation(turn, session_id).await
+        self.create_turn_conversation(turn, session_id).await
     }
 
-    async fn begin_conversation(
+    async fn create_turn_conversation(
         &self,
         turn: &BeginTurn,
         session_id: SessionId,
-    ) -> Result<Opened, Error> {
+    ) -> Result<TurnConversation, Error> {
         let new = NewConversation {
             id: ConversationId::from_uuid(self.new_id()),
             user_id: turn.user_id.clone(),
@@ -172,76 +193,78 @@ impl Memory {
             metadata: None,
             session_id: Some(session_id),
         };
-        // Begun twice, the first conversation stays empty and does no harm.
+        // A retry is safe: a conversation that an earlier attempt created stays empty and
+        // does no harm.
         let conversation = self.create(new, true).await?;
-        Ok(Opened {
+        Ok(TurnConversation {
             id: conversation.id,
-            newest: Newest::of_new(conversation),
-            created: true,
+            newest: NewestMessages::of_new(conversation),
+            is_created: true,
         })
     }
 
-    /// Starts, moves or restores the session, and notes in the store where it
-    /// is now unless the store knows. With a session that was on this
-    /// conversation already there is nothing to do.
+    /// Starts, moves or restores the session, and records its conversation in the store
+    /// unless the store has it. A live session on this conversation needs neither.
     async fn settle_session(
         &self,
         turn: &BeginTurn,
-        found: Found,
-        opened: &Opened,
+        lookup: SessionLookup,
+        conversation: &TurnConversation,
     ) -> Result<(Option<Session>, SessionState), Error> {
-        let (id, dept, state, noted) = match found {
-            Found::Down(..) => return Ok((None, SessionState::Unavailable)),
-            Found::Live(session) if session.conversation_id == Some(opened.id) => {
+        let (id, dept, state, recorded) = match lookup {
+            SessionLookup::Unavailable { .. } => return Ok((None, SessionState::Unavailable)),
+            SessionLookup::Live(session) if session.conversation_id == Some(conversation.id) => {
                 return Ok((Some(session), SessionState::Continued));
             }
-            Found::Live(session) => (session.id, session.dept_id, SessionState::Continued, None),
-            Found::Expired(id, last_on) => {
-                let noted = last_on.as_ref().map(|c| c.id);
-                let dept = last_on.and_then(|c| c.dept_id);
-                (id, dept, SessionState::Resumed, noted)
+            SessionLookup::Live(session) => {
+                (session.id, session.dept_id, SessionState::Continued, None)
             }
-            Found::None(id) => (id, None, SessionState::Started, None),
+            SessionLookup::Expired { id, last_on } => {
+                let recorded = last_on.as_ref().map(|last_on| last_on.id);
+                let dept = last_on.and_then(|last_on| last_on.dept_id);
+                (id, dept, SessionState::Resumed, recorded)
+            }
+            SessionLookup::New(id) => (id, None, SessionState::Started, None),
         };
         let new = NewSession {
             id,
             user_id: turn.user_id.clone(),
             dept_id: turn.dept_id.clone().or(dept),
-            conversation_id: Some(opened.id),
+            conversation_id: Some(conversation.id),
         };
         let session = match self.0.sessions.start(&new).await {
-            Ok(started) => live(id, started)?,
+            Ok(started) => require_session(id, started)?,
             Err(error) => {
-                tracing::debug!(error = %error, "the turn goes on without a session");
+                tracing::debug!(error = %error, "the turn continues without a session");
                 return Ok((None, SessionState::Unavailable));
             }
         };
-        // Noted only now: a session that never began, or is another user's,
-        // must not take the place of a live one.
-        if !opened.created && noted != Some(opened.id) {
-            self.note_session(turn, id, opened).await?;
+        // Recorded only now: a session that did not start, or belongs to another user,
+        // must not replace a live one.
+        if !conversation.is_created && recorded != Some(conversation.id) {
+            self.record_session(turn, id, conversation.id).await?;
         }
         Ok((Some(session), state))
     }
 
-    async fn note_session(
+    async fn record_session(
         &self,
         turn: &BeginTurn,
         session: SessionId,
-        opened: &Opened,
+        conversation: ConversationId,
     ) -> Result<(), Error> {
         let conversation = ConversationRef {
-            id: opened.id,
+            id: conversation,
             user_id: Some(turn.user_id.clone()),
         };
         match self.attach_session(conversation, session).await {
-            // The turn goes on; its save notes the session again.
+            // The turn continues; its save records the session again.
             Err(Error::Unavailable(_) | Error::OutcomeUnknown { .. }) => Ok(()),
-            noted => noted,
+            recorded => recorded,
         }
     }
 }
 
-fn unknown<T>(id: SessionId) -> Result<T, Error> {
+fn session_not_found<T>(id: SessionId) -> Result<T, Error> {
     Err(Error::NotFound(Resource::Session(id)))
 }

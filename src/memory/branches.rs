@@ -4,30 +4,40 @@ use crate::{
     store::{Branch, ConversationPage},
 };
 
-/// Another way to go on from a message.
+/// Branch to be created: a conversation that shares the first messages of another one.
 #[derive(Clone, Debug)]
 pub struct BranchConversation {
-    /// Where it begins.
+    /// Conversation to branch from.
     pub parent: ConversationRef,
-    /// The last number that it shares with its parent, 1 or more.
+    /// Number of the last message that the branch shares with its parent, 1 or more.
     pub at_seq: i64,
-    /// What it is called; None for the parent's title.
+    /// Title; `None` uses that of the parent.
     pub title: Option<Title>,
 }
 
-/// A page of a conversation's branches.
+/// Page of a conversation's branches.
 #[derive(Clone, Debug)]
 pub struct ListBranches {
-    /// Of which conversation.
+    /// Conversation whose branches are listed.
     pub conversation: ConversationRef,
-    /// Go on after the page that ended with this.
+    /// Value of [`ConversationPage::next`] of the previous page; `None` for the first page.
     pub after: Option<i64>,
-    /// At most so many.
+    /// Upper bound on the branches of the page.
     pub limit: u32,
 }
 
 impl Memory {
     /// Creates a conversation that shares the first messages of another one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] if there is no such parent, [`Error::BeyondEnd`] if it has no
+    /// message `at_seq`, or an error of the write. After [`Error::OutcomeUnknown`] a retry
+    /// may create a second branch.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once it has begun, the write runs to its end even if the future is dropped.
     pub async fn branch_conversation(
         &self,
         request: BranchConversation,
@@ -42,13 +52,19 @@ impl Memory {
         let memory = self.clone();
         self.uninterrupted(async move {
             let branched = memory.0.store.branch(&branch).await;
-            // Repeated, it may make a second branch.
+            // A retry may create a second branch.
             branched.map_err(|error| Error::of_write(error, branch.parent.id, false))
         })
         .await
     }
 
-    /// A page of the conversations that branched from this one.
+    /// Lists a page of the conversations that branched from this one, latest activity
+    /// first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] if there is no such conversation; [`Error::Unavailable`] if the
+    /// store cannot be reached.
     pub async fn list_branches(&self, request: ListBranches) -> Result<ConversationPage, Error> {
         let ListBranches {
             conversation,

@@ -1,12 +1,12 @@
 use crate::domain::Message;
 
-/// How many messages are read at first, before it is known how large they are.
-const FIRST: u32 = 32;
-/// How many are read at once at most.
-const MOST: u32 = 256;
+/// Number of messages in the first read, when their size is not known yet.
+const FIRST_READ: u32 = 32;
+/// Upper bound on the messages of a read.
+const MAX_READ: u32 = 256;
 
-/// Keeps an answer within [`Message::MAX_BYTES_PER_ANSWER`], and what is read
-/// from the store for it in proportion.
+/// Limits the messages of a response to [`Message::MAX_BYTES_PER_ANSWER`], and the reads
+/// from the store to a size in proportion.
 #[derive(Debug, Default)]
 pub(super) struct Budget {
     messages: usize,
@@ -14,20 +14,20 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// How many messages to read next, of so many that are missing: as many as
-    /// fit if they are like those before.
+    /// Number of messages to read next when `missing` are still requested: as many as fit
+    /// if they are of the average size of those before.
     pub(super) fn next_read(&self, missing: u32) -> u32 {
-        let fit = match self.bytes.checked_div(self.messages) {
-            None => FIRST,
+        let fitting = match self.bytes.checked_div(self.messages) {
+            None => FIRST_READ,
             Some(average) => {
                 let left = Message::MAX_BYTES_PER_ANSWER.saturating_sub(self.bytes);
-                u32::try_from(left / average.max(1) + 1).unwrap_or(MOST)
+                u32::try_from(left / average.max(1) + 1).unwrap_or(MAX_READ)
             }
         };
-        missing.min(fit.min(MOST))
+        missing.min(fitting.min(MAX_READ))
     }
 
-    /// Takes a message in, if it fits. The first one always does.
+    /// Counts a message and returns true if it fits. The first message always fits.
     pub(super) fn admits(&mut self, message: &Message) -> bool {
         let bytes = self.bytes + message.size();
         let fits = bytes <= Message::MAX_BYTES_PER_ANSWER || self.messages == 0;

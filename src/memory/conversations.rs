@@ -7,36 +7,45 @@ use crate::{
     store::{Bound, ConversationPage, ConversationQuery},
 };
 
-/// A conversation to be created.
+/// Conversation to be created.
 #[derive(Clone, Debug)]
 pub struct CreateConversation {
-    /// The id that the caller chose.
+    /// Id that the caller chose; `None` generates one.
     pub id: Option<ConversationId>,
-    /// Whose it is.
+    /// Owner.
     pub user_id: UserId,
-    /// The user's department.
+    /// Department of the owner.
     pub dept_id: Option<DeptId>,
-    /// What it is called.
+    /// Title; `None` derives it from the first user message.
     pub title: Option<Title>,
-    /// Anything else.
+    /// Metadata that the caller attached.
     pub metadata: Option<Metadata>,
 }
 
-/// A page of messages.
+/// Page of a conversation's messages.
 #[derive(Clone, Debug)]
 pub struct ListMessages {
-    /// Of which conversation.
+    /// Conversation whose messages are listed.
     pub conversation: ConversationRef,
-    /// From where, in which direction.
+    /// Number that the page begins at, and its direction.
     pub from: Bound,
-    /// At most so many.
+    /// Upper bound on the messages of the page.
     pub limit: u32,
-    /// Whether messages come with their contexts.
+    /// Whether messages include their contexts.
     pub contexts: bool,
 }
 
 impl Memory {
-    /// Creates a conversation, or finds the one that the same request created.
+    /// Creates a conversation, or returns the one that the same request created before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Reused`] if the id belongs to a different conversation, or an error of the
+    /// write.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once it has begun, the write runs to its end even if the future is dropped.
     pub async fn create_conversation(
         &self,
         request: CreateConversation,
@@ -73,6 +82,11 @@ impl Memory {
     }
 
     /// Reads a conversation.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] if there is no such conversation; [`Error::Unavailable`] if the
+    /// store cannot be reached.
     pub async fn get_conversation(
         &self,
         conversation: &ConversationRef,
@@ -84,7 +98,11 @@ impl Memory {
             .map_err(|error| Error::of_store(error, conversation.id))
     }
 
-    /// A page of a user's conversations, latest activity first.
+    /// Lists a page of a user's conversations, latest activity first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] if the store cannot be reached.
     pub async fn list_conversations(
         &self,
         query: ConversationQuery,
@@ -93,6 +111,14 @@ impl Memory {
     }
 
     /// Changes a conversation's title or metadata.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] if there is no such conversation, or an error of the write.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once it has begun, the write runs to its end even if the future is dropped.
     pub async fn update_conversation(
         &self,
         conversation: ConversationRef,
@@ -110,8 +136,13 @@ impl Memory {
         .await
     }
 
-    /// A page of a conversation's messages, and whether there are more. It ends
-    /// early, after one message at least, where it would be too large.
+    /// Lists a page of a conversation's messages, and returns whether there are more. A
+    /// page that would be too large for a response ends early, after at least one message.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] if there is no such conversation; [`Error::Unavailable`] if the
+    /// store cannot be reached.
     pub async fn list_messages(
         &self,
         request: &ListMessages,

@@ -18,7 +18,13 @@ impl Memory {
             let id = conversation.id;
             let write = memory.0.store.delete(&conversation);
             memory
-                .write_through(id, REMOVAL_LIMIT, write, |()| WindowUpdate::Removal, async |()| {})
+                .write_through(
+                    id,
+                    REMOVAL_LIMIT,
+                    write,
+                    |()| WindowUpdate::Removal,
+                    async |()| {},
+                )
                 .await
                 // A retry finds the conversation, or finds it deleted.
                 .map_err(|error| Error::of_write(error, id, true))

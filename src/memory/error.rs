@@ -1,3 +1,5 @@
+use std::fmt;
+
 use crate::{
     domain::{ConversationId, SessionId},
     sessions::SessionsUnavailable,
@@ -6,55 +8,55 @@ use crate::{
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why a use case refused or failed. What a caller is told of it is decided in
-/// one place, `rpc::status`.
+/// Error of a use case. `rpc::status` maps it to a gRPC status.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no such thing, or it is another user's: the two look the same.
-    #[error("no such {0:?}")]
+    /// The resource does not exist or belongs to another user. The two cases are
+    /// indistinguishable.
+    #[error("no such {0}")]
     NotFound(Resource),
-    /// The conversation does not end where the caller expected.
-    #[error("the conversation ends at {current_seq}")]
+    /// The conversation does not end at the number that the caller expected.
+    #[error("the conversation ends at message {current_seq}, which differs from the expected one")]
     SeqMismatch {
-        /// Where it ends.
+        /// Number that the conversation ends at.
         current_seq: i64,
     },
-    /// The caller asked for a message that has not been saved.
-    #[error("the conversation ends at {last_seq}")]
+    /// The caller requires a message that has not been saved.
+    #[error("the conversation ends at message {last_seq}, before the required one")]
     MinSeqNotReached {
-        /// Where it ends.
+        /// Number that the conversation ends at.
         last_seq: i64,
     },
-    /// A number was named that the conversation has not come to.
-    #[error("the conversation ends at {last_seq}")]
+    /// A message was referenced that the conversation does not have yet.
+    #[error("the conversation ends at message {last_seq}, before the referenced one")]
     BeyondEnd {
-        /// Where it ends.
+        /// Number that the conversation ends at.
         last_seq: i64,
     },
-    /// An id or key is taken, with other content.
-    #[error("{0:?} is in use with other content")]
+    /// An id or idempotency key was used before with different content.
+    #[error("{0} was used before with different content")]
     Reused(ReusedKey),
-    /// A tier that the call needs cannot be reached. Nothing was written.
-    #[error("unavailable")]
+    /// The store or the session tier cannot be reached. Nothing was written.
+    #[error("the store or session tier is unavailable")]
     Unavailable(#[source] Cause),
-    /// Too many writes are under way.
-    #[error("too many writes at once")]
+    /// The limit on concurrent writes is reached. Nothing was written.
+    #[error("the limit on concurrent writes is reached")]
     Overloaded,
-    /// A write may or may not have been done.
+    /// A write may or may not have been committed.
     #[error("the outcome of the write is unknown")]
     OutcomeUnknown {
-        /// Whether the request can be repeated without doing it twice.
+        /// Whether the same request can be repeated without a second effect.
         retry_is_safe: bool,
-        /// What happened.
+        /// Error that interrupted the write.
         #[source]
         cause: Cause,
     },
-    /// A bug.
-    #[error("internal")]
+    /// A defect of this program or of the store.
+    #[error("internal error")]
     Internal(#[source] Cause),
 }
 
-/// What was not found.
+/// Resource that was not found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource {
     /// A conversation.
@@ -63,14 +65,22 @@ pub enum Resource {
     Session(SessionId),
 }
 
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Conversation(id) => write!(f, "conversation {id}"),
+            Self::Session(id) => write!(f, "session {id}"),
+        }
+    }
+}
+
 impl Error {
-    /// A store's error about a conversation. A retry is taken to be safe; a
-    /// write that is not idempotent says so with [`Self::of_write`].
+    /// Converts an error of a read, or of a write whose retry is safe.
     pub(super) fn of_store(error: StoreError, conversation: ConversationId) -> Self {
         Self::of_write(error, conversation, true)
     }
 
-    /// A store's error about no conversation in particular.
+    /// Converts an error of a read that concerns no single conversation.
     pub(super) fn of_list(error: StoreError) -> Self {
         match error {
             StoreError::Unavailable(cause) | StoreError::OutcomeUnknown(cause) => {
@@ -80,7 +90,8 @@ impl Error {
         }
     }
 
-    /// A store's error about a write to a conversation.
+    /// Converts an error of a write to a conversation. `retry_is_safe` is whether the same
+    /// write can be repeated without a second effect.
     pub(super) fn of_write(
         error: StoreError,
         conversation: ConversationId,

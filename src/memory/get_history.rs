@@ -1,54 +1,60 @@
 use super::{
     Error, Memory, Source,
-    newest::{Newest, Want},
+    newest::{NewestMessages, NewestQuery},
 };
 use crate::domain::{ConversationRef, Message, SessionId, UserId};
 
-/// A read of the newest messages.
+/// Read of a conversation's newest messages.
 #[derive(Clone, Debug)]
 pub struct GetHistory {
-    /// Of which conversation.
+    /// Conversation to read.
     pub conversation: ConversationRef,
-    /// How many; None for the default.
+    /// Upper bound on the messages returned; `None` uses the default.
     pub limit: Option<u32>,
-    /// The answer includes everything up to here.
+    /// Number up to which the history must include all messages.
     pub min_seq: i64,
-    /// Read the durable store, whatever the window has.
+    /// Whether the durable store is read even if the recent window has the messages.
     pub strong: bool,
-    /// The session to renew.
+    /// Session to renew.
     pub session_id: Option<SessionId>,
-    /// Whether messages come with their contexts.
+    /// Whether messages include their contexts.
     pub contexts: bool,
 }
 
-/// The newest messages.
+/// Newest messages of a conversation.
 #[derive(Debug)]
 pub struct History {
-    /// Oldest first.
+    /// Messages, oldest first.
     pub messages: Vec<Message>,
-    /// The conversation's last number.
+    /// Highest number that the conversation has assigned to a message.
     pub last_seq: i64,
-    /// Where they came from.
+    /// Origin of the messages.
     pub source: Source,
 }
 
 impl Memory {
     /// Reads the newest messages of a conversation.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] if there is no such conversation; [`Error::MinSeqNotReached`] if
+    /// it ends before `min_seq`; [`Error::Unavailable`] if the store is needed and cannot
+    /// be reached.
     pub async fn get_history(&self, request: GetHistory) -> Result<History, Error> {
-        let want = Want {
+        let query = NewestQuery {
             limit: request.limit.unwrap_or(self.0.default_limit),
             min_seq: request.min_seq,
             strong: request.strong,
             contexts: request.contexts,
         };
-        // A claim says whose the session is to be, so that both go at once.
+        // A claimed owner is that of the session as well, so that both run concurrently.
         let claimed = request.conversation.user_id.as_ref();
-        let (newest, ()) = tokio::join!(self.newest(&request.conversation, want), async {
+        let (newest, ()) = tokio::join!(self.newest(&request.conversation, query), async {
             if let Some(claimed) = claimed {
                 self.renew_session(request.session_id, claimed).await;
             }
         });
-        let Newest {
+        let NewestMessages {
             owner,
             last_seq,
             messages,
@@ -65,8 +71,8 @@ impl Memory {
         })
     }
 
-    /// Renews the session that a call was made in, if it is live and the
-    /// conversation's owner's. The call itself does not depend on it.
+    /// Renews the session of a call if it is live and belongs to `owner`. The call does
+    /// not depend on it: a failure is only logged.
     pub(super) async fn renew_session(&self, session: Option<SessionId>, owner: &UserId) {
         if let Some(id) = session
             && let Err(error) = self.0.sessions.touch(id, Some(owner)).await

@@ -5,81 +5,87 @@ use crate::{
     store::Bound,
 };
 
-/// Where an answer came from.
+/// Origin of the messages in a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The recent window.
+    /// Recent window.
     Cache,
-    /// The durable store.
+    /// Durable store.
     Store,
 }
 
-/// What a reader wants of the newest messages.
+/// Query for the newest messages of a conversation.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Want {
+pub(super) struct NewestQuery {
+    /// Upper bound on the messages.
     pub(super) limit: u32,
+    /// Number up to which all messages must be included.
     pub(super) min_seq: i64,
+    /// Whether the store must be read.
     pub(super) strong: bool,
+    /// Whether messages include their contexts.
     pub(super) contexts: bool,
 }
 
-/// The newest messages of a conversation.
+/// Newest messages of a conversation.
 #[derive(Debug)]
-pub(super) struct Newest {
+pub(super) struct NewestMessages {
     pub(super) owner: UserId,
     pub(super) last_seq: i64,
-    /// The whole of it, where it was read on the way.
+    /// Whole conversation, if the store was read.
     pub(super) conversation: Option<Conversation>,
+    /// Messages, oldest first.
     pub(super) messages: Vec<Message>,
-    /// The number of the conversation's first message, where it was reached.
-    oldest: Option<i64>,
+    /// Number of the conversation's first message, if `messages` begins with it.
+    first_seq: Option<i64>,
     pub(super) source: Source,
 }
 
 impl Memory {
-    /// Reads the newest messages: from the window if it may and can, else from
-    /// the store, filling the window if it was given the lease.
+    /// Reads the newest messages: from the window if the query allows it and the window
+    /// has them, otherwise from the store. A reader that gets the window's lease fills the
+    /// window.
     pub(super) async fn newest(
         &self,
         conversation: &ConversationRef,
-        want: Want,
-    ) -> Result<Newest, Error> {
-        // The window keeps no contexts.
-        let lookup = if want.strong || want.contexts {
+        query: NewestQuery,
+    ) -> Result<NewestMessages, Error> {
+        // The window has no contexts.
+        let lookup = if query.strong || query.contexts {
             Lookup::Miss(None)
         } else {
             self.0
                 .recent
-                .newest(conversation.id, want.limit, want.min_seq)
+                .newest(conversation.id, query.limit, query.min_seq)
                 .await
         };
         let lease = match lookup {
-            Lookup::Hit(window) if is_claimed(conversation, &window) => {
-                return Ok(Newest::from_window(window));
+            Lookup::Hit(window) if matches_claim(conversation, &window) => {
+                return Ok(NewestMessages::from_window(window));
             }
-            // Whose it is is the store's to say when the claim is refused.
+            // A wrong owner is rejected by the store, like a missing conversation.
             Lookup::Hit(_) | Lookup::Busy | Lookup::Short | Lookup::Unavailable => None,
             Lookup::Miss(lease) => lease,
         };
 
         let Some(lease) = lease else {
-            return self.newest_in_store(conversation, want).await;
+            return self.newest_in_store(conversation, query).await;
         };
         let capacity = self.0.recent.capacity();
-        let wide = Want {
-            limit: want.limit.max(capacity),
-            ..want
+        let widened = NewestQuery {
+            limit: query.limit.max(capacity),
+            ..query
         };
-        let mut newest = self.newest_in_store(conversation, wide).await?;
-        let kept = newest_of(&newest.messages, capacity);
+        let mut newest = self.newest_in_store(conversation, widened).await?;
+        let kept = last_messages(&newest.messages, capacity);
         let whole = kept
             .first()
-            .is_none_or(|oldest| newest.oldest == Some(oldest.seq));
+            .is_none_or(|oldest| newest.first_seq == Some(oldest.seq));
         self.0
             .recent
             .fill(lease, &newest.owner, newest.last_seq, kept, whole)
             .await;
-        let surplus = newest.messages.len() - newest_of(&newest.messages, want.limit).len();
+        let surplus = newest.messages.len() - last_messages(&newest.messages, query.limit).len();
         newest.messages.drain(..surplus);
         Ok(newest)
     }
@@ -87,34 +93,34 @@ impl Memory {
     async fn newest_in_store(
         &self,
         conversation: &ConversationRef,
-        want: Want,
-    ) -> Result<Newest, Error> {
+        query: NewestQuery,
+    ) -> Result<NewestMessages, Error> {
         let failed = |error| Error::of_store(error, conversation.id);
         let mut budget = Budget::default();
-        let mut wanted = budget.next_read(want.limit);
+        let mut wanted = budget.next_read(query.limit);
         let (found, mut read) = self
             .0
             .store
-            .newest(conversation, wanted, want.contexts)
+            .newest(conversation, wanted, query.contexts)
             .await
             .map_err(failed)?;
-        if found.last_seq < want.min_seq {
+        if found.last_seq < query.min_seq {
             return Err(Error::MinSeqNotReached {
                 last_seq: found.last_seq,
             });
         }
         read.reverse();
         let mut newest_first: Vec<Message> = Vec::new();
-        let oldest = loop {
+        let first_seq = loop {
             let is_all = read.len() < wanted as usize;
-            let fit = read
+            let fitting = read
                 .iter()
                 .take_while(|message| budget.admits(message))
                 .count();
-            let is_cut = fit < read.len();
-            newest_first.extend(read.drain(..fit));
+            let is_cut = fitting < read.len();
+            newest_first.extend(read.drain(..fitting));
             let last = newest_first.last().map(|message| message.seq);
-            let missing = want.limit - u32::try_from(newest_first.len()).unwrap_or(want.limit);
+            let missing = query.limit - u32::try_from(newest_first.len()).unwrap_or(query.limit);
             match last {
                 _ if is_all && !is_cut => break last,
                 Some(seq) if missing > 0 && !is_cut => {
@@ -123,33 +129,33 @@ impl Memory {
                     let older = self
                         .0
                         .store
-                        .messages(conversation, before, wanted, want.contexts);
+                        .messages(conversation, before, wanted, query.contexts);
                     read = older.await.map_err(failed)?;
                 }
                 _ => break None,
             }
         };
         newest_first.reverse();
-        Ok(Newest {
+        Ok(NewestMessages {
             owner: found.user_id.clone(),
             last_seq: found.last_seq,
             conversation: Some(found),
             messages: newest_first,
-            oldest,
+            first_seq,
             source: Source::Store,
         })
     }
 }
 
-impl Newest {
-    /// A conversation that was created just now.
+impl NewestMessages {
+    /// Result for a conversation that was just created.
     pub(super) fn of_new(conversation: Conversation) -> Self {
         Self {
             owner: conversation.user_id.clone(),
             last_seq: conversation.last_seq,
             conversation: Some(conversation),
             messages: Vec::new(),
-            oldest: None,
+            first_seq: None,
             source: Source::Store,
         }
     }
@@ -160,19 +166,19 @@ impl Newest {
             last_seq: window.last_seq,
             conversation: None,
             messages: window.messages,
-            oldest: None,
+            first_seq: None,
             source: Source::Cache,
         }
     }
 }
 
-fn is_claimed(conversation: &ConversationRef, window: &Window) -> bool {
+fn matches_claim(conversation: &ConversationRef, window: &Window) -> bool {
     conversation
         .user_id
         .as_ref()
         .is_none_or(|claimed| *claimed == window.owner)
 }
 
-fn newest_of(messages: &[Message], limit: u32) -> &[Message] {
+fn last_messages(messages: &[Message], limit: u32) -> &[Message] {
     &messages[messages.len().saturating_sub(limit as usize)..]
 }

@@ -5,9 +5,13 @@ use crate::{
 };
 
 impl Memory {
-    /// A page of what a user's messages say, best first. It ends early, after one
-    /// hit at least, where it would be too large. A conversation that is named and is
-    /// not the user's is not found.
+    /// Searches a user's messages, and returns a page of hits, best first. A page that
+    /// would be too large for a response ends early, after at least one hit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] if the query is restricted to a conversation that does not exist
+    /// or belongs to another user; [`Error::Unavailable`] if the store cannot be reached.
     pub async fn search_messages(&self, mut query: SearchQuery) -> Result<SearchPage, Error> {
         if let Some(id) = query.conversation_id {
             let user_id = Some(query.user_id.clone());

@@ -3,19 +3,24 @@ use crate::domain::{
     ConversationId, ConversationRef, DeptId, NewSession, Session, SessionId, SessionRef, UserId,
 };
 
-/// A session to be started.
+/// Session to be started.
 #[derive(Clone, Debug)]
 pub struct CreateSession {
-    /// For whom.
+    /// User of the session.
     pub user_id: UserId,
-    /// The user's department.
+    /// Department of the user.
     pub dept_id: Option<DeptId>,
-    /// The conversation to put it on.
+    /// Conversation that the session is on; `None` for none yet.
     pub conversation_id: Option<ConversationId>,
 }
 
 impl Memory {
     /// Starts a session.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] if the conversation does not exist; [`Error::Unavailable`] if the
+    /// session tier, or the store where it is needed, cannot be reached.
     pub async fn create_session(&self, request: CreateSession) -> Result<Session, Error> {
         let id = SessionId::from_uuid(self.new_id());
         let conversation = request.conversation_id.map(|id| ConversationRef {
@@ -31,9 +36,8 @@ impl Memory {
             dept_id: request.dept_id,
             conversation_id: request.conversation_id,
         };
-        let session = live(id, self.0.sessions.start(&new).await?)?;
-        // Noted only now: a session that never began must not take the place
-        // of a live one.
+        let session = require_session(id, self.0.sessions.start(&new).await?)?;
+        // Recorded only now: a session that did not start must not replace a live one.
         if let Some(conversation) = conversation {
             self.attach_session(conversation, id).await?;
         }
@@ -41,37 +45,54 @@ impl Memory {
     }
 
     /// Reads a session without renewing it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] if the session is not live or belongs to another user;
+    /// [`Error::Unavailable`] if the session tier cannot be reached.
     pub async fn get_session(&self, session: SessionRef) -> Result<Session, Error> {
         let SessionRef { id, user_id } = session;
         let found = self.0.sessions.get(id).await?;
-        let is_theirs = |found: &Session| user_id.is_none_or(|user| user == found.user_id);
-        live(id, found.filter(is_theirs))
+        let has_claimed_user = |found: &Session| user_id.is_none_or(|user| user == found.user_id);
+        require_session(id, found.filter(has_claimed_user))
     }
 
-    /// Gives a session its whole TTL again.
+    /// Renews a session to its whole TTL.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::get_session`].
     pub async fn extend_session(&self, session: SessionRef) -> Result<Session, Error> {
         let SessionRef { id, user_id } = session;
         let touched = self.0.sessions.touch(id, user_id.as_ref()).await?;
-        live(id, touched)
+        require_session(id, touched)
     }
 
     /// Ends a session.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::get_session`].
     pub async fn end_session(&self, session: SessionRef) -> Result<(), Error> {
         let id = session.id;
         if session.user_id.is_some() {
-            // Nothing comes between: a session's user never changes.
+            // The check stays valid until the end: the user of a session never changes.
             self.get_session(session).await?;
         }
-        live(id, self.0.sessions.end(id).await?.then_some(()))
+        require_session(id, self.0.sessions.end(id).await?.then_some(()))
     }
 
-    /// A user's live sessions, the one used last first.
+    /// Lists a user's live sessions, the most recently used first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] if the session tier cannot be reached.
     pub async fn list_sessions(&self, user: &UserId) -> Result<Vec<Session>, Error> {
         Ok(self.0.sessions.list(user).await?)
     }
 
-    /// Notes in the store which conversation a session is on, so that it can be
-    /// restored when it has expired.
+    /// Records in the store which conversation a session is on, so that the session can be
+    /// restored after it has expired.
     pub(super) async fn attach_session(
         &self,
         conversation: ConversationRef,
@@ -91,6 +112,7 @@ impl Memory {
     }
 }
 
-pub(super) fn live<T>(id: SessionId, found: Option<T>) -> Result<T, Error> {
+/// Converts a session that is not live into [`Error::NotFound`].
+pub(super) fn require_session<T>(id: SessionId, found: Option<T>) -> Result<T, Error> {
     found.ok_or(Error::NotFound(Resource::Session(id)))
 }

@@ -46,7 +46,13 @@ impl Memory {
             let id = truncation.conversation.id;
             let write = memory.0.store.truncate(&truncation);
             memory
-                .write_through(id, REMOVAL_LIMIT, write, |_| WindowUpdate::Removal, async |_| {})
+                .write_through(
+                    id,
+                    REMOVAL_LIMIT,
+                    write,
+                    |_| WindowUpdate::Removal,
+                    async |_| {},
+                )
                 .await
                 .map_err(|error| Error::of_write(error, id, truncation.request.is_some()))
         })

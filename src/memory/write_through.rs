@@ -5,7 +5,7 @@ use futures_util::FutureExt as _;
 use super::Memory;
 use crate::{
     domain::{ConversationId, Message, UserId},
-    recent::Announced,
+    recent::Announcement,
     store::StoreError,
 };
 
@@ -49,43 +49,48 @@ impl Memory {
         update: impl FnOnce(&T) -> WindowUpdate<'_>,
         afterwards: impl AsyncFnOnce(&T),
     ) -> Result<T, StoreError> {
-        let announced = self.0.recent.announce(conversation, limit).await;
+        let announcement = self.0.recent.announce(conversation, limit).await;
         match AssertUnwindSafe(write).catch_unwind().await {
             Ok(Ok(committed)) => {
                 let update = update(&committed);
-                tokio::join!(self.update_window(announced, update), afterwards(&committed));
+                tokio::join!(
+                    self.update_window(announcement, update),
+                    afterwards(&committed)
+                );
                 Ok(committed)
             }
             Ok(Err(error)) => {
-                self.settle_failure(announced, &error).await;
+                self.settle_failure(announcement, &error).await;
                 Err(error)
             }
             Err(panic) => {
-                self.0.recent.leave(announced).await;
+                self.0.recent.leave(announcement).await;
                 panic::resume_unwind(panic)
             }
         }
     }
 
-    async fn update_window(&self, announced: Announced, update: WindowUpdate<'_>) {
+    async fn update_window(&self, announcement: Announcement, update: WindowUpdate<'_>) {
         let recent = &self.0.recent;
         match update {
             WindowUpdate::Append { owner, messages } => {
-                recent.publish(announced, owner, messages).await;
+                recent.publish(announcement, owner, messages).await;
             }
-            WindowUpdate::Replay { last_seq } => recent.publish_replay(announced, last_seq).await,
-            WindowUpdate::Removal => recent.retire(announced).await,
+            WindowUpdate::Replay { last_seq } => {
+                recent.publish_replay(announcement, last_seq).await;
+            }
+            WindowUpdate::Removal => recent.retire(announcement).await,
         }
     }
 
-    async fn settle_failure(&self, announced: Announced, error: &StoreError) {
+    async fn settle_failure(&self, announcement: Announcement, error: &StoreError) {
         let recent = &self.0.recent;
         match error {
-            StoreError::OutcomeUnknown(_) => recent.leave(announced).await,
+            StoreError::OutcomeUnknown(_) => recent.leave(announcement).await,
             // The conversation does not exist, but a window may have outlived it.
-            StoreError::NotFound => recent.forget(announced).await,
+            StoreError::NotFound => recent.forget(announcement).await,
             // Every other error states that nothing was committed.
-            _ => recent.abort(announced).await,
+            _ => recent.abort(announcement).await,
         }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use conversation_memory::{
     domain::{
         Conversation, ConversationChanges, ConversationId, ConversationRef, IdSource as _, Message,
-        NewConversation, Numbered, SessionId, TextSearch, UuidV7,
+        NewConversation, NumberedMessage, SessionId, TextSearch, UuidV7,
     },
     store::{
         Append, Branch, ConversationQuery, Store, StoreError, postgres::PostgresStore,
@@ -283,7 +283,7 @@ impl Write {
             Self::Import => {
                 let mut import = store.import(&subject.imported).await?;
                 let message = message("imported");
-                import.add(&[Numbered { seq: 1, message }]).await?;
+                import.add(&[NumberedMessage { seq: 1, message }]).await?;
                 import.finish(1).await.map(drop)
             }
             Self::Truncate => {

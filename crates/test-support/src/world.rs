@@ -6,8 +6,8 @@ use chrono::{DateTime, Utc};
 use conversation_memory::{
     domain::{
         Content, ConversationId, ConversationRef, Digest, IdSource, Limits, Message, MessageId,
-        Metadata, NewConversation, NewMessage, RequestId, RetrievedContext, Role, SessionId, Title,
-        UserId, UuidV7,
+        Metadata, NewConversation, NewMessage, RawMessage, RequestId, RetrievedContext, Role,
+        SessionId, Title, UserId, UuidV7,
     },
     store::{
         Append, Appended, Bound, Request, Store, StoreError, Truncation, postgres::PostgresStore,
@@ -204,17 +204,8 @@ pub fn owned_ref(new: &NewConversation) -> ConversationRef {
 }
 
 pub fn message(text: impl Into<String>) -> NewMessage {
-    NewMessage {
-        id: message_id(),
-        id_chosen: false,
-        role: Role::User,
-        content: content(text),
-        tokens_used: None,
-        latency_ms: None,
-        created_at: None,
-        metadata: None,
-        contexts: Vec::new(),
-    }
+    let raw = RawMessage::text(Role::User, text);
+    NewMessage::new(raw, std::iter::empty(), message_id, &Limits::default()).unwrap()
 }
 
 pub fn with_chosen_id(text: &str) -> NewMessage {

@@ -3,7 +3,7 @@ use prost_types::Timestamp;
 
 use crate::{
     domain::{Conversation, DeptId, Message, RetrievedContext, Role, Session, Title},
-    memory::{Begun, SessionState, Source},
+    memory::{BeginTurnOutcome, SessionState, Source},
     proto,
     rpc::{convert::captured, structs},
     store::{ConversationPage, SearchHit},
@@ -97,7 +97,7 @@ pub(crate) fn session(session: Session) -> proto::Session {
 }
 
 /// A turn that has begun.
-pub(crate) fn begun(begun: Begun) -> proto::BeginTurnResponse {
+pub(crate) fn begun(begun: BeginTurnOutcome) -> proto::BeginTurnResponse {
     let state = match begun.session_state {
         SessionState::Started => proto::SessionState::Started,
         SessionState::Continued => proto::SessionState::Continued,

@@ -1,0 +1,174 @@
+use std::{error::Error as _, sync::Mutex, time::Duration};
+
+use async_trait::async_trait;
+
+use super::{write_through::WindowUpdate, *};
+use crate::{
+    domain::{ConversationId, Message, SystemClock, UserId, UuidV7},
+    recent::{Announcement, FillLease, Lookup, none::NoWindow},
+    sessions::in_process::InProcessSessions,
+    store::{StoreError, sqlite::SqliteStore},
+};
+
+fn memory() -> Memory {
+    memory_with(Arc::new(NoWindow))
+}
+
+fn memory_with(recent: Arc<dyn RecentWindow>) -> Memory {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&folder.path().join("conversations.db")).unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    Memory::new(Dependencies {
+        store: Arc::new(store),
+        recent,
+        sessions: Arc::new(InProcessSessions::new(
+            Duration::from_mins(1),
+            Arc::clone(&clock),
+        )),
+        clock,
+        ids: Arc::new(UuidV7),
+        writes: TaskTracker::new(),
+        write_permits: Arc::new(Semaphore::new(1)),
+        default_limit: 6,
+    })
+}
+
+#[tokio::test]
+async fn panics_do_not_reveal_their_text() {
+    let memory = memory();
+    // Twice, since a panic must return its permit.
+    for _ in 0..2 {
+        let failed = memory
+            .uninterrupted(async { panic!("message text") as Result<(), Error> })
+            .await
+            .unwrap_err();
+        let cause = failed.source().unwrap();
+        assert_eq!(cause.to_string(), "a write panicked");
+        assert!(!format!("{failed:?}").contains("message text"));
+    }
+}
+
+#[tokio::test]
+async fn abandoned_writes_count_towards_the_limit() {
+    let memory = memory();
+    let (finish, finished) = tokio::sync::oneshot::channel::<()>();
+    let slow = memory.uninterrupted(async {
+        let _ = finished.await;
+        Ok(())
+    });
+    // The caller stops waiting while the write runs.
+    let abandoned = tokio::time::timeout(Duration::from_millis(1), slow).await;
+    assert!(abandoned.is_err());
+    let rejected = memory.uninterrupted(async { Ok(()) }).await;
+    assert!(matches!(rejected, Err(Error::Overloaded)));
+    finish.send(()).unwrap();
+    memory.0.writes.close();
+    memory.0.writes.wait().await;
+    memory.uninterrupted(async { Ok(()) }).await.unwrap();
+}
+
+/// Window that records the methods that are called.
+#[derive(Debug, Default)]
+struct RecordingWindow(Mutex<Vec<&'static str>>);
+
+impl RecordingWindow {
+    fn record(&self, method: &'static str) {
+        self.0.lock().unwrap().push(method);
+    }
+
+    fn take(&self) -> Vec<&'static str> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+}
+
+#[async_trait]
+impl RecentWindow for RecordingWindow {
+    async fn announce(&self, conversation: ConversationId, limit: Duration) -> Announcement {
+        self.record("announce");
+        NoWindow.announce(conversation, limit).await
+    }
+
+    async fn publish(&self, _announcement: Announcement, _owner: &UserId, _messages: &[Message]) {
+        self.record("publish");
+    }
+
+    async fn publish_replay(&self, _announcement: Announcement, _last_seq: i64) {
+        self.record("publish_replay");
+    }
+
+    async fn retire(&self, _announcement: Announcement) {
+        self.record("retire");
+    }
+
+    async fn abort(&self, _announcement: Announcement) {
+        self.record("abort");
+    }
+
+    async fn forget(&self, _announcement: Announcement) {
+        self.record("forget");
+    }
+
+    async fn leave(&self, _announcement: Announcement) {
+        self.record("leave");
+    }
+
+    async fn newest(&self, conversation: ConversationId, limit: u32, min_seq: i64) -> Lookup {
+        NoWindow.newest(conversation, limit, min_seq).await
+    }
+
+    async fn fill(&self, _: FillLease, _: &UserId, _: i64, _: &[Message], _: bool) {}
+
+    fn capacity(&self) -> u32 {
+        0
+    }
+}
+
+/// Runs a write with an outcome, and returns the methods of the window that it called.
+async fn window_calls(
+    write: impl Future<Output = Result<(), StoreError>> + Send + 'static,
+    update: fn(&()) -> WindowUpdate<'_>,
+) -> Vec<&'static str> {
+    let window = Arc::new(RecordingWindow::default());
+    let recording: Arc<dyn RecentWindow> = Arc::clone(&window) as Arc<dyn RecentWindow>;
+    let memory = memory_with(recording);
+    let id = ConversationId::from_uuid(memory.new_id());
+    let writer = memory.clone();
+    let written = memory.uninterrupted(async move {
+        let limit = Duration::from_secs(1);
+        writer
+            .write_through(id, limit, write, update, async |()| {})
+            .await
+            .map_err(|error| Error::of_write(error, id, true))
+    });
+    let _ = written.await;
+    window.take()
+}
+
+#[tokio::test]
+async fn each_outcome_of_a_write_settles_its_announcement() {
+    let removal: fn(&()) -> WindowUpdate<'_> = |()| WindowUpdate::Removal;
+    let replay: fn(&()) -> WindowUpdate<'_> = |()| WindowUpdate::Replay { last_seq: 1 };
+    let cause = || "connection lost".into();
+    for (outcome, update, settled) in [
+        (Ok(()), removal, "retire"),
+        (Ok(()), replay, "publish_replay"),
+        (Err(StoreError::NotFound), removal, "forget"),
+        (
+            Err(StoreError::Conflict { current_seq: 1 }),
+            removal,
+            "abort",
+        ),
+        (Err(StoreError::Unavailable(cause())), removal, "abort"),
+        (Err(StoreError::Internal(cause())), removal, "abort"),
+        (Err(StoreError::OutcomeUnknown(cause())), removal, "leave"),
+    ] {
+        let calls = window_calls(async { outcome }, update).await;
+        assert_eq!(calls, ["announce", settled]);
+    }
+}
+
+#[tokio::test]
+async fn a_panic_settles_the_announcement_as_an_unknown_outcome() {
+    let calls = window_calls(async { panic!("bug") }, |()| WindowUpdate::Removal).await;
+    assert_eq!(calls, ["announce", "leave"]);
+}
