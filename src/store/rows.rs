@@ -141,12 +141,15 @@ pub(super) fn add_contexts(
 ) -> Result<(), BackendError> {
     let mut of_message: HashMap<i64, Vec<RetrievedContext>> = HashMap::new();
     for row in rows {
-        of_message.entry(row.seq).or_default().push(RetrievedContext {
-            doc_id: row.doc_id,
-            content: Content::from_stored(row.content),
-            score: row.score,
-            metadata: row.metadata.map(decode_metadata).transpose()?,
-        });
+        of_message
+            .entry(row.seq)
+            .or_default()
+            .push(RetrievedContext {
+                doc_id: row.doc_id,
+                content: Content::from_stored(row.content),
+                score: row.score,
+                metadata: row.metadata.map(decode_metadata).transpose()?,
+            });
     }
     for message in messages {
         message.contexts = of_message.remove(&message.seq).unwrap_or_default();
