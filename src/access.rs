@@ -20,7 +20,7 @@ pub use self::{
     rate::RateExceeded,
     tokens::Tokens,
 };
-use crate::watched::Watched;
+use crate::reload::Reloaded;
 
 /// An authenticated caller, or one of whom nothing is known where no authentication is
 /// configured.
@@ -51,7 +51,7 @@ pub enum AccessDenied {
 #[derive(Debug)]
 pub struct AccessPolicy {
     unix_allow_list: UnixAllowList,
-    tokens: Option<Watched<Tokens>>,
+    tokens: Option<Reloaded<Tokens>>,
     rate: Option<CallerRate>,
 }
 
@@ -60,7 +60,7 @@ impl AccessPolicy {
     /// `max_rate` calls per second; callers of whom nothing is known count as one caller.
     pub fn new(
         unix_allow_list: UnixAllowList,
-        tokens: Option<Watched<Tokens>>,
+        tokens: Option<Reloaded<Tokens>>,
         max_rate: Option<NonZeroU32>,
     ) -> Self {
         Self {

@@ -1,5 +1,5 @@
-//! The composition root: the one place that chooses stores, windows, session
-//! tiers and listeners.
+//! Composition root: creates the store, the recent window, the session tier and the
+//! listeners that are configured, and connects them.
 
 mod backends;
 mod healthcheck;
@@ -8,10 +8,11 @@ mod ops;
 mod readiness;
 mod startup_log;
 
-use std::{error::Error, pin::pin, sync::Arc};
+use std::{error::Error, pin::pin, process::ExitCode, sync::Arc};
 
 use tokio::{runtime::Runtime, sync::Semaphore, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::dispatcher;
 
 use self::{
     backends::Backends, listeners::Listeners, readiness::Readiness, startup_log::StartupLog,
@@ -20,6 +21,7 @@ use crate::{
     config::{Command, Config},
     domain::{SystemClock, UuidV7},
     memory::{Dependencies, Memory},
+    os_error,
     rpc::{
         self, CallLayers, ServiceConfig,
         admit::{Admission, Authenticator},
@@ -32,27 +34,43 @@ use crate::{
     transport::{self, ConnectionLimit},
 };
 
-/// The most connections to the operations port at once. Few need one, and they must not
-/// use up what callers need.
-const MAX_PROBES: usize = 64;
+/// Upper bound on connections to the operations port. Probes and scrapers need few, and must
+/// not use up the file descriptors of callers.
+const MAX_OPS_CONNECTIONS: usize = 64;
 
-/// Why the program ended, for standard error.
-pub type Failure = Box<dyn Error + Send + Sync>;
+/// Error that ends the program, as one line for operators.
+type Failure = Box<dyn Error + Send + Sync>;
 
-/// Does what the configuration says, until it is done or a signal comes.
-pub fn run(config: Config) -> Result<(), Failure> {
-    let (format, filter) = (config.log_format, &config.log_filter);
+/// Runs the configured command; `serve` runs until SIGTERM or SIGINT. An error is logged, or
+/// written to standard error if the log is not initialized or omits errors.
+pub fn run(config: Config) -> ExitCode {
+    let logs = config.logs.clone();
+    match execute(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if dispatcher::has_been_set() && logs.includes_errors() {
+                tracing::error!("{error}");
+            } else {
+                eprintln!("conversation-memory: {error}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(config: Config) -> Result<(), Failure> {
+    let (format, filter) = (config.logs.format, &config.logs.filter);
     if config.command != Command::Serve {
         telemetry::log_only(format, filter)?;
         return on_runtime(async {
             match config.command {
                 Command::Migrate => backends::migrate(&config).await,
-                _ => healthcheck::check(&config.server).await,
+                _ => healthcheck::check(&config).await,
             }
         });
     }
-    // Started before the runtime and stopped after it: the exporters block, and
-    // the last spans end with the last tasks.
+    // Telemetry outlives the runtime: its exporters block, and the last spans end with the
+    // last tasks.
     let telemetry = Telemetry::start(format, filter, &config.telemetry)?;
     let outcome = on_runtime(serve(config, &telemetry));
     telemetry.shutdown();
@@ -60,18 +78,23 @@ pub fn run(config: Config) -> Result<(), Failure> {
 }
 
 fn on_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    let runtime = Runtime::new()?;
+    let runtime = Runtime::new().map_err(|error| {
+        let cause = os_error::describe(&error);
+        format!("cannot start the runtime: {cause}")
+    })?;
     let outcome = runtime.block_on(work);
-    // Nothing that is still blocked, such as a name look-up, holds the exit.
+    // A task that is still blocked, for example in a name lookup, must not delay the exit.
     runtime.shutdown_background();
     outcome
 }
 
 async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
-    let mut signals = Signals::new()?;
-    let server_config = &config.server;
-    let listeners = Listeners::open(server_config).await?;
-    let ops = ops::bind_or_pass(server_config.ops).await?;
+    let mut signals = Signals::new().map_err(|error| {
+        let cause = os_error::describe(&error);
+        format!("cannot install signal handlers: {cause}")
+    })?;
+    let listeners = Listeners::open(&config).await?;
+    let ops = ops::bind(config.server.ops).await?;
     let backends = Backends::open(&config)?;
 
     let (calls, writes, background) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
@@ -80,49 +103,48 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
     let memory = memory(&config, &backends, writes.clone());
     let guard = Guard::new(
         readiness.subscribe(),
-        server_config.max_concurrent_calls,
-        config.max_call_time,
+        config.limits.concurrent_calls,
+        config.limits.call_time,
         calls.clone(),
     );
-    let routes = rpc::routes(&memory, terms(&config), health.clone())?;
+    let routes = rpc::routes(&memory, service_config(&config), health.clone())?;
     let layers = CallLayers {
         authenticator: Authenticator::new(Arc::clone(&listeners.access)),
-        rest: Rest::new(server_config.max_request_bytes, server_config.reflection)?,
+        rest: Rest::new(config.limits.request_bytes, config.server.reflection)?,
         observe: Observe::new(telemetry.tracing()),
         admission: Admission::new(Arc::clone(&listeners.access)),
         guard,
     };
-    let startup_log = StartupLog::new(listeners.addresses.clone(), server_config);
-    let connections = listeners.connections(&background, &stop);
-    let certificates = server_config.asks_for_certificates();
+    let startup_log = StartupLog::new(listeners.addresses.clone(), &config.auth);
+    let connections = listeners.into_connections(&background, &stop);
+    let certificates = config.auth.requires_client_certificate();
     let serving = rpc::serve(connections, routes, layers, certificates, stop.clone());
     let server = background.spawn(serving);
     if let Some(ops) = ops {
         let routes = ops::routes(readiness.subscribe(), health, telemetry.prometheus());
-        let probes = transport::incoming(vec![ops], None, ConnectionLimit::new(MAX_PROBES));
-        background.spawn(rpc::serve_probes(probes, routes, stop.clone()));
+        let limit = ConnectionLimit::new(MAX_OPS_CONNECTIONS);
+        let connections = transport::incoming(vec![ops], None, limit);
+        background.spawn(rpc::serve_probes(connections, routes, stop.clone()));
     }
-    background.spawn(
-        stop.clone()
-            .run_until_cancelled_owned(readiness.clone().reach(
-                backends.clone(),
-                config.migrate_on_start,
-                startup_log,
-            )),
+    let startup = readiness.clone().become_ready(
+        backends.clone(),
+        config.store.migrate_on_start,
+        startup_log,
     );
+    background.spawn(stop.clone().run_until_cancelled_owned(startup));
 
-    let mut server = pin!(ended(server));
+    let mut server = pin!(server_ended(server));
     tokio::select! {
         () = signals.next() => {}
-        // Without its listener it is of no use to anybody.
-        () = &mut server => return Err("the server ended by itself".into()),
+        // A process without its server would keep the pod alive without purpose.
+        () = &mut server => return Err("the server stopped unexpectedly".into()),
     }
     tracing::info!("stopping");
-    readiness.leave().await;
+    readiness.drain().await;
     stop.cancel();
-    let drained = shutdown::drain(&calls, &writes, server, config.drain).await;
+    let drained = shutdown::drain(&calls, &writes, server, config.server.drain).await;
     if !drained {
-        tracing::warn!("the drain deadline passed with calls under way");
+        tracing::warn!("drain deadline exceeded with calls in progress");
     }
     backends.close().await;
     tracing::info!("stopped");
@@ -137,24 +159,24 @@ fn memory(config: &Config, backends: &Backends, writes: TaskTracker) -> Memory {
         clock: Arc::new(SystemClock),
         ids: Arc::new(UuidV7),
         writes,
-        write_permits: Arc::new(Semaphore::new(config.server.max_concurrent_calls)),
-        default_limit: config.max_history_messages,
+        write_permits: Arc::new(Semaphore::new(config.limits.concurrent_calls)),
+        default_limit: config.conversations.history_messages,
     })
 }
 
-fn terms(config: &Config) -> ServiceConfig {
+fn service_config(config: &Config) -> ServiceConfig {
     ServiceConfig {
-        limits: config.limits,
-        max_request_bytes: config.server.max_request_bytes,
-        require_user_id: config.server.require_user_id,
+        limits: config.limits.content,
+        max_request_bytes: config.limits.request_bytes,
+        require_user_id: config.auth.require_user_id,
         reflection: config.server.reflection,
     }
 }
 
-async fn ended<E: Error>(server: JoinHandle<Result<(), E>>) {
+async fn server_ended<E: Error>(server: JoinHandle<Result<(), E>>) {
     match server.await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::error!(%error, "the server failed"),
-        Err(_) => tracing::error!("the server panicked"),
+        Ok(Err(error)) => tracing::error!(%error, "server failed"),
+        Err(_) => tracing::error!("server panicked"),
     }
 }

@@ -1,11 +1,14 @@
-//! A sidecar that remembers conversations for an agent service.
+//! Conversation memory for agent services: a gRPC and REST sidecar that stores conversations
+//! durably and keeps sessions and recent messages in Redis.
 //!
-//! docs/ARCHITECTURE.md is the map; the modules below stand in reading order.
+//! docs/ARCHITECTURE.md contains the module map, the glossary and a walk-through of each
+//! request. The modules below are listed in reading order.
 
 pub mod app;
 pub mod config;
 pub mod instrumentation;
 pub mod log_throttle;
+mod os_error;
 pub mod shutdown;
 pub mod telemetry;
 
@@ -16,8 +19,8 @@ pub mod rpc;
 
 pub mod access;
 pub mod authorities;
+pub mod reload;
 pub mod transport;
-pub mod watched;
 
 pub mod recent;
 pub mod sessions;

@@ -1,22 +1,20 @@
-//! The `conversation-memory` command: arguments, the application, an exit code.
+//! The `conversation-memory` command.
 
 use std::process::ExitCode;
 
 use conversation_memory::{app, config::Config};
 
+/// Exit status for an invalid command line or setting, as is common for commands.
+const USAGE: u8 = 2;
+
 fn main() -> ExitCode {
     let config = match Config::read() {
         Ok(config) => config,
         Err(error) => {
+            // The format of the log is one of the settings, so this cannot be a log line.
             eprintln!("conversation-memory: {error}");
-            return ExitCode::from(2);
+            return ExitCode::from(USAGE);
         }
     };
-    match app::run(config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("conversation-memory: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    app::run(config)
 }

@@ -1,4 +1,4 @@
-//! The end: signals, draining, a deadline.
+//! Shutdown: signals, and draining of calls and writes within a deadline.
 
 use std::{io, time::Duration};
 
@@ -8,11 +8,11 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-/// How long connections get to say goodbye once their calls are done. A peer
-/// that has opened one and says nothing would hold the server for ever.
-const GOODBYE: Duration = Duration::from_millis(500);
+/// Time for connections to close after their calls have ended. It is bounded because the
+/// server waits forever for a peer that opens a connection and sends nothing.
+const CONNECTION_CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The signals that end the program: SIGTERM and SIGINT.
+/// The signals that stop the program: SIGTERM and SIGINT.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
@@ -20,7 +20,11 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes the signals over, from here on.
+    /// Installs the signal handlers, which replace the default actions for the rest of the
+    /// process's life.
+    ///
+    /// # Errors
+    /// Returns an error if a handler cannot be installed.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -28,7 +32,7 @@ impl Signals {
         })
     }
 
-    /// Waits for either.
+    /// Waits for the next of these signals.
     pub async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
@@ -37,8 +41,8 @@ impl Signals {
     }
 }
 
-/// Waits for calls and writes to end, then shortly for the server; at most
-/// `limit` in all. Whether all calls and writes ended.
+/// Waits for calls and writes to end, then for the server to close its connections; for at
+/// most `limit` in total. Returns whether all calls and writes have ended.
 pub async fn drain(
     calls: &TaskTracker,
     writes: &TaskTracker,
@@ -47,16 +51,16 @@ pub async fn drain(
 ) -> bool {
     let deadline = Instant::now() + limit;
     calls.close();
-    // A write goes on after its caller has left, so it is waited for apart.
+    // Writes are tracked separately because a write continues after its caller has gone.
     writes.close();
     let ended = async || {
         calls.wait().await;
         writes.wait().await;
     };
     let drained = timeout_at(deadline, ended()).await.is_ok();
-    let goodbye = deadline.min(Instant::now() + GOODBYE);
-    // Whoever has not left by then is left behind, but for the calls that came
-    // before their connection was told to go.
-    let _ = timeout_at(goodbye, server).await;
+    let close_deadline = deadline.min(Instant::now() + CONNECTION_CLOSE_TIMEOUT);
+    // Connections that are still open afterwards are dropped, except for calls that began
+    // before their connection received GOAWAY.
+    let _ = timeout_at(close_deadline, server).await;
     drained && timeout_at(deadline, ended()).await.is_ok()
 }

@@ -163,11 +163,17 @@ fn describe(error: &OTelSdkError) -> &'static str {
 
 /// Logs where traces and metrics are exported to.
 fn log_destinations(config: &TelemetryConfig) {
-    if let Some(Export { url, because, .. }) = &config.traces {
-        tracing::info!(%url, setting = because, "exporting traces");
+    if let Some(Export {
+        url, selected_by, ..
+    }) = &config.traces
+    {
+        tracing::info!(%url, setting = selected_by, "exporting traces");
     }
-    if let Some(Export { url, because, .. }) = &config.metrics {
-        tracing::info!(%url, setting = because, "pushing metrics");
+    if let Some(Export {
+        url, selected_by, ..
+    }) = &config.metrics
+    {
+        tracing::info!(%url, setting = selected_by, "pushing metrics");
     }
     match config.langsmith_unused {
         Some(LangSmithUnused::Overridden) => tracing::info!(

@@ -67,15 +67,15 @@ const MODULES: &[(&str, &[&str])] = &[
         ],
     ),
     // Decides by what is known of a caller, never by what it requests.
-    ("access", &["watched", "http", "governor"]),
-    ("watched", &["log_throttle"]),
+    ("access", &["reload", "http", "governor"]),
+    ("reload", &["log_throttle"]),
     ("authorities", &["rustls"]),
     (
         "transport",
         &[
             "access",
             "instrumentation",
-            "watched",
+            "reload",
             "tonic",
             "rustls",
             "x509_parser",
@@ -133,7 +133,7 @@ const MODULES: &[(&str, &[&str])] = &[
         "app",
         &[
             "access",
-            "watched",
+            "reload",
             "config",
             "domain",
             "memory",

@@ -2,8 +2,9 @@ use std::{sync::Arc, time::Duration};
 
 use super::Failure;
 use crate::{
-    config::{Config, RedisConfig, StoreConfig},
+    config::{Config, PostgresConfig, RedisConfig, StoreBackend},
     domain::{Clock, IdSource, SystemClock, UuidV7},
+    os_error,
     recent::{RecentWindow, none::NoWindow, redis::RedisRecent},
     redis::{Redis, RedisSettings},
     sessions::{Sessions, in_process::InProcessSessions, redis::RedisSessions},
@@ -11,10 +12,13 @@ use crate::{
     telemetry::observed::{DatabaseAttributes, ObservedRecent, ObservedSessions, ObservedStore},
 };
 
-/// How long closing the store may take.
-const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+/// Time limit for closing the store's connections.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The tiers that were chosen.
+/// Time that startup waits for Redis, which is not required to become ready.
+const REDIS_STARTUP_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The configured store, recent window and session tier.
 #[derive(Clone, Debug)]
 pub(super) struct Backends {
     pub(super) store: Arc<dyn Store>,
@@ -24,72 +28,51 @@ pub(super) struct Backends {
 }
 
 impl Backends {
-    /// Opens what is configured. Servers that are away are no failure: they are
-    /// attached to when they answer.
+    /// Creates the configured backends. A server that is unavailable is not an error:
+    /// connections are opened when it responds.
+    ///
+    /// # Errors
+    /// Returns an error if the embedded store cannot be opened.
     pub(super) fn open(config: &Config) -> Result<Self, Failure> {
-        let store = observed(open_store(config)?, &config.store);
-        let Some(redis) = &config.redis else {
-            tracing::info!("sessions: in this process");
-            if let StoreConfig::Postgres { .. } = config.store {
-                tracing::warn!("no Redis is configured: other sidecars do not see these sessions");
-            }
-            return Ok(Self {
-                store,
-                recent: Arc::new(NoWindow),
-                sessions: Arc::new(ObservedSessions::new(Arc::new(InProcessSessions::new(
-                    config.session_ttl,
-                    Arc::new(SystemClock) as Arc<dyn Clock>,
-                )))),
-                redis: None,
-            });
-        };
-        let redis = connect(redis);
-        let recent: Arc<dyn RecentWindow> = match config.store {
-            StoreConfig::Postgres { .. } => {
-                Arc::new(ObservedRecent::new(Arc::new(RedisRecent::new(
-                    redis.clone(),
-                    Arc::new(UuidV7) as Arc<dyn IdSource>,
-                    config.session_ttl,
-                    config.max_history_messages as usize,
-                ))))
-            }
-            // The file is as near as Redis, and another sidecar's file has
-            // other conversations.
-            StoreConfig::Embedded { .. } => {
-                tracing::warn!("conversations are in a file of this sidecar, sessions are shared");
-                Arc::new(NoWindow)
-            }
+        let store = open_store(config)?;
+        let store = Arc::new(ObservedStore::new(store, database(&config.store.backend)));
+        let redis = config.redis.as_ref().map(connect);
+        let sessions: Arc<dyn Sessions> = match &redis {
+            Some(redis) => Arc::new(RedisSessions::new(
+                redis.clone(),
+                config.conversations.session_ttl,
+            )),
+            None => Arc::new(InProcessSessions::new(
+                config.conversations.session_ttl,
+                Arc::new(SystemClock) as Arc<dyn Clock>,
+            )),
         };
         Ok(Self {
             store,
-            recent,
-            sessions: Arc::new(ObservedSessions::new(Arc::new(RedisSessions::new(
-                redis.clone(),
-                config.session_ttl,
-            )))),
-            redis: Some(redis),
+            recent: recent_window(config, redis.as_ref()),
+            sessions: Arc::new(ObservedSessions::new(sessions)),
+            redis,
         })
     }
 
-    /// Waits until Redis answers, if there is one, but not for long: it is not needed.
-    pub(super) async fn greet_redis(&self) {
-        const PATIENCE: Duration = Duration::from_millis(500);
+    /// Waits a short time for Redis to become available, so that the first calls find it.
+    pub(super) async fn wait_for_redis(&self) {
         if let Some(redis) = &self.redis
-            && tokio::time::timeout(PATIENCE, redis.available())
+            && tokio::time::timeout(REDIS_STARTUP_TIMEOUT, redis.available())
                 .await
                 .is_err()
         {
-            tracing::warn!("Redis does not answer yet: histories come from the store");
+            tracing::warn!("Redis is not available yet: reading histories from the store");
         }
     }
 
-    /// Ends all connections.
+    /// Closes all connections.
     pub(super) async fn close(&self) {
-        if tokio::time::timeout(CLOSE_LIMIT, self.store.close())
+        if tokio::time::timeout(CLOSE_TIMEOUT, self.store.close())
             .await
             .is_err()
         {
-            tracing::warn!("the store did not close in time");
+            tracing::warn!("timed out closing the store");
         }
         if let Some(redis) = &self.redis {
             redis.shutdown().await;
@@ -97,32 +80,67 @@ impl Backends {
     }
 }
 
-/// Brings the schema to this program's version.
+/// Migrates the schema to this program's version.
+///
+/// # Errors
+/// Returns an error if the store cannot be opened, reached or migrated.
 pub(super) async fn migrate(config: &Config) -> Result<(), Failure> {
     let store = open_store(config)?;
     let prepared = store.prepare(true).await;
     prepared.map_err(|error| error.with_cause())?;
-    tracing::info!("the schema is at this program's version");
+    tracing::info!("the database schema is at this program's version");
     store.close().await;
     Ok(())
 }
 
+/// Creates the recent window and logs where sessions are kept.
+fn recent_window(config: &Config, redis: Option<&Redis>) -> Arc<dyn RecentWindow> {
+    match (&config.store.backend, redis) {
+        (StoreBackend::Postgres(_), Some(redis)) => {
+            Arc::new(ObservedRecent::new(Arc::new(RedisRecent::new(
+                redis.clone(),
+                Arc::new(UuidV7) as Arc<dyn IdSource>,
+                config.conversations.session_ttl,
+                config.conversations.history_messages as usize,
+            ))))
+        }
+        // A window would not be faster than the file, and windows in a shared Redis would
+        // mix the conversations of different files.
+        (StoreBackend::Embedded { .. }, Some(_)) => {
+            tracing::warn!(
+                "sessions are shared through Redis, but conversations are in a local file"
+            );
+            Arc::new(NoWindow)
+        }
+        (backend, None) => {
+            tracing::info!("sessions: in memory");
+            if let StoreBackend::Postgres(_) = backend {
+                tracing::warn!(
+                    "Redis is not configured: sessions are not shared with other sidecars"
+                );
+            }
+            Arc::new(NoWindow)
+        }
+    }
+}
+
 fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
-    match &config.store {
-        StoreConfig::Embedded { data_dir } => {
+    let text_search = config.conversations.text_search;
+    match &config.store.backend {
+        StoreBackend::Embedded { data_dir } => {
             let file = data_dir.join("conversations.db");
-            let store =
-                SqliteStore::with_text_search(&file, config.text_search).map_err(|error| {
-                    format!("DATA_DIR: {} cannot be opened: {error}", file.display())
-                })?;
-            let shown = std::path::absolute(&file).unwrap_or(file);
-            tracing::info!(file = %shown.display(), "store: embedded, in a SQLite file");
+            let store = SqliteStore::with_text_search(&file, text_search).map_err(|error| {
+                let cause = os_error::describe(&error);
+                format!("DATA_DIR: cannot create {}: {cause}", data_dir.display())
+            })?;
+            let absolute = std::path::absolute(&file).unwrap_or(file);
+            tracing::info!(file = %absolute.display(), "store: embedded SQLite file");
             Ok(Arc::new(store))
         }
-        StoreConfig::Postgres {
+        StoreBackend::Postgres(PostgresConfig {
             options,
             max_connections,
-        } => {
+        }) => {
             tracing::info!(
                 host = options.get_host(),
                 port = options.get_port(),
@@ -132,28 +150,28 @@ fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
             Ok(Arc::new(PostgresStore::with_text_search(
                 options.as_ref().clone(),
                 *max_connections,
-                config.text_search,
+                text_search,
             )))
         }
     }
 }
 
-fn observed(store: Arc<dyn Store>, config: &StoreConfig) -> Arc<dyn Store> {
-    let database = match config {
-        StoreConfig::Embedded { .. } => DatabaseAttributes {
+/// The attributes of the store in spans and metrics.
+fn database(backend: &StoreBackend) -> DatabaseAttributes {
+    match backend {
+        StoreBackend::Embedded { .. } => DatabaseAttributes {
             system: "sqlite",
             namespace: None,
             host: None,
             port: None,
         },
-        StoreConfig::Postgres { options, .. } => DatabaseAttributes {
+        StoreBackend::Postgres(PostgresConfig { options, .. }) => DatabaseAttributes {
             system: "postgresql",
             namespace: options.get_database().map(ToOwned::to_owned),
             host: Some(options.get_host().to_owned()),
             port: Some(options.get_port()),
         },
-    };
-    Arc::new(ObservedStore::new(store, database))
+    }
 }
 
 fn connect(config: &RedisConfig) -> Redis {

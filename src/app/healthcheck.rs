@@ -10,48 +10,53 @@ use tonic_health::pb::{
 };
 
 use super::Failure;
-use crate::{config::ServerConfig, transport::Address};
+use crate::{config::Config, transport::Address};
 
-const LIMIT: Duration = Duration::from_secs(2);
+/// Time limit for connecting, and for the response.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Asks the sidecar that has these settings whether it is serving.
-pub(super) async fn check(server: &ServerConfig) -> Result<(), Failure> {
-    let address = where_to_ask(server);
+/// Checks whether the sidecar with these settings is serving.
+///
+/// # Errors
+/// Returns an error if it cannot be reached, or is not serving.
+pub(super) async fn check(config: &Config) -> Result<(), Failure> {
+    let address = target(config);
     let channel = Endpoint::try_from(match &address {
         Address::Tcp(address) => format!("http://{address}"),
         Address::Unix(path) => format!("unix:{}", path.display()),
     })?
-    .connect_timeout(LIMIT)
-    .timeout(LIMIT)
+    .connect_timeout(TIMEOUT)
+    .timeout(TIMEOUT)
     .connect()
     .await
-    .map_err(|_| format!("nothing answers at {address}"))?;
-    let answer = HealthClient::new(channel)
+    .map_err(|_| format!("cannot connect to {address}"))?;
+    let response = HealthClient::new(channel)
         .check(HealthCheckRequest::default())
         .await
         .map_err(|status| match status.source() {
             Some(_) => format!("{address} closed the connection"),
-            None => format!("{address} answers {}", status.code()),
+            None => format!("health check of {address} failed: {}", status.code()),
         })?;
-    match answer.into_inner().status() {
+    match response.into_inner().status() {
         ServingStatus::Serving => Ok(()),
         _ => Err(format!("{address} is not serving").into()),
     }
 }
 
-/// The first listener without TLS, which could ask for a certificate, or else the
-/// operations port.
-fn where_to_ask(server: &ServerConfig) -> Address {
-    let is_plain = |address: &&Address| server.tls.is_none() || matches!(address, Address::Unix(_));
-    match server.listen.iter().find(is_plain) {
-        Some(Address::Tcp(address)) => Address::Tcp(reachable(*address)),
+/// The first listener without TLS, or else the operations port. With TLS, the server might
+/// require a client certificate, which this command does not have.
+fn target(config: &Config) -> Address {
+    let has_tls = config.auth.tls.is_some();
+    let is_plaintext = |address: &&Address| !has_tls || matches!(address, Address::Unix(_));
+    match config.server.listen.iter().find(is_plaintext) {
+        Some(Address::Tcp(address)) => Address::Tcp(connectable(*address)),
         Some(address) => address.clone(),
-        None => Address::Tcp(reachable(server.ops.addr)),
+        None => Address::Tcp(connectable(config.server.ops.addr)),
     }
 }
 
-/// An address that means every interface is reached over loopback.
-fn reachable(address: SocketAddr) -> SocketAddr {
+/// Replaces an unspecified IP address, which means every interface, by loopback.
+fn connectable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

@@ -5,91 +5,95 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::Failure;
 use crate::{
     access::{AccessPolicy, Tokens},
-    config::ServerConfig,
+    config::Config,
+    os_error,
+    reload::{self, FileWatcher, Reloaded},
     transport::{Address, Connection, ConnectionLimit, Listener, Tls, incoming},
-    watched::{self, Watched, Watcher},
 };
 
-/// The watch over a file.
-type Watching = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// A running [`FileWatcher`] of any value.
+type Watch = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Where callers come in, and who is let in.
+/// Bound listeners of the API, and the access rules of their callers.
 pub(super) struct Listeners {
     pub(super) access: Arc<AccessPolicy>,
-    /// Where it is, with the ports that were free.
+    /// Bound addresses, where port 0 is replaced by the port that was selected.
     pub(super) addresses: Vec<Address>,
     bound: Vec<Listener>,
     tls: Option<Tls>,
     connections: ConnectionLimit,
-    watchers: Vec<Watching>,
+    watches: Vec<Watch>,
 }
 
 impl Listeners {
-    /// Listens, and reads the files that say who is let in.
-    pub(super) async fn open(server: &ServerConfig) -> Result<Self, Failure> {
-        // Bound first, so that a port that is taken is the first thing to be said.
-        let mut listeners = Vec::with_capacity(server.listen.len());
-        for address in &server.listen {
+    /// Binds the configured addresses and loads tokens and certificates.
+    pub(super) async fn open(config: &Config) -> Result<Self, Failure> {
+        // Bound first, so that an address in use is reported before anything else.
+        let mut listeners = Vec::with_capacity(config.server.listen.len());
+        for address in &config.server.listen {
             listeners.push(bind("LISTEN_ADDR", address).await?);
         }
         let addresses = listeners.iter().map(Listener::address);
         let addresses = addresses.collect::<Result<_, _>>()?;
-        let mut watchers: Vec<Watching> = Vec::new();
-        let tokens = server.tokens_file.clone().map(read_tokens).transpose()?;
+        let mut watches: Vec<Watch> = Vec::new();
+        let tokens = config.auth.tokens_file.clone();
+        let tokens = tokens.map(load_tokens).transpose()?;
         let tokens = tokens.map(|(tokens, watcher)| {
-            watchers.push(Box::pin(watcher.run()));
+            watches.push(Box::pin(watcher.run()));
             tokens
         });
-        let tls = server.tls.clone().map(Tls::read).transpose()?;
+        let tls = config.auth.tls.clone().map(Tls::read).transpose()?;
         let tls = tls.map(|(tls, watcher)| {
-            watchers.push(Box::pin(watcher.run()));
+            watches.push(Box::pin(watcher.run()));
             tls
         });
         Ok(Self {
             access: Arc::new(AccessPolicy::new(
-                server.unix_allowed.clone(),
+                config.auth.unix_allowed.clone(),
                 tokens,
-                server.max_caller_rate,
+                config.limits.caller_rate,
             )),
             addresses,
             bound: listeners,
             tls,
-            connections: ConnectionLimit::with_metrics(server.max_connections),
-            watchers,
+            connections: ConnectionLimit::with_metrics(config.limits.connections),
+            watches,
         })
     }
 
-    /// The connections that are made, while its files are looked at until `stop`.
-    pub(super) fn connections(
+    /// Accepts connections, and watches the files of tokens and certificates until `stop`.
+    pub(super) fn into_connections(
         self,
         background: &TaskTracker,
         stop: &CancellationToken,
     ) -> impl tokio_stream::Stream<Item = std::io::Result<Connection>> + Send + use<> {
-        for watcher in self.watchers {
-            background.spawn(stop.clone().run_until_cancelled_owned(watcher));
+        for watch in self.watches {
+            background.spawn(stop.clone().run_until_cancelled_owned(watch));
         }
         incoming(self.bound, self.tls, self.connections)
     }
 }
 
-fn read_tokens(file: PathBuf) -> Result<(Watched<Tokens>, Watcher<Tokens>), Failure> {
+fn load_tokens(file: PathBuf) -> Result<(Reloaded<Tokens>, FileWatcher<Tokens>), Failure> {
     let parse = |files: &[Vec<u8>]| Tokens::parse(files.concat().as_slice());
-    let (tokens, watcher) = watched::read("AUTH_TOKENS_FILE", vec![file], parse)?;
+    let shown = file.display().to_string();
+    let (tokens, watcher) = reload::load("AUTH_TOKENS_FILE", vec![file], parse)?;
     if tokens.current().is_empty() {
-        // More likely a file that got lost than a sidecar for nobody. Later on it is how
-        // the last caller's right ends.
-        return Err("AUTH_TOKENS_FILE: it has no token".into());
+        // At startup, an empty file is more likely a mistake than a sidecar without callers.
+        // When it is reloaded, it revokes the last token.
+        return Err(format!("AUTH_TOKENS_FILE: {shown} contains no token").into());
     }
     Ok((tokens, watcher))
 }
 
-/// Listens at the operations port.
+/// Binds the operations port.
 pub(super) async fn bind_ops(address: SocketAddr) -> Result<Listener, Failure> {
     bind("OPS_ADDR", &Address::Tcp(address)).await
 }
 
 async fn bind(setting: &str, address: &Address) -> Result<Listener, Failure> {
-    Listener::bind(address)
-        .await
-        .map_err(|error| format!("{setting} {address} cannot be listened on: {error}").into())
+    Listener::bind(address).await.map_err(|error| {
+        let cause = os_error::describe(&error);
+        format!("{setting}: cannot bind {address}: {cause}").into()
+    })
 }

@@ -10,36 +10,40 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 
 use super::{Failure, listeners};
 use crate::{
-    config::Ops, rpc::guard::ServingState, telemetry::PrometheusMetrics, transport::Listener,
+    config::OpsConfig, rpc::guard::ServingState, telemetry::PrometheusMetrics, transport::Listener,
 };
 
-/// Listens on the operations port, or does without it when nobody asked for it
-/// and it is taken.
-pub(super) async fn bind_or_pass(ops: Ops) -> Result<Option<Listener>, Failure> {
-    match listeners::bind_ops(ops.addr).await {
+/// Binds the operations port. Returns `None` if the default port is in use.
+pub(super) async fn bind(config: OpsConfig) -> Result<Option<Listener>, Failure> {
+    match listeners::bind_ops(config.addr).await {
         Ok(listener) => {
             let address = listener.address()?;
-            tracing::info!(%address, "operations");
+            tracing::info!(%address, "serving operations");
             Ok(Some(listener))
         }
-        Err(error) if ops.required => Err(error),
+        Err(error) if config.is_required => Err(error),
         Err(error) => {
-            tracing::warn!(%error, "no operations port: set OPS_ADDR to another one");
+            tracing::warn!(
+                "{error}; continuing without the operations port, set OPS_ADDR to another address"
+            );
             Ok(None)
         }
     }
 }
 
-/// `/livez`: the process answers. `/readyz`: it has seen its store once; it
-/// stays ready without Redis or the store, because the pod is no better off
-/// without its sidecar. `/metrics`, for Prometheus. And gRPC health.
+/// Routes of the operations port: gRPC health, and
+///
+/// - `/livez`: the process responds.
+/// - `/readyz`: the store's schema has been seen once. It does not depend on Redis or on the
+///   store afterwards, because a pod without its sidecar would not work either.
+/// - `/metrics`: the metrics in Prometheus' format.
 pub(super) fn routes<H: Health>(
-    ready: watch::Receiver<ServingState>,
+    serving: watch::Receiver<ServingState>,
     health: HealthServer<H>,
     prometheus: PrometheusMetrics,
 ) -> Routes {
     let readyz = move || async move {
-        if *ready.borrow() == ServingState::Ready {
+        if *serving.borrow() == ServingState::Ready {
             (StatusCode::OK, "ready\n")
         } else {
             (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
@@ -56,7 +60,7 @@ fn metrics(prometheus: &PrometheusMetrics) -> Response {
     match prometheus.encode() {
         Ok(text) => ([(CONTENT_TYPE, PrometheusMetrics::MEDIA_TYPE)], text).into_response(),
         Err(error) => {
-            tracing::error!(%error, "the metrics cannot be shown");
+            tracing::error!(%error, "cannot encode metrics");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }

@@ -13,59 +13,68 @@ use crate::{
     store::SchemaError,
 };
 
-/// How long to wait before the store is looked at again.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// First interval between two attempts to prepare the store; doubled after each.
+const MIN_RETRY_INTERVAL: Duration = Duration::from_millis(100);
+const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The most bytes of a request for health.
-const LONGEST_QUESTION: usize = 4 << 10;
+/// Upper bound on the size of a health request, which contains only a service name. Health
+/// needs no authentication, so a request must not occupy memory.
+const MAX_HEALTH_REQUEST_BYTES: usize = 4 << 10;
 
-/// Whether calls are served. It is reached once, when the store's schema has
-/// been seen, and is not lost to a store or a Redis that goes away later.
+/// Serving state of the process, published to the guard, to `/readyz` and to gRPC health. It
+/// becomes ready once, when the store's schema has been seen, and stays ready if the store or
+/// Redis becomes unavailable later.
 #[derive(Clone, Debug)]
 pub(super) struct Readiness {
-    ready: Arc<watch::Sender<ServingState>>,
+    state: Arc<watch::Sender<ServingState>>,
     health: HealthReporter,
 }
 
 impl Readiness {
-    /// Not ready, and a health service that says so.
+    /// Creates the state as not ready, and the health service that reports it.
     pub(super) async fn new() -> (Self, HealthServer<HealthService>) {
         let (health, _) = tonic_health::server::health_reporter();
-        // Anybody may ask: what asks is a name and takes no memory.
         let service = HealthServer::new(HealthService::from_health_reporter(health.clone()))
-            .max_decoding_message_size(LONGEST_QUESTION);
+            .max_decoding_message_size(MAX_HEALTH_REQUEST_BYTES);
         let readiness = Self {
-            ready: Arc::new(watch::Sender::new(ServingState::NotYet)),
+            state: Arc::new(watch::Sender::new(ServingState::NotYet)),
             health,
         };
         readiness.report(ServingStatus::NotServing).await;
         (readiness, service)
     }
 
-    /// Follows it.
+    /// Returns a receiver of state changes.
     pub(super) fn subscribe(&self) -> watch::Receiver<ServingState> {
-        self.ready.subscribe()
+        self.state.subscribe()
     }
 
-    /// Prepares the store, as often as it takes, and becomes ready.
-    pub(super) async fn reach(self, backends: Backends, migrate: bool, startup_log: StartupLog) {
-        let mut pause = FIRST_PAUSE;
-        let mut said = String::new();
+    /// Prepares the store, retrying until it succeeds, and becomes ready.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the process not ready.
+    pub(super) async fn become_ready(
+        self,
+        backends: Backends,
+        migrate: bool,
+        startup_log: StartupLog,
+    ) {
+        let mut interval = MIN_RETRY_INTERVAL;
+        let mut logged = None;
         while let Err(error) = backends.store.prepare(migrate).await {
-            say(&error, &mut said);
-            sleep(pause).await;
-            pause = LONGEST_PAUSE.min(pause * 2);
+            log_once(&error, &mut logged);
+            sleep(interval).await;
+            interval = MAX_RETRY_INTERVAL.min(interval * 2);
         }
-        backends.greet_redis().await;
-        self.ready.send_replace(ServingState::Ready);
+        backends.wait_for_redis().await;
+        self.state.send_replace(ServingState::Ready);
         self.report(ServingStatus::Serving).await;
-        startup_log.say();
+        startup_log.write();
     }
 
-    /// Says that no more calls are wanted. Those that still come are served.
-    pub(super) async fn leave(&self) {
-        self.ready.send_replace(ServingState::Leaving);
+    /// Reports that the process is stopping. Calls that still arrive are served.
+    pub(super) async fn drain(&self) {
+        self.state.send_replace(ServingState::Leaving);
         self.report(ServingStatus::NotServing).await;
     }
 
@@ -76,10 +85,11 @@ impl Readiness {
     }
 }
 
-/// Says what is in the way, once and not at every attempt.
-fn say(error: &SchemaError, said: &mut String) {
-    let whole = error.with_cause();
-    if *said == whole {
+/// Logs an error unless it is the one that was logged last, so that a lasting condition is
+/// not logged at every attempt.
+fn log_once(error: &SchemaError, logged: &mut Option<String>) {
+    let text = error.with_cause();
+    if logged.as_ref() == Some(&text) {
         return;
     }
     let cause = error.source().map(ToString::to_string);
@@ -89,5 +99,5 @@ fn say(error: &SchemaError, said: &mut String) {
     } else {
         tracing::error!(cause, "not serving: {error}");
     }
-    *said = whole;
+    *logged = Some(text);
 }

@@ -1,38 +1,39 @@
-use crate::{config::ServerConfig, transport::Address};
+use crate::{config::AuthConfig, transport::Address};
 
-/// What the log says of the listeners.
+/// Log lines about the listeners, written when the sidecar becomes ready.
 #[derive(Debug)]
 pub(super) struct StartupLog {
-    /// Where they are, with the ports that were free; TCP comes first.
+    /// Bound addresses; TCP addresses precede Unix sockets.
     addresses: Vec<Address>,
-    /// Whether calls on ports can be read on their way.
-    is_plain: bool,
-    /// Whether ports take calls from just anybody.
-    is_open: bool,
+    /// Whether TCP connections are not encrypted.
+    is_plaintext: bool,
+    /// Whether TCP callers need neither a token nor a client certificate.
+    is_anonymous: bool,
 }
 
 impl StartupLog {
-    pub(super) fn new(addresses: Vec<Address>, server: &ServerConfig) -> Self {
+    pub(super) fn new(addresses: Vec<Address>, auth: &AuthConfig) -> Self {
         Self {
             addresses,
-            is_plain: server.tls.is_none(),
-            is_open: server.takes_anybody(),
+            is_plaintext: auth.tls.is_none(),
+            is_anonymous: auth.allows_anonymous_tcp(),
         }
     }
 
-    /// Says where calls are served, and how to try it.
-    pub(super) fn say(&self) {
+    /// Logs each address, warns of addresses that are not protected, and logs a command that
+    /// calls the API.
+    pub(super) fn write(&self) {
         for address in &self.addresses {
             tracing::info!(%address, "serving");
-            if address.is_exposed() && self.is_open {
-                tracing::warn!(%address, "whoever reaches it may call");
-            } else if address.is_exposed() && self.is_plain {
-                tracing::warn!(%address, "tokens can be read on their way: set TLS_CERT_FILE");
+            if address.is_exposed() && self.is_anonymous {
+                tracing::warn!(%address, "callers are not authenticated on a non-loopback address");
+            } else if address.is_exposed() && self.is_plaintext {
+                tracing::warn!(%address, "tokens are sent in plaintext: set TLS_CERT_FILE");
             }
         }
         if let Some(Address::Tcp(address)) = self.addresses.first()
-            && self.is_open
-            && self.is_plain
+            && self.is_anonymous
+            && self.is_plaintext
         {
             tracing::info!(
                 "try: grpcurl -plaintext -d '{{\"user_id\":\"u1\"}}' {address} \

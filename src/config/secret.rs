@@ -1,29 +1,32 @@
 use std::{convert::Infallible, fmt, fs, path::Path, str::FromStr};
 
-use super::BadSetting;
+use super::InvalidSetting;
+use crate::os_error;
 
-/// A text that Debug does not show.
+/// Text whose Debug output does not contain it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// The text.
+    /// Returns the text.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// The text, given up.
+    /// Converts the secret into its text.
     pub fn into_inner(self) -> String {
         self.0
     }
 
-    /// The secret that was given as a value or, failing that, as a file, whose
-    /// last line break is no part of it.
-    pub(super) fn given(
+    /// Returns the value if it is set, otherwise the content of the file without its final
+    /// line break. An empty value or path counts as unset; an empty file is an error, because
+    /// the setting was meant to have a value: without `DATABASE_URL`, another store would be
+    /// used.
+    pub(super) fn from_value_or_file(
         value: Option<&Self>,
         file: Option<&Path>,
         name: &str,
-    ) -> Result<Option<Self>, BadSetting> {
+    ) -> Result<Option<Self>, InvalidSetting> {
         if let Some(value) = value
             && !value.0.is_empty()
         {
@@ -32,18 +35,15 @@ impl Secret {
         let Some(path) = file.filter(|path| !path.as_os_str().is_empty()) else {
             return Ok(None);
         };
+        let invalid = |problem| InvalidSetting::new(&format!("{name}_FILE"), problem);
         let text = fs::read_to_string(path).map_err(|error| {
-            let why = format!("cannot be read from {}: {error}", path.display());
-            BadSetting::new(&format!("{name}_FILE"), why)
+            let cause = os_error::describe(&error);
+            invalid(format!("cannot read {}: {cause}", path.display()))
         })?;
         let text = text.strip_suffix('\n').unwrap_or(&text);
         let text = text.strip_suffix('\r').unwrap_or(text);
         if text.is_empty() {
-            // Taken for unset, it would start another store than was meant.
-            return Err(BadSetting::new(
-                &format!("{name}_FILE"),
-                "names an empty file",
-            ));
+            return Err(invalid(format!("{} is empty", path.display())));
         }
         Ok(Some(Self(text.to_owned())))
     }
@@ -58,7 +58,7 @@ impl From<&str> for Secret {
 impl FromStr for Secret {
     type Err = Infallible;
 
-    /// Takes any text: a parser that refused one would show it.
+    /// Accepts any text, because clap's error for an invalid one would show it.
     fn from_str(text: &str) -> Result<Self, Infallible> {
         Ok(Self(text.to_owned()))
     }

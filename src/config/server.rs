@@ -1,139 +1,102 @@
+#![expect(clippy::doc_markdown, reason = "these comments are the text of --help")]
+
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    num::NonZeroU32,
-    path::{Path, PathBuf},
+    time::Duration,
 };
 
-use super::{BadSetting, ServerArgs, in_range};
-use crate::{
-    access::UnixAllowList,
-    transport::{Address, TlsFiles},
-};
+use super::parse::{boolean, seconds};
+use crate::transport::Address;
 
 const DEFAULT_OPS_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 
-/// Where the API is served, to whom, and how much of it.
-#[derive(Clone, Debug)]
-pub struct ServerConfig {
-    /// Where to serve the API; TCP comes first.
-    pub listen: Vec<Address>,
-    /// Where to serve operators.
-    pub ops: Ops,
-    /// Which processes may call over Unix sockets.
-    pub unix_allowed: UnixAllowList,
-    /// The tokens that callers need.
-    pub tokens_file: Option<PathBuf>,
-    /// TLS on the ports.
-    pub tls: Option<TlsFiles>,
-    /// Whether callers are told of the services.
-    pub reflection: bool,
-    /// Whether a request that names a conversation or a session must say whose it is.
-    pub require_user_id: bool,
-    /// The most connections at once.
-    pub max_connections: usize,
-    /// The most calls of one caller in a second.
-    pub max_caller_rate: Option<NonZeroU32>,
-    /// The most calls at once.
-    pub max_concurrent_calls: usize,
-    /// The largest request, in bytes.
-    pub max_request_bytes: usize,
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Server")]
+pub(super) struct ServerArgs {
+    /// Addresses of the API (gRPC and REST), separated by commas: an IP address and port such
+    /// as 127.0.0.1:50051 or [::1]:50051, or a Unix socket such as unix:/run/memory.sock.
+    /// Port 0 selects a free port. A Unix socket gets mode 0660 and replaces a socket that no
+    /// process listens on.
+    #[arg(
+        long,
+        env,
+        global = true,
+        default_value = "127.0.0.1:50051",
+        value_delimiter = ',',
+        value_name = "ADDRESSES"
+    )]
+    listen_addr: Vec<Address>,
+
+    /// Address of the operations port: /livez, /readyz, /metrics and gRPC health, without TLS
+    /// and authentication. If the default address is in use, the sidecar starts without the
+    /// operations port. [default: 127.0.0.1:9464]
+    #[arg(long, env, global = true, value_parser = ops_address, value_name = "ADDRESS:PORT")]
+    ops_addr: Option<SocketAddr>,
+
+    /// Serve the API description: gRPC reflection, and /openapi.json over REST.
+    #[arg(
+        long,
+        env,
+        global = true,
+        default_value = "true",
+        value_parser = boolean,
+        action = clap::ArgAction::Set,
+        value_name = "BOOL"
+    )]
+    reflection: bool,
+
+    /// How long shutdown waits for calls in progress.
+    #[arg(
+        long,
+        env,
+        global = true,
+        default_value = "20",
+        value_parser = seconds,
+        value_name = "SECONDS"
+    )]
+    drain_seconds: Duration,
 }
 
-/// The operations port.
+/// Listeners and shutdown.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Addresses of the API; TCP addresses precede Unix sockets.
+    pub listen: Vec<Address>,
+    /// Operations port.
+    pub ops: OpsConfig,
+    /// Whether the API description is served: gRPC reflection and `/openapi.json`.
+    pub reflection: bool,
+    /// Upper bound on the time that shutdown waits for calls in progress.
+    pub drain: Duration,
+}
+
+/// Address of the operations port.
 #[derive(Clone, Copy, Debug)]
-pub struct Ops {
-    /// Where.
+pub struct OpsConfig {
+    /// Address and port to bind.
     pub addr: SocketAddr,
-    /// Whether it was asked for. The default one is done without when its port
-    /// is taken, so that a second sidecar starts on one machine.
-    pub required: bool,
+    /// Whether the address was configured. Without it, the sidecar starts even if the default
+    /// port is in use, so that a second sidecar can run on one machine.
+    pub is_required: bool,
 }
 
 impl ServerConfig {
-    pub(super) fn from_args(args: &ServerArgs) -> Result<Self, BadSetting> {
-        let mut listen = args.listen_addr.clone();
+    pub(super) fn from_args(args: ServerArgs) -> Self {
+        let mut listen = args.listen_addr;
         listen.sort_by_key(|address| matches!(address, Address::Unix(_)));
-        let server = Self {
+        Self {
             listen,
-            ops: Ops {
+            ops: OpsConfig {
                 addr: args.ops_addr.unwrap_or(DEFAULT_OPS_ADDR),
-                required: args.ops_addr.is_some(),
+                is_required: args.ops_addr.is_some(),
             },
-            unix_allowed: UnixAllowList {
-                uids: args.unix_allowed_uids.clone(),
-                gids: args.unix_allowed_gids.clone(),
-            },
-            tokens_file: file(args.auth_tokens_file.as_deref()),
-            tls: tls(args)?,
             reflection: args.reflection,
-            require_user_id: args.require_user_id,
-            max_connections: in_range(args.max_connections, 1..=100_000, "MAX_CONNECTIONS")?,
-            max_caller_rate: NonZeroU32::new(in_range(
-                args.max_caller_rate,
-                0..=1_000_000,
-                "MAX_CALLER_RATE",
-            )?),
-            max_concurrent_calls: in_range(
-                args.max_concurrent_calls,
-                1..=100_000,
-                "MAX_CONCURRENT_CALLS",
-            )?,
-            max_request_bytes: args.max_request_bytes,
-        };
-        if server.takes_anybody() && !args.insecure && server.listen.iter().any(Address::is_exposed)
-        {
-            return Err(BadSetting::new(
-                "LISTEN_ADDR",
-                "is not a loopback address: whoever reaches it could read and delete every \
-                 conversation, since callers are not authenticated. Set AUTH_TOKENS_FILE or \
-                 TLS_CLIENT_CA_FILE, use 127.0.0.1, or say --insecure if the network is trusted",
-            ));
+            drain: args.drain_seconds,
         }
-        Ok(server)
-    }
-
-    /// Whether callers on the ports have to show a certificate.
-    pub fn asks_for_certificates(&self) -> bool {
-        self.tls
-            .as_ref()
-            .is_some_and(|files| files.client_ca.is_some())
-    }
-
-    /// Whether the ports take calls from just anybody.
-    pub fn takes_anybody(&self) -> bool {
-        self.tokens_file.is_none() && !self.asks_for_certificates()
     }
 }
 
-fn tls(args: &ServerArgs) -> Result<Option<TlsFiles>, BadSetting> {
-    let client_ca = file(args.tls_client_ca_file.as_deref());
-    match (
-        file(args.tls_cert_file.as_deref()),
-        file(args.tls_key_file.as_deref()),
-    ) {
-        (Some(certificate), Some(key)) => Ok(Some(TlsFiles {
-            certificate,
-            key,
-            client_ca,
-        })),
-        (None, Some(_)) => Err(BadSetting::new(
-            "TLS_CERT_FILE",
-            "is missing beside its key",
-        )),
-        (Some(_), None) => Err(BadSetting::new(
-            "TLS_KEY_FILE",
-            "is missing beside TLS_CERT_FILE",
-        )),
-        (None, None) if client_ca.is_some() => Err(BadSetting::new(
-            "TLS_CLIENT_CA_FILE",
-            "needs TLS_CERT_FILE and TLS_KEY_FILE",
-        )),
-        (None, None) => Ok(None),
-    }
-}
-
-/// An empty path says nothing.
-pub(super) fn file(path: Option<&Path>) -> Option<PathBuf> {
-    path.filter(|path| !path.as_os_str().is_empty())
-        .map(Path::to_owned)
+fn ops_address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse()
+        .map_err(|_| "must be an IP address and port such as 127.0.0.1:9464 or [::1]:9464")
 }

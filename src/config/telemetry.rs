@@ -2,31 +2,35 @@ mod args;
 
 use std::{path::PathBuf, time::Duration};
 
-pub use self::args::TelemetryArgs;
-use super::{BadSetting, Secret, given};
+pub(super) use self::args::TelemetryArgs;
+use super::{
+    InvalidSetting, Secret,
+    parse::{integer, non_empty, non_empty_path},
+};
 
-/// Where LangSmith is unless it is said.
+/// Default endpoint of LangSmith.
 const LANGSMITH: &str = "https://api.smith.langchain.com";
-/// Where a collector is unless it is said, as OpenTelemetry has it.
+/// Default endpoint of a collector, as OpenTelemetry specifies it.
 const COLLECTOR: &str = "http://localhost:4318";
 const LANGSMITH_KEY: &str = "LANGSMITH_API_KEY";
+/// Default time limit of an export, as OpenTelemetry specifies it.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What becomes of traces and metrics.
+/// Export of traces and metrics.
 #[derive(Clone, Debug)]
 pub struct TelemetryConfig {
-    /// Where traces go; None for nowhere.
+    /// Destination of traces; `None` exports no traces.
     pub traces: Option<Export>,
-    /// Which calls are traced.
+    /// Selection of the calls that are traced.
     pub sampling: Sampling,
-    /// Where metrics are pushed to; None for nowhere.
+    /// Destination of pushed metrics; `None` pushes no metrics.
     pub metrics: Option<Export>,
-    /// Why traces are not exported to LangSmith although it is configured; None if
+    /// Reason why traces are not exported to LangSmith although it is configured; `None` if
     /// they are, or if it is not configured.
     pub langsmith_unused: Option<LangSmithUnused>,
-    /// Whether the caller's trace is followed.
+    /// Whether the span of a call becomes a child of the caller's span.
     pub follows_caller: bool,
-    /// Whether spans show what was said.
+    /// Whether spans contain the content of messages.
     pub captures_content: bool,
 }
 
@@ -39,35 +43,36 @@ pub enum LangSmithUnused {
     MissingKey,
 }
 
-/// Which calls are traced.
+/// Selection of the calls that are traced.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Sampling {
-    /// The share of them, 0 to 1.
+    /// Fraction of calls that are traced, 0 to 1.
     pub ratio: f64,
-    /// Whether a caller that traces decides instead.
+    /// Whether the sampling decision of a caller that traces takes precedence.
     pub follows_parent: bool,
 }
 
-/// A place that takes OTLP over HTTP.
+/// Destination that accepts OTLP over HTTP.
 #[derive(Clone, Debug)]
 pub struct Export {
-    /// The whole URL. It holds no secret.
+    /// Complete URL, which contains no secret.
     pub url: String,
-    /// The headers of this destination, in place of those that the environment gives
-    /// for a collector; empty for a collector.
+    /// Headers of this destination, which replace those that the environment defines for a
+    /// collector; empty for a collector.
     pub headers: Vec<(&'static str, Secret)>,
-    /// A file of certificates to trust.
+    /// File of CA certificates to trust in addition to the public ones.
     pub certificates: Option<PathBuf>,
-    /// How long a request may take.
+    /// Time limit of one export request.
     pub timeout: Duration,
-    /// Which setting chose it, for the first lines of the log.
-    pub because: &'static str,
+    /// Name of the setting that selected this destination, for the log.
+    pub selected_by: &'static str,
 }
 
 impl TelemetryConfig {
-    pub(super) fn from_args(args: &TelemetryArgs) -> Result<Self, BadSetting> {
+    pub(super) fn from_args(args: &TelemetryArgs) -> Result<Self, InvalidSetting> {
         let disabled = args.otel_sdk_disabled.as_deref();
-        // What is off need not be right: it may be meant for another program.
+        // The settings of a disabled exporter are not validated: they may be meant for
+        // another program.
         let is_disabled = flag(disabled, "OTEL_SDK_DISABLED", false)?;
         let [traces, metrics] = if is_disabled {
             [None, None]
@@ -78,20 +83,12 @@ impl TelemetryConfig {
             Some(_) => args.sampling()?,
             None => Sampling::default(),
         };
-        let goes_to_langsmith = traces
+        let uses_langsmith = traces
             .as_ref()
-            .is_some_and(|export| export.because == LANGSMITH_KEY);
-        let names_langsmith = args
-            .langsmith_api_key
-            .as_ref()
-            .is_some_and(|key| !key.expose().is_empty())
-            || args
-                .langsmith_api_key_file
-                .as_ref()
-                .is_some_and(|file| !file.as_os_str().is_empty());
-        let langsmith_unused = if goes_to_langsmith {
+            .is_some_and(|export| export.selected_by == LANGSMITH_KEY);
+        let langsmith_unused = if uses_langsmith {
             None
-        } else if names_langsmith {
+        } else if args.has_langsmith_key() {
             Some(LangSmithUnused::Overridden)
         } else if !is_disabled && traces.is_none() && args.expects_langsmith_key()? {
             Some(LangSmithUnused::MissingKey)
@@ -103,7 +100,7 @@ impl TelemetryConfig {
             sampling,
             metrics,
             langsmith_unused,
-            follows_caller: given(args.otel_propagators.as_deref())
+            follows_caller: non_empty(args.otel_propagators.as_deref())
                 .is_none_or(|list| list.split(',').any(|name| name.trim() == "tracecontext")),
             captures_content: captures_content(
                 args.otel_instrumentation_genai_capture_message_content
@@ -114,14 +111,15 @@ impl TelemetryConfig {
 }
 
 impl TelemetryArgs {
-    fn traces(&self) -> Result<Option<Export>, BadSetting> {
-        let exporter = given(self.otel_traces_exporter.as_deref());
+    fn traces(&self) -> Result<Option<Export>, InvalidSetting> {
+        let exporter = non_empty(self.otel_traces_exporter.as_deref());
         match exporter {
             None | Some("otlp") => {}
             Some("none") => return Ok(None),
-            Some(_) => {
-                return Err(BadSetting::new(
+            Some(other) => {
+                return Err(InvalidSetting::value(
                     "OTEL_TRACES_EXPORTER",
+                    other,
                     "must be otlp or none",
                 ));
             }
@@ -147,20 +145,21 @@ impl TelemetryArgs {
             .transpose()
     }
 
-    /// Metrics are pushed only when it is said, because what takes traces need
-    /// not take metrics.
-    fn metrics(&self) -> Result<Option<Export>, BadSetting> {
+    /// Metrics are pushed only if this is configured explicitly, because a destination of
+    /// traces may not accept metrics.
+    fn metrics(&self) -> Result<Option<Export>, InvalidSetting> {
         let own = (
             "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
             &self.otel_exporter_otlp_metrics_endpoint,
         );
-        match given(self.otel_metrics_exporter.as_deref()) {
-            None if given(own.1.as_deref()).is_none() => return Ok(None),
+        match non_empty(self.otel_metrics_exporter.as_deref()) {
+            None if non_empty(own.1.as_deref()).is_none() => return Ok(None),
             None | Some("otlp" | "otlp,prometheus" | "prometheus,otlp") => {}
             Some("none" | "prometheus") => return Ok(None),
-            Some(_) => {
-                return Err(BadSetting::new(
+            Some(other) => {
+                return Err(InvalidSetting::value(
                     "OTEL_METRICS_EXPORTER",
+                    other,
                     "must be otlp, prometheus or none",
                 ));
             }
@@ -177,17 +176,18 @@ impl TelemetryArgs {
         }
     }
 
-    /// The collector that OTEL_* names for a signal.
+    /// The collector that `OTEL_*` configures for traces or metrics: by the setting of the
+    /// signal, or by the one for both.
     fn collector(
         &self,
         own: (&'static str, &Option<String>),
         own_protocol: (&'static str, &Option<String>),
         path: &str,
-    ) -> Result<Option<Export>, BadSetting> {
+    ) -> Result<Option<Export>, InvalidSetting> {
         const GENERAL: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
-        let (name, url) = if let Some(url) = given(own.1.as_deref()) {
+        let (name, url) = if let Some(url) = non_empty(own.1.as_deref()) {
             (own.0, url.to_owned())
-        } else if let Some(base) = given(self.otel_exporter_otlp_endpoint.as_deref()) {
+        } else if let Some(base) = non_empty(self.otel_exporter_otlp_endpoint.as_deref()) {
             (GENERAL, format!("{}/{path}", base.trim_end_matches('/')))
         } else {
             return Ok(None);
@@ -199,21 +199,28 @@ impl TelemetryArgs {
         );
         let protocol = [own_protocol, general]
             .into_iter()
-            .find_map(|(name, value)| Some((name, given(value.as_deref())?)));
+            .find_map(|(name, value)| Some((name, non_empty(value.as_deref())?)));
         if let Some((name, value)) = protocol
             && value != "http/protobuf"
         {
-            return Err(BadSetting::new(
+            return Err(InvalidSetting::value(
                 name,
-                "must be http/protobuf, which collectors take on port 4318",
+                value,
+                "must be http/protobuf, which collectors accept on port 4318",
             ));
         }
         self.export(url, name).map(Some)
     }
 
+    fn has_langsmith_key(&self) -> bool {
+        let key = self.langsmith_api_key.as_ref();
+        let file = self.langsmith_api_key_file.as_deref();
+        key.is_some_and(|key| !key.expose().is_empty()) || non_empty_path(file).is_some()
+    }
+
     /// Whether traces would be exported to LangSmith if there were a key.
-    fn expects_langsmith_key(&self) -> Result<bool, BadSetting> {
-        if given(self.otel_traces_exporter.as_deref()) == Some("none") {
+    fn expects_langsmith_key(&self) -> Result<bool, InvalidSetting> {
+        if non_empty(self.otel_traces_exporter.as_deref()) == Some("none") {
             return Ok(false);
         }
         flag(
@@ -223,8 +230,8 @@ impl TelemetryArgs {
         )
     }
 
-    fn langsmith(&self) -> Result<Option<Export>, BadSetting> {
-        let key = Secret::given(
+    fn langsmith(&self) -> Result<Option<Export>, InvalidSetting> {
+        let key = Secret::from_value_or_file(
             self.langsmith_api_key.as_ref(),
             self.langsmith_api_key_file.as_deref(),
             LANGSMITH_KEY,
@@ -234,12 +241,12 @@ impl TelemetryArgs {
             return Ok(None);
         };
         check_header(&key, LANGSMITH_KEY)?;
-        let base = given(self.langsmith_endpoint.as_deref()).unwrap_or(LANGSMITH);
+        let base = non_empty(self.langsmith_endpoint.as_deref()).unwrap_or(LANGSMITH);
         check_url(base, "LANGSMITH_ENDPOINT")?;
         let url = format!("{}/otel/v1/traces", base.trim_end_matches('/'));
         let mut export = self.export(url, LANGSMITH_KEY)?;
         export.headers.push(("x-api-key", key));
-        if let Some(project) = given(self.langsmith_project.as_deref()) {
+        if let Some(project) = non_empty(self.langsmith_project.as_deref()) {
             let project = Secret::from(project);
             check_header(&project, "LANGSMITH_PROJECT")?;
             export.headers.push(("Langsmith-Project", project));
@@ -247,19 +254,21 @@ impl TelemetryArgs {
         Ok(Some(export))
     }
 
-    /// The library takes what it cannot read for "everything".
-    fn sampling(&self) -> Result<Sampling, BadSetting> {
+    /// Parsed here because the library samples everything if the value is invalid.
+    fn sampling(&self) -> Result<Sampling, InvalidSetting> {
         const DEFAULT: &str = "parentbased_always_on";
-        let name = given(self.otel_traces_sampler.as_deref()).unwrap_or(DEFAULT);
+        let name = non_empty(self.otel_traces_sampler.as_deref()).unwrap_or(DEFAULT);
         let own = name.strip_prefix("parentbased_");
         let ratio = match own.unwrap_or(name) {
             "always_on" => 1.0,
             "always_off" => 0.0,
             "traceidratio" => self.ratio()?,
             _ => {
-                return Err(BadSetting::new(
+                return Err(InvalidSetting::value(
                     "OTEL_TRACES_SAMPLER",
-                    "must be always_on, always_off, traceidratio, or one of them after parentbased_",
+                    name,
+                    "must be always_on, always_off or traceidratio, each optionally with the \
+                     prefix parentbased_",
                 ));
             }
         };
@@ -269,8 +278,8 @@ impl TelemetryArgs {
         })
     }
 
-    fn ratio(&self) -> Result<f64, BadSetting> {
-        let Some(text) = given(self.otel_traces_sampler_arg.as_deref()) else {
+    fn ratio(&self) -> Result<f64, InvalidSetting> {
+        let Some(text) = non_empty(self.otel_traces_sampler_arg.as_deref()) else {
             return Ok(1.0);
         };
         let ratio = text
@@ -278,83 +287,89 @@ impl TelemetryArgs {
             .ok()
             .filter(|ratio| (0.0..=1.0).contains(ratio));
         ratio.ok_or_else(|| {
-            BadSetting::new("OTEL_TRACES_SAMPLER_ARG", "must be a number from 0 to 1")
+            InvalidSetting::value(
+                "OTEL_TRACES_SAMPLER_ARG",
+                text,
+                "must be a number from 0 to 1",
+            )
         })
     }
 
-    fn export(&self, url: String, because: &'static str) -> Result<Export, BadSetting> {
-        let timeout = match self.otel_exporter_otlp_timeout {
+    fn export(&self, url: String, selected_by: &'static str) -> Result<Export, InvalidSetting> {
+        const NAME: &str = "OTEL_EXPORTER_OTLP_TIMEOUT";
+        let timeout = match non_empty(self.otel_exporter_otlp_timeout.as_deref()) {
             None => TIMEOUT,
-            Some(0) => {
-                return Err(BadSetting::new(
-                    "OTEL_EXPORTER_OTLP_TIMEOUT",
-                    "must be above 0",
-                ));
-            }
-            Some(millis) => Duration::from_millis(millis),
+            Some(text) => integer(1..=3_600_000_u64)(text)
+                .map(Duration::from_millis)
+                .map_err(|expected| InvalidSetting::value(NAME, text, expected))?,
         };
         Ok(Export {
             url,
             headers: Vec::new(),
             certificates: self.otel_exporter_otlp_certificate.clone(),
             timeout,
-            because,
+            selected_by,
         })
     }
 }
 
-fn check_url(url: &str, name: &str) -> Result<(), BadSetting> {
+fn check_url(url: &str, name: &str) -> Result<(), InvalidSetting> {
     let rest = ["http://", "https://"]
         .iter()
         .find_map(|scheme| url.strip_prefix(scheme));
     let host = rest.and_then(|rest| rest.split('/').next()).unwrap_or("");
     if host.is_empty() || url.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        return Err(BadSetting::new(
+        return Err(InvalidSetting::secret(
             name,
             "must be a URL such as http://host:4318",
         ));
     }
-    // It is shown in the log.
+    // The URL is logged.
     if host.contains('@') || url.contains(['?', '#']) {
-        return Err(BadSetting::new(
+        return Err(InvalidSetting::secret(
             name,
-            "must not hold a user, a password or a query: use OTEL_EXPORTER_OTLP_HEADERS",
+            "must not contain a user, a password or a query; use OTEL_EXPORTER_OTLP_HEADERS",
         ));
     }
     Ok(())
 }
 
-fn check_header(value: &Secret, name: &str) -> Result<(), BadSetting> {
-    let is_fit = value
+fn check_header(value: &Secret, name: &str) -> Result<(), InvalidSetting> {
+    let is_valid = value
         .expose()
         .bytes()
         .all(|byte| (b' '..=b'~').contains(&byte));
-    if is_fit {
+    if is_valid {
         Ok(())
     } else {
-        Err(BadSetting::new(
+        Err(InvalidSetting::secret(
             name,
-            "must be printable ASCII, as it is sent in a header",
+            "must be printable ASCII, because it is sent in a header",
         ))
     }
 }
 
-fn flag(text: Option<&str>, name: &str, default: bool) -> Result<bool, BadSetting> {
-    match given(text).map(str::to_ascii_lowercase).as_deref() {
+/// Parses a boolean as OpenTelemetry and LangSmith do, in either case.
+fn flag(text: Option<&str>, name: &str, default: bool) -> Result<bool, InvalidSetting> {
+    match non_empty(text).map(str::to_ascii_lowercase).as_deref() {
         None => Ok(default),
         Some("true" | "1") => Ok(true),
         Some("false" | "0") => Ok(false),
-        Some(_) => Err(BadSetting::new(name, "must be true or false")),
+        Some(_) => Err(InvalidSetting::value(
+            name,
+            text.unwrap_or_default(),
+            "must be true or false",
+        )),
     }
 }
 
-/// OpenTelemetry's libraries know true and false, and newer ones where the
-/// content goes.
-fn captures_content(text: Option<&str>) -> Result<bool, BadSetting> {
+/// Libraries of OpenTelemetry accept true and false, and newer ones the kind of telemetry
+/// that contains the content.
+fn captures_content(text: Option<&str>) -> Result<bool, InvalidSetting> {
     const NAME: &str = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT";
-    match given(text).map(str::to_ascii_lowercase).as_deref() {
+    match non_empty(text).map(str::to_ascii_lowercase).as_deref() {
         Some("span_only" | "span_and_event") => Ok(true),
         Some("event_only" | "no_content") => Ok(false),
-        text => flag(text, NAME, false),
+        _ => flag(text, NAME, false),
     }
 }

@@ -2,7 +2,7 @@ use std::{fmt, path::Path};
 
 use fred::types::config::{Config, Server, ServerConfig, TlsConnector};
 
-use crate::authorities::{BadAuthorities, tls_trusting};
+use crate::authorities::{CaFileError, client_config};
 
 const SCHEMES: [&str; 6] = [
     "redis",
@@ -41,7 +41,7 @@ impl RedisTarget {
         // The library's error can quote the URL, which can hold a password.
         let mut config = Config::from_url(&plain).map_err(|_| InvalidRedisUrl)?;
         if scheme.starts_with("rediss") {
-            let tls = tls_trusting(None).map_err(|_| InvalidRedisUrl)?;
+            let tls = client_config(None).map_err(|_| InvalidRedisUrl)?;
             config.tls = Some(TlsConnector::from(tls).into());
         }
         match &config.server {
@@ -60,8 +60,8 @@ impl RedisTarget {
     /// # Errors
     ///
     /// Fails if the file cannot be read or contains no certificate.
-    pub fn with_ca_file(mut self, file: &Path) -> Result<Self, BadAuthorities> {
-        let tls = TlsConnector::from(tls_trusting(Some(file))?);
+    pub fn with_ca_file(mut self, file: &Path) -> Result<Self, CaFileError> {
+        let tls = TlsConnector::from(client_config(Some(file))?);
         self.0.tls = self.0.tls.map(|_| tls.into());
         Ok(self)
     }

@@ -17,7 +17,7 @@ use reqwest::{blocking::Client, redirect::Policy};
 
 use super::call_span_processor::CallSpanProcessor;
 use crate::{
-    authorities::{BadAuthorities, tls_trusting},
+    authorities::{CaFileError, client_config},
     config::{Export, Sampling, Secret},
 };
 
@@ -29,7 +29,7 @@ const DEFAULT_SERVICE_NAME: &str = "conversation-memory";
 pub enum ExportError {
     /// The file of certificates cannot be used.
     #[error("OTEL_EXPORTER_OTLP_CERTIFICATE: {0}")]
-    Certificates(#[from] BadAuthorities),
+    Certificates(#[from] CaFileError),
     /// Any other error.
     #[error("cannot create the exporter: {0}")]
     Other(String),
@@ -157,7 +157,7 @@ impl HttpClient for DestinationClient {
 /// Creates an HTTP client with built-in certificates, because images without any
 /// are common. It is blocking, because the exporters' threads have no runtime.
 fn client(export: &Export) -> Result<Client, ExportError> {
-    let tls = tls_trusting(export.certificates.as_deref())?;
+    let tls = client_config(export.certificates.as_deref())?;
     Client::builder()
         .tls_backend_preconfigured(tls)
         .timeout(export.timeout)

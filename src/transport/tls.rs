@@ -12,7 +12,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use super::certificate;
 use crate::{
     access::CallerName,
-    watched::{self, ReloadError, Watched, Watcher},
+    reload::{self, FileWatcher, ReloadError, Reloaded},
 };
 
 /// Time limit of a TLS handshake.
@@ -32,17 +32,17 @@ pub struct TlsFiles {
 
 /// TLS settings of new connections, which follow the contents of the files.
 #[derive(Clone, Debug)]
-pub struct Tls(Watched<ServerConfig>);
+pub struct Tls(Reloaded<ServerConfig>);
 
 impl Tls {
     /// Reads the files. The watcher reads them again when they change.
     ///
     /// # Errors
     /// A file cannot be read, or its contents cannot be used.
-    pub fn read(files: TlsFiles) -> Result<(Self, Watcher<ServerConfig>), ReloadError> {
+    pub fn read(files: TlsFiles) -> Result<(Self, FileWatcher<ServerConfig>), ReloadError> {
         let mut paths = vec![files.certificate, files.key];
         paths.extend(files.client_ca);
-        let (config, watcher) = watched::read("TLS_CERT_FILE", paths, config)?;
+        let (config, watcher) = reload::load("TLS_CERT_FILE", paths, config)?;
         Ok((Self(config), watcher))
     }
 
@@ -78,10 +78,15 @@ fn config(files: &[Vec<u8>]) -> Result<ServerConfig, String> {
         [ca, ..] => builder.with_client_cert_verifier(verifier(ca)?),
     };
     let key = PrivateKeyDer::from_pem_slice(key)
-        .map_err(|_| "TLS_KEY_FILE has no private key in PEM".to_owned())?;
+        .map_err(|_| "TLS_KEY_FILE contains no private key in PEM".to_owned())?;
     let mut config = builder
-        .with_single_cert(certificates(certificate, "TLS_CERT_FILE")?, key)
-        .map_err(|error| format!("the certificate cannot be used with the key: {error}"))?;
+        .with_single_cert(certificates(certificate, "the file")?, key)
+        .map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => {
+                "the certificate does not match the key in TLS_KEY_FILE".to_owned()
+            }
+            error => format!("the certificate cannot be used: {error}"),
+        })?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     if !client_ca.is_empty() {
         // A resumed session does not present its certificate again, which may have expired
@@ -108,6 +113,6 @@ fn certificates(pem: &[u8], setting: &str) -> Result<Vec<CertificateDer<'static>
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match certificates {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        _ => Err(format!("{setting} has no certificate in PEM")),
+        _ => Err(format!("{setting} contains no certificate in PEM")),
     }
 }

@@ -16,8 +16,15 @@ const MODE: u32 = 0o660;
 /// Number of connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
 
+/// The longest path of a Unix socket on Linux, in bytes.
+const MAX_PATH_BYTES: usize = 107;
+
 /// Binds a listener to a path. It replaces a socket at which no process listens any more.
 pub(super) fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+    if path.as_os_str().len() > MAX_PATH_BYTES {
+        let text = format!("the path of a Unix socket must have at most {MAX_PATH_BYTES} bytes");
+        return Err(io::Error::new(ErrorKind::InvalidFilename, text));
+    }
     remove_stale_socket(path)?;
     let socket = UnixSocket::new_stream()?;
     socket.bind(path)?;

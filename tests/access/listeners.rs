@@ -120,7 +120,10 @@ async fn what_is_in_use_or_no_socket_stops_the_start() {
         assert_eq!(fs::read_to_string(path).unwrap(), "kept");
     }
     let nowhere = refused_start(&place.folder.path().join("missing/memory.sock"));
-    assert!(nowhere.contains("LISTEN_ADDR unix:"), "{nowhere}");
+    assert!(
+        nowhere.contains("LISTEN_ADDR: cannot bind unix:"),
+        "{nowhere}"
+    );
 }
 
 /// What a sidecar says that cannot listen at a path.

@@ -13,5 +13,6 @@ mod claims;
 mod client;
 mod limits;
 mod listeners;
+mod startup;
 mod tls;
 mod tokens;

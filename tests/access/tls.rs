@@ -86,7 +86,7 @@ async fn a_certificate_that_is_swapped_serves_the_next_connection() {
 
     let other = authority.server();
     fs::write(files.path("tls.key"), &other.key).unwrap();
-    let line = sidecar.wait_for_log("cannot be used with the key").await;
+    let line = sidecar.wait_for_log("does not match the key").await;
     assert!(
         line.contains("ERROR") && line.contains("TLS_CERT_FILE"),
         "{line}"

@@ -178,7 +178,7 @@ async fn tokens_come_and_go_while_it_runs(form: Form) {
 
     let secret = "secret-in-the-wrong-place";
     file.write(&format!("{}x:{secret}\n", lines(&[("agent", TOKEN)])));
-    let line = sidecar.wait_for_log("\"why\":\"line 4 ").await;
+    let line = sidecar.wait_for_log("\"cause\":\"line 4 ").await;
     assert!(
         line.contains("ERROR") && line.contains("AUTH_TOKENS_FILE"),
         "{line}"
@@ -187,7 +187,7 @@ async fn tokens_come_and_go_while_it_runs(form: Form) {
     read(&mut memory, &id, Some(&second)).await.unwrap();
     read(&mut memory, &id, Some(&first)).await.unwrap_err();
     fs::remove_file(file.path()).unwrap();
-    sidecar.wait_for_log("cannot be read").await;
+    sidecar.wait_for_log("cannot read").await;
     read(&mut memory, &id, Some(&second)).await.unwrap();
     file.write(&lines(&[("agent", TOKEN)]));
     eventually("the file is taken when it is right again", async || {
@@ -260,7 +260,7 @@ async fn a_broken_file_stops_the_start() {
         assert_eq!(said.lines().count(), 1, "{said}");
         said
     };
-    assert!(refused().contains("cannot be read"));
+    assert!(refused().contains("cannot read"));
     fs::write(&path, "agent:hunter2\n").unwrap();
     let said = refused();
     assert!(

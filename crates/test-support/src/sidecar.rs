@@ -108,7 +108,9 @@ impl Sidecar {
 
     /// Waits for the address of the operations port, and returns it.
     pub async fn operations(&mut self) -> SocketAddr {
-        let line = self.wait_for_log("\"message\":\"operations\"").await;
+        let line = self
+            .wait_for_log("\"message\":\"serving operations\"")
+            .await;
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
         line["address"].as_str().unwrap().parse().unwrap()
     }

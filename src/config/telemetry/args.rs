@@ -5,95 +5,101 @@ use std::path::PathBuf;
 
 use crate::config::Secret;
 
-/// Traces and metrics: the settings that are read here. The rest of
-/// OpenTelemetry's variables are read by its own library.
+/// The settings of traces and metrics that this program reads. The library of OpenTelemetry
+/// reads its other variables.
+///
+/// They are parsed only where they are used, because the settings of a disabled exporter are
+/// not validated.
 #[derive(Debug, Default, clap::Args)]
 #[command(next_help_heading = "Traces and metrics")]
-pub struct TelemetryArgs {
-    /// Export traces to LangSmith, with this key.
+pub(in crate::config) struct TelemetryArgs {
+    /// API key of LangSmith. Enables the export of traces to LangSmith.
     #[arg(long, env, global = true, hide_env_values = true, value_name = "KEY")]
     pub(super) langsmith_api_key: Option<Secret>,
 
-    /// A file that holds LANGSMITH_API_KEY.
+    /// File that contains LANGSMITH_API_KEY.
     #[arg(long, env, global = true, value_name = "FILE")]
     pub(super) langsmith_api_key_file: Option<PathBuf>,
 
-    /// LangSmith's project [default: LangSmith's own]
+    /// Project in LangSmith. If unset, LangSmith selects its default project.
     #[arg(long, env, global = true, value_name = "NAME")]
     pub(super) langsmith_project: Option<String>,
 
-    /// LangSmith's address [default: https://api.smith.langchain.com]
+    /// URL of LangSmith. [default: https://api.smith.langchain.com]
     #[arg(long, env, global = true, value_name = "URL")]
     pub(super) langsmith_endpoint: Option<String>,
 
-    /// With false, LANGSMITH_API_KEY exports nothing.
+    /// Whether LANGSMITH_API_KEY enables the export of traces. [default: true]
     #[arg(long, env, global = true, value_name = "BOOL")]
     pub(super) langsmith_tracing: Option<String>,
 
-    /// Export traces to a collector, over HTTP with protobuf. Wins over LANGSMITH_*.
-    /// These variables of OpenTelemetry's are followed as well: OTEL_SERVICE_NAME,
-    /// OTEL_RESOURCE_ATTRIBUTES, OTEL_BSP_*, OTEL_SPAN_*_LIMIT,
-    /// OTEL_METRIC_EXPORT_INTERVAL, OTEL_EXPORTER_OTLP_HEADERS and _COMPRESSION, the
-    /// last two also for traces or metrics alone.
+    /// URL of a collector. Enables the export of traces over OTLP (HTTP with protobuf) and takes
+    /// precedence over LANGSMITH_*. These variables of OpenTelemetry are supported as well:
+    /// OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_BSP_*, OTEL_SPAN_*_LIMIT,
+    /// OTEL_METRIC_EXPORT_INTERVAL, OTEL_EXPORTER_OTLP_HEADERS and _COMPRESSION, the last two
+    /// also for traces or metrics only.
     #[arg(long, env, global = true, value_name = "URL")]
     pub(super) otel_exporter_otlp_endpoint: Option<String>,
 
-    /// The same for traces alone, taken as it is: http://collector:4318/v1/traces
+    /// Complete URL for traces only, such as http://collector:4318/v1/traces.
     #[arg(long, env, global = true, value_name = "URL")]
     pub(super) otel_exporter_otlp_traces_endpoint: Option<String>,
 
-    /// The same for metrics alone; switches their push on.
+    /// Complete URL for metrics only. Enables the push of metrics.
     #[arg(long, env, global = true, value_name = "URL")]
     pub(super) otel_exporter_otlp_metrics_endpoint: Option<String>,
 
-    /// How to speak to the collector: http/protobuf is what there is.
+    /// Protocol of the collector. Only http/protobuf is supported. [default: http/protobuf]
     #[arg(long, env, global = true, value_name = "PROTOCOL")]
     pub(super) otel_exporter_otlp_protocol: Option<String>,
 
-    /// The same for traces alone.
+    /// Protocol for traces only. [default: http/protobuf]
     #[arg(long, env, global = true, value_name = "PROTOCOL")]
     pub(super) otel_exporter_otlp_traces_protocol: Option<String>,
 
-    /// The same for metrics alone.
+    /// Protocol for metrics only. [default: http/protobuf]
     #[arg(long, env, global = true, value_name = "PROTOCOL")]
     pub(super) otel_exporter_otlp_metrics_protocol: Option<String>,
 
-    /// A file of certificates, in PEM, to trust the collector by, beside the
-    /// public ones.
+    /// CA certificates in PEM that are trusted for the collector, in addition to the public
+    /// ones.
     #[arg(long, env, global = true, value_name = "FILE")]
     pub(super) otel_exporter_otlp_certificate: Option<PathBuf>,
 
-    /// How long an export may take, in milliseconds [default: 10000]
+    /// Time limit of one export. [default: 10000]
     #[arg(long, env, global = true, value_name = "MILLISECONDS")]
-    pub(super) otel_exporter_otlp_timeout: Option<u64>,
+    pub(super) otel_exporter_otlp_timeout: Option<String>,
 
-    /// With none, no traces are exported, whatever else is set.
+    /// Exporter of traces: none disables their export whatever else is set; otlp without an
+    /// endpoint exports to http://localhost:4318.
     #[arg(long, env, global = true, value_name = "otlp|none")]
     pub(super) otel_traces_exporter: Option<String>,
 
-    /// With otlp, metrics are pushed as well. They can always be scraped from
-    /// /metrics on OPS_ADDR.
+    /// Exporter of metrics: otlp pushes them. They can be scraped from /metrics on OPS_ADDR in
+    /// every case. [default: prometheus]
     #[arg(long, env, global = true, value_name = "otlp|prometheus|none")]
     pub(super) otel_metrics_exporter: Option<String>,
 
-    /// The caller's traceparent and langsmith-trace are followed if tracecontext is
-    /// among these [default: tracecontext]
+    /// Formats of the trace context. The caller's traceparent and langsmith-trace are used if
+    /// tracecontext is in the list. [default: tracecontext]
     #[arg(long, env, global = true, value_name = "LIST")]
     pub(super) otel_propagators: Option<String>,
 
-    /// Which calls are traced [default: parentbased_always_on]
+    /// Sampler: always_on, always_off or traceidratio, optionally with the prefix parentbased_.
+    /// [default: parentbased_always_on]
     #[arg(long, env, global = true, value_name = "SAMPLER")]
     pub(super) otel_traces_sampler: Option<String>,
 
-    /// The share of them, for the samplers that end with traceidratio [default: 1]
+    /// Fraction of calls that are traced, for the traceidratio samplers. [default: 1]
     #[arg(long, env, global = true, value_name = "0-1")]
     pub(super) otel_traces_sampler_arg: Option<String>,
 
-    /// With true, nothing is exported.
+    /// Disable the export of traces and metrics. [default: false]
     #[arg(long, env, global = true, value_name = "BOOL")]
     pub(super) otel_sdk_disabled: Option<String>,
 
-    /// With true, traces show what was said in input.value and output.value.
+    /// Include the content of messages in traces, as input.value and output.value.
+    /// [default: false]
     #[arg(long, env, global = true, value_name = "BOOL")]
     pub(super) otel_instrumentation_genai_capture_message_content: Option<String>,
 }

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::{connection, result_codes, search};
 use crate::{
     domain::TextSearch,
+    os_error,
     store::{
         SchemaError,
         operation_error::{BackendError, Cause},
@@ -39,7 +40,9 @@ pub(super) async fn prepare(
     }
     if migrate {
         connection::create_file(options.get_filename()).map_err(|error| {
-            let cause = Cause::new(format!("cannot create the file: {error}"));
+            let file = options.get_filename().display();
+            let cause = os_error::describe(&error);
+            let cause = Cause::new(format!("cannot create {file}: {cause}"));
             SchemaError::Unavailable(cause.into())
         })?;
     }

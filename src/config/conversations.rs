@@ -1,0 +1,69 @@
+use std::time::Duration;
+
+use super::parse::{integer, minutes};
+use crate::{domain::TextSearch, memory::Memory};
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Conversations")]
+pub(super) struct ConversationArgs {
+    /// Lifetime of a session after its last use. May be a fraction.
+    #[arg(
+        long,
+        env,
+        global = true,
+        default_value = "30",
+        value_parser = minutes,
+        value_name = "MINUTES"
+    )]
+    session_ttl_minutes: Duration,
+
+    /// Number of messages in a history if the request sets no limit.
+    #[arg(
+        long,
+        env,
+        global = true,
+        default_value = "6",
+        value_parser = integer(1..=Memory::MAX_LIMIT),
+        value_name = "NUMBER"
+    )]
+    max_history_messages: u32,
+
+    /// Text analysis of the message search. `english` matches different forms of a word and
+    /// ignores words such as "the"; `simple`, for other languages, matches words as they are.
+    /// In PostgreSQL a change applies to messages that are saved afterwards. The embedded store
+    /// rebuilds its index when it migrates.
+    #[arg(
+        long,
+        env,
+        global = true,
+        default_value = "english",
+        value_parser = text_search,
+        value_name = "english|simple"
+    )]
+    text_search_config: TextSearch,
+}
+
+/// Sessions, histories and search.
+#[derive(Clone, Copy, Debug)]
+pub struct ConversationConfig {
+    /// Lifetime of a session after its last use.
+    pub session_ttl: Duration,
+    /// Number of messages in a history if the request sets no limit.
+    pub history_messages: u32,
+    /// Text analysis of the message search.
+    pub text_search: TextSearch,
+}
+
+impl ConversationConfig {
+    pub(super) fn from_args(args: &ConversationArgs) -> Self {
+        Self {
+            session_ttl: args.session_ttl_minutes,
+            history_messages: args.max_history_messages,
+            text_search: args.text_search_config,
+        }
+    }
+}
+
+fn text_search(text: &str) -> Result<TextSearch, &'static str> {
+    TextSearch::from_name(text).ok_or("must be english or simple")
+}

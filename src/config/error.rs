@@ -1,0 +1,101 @@
+use std::{error::Error as _, fmt};
+
+use clap::{
+    CommandFactory as _,
+    builder::ValueParser,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
+
+use super::Args;
+
+/// An invalid setting, as one line that names the variable, its value unless it may hold a
+/// secret, and the valid values.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidSetting(String);
+
+impl InvalidSetting {
+    /// A value that is shown in the error.
+    pub(super) fn value(name: &str, value: &str, expected: impl fmt::Display) -> Self {
+        Self(format!("invalid value {value:?} for {name}: {expected}"))
+    }
+
+    /// A value that the error does not show, because it is or may contain a secret.
+    pub(super) fn secret(name: &str, expected: impl fmt::Display) -> Self {
+        Self(format!("invalid value for {name}: {expected}"))
+    }
+
+    /// A setting that is missing, or whose file cannot be used.
+    pub(super) fn new(name: &str, problem: impl fmt::Display) -> Self {
+        Self(format!("{name}: {problem}"))
+    }
+
+    /// Names the environment variable where clap names the flag. Usage errors, such as an
+    /// unknown flag, keep the first line of clap's message.
+    pub(super) fn from_clap(error: &clap::Error) -> Self {
+        let value = match error.get(ContextKind::InvalidValue) {
+            Some(ContextValue::String(value)) => value,
+            _ => "",
+        };
+        let expected = match error.kind() {
+            ErrorKind::ValueValidation => error.source().map(ToString::to_string),
+            ErrorKind::InvalidValue if !value.is_empty() => valid_values(error),
+            _ => None,
+        };
+        match (variable(error), expected) {
+            (Some(name), Some(expected)) => Self::value(&name, value, expected),
+            _ if error.kind() == ErrorKind::InvalidUtf8 => match variable_without_utf8() {
+                Some(name) => Self::secret(&name, "must be UTF-8"),
+                None => Self(first_line(error)),
+            },
+            _ => Self(first_line(error)),
+        }
+    }
+}
+
+/// The environment variable of the argument that an error is about.
+fn variable(error: &clap::Error) -> Option<String> {
+    let Some(ContextValue::String(shown)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    // Shown with a placeholder for its value: `--max-connections <NUMBER>`.
+    let flag = shown.split([' ', '=', '[']).next()?.strip_prefix("--")?;
+    let command = Args::command();
+    let arg = command
+        .get_arguments()
+        .find(|arg| arg.get_long() == Some(flag))?;
+    Some(arg.get_env()?.to_string_lossy().into_owned())
+}
+
+/// The environment variable that is not UTF-8 and must be. clap does not name it.
+fn variable_without_utf8() -> Option<String> {
+    let command = Args::command();
+    let path = ValueParser::path_buf().type_id();
+    let mut arguments = command
+        .get_arguments()
+        .filter(|arg| arg.get_value_parser().type_id() != path);
+    arguments.find_map(|arg| {
+        let name = arg.get_env()?;
+        std::env::var_os(name)?.to_str().is_none().then_some(())?;
+        name.to_str().map(ToOwned::to_owned)
+    })
+}
+
+fn valid_values(error: &clap::Error) -> Option<String> {
+    match error.get(ContextKind::ValidValue) {
+        Some(ContextValue::Strings(values)) => match values.as_slice() {
+            [] => None,
+            [only] => Some(format!("must be {only}")),
+            [others @ .., last] => Some(format!("must be {} or {last}", others.join(", "))),
+        },
+        _ => None,
+    }
+}
+
+/// The first line of clap's message names the flag and the problem; the others repeat the
+/// usage.
+fn first_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    line.trim_start_matches("error: ").to_owned()
+}

@@ -1,0 +1,73 @@
+use std::path::PathBuf;
+
+use super::{
+    InvalidSetting,
+    parse::boolean,
+    postgres::{PostgresArgs, PostgresConfig},
+};
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Storage")]
+pub(super) struct StoreArgs {
+    /// Directory of the embedded store, which is used if PostgreSQL is not configured.
+    #[arg(
+        long,
+        env,
+        global = true,
+        default_value = "./data",
+        value_name = "DIRECTORY"
+    )]
+    data_dir: PathBuf,
+
+    /// Migrate the database schema to this program's version on start. With false, run
+    /// `conversation-memory migrate` first.
+    #[arg(
+        long,
+        env,
+        global = true,
+        default_value = "true",
+        value_parser = boolean,
+        action = clap::ArgAction::Set,
+        value_name = "BOOL"
+    )]
+    migrate_on_start: bool,
+}
+
+/// Durable store.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// Where conversations are stored.
+    pub backend: StoreBackend,
+    /// Whether `serve` migrates the schema to this program's version.
+    pub migrate_on_start: bool,
+}
+
+/// Where conversations are stored.
+#[derive(Clone, Debug)]
+pub enum StoreBackend {
+    /// SQLite file in a directory.
+    Embedded {
+        /// Directory of the file.
+        data_dir: PathBuf,
+    },
+    /// PostgreSQL server.
+    Postgres(PostgresConfig),
+}
+
+impl StoreConfig {
+    pub(super) fn from_args(
+        args: StoreArgs,
+        postgres: &PostgresArgs,
+    ) -> Result<Self, InvalidSetting> {
+        let backend = match PostgresConfig::from_args(postgres)? {
+            Some(postgres) => StoreBackend::Postgres(postgres),
+            None => StoreBackend::Embedded {
+                data_dir: args.data_dir,
+            },
+        };
+        Ok(Self {
+            backend,
+            migrate_on_start: args.migrate_on_start,
+        })
+    }
+}
