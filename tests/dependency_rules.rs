@@ -18,7 +18,13 @@ const MODULES: &[(&str, &[&str])] = &[
     ("log_throttle", &[]),
     (
         "store",
-        &["domain", "instrumentation", "sqlx", "opentelemetry"],
+        &[
+            "os_error",
+            "domain",
+            "instrumentation",
+            "sqlx",
+            "opentelemetry",
+        ],
     ),
     (
         "recent",
@@ -68,8 +74,9 @@ const MODULES: &[(&str, &[&str])] = &[
     ),
     // Decides by what is known of a caller, never by what it requests.
     ("access", &["reload", "http", "governor"]),
-    ("reload", &["log_throttle"]),
-    ("authorities", &["rustls"]),
+    ("reload", &["log_throttle", "os_error"]),
+    ("authorities", &["os_error", "rustls"]),
+    ("os_error", &[]),
     (
         "transport",
         &[
@@ -102,6 +109,7 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "config",
         &[
+            "os_error",
             "access",
             "domain",
             "memory",
@@ -132,6 +140,7 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "app",
         &[
+            "os_error",
             "access",
             "reload",
             "config",
