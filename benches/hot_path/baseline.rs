@@ -61,7 +61,7 @@ async fn compare(name: &str, rounds: usize, program: &Path, form: impl Fn() -> F
         let before = sidecars.map(cpu_time);
         let [old, new] = alternate(rounds, callers).await;
         let after = sidecars.map(cpu_time);
-        let cpu = [0, 1].map(|index| (after[index] - before[index]).as_secs_f64());
+        let cpu = [0, 1].map(|index| after[index].saturating_sub(before[index]).as_secs_f64());
         let cells = [
             micros(old.median()),
             micros(new.median()),
