@@ -31,21 +31,13 @@
     reason = "a benchmark prints, fails by panicking, and is its own composition root"
 )]
 
-#[path = "hot_path/baseline.rs"]
 mod baseline;
-#[path = "hot_path/compare.rs"]
 mod compare;
-#[path = "hot_path/conversation.rs"]
 mod conversation;
-#[path = "hot_path/costs.rs"]
 mod costs;
-#[path = "hot_path/outages.rs"]
 mod outages;
-#[path = "hot_path/process.rs"]
 mod process;
-#[path = "hot_path/search.rs"]
 mod search;
-#[path = "hot_path/telemetry.rs"]
 mod telemetry;
 
 use std::process::ExitCode;
