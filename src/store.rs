@@ -7,6 +7,7 @@ mod conversations;
 mod error;
 mod lineage;
 mod operation_error;
+mod operations;
 mod pool;
 pub mod postgres;
 mod reads;
@@ -25,11 +26,15 @@ use chrono::{DateTime, Utc};
 
 pub use self::{
     error::{ReusedKey, SchemaError, StoreError},
+    operations::{
+        Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, Request, Truncated,
+        Truncation,
+    },
     search::{SearchHit, SearchKey, SearchPage, SearchQuery},
 };
 use crate::domain::{
-    Conversation, ConversationChanges, ConversationId, ConversationRef, DeptId, Digest, Message,
-    NewConversation, NewMessage, NumberedMessage, RequestId, SessionId, Title, UserId,
+    Conversation, ConversationChanges, ConversationRef, Message, NewConversation, NumberedMessage,
+    SessionId, UserId,
 };
 
 /// Maximum time from the beginning of an append until it commits. Announcements in the recent
@@ -320,149 +325,4 @@ pub trait Import: Send {
     ///
     /// As for all writes of [`Store`].
     async fn finish(self: Box<Self>, last_seq: i64) -> Result<Conversation, StoreError>;
-}
-
-/// Start and direction of a page of messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bound {
-    /// Messages with higher numbers, in ascending order.
-    After(i64),
-    /// Messages with lower numbers, in descending order.
-    Before(i64),
-}
-
-impl Bound {
-    /// Returns the bound with the same direction that starts at another number.
-    #[must_use]
-    pub fn past(self, seq: i64) -> Self {
-        match self {
-            Self::After(_) => Self::After(seq),
-            Self::Before(_) => Self::Before(seq),
-        }
-    }
-}
-
-/// Branch to create.
-#[derive(Clone, Debug)]
-pub struct Branch {
-    /// Conversation to branch from.
-    pub parent: ConversationRef,
-    /// Number of the last message that is shared with the parent, 1 or more.
-    pub at_seq: i64,
-    /// Id of the branch, which must be new.
-    pub id: ConversationId,
-    /// Title of the branch; None for the title of the parent.
-    pub title: Option<Title>,
-    /// Time of the creation.
-    pub at: DateTime<Utc>,
-}
-
-/// Query for a page of a user's conversations.
-#[derive(Clone, Debug)]
-pub struct ConversationQuery {
-    /// Owner of the conversations.
-    pub user_id: UserId,
-    /// Department of the conversations; None for all.
-    pub dept_id: Option<DeptId>,
-    /// [`ConversationPage::next`] of the previous page; None for the first page.
-    pub after: Option<i64>,
-    /// Maximum number of conversations.
-    pub limit: u32,
-}
-
-/// Page of conversations.
-#[derive(Clone, Debug)]
-pub struct ConversationPage {
-    /// Conversations, latest activity first.
-    pub conversations: Vec<Conversation>,
-    /// Position from which the next page continues; None on the last page.
-    pub next: Option<i64>,
-}
-
-/// Identity of a request, by which a retry is recognized.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// Idempotency key that the caller chose.
-    pub id: RequestId,
-    /// Digest of the request's content. A retry has the same.
-    pub digest: Digest,
-}
-
-/// Turn to save.
-///
-/// The checks are, in this order:
-///
-/// 1. The conversation exists, and the caller owns it.
-/// 2. A known `request` is replayed if its content is the same, and otherwise rejected.
-/// 3. If all message ids were chosen by the caller and are stored in this conversation, in this
-///    order and with this content, the save is replayed.
-/// 4. The conversation ends at `expected_last_seq`.
-/// 5. The chosen message ids are not in use.
-#[derive(Clone, Debug)]
-pub struct Append {
-    /// Conversation to append to.
-    pub conversation: ConversationRef,
-    /// Messages of the turn, in order: 1 to [`NewMessage::MAX_PER_SAVE`].
-    pub messages: Vec<NewMessage>,
-    /// Identity of the request; None if a retry is not recognized by it.
-    pub request: Option<Request>,
-    /// Number at which the conversation must end; None accepts any.
-    pub expected_last_seq: Option<i64>,
-    /// Session of the turn. It is not attached if it was last on a conversation of another
-    /// user.
-    pub session_id: Option<SessionId>,
-    /// Title for a conversation that has none.
-    pub title: Option<Title>,
-    /// Time of the save.
-    pub at: DateTime<Utc>,
-}
-
-impl Append {
-    /// Returns whether a retry of this save would be recognized.
-    pub fn is_repeatable(&self) -> bool {
-        self.request.is_some() || self.messages.iter().all(|message| message.id_chosen)
-    }
-}
-
-/// Outcome of an [`Append`].
-#[derive(Clone, Debug, PartialEq)]
-pub enum Appended {
-    /// The turn was saved by this call.
-    Saved {
-        /// Owner of the conversation.
-        owner: UserId,
-        /// Number of the turn's first message.
-        first_seq: i64,
-    },
-    /// The turn was saved by an earlier call.
-    Replayed {
-        /// Number of the turn's last message.
-        last_seq: i64,
-        /// Messages of the turn, without contexts and without those that were removed since.
-        messages: Vec<Message>,
-    },
-}
-
-/// Removal of the messages after a number.
-#[derive(Clone, Debug)]
-pub struct Truncation {
-    /// Conversation to truncate.
-    pub conversation: ConversationRef,
-    /// Number of the last message to keep; 0 removes all.
-    pub after_seq: i64,
-    /// Identity of the request; None if a retry is not recognized.
-    pub request: Option<Request>,
-    /// Number at which the conversation must end; None accepts any.
-    pub expected_last_seq: Option<i64>,
-    /// Time of the truncation.
-    pub at: DateTime<Utc>,
-}
-
-/// Outcome of a [`Truncation`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Truncated {
-    /// Number of removed messages. A replay returns that of the first call.
-    pub removed: i64,
-    /// Last number of the conversation, which a truncation does not change.
-    pub last_seq: i64,
 }

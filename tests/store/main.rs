@@ -9,6 +9,7 @@ mod branches;
 mod broken;
 mod cancelled;
 mod conversations;
+mod faulty_store;
 mod history;
 mod imports;
 mod postgres;
