@@ -1,4 +1,4 @@
-//! Certificates of the tests' own authorities, and clients that use them.
+//! Certificate authorities of the tests, and clients with their certificates.
 
 use std::{
     fs,
@@ -21,7 +21,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use test_support::sidecar::Sidecar;
 
-/// Who signs certificates.
+/// A certificate authority.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key, in PEM.
@@ -30,9 +30,9 @@ pub(crate) struct Identity {
     pub(crate) key: String,
 }
 
-/// When a certificate holds.
+/// Period in which a certificate is valid.
 #[derive(Clone, Copy)]
-pub(crate) enum When {
+pub(crate) enum Validity {
     Now,
     Past,
     Future,
@@ -50,27 +50,27 @@ impl Authority {
         self.0.pem()
     }
 
-    /// A certificate of the server's.
+    /// A server certificate.
     pub(crate) fn server(&self) -> Identity {
         let name = SanType::DnsName("localhost".try_into().unwrap());
-        self.issue(name, ExtendedKeyUsagePurpose::ServerAuth, When::Now)
+        self.issue(name, ExtendedKeyUsagePurpose::ServerAuth, Validity::Now)
     }
 
-    /// A caller's certificate, with a URI as its name.
-    pub(crate) fn client(&self, uri: &str, when: When) -> Identity {
+    /// A client certificate with a URI as its name.
+    pub(crate) fn client(&self, uri: &str, when: Validity) -> Identity {
         let name = SanType::URI(uri.try_into().unwrap());
         self.issue(name, ExtendedKeyUsagePurpose::ClientAuth, when)
     }
 
-    fn issue(&self, name: SanType, usage: ExtendedKeyUsagePurpose, when: When) -> Identity {
+    fn issue(&self, name: SanType, usage: ExtendedKeyUsagePurpose, when: Validity) -> Identity {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.subject_alt_names = vec![name];
         params.extended_key_usages = vec![usage];
         let (from, to) = match when {
-            When::Now => (2000, 4000),
-            When::Past => (2000, 2001),
-            When::Future => (3999, 4000),
+            Validity::Now => (2000, 4000),
+            Validity::Past => (2000, 2001),
+            Validity::Future => (3999, 4000),
         };
         params.not_before = date_time_ymd(from, 1, 1);
         params.not_after = date_time_ymd(to, 1, 1);
@@ -82,12 +82,12 @@ impl Authority {
     }
 }
 
-/// The files that a sidecar's TLS is made of.
-pub(crate) struct Files {
+/// The TLS files of a sidecar in a temporary folder.
+pub(crate) struct TlsFolder {
     pub(crate) folder: tempfile::TempDir,
 }
 
-impl Files {
+impl TlsFolder {
     pub(crate) fn of(server: &Identity) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let files = Self { folder };
@@ -113,7 +113,7 @@ impl Files {
     }
 }
 
-/// A client that trusts an authority and, perhaps, has a certificate.
+/// A client that trusts an authority and may have a certificate.
 #[derive(Clone)]
 pub(crate) struct Client(TlsConnector);
 
@@ -149,7 +149,7 @@ impl Client {
         self.0.connect(name, stream).await
     }
 
-    /// A channel of gRPC over one connection after another.
+    /// A gRPC channel that connects again when its connection is closed.
     pub(crate) fn channel(
         trusts: &Authority,
         identity: Option<&Identity>,

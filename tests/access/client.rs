@@ -1,4 +1,4 @@
-//! How the tests call: requests over any stream, and what is looked at in answers.
+//! Clients of the tests: requests over any stream, and the parts of responses that they check.
 
 use std::path::Path;
 
@@ -18,15 +18,15 @@ use tonic_reflection::pb::v1::{
 
 use test_support::{new_user, sidecar::Memory};
 
-/// An answer over HTTP, as it came.
+/// A response over HTTP.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
-    /// The head without its date, and the body.
+    /// The header without its date, and the body.
     pub(crate) text: String,
 }
 
-/// Sends a request by HTTP/1.1 on a connection of its own.
+/// Sends a request by HTTP/1.1 on a new connection.
 pub(crate) async fn http(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     request_line: &str,
@@ -36,7 +36,7 @@ pub(crate) async fn http(
     answer.expect("the connection was closed without an answer")
 }
 
-/// The same on a connection that may be closed.
+/// The same. `None` if the server closes the connection without a response.
 pub(crate) async fn try_http(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     request_line: &str,
@@ -44,7 +44,7 @@ pub(crate) async fn try_http(
 ) -> Option<Answer> {
     let request =
         format!("{request_line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
-    // A peer that has closed shows in the answer.
+    // If the server has closed the connection, the response is empty.
     let _ = stream.write_all(request.as_bytes()).await;
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
@@ -57,7 +57,7 @@ pub(crate) async fn try_http(
     })
 }
 
-/// The headers that carry a token.
+/// The header with a token.
 pub(crate) fn bearer(token: &str) -> String {
     format!("authorization: Bearer {token}\r\n")
 }
@@ -76,12 +76,12 @@ pub(crate) async fn channel_at(path: &Path) -> Channel {
     endpoint.unwrap().connect().await.unwrap()
 }
 
-/// Begins a conversation.
+/// Starts a conversation and returns its id.
 pub(crate) async fn begin(memory: &mut Memory) -> Result<String, Status> {
     begin_with(memory, None).await
 }
 
-/// The same with a value of `authorization`.
+/// The same with a value of the header `authorization`.
 pub(crate) async fn begin_with(
     memory: &mut Memory,
     authorization: Option<&str>,
@@ -108,7 +108,7 @@ pub(crate) async fn read(
     read.map(drop)
 }
 
-/// A request with a value of `authorization`.
+/// A request with a value of the header `authorization`.
 pub(crate) fn with<T>(message: T, authorization: Option<&str>) -> Request<T> {
     let mut request = Request::new(message);
     if let Some(value) = authorization {
@@ -118,8 +118,8 @@ pub(crate) fn with<T>(message: T, authorization: Option<&str>) -> Request<T> {
     request
 }
 
-/// What a status says, to the byte.
-pub(crate) fn said(status: &Status) -> (Code, String, Vec<u8>) {
+/// Code, message and encoded details of a status.
+pub(crate) fn contents_of(status: &Status) -> (Code, String, Vec<u8>) {
     let details = status.details().to_vec();
     (status.code(), status.message().to_owned(), details)
 }

@@ -1,4 +1,4 @@
-//! How much: calls in a second, connections, and many of both.
+//! Limits on the rate of calls and on connections, and many of both at once.
 
 use std::{
     sync::{
@@ -27,47 +27,51 @@ use test_support::{
     stopwatch::Stopwatch,
 };
 
-test_support::in_both_forms!(many_connections_and_calls_each_get_a_status);
+test_support::in_both_forms!(every_call_gets_a_status_under_load);
 
 async fn connect(sidecar: &Sidecar) -> TcpStream {
     TcpStream::connect(sidecar.address).await.unwrap()
 }
 
-/// How long a refusal says to wait.
-fn wait_of(refused: &Status) -> Duration {
+/// Delay after which a rejected call may be retried.
+fn retry_delay_of(refused: &Status) -> Duration {
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
     let info = refused.get_details_retry_info().unwrap();
     info.retry_delay.unwrap()
 }
 
 #[tokio::test]
-async fn a_caller_is_kept_to_its_rate() {
+async fn limits_the_rate_of_each_caller() {
     let (first, second) = (tokens::TOKEN, tokens::OTHER);
-    let file = tokens::File::of(&[("first", first), ("second", second)]);
+    let file = tokens::TokenFile::of(&[("first", first), ("second", second)]);
     let form = Form::embedded();
-    // One call in a second: the next would be too early for seconds, however slow this is.
+    // One call per second, so that the second call exceeds the rate on a slow machine, too.
     let sidecar = file.start(&form, &[("MAX_CALLER_RATE", "1")]).await;
     let mut memory = sidecar.memory();
     let [first, second] = [first, second].map(|token| format!("Bearer {token}"));
     let mut refused = None;
-    eventually("a call comes too early", async || {
+    eventually("a call exceeds the rate", async || {
         let begun = begin_with(&mut memory, Some(&first)).await;
         refused = begun.err();
         refused.is_some()
     })
     .await;
-    let wait = wait_of(refused.as_ref().unwrap());
+    let wait = retry_delay_of(refused.as_ref().unwrap());
     assert!(
         !wait.is_zero() && wait <= Duration::from_secs(1),
         "{wait:?}"
     );
-    // Others have their own, and health is not counted.
+    assert_eq!(
+        refused.unwrap().message(),
+        "rate limit exceeded (1 calls/s)"
+    );
+    // Other callers have their own rate, and health checks are not counted.
     begin_with(&mut memory, Some(&second)).await.unwrap();
     let mut health = HealthClient::new(sidecar.channel());
     for _ in 0..20 {
         health.check(HealthCheckRequest::default()).await.unwrap();
     }
-    eventually("REST is refused, too", async || {
+    eventually("a REST call exceeds the rate, too", async || {
         let headers = format!("authorization: {first}\r\n");
         let line = "GET /v1/conversations?user_id=ana";
         let answer = http(connect(&sidecar).await, line, &headers).await;
@@ -75,14 +79,14 @@ async fn a_caller_is_kept_to_its_rate() {
         answer.status == StatusCode::TOO_MANY_REQUESTS
     })
     .await;
-    eventually("time brings another call", async || {
+    eventually("the caller may call again", async || {
         begin_with(&mut memory, Some(&first)).await.is_ok()
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_connection_too_many_is_closed() {
+async fn closes_connections_beyond_the_limit() {
     let form = Form::embedded();
     let mut sidecar = Sidecar::start_with(&form, &[("MAX_CONNECTIONS", "3")]).await;
     let mut memory = sidecar.memory();
@@ -91,7 +95,7 @@ async fn a_connection_too_many_is_closed() {
     let mut refused = connect(&sidecar).await;
     let ended = completes("the connection ends", refused.read(&mut [0])).await;
     assert!(matches!(ended, Ok(0) | Err(_)));
-    // Those that are there stay, and operators are not touched.
+    // Open connections stay, and the operations port has no such limit.
     begin(&mut memory).await.unwrap();
     let operations = sidecar.operations().await;
     let page = http(
@@ -109,7 +113,7 @@ async fn a_connection_too_many_is_closed() {
         assert!(page.text.lines().any(|line| line == value), "{page:?}");
     }
     drop((idle, other));
-    eventually("a place becomes free", async || {
+    eventually("a connection is accepted again", async || {
         let line = "GET /openapi.json";
         try_http(connect(&sidecar).await, line, "").await.is_some()
     })
@@ -117,7 +121,7 @@ async fn a_connection_too_many_is_closed() {
 }
 
 #[tokio::test]
-async fn the_silent_take_nobodys_place_for_long() {
+async fn closes_connections_that_send_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("memory.sock");
     let addresses = format!("unix:{},127.0.0.1:0", socket.display());
@@ -132,14 +136,14 @@ async fn the_silent_take_nobodys_place_for_long() {
     for _ in 0..2 {
         silent.push(connect(&sidecar).await);
     }
-    // Whoever is in the pod has places of its own.
+    // Unix sockets have a limit of their own.
     begin(&mut memory_at(&socket).await).await.unwrap();
-    eventually("there is a place for a probe again", async || {
+    eventually("a probe is accepted again", async || {
         let stream = TcpStream::connect(operations).await.unwrap();
         try_http(stream, "GET /livez", "").await.is_some()
     })
     .await;
-    eventually("and for a caller", async || {
+    eventually("a call is accepted again", async || {
         let stream = connect(&sidecar).await;
         try_http(stream, "GET /openapi.json", "").await.is_some()
     })
@@ -147,7 +151,7 @@ async fn the_silent_take_nobodys_place_for_long() {
 }
 
 #[tokio::test]
-async fn asking_for_health_takes_no_memory() {
+async fn rejects_large_health_checks() {
     let form = Form::embedded();
     let sidecar = Sidecar::start(&form).await;
     let mut health = HealthClient::new(sidecar.channel());
@@ -159,15 +163,15 @@ async fn asking_for_health_takes_no_memory() {
 
 const IDLE: usize = 500;
 const CALLS: usize = 2000;
-/// What a call's request has: as much as a long turn.
+/// Bytes of a call's request: those of a long turn.
 const BYTES: usize = 64 << 10;
-/// How much memory all of them may take: far less than each having its own for long.
+/// Limit on the memory of the process: far less than all requests at once would take.
 const MAX_KIB: u64 = 600 << 10;
 
-/// One at a time: the test's own process has no more open files than any other.
+/// Serializes the tests, whose own process has a limit on open files.
 static TURN: Mutex<()> = Mutex::const_new(());
 
-async fn many_connections_and_calls_each_get_a_status(form: Form) {
+async fn every_call_gets_a_status_under_load(form: Form) {
     let _turn = TURN.lock().await;
     let mut sidecar = Sidecar::start(&form).await;
     let operations = sidecar.operations().await;
@@ -196,7 +200,7 @@ async fn many_connections_and_calls_each_get_a_status(form: Form) {
     }
     let ends = completes("every call ends", calls.join_all()).await;
     done.store(true, Ordering::Relaxed);
-    let (asked, slowest) = watch.await.unwrap();
+    let (checks, slowest) = watch.await.unwrap();
     assert_eq!(ends.len(), CALLS);
     let mut served = 0;
     for end in ends {
@@ -205,14 +209,14 @@ async fn many_connections_and_calls_each_get_a_status(form: Form) {
             Err(refused) if refused.code() == Code::Unavailable => {
                 assert!(refused.get_details_retry_info().is_some(), "{refused:?}");
             }
-            Err(refused) => drop(wait_of(&refused)),
+            Err(refused) => drop(retry_delay_of(&refused)),
         }
     }
     let peak = sidecar.peak_kib();
     eprintln!(
-        "{served} of {CALLS} served; health asked {asked} times, {slowest:?} at most; {peak} KiB"
+        "{served} of {CALLS} calls served; {checks} health checks, the slowest took {slowest:?}; {peak} KiB"
     );
-    assert!(served > 0 && asked > 0);
+    assert!(served > 0 && checks > 0);
     assert!(peak < MAX_KIB, "{peak} KiB");
     assert_eq!(idle.len(), IDLE);
     begin(&mut sidecar.memory()).await.unwrap();
@@ -232,13 +236,13 @@ async fn save(memory: &mut Memory, conversation: &str) -> Result<(), Status> {
     memory.save_messages(request).await.map(drop)
 }
 
-/// Requests both kinds of health until `done`. Returns the number of pairs of requests, and the
-/// longest time that a pair took.
+/// Checks the health over HTTP and gRPC until `done`. Returns the number of checks and the
+/// longest time that one took.
 async fn healthy_until(operations: std::net::SocketAddr, done: Arc<AtomicBool>) -> (u32, Duration) {
     const LIMIT: Duration = Duration::from_secs(5);
     let endpoint = tonic::transport::Endpoint::try_from(format!("http://{operations}"));
     let mut health = HealthClient::new(endpoint.unwrap().connect_lazy());
-    let (mut asked, mut slowest) = (0, Duration::ZERO);
+    let (mut checks, mut slowest) = (0, Duration::ZERO);
     while !done.load(Ordering::Relaxed) {
         let started = Stopwatch::start();
         let stream = TcpStream::connect(operations).await.unwrap();
@@ -247,9 +251,9 @@ async fn healthy_until(operations: std::net::SocketAddr, done: Arc<AtomicBool>) 
         let check = health.check(HealthCheckRequest::default());
         let answer = completes("the health check answers", check).await.unwrap();
         assert_eq!(answer.into_inner().status(), ServingStatus::Serving);
-        asked += 1;
+        checks += 1;
         slowest = slowest.max(started.elapsed());
         assert!(slowest < LIMIT, "health took {slowest:?}");
     }
-    (asked, slowest)
+    (checks, slowest)
 }

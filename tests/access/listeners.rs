@@ -1,4 +1,4 @@
-//! Several listeners, Unix sockets, and the processes at their other ends.
+//! Several listeners, Unix sockets, and the lists of processes that may call over them.
 
 use std::{
     fs,
@@ -12,37 +12,37 @@ use tokio::net::TcpStream;
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use crate::client::{begin, channel_at, http, memory_at, read, said, unix};
+use crate::client::{begin, channel_at, contents_of, http, memory_at, read, unix};
 use test_support::{
     new_id,
     sidecar::{Form, Sidecar, command},
 };
 
-test_support::in_both_forms!(a_user_that_is_not_on_the_list_is_denied);
+test_support::in_both_forms!(rejects_users_that_are_not_on_the_list);
 
-/// A folder for a socket, and the settings that listen there besides on TCP.
-struct Place {
-    folder: tempfile::TempDir,
+/// A temporary folder for a Unix socket.
+struct SocketFolder {
+    dir: tempfile::TempDir,
 }
 
-impl Place {
+impl SocketFolder {
     fn new() -> Self {
         Self {
-            folder: tempfile::tempdir().unwrap(),
+            dir: tempfile::tempdir().unwrap(),
         }
     }
 
     fn socket(&self) -> PathBuf {
-        self.folder.path().join("memory.sock")
+        self.dir.path().join("memory.sock")
     }
 
     fn addresses(&self) -> String {
         format!("unix:{},127.0.0.1:0", self.socket().display())
     }
 
-    /// The user and group that the tests run as.
+    /// User and group that the tests run as.
     fn ids(&self) -> (u32, u32) {
-        let found = fs::metadata(self.folder.path()).unwrap();
+        let found = fs::metadata(self.dir.path()).unwrap();
         (found.uid(), found.gid())
     }
 }
@@ -54,20 +54,20 @@ async fn start(form: &Form, addresses: &str, settings: &[(&str, &str)]) -> Sidec
 }
 
 fn is_healthy(address: &str) -> bool {
-    let asked = command()
+    let status = command()
         .arg("healthcheck")
         .env("LISTEN_ADDR", address)
         .stderr(Stdio::null())
         .status();
-    asked.unwrap().success()
+    status.unwrap().success()
 }
 
 #[tokio::test]
-async fn every_listener_serves_the_same() {
-    let (form, place) = (Form::embedded(), Place::new());
-    let addresses = format!("{},[::1]:0", place.addresses());
+async fn every_listener_serves_grpc_and_rest() {
+    let (form, folder) = (Form::embedded(), SocketFolder::new());
+    let addresses = format!("{},[::1]:0", folder.addresses());
     let mut sidecar = start(&form, &addresses, &[]).await;
-    let path = place.socket();
+    let path = folder.socket();
     let id = begin(&mut memory_at(&path).await).await.unwrap();
     read(&mut sidecar.memory(), &id, None).await.unwrap();
     let line = format!("GET /v1/conversations/{id}");
@@ -93,41 +93,41 @@ async fn every_listener_serves_the_same() {
 }
 
 #[tokio::test]
-async fn a_socket_that_was_left_behind_is_replaced() {
-    let (form, place) = (Form::embedded(), Place::new());
-    let sidecar = start(&form, &place.addresses(), &[]).await;
+async fn replaces_a_stale_socket() {
+    let (form, folder) = (Form::embedded(), SocketFolder::new());
+    let sidecar = start(&form, &folder.addresses(), &[]).await;
     sidecar.kill().await;
-    assert!(place.socket().metadata().unwrap().file_type().is_socket());
-    let _sidecar = start(&form, &place.addresses(), &[]).await;
-    begin(&mut memory_at(&place.socket()).await).await.unwrap();
+    assert!(folder.socket().metadata().unwrap().file_type().is_socket());
+    let _sidecar = start(&form, &folder.addresses(), &[]).await;
+    begin(&mut memory_at(&folder.socket()).await).await.unwrap();
 }
 
 #[tokio::test]
-async fn what_is_in_use_or_no_socket_stops_the_start() {
-    let (form, place) = (Form::embedded(), Place::new());
-    let _sidecar = start(&form, &place.addresses(), &[]).await;
-    let refusal = refused_start(&place.socket());
-    assert!(refusal.contains("another process listens"), "{refusal}");
-    begin(&mut memory_at(&place.socket()).await).await.unwrap();
+async fn start_fails_if_the_path_is_in_use_or_not_a_socket() {
+    let (form, folder) = (Form::embedded(), SocketFolder::new());
+    let _sidecar = start(&form, &folder.addresses(), &[]).await;
+    let rejection = failed_start(&folder.socket());
+    assert!(rejection.contains("another process listens"), "{rejection}");
+    begin(&mut memory_at(&folder.socket()).await).await.unwrap();
 
-    let file = place.folder.path().join("file");
+    let file = folder.dir.path().join("file");
     fs::write(&file, "kept").unwrap();
-    let link = place.folder.path().join("link");
+    let link = folder.dir.path().join("link");
     std::os::unix::fs::symlink(&file, &link).unwrap();
     for path in [&file, &link] {
-        let refusal = refused_start(path);
-        assert!(refusal.contains("is not a socket"), "{refusal}");
+        let rejection = failed_start(path);
+        assert!(rejection.contains("is not a socket"), "{rejection}");
         assert_eq!(fs::read_to_string(path).unwrap(), "kept");
     }
-    let nowhere = refused_start(&place.folder.path().join("missing/memory.sock"));
+    let nowhere = failed_start(&folder.dir.path().join("missing/memory.sock"));
     assert!(
         nowhere.contains("LISTEN_ADDR: cannot bind unix:"),
         "{nowhere}"
     );
 }
 
-/// What a sidecar says that cannot listen at a path.
-fn refused_start(path: &Path) -> String {
+/// Error of a sidecar that cannot bind a path.
+fn failed_start(path: &Path) -> String {
     let folder = tempfile::tempdir().unwrap();
     let output = command()
         .env("DATA_DIR", folder.path())
@@ -138,60 +138,60 @@ fn refused_start(path: &Path) -> String {
         .output()
         .unwrap();
     assert!(!output.status.success());
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(said.lines().count(), 1, "{said}");
-    said
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    stderr
 }
 
-async fn a_user_that_is_not_on_the_list_is_denied(form: Form) {
-    let place = Place::new();
-    let (uid, gid) = place.ids();
+async fn rejects_users_that_are_not_on_the_list(form: Form) {
+    let folder = SocketFolder::new();
+    let (uid, gid) = folder.ids();
     let (other_user, other_group) = ((uid + 1).to_string(), (gid + 1).to_string());
     let lists = [
         ("UNIX_ALLOWED_UIDS", other_user.as_str()),
         ("UNIX_ALLOWED_GIDS", &other_group),
     ];
-    let sidecar = start(&form, &place.addresses(), &lists).await;
-    // TCP is another matter.
+    let sidecar = start(&form, &folder.addresses(), &lists).await;
+    // The lists do not apply to TCP.
     let known = begin(&mut sidecar.memory()).await.unwrap();
-    let path = place.socket();
+    let path = folder.socket();
     let mut memory = memory_at(&path).await;
     let begun = begin(&mut memory).await.unwrap_err();
     assert_eq!(begun.code(), Code::PermissionDenied);
-    let mut refusals = Vec::new();
+    let mut rejections = Vec::new();
     for id in [&known, &new_id()] {
         let refused = read(&mut memory, id, None).await.unwrap_err();
-        assert_eq!(said(&refused), said(&begun));
+        assert_eq!(contents_of(&refused), contents_of(&begun));
         let line = format!("GET /v1/conversations/{id}");
         let refused = http(unix(&path).await, &line, "").await;
         assert_eq!(refused.status, StatusCode::FORBIDDEN, "{refused:?}");
-        refusals.push(refused);
+        rejections.push(refused);
     }
-    assert_eq!(refusals[0], refusals[1]);
+    assert_eq!(rejections[0], rejections[1]);
     for line in ["GET /openapi.json", "GET /nothing", "PATCH /conversations"] {
         let refused = http(unix(&path).await, line, "").await;
-        assert_eq!(refused, refusals[0], "{line}");
+        assert_eq!(refused, rejections[0], "{line}");
     }
     let mut health = HealthClient::new(channel_at(&path).await);
     health.check(HealthCheckRequest::default()).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_user_or_a_group_on_the_list_is_let_in() {
-    let place = Place::new();
-    let (uid, gid) = place.ids();
+async fn accepts_users_and_groups_on_the_list() {
+    let folder = SocketFolder::new();
+    let (uid, gid) = folder.ids();
     let (users, groups) = (format!("{},{uid}", uid + 1), gid.to_string());
-    let nobody = (uid + 1).to_string();
+    let other_uid = (uid + 1).to_string();
     for lists in [
         &[("UNIX_ALLOWED_UIDS", users.as_str())][..],
         &[("UNIX_ALLOWED_GIDS", &groups)],
         &[
-            ("UNIX_ALLOWED_UIDS", &nobody),
+            ("UNIX_ALLOWED_UIDS", &other_uid),
             ("UNIX_ALLOWED_GIDS", &groups),
         ],
     ] {
         let form = Form::embedded();
-        let _sidecar = start(&form, &place.addresses(), lists).await;
-        begin(&mut memory_at(&place.socket()).await).await.unwrap();
+        let _sidecar = start(&form, &folder.addresses(), lists).await;
+        begin(&mut memory_at(&folder.socket()).await).await.unwrap();
     }
 }

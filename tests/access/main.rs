@@ -1,5 +1,5 @@
-//! Black-box tests of who may call, by which way, and how much: the real binary over
-//! TCP, TLS and Unix sockets, gRPC and REST.
+//! Black-box tests of authentication, listeners and limits: the real binary over TCP, TLS and
+//! Unix sockets, with gRPC and REST.
 
 #![expect(
     clippy::unwrap_used,
@@ -9,10 +9,10 @@
 )]
 
 mod authority;
-mod claims;
 mod client;
 mod limits;
 mod listeners;
+mod owners;
 mod startup;
 mod tls;
 mod tokens;

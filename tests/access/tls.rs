@@ -7,7 +7,7 @@ use tokio::{io::AsyncReadExt as _, net::TcpStream, task::JoinSet};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::{
-    authority::{Authority, Client, Files, Identity, When},
+    authority::{Authority, Client, Identity, TlsFolder, Validity},
     client::{Answer, begin, begin_with, http, memory_at, try_http},
     tokens,
 };
@@ -20,29 +20,29 @@ use test_support::{
 
 const AGENT: &str = "spiffe://example.org/ns/agents/sa/agent";
 
-async fn start(form: &Form, files: &Files, further: &[(&str, &str)]) -> Sidecar {
+async fn start(form: &Form, files: &TlsFolder, further: &[(&str, &str)]) -> Sidecar {
     let own = files.settings();
     let mut all: Vec<_> = own.iter().map(|(name, path)| (*name, &**path)).collect();
     all.extend(further);
     Sidecar::start_with(form, &all).await
 }
 
-/// Asks for a page on a new connection.
+/// Requests a page on a new connection.
 async fn page(client: &Client, sidecar: &Sidecar) -> Option<Answer> {
     let stream = client.connect(sidecar).await.ok()?;
     try_http(stream, "GET /openapi.json", "").await
 }
 
-/// The server's certificate, as a new connection is shown it.
-async fn shown(client: &Client, sidecar: &Sidecar) -> Vec<u8> {
+/// The certificate that the server presents on a new connection.
+async fn presented_certificate(client: &Client, sidecar: &Sidecar) -> Vec<u8> {
     let stream = client.connect(sidecar).await.unwrap();
     stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
 }
 
 #[tokio::test]
-async fn grpc_and_rest_are_served_over_tls() {
+async fn serves_grpc_and_rest_over_tls() {
     let authority = Authority::new();
-    let files = Files::of(&authority.server());
+    let files = TlsFolder::of(&authority.server());
     let (form, path) = (Form::embedded(), files.path("memory.sock"));
     let listen = format!("127.0.0.1:0,unix:{}", path.display());
     let mut sidecar = start(&form, &files, &[("LISTEN_ADDR", &listen)]).await;
@@ -58,30 +58,30 @@ async fn grpc_and_rest_are_served_over_tls() {
     let stream = TcpStream::connect(operations).await.unwrap();
     let ready = http(stream, "GET /readyz", "").await;
     assert_eq!(ready.status, StatusCode::OK);
-    let mut asked = command();
-    asked.arg("healthcheck").envs(files.settings());
-    asked.env("LISTEN_ADDR", sidecar.address.to_string());
-    asked.env("OPS_ADDR", operations.to_string());
-    assert!(asked.status().unwrap().success());
+    let mut healthcheck = command();
+    healthcheck.arg("healthcheck").envs(files.settings());
+    healthcheck.env("LISTEN_ADDR", sidecar.address.to_string());
+    healthcheck.env("OPS_ADDR", operations.to_string());
+    assert!(healthcheck.status().unwrap().success());
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_swapped_serves_the_next_connection() {
+async fn new_connections_use_a_changed_certificate() {
     let authority = Authority::new();
-    let files = Files::of(&authority.server());
+    let files = TlsFolder::of(&authority.server());
     let form = Form::embedded();
     let mut sidecar = start(&form, &files, &[]).await;
     let client = Client::new(&authority, None);
-    // A connection that was made before.
+    // This connection is older than the change.
     let mut memory = Memory::new(Client::channel(&authority, None, &sidecar));
     begin(&mut memory).await.unwrap();
-    let before = shown(&client, &sidecar).await;
+    let before = presented_certificate(&client, &sidecar).await;
     files.write(&authority.server());
-    eventually("the new certificate is shown", async || {
-        shown(&client, &sidecar).await != before
+    eventually("the new certificate is presented", async || {
+        presented_certificate(&client, &sidecar).await != before
     })
     .await;
-    let after = shown(&client, &sidecar).await;
+    let after = presented_certificate(&client, &sidecar).await;
     begin(&mut memory).await.unwrap();
 
     let other = authority.server();
@@ -91,24 +91,25 @@ async fn a_certificate_that_is_swapped_serves_the_next_connection() {
         line.contains("ERROR") && line.contains("TLS_CERT_FILE"),
         "{line}"
     );
-    assert_eq!(shown(&client, &sidecar).await, after);
+    assert_eq!(presented_certificate(&client, &sidecar).await, after);
     fs::write(files.path("tls.crt"), &other.certificate).unwrap();
-    eventually("the pair is taken when it is one again", async || {
-        shown(&client, &sidecar).await != after
-    })
+    eventually(
+        "the certificate is used when it fits the key again",
+        async || presented_certificate(&client, &sidecar).await != after,
+    )
     .await;
     begin(&mut memory).await.unwrap();
 }
 
 #[tokio::test]
-async fn only_callers_with_a_certificate_of_ours_connect() {
+async fn rejects_callers_without_a_valid_certificate() {
     let (authority, ours, foreign) = (Authority::new(), Authority::new(), Authority::new());
-    let files = Files::of(&authority.server());
+    let files = TlsFolder::of(&authority.server());
     fs::write(files.path("ca.crt"), ours.pem()).unwrap();
     let sink = OtlpSink::start().await;
     let (url, ca) = (sink.url(), files.path("ca.crt"));
     let further = [
-        // Certificates are authentication enough for every network.
+        // Client certificates authenticate callers on every network.
         ("LISTEN_ADDR", "0.0.0.0:0"),
         ("TLS_CLIENT_CA_FILE", ca.to_str().unwrap()),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", &url),
@@ -118,10 +119,10 @@ async fn only_callers_with_a_certificate_of_ours_connect() {
     sidecar.address.set_ip([127, 0, 0, 1].into());
     let refused = [
         ("none", None),
-        ("foreign", Some(foreign.client(AGENT, When::Now))),
-        ("expired", Some(ours.client(AGENT, When::Past))),
-        ("of the future", Some(ours.client(AGENT, When::Future))),
-        ("a server's", Some(ours.server())),
+        ("foreign", Some(foreign.client(AGENT, Validity::Now))),
+        ("expired", Some(ours.client(AGENT, Validity::Past))),
+        ("not yet valid", Some(ours.client(AGENT, Validity::Future))),
+        ("for servers", Some(ours.server())),
     ];
     for (which, identity) in &refused {
         let client = Client::new(&authority, identity.as_ref());
@@ -131,20 +132,20 @@ async fn only_callers_with_a_certificate_of_ours_connect() {
             .await
             .expect_err(which);
         let mut health = HealthClient::new(channel);
-        let asked = health.check(HealthCheckRequest::default()).await;
-        asked.expect_err(which);
+        let checked = health.check(HealthCheckRequest::default()).await;
+        checked.expect_err(which);
     }
-    let agent = ours.client(AGENT, When::Now);
+    let agent = ours.client(AGENT, Validity::Now);
     let channel = Client::channel(&authority, Some(&agent), &sidecar);
     begin(&mut Memory::new(channel)).await.unwrap();
     let client = Client::new(&authority, Some(&agent));
     let answer = page(&client, &sidecar).await.unwrap();
     assert_eq!(answer.status, StatusCode::OK);
 
-    // Another authority: who was let in before is not any more.
+    // With another authority, the certificates of the previous one are rejected.
     fs::write(&ca, foreign.pem()).unwrap();
     let newcomer = Client::new(&authority, refused[1].1.as_ref());
-    eventually("the new authority's callers are let in", async || {
+    eventually("callers of the new authority are accepted", async || {
         page(&newcomer, &sidecar).await.is_some()
     })
     .await;
@@ -158,11 +159,11 @@ async fn only_callers_with_a_certificate_of_ours_connect() {
 }
 
 #[tokio::test]
-async fn a_certificate_is_no_token() {
+async fn a_certificate_does_not_replace_a_token() {
     let (authority, ours) = (Authority::new(), Authority::new());
-    let files = Files::of(&authority.server());
+    let files = TlsFolder::of(&authority.server());
     fs::write(files.path("ca.crt"), ours.pem()).unwrap();
-    let file = tokens::File::of(&[("agent", tokens::TOKEN)]);
+    let file = tokens::TokenFile::of(&[("agent", tokens::TOKEN)]);
     let (ca, path) = (files.path("ca.crt"), file.path());
     let both = [
         ("TLS_CLIENT_CA_FILE", ca.to_str().unwrap()),
@@ -170,7 +171,7 @@ async fn a_certificate_is_no_token() {
     ];
     let form = Form::embedded();
     let sidecar = start(&form, &files, &both).await;
-    let agent = ours.client(AGENT, When::Now);
+    let agent = ours.client(AGENT, Validity::Now);
     let with_certificate = Client::channel(&authority, Some(&agent), &sidecar);
     let mut memory = Memory::new(with_certificate);
     begin(&mut memory).await.unwrap_err();
@@ -181,9 +182,9 @@ async fn a_certificate_is_no_token() {
 }
 
 #[tokio::test]
-async fn handshakes_that_do_not_come_to_an_end_hold_up_nobody() {
+async fn unfinished_handshakes_do_not_delay_other_connections() {
     let authority = Authority::new();
-    let files = Files::of(&authority.server());
+    let files = TlsFolder::of(&authority.server());
     let form = Form::embedded();
     let sidecar = start(&form, &files, &[("MAX_CONNECTIONS", "64")]).await;
     let mut silent = JoinSet::new();
@@ -194,7 +195,7 @@ async fn handshakes_that_do_not_come_to_an_end_hold_up_nobody() {
     let client = Client::new(&authority, None);
     let started = Stopwatch::start();
     assert!(page(&client, &sidecar).await.is_some());
-    // They are given five seconds, which this one did not wait for.
+    // The time limit of the unfinished handshakes is five seconds.
     assert!(started.elapsed() < Duration::from_secs(4) && silent.try_join_next().is_none());
     for ended in completes("the handshakes end", silent.join_all()).await {
         ended.unwrap_err();
@@ -202,10 +203,10 @@ async fn handshakes_that_do_not_come_to_an_end_hold_up_nobody() {
 }
 
 #[tokio::test]
-async fn files_of_no_use_stop_the_start() {
+async fn start_fails_if_the_tls_files_are_invalid() {
     let authority = Authority::new();
     let (server, other) = (authority.server(), authority.server());
-    let files = Files::of(&server);
+    let files = TlsFolder::of(&server);
     let mismatched = Identity {
         certificate: server.certificate.clone(),
         key: other.key,
@@ -226,10 +227,10 @@ async fn files_of_no_use_stop_the_start() {
             .output();
         let output = output.unwrap();
         assert!(!output.status.success());
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(said.lines().count(), 1, "{said}");
-        assert!(!said.contains("-----"), "{said}");
-        said
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        assert!(!stderr.contains("-----"), "{stderr}");
+        stderr
     };
     let both = [(certificate.0, &*certificate.1), (key.0, &*key.1)];
     for identity in [mismatched, swapped] {
@@ -240,7 +241,7 @@ async fn files_of_no_use_stop_the_start() {
     assert!(refused(&both[1..]).contains("TLS_CERT_FILE"));
     let ca = [("TLS_CLIENT_CA_FILE", &*certificate.1)];
     assert!(refused(&ca).contains("TLS_CLIENT_CA_FILE"));
-    // TLS alone says nothing of who calls.
+    // TLS alone does not authenticate callers.
     let everywhere = [both[0], both[1], ("LISTEN_ADDR", "0.0.0.0:0")];
     assert!(refused(&everywhere).contains("LISTEN_ADDR"));
 }

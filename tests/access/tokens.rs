@@ -1,4 +1,4 @@
-//! Bearer tokens: who needs one, and what becomes of a file that changes.
+//! Bearer tokens: which calls need one, and changes of the token file.
 
 use std::{
     fmt::Write as _,
@@ -16,7 +16,7 @@ use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::client::{
-    Answer, bearer, begin, begin_with, http, is_reflected, memory_at, read, said, unix, with,
+    Answer, bearer, begin, begin_with, contents_of, http, is_reflected, memory_at, read, unix, with,
 };
 use test_support::{
     eventually, new_id, new_user,
@@ -28,16 +28,16 @@ pub(crate) const TOKEN: &str = "correct-Horse-Battery-staple";
 pub(crate) const OTHER: &str = "another-token-altogether";
 
 test_support::in_both_forms!(
-    without_a_token_nothing_answers_but_health,
-    tokens_come_and_go_while_it_runs,
+    rejects_all_calls_without_a_token_except_health_checks,
+    applies_changes_of_the_token_file,
 );
 
-/// A file of tokens that is written anew.
-pub(crate) struct File {
+/// A token file in a temporary folder.
+pub(crate) struct TokenFile {
     folder: tempfile::TempDir,
 }
 
-impl File {
+impl TokenFile {
     pub(crate) fn of(tokens: &[(&str, &str)]) -> Self {
         let file = Self {
             folder: tempfile::tempdir().unwrap(),
@@ -63,7 +63,7 @@ impl File {
 }
 
 fn lines(tokens: &[(&str, &str)]) -> String {
-    let mut text = "# who may call\n\n".to_owned();
+    let mut text = "# callers\n\n".to_owned();
     for (name, token) in tokens {
         write!(text, "{name}:").unwrap();
         for byte in Sha256::digest(token) {
@@ -83,14 +83,14 @@ async fn get(sidecar: &Sidecar, line: &str, headers: &str) -> Answer {
     http(stream, line, headers).await
 }
 
-async fn without_a_token_nothing_answers_but_health(form: Form) {
-    let file = File::of(&[("agent", TOKEN)]);
+async fn rejects_all_calls_without_a_token_except_health_checks(form: Form) {
+    let file = TokenFile::of(&[("agent", TOKEN)]);
     let sidecar = file.start(&form, &[("LOG_LEVEL", "trace")]).await;
     let mut memory = sidecar.memory();
     let right = authorization(TOKEN);
     let known = begin_with(&mut memory, Some(&right)).await.unwrap();
-    let mut refusals = (Vec::new(), Vec::new());
-    let wrong = [
+    let mut rejections = (Vec::new(), Vec::new());
+    let invalid = [
         None,
         Some(authorization(OTHER)),
         Some(authorization(&TOKEN.to_uppercase())),
@@ -99,43 +99,43 @@ async fn without_a_token_nothing_answers_but_health(form: Form) {
         Some(TOKEN.to_owned()),
         Some("Bearer ".to_owned()),
     ];
-    for wrong in wrong {
+    for invalid in invalid {
         for id in [&known, &new_id()] {
-            let refused = read(&mut memory, id, wrong.as_deref()).await.unwrap_err();
+            let refused = read(&mut memory, id, invalid.as_deref()).await.unwrap_err();
             assert_eq!(refused.code(), Code::Unauthenticated);
-            refusals.0.push(said(&refused));
-            let header = wrong
+            rejections.0.push(contents_of(&refused));
+            let header = invalid
                 .as_ref()
                 .map(|value| format!("authorization: {value}\r\n"));
             let line = format!("GET /v1/conversations/{id}");
-            refusals
+            rejections
                 .1
                 .push(get(&sidecar, &line, &header.unwrap_or_default()).await);
         }
     }
-    // A body that never comes is not waited for, a path that is none not told of.
+    // A rejection does not wait for a body, and is the same for unknown paths.
     let body = "content-type: application/json\r\ncontent-length: 9\r\n";
     for line in ["POST /v1/turns:begin", "PUT /nothing"] {
-        refusals.1.push(get(&sidecar, line, body).await);
+        rejections.1.push(get(&sidecar, line, body).await);
     }
-    refusals
+    rejections
         .1
         .push(get(&sidecar, "GET /openapi.json", "").await);
     let twice = bearer(TOKEN).repeat(2);
-    refusals
+    rejections
         .1
         .push(get(&sidecar, "GET /openapi.json", &twice).await);
-    refusals.0.dedup();
-    refusals.1.dedup();
+    rejections.0.dedup();
+    rejections.1.dedup();
     assert!(
-        refusals.0.len() == 1 && refusals.1.len() == 1,
-        "{refusals:?}"
+        rejections.0.len() == 1 && rejections.1.len() == 1,
+        "{rejections:?}"
     );
-    let refusal = &refusals.1[0];
-    assert_eq!(refusal.status, StatusCode::UNAUTHORIZED);
+    let rejection = &rejections.1[0];
+    assert_eq!(rejection.status, StatusCode::UNAUTHORIZED);
     assert!(
-        refusal.text.contains("www-authenticate: Bearer\n"),
-        "{refusal:?}"
+        rejection.text.contains("www-authenticate: Bearer\n"),
+        "{rejection:?}"
     );
 
     assert!(!is_reflected(sidecar.channel(), None).await);
@@ -152,31 +152,31 @@ async fn without_a_token_nothing_answers_but_health(form: Form) {
     }
 }
 
-async fn tokens_come_and_go_while_it_runs(form: Form) {
-    let file = File::of(&[("agent", TOKEN)]);
+async fn applies_changes_of_the_token_file(form: Form) {
+    let file = TokenFile::of(&[("agent", TOKEN)]);
     let mut sidecar = file.start(&form, &[]).await;
-    // One connection, which stays.
+    // All calls use one connection.
     let mut memory = sidecar.memory();
     let (first, second) = (authorization(TOKEN), authorization(OTHER));
     let id = begin_with(&mut memory, Some(&first)).await.unwrap();
     read(&mut memory, &id, Some(&second)).await.unwrap_err();
 
     file.write(&lines(&[("agent", TOKEN), ("agent", OTHER)]));
-    eventually("a token that was added is taken", async || {
+    eventually("a new token is accepted", async || {
         read(&mut memory, &id, Some(&second)).await.is_ok()
     })
     .await;
     read(&mut memory, &id, Some(&first)).await.unwrap();
-    // By another file under the same name, as it is done in place of writing.
+    // The file is replaced instead of written.
     let new = file.folder.path().join("new");
     fs::write(&new, lines(&[("agent", OTHER)])).unwrap();
     fs::rename(&new, file.path()).unwrap();
-    eventually("a token that was removed is refused", async || {
+    eventually("a removed token is rejected", async || {
         read(&mut memory, &id, Some(&first)).await.is_err()
     })
     .await;
 
-    let secret = "secret-in-the-wrong-place";
+    let secret = "secret-in-an-invalid-line";
     file.write(&format!("{}x:{secret}\n", lines(&[("agent", TOKEN)])));
     let line = sidecar.wait_for_log("\"cause\":\"line 4 ").await;
     assert!(
@@ -190,21 +190,21 @@ async fn tokens_come_and_go_while_it_runs(form: Form) {
     sidecar.wait_for_log("cannot read").await;
     read(&mut memory, &id, Some(&second)).await.unwrap();
     file.write(&lines(&[("agent", TOKEN)]));
-    eventually("the file is taken when it is right again", async || {
+    eventually("the file is used when it is valid again", async || {
         read(&mut memory, &id, Some(&first)).await.is_ok()
     })
     .await;
     file.write(&lines(&[]));
-    eventually("the last token is taken away", async || {
+    eventually("the last token is removed", async || {
         read(&mut memory, &id, Some(&first)).await.is_err()
     })
     .await;
 }
 
-/// As Kubernetes does it: the file is a link through a folder that is a link, and that is
-/// the one that changes.
+/// Kubernetes mounts a file as a link through a folder that is a link, and replaces the
+/// latter.
 #[tokio::test]
-async fn a_link_that_is_swapped_is_seen() {
+async fn applies_changes_of_a_symbolic_link() {
     let folder = tempfile::tempdir().unwrap();
     let version = |name: &str, token| {
         let version = folder.path().join(name);
@@ -229,7 +229,7 @@ async fn a_link_that_is_swapped_is_seen() {
         .await
         .unwrap();
     link("..2");
-    eventually("the other version holds", async || {
+    eventually("the tokens of the other version are accepted", async || {
         begin_with(&mut memory, Some(&authorization(OTHER)))
             .await
             .is_ok()
@@ -241,7 +241,7 @@ async fn a_link_that_is_swapped_is_seen() {
 }
 
 #[tokio::test]
-async fn a_broken_file_stops_the_start() {
+async fn start_fails_if_the_token_file_is_invalid() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens");
     let refused = || {
@@ -255,17 +255,17 @@ async fn a_broken_file_stops_the_start() {
             .output();
         let output = output.unwrap();
         assert!(!output.status.success());
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert!(said.contains("AUTH_TOKENS_FILE"), "{said}");
-        assert_eq!(said.lines().count(), 1, "{said}");
-        said
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.contains("AUTH_TOKENS_FILE"), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        stderr
     };
     assert!(refused().contains("cannot read"));
     fs::write(&path, "agent:hunter2\n").unwrap();
-    let said = refused();
+    let stderr = refused();
     assert!(
-        said.contains("line 1") && !said.contains("hunter2"),
-        "{said}"
+        stderr.contains("line 1") && !stderr.contains("hunter2"),
+        "{stderr}"
     );
     fs::write(&path, "\n").unwrap();
     assert!(refused().contains("no token"));
@@ -273,7 +273,7 @@ async fn a_broken_file_stops_the_start() {
 
 #[tokio::test]
 async fn a_unix_socket_needs_a_token_unless_it_has_a_list() {
-    let file = File::of(&[("agent", TOKEN)]);
+    let file = TokenFile::of(&[("agent", TOKEN)]);
     let path = file.folder.path().join("memory.sock");
     let listen = format!("127.0.0.1:0,unix:{}", path.display());
     let form = Form::embedded();
@@ -306,24 +306,24 @@ async fn a_unix_socket_needs_a_token_unless_it_has_a_list() {
 }
 
 #[tokio::test]
-async fn nobody_listens_beyond_loopback_to_just_anybody() {
+async fn start_fails_beyond_loopback_without_authentication() {
     let output = command()
         .env("LISTEN_ADDR", "127.0.0.1:0,0.0.0.0:0")
         .stderr(Stdio::piped())
         .output();
-    let said = String::from_utf8(output.unwrap().stderr).unwrap();
-    assert!(said.contains("AUTH_TOKENS_FILE"), "{said}");
-    assert_eq!(said.lines().count(), 1, "{said}");
+    let stderr = String::from_utf8(output.unwrap().stderr).unwrap();
+    assert!(stderr.contains("AUTH_TOKENS_FILE"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
     let (form, everywhere) = (Form::embedded(), ("LISTEN_ADDR", "0.0.0.0:0"));
     let insecure = [everywhere, ("INSECURE", "true")];
     Sidecar::start_with(&form, &insecure).await.kill().await;
-    let file = File::of(&[("agent", TOKEN)]);
+    let file = TokenFile::of(&[("agent", TOKEN)]);
     file.start(&form, &[everywhere]).await.kill().await;
 }
 
 #[tokio::test]
-async fn a_callers_name_is_shown_and_nothing_else_of_it() {
-    let file = File::of(&[("agent-7", TOKEN)]);
+async fn logs_and_spans_have_the_name_of_the_caller_and_no_secret() {
+    let file = TokenFile::of(&[("agent-7", TOKEN)]);
     let sink = OtlpSink::start().await;
     let url = sink.url();
     let form = Form::servers().without_redis().unwrap();

@@ -1,4 +1,4 @@
-//! Whose a conversation or a session is said to be, and who is told of the services.
+//! Owners of conversations and sessions, and the description of the services.
 
 use bytes::Bytes;
 use conversation_memory::proto::{
@@ -13,15 +13,15 @@ use tokio::net::TcpStream;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::client::{begin, http, is_reflected, said};
+use crate::client::{begin, contents_of, http, is_reflected};
 use test_support::{
     new_id, new_user,
     sidecar::{Form, Sidecar},
 };
 
-test_support::in_both_forms!(another_users_session_looks_like_none);
+test_support::in_both_forms!(sessions_of_other_users_are_not_found);
 
-/// Calls a method of any kind with one message.
+/// Calls a method, unary or streaming, with one message.
 async fn call(sidecar: &Sidecar, path: &str, message: &DynamicMessage) -> Option<Status> {
     let client = Client::builder(TokioExecutor::new())
         .http2_only(true)
@@ -40,7 +40,7 @@ async fn call(sidecar: &Sidecar, path: &str, message: &DynamicMessage) -> Option
         .or_else(|| Status::from_header_map(&trailers.unwrap_or_default()))
 }
 
-/// A request that names everything but a user.
+/// A request with all ids except that of the user.
 fn without_user(kind: &MessageDescriptor) -> DynamicMessage {
     let mut message = DynamicMessage::new(kind.clone());
     for field in kind.fields() {
@@ -59,7 +59,7 @@ fn without_user(kind: &MessageDescriptor) -> DynamicMessage {
 }
 
 #[tokio::test]
-async fn every_call_must_say_whose_it_is_where_that_is_asked_for() {
+async fn every_method_requires_user_id_if_configured() {
     let form = Form::embedded();
     let sidecar = Sidecar::start_with(&form, &[("REQUIRE_USER_ID", "true")]).await;
     let pool = DescriptorPool::decode(DESCRIPTORS).unwrap();
@@ -92,7 +92,7 @@ async fn connect(sidecar: &Sidecar) -> TcpStream {
     TcpStream::connect(sidecar.address).await.unwrap()
 }
 
-async fn another_users_session_looks_like_none(form: Form) {
+async fn sessions_of_other_users_are_not_found(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut sessions = sidecar.sessions();
     let user = new_user();
@@ -103,7 +103,7 @@ async fn another_users_session_looks_like_none(form: Form) {
     let created = sessions.create_session(create).await.unwrap().into_inner();
     let id = created.session.unwrap().id;
     let other = new_user();
-    let nobodys = new_id();
+    let unknown = new_id();
     let of = async |id: &str, user: &str| {
         let (session_id, user_id) = (id.to_owned(), user.to_owned());
         let mut sessions = sidecar.sessions();
@@ -125,21 +125,21 @@ async fn another_users_session_looks_like_none(form: Form) {
             sessions.end_session(end).await.err(),
         ]
     };
-    let none = of(&nobodys, &other).await.map(Option::unwrap);
+    let none = of(&unknown, &other).await.map(Option::unwrap);
     for (refused, none) in of(&id, &other).await.into_iter().zip(none) {
         let refused = refused.unwrap();
         assert_eq!(refused.code(), Code::NotFound);
         assert_eq!(refused.message(), none.message());
-        let (of_id, of_none) = (said(&refused).2, said(&none).2);
-        // The details name the id that was asked for, and differ in nothing else.
-        let of_id = String::from_utf8_lossy(&of_id).replace(&id, &nobodys);
+        let (of_id, of_none) = (contents_of(&refused).2, contents_of(&none).2);
+        // The details name the id in the request, and differ in nothing else.
+        let of_id = String::from_utf8_lossy(&of_id).replace(&id, &unknown);
         assert_eq!(of_id, String::from_utf8_lossy(&of_none));
     }
     assert!(of(&id, &user).await.iter().all(Option::is_none));
 }
 
 #[tokio::test]
-async fn nobody_is_told_of_the_services_where_that_is_switched_off() {
+async fn reflection_can_be_disabled() {
     let form = Form::embedded();
     let sidecar = Sidecar::start_with(&form, &[("REFLECTION", "false")]).await;
     assert!(!is_reflected(sidecar.channel(), None).await);
