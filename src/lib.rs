@@ -29,3 +29,4 @@ pub mod store;
 pub mod redis;
 
 pub mod proto;
+mod wire;

@@ -6,7 +6,6 @@ use prost_reflect::{DescriptorError, DescriptorPool};
 
 pub(crate) mod codec;
 pub(crate) mod decode_limits;
-pub(crate) mod wire;
 
 mod generated {
     #![expect(

@@ -37,57 +37,60 @@ use crate::{
     },
 };
 
-/// The names that health is told of, besides the empty one.
+/// Services whose health is reported, in addition to the empty name.
 pub const SERVICE_NAMES: [&str; 2] = [
     "conversation_memory.v1.ConversationMemory",
     "conversation_memory.v1.SessionService",
 ];
 
-/// What the services take.
+/// Limits and switches that the services share.
 #[derive(Clone, Copy, Debug)]
 pub struct ServiceConfig {
-    /// How large what a caller sends may be.
+    /// Limits on the size of what callers send.
     pub limits: Limits,
-    /// The largest request, in bytes.
+    /// Limit on a request, in bytes.
     pub max_request_bytes: usize,
-    /// Whether a request that names a conversation or a session must say whose it is.
+    /// Whether a request for a conversation or a session must have a `user_id`.
     pub require_user_id: bool,
-    /// Whether reflection tells of the services.
+    /// Whether reflection describes the services.
     pub reflection: bool,
 }
 
-/// The services with health and reflection.
+/// Routes of the services, of health and of reflection.
+///
+/// # Errors
+/// The descriptors cannot be registered for reflection.
 pub fn routes<H: Health>(
     memory: &Memory,
-    terms: ServiceConfig,
+    config: ServiceConfig,
     health: HealthServer<H>,
 ) -> Result<Routes, tonic_reflection::server::Error> {
     let owner_scope = OwnerScope {
-        are_required: terms.require_user_id,
+        is_required: config.require_user_id,
     };
     let conversations = ConversationMemoryServer::new(ConversationMemory {
         memory: memory.clone(),
         parser: Parser {
-            limits: terms.limits,
-            max_request_bytes: terms.max_request_bytes,
+            limits: config.limits,
+            max_request_bytes: config.max_request_bytes,
             memory: memory.clone(),
             owner_scope,
         },
     })
     .accept_compressed(CompressionEncoding::Gzip)
-    .max_decoding_message_size(terms.max_request_bytes);
+    .max_decoding_message_size(config.max_request_bytes);
     let sessions = SessionServiceServer::new(SessionService {
         memory: memory.clone(),
         owner_scope,
     })
     .accept_compressed(CompressionEncoding::Gzip)
-    .max_decoding_message_size(terms.max_request_bytes);
+    .max_decoding_message_size(config.max_request_bytes);
     let mut routes = Routes::builder();
     routes
         .add_service(conversations)
         .add_service(sessions)
         .add_service(health);
-    if terms.reflection {
+    if config.reflection {
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(DESCRIPTORS)

@@ -12,7 +12,8 @@ use std::{
 /// Modules, each with the modules and restricted libraries that it may depend on. A folder of a
 /// module that has stricter rules is listed by its path.
 const MODULES: &[(&str, &[&str])] = &[
-    ("domain", &[]),
+    ("domain", &["wire"]),
+    ("wire", &[]),
     ("archive", &["domain", "csv"]),
     ("instrumentation", &["opentelemetry"]),
     ("log_throttle", &[]),
@@ -104,7 +105,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ),
     (
         "proto",
-        &["domain", "tonic", "prost_types", "prost_reflect"],
+        &["domain", "wire", "tonic", "prost_types", "prost_reflect"],
     ),
     (
         "config",

@@ -1,5 +1,4 @@
-//! The guard in front of every call: panics, in a handler and in mid-stream, and
-//! the limit on calls at once.
+//! The guard: panics in handlers and in streams, deadlines, and the limit on concurrent calls.
 
 #![expect(
     clippy::unwrap_used,
@@ -24,12 +23,12 @@ use tokio_util::task::TaskTracker;
 use tonic::{Code, Status, body::Body};
 use tower::{Layer as _, Service, ServiceExt as _, service_fn};
 
-fn guard(ready: ServingState) -> (Guard, watch::Sender<ServingState>, TaskTracker) {
-    let ready = watch::Sender::new(ready);
+fn guard(state: ServingState) -> (Guard, watch::Sender<ServingState>, TaskTracker) {
+    let serving = watch::Sender::new(state);
     let calls = TaskTracker::new();
     let limit = Duration::from_secs(5);
-    let guard = Guard::new(ready.subscribe(), 1, limit, calls.clone());
-    (guard, ready, calls)
+    let guard = Guard::new(serving.subscribe(), 1, limit, calls.clone());
+    (guard, serving, calls)
 }
 
 fn request() -> Request<Body> {
@@ -45,11 +44,11 @@ fn status_of(response: &Response<Body>) -> Code {
 
 #[tokio::test]
 async fn a_panic_in_a_handler_is_internal() {
-    let (guard, _ready, calls) = guard(ServingState::Ready);
+    let (guard, _serving, calls) = guard(ServingState::Serving);
     let mut service = guard.layer(service_fn(
         async |_: Request<Body>| -> Result<Response<Body>, Infallible> { panic!("message text") },
     ));
-    // Twice: the first took its place in the limit with it.
+    // Twice, since the first call must release its permit.
     for _ in 0..2 {
         let response = service.call(request()).await.unwrap();
         assert_eq!(status_of(&response), Code::Internal);
@@ -61,8 +60,8 @@ async fn a_panic_in_a_handler_is_internal() {
 }
 
 #[tokio::test]
-async fn a_panic_in_mid_stream_is_no_clean_end() {
-    let (guard, _ready, calls) = guard(ServingState::Ready);
+async fn a_panic_in_a_stream_ends_it_with_internal() {
+    let (guard, _serving, calls) = guard(ServingState::Serving);
     let mut service = guard.layer(service_fn(async |_: Request<Body>| {
         Ok::<_, Infallible>(Response::new(Body::new(Panicking { sent: false })))
     }));
@@ -77,8 +76,8 @@ async fn a_panic_in_mid_stream_is_no_clean_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_ends_at_its_deadline() {
-    let (guard, _ready, _calls) = guard(ServingState::Ready);
+async fn ends_a_stream_at_its_deadline() {
+    let (guard, _serving, _calls) = guard(ServingState::Serving);
     let mut service = guard.layer(service_fn(async |_: Request<Body>| {
         Ok::<_, Infallible>(Response::new(Body::new(Silent)))
     }));
@@ -89,8 +88,8 @@ async fn a_stream_ends_at_its_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_ends_at_its_deadline() {
-    let (guard, _ready, _calls) = guard(ServingState::Ready);
+async fn ends_a_handler_at_its_deadline() {
+    let (guard, _serving, _calls) = guard(ServingState::Serving);
     let mut service = guard.layer(service_fn(async |_: Request<Body>| {
         pending::<Result<Response<Body>, Infallible>>().await
     }));
@@ -103,8 +102,8 @@ async fn a_handler_ends_at_its_deadline() {
 }
 
 #[tokio::test]
-async fn the_limit_holds_until_the_last_byte() {
-    let (guard, _ready, _calls) = guard(ServingState::Ready);
+async fn a_call_counts_until_its_last_byte() {
+    let (guard, _serving, _calls) = guard(ServingState::Serving);
     let service = guard.layer(service_fn(answer));
     let first = service.clone().oneshot(request()).await.unwrap();
     assert_eq!(status_of(&first), Code::Ok);
@@ -120,12 +119,12 @@ async fn the_limit_holds_until_the_last_byte() {
 }
 
 #[tokio::test]
-async fn nothing_is_served_before_it_is_ready() {
-    let (guard, ready, _calls) = guard(ServingState::NotYet);
+async fn rejects_calls_before_the_store_is_ready() {
+    let (guard, serving, _calls) = guard(ServingState::Starting);
     let service = guard.layer(service_fn(answer));
     let early = service.clone().oneshot(request()).await.unwrap();
     assert_eq!(status_of(&early), Code::Unavailable);
-    ready.send_replace(ServingState::Leaving);
+    serving.send_replace(ServingState::Draining);
     let late = service.oneshot(request()).await.unwrap();
     assert_eq!(status_of(&late), Code::Ok);
 }
@@ -134,7 +133,7 @@ fn answer(_: Request<Body>) -> Ready<Result<Response<Body>, Infallible>> {
     ready(Ok(Response::new(Body::new(Silent))))
 }
 
-/// A stream that says one thing and then panics.
+/// A stream that sends one frame and then panics.
 struct Panicking {
     sent: bool,
 }
@@ -153,7 +152,7 @@ impl http_body::Body for Panicking {
     }
 }
 
-/// A stream that says nothing.
+/// A stream that never sends a frame.
 struct Silent;
 
 impl http_body::Body for Silent {

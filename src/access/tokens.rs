@@ -42,7 +42,7 @@ impl Tokens {
         self.0.is_empty()
     }
 
-    /// The caller that has this token. The time that this takes does not depend on the
+    /// The caller that has this token. The duration of the search does not depend on the
     /// hashes.
     pub(super) fn owner(&self, token: &[u8]) -> Option<&CallerName> {
         let hash: [u8; 32] = Sha256::digest(token).into();

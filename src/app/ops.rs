@@ -43,7 +43,7 @@ pub(super) fn routes<H: Health>(
     prometheus: PrometheusMetrics,
 ) -> Routes {
     let readyz = move || async move {
-        if *serving.borrow() == ServingState::Ready {
+        if *serving.borrow() == ServingState::Serving {
             (StatusCode::OK, "ready\n")
         } else {
             (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")

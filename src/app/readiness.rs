@@ -37,7 +37,7 @@ impl Readiness {
         let service = HealthServer::new(HealthService::from_health_reporter(health.clone()))
             .max_decoding_message_size(MAX_HEALTH_REQUEST_BYTES);
         let readiness = Self {
-            state: Arc::new(watch::Sender::new(ServingState::NotYet)),
+            state: Arc::new(watch::Sender::new(ServingState::Starting)),
             health,
         };
         readiness.report(ServingStatus::NotServing).await;
@@ -67,14 +67,14 @@ impl Readiness {
             interval = MAX_RETRY_INTERVAL.min(interval * 2);
         }
         backends.wait_for_redis().await;
-        self.state.send_replace(ServingState::Ready);
+        self.state.send_replace(ServingState::Serving);
         self.report(ServingStatus::Serving).await;
         startup_log.write();
     }
 
     /// Reports that the process is stopping. Calls that still arrive are served.
     pub(super) async fn drain(&self) {
-        self.state.send_replace(ServingState::Leaving);
+        self.state.send_replace(ServingState::Draining);
         self.report(ServingStatus::NotServing).await;
     }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
 use super::{InvalidValue, text::no_nul};
+use crate::wire::delimited_size;
 
 /// JSON object that a caller attaches to a conversation, a message or a context. Numbers
 /// are doubles, as in protobuf's Struct.
@@ -139,8 +140,12 @@ impl fmt::Debug for Metadata {
 fn object_size(object: &Map<String, Value>) -> usize {
     let fields = object.iter().map(|(key, value)| {
         // Protobuf omits an empty key.
-        let key = if key.is_empty() { 0 } else { framed(key.len()) };
-        framed(key + framed(value_size(value)))
+        let key = if key.is_empty() {
+            0
+        } else {
+            delimited_size(key.len())
+        };
+        delimited_size(key + delimited_size(value_size(value)))
     });
     fields.sum()
 }
@@ -150,16 +155,15 @@ fn value_size(value: &Value) -> usize {
     match value {
         Value::Null | Value::Bool(_) => KEY + 1,
         Value::Number(_) => KEY + 8,
-        Value::String(text) => framed(text.len()),
-        Value::Array(items) => framed(items.iter().map(|item| framed(value_size(item))).sum()),
-        Value::Object(object) => framed(object_size(object)),
+        Value::String(text) => delimited_size(text.len()),
+        Value::Array(items) => delimited_size(
+            items
+                .iter()
+                .map(|item| delimited_size(value_size(item)))
+                .sum(),
+        ),
+        Value::Object(object) => delimited_size(object_size(object)),
     }
-}
-
-/// Size of a field of `length` bytes, with its tag and its length prefix.
-fn framed(length: usize) -> usize {
-    let bits = usize::BITS - length.leading_zeros();
-    1 + bits.div_ceil(7).max(1) as usize + length
 }
 
 fn weight(value: &Value) -> usize {

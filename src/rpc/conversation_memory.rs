@@ -17,7 +17,7 @@ use crate::{
     store::{Bound, ConversationQuery, SearchQuery},
 };
 
-/// The service of the same name: parse, use case, reply.
+/// Implementation of the service `ConversationMemory`.
 #[derive(Clone, Debug)]
 pub(crate) struct ConversationMemory {
     pub(crate) memory: Memory,
@@ -48,7 +48,7 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
     ) -> Result<Response<proto::GetHistoryResponse>, Status> {
         let request = request.into_inner();
         let read = GetHistory {
-            conversation: self.named(&request.conversation_id, &request.user_id)?,
+            conversation: self.conversation(&request.conversation_id, &request.user_id)?,
             limit: convert::history_limit(request.limit)?,
             min_seq: convert::seq(request.min_seq, "min_seq")?,
             strong: convert::strong(request.consistency)?,
@@ -68,7 +68,7 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
         request: Request<proto::SaveMessagesRequest>,
     ) -> Result<Response<proto::SaveMessagesResponse>, Status> {
         let request = request.into_inner();
-        let conversation = self.named(&request.conversation_id, &request.user_id)?;
+        let conversation = self.conversation(&request.conversation_id, &request.user_id)?;
         let save = SaveMessages {
             messages: self.parser.messages(request.messages, conversation.id)?,
             conversation,
@@ -114,7 +114,7 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
         request: Request<proto::GetConversationRequest>,
     ) -> Result<Response<proto::GetConversationResponse>, Status> {
         let request = request.into_inner();
-        let conversation = self.named(&request.conversation_id, &request.user_id)?;
+        let conversation = self.conversation(&request.conversation_id, &request.user_id)?;
         let limit = convert::page_size(request.page_size, Memory::MAX_LIMIT, Memory::MAX_LIMIT)?;
         let found = use_case(
             "get_conversation",
@@ -182,7 +182,7 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
         request: Request<proto::DeleteConversationRequest>,
     ) -> Result<Response<proto::DeleteConversationResponse>, Status> {
         let request = request.into_inner();
-        let conversation = self.named(&request.conversation_id, &request.user_id)?;
+        let conversation = self.conversation(&request.conversation_id, &request.user_id)?;
         use_case(
             "delete_conversation",
             self.memory.delete_conversation(conversation),
@@ -196,7 +196,7 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
         request: Request<proto::ListMessagesRequest>,
     ) -> Result<Response<proto::ListMessagesResponse>, Status> {
         let request = request.into_inner();
-        let conversation = self.named(&request.conversation_id, &request.user_id)?;
+        let conversation = self.conversation(&request.conversation_id, &request.user_id)?;
         let limit = convert::page_size(request.page_size, 100, Memory::MAX_LIMIT)?;
         let of = messages_token(&conversation, request.newest_first);
         let of = of.each_ref().map(String::as_str);
@@ -223,7 +223,7 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
     ) -> Result<Response<proto::TruncateConversationResponse>, Status> {
         let request = request.into_inner();
         let truncation = TruncateConversation {
-            conversation: self.named(&request.conversation_id, &request.user_id)?,
+            conversation: self.conversation(&request.conversation_id, &request.user_id)?,
             after_seq: convert::seq(request.after_seq, "after_seq")?,
             expected_last_seq: request
                 .expected_last_seq
@@ -249,7 +249,7 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
         request: Request<proto::ExportConversationRequest>,
     ) -> Result<Response<Self::ExportConversationStream>, Status> {
         let request = request.into_inner();
-        let conversation = self.named(&request.conversation_id, &request.user_id)?;
+        let conversation = self.conversation(&request.conversation_id, &request.user_id)?;
         let format = convert::export_format(request.format)?;
         let export = use_case(
             "export_conversation",
@@ -273,7 +273,7 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
     ) -> Result<Response<proto::BranchConversationResponse>, Status> {
         let request = request.into_inner();
         let branch = BranchConversation {
-            parent: self.named(&request.conversation_id, &request.user_id)?,
+            parent: self.conversation(&request.conversation_id, &request.user_id)?,
             at_seq: convert::message_seq(request.at_seq, "at_seq")?,
             title: convert::optional(&request.title, "title", Title::parse)?,
         };
@@ -294,7 +294,7 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
         let request = request.into_inner();
         let of = ["branches", &request.conversation_id, &request.user_id];
         let query = ListBranches {
-            conversation: self.named(&request.conversation_id, &request.user_id)?,
+            conversation: self.conversation(&request.conversation_id, &request.user_id)?,
             after: page_token::decode(&request.page_token, &of).in_field("page_token")?,
             limit: convert::page_size(request.page_size, 20, 100)?,
         };
@@ -334,8 +334,8 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
 }
 
 impl ConversationMemory {
-    /// The conversation that a request names.
-    fn named(&self, id: &str, user: &str) -> Result<ConversationRef, FieldError> {
+    /// Parses the conversation that a request names.
+    fn conversation(&self, id: &str, user: &str) -> Result<ConversationRef, FieldError> {
         self.parser.owner_scope.conversation(id, user)
     }
 
@@ -356,8 +356,8 @@ impl ConversationMemory {
     }
 }
 
-/// What a page token of messages is bound to: `GetConversation`'s token goes on
-/// with `ListMessages`, so the two share it.
+/// Fields to which a page token of messages is bound. `GetConversation` and `ListMessages`
+/// share them, since the token of the former is continued by the latter.
 fn messages_token(conversation: &ConversationRef, newest_first: bool) -> [String; 4] {
     [
         "messages".to_owned(),
@@ -370,7 +370,7 @@ fn messages_token(conversation: &ConversationRef, newest_first: bool) -> [String
     ]
 }
 
-/// What a page token of a search is bound to.
+/// Fields to which a page token of a search is bound.
 fn search_token(request: &proto::SearchMessagesRequest) -> [String; 6] {
     [
         "search".to_owned(),

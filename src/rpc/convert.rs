@@ -1,4 +1,4 @@
-//! Requests parsed into domain types, and domain types rendered into replies.
+//! Conversion of requests into domain types, and of domain types into responses.
 
 mod captured;
 mod owner_scope;

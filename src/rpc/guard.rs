@@ -35,11 +35,11 @@ use crate::instrumentation;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServingState {
     /// The store has not been prepared: calls are rejected.
-    NotYet,
+    Starting,
     /// The process serves calls.
-    Ready,
+    Serving,
     /// The process drains before it exits. It still serves new calls.
-    Leaving,
+    Draining,
 }
 
 /// The layer. Clones share its limits.
@@ -57,7 +57,7 @@ struct GuardState {
 
 impl Guard {
     /// Creates a layer that rejects calls until `serving` is no longer
-    /// [`ServingState::NotYet`] and calls beyond `max_calls` concurrent ones, and that ends
+    /// [`ServingState::Starting`] and calls beyond `max_calls` concurrent ones, and that ends
     /// each call at its `grpc-timeout` or after `max_call_time`. `calls` tracks the calls in
     /// progress.
     pub fn new(
@@ -127,7 +127,7 @@ impl GuardState {
         S: Service<Request<Body>, Response = Response<Body>>,
         S::Error: std::fmt::Display,
     {
-        if *self.serving.borrow() == ServingState::NotYet {
+        if *self.serving.borrow() == ServingState::Starting {
             return status::starting().into_http();
         }
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {

@@ -4,8 +4,8 @@ use prost_reflect::DescriptorPool;
 
 use crate::{proto::POOL, telemetry::call::CallKind};
 
-/// The contract's methods by path. Whoever asks for others must not make names
-/// of metrics.
+/// Methods of the contract by path. Other paths have no entry, so that callers cannot create
+/// metric attributes of their own.
 static METHODS: LazyLock<HashMap<String, Method>> = LazyLock::new(|| {
     let mut methods = HashMap::new();
     for service in POOL.iter().flat_map(DescriptorPool::services) {
@@ -29,23 +29,23 @@ static OTHER: LazyLock<Method> = LazyLock::new(|| Method {
     kind: kind("", ""),
 });
 
-/// A method as telemetry names it.
+/// A method in traces and metrics.
 #[derive(Debug)]
 pub(super) struct Method {
-    /// `rpc.method`: the full name, without the slash that a path begins with.
+    /// Value of `rpc.method`: the path without its leading slash.
     pub(super) name: std::sync::Arc<str>,
     pub(super) kind: CallKind,
 }
 
 impl Method {
-    /// The method that a request's path names.
+    /// The method at `path`, or `_OTHER` if the contract has none.
     pub(super) fn of(path: &str) -> &'static Self {
         METHODS.get(path).unwrap_or(&OTHER)
     }
 }
 
-/// A read retrieves, a write is a tool's work, and a turn is a link in a chain.
-/// Sessions are no memory.
+/// Kind of a method's span: a read is a retriever, a write a tool and a turn a chain.
+/// Operations on sessions are not operations on memory.
 fn kind(service: &str, method: &str) -> CallKind {
     let is_read = ["Get", "List", "Search", "Export"]
         .iter()
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_contracts_methods_have_names_and_no_others() {
+    fn only_methods_of_the_contract_have_names() {
         let path = "/conversation_memory.v1.ConversationMemory/GetHistory";
         let read = Method::of(path);
         assert_eq!(*read.name, path[1..]);

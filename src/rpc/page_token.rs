@@ -1,21 +1,19 @@
-//! Page tokens: opaque, and good for one request only.
+//! Page tokens, which are opaque and valid for one request only.
 //!
-//! A token carries where the page before ended, never how many rows came before
-//! it, and a digest over the request's other fields and itself. The digest is
-//! no secret: a token gives nobody a right, since whose the rows are is checked
-//! again with each page.
+//! A token has the key at which the previous page ended, never a number of rows, and a digest
+//! of that key and of the other fields of the request. The digest is not secret: a token
+//! grants no access, since every page checks the owner of its rows again.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest as _, Sha256};
 
 use crate::{domain::InvalidValue, store::SearchKey};
 
-/// Raised when what a token says changes its meaning: a token of another
-/// version is refused, not misread.
+/// Version of the format. A token of another version is rejected, not misread.
 const VERSION: u8 = 1;
 const DIGEST_BYTES: usize = 16;
 
-/// What the rows of a list are ordered by.
+/// Key by which the rows of a list are ordered.
 pub(crate) trait Key: Copy {
     fn to_bytes(self) -> Vec<u8>;
     fn from_bytes(bytes: &[u8]) -> Option<Self>;
@@ -45,21 +43,25 @@ impl Key for SearchKey {
     }
 }
 
-/// A token that goes on after `key`, for a request with these fields.
+/// Encodes a token for the rows after `key`, for a request with these fields.
 pub(crate) fn encode(key: impl Key, request: &[&str]) -> String {
     let key = key.to_bytes();
     let digest = digest(&key, request);
     URL_SAFE_NO_PAD.encode([&[VERSION], key.as_slice(), &digest].concat())
 }
 
-/// Where to go on. None for an empty token: the first page.
+/// Decodes the key after which the page starts. `None` for an empty token, which requests the
+/// first page.
+///
+/// # Errors
+/// The token was not issued for a request with these fields.
 pub(crate) fn decode<K: Key>(token: &str, request: &[&str]) -> Result<Option<K>, InvalidValue> {
     if token.is_empty() {
         return Ok(None);
     }
     read(token, request)
         .map(Some)
-        .ok_or_else(|| InvalidValue::new("is not the next_page_token of an answer to this request"))
+        .ok_or_else(|| InvalidValue::new("is not a next_page_token of this request"))
 }
 
 fn read<K: Key>(token: &str, request: &[&str]) -> Option<K> {
@@ -89,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_good_for_its_own_request_only() {
+    fn a_token_is_valid_for_its_request_only() {
         let token = encode(42_i64, &["messages", "a", "bc"]);
         assert_eq!(decode(&token, &["messages", "a", "bc"]), Ok(Some(42)));
         assert_eq!(decode::<i64>("", &["messages"]), Ok(None));
@@ -105,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_token_is_refused() {
+    fn rejects_changed_tokens() {
         let request = ["conversations", "u1"];
         let token = encode(7_i64, &request);
         for at in 0..token.len() {

@@ -6,6 +6,11 @@
 //! routes there are is said by the `google.api.http` annotations of the contract,
 //! and nowhere else.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "REST creates the statuses of calls that never reach the services"
+)]
+
 mod contract;
 mod download;
 mod error;

@@ -10,7 +10,7 @@ use crate::{
     proto::{self, session_service_server},
 };
 
-/// The service of the same name: parse, use case, reply.
+/// Implementation of the service `SessionService`.
 #[derive(Clone, Debug)]
 pub(crate) struct SessionService {
     pub(crate) memory: Memory,

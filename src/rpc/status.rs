@@ -1,6 +1,11 @@
 //! Creates every gRPC status of this package, so that one file decides on codes, texts and
 //! details. `clippy.toml` disallows the constructors elsewhere.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this module is the one that creates statuses"
+)]
+
 use std::{collections::HashMap, time::Duration};
 
 use http::HeaderMap;

@@ -1,4 +1,4 @@
-//! JSON as protobuf writes it: `google.protobuf.Struct` and the domain's metadata.
+//! Conversion between `google.protobuf.Struct` and metadata.
 
 use prost_types::{ListValue, Struct, Value, value::Kind};
 use serde_json::{Map, Value as Json};
@@ -22,7 +22,7 @@ fn object(value: Struct, depth: usize) -> Result<Map<String, Json>, InvalidValue
 }
 
 fn json(value: Value, depth: usize) -> Result<Json, InvalidValue> {
-    // The domain checks the depth; this keeps what it is handed finite.
+    // The domain checks the depth. This limit keeps the recursion finite.
     if depth > Metadata::MAX_DEPTH + 1 {
         return Err(InvalidValue::new(format!(
             "must be at most {} levels deep",
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_size_of_metadata_is_that_of_protobuf() {
+    fn the_size_of_metadata_is_its_encoded_length() {
         for value in [
             json!({}),
             json!({"": null, "a": true, "b": [1, 0.5, "é"], "c": {"d": [[], {}, ""]}}),

@@ -7,8 +7,8 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::memory::Error;
 
-/// Runs a use case in a span of its own. A failure is logged once, here, with
-/// its causes; a refusal is the caller's own and is not.
+/// Runs a use case in a new span. A failure of the server is logged once, here, with its
+/// causes. An error that the caller has caused is not logged.
 pub(super) async fn use_case<T>(
     name: &'static str,
     work: impl Future<Output = Result<T, Error>>,
@@ -18,7 +18,7 @@ pub(super) async fn use_case<T>(
     outcome.map_err(|error| failed(&span, error))
 }
 
-/// Ends a use case that goes on in pieces, in the span that they were done in.
+/// Converts the error of a use case that ran in `span`, and logs it like [`use_case`].
 pub(super) fn failed(span: &Span, error: Error) -> Status {
     if let Some(level) = severity(&error) {
         span.set_status(trace::Status::error(error.to_string()));

@@ -1,4 +1,4 @@
-//! Branches: other ways to go on from a message.
+//! Branches of conversations.
 
 use conversation_memory::proto::{
     BranchConversationRequest, Consistency, DeleteConversationRequest, GetHistoryRequest,
@@ -15,11 +15,11 @@ use test_support::{
 };
 
 test_support::in_both_forms!(
-    a_branch_is_read_like_any_conversation,
-    many_branches_outlive_their_parent,
-    a_branch_of_a_branch_has_all_that_was_said,
-    bad_branches_are_refused,
-    branches_are_listed_page_by_page,
+    reads_a_branch_like_a_conversation,
+    branches_keep_their_messages_when_the_parent_is_deleted,
+    a_branch_of_a_branch_has_all_earlier_messages,
+    rejects_invalid_branches,
+    lists_branches_in_pages,
 );
 
 fn branch_at(conversation: &str, at_seq: i64) -> BranchConversationRequest {
@@ -42,7 +42,7 @@ async fn branch(memory: &mut Memory, conversation: &str, at_seq: i64) -> String 
     branched.id
 }
 
-/// The newest messages, from wherever they come and from the store.
+/// The newest messages and their source, after a comparison with those in the store.
 async fn newest(memory: &mut Memory, conversation: &str) -> (Vec<String>, Source) {
     let strong = GetHistoryRequest {
         consistency: Consistency::Strong.into(),
@@ -72,7 +72,7 @@ async fn conversation_of(memory: &mut Memory, user: &str, length: i64) -> String
     conversation
 }
 
-async fn a_branch_is_read_like_any_conversation(form: Form) {
+async fn reads_a_branch_like_a_conversation(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let parent = conversation_of(&mut memory, &new_user(), 8).await;
@@ -80,7 +80,7 @@ async fn a_branch_is_read_like_any_conversation(form: Form) {
     say(&mut memory, &branch, "another way").await;
     let shown = ["1", "2", "3", "4", "5", "another way"];
     assert_eq!(newest(&mut memory, &branch).await.0, shown);
-    // The first read filled the window, where there is one.
+    // The first read has filled the recent window, if there is one.
     let (again, source) = newest(&mut memory, &branch).await;
     assert_eq!(again, shown);
     if matches!(form, Form::Servers { .. }) {
@@ -103,7 +103,7 @@ async fn a_branch_is_read_like_any_conversation(form: Form) {
     assert_eq!(seqs(&rest.messages), [2, 1]);
 }
 
-async fn many_branches_outlive_their_parent(form: Form) {
+async fn branches_keep_their_messages_when_the_parent_is_deleted(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let user = new_user();
@@ -140,7 +140,7 @@ async fn many_branches_outlive_their_parent(form: Form) {
     }
 }
 
-async fn a_branch_of_a_branch_has_all_that_was_said(form: Form) {
+async fn a_branch_of_a_branch_has_all_earlier_messages(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let mut conversation = conversation_of(&mut memory, &new_user(), 1).await;
@@ -159,7 +159,7 @@ async fn a_branch_of_a_branch_has_all_that_was_said(form: Form) {
     assert_eq!(contents(&all.messages), expected);
 }
 
-async fn bad_branches_are_refused(form: Form) {
+async fn rejects_invalid_branches(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let user = new_user();
@@ -194,7 +194,7 @@ async fn bad_branches_are_refused(form: Form) {
     let listed = memory.list_branches(list.clone()).await.unwrap();
     assert!(
         listed.into_inner().conversations.is_empty(),
-        "nothing was made"
+        "no branch was created"
     );
     for (request, field) in [
         (
@@ -223,7 +223,7 @@ async fn bad_branches_are_refused(form: Form) {
     assert_eq!(refused.code(), Code::NotFound);
 }
 
-async fn branches_are_listed_page_by_page(form: Form) {
+async fn lists_branches_in_pages(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let parent = conversation_of(&mut memory, &new_user(), 2).await;
@@ -231,7 +231,7 @@ async fn branches_are_listed_page_by_page(form: Form) {
     for _ in 0..5 {
         branches.push(branch(&mut memory, &parent, 1).await);
     }
-    // A branch of a branch is not the parent's.
+    // A branch of a branch is not listed for the parent.
     branch(&mut memory, &branches[0], 1).await;
     say(&mut memory, &branches[1], "the latest").await;
     let mut request = ListBranchesRequest {

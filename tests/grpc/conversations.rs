@@ -1,4 +1,4 @@
-//! Conversations created, listed, read, changed and deleted.
+//! Creating, listing, reading, updating and deleting conversations.
 
 use conversation_memory::proto::{
     Conversation, CreateConversationRequest, DeleteConversationRequest, GetConversationRequest,
@@ -17,17 +17,17 @@ use test_support::{
 };
 
 test_support::in_both_forms!(
-    a_conversation_is_created_once,
-    the_first_user_message_gives_the_title,
-    conversations_are_listed_by_activity,
-    a_conversation_is_read_page_by_page,
-    a_page_is_no_larger_than_a_client_takes,
-    title_and_metadata_are_changed,
-    a_deleted_conversation_is_gone,
-    a_foreign_conversation_looks_like_none,
+    creates_a_conversation_once,
+    derives_the_title_from_the_first_user_message,
+    lists_conversations_by_activity,
+    reads_a_conversation_in_pages,
+    pages_fit_the_size_limit_of_clients,
+    updates_title_and_metadata,
+    deletes_a_conversation,
+    conversations_of_other_users_are_not_found,
 );
 
-async fn a_conversation_is_created_once(form: Form) {
+async fn creates_a_conversation_once(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let request = CreateConversationRequest {
@@ -62,7 +62,7 @@ async fn a_conversation_is_created_once(form: Form) {
     }
 }
 
-async fn the_first_user_message_gives_the_title(form: Form) {
+async fn derives_the_title_from_the_first_user_message(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let user = new_user();
@@ -78,7 +78,7 @@ async fn the_first_user_message_gives_the_title(form: Form) {
     assert!(title.ends_with("very") && title.len() <= 80, "{title}");
 }
 
-async fn conversations_are_listed_by_activity(form: Form) {
+async fn lists_conversations_by_activity(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let user = new_user();
@@ -122,7 +122,7 @@ async fn conversations_are_listed_by_activity(form: Form) {
     assert_eq!(of_dept[0].id, begun.conversation.unwrap().id);
 }
 
-async fn a_conversation_is_read_page_by_page(form: Form) {
+async fn reads_a_conversation_in_pages(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
@@ -160,14 +160,14 @@ async fn a_conversation_is_read_page_by_page(form: Form) {
     assert!(bare.messages.is_empty() && bare.next_page_token.is_empty());
 }
 
-async fn a_page_is_no_larger_than_a_client_takes(form: Form) {
+async fn pages_fit_the_size_limit_of_clients(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
     for at in 0..10 {
         say(&mut memory, &conversation, &"x".repeat(900_000 + at)).await;
     }
-    // As clients come: 4 MiB at most.
+    // Clients accept at most 4 MiB unless configured otherwise.
     let mut plain = ConversationMemoryClient::new(sidecar.channel());
     for newest_first in [false, true] {
         let mut request = ListMessagesRequest {
@@ -193,7 +193,7 @@ async fn a_page_is_no_larger_than_a_client_takes(form: Form) {
     }
 }
 
-async fn title_and_metadata_are_changed(form: Form) {
+async fn updates_title_and_metadata(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
@@ -230,7 +230,7 @@ async fn title_and_metadata_are_changed(form: Form) {
     );
 }
 
-async fn a_deleted_conversation_is_gone(form: Form) {
+async fn deletes_a_conversation(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let user = new_user();
@@ -253,7 +253,7 @@ async fn a_deleted_conversation_is_gone(form: Form) {
     let late = save(&conversation, vec![message(Role::User, "late")]);
     let gone = memory.save_messages(late).await.unwrap_err();
     assert_eq!(gone.code(), Code::NotFound);
-    // The session lives on and gets a new conversation.
+    // The session continues with a new conversation.
     let mut request = begin(&user);
     request.session_id = begun.session.unwrap().id;
     let next = memory.begin_turn(request.clone()).await.unwrap();
@@ -263,14 +263,14 @@ async fn a_deleted_conversation_is_gone(form: Form) {
     assert_eq!(same.conversation.unwrap().id, next);
 }
 
-async fn a_foreign_conversation_looks_like_none(form: Form) {
+async fn conversations_of_other_users_are_not_found(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let owner = new_user();
     let conversation = new_conversation(&mut memory, &owner).await;
     say(&mut memory, &conversation, "private").await;
     let nobodys = new_id_like(&conversation);
-    // Once from the store, once with a warm window.
+    // Once from the store, and once from a filled window.
     for _ in 0..2 {
         for call in 0..CALLS {
             let foreign = claimed(&mut memory, call, &conversation, "somebody-else").await;
@@ -289,7 +289,7 @@ async fn a_foreign_conversation_looks_like_none(form: Form) {
     assert_eq!(contents(&read.into_inner().messages), ["private"]);
 }
 
-/// A conversation's id with another last digit: nobody's.
+/// The id with another last digit, which no conversation has.
 fn new_id_like(id: &str) -> String {
     let last = if id.ends_with('0') { "1" } else { "0" };
     format!("{}{last}", &id[..id.len() - 1])
@@ -297,7 +297,7 @@ fn new_id_like(id: &str) -> String {
 
 const CALLS: usize = 8;
 
-/// Each call that takes a claim of whose a conversation is.
+/// Every call with a conversation and the user as whose it is requested.
 async fn claimed(
     memory: &mut Memory,
     call: usize,

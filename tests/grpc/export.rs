@@ -1,4 +1,4 @@
-//! Conversations as files.
+//! Exports of conversations.
 
 use conversation_memory::proto::{
     DeleteConversationRequest, ExportConversationRequest, ExportFormat, RetrievedContext, Role,
@@ -14,10 +14,10 @@ use test_support::{
 };
 
 test_support::in_both_forms!(
-    a_conversation_is_exported_whole,
-    an_export_is_of_one_moment,
-    a_long_conversation_takes_little_memory,
-    bad_exports_are_refused,
+    exports_the_whole_conversation,
+    an_export_is_a_snapshot,
+    exports_a_long_conversation_in_little_memory,
+    rejects_invalid_exports,
 );
 
 pub(crate) fn export_of(conversation: &str, format: ExportFormat) -> ExportConversationRequest {
@@ -42,7 +42,7 @@ pub(crate) async fn file(memory: &mut Memory, request: ExportConversationRequest
     String::from_utf8(file).unwrap()
 }
 
-async fn a_conversation_is_exported_whole(form: Form) {
+async fn exports_the_whole_conversation(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let user = new_user();
@@ -87,8 +87,8 @@ async fn a_conversation_is_exported_whole(form: Form) {
     );
 }
 
-/// What is saved or deleted while a file is read is not in it, or still is.
-async fn an_export_is_of_one_moment(form: Form) {
+/// Messages that are saved during an export are not in it, and deleted ones are.
+async fn an_export_is_a_snapshot(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let conversation = long_conversation(&mut memory, 3_000).await;
@@ -114,11 +114,11 @@ async fn an_export_is_of_one_moment(form: Form) {
     assert!(!file.contains("too late"));
 }
 
-async fn a_long_conversation_takes_little_memory(form: Form) {
+async fn exports_a_long_conversation_in_little_memory(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let conversation = long_conversation(&mut memory, 20_000).await;
-    // What connections and allocators keep is there before.
+    // Memory that connections and the allocator keep is allocated before.
     file(&mut memory, export_of(&conversation, ExportFormat::Csv)).await;
     let before = sidecar.peak_kib();
     for format in [ExportFormat::Json, ExportFormat::Jsonl, ExportFormat::Csv] {
@@ -142,7 +142,7 @@ pub(crate) async fn long_conversation(memory: &mut Memory, length: usize) -> Str
     conversation
 }
 
-async fn bad_exports_are_refused(form: Form) {
+async fn rejects_invalid_exports(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let user = new_user();

@@ -1,4 +1,4 @@
-//! Bad inputs: each gets a clear error that names the field, and writes nothing.
+//! Invalid input: each request is rejected with the path of the field, and writes nothing.
 
 use conversation_memory::proto::{
     BeginTurnRequest, CreateConversationRequest, CreateSessionRequest, GetConversationRequest,
@@ -15,16 +15,16 @@ use test_support::{
 };
 
 test_support::in_both_forms!(
-    bad_messages_are_refused_and_nothing_is_written,
-    bad_ids_and_users_are_refused,
-    bad_numbers_are_refused_and_large_ones_clamped,
-    bad_page_tokens_are_refused,
-    large_and_strange_texts_are_stored_to_the_byte,
-    requests_that_are_too_large_are_refused,
-    requests_of_too_many_parts_are_refused,
+    rejects_invalid_messages_and_writes_nothing,
+    rejects_invalid_ids_and_users,
+    rejects_invalid_numbers_and_clamps_large_ones,
+    rejects_invalid_page_tokens,
+    stores_large_and_unusual_texts_unchanged,
+    rejects_requests_that_are_too_large,
+    rejects_requests_with_too_many_elements,
 );
 
-/// A change that makes a good message a bad one, and the field that it breaks.
+/// An invalid field, and the change that makes it invalid.
 type Flaw = (&'static str, fn(&mut Message));
 
 const FLAWS: [Flaw; 19] = [
@@ -75,7 +75,7 @@ const FLAWS: [Flaw; 19] = [
     }),
 ];
 
-async fn bad_messages_are_refused_and_nothing_is_written(form: Form) {
+async fn rejects_invalid_messages_and_writes_nothing(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
@@ -106,7 +106,7 @@ async fn bad_messages_are_refused_and_nothing_is_written(form: Form) {
     assert_eq!(refused_field(&refused.unwrap_err()), "messages[1].id");
     let read = memory.get_history(history(&conversation)).await.unwrap();
     assert_eq!(read.into_inner().last_seq, 0);
-    // What is just within the limits is taken.
+    // Values at the limits are accepted.
     let mut edge = message(Role::Tool, "");
     edge.metadata = Some(nested(32));
     let saved = memory
@@ -118,7 +118,7 @@ async fn bad_messages_are_refused_and_nothing_is_written(form: Form) {
     );
 }
 
-async fn bad_ids_and_users_are_refused(form: Form) {
+async fn rejects_invalid_ids_and_users(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let (mut memory, mut sessions) = (sidecar.memory(), sidecar.sessions());
     for id in [
@@ -187,13 +187,13 @@ async fn bad_ids_and_users_are_refused(form: Form) {
     };
     let refused = memory.save_messages(request).await.unwrap_err();
     assert_eq!(refused_field(&refused), "request_id");
-    // Upper case is the same conversation.
+    // An id in upper case names the same conversation.
     let conversation = new_conversation(&mut memory, &new_user()).await;
     let read = memory.get_history(history(&conversation.to_uppercase()));
     read.await.unwrap();
 }
 
-async fn bad_numbers_are_refused_and_large_ones_clamped(form: Form) {
+async fn rejects_invalid_numbers_and_clamps_large_ones(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
@@ -254,7 +254,7 @@ async fn bad_numbers_are_refused_and_large_ones_clamped(form: Form) {
     assert_eq!(refused_field(&refused), "expected_last_seq");
 }
 
-async fn bad_page_tokens_are_refused(form: Form) {
+async fn rejects_invalid_page_tokens(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let user = new_user();
@@ -307,7 +307,7 @@ async fn bad_page_tokens_are_refused(form: Form) {
     assert_eq!(refused_field(&refused), "page_token");
 }
 
-async fn large_and_strange_texts_are_stored_to_the_byte(form: Form) {
+async fn stores_large_and_unusual_texts_unchanged(form: Form) {
     use std::fmt::Write as _;
 
     let sidecar = Sidecar::start(&form).await;
@@ -318,7 +318,7 @@ async fn large_and_strange_texts_are_stored_to_the_byte(form: Form) {
         write!(words, "{number:x} ").unwrap();
     }
     words.truncate(1 << 20);
-    // One character of each of Unicode's planes, and what does harm elsewhere.
+    // One character of each Unicode plane, and texts that need escaping elsewhere.
     let planes: String = (0..17)
         .filter_map(|plane| char::from_u32(plane * 0x1_0000 + 0x41))
         .collect();
@@ -343,7 +343,7 @@ async fn large_and_strange_texts_are_stored_to_the_byte(form: Form) {
     }
 }
 
-async fn requests_that_are_too_large_are_refused(form: Form) {
+async fn rejects_requests_that_are_too_large(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let conversation = new_id();
     let messages = vec![message(Role::User, &"x".repeat(1 << 20)); 5];
@@ -351,7 +351,7 @@ async fn requests_that_are_too_large_are_refused(form: Form) {
     let mut memory = sidecar.memory();
     let refused = memory.save_messages(request.clone()).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
-    // The same in a few kilobytes of gzip.
+    // The same size from a few kilobytes of gzip.
     let before = sidecar.resident_kib();
     let mut zipped = sidecar
         .memory()
@@ -363,21 +363,21 @@ async fn requests_that_are_too_large_are_refused(form: Form) {
     let refused = zipped.save_messages(bomb).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
     assert!(sidecar.resident_kib() < before + (32 << 10));
-    // What is small enough is taken zipped.
+    // A small compressed request is accepted.
     let user = new_user();
     let begun = zipped.begin_turn(begin(&user)).await.unwrap();
     assert_eq!(begun.into_inner().conversation.unwrap().user_id, user);
 }
 
-/// Requests that are small on the wire and large when they are decoded: field 3
-/// of a save holds its messages, each of them two bytes.
+/// A request that is small on the wire and large in memory: field 3 of a save has its
+/// messages, each of two bytes.
 #[derive(Clone, PartialEq, prost::Message)]
 struct ManyMessages {
     #[prost(bytes = "vec", repeated, tag = "3")]
     messages: Vec<Vec<u8>>,
 }
 
-async fn requests_of_too_many_parts_are_refused(form: Form) {
+async fn rejects_requests_with_too_many_elements(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
@@ -412,7 +412,7 @@ fn create(user: &str) -> CreateConversationRequest {
     }
 }
 
-/// Metadata of so many levels, the last of them a list.
+/// Metadata of `levels` levels, the last of which is a list.
 fn nested(levels: usize) -> Struct {
     let mut value = Value {
         kind: Some(Kind::ListValue(ListValue { values: Vec::new() })),

@@ -1,4 +1,4 @@
-//! Conversations from files.
+//! Imports of conversations.
 
 use conversation_memory::proto::{
     ExportFormat, GetConversationRequest, ImportConversationRequest, ImportConversationResponse,
@@ -21,13 +21,13 @@ use test_support::{
 };
 
 test_support::in_both_forms!(
-    an_export_is_imported_and_exported_again,
-    an_import_is_used_like_any_conversation,
-    a_file_of_ones_own_is_imported,
-    a_bad_line_keeps_nothing,
-    bad_imports_are_refused,
-    an_import_that_is_given_up_keeps_nothing,
-    a_long_file_takes_little_memory,
+    an_imported_export_is_exported_unchanged,
+    an_imported_conversation_is_like_any_other,
+    imports_a_file_that_was_not_exported,
+    an_invalid_line_rejects_the_whole_file,
+    rejects_invalid_imports,
+    an_aborted_import_stores_nothing,
+    imports_a_long_file_in_little_memory,
 );
 
 fn options(user: &str, format: ExportFormat) -> Part {
@@ -38,7 +38,7 @@ fn options(user: &str, format: ExportFormat) -> Part {
     })
 }
 
-/// What is sent: the options, then the file in pieces.
+/// The messages of a request: the options, and the file in pieces.
 fn parts(options: Part, file: &[u8], piece: usize) -> Vec<ImportConversationRequest> {
     let pieces = file.chunks(piece).map(|piece| Part::Data(piece.to_vec()));
     let parts = std::iter::once(options).chain(pieces);
@@ -57,7 +57,7 @@ async fn import(
     Ok(imported.into_inner())
 }
 
-/// A file without what an import makes anew.
+/// A file without the values that an import replaces.
 fn without_ids(file: &str) -> String {
     let id = "\"id\":\"";
     let mut rest = file;
@@ -69,7 +69,7 @@ fn without_ids(file: &str) -> String {
     kept + rest
 }
 
-async fn an_export_is_imported_and_exported_again(form: Form) {
+async fn an_imported_export_is_exported_unchanged(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let user = new_user();
@@ -114,7 +114,7 @@ async fn an_export_is_imported_and_exported_again(form: Form) {
     }
 }
 
-async fn an_import_is_used_like_any_conversation(form: Form) {
+async fn an_imported_conversation_is_like_any_other(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let from = new_conversation(&mut memory, &new_user()).await;
@@ -133,7 +133,7 @@ async fn an_import_is_used_like_any_conversation(form: Form) {
         (copy.user_id, copy.dept_id),
         (user.clone(), "hr".to_owned())
     );
-    // From the store, then, where there is a window, from that.
+    // From the store, and then from the recent window, if there is one.
     for _ in 0..2 {
         let read = memory.get_history(history(&copy.id)).await.unwrap();
         let read = read.into_inner();
@@ -165,7 +165,7 @@ async fn an_import_is_used_like_any_conversation(form: Form) {
     );
 }
 
-async fn a_file_of_ones_own_is_imported(form: Form) {
+async fn imports_a_file_that_was_not_exported(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let user = new_user();
@@ -191,7 +191,7 @@ async fn a_file_of_ones_own_is_imported(form: Form) {
     assert_eq!(Some(created), found.conversation.unwrap().updated_at);
 }
 
-/// How many conversations a user has.
+/// Number of conversations of a user.
 async fn conversations_of(memory: &mut Memory, user: &str) -> usize {
     let list = ListConversationsRequest {
         user_id: user.to_owned(),
@@ -201,7 +201,7 @@ async fn conversations_of(memory: &mut Memory, user: &str) -> usize {
     listed.into_inner().conversations.len()
 }
 
-async fn a_bad_line_keeps_nothing(form: Form) {
+async fn an_invalid_line_rejects_the_whole_file(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let from = long_conversation(&mut memory, 1_000).await;
@@ -229,7 +229,7 @@ async fn a_bad_line_keeps_nothing(form: Form) {
     assert!(!sidecar.log().iter().any(|line| line.contains("secret")));
 }
 
-async fn bad_imports_are_refused(form: Form) {
+async fn rejects_invalid_imports(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let header = b"{\"format\":\"conversation-memory\",\"version\":1,\"conversation\":{}}\n";
@@ -285,7 +285,7 @@ async fn bad_imports_are_refused(form: Form) {
         let refused = memory.import_conversation(requests).await.unwrap_err();
         assert_eq!(refused_field(&refused), field);
     }
-    // One line without an end takes no more memory than a message may.
+    // An endless line takes no more memory than the largest message.
     let endless = tokio_stream::StreamExt::chain(
         tokio_stream::iter(parts(options("a", ExportFormat::Jsonl), header, 99)),
         tokio_stream::iter((0..100).map(|_| ImportConversationRequest {
@@ -296,7 +296,7 @@ async fn bad_imports_are_refused(form: Form) {
     assert_eq!(refused_field(&refused), "line 2");
 }
 
-async fn an_import_that_is_given_up_keeps_nothing(form: Form) {
+async fn an_aborted_import_stores_nothing(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let user = new_user();
@@ -304,7 +304,7 @@ async fn an_import_that_is_given_up_keeps_nothing(form: Form) {
         "{\"format\":\"conversation-memory\",\"version\":1,\"conversation\":{}}\n",
         "{\"role\":\"user\",\"content\":\"Hello\"}\n",
     );
-    // More of them than may run at once: each gives its place back.
+    // There are more of them than may run at once, so each must release its place.
     for _ in 0..12 {
         let (send, requests) = mpsc::channel(1);
         let mut client = memory.clone();
@@ -323,7 +323,7 @@ async fn an_import_that_is_given_up_keeps_nothing(form: Form) {
         call.abort();
         assert!(call.await.unwrap_err().is_cancelled());
     }
-    // A deadline that passes while the rest of the file does not come.
+    // The deadline passes while the rest of the file is awaited.
     let (send, requests) = mpsc::channel(4);
     for part in parts(
         options(&user, ExportFormat::Jsonl),
@@ -335,11 +335,11 @@ async fn an_import_that_is_given_up_keeps_nothing(form: Form) {
     let mut request = tonic::Request::new(ReceiverStream::new(requests));
     request.set_timeout(std::time::Duration::from_millis(200));
     let late = memory.import_conversation(request).await.unwrap_err();
-    // The client's own timer may be first.
+    // The timer of the client can fire first.
     let codes = [Code::DeadlineExceeded, Code::Cancelled];
     assert!(codes.contains(&late.code()), "{late:?}");
     assert_eq!(conversations_of(&mut memory, &user).await, 0);
-    // And others are not in the way of one that is carried out.
+    // The aborted imports do not affect a complete one.
     loop {
         let wanted = options(&user, ExportFormat::Jsonl);
         match import(&mut memory, wanted, lines.as_bytes()).await {
@@ -350,12 +350,12 @@ async fn an_import_that_is_given_up_keeps_nothing(form: Form) {
     assert_eq!(conversations_of(&mut memory, &user).await, 1);
 }
 
-async fn a_long_file_takes_little_memory(form: Form) {
+async fn imports_a_long_file_in_little_memory(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let from = long_conversation(&mut memory, 20_000).await;
     let exported = file(&mut memory, export_of(&from, ExportFormat::Json)).await;
-    // What connections and allocators keep is there before.
+    // Memory that connections and the allocator keep is allocated before.
     let short = long_conversation(&mut memory, 2_000).await;
     let short = file(&mut memory, export_of(&short, ExportFormat::Json)).await;
     let wanted = || options("", ExportFormat::Json);

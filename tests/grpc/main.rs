@@ -1,5 +1,4 @@
-//! Black-box tests: the real binary, spoken to over gRPC, embedded and on
-//! PostgreSQL and Redis.
+//! Black-box tests of the real binary over gRPC, embedded and with PostgreSQL and Redis.
 
 #![expect(
     clippy::unwrap_used,

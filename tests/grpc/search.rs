@@ -1,4 +1,4 @@
-//! Searching over gRPC.
+//! Searches over gRPC.
 
 use conversation_memory::proto::{
     CreateConversationRequest, DeleteConversationRequest, Role, SearchMessagesRequest,
@@ -13,11 +13,11 @@ use test_support::{
 };
 
 test_support::in_both_forms!(
-    messages_are_found_by_what_they_say,
-    pages_follow_each_other_and_fit_a_client,
-    bad_searches_are_refused,
-    a_foreign_conversation_is_searched_like_none,
-    what_is_searched_for_is_not_logged,
+    finds_messages_by_their_content,
+    pages_of_hits_are_complete_and_fit_clients,
+    rejects_invalid_searches,
+    searches_in_conversations_of_other_users_are_not_found,
+    does_not_log_queries,
 );
 
 fn query(user: &str, query: &str) -> SearchMessagesRequest {
@@ -34,7 +34,7 @@ async fn hits(memory: &mut Memory, request: SearchMessagesRequest) -> Vec<Hit> {
     page.hits
 }
 
-async fn messages_are_found_by_what_they_say(form: Form) {
+async fn finds_messages_by_their_content(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let user = new_user();
@@ -88,7 +88,7 @@ async fn messages_are_found_by_what_they_say(form: Form) {
     assert!(hits(&mut memory, query(&user, "policy")).await.is_empty());
 }
 
-async fn pages_follow_each_other_and_fit_a_client(form: Form) {
+async fn pages_of_hits_are_complete_and_fit_clients(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let user = new_user();
@@ -122,10 +122,10 @@ async fn pages_follow_each_other_and_fit_a_client(form: Form) {
     }
 }
 
-/// The field that a change breaks, and the change.
+/// An invalid field, and the change that makes it invalid.
 type Flaw<'a> = (&'a str, &'a dyn Fn(&mut SearchMessagesRequest));
 
-async fn bad_searches_are_refused(form: Form) {
+async fn rejects_invalid_searches(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let user = new_user();
@@ -193,7 +193,7 @@ async fn bad_searches_are_refused(form: Form) {
     }
 }
 
-async fn a_foreign_conversation_is_searched_like_none(form: Form) {
+async fn searches_in_conversations_of_other_users_are_not_found(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let theirs = new_conversation(&mut memory, &new_user()).await;
@@ -214,7 +214,7 @@ async fn a_foreign_conversation_is_searched_like_none(form: Form) {
     assert_eq!(refusals[0], refusals[1]);
 }
 
-async fn what_is_searched_for_is_not_logged(form: Form) {
+async fn does_not_log_queries(form: Form) {
     let sidecar = Sidecar::start_with(&form, &[("LOG_LEVEL", "trace")]).await;
     let mut memory = sidecar.memory();
     let user = new_user();

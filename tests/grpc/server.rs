@@ -1,5 +1,5 @@
-//! What an operator relies on: health, reflection, deadlines, limits, an
-//! orderly end, logs that keep secrets.
+//! Operation of the server: health, reflection, deadlines, limits, shutdown, and logs without
+//! secrets.
 
 use std::{
     io::Write as _,
@@ -29,15 +29,15 @@ use test_support::{
 };
 
 test_support::in_both_forms!(
-    health_and_reflection_answer,
-    a_deadline_is_kept,
-    calls_beyond_the_limit_are_refused,
-    garbage_leaves_the_connection_alive,
-    sigterm_loses_nothing_and_ends_in_time,
-    logs_keep_what_was_said_to_themselves,
+    serves_health_and_reflection,
+    ends_calls_at_their_deadline,
+    rejects_calls_beyond_the_limit,
+    malformed_messages_do_not_close_the_connection,
+    sigterm_drains_and_exits_in_time,
+    does_not_log_content,
 );
 
-async fn health_and_reflection_answer(form: Form) {
+async fn serves_health_and_reflection(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut health = HealthClient::new(sidecar.channel());
     for service in SERVICE_NAMES.into_iter().chain([""]) {
@@ -67,8 +67,7 @@ async fn health_and_reflection_answer(form: Form) {
     assert!(ended.unwrap().success());
 }
 
-/// The services that reflection lists. The two versions differ in nothing but
-/// their name.
+/// Services that reflection lists. The messages of both versions are the same.
 async fn reflected(channel: tonic::transport::Channel, method: &str) -> String {
     use tonic_reflection::pb::v1::{
         ServerReflectionRequest, ServerReflectionResponse,
@@ -95,11 +94,11 @@ async fn reflected(channel: tonic::transport::Channel, method: &str) -> String {
     names.join(" ")
 }
 
-async fn a_deadline_is_kept(form: Form) {
+async fn ends_calls_at_their_deadline(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
-    // tonic's own client would end the call before the server can.
+    // The client of tonic would end the call before the server.
     let plain = Client::builder(TokioExecutor::new())
         .http2_only(true)
         .build_http::<tonic::body::Body>();
@@ -110,7 +109,7 @@ async fn a_deadline_is_kept(form: Form) {
     request.metadata_mut().insert("grpc-timeout", timeout);
     let refused = plain.get_history(request).await.unwrap_err();
     assert_eq!(refused.code(), Code::DeadlineExceeded, "{refused:?}");
-    // A save goes on behind it, and a retry tells what became of it.
+    // The save continues after the deadline, and a retry returns its outcome.
     let mut save = save(&conversation, vec![message(Role::User, "late")]);
     save.request_id = "turn-1".to_owned();
     let mut request = Request::new(save.clone());
@@ -126,7 +125,7 @@ async fn a_deadline_is_kept(form: Form) {
     }
 }
 
-async fn calls_beyond_the_limit_are_refused(form: Form) {
+async fn rejects_calls_beyond_the_limit(form: Form) {
     let sidecar = Sidecar::start_with(&form, &[("MAX_CONCURRENT_CALLS", "1")]).await;
     let memory = sidecar.memory();
     let user = new_user();
@@ -147,13 +146,13 @@ async fn calls_beyond_the_limit_are_refused(form: Form) {
     for status in refused {
         assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
     }
-    eventually("a call is taken again", async || {
+    eventually("a call is accepted again", async || {
         memory.clone().begin_turn(begin(&user)).await.is_ok()
     })
     .await;
 }
 
-async fn garbage_leaves_the_connection_alive(form: Form) {
+async fn malformed_messages_do_not_close_the_connection(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let channel = sidecar.channel();
     let mut client = tonic::client::Grpc::new(channel.clone());
@@ -184,11 +183,11 @@ async fn garbage_leaves_the_connection_alive(form: Form) {
     memory.begin_turn(begin(&new_user())).await.unwrap();
 }
 
-async fn sigterm_loses_nothing_and_ends_in_time(form: Form) {
+async fn sigterm_drains_and_exits_in_time(form: Form) {
     let mut sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
-    // A connection that says nothing, and one with an open stream.
+    // One connection without any bytes, and one with an open stream.
     let mut idle = TcpStream::connect(sidecar.address).unwrap();
     idle.write_all(b"PRI * HTTP/2.0\r\n").unwrap();
     let mut watch = HealthClient::new(sidecar.channel())
@@ -218,7 +217,7 @@ async fn sigterm_loses_nothing_and_ends_in_time(form: Form) {
             acknowledged
         });
     }
-    eventually("the load is under way", async || {
+    eventually("the load has started", async || {
         let read = memory.get_history(history(&conversation)).await.unwrap();
         read.into_inner().last_seq > 20
     })
@@ -259,7 +258,7 @@ async fn sigterm_loses_nothing_and_ends_in_time(form: Form) {
     }
 }
 
-async fn logs_keep_what_was_said_to_themselves(form: Form) {
+async fn does_not_log_content(form: Form) {
     let secret = "correct horse battery staple";
     let sidecar = Sidecar::start_with(&form, &[("LOG_LEVEL", "trace")]).await;
     let mut memory = sidecar.memory();
@@ -282,7 +281,7 @@ async fn logs_keep_what_was_said_to_themselves(form: Form) {
 }
 
 #[tokio::test]
-async fn bad_settings_stop_the_start_with_one_line() {
+async fn start_fails_with_one_line_if_a_setting_is_invalid() {
     for (name, value) in [
         ("SESSION_TTL_MINUTES", "soon"),
         ("MAX_HISTORY_MESSAGES", "0"),
@@ -308,7 +307,7 @@ async fn bad_settings_stop_the_start_with_one_line() {
 }
 
 #[tokio::test]
-async fn an_empty_variable_is_an_unset_one() {
+async fn empty_variables_are_ignored() {
     let empty = [
         "POSTGRES_HOST",
         "POSTGRES_PORT",
@@ -330,7 +329,7 @@ async fn an_empty_variable_is_an_unset_one() {
 }
 
 #[tokio::test]
-async fn help_names_every_setting_and_no_secret() {
+async fn help_shows_every_setting_and_no_secret() {
     let output = command()
         .arg("--help")
         .env("POSTGRES_PASSWORD", "hunter2")
@@ -373,7 +372,7 @@ async fn help_names_every_setting_and_no_secret() {
 }
 
 #[tokio::test]
-async fn nothing_answers_a_healthcheck_where_nothing_listens() {
+async fn healthcheck_fails_without_a_server() {
     let output = command()
         .arg("healthcheck")
         .env("LISTEN_ADDR", "127.0.0.1:1")

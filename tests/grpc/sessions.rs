@@ -1,4 +1,4 @@
-//! Sessions: live, expired, resumed, foreign.
+//! Sessions: live, expired, resumed, and of other users.
 
 use conversation_memory::proto::{
     CreateSessionRequest, EndSessionRequest, ExtendSessionRequest, GetHistoryRequest,
@@ -13,20 +13,20 @@ use test_support::{
 };
 
 test_support::in_both_forms!(
-    a_session_is_created_read_extended_listed_and_ended,
-    an_expired_session_is_not_found_and_resumes,
-    a_session_that_is_used_does_not_expire,
-    a_foreign_session_looks_like_none,
-    an_unknown_session_resumes_on_a_conversation_that_is_given,
-    a_session_moves_to_the_conversation_that_is_given,
-    a_session_without_a_conversation_gets_one,
-    a_session_is_not_taken_over,
+    creates_reads_extends_lists_and_ends_sessions,
+    an_expired_session_is_not_found_and_can_resume,
+    use_renews_a_session,
+    sessions_of_other_users_are_not_found,
+    an_unknown_session_resumes_on_the_given_conversation,
+    a_session_moves_to_the_given_conversation,
+    a_session_without_conversation_gets_one,
+    a_session_cannot_be_used_by_another_user,
 );
 
-/// Long enough to make some calls in, short enough to wait for: 1.5 seconds.
+/// Session TTL of 1.5 seconds: long enough for some calls, and short enough to wait for.
 const SHORT: [(&str, &str); 1] = [("SESSION_TTL_MINUTES", "0.025")];
 
-async fn a_session_is_created_read_extended_listed_and_ended(form: Form) {
+async fn creates_reads_extends_lists_and_ends_sessions(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut sessions = sidecar.sessions();
     let user = new_user();
@@ -66,7 +66,7 @@ async fn a_session_is_created_read_extended_listed_and_ended(form: Form) {
     assert_eq!(list(&mut sessions, &user).await, [&*second.id]);
 }
 
-async fn an_expired_session_is_not_found_and_resumes(form: Form) {
+async fn an_expired_session_is_not_found_and_can_resume(form: Form) {
     let sidecar = Sidecar::start_with(&form, &SHORT).await;
     let (mut memory, mut sessions) = (sidecar.memory(), sidecar.sessions());
     let user = new_user();
@@ -92,16 +92,16 @@ async fn an_expired_session_is_not_found_and_resumes(form: Form) {
     assert_eq!(continued.session_state(), SessionState::Continued);
 }
 
-async fn a_session_that_is_used_does_not_expire(form: Form) {
+async fn use_renews_a_session(form: Form) {
     let sidecar = Sidecar::start_with(&form, &SHORT).await;
     let (mut memory, mut sessions) = (sidecar.memory(), sidecar.sessions());
     let user = new_user();
     let begun = memory.begin_turn(begin(&user)).await.unwrap().into_inner();
     let session = begun.session.unwrap();
     let conversation = begun.conversation.unwrap().id;
-    // Reads and saves that name the session keep it, well past its first end.
+    // Reads and saves that name the session renew it beyond its first expiry.
     let first_end = nanos(session.expires_at);
-    eventually("the session has outlived its first end", async || {
+    eventually("the first expiry has passed", async || {
         let read = GetHistoryRequest {
             session_id: session.id.clone(),
             ..history(&conversation)
@@ -118,7 +118,7 @@ async fn a_session_that_is_used_does_not_expire(form: Form) {
     .await;
 }
 
-async fn a_foreign_session_looks_like_none(form: Form) {
+async fn sessions_of_other_users_are_not_found(form: Form) {
     let sidecar = Sidecar::start_with(&form, &SHORT).await;
     let (mut memory, mut sessions) = (sidecar.memory(), sidecar.sessions());
     let begun = memory.begin_turn(begin(&new_user())).await.unwrap();
@@ -141,7 +141,7 @@ async fn a_foreign_session_looks_like_none(form: Form) {
     assert_eq!(details(&expired, &session), details(&missing, &unknown));
 }
 
-async fn an_unknown_session_resumes_on_a_conversation_that_is_given(form: Form) {
+async fn an_unknown_session_resumes_on_the_given_conversation(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let user = new_user();
@@ -157,7 +157,7 @@ async fn an_unknown_session_resumes_on_a_conversation_that_is_given(form: Form) 
     let session = begun.session.unwrap();
     assert_eq!(session.id, request.session_id);
     assert_eq!(session.conversation_id, request.conversation_id);
-    // Not with a conversation that is not the user's.
+    // It does not resume on a conversation of another user.
     let mut foreign = begin(&new_user());
     foreign.conversation_id = request.conversation_id;
     foreign.session_id = new_id();
@@ -165,7 +165,7 @@ async fn an_unknown_session_resumes_on_a_conversation_that_is_given(form: Form) 
     assert_eq!(refused.code(), Code::NotFound);
 }
 
-async fn a_session_moves_to_the_conversation_that_is_given(form: Form) {
+async fn a_session_moves_to_the_given_conversation(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let user = new_user();
@@ -188,7 +188,7 @@ async fn a_session_moves_to_the_conversation_that_is_given(form: Form) {
     assert_eq!(contents(&stayed.messages), ["over here"]);
 }
 
-async fn a_session_without_a_conversation_gets_one(form: Form) {
+async fn a_session_without_conversation_gets_one(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let (mut memory, mut sessions) = (sidecar.memory(), sidecar.sessions());
     let user = new_user();
@@ -206,7 +206,7 @@ async fn a_session_without_a_conversation_gets_one(form: Form) {
         again.conversation.unwrap().id,
         begun.conversation.unwrap().id
     );
-    // A session is not put on somebody else's conversation.
+    // A session cannot have a conversation of another user.
     let foreign = CreateSessionRequest {
         conversation_id: new_conversation(&mut memory, &new_user()).await,
         ..request
@@ -215,7 +215,7 @@ async fn a_session_without_a_conversation_gets_one(form: Form) {
     assert_eq!(refused.code(), Code::NotFound);
 }
 
-async fn a_session_is_not_taken_over(form: Form) {
+async fn a_session_cannot_be_used_by_another_user(form: Form) {
     let sidecar = Sidecar::start_with(&form, &SHORT).await;
     let (mut memory, mut sessions) = (sidecar.memory(), sidecar.sessions());
     let user = new_user();

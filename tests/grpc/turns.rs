@@ -1,4 +1,4 @@
-//! Turns begun and saved: the main job.
+//! Beginning and saving turns.
 
 use conversation_memory::proto::{
     Consistency, GetHistoryRequest, ListMessagesRequest, RetrievedContext, Role,
@@ -18,22 +18,22 @@ use test_support::{
 };
 
 test_support::in_both_forms!(
-    the_second_turn_knows_the_first,
-    history_is_the_newest_messages_oldest_first,
-    everything_said_of_a_message_comes_back,
-    a_retry_is_safe,
-    an_id_or_key_is_not_used_for_something_else,
-    a_save_can_insist_on_the_end_of_the_conversation,
-    a_read_can_insist_on_a_save,
-    truncation_removes_and_frees_no_number,
-    a_retried_truncation_spares_what_came_after,
-    what_was_saved_survives_a_restart,
-    a_history_is_no_larger_than_a_client_takes,
-    a_long_history_is_read_whole,
-    nothing_is_half_saved,
+    the_second_turn_returns_the_first,
+    history_has_the_newest_messages_oldest_first,
+    returns_every_field_of_a_message,
+    retry_returns_the_first_outcome,
+    rejects_reused_ids_and_request_ids,
+    expected_last_seq_rejects_concurrent_saves,
+    min_seq_requires_a_save,
+    truncation_does_not_reuse_numbers,
+    retried_truncation_keeps_later_messages,
+    saved_messages_survive_a_restart,
+    histories_fit_the_size_limit_of_clients,
+    reads_a_long_history,
+    a_save_is_atomic,
 );
 
-async fn the_second_turn_knows_the_first(form: Form) {
+async fn the_second_turn_returns_the_first(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let user = new_user();
@@ -68,7 +68,7 @@ async fn the_second_turn_knows_the_first(form: Form) {
     assert_eq!((found.id, found.last_seq), (conversation.id, 2));
 }
 
-async fn history_is_the_newest_messages_oldest_first(form: Form) {
+async fn history_has_the_newest_messages_oldest_first(form: Form) {
     let settings = [("MAX_HISTORY_MESSAGES", "4")];
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
@@ -96,7 +96,7 @@ async fn history_is_the_newest_messages_oldest_first(form: Form) {
     assert_eq!(seqs(&read(&mut memory, 0).await.messages), [7, 8, 9, 10]);
 }
 
-async fn everything_said_of_a_message_comes_back(form: Form) {
+async fn returns_every_field_of_a_message(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
@@ -146,7 +146,7 @@ async fn everything_said_of_a_message_comes_back(form: Form) {
     }
 }
 
-async fn a_retry_is_safe(form: Form) {
+async fn retry_returns_the_first_outcome(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
@@ -161,7 +161,7 @@ async fn a_retry_is_safe(form: Form) {
     assert_eq!(again.messages, first.messages);
     assert_eq!(again.last_seq, 2);
 
-    // At once, from many callers.
+    // Concurrently, from many callers.
     request.request_id = "turn-2".to_owned();
     let mut calls = tokio::task::JoinSet::new();
     for _ in 0..16 {
@@ -177,7 +177,7 @@ async fn a_retry_is_safe(form: Form) {
     assert_eq!(all.into_inner().last_seq, 5);
 }
 
-async fn an_id_or_key_is_not_used_for_something_else(form: Form) {
+async fn rejects_reused_ids_and_request_ids(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
@@ -202,7 +202,7 @@ async fn an_id_or_key_is_not_used_for_something_else(form: Form) {
     assert_eq!(contents(&all.into_inner().messages), ["one", "two"]);
 }
 
-async fn a_save_can_insist_on_the_end_of_the_conversation(form: Form) {
+async fn expected_last_seq_rejects_concurrent_saves(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
@@ -219,7 +219,7 @@ async fn a_save_can_insist_on_the_end_of_the_conversation(form: Form) {
     memory.save_messages(expecting(2)).await.unwrap();
 }
 
-async fn a_read_can_insist_on_a_save(form: Form) {
+async fn min_seq_requires_a_save(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
@@ -235,14 +235,14 @@ async fn a_read_can_insist_on_a_save(form: Form) {
     assert_eq!(reason(&refused), "MIN_SEQ_NOT_REACHED");
 }
 
-async fn truncation_removes_and_frees_no_number(form: Form) {
+async fn truncation_does_not_reuse_numbers(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
     for text in ["one", "two", "three", "four"] {
         say(&mut memory, &conversation, text).await;
     }
-    // The window is warm.
+    // The recent window is filled.
     memory.get_history(history(&conversation)).await.unwrap();
     let request = TruncateConversationRequest {
         conversation_id: conversation.clone(),
@@ -270,7 +270,7 @@ async fn truncation_removes_and_frees_no_number(form: Form) {
     assert_eq!(seqs(&all.messages), [5, 2, 1]);
 }
 
-async fn a_retried_truncation_spares_what_came_after(form: Form) {
+async fn retried_truncation_keeps_later_messages(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
@@ -288,7 +288,7 @@ async fn a_retried_truncation_spares_what_came_after(form: Form) {
     let again = memory.truncate_conversation(request).await.unwrap();
     assert_eq!(again.into_inner().removed_messages, 2);
     assert_eq!(first.into_inner().removed_messages, 2);
-    // Nor does a late retry of the save bring back what was removed.
+    // A late retry of the save does not restore the removed messages.
     let again = memory.save_messages(first_save).await.unwrap().into_inner();
     assert!(again.replayed);
     assert_eq!((again.last_seq, again.messages.len()), (2, 0));
@@ -296,7 +296,7 @@ async fn a_retried_truncation_spares_what_came_after(form: Form) {
     assert_eq!(contents(&read.into_inner().messages), ["three"]);
 }
 
-async fn what_was_saved_survives_a_restart(form: Form) {
+async fn saved_messages_survive_a_restart(form: Form) {
     let mut sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
@@ -317,7 +317,7 @@ async fn what_was_saved_survives_a_restart(form: Form) {
     );
 }
 
-async fn a_history_is_no_larger_than_a_client_takes(form: Form) {
+async fn histories_fit_the_size_limit_of_clients(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = ConversationMemoryClient::new(sidecar.channel());
     let user = new_user();
@@ -341,7 +341,7 @@ async fn a_history_is_no_larger_than_a_client_takes(form: Form) {
     }
 }
 
-async fn a_long_history_is_read_whole(form: Form) {
+async fn reads_a_long_history(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
@@ -354,7 +354,7 @@ async fn a_long_history_is_read_whole(form: Form) {
         seqs(&read.messages)
     };
     assert!(read(&mut memory, 10).await.is_empty());
-    // More at once than a window keeps, and than is read at once.
+    // More messages than a window keeps and than one read returns.
     for _ in 0..4 {
         let many = vec![message(Role::User, "x"); 100];
         memory
@@ -370,7 +370,7 @@ async fn a_long_history_is_read_whole(form: Form) {
     }
 }
 
-async fn nothing_is_half_saved(form: Form) {
+async fn a_save_is_atomic(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;

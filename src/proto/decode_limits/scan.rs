@@ -4,7 +4,7 @@ use super::{
 };
 use crate::{
     domain::Metadata,
-    proto::wire::{self, Malformed, WireType},
+    wire::{self, Malformed, WireType},
 };
 
 /// Checks an encoded request.

@@ -5,7 +5,7 @@ use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor, Value};
 use super::{Counted, DEFAULT_MAX_ELEMENTS};
 use crate::{
     domain::{Metadata, NewMessage},
-    proto::wire::WireType,
+    wire::WireType,
 };
 
 /// Field option with the number of elements that one request may contain of a field.

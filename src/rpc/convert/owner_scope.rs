@@ -4,29 +4,29 @@ use crate::{
     rpc::field::{FieldError, InField as _},
 };
 
-/// What requests claim of whose a conversation or a session is. Only here a request's
-/// conversation or session is named, so that no call forgets to ask.
+/// Parser of the conversation or session that a request names, together with the user that must
+/// own it. No other code parses them, so that no method omits the check of the owner.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OwnerScope {
-    /// Whether each request must say it.
-    pub(crate) are_required: bool,
+    /// Whether every request must have a `user_id`.
+    pub(crate) is_required: bool,
 }
 
 impl OwnerScope {
-    /// The user that a request claims.
+    /// The user in a request; `None` if there is none and none is required.
     pub(crate) fn user(self, text: &str) -> Result<Option<UserId>, FieldError> {
-        if self.are_required {
+        if self.is_required {
             return UserId::parse(text).map(Some).in_field("user_id");
         }
         optional(text, "user_id", UserId::parse)
     }
 
-    /// The conversation that a request names, with the claim of whose it is.
+    /// The conversation in the field `conversation_id`, and its user.
     pub(crate) fn conversation(self, id: &str, user: &str) -> Result<ConversationRef, FieldError> {
         self.conversation_at("conversation_id", id, user)
     }
 
-    /// The same, of a request that has the id in another field.
+    /// The same for the field at `path`.
     pub(crate) fn conversation_at(
         self,
         path: &str,
@@ -39,7 +39,7 @@ impl OwnerScope {
         })
     }
 
-    /// The session that a request names, with the claim of whose it is.
+    /// The session in the field `session_id`, and its user.
     pub(crate) fn session(self, id: &str, user: &str) -> Result<SessionRef, FieldError> {
         Ok(SessionRef {
             id: SessionId::parse(id).in_field("session_id")?,

@@ -16,7 +16,7 @@ use crate::{
     telemetry::call,
 };
 
-/// Parses an optional text: an empty one is none.
+/// Parses an optional text. An empty text is `None`.
 pub(crate) fn optional<'a, T>(
     text: &'a str,
     path: &str,
@@ -28,44 +28,44 @@ pub(crate) fn optional<'a, T>(
     parse(text).map(Some).in_field(path)
 }
 
-/// The id of the conversation that a call is about.
+/// Parses the id of the conversation that a call is about.
 pub(super) fn conversation_id(text: &str, path: &str) -> Result<ConversationId, FieldError> {
     let id = ConversationId::parse(text).in_field(path)?;
-    // Said here, so that a call that is refused for another reason shows it too.
+    // Recorded here, so that a call that is rejected for another reason has it, too.
     call::set_conversation(id);
     Ok(id)
 }
 
-/// The same, where it may be missing.
+/// The same for an optional field.
 pub(crate) fn optional_conversation_id(text: &str) -> Result<Option<ConversationId>, FieldError> {
     (!text.is_empty())
         .then(|| conversation_id(text, "conversation_id"))
         .transpose()
 }
 
-/// The user that a request must name.
+/// Parses a required user.
 pub(crate) fn user_id(text: &str) -> Result<UserId, FieldError> {
     UserId::parse(text).in_field("user_id")
 }
 
-/// How many of the newest messages; None for the default.
+/// Parses a limit on messages; `None` uses the default.
 pub(crate) fn history_limit(limit: i32) -> Result<Option<u32>, FieldError> {
     let limit = non_negative(limit.into()).in_field("limit")?;
     Ok((limit > 0).then(|| clamp(limit, Memory::MAX_LIMIT)))
 }
 
-/// How many rows a page has: 0 for the default, clamped to the maximum.
+/// Parses a page size: 0 is `default`, and sizes above `max` are `max`.
 pub(crate) fn page_size(size: i32, default: u32, max: u32) -> Result<u32, FieldError> {
     let size = non_negative(size.into()).in_field("page_size")?;
     Ok(if size == 0 { default } else { clamp(size, max) })
 }
 
-/// A message's number, or 0.
+/// Parses the sequence number of a message, or 0.
 pub(crate) fn seq(seq: i64, path: &str) -> Result<i64, FieldError> {
     non_negative(seq).in_field(path)
 }
 
-/// The number of a message.
+/// Parses the sequence number of a message, 1 or more.
 pub(crate) fn message_seq(seq: i64, path: &str) -> Result<i64, FieldError> {
     if seq < 1 {
         return Err(FieldError::new(
@@ -76,19 +76,19 @@ pub(crate) fn message_seq(seq: i64, path: &str) -> Result<i64, FieldError> {
     Ok(seq)
 }
 
-/// Whether a read must come from the durable store.
+/// Parses the consistency of a read: whether it must read the durable store.
 pub(crate) fn strong(consistency: i32) -> Result<bool, FieldError> {
     match proto::Consistency::try_from(consistency) {
         Ok(proto::Consistency::Unspecified | proto::Consistency::Cached) => Ok(false),
         Ok(proto::Consistency::Strong) => Ok(true),
         Err(_) => Err(FieldError::new(
             "consistency",
-            InvalidValue::new("is no known consistency"),
+            InvalidValue::new("is not a known consistency"),
         )),
     }
 }
 
-/// How a file is to be written.
+/// Parses the format of an export.
 pub(crate) fn export_format(format: i32) -> Result<archive::Format, FieldError> {
     match proto::ExportFormat::try_from(format) {
         Ok(proto::ExportFormat::Unspecified | proto::ExportFormat::Json) => {
@@ -98,31 +98,31 @@ pub(crate) fn export_format(format: i32) -> Result<archive::Format, FieldError> 
         Ok(proto::ExportFormat::Csv) => Ok(archive::Format::Csv),
         Err(_) => Err(FieldError::new(
             "format",
-            InvalidValue::new("is no known format"),
+            InvalidValue::new("is not a known format"),
         )),
     }
 }
 
-/// How a file was written; None where that is to be seen from it.
+/// Parses the format of an import; `None` if it must be detected from the file.
 pub(crate) fn import_format(format: i32) -> Result<Option<archive::Format>, FieldError> {
     (format != proto::ExportFormat::Unspecified as i32)
         .then(|| export_format(format))
         .transpose()
 }
 
-/// What turns requests into messages and metadata: the limits, and ids for
-/// messages that come without one.
+/// Parser of messages and metadata, with their limits and the source of ids for messages
+/// without one.
 #[derive(Clone, Debug)]
 pub(crate) struct Parser {
     pub(crate) limits: Limits,
-    /// How large a message of a file may be: as large as one that is saved.
+    /// Limit on a message in an imported file, in bytes: the same as on a request.
     pub(crate) max_request_bytes: usize,
     pub(crate) memory: Memory,
     pub(crate) owner_scope: OwnerScope,
 }
 
 impl Parser {
-    /// Metadata under a field's name.
+    /// Parses the metadata in the field at `path`.
     pub(crate) fn metadata(
         &self,
         metadata: Option<prost_types::Struct>,
@@ -134,7 +134,7 @@ impl Parser {
             .in_field(path)
     }
 
-    /// The messages of a turn.
+    /// Parses the messages of a turn.
     pub(crate) fn messages(
         &self,
         messages: Vec<proto::Message>,
@@ -211,8 +211,7 @@ impl Parser {
         let paths = mask.map(|mask| mask.paths).unwrap_or_default();
         if paths.is_empty() {
             if title.is_none() && metadata.is_none() {
-                let reason =
-                    InvalidValue::new("must name title or metadata, or one of them be set");
+                let reason = InvalidValue::new("must contain title or metadata if neither is set");
                 return Err(FieldError::new("update_mask", reason));
             }
             return Ok(ConversationChanges {
@@ -226,7 +225,7 @@ impl Parser {
                 "title" => changes.title = Some(title.clone()),
                 "metadata" => changes.metadata = Some(metadata.clone()),
                 _ => {
-                    let reason = InvalidValue::new("may name title and metadata only");
+                    let reason = InvalidValue::new("must contain only title and metadata");
                     return Err(FieldError::new("update_mask", reason));
                 }
             }
@@ -253,7 +252,7 @@ fn role(role: i32) -> Result<Role, FieldError> {
         }
         Err(_) => Err(FieldError::new(
             "role",
-            InvalidValue::new("is no known role"),
+            InvalidValue::new("is not a known role"),
         )),
     }
 }

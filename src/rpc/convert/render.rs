@@ -10,7 +10,7 @@ use crate::{
     telemetry::call,
 };
 
-/// Messages in their order.
+/// Renders messages, in their order.
 pub(crate) fn messages(messages: Vec<Message>) -> Vec<proto::Message> {
     call::capture_output(|| {
         captured::messages(messages.iter().map(|m| (m.role, m.content.as_str())))
@@ -18,11 +18,11 @@ pub(crate) fn messages(messages: Vec<Message>) -> Vec<proto::Message> {
     messages.into_iter().map(message).collect()
 }
 
-/// What a search found.
+/// Renders the hits of a search.
 pub(crate) fn hits(hits: Vec<SearchHit>) -> Vec<proto::search_messages_response::Hit> {
     call::capture_output(|| {
-        let said = hits.iter().map(|hit| &hit.message);
-        captured::messages(said.map(|m| (m.role, m.content.as_str())))
+        let messages = hits.iter().map(|hit| &hit.message);
+        captured::messages(messages.map(|m| (m.role, m.content.as_str())))
     });
     hits.into_iter()
         .map(|hit| proto::search_messages_response::Hit {
@@ -49,7 +49,7 @@ fn message(message: Message) -> proto::Message {
     }
 }
 
-/// A conversation.
+/// Renders a conversation.
 pub(crate) fn conversation(conversation: Conversation) -> proto::Conversation {
     proto::Conversation {
         id: conversation.id.to_string(),
@@ -74,13 +74,13 @@ pub(crate) fn conversation(conversation: Conversation) -> proto::Conversation {
     }
 }
 
-/// A page of conversations, and where the next one goes on.
+/// Renders a page of conversations, with the key after which the next page starts.
 pub(crate) fn conversation_page(page: ConversationPage) -> (Vec<proto::Conversation>, Option<i64>) {
     let conversations = page.conversations.into_iter().map(conversation);
     (conversations.collect(), page.next)
 }
 
-/// A session.
+/// Renders a session.
 pub(crate) fn session(session: Session) -> proto::Session {
     proto::Session {
         id: session.id.to_string(),
@@ -96,7 +96,7 @@ pub(crate) fn session(session: Session) -> proto::Session {
     }
 }
 
-/// A turn that has begun.
+/// Renders the result of `BeginTurn`.
 pub(crate) fn begun(begun: BeginTurnOutcome) -> proto::BeginTurnResponse {
     let state = match begun.session_state {
         SessionState::Started => proto::SessionState::Started,
@@ -122,7 +122,7 @@ pub(crate) fn begun(begun: BeginTurnOutcome) -> proto::BeginTurnResponse {
     }
 }
 
-/// Where an answer came from.
+/// Renders the source of a response.
 pub(crate) fn source(source: Source) -> i32 {
     match source {
         Source::Cache => proto::Source::Cache,

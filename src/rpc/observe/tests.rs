@@ -29,8 +29,8 @@ const KEYS: [&str; 4] = [
     "gen_ai.conversation.id",
 ];
 
-/// A stream that does its work when it is asked for the next message, and knows
-/// its conversation only after the first.
+/// A response stream that creates a span for each message, and sets the conversation of the
+/// call only with the first one.
 #[derive(Clone)]
 struct Messages {
     conversation: ConversationId,
@@ -62,7 +62,7 @@ fn messages(conversation: ConversationId, grpc_status: &'static str) -> Messages
     }
 }
 
-/// Calls a method that answers with a stream, and takes so many frames of it.
+/// Calls a method with a response stream and reads `frames` frames of it.
 async fn call(stream: Messages, frames: usize) -> Vec<SpanData> {
     let (exported, subscriber) = testing::subscriber();
     let _default = tracing::subscriber::set_default(subscriber);
@@ -83,7 +83,11 @@ async fn call(stream: Messages, frames: usize) -> Vec<SpanData> {
     for _ in 0..frames {
         poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
     }
-    assert_eq!(exported.spans().len(), 0, "a call's spans go together");
+    assert_eq!(
+        exported.spans().len(),
+        0,
+        "the spans of a call are exported together"
+    );
     drop(body);
     exported.spans().clone()
 }
@@ -101,10 +105,10 @@ fn root(spans: &[SpanData]) -> &SpanData {
 }
 
 #[tokio::test]
-async fn a_stream_is_stamped_and_lasts_to_its_last_message() {
+async fn spans_of_a_stream_have_the_conversation_and_end_with_the_last_message() {
     let conversation = ConversationId::from_uuid(uuid::Uuid::from_u128(7));
     let spans = call(messages(conversation, "0"), 4).await;
-    assert_eq!(spans.len(), 5, "four pieces of work and the call");
+    assert_eq!(spans.len(), 5, "one per frame and one for the call");
     for span in &spans {
         for key in KEYS {
             assert_eq!(attribute(span, key), Some(conversation.to_string()));
@@ -120,7 +124,7 @@ async fn a_stream_is_stamped_and_lasts_to_its_last_message() {
 }
 
 #[tokio::test]
-async fn a_stream_that_fails_shows_it() {
+async fn a_failed_stream_has_an_error_status() {
     let conversation = ConversationId::from_uuid(uuid::Uuid::from_u128(7));
     let spans = call(messages(conversation, "14"), 3).await;
     let root = root(&spans);
@@ -132,7 +136,7 @@ async fn a_stream_that_fails_shows_it() {
 }
 
 #[tokio::test]
-async fn a_stream_that_nobody_waits_for_is_cancelled() {
+async fn a_dropped_stream_is_cancelled() {
     let conversation = ConversationId::from_uuid(uuid::Uuid::from_u128(7));
     let spans = call(messages(conversation, "0"), 1).await;
     let root = root(&spans);

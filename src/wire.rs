@@ -1,8 +1,8 @@
 //! The protobuf wire format.
 //!
-//! No other module of this crate parses or measures encoded messages by hand.
+//! No other module of this package parses or measures encoded messages by hand.
 
-use prost::encoding::{DecodeContext, decode_key, decode_varint, skip_field};
+use prost::encoding::{DecodeContext, decode_key, decode_varint, encoded_len_varint, skip_field};
 
 pub(crate) use prost::encoding::WireType;
 
@@ -53,4 +53,11 @@ pub(crate) fn packed_count(element: WireType, value: &[u8]) -> usize {
         WireType::SixtyFourBit => value.len() / 8,
         WireType::LengthDelimited | WireType::StartGroup | WireType::EndGroup => 0,
     }
+}
+
+/// Number of bytes of a length-delimited field with a value of `length` bytes, whose number is
+/// below 16.
+pub(crate) fn delimited_size(length: usize) -> usize {
+    const KEY: usize = 1;
+    KEY + encoded_len_varint(length as u64) + length
 }
