@@ -1,4 +1,4 @@
-//! Compiles the contract with protox, so that nobody needs protoc.
+//! Compiles the contract with protox, so that protoc is not required.
 
 use std::path::PathBuf;
 
@@ -24,8 +24,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         compiler.encode_file_descriptor_set(),
     )?;
     let mut config = Config::new();
-    // Message text would reach a log through the derived Debug of a request;
-    // src/proto.rs has one that leaves it out.
+    // The derived Debug of a request would write the text of messages to the log.
+    // src/proto.rs has an implementation without it.
     config.skip_debug([
         ".conversation_memory.v1.Message",
         ".conversation_memory.v1.RetrievedContext",

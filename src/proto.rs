@@ -1,4 +1,4 @@
-//! The contract, as generated from `proto/conversation_memory/v1`.
+//! Messages and services generated from `proto/conversation_memory/v1`.
 
 use std::sync::LazyLock;
 
@@ -21,10 +21,10 @@ mod generated {
 
 pub use self::generated::*;
 
-/// The contract and all it imports, for reflection.
+/// Encoded descriptors of the contract and of its imports, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
-/// The same, decoded once for all who look something up in it.
+/// The descriptors of the contract, decoded once.
 pub(crate) static POOL: LazyLock<Result<DescriptorPool, DescriptorError>> =
     LazyLock::new(|| DescriptorPool::decode(DESCRIPTORS));
 
