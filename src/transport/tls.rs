@@ -1,7 +1,7 @@
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use rustls::{
-    RootCertStore, ServerConfig,
+    RootCertStore,
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
@@ -32,14 +32,14 @@ pub struct TlsFiles {
 
 /// TLS settings of new connections, which follow the contents of the files.
 #[derive(Clone, Debug)]
-pub struct Tls(Reloaded<ServerConfig>);
+pub struct Tls(Reloaded<rustls::ServerConfig>);
 
 impl Tls {
     /// Reads the files. The watcher reads them again when they change.
     ///
     /// # Errors
     /// A file cannot be read, or its contents cannot be used.
-    pub fn read(files: TlsFiles) -> Result<(Self, FileWatcher<ServerConfig>), ReloadError> {
+    pub fn read(files: TlsFiles) -> Result<(Self, FileWatcher<rustls::ServerConfig>), ReloadError> {
         let mut paths = vec![files.certificate, files.key];
         paths.extend(files.client_ca);
         let (config, watcher) = reload::load("TLS_CERT_FILE", paths, config)?;
@@ -65,12 +65,12 @@ impl Tls {
 
 /// Creates the settings from the contents of the certificate, the key and, if configured, the
 /// authorities of the callers.
-fn config(files: &[Vec<u8>]) -> Result<ServerConfig, String> {
+fn config(files: &[Vec<u8>]) -> Result<rustls::ServerConfig, String> {
     let [certificate, key, client_ca @ ..] = files else {
         return Err("a certificate and a key are required".to_owned());
     };
     let provider = Arc::new(ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider)
+    let builder = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
     let builder = match client_ca {
