@@ -42,7 +42,7 @@ async fn bad_values_are_refused_and_nothing_is_written(form: Form) {
             json!({ "metadata": { "a": "x".repeat(64 << 10) } }),
             "messages[1].metadata",
         ),
-        (json!({ "metadata": deep }), "metadata"),
+        (json!({ "metadata": deep }), "messages[1].metadata"),
         (
             json!({ "contexts": [{ "score": "NaN" }] }),
             "messages[1].contexts[0].score",
