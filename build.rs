@@ -29,7 +29,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     config.skip_debug([
         ".conversation_memory.v1.Message",
         ".conversation_memory.v1.RetrievedContext",
+        ".google.api.HttpBody",
     ]);
+    // A piece of a file is not copied out of the message that it arrived in.
+    config.bytes([".google.api.HttpBody.data"]);
     // The codec finds the limits of a request by the name of its type.
     config.enable_type_names();
     tonic_prost_build::configure()

@@ -27,7 +27,7 @@ use crate::{
         admit::{Admission, Authenticator},
         guard::Guard,
         observe::Observe,
-        rest::Rest,
+        rest,
     },
     shutdown::{self, Signals},
     telemetry::{self, Telemetry},
@@ -110,7 +110,11 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
     let routes = rpc::routes(&memory, service_config(&config), health.clone())?;
     let layers = CallLayers {
         authenticator: Authenticator::new(Arc::clone(&listeners.access)),
-        rest: Rest::new(config.limits.request_bytes, config.server.reflection)?,
+        rest: rest::layer(
+            config.limits.request_bytes,
+            config.server.reflection,
+            config.auth.tokens_file.is_some(),
+        )?,
         observe: Observe::new(telemetry.tracing()),
         admission: Admission::new(Arc::clone(&listeners.access)),
         guard,

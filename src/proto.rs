@@ -13,13 +13,25 @@ mod generated {
         clippy::allow_attributes_without_reason,
         clippy::all,
         clippy::pedantic,
+        unreachable_pub,
         reason = "generated code; the comments are in the proto files"
     )]
 
-    tonic::include_proto!("conversation_memory.v1");
+    pub mod conversation_memory {
+        pub mod v1 {
+            tonic::include_proto!("conversation_memory.v1");
+        }
+    }
+
+    pub mod google {
+        #[allow(dead_code, reason = "the types of the annotations are not used")]
+        pub mod api {
+            tonic::include_proto!("google.api");
+        }
+    }
 }
 
-pub use self::generated::*;
+pub use self::generated::{conversation_memory::v1::*, google::api::HttpBody};
 
 /// Encoded descriptors of the contract and of its imports, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
@@ -35,6 +47,15 @@ impl std::fmt::Debug for Message {
             .field("seq", &self.seq)
             .field("role", &self.role)
             .field("content.len", &self.content.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for HttpBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpBody")
+            .field("content_type", &self.content_type)
+            .field("data.len", &self.data.len())
             .finish_non_exhaustive()
     }
 }

@@ -69,7 +69,6 @@ const MODULES: &[(&str, &[&str])] = &[
             "prost_types",
             "http",
             "opentelemetry",
-            "prost_reflect",
             "tower_http",
         ],
     ),
@@ -88,19 +87,6 @@ const MODULES: &[(&str, &[&str])] = &[
             "rustls",
             "x509_parser",
             "opentelemetry",
-        ],
-    ),
-    // Depends on the API and its descriptors, not on what the services do.
-    (
-        "rpc/rest",
-        &[
-            "domain",
-            "rpc",
-            "proto",
-            "tonic",
-            "http",
-            "prost_types",
-            "prost_reflect",
         ],
     ),
     (

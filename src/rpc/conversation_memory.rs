@@ -256,7 +256,7 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
             self.memory.export_conversation(&conversation),
         )
         .await?;
-        Ok(Response::new(export::file(export, format)))
+        export::respond(export, format)
     }
 
     async fn import_conversation(

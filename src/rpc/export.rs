@@ -1,49 +1,72 @@
 use std::pin::Pin;
 
+use bytes::Bytes;
 use futures_util::{
     TryStreamExt as _,
     stream::{self, Stream},
 };
-use tonic::Status;
+use tonic::{Response, Status};
 use tracing::{Instrument as _, Span, debug_span};
 
-use super::use_case::failed;
+use super::{status, use_case::failed};
 use crate::{
     archive::{Format, Writer},
     memory::ConversationExport,
-    proto::ExportConversationResponse,
+    proto::{ExportConversationResponse, HttpBody},
 };
 
-/// How many bytes an answer's message has at most: clients take 4 MiB unless told
-/// otherwise, and a smaller piece is sooner on its way.
-const PIECE: usize = 256 << 10;
+/// Bytes of the file in one message, at most. Clients accept messages of 4 MiB unless they are
+/// configured otherwise; smaller pieces are sent sooner.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// Metadata that carries the file's name. The transcoding to HTTP copies it to the header.
+const CONTENT_DISPOSITION: &str = "content-disposition";
 
 pub(super) type Pieces =
     Pin<Box<dyn Stream<Item = Result<ExportConversationResponse, Status>> + Send>>;
 
-/// A file that is read from the store as its caller takes it.
+/// A file that is read from the store as fast as its caller receives it.
 struct File {
     export: ConversationExport,
-    /// None when all is written.
+    /// `None` after everything has been written.
     writer: Option<Writer>,
     written: Vec<u8>,
     sent: usize,
     span: Span,
 }
 
-/// The conversation's file, in pieces.
-pub(super) fn file(export: ConversationExport, format: Format) -> Pieces {
+/// Content type of a file in a format.
+pub(super) fn content_type(format: Format) -> &'static str {
+    match format {
+        Format::Json => "application/json",
+        Format::JsonLines => "application/jsonl",
+        Format::Csv => "text/csv; charset=utf-8",
+    }
+}
+
+/// Responds with a conversation's file, in pieces. The first piece has the content type, and
+/// the initial metadata has the file's name.
+pub(super) fn respond(
+    export: ConversationExport,
+    format: Format,
+) -> Result<Response<Pieces>, Status> {
+    let extension = match format {
+        Format::Json => "json",
+        Format::JsonLines => "jsonl",
+        Format::Csv => "csv",
+    };
+    // An id and an extension need no quoting.
+    let id = &export.conversation.id;
+    let disposition = format!("attachment; filename=\"{id}.{extension}\"");
+    let disposition = disposition.parse().map_err(|_| status::internal())?;
+    let mut response = Response::new(pieces(export, format));
+    let metadata = response.metadata_mut();
+    metadata.insert(CONTENT_DISPOSITION, disposition);
+    Ok(response)
+}
+
+fn pieces(export: ConversationExport, format: Format) -> Pieces {
     let (writer, written) = Writer::begin(format, &export.conversation);
-    let (ending, content_type) = match format {
-        Format::Json => ("json", "application/json"),
-        Format::JsonLines => ("jsonl", "application/jsonl"),
-        Format::Csv => ("csv", "text/csv; charset=utf-8"),
-    };
-    let mut first = ExportConversationResponse {
-        data: Vec::new(),
-        file_name: format!("{}.{ending}", export.conversation.id),
-        content_type: content_type.to_owned(),
-    };
     let file = File {
         export,
         writer: Some(writer),
@@ -55,16 +78,20 @@ pub(super) fn file(export: ConversationExport, format: Format) -> Pieces {
         let data = file.next().await?;
         Ok::<_, Status>(data.map(|data| (data, file)))
     });
+    let mut content_type = content_type(format);
     Box::pin(pieces.map_ok(move |data| ExportConversationResponse {
-        data,
-        // What the file is, once.
-        ..std::mem::take(&mut first)
+        file: Some(HttpBody {
+            content_type: std::mem::take(&mut content_type).to_owned(),
+            data,
+            extensions: Vec::new(),
+        }),
     }))
 }
 
 impl File {
-    async fn next(&mut self) -> Result<Option<Vec<u8>>, Status> {
-        while self.written.len() - self.sent < PIECE
+    /// Returns the next piece; `None` at the end of the file.
+    async fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        while self.written.len() - self.sent < PIECE_BYTES
             && let Some(mut writer) = self.writer.take()
         {
             self.written.drain(..self.sent);
@@ -78,8 +105,8 @@ impl File {
                 self.writer = Some(writer);
             }
         }
-        let end = self.written.len().min(self.sent + PIECE);
-        let piece = self.written[self.sent..end].to_vec();
+        let end = self.written.len().min(self.sent + PIECE_BYTES);
+        let piece = Bytes::copy_from_slice(&self.written[self.sent..end]);
         self.sent = end;
         Ok((!piece.is_empty()).then_some(piece))
     }

@@ -17,7 +17,10 @@ use crate::{
     },
 };
 
-/// Imports the file that a caller sends.
+/// Imports a file that arrives as a stream of requests.
+///
+/// # Errors
+/// The requests or the file are invalid, or the store failed. Nothing is kept then.
 pub(super) async fn import(
     parser: &Parser,
     mut requests: Streaming<ImportConversationRequest>,
@@ -31,24 +34,24 @@ pub(super) async fn import(
     let mut file = File::begin(parser, &options, span.clone())?;
     let work = async {
         while let Some(request) = requests.message().await? {
-            let Some(Part::Data(data)) = request.part else {
-                let reason = InvalidValue::new("must be what all messages but the first have");
-                return Err(FieldError::new("data", reason).into());
+            let Some(Part::File(piece)) = request.part else {
+                let reason = InvalidValue::new("is required in every message but the first");
+                return Err(FieldError::new("file", reason).into());
             };
-            file.take(data.into()).await?;
+            file.take(piece.data).await?;
         }
         file.end().await
     };
     work.instrument(span).await
 }
 
-/// A file that is stored as it comes.
+/// A file that is stored while it arrives.
 struct File {
     memory: Memory,
     reader: Reader,
     user_id: Option<UserId>,
     dept_id: Option<DeptId>,
-    /// None before the file has said what conversation it is.
+    /// `None` before the conversation has been read from the file.
     import: Option<ConversationImport>,
     span: Span,
 }
@@ -85,7 +88,7 @@ impl File {
             self.add(record).await?;
         }
         let Some(import) = self.import else {
-            // The reader asks for a conversation.
+            // The reader rejects a file without a conversation.
             return Err(super::status::internal());
         };
         let finished = import.finish(self.reader.last_seq()).await;

@@ -1,5 +1,6 @@
 use std::{io, time::Duration};
 
+use grpc_json_transcoding::TranscodingLayer;
 use http::Request;
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +17,6 @@ use super::{
     admit::{Admission, Authenticator},
     guard::Guard,
     observe::Observe,
-    rest::Rest,
 };
 use crate::transport::Connection;
 
@@ -43,7 +43,7 @@ pub struct CallLayers {
     /// Authenticates the caller.
     pub authenticator: Authenticator,
     /// Translates REST to gRPC.
-    pub rest: Rest,
+    pub rest: TranscodingLayer,
     /// Records the call in traces and metrics.
     pub observe: Observe,
     /// Rejects callers that must not call, and limits their rate.

@@ -36,8 +36,9 @@ pub(crate) async fn file(memory: &mut Memory, request: ExportConversationRequest
         .into_inner();
     let mut file = Vec::new();
     while let Some(piece) = pieces.message().await.unwrap() {
-        assert!(!piece.data.is_empty());
-        file.extend(piece.data);
+        let data = piece.file.unwrap().data;
+        assert!(!data.is_empty());
+        file.extend(data);
     }
     String::from_utf8(file).unwrap()
 }
@@ -60,6 +61,13 @@ async fn exports_the_whole_conversation(form: Form) {
         .save_messages(save(&conversation, turn))
         .await
         .unwrap();
+
+    let request = export_of(&conversation, ExportFormat::Csv);
+    let mut response = memory.export_conversation(request).await.unwrap();
+    let name = format!("attachment; filename=\"{conversation}.csv\"");
+    assert_eq!(response.metadata()["content-disposition"], *name);
+    let first = response.get_mut().message().await.unwrap().unwrap();
+    assert_eq!(first.file.unwrap().content_type, "text/csv; charset=utf-8");
 
     let json = file(
         &mut memory,
@@ -105,9 +113,9 @@ async fn an_export_is_a_snapshot(form: Form) {
         ..DeleteConversationRequest::default()
     };
     memory.delete_conversation(deletion).await.unwrap();
-    let mut file = first.data;
+    let mut file = first.file.unwrap().data.to_vec();
     while let Some(piece) = pieces.message().await.unwrap() {
-        file.extend(piece.data);
+        file.extend(piece.file.unwrap().data);
     }
     let file = String::from_utf8(file).unwrap();
     assert_eq!(file.lines().count(), 3_001);

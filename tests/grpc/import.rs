@@ -1,9 +1,10 @@
 //! Imports of conversations.
 
+use bytes::Bytes;
 use conversation_memory::proto::{
-    ExportFormat, GetConversationRequest, ImportConversationRequest, ImportConversationResponse,
-    ListConversationsRequest, RetrievedContext, Role, SearchMessagesRequest,
-    TruncateConversationRequest,
+    ExportFormat, GetConversationRequest, HttpBody, ImportConversationRequest,
+    ImportConversationResponse, ListConversationsRequest, RetrievedContext, Role,
+    SearchMessagesRequest, TruncateConversationRequest,
     import_conversation_request::{Options, Part},
 };
 use prost_types::value::Kind;
@@ -38,9 +39,17 @@ fn options(user: &str, format: ExportFormat) -> Part {
     })
 }
 
+/// A piece of a file.
+fn piece_of(data: &[u8]) -> Part {
+    Part::File(HttpBody {
+        data: Bytes::copy_from_slice(data),
+        ..HttpBody::default()
+    })
+}
+
 /// The messages of a request: the options, and the file in pieces.
 fn parts(options: Part, file: &[u8], piece: usize) -> Vec<ImportConversationRequest> {
-    let pieces = file.chunks(piece).map(|piece| Part::Data(piece.to_vec()));
+    let pieces = file.chunks(piece).map(piece_of);
     let parts = std::iter::once(options).chain(pieces);
     parts
         .map(|part| ImportConversationRequest { part: Some(part) })
@@ -259,14 +268,14 @@ async fn rejects_invalid_imports(form: Form) {
             parts(options("a", ExportFormat::Jsonl), b"", 9),
             "line 1: conversation",
         ),
-        (parts(Part::Data(header.to_vec()), header, 9), "options"),
+        (parts(piece_of(header), header, 9), "options"),
         (Vec::new(), "options"),
         (
             parts(options("a", ExportFormat::Jsonl), header, 99)
                 .into_iter()
                 .chain(parts(options("a", ExportFormat::Jsonl), b"", 9))
                 .collect(),
-            "data",
+            "file",
         ),
         (
             parts(
@@ -289,7 +298,7 @@ async fn rejects_invalid_imports(form: Form) {
     let endless = tokio_stream::StreamExt::chain(
         tokio_stream::iter(parts(options("a", ExportFormat::Jsonl), header, 99)),
         tokio_stream::iter((0..100).map(|_| ImportConversationRequest {
-            part: Some(Part::Data(vec![b'x'; 1 << 20])),
+            part: Some(piece_of(&[b'x'; 1 << 20])),
         })),
     );
     let refused = memory.import_conversation(endless).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! Real answers, against what the description of the routes says of them.
+//! Validates real responses with the OpenAPI document.
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -9,12 +9,9 @@ use test_support::{
     sidecar::{Form, Sidecar},
 };
 
-test_support::in_both_forms!(
-    answers_are_as_described,
-    a_description_that_is_wrong_is_noticed,
-);
+test_support::in_both_forms!(responses_match_the_document, a_wrong_document_is_detected,);
 
-async fn answers_are_as_described(form: Form) {
+async fn responses_match_the_document(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let recorder = Recorder::new(&sidecar).await;
     let user = new_user();
@@ -28,14 +25,14 @@ async fn answers_are_as_described(form: Form) {
     refusals(&recorder, &conversation).await;
     removals(&recorder, &user, &conversation).await;
     drop(sidecar);
-    refusals_of_a_sidecar_in_need(&form, &recorder).await;
+    rejections_of_an_overloaded_sidecar(&form, &recorder).await;
     let judged = recorder.judged(&recorder.caller.document).await;
     assert!(judged.wrong.is_empty(), "{:#?}", judged.wrong);
-    // A new call, field or parameter belongs in one of the functions below.
+    // A new method, field or parameter must be used in one of the functions below.
     assert!(judged.unseen.is_empty(), "{:#?}", judged.unseen);
 }
 
-/// All of a message that a caller can give.
+/// A message with every field that a caller can set.
 fn message(role: &str, content: &str) -> Value {
     json!({
         "id": new_id(),
@@ -97,21 +94,19 @@ async fn reads(recorder: &Recorder, user: &str, id: &str) {
     });
     recorder.ok("GetHistory", history).await;
     for _ in 0..2 {
-        // From the store, and then from the window where there is one.
+        // The first read is from the store, the second from the window if there is one.
         let history = json!({ "conversationId": id });
         recorder.ok("GetHistory", history).await;
     }
-    for operation in ["GetConversation", "GetConversation_2"] {
-        for omit in [true, false] {
-            let read = json!({
-                "conversationId": id,
-                "userId": user,
-                "omitMessages": omit,
-                "pageSize": 2,
-                "includeContexts": true,
-            });
-            recorder.ok(operation, read).await;
-        }
+    for omit in [true, false] {
+        let read = json!({
+            "conversationId": id,
+            "userId": user,
+            "omitMessages": omit,
+            "pageSize": 2,
+            "includeContexts": true,
+        });
+        recorder.ok("GetConversation", read).await;
     }
     let mut list = json!({
         "conversationId": id,
@@ -133,13 +128,11 @@ async fn branches(recorder: &Recorder, user: &str, id: &str) {
     }
     let list = json!({ "conversationId": id, "userId": user, "pageSize": 1 });
     pages(recorder, "ListBranches", list).await;
-    for operation in ["ListConversations", "ListConversations_2"] {
-        let list = json!({ "userId": user, "deptId": "hr", "pageSize": 1 });
-        pages(recorder, operation, list).await;
-    }
+    let list = json!({ "userId": user, "deptId": "hr", "pageSize": 1 });
+    pages(recorder, "ListConversations", list).await;
 }
 
-/// Reads the first page of a list and the next one.
+/// Reads the first two pages of a list.
 async fn pages(recorder: &Recorder, operation: &str, mut list: Value) {
     let page = recorder.ok(operation, list.clone()).await;
     list["pageToken"] = page["nextPageToken"].clone();
@@ -153,7 +146,7 @@ async fn files(recorder: &Recorder, user: &str, id: &str) {
         let file = recorder.ok("ExportConversation", export).await;
         if format == "EXPORT_FORMAT_JSON" {
             let import = json!({
-                "userId": user, "deptId": "hr", "format": format, "data": file,
+                "userId": user, "deptId": "hr", "format": format, "file": file,
             });
             recorder.ok("ImportConversation", import).await;
         }
@@ -195,10 +188,10 @@ async fn sessions_and_turns(recorder: &Recorder, user: &str, id: &str) {
     }
 }
 
-/// As little as there can be.
+/// Makes calls whose requests and responses have as few fields as possible.
 async fn sparse(recorder: &Recorder) {
     let user = new_user();
-    for operation in ["ListConversations", "ListConversations_2", "ListSessions"] {
+    for operation in ["ListConversations", "ListSessions"] {
         let list = recorder.ok(operation, json!({ "userId": user })).await;
         assert_eq!(list, json!({}));
     }
@@ -207,7 +200,6 @@ async fn sparse(recorder: &Recorder) {
     let id = &created["conversation"]["id"];
     for operation in [
         "GetConversation",
-        "GetConversation_2",
         "GetHistory",
         "ListMessages",
         "ListBranches",
@@ -242,7 +234,7 @@ async fn refusals(recorder: &Recorder, id: &str) {
     };
     let none = json!({ "conversationId": new_id() });
     let bad = json!({ "conversationId": "x" });
-    for operation in ["GetHistory", "ExportConversation", "DeleteConversation_2"] {
+    for operation in ["GetHistory", "ExportConversation", "DeleteConversation"] {
         recorder.refused(400, operation, bad.clone()).await;
         recorder.refused(404, operation, none.clone()).await;
     }
@@ -287,18 +279,12 @@ async fn removals(recorder: &Recorder, user: &str, id: &str) {
     assert_eq!(cut, json!({ "removedMessages": "1", "lastSeq": "4" }));
     let delete = json!({ "conversationId": id, "userId": user });
     recorder.ok("DeleteConversation", delete).await;
-    let other = recorder.ok("CreateConversation", json!({ "userId": user }));
-    let delete = json!({
-        "conversationId": other.await["conversation"]["id"],
-        "userId": user,
-    });
-    recorder.ok("DeleteConversation_2", delete).await;
 }
 
-/// What is answered when there are too many calls and, where there is to be a Redis,
-/// when it is away.
-async fn refusals_of_a_sidecar_in_need(form: &Form, recorder: &Recorder) {
-    // Calls give their places back shortly after their answers have been read.
+/// Records the responses of a sidecar with too many calls and, if Redis is configured, of one
+/// that cannot reach it.
+async fn rejections_of_an_overloaded_sidecar(form: &Form, recorder: &Recorder) {
+    // A call releases its permit shortly after its response has been read.
     let settings = [("MAX_CONCURRENT_CALLS", "4")];
     let away = form.without_redis();
     let sidecar = Sidecar::start_with(away.as_ref().unwrap_or(form), &settings).await;
@@ -320,8 +306,8 @@ async fn refusals_of_a_sidecar_in_need(form: &Form, recorder: &Recorder) {
     recorder.add(&needy);
 }
 
-/// The test above can fail.
-async fn a_description_that_is_wrong_is_noticed(form: Form) {
+/// Proves that the test above can fail.
+async fn a_wrong_document_is_detected(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let recorder = Recorder::new(&sidecar).await;
     let user = new_user();

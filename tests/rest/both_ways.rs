@@ -1,4 +1,4 @@
-//! Search, exports and branches under bad inputs: the same over gRPC and over HTTP.
+//! Search, exports and branches with invalid input: the same result over gRPC and over HTTP.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
@@ -11,16 +11,16 @@ use test_support::{
 };
 
 test_support::in_both_forms!(
-    bad_values_are_refused_and_nothing_is_written,
-    pages_beyond_the_largest_are_the_largest,
-    page_tokens_are_good_for_their_own_request,
-    no_search_is_wrong_but_an_empty_one,
-    strange_texts_are_found_branched_and_exported,
+    rejects_invalid_values_and_writes_nothing,
+    page_sizes_above_the_maximum_are_clamped,
+    page_tokens_are_bound_to_their_request,
+    only_an_empty_search_query_is_rejected,
+    unusual_texts_are_found_branched_and_exported,
 );
 
 pub(crate) const WAYS: [Way; 2] = [Way::Grpc, Way::Rest];
 
-/// A request that each of the calls takes.
+/// A valid request for a method.
 fn good(rpc: &str, user: &str, conversation: &str) -> Value {
     match rpc {
         "SearchMessages" => json!({ "userId": user, "query": "word" }),
@@ -55,7 +55,7 @@ async fn conversation_of(caller: &Caller, user: &str, texts: &[String]) -> Strin
     id
 }
 
-/// What makes a good request a bad one, by call, and the field that is refused.
+/// Methods, changes that make a valid request invalid, and the fields that are rejected.
 fn flaws() -> Vec<(&'static str, Value, &'static str)> {
     let long = "é".repeat(256);
     let mut flaws = vec![
@@ -96,7 +96,7 @@ fn flaws() -> Vec<(&'static str, Value, &'static str)> {
     flaws
 }
 
-async fn bad_values_are_refused_and_nothing_is_written(form: Form) {
+async fn rejects_invalid_values_and_writes_nothing(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let caller = Caller::new(&sidecar).await;
     let user = new_user();
@@ -113,12 +113,12 @@ async fn bad_values_are_refused_and_nothing_is_written(form: Form) {
             let refused = caller.call(way, rpc, &bad).await;
             match way {
                 Way::Grpc => assert_eq!(refused.field, "conversation_id"),
-                // Another path, at which there is nothing.
+                // Without the id it is another path, which does not exist.
                 Way::Rest => assert_eq!(refused.status, "NOT_FOUND"),
             }
         }
     }
-    // Numbers that gRPC has no room for.
+    // Values that the types of protobuf cannot represent.
     for (rpc, flaw, field) in [
         (
             "SearchMessages",
@@ -151,7 +151,7 @@ async fn bad_values_are_refused_and_nothing_is_written(form: Form) {
     }
 }
 
-async fn pages_beyond_the_largest_are_the_largest(form: Form) {
+async fn page_sizes_above_the_maximum_are_clamped(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let caller = Caller::new(&sidecar).await;
     let user = new_user();
@@ -175,7 +175,7 @@ async fn pages_beyond_the_largest_are_the_largest(form: Form) {
     }
 }
 
-async fn page_tokens_are_good_for_their_own_request(form: Form) {
+async fn page_tokens_are_bound_to_their_request(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let caller = Caller::new(&sidecar).await;
     let user = new_user();
@@ -223,8 +223,7 @@ async fn page_tokens_are_good_for_their_own_request(form: Form) {
     }
 }
 
-/// What is no longer the token that it was; the last is that of another version of the
-/// server.
+/// Invalid variants of a page token; the last one is of another version of the server.
 fn spoilt(token: &str) -> [String; 4] {
     let changed = |at: usize| {
         let mut bytes = URL_SAFE_NO_PAD.decode(token).unwrap();
@@ -235,7 +234,7 @@ fn spoilt(token: &str) -> [String; 4] {
     ["garbage".to_owned(), cut, changed(3), changed(0)]
 }
 
-async fn no_search_is_wrong_but_an_empty_one(form: Form) {
+async fn only_an_empty_search_query_is_rejected(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let caller = Caller::new(&sidecar).await;
     let user = new_user();
@@ -267,8 +266,8 @@ async fn no_search_is_wrong_but_an_empty_one(form: Form) {
     assert_eq!(found["hits"][0]["snippet"], "⟦word⟧");
 }
 
-/// Texts that do harm elsewhere, each with a word that it is found by, and whether a
-/// spreadsheet would take it for a formula.
+/// Texts that are dangerous in other contexts, each with a word that finds it, and whether a
+/// spreadsheet would evaluate it as a formula.
 fn strange_texts() -> Vec<(String, bool)> {
     let mut words = "needle0".to_owned();
     let mut number = 0;
@@ -298,7 +297,7 @@ fn strange_texts() -> Vec<(String, bool)> {
         .collect()
 }
 
-async fn strange_texts_are_found_branched_and_exported(form: Form) {
+async fn unusual_texts_are_found_branched_and_exported(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let caller = Caller::new(&sidecar).await;
     let user = new_user();

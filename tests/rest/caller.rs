@@ -1,5 +1,5 @@
-//! Any call, with a request as JSON: over gRPC, and over HTTP as the description of
-//! the routes says.
+//! Calls of any method with a request as JSON: over gRPC, and over HTTP as the OpenAPI document
+//! describes it.
 
 use conversation_memory::proto::DESCRIPTORS;
 use http::Method;
@@ -21,42 +21,42 @@ use test_support::{
     sidecar::Sidecar,
 };
 
-/// How a call is made.
+/// Protocol of a call.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Way {
     Grpc,
     Rest,
 }
 
-/// What came of a call.
+/// Result of a call.
 #[derive(Debug)]
 pub(crate) struct Outcome {
-    /// The name of a code of gRPC.
+    /// Name of the gRPC status code.
     pub(crate) status: String,
-    /// The field that a refusal names, or nothing.
+    /// Field that an error names; empty if it names none.
     pub(crate) field: String,
-    /// The answer; of a file, its text.
+    /// The response; the text of a download.
     pub(crate) answer: Value,
-    /// All that a caller could tell it from another refusal by.
+    /// Everything by which a caller could distinguish it from another error.
     pub(crate) told: String,
 }
 
-/// Speaks to one sidecar.
+/// Client of one sidecar.
 pub(crate) struct Caller {
     pub(crate) http: Http,
-    /// The description of the routes.
+    /// The OpenAPI document.
     pub(crate) document: Value,
     channel: Channel,
     pool: DescriptorPool,
 }
 
-/// A route, as the description has it, and a request for it.
+/// A request for an operation of the OpenAPI document.
 pub(crate) struct Asked {
     pub(crate) method: Method,
     pub(crate) path: String,
-    /// The names of the parameters that are given.
+    /// Names of the parameters that are set.
     pub(crate) parameters: Vec<String>,
-    /// None where the route takes no body.
+    /// `None` if the operation has no body.
     pub(crate) body: Option<Value>,
 }
 
@@ -78,7 +78,7 @@ impl Caller {
         }
     }
 
-    /// The same, where it must go well.
+    /// Makes a call that must succeed.
     pub(crate) async fn ok(&self, way: Way, rpc: &str, request: &Value) -> Value {
         let outcome = self.call(way, rpc, request).await;
         assert_eq!(outcome.status, "OK", "{way:?} {rpc}: {}", outcome.told);
@@ -95,7 +95,7 @@ impl Caller {
             .await
     }
 
-    /// The request for an operation of the description.
+    /// Builds the request for an operation.
     pub(crate) fn asked(&self, operation: &str, request: &Value) -> Asked {
         let (mut path, method, described) = self.operation(operation);
         let mut left = request.as_object().unwrap().clone();
@@ -116,8 +116,8 @@ impl Caller {
             }
         }
         let body = described.get("requestBody").map(|_| {
-            // What is updated, or a file, is the body.
-            let only = left.remove("conversation").or_else(|| left.remove("data"));
+            // The body is the updated resource, the file, or all other fields.
+            let only = left.remove("conversation").or_else(|| left.remove("file"));
             only.unwrap_or_else(|| Value::Object(std::mem::take(&mut left)))
         });
         assert!(left.is_empty(), "{operation} does not take {left:?}");
@@ -151,8 +151,9 @@ impl Caller {
         match self.messages(&method, request).await {
             Ok(messages) if method.is_server_streaming() => {
                 let pieces = messages.iter().flat_map(|piece| {
-                    let data = piece.get_field_by_name("data").unwrap();
-                    data.as_bytes().unwrap().to_vec()
+                    let file = piece.get_field_by_name("file").unwrap();
+                    let data = file.as_message().unwrap().get_field_by_name("data");
+                    data.unwrap().as_bytes().unwrap().to_vec()
                 });
                 went_well(String::from_utf8(pieces.collect()).unwrap().into())
             }
@@ -170,7 +171,7 @@ impl Caller {
         let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
         let mut grpc = Grpc::new(self.channel.clone());
         grpc.ready().await.unwrap();
-        // An answer of one message is a stream of one.
+        // A unary response is a stream of one message.
         let answer = grpc.server_streaming(
             Request::new(request),
             path.parse().unwrap(),
@@ -185,7 +186,7 @@ impl Caller {
     }
 }
 
-/// Takes a parameter's value out of a request: `page_size` is `pageSize`, and
+/// Removes the value of a parameter from a request: `page_size` is `pageSize`, and
 /// `conversation_id` may be the `id` of the `conversation`.
 fn take(request: &mut Map<String, Value>, name: &str) -> Option<Value> {
     let mut words = name.split('_');
@@ -263,7 +264,7 @@ fn of_http(answer: &Answer) -> Outcome {
     }
 }
 
-/// Messages of any type.
+/// Codec of messages of any type.
 struct Dynamic(MessageDescriptor);
 
 impl Codec for Dynamic {

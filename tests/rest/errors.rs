@@ -1,4 +1,4 @@
-//! Errors: one form, and the HTTP status that belongs to each.
+//! Errors have one form, and each has the HTTP status of its code.
 
 use http::{Method, StatusCode};
 use serde_json::json;
@@ -11,12 +11,12 @@ use test_support::{
 };
 
 test_support::in_both_forms!(
-    requests_that_no_route_takes_are_refused,
-    refusals_of_the_services_keep_their_details,
-    bodies_must_be_json_of_the_right_form,
-    a_body_that_got_lost_does_nothing,
-    queries_must_be_the_routes_own,
-    deadlines_and_limits_are_those_of_grpc,
+    requests_without_a_route_are_rejected,
+    errors_of_services_keep_their_details,
+    bodies_must_be_json_of_the_message,
+    a_missing_body_changes_nothing,
+    queries_accept_only_parameters_of_the_method,
+    deadlines_and_limits_apply_as_over_grpc,
 );
 
 fn is(answer: &Answer, status: u16, name: &str) {
@@ -24,7 +24,7 @@ fn is(answer: &Answer, status: u16, name: &str) {
     assert_eq!(answer.error()["status"], name);
 }
 
-async fn requests_that_no_route_takes_are_refused(form: Form) {
+async fn requests_without_a_route_are_rejected(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let http = Http::new(&sidecar);
     let id = new_id();
@@ -71,7 +71,7 @@ async fn requests_that_no_route_takes_are_refused(form: Form) {
     assert_eq!(taken.refused_field(), "messages");
 }
 
-async fn refusals_of_the_services_keep_their_details(form: Form) {
+async fn errors_of_services_keep_their_details(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let http = Http::new(&sidecar);
     let id = http.conversation(&new_user()).await;
@@ -99,7 +99,7 @@ async fn refusals_of_the_services_keep_their_details(form: Form) {
         409,
         "ALREADY_EXISTS",
     );
-    // Another user's looks exactly like none.
+    // A conversation of another user looks exactly like a missing one.
     let foreign = http.get(&format!("{path}?user_id=somebody")).await;
     is(&foreign, 404, "NOT_FOUND");
     http.delete(&path).await.ok();
@@ -108,7 +108,7 @@ async fn refusals_of_the_services_keep_their_details(form: Form) {
     assert_eq!(none.error()["details"][1]["resourceName"], *id);
 }
 
-async fn bodies_must_be_json_of_the_right_form(form: Form) {
+async fn bodies_must_be_json_of_the_message(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let http = Http::new(&sidecar);
     let path = format!("/v1/conversations/{}/messages", new_id());
@@ -144,8 +144,8 @@ async fn bodies_must_be_json_of_the_right_form(form: Form) {
     assert_eq!(unwanted.refused_field(), "body");
 }
 
-/// Nothing set means all messages to a truncation, and an empty title to an update.
-async fn a_body_that_got_lost_does_nothing(form: Form) {
+/// An unset field means all messages in a truncation, and an empty title in an update.
+async fn a_missing_body_changes_nothing(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let http = Http::new(&sidecar);
     let id = http.conversation(&new_user()).await;
@@ -171,7 +171,7 @@ async fn a_body_that_got_lost_does_nothing(form: Form) {
     assert_eq!(all["removedMessages"], "1");
 }
 
-async fn queries_must_be_the_routes_own(form: Form) {
+async fn queries_accept_only_parameters_of_the_method(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let http = Http::new(&sidecar);
     let id = http.conversation("query").await;
@@ -192,7 +192,7 @@ async fn queries_must_be_the_routes_own(form: Form) {
         let path = format!("/v1/conversations/{id}/history?{query}");
         assert_eq!(http.get(&path).await.refused_field(), field, "{query}");
     }
-    // Where all is in the body, nothing is in the query.
+    // If the body is the whole request, the query has no parameters.
     let refused = http
         .json(Method::POST, "/v1/turns:begin?user_id=u", "{}")
         .await;
@@ -204,7 +204,7 @@ async fn queries_must_be_the_routes_own(form: Form) {
     http.get(&clamped).await.ok();
 }
 
-async fn deadlines_and_limits_are_those_of_grpc(form: Form) {
+async fn deadlines_and_limits_apply_as_over_grpc(form: Form) {
     let sidecar = Sidecar::start_with(&form, &[("MAX_CONCURRENT_CALLS", "1")]).await;
     let http = Http::two(&sidecar);
     let late = http.send(

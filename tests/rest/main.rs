@@ -1,5 +1,4 @@
-//! Black-box tests over HTTP with JSON: the real binary, embedded and on PostgreSQL
-//! and Redis.
+//! Black-box tests over HTTP with JSON: the real binary, embedded and with PostgreSQL and Redis.
 
 #![expect(
     clippy::unwrap_used,
@@ -14,7 +13,7 @@ mod caller;
 mod described;
 mod errors;
 mod hostile;
+mod isolation;
 mod recorder;
 mod routes;
 mod slow;
-mod trespass;

@@ -1,4 +1,4 @@
-//! Calls and their answers, kept to be held against the description of the routes.
+//! Records calls and their responses, to be validated with the OpenAPI document.
 
 use std::cell::RefCell;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::caller::{Asked, Caller};
 use test_support::{http::Answer, python::python, sidecar::Sidecar};
 
-/// Calls that were made, with their answers.
+/// Recorded calls with their responses.
 pub(crate) struct Recorder {
     pub(crate) caller: Caller,
     calls: RefCell<Vec<Value>>,
@@ -22,14 +22,14 @@ impl Recorder {
         }
     }
 
-    /// Calls an operation, which must go well.
+    /// Makes a call that must succeed.
     pub(crate) async fn ok(&self, operation: &str, request: Value) -> Value {
         let answer = self.call(operation, &request).await;
         assert_eq!(answer.status, StatusCode::OK, "{operation}: {answer:?}");
         serde_json::from_slice(&answer.body).unwrap_or_default()
     }
 
-    /// Calls an operation, which must be refused.
+    /// Makes a call that must be rejected.
     pub(crate) async fn refused(&self, status: u16, operation: &str, request: Value) {
         let answer = self.call(operation, &request).await;
         assert_eq!(answer.status, status, "{operation}: {answer:?}");
@@ -53,12 +53,12 @@ impl Recorder {
         }));
     }
 
-    /// Adds what another one has recorded.
+    /// Adds the calls of another recorder.
     pub(crate) fn add(&self, other: &Self) {
         self.calls.borrow_mut().extend(other.calls.take());
     }
 
-    /// What is wrong by a description, and what of it was not seen.
+    /// Validates the recorded calls with a document, and lists the parts of it that no call used.
     pub(crate) async fn judged(&self, document: &Value) -> Judgement {
         let given = json!({ "document": document, "calls": *self.calls.borrow() });
         let judged = python("described.py", &[], &given.to_string()).await;
@@ -66,7 +66,7 @@ impl Recorder {
     }
 }
 
-/// What tests/python/described.py says.
+/// Output of tests/python/described.py.
 #[derive(Debug, serde::Deserialize)]
 pub(crate) struct Judgement {
     pub(crate) wrong: Vec<String>,

@@ -1,4 +1,4 @@
-//! Every route, as a caller uses it.
+//! Every route with the requests of a typical caller.
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -10,17 +10,18 @@ use test_support::{
 };
 
 test_support::in_both_forms!(
-    a_users_chats_are_listed_and_read,
+    conversations_of_a_user_are_listed_and_read,
     a_turn_is_begun_and_saved,
     conversations_are_changed,
     messages_are_paged_and_truncated,
     sessions_are_served,
-    values_have_the_forms_of_proto3,
+    values_have_the_json_form_of_proto3,
+    enum_values_are_accepted_in_lower_case_without_prefix,
     both_versions_of_http_and_grpc_share_a_port,
     a_conversation_is_downloaded_branched_and_searched,
 );
 
-async fn a_users_chats_are_listed_and_read(form: Form) {
+async fn conversations_of_a_user_are_listed_and_read(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let http = Http::new(&sidecar);
     let user = new_user();
@@ -114,7 +115,7 @@ async fn conversations_are_changed(form: Form) {
     let changed = changed.await.ok();
     assert_eq!(changed["conversation"]["title"], "newer");
     assert_eq!(changed["conversation"]["metadata"], Value::Null);
-    // The path says which one, whatever the body says.
+    // The id in the path takes precedence over the one in the body.
     let body = json!({ "id": test_support::new_id(), "title": "newest" }).to_string();
     let changed = change("", &body).await.ok();
     assert_eq!(changed["conversation"]["id"], *id);
@@ -154,7 +155,7 @@ async fn messages_are_paged_and_truncated(form: Form) {
 async fn sessions_are_served(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let http = Http::new(&sidecar);
-    // What a user id may have, and a URL may not.
+    // Characters that a user id may contain and a URL may not.
     let user = format!("é /?&=+%#:{}", new_user());
     let session = http
         .post("/v1/sessions", &json!({ "userId": user }))
@@ -166,7 +167,7 @@ async fn sessions_are_served(form: Form) {
     let extend = format!("{path}:extend");
     let extended = http.post(&extend, &json!({})).await.ok();
     assert_eq!(extended["session"]["id"], *id);
-    // Without a body nothing has to be said of its type.
+    // A request without a body needs no content type.
     let bare = http.send(Method::POST, &extend, &[], "").await;
     assert_eq!(bare.ok()["session"]["id"], *id);
     let encoded = percent_encoding::utf8_percent_encode(&user, percent_encoding::NON_ALPHANUMERIC);
@@ -183,7 +184,7 @@ async fn sessions_are_served(form: Form) {
     );
 }
 
-async fn values_have_the_forms_of_proto3(form: Form) {
+async fn values_have_the_json_form_of_proto3(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let http = Http::new(&sidecar);
     let id = http.conversation(&new_user()).await;
@@ -207,6 +208,44 @@ async fn values_have_the_forms_of_proto3(form: Form) {
     assert_eq!(message["latencyMs"], 8);
     assert_eq!(message["createdAt"], "2024-02-29T10:00:00.250Z");
     assert_eq!(message["metadata"], metadata);
+}
+
+async fn enum_values_are_accepted_in_lower_case_without_prefix(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let http = Http::new(&sidecar);
+    let user = new_user();
+    let id = http.conversation(&user).await;
+    let path = format!("/v1/conversations/{id}");
+    let save = json!({ "messages": [
+        { "role": "user", "content": "word" },
+        { "role": "assistant", "content": "word" },
+    ] });
+    let saved = http.post(&format!("{path}/messages"), &save).await.ok();
+    assert_eq!(saved["messages"][0]["role"], "ROLE_USER");
+    let found = format!("/v1/messages:search?user_id={user}&query=word&role=assistant");
+    let found = http.get(&found).await.ok();
+    assert_eq!(found["hits"].as_array().unwrap().len(), 1);
+    let file = http.get(&format!("{path}:export?format=csv")).await;
+    assert_eq!(file.headers["content-type"], "text/csv; charset=utf-8");
+    for (bad, names) in [
+        (format!("{path}:export?format=pdf"), "EXPORT_FORMAT_JSON, "),
+        (
+            format!("{path}/history?consistency=Strong"),
+            "cached, strong",
+        ),
+    ] {
+        let rejected = http.get(&bad).await;
+        let message = rejected.error()["message"].to_string();
+        assert!(message.contains(names), "{message}");
+    }
+    let bad = json!({ "messages": [{ "role": "bot", "content": "x" }] });
+    let rejected = http.post(&format!("{path}/messages"), &bad).await;
+    assert_eq!(rejected.refused_field(), "messages[0].role");
+    assert_eq!(
+        rejected.error()["message"],
+        "messages[0].role must be one of ROLE_USER, ROLE_ASSISTANT, ROLE_SYSTEM, ROLE_TOOL \
+         (or user, assistant, system, tool)"
+    );
 }
 
 async fn both_versions_of_http_and_grpc_share_a_port(form: Form) {
@@ -237,7 +276,7 @@ async fn a_file_is_sent(http: &Http, file: &str) {
         http.send(Method::POST, &path, &kind, body).await
     };
     let named = format!("user_id={user}");
-    // What it is is seen from the file.
+    // The format is detected from the file.
     for kind in ["application/jsonl", "application/json; charset=utf-8"] {
         let imported = send(kind, named.clone(), file.clone()).await.ok();
         assert_eq!(imported["importedMessages"], "2");
@@ -257,7 +296,7 @@ async fn a_file_is_sent(http: &Http, file: &str) {
     )
     .await;
     assert_eq!(long.refused_field(), "options.user_id");
-    // Who sends all of a file before listening hears what is wrong with it.
+    // A client that sends the whole file before it reads receives the error.
     let mut bad = b"bad\n".to_vec();
     bad.resize(64 << 20, b' ');
     let bad = send("application/jsonl", named.clone(), bad.into()).await;

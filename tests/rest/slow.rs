@@ -1,4 +1,4 @@
-//! Bodies that come slowly or not whole.
+//! Request bodies that arrive slowly or incompletely.
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
@@ -21,15 +21,15 @@ use test_support::{
 };
 
 test_support::in_both_forms!(
-    a_body_that_stops_is_ended_at_the_deadline,
-    a_body_that_stops_is_ended_after_the_longest_call,
-    a_body_that_is_cut_off_is_not_carried_out,
+    a_stalled_body_ends_at_the_deadline,
+    a_stalled_body_ends_at_the_maximum_call_time,
+    a_truncated_body_changes_nothing,
 );
 
-/// A save that is whole as JSON. What follows is missed only by who counts.
+/// A save that is complete JSON: only its announced length shows that a byte is missing.
 const SAVE: &str = r#"{"messages":[{"role":"ROLE_USER","content":"half"}]}"#;
 
-/// The head of a save whose body is announced as longer than it will be.
+/// Head of a save that announces a longer body than is sent.
 fn head(conversation: &str, length: &str, deadline: &str) -> String {
     format!(
         "POST /v1/conversations/{conversation}/messages HTTP/1.1\r\nhost: localhost\r\n\
@@ -41,7 +41,7 @@ fn announced() -> String {
     format!("content-length: {}", SAVE.len() + 1)
 }
 
-/// Sends a head and half a body, and gives the status and the body of what comes back.
+/// Sends a head and half a body, and returns the status and the body of the response.
 async fn answer_to_half(sidecar: &Sidecar, head: &str) -> (u16, Value) {
     let mut stream = TcpStream::connect(sidecar.address).await.unwrap();
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -49,8 +49,8 @@ async fn answer_to_half(sidecar: &Sidecar, head: &str) -> (u16, Value) {
     read_answer(&mut stream).await
 }
 
-/// Reads an answer, after which the connection must end: the rest of the body would
-/// be taken for a request.
+/// Reads a response, after which the connection must end: otherwise the rest of the body would
+/// be read as a request.
 async fn read_answer(stream: &mut TcpStream) -> (u16, Value) {
     let mut answer = String::new();
     let read = stream.read_to_string(&mut answer);
@@ -73,7 +73,7 @@ async fn calls_are_active(sidecar: &mut Sidecar, count: usize) {
     .await;
 }
 
-async fn a_body_that_stops_is_ended_at_the_deadline(form: Form) {
+async fn a_stalled_body_ends_at_the_deadline(form: Form) {
     let mut sidecar = Sidecar::start(&form).await;
     let http = Http::new(&sidecar);
     let id = http.conversation(&new_user()).await;
@@ -85,7 +85,7 @@ async fn a_body_that_stops_is_ended_at_the_deadline(form: Form) {
     is_empty(&http, &id).await;
 }
 
-async fn a_body_that_stops_is_ended_after_the_longest_call(form: Form) {
+async fn a_stalled_body_ends_at_the_maximum_call_time(form: Form) {
     let settings = [("MAX_CALL_SECONDS", "1"), ("MAX_CONCURRENT_CALLS", "1")];
     let mut sidecar = Sidecar::start_with(&form, &settings).await;
     let http = Http::new(&sidecar);
@@ -98,7 +98,7 @@ async fn a_body_that_stops_is_ended_after_the_longest_call(form: Form) {
     is_empty(&http, &id).await;
 }
 
-async fn a_body_that_is_cut_off_is_not_carried_out(form: Form) {
+async fn a_truncated_body_changes_nothing(form: Form) {
     let mut sidecar = Sidecar::start(&form).await;
     let http = Http::new(&sidecar);
     let id = http.conversation(&new_user()).await;
@@ -115,7 +115,7 @@ async fn a_body_that_is_cut_off_is_not_carried_out(form: Form) {
         let (status, answer) = read_answer(&mut stream).await;
         assert_eq!(status, 400, "{length}");
         assert_eq!(answer["error"]["status"], "INVALID_ARGUMENT");
-        // Who has left altogether hears nothing.
+        // A client that closed the connection receives nothing.
         let mut stream = TcpStream::connect(sidecar.address).await.unwrap();
         stream.write_all(head.as_bytes()).await.unwrap();
         stream.write_all(body.as_bytes()).await.unwrap();
@@ -128,7 +128,7 @@ async fn a_body_that_is_cut_off_is_not_carried_out(form: Form) {
     is_empty(&http, &id).await;
 }
 
-/// Sends a whole save and then, instead of its end, a reset of the stream.
+/// Sends a complete save and then, instead of the end of the body, a reset of the stream.
 async fn reset_over_http_2(sidecar: &mut Sidecar, conversation: &str) {
     let (reset, wanted) = oneshot::channel();
     let whole = stream::iter([Ok(Frame::data(Bytes::from_static(SAVE.as_bytes())))]);

@@ -111,7 +111,7 @@ def write_all(file: BinaryIO, data: bytes) -> None:
 
 def write_chunk(file: BinaryIO, response: api.ExportConversationResponse) -> None:
     """Writes the chunk of the file that a response of an export carries."""
-    write_all(file, response.data)
+    write_all(file, response.file.data)
 
 
 def read_chunk(file: BinaryIO) -> api.ImportConversationRequest | None:
@@ -120,4 +120,4 @@ def read_chunk(file: BinaryIO) -> api.ImportConversationRequest | None:
     if data is None:
         # This is not the end of the file, and half a file must not become a conversation.
         raise BlockingIOError("the file has no data now: open it in blocking mode")
-    return api.ImportConversationRequest(data=data) if data else None
+    return api.ImportConversationRequest(file={"data": data}) if data else None

@@ -1,4 +1,5 @@
 from conversation_memory._proto.v1 import resources_pb2 as _resources_pb2
+from conversation_memory._proto import http_body_pb2 as _http_body_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
@@ -321,17 +322,13 @@ class ExportConversationRequest(_message.Message):
     def __init__(self, conversation_id: _Optional[str] = ..., user_id: _Optional[str] = ..., format: _Optional[_Union[ExportFormat, str]] = ...) -> None: ...
 
 class ExportConversationResponse(_message.Message):
-    __slots__ = ("data", "file_name", "content_type")
-    DATA_FIELD_NUMBER: _ClassVar[int]
-    FILE_NAME_FIELD_NUMBER: _ClassVar[int]
-    CONTENT_TYPE_FIELD_NUMBER: _ClassVar[int]
-    data: bytes
-    file_name: str
-    content_type: str
-    def __init__(self, data: _Optional[bytes] = ..., file_name: _Optional[str] = ..., content_type: _Optional[str] = ...) -> None: ...
+    __slots__ = ("file",)
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    file: _http_body_pb2.HttpBody
+    def __init__(self, file: _Optional[_Union[_http_body_pb2.HttpBody, _Mapping]] = ...) -> None: ...
 
 class ImportConversationRequest(_message.Message):
-    __slots__ = ("options", "data")
+    __slots__ = ("options", "file")
     class Options(_message.Message):
         __slots__ = ("user_id", "dept_id", "format")
         USER_ID_FIELD_NUMBER: _ClassVar[int]
@@ -342,10 +339,10 @@ class ImportConversationRequest(_message.Message):
         format: ExportFormat
         def __init__(self, user_id: _Optional[str] = ..., dept_id: _Optional[str] = ..., format: _Optional[_Union[ExportFormat, str]] = ...) -> None: ...
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
-    DATA_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
     options: ImportConversationRequest.Options
-    data: bytes
-    def __init__(self, options: _Optional[_Union[ImportConversationRequest.Options, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+    file: _http_body_pb2.HttpBody
+    def __init__(self, options: _Optional[_Union[ImportConversationRequest.Options, _Mapping]] = ..., file: _Optional[_Union[_http_body_pb2.HttpBody, _Mapping]] = ...) -> None: ...
 
 class ImportConversationResponse(_message.Message):
     __slots__ = ("conversation", "imported_messages")

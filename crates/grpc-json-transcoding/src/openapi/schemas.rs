@@ -1,43 +1,45 @@
 use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::{Map, Value, json};
 
-use super::{super::json::WellKnown, comments::Comments};
+use super::comments::Comments;
+use crate::json::{WellKnown, short_name};
 
-/// The schemas of the contract's messages, each made when it is first named.
+/// Schemas of messages and enums, each of which is created when it is first referenced.
 #[derive(Debug)]
 pub(super) struct Schemas {
     pub(super) comments: Comments,
-    made: Map<String, Value>,
+    by_name: Map<String, Value>,
 }
 
 impl Schemas {
     pub(super) fn new(comments: Comments) -> Self {
         Self {
             comments,
-            made: Map::new(),
+            by_name: Map::new(),
         }
     }
 
     pub(super) fn finish(self) -> Value {
-        Value::Object(self.made)
+        Value::Object(self.by_name)
     }
 
-    /// A message.
+    /// Schema of a message.
     pub(super) fn message(&mut self, message: &MessageDescriptor) -> Value {
         if let Some(known) = WellKnown::of(message) {
             return well_known(known);
         }
         let name = message.name().to_owned();
-        if !self.made.contains_key(&name) {
-            // Named before it is made, should it hold itself.
-            self.made.insert(name.clone(), Value::Null);
+        if !self.by_name.contains_key(&name) {
+            // The name is taken before the schema is complete, since a message can contain
+            // itself.
+            self.by_name.insert(name.clone(), Value::Null);
             let schema = self.object(message, &message.fields().collect::<Vec<_>>());
-            self.made.insert(name.clone(), schema);
+            self.by_name.insert(name.clone(), schema);
         }
         reference(&name)
     }
 
-    /// Some of the fields of a message.
+    /// Schema of an object with some of the fields of a message.
     pub(super) fn object(
         &mut self,
         message: &MessageDescriptor,
@@ -61,7 +63,7 @@ impl Schemas {
         }
         let mut schema = json!({
             "type": "object",
-            "description": self.comments.of(message.parent_file().file_descriptor_proto(), message.path()),
+            "description": self.comments.of_message(message),
             "properties": properties,
             "additionalProperties": false,
         });
@@ -71,7 +73,7 @@ impl Schemas {
         schema
     }
 
-    /// A field's value.
+    /// Schema of a field's value.
     pub(super) fn field(&mut self, field: &FieldDescriptor) -> Value {
         if field.is_list() {
             return json!({ "type": "array", "items": self.kind(&field.kind()) });
@@ -91,43 +93,58 @@ impl Schemas {
             Kind::Message(message) => self.message(message),
             Kind::Enum(values) => self.values(values),
             Kind::Bool => json!({ "type": "boolean" }),
-            Kind::Int32 => json!({ "type": "integer", "format": "int32" }),
-            Kind::Uint32 => json!({ "type": "integer", "format": "uint32", "minimum": 0 }),
-            // JSON's own numbers are not exact beyond 2^53.
-            Kind::Int64 => json!({ "type": "string", "format": "int64", "pattern": "^-?[0-9]+$" }),
-            Kind::Uint64 => json!({ "type": "string", "format": "uint64", "pattern": "^[0-9]+$" }),
+            Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => {
+                json!({ "type": "integer", "format": "int32" })
+            }
+            Kind::Uint32 | Kind::Fixed32 => {
+                json!({ "type": "integer", "format": "uint32", "minimum": 0 })
+            }
+            // Numbers of JSON are not exact beyond 2^53.
+            Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => {
+                json!({ "type": "string", "format": "int64", "pattern": "^-?[0-9]+$" })
+            }
+            Kind::Uint64 | Kind::Fixed64 => {
+                json!({ "type": "string", "format": "uint64", "pattern": "^[0-9]+$" })
+            }
             Kind::Double => json!({ "type": "number", "format": "double" }),
-            _ => json!({ "type": "string" }),
+            Kind::Float => json!({ "type": "number", "format": "float" }),
+            Kind::Bytes => json!({ "type": "string", "contentEncoding": "base64" }),
+            Kind::String => json!({ "type": "string" }),
         }
     }
 
     fn values(&mut self, values: &EnumDescriptor) -> Value {
         let name = values.name().to_owned();
-        if !self.made.contains_key(&name) {
+        if !self.by_name.contains_key(&name) {
             let file = values.parent_file();
-            let mut description = self
-                .comments
-                .of(file.file_descriptor_proto(), values.path());
+            let file = file.file_descriptor_proto();
+            let mut description = self.comments.at(file, values.path());
             let mut names = Vec::new();
             for value in values.values() {
-                let means = self.comments.of(file.file_descriptor_proto(), value.path());
-                let means = means.replace('\n', " ");
-                description.extend(["\n- `", value.name(), "`: ", &means]);
+                let comment = self.comments.at(file, value.path()).replace('\n', " ");
+                description.extend(["\n- `", value.name(), "`: ", &comment]);
                 names.push(value.name().to_owned());
             }
+            if let Some(example) = values.values().last().as_ref().map(short_name) {
+                description.extend([
+                    "\n\nRequests may also use lower case without the prefix: `",
+                    &example,
+                    "`.",
+                ]);
+            }
             let schema = json!({ "type": "string", "description": description, "enum": names });
-            self.made.insert(name.clone(), schema);
+            self.by_name.insert(name.clone(), schema);
         }
         reference(&name)
     }
 
-    /// What every failed call answers with.
+    /// Schema of the response to every call that failed.
     pub(super) fn error(&mut self) -> Value {
         const NAME: &str = "Error";
-        self.made.entry(NAME).or_insert_with(|| {
+        self.by_name.entry(NAME).or_insert_with(|| {
             json!({
                 "type": "object",
-                "description": "Why a call failed, as Google's APIs say it.",
+                "description": "Error of a call, in the form of Google's APIs (AIP-193).",
                 "required": ["error"],
                 "additionalProperties": false,
                 "properties": { "error": {
@@ -135,16 +152,17 @@ impl Schemas {
                     "required": ["code", "message", "status"],
                     "additionalProperties": false,
                     "properties": {
-                        "code": { "type": "integer", "description": "The HTTP status." },
-                        "message": { "type": "string", "description": "For people." },
-                        "status": { "type": "string", "description": "A name of google.rpc.Code." },
+                        "code": { "type": "integer", "description": "HTTP status." },
+                        "message": { "type": "string", "description": "Explanation for people." },
+                        "status": { "type": "string", "description": "Name of a google.rpc.Code." },
                         "details": {
                             "type": "array",
-                            "description": "For programs: messages of google.rpc.",
+                            "description": "Details for programs: messages of google.rpc.",
                             "items": {
                                 "type": "object",
                                 "required": ["@type"],
                                 "properties": { "@type": { "type": "string" } },
+                                "additionalProperties": true,
                             },
                         },
                     },
@@ -163,8 +181,12 @@ fn well_known(known: WellKnown) -> Value {
     match known {
         WellKnown::Timestamp => json!({ "type": "string", "format": "date-time" }),
         WellKnown::Duration | WellKnown::FieldMask => json!({ "type": "string" }),
-        WellKnown::Struct | WellKnown::Any => json!({ "type": "object" }),
-        WellKnown::Value => json!({}),
+        // Generators of TypeScript read an object without a word on other properties as empty.
+        WellKnown::Struct | WellKnown::Any => {
+            json!({ "type": "object", "additionalProperties": true })
+        }
+        WellKnown::Empty => json!({ "type": "object" }),
+        WellKnown::Value | WellKnown::Wrapper => json!({}),
         WellKnown::List => json!({ "type": "array", "items": {} }),
     }
 }

@@ -1,4 +1,5 @@
-//! What is another user's looks like nothing, over gRPC and over HTTP.
+//! Isolation: a conversation of another user is indistinguishable from one that does not exist,
+//! over gRPC and over HTTP.
 
 use serde_json::{Value, json};
 
@@ -11,10 +12,10 @@ use test_support::{
     sidecar::{Form, Sidecar},
 };
 
-test_support::in_both_forms!(what_is_anothers_looks_like_nothing);
+test_support::in_both_forms!(foreign_conversations_look_like_missing_ones);
 
-/// Each call that names a conversation, by somebody whose it is not.
-fn trespasses(stranger: &str, id: &str) -> Vec<(&'static str, Value)> {
+/// Each call that names a conversation, made by a user who does not own it.
+fn foreign_calls(stranger: &str, id: &str) -> Vec<(&'static str, Value)> {
     let claim = json!({ "conversationId": id, "userId": stranger });
     let mut calls = vec![
         (
@@ -36,7 +37,7 @@ fn trespasses(stranger: &str, id: &str) -> Vec<(&'static str, Value)> {
             "BranchConversation",
             with(claim.clone(), &json!({ "atSeq": "1" })),
         ),
-        // There is no such message, and nobody may learn that.
+        // The message does not exist either, which must not be visible.
         (
             "BranchConversation",
             with(claim.clone(), &json!({ "atSeq": "99" })),
@@ -75,7 +76,7 @@ fn trespasses(stranger: &str, id: &str) -> Vec<(&'static str, Value)> {
     calls
 }
 
-async fn what_is_anothers_looks_like_nothing(form: Form) {
+async fn foreign_conversations_look_like_missing_ones(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let caller = Caller::new(&sidecar).await;
     let stranger = new_user();
@@ -84,7 +85,7 @@ async fn what_is_anothers_looks_like_nothing(form: Form) {
     let id = begun["conversation"]["id"].as_str().unwrap();
     let session = json!({ "sessionId": begun["session"]["id"] });
     caller.http.say(id, "word").await;
-    let mut calls = trespasses(&stranger, id);
+    let mut calls = foreign_calls(&stranger, id);
     let resume = with(session.clone(), &json!({ "userId": stranger }));
     calls.push(("BeginTurn", resume));
     let refusals = async || {
@@ -103,13 +104,13 @@ async fn what_is_anothers_looks_like_nothing(form: Form) {
         }
         refusals
     };
-    // The owner reads it, so that it is in the recent window where there is one.
+    // The owner reads it, so that it is in the recent window if there is one.
     let read = json!({ "conversationId": id });
     let whole = caller.ok(Way::Rest, "GetHistory", &read).await;
-    let of_anothers = refusals().await;
+    let of_foreign = refusals().await;
     let untouched = caller.ok(Way::Rest, "GetHistory", &read).await;
     assert_eq!(untouched["messages"], whole["messages"]);
     caller.ok(Way::Rest, "EndSession", &session).await;
     caller.ok(Way::Rest, "DeleteConversation", &read).await;
-    assert_eq!(of_anothers, refusals().await);
+    assert_eq!(of_foreign, refusals().await);
 }

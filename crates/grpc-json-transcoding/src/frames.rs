@@ -1,35 +1,40 @@
-//! Messages as gRPC frames them: a flag, a length, the message.
+//! gRPC's framing of messages: a flag, a length, the message.
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use http_body_util::BodyExt as _;
-use tonic::{Status, body::Body};
+use tonic::{Code, Status, body::Body};
+
+use crate::service::internal;
 
 const HEADER: usize = 5;
 
-/// Frames a message.
-pub(super) fn frame(message: &[u8]) -> Bytes {
-    let mut framed = BytesMut::with_capacity(HEADER + message.len());
-    put_header(&mut framed, message.len());
-    framed.put_slice(message);
+/// Frames a message, which is given in parts.
+pub(crate) fn frame(parts: &[&[u8]]) -> Bytes {
+    let length = parts.iter().map(|part| part.len()).sum();
+    let mut framed = BytesMut::with_capacity(HEADER + length);
+    put_header(&mut framed, length);
+    for part in parts {
+        framed.put_slice(part);
+    }
     framed.freeze()
 }
 
-/// Writes what stands in front of a message of this length.
-pub(super) fn put_header(out: &mut BytesMut, length: usize) {
+/// Writes the header of a message of `length` bytes.
+pub(crate) fn put_header(out: &mut BytesMut, length: usize) {
     out.put_u8(0);
     out.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
 }
 
-/// The messages of an answer, one after the other.
+/// Messages of a gRPC response, in order.
 #[derive(Debug)]
-pub(super) struct Messages {
+pub(crate) struct Messages {
     body: Body,
     buffer: BytesMut,
     has_ended: bool,
 }
 
 impl Messages {
-    pub(super) fn new(body: Body) -> Self {
+    pub(crate) fn new(body: Body) -> Self {
         Self {
             body,
             buffer: BytesMut::new(),
@@ -37,9 +42,12 @@ impl Messages {
         }
     }
 
-    /// The next message; None after the last one, if the call went well. It holds no
-    /// more than one message and what came with its last piece.
-    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Status> {
+    /// Reads the next message; `None` after the last one of a successful call. It buffers at
+    /// most one message and the rest of the frame that completed it.
+    ///
+    /// # Errors
+    /// The call failed, or the response ended without a status.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Status> {
         loop {
             if let Some(message) = self.buffered() {
                 return Ok(Some(message));
@@ -48,8 +56,7 @@ impl Messages {
                 return Ok(None);
             }
             let Some(frame) = self.body.frame().await else {
-                // Without its status it was cut off.
-                return Err(crate::rpc::status::internal());
+                return Err(internal());
             };
             match frame?.into_data() {
                 Ok(data) => self.buffer.put(data),
@@ -57,9 +64,9 @@ impl Messages {
                     let trailers = other.into_trailers().unwrap_or_default();
                     self.has_ended = true;
                     match Status::from_header_map(&trailers) {
-                        Some(status) if status.code() == tonic::Code::Ok => {}
+                        Some(status) if status.code() == Code::Ok => {}
                         Some(status) => return Err(status),
-                        None => return Err(crate::rpc::status::internal()),
+                        None => return Err(internal()),
                     }
                 }
             }

@@ -1,0 +1,185 @@
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, Either},
+};
+use http::{Method, Request, Response, StatusCode, header};
+use prost_reflect::DescriptorPool;
+use tonic::{Status, body::Body};
+use tower::{Layer, Service};
+
+use crate::{
+    Config, InvalidHttpRule, OPENAPI_PATH, error, openapi, request, response,
+    rule::{Match, Route, Routes},
+};
+
+/// A layer that transcodes HTTP with JSON to gRPC. A clone shares its routes.
+#[derive(Clone, Debug)]
+pub struct TranscodingLayer(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    routes: Routes,
+    /// `None` if the OpenAPI document is not served.
+    openapi: Option<Bytes>,
+    config: Config,
+}
+
+impl TranscodingLayer {
+    /// Reads the HTTP rules of all services in `pool`.
+    ///
+    /// # Errors
+    /// A rule is invalid or uses a feature that this crate does not support.
+    pub fn new(pool: &DescriptorPool, config: Config) -> Result<Self, InvalidHttpRule> {
+        let routes = Routes::of_services(pool, &config)?;
+        let openapi = config.openapi.as_ref();
+        let openapi = openapi.map(|info| openapi::document(&routes, info).into());
+        Ok(Self(Arc::new(Shared {
+            routes,
+            openapi,
+            config,
+        })))
+    }
+}
+
+impl<S> Layer<S> for TranscodingLayer {
+    type Service = Transcoding<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Transcoding {
+            inner,
+            shared: Arc::clone(&self.0),
+        }
+    }
+}
+
+/// A gRPC service that is also served over HTTP with JSON.
+#[derive(Clone, Debug)]
+pub struct Transcoding<S> {
+    inner: S,
+    shared: Arc<Shared>,
+}
+
+impl<S> Service<Request<Body>> for Transcoding<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    /// The future of the inner service for a gRPC call, which costs nothing, or that of a
+    /// transcoded one.
+    type Future = Either<S::Future, BoxFuture<'static, Result<Response<Body>, Infallible>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if self.shared.is_grpc(&request) {
+            return Either::Left(self.inner.call(request));
+        }
+        // The service that was polled until it is ready is the one that is called.
+        let next = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, next);
+        let shared = Arc::clone(&self.shared);
+        Either::Right(async move { Ok(shared.transcode(&mut inner, request).await) }.boxed())
+    }
+}
+
+impl Shared {
+    fn is_grpc(&self, request: &Request<Body>) -> bool {
+        let path = request.uri().path();
+        let content_type = request.headers().get(header::CONTENT_TYPE);
+        content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+            || path.starts_with("/grpc.")
+            || self.routes.has_service(path)
+    }
+
+    async fn transcode<S>(&self, inner: &mut S, request: Request<Body>) -> Response<Body>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    {
+        let uri = request.uri().clone();
+        let authorized = (self.config.authorize)(&request);
+        let (route, captures) = match self.route(&request, uri.path()) {
+            Ok(found) => found,
+            Err(response) => {
+                return match authorized {
+                    Ok(()) => *response,
+                    Err(status) => error::render(&status, None),
+                };
+            }
+        };
+        let (call, upload) = request::into_call(route, &captures, request, self.config.limits);
+        let response = match inner.call(call).await {
+            Ok(response) => response::render(route, response).await,
+            Err(never) => match never {},
+        };
+        match upload {
+            // Nothing is read for a caller that is not authorized.
+            Some(upload) if response.status().is_client_error() && authorized.is_ok() => {
+                response.map(|body| upload.drain_after(body))
+            }
+            _ => response,
+        }
+    }
+
+    /// Finds the route of a request and the values that its path has for the variables of the
+    /// route's template. The error is the response to a request that does not become a call.
+    fn route<'p>(
+        &self,
+        request: &Request<Body>,
+        path: &'p str,
+    ) -> Result<(&Route, Vec<&'p str>), Box<Response<Body>>> {
+        // The transport leaves out the body of the response to a HEAD request.
+        let method = match request.method() {
+            &Method::HEAD => &Method::GET,
+            method => method,
+        };
+        let (route, captures) = match self.routes.find(method, path) {
+            Match::Route(route, captures) => (route, captures),
+            Match::None => {
+                let document = self.openapi.as_ref().filter(|_| path == OPENAPI_PATH);
+                let response = document.map(|document| serve_document(method, document));
+                return Err(Box::new(response.unwrap_or_else(error::unknown_path)));
+            }
+            Match::OtherMethods(allowed) => {
+                return Err(Box::new(error::method_not_allowed(&allowed)));
+            }
+        };
+        match request::check_content_type(route, request) {
+            Ok(()) => Ok((route, captures)),
+            Err(status) => {
+                let http = Some(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+                Err(Box::new(error::render(&status, http)))
+            }
+        }
+    }
+}
+
+fn serve_document(method: &Method, document: &Bytes) -> Response<Body> {
+    if method != Method::GET {
+        return error::method_not_allowed("GET, HEAD");
+    }
+    response::json(document.clone())
+}
+
+/// Status of a request whose body ended before its announced end.
+pub(crate) fn truncated_body() -> Status {
+    Status::invalid_argument("the request body is incomplete")
+}
+
+/// Status of a call that failed for a reason that is of no use to the caller.
+pub(crate) fn internal() -> Status {
+    Status::internal("internal error")
+}
