@@ -65,7 +65,8 @@ async fn exports_the_whole_conversation(form: Form) {
     let request = export_of(&conversation, ExportFormat::Csv);
     let mut response = memory.export_conversation(request).await.unwrap();
     let name = format!("attachment; filename=\"{conversation}.csv\"");
-    assert_eq!(response.metadata()["content-disposition"], *name);
+    let disposition = response.metadata().get("content-disposition").unwrap();
+    assert_eq!(disposition.to_str().unwrap(), name);
     let first = response.get_mut().message().await.unwrap().unwrap();
     assert_eq!(first.file.unwrap().content_type, "text/csv; charset=utf-8");
 
