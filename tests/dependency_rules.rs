@@ -69,6 +69,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "prost_types",
             "http",
             "opentelemetry",
+            "prost_reflect",
             "tower_http",
         ],
     ),

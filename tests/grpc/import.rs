@@ -298,7 +298,7 @@ async fn rejects_invalid_imports(form: Form) {
     let endless = tokio_stream::StreamExt::chain(
         tokio_stream::iter(parts(options("a", ExportFormat::Jsonl), header, 99)),
         tokio_stream::iter((0..100).map(|_| ImportConversationRequest {
-            part: Some(piece_of(&[b'x'; 1 << 20])),
+            part: Some(piece_of(&vec![b'x'; 1 << 20])),
         })),
     );
     let refused = memory.import_conversation(endless).await.unwrap_err();
