@@ -15,7 +15,7 @@ use chrono::{DateTime, Utc};
 
 pub use self::{
     error::LineError,
-    reader::{Reader, Record},
+    reader::{ArchiveReader, Record},
 };
 use crate::domain::{Conversation, DeptId, Message, Metadata, Title, UserId};
 
@@ -37,8 +37,7 @@ pub enum Format {
     Csv,
 }
 
-/// Conversation that a file states to contain. A field is `None` if the file does not
-/// have it.
+/// Conversation that a file describes. A field is `None` if the file omits it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ConversationHeader {
     /// Owner of the conversation.
@@ -60,12 +59,12 @@ pub struct ConversationHeader {
 /// Writes the file of a conversation: [`Self::begin`], then [`Self::add`] for all
 /// messages in order, then [`Self::end`].
 #[derive(Debug)]
-pub struct Writer {
+pub struct ArchiveWriter {
     format: Format,
     is_first: bool,
 }
 
-impl Writer {
+impl ArchiveWriter {
     /// Begins a file, and returns its first bytes.
     pub fn begin(format: Format, conversation: &Conversation) -> (Self, Vec<u8>) {
         let writer = Self {
@@ -80,7 +79,7 @@ impl Writer {
         (writer, beginning)
     }
 
-    /// Returns the bytes of further messages, which must be in order.
+    /// Encodes further messages, which must be in order.
     pub fn add(&mut self, messages: &[Message]) -> Vec<u8> {
         let mut added = Vec::new();
         for message in messages {

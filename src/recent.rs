@@ -1,11 +1,10 @@
 //! The recent window: the newest messages of a conversation, cached where every
 //! sidecar can read them faster than from the store.
 //!
-//! The window is optional. Every method returns normally, whichever server has
-//! failed, and a window that cannot be trusted is treated as a miss. One rule
-//! keeps it correct: a writer announces its write before the store commits and
-//! publishes it afterwards, and while a write is announced the window is neither
-//! read nor filled.
+//! The window is optional. Every method returns normally even if Redis has failed, and a window
+//! that may be incomplete is treated as a miss. One rule keeps it correct: a writer announces
+//! its write before the store commits and publishes it afterwards, and while a write is
+//! announced the window is neither read nor filled.
 
 pub mod none;
 pub mod redis;
@@ -23,14 +22,13 @@ pub const WINDOW_MESSAGES: usize = 10;
 ///
 /// # Cancel safety
 ///
-/// The futures of methods that take an announcement must be run to completion, on a
-/// tracked task for example: a window can lack a write that could not be announced
-/// until one of them has dropped it.
+/// The futures of methods that consume an announcement must run to completion, for example on a
+/// tracked task. If a write could not be announced, the window lacks that write until one of
+/// these methods has dropped the window.
 #[async_trait]
 pub trait RecentWindow: Send + Sync + Debug {
-    /// Announces a write that commits within `limit`, or not at all. Once the
-    /// outcome is known, the announcement must be passed to one of the methods
-    /// that take it.
+    /// Announces a write that commits within `limit`, or not at all. Once the outcome is known,
+    /// the announcement must be passed to one of the methods that consume it.
     async fn announce(&self, conversation: ConversationId, limit: Duration) -> Announcement;
 
     /// Adds committed messages to the window. They are consecutive and in order.
@@ -79,11 +77,10 @@ pub trait RecentWindow: Send + Sync + Debug {
 
 /// Announcement of a write, or the record that it could not be announced.
 #[derive(Debug)]
-#[must_use = "an announcement must be published, retired, withdrawn or left"]
+#[must_use = "an announcement must be passed to one of the methods that consume it"]
 pub struct Announcement {
     conversation: ConversationId,
-    /// Token of the announcement in the window. None if the write could not be
-    /// announced.
+    /// Token of the announcement in the window. `None` if the write could not be announced.
     token: Option<String>,
 }
 

@@ -1,9 +1,9 @@
 //! Access to Redis for the modules that store data there: one connection, a
 //! circuit breaker, and scripts.
 //!
-//! This is the only module that names the client library. A call never waits for
-//! an unreachable Redis: the first call that fails opens the circuit breaker, all
-//! others fail at once, and a background task probes Redis until it replies.
+//! This is the only module that uses the client library. A call never waits for an unreachable
+//! Redis: the first call that fails opens the circuit breaker, all others fail at once, and a
+//! background task probes Redis until it replies.
 //!
 //! A call that timed out may still be executed later: a frozen Redis reads what
 //! is left in its socket when it resumes, in no fixed order relative to what is
@@ -64,13 +64,14 @@ pub enum ErrorReply {
     /// `LOADING`: the server is still loading its data.
     #[error("loading data")]
     Loading,
-    /// `WRONGTYPE`: the key holds a value of another type.
+    /// `WRONGTYPE`: the key contains a value of another type.
     #[error("wrong type of key")]
     WrongType,
     /// `NOSCRIPT`: the server does not know the script.
     #[error("unknown script")]
     UnknownScript,
-    /// `NOAUTH`, `WRONGPASS` or `NOPERM`: the credentials do not suffice.
+    /// `NOAUTH`, `WRONGPASS` or `NOPERM`: the credentials are missing, wrong or lack a
+    /// permission.
     #[error("not authorized")]
     NotAuthorized,
     /// Any other error code.

@@ -16,30 +16,46 @@ use crate::domain::{NewSession, Session, SessionId, UserId};
 /// use. TTLs do not depend on a wall clock that can be set.
 #[async_trait]
 pub trait Sessions: Send + Sync + Debug {
-    /// Starts a session. If the same user has a live session with this id, it is
-    /// renewed and, if `new` contains a conversation, moved to it. None if the id
-    /// belongs to another user's live session.
+    /// Starts a session. If the same user has a live session with this id, the session is
+    /// renewed and, if `new` contains a conversation, this becomes its current
+    /// conversation. Returns `None` if the id belongs to another user's live session.
     ///
     /// # Errors
     ///
-    /// Fails if the session tier is unavailable, as do all methods.
+    /// [`SessionsUnavailable`] if the session tier is unavailable.
     async fn start(&self, new: &NewSession) -> Result<Option<Session>, SessionsUnavailable>;
 
-    /// Reads a session. None if it is not live.
+    /// Reads a session. Returns `None` if it is not live.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionsUnavailable`] if the session tier is unavailable.
     async fn get(&self, id: SessionId) -> Result<Option<Session>, SessionsUnavailable>;
 
-    /// Renews a session and reads it. None, without renewal, if it is not live or
-    /// belongs to a user other than `user`.
+    /// Renews a session and reads it. Returns `None`, without renewing it, if the session
+    /// is not live or belongs to a user other than `user`.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionsUnavailable`] if the session tier is unavailable.
     async fn touch(
         &self,
         id: SessionId,
         user: Option<&UserId>,
     ) -> Result<Option<Session>, SessionsUnavailable>;
 
-    /// Ends a session. False if it was not live.
+    /// Ends a session. Returns `false` if it was not live.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionsUnavailable`] if the session tier is unavailable.
     async fn end(&self, id: SessionId) -> Result<bool, SessionsUnavailable>;
 
     /// Reads a user's live sessions, the most recently used first.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionsUnavailable`] if the session tier is unavailable.
     async fn list(&self, user: &UserId) -> Result<Vec<Session>, SessionsUnavailable>;
 }
 

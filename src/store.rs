@@ -27,8 +27,8 @@ use chrono::{DateTime, Utc};
 pub use self::{
     error::{ReusedKey, SchemaError, StoreError},
     operations::{
-        Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, Request, Truncated,
-        Truncation,
+        Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, RequestIdentity,
+        Truncated, Truncation,
     },
     search::{SearchHit, SearchKey, SearchPage, SearchQuery},
 };
@@ -41,8 +41,8 @@ use crate::domain::{
 /// window outlive it.
 pub const APPEND_LIMIT: Duration = Duration::from_secs(8);
 
-/// Maximum time from the beginning of a truncation or a deletion until it commits. It is
-/// longer, because a removal can have much to remove.
+/// Maximum time from the beginning of a truncation or a deletion until it commits. It exceeds
+/// [`APPEND_LIMIT`], because a removal can affect many messages.
 pub const REMOVAL_LIMIT: Duration = Duration::from_secs(45);
 
 /// Durable storage of conversations and messages.
@@ -51,7 +51,7 @@ pub const REMOVAL_LIMIT: Duration = Duration::from_secs(45);
 ///
 /// - A method that takes a [`ConversationRef`] returns [`StoreError::NotFound`] both if there
 ///   is no such conversation and if the user that it names does not own it, so that callers
-///   cannot tell the two apart.
+///   cannot distinguish the two cases.
 /// - A write that returned Ok is durable: it survives a crash of the process and of the store.
 /// - A write that returned an error has changed nothing, with one exception: after
 ///   [`StoreError::OutcomeUnknown`], it may have been committed.
@@ -93,7 +93,7 @@ pub trait Store: Send + Sync + Debug {
     /// # Errors
     ///
     /// [`StoreError::AlreadyExists`] with [`ReusedKey::ConversationId`] if the id is in use by
-    /// another conversation, of whichever user.
+    /// another conversation, of any user.
     async fn create(
         &self,
         new: &NewConversation,
@@ -107,10 +107,10 @@ pub trait Store: Send + Sync + Debug {
     /// [`StoreError::NotFound`] if there is no such conversation.
     async fn get(&self, conversation: &ConversationRef) -> Result<Conversation, StoreError>;
 
-    /// Records that a session is on a conversation, so that the session can be restored after
-    /// it has expired, and reads the conversation. Does not count as activity.
+    /// Records a conversation as the current one of a session, so that the session can be
+    /// restored after it has expired, and reads the conversation. Does not count as activity.
     ///
-    /// Idempotent. Writes nothing if the session was last on this conversation.
+    /// Idempotent. Writes nothing if this is the session's current conversation.
     ///
     /// # Errors
     ///
@@ -121,12 +121,12 @@ pub trait Store: Send + Sync + Debug {
         session: SessionId,
     ) -> Result<Conversation, StoreError>;
 
-    /// Reads the conversation that a session was last on. None if the session was never
-    /// recorded.
+    /// Reads the current conversation of a session, as it was last recorded. Returns `None` if
+    /// none was recorded.
     ///
-    /// Prefers the conversations of `user`. If the session was only on those of other users,
-    /// one of them is returned, so that the caller can distinguish a foreign session from an
-    /// unknown one.
+    /// Prefers the conversations of `user`. If only conversations of other users were recorded
+    /// for the session, one of them is returned, so that the caller can distinguish a foreign
+    /// session from an unknown one.
     ///
     /// # Errors
     ///
@@ -161,7 +161,7 @@ pub trait Store: Send + Sync + Debug {
     ) -> Result<Conversation, StoreError>;
 
     /// Deletes a conversation with its messages, contexts and idempotency keys. Messages that a
-    /// branch shows are kept until the last conversation that shows them is deleted.
+    /// branch contains are kept until the last conversation that contains them is deleted.
     ///
     /// Not idempotent: a retry returns [`StoreError::NotFound`]. Ends within
     /// [`REMOVAL_LIMIT`].
@@ -172,8 +172,8 @@ pub trait Store: Send + Sync + Debug {
     async fn delete(&self, conversation: &ConversationRef) -> Result<(), StoreError>;
 
     /// Saves a turn completely or not at all. Its messages receive the next numbers of the
-    /// conversation, which are consecutive and in the order of the commits, whichever process
-    /// saves. Counts as activity.
+    /// conversation, which are consecutive and in the order of the commits, even if several
+    /// processes save. Counts as activity.
     ///
     /// Idempotent if [`Append::is_repeatable`]: a retry returns [`Appended::Replayed`]. Ends
     /// within [`APPEND_LIMIT`].
@@ -214,7 +214,7 @@ pub trait Store: Send + Sync + Debug {
     ) -> Result<ConversationPage, StoreError>;
 
     /// Removes the messages after a number. Their numbers are not assigned again, and branches
-    /// keep what they share. Counts as activity.
+    /// keep the messages that they share. Counts as activity.
     ///
     /// Idempotent with a `request`: a retry returns the first outcome, and does not remove
     /// messages that were saved since. Ends within [`REMOVAL_LIMIT`].
@@ -227,8 +227,8 @@ pub trait Store: Send + Sync + Debug {
     ///   there.
     async fn truncate(&self, truncation: &Truncation) -> Result<Truncated, StoreError>;
 
-    /// Reads the newest `limit` messages in ascending order and the conversation, as of one
-    /// moment. `contexts` selects whether the messages include their contexts.
+    /// Reads the newest `limit` messages in ascending order and the conversation, in one
+    /// consistent read. `contexts` selects whether the messages include their contexts.
     ///
     /// # Errors
     ///
@@ -278,9 +278,10 @@ pub trait Store: Send + Sync + Debug {
     /// Reads a page of the user's messages that match a query, best rank first, and among
     /// equal ranks the latest saved first.
     ///
-    /// Finds each message once, and none of other users, whatever the query names, nor any that
-    /// was truncated or deleted. A query without searchable words finds nothing. Ranks of
-    /// different stores are not comparable.
+    /// Returns each matching message once. Never returns messages of other users, even if the
+    /// query names one of their conversations, nor messages that were truncated or deleted. A
+    /// query without searchable words returns an empty page. Ranks of different stores are not
+    /// comparable.
     ///
     /// # Errors
     ///
@@ -292,7 +293,7 @@ pub trait Store: Send + Sync + Debug {
     async fn close(&self);
 }
 
-/// Messages of a conversation as of one moment.
+/// Messages of a conversation in one consistent snapshot.
 #[async_trait]
 pub trait Snapshot: Send {
     /// Reads at most `limit` messages with numbers above `seq`, in ascending order, with their

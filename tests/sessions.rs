@@ -400,7 +400,7 @@ async fn without_redis_sessions_are_unavailable() {
     assert!(sessions.start(&new).await.is_err());
 
     server.run().await;
-    redis.available().await;
+    redis.wait_until_available().await;
     eventually("sessions work", async || sessions.start(&new).await.is_ok()).await;
 
     server.freeze();

@@ -28,7 +28,7 @@ const CLUSTER: [&str; 4] = ["--cluster-enabled", "yes", "--cluster-node-timeout"
 /// Starts a client with the settings of a sidecar and waits until it is connected.
 async fn connected(server: &RedisServer) -> (Redis, WindowFixture) {
     let redis = connect(&server.url(), "");
-    redis.available().await;
+    redis.wait_until_available().await;
     let fixture = WindowFixture::with(recent(&redis), &server.url(), "");
     (redis, fixture)
 }
@@ -261,7 +261,7 @@ async fn uses_the_configured_database_and_key_prefix() {
         ..RedisSettings::default()
     };
     let redis = Redis::connect(target, settings);
-    redis.available().await;
+    redis.wait_until_available().await;
     let fixture = WindowFixture::with(recent(&redis), &server.url(), "mine:");
     fixture.save(1..=1).await;
     let keyspace = server.call(&["INFO", "keyspace"]).await;
@@ -357,7 +357,7 @@ async fn follows_a_sentinel_failover() {
 
     let url = sentinel.url().replace("redis://", "redis-sentinel://");
     let redis = connect(&format!("{url}?sentinelServiceName=main"), "");
-    completes("the client finds the server", redis.available()).await;
+    completes("the client finds the server", redis.wait_until_available()).await;
     let fixture = WindowFixture::with(recent(&redis), &replica.url(), "");
     fixture.save(1..=1).await;
     assert_eq!(fixture.hit(10).await, (1, vec![1]));

@@ -55,10 +55,10 @@ impl Backends {
         })
     }
 
-    /// Waits a short time for Redis to become available, so that the first calls find it.
+    /// Waits a short time for Redis to become available, so that the first calls can use it.
     pub(super) async fn wait_for_redis(&self) {
         if let Some(redis) = &self.redis
-            && tokio::time::timeout(REDIS_STARTUP_TIMEOUT, redis.available())
+            && tokio::time::timeout(REDIS_STARTUP_TIMEOUT, redis.wait_until_available())
                 .await
                 .is_err()
         {
@@ -156,7 +156,7 @@ fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
     }
 }
 
-/// The attributes of the store in spans and metrics.
+/// Returns the attributes of the store in spans and metrics.
 fn database(backend: &StoreBackend) -> DatabaseAttributes {
     match backend {
         StoreBackend::Embedded { .. } => DatabaseAttributes {

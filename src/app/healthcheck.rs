@@ -43,8 +43,8 @@ pub(super) async fn check(config: &Config) -> Result<(), Failure> {
     }
 }
 
-/// The first listener without TLS, or else the operations port. With TLS, the server might
-/// require a client certificate, which this command does not have.
+/// Returns the first listener without TLS, or else the operations port. With TLS, the server
+/// might require a client certificate, which this command does not have.
 fn target(config: &Config) -> Address {
     let has_tls = config.auth.tls.is_some();
     let is_plaintext = |address: &&Address| !has_tls || matches!(address, Address::Unix(_));

@@ -34,9 +34,9 @@ pub(super) async fn bind(config: OpsConfig) -> Result<Option<Listener>, Failure>
 /// Routes of the operations port: gRPC health, and
 ///
 /// - `/livez`: the process responds.
-/// - `/readyz`: the store's schema has been seen once. It does not depend on Redis or on the
-///   store afterwards, because a pod without its sidecar would not work either.
-/// - `/metrics`: the metrics in Prometheus' format.
+/// - `/readyz`: the store's schema has been validated once. Afterwards it does not depend on
+///   Redis or on the store, because marking the pod as not ready would not restore either.
+/// - `/metrics`: the metrics in the text format of Prometheus.
 pub(super) fn routes<H: Health>(
     serving: watch::Receiver<ServingState>,
     health: HealthServer<H>,

@@ -22,8 +22,8 @@ const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(2);
 const MAX_HEALTH_REQUEST_BYTES: usize = 4 << 10;
 
 /// Serving state of the process, published to the guard, to `/readyz` and to gRPC health. It
-/// becomes ready once, when the store's schema has been seen, and stays ready if the store or
-/// Redis becomes unavailable later.
+/// becomes ready once, when the store's schema has been validated, and stays ready if the store
+/// or Redis becomes unavailable later.
 #[derive(Clone, Debug)]
 pub(super) struct Readiness {
     state: Arc<watch::Sender<ServingState>>,

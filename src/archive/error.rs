@@ -1,4 +1,4 @@
-//! Errors of files that are read. No text repeats anything of the file.
+//! Errors of files that are read. No error text quotes the file.
 
 use serde_path_to_error::Segment;
 
@@ -27,7 +27,7 @@ impl LineError {
     }
 }
 
-/// Puts the line in front of the field's path: "line 2: contexts[0].score".
+/// Prefixes the field's path with the line: "line 2: contexts[0].score".
 impl From<LineError> for FieldError {
     fn from(LineError { line, error }: LineError) -> Self {
         let separator = if error.path.is_empty() { "" } else { ": " };
@@ -93,7 +93,8 @@ impl From<serde_path_to_error::Error<serde_json::Error>> for ElementError {
     }
 }
 
-/// Describes an error of the JSON parser, whose own text quotes the file.
+/// Describes an error of the JSON parser without quoting the file, as the parser's own text
+/// does.
 fn translate(segments: &[&Segment], error: &serde_json::Error) -> ElementError {
     let text = error.to_string();
     let text = text
@@ -108,7 +109,7 @@ fn translate(segments: &[&Segment], error: &serde_json::Error) -> ElementError {
             lines_before: (error.line() as u64).saturating_sub(1),
         };
     }
-    // Between these quotes the parser puts names of the format only.
+    // Between these quotes the parser writes only names that the format defines.
     let name = |prefix| text.strip_prefix(prefix)?.strip_suffix('`');
     if let Some(name) = name("missing field `") {
         return ElementError::field(name, "is required").below(&path);
@@ -117,7 +118,7 @@ fn translate(segments: &[&Segment], error: &serde_json::Error) -> ElementError {
         return ElementError::field(name, "is given twice").below(&path);
     }
     if text.starts_with("unknown field `") {
-        // The last segment is the unknown name itself, which is the file's.
+        // The last segment is the unknown name itself, which the file contains.
         let parent = segments.split_last().map_or(segments, |(_, parent)| parent);
         return ElementError::field("", UNKNOWN_MEMBER).below(&self::path(parent));
     }

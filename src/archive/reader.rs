@@ -31,9 +31,9 @@ pub enum Record {
     Message(Box<NumberedMessage>),
 }
 
-/// Reads a file that arrives in pieces. It holds no more than the current piece and
-/// the current message.
-pub struct Reader {
+/// Reads a file that arrives in pieces. It keeps only the current piece and the current message
+/// in memory.
+pub struct ArchiveReader {
     splitter: Splitter,
     limits: Limits,
     max_message_bytes: usize,
@@ -41,9 +41,9 @@ pub struct Reader {
     progress: Progress,
 }
 
-impl std::fmt::Debug for Reader {
+impl std::fmt::Debug for ArchiveReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reader").finish_non_exhaustive()
+        f.debug_struct("ArchiveReader").finish_non_exhaustive()
     }
 }
 
@@ -59,7 +59,7 @@ struct Progress {
     last_seq: i64,
 }
 
-impl Reader {
+impl ArchiveReader {
     /// Creates a reader of files in `format`; `None` detects JSON and JSON Lines.
     /// Messages get ids from `generate_id`, and may have `max_message_bytes` of
     /// [`crate::domain::NewMessage::size`].
@@ -248,7 +248,7 @@ impl Reader {
     }
 }
 
-/// Marks a member as present, and rejects it if it was.
+/// Marks a member as present, and rejects it if it was present already.
 fn reject_second(is_present: &mut bool, name: &str) -> Result<(), ElementError> {
     if std::mem::replace(is_present, true) {
         return Err(ElementError::field(name, "is given twice"));

@@ -13,17 +13,16 @@ use crate::domain::{
     from_rfc3339,
 };
 
-/// Upper bound on the numbers of a file. No conversation reaches it, and one that
-/// begins there can still grow for as long again before Lua and JavaScript lose
-/// precision.
+/// Upper bound on the numbers of a file. No conversation reaches it, and a conversation that
+/// begins there can assign as many further numbers before Lua and JavaScript lose precision.
 pub(super) const MAX_SEQ: i64 = 1 << 52;
 
 /// Metadata in a file that is read. It is parsed only once its object is known to be
 /// valid, since values in memory take far more bytes than in the file.
 type UnparsedJson<'a> = &'a RawValue;
 
-/// What a file states about itself and its conversation. `M` is the type of metadata,
-/// which differs between writing and reading.
+/// Header of a file: the format, its version, and the conversation. `M` is the type of
+/// metadata, which differs between writing and reading.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HeaderObject<'a, M> {
@@ -32,8 +31,8 @@ pub(super) struct HeaderObject<'a, M> {
     pub(super) conversation: JsonObject<ConversationObject<'a, M>>,
 }
 
-/// Conversation of a file. It has no session, which is temporary, and no parent: a
-/// branch is exported with all messages that it shows.
+/// Conversation of a file. It has no session, which is temporary, and no parent: a branch is
+/// exported with all messages that it contains.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ConversationObject<'a, M> {
@@ -91,8 +90,8 @@ struct ContextObject<'a, M> {
     metadata: Option<M>,
 }
 
-/// Contexts of a message. Reading keeps one more than a message may have: enough for
-/// the domain to reject the message, while a long list takes no memory.
+/// Contexts of a message. Reading keeps one more than a message may have: enough for the domain
+/// to reject the message, while a long list occupies no memory.
 #[derive(Serialize)]
 #[serde(transparent)]
 pub(super) struct ContextList<'a, M>(Vec<ContextObject<'a, M>>);

@@ -49,7 +49,7 @@ fn message(seq: i64, text: &str) -> Message {
 }
 
 fn file(format: Format, messages: &[Message]) -> String {
-    let (mut writer, mut file) = Writer::begin(format, &conversation());
+    let (mut writer, mut file) = ArchiveWriter::begin(format, &conversation());
     for message in messages {
         file.extend(writer.add(std::slice::from_ref(message)));
     }

@@ -15,17 +15,17 @@ use super::Args;
 pub struct InvalidSetting(String);
 
 impl InvalidSetting {
-    /// A value that is shown in the error.
+    /// Creates the error of a value, and shows the value.
     pub(super) fn value(name: &str, value: &str, expected: impl fmt::Display) -> Self {
         Self(format!("invalid value {value:?} for {name}: {expected}"))
     }
 
-    /// A value that the error does not show, because it is or may contain a secret.
+    /// Creates the error of a value without showing it, because it is or may contain a secret.
     pub(super) fn secret(name: &str, expected: impl fmt::Display) -> Self {
         Self(format!("invalid value for {name}: {expected}"))
     }
 
-    /// A setting that is missing, or whose file cannot be used.
+    /// Creates the error of a setting that is missing, or whose file cannot be used.
     pub(super) fn new(name: &str, problem: impl fmt::Display) -> Self {
         Self(format!("{name}: {problem}"))
     }
@@ -53,7 +53,7 @@ impl InvalidSetting {
     }
 }
 
-/// The environment variable of the argument that an error is about.
+/// Returns the environment variable of the argument that caused an error.
 fn variable(error: &clap::Error) -> Option<String> {
     let Some(ContextValue::String(shown)) = error.get(ContextKind::InvalidArg) else {
         return None;
@@ -67,7 +67,7 @@ fn variable(error: &clap::Error) -> Option<String> {
     Some(arg.get_env()?.to_string_lossy().into_owned())
 }
 
-/// The environment variable that is not UTF-8 and must be. clap does not name it.
+/// Returns the environment variable that must be UTF-8 and is not. clap does not name it.
 fn variable_without_utf8() -> Option<String> {
     let command = Args::command();
     let path = ValueParser::path_buf().type_id();
@@ -92,8 +92,8 @@ fn valid_values(error: &clap::Error) -> Option<String> {
     }
 }
 
-/// The first line of clap's message names the flag and the problem; the others repeat the
-/// usage.
+/// Returns the first line of clap's message, which names the flag and the problem; the others
+/// repeat the usage.
 fn first_line(error: &clap::Error) -> String {
     let text = error.to_string();
     let line = text.lines().next().unwrap_or_default();

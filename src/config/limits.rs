@@ -16,8 +16,8 @@ const MAX_BYTES: usize = u32::MAX as usize;
 #[command(next_help_heading = "Limits")]
 pub(super) struct LimitArgs {
     /// Maximum number of open connections over TCP, and as many over Unix sockets. TLS handshakes
-    /// in progress count. Further connections are closed. More than about 900 need a higher limit on open
-    /// files than the usual 1024.
+    /// in progress count. Further connections are closed. More than about 900 need a higher limit
+    /// on open files than the usual 1024.
     #[arg(
         long,
         env,
@@ -39,9 +39,9 @@ pub(super) struct LimitArgs {
     )]
     max_concurrent_calls: usize,
 
-    /// Maximum number of calls per second and caller. A caller is the name of a token or certificate, or the user
-    /// of a process; all others count as one caller. Further calls receive RESOURCE_EXHAUSTED
-    /// with RetryInfo. 0 disables the limit. Health checks do not count.
+    /// Maximum number of calls per second and caller. A caller is the name of a token or
+    /// certificate, or the user of a process; all others count as one caller. Further calls
+    /// receive RESOURCE_EXHAUSTED with RetryInfo. 0 disables the limit. Health checks do not count.
     #[arg(
         long,
         env,

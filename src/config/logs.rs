@@ -92,7 +92,7 @@ fn is_scope(text: &str) -> bool {
     !text.is_empty() && module.chars().all(is_name)
 }
 
-/// An empty text is a level for the library.
+/// Whether a text is a level. The library would accept an empty text as well.
 fn is_level(text: &str) -> bool {
     !text.is_empty() && LevelFilter::from_str(text).is_ok()
 }

@@ -8,7 +8,7 @@ const YEAR: Duration = Duration::from_hours(366 * 24);
 /// The shortest duration that a setting may have.
 const MILLISECOND: Duration = Duration::from_millis(1);
 
-/// A parser of integers within a range.
+/// Returns a parser of integers within a range.
 pub(super) fn integer<T>(
     range: RangeInclusive<T>,
 ) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
@@ -27,17 +27,17 @@ where
     }
 }
 
-/// `true` or `false`.
+/// Parses `true` or `false`.
 pub(super) fn boolean(text: &str) -> Result<bool, &'static str> {
     text.parse().map_err(|_| "must be true or false")
 }
 
-/// A duration in seconds, which may be a fraction.
+/// Parses a duration in seconds, which may be a fraction.
 pub(super) fn seconds(text: &str) -> Result<Duration, &'static str> {
     duration(text, 1.0).ok_or("must be a number of seconds from 0.001 to 31622400 (a year)")
 }
 
-/// A duration in minutes, which may be a fraction.
+/// Parses a duration in minutes, which may be a fraction.
 pub(super) fn minutes(text: &str) -> Result<Duration, &'static str> {
     duration(text, 60.0).ok_or("must be a number of minutes above 0 and at most 527040 (a year)")
 }
@@ -48,12 +48,12 @@ fn duration(text: &str, unit_in_seconds: f64) -> Option<Duration> {
     (MILLISECOND..=YEAR).contains(&duration).then_some(duration)
 }
 
-/// `None` for an empty text, which counts as unset.
+/// Returns `None` for an empty text, which counts as unset.
 pub(super) fn non_empty(text: Option<&str>) -> Option<&str> {
     text.filter(|text| !text.is_empty())
 }
 
-/// `None` for an empty path, which counts as unset.
+/// Returns `None` for an empty path, which counts as unset.
 pub(super) fn non_empty_path(path: Option<&Path>) -> Option<PathBuf> {
     path.filter(|path| !path.as_os_str().is_empty())
         .map(Path::to_owned)

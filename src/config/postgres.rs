@@ -113,8 +113,8 @@ impl PostgresConfig {
 }
 
 impl PostgresArgs {
-    /// Options from the settings other than the URL; `None` if none of those is set that
-    /// select PostgreSQL.
+    /// Returns the options from the settings other than the URL; `None` if no setting that
+    /// selects PostgreSQL is set.
     fn options(
         &self,
         password: Option<&Secret>,

@@ -36,13 +36,13 @@ pub(super) struct StoreArgs {
 /// Durable store.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
-    /// Where conversations are stored.
+    /// Backend that stores conversations.
     pub backend: StoreBackend,
     /// Whether `serve` migrates the schema to this program's version.
     pub migrate_on_start: bool,
 }
 
-/// Where conversations are stored.
+/// Backend that stores conversations.
 #[derive(Clone, Debug)]
 pub enum StoreBackend {
     /// SQLite file in a directory.

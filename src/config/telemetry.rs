@@ -176,8 +176,8 @@ impl TelemetryArgs {
         }
     }
 
-    /// The collector that `OTEL_*` configures for traces or metrics: by the setting of the
-    /// signal, or by the one for both.
+    /// Returns the collector that `OTEL_*` configures for traces or metrics: by the setting of
+    /// the signal, or by the setting for both.
     fn collector(
         &self,
         own: (&'static str, &Option<String>),
@@ -254,7 +254,7 @@ impl TelemetryArgs {
         Ok(Some(export))
     }
 
-    /// Parsed here because the library samples everything if the value is invalid.
+    /// Parses the sampler here, because the library samples everything if the value is invalid.
     fn sampling(&self) -> Result<Sampling, InvalidSetting> {
         const DEFAULT: &str = "parentbased_always_on";
         let name = non_empty(self.otel_traces_sampler.as_deref()).unwrap_or(DEFAULT);
@@ -363,8 +363,8 @@ fn flag(text: Option<&str>, name: &str, default: bool) -> Result<bool, InvalidSe
     }
 }
 
-/// Libraries of OpenTelemetry accept true and false, and newer ones the kind of telemetry
-/// that contains the content.
+/// Parses the setting of content capture. Libraries of OpenTelemetry accept true and false;
+/// newer ones accept the kinds of telemetry that contain the content.
 fn captures_content(text: Option<&str>) -> Result<bool, InvalidSetting> {
     const NAME: &str = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT";
     match non_empty(text).map(str::to_ascii_lowercase).as_deref() {

@@ -1,9 +1,9 @@
 use std::fmt;
 
-use super::{InvalidValue, Limits, text::no_nul};
+use super::{InvalidValue, Limits, text::reject_nul};
 
-/// Text of a message or of a retrieved document: within the size limit and without
-/// U+0000. Debug shows its size only.
+/// Text of a message or of a retrieved document: within the size limit and without U+0000. The
+/// Debug output contains only its size.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Content(String);
 
@@ -21,7 +21,7 @@ impl Content {
                 limits.content_bytes
             )));
         }
-        no_nul(&text)?;
+        reject_nul(&text)?;
         Ok(Self(text))
     }
 

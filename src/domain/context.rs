@@ -1,6 +1,6 @@
 use std::fmt;
 
-use super::{Content, FieldError, InField as _, InvalidValue, Limits, Metadata, text::no_nul};
+use super::{Content, FieldError, InField as _, InvalidValue, Limits, Metadata, text::reject_nul};
 
 /// Document that retrieval supplied to the model for one message.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,7 +66,7 @@ fn parse_doc_id(doc_id: String) -> Result<String, InvalidValue> {
             "must have at most {max} characters"
         )));
     }
-    no_nul(&doc_id)?;
+    reject_nul(&doc_id)?;
     Ok(doc_id)
 }
 

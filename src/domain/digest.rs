@@ -4,8 +4,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::{NewMessage, RetrievedContext, Role};
 
-/// SHA-256 digest of a request's content, which recognises a retry. Generated ids and
-/// times are not part of the content.
+/// SHA-256 digest of a request's content, which identifies a retry. Generated ids and times are
+/// not part of the content.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Digest([u8; 32]);
 

@@ -11,7 +11,7 @@ macro_rules! id {
         pub struct $name(Uuid);
 
         impl $name {
-            /// Parses the hyphenated form of 36 characters, in either case.
+            /// Parses the hyphenated form of 36 characters, in upper or lower case.
             ///
             /// # Errors
             ///

@@ -51,7 +51,7 @@ pub struct RawMessage {
 }
 
 impl RawMessage {
-    /// A message of nothing but a text.
+    /// Creates a message that contains only text.
     pub fn text(role: Role, content: impl Into<String>) -> Self {
         Self {
             id: None,
@@ -193,8 +193,8 @@ impl NewMessage {
         }
     }
 
-    /// Whether `stored` is the outcome of saving this message. A time that the caller
-    /// left to the time of saving matches any.
+    /// Whether `stored` is the outcome of saving this message. If the caller set no time, any
+    /// stored time matches.
     pub fn is_saved_as(&self, stored: &Message) -> bool {
         self.id == stored.id
             && self.role == stored.role
@@ -244,7 +244,7 @@ pub struct Message {
 impl Message {
     /// Upper bound on the messages of a response, in bytes of [`Self::size`]: gRPC
     /// clients accept 4 MiB unless configured otherwise.
-    pub const MAX_BYTES_PER_ANSWER: usize = 3 << 20;
+    pub const MAX_BYTES_PER_RESPONSE: usize = 3 << 20;
 
     /// Approximate size in a response, in bytes.
     pub fn size(&self) -> usize {

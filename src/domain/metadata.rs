@@ -3,7 +3,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
-use super::{InvalidValue, text::no_nul};
+use super::{InvalidValue, text::reject_nul};
 use crate::wire::delimited_size;
 
 /// JSON object that a caller attaches to a conversation, a message or a context. Numbers
@@ -193,10 +193,10 @@ fn check(value: &Value, depth: usize) -> Result<(), InvalidValue> {
         return Err(too_deep());
     }
     match value {
-        Value::String(text) => no_nul(text),
+        Value::String(text) => reject_nul(text),
         Value::Array(items) => items.iter().try_for_each(|item| check(item, depth + 1)),
         Value::Object(fields) => fields.iter().try_for_each(|(key, value)| {
-            no_nul(key)?;
+            reject_nul(key)?;
             check(value, depth + 1)
         }),
         Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),

@@ -4,7 +4,7 @@ pub enum TextSearch {
     /// English: forms of a word match each other, and stop words such as "the" are ignored.
     #[default]
     English,
-    /// Any language: words match as they are written, in either case.
+    /// Any language: words match as they are written, ignoring case.
     Simple,
 }
 

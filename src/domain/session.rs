@@ -21,7 +21,7 @@ pub struct Session {
     pub user_id: UserId,
     /// Department of the user.
     pub dept_id: Option<DeptId>,
-    /// Conversation that the session is on; `None` before the first turn.
+    /// Current conversation; `None` before the first turn.
     pub conversation_id: Option<ConversationId>,
     /// Time at which the session started or was restored.
     pub created_at: DateTime<Utc>,
@@ -40,6 +40,6 @@ pub struct NewSession {
     pub user_id: UserId,
     /// Department of the user.
     pub dept_id: Option<DeptId>,
-    /// Conversation that the session is on; `None` before the first turn.
+    /// Current conversation; `None` before the first turn.
     pub conversation_id: Option<ConversationId>,
 }

@@ -102,12 +102,12 @@ fn bounded(text: String, max: usize) -> Result<String, InvalidValue> {
             "must have at most {max} characters"
         )));
     }
-    no_nul(&text)?;
+    reject_nul(&text)?;
     Ok(text)
 }
 
-/// U+0000 is the one character that PostgreSQL cannot store.
-pub(super) fn no_nul(text: &str) -> Result<(), InvalidValue> {
+/// Rejects U+0000, the one character that PostgreSQL cannot store.
+pub(super) fn reject_nul(text: &str) -> Result<(), InvalidValue> {
     if text.contains('\0') {
         return Err(InvalidValue::new("must not contain U+0000"));
     }

@@ -9,7 +9,7 @@ use super::InvalidValue;
 /// [`InvalidValue`] unless the year is 1 to 9999 and `nanos` is below one second.
 pub fn from_unix_time(seconds: i64, nanos: i32) -> Result<DateTime<Utc>, InvalidValue> {
     const NANOS_PER_SECOND: u32 = 1_000_000_000;
-    // chrono takes more than a second of nanoseconds for a leap second.
+    // chrono interprets more than a second of nanoseconds as a leap second.
     let nanos = u32::try_from(nanos).ok();
     let time = nanos
         .filter(|nanos| *nanos < NANOS_PER_SECOND)
@@ -34,7 +34,8 @@ pub fn to_micros(time: DateTime<Utc>) -> DateTime<Utc> {
     DateTime::from_timestamp_micros(time.timestamp_micros()).unwrap_or(time)
 }
 
-/// The years that protobuf's Timestamp, RFC 3339 and both stores support.
+/// Rejects times outside of the years that protobuf's Timestamp, RFC 3339 and both stores
+/// support.
 fn supported(time: Option<DateTime<Utc>>) -> Result<DateTime<Utc>, InvalidValue> {
     time.map(to_micros)
         .filter(|time| (1..=9999).contains(&time.year()))

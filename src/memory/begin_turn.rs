@@ -15,9 +15,9 @@ pub struct BeginTurn {
     pub user_id: UserId,
     /// Department of the user.
     pub dept_id: Option<DeptId>,
-    /// Session to continue; `None` starts one.
+    /// Session to continue; `None` starts a new one.
     pub session_id: Option<SessionId>,
-    /// Conversation to continue; `None` selects that of the session, or creates one.
+    /// Conversation to continue; `None` selects the current one of the session, or creates one.
     pub conversation_id: Option<ConversationId>,
     /// Upper bound on the messages returned; `None` uses the default.
     pub limit: Option<u32>,
@@ -68,14 +68,14 @@ enum SessionLookup {
     /// The session has expired.
     Expired {
         id: SessionId,
-        /// Conversation that the store last recorded the session on.
-        last_on: Option<Conversation>,
+        /// Conversation that the store last recorded for the session.
+        last_conversation: Option<Conversation>,
     },
     /// The session tier is unavailable.
     Unavailable {
         id: SessionId,
-        /// Conversation that the store last recorded the session on.
-        last_on: Option<Conversation>,
+        /// Conversation that the store last recorded for the session.
+        last_conversation: Option<Conversation>,
     },
 }
 
@@ -84,7 +84,7 @@ enum SessionLookup {
 struct TurnConversation {
     id: ConversationId,
     newest: NewestMessages,
-    /// Whether this turn created the conversation, and recorded the session on it.
+    /// Whether this turn created the conversation, and thereby recorded its session.
     is_created: bool,
 }
 
@@ -95,12 +95,14 @@ impl Memory {
     /// # Errors
     ///
     /// [`Error::NotFound`] if the session or the conversation does not exist;
-    /// [`Error::Unavailable`] if the store is needed and cannot be reached. A session tier
-    /// that is unavailable is no error.
+    /// [`Error::Unavailable`] if the store is needed and cannot be reached. An unavailable
+    /// session tier is not an error.
     pub async fn begin_turn(&self, turn: BeginTurn) -> Result<BeginTurnOutcome, Error> {
         let lookup = self.find_session(&turn).await?;
         let conversation = self.find_conversation(&turn, &lookup).await?;
-        let (session, session_state) = self.settle_session(&turn, lookup, &conversation).await?;
+        let (session, session_state) = self
+            .start_turn_session(&turn, lookup, &conversation)
+            .await?;
         let TurnConversation { id, newest, .. } = conversation;
         Ok(BeginTurnOutcome {
             session,
@@ -124,19 +126,28 @@ impl Memory {
         }
         let is_unavailable = touched.is_err();
         if is_unavailable && turn.conversation_id.is_some() {
-            return Ok(SessionLookup::Unavailable { id, last_on: None });
+            return Ok(SessionLookup::Unavailable {
+                id,
+                last_conversation: None,
+            });
         }
-        let last_on = self
+        let last_conversation = self
             .0
             .store
             .conversation_of_session(id, &turn.user_id)
             .await
-            .map_err(Error::of_list)?;
-        match last_on {
+            .map_err(Error::from_query)?;
+        match last_conversation {
             Some(conversation) if conversation.user_id != turn.user_id => session_not_found(id),
             None if turn.conversation_id.is_none() && !is_unavailable => session_not_found(id),
-            last_on if is_unavailable => Ok(SessionLookup::Unavailable { id, last_on }),
-            last_on => Ok(SessionLookup::Expired { id, last_on }),
+            last_conversation if is_unavailable => Ok(SessionLookup::Unavailable {
+                id,
+                last_conversation,
+            }),
+            last_conversation => Ok(SessionLookup::Expired {
+                id,
+                last_conversation,
+            }),
         }
     }
 
@@ -148,9 +159,19 @@ impl Memory {
         let (session_id, of_session) = match lookup {
             SessionLookup::New(id) => (*id, None),
             SessionLookup::Live(session) => (session.id, session.conversation_id),
-            SessionLookup::Expired { id, last_on } | SessionLookup::Unavailable { id, last_on } => {
-                (*id, last_on.as_ref().map(|last_on| last_on.id))
+            SessionLookup::Expired {
+                id,
+                last_conversation,
             }
+            | SessionLookup::Unavailable {
+                id,
+                last_conversation,
+            } => (
+                *id,
+                last_conversation
+                    .as_ref()
+                    .map(|last_conversation| last_conversation.id),
+            ),
         };
         if let Some(id) = turn.conversation_id.or(of_session) {
             let conversation = ConversationRef {
@@ -193,8 +214,8 @@ impl Memory {
             metadata: None,
             session_id: Some(session_id),
         };
-        // A retry is safe: a conversation that an earlier attempt created stays empty and
-        // does no harm.
+        // A retry is safe: a conversation that an earlier attempt created stays empty and has
+        // no effect.
         let conversation = self.create(new, true).await?;
         Ok(TurnConversation {
             id: conversation.id,
@@ -203,9 +224,10 @@ impl Memory {
         })
     }
 
-    /// Starts, moves or restores the session, and records its conversation in the store
-    /// unless the store has it. A live session on this conversation needs neither.
-    async fn settle_session(
+    /// Starts or restores the session with this conversation as its current one, and records
+    /// that in the store unless the store has recorded it. A live session whose current
+    /// conversation is this one needs neither.
+    async fn start_turn_session(
         &self,
         turn: &BeginTurn,
         lookup: SessionLookup,
@@ -219,9 +241,15 @@ impl Memory {
             SessionLookup::Live(session) => {
                 (session.id, session.dept_id, SessionState::Continued, None)
             }
-            SessionLookup::Expired { id, last_on } => {
-                let recorded = last_on.as_ref().map(|last_on| last_on.id);
-                let dept = last_on.and_then(|last_on| last_on.dept_id);
+            SessionLookup::Expired {
+                id,
+                last_conversation,
+            } => {
+                let recorded = last_conversation
+                    .as_ref()
+                    .map(|last_conversation| last_conversation.id);
+                let dept =
+                    last_conversation.and_then(|last_conversation| last_conversation.dept_id);
                 (id, dept, SessionState::Resumed, recorded)
             }
             SessionLookup::New(id) => (id, None, SessionState::Started, None),

@@ -53,7 +53,7 @@ impl Memory {
         self.uninterrupted(async move {
             let branched = memory.0.store.branch(&branch).await;
             // A retry may create a second branch.
-            branched.map_err(|error| Error::of_write(error, branch.parent.id, false))
+            branched.map_err(|error| Error::from_write(error, branch.parent.id, false))
         })
         .await
     }
@@ -72,6 +72,6 @@ impl Memory {
             limit,
         } = request;
         let page = self.0.store.branches(&conversation, after, limit).await;
-        page.map_err(|error| Error::of_store(error, conversation.id))
+        page.map_err(|error| Error::from_store(error, conversation.id))
     }
 }

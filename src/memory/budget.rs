@@ -5,8 +5,8 @@ const FIRST_READ: u32 = 32;
 /// Upper bound on the messages of a read.
 const MAX_READ: u32 = 256;
 
-/// Limits the messages of a response to [`Message::MAX_BYTES_PER_ANSWER`], and the reads
-/// from the store to a size in proportion.
+/// Limits the messages of a response to [`Message::MAX_BYTES_PER_RESPONSE`], and the reads from
+/// the store to a proportionate size.
 #[derive(Debug, Default)]
 pub(super) struct Budget {
     messages: usize,
@@ -20,7 +20,7 @@ impl Budget {
         let fitting = match self.bytes.checked_div(self.messages) {
             None => FIRST_READ,
             Some(average) => {
-                let left = Message::MAX_BYTES_PER_ANSWER.saturating_sub(self.bytes);
+                let left = Message::MAX_BYTES_PER_RESPONSE.saturating_sub(self.bytes);
                 u32::try_from(left / average.max(1) + 1).unwrap_or(MAX_READ)
             }
         };
@@ -30,7 +30,7 @@ impl Budget {
     /// Counts a message and returns true if it fits. The first message always fits.
     pub(super) fn admits(&mut self, message: &Message) -> bool {
         let bytes = self.bytes + message.size();
-        let fits = bytes <= Message::MAX_BYTES_PER_ANSWER || self.messages == 0;
+        let fits = bytes <= Message::MAX_BYTES_PER_RESPONSE || self.messages == 0;
         if fits {
             self.bytes = bytes;
             self.messages += 1;

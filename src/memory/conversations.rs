@@ -76,7 +76,7 @@ impl Memory {
                 .store
                 .create(&new, memory.0.clock.now())
                 .await
-                .map_err(|error| Error::of_write(error, new.id, retry_is_safe))
+                .map_err(|error| Error::from_write(error, new.id, retry_is_safe))
         })
         .await
     }
@@ -95,7 +95,7 @@ impl Memory {
             .store
             .get(conversation)
             .await
-            .map_err(|error| Error::of_store(error, conversation.id))
+            .map_err(|error| Error::from_store(error, conversation.id))
     }
 
     /// Lists a page of a user's conversations, latest activity first.
@@ -107,7 +107,7 @@ impl Memory {
         &self,
         query: ConversationQuery,
     ) -> Result<ConversationPage, Error> {
-        self.0.store.list(&query).await.map_err(Error::of_list)
+        self.0.store.list(&query).await.map_err(Error::from_query)
     }
 
     /// Changes a conversation's title or metadata.
@@ -131,7 +131,7 @@ impl Memory {
                 .store
                 .update(&conversation, &changes, memory.0.clock.now())
                 .await
-                .map_err(|error| Error::of_store(error, conversation.id))
+                .map_err(|error| Error::from_store(error, conversation.id))
         })
         .await
     }
@@ -158,7 +158,7 @@ impl Memory {
                 .store
                 .messages(&request.conversation, from, wanted + 1, request.contexts)
                 .await
-                .map_err(|error| Error::of_store(error, request.conversation.id))?;
+                .map_err(|error| Error::from_store(error, request.conversation.id))?;
             let more = messages.len() > wanted as usize;
             for message in messages.into_iter().take(wanted as usize) {
                 if !budget.admits(&message) {

@@ -6,8 +6,8 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`], [`Error::Overloaded`] and [`Error::Unavailable`] state that
-    /// nothing was deleted; after [`Error::OutcomeUnknown`] a retry is safe.
+    /// [`Error::NotFound`], [`Error::Overloaded`] and [`Error::Unavailable`] mean that nothing
+    /// was deleted; after [`Error::OutcomeUnknown`] a retry is safe.
     ///
     /// # Cancel safety
     ///
@@ -26,8 +26,9 @@ impl Memory {
                     async |()| {},
                 )
                 .await
-                // A retry finds the conversation, or finds it deleted.
-                .map_err(|error| Error::of_write(error, id, true))
+                // A retry is safe: it deletes the conversation, or returns that it does not
+                // exist.
+                .map_err(|error| Error::from_write(error, id, true))
         })
         .await
     }

@@ -6,7 +6,7 @@ use crate::{
     store::{ReusedKey, StoreError},
 };
 
-type Cause = Box<dyn std::error::Error + Send + Sync>;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Error of a use case. `rpc::status` maps it to a gRPC status.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +27,7 @@ pub enum Error {
         /// Number that the conversation ends at.
         last_seq: i64,
     },
-    /// A message was referenced that the conversation does not have yet.
+    /// The request references a message that the conversation does not contain yet.
     #[error("the conversation ends at message {last_seq}, before the referenced one")]
     BeyondEnd {
         /// Number that the conversation ends at.
@@ -38,7 +38,7 @@ pub enum Error {
     Reused(ReusedKey),
     /// The store or the session tier cannot be reached. Nothing was written.
     #[error("the store or session tier is unavailable")]
-    Unavailable(#[source] Cause),
+    Unavailable(#[source] BoxError),
     /// The limit on concurrent writes is reached. Nothing was written.
     #[error("the limit on concurrent writes is reached")]
     Overloaded,
@@ -49,11 +49,11 @@ pub enum Error {
         retry_is_safe: bool,
         /// Error that interrupted the write.
         #[source]
-        cause: Cause,
+        cause: BoxError,
     },
     /// A defect of this program or of the store.
     #[error("internal error")]
-    Internal(#[source] Cause),
+    Internal(#[source] BoxError),
 }
 
 /// Resource that was not found.
@@ -76,12 +76,12 @@ impl fmt::Display for Resource {
 
 impl Error {
     /// Converts an error of a read, or of a write whose retry is safe.
-    pub(super) fn of_store(error: StoreError, conversation: ConversationId) -> Self {
-        Self::of_write(error, conversation, true)
+    pub(super) fn from_store(error: StoreError, conversation: ConversationId) -> Self {
+        Self::from_write(error, conversation, true)
     }
 
-    /// Converts an error of a read that concerns no single conversation.
-    pub(super) fn of_list(error: StoreError) -> Self {
+    /// Converts an error of a read that is not about a single conversation.
+    pub(super) fn from_query(error: StoreError) -> Self {
         match error {
             StoreError::Unavailable(cause) | StoreError::OutcomeUnknown(cause) => {
                 Self::Unavailable(cause)
@@ -92,7 +92,7 @@ impl Error {
 
     /// Converts an error of a write to a conversation. `retry_is_safe` is whether the same
     /// write can be repeated without a second effect.
-    pub(super) fn of_write(
+    pub(super) fn from_write(
         error: StoreError,
         conversation: ConversationId,
         retry_is_safe: bool,

@@ -44,7 +44,7 @@ impl Memory {
     ) -> Result<ConversationExport, Error> {
         let snapshot = self.0.store.snapshot(conversation).await;
         let (found, snapshot) =
-            snapshot.map_err(|error| Error::of_store(error, conversation.id))?;
+            snapshot.map_err(|error| Error::from_store(error, conversation.id))?;
         Ok(ConversationExport {
             conversation: found,
             snapshot,
@@ -63,7 +63,7 @@ impl ConversationExport {
     /// [`Error::Unavailable`] if the snapshot cannot be read any further.
     pub async fn next(&mut self) -> Result<Vec<Message>, Error> {
         let read = self.snapshot.after(self.last_seq, self.next_read).await;
-        let read = read.map_err(|error| Error::of_store(error, self.conversation.id))?;
+        let read = read.map_err(|error| Error::from_store(error, self.conversation.id))?;
         if let Some(last) = read.last() {
             self.last_seq = last.seq;
             let bytes: usize = read.iter().map(Message::size).sum();

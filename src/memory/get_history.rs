@@ -47,7 +47,7 @@ impl Memory {
             strong: request.strong,
             contexts: request.contexts,
         };
-        // A claimed owner is that of the session as well, so that both run concurrently.
+        // A claimed owner must also own the session, so both operations can run concurrently.
         let claimed = request.conversation.user_id.as_ref();
         let (newest, ()) = tokio::join!(self.newest(&request.conversation, query), async {
             if let Some(claimed) = claimed {

@@ -100,7 +100,7 @@ impl Memory {
         Ok(ConversationImport {
             memory: self.clone(),
             id: conversation.id,
-            stored: import.map_err(|error| Error::of_store(error, conversation.id))?,
+            stored: import.map_err(|error| Error::from_store(error, conversation.id))?,
             batch: Batch::default(),
             message_count: 0,
         })
@@ -146,7 +146,7 @@ impl ConversationImport {
         } = self;
         let commit = async move {
             let finished = stored.finish(last_seq).await;
-            finished.map_err(|error| Error::of_write(error, id, false))
+            finished.map_err(|error| Error::from_write(error, id, false))
         };
         Ok((memory.uninterrupted(commit).await?, self.message_count))
     }
@@ -157,7 +157,7 @@ impl ConversationImport {
             return Ok(());
         }
         let added = self.stored.add(&messages).await;
-        added.map_err(|error| Error::of_store(error, self.id))?;
+        added.map_err(|error| Error::from_store(error, self.id))?;
         self.message_count += i64::try_from(messages.len()).unwrap_or(0);
         Ok(())
     }

@@ -63,7 +63,7 @@ impl Memory {
             Lookup::Hit(window) if matches_claim(conversation, &window) => {
                 return Ok(NewestMessages::from_window(window));
             }
-            // A wrong owner is rejected by the store, like a missing conversation.
+            // The store rejects a wrong owner in the same way as a missing conversation.
             Lookup::Hit(_) | Lookup::Busy | Lookup::Short | Lookup::Unavailable => None,
             Lookup::Miss(lease) => lease,
         };
@@ -95,7 +95,7 @@ impl Memory {
         conversation: &ConversationRef,
         query: NewestQuery,
     ) -> Result<NewestMessages, Error> {
-        let failed = |error| Error::of_store(error, conversation.id);
+        let failed = |error| Error::from_store(error, conversation.id);
         let mut budget = Budget::default();
         let mut wanted = budget.next_read(query.limit);
         let (found, mut read) = self
@@ -148,7 +148,7 @@ impl Memory {
 }
 
 impl NewestMessages {
-    /// Result for a conversation that was just created.
+    /// Creates the result for a conversation that was just created.
     pub(super) fn of_new(conversation: Conversation) -> Self {
         Self {
             owner: conversation.user_id.clone(),

@@ -3,7 +3,7 @@ use crate::{
     domain::{
         ConversationRef, Digest, Message, NewMessage, RequestId, Role, SessionId, Title, UserId,
     },
-    store::{APPEND_LIMIT, Append, Appended, Request, StoreError},
+    store::{APPEND_LIMIT, Append, Appended, RequestIdentity, StoreError},
 };
 
 /// Turn to be saved.
@@ -15,7 +15,7 @@ pub struct SaveMessages {
     pub messages: Vec<NewMessage>,
     /// Idempotency key.
     pub request_id: Option<RequestId>,
-    /// Number that the conversation must end at; `None` appends at any end.
+    /// Number that the conversation must end at; `None` skips the check.
     pub expected_last_seq: Option<i64>,
     /// Session to renew.
     pub session_id: Option<SessionId>,
@@ -43,9 +43,9 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`], [`Error::SeqMismatch`], [`Error::Reused`],
-    /// [`Error::Overloaded`] and [`Error::Unavailable`] state that nothing was saved;
-    /// after [`Error::OutcomeUnknown`] the turn may be saved.
+    /// [`Error::NotFound`], [`Error::SeqMismatch`], [`Error::Reused`], [`Error::Overloaded`]
+    /// and [`Error::Unavailable`] mean that nothing was saved; after [`Error::OutcomeUnknown`]
+    /// the turn may be saved.
     ///
     /// # Cancel safety
     ///
@@ -53,7 +53,7 @@ impl Memory {
     pub async fn save_messages(&self, request: SaveMessages) -> Result<SaveOutcome, Error> {
         let append = Append {
             title: derive_title(&request.messages),
-            request: request.request_id.map(|id| Request {
+            request: request.request_id.map(|id| RequestIdentity {
                 id,
                 digest: Digest::of_messages(&request.messages),
             }),
@@ -71,7 +71,7 @@ impl Memory {
     async fn append(&self, append: Append) -> Result<SaveOutcome, Error> {
         let id = append.conversation.id;
         let session_id = append.session_id;
-        // Without a key, a repeated save may be a second one.
+        // Without an idempotency key, a retry may save the turn a second time.
         let retry_is_safe = append.is_repeatable();
         let write = async {
             let appended = self.0.store.append(&append).await?;
@@ -91,7 +91,7 @@ impl Memory {
                 renew_session,
             )
             .await
-            .map_err(|error| Error::of_write(error, id, retry_is_safe))?;
+            .map_err(|error| Error::from_write(error, id, retry_is_safe))?;
         Ok(committed.outcome)
     }
 }
@@ -139,7 +139,7 @@ impl Committed {
     }
 }
 
-/// Title for a conversation that has none: that of the first user message.
+/// Derives the title for a conversation that has none, from the first user message.
 fn derive_title(messages: &[NewMessage]) -> Option<Title> {
     messages
         .iter()

@@ -27,7 +27,12 @@ impl Memory {
         loop {
             let missing = limit - u32::try_from(page.hits.len()).unwrap_or(limit);
             query.limit = budget.next_read(missing);
-            let found = self.0.store.search(&query).await.map_err(Error::of_list)?;
+            let found = self
+                .0
+                .store
+                .search(&query)
+                .await
+                .map_err(Error::from_query)?;
             page.more = found.more;
             for hit in found.hits {
                 if !budget.admits(&hit.message) {

@@ -10,7 +10,7 @@ pub struct CreateSession {
     pub user_id: UserId,
     /// Department of the user.
     pub dept_id: Option<DeptId>,
-    /// Conversation that the session is on; `None` for none yet.
+    /// Current conversation of the session; `None` before the first turn.
     pub conversation_id: Option<ConversationId>,
 }
 
@@ -57,7 +57,7 @@ impl Memory {
         require_session(id, found.filter(has_claimed_user))
     }
 
-    /// Renews a session to its whole TTL.
+    /// Resets the TTL of a session.
     ///
     /// # Errors
     ///
@@ -91,7 +91,7 @@ impl Memory {
         Ok(self.0.sessions.list(user).await?)
     }
 
-    /// Records in the store which conversation a session is on, so that the session can be
+    /// Records the current conversation of a session in the store, so that the session can be
     /// restored after it has expired.
     pub(super) async fn attach_session(
         &self,
@@ -106,7 +106,7 @@ impl Memory {
                 .attach_session(&conversation, session)
                 .await
                 .map(drop)
-                .map_err(|error| Error::of_store(error, conversation.id))
+                .map_err(|error| Error::from_store(error, conversation.id))
         })
         .await
     }

@@ -138,7 +138,7 @@ async fn window_calls(
         writer
             .write_through(id, limit, write, update, async |()| {})
             .await
-            .map_err(|error| Error::of_write(error, id, true))
+            .map_err(|error| Error::from_write(error, id, true))
     });
     let _ = written.await;
     window.take()

@@ -1,7 +1,7 @@
 use super::{Error, Memory, write_through::WindowUpdate};
 use crate::{
     domain::{ConversationRef, Digest, RequestId},
-    store::{REMOVAL_LIMIT, Request, Truncated, Truncation},
+    store::{REMOVAL_LIMIT, RequestIdentity, Truncated, Truncation},
 };
 
 /// Removal of the messages after a given one.
@@ -11,7 +11,7 @@ pub struct TruncateConversation {
     pub conversation: ConversationRef,
     /// Number of the last message that is kept; 0 removes all.
     pub after_seq: i64,
-    /// Number that the conversation must end at; `None` truncates at any end.
+    /// Number that the conversation must end at; `None` skips the check.
     pub expected_last_seq: Option<i64>,
     /// Idempotency key.
     pub request_id: Option<RequestId>,
@@ -32,7 +32,7 @@ impl Memory {
         request: TruncateConversation,
     ) -> Result<Truncated, Error> {
         let truncation = Truncation {
-            request: request.request_id.map(|id| Request {
+            request: request.request_id.map(|id| RequestIdentity {
                 id,
                 digest: Digest::of_truncation(request.after_seq),
             }),
@@ -54,7 +54,7 @@ impl Memory {
                     async |_| {},
                 )
                 .await
-                .map_err(|error| Error::of_write(error, id, truncation.request.is_some()))
+                .map_err(|error| Error::from_write(error, id, truncation.request.is_some()))
         })
         .await
     }

@@ -39,8 +39,8 @@ impl Memory {
     ///
     /// # Cancel safety
     ///
-    /// Not cancel-safe: a dropped future leaves the announcement to its deadline. Run it
-    /// by [`Memory::uninterrupted`].
+    /// Not cancel safe: if the future is dropped, the announcement stays in place until its
+    /// deadline. Run it in [`Memory::uninterrupted`].
     pub(super) async fn write_through<T>(
         &self,
         conversation: ConversationId,
@@ -89,7 +89,7 @@ impl Memory {
             StoreError::OutcomeUnknown(_) => recent.leave(announcement).await,
             // The conversation does not exist, but a window may have outlived it.
             StoreError::NotFound => recent.forget(announcement).await,
-            // Every other error states that nothing was committed.
+            // Every other error means that nothing was committed.
             _ => recent.abort(announcement).await,
         }
     }

@@ -23,7 +23,7 @@ local function read_number(field)
   return tonumber(redis.call("HGET", key, field) or "")
 end
 
--- Reason why the window was dropped. Empty if it was not.
+-- Reason why the window was dropped. Empty if it was not dropped.
 local drop_reason = ""
 
 -- Return value of every script: its outcome, the reason if it dropped the window,
@@ -73,7 +73,7 @@ local function try(...)
   return not (type(result) == "table" and result.err)
 end
 
--- Records why the window is dropped, if there is one.
+-- Records why the window is dropped, if a window exists.
 local function record_drop(reason)
   if hi or is_invalid then
     drop_reason = reason
@@ -106,7 +106,7 @@ local function raise_top(seq)
   return false
 end
 
--- Resets the TTL of the key, and lets it outlive every announced write.
+-- Resets the TTL of the key, so that the key outlives every announced write.
 local function renew(ttl)
   local expiry = now + ttl
   for _, token in ipairs(tokens) do

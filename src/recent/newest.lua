@@ -27,7 +27,7 @@ if reason then
 end
 
 if not hi then
-  -- Without memory no lease is granted: the window could not be filled either.
+  -- If Redis is out of memory, no lease is granted: the window could not be filled either.
   local lease = redis.call("HGET", key, "lease") or ""
   local expiry = tonumber(lease:match(" (%d+)$") or "")
   local granted = ""

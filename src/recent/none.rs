@@ -1,4 +1,4 @@
-//! The absence of a window, for the embedded store, which is as fast as a cache.
+//! Implementation without a window, for the embedded store, which is as fast as a cache.
 
 use std::time::Duration;
 

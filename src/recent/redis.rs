@@ -36,9 +36,9 @@ pub const WINDOW_BYTES: usize = 1 << 20;
 /// Upper bound on the capacity of a window, in messages.
 pub const MAX_WINDOW_MESSAGES: usize = 1_000;
 
-/// Time added to the limit of an announced write, for its way to the store.
+/// Time added to the limit of an announced write, because the announcement precedes the write.
 const ANNOUNCEMENT_MARGIN: Duration = Duration::from_secs(1);
-/// Time that a reader has to fill a window.
+/// Duration of a lease, within which the reader must fill the window.
 const LEASE_DURATION: Duration = Duration::from_secs(3);
 
 /// The recent window in Redis.
@@ -50,8 +50,8 @@ pub struct RedisRecent {
 }
 
 impl RedisRecent {
-    /// Creates windows that hold at least `capacity` messages of a conversation
-    /// for `ttl` after the last use.
+    /// Creates windows that contain at least `capacity` messages of a conversation, for `ttl`
+    /// after the last use.
     pub fn new(redis: Redis, ids: Arc<dyn IdSource>, ttl: Duration, capacity: usize) -> Self {
         Self::with_scripts(redis, ids, ttl, capacity, WindowScripts::default())
     }
@@ -84,8 +84,8 @@ impl RedisRecent {
         self.ids.uuid().simple().to_string()
     }
 
-    /// Encodes the newest messages, at most the capacity, as pairs of sequence
-    /// number and JSON. None if they exceed [`WINDOW_BYTES`].
+    /// Encodes the newest messages, at most the capacity, as pairs of sequence number and JSON.
+    /// `None` if they exceed [`WINDOW_BYTES`].
     fn encode(&self, messages: &[Message]) -> Option<Vec<Bytes>> {
         let newest = &messages[messages.len().saturating_sub(self.capacity)..];
         let mut pairs = Vec::with_capacity(2 * newest.len());
@@ -115,7 +115,7 @@ impl RedisRecent {
         }
     }
 
-    /// Decodes the reply of `newest.lua`. None if the content is invalid.
+    /// Decodes the reply of `newest.lua`. `None` if the content is invalid.
     fn decode_lookup(conversation: ConversationId, reply: ScriptReply) -> Option<Lookup> {
         match reply.outcome() {
             "busy" => Some(Lookup::Busy),
@@ -252,7 +252,7 @@ impl RecentWindow for RedisRecent {
             conversation,
             token,
         } = announcement;
-        // Without an announcement the window is left to a later call.
+        // Without an announcement, a later call drops the window.
         if let Some(token) = token
             && self
                 .runner

@@ -1,9 +1,8 @@
-//! The cause of an outage, worded for the log.
+//! Describes the cause of an outage for the log.
 //!
-//! fred keeps the text of an error instead of the error: for I/O and TLS the
-//! output of `Debug`. Of that text only what is recognized is logged. What Redis
-//! itself replied is reduced to its error code: a reply can quote a command, and
-//! one of the commands contains the password.
+//! fred keeps the text of an error instead of the error: for I/O and TLS the output of `Debug`.
+//! Only the recognized parts of that text are logged. A reply of Redis is reduced to its error
+//! code, because a reply can quote a command, and one of the commands contains the password.
 
 use std::io;
 
@@ -23,7 +22,8 @@ pub(super) fn describe(error: &Error) -> String {
         kind => match error_code(error) {
             "" if *kind == ErrorKind::Sentinel => {
                 // I/O errors of connections to sentinels arrive as this kind.
-                io_error(details).unwrap_or_else(|| "no sentinel named the master".to_owned())
+                io_error(details)
+                    .unwrap_or_else(|| "no sentinel returned the address of the master".to_owned())
             }
             "" if *kind == ErrorKind::Cluster => "no node of the cluster is usable".to_owned(),
             "" => "the connection failed".to_owned(),
@@ -35,7 +35,7 @@ pub(super) fn describe(error: &Error) -> String {
     }
 }
 
-/// Error code that a reply of Redis starts with, such as `WRONGPASS`. Empty for
+/// Returns the error code that a reply of Redis starts with, such as `WRONGPASS`. Empty for
 /// errors that are not replies.
 pub(super) fn error_code(error: &Error) -> &str {
     let word = error.details().split_whitespace().next().unwrap_or("");
@@ -43,7 +43,7 @@ pub(super) fn error_code(error: &Error) -> &str {
     if is_code { word } else { "" }
 }
 
-/// Message of the [`io::Error`] whose `Debug` output `details` is.
+/// Returns the message of the [`io::Error`] whose `Debug` output is `details`.
 fn io_error(details: &str) -> Option<String> {
     if let Some(rest) = details.strip_prefix("Os { code: ") {
         let code = rest.split(',').next()?.parse().ok()?;
@@ -59,7 +59,7 @@ fn io_error(details: &str) -> Option<String> {
     details.strip_prefix("Kind(").map(variant_path)
 }
 
-/// A sentence that fred wrote itself.
+/// Returns the text if it is a sentence of fred and not the output of `Debug`.
 fn sentence(details: &str) -> Option<String> {
     let is_sentence = details
         .chars()
@@ -67,7 +67,7 @@ fn sentence(details: &str) -> Option<String> {
     (is_sentence && !details.is_empty()).then(|| details.trim_end_matches('.').to_owned())
 }
 
-/// Names of the nested enum variants that a `Debug` output starts with:
+/// Returns the names of the nested enum variants that a `Debug` output starts with:
 /// `InvalidCertificate(UnknownIssuer)` becomes `InvalidCertificate: UnknownIssuer`.
 fn variant_path(debug: &str) -> String {
     let mut names = Vec::new();
@@ -154,6 +154,9 @@ mod tests {
         error.change_kind(ErrorKind::Sentinel);
         assert!(describe(&error).starts_with("Connection refused"));
         let unknown = Error::new(ErrorKind::Sentinel, "hunter2");
-        assert_eq!(describe(&unknown), "no sentinel named the master");
+        assert_eq!(
+            describe(&unknown),
+            "no sentinel returned the address of the master"
+        );
     }
 }

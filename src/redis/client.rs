@@ -102,7 +102,7 @@ impl Redis {
         redis
     }
 
-    /// Full name of a key, with the configured prefix.
+    /// Returns the full name of a key, with the configured prefix.
     pub fn key(&self, name: impl std::fmt::Display) -> String {
         format!("{}{name}", self.0.settings.key_prefix)
     }
@@ -113,7 +113,7 @@ impl Redis {
     }
 
     /// Waits until the circuit breaker is closed.
-    pub async fn available(&self) {
+    pub async fn wait_until_available(&self) {
         // The sender is a field of self, so this cannot fail.
         let _ = self.0.available.subscribe().wait_for(|up| *up).await;
     }
@@ -159,7 +159,7 @@ impl Redis {
         result
     }
 
-    /// Spawns a task that ends with the client at the latest.
+    /// Spawns a task that is cancelled when the client is shut down.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.0.stop.clone();
         self.0.tasks.spawn(stop.run_until_cancelled_owned(task));
@@ -234,8 +234,8 @@ async fn run_client(redis: Redis) {
     }
 }
 
-/// Probes Redis while the circuit breaker is open and closes it on the first
-/// reply, so that no caller pays for the probe.
+/// Probes Redis while the circuit breaker is open and closes it on the first reply, so that no
+/// call is delayed by the probe.
 async fn probe(redis: Redis) {
     let mut available = redis.0.available.subscribe();
     while available.wait_for(|up| !*up).await.is_ok() {
@@ -259,7 +259,7 @@ async fn probe(redis: Redis) {
     }
 }
 
-/// Cause of the most recent connection error. None if there was none.
+/// Returns the cause of the most recent connection error. `None` if there was none.
 fn last_cause(errors: &mut Receiver<(Error, Option<Server>)>) -> Option<String> {
     let mut last = None;
     loop {

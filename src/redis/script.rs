@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_digest_is_the_one_that_redis_computes() {
+    fn digest_equals_that_of_redis() {
         assert_eq!(
             Script::new("one", "return 1").sha1(),
             "e0e1f9fabfc9d4800c877a703b823ac0578ff8db"

@@ -38,7 +38,7 @@ impl RedisTarget {
             Some(rest) => format!("redis{rest}"),
             None => url.to_owned(),
         };
-        // The library's error can quote the URL, which can hold a password.
+        // The library's error can quote the URL, which can contain a password.
         let mut config = Config::from_url(&plain).map_err(|_| InvalidRedisUrl)?;
         if scheme.starts_with("rediss") {
             let tls = client_config(None).map_err(|_| InvalidRedisUrl)?;
@@ -71,7 +71,7 @@ impl RedisTarget {
         self.0.uses_tls()
     }
 
-    /// Target of a single server, without TLS.
+    /// Creates the target of a single server, without TLS.
     pub fn new(host: &str, port: u16, password: Option<String>, database: Option<u8>) -> Self {
         Self(Config {
             server: ServerConfig::Centralized {
@@ -83,7 +83,7 @@ impl RedisTarget {
         })
     }
 
-    /// Host and port of a single server. None for clusters and sentinels, where
+    /// Returns the host and port of a single server. `None` for clusters and sentinels, where
     /// the server of a call is not known in advance.
     pub(super) fn single_server(&self) -> Option<(&str, u16)> {
         match &self.0.server {
@@ -92,7 +92,7 @@ impl RedisTarget {
         }
     }
 
-    /// Number of the database. None for clusters, which have only one.
+    /// Returns the number of the database. `None` for clusters, which have only one.
     pub(super) fn database(&self) -> Option<u8> {
         match self.0.server {
             ServerConfig::Clustered { .. } => None,

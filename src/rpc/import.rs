@@ -8,7 +8,7 @@ use super::{
     use_case::failed,
 };
 use crate::{
-    archive::{ConversationHeader, LineError, Reader, Record},
+    archive::{ArchiveReader, ConversationHeader, LineError, Record},
     domain::{DeptId, InvalidValue, UserId},
     memory::{ConversationImport, ImportConversation, Memory},
     proto::{
@@ -48,7 +48,7 @@ pub(super) async fn import(
 /// A file that is stored while it arrives.
 struct File {
     memory: Memory,
-    reader: Reader,
+    reader: ArchiveReader,
     user_id: Option<UserId>,
     dept_id: Option<DeptId>,
     /// `None` before the conversation has been read from the file.
@@ -63,7 +63,7 @@ impl File {
         let memory = parser.memory.clone();
         let ids = memory.clone();
         let new_id = Box::new(move || ids.new_id());
-        let reader = Reader::new(format, parser.limits, parser.max_request_bytes, new_id);
+        let reader = ArchiveReader::new(format, parser.limits, parser.max_request_bytes, new_id);
         Ok(Self {
             memory,
             reader: reader.in_field("format").map_err(below)?,

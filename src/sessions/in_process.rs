@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::{Sessions, SessionsUnavailable};
 use crate::domain::{Clock, NewSession, Session, SessionId, UserId};
 
-/// Sessions in the memory of this process. They end with it.
+/// Sessions in the memory of this process. They are lost when it exits.
 #[derive(Debug)]
 pub struct InProcessSessions {
     ttl: Duration,

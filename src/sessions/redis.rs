@@ -18,7 +18,8 @@ use crate::{
     redis::{Redis, RedisError, Reply, Script},
 };
 
-/// Number of sessions that are read, and of ended ones that are removed, at a time.
+/// Number of sessions that are read at a time, and of ended sessions that are removed at a
+/// time.
 const BATCH: usize = 64;
 
 macro_rules! script {
@@ -252,7 +253,7 @@ impl From<RedisError> for SessionsUnavailable {
     }
 }
 
-/// Decodes the list that the scripts on a session return. None if it is invalid.
+/// Decodes the list that the scripts on a session return. `None` if it is invalid.
 fn decode_session(id: SessionId, reply: Reply) -> Option<Session> {
     let parts = reply.list().ok()?;
     let [user, dept, conversation, created, active, expires] = parts.as_slice() else {

@@ -1,11 +1,12 @@
-//! Reads of conversations, for both databases. A macro, as [`reads`](super::reads).
+//! Reads of conversations, for both databases. They are a macro for the same reason as
+//! [`reads`](super::reads).
 
-/// Defines `find`, `find_on_session`, `find_of_session`, `read_page` and
+/// Defines `find`, `find_if_current`, `find_current`, `read_page` and
 /// `read_branches` for a kind of connection, its rows, and the function that converts a
 /// UUID to the type of a key column.
 macro_rules! conversation_reads {
     ($connection:ty, $row:ty, $key:path) => {
-        /// Reads a conversation. None if there is no such conversation.
+        /// Reads a conversation. `None` if there is no such conversation.
         pub(super) async fn find(
             connection: &mut $connection,
             conversation: &ConversationRef,
@@ -18,13 +19,13 @@ macro_rules! conversation_reads {
             Ok(row.map(ConversationRow::decode).transpose()?)
         }
 
-        /// Reads a conversation if the session was last on it.
-        async fn find_on_session(
+        /// Reads a conversation if it is the current one of the session.
+        async fn find_if_current(
             connection: &mut $connection,
             conversation: &ConversationRef,
             session: SessionId,
         ) -> Result<Option<Conversation>, OperationError> {
-            let statement = $crate::store::sql::CONVERSATION_ON_SESSION;
+            let statement = $crate::store::sql::CONVERSATION_IF_CURRENT;
             let row: Option<ConversationRow> = sqlx::query_as(statement)
                 .bind($key(conversation.id.as_uuid()))
                 .bind(conversation.user_id.as_ref().map(UserId::as_str))
@@ -34,13 +35,13 @@ macro_rules! conversation_reads {
             Ok(row.map(ConversationRow::decode).transpose()?)
         }
 
-        /// Reads the conversation that a session was last on.
-        async fn find_of_session(
+        /// Reads the current conversation of a session.
+        async fn find_current(
             connection: &mut $connection,
             session: SessionId,
             user: &UserId,
         ) -> Result<Option<Conversation>, OperationError> {
-            let statement = $crate::store::sql::CONVERSATION_OF_SESSION;
+            let statement = $crate::store::sql::CURRENT_CONVERSATION;
             let row: Option<ConversationRow> = sqlx::query_as(statement)
                 .bind($key(session.as_uuid()))
                 .bind(user.as_str())

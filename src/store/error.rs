@@ -1,7 +1,7 @@
 use std::{error::Error, fmt};
 
-/// Error of a store, classified where it arose. The source is for the log, never for the
-/// caller.
+/// Error of a store, classified where it occurred. The source is written to the log and never
+/// sent to the caller.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// There is no such conversation, or another user owns it.

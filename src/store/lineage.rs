@@ -1,5 +1,5 @@
-//! Changes of lineages, for both databases: the statements and their order are the same,
-//! the locks around them are not. A macro, as [`reads`](super::reads).
+//! Changes of lineages, for both databases: the statements and their order are the same, the
+//! locks around them differ. They are a macro for the same reason as [`reads`](super::reads).
 
 /// Defines `share`, `truncate_history` and `delete_history` for a kind of connection and
 /// the type of its key columns.
@@ -13,8 +13,8 @@ macro_rules! lineage {
         /// the first, and the last number.
         type LineageRange = ($key, i64, i64);
 
-        /// Lets a branch show what its parent shows up to a number. `own_after` is the
-        /// number after which the parent's own messages begin.
+        /// Adds the messages that the parent contains up to `at_seq` to the lineage of a
+        /// branch. `own_after` is the number after which the parent's own messages begin.
         pub(super) async fn share(
             connection: &mut $connection,
             branch: $key,
@@ -34,8 +34,8 @@ macro_rules! lineage {
             Ok(())
         }
 
-        /// Deletes a conversation's row with the statement `delete`, and all messages
-        /// that no other conversation shows.
+        /// Deletes a conversation's row with the statement `delete`, and all messages that no
+        /// other conversation contains.
         pub(super) async fn delete_history(
             connection: &mut $connection,
             conversation: $key,
@@ -65,8 +65,8 @@ macro_rules! lineage {
             pub(super) own_after: i64,
         }
 
-        /// Removes the messages after a point, or hides them where a branch shows them.
-        /// Returns how many messages the conversation no longer shows.
+        /// Deletes the messages after a point, or hides those that a branch contains. Returns
+        /// the number of messages that were removed from the conversation.
         pub(super) async fn truncate_history(
             connection: &mut $connection,
             point: &TruncationPoint,
@@ -108,7 +108,7 @@ macro_rules! lineage {
             Ok(shared + own)
         }
 
-        /// Hides the own messages after a point, which branches still show.
+        /// Hides the own messages after a point, which branches still contain.
         async fn hide_own(
             connection: &mut $connection,
             point: &TruncationPoint,

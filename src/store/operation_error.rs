@@ -1,5 +1,5 @@
-//! Errors of the databases, classified where they arise and mapped to
-//! [`StoreError`] where an operation ends.
+//! Errors of the databases, classified where they occur and mapped to [`StoreError`] where an
+//! operation ends.
 
 use std::{error::Error, fmt};
 
@@ -7,7 +7,7 @@ use sqlx::{error::DatabaseError, postgres::PgDatabaseError, sqlite::SqliteError}
 
 use super::{StoreError, postgres, sqlite};
 
-/// Class of a database error, from which follows whether to retry and which
+/// Kind of a database error. It determines whether the operation is retried and which
 /// [`StoreError`] the caller receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ErrorKind {
@@ -32,8 +32,8 @@ pub(super) struct BackendError {
     pub(super) cause: Cause,
 }
 
-/// Cause of an error for the log: enough to find the fault, and no value of a row
-/// or a parameter. Drivers quote both in their messages and details.
+/// Cause of an error for the log. It contains no value of a row or a parameter, although
+/// drivers quote both in their messages and details.
 #[derive(Clone, Debug)]
 pub(super) struct Cause(String);
 
@@ -125,7 +125,8 @@ impl BackendError {
 /// Error of a store operation, before it is mapped to [`StoreError`].
 #[derive(Debug)]
 pub(super) enum OperationError {
-    /// The outcome that the contract names, which is not mapped any further.
+    /// Outcome that the contract of [`Store`](super::Store) defines, which is not mapped any
+    /// further.
     Store(StoreError),
     /// Error of the database, which is mapped by [`Self::into_read_error`] or
     /// [`Self::into_write_error`], or retried.
@@ -151,7 +152,7 @@ impl From<sqlx::Error> for OperationError {
 }
 
 impl OperationError {
-    /// Class of the database error; None for an outcome that the contract names.
+    /// Kind of the database error; `None` for an outcome that the contract defines.
     pub(super) fn kind(&self) -> Option<ErrorKind> {
         match self {
             Self::Store(_) => None,
@@ -159,9 +160,9 @@ impl OperationError {
         }
     }
 
-    /// Reclassifies the error of a statement that preceded the COMMIT of its
-    /// transaction: a lost connection leaves no doubt then, since the database rolls
-    /// back what was not committed.
+    /// Reclassifies the error of a statement that preceded the COMMIT of its transaction: a
+    /// lost connection has a known outcome then, because the database rolls back uncommitted
+    /// changes.
     pub(super) fn before_commit(self) -> Self {
         self.replace_connection_lost(ErrorKind::Unavailable)
     }

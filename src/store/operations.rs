@@ -36,7 +36,7 @@ pub struct Branch {
     pub at_seq: i64,
     /// Id of the branch, which must be new.
     pub id: ConversationId,
-    /// Title of the branch; None for the title of the parent.
+    /// Title of the branch; `None` uses the title of the parent.
     pub title: Option<Title>,
     /// Time of the creation.
     pub at: DateTime<Utc>,
@@ -47,9 +47,9 @@ pub struct Branch {
 pub struct ConversationQuery {
     /// Owner of the conversations.
     pub user_id: UserId,
-    /// Department of the conversations; None for all.
+    /// Department of the conversations; `None` includes all departments.
     pub dept_id: Option<DeptId>,
-    /// [`ConversationPage::next`] of the previous page; None for the first page.
+    /// [`ConversationPage::next`] of the previous page; `None` for the first page.
     pub after: Option<i64>,
     /// Maximum number of conversations.
     pub limit: u32,
@@ -60,13 +60,13 @@ pub struct ConversationQuery {
 pub struct ConversationPage {
     /// Conversations, latest activity first.
     pub conversations: Vec<Conversation>,
-    /// Position from which the next page continues; None on the last page.
+    /// Position from which the next page continues; `None` on the last page.
     pub next: Option<i64>,
 }
 
 /// Identity of a request, by which a retry is recognized.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub struct RequestIdentity {
     /// Idempotency key that the caller chose.
     pub id: RequestId,
     /// Digest of the request's content. A retry has the same.
@@ -89,14 +89,14 @@ pub struct Append {
     pub conversation: ConversationRef,
     /// Messages of the turn, in order: 1 to [`NewMessage::MAX_PER_SAVE`].
     pub messages: Vec<NewMessage>,
-    /// Identity of the request; None if a retry is not recognized by it.
-    pub request: Option<Request>,
-    /// Number at which the conversation must end; None accepts any.
+    /// Identity of the request; `None` if the caller sent no idempotency key.
+    pub request: Option<RequestIdentity>,
+    /// Number at which the conversation must end; `None` skips the check.
     pub expected_last_seq: Option<i64>,
-    /// Session of the turn. It is not attached if it was last on a conversation of another
+    /// Session of the turn. It is not attached if its current conversation belongs to another
     /// user.
     pub session_id: Option<SessionId>,
-    /// Title for a conversation that has none.
+    /// Title that is set if the conversation has none; `None` sets none.
     pub title: Option<Title>,
     /// Time of the save.
     pub at: DateTime<Utc>,
@@ -135,9 +135,9 @@ pub struct Truncation {
     pub conversation: ConversationRef,
     /// Number of the last message to keep; 0 removes all.
     pub after_seq: i64,
-    /// Identity of the request; None if a retry is not recognized.
-    pub request: Option<Request>,
-    /// Number at which the conversation must end; None accepts any.
+    /// Identity of the request; `None` if the caller sent no idempotency key.
+    pub request: Option<RequestIdentity>,
+    /// Number at which the conversation must end; `None` skips the check.
     pub expected_last_seq: Option<i64>,
     /// Time of the truncation.
     pub at: DateTime<Utc>,

@@ -23,7 +23,7 @@ const PROBE_AFTER: Duration = Duration::from_millis(300);
 const PROBE_LIFETIME: Duration = Duration::from_secs(2);
 
 /// Pool of connections with metrics of its use and of the time that calls wait for it.
-pub(super) struct Pool<DB: Database> {
+pub(super) struct MeteredPool<DB: Database> {
     connections: Arc<sqlx::Pool<DB>>,
     name: KeyValue,
     wait_time: Histogram<f64>,
@@ -31,11 +31,11 @@ pub(super) struct Pool<DB: Database> {
     probe: Option<ServerProbe>,
 }
 
-/// Finds out why there is no connection, by opening one outside of the pool: the pool
+/// Determines why no connection is available, by opening one outside of the pool: the pool
 /// retries until its timeout, and then reports only the timeout.
 #[derive(Debug)]
 struct ServerProbe {
-    /// Permits one probe at a time. The end of the wait cancels its probe.
+    /// Permits one probe at a time. A probe is cancelled when the wait that started it ends.
     running: Semaphore,
     last: Mutex<Option<(Instant, ProbeResult)>>,
 }
@@ -43,7 +43,7 @@ struct ServerProbe {
 /// Whether the server accepted another connection.
 type ProbeResult = Result<(), Cause>;
 
-impl<DB: Database> Pool<DB> {
+impl<DB: Database> MeteredPool<DB> {
     /// Registers the pool's metrics under `name`. They are reported until this value is
     /// dropped.
     pub(super) fn new(name: &'static str, connections: sqlx::Pool<DB>) -> Self {
@@ -124,8 +124,8 @@ impl<DB: Database> Pool<DB> {
         BackendError::new(ErrorKind::Unavailable, text)
     }
 
-    /// Waits for a connection, and begins a transaction with `statement`. The time that
-    /// the statement waits, for a lock for example, counts as time of waiting.
+    /// Waits for a connection, and begins a transaction with `statement`. The wait time
+    /// includes the time that the statement waits, for example for a lock.
     pub(super) async fn begin_with(
         &self,
         statement: &'static str,
@@ -170,17 +170,19 @@ impl ServerProbe {
     }
 }
 
-impl<DB: Database> fmt::Debug for Pool<DB> {
+impl<DB: Database> fmt::Debug for MeteredPool<DB> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The options of the connections contain a password.
-        f.debug_tuple("Pool").field(&self.name.value).finish()
+        f.debug_tuple("MeteredPool")
+            .field(&self.name.value)
+            .finish()
     }
 }
 
 /// Timer of a wait for a connection. It records the wait when it is dropped, so that
 /// waits of cancelled calls, the longest ones, count as well.
 struct WaitTimer<'a, DB: Database> {
-    pool: &'a Pool<DB>,
+    pool: &'a MeteredPool<DB>,
     started: Instant,
 }
 
@@ -229,12 +231,12 @@ fn observe_connections<DB: Database>(
 /// Returns a callback that reports on a pool until the pool is dropped.
 fn observe<DB: Database>(
     connections: &Arc<sqlx::Pool<DB>>,
-    show: impl Fn(&sqlx::Pool<DB>, &dyn AsyncInstrument<i64>) + Send + Sync + 'static,
+    report: impl Fn(&sqlx::Pool<DB>, &dyn AsyncInstrument<i64>) + Send + Sync + 'static,
 ) -> impl Fn(&dyn AsyncInstrument<i64>) + Send + Sync + 'static {
     let connections: Weak<sqlx::Pool<DB>> = Arc::downgrade(connections);
     move |observer| {
         if let Some(connections) = connections.upgrade() {
-            show(&connections, observer);
+            report(&connections, observer);
         }
     }
 }

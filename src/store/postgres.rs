@@ -1,7 +1,7 @@
 //! Store on PostgreSQL, which all sidecars share.
 //!
-//! A save is one statement in autocommit mode. Removals are transactions, whose connection
-//! is closed if they do not end.
+//! A save is one statement in autocommit mode. Removals are transactions, whose connection is
+//! closed if the transaction does not end.
 
 mod append;
 mod attempts;
@@ -38,7 +38,7 @@ use crate::domain::{
 use self::connection::ConnectionLosses;
 pub(super) use self::sqlstate::classify;
 
-type Pool = pool::Pool<Postgres>;
+type PostgresPool = pool::MeteredPool<Postgres>;
 type ConversationRow = super::rows::ConversationRow<uuid::Uuid, DateTime<Utc>>;
 type MessageRow = super::rows::MessageRow<uuid::Uuid, DateTime<Utc>>;
 
@@ -48,8 +48,9 @@ type MessageRow = super::rows::MessageRow<uuid::Uuid, DateTime<Utc>>;
 /// affect later calls on the same pool. A caller that needs the outcome must not drop the
 /// future.
 pub struct PostgresStore {
-    pool: Pool,
-    /// Permits half of the connections to be held for long: by exports and imports.
+    pool: PostgresPool,
+    /// Limits exports and imports, which use a connection for a long time, to half of the
+    /// connections.
     transfers: TransferLimit,
     losses: ConnectionLosses,
     /// Options for the connection that [`Store::prepare`] opens.
@@ -129,7 +130,7 @@ impl Store for PostgresStore {
         user: &UserId,
     ) -> Result<Option<Conversation>, StoreError> {
         attempts::read(&self.losses, || {
-            conversations::of_session(&self.pool, session, user)
+            conversations::current_of_session(&self.pool, session, user)
         })
         .await
     }

@@ -1,5 +1,5 @@
-//! Reads of messages, for both databases: the statements and the handling of their rows
-//! are the same. A macro, because the trait bounds that let one function serve both
+//! Reads of messages, for both databases: the statements and the handling of their rows are the
+//! same. They are a macro, because the trait bounds of a function that is generic over both
 //! drivers would be longer than the functions.
 
 /// Defines `read_range`, `read_newest` and `read_page` for a kind of connection, its

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Appended, Request, ReusedKey, StoreError, Truncated, rows::RequestRow};
+use super::{Appended, RequestIdentity, ReusedKey, StoreError, Truncated, rows::RequestRow};
 use crate::domain::{Message, NewMessage};
 
 /// Result of comparing the ids of a batch with the stored messages.
@@ -52,7 +52,10 @@ pub(super) fn compare(
 }
 
 /// Rejects a known idempotency key that is used for another request.
-pub(super) fn check_digest(known: &RequestRow, request: &Request) -> Result<(), StoreError> {
+pub(super) fn check_digest(
+    known: &RequestRow,
+    request: &RequestIdentity,
+) -> Result<(), StoreError> {
     if known.digest == request.digest.as_bytes() {
         Ok(())
     } else {
@@ -60,8 +63,8 @@ pub(super) fn check_digest(known: &RequestRow, request: &Request) -> Result<(), 
     }
 }
 
-/// Outcome of a save that is a retry by its message ids.
-pub(super) fn saved_before(mut messages: Vec<Message>) -> Appended {
+/// Returns the outcome of a save that was recognized as a retry by its message ids.
+pub(super) fn replayed_save(mut messages: Vec<Message>) -> Appended {
     for message in &mut messages {
         message.contexts.clear();
     }
@@ -71,10 +74,10 @@ pub(super) fn saved_before(mut messages: Vec<Message>) -> Appended {
     }
 }
 
-/// Outcome of a truncation that is a retry by its idempotency key.
-pub(super) fn truncated_before(
+/// Returns the outcome of a truncation that was recognized as a retry by its idempotency key.
+pub(super) fn replayed_truncation(
     known: &RequestRow,
-    request: &Request,
+    request: &RequestIdentity,
 ) -> Result<Truncated, StoreError> {
     check_digest(known, request)?;
     Ok(Truncated {
@@ -91,17 +94,17 @@ pub(super) fn check_last_seq(expected: Option<i64>, current_seq: i64) -> Result<
     }
 }
 
-/// Defines `find_request`, `find_replay` and `compare_ids` for a kind of connection and
-/// the function that converts a UUID to the type of a key column. The module that uses
-/// it defines `find_messages`, which locates messages by id. A macro, as
+/// Defines `find_request`, `find_replay` and `compare_ids` for a kind of connection and the
+/// function that converts a UUID to the type of a key column. The module that uses it defines
+/// `find_messages`, which locates messages by id. They are a macro for the same reason as
 /// [`reads`](super::reads).
 macro_rules! replays {
     ($connection:ty, $key:path) => {
-        /// Reads what was done under an idempotency key.
+        /// Reads the entry of an idempotency key in the requests ledger.
         pub(super) async fn find_request(
             connection: &mut $connection,
             conversation: $crate::domain::ConversationId,
-            request: &$crate::store::Request,
+            request: &$crate::store::RequestIdentity,
         ) -> Result<Option<$crate::store::rows::RequestRow>, OperationError> {
             Ok(sqlx::query_as($crate::store::sql::REQUEST)
                 .bind($key(conversation.as_uuid()))
@@ -110,8 +113,8 @@ macro_rules! replays {
                 .await?)
         }
 
-        /// Returns the outcome of an earlier save of the same batch. None if there was
-        /// none and the save passes the checks that [`Append`] lists.
+        /// Returns the outcome of an earlier save of the same batch. `None` if there was none
+        /// and the save passes the checks that [`Append`] lists.
         async fn find_replay(
             connection: &mut $connection,
             append: &Append,
@@ -129,7 +132,7 @@ macro_rules! replays {
             }
             let (conflict, messages) = compare_ids(connection, append, false).await?;
             if conflict == IdConflict::Replay {
-                return Ok(Some(replay::saved_before(messages)));
+                return Ok(Some(replay::replayed_save(messages)));
             }
             replay::check_last_seq(append.expected_last_seq, conversation.last_seq)?;
             match conflict {
@@ -141,9 +144,9 @@ macro_rules! replays {
             }
         }
 
-        /// Compares the batch's ids with the stored messages, and returns the messages
-        /// of this conversation that were saved as this batch would be.
-        /// `with_generated` treats generated ids as if the caller had chosen them.
+        /// Compares the batch's ids with the stored messages, and returns the messages of this
+        /// conversation that a save of this batch has stored. `with_generated` treats generated
+        /// ids as if the caller had chosen them.
         async fn compare_ids(
             connection: &mut $connection,
             append: &Append,

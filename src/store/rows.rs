@@ -105,8 +105,8 @@ impl<Id: Into<Uuid>, Time: Into<DateTime<Utc>>> MessageRow<Id, Time> {
     }
 }
 
-/// Limit of the rows to read for a page: one more than the page contains, which shows
-/// whether there is a next page.
+/// Returns the limit of the rows to read for a page: one more than the page contains, to
+/// determine whether there is a next page.
 pub(super) fn limit_with_next(limit: u32) -> i64 {
     i64::from(limit) + 1
 }
@@ -171,9 +171,9 @@ fn decode_metadata(Json(object): Object) -> Result<Metadata, BackendError> {
     serde_json::from_value(root).map_err(|_| invalid_value("metadata"))
 }
 
-/// Converts integers beyond 2^53 back to doubles. `jsonb` writes the double 1e16 as the
-/// integer 10000000000000000, which is not equal to what was saved. No caller can have
-/// sent such an integer, since numbers are doubles.
+/// Converts integers beyond 2^53 back to doubles. `jsonb` writes the double 1e16 as the integer
+/// 10000000000000000, which is not equal to the saved value. No caller can have sent such an
+/// integer, since numbers are doubles.
 fn restore_doubles(value: &mut Value) {
     const LARGEST_EXACT: u64 = 1 << 53;
     match value {

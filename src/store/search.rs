@@ -1,6 +1,6 @@
 use crate::domain::{ConversationId, DeptId, Message, Role, SearchText, Title, UserId};
 
-/// Search for messages of a user.
+/// Query that searches the messages of a user.
 #[derive(Clone, Debug)]
 pub struct SearchQuery {
     /// Owner of the messages.
@@ -13,7 +13,7 @@ pub struct SearchQuery {
     pub dept_id: Option<DeptId>,
     /// Restricts the search to messages with this role.
     pub role: Option<Role>,
-    /// Key of the last hit of the previous page; None for the first page.
+    /// Key of the last hit of the previous page; `None` for the first page.
     pub after: Option<SearchKey>,
     /// Maximum number of hits.
     pub limit: u32,
@@ -22,15 +22,15 @@ pub struct SearchQuery {
 /// Position of a hit in the order of the hits: descending by rank, then by place.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SearchKey {
-    /// Rank of the message for the query. It depends on nothing else, so that messages
-    /// that are saved between two pages do not move the hits.
+    /// Rank of the message for the query. It depends only on the two, so that messages that are
+    /// saved between the reads of two pages do not change the order of the hits.
     pub rank: f64,
     /// Number of the message's search document. Later messages have higher numbers.
     pub place: i64,
 }
 
 impl SearchKey {
-    /// Precedes all hits.
+    /// Key that precedes all hits.
     pub(super) const FIRST: Self = Self {
         rank: f64::MAX,
         place: i64::MAX,
@@ -69,7 +69,7 @@ impl SearchPage {
     }
 }
 
-/// Maximum length of a snippet in characters, besides the marks of omissions.
+/// Maximum length of a snippet in characters, excluding the ellipses.
 const SNIPPET_CHARS: usize = 240;
 
 /// Maximum number of characters of a snippet before the first match.

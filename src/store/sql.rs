@@ -1,10 +1,10 @@
-//! SQL that PostgreSQL and SQLite share: the column lists, the reads, and the
-//! statements on lineages. Every read walks one index, from the position where it
-//! starts, for as many rows as it returns.
+//! SQL that PostgreSQL and SQLite share: the column lists, the reads, and the statements on
+//! lineages. Every read scans one index, from the position where it starts, and only the rows
+//! that it returns.
 //!
-//! A history read is one statement, so that its rows show one moment. Its first row is
-//! the conversation, in which `seq` is NULL; without that row, there is no such
-//! conversation. The messages follow.
+//! A history read is one statement, so that its rows are consistent. Its first row is the
+//! conversation, in which `seq` is NULL; without that row, there is no such conversation. The
+//! messages follow.
 //!
 //! The column lists take the prefix of each column: a table alias such as `"m."`,
 //! nothing, or `"NULL AS "` for the rows of a UNION that lack the columns.
@@ -108,8 +108,8 @@ pub(super) use message_columns;
 /// Condition on the documents `d` that a search considers. Parameters: $1 user, $3
 /// conversation or NULL, $4 department or NULL, $5 role or NULL.
 ///
-/// Each stored message has one document, so that none is found twice, and is stored
-/// for as long as a conversation shows it.
+/// Each stored message has one document, so that none is found twice, and is stored as long as
+/// a conversation contains it.
 macro_rules! search_condition {
     () => {
         "d.user_id = $1 \
@@ -124,8 +124,8 @@ macro_rules! search_condition {
 }
 pub(super) use search_condition;
 
-/// Conversation that a search hit `h` belongs to: the requested one ($3), else the one
-/// that the message was saved in if that still shows it, else a branch.
+/// Conversation that a search hit `h` belongs to: the requested one ($3), else the one that the
+/// message was saved in if that still contains it, else a branch.
 macro_rules! hit_conversation {
     () => {
         "coalesce($3, \
@@ -149,7 +149,7 @@ macro_rules! conversation_condition {
 }
 pub(super) use conversation_condition;
 
-/// A history read. Parameters: $1 id, $2 user or NULL, and those of `$own` and
+/// Statement of a history read. Parameters: $1 id, $2 user or NULL, and those of `$own` and
 /// `$shared`.
 ///
 /// `$own` ends the selection of the conversation's own messages. `$shared` selects the
@@ -181,7 +181,7 @@ macro_rules! history {
 }
 pub(super) use history;
 
-/// Columns of a message's row in a history, which begins with the conversation's.
+/// Columns of a message's row in a history read, in the order of the conversation's row.
 macro_rules! history_message_columns {
     () => {
         concat!(
@@ -203,9 +203,9 @@ pub(super) const CONVERSATION: &str = concat!(
     conversation_condition!()
 );
 
-/// Reads a conversation if the session was last on it. Parameters: $1 id, $2 user or
+/// Reads a conversation if it is the current one of a session. Parameters: $1 id, $2 user or
 /// NULL, $3 session.
-pub(super) const CONVERSATION_ON_SESSION: &str = concat!(
+pub(super) const CONVERSATION_IF_CURRENT: &str = concat!(
     "SELECT ",
     conversation_columns!(),
     " FROM conversations c WHERE ",
@@ -214,9 +214,9 @@ pub(super) const CONVERSATION_ON_SESSION: &str = concat!(
        WHERE o.last_session_id = $3 AND o.session_attached > c.session_attached)"
 );
 
-/// Reads the conversation that a session was last on, of this user if there is one.
-/// Parameters: $1 session, $2 user.
-pub(super) const CONVERSATION_OF_SESSION: &str = concat!(
+/// Reads the current conversation of a session, preferably one of this user. Parameters: $1
+/// session, $2 user.
+pub(super) const CURRENT_CONVERSATION: &str = concat!(
     "SELECT ",
     conversation_columns!(),
     " FROM conversations c WHERE c.last_session_id = $1 \
@@ -233,9 +233,9 @@ pub(super) const LIST: &str = concat!(
       ORDER BY c.activity DESC LIMIT $4"
 );
 
-/// Reads the messages that were saved to this conversation itself and that it still
-/// shows: a truncation can have left some for a branch. Parameters: $1 conversation, $2
-/// first and $3 last number.
+/// Reads the messages that were saved to this conversation itself and that it still contains: a
+/// truncation keeps those that a branch contains. Parameters: $1 conversation, $2 first and $3
+/// last number.
 pub(super) const OWN_RANGE: &str = concat!(
     "SELECT ",
     message_columns!(),
@@ -247,9 +247,9 @@ pub(super) const OWN_RANGE: &str = concat!(
       ORDER BY m.seq"
 );
 
-/// Reads the contexts of a range of messages. Parameters: $1 conversation, $2 first and
-/// $3 last number. Contexts of messages in the range that the conversation does not show
-/// can be among them, and belong to no message that was read.
+/// Reads the contexts of a range of messages. Parameters: $1 conversation, $2 first and $3 last
+/// number. The result can include contexts of messages in the range that the conversation does
+/// not contain; the caller ignores them.
 pub(super) const CONTEXTS: &str = concat!(
     "SELECT x.seq, x.position, ",
     context_columns!("x."),
@@ -263,7 +263,8 @@ pub(super) const CONTEXTS: &str = concat!(
       ORDER BY 1, 2"
 );
 
-/// Reads what was done under an idempotency key. Parameters: $1 conversation, $2 key.
+/// Reads the entry of an idempotency key in the requests ledger. Parameters: $1 conversation,
+/// $2 key.
 pub(super) const REQUEST: &str = "SELECT r.digest, r.first_seq, r.last_seq, r.removed \
     FROM requests r WHERE r.conversation_id = $1 AND r.request_id = $2";
 
@@ -277,9 +278,8 @@ pub(super) const BRANCHES: &str = concat!(
       ORDER BY c.activity DESC LIMIT $4"
 );
 
-/// Condition that messages are stored under the id $1 for a branch, or that a branch
-/// refers to messages under it: a new conversation with this id would show and remove
-/// them.
+/// Condition that messages are stored under the id $1 for a branch, or that a branch refers to
+/// messages under it: a new conversation with this id would contain and remove them.
 macro_rules! id_is_referenced {
     () => {
         "EXISTS (SELECT 1 FROM messages m WHERE m.conversation_id = $1) \
@@ -288,7 +288,7 @@ macro_rules! id_is_referenced {
 }
 pub(super) use id_is_referenced;
 
-/// Reads a conversation's lineage: the ranges that it shows of messages that are stored
+/// Reads a conversation's lineage: the ranges of messages that it contains and that are stored
 /// under another id, or under its own. Parameter: $1 conversation.
 pub(super) const LINEAGE: &str = "SELECT l.source_id, l.after_seq, l.upto_seq \
     FROM lineage l WHERE l.conversation_id = $1";
@@ -327,7 +327,7 @@ pub(super) const DELETE_OWN: &str = concat!(
     is_unreferenced!()
 );
 
-/// Deletes the messages of a range that no conversation shows any more. Parameters: $1
+/// Deletes the messages of a range that no conversation contains any more. Parameters: $1
 /// source, $2 and $3 the range that a lineage no longer refers to.
 pub(super) const DELETE_UNREFERENCED: &str = concat!(
     "DELETE FROM messages AS m WHERE m.conversation_id = $1 AND m.seq > $2 AND m.seq <= $3 AND ",

@@ -1,4 +1,4 @@
-//! Store in an SQLite file, for a sidecar that runs without further services.
+//! Store in an SQLite file, for a sidecar that runs without other servers.
 //!
 //! All writes of a process use one connection, each in a transaction that takes the
 //! file's write lock when it begins. Reads use separate connections and see the last
@@ -37,15 +37,15 @@ use crate::domain::{
 
 pub(super) use self::result_codes::classify;
 
-type Pool = pool::Pool<Sqlite>;
+type SqlitePool = pool::MeteredPool<Sqlite>;
 type ConversationRow = super::rows::ConversationRow<uuid::fmt::Hyphenated, connection::Micros>;
 type MessageRow = super::rows::MessageRow<uuid::fmt::Hyphenated, connection::Micros>;
 
 /// [`Store`] in an SQLite file.
 pub struct SqliteStore {
     options: SqliteConnectOptions,
-    writer: Arc<Pool>,
-    readers: Pool,
+    writer: Arc<SqlitePool>,
+    readers: SqlitePool,
     transfers: TransferLimit,
     text_search: TextSearch,
 }
@@ -56,7 +56,7 @@ impl SqliteStore {
     ///
     /// # Errors
     ///
-    /// The directory of the file cannot be created.
+    /// Fails if the directory of the file cannot be created.
     pub fn open(file: &Path) -> io::Result<Self> {
         Self::with_text_search(file, TextSearch::default())
     }
@@ -66,7 +66,7 @@ impl SqliteStore {
     ///
     /// # Errors
     ///
-    /// The directory of the file cannot be created.
+    /// Fails if the directory of the file cannot be created.
     pub fn with_text_search(file: &Path, text_search: TextSearch) -> io::Result<Self> {
         Self::with_options(connection::options(file), text_search)
     }
@@ -80,7 +80,7 @@ impl SqliteStore {
     ///
     /// # Errors
     ///
-    /// The directory of the file cannot be created.
+    /// Fails if the directory of the file cannot be created.
     pub fn with_options(
         options: SqliteConnectOptions,
         text_search: TextSearch,
@@ -142,7 +142,12 @@ impl Store for SqliteStore {
         session: SessionId,
         user: &UserId,
     ) -> Result<Option<Conversation>, StoreError> {
-        read(conversations::of_session(&self.readers, session, user)).await
+        read(conversations::current_of_session(
+            &self.readers,
+            session,
+            user,
+        ))
+        .await
     }
 
     async fn list(&self, query: &ConversationQuery) -> Result<ConversationPage, StoreError> {

@@ -4,8 +4,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::StoreError;
 
-/// Limit on exports and imports in progress. Each holds a connection for as long as
-/// its client takes, so the limit leaves connections for all other calls.
+/// Limit on exports and imports in progress. Each uses a connection until its client has
+/// finished, so the limit reserves connections for all other calls.
 #[derive(Clone, Debug)]
 pub(super) struct TransferLimit(Arc<Semaphore>);
 

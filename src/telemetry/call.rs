@@ -1,9 +1,9 @@
-//! The call that is being served, as telemetry knows it.
+//! The call that is being served, with the data that its spans and log lines need.
 //!
-//! It is stored in the OpenTelemetry context, next to the current span, and is
-//! thereby available to everything that is done for the call without being passed
-//! as an argument: the decorators of the storage traits set the conversation of
-//! the call here, and its spans and log lines read it here.
+//! It is stored in the OpenTelemetry context, next to the current span, so that all code that
+//! runs for the call can access it without passing it as an argument: the decorators of the
+//! storage traits set the conversation of the call here, and its spans and log lines read it
+//! here.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -34,12 +34,12 @@ pub struct TracingConfig {
     pub captures_content: bool,
 }
 
-/// Classification of a method in tools that watch agents.
+/// Classification of a method for tools that observe agents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallKind {
     /// Kind of run in LangSmith: retriever, tool or chain.
     pub run: &'static str,
-    /// `gen_ai.operation.name`. None if the conventions define no name.
+    /// `gen_ai.operation.name`. `None` if the conventions define no name.
     pub operation: Option<&'static str>,
 }
 
@@ -50,14 +50,14 @@ pub struct Call {
     pub(super) kind: CallKind,
     /// Name of the authenticated caller.
     caller_name: Option<Arc<str>>,
-    /// LangSmith run of the caller. None if it does not use LangSmith's SDK.
+    /// LangSmith run of the caller. `None` if the caller does not use LangSmith's SDK.
     pub(super) caller_run: Option<Run>,
     captures_content: bool,
     details: Mutex<CallDetails>,
     pub(super) pending: Mutex<PendingSpans>,
 }
 
-/// Facts that become known while a call is served.
+/// Data that become known while a call is served.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CallDetails {
     pub(super) conversation: Option<ConversationId>,
@@ -102,8 +102,8 @@ impl Call {
     }
 }
 
-/// Sets the conversation of the current call. The last one is exported: a turn can
-/// begin on its session's conversation, find it deleted, and begin a new one.
+/// Sets the conversation of the current call. The last value that was set is exported: a turn
+/// can find that the conversation of its session was deleted, and create a new one.
 pub fn set_conversation(conversation: ConversationId) {
     with_current(|call| call.details().conversation = Some(conversation));
 }

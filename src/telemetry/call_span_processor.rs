@@ -18,10 +18,9 @@ use super::{call::Call, langsmith::Run};
 
 /// Adds the conversation to every span of a call, wherever the span is created.
 ///
-/// The call of a span is found in the context in which the span starts. A span
-/// that has ended waits for the end of the call, because it can end before the
-/// call's conversation is known; then all spans get the same attributes and are
-/// passed to the next processor.
+/// The call of a span is found in the context in which the span starts. A span that has ended
+/// is kept until the call ends, because a span can end before the call's conversation is known.
+/// Then all spans receive the same attributes and are passed to the next processor.
 #[derive(Debug)]
 pub(super) struct CallSpanProcessor<P> {
     next: P,
@@ -34,7 +33,7 @@ struct OpenSpan {
     call: Arc<Call>,
     /// Whether it is the root span of the call.
     is_root: bool,
-    /// LangSmith run of the span. None if the caller does not use LangSmith's SDK.
+    /// LangSmith run of the span. `None` if the caller does not use LangSmith's SDK.
     run: Option<Run>,
 }
 
@@ -50,8 +49,8 @@ impl<P: SpanProcessor> CallSpanProcessor<P> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// LangSmith run of a span that starts: a child of its parent's run, or of the
-    /// caller's.
+    /// Creates the LangSmith run of a span that starts: a child of its parent's run, or of the
+    /// caller's run.
     fn child_run(&self, call: &Call, parent: SpanId, span: &Span) -> Option<Run> {
         let caller = call.caller_run.as_ref()?;
         let start = span.exported_data()?.start_time;

@@ -42,9 +42,9 @@ impl ExportError {
     }
 }
 
-/// Detects the service's name and version in the environment, and has defaults for
-/// both. `OTEL_SERVICE_NAME` takes precedence over `OTEL_RESOURCE_ATTRIBUTES`,
-/// which the library alone would prefer.
+/// Detects the service's name and version in the environment, and supplies defaults for both.
+/// `OTEL_SERVICE_NAME` takes precedence over `OTEL_RESOURCE_ATTRIBUTES`, which the library
+/// alone would prefer.
 pub(super) struct ServiceDetector;
 
 impl ResourceDetector for ServiceDetector {
@@ -113,9 +113,9 @@ pub(super) fn metrics(export: &Export) -> Result<MetricExporter, ExportError> {
         .map_err(ExportError::other)
 }
 
-/// HTTP client that sends only the headers of its destination. The library adds
-/// those of `OTEL_EXPORTER_OTLP_HEADERS` to every request and lets them take
-/// precedence, which would send the credentials of another destination.
+/// HTTP client that sends only the headers of its destination. The library adds the headers of
+/// `OTEL_EXPORTER_OTLP_HEADERS` to every request with a higher precedence, which would send the
+/// credentials of another destination.
 #[derive(Debug)]
 struct DestinationClient {
     client: Client,
@@ -154,8 +154,8 @@ impl HttpClient for DestinationClient {
     }
 }
 
-/// Creates an HTTP client with built-in certificates, because images without any
-/// are common. It is blocking, because the exporters' threads have no runtime.
+/// Creates an HTTP client with compiled-in CA certificates, because images without CA
+/// certificates are common. It is blocking, because the exporters' threads have no runtime.
 fn client(export: &Export) -> Result<Client, ExportError> {
     let tls = client_config(export.certificates.as_deref())?;
     Client::builder()

@@ -1,9 +1,8 @@
 //! Traces of callers that use LangSmith's SDK. They send `langsmith-trace`, the
 //! dotted order of their current run, and `baggage` with its project.
 //!
-//! A dotted order contains one segment for each run from the root of the trace on,
-//! separated by dots. A segment is the start of the run, to the microsecond, and
-//! its id.
+//! A dotted order contains one segment for each run beginning with the root of the trace,
+//! separated by dots. A segment is the start of the run, to the microsecond, and its id.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -41,8 +40,8 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Reads the caller's current run from the headers of a call. None if there is
-    /// none or it is invalid.
+    /// Reads the caller's current run from the headers of a call. `None` if there is none or it
+    /// is invalid.
     pub(super) fn from_headers(headers: &HeaderMap) -> Option<Self> {
         let order = headers.get("langsmith-trace")?.to_str().ok()?.trim();
         let project = headers

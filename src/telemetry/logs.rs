@@ -32,13 +32,14 @@ use crate::{config::LogFormat, log_throttle::LogThrottle};
 )]
 pub struct InvalidLogFilter;
 
-/// Default levels of libraries whose lines at `info` do not help an operator. The
+/// Default levels of libraries whose log lines at `info` are not useful to an operator. The
 /// configured filter takes precedence.
 const LIBRARY_LEVELS: &str = "sqlx=error,fred=error,hyper=warn,h2=warn,tower=warn,tonic=warn,\
                      reqwest=warn,rustls=warn,opentelemetry=warn,opentelemetry_sdk=warn,\
                      opentelemetry-otlp=error,opentelemetry-http=warn";
 
-/// Starts to log to standard error, and to trace if a tracer is given.
+/// Installs the subscriber, which logs to standard error and, if a tracer is given, creates
+/// spans.
 pub(super) fn init(
     format: LogFormat,
     filter: &str,
@@ -191,8 +192,8 @@ fn is_from_exporter(metadata: &Metadata<'_>) -> bool {
     metadata.target().starts_with("opentelemetry")
 }
 
-/// Throttles the exporters' log lines, each event on its own: exporters log an
-/// unreachable collector for every batch.
+/// Throttles the exporters' log lines, separately for each event: exporters log an unreachable
+/// collector for every batch.
 #[derive(Default)]
 struct ExporterLogThrottle(Mutex<HashMap<&'static str, LogThrottle>>);
 
@@ -203,8 +204,8 @@ impl ExporterLogThrottle {
     }
 }
 
-/// Logs the location of a panic, without its message: that of a failed slice, for
-/// example, quotes the text.
+/// Logs the location of a panic without its message, because the message can quote content:
+/// that of a failed slice, for example, quotes the text.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string);

@@ -34,7 +34,7 @@ impl PrometheusMetrics {
     }
 }
 
-/// Creates a meter provider that can be scraped, and that pushes if `push` is given.
+/// Creates a meter provider whose metrics can be scraped and, if `push` is given, are pushed.
 pub(super) fn start(
     push: Option<&Export>,
     resource: Resource,

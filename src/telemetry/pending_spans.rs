@@ -5,12 +5,12 @@ use opentelemetry_sdk::trace::{SpanData, SpanProcessor};
 
 use super::call::{Call, CallDetails};
 
-/// Upper bound on ended spans of a call that wait for its end. When it is reached,
-/// they are exported with the details that are known by then.
+/// Upper bound on the ended spans of a call that are kept until the call ends. When it is
+/// reached, they are exported with the details that are known then.
 const MAX_PENDING: usize = 512;
 
-/// Ended spans of a call. They wait for the end of the call, because its
-/// conversation is certain only then.
+/// Ended spans of a call. They are kept until the call ends, because its conversation is
+/// certain only then.
 #[derive(Debug, Default)]
 pub(super) struct PendingSpans {
     spans: Vec<SpanData>,
@@ -18,14 +18,14 @@ pub(super) struct PendingSpans {
 }
 
 impl Call {
-    /// Adds a span that has ended, with its LangSmith attributes, and passes the
-    /// spans that need not wait any longer to `next`.
+    /// Adds a span that has ended, with its LangSmith attributes, and passes the spans that
+    /// need not be kept any longer to `next`.
     pub(super) fn add_ended_span(&self, span: SpanData, is_root: bool, next: &impl SpanProcessor) {
         let ready = {
             let mut pending = self.pending();
             pending.has_ended |= is_root;
             pending.spans.push(span);
-            // After the end of the call, spans do not wait: for example those of a
+            // After the end of the call, spans are exported at once: for example those of a
             // write that continues after its caller has cancelled.
             if pending.has_ended || pending.spans.len() >= MAX_PENDING {
                 std::mem::take(&mut pending.spans)
@@ -36,7 +36,7 @@ impl Call {
         self.export_spans(ready, is_root, next);
     }
 
-    /// Passes the waiting spans of a call that will not end to `next`.
+    /// Passes the kept spans of a call that will not end to `next`.
     pub(super) fn flush(&self, next: &impl SpanProcessor) {
         let spans = std::mem::take(&mut self.pending().spans);
         self.export_spans(spans, false, next);
@@ -57,10 +57,10 @@ impl Call {
         }
     }
 
-    /// Attributes of every span of the call. Each tool for watching agents looks
-    /// for the conversation under another key, on every span that it should find.
-    /// `langsmith.metadata.session_id` must not be among them, because LangSmith
-    /// would group threads by it.
+    /// Attributes of every span of the call. Each tool for observing agents expects the
+    /// conversation under a different key, on every span that it should find.
+    /// `langsmith.metadata.session_id` must not be among them, because LangSmith would group
+    /// threads by it.
     fn common_attributes(&self, details: &CallDetails) -> impl Iterator<Item = KeyValue> + use<> {
         const KEYS: [&str; 4] = [
             "langsmith.metadata.conversation_id",

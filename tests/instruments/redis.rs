@@ -107,7 +107,7 @@ async fn failed_calls_are_counted_by_error() {
     let server = RedisServer::start(&["--maxmemory-policy", "noeviction"]).await;
     let meter = Meter::start().await;
     let redis = patient(&server.url());
-    redis.available().await;
+    redis.wait_until_available().await;
     let ok = Script::new("ok", "return 1");
     run(&redis, &ok).await.unwrap();
     let bad = Script::new("bad", "return redis.call('NO', KEYS[1])");
@@ -162,7 +162,7 @@ async fn outages_are_counted() {
     assert_eq!(meter.value(OUTAGES), None, "no reply was received yet");
     for outages in 1..=2 {
         server.run().await;
-        redis.available().await;
+        redis.wait_until_available().await;
         assert_eq!(meter.value(AVAILABLE), Some(1.0));
         server.kill();
         let ok = Script::new("ok", "return 1");

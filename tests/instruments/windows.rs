@@ -194,7 +194,7 @@ async fn pending_invalidations_are_reported_until_the_windows_are_dropped() {
     let server = RedisServer::start(&[]).await;
     let meter = Meter::start().await;
     let redis = patient(&server.url());
-    redis.available().await;
+    redis.wait_until_available().await;
     let fixture = WindowFixture::with(recent(&redis), &server.url(), "");
     fixture.save(1..=1).await;
     assert_eq!(meter.value(UNPUBLISHED), Some(0.0));

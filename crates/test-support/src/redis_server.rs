@@ -38,7 +38,7 @@ pub async fn attached(url: &str, prefix: &str) -> Redis {
             call_timeout: Duration::from_secs(5),
         },
     );
-    completes("Redis answers", redis.available()).await;
+    completes("Redis answers", redis.wait_until_available()).await;
     redis
 }
 

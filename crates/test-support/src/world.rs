@@ -10,8 +10,8 @@ use conversation_memory::{
         SessionId, Title, UserId, UuidV7,
     },
     store::{
-        Append, Appended, Bound, Request, Store, StoreError, Truncation, postgres::PostgresStore,
-        sqlite::SqliteStore,
+        Append, Appended, Bound, RequestIdentity, Store, StoreError, Truncation,
+        postgres::PostgresStore, sqlite::SqliteStore,
     },
 };
 use serde_json::Value;
@@ -250,7 +250,7 @@ pub fn turn(conversation: &ConversationRef, texts: &[&str]) -> Append {
 
 /// Adds an idempotency key to a save.
 pub fn with_request_id(mut append: Append, key: &str) -> Append {
-    append.request = Some(Request {
+    append.request = Some(RequestIdentity {
         id: RequestId::parse(key).unwrap(),
         digest: Digest::of_messages(&append.messages),
     });
@@ -284,7 +284,7 @@ pub fn truncation_with_request_id(
     key: &str,
 ) -> Truncation {
     Truncation {
-        request: Some(Request {
+        request: Some(RequestIdentity {
             id: RequestId::parse(key).unwrap(),
             digest: Digest::of_truncation(after_seq),
         }),

@@ -7,9 +7,9 @@ use crate::domain::UserId;
 
 const MAX: usize = 1 << 20;
 
-fn reader(format: impl Into<Option<Format>>, max_message_bytes: usize) -> Reader {
+fn reader(format: impl Into<Option<Format>>, max_message_bytes: usize) -> ArchiveReader {
     let generate_id = Box::new(|| Uuid::from_u128(7));
-    Reader::new(
+    ArchiveReader::new(
         format.into(),
         Limits::default(),
         max_message_bytes,
@@ -407,7 +407,7 @@ fn rejects_numbers_above_the_maximum() {
 
 #[test]
 fn rejects_csv() {
-    let reader = Reader::new(
+    let reader = ArchiveReader::new(
         Some(Format::Csv),
         Limits::default(),
         MAX,

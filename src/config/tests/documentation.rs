@@ -1,4 +1,4 @@
-//! The settings tables of the documentation compared with the command's own help.
+//! Compares the settings tables of the documentation with the output of `--help`.
 
 use std::{collections::BTreeMap, fs, path::Path};
 

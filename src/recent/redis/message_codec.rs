@@ -29,7 +29,7 @@ struct WindowMessage<'a> {
     content: Cow<'a, str>,
 }
 
-/// Encodes a message without its contexts. None if that fails.
+/// Encodes a message without its contexts. `None` if that fails.
 pub(super) fn encode(message: &Message) -> Option<Bytes> {
     let stored = WindowMessage {
         v: VERSION,
@@ -45,7 +45,7 @@ pub(super) fn encode(message: &Message) -> Option<Bytes> {
     serde_json::to_vec(&stored).ok().map(Bytes::from)
 }
 
-/// Decodes a message. None if it is invalid or of another version.
+/// Decodes a message. `None` if it is invalid or of another version.
 pub(super) fn decode(conversation_id: ConversationId, json: &[u8]) -> Option<Message> {
     let stored: WindowMessage<'_> = serde_json::from_slice(json).ok()?;
     if stored.v != VERSION {

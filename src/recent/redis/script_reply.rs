@@ -12,7 +12,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct ScriptReply {
     outcome: Reply,
-    /// Reason why the script dropped the window. None if it did not.
+    /// Reason why the script dropped the window. `None` if it did not.
     pub(super) drop_reason: Option<DropReason>,
     values: vec::IntoIter<Reply>,
 }
@@ -43,7 +43,7 @@ impl ScriptReply {
         self.values.next()?.text().ok().map(str::to_owned)
     }
 
-    /// Decodes the further values as a window. None if they are invalid.
+    /// Decodes the further values as a window. `None` if they are invalid.
     pub(super) fn into_window(mut self, conversation: ConversationId) -> Option<Window> {
         let owner = UserId::parse(self.values.next()?.text().ok()?).ok()?;
         let last_seq = self.values.next()?.integer().ok()?;

@@ -23,9 +23,8 @@ const DROP_BATCH: usize = 64;
 /// Delay after Redis has replied with an error to a drop.
 const DROP_RETRY_DELAY: Duration = Duration::from_millis(250);
 
-/// Runs the window scripts, counts the windows that they drop, and holds the
-/// invalidations that could not be sent. Shared by [`super::RedisRecent`] and its
-/// background task.
+/// Runs the window scripts, counts the windows that they drop, and keeps the invalidations that
+/// could not be sent. Shared by [`super::RedisRecent`] and its background task.
 #[derive(Debug)]
 pub(super) struct ScriptRunner {
     pub(super) redis: Redis,
@@ -110,11 +109,12 @@ impl ScriptRunner {
     }
 }
 
-/// Drops the windows of the pending invalidations, whenever Redis is available.
+/// Drops the windows of the pending invalidations when Redis is available, until the task is
+/// cancelled.
 pub(super) async fn drop_pending(runner: Arc<ScriptRunner>) {
     loop {
         let batch = runner.pending.next_batch(DROP_BATCH).await;
-        runner.redis.available().await;
+        runner.redis.wait_until_available().await;
         let drops = batch.iter().map(async |invalidation| {
             let result = runner
                 .drop_window(

@@ -2,7 +2,7 @@ use sqlx::{PgConnection, query_as};
 use uuid::Uuid;
 
 use super::{
-    Pool,
+    PostgresPool,
     columns::{
         ContextColumns, MessageColumns, bind_contexts, bind_messages, message_values, placeholders,
     },
@@ -24,9 +24,9 @@ replays!(PgConnection, std::convert::identity);
 /// commit order, and everything else depends on the row that it returns.
 ///
 /// All parts see one snapshot: after a wait for the lock, PostgreSQL re-evaluates only the
-/// conversation's own row. The check of the ledger is therefore no more than a shortcut,
-/// and the ledger's primary key decides. A session that was last on another user's
-/// conversation is not attached to this one.
+/// conversation's own row. The check of the requests ledger is therefore only an optimization,
+/// and the primary key of the ledger is what rejects a duplicate. A session whose current
+/// conversation belongs to another user is not attached to this one.
 const APPEND: &str = concat!(
     "
 WITH saved AS (
@@ -87,7 +87,7 @@ const FIND_MESSAGES: &str =
 /// Saves a turn, or finds its earlier save. `after_loss` means that an earlier attempt of
 /// this call may have been executed.
 pub(super) async fn append(
-    pool: &Pool,
+    pool: &PostgresPool,
     losses: &ConnectionLosses,
     append: &Append,
     after_loss: bool,
@@ -112,13 +112,14 @@ async fn save_or_replay(
         Err(error) if error.kind == ErrorKind::UniqueViolation => {}
         Err(error) => return Err(error.into()),
     }
-    // Nothing is written from here on, so that a lost connection leaves no doubt.
+    // Nothing is written from here on, so that the outcome is known even if the connection is
+    // lost.
     find_earlier_save(connection, append, after_loss)
         .await
         .map_err(|error| error.replace_connection_lost(ErrorKind::Retryable))
 }
 
-/// Executes the save. None if a condition of the statement does not hold.
+/// Executes the save. `None` if a condition of the statement is not met.
 async fn save(
     connection: &mut PgConnection,
     append: &Append,
@@ -146,8 +147,8 @@ async fn save(
     Ok(Some(Appended::Saved { owner, first_seq }))
 }
 
-/// Returns the earlier save of a batch that was not saved now, or the reason why it was
-/// not, in the order of the checks that [`Append`] lists.
+/// Returns the earlier save of a batch that this call did not save, or the reason why it was
+/// rejected, in the order of the checks that [`Append`] lists.
 async fn find_earlier_save(
     connection: &mut PgConnection,
     append: &Append,
@@ -167,8 +168,8 @@ async fn find_earlier_save(
     Err(BackendError::new(ErrorKind::Retryable, cause).into())
 }
 
-/// Returns the first number of the turn if the attempt whose connection was lost has saved
-/// it. An id that was generated for this turn occurs nowhere else.
+/// Returns the first number of the turn if the attempt whose connection was lost has saved it.
+/// An id that was generated for this turn is not used by any other turn.
 async fn find_lost_save(
     connection: &mut PgConnection,
     append: &Append,
@@ -181,7 +182,7 @@ async fn find_lost_save(
     Ok(first.filter(|_| conflict == IdConflict::Replay))
 }
 
-/// Locates the messages with these ids: conversation and number, in ascending order of
+/// Returns the conversations and numbers of the messages with these ids, in ascending order of
 /// the numbers.
 async fn find_messages(
     connection: &mut PgConnection,

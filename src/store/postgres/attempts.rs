@@ -62,8 +62,8 @@ where
     }
 }
 
-/// Attempts a transaction. The transaction limits its own time, since only it knows
-/// whether it has sent its COMMIT.
+/// Attempts a transaction. The time limit is applied inside the transaction, because only there
+/// is it known whether the COMMIT was sent.
 pub(super) async fn transaction<T, R>(attempt: impl Fn() -> R) -> Result<T, StoreError>
 where
     R: Future<Output = Result<T, OperationError>>,

@@ -1,7 +1,7 @@
 use sqlx::{PgConnection, query_as, raw_sql};
 
 use super::{
-    ConversationRow, Pool,
+    ConversationRow, PostgresPool,
     connection::PooledConnection,
     conversations::read_branches,
     lineage::share,
@@ -13,8 +13,8 @@ use crate::{
     store::{Branch, ConversationPage, StoreError, operation_error::OperationError},
 };
 
-/// Locks the parent: it is neither deleted nor truncated while the branch is created, and
-/// neither is what its lineage shares with it.
+/// Locks the parent, so that neither its own messages nor those of its lineage are deleted or
+/// truncated while the branch is created.
 const LOCK_PARENT: &str = concat!(
     "SELECT c.last_seq, c.own_after FROM conversations c WHERE ",
     sql::conversation_condition!(),
@@ -31,7 +31,10 @@ const CREATE: &str = concat!(
 );
 
 /// Creates a branch.
-pub(super) async fn branch(pool: &Pool, branch: &Branch) -> Result<Conversation, OperationError> {
+pub(super) async fn branch(
+    pool: &PostgresPool,
+    branch: &Branch,
+) -> Result<Conversation, OperationError> {
     let mut connection = PooledConnection::acquire(pool).await?;
     let created = before_commit(create(&mut connection, branch)).await;
     end(connection, created).await
@@ -66,7 +69,7 @@ async fn create(
 
 /// Reads a page of a conversation's branches.
 pub(super) async fn list(
-    pool: &Pool,
+    pool: &PostgresPool,
     conversation: &ConversationRef,
     after: Option<i64>,
     limit: u32,

@@ -1,5 +1,5 @@
-//! Insertion of messages, column by column. A new column is added in this file once for
-//! all statements: to the struct, to its placeholders and to its binding.
+//! Insertion of messages, column by column. A new column is added only in this file: to the
+//! struct, to its placeholders and to its binding.
 
 use chrono::{DateTime, Utc};
 use sqlx::types::Json;

@@ -14,7 +14,7 @@ use sqlx::{
 };
 use tokio::time::timeout;
 
-use super::Pool;
+use super::PostgresPool;
 use crate::{
     domain::TextSearch,
     store::operation_error::{BackendError, ErrorKind, OperationError},
@@ -55,7 +55,7 @@ impl ConnectionLosses {
     }
 }
 
-/// Adds the options that every connection is opened with.
+/// Adds the options with which every connection is opened.
 pub(super) fn options(options: PgConnectOptions, text_search: TextSearch) -> PgConnectOptions {
     let named = options.get_application_name().is_some();
     let options = if named {
@@ -92,7 +92,7 @@ pub(super) fn pool(
     options: PgConnectOptions,
     max_connections: u32,
     losses: ConnectionLosses,
-) -> Pool {
+) -> PostgresPool {
     let connections = PgPoolOptions::new()
         .max_connections(max_connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -109,7 +109,7 @@ pub(super) fn pool(
             })
         })
         .connect_lazy_with(options);
-    Pool::new("postgresql", connections).with_probe()
+    PostgresPool::new("postgresql", connections).with_probe()
 }
 
 /// Rejects a connection that did not receive the options of [`options`]. A pooler that
@@ -118,7 +118,7 @@ pub(super) fn pool(
 ///
 /// # Errors
 ///
-/// The connection was lost, or the options are missing.
+/// Fails if the connection was lost, or the options are missing.
 pub(super) async fn check_options(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let row = raw_sql("SELECT current_setting('enable_seqscan')")
         .fetch_one(connection)
@@ -142,7 +142,7 @@ pub(super) struct PooledConnection {
 
 impl PooledConnection {
     /// Waits for a connection. Nothing has been sent if there is none.
-    pub(super) async fn acquire(pool: &Pool) -> Result<Self, OperationError> {
+    pub(super) async fn acquire(pool: &PostgresPool) -> Result<Self, OperationError> {
         match pool.acquire().await {
             Ok(connection) => Ok(Self {
                 connection,
@@ -156,11 +156,11 @@ impl PooledConnection {
         }
     }
 
-    /// Waits for a connection that has just responded, for writes that cannot be found
-    /// again after a loss. A statement that is sent on a connection that the server has
-    /// already closed is not executed, but the client cannot know that.
+    /// Waits for a connection that has just responded, for writes whose outcome cannot be
+    /// determined if the connection is lost. A statement that is sent on a connection that the
+    /// server has already closed is not executed, but the client cannot detect that.
     pub(super) async fn acquire_tested(
-        pool: &Pool,
+        pool: &PostgresPool,
         losses: &ConnectionLosses,
     ) -> Result<Self, OperationError> {
         let mut acquired = Self::acquire(pool).await?;
@@ -173,8 +173,8 @@ impl PooledConnection {
         Err(BackendError::new(ErrorKind::Retryable, cause).into())
     }
 
-    /// Returns the connection to the pool, unless the outcome of its last statement makes
-    /// its state doubtful.
+    /// Returns the connection to the pool, unless its state is unknown after the outcome of its
+    /// last statement.
     pub(super) fn release<T>(
         mut self,
         outcome: Result<T, OperationError>,

@@ -1,7 +1,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, postgres::PgRow, query_as, types::Json};
 
-use super::{ConversationRow, Pool, connection::PooledConnection, sql};
+use super::{ConversationRow, PostgresPool, connection::PooledConnection, sql};
 use crate::{
     domain::{
         Conversation, ConversationChanges, ConversationRef, DeptId, NewConversation, SessionId,
@@ -47,7 +47,7 @@ const UPDATE: &str = concat!(
 
 /// Creates a conversation, or returns the one that was created by the same call before.
 pub(super) async fn create(
-    pool: &Pool,
+    pool: &PostgresPool,
     new: &NewConversation,
     at: DateTime<Utc>,
 ) -> Result<Conversation, OperationError> {
@@ -87,7 +87,7 @@ async fn insert_or_find(
 
 /// Reads a conversation.
 pub(super) async fn get(
-    pool: &Pool,
+    pool: &PostgresPool,
     conversation: &ConversationRef,
 ) -> Result<Conversation, OperationError> {
     let mut connection = PooledConnection::acquire(pool).await?;
@@ -99,7 +99,7 @@ pub(super) async fn get(
 
 /// Attaches a session to a conversation, and reads the conversation.
 pub(super) async fn attach_session(
-    pool: &Pool,
+    pool: &PostgresPool,
     conversation: &ConversationRef,
     session: SessionId,
 ) -> Result<Conversation, OperationError> {
@@ -116,7 +116,7 @@ async fn attach(
     session: SessionId,
 ) -> Result<Option<Conversation>, OperationError> {
     // Most turns continue with the session of the previous turn, which writes nothing.
-    if let Some(attached) = find_on_session(connection, conversation, session).await? {
+    if let Some(attached) = find_if_current(connection, conversation, session).await? {
         return Ok(Some(attached));
     }
     let row: Option<ConversationRow> = query_as(ATTACH)
@@ -128,20 +128,20 @@ async fn attach(
     Ok(row.map(ConversationRow::decode).transpose()?)
 }
 
-/// Reads the conversation that a session was last on.
-pub(super) async fn of_session(
-    pool: &Pool,
+/// Reads the current conversation of a session.
+pub(super) async fn current_of_session(
+    pool: &PostgresPool,
     session: SessionId,
     user: &UserId,
 ) -> Result<Option<Conversation>, OperationError> {
     let mut connection = PooledConnection::acquire(pool).await?;
-    let found = find_of_session(&mut connection, session, user).await;
+    let found = find_current(&mut connection, session, user).await;
     connection.release(found)
 }
 
 /// Reads a page of a user's conversations.
 pub(super) async fn list(
-    pool: &Pool,
+    pool: &PostgresPool,
     query: &ConversationQuery,
 ) -> Result<ConversationPage, OperationError> {
     let mut connection = PooledConnection::acquire(pool).await?;
@@ -151,7 +151,7 @@ pub(super) async fn list(
 
 /// Changes the title or the metadata of a conversation.
 pub(super) async fn update(
-    pool: &Pool,
+    pool: &PostgresPool,
     conversation: &ConversationRef,
     changes: &ConversationChanges,
     at: DateTime<Utc>,

@@ -1,9 +1,10 @@
 use sqlx::{PgConnection, postgres::PgRow};
 
-use super::{Pool, connection::PooledConnection};
+use super::{PostgresPool, connection::PooledConnection};
 use crate::store::{reads::reads, sql};
 
-/// A history read. Parameters: $1 conversation, $2 user or NULL, and those of the rest.
+/// Statement of a history read. Parameters: $1 conversation, $2 user or NULL, and those of the
+/// arguments.
 ///
 /// Each range of a lineage is read separately, from its end, and no more than the limit
 /// of all their messages is returned.
@@ -39,7 +40,7 @@ reads!(PgConnection, PgRow, std::convert::identity);
 
 /// Reads a conversation and its newest messages.
 pub(super) async fn newest(
-    pool: &Pool,
+    pool: &PostgresPool,
     conversation: &ConversationRef,
     limit: u32,
     contexts: bool,
@@ -51,7 +52,7 @@ pub(super) async fn newest(
 
 /// Reads a page of messages.
 pub(super) async fn messages(
-    pool: &Pool,
+    pool: &PostgresPool,
     conversation: &ConversationRef,
     from: Bound,
     limit: u32,

@@ -1,12 +1,12 @@
-//! Import of a conversation: a transaction on a connection of its own. The connection is
-//! closed, and the transaction with it, when the import is dropped before its end.
+//! Import of a conversation: a transaction on a separate connection. If the import is dropped
+//! before its end, the connection is closed, which rolls the transaction back.
 
 use async_trait::async_trait;
 use sqlx::{PgConnection, query, query_as, raw_sql, types::Json};
 use uuid::Uuid;
 
 use super::{
-    ConversationRow, Pool,
+    ConversationRow, PostgresPool,
     columns::{
         ContextColumns, MessageColumns, bind_contexts, bind_messages, message_values, placeholders,
     },
@@ -63,7 +63,7 @@ struct PgImport {
 
 /// Begins an import.
 pub(super) async fn begin(
-    pool: &Pool,
+    pool: &PostgresPool,
     conversation: &Conversation,
     permit: TransferPermit,
 ) -> Result<Box<dyn Import>, OperationError> {

@@ -22,9 +22,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Checks the schema and, if `migrate` is set, migrates it.
 ///
-/// This needs a connection of its own, without a time limit of statements: a second process
-/// waits for the lock of the first one for as long as that one migrates. The lock belongs
-/// to the session and must not remain in a pool.
+/// This uses a separate connection without a statement timeout: a second process waits for the
+/// lock of the first one for as long as that one migrates. The lock belongs to the session and
+/// must not remain in a pool.
 pub(super) async fn prepare(options: &PgConnectOptions, migrate: bool) -> Result<(), SchemaError> {
     let options = options.clone().options([("statement_timeout", "0")]);
     let mut connection = match timeout(CONNECT_TIMEOUT, options.connect()).await {
@@ -43,7 +43,7 @@ pub(super) async fn prepare(options: &PgConnectOptions, migrate: bool) -> Result
         Ok(()) => check_or_migrate(&mut connection, migrate).await,
         Err(error) => Err(schema::map_error(error.into())),
     };
-    // An error while closing changes nothing about the outcome.
+    // An error while closing does not change the outcome.
     let _ = timeout(CONNECT_TIMEOUT, connection.close()).await;
     outcome
 }

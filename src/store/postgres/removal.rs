@@ -1,14 +1,14 @@
-//! Removals: transactions that can take long.
+//! Removals: transactions that can take a long time.
 //!
-//! Messages that branches share are kept. Whether a message is shared is checked under a
-//! lock on the id that it is stored under: if two conversations stop showing the same
-//! message at once, one of them has to delete it.
+//! Messages that branches share are kept. Whether a message is shared is checked under a lock
+//! on the id that it is stored under: if the same message is removed from two conversations
+//! concurrently, one of the transactions must delete it.
 
 use sqlx::{PgConnection, query, query_as, raw_sql};
 use uuid::Uuid;
 
 use super::{
-    Pool,
+    PostgresPool,
     append::find_request,
     connection::PooledConnection,
     lineage::{TruncationPoint, delete_history, truncate_history},
@@ -43,7 +43,7 @@ const INSERT_REQUEST: &str = "INSERT INTO requests \
 
 /// Deletes a conversation.
 pub(super) async fn delete(
-    pool: &Pool,
+    pool: &PostgresPool,
     conversation: &ConversationRef,
 ) -> Result<(), OperationError> {
     let mut connection = PooledConnection::acquire(pool).await?;
@@ -63,7 +63,7 @@ async fn find_and_delete(
 
 /// Removes the messages after a number, or finds the earlier outcome of the same call.
 pub(super) async fn truncate(
-    pool: &Pool,
+    pool: &PostgresPool,
     truncation: &Truncation,
 ) -> Result<Truncated, OperationError> {
     let mut connection = PooledConnection::acquire(pool).await?;
@@ -80,7 +80,7 @@ async fn replay_or_truncate(
     if let Some(request) = &truncation.request
         && let Some(known) = find_request(connection, id, request).await?
     {
-        return Ok(replay::truncated_before(&known, request)?);
+        return Ok(replay::replayed_truncation(&known, request)?);
     }
     replay::check_last_seq(truncation.expected_last_seq, last_seq)?;
     let point = TruncationPoint {
@@ -114,7 +114,7 @@ async fn begin_and_lock(
     Ok(found.ok_or(StoreError::NotFound)?)
 }
 
-/// Locks the messages that a conversation shows.
+/// Locks the messages that a conversation contains.
 async fn lock_messages(
     connection: &mut PgConnection,
     conversation: Uuid,

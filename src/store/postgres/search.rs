@@ -3,7 +3,7 @@ use std::borrow::Cow;
 use sqlx::{PgConnection, postgres::PgRow, query};
 use uuid::Uuid;
 
-use super::{Pool, connection::PooledConnection};
+use super::{PostgresPool, connection::PooledConnection};
 use crate::{
     domain::{ConversationId, DeptId, Role},
     store::{
@@ -14,9 +14,9 @@ use crate::{
 
 search_rows!(PgRow, Uuid);
 
-/// Selects the page first, from the documents alone, and then the values to show for it.
-/// The schema defines the functions. A document is searched with a query of the
-/// configuration that its words were made with.
+/// Selects the page from the documents alone, and then reads the values of its hits. The schema
+/// defines the functions. A document is searched with the configuration under which its words
+/// were stored.
 ///
 /// Parameters: $1 user, $2 text, $3 conversation, $4 department and $5 role or NULL, $6
 /// rank and $7 place of the last hit of the previous page, $8 limit.
@@ -61,7 +61,7 @@ const SEARCH: &str = concat!(
 
 /// Reads a page of search hits.
 pub(super) async fn search(
-    pool: &Pool,
+    pool: &PostgresPool,
     search: &SearchQuery,
 ) -> Result<SearchPage, OperationError> {
     let mut connection = PooledConnection::acquire(pool).await?;
@@ -92,8 +92,8 @@ async fn find(
         .await?)
 }
 
-/// Returns an equivalent query with at most one negation before each operand. PostgreSQL
-/// fails at 32 consecutive negations, which a ruled line in a pasted text exceeds.
+/// Returns an equivalent query with at most one negation before each operand. PostgreSQL fails
+/// at 32 consecutive negations, which a line of hyphens in a pasted text exceeds.
 fn limit_negations(text: &str) -> Cow<'_, str> {
     const MAX_UNCHANGED: usize = 16;
     if text.matches('-').count() <= MAX_UNCHANGED {

@@ -1,5 +1,5 @@
-//! Snapshot of a conversation: a read-only transaction on a connection of its own. The
-//! connection is closed, and the transaction with it, when the snapshot is dropped.
+//! Snapshot of a conversation: a read-only transaction on a separate connection. When the
+//! snapshot is dropped, the connection is closed, which ends the transaction.
 
 use std::future::Future;
 
@@ -8,7 +8,7 @@ use sqlx::{PgConnection, raw_sql};
 use tokio::time::timeout;
 
 use super::{
-    Pool,
+    PostgresPool,
     connection::{PooledConnection, STATEMENT_TIMEOUT},
     conversations::find,
     history::read_page,
@@ -34,12 +34,12 @@ struct PgSnapshot {
 
 /// Takes a snapshot.
 pub(super) async fn take(
-    pool: &Pool,
+    pool: &PostgresPool,
     conversation: &ConversationRef,
     permit: TransferPermit,
 ) -> Result<(Conversation, Box<dyn Snapshot>), OperationError> {
     let mut connection = PooledConnection::acquire(pool).await?;
-    let found = in_time(begin(&mut connection, conversation)).await?;
+    let found = with_time_limit(begin(&mut connection, conversation)).await?;
     let snapshot = PgSnapshot {
         connection,
         conversation: conversation.clone(),
@@ -62,13 +62,13 @@ impl Snapshot for PgSnapshot {
     async fn after(&mut self, seq: i64, limit: u32) -> Result<Vec<Message>, StoreError> {
         let from = Bound::After(seq);
         let page = read_page(&mut self.connection, &self.conversation, from, limit, true);
-        let page = in_time(page).await;
+        let page = with_time_limit(page).await;
         page.map_err(OperationError::into_read_error)
     }
 }
 
 /// Limits the time of a read by the client, which is not retried.
-async fn in_time<T>(
+async fn with_time_limit<T>(
     read: impl Future<Output = Result<T, OperationError>>,
 ) -> Result<T, OperationError> {
     timeout(STATEMENT_TIMEOUT, read).await.unwrap_or_else(|_| {

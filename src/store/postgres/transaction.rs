@@ -1,9 +1,9 @@
 //! Transactions of several statements.
 //!
-//! A transaction has changed nothing until its COMMIT is sent: unless it ended, its
-//! connection is closed, and the server rolls back what a lost client has begun.
-//! `Pool::begin` is not used, because a future that is dropped inside it returns a
-//! connection to the pool in a transaction that nothing ends.
+//! A transaction has changed nothing until its COMMIT is sent: if it does not end, its
+//! connection is closed, and the server rolls it back. `sqlx::Pool::begin` is not used, because
+//! a future that is dropped inside it returns a connection to the pool with a transaction that
+//! is still open.
 
 use std::future::Future;
 
@@ -13,13 +13,14 @@ use tokio::time::timeout;
 use super::connection::{PooledConnection, REMOVAL_TIMEOUT, STATEMENT_TIMEOUT};
 use crate::store::operation_error::{BackendError, ErrorKind, OperationError};
 
-/// A single statement may take as long as the whole transaction, whose time the client
-/// limits. Under READ COMMITTED, a statement sees what was committed before it obtained
-/// its lock, whatever the default of the database is.
+/// Begins a transaction. A single statement may take as long as the whole transaction, whose
+/// time the client limits. Under READ COMMITTED, which is set because the database may have
+/// another default, a statement sees the changes that were committed before it obtained its
+/// lock.
 pub(super) const BEGIN: &str =
     "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = '35s'";
 
-/// Limits the time of the statements before the COMMIT. An error of them changes nothing.
+/// Limits the time of the statements before the COMMIT. If they fail, nothing is changed.
 pub(super) async fn before_commit<T>(
     statements: impl Future<Output = Result<T, OperationError>>,
 ) -> Result<T, OperationError> {

@@ -2,7 +2,7 @@ use sqlx::{SqliteConnection, query, query_as, query_scalar};
 use uuid::{Uuid, fmt::Hyphenated};
 
 use super::{
-    Pool,
+    SqlitePool,
     columns::{Insertion, insert, insertion_into},
     connection::{self, Micros},
     conversations, history,
@@ -10,7 +10,7 @@ use super::{
 use crate::{
     domain::{Conversation, ConversationId, Title},
     store::{
-        Append, Appended, Request,
+        Append, Appended, RequestIdentity,
         operation_error::OperationError,
         replay::{self, IdConflict, replays},
     },
@@ -41,17 +41,20 @@ const FIND_MESSAGE: &str = "SELECT m.conversation_id, m.seq FROM messages m WHER
 
 /// New entry of the requests ledger.
 pub(super) struct RequestEntry<'a> {
-    pub(super) request: &'a Request,
+    pub(super) request: &'a RequestIdentity,
     pub(super) first_seq: i64,
     pub(super) last_seq: i64,
-    /// Number of messages that a truncation removed; None for a save.
+    /// Number of messages that a truncation removed; `None` for a save.
     pub(super) removed: Option<i64>,
     pub(super) at: Micros,
 }
 
-/// Saves a turn, or finds its earlier save. The transaction holds the write lock, so
-/// that what it has checked is still true when it writes.
-pub(super) async fn append(writer: &Pool, append: &Append) -> Result<Appended, OperationError> {
+/// Saves a turn, or finds its earlier save. The transaction holds the write lock, so that its
+/// checks are still valid when it writes.
+pub(super) async fn append(
+    writer: &SqlitePool,
+    append: &Append,
+) -> Result<Appended, OperationError> {
     let mut transaction = connection::begin(writer).await?;
     let appended = replay_or_save(&mut transaction, append).await;
     connection::end(transaction, appended).await
@@ -107,8 +110,8 @@ async fn save(
     })
 }
 
-/// Returns the session to attach to the conversation. None if it was last on another
-/// user's.
+/// Returns the session to attach to the conversation. `None` if its current conversation
+/// belongs to another user.
 async fn attachable_session(
     connection: &mut SqliteConnection,
     append: &Append,
@@ -144,7 +147,7 @@ pub(super) async fn insert_request(
     Ok(())
 }
 
-/// Locates the messages with these ids: conversation and number, in ascending order of
+/// Returns the conversations and numbers of the messages with these ids, in ascending order of
 /// the numbers.
 async fn find_messages(
     connection: &mut SqliteConnection,

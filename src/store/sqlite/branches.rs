@@ -1,7 +1,7 @@
 use sqlx::{SqliteConnection, query, query_scalar};
 
 use super::{
-    Pool,
+    SqlitePool,
     connection::{self, Micros},
     conversations::{get_in, read_branches},
     lineage::share,
@@ -21,7 +21,10 @@ SELECT $1, p.user_id, p.dept_id, coalesce($4, p.title), p.metadata, $3, $3, p.id
 FROM conversations p WHERE p.id = $2";
 
 /// Creates a branch.
-pub(super) async fn branch(writer: &Pool, branch: &Branch) -> Result<Conversation, OperationError> {
+pub(super) async fn branch(
+    writer: &SqlitePool,
+    branch: &Branch,
+) -> Result<Conversation, OperationError> {
     let mut transaction = connection::begin(writer).await?;
     let created = create(&mut transaction, branch).await;
     connection::end(transaction, created).await
@@ -64,7 +67,7 @@ async fn create(
 
 /// Reads a page of a conversation's branches.
 pub(super) async fn list(
-    readers: &Pool,
+    readers: &SqlitePool,
     conversation: &ConversationRef,
     after: Option<i64>,
     limit: u32,

@@ -8,8 +8,8 @@ use crate::{
     store::operation_error::OperationError,
 };
 
-/// Statements that insert into the tables of a schema: the one of the store, or the
-/// one that an import collects its messages in. [`insert`] binds their parameters.
+/// Statements that insert into the tables of a schema: that of the store, or that of the spool
+/// file in which an import collects its messages. [`insert`] binds their parameters.
 #[derive(Clone, Copy)]
 pub(super) struct Insertion {
     pub(super) message: &'static str,

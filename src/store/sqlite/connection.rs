@@ -10,7 +10,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{Pool, result_codes};
+use super::{SqlitePool, result_codes};
 use crate::store::operation_error::OperationError;
 
 /// Maximum time that a call waits for the writer, or for a reader.
@@ -24,8 +24,8 @@ const READERS: u32 = 4;
 /// Maximum number of exports and imports at once, each of which opens a connection.
 pub(super) const MAX_TRANSFERS: usize = 8;
 
-/// Takes the write lock at once: a transaction that takes it later can fail with BUSY in
-/// the middle.
+/// Acquires the write lock at once: a transaction that acquires it later can fail with BUSY
+/// after its first statements.
 const BEGIN: &str = "BEGIN IMMEDIATE";
 
 const NEXT_ACTIVITY: &str =
@@ -44,7 +44,7 @@ impl From<DateTime<Utc>> for Micros {
 
 impl From<Micros> for DateTime<Utc> {
     fn from(Micros(micros): Micros) -> Self {
-        // Every number that was made from a time is a valid time.
+        // Every number that was converted from a time is a valid time.
         Self::from_timestamp_micros(micros).unwrap_or_default()
     }
 }
@@ -99,24 +99,24 @@ pub(super) fn writer_options(options: SqliteConnectOptions) -> SqliteConnectOpti
         .synchronous(SqliteSynchronous::Full)
 }
 
-/// Creates the pool of the one connection that writes. It does not create the file:
-/// an empty file in the place of one that was lost would look like success.
-pub(super) fn writer(options: SqliteConnectOptions) -> Pool {
+/// Creates the pool of the one connection that writes. It does not create the file: an empty
+/// file in place of a lost one would hide the loss.
+pub(super) fn writer(options: SqliteConnectOptions) -> SqlitePool {
     let connections = pool_options(1)
-        // SQLite can roll a transaction back when a statement in it fails. The driver
-        // still counts it as open then, and would begin no other.
+        // SQLite can roll a transaction back when a statement in it fails. The driver still
+        // counts it as open then, and would not begin another one.
         .before_acquire(|connection, _| {
             let is_usable = !connection.is_in_transaction();
             Box::pin(async move { Ok(is_usable) })
         })
         .connect_lazy_with(writer_options(options));
-    Pool::new("sqlite.writer", connections)
+    SqlitePool::new("sqlite.writer", connections)
 }
 
 /// Creates the pool of the connections that read.
-pub(super) fn readers(options: SqliteConnectOptions) -> Pool {
+pub(super) fn readers(options: SqliteConnectOptions) -> SqlitePool {
     let connections = pool_options(READERS).connect_lazy_with(options.read_only(true));
-    Pool::new("sqlite.readers", connections)
+    SqlitePool::new("sqlite.readers", connections)
 }
 
 fn pool_options(connections: u32) -> SqlitePoolOptions {
@@ -129,25 +129,27 @@ fn pool_options(connections: u32) -> SqlitePoolOptions {
 }
 
 /// Waits for a connection to read with.
-pub(super) async fn reader(readers: &Pool) -> Result<PoolConnection<Sqlite>, OperationError> {
+pub(super) async fn reader(readers: &SqlitePool) -> Result<PoolConnection<Sqlite>, OperationError> {
     Ok(readers.acquire().await?)
 }
 
-/// Waits for the writer, and keeps it from other writes of this process while another
-/// connection writes.
-pub(super) async fn reserve(writer: &Pool) -> Result<PoolConnection<Sqlite>, OperationError> {
+/// Waits for the writer connection and reserves it, so that no other write of this process runs
+/// while another connection writes.
+pub(super) async fn reserve(writer: &SqlitePool) -> Result<PoolConnection<Sqlite>, OperationError> {
     let reserved = writer.acquire().await;
     reserved.map_err(|error| OperationError::from(error).before_commit())
 }
 
 /// Waits for the writer, then for the write lock of the file, and begins a
 /// transaction, which [`end`] ends. It is rolled back if it is dropped before.
-pub(super) async fn begin(writer: &Pool) -> Result<Transaction<'static, Sqlite>, OperationError> {
+pub(super) async fn begin(
+    writer: &SqlitePool,
+) -> Result<Transaction<'static, Sqlite>, OperationError> {
     let begun = writer.begin_with(BEGIN).await;
     begun.map_err(|error| OperationError::from(error).before_commit())
 }
 
-/// Begins a transaction on a connection that the caller holds. See [`begin`].
+/// Begins a transaction on the given connection. See [`begin`].
 pub(super) async fn begin_on(
     connection: &mut SqliteConnection,
 ) -> Result<Transaction<'_, Sqlite>, OperationError> {

@@ -3,7 +3,7 @@ use sqlx::{SqliteConnection, query, query_scalar, sqlite::SqliteRow, types::Json
 use uuid::Uuid;
 
 use super::{
-    ConversationRow, Pool,
+    ConversationRow, SqlitePool,
     connection::{self, Micros},
     sql,
 };
@@ -40,7 +40,7 @@ WHERE id = $1";
 
 /// Creates a conversation, or returns the one that was created by the same call before.
 pub(super) async fn create(
-    writer: &Pool,
+    writer: &SqlitePool,
     new: &NewConversation,
     at: DateTime<Utc>,
 ) -> Result<Conversation, OperationError> {
@@ -89,14 +89,14 @@ async fn find_or_insert(
 
 /// Reads a conversation.
 pub(super) async fn get(
-    readers: &Pool,
+    readers: &SqlitePool,
     conversation: &ConversationRef,
 ) -> Result<Conversation, OperationError> {
     let mut reader = connection::reader(readers).await?;
     get_in(&mut reader, conversation).await
 }
 
-/// Reads a conversation on a connection that the caller holds.
+/// Reads a conversation on the given connection.
 pub(super) async fn get_in(
     connection: &mut SqliteConnection,
     conversation: &ConversationRef,
@@ -107,14 +107,14 @@ pub(super) async fn get_in(
 
 /// Attaches a session to a conversation, and reads the conversation.
 pub(super) async fn attach_session(
-    readers: &Pool,
-    writer: &Pool,
+    readers: &SqlitePool,
+    writer: &SqlitePool,
     conversation: &ConversationRef,
     session: SessionId,
 ) -> Result<Conversation, OperationError> {
     // Most turns continue with the session of the previous turn, which writes nothing.
     let mut reader = connection::reader(readers).await?;
-    let attached = find_on_session(&mut reader, conversation, session).await?;
+    let attached = find_if_current(&mut reader, conversation, session).await?;
     drop(reader);
     if let Some(conversation) = attached {
         return Ok(conversation);
@@ -140,19 +140,19 @@ async fn attach(
     Ok(found)
 }
 
-/// Reads the conversation that a session was last on.
-pub(super) async fn of_session(
-    readers: &Pool,
+/// Reads the current conversation of a session.
+pub(super) async fn current_of_session(
+    readers: &SqlitePool,
     session: SessionId,
     user: &UserId,
 ) -> Result<Option<Conversation>, OperationError> {
     let mut reader = connection::reader(readers).await?;
-    find_of_session(&mut reader, session, user).await
+    find_current(&mut reader, session, user).await
 }
 
 /// Reads a page of a user's conversations.
 pub(super) async fn list(
-    readers: &Pool,
+    readers: &SqlitePool,
     query: &ConversationQuery,
 ) -> Result<ConversationPage, OperationError> {
     let mut reader = connection::reader(readers).await?;
@@ -161,8 +161,8 @@ pub(super) async fn list(
 
 /// Changes the title or the metadata of a conversation.
 pub(super) async fn update(
-    readers: &Pool,
-    writer: &Pool,
+    readers: &SqlitePool,
+    writer: &SqlitePool,
     conversation: &ConversationRef,
     changes: &ConversationChanges,
     at: DateTime<Utc>,

@@ -1,10 +1,11 @@
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 use uuid::Uuid;
 
-use super::{Pool, connection};
+use super::{SqlitePool, connection};
 use crate::store::{reads::reads, sql};
 
-/// A history read. Parameters: $1 conversation, $2 user or NULL, and those of the rest.
+/// Statement of a history read. Parameters: $1 conversation, $2 user or NULL, and those of the
+/// arguments.
 ///
 /// The ranges of a lineage do not overlap. Reading them in their order, and the messages
 /// of each in order, therefore reads all numbers in order and can stop at the limit.
@@ -50,7 +51,7 @@ reads!(SqliteConnection, SqliteRow, Uuid::hyphenated);
 
 /// Reads a conversation and its newest messages.
 pub(super) async fn newest(
-    readers: &Pool,
+    readers: &SqlitePool,
     conversation: &ConversationRef,
     limit: u32,
     contexts: bool,
@@ -61,7 +62,7 @@ pub(super) async fn newest(
 
 /// Reads a page of messages.
 pub(super) async fn messages(
-    readers: &Pool,
+    readers: &SqlitePool,
     conversation: &ConversationRef,
     from: Bound,
     limit: u32,
@@ -77,7 +78,7 @@ mod tests {
 
     use super::*;
 
-    /// A sort reads all rows, whatever the limit is.
+    /// A sort would read all rows, even with a small limit.
     #[tokio::test]
     async fn history_reads_do_not_sort() {
         let mut connection = SqliteConnection::connect(":memory:").await.unwrap();

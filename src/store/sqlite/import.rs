@@ -1,6 +1,6 @@
-//! Import of a conversation. All writes share one writer, which must not wait for a
-//! client: an import collects its messages in a spool file of its own, and copies them
-//! into the store in one transaction when it ends.
+//! Import of a conversation. All writes share one writer, which must not wait for a client: an
+//! import collects its messages in a separate spool file, and copies them into the store in one
+//! transaction when it ends.
 
 use std::{
     path::{Path, PathBuf},
@@ -14,7 +14,7 @@ use sqlx::{
 };
 
 use super::{
-    Pool,
+    SqlitePool,
     columns::{Insertion, insert, insertion_into},
     connection::{self, Micros},
     conversations::get_in,
@@ -28,8 +28,8 @@ use crate::{
     },
 };
 
-/// Prepares the spool file. It only extends memory, so nothing in it has to outlive its
-/// connection.
+/// Prepares the spool file. It need not be durable, because it is only used until its
+/// connection is closed.
 const PREPARE_SPOOL: &str = "
 PRAGMA spool.journal_mode = OFF;
 PRAGMA spool.synchronous = OFF;
@@ -52,7 +52,7 @@ const COPY_FROM_SPOOL: [&str; 2] = [
 
 struct SqliteImport {
     connection: SqliteConnection,
-    writer: Arc<Pool>,
+    writer: Arc<SqlitePool>,
     conversation: Conversation,
     _permit: TransferPermit,
 }
@@ -60,7 +60,7 @@ struct SqliteImport {
 /// Begins an import.
 pub(super) async fn begin(
     options: &SqliteConnectOptions,
-    writer: &Arc<Pool>,
+    writer: &Arc<SqlitePool>,
     conversation: &Conversation,
     permit: TransferPermit,
 ) -> Result<Box<dyn Import>, OperationError> {
@@ -98,8 +98,8 @@ async fn attach(connection: &mut SqliteConnection, spool: &Path) -> Result<(), O
     Ok(())
 }
 
-/// Removes the name of a file when it is dropped, also if the call is cancelled. An open
-/// file exists without a name until the process ends.
+/// Unlinks a file when it is dropped, also if the call is cancelled. The unlinked file exists
+/// as long as it is open.
 struct UnlinkOnDrop<'a>(&'a Path);
 
 impl Drop for UnlinkOnDrop<'_> {
@@ -144,7 +144,7 @@ async fn spool(
 
 async fn finish(
     connection: &mut SqliteConnection,
-    writer: &Pool,
+    writer: &SqlitePool,
     conversation: &Conversation,
     last_seq: i64,
 ) -> Result<Conversation, OperationError> {

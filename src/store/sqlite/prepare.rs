@@ -56,13 +56,13 @@ pub(super) async fn prepare(
             .await
             .map_err(|error| schema::map_error(error.into()));
     }
-    // An error while closing changes nothing about the outcome.
+    // An error while closing does not change the outcome.
     let _ = connection.close().await;
     outcome
 }
 
-/// Opens the file. Switching to the write-ahead log does not wait for another process
-/// that does the same, whatever the busy timeout is, so it is retried here.
+/// Opens the file. Switching to the write-ahead log does not wait for another process that does
+/// the same, regardless of the busy timeout, so it is retried here.
 async fn connect(options: &SqliteConnectOptions) -> sqlx::Result<SqliteConnection> {
     let deadline = Instant::now() + MIGRATION_TIMEOUT;
     loop {

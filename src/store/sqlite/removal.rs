@@ -1,7 +1,7 @@
 use sqlx::{SqliteConnection, query, query_scalar};
 
 use super::{
-    Pool,
+    SqlitePool,
     append::{RequestEntry, find_request, insert_request},
     branches::OWN_AFTER,
     connection::{self, Micros},
@@ -20,7 +20,7 @@ const RECORD_ACTIVITY: &str =
 
 /// Deletes a conversation.
 pub(super) async fn delete(
-    writer: &Pool,
+    writer: &SqlitePool,
     conversation: &ConversationRef,
 ) -> Result<(), OperationError> {
     let mut transaction = connection::begin(writer).await?;
@@ -38,7 +38,7 @@ async fn find_and_delete(
 
 /// Removes the messages after a number, or finds the earlier outcome of the same call.
 pub(super) async fn truncate(
-    writer: &Pool,
+    writer: &SqlitePool,
     truncation: &Truncation,
 ) -> Result<Truncated, OperationError> {
     let mut transaction = connection::begin(writer).await?;
@@ -55,7 +55,7 @@ async fn replay_or_truncate(
     if let Some(request) = &truncation.request
         && let Some(known) = find_request(connection, found.id, request).await?
     {
-        return Ok(replay::truncated_before(&known, request)?);
+        return Ok(replay::replayed_truncation(&known, request)?);
     }
     replay::check_last_seq(truncation.expected_last_seq, last_seq)?;
     let id = found.id.as_uuid().hyphenated();

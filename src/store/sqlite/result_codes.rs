@@ -8,9 +8,8 @@ const BUSY: i32 = 5;
 const NOMEM: i32 = 7;
 const IOERR: i32 = 10;
 
-/// Primary result codes and their classes. Codes that are not listed are
-/// [`ErrorKind::Internal`], constraints among them: a write checks them under the
-/// write lock before it inserts.
+/// Primary result codes and their kinds. Codes that are not listed are [`ErrorKind::Internal`],
+/// constraints among them: a write checks them under the write lock before it inserts.
 const TABLE: &[(i32, ErrorKind)] = &[
     (BUSY, ErrorKind::Unavailable),  // another process writes
     (6, ErrorKind::Unavailable),     // LOCKED
@@ -55,8 +54,7 @@ fn kind(code: i32) -> ErrorKind {
     known.map_or(ErrorKind::Internal, |(_, kind)| *kind)
 }
 
-/// Class of a result code that means something else for a COMMIT than for other
-/// statements.
+/// Kind of a result code that has a different meaning for a COMMIT than for other statements.
 fn commit_kind(code: i32) -> Option<ErrorKind> {
     matches!(code, IOERR | NOMEM).then_some(ErrorKind::ConnectionLost)
 }

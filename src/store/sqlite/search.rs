@@ -1,7 +1,7 @@
 use sqlx::{SqliteConnection, query, query_scalar, sqlite::SqliteRow};
 use uuid::fmt::Hyphenated;
 
-use super::{Pool, connection, search_syntax::fts5_expression};
+use super::{SqlitePool, connection, search_syntax::fts5_expression};
 use crate::{
     domain::{DeptId, Role, TextSearch},
     store::{
@@ -12,12 +12,12 @@ use crate::{
 
 search_rows!(SqliteRow, Hyphenated);
 
-/// Selects the page first, and then the values to show for it.
+/// Selects the page, and then reads the values of its hits.
 ///
-/// A rank depends on the message alone: on how often it contains the searched words,
-/// damped as in BM25, and on its length in relation to 500 characters. BM25 itself weighs
-/// words by how rare they are among the messages of all users. That would disclose
-/// those, cost time in proportion to their number, and change between two pages.
+/// A rank depends on the message alone: on how often it contains the searched words, damped as
+/// in BM25, and on its length in relation to 500 characters. BM25 itself weighs words by their
+/// frequency in the messages of all users. That would disclose information about those
+/// messages, take time in proportion to their number, and change between two pages.
 ///
 /// Parameters: $2 FTS5 expression, the others as in the statement on PostgreSQL.
 const SEARCH: &str = concat!(
@@ -70,7 +70,7 @@ INSERT INTO message_words (message_words) VALUES ('rebuild')";
 
 /// Reads a page of search hits.
 pub(super) async fn search(
-    readers: &Pool,
+    readers: &SqlitePool,
     text_search: TextSearch,
     search: &SearchQuery,
 ) -> Result<SearchPage, OperationError> {

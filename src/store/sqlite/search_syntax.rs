@@ -1,9 +1,9 @@
 //! Translation of search queries to FTS5 expressions.
 //!
-//! The syntax is the one of PostgreSQL's `websearch_to_tsquery`: all words must occur,
-//! quotes enclose a phrase, `or` separates alternatives, and `-` precedes words or
-//! phrases that must not occur. As in PostgreSQL, every text is a valid query. Each word
-//! is quoted for FTS5, so that FTS5 rejects none.
+//! The syntax is the one of PostgreSQL's `websearch_to_tsquery`: all words must occur, quotes
+//! enclose a phrase, `or` separates alternatives, and `-` precedes words or phrases that must
+//! not occur. As in PostgreSQL, every text is a valid query. Each word is quoted, so that FTS5
+//! does not reject it.
 
 use std::fmt::Write as _;
 
@@ -27,8 +27,8 @@ struct Operand<'a> {
     is_negated: bool,
 }
 
-/// Returns the expression that finds this user's messages for a query. None for a query
-/// that has only stop words and separators, and so finds nothing.
+/// Returns the expression that finds this user's messages for a query. `None` for a query that
+/// has only stop words and separators, which finds nothing.
 pub(super) fn fts5_expression(
     query: &str,
     user: &UserId,
@@ -50,7 +50,7 @@ pub(super) fn fts5_expression(
     Some(format!("{owner} AND ({})", alternatives.join(" OR ")))
 }
 
-/// Returns the expression of one alternative, in parentheses. None without any word.
+/// Returns the expression of one alternative, in parentheses. `None` if it contains no word.
 fn alternative(operands: &[Operand<'_>], owner: &str, text_search: TextSearch) -> Option<String> {
     let quoted = |is_negated: bool| -> Vec<String> {
         operands

@@ -1,5 +1,5 @@
-//! Snapshot of a conversation: a read-only transaction on a connection of its own. The
-//! connection is closed, and the transaction with it, when the snapshot is dropped.
+//! Snapshot of a conversation: a read-only transaction on a separate connection. When the
+//! snapshot is dropped, the connection is closed, which ends the transaction.
 
 use async_trait::async_trait;
 use sqlx::{ConnectOptions as _, SqliteConnection, raw_sql, sqlite::SqliteConnectOptions};
@@ -26,7 +26,7 @@ pub(super) async fn take(
 ) -> Result<(Conversation, Box<dyn Snapshot>), OperationError> {
     let mut connection = options.clone().read_only(true).connect().await?;
     raw_sql("BEGIN").execute(&mut connection).await?;
-    // The first read determines the moment.
+    // The first read determines the state that the snapshot contains.
     let found = get_in(&mut connection, conversation).await?;
     let snapshot = SqliteSnapshot {
         connection,

@@ -71,8 +71,8 @@ impl ObservedStore {
         }
     }
 
-    /// Runs an operation on a table in a span and measures it. A rejected request is
-    /// a result and not an error of the operation.
+    /// Runs an operation on a table in a span and measures it. A rejected request is not an
+    /// error of the operation.
     async fn observe<T>(
         &self,
         operation: &'static str,
@@ -140,7 +140,7 @@ impl Drop for OperationRecorder<'_> {
     }
 }
 
-/// Value of `error.type` for failures of the store. None for rejected requests.
+/// Returns the value of `error.type` for failures of the store. `None` for rejected requests.
 fn failure(error: &StoreError) -> Option<(&'static str, &StoreError)> {
     match error {
         StoreError::NotFound

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{super::*, MAX, read_in};
 use crate::{
-    archive::Writer,
+    archive::ArchiveWriter,
     domain::{
         Content, Conversation, ConversationId, DeptId, Message, Metadata, RetrievedContext, Role,
         Title, UserId,
@@ -91,7 +91,7 @@ prop_compose! {
 }
 
 fn write(format: Format, conversation: &Conversation, messages: &[Message]) -> Vec<u8> {
-    let (mut writer, mut file) = Writer::begin(format, conversation);
+    let (mut writer, mut file) = ArchiveWriter::begin(format, conversation);
     file.extend(writer.add(messages));
     file.extend(writer.end());
     file
