@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What .ci/check and .ci/check-deployment share: both source this file from the root of the
-# repository. A tool is taken from PATH or installed into target/check-tools; a tool that is
+# Functions that .ci/check and .ci/check-deployment share. Both source this file from the root of
+# the repository. A tool is taken from PATH or installed into target/check-tools; a tool that is
 # missing and cannot be installed fails the check.
 
 tools=target/check-tools

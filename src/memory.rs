@@ -63,7 +63,7 @@ pub struct Dependencies {
     pub ids: Arc<dyn IdSource>,
     /// Tracker of the tasks that run writes, which shutdown waits for.
     pub writes: TaskTracker,
-    /// Permits that bound the concurrent writes, including those whose callers have left.
+    /// Permits that bound the concurrent writes, including those whose callers no longer wait.
     pub write_permits: Arc<Semaphore>,
     /// Number of messages in a history if the caller sets no limit.
     pub default_limit: u32,

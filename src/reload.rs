@@ -44,7 +44,7 @@ impl<T> Reloaded<T> {
     }
 }
 
-/// Files that cannot be read or parsed. The text names the setting and contains nothing of
+/// Error of files that cannot be read or parsed. The text names the setting and does not quote
 /// the files.
 #[derive(Debug, thiserror::Error)]
 #[error("{setting}: {cause}")]

@@ -11,7 +11,7 @@ use conversation_memory::{
 };
 use test_support::{
     eventually,
-    redis_server::{RedisServer, attached, call, connect, own_prefix, shared_url},
+    redis_server::{RedisServer, call, connect, connect_and_wait, shared_url, unique_prefix},
 };
 use uuid::Uuid;
 
@@ -44,7 +44,7 @@ fn in_process(ttl: Duration) -> InProcessSessions {
 }
 
 async fn shared() -> Redis {
-    attached(&shared_url(), &own_prefix()).await
+    connect_and_wait(&shared_url(), &unique_prefix()).await
 }
 
 /// Creates tests of a case on both implementations.
@@ -276,8 +276,8 @@ async fn in_process_sessions_remove_expired_ones() {
 
 #[tokio::test]
 async fn sessions_in_redis_are_renewed_and_expire() {
-    let (ttl, prefix) = (Duration::from_millis(600), own_prefix());
-    let redis = attached(&shared_url(), &prefix).await;
+    let (ttl, prefix) = (Duration::from_millis(600), unique_prefix());
+    let redis = connect_and_wait(&shared_url(), &prefix).await;
     let sessions = RedisSessions::new(redis, ttl);
     let (used, unused) = (new_session("ann"), new_session("ann"));
     sessions.start(&used).await.unwrap().unwrap();
@@ -304,8 +304,8 @@ async fn sessions_in_redis_are_renewed_and_expire() {
 
 #[tokio::test]
 async fn invalid_keys_are_no_sessions() {
-    let (url, prefix) = (shared_url(), own_prefix());
-    let sessions = RedisSessions::new(attached(&url, &prefix).await, LONG);
+    let (url, prefix) = (shared_url(), unique_prefix());
+    let sessions = RedisSessions::new(connect_and_wait(&url, &prefix).await, LONG);
     let new = new_session("ann");
     let key = format!("{prefix}session:{}", new.id);
     let set = format!("{prefix}user:ann:sessions");
@@ -374,8 +374,8 @@ async fn invalid_keys_are_no_sessions() {
 
 #[tokio::test]
 async fn ended_sessions_do_not_accumulate_in_an_unlisted_set() {
-    let (url, prefix) = (shared_url(), own_prefix());
-    let sessions = RedisSessions::new(attached(&url, &prefix).await, LONG);
+    let (url, prefix) = (shared_url(), unique_prefix());
+    let sessions = RedisSessions::new(connect_and_wait(&url, &prefix).await, LONG);
     let set = format!("{prefix}user:ann:sessions");
     let ended: Vec<_> = (0..200).map(|_| session_id().to_string()).collect();
     let mut add = vec!["SADD", &set];
@@ -401,7 +401,10 @@ async fn without_redis_sessions_are_unavailable() {
 
     server.run().await;
     redis.wait_until_available().await;
-    eventually("sessions work", async || sessions.start(&new).await.is_ok()).await;
+    eventually("sessions are available", async || {
+        sessions.start(&new).await.is_ok()
+    })
+    .await;
 
     server.freeze();
     eventually("the circuit breaker opens", async || {

@@ -8,7 +8,7 @@ use conversation_memory::{
     domain::UserId,
     recent::{Lookup, RecentWindow, none::NoWindow, redis::WINDOW_BYTES},
 };
-use test_support::redis_server::{RedisServer, attached, call, own_prefix, shared_url};
+use test_support::redis_server::{RedisServer, call, connect_and_wait, shared_url, unique_prefix};
 use test_support::window::{
     LIMIT, NONE, TTL, WindowFixture, content, conversation_id, message, messages, owner, recent,
     seqs,
@@ -414,7 +414,7 @@ async fn a_window_above_the_size_limit_is_dropped() {
 #[tokio::test]
 async fn a_sidecar_reads_what_another_published() {
     let fixture = WindowFixture::new().await;
-    let other = recent(&attached(&shared_url(), &fixture.prefix).await);
+    let other = recent(&connect_and_wait(&shared_url(), &fixture.prefix).await);
     fixture.save(1..=1).await;
     let announcement = other.announce(fixture.id, LIMIT).await;
     other
@@ -431,7 +431,7 @@ async fn a_sidecar_reads_what_another_published() {
 #[tokio::test]
 async fn every_access_is_one_script() {
     let server = RedisServer::start(&[]).await;
-    let fixture = WindowFixture::on(&server.url(), &own_prefix()).await;
+    let fixture = WindowFixture::on(&server.url(), &unique_prefix()).await;
     let reset_counters = async || {
         server.call(&["CONFIG", "RESETSTAT"]).await;
     };
@@ -469,7 +469,7 @@ async fn every_access_is_one_script() {
 #[tokio::test]
 async fn flushing_redis_between_steps_causes_misses_only() {
     let server = RedisServer::start(&[]).await;
-    let fixture = WindowFixture::on(&server.url(), &own_prefix()).await;
+    let fixture = WindowFixture::on(&server.url(), &unique_prefix()).await;
     fixture.save(1..=1).await;
     let announcement = fixture.announce().await;
     server.call(&["FLUSHALL"]).await;

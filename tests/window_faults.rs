@@ -18,7 +18,7 @@ use conversation_memory::{
 };
 use test_support::{
     completes, eventually,
-    redis_server::{RedisServer, attached, connect},
+    redis_server::{RedisServer, connect, connect_and_wait},
     stopwatch::Stopwatch,
     window::{NONE, WindowFixture, recent},
 };
@@ -295,7 +295,7 @@ async fn cluster_calls_are_routed_without_redirects() {
     }
 
     let url = servers[0].url().replace("redis://", "redis-cluster://");
-    let redis = attached(&url, "").await;
+    let redis = connect_and_wait(&url, "").await;
     let sessions = RedisSessions::new(redis.clone(), test_support::window::TTL);
     for _ in 0..20 {
         let fixture = WindowFixture::with(recent(&redis), &servers[0].url(), "");
@@ -349,7 +349,7 @@ async fn follows_a_sentinel_failover() {
             .call(&["SENTINEL", "SET", "main", option[0], option[1]])
             .await;
     }
-    eventually("the sentinel knows the replica", async || {
+    eventually("the sentinel has discovered the replica", async || {
         let replicas = sentinel.call(&["SENTINEL", "REPLICAS", "main"]).await;
         replicas.contains(&replica.port().to_string())
     })
@@ -357,7 +357,11 @@ async fn follows_a_sentinel_failover() {
 
     let url = sentinel.url().replace("redis://", "redis-sentinel://");
     let redis = connect(&format!("{url}?sentinelServiceName=main"), "");
-    completes("the client finds the server", redis.wait_until_available()).await;
+    completes(
+        "the client connects to the server",
+        redis.wait_until_available(),
+    )
+    .await;
     let fixture = WindowFixture::with(recent(&redis), &replica.url(), "");
     fixture.save(1..=1).await;
     assert_eq!(fixture.hit(10).await, (1, vec![1]));

@@ -8,10 +8,11 @@ use crate::{
     costs::{begun, read_strong},
 };
 use test_support::{
-    eventually, given, new_user,
+    eventually, new_user,
     postgres_server::PostgresServer,
     redis_server::RedisServer,
     requests::{history, new_conversation},
+    required_variable,
     sidecar::{Form, Sidecar},
 };
 
@@ -25,7 +26,7 @@ const LATER_CALLS: usize = 15;
 pub(crate) async fn redis() {
     let mut redis = RedisServer::start(&[]).await;
     let form = Form::Servers {
-        database_url: given("TEST_DATABASE_URL"),
+        database_url: required_variable("TEST_DATABASE_URL"),
         redis_url: redis.url(),
     };
     let sidecar = Sidecar::start(&form).await;
@@ -105,7 +106,7 @@ pub(crate) async fn store() {
     let mut postgres = PostgresServer::start().await;
     let form = Form::Servers {
         database_url: postgres.url(),
-        redis_url: given("TEST_REDIS_URL"),
+        redis_url: required_variable("TEST_REDIS_URL"),
     };
     let sidecar = Sidecar::start(&form).await;
     let id = new_conversation(&mut sidecar.memory(), &new_user()).await;

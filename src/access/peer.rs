@@ -2,7 +2,7 @@ use tokio::net::unix::UCred;
 
 use super::CallerName;
 
-/// Identity of the process at the other end of a connection, as the transport knows it.
+/// Identity of the process at the other end of a connection, as the operating system reports it.
 #[derive(Clone, Debug)]
 pub enum Peer {
     /// A peer over TCP: the name in its certificate. `None` if it has not presented one, or

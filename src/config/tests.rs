@@ -86,7 +86,7 @@ fn redis_ca_file_requires_tls_and_a_certificate() {
 }
 
 #[test]
-fn secret_files_lose_their_final_line_break() {
+fn strips_the_final_line_break_of_secret_files() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "hunter2\n").unwrap();
     let secret = Secret::from_value_or_file(None, Some(file.path()), "X")

@@ -32,7 +32,7 @@ pub struct ImportConversation {
     pub metadata: Option<Metadata>,
 }
 
-/// Import in progress. Nothing of it is visible or kept unless [`Self::finish`] succeeds.
+/// Import in progress. Its data are neither visible nor kept unless [`Self::finish`] succeeds.
 pub struct ConversationImport {
     memory: Memory,
     id: ConversationId,

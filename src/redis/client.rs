@@ -118,7 +118,7 @@ impl Redis {
         let _ = self.0.available.subscribe().wait_for(|up| *up).await;
     }
 
-    /// Runs a script on one key, in one round trip when Redis knows the script.
+    /// Runs a script on one key, in one round trip if Redis has cached the script.
     ///
     /// # Errors
     ///

@@ -69,12 +69,12 @@ pub enum SchemaError {
     },
     /// A newer program has migrated the schema.
     #[error(
-        "the database's schema is at version {found}, newer than this program, which knows {wanted}: run the newer program"
+        "the database's schema is at version {found}, newer than this program supports ({wanted}): run the newer program"
     )]
     Newer {
         /// Version of the schema.
         found: i64,
-        /// Latest version that this program knows.
+        /// Latest version that this program supports.
         wanted: i64,
     },
     /// An applied migration differs from the one of this program.

@@ -33,7 +33,7 @@ pub(super) struct ConversationRow<Id, Time> {
     branched_at_seq: Option<i64>,
 }
 
-/// Row of a message, without the id of its conversation, which the reader knows.
+/// Row of a message, without the id of its conversation, which the caller supplies.
 #[derive(FromRow)]
 pub(super) struct MessageRow<Id, Time> {
     id: Id,

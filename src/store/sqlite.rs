@@ -74,7 +74,7 @@ impl SqliteStore {
     /// Creates a store whose connections are opened with `options`, to which the
     /// store adds the settings that it depends on. Creates the directory of the
     /// file, with access for its owner only. [`Store::prepare`] creates the file,
-    /// and rebuilds its search index if that was made with another configuration.
+    /// and rebuilds its search index if that was created with another configuration.
     ///
     /// Must be called within a Tokio runtime.
     ///

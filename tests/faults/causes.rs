@@ -69,10 +69,10 @@ async fn failed_migration_reports_its_cause() {
         .arg("migrate")
         .env("DATABASE_URL", nowhere)
         .output();
-    let told = String::from_utf8(migrate.unwrap().stderr).unwrap();
+    let output = String::from_utf8(migrate.unwrap().stderr).unwrap();
     assert!(
-        told.contains("the store cannot be reached: ") && told.contains("3D000"),
-        "{told}"
+        output.contains("the store cannot be reached: ") && output.contains("3D000"),
+        "{output}"
     );
 }
 
@@ -85,7 +85,7 @@ async fn wrong_redis_password_is_logged() {
     ] {
         let redis = RedisServer::start(option).await;
         let form = Form::Servers {
-            database_url: test_support::given("TEST_DATABASE_URL"),
+            database_url: test_support::required_variable("TEST_DATABASE_URL"),
             redis_url: format!("redis://default:hunter2@127.0.0.1:{}/0", redis.port()),
         };
         let mut sidecar = Sidecar::start(&form).await;
@@ -110,7 +110,7 @@ async fn redis_over_tls_needs_a_trusted_authority() {
     options.extend(["--tls-cert-file", &cert, "--tls-key-file", &key]);
     let _redis = RedisServer::start(&options).await;
     let form = Form::Servers {
-        database_url: test_support::given("TEST_DATABASE_URL"),
+        database_url: test_support::required_variable("TEST_DATABASE_URL"),
         redis_url: format!("rediss://localhost:{port}/0"),
     };
     let mut stranger = Sidecar::start(&form).await;

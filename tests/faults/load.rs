@@ -103,7 +103,10 @@ impl Load {
             let read = observer.get_history(history(&self.conversation)).await;
             read.map_or(0, |read| read.into_inner().last_seq)
         };
-        within_progress("the writers save", stored, |last_seq| *last_seq >= count).await;
+        within_progress("the writers save messages", stored, |last_seq| {
+            *last_seq >= count
+        })
+        .await;
     }
 
     /// Waits for the writers, and compares the stored messages with the acknowledged ones.

@@ -20,7 +20,7 @@ use crate::{Servers, assert_retry_later, begun_with_session, read_from_cache, un
 use test_support::{
     eventually, new_user,
     postgres_server::PostgresServer,
-    requests::{begin, history, message, new_conversation, save, say},
+    requests::{begin, history, message, new_conversation, save, save_text},
     sidecar::{Form, Memory, Sidecar},
     within_progress,
 };
@@ -33,7 +33,7 @@ async fn cached_history_is_read_without_postgres() {
     let user = new_user();
     let begun = begun_with_session(&mut memory, &begin(&user)).await;
     let conversation = begun.conversation.unwrap().id;
-    say(&mut memory, &conversation, "one").await;
+    save_text(&mut memory, &conversation, "one").await;
     read_from_cache(&mut memory, &conversation, &["one"]).await;
     servers.postgres.stop();
     let mut turn = begin(&user);
@@ -68,7 +68,7 @@ async fn cached_history_is_read_without_postgres() {
         ServingStatus::Serving
     );
     servers.postgres.run().await;
-    eventually("saves are taken again", async || {
+    eventually("saves are accepted again", async || {
         memory.save_messages(late.clone()).await.is_ok()
     })
     .await;
@@ -91,7 +91,8 @@ async fn save_that_was_not_sent_has_a_known_outcome() {
         }
         saves.join_all().await
     };
-    // Without a request id: a save that was written though it was refused shows in the count.
+    // The save has no request id, so that a save that was written although it failed changes the
+    // count.
     let acknowledged_at_once = async |count| {
         let saves = (0..count).map(async |_| {
             let mut memory = memory.clone();
@@ -134,7 +135,7 @@ async fn postgres_crash_loses_no_acknowledged_save() {
     for _ in 0..3 {
         let before = last_seq(&mut memory, &conversation).await;
         let current = async || last_seq(&mut memory, &conversation).await;
-        within_progress("30 saves are done", current, |last| *last > before + 30).await;
+        within_progress("30 turns are saved", current, |last| *last > before + 30).await;
         servers.postgres.kill();
         servers.postgres.run().await;
     }
@@ -152,7 +153,7 @@ async fn busy_or_read_only_postgres_is_unavailable() {
     let sidecar = Sidecar::start_with(&servers.form(), &settings).await;
     let mut memory = sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
-    say(&mut memory, &conversation, "one").await;
+    save_text(&mut memory, &conversation, "one").await;
 
     // While another transaction locks the conversation, its saves occupy all connections until they
     // run into their time limit.
@@ -346,7 +347,7 @@ async fn last_seq(memory: &mut Memory, conversation: &str) -> i64 {
 }
 
 async fn recovers(memory: &mut Memory, conversation: &str) {
-    eventually("saves are taken again", async || {
+    eventually("saves are accepted again", async || {
         let request = save(conversation, vec![message(Role::User, "again")]);
         memory.save_messages(request).await.is_ok()
     })

@@ -10,7 +10,7 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use crate::{Servers, unless_timed_out};
 use test_support::{
     eventually, new_user,
-    requests::{contents, history, message, new_conversation, save, say, seqs},
+    requests::{contents, history, message, new_conversation, save, save_text, seqs},
     sidecar::{Form, Sidecar},
 };
 
@@ -65,7 +65,7 @@ async fn crash_between_commit_and_publish_causes_no_stale_read() {
     let survivor = Sidecar::start(&servers.form()).await;
     let mut memory = survivor.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
-    say(&mut memory, &conversation, "one").await;
+    save_text(&mut memory, &conversation, "one").await;
     for _ in 0..8 {
         let doomed = Sidecar::start(&servers.form()).await;
         let mut writers = JoinSet::new();
@@ -81,13 +81,13 @@ async fn crash_between_commit_and_publish_causes_no_stale_read() {
             });
         }
         let before = newest(&servers, &conversation).await;
-        eventually("it saves", async || {
+        eventually("the sidecar accepts a save", async || {
             newest(&servers, &conversation).await > before + 5
         })
         .await;
         doomed.kill().await;
         writers.join_all().await;
-        // What was committed is shown at once, whether it was acknowledged or not.
+        // Committed messages are read at once, even if the save was not acknowledged.
         let committed = newest(&servers, &conversation).await;
         let mut request = history(&conversation);
         request.min_seq = committed;
@@ -122,13 +122,13 @@ async fn sidecar_recovers_from_missing_file_descriptors() {
     // The accept loop pauses between two attempts instead of spinning.
     let before = processor_ticks(&sidecar);
     let complaints = sidecar.log().len();
-    eventually("it has tried ten times more", async || {
+    eventually("the sidecar has tried ten more times", async || {
         sidecar.log().len() > complaints + 10
     })
     .await;
     assert!(processor_ticks(&sidecar) - before < 30);
     drop(connections);
-    eventually("it answers again", async || {
+    eventually("the sidecar responds again", async || {
         HealthClient::new(sidecar.channel())
             .check(HealthCheckRequest::default())
             .await

@@ -9,7 +9,7 @@ use crate::{Servers, begun_with_session, read, read_from_cache};
 use test_support::{
     eventually, new_user,
     redis_server::RedisServer,
-    requests::{begin, contents, history, message, new_conversation, save, say, seqs},
+    requests::{begin, contents, history, message, new_conversation, save, save_text, seqs},
     sidecar::{Form, Sidecar},
 };
 
@@ -22,14 +22,14 @@ async fn conversations_continue_without_redis() {
     let begun = begun_with_session(&mut memory, &begin(&user)).await;
     let session = begun.session.unwrap().id;
     let conversation = begun.conversation.unwrap().id;
-    say(&mut memory, &conversation, "one").await;
+    save_text(&mut memory, &conversation, "one").await;
     read_from_cache(&mut memory, &conversation, &["one"]).await;
 
     servers.redis.kill();
     let answer = read(&mut memory, &conversation).await;
     assert_eq!(answer.source(), Source::Store);
     assert_eq!(contents(&answer.messages), ["one"]);
-    say(&mut memory, &conversation, "two").await;
+    save_text(&mut memory, &conversation, "two").await;
     assert_eq!(
         contents(&read(&mut memory, &conversation).await.messages),
         ["one", "two"]
@@ -45,7 +45,7 @@ async fn conversations_continue_without_redis() {
     let begun = memory.begin_turn(turn.clone()).await.unwrap().into_inner();
     assert_eq!(begun.session_state(), SessionState::Unavailable);
     assert!(begun.session.is_none());
-    // The store knows the conversation of the session.
+    // The store has recorded the conversation of the session.
     assert_eq!(begun.conversation.unwrap().id, conversation);
     assert_eq!(contents(&begun.messages), ["one", "two"]);
 
@@ -69,7 +69,7 @@ async fn sidecar_starts_without_redis() {
     let begun = begun.into_inner();
     assert_eq!(begun.session_state(), SessionState::Unavailable);
     let conversation = begun.conversation.unwrap().id;
-    say(&mut memory, &conversation, "one").await;
+    save_text(&mut memory, &conversation, "one").await;
     redis.run().await;
     read_from_cache(&mut memory, &conversation, &["one"]).await;
 }
@@ -83,17 +83,17 @@ async fn suspended_redis_causes_no_stale_read() {
     ];
     let [mut memory, mut other] = sidecars.each_ref().map(Sidecar::memory);
     let conversation = new_conversation(&mut memory, &new_user()).await;
-    say(&mut memory, &conversation, "one").await;
+    save_text(&mut memory, &conversation, "one").await;
     read_from_cache(&mut other, &conversation, &["one"]).await;
     servers.redis.freeze();
-    say(&mut memory, &conversation, "two").await;
+    save_text(&mut memory, &conversation, "two").await;
     for memory in [&mut memory, &mut other] {
         let answer = read(memory, &conversation).await;
         assert_eq!(answer.source(), Source::Store);
         assert_eq!(seqs(&answer.messages), [1, 2]);
     }
     servers.redis.thaw();
-    // Windows that lack the save that Redis missed are never shown.
+    // Windows that lack the save that Redis missed are never read.
     read_from_cache(&mut memory, &conversation, &["one", "two"]).await;
     read_from_cache(&mut other, &conversation, &["one", "two"]).await;
 }
@@ -124,7 +124,7 @@ async fn unexpected_redis_replies_lose_nothing() {
         for command in *commands {
             servers.redis.call(command).await;
             let text = format!("{round}: {}", command.join(" "));
-            say(&mut memory, &conversation, &text).await;
+            save_text(&mut memory, &conversation, &text).await;
             expected.push(text);
             let newest = &expected[expected.len().saturating_sub(6)..];
             for _ in 0..3 {
@@ -169,7 +169,7 @@ async fn session_that_was_not_created_replaces_none() {
     let begun = memory.begin_turn(turn.clone()).await.unwrap().into_inner();
     assert_eq!(begun.conversation.unwrap().id, conversation);
     servers.redis.run().await;
-    eventually("sessions are there again", async || {
+    eventually("sessions are available again", async || {
         let begun = memory.begin_turn(turn.clone()).await.unwrap().into_inner();
         assert_eq!(begun.conversation.as_ref().unwrap().id, conversation);
         begun.session.is_some()
@@ -184,7 +184,7 @@ async fn window_of_a_deleted_conversation_is_dropped() {
     let mut memory = sidecar.memory();
     for deletes in [true, false] {
         let conversation = new_conversation(&mut memory, &new_user()).await;
-        say(&mut memory, &conversation, "private").await;
+        save_text(&mut memory, &conversation, "private").await;
         read_from_cache(&mut memory, &conversation, &["private"]).await;
         // As after a failover that lost the removal of the window.
         servers.postgres.execute("DELETE FROM conversations").await;
@@ -215,7 +215,7 @@ async fn keys_expire_with_the_session() {
     let user = new_user();
     let begun = begun_with_session(&mut memory, &begin(&user)).await;
     let conversation = begun.conversation.unwrap().id;
-    say(&mut memory, &conversation, "one").await;
+    save_text(&mut memory, &conversation, "one").await;
     read_from_cache(&mut memory, &conversation, &["one"]).await;
     let session = begun.session.unwrap().id;
     for key in [

@@ -9,7 +9,7 @@ use tonic::Code;
 use test_support::{
     new_id, new_user,
     requests::{
-        contents, history, message, new_conversation, reason, refused_field, save, say, seqs,
+        contents, history, message, new_conversation, reason, refused_field, save, save_text, seqs,
     },
     sidecar::{Form, Memory, Sidecar},
 };
@@ -77,7 +77,7 @@ async fn reads_a_branch_like_a_conversation(form: Form) {
     let mut memory = sidecar.memory();
     let parent = conversation_of(&mut memory, &new_user(), 8).await;
     let branch = branch(&mut memory, &parent, 5).await;
-    say(&mut memory, &branch, "another way").await;
+    save_text(&mut memory, &branch, "another way").await;
     let shown = ["1", "2", "3", "4", "5", "another way"];
     assert_eq!(newest(&mut memory, &branch).await.0, shown);
     // The first read has filled the recent window, if there is one.
@@ -111,7 +111,7 @@ async fn branches_keep_their_messages_when_the_parent_is_deleted(form: Form) {
     let mut branches = Vec::new();
     for at_seq in (10..=400).step_by(15) {
         let branch = branch(&mut memory, &parent, at_seq).await;
-        say(&mut memory, &branch, "own").await;
+        save_text(&mut memory, &branch, "own").await;
         let mut shown: Vec<_> = (at_seq - 4..=at_seq).map(|seq| seq.to_string()).collect();
         shown.push("own".to_owned());
         branches.push((branch, shown));
@@ -147,8 +147,8 @@ async fn a_branch_of_a_branch_has_all_earlier_messages(form: Form) {
     for depth in 2..=12 {
         let parent = conversation;
         conversation = branch(&mut memory, &parent, depth - 1).await;
-        say(&mut memory, &conversation, &depth.to_string()).await;
-        say(&mut memory, &parent, "elsewhere").await;
+        save_text(&mut memory, &conversation, &depth.to_string()).await;
+        save_text(&mut memory, &parent, "elsewhere").await;
     }
     let request = GetHistoryRequest {
         limit: 100,
@@ -233,7 +233,7 @@ async fn lists_branches_in_pages(form: Form) {
     }
     // A branch of a branch is not listed for the parent.
     branch(&mut memory, &branches[0], 1).await;
-    say(&mut memory, &branches[1], "the latest").await;
+    save_text(&mut memory, &branches[1], "the latest").await;
     let mut request = ListBranchesRequest {
         conversation_id: parent,
         page_size: 2,

@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 use test_support::{
     new_id, new_user,
     requests::{
-        begin, contents, history, message, new_conversation, object, reason, save, say, seqs,
+        begin, contents, history, message, new_conversation, object, reason, save, save_text, seqs,
     },
     sidecar::{Form, Memory, Sidecar},
 };
@@ -71,8 +71,8 @@ async fn derives_the_title_from_the_first_user_message(form: Form) {
     memory.save_messages(greeting).await.unwrap();
     assert_eq!(get(&mut memory, &conversation).await.title, "");
     let long = format!("What is\nour {}policy?", "very ".repeat(30));
-    say(&mut memory, &conversation, &long).await;
-    say(&mut memory, &conversation, "Something else").await;
+    save_text(&mut memory, &conversation, &long).await;
+    save_text(&mut memory, &conversation, "Something else").await;
     let title = get(&mut memory, &conversation).await.title;
     assert!(title.starts_with("What is our very very"), "{title}");
     assert!(title.ends_with("very") && title.len() <= 80, "{title}");
@@ -87,7 +87,7 @@ async fn lists_conversations_by_activity(form: Form) {
         ids.push(new_conversation(&mut memory, &user).await);
     }
     new_conversation(&mut memory, &new_user()).await;
-    say(&mut memory, &ids[1], "again").await;
+    save_text(&mut memory, &ids[1], "again").await;
     let expected: Vec<String> = [1, 4, 3, 2, 0].map(|at: usize| ids[at].clone()).into();
     let mut listed = Vec::new();
     let mut request = ListConversationsRequest {
@@ -165,7 +165,7 @@ async fn pages_fit_the_size_limit_of_clients(form: Form) {
     let mut memory = sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
     for at in 0..10 {
-        say(&mut memory, &conversation, &"x".repeat(900_000 + at)).await;
+        save_text(&mut memory, &conversation, &"x".repeat(900_000 + at)).await;
     }
     // Clients accept at most 4 MiB unless configured otherwise.
     let mut plain = ConversationMemoryClient::new(sidecar.channel());
@@ -236,7 +236,7 @@ async fn deletes_a_conversation(form: Form) {
     let user = new_user();
     let begun = memory.begin_turn(begin(&user)).await.unwrap().into_inner();
     let conversation = begun.conversation.unwrap().id;
-    say(&mut memory, &conversation, "forget this").await;
+    save_text(&mut memory, &conversation, "forget this").await;
     memory.get_history(history(&conversation)).await.unwrap();
     let request = DeleteConversationRequest {
         conversation_id: conversation.clone(),
@@ -268,7 +268,7 @@ async fn conversations_of_other_users_are_not_found(form: Form) {
     let mut memory = sidecar.memory();
     let owner = new_user();
     let conversation = new_conversation(&mut memory, &owner).await;
-    say(&mut memory, &conversation, "private").await;
+    save_text(&mut memory, &conversation, "private").await;
     let nobodys = new_id_like(&conversation);
     // Once from the store, and once from a filled window.
     for _ in 0..2 {
@@ -297,7 +297,7 @@ fn new_id_like(id: &str) -> String {
 
 const CALLS: usize = 8;
 
-/// Every call with a conversation and the user as whose it is requested.
+/// Calls every method that names a conversation, with a claimed owner.
 async fn claimed(
     memory: &mut Memory,
     call: usize,

@@ -9,7 +9,7 @@ use tonic::Code;
 
 use test_support::{
     new_id, new_user,
-    requests::{message, new_conversation, object, reason, refused_field, save, say},
+    requests::{message, new_conversation, object, reason, refused_field, save, save_text},
     sidecar::{Form, Memory, Sidecar},
 };
 
@@ -108,7 +108,7 @@ async fn an_export_is_a_snapshot(form: Form) {
         .unwrap()
         .into_inner();
     let first = pieces.message().await.unwrap().unwrap();
-    say(&mut memory, &conversation, "too late").await;
+    save_text(&mut memory, &conversation, "too late").await;
     let deletion = DeleteConversationRequest {
         conversation_id: conversation,
         ..DeleteConversationRequest::default()

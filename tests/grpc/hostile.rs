@@ -10,7 +10,9 @@ use tonic::Code;
 
 use test_support::{
     new_id, new_user,
-    requests::{begin, history, message, new_conversation, object, refused_field, save, say, seqs},
+    requests::{
+        begin, history, message, new_conversation, object, refused_field, save, save_text, seqs,
+    },
     sidecar::{Form, Sidecar},
 };
 
@@ -261,7 +263,7 @@ async fn rejects_invalid_page_tokens(form: Form) {
     let conversation = new_conversation(&mut memory, &user).await;
     let other = new_conversation(&mut memory, &user).await;
     for number in 0..4 {
-        say(&mut memory, &conversation, &format!("{number}")).await;
+        save_text(&mut memory, &conversation, &format!("{number}")).await;
     }
     let request = ListMessagesRequest {
         conversation_id: conversation.clone(),
@@ -331,7 +333,7 @@ async fn stores_large_and_unusual_texts_unchanged(form: Form) {
         "العربية עברית 👩‍👩‍👧‍👦".to_owned(),
     ];
     for text in &texts {
-        say(&mut memory, &conversation, text).await;
+        save_text(&mut memory, &conversation, text).await;
     }
     for limit in [6, 1000] {
         let request = GetHistoryRequest {
@@ -381,7 +383,7 @@ async fn rejects_requests_with_too_many_elements(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
-    say(&mut memory, &conversation, "before").await;
+    save_text(&mut memory, &conversation, "before").await;
     let before = sidecar.resident_kib();
     let mut raw = tonic::client::Grpc::new(sidecar.channel())
         .send_compressed(tonic::codec::CompressionEncoding::Gzip);

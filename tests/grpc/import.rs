@@ -16,7 +16,8 @@ use crate::export::{export_of, file, long_conversation};
 use test_support::{
     new_user,
     requests::{
-        contents, history, message, new_conversation, object, refused_field, save, say, seqs, turn,
+        contents, history, message, new_conversation, object, refused_field, save, save_text, seqs,
+        turn,
     },
     sidecar::{Form, Memory, Sidecar},
 };
@@ -101,14 +102,14 @@ async fn an_imported_export_is_exported_unchanged(form: Form) {
         .save_messages(save(&conversation, said))
         .await
         .unwrap();
-    say(&mut memory, &conversation, "gone").await;
+    save_text(&mut memory, &conversation, "gone").await;
     let rewind = TruncateConversationRequest {
         conversation_id: conversation.clone(),
         after_seq: 2,
         ..TruncateConversationRequest::default()
     };
     memory.truncate_conversation(rewind).await.unwrap();
-    say(&mut memory, &conversation, "after a gap").await;
+    save_text(&mut memory, &conversation, "after a gap").await;
     for format in [ExportFormat::Json, ExportFormat::Jsonl] {
         let exported = file(&mut memory, export_of(&conversation, format)).await;
         let imported = import(&mut memory, options("", format), exported.as_bytes()).await;
@@ -151,7 +152,7 @@ async fn an_imported_conversation_is_like_any_other(form: Form) {
             ["What is our vacation policy?", "25 days."]
         );
     }
-    assert_eq!(say(&mut memory, &copy.id, "Thanks").await.last_seq, 3);
+    assert_eq!(save_text(&mut memory, &copy.id, "Thanks").await.last_seq, 3);
     let read = memory.get_history(history(&copy.id)).await.unwrap();
     assert_eq!(seqs(&read.into_inner().messages), [1, 2, 3]);
     let query = SearchMessagesRequest {

@@ -8,7 +8,7 @@ use tonic::Code;
 
 use test_support::{
     new_id, new_user,
-    requests::{message, new_conversation, reason, refused_field, save, say, seqs},
+    requests::{message, new_conversation, reason, refused_field, save, save_text, seqs},
     sidecar::{Form, Memory, Sidecar},
 };
 
@@ -95,7 +95,7 @@ async fn pages_of_hits_are_complete_and_fit_clients(form: Form) {
     let conversation = new_conversation(&mut memory, &user).await;
     let large = format!("word {}", "and much else ".repeat(66_000));
     for text in ["word", "word", &large, &large, &large, &large, "word"] {
-        say(&mut memory, &conversation, text).await;
+        save_text(&mut memory, &conversation, text).await;
     }
     for (page_size, largest) in [(0, 6), (2, 2), (100, 6)] {
         let mut request = SearchMessagesRequest {
@@ -158,7 +158,7 @@ async fn rejects_invalid_searches(form: Form) {
     }
     let conversation = new_conversation(&mut memory, &user).await;
     for text in ["word", "word"] {
-        say(&mut memory, &conversation, text).await;
+        save_text(&mut memory, &conversation, text).await;
     }
     let first = SearchMessagesRequest {
         page_size: 1,
@@ -197,7 +197,7 @@ async fn searches_in_conversations_of_other_users_are_not_found(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let theirs = new_conversation(&mut memory, &new_user()).await;
-    say(&mut memory, &theirs, "word").await;
+    save_text(&mut memory, &theirs, "word").await;
     let user = new_user();
     let mut refusals = Vec::new();
     for conversation in [theirs, new_id()] {
@@ -219,7 +219,7 @@ async fn does_not_log_queries(form: Form) {
     let mut memory = sidecar.memory();
     let user = new_user();
     let conversation = new_conversation(&mut memory, &user).await;
-    say(&mut memory, &conversation, "the unspeakable word").await;
+    save_text(&mut memory, &conversation, "the unspeakable word").await;
     let found = hits(&mut memory, query(&user, "unspeakable")).await;
     assert_eq!(found.len(), 1);
     let refused = query(&user, "unspeakable\0");

@@ -24,7 +24,7 @@ use tonic_health::pb::{
 
 use test_support::{
     eventually, new_user,
-    requests::{begin, contents, history, message, new_conversation, save, say},
+    requests::{begin, contents, history, message, new_conversation, save, save_text},
     sidecar::{Form, Sidecar, command},
 };
 
@@ -264,7 +264,7 @@ async fn does_not_log_content(form: Form) {
     let mut memory = sidecar.memory();
     let user = new_user();
     let conversation = new_conversation(&mut memory, &user).await;
-    say(&mut memory, &conversation, secret).await;
+    save_text(&mut memory, &conversation, secret).await;
     let read = memory.get_history(history(&conversation)).await.unwrap();
     assert_eq!(contents(&read.into_inner().messages), [secret]);
     let bad = vec![

@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 
 use test_support::{
     eventually, new_id, new_user,
-    requests::{begin, contents, history, new_conversation, reason, save, say, turn},
+    requests::{begin, contents, history, new_conversation, reason, save, save_text, turn},
     sidecar::{Form, Sessions, Sidecar},
 };
 
@@ -171,7 +171,7 @@ async fn a_session_moves_to_the_given_conversation(form: Form) {
     let user = new_user();
     let begun = memory.begin_turn(begin(&user)).await.unwrap().into_inner();
     let other = new_conversation(&mut memory, &user).await;
-    say(&mut memory, &other, "over here").await;
+    save_text(&mut memory, &other, "over here").await;
     let mut request = begin(&user);
     request.session_id = begun.session.unwrap().id;
     request.conversation_id.clone_from(&other);

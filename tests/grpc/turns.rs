@@ -12,7 +12,8 @@ use tonic_types::StatusExt as _;
 use test_support::{
     new_id, new_user,
     requests::{
-        begin, contents, history, message, new_conversation, object, reason, save, say, seqs, turn,
+        begin, contents, history, message, new_conversation, object, reason, save, save_text, seqs,
+        turn,
     },
     sidecar::{Form, Memory, Sidecar},
 };
@@ -74,7 +75,7 @@ async fn history_has_the_newest_messages_oldest_first(form: Form) {
     let mut memory = sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
     for number in 1..=10 {
-        say(&mut memory, &conversation, &format!("message {number}")).await;
+        save_text(&mut memory, &conversation, &format!("message {number}")).await;
     }
     let read = async |memory: &mut Memory, limit| {
         let request = GetHistoryRequest {
@@ -154,7 +155,7 @@ async fn retry_returns_the_first_outcome(form: Form) {
     request.request_id = "turn-1".to_owned();
     let first = memory.save_messages(request.clone()).await.unwrap();
     let first = first.into_inner();
-    say(&mut memory, &conversation, "three").await;
+    save_text(&mut memory, &conversation, "three").await;
     let again = memory.save_messages(request.clone()).await.unwrap();
     let again = again.into_inner();
     assert!(again.replayed);
@@ -223,7 +224,7 @@ async fn min_seq_requires_a_save(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
-    say(&mut memory, &conversation, "one").await;
+    save_text(&mut memory, &conversation, "one").await;
     let at_least = |min_seq| GetHistoryRequest {
         min_seq,
         ..history(&conversation)
@@ -240,7 +241,7 @@ async fn truncation_does_not_reuse_numbers(form: Form) {
     let mut memory = sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
     for text in ["one", "two", "three", "four"] {
-        say(&mut memory, &conversation, text).await;
+        save_text(&mut memory, &conversation, text).await;
     }
     // The recent window is filled.
     memory.get_history(history(&conversation)).await.unwrap();
@@ -254,7 +255,10 @@ async fn truncation_does_not_reuse_numbers(form: Form) {
     assert_eq!((answer.removed_messages, answer.last_seq), (2, 4));
     let read = memory.get_history(history(&conversation)).await.unwrap();
     assert_eq!(contents(&read.into_inner().messages), ["one", "two"]);
-    assert_eq!(say(&mut memory, &conversation, "five").await.last_seq, 5);
+    assert_eq!(
+        save_text(&mut memory, &conversation, "five").await.last_seq,
+        5
+    );
     for _ in 0..2 {
         let read = memory.get_history(history(&conversation)).await.unwrap();
         let read = read.into_inner();
@@ -284,7 +288,7 @@ async fn retried_truncation_keeps_later_messages(form: Form) {
         ..TruncateConversationRequest::default()
     };
     let first = memory.truncate_conversation(request.clone()).await.unwrap();
-    say(&mut memory, &conversation, "three").await;
+    save_text(&mut memory, &conversation, "three").await;
     let again = memory.truncate_conversation(request).await.unwrap();
     assert_eq!(again.into_inner().removed_messages, 2);
     assert_eq!(first.into_inner().removed_messages, 2);
@@ -300,13 +304,13 @@ async fn saved_messages_survive_a_restart(form: Form) {
     let mut sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
-    say(&mut memory, &conversation, "remember this").await;
+    save_text(&mut memory, &conversation, "remember this").await;
     sidecar.signal("TERM");
     assert_eq!(sidecar.ended().await.code(), Some(0));
 
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
-    say(&mut memory, &conversation, "and this").await;
+    save_text(&mut memory, &conversation, "and this").await;
     sidecar.kill().await;
 
     let sidecar = Sidecar::start(&form).await;
@@ -324,7 +328,7 @@ async fn histories_fit_the_size_limit_of_clients(form: Form) {
     let begun = memory.begin_turn(begin(&user)).await.unwrap().into_inner();
     let conversation = begun.conversation.unwrap().id;
     for at in 0..6 {
-        say(&mut memory, &conversation, &"x".repeat(900_000 + at)).await;
+        save_text(&mut memory, &conversation, &"x".repeat(900_000 + at)).await;
     }
     let mut turn = begin(&user);
     turn.session_id = begun.session.unwrap().id;

@@ -8,7 +8,7 @@ use sqlx::{ConnectOptions as _, Connection as _, query};
 use crate::meter::{Meter, Point, values};
 use test_support::{
     eventually,
-    world::{at, new_conversation, owned_ref, server_options, turn, user},
+    store_fixture::{at, new_conversation, owned_ref, server_options, turn, user},
 };
 
 const NAME: &str = "db.client.connection.pool.name";

@@ -24,7 +24,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use crate::meter::{Meter, Point};
 use test_support::{
     eventually,
-    redis_server::{RedisServer, attached},
+    redis_server::{RedisServer, connect_and_wait},
     window::{NONE, WindowFixture},
 };
 
@@ -33,7 +33,7 @@ const AVAILABLE: &str = "conversation_memory.redis.available";
 const OUTAGES: &str = "conversation_memory.redis.outages";
 
 /// Client whose calls do not time out on a busy machine, but soon on a frozen Redis.
-pub(crate) fn patient(url: &str) -> Redis {
+pub(crate) fn connect_with_long_timeout(url: &str) -> Redis {
     let settings = RedisSettings {
         call_timeout: Duration::from_millis(500),
         ..RedisSettings::default()
@@ -106,7 +106,7 @@ async fn calls_are_counted_by_script() {
 async fn failed_calls_are_counted_by_error() {
     let server = RedisServer::start(&["--maxmemory-policy", "noeviction"]).await;
     let meter = Meter::start().await;
-    let redis = patient(&server.url());
+    let redis = connect_with_long_timeout(&server.url());
     redis.wait_until_available().await;
     let ok = Script::new("ok", "return 1");
     run(&redis, &ok).await.unwrap();
@@ -157,7 +157,7 @@ async fn failed_calls_are_counted_by_error() {
 async fn outages_are_counted() {
     let mut server = RedisServer::stopped(&[]);
     let meter = Meter::start().await;
-    let redis = patient(&server.url());
+    let redis = connect_with_long_timeout(&server.url());
     assert_eq!(meter.value(AVAILABLE), Some(0.0));
     assert_eq!(meter.value(OUTAGES), None, "no reply was received yet");
     for outages in 1..=2 {
@@ -220,7 +220,7 @@ async fn a_call_within_a_trace_creates_a_span() {
         .with_tracked_inactivity(false);
     let subscriber = tracing_subscriber::registry().with(layer);
     let _default = tracing::subscriber::set_default(subscriber);
-    let redis = attached(&server.url(), "").await;
+    let redis = connect_and_wait(&server.url(), "").await;
     let ok = Script::new("announce", "return 'secret ' .. ARGV[1]");
 
     redis.run(&ok, "secret", &[Bytes::new()]).await.unwrap();

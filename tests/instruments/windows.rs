@@ -8,7 +8,7 @@ use conversation_memory::{
 
 use crate::{
     meter::{Meter, values},
-    redis::patient,
+    redis::connect_with_long_timeout,
 };
 use test_support::{
     eventually,
@@ -193,7 +193,7 @@ async fn dropping_a_cold_window_is_not_counted() {
 async fn pending_invalidations_are_reported_until_the_windows_are_dropped() {
     let server = RedisServer::start(&[]).await;
     let meter = Meter::start().await;
-    let redis = patient(&server.url());
+    let redis = connect_with_long_timeout(&server.url());
     redis.wait_until_available().await;
     let fixture = WindowFixture::with(recent(&redis), &server.url(), "");
     fixture.save(1..=1).await;

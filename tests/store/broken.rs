@@ -21,7 +21,7 @@ use tokio::{
 
 use test_support::{
     stopwatch::Stopwatch,
-    world::{
+    store_fixture::{
         append_of, at, new_conversation, owned_ref, retry_of, server_options,
         truncation_with_request_id, turn, user, with_chosen_id, with_request_id,
     },
@@ -228,7 +228,7 @@ async fn calls_to_a_hung_server_end_in_time() {
         "{outcome:?}"
     );
     assert!(started.elapsed() < APPEND_LIMIT);
-    // No connection can be opened, which is known sooner.
+    // No connection can be opened, which is detected sooner.
     let started = Stopwatch::start();
     let outcome = store.append(&turn(&conversation, &["asked"])).await;
     assert!(

@@ -14,9 +14,9 @@ use conversation_memory::{
 use sqlx::{ConnectOptions, query_scalar};
 use tokio::task::JoinSet;
 
-use test_support::world::{
-    World, at, new_conversation, owned_ref, retry_of, server_options, truncation_with_request_id,
-    turn, user, with_request_id,
+use test_support::store_fixture::{
+    StoreFixture, at, new_conversation, owned_ref, retry_of, server_options,
+    truncation_with_request_id, turn, user, with_request_id,
 };
 
 /// Polls a future at most `times` times and then drops it. None if it did not complete.
@@ -96,7 +96,7 @@ async fn cancelled_removal_is_atomic_and_leaves_no_open_transaction() {
             .unwrap()
         {
             Appended::Saved { first_seq, .. } => first_seq,
-            Appended::Replayed { .. } => panic!("nothing was there to be replayed"),
+            Appended::Replayed { .. } => panic!("no earlier save exists that could be replayed"),
         };
         let key = UuidV7.uuid().to_string();
         let removal = truncation_with_request_id(&conversation, first_seq, &key);
@@ -137,11 +137,11 @@ async fn cancelled_reads_leave_the_connection_usable() {
 /// also many at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn saves_on_tasks_complete_without_their_callers() {
-    for world in [World::sqlite().await, World::postgres().await] {
-        let conversation = world.create_conversation().await;
+    for fixture in [StoreFixture::sqlite().await, StoreFixture::postgres().await] {
+        let conversation = fixture.create_conversation().await;
         let mut tasks = JoinSet::new();
         for round in 0..30 {
-            let (store, conversation) = (Arc::clone(&world.store), conversation.clone());
+            let (store, conversation) = (Arc::clone(&fixture.store), conversation.clone());
             tasks.spawn(async move {
                 let append = turn(&conversation, &["asked", "heard"]);
                 poll_limited(store.append(&append), round % 15)
@@ -155,8 +155,8 @@ async fn saves_on_tasks_complete_without_their_callers() {
             .iter()
             .filter(|answered| **answered)
             .count();
-        world.append_texts(&conversation, &["last"]).await;
-        let page = world
+        fixture.append_texts(&conversation, &["last"]).await;
+        let page = fixture
             .store
             .messages(&conversation, Bound::After(0), 1_000, false);
         let messages = page.await.unwrap();

@@ -9,11 +9,11 @@ use conversation_memory::{
 };
 use serde_json::json;
 
-use test_support::world::{
-    World, at, metadata, new_conversation, owned_ref, session, title, truncation, turn, user,
+use test_support::store_fixture::{
+    StoreFixture, at, metadata, new_conversation, owned_ref, session, title, truncation, turn, user,
 };
 
-pub(crate) async fn create_stores_all_fields(world: &World) {
+pub(crate) async fn create_stores_all_fields(fixture: &StoreFixture) {
     let new = NewConversation {
         dept_id: Some(DeptId::parse("Größe 部门").unwrap()),
         title: Some(title("A title; DROP TABLE conversations; --")),
@@ -21,7 +21,7 @@ pub(crate) async fn create_stores_all_fields(world: &World) {
         session_id: Some(session()),
         ..new_conversation(&user())
     };
-    let created = world.store.create(&new, at(5)).await.unwrap();
+    let created = fixture.store.create(&new, at(5)).await.unwrap();
     let expected = Conversation {
         id: new.id,
         user_id: new.user_id.clone(),
@@ -35,17 +35,17 @@ pub(crate) async fn create_stores_all_fields(world: &World) {
         branched_at_seq: None,
     };
     assert_eq!(created, expected);
-    assert_eq!(world.store.get(&owned_ref(&new)).await.unwrap(), expected);
+    assert_eq!(fixture.store.get(&owned_ref(&new)).await.unwrap(), expected);
     let anyone = ConversationRef {
         id: new.id,
         user_id: None,
     };
-    assert_eq!(world.store.get(&anyone).await.unwrap(), expected);
+    assert_eq!(fixture.store.get(&anyone).await.unwrap(), expected);
 }
 
-pub(crate) async fn foreign_conversation_is_not_found(world: &World) {
-    let own = world.create_conversation().await;
-    world.append_texts(&own, &["mine"]).await;
+pub(crate) async fn foreign_conversation_is_not_found(fixture: &StoreFixture) {
+    let own = fixture.create_conversation().await;
+    fixture.append_texts(&own, &["mine"]).await;
     let foreign = ConversationRef {
         user_id: Some(user()),
         ..own.clone()
@@ -55,7 +55,7 @@ pub(crate) async fn foreign_conversation_is_not_found(world: &World) {
         ..own.clone()
     };
     for conversation in [&foreign, &none] {
-        let store = &world.store;
+        let store = &fixture.store;
         let changes = ConversationChanges {
             title: Some(Some(title("theirs"))),
             metadata: None,
@@ -87,24 +87,24 @@ pub(crate) async fn foreign_conversation_is_not_found(world: &World) {
             );
         }
     }
-    assert_eq!(world.texts(&own).await, ["mine"]);
+    assert_eq!(fixture.texts(&own).await, ["mine"]);
 }
 
-pub(crate) async fn create_is_idempotent(world: &World) {
+pub(crate) async fn create_is_idempotent(fixture: &StoreFixture) {
     let new = new_conversation(&user());
-    let first = world.store.create(&new, at(0)).await.unwrap();
-    assert_eq!(world.store.create(&new, at(7)).await.unwrap(), first);
+    let first = fixture.store.create(&new, at(0)).await.unwrap();
+    assert_eq!(fixture.store.create(&new, at(7)).await.unwrap(), first);
 
     let mut named_since = turn(&owned_ref(&new), &["hello"]);
     named_since.title = Some(title("hello"));
-    world.save(&named_since).await.unwrap();
-    let again = world.store.create(&new, at(9)).await.unwrap();
+    fixture.save(&named_since).await.unwrap();
+    let again = fixture.store.create(&new, at(9)).await.unwrap();
     assert_eq!((again.last_seq, again.title), (1, Some(title("hello"))));
 }
 
-pub(crate) async fn create_rejects_used_id(world: &World) {
+pub(crate) async fn create_rejects_used_id(fixture: &StoreFixture) {
     let new = new_conversation(&user());
-    world.store.create(&new, at(0)).await.unwrap();
+    fixture.store.create(&new, at(0)).await.unwrap();
     let others = [
         NewConversation {
             user_id: user(),
@@ -124,7 +124,7 @@ pub(crate) async fn create_rejects_used_id(world: &World) {
         },
     ];
     for other in others {
-        let answer = world.store.create(&other, at(1)).await;
+        let answer = fixture.store.create(&other, at(1)).await;
         let taken = Err(StoreError::AlreadyExists(ReusedKey::ConversationId));
         assert_eq!(
             format!("{answer:?}"),
@@ -133,16 +133,16 @@ pub(crate) async fn create_rejects_used_id(world: &World) {
     }
 }
 
-pub(crate) async fn update_sets_and_clears_fields(world: &World) {
-    let conversation = world.create_conversation().await;
+pub(crate) async fn update_sets_and_clears_fields(fixture: &StoreFixture) {
+    let conversation = fixture.create_conversation().await;
     let change = async |title, metadata, micros| {
         let changes = ConversationChanges { title, metadata };
-        let after = world
+        let after = fixture
             .store
             .update(&conversation, &changes, at(micros))
             .await
             .unwrap();
-        assert_eq!(world.store.get(&conversation).await.unwrap(), after);
+        assert_eq!(fixture.store.get(&conversation).await.unwrap(), after);
         (after.title, after.metadata, after.updated_at)
     };
     let named = Some(title("named"));
@@ -160,67 +160,67 @@ pub(crate) async fn update_sets_and_clears_fields(world: &World) {
     assert_eq!(change(None, Some(None), 50).await, (None, None, at(50)));
 }
 
-async fn list(world: &World, user: &UserId, limit: u32) -> Vec<ConversationId> {
+async fn list(fixture: &StoreFixture, user: &UserId, limit: u32) -> Vec<ConversationId> {
     let query = ConversationQuery {
         user_id: user.clone(),
         dept_id: None,
         after: None,
         limit,
     };
-    let page = world.store.list(&query).await.unwrap();
+    let page = fixture.store.list(&query).await.unwrap();
     page.conversations
         .iter()
         .map(|conversation| conversation.id)
         .collect()
 }
 
-pub(crate) async fn list_is_ordered_by_activity(world: &World) {
+pub(crate) async fn list_is_ordered_by_activity(fixture: &StoreFixture) {
     let user = user();
     let new: Vec<_> = (0..3).map(|_| new_conversation(&user)).collect();
     for (place, new) in new.iter().enumerate() {
         // The times are in the opposite order, and have no effect.
         let micros = 1_000_000 - i64::try_from(place).unwrap();
-        world.store.create(new, at(micros)).await.unwrap();
+        fixture.store.create(new, at(micros)).await.unwrap();
     }
     let [a, b, c] = [&new[0], &new[1], &new[2]];
-    assert_eq!(list(world, &user, 10).await, [c.id, b.id, a.id]);
-    world.append_texts(&owned_ref(a), &["hello"]).await;
-    assert_eq!(list(world, &user, 10).await, [a.id, c.id, b.id]);
-    world
+    assert_eq!(list(fixture, &user, 10).await, [c.id, b.id, a.id]);
+    fixture.append_texts(&owned_ref(a), &["hello"]).await;
+    assert_eq!(list(fixture, &user, 10).await, [a.id, c.id, b.id]);
+    fixture
         .store
         .attach_session(&owned_ref(b), session())
         .await
         .unwrap();
-    assert_eq!(list(world, &user, 10).await, [a.id, c.id, b.id]);
-    world
+    assert_eq!(list(fixture, &user, 10).await, [a.id, c.id, b.id]);
+    fixture
         .store
         .truncate(&truncation(&owned_ref(b), 0))
         .await
         .unwrap();
-    assert_eq!(list(world, &user, 10).await, [b.id, a.id, c.id]);
+    assert_eq!(list(fixture, &user, 10).await, [b.id, a.id, c.id]);
     let changes = ConversationChanges {
         title: Some(Some(title("c"))),
         metadata: None,
     };
-    world
+    fixture
         .store
         .update(&owned_ref(c), &changes, at(0))
         .await
         .unwrap();
-    assert_eq!(list(world, &user, 10).await, [c.id, b.id, a.id]);
+    assert_eq!(list(fixture, &user, 10).await, [c.id, b.id, a.id]);
     assert!(
-        list(world, &test_support::world::user(), 10)
+        list(fixture, &test_support::store_fixture::user(), 10)
             .await
             .is_empty()
     );
 }
 
-pub(crate) async fn list_is_paged(world: &World) {
+pub(crate) async fn list_is_paged(fixture: &StoreFixture) {
     let user = user();
     let mut expected = Vec::new();
     for _ in 0..7 {
         let new = new_conversation(&user);
-        world.store.create(&new, at(0)).await.unwrap();
+        fixture.store.create(&new, at(0)).await.unwrap();
         expected.insert(0, new.id);
     }
     for limit in [1, 2, 3, 6, 7, 8] {
@@ -232,7 +232,7 @@ pub(crate) async fn list_is_paged(world: &World) {
         };
         let mut seen = Vec::new();
         loop {
-            let page = world.store.list(&query).await.unwrap();
+            let page = fixture.store.list(&query).await.unwrap();
             assert!(page.conversations.len() <= limit as usize);
             seen.extend(
                 page.conversations
@@ -248,7 +248,7 @@ pub(crate) async fn list_is_paged(world: &World) {
     }
 }
 
-pub(crate) async fn list_filters_by_department(world: &World) {
+pub(crate) async fn list_filters_by_department(fixture: &StoreFixture) {
     let user = user();
     let mut sales = Vec::new();
     for dept in [Some("sales"), None, Some("it"), Some("sales")] {
@@ -256,7 +256,7 @@ pub(crate) async fn list_filters_by_department(world: &World) {
             dept_id: dept.map(|dept| DeptId::parse(dept).unwrap()),
             ..new_conversation(&user)
         };
-        world.store.create(&new, at(0)).await.unwrap();
+        fixture.store.create(&new, at(0)).await.unwrap();
         if dept == Some("sales") {
             sales.insert(0, new.id);
         }
@@ -267,9 +267,9 @@ pub(crate) async fn list_filters_by_department(world: &World) {
         after: None,
         limit: 1,
     };
-    let first = world.store.list(&query).await.unwrap();
+    let first = fixture.store.list(&query).await.unwrap();
     query.after = first.next;
-    let second = world.store.list(&query).await.unwrap();
+    let second = fixture.store.list(&query).await.unwrap();
     let seen: Vec<_> = [first, second.clone()]
         .iter()
         .flat_map(|page| {
@@ -281,7 +281,7 @@ pub(crate) async fn list_filters_by_department(world: &World) {
     assert_eq!((seen, second.next), (sales, None));
 }
 
-pub(crate) async fn session_is_found_on_its_last_conversation(world: &World) {
+pub(crate) async fn session_is_found_on_its_last_conversation(fixture: &StoreFixture) {
     let user = user();
     let session = session();
     let [a, b] = [new_conversation(&user), new_conversation(&user)];
@@ -290,10 +290,10 @@ pub(crate) async fn session_is_found_on_its_last_conversation(world: &World) {
         ..a
     };
     for new in [&a, &b] {
-        world.store.create(new, at(0)).await.unwrap();
+        fixture.store.create(new, at(0)).await.unwrap();
     }
     let found = async || {
-        let found = world
+        let found = fixture
             .store
             .conversation_of_session(session, &user)
             .await
@@ -301,20 +301,20 @@ pub(crate) async fn session_is_found_on_its_last_conversation(world: &World) {
         found.map(|conversation| conversation.id)
     };
     assert_eq!(found().await, Some(a.id));
-    let attached = world
+    let attached = fixture
         .store
         .attach_session(&owned_ref(&b), session)
         .await
         .unwrap();
-    assert_eq!(attached, world.store.get(&owned_ref(&b)).await.unwrap());
+    assert_eq!(attached, fixture.store.get(&owned_ref(&b)).await.unwrap());
     assert_eq!(found().await, Some(b.id));
     // Attaches the session to the same conversation again, and then to the first one.
-    world
+    fixture
         .store
         .attach_session(&owned_ref(&b), session)
         .await
         .unwrap();
-    world
+    fixture
         .store
         .attach_session(&owned_ref(&a), session)
         .await
@@ -322,16 +322,16 @@ pub(crate) async fn session_is_found_on_its_last_conversation(world: &World) {
     assert_eq!(found().await, Some(a.id));
     let mut append = turn(&owned_ref(&b), &["said in the session"]);
     append.session_id = Some(session);
-    world.save(&append).await.unwrap();
+    fixture.save(&append).await.unwrap();
     assert_eq!(found().await, Some(b.id));
     // A save without a session does not change the conversation of the session.
-    world.append_texts(&owned_ref(&a), &["hello"]).await;
+    fixture.append_texts(&owned_ref(&a), &["hello"]).await;
     assert_eq!(found().await, Some(b.id));
-    world.store.delete(&owned_ref(&b)).await.unwrap();
+    fixture.store.delete(&owned_ref(&b)).await.unwrap();
     assert_eq!(found().await, Some(a.id));
-    let unknown = test_support::world::session();
+    let unknown = test_support::store_fixture::session();
     assert!(
-        world
+        fixture
             .store
             .conversation_of_session(unknown, &user)
             .await
@@ -340,20 +340,20 @@ pub(crate) async fn session_is_found_on_its_last_conversation(world: &World) {
     );
 }
 
-pub(crate) async fn save_does_not_attach_foreign_session(world: &World) {
+pub(crate) async fn save_does_not_attach_foreign_session(fixture: &StoreFixture) {
     let session = session();
     let mine = NewConversation {
         session_id: Some(session),
         ..new_conversation(&user())
     };
-    world.store.create(&mine, at(0)).await.unwrap();
+    fixture.store.create(&mine, at(0)).await.unwrap();
     let thief = user();
     let theirs = new_conversation(&thief);
-    world.store.create(&theirs, at(0)).await.unwrap();
+    fixture.store.create(&theirs, at(0)).await.unwrap();
     let mut append = turn(&owned_ref(&theirs), &["said in a session of another"]);
     append.session_id = Some(session);
-    world.save(&append).await.unwrap();
-    let found = world
+    fixture.save(&append).await.unwrap();
+    let found = fixture
         .store
         .conversation_of_session(session, &thief)
         .await
@@ -361,16 +361,16 @@ pub(crate) async fn save_does_not_attach_foreign_session(world: &World) {
     assert_eq!(found.unwrap().id, mine.id);
 }
 
-pub(crate) async fn session_lookup_prefers_own_conversations(world: &World) {
+pub(crate) async fn session_lookup_prefers_own_conversations(fixture: &StoreFixture) {
     let session = session();
     let [mine, theirs] = [user(), user()].map(|user| NewConversation {
         session_id: Some(session),
         ..new_conversation(&user)
     });
-    world.store.create(&mine, at(0)).await.unwrap();
-    world.store.create(&theirs, at(0)).await.unwrap();
+    fixture.store.create(&mine, at(0)).await.unwrap();
+    fixture.store.create(&theirs, at(0)).await.unwrap();
     let owner = async |user: &UserId| {
-        let found = world
+        let found = fixture
             .store
             .conversation_of_session(session, user)
             .await

@@ -15,7 +15,7 @@ use sqlx::{
     sqlite::SqliteConnectOptions,
 };
 use tempfile::TempDir;
-use test_support::world::World;
+use test_support::store_fixture::StoreFixture;
 
 use crate::postgres::empty_schema;
 
@@ -39,7 +39,7 @@ pub(crate) struct FaultyStore {
     /// Store whose writes fail while the fault is injected.
     faulty: Arc<dyn Store>,
     /// Second store on the same data, which prepares and checks it.
-    pub(crate) healthy: World,
+    pub(crate) healthy: StoreFixture,
     fault: Fault,
     is_injected: bool,
     injector: Injector,
@@ -112,9 +112,9 @@ CREATE TRIGGER inject_fault AFTER INSERT OR UPDATE OR DELETE ON conversations
     FOR EACH STATEMENT EXECUTE FUNCTION inject_fault()";
 
 impl FaultyStore {
-    /// Opens an empty store of the same kind as `world`.
-    pub(crate) async fn like(world: &World, fault: Fault) -> Self {
-        if world.is_sqlite() {
+    /// Opens an empty store of the same kind as `fixture`.
+    pub(crate) async fn like(fixture: &StoreFixture, fault: Fault) -> Self {
+        if fixture.is_sqlite() {
             Self::sqlite(fault).await
         } else {
             Self::postgres(fault).await
@@ -124,7 +124,7 @@ impl FaultyStore {
     async fn sqlite(fault: Fault) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("memory.db");
-        let healthy = World::prepared(SqliteStore::open(&file).unwrap()).await;
+        let healthy = StoreFixture::prepared(SqliteStore::open(&file).unwrap()).await;
         let options = SqliteConnectOptions::new()
             .filename(&file)
             .busy_timeout(Duration::from_millis(50));
@@ -150,7 +150,7 @@ impl FaultyStore {
 
     async fn postgres(fault: Fault) -> Self {
         let options = empty_schema().await;
-        let healthy = World::prepared(PostgresStore::new(options.clone(), 2)).await;
+        let healthy = StoreFixture::prepared(PostgresStore::new(options.clone(), 2)).await;
         let mut connection = options.connect().await.unwrap();
         raw_sql(FAIL_WRITES).execute(&mut connection).await.unwrap();
         Self {

@@ -6,15 +6,15 @@ use conversation_memory::{
 };
 use tokio::task::JoinSet;
 
-use test_support::world::{World, append_of, context, message, truncation};
+use test_support::store_fixture::{StoreFixture, append_of, context, message, truncation};
 
 /// Creates a conversation of `length` messages, whose texts are their numbers.
-async fn numbered(world: &World, length: i64) -> ConversationRef {
-    let conversation = world.create_conversation().await;
+async fn numbered(fixture: &StoreFixture, length: i64) -> ConversationRef {
+    let conversation = fixture.create_conversation().await;
     for seq in 1..=length {
         let mut new = message(seq.to_string());
         new.contexts = vec![context("doc", format!("of {seq}"))];
-        world
+        fixture
             .save(&append_of(&conversation, vec![new]))
             .await
             .unwrap();
@@ -29,13 +29,13 @@ fn seqs(messages: &[Message]) -> Vec<i64> {
     messages.iter().map(|message| message.seq).collect()
 }
 
-pub(crate) async fn newest_returns_ascending_order(world: &World) {
-    let empty = world.create_conversation().await;
-    let (conversation, messages) = world.store.newest(&empty, 10, true).await.unwrap();
+pub(crate) async fn newest_returns_ascending_order(fixture: &StoreFixture) {
+    let empty = fixture.create_conversation().await;
+    let (conversation, messages) = fixture.store.newest(&empty, 10, true).await.unwrap();
     assert_eq!((conversation.last_seq, messages), (0, vec![]));
-    assert_eq!(conversation, world.store.get(&empty).await.unwrap());
+    assert_eq!(conversation, fixture.store.get(&empty).await.unwrap());
 
-    let five = numbered(world, 5).await;
+    let five = numbered(fixture, 5).await;
     for (limit, expected) in [
         (0, vec![]),
         (1, vec![5]),
@@ -43,13 +43,13 @@ pub(crate) async fn newest_returns_ascending_order(world: &World) {
         (5, vec![1, 2, 3, 4, 5]),
         (u32::MAX, vec![1, 2, 3, 4, 5]),
     ] {
-        let (conversation, messages) = world.store.newest(&five, limit, false).await.unwrap();
+        let (conversation, messages) = fixture.store.newest(&five, limit, false).await.unwrap();
         assert_eq!((conversation.last_seq, seqs(&messages)), (5, expected));
     }
 }
 
-pub(crate) async fn messages_are_paged_in_both_directions(world: &World) {
-    let conversation = numbered(world, 7).await;
+pub(crate) async fn messages_are_paged_in_both_directions(fixture: &StoreFixture) {
+    let conversation = numbered(fixture, 7).await;
     for limit in 1..=8 {
         for (mut from, expected) in [
             (Bound::After(0), (1..=7).collect::<Vec<_>>()),
@@ -57,7 +57,7 @@ pub(crate) async fn messages_are_paged_in_both_directions(world: &World) {
         ] {
             let mut seen = Vec::new();
             loop {
-                let page = world
+                let page = fixture
                     .store
                     .messages(&conversation, from, limit, false)
                     .await
@@ -82,7 +82,7 @@ pub(crate) async fn messages_are_paged_in_both_directions(world: &World) {
         (Bound::Before(i64::MIN), vec![]),
         (Bound::After(-5), vec![1, 2]),
     ] {
-        let page = world
+        let page = fixture
             .store
             .messages(&conversation, from, 2, false)
             .await
@@ -91,33 +91,35 @@ pub(crate) async fn messages_are_paged_in_both_directions(world: &World) {
     }
 }
 
-pub(crate) async fn gaps_do_not_count_towards_limits(world: &World) {
-    let conversation = numbered(world, 4).await;
-    world
+pub(crate) async fn gaps_do_not_count_towards_limits(fixture: &StoreFixture) {
+    let conversation = numbered(fixture, 4).await;
+    fixture
         .store
         .truncate(&truncation(&conversation, 2))
         .await
         .unwrap();
     for seq in 5..=6 {
         assert_eq!(
-            world.append_texts(&conversation, &[&seq.to_string()]).await,
+            fixture
+                .append_texts(&conversation, &[&seq.to_string()])
+                .await,
             seq
         );
     }
-    let (found, newest) = world.store.newest(&conversation, 3, true).await.unwrap();
+    let (found, newest) = fixture.store.newest(&conversation, 3, true).await.unwrap();
     assert_eq!((found.last_seq, seqs(&newest)), (6, vec![2, 5, 6]));
     let contexts: Vec<_> = newest
         .iter()
         .map(|message| message.contexts.len())
         .collect();
     assert_eq!(contexts, [1, 0, 0]);
-    let after = world
+    let after = fixture
         .store
         .messages(&conversation, Bound::After(1), 2, false)
         .await
         .unwrap();
     assert_eq!(seqs(&after), [2, 5]);
-    let before = world
+    let before = fixture
         .store
         .messages(&conversation, Bound::Before(6), 2, false)
         .await
@@ -125,16 +127,16 @@ pub(crate) async fn gaps_do_not_count_towards_limits(world: &World) {
     assert_eq!(seqs(&before), [5, 2]);
 }
 
-pub(crate) async fn contexts_are_returned_on_request(world: &World) {
-    let conversation = numbered(world, 3).await;
+pub(crate) async fn contexts_are_returned_on_request(fixture: &StoreFixture) {
+    let conversation = numbered(fixture, 3).await;
     for asked in [false, true] {
-        let (_, newest) = world.store.newest(&conversation, 2, asked).await.unwrap();
-        let after = world
+        let (_, newest) = fixture.store.newest(&conversation, 2, asked).await.unwrap();
+        let after = fixture
             .store
             .messages(&conversation, Bound::After(1), 9, asked)
             .await
             .unwrap();
-        let before = world
+        let before = fixture
             .store
             .messages(&conversation, Bound::Before(3), 9, asked)
             .await
@@ -146,11 +148,11 @@ pub(crate) async fn contexts_are_returned_on_request(world: &World) {
     }
 }
 
-pub(crate) async fn readers_see_complete_turns(world: &World) {
-    let conversation = world.create_conversation().await;
+pub(crate) async fn readers_see_complete_turns(fixture: &StoreFixture) {
+    let conversation = fixture.create_conversation().await;
     let mut tasks = JoinSet::new();
     for _ in 0..3 {
-        let (store, conversation) = (Arc::clone(&world.store), conversation.clone());
+        let (store, conversation) = (Arc::clone(&fixture.store), conversation.clone());
         tasks.spawn(async move {
             let mut seen = 0;
             while seen < 120 {
@@ -164,7 +166,7 @@ pub(crate) async fn readers_see_complete_turns(world: &World) {
         });
     }
     for _ in 0..40 {
-        world.append_texts(&conversation, &["a", "b", "c"]).await;
+        fixture.append_texts(&conversation, &["a", "b", "c"]).await;
     }
     tasks.join_all().await;
 }

@@ -9,8 +9,8 @@ use conversation_memory::{
 };
 use serde_json::json;
 
-use test_support::world::{
-    World, at, context, message, metadata, new_conversation, title, truncation, user,
+use test_support::store_fixture::{
+    StoreFixture, at, context, message, metadata, new_conversation, title, truncation, user,
 };
 
 fn imported(user_id: UserId) -> Conversation {
@@ -40,11 +40,11 @@ fn numbered(seq: i64, text: &str) -> NumberedMessage {
     NumberedMessage { seq, message }
 }
 
-async fn begin(world: &World, conversation: &Conversation) -> Box<dyn Import> {
-    world.store.import(conversation).await.unwrap()
+async fn begin(fixture: &StoreFixture, conversation: &Conversation) -> Box<dyn Import> {
+    fixture.store.import(conversation).await.unwrap()
 }
 
-pub(crate) async fn import_stores_all_fields(world: &World) {
+pub(crate) async fn import_stores_all_fields(fixture: &StoreFixture) {
     let wanted = imported(user());
     let full = NewMessage {
         role: Role::Assistant,
@@ -62,7 +62,7 @@ pub(crate) async fn import_stores_all_fields(world: &World) {
             message: full.clone(),
         },
     ];
-    let mut import = begin(world, &wanted).await;
+    let mut import = begin(fixture, &wanted).await;
     import.add(&messages).await.unwrap();
     import.add(&[numbered(7, "Thanks")]).await.unwrap();
     let found = import.finish(9).await.unwrap();
@@ -72,45 +72,48 @@ pub(crate) async fn import_stores_all_fields(world: &World) {
     };
     assert_eq!(found, wanted);
     let conversation = owned_ref(&found);
-    assert_eq!(world.store.get(&conversation).await.unwrap(), wanted);
-    assert_eq!(world.seqs(&conversation).await, [3, 4, 7]);
-    let all = world.all_messages(&conversation).await;
+    assert_eq!(fixture.store.get(&conversation).await.unwrap(), wanted);
+    assert_eq!(fixture.seqs(&conversation).await, [3, 4, 7]);
+    let all = fixture.all_messages(&conversation).await;
     assert!(full.is_saved_as(&all[1]));
     // A message without a time has the time of the conversation's last change.
     assert_eq!(all[0].created_at, wanted.updated_at);
-    assert_eq!(world.append_texts(&conversation, &["More"]).await, 10);
-    let removed = world.store.truncate(&truncation(&conversation, 3)).await;
+    assert_eq!(fixture.append_texts(&conversation, &["More"]).await, 10);
+    let removed = fixture.store.truncate(&truncation(&conversation, 3)).await;
     assert_eq!(removed.unwrap().removed, 3);
-    world.store.delete(&conversation).await.unwrap();
-    assert_eq!(world.count_stored(&[conversation.id]).await, 0);
+    fixture.store.delete(&conversation).await.unwrap();
+    assert_eq!(fixture.count_stored(&[conversation.id]).await, 0);
 }
 
-pub(crate) async fn import_without_messages_creates_a_conversation(world: &World) {
+pub(crate) async fn import_without_messages_creates_a_conversation(fixture: &StoreFixture) {
     let wanted = imported(user());
-    let found = begin(world, &wanted).await.finish(0).await.unwrap();
+    let found = begin(fixture, &wanted).await.finish(0).await.unwrap();
     assert_eq!(found, wanted);
-    assert_eq!(world.append_texts(&owned_ref(&found), &["First"]).await, 1);
+    assert_eq!(
+        fixture.append_texts(&owned_ref(&found), &["First"]).await,
+        1
+    );
 }
 
-pub(crate) async fn unfinished_import_is_invisible(world: &World) {
+pub(crate) async fn unfinished_import_is_invisible(fixture: &StoreFixture) {
     let user = user();
     let conversation = imported(user.clone());
-    let mut import = begin(world, &conversation).await;
+    let mut import = begin(fixture, &conversation).await;
     import.add(&[numbered(1, "secret")]).await.unwrap();
     let reference = owned_ref(&conversation);
-    let early = world.store.get(&reference).await;
+    let early = fixture.store.get(&reference).await;
     assert!(matches!(early, Err(StoreError::NotFound)));
-    assert_eq!(found(world, &user).await, 0);
+    assert_eq!(found(fixture, &user).await, 0);
     // Other writes do not wait for the import.
-    let other = world.create_conversation().await;
-    world.append_texts(&other, &["1"]).await;
+    let other = fixture.create_conversation().await;
+    fixture.append_texts(&other, &["1"]).await;
     import.finish(1).await.unwrap();
-    assert_eq!(world.texts(&reference).await, ["secret"]);
-    assert_eq!(found(world, &user).await, 1);
+    assert_eq!(fixture.texts(&reference).await, ["secret"]);
+    assert_eq!(found(fixture, &user).await, 1);
 }
 
 /// Counts the messages of a user that a search finds.
-async fn found(world: &World, user: &UserId) -> usize {
+async fn found(fixture: &StoreFixture, user: &UserId) -> usize {
     let query = SearchQuery {
         user_id: user.clone(),
         text: SearchText::parse("secret").unwrap(),
@@ -120,27 +123,27 @@ async fn found(world: &World, user: &UserId) -> usize {
         after: None,
         limit: 10,
     };
-    world.store.search(&query).await.unwrap().hits.len()
+    fixture.store.search(&query).await.unwrap().hits.len()
 }
 
-pub(crate) async fn dropped_import_stores_nothing(world: &World) {
+pub(crate) async fn dropped_import_stores_nothing(fixture: &StoreFixture) {
     // More imports than the limit: each dropped import ends its permit.
     for _ in 0..12 {
         let conversation = imported(user());
-        let mut import = begin(world, &conversation).await;
+        let mut import = begin(fixture, &conversation).await;
         import.add(&[numbered(1, "gone")]).await.unwrap();
         drop(import);
         let reference = owned_ref(&conversation);
-        let gone = world.store.get(&reference).await;
+        let gone = fixture.store.get(&reference).await;
         assert!(matches!(gone, Err(StoreError::NotFound)));
-        assert_eq!(world.count_stored(&[conversation.id]).await, 0);
+        assert_eq!(fixture.count_stored(&[conversation.id]).await, 0);
     }
-    world.create_conversation().await;
+    fixture.create_conversation().await;
 }
 
-pub(crate) async fn failed_import_stores_nothing(world: &World) {
+pub(crate) async fn failed_import_stores_nothing(fixture: &StoreFixture) {
     let conversation = imported(user());
-    let mut import = begin(world, &conversation).await;
+    let mut import = begin(fixture, &conversation).await;
     import.add(&[numbered(1, "once")]).await.unwrap();
     // A duplicate number is a defect of the caller, and an error like any other.
     let failed = match import.add(&[numbered(1, "twice")]).await {
@@ -148,19 +151,19 @@ pub(crate) async fn failed_import_stores_nothing(world: &World) {
         Err(error) => Err(error),
     };
     assert!(failed.is_err());
-    assert_eq!(world.count_stored(&[conversation.id]).await, 0);
+    assert_eq!(fixture.count_stored(&[conversation.id]).await, 0);
     let reference = owned_ref(&conversation);
-    let gone = world.store.get(&reference).await;
+    let gone = fixture.store.get(&reference).await;
     assert!(matches!(gone, Err(StoreError::NotFound)));
-    world.create_conversation().await;
+    fixture.create_conversation().await;
 }
 
-pub(crate) async fn import_is_the_latest_activity(world: &World) {
+pub(crate) async fn import_is_the_latest_activity(fixture: &StoreFixture) {
     let user = user();
     let first = imported(user.clone());
-    let import = begin(world, &first).await;
+    let import = begin(fixture, &first).await;
     let second = new_conversation(&user);
-    world.store.create(&second, at(0)).await.unwrap();
+    fixture.store.create(&second, at(0)).await.unwrap();
     import.finish(0).await.unwrap();
     let query = conversation_memory::store::ConversationQuery {
         user_id: user,
@@ -168,15 +171,15 @@ pub(crate) async fn import_is_the_latest_activity(world: &World) {
         after: None,
         limit: 10,
     };
-    let page = world.store.list(&query).await.unwrap();
+    let page = fixture.store.list(&query).await.unwrap();
     let ids: Vec<_> = page.conversations.iter().map(|c| c.id).collect();
     assert_eq!(ids, [first.id, second.id]);
 }
 
-pub(crate) async fn number_of_imports_is_limited(world: &World) {
+pub(crate) async fn number_of_imports_is_limited(fixture: &StoreFixture) {
     let mut running = Vec::new();
     let refused = loop {
-        match world.store.import(&imported(user())).await {
+        match fixture.store.import(&imported(user())).await {
             Ok(import) => running.push(import),
             Err(error) => break error,
         }
@@ -184,9 +187,9 @@ pub(crate) async fn number_of_imports_is_limited(world: &World) {
     };
     assert!(matches!(refused, StoreError::Unavailable(_)));
     // Other calls continue.
-    let store = Arc::clone(&world.store);
-    let other = world.create_conversation().await;
-    assert_eq!(world.append_texts(&other, &["1"]).await, 1);
+    let store = Arc::clone(&fixture.store);
+    let other = fixture.create_conversation().await;
+    assert_eq!(fixture.append_texts(&other, &["1"]).await, 1);
     running.pop();
     while matches!(
         store.import(&imported(user())).await,

@@ -27,8 +27,8 @@ macro_rules! conformance {
             $($(
                 #[tokio::test(flavor = "multi_thread")]
                 async fn $case() {
-                    let world = test_support::world::World::sqlite().await;
-                    crate::$module::$case(&world).await;
+                    let fixture = test_support::store_fixture::StoreFixture::sqlite().await;
+                    crate::$module::$case(&fixture).await;
                 }
             )+)+
         }
@@ -37,8 +37,8 @@ macro_rules! conformance {
             $($(
                 #[tokio::test(flavor = "multi_thread")]
                 async fn $case() {
-                    let world = test_support::world::World::postgres().await;
-                    crate::$module::$case(&world).await;
+                    let fixture = test_support::store_fixture::StoreFixture::postgres().await;
+                    crate::$module::$case(&fixture).await;
                 }
             )+)+
         }

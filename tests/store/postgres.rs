@@ -15,9 +15,9 @@ use tokio::task::JoinSet;
 use crate::search::assert_forms;
 use test_support::{
     stopwatch::Stopwatch,
-    world::{
-        World, append_of, at, message, new_conversation, owned_ref, server_options, turn, user,
-        with_request_id,
+    store_fixture::{
+        StoreFixture, append_of, at, message, new_conversation, owned_ref, server_options, turn,
+        user, with_request_id,
     },
 };
 
@@ -152,12 +152,12 @@ async fn save_waits_for_a_lock_until_the_statement_timeout() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_contain_no_message_content() {
-    let world = World::postgres().await;
-    let conversation = world.create_conversation().await;
+    let fixture = StoreFixture::postgres().await;
+    let conversation = fixture.create_conversation().await;
     let mut append = append_of(&conversation, vec![message("the secret words")]);
     // Request parsing would have rejected this value.
     append.messages[0].tokens_used = Some(-1);
-    let Err(error) = world.save(&append).await else {
+    let Err(error) = fixture.save(&append).await else {
         panic!("a negative count was accepted");
     };
     let cause = std::error::Error::source(&error).unwrap();
@@ -318,17 +318,17 @@ async fn cost_does_not_depend_on_conversation_length() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_are_searched_with_the_configuration_they_were_saved_with() {
-    let english = World::prepared(PostgresStore::new(server_options(), 2)).await;
+    let english = StoreFixture::prepared(PostgresStore::new(server_options(), 2)).await;
     let store = PostgresStore::with_text_search(server_options(), 2, TextSearch::Simple);
-    let simple = World::prepared(store).await;
+    let simple = StoreFixture::prepared(store).await;
     let conversation = english.create_conversation().await;
     let user = conversation.user_id.clone().unwrap();
     english.append_texts(&conversation, &["1 the policy"]).await;
     simple
         .append_texts(&conversation, &["2 the policies"])
         .await;
-    for world in [&english, &simple] {
-        assert_forms(world, &user, &["1 the policy"], &["2 the policies"]).await;
+    for fixture in [&english, &simple] {
+        assert_forms(fixture, &user, &["1 the policy"], &["2 the policies"]).await;
     }
 }
 
@@ -363,15 +363,15 @@ async fn messages_from_before_the_search_migration_are_found() {
     ] {
         raw_sql(migration).execute(&mut raw).await.unwrap();
     }
-    let world = World::without_prepare(PostgresStore::new(options, 2));
-    assert_forms(&world, &user, &["the policy"], &[]).await;
+    let fixture = StoreFixture::without_prepare(PostgresStore::new(options, 2));
+    assert_forms(&fixture, &user, &["the policy"], &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn removals_delete_search_documents() {
-    let world = World::postgres().await;
-    let conversation = world.create_conversation().await;
-    world
+    let fixture = StoreFixture::postgres().await;
+    let conversation = fixture.create_conversation().await;
+    fixture
         .append_texts(&conversation, &["one", "two", "three"])
         .await;
     let mut raw = server_options().connect().await.unwrap();
@@ -383,9 +383,9 @@ async fn removals_delete_search_documents() {
             .unwrap()
     };
     assert_eq!(words().await, 3);
-    let truncation = test_support::world::truncation(&conversation, 1);
-    world.store.truncate(&truncation).await.unwrap();
+    let truncation = test_support::store_fixture::truncation(&conversation, 1);
+    fixture.store.truncate(&truncation).await.unwrap();
     assert_eq!(words().await, 1);
-    world.store.delete(&conversation).await.unwrap();
+    fixture.store.delete(&conversation).await.unwrap();
     assert_eq!(words().await, 0);
 }

@@ -6,13 +6,13 @@ use conversation_memory::{
 };
 use tokio::task::JoinSet;
 
-use test_support::world::{
-    World, append_of, at, context, message, new_conversation, owned_ref, retry_of, truncation,
-    truncation_with_request_id, turn, user, with_request_id,
+use test_support::store_fixture::{
+    StoreFixture, append_of, at, context, message, new_conversation, owned_ref, retry_of,
+    truncation, truncation_with_request_id, turn, user, with_request_id,
 };
 
-pub(crate) async fn truncation_removes_messages_after_a_number(world: &World) {
-    let conversation = world.create_conversation().await;
+pub(crate) async fn truncation_removes_messages_after_a_number(fixture: &StoreFixture) {
+    let conversation = fixture.create_conversation().await;
     let batch = (1..=5)
         .map(|seq: i64| {
             let mut new = message(seq.to_string());
@@ -20,7 +20,10 @@ pub(crate) async fn truncation_removes_messages_after_a_number(world: &World) {
             new
         })
         .collect();
-    world.save(&append_of(&conversation, batch)).await.unwrap();
+    fixture
+        .save(&append_of(&conversation, batch))
+        .await
+        .unwrap();
     for (after_seq, removed, left) in [
         (9, 0, 5),
         (5, 0, 5),
@@ -29,7 +32,7 @@ pub(crate) async fn truncation_removes_messages_after_a_number(world: &World) {
         (0, 3, 0),
         (0, 0, 0),
     ] {
-        let truncated = world
+        let truncated = fixture
             .store
             .truncate(&truncation(&conversation, after_seq))
             .await
@@ -42,20 +45,20 @@ pub(crate) async fn truncation_removes_messages_after_a_number(world: &World) {
             }
         );
         assert_eq!(
-            world.seqs(&conversation).await,
+            fixture.seqs(&conversation).await,
             (1..=left).collect::<Vec<_>>()
         );
-        let found = world.store.get(&conversation).await.unwrap();
+        let found = fixture.store.get(&conversation).await.unwrap();
         assert_eq!((found.last_seq, found.updated_at), (5, at(2)));
     }
 }
 
-pub(crate) async fn truncation_retry_returns_first_outcome(world: &World) {
-    let conversation = world.create_conversation().await;
-    world.append_texts(&conversation, &["1", "2", "3"]).await;
+pub(crate) async fn truncation_retry_returns_first_outcome(fixture: &StoreFixture) {
+    let conversation = fixture.create_conversation().await;
+    fixture.append_texts(&conversation, &["1", "2", "3"]).await;
     let mut removal = truncation_with_request_id(&conversation, 1, "key");
     removal.expected_last_seq = Some(3);
-    let first = world.store.truncate(&removal).await.unwrap();
+    let first = fixture.store.truncate(&removal).await.unwrap();
     assert_eq!(
         first,
         Truncated {
@@ -63,20 +66,20 @@ pub(crate) async fn truncation_retry_returns_first_outcome(world: &World) {
             last_seq: 3
         }
     );
-    world.append_texts(&conversation, &["4"]).await;
+    fixture.append_texts(&conversation, &["4"]).await;
     // The retry does not remove messages that were saved since.
-    assert_eq!(world.store.truncate(&removal).await.unwrap(), first);
-    assert_eq!(world.texts(&conversation).await, ["1", "4"]);
+    assert_eq!(fixture.store.truncate(&removal).await.unwrap(), first);
+    assert_eq!(fixture.texts(&conversation).await, ["1", "4"]);
     let other = truncation_with_request_id(&conversation, 0, "key");
     assert!(matches!(
-        world.store.truncate(&other).await,
+        fixture.store.truncate(&other).await,
         Err(StoreError::AlreadyExists(_))
     ));
-    assert_eq!(world.texts(&conversation).await, ["1", "4"]);
+    assert_eq!(fixture.texts(&conversation).await, ["1", "4"]);
     let mut at_once = JoinSet::new();
     for _ in 0..4 {
         let (store, removal) = (
-            Arc::clone(&world.store),
+            Arc::clone(&fixture.store),
             truncation_with_request_id(&conversation, 1, "at once"),
         );
         at_once.spawn(async move { store.truncate(&removal).await.unwrap() });
@@ -91,24 +94,24 @@ pub(crate) async fn truncation_retry_returns_first_outcome(world: &World) {
     );
 }
 
-pub(crate) async fn truncation_rejects_wrong_expected_last_seq(world: &World) {
-    let conversation = world.create_conversation().await;
-    world.append_texts(&conversation, &["1", "2"]).await;
+pub(crate) async fn truncation_rejects_wrong_expected_last_seq(fixture: &StoreFixture) {
+    let conversation = fixture.create_conversation().await;
+    fixture.append_texts(&conversation, &["1", "2"]).await;
     let mut removal = truncation(&conversation, 0);
     removal.expected_last_seq = Some(1);
     assert!(matches!(
-        world.store.truncate(&removal).await,
+        fixture.store.truncate(&removal).await,
         Err(StoreError::Conflict { current_seq: 2 })
     ));
-    assert_eq!(world.seqs(&conversation).await, [1, 2]);
+    assert_eq!(fixture.seqs(&conversation).await, [1, 2]);
     removal.expected_last_seq = Some(2);
-    assert_eq!(world.store.truncate(&removal).await.unwrap().removed, 2);
+    assert_eq!(fixture.store.truncate(&removal).await.unwrap().removed, 2);
 }
 
-pub(crate) async fn numbers_continue_after_truncation(world: &World) {
-    let conversation = world.create_conversation().await;
-    world.append_texts(&conversation, &["1", "2", "3"]).await;
-    world
+pub(crate) async fn numbers_continue_after_truncation(fixture: &StoreFixture) {
+    let conversation = fixture.create_conversation().await;
+    fixture.append_texts(&conversation, &["1", "2", "3"]).await;
+    fixture
         .store
         .truncate(&truncation(&conversation, 0))
         .await
@@ -116,17 +119,17 @@ pub(crate) async fn numbers_continue_after_truncation(world: &World) {
     let mut append = turn(&conversation, &["4"]);
     append.expected_last_seq = Some(3);
     assert!(matches!(
-        world.save(&append).await,
+        fixture.save(&append).await,
         Ok(Appended::Saved { first_seq: 4, .. })
     ));
-    assert_eq!(world.seqs(&conversation).await, [4]);
+    assert_eq!(fixture.seqs(&conversation).await, [4]);
 }
 
-pub(crate) async fn concurrent_truncations_and_saves_are_serialized(world: &World) {
-    let conversation = world.create_conversation().await;
+pub(crate) async fn concurrent_truncations_and_saves_are_serialized(fixture: &StoreFixture) {
+    let conversation = fixture.create_conversation().await;
     let mut tasks = JoinSet::new();
     for _ in 0..4 {
-        let (store, conversation) = (Arc::clone(&world.store), conversation.clone());
+        let (store, conversation) = (Arc::clone(&fixture.store), conversation.clone());
         tasks.spawn(async move {
             for _ in 0..20 {
                 store
@@ -137,7 +140,7 @@ pub(crate) async fn concurrent_truncations_and_saves_are_serialized(world: &Worl
             0
         });
     }
-    let (store, of) = (Arc::clone(&world.store), conversation.clone());
+    let (store, of) = (Arc::clone(&fixture.store), conversation.clone());
     tasks.spawn(async move {
         let mut removed = 0;
         for _ in 0..20 {
@@ -156,41 +159,44 @@ pub(crate) async fn concurrent_truncations_and_saves_are_serialized(world: &Worl
         removed
     });
     let removed: i64 = tasks.join_all().await.iter().sum();
-    let left = i64::try_from(world.seqs(&conversation).await.len()).unwrap();
+    let left = i64::try_from(fixture.seqs(&conversation).await.len()).unwrap();
     assert_eq!(removed + left, 160);
-    assert_eq!(world.store.get(&conversation).await.unwrap().last_seq, 160);
+    assert_eq!(
+        fixture.store.get(&conversation).await.unwrap().last_seq,
+        160
+    );
 }
 
-pub(crate) async fn deletion_removes_everything(world: &World) {
+pub(crate) async fn deletion_removes_everything(fixture: &StoreFixture) {
     let new = new_conversation(&user());
     let conversation = owned_ref(&new);
-    world.store.create(&new, at(0)).await.unwrap();
+    fixture.store.create(&new, at(0)).await.unwrap();
     let append = with_request_id(turn(&conversation, &["1", "2"]), "key");
-    world.save(&append).await.unwrap();
-    world.store.delete(&conversation).await.unwrap();
+    fixture.save(&append).await.unwrap();
+    fixture.store.delete(&conversation).await.unwrap();
     for answer in [
-        world.save(&turn(&conversation, &["late"])).await.err(),
-        world.save(&retry_of(&append)).await.err(),
-        world.store.get(&conversation).await.err(),
-        world.store.newest(&conversation, 9, true).await.err(),
-        world.store.delete(&conversation).await.err(),
+        fixture.save(&turn(&conversation, &["late"])).await.err(),
+        fixture.save(&retry_of(&append)).await.err(),
+        fixture.store.get(&conversation).await.err(),
+        fixture.store.newest(&conversation, 9, true).await.err(),
+        fixture.store.delete(&conversation).await.err(),
     ] {
         assert!(matches!(answer, Some(StoreError::NotFound)), "{answer:?}");
     }
     // The ids can be used again, and no old message appears.
-    world.store.create(&new, at(1)).await.unwrap();
+    fixture.store.create(&new, at(1)).await.unwrap();
     assert!(matches!(
-        world.save(&append).await,
+        fixture.save(&append).await,
         Ok(Appended::Saved { first_seq: 1, .. })
     ));
 }
 
-pub(crate) async fn concurrent_deletion_and_saves_are_serialized(world: &World) {
+pub(crate) async fn concurrent_deletion_and_saves_are_serialized(fixture: &StoreFixture) {
     for round in 0..20 {
-        let conversation = world.create_conversation().await;
+        let conversation = fixture.create_conversation().await;
         let mut savers = JoinSet::new();
         for _ in 0..3 {
-            let (store, conversation) = (Arc::clone(&world.store), conversation.clone());
+            let (store, conversation) = (Arc::clone(&fixture.store), conversation.clone());
             savers.spawn(async move {
                 loop {
                     let mut append = turn(&conversation, &["a", "b"]);
@@ -205,14 +211,14 @@ pub(crate) async fn concurrent_deletion_and_saves_are_serialized(world: &World) 
         }
         if round % 2 == 0 {
             // Half of the deletions begin after the first saves.
-            while world.store.get(&conversation).await.unwrap().last_seq < 4 {
+            while fixture.store.get(&conversation).await.unwrap().last_seq < 4 {
                 tokio::task::yield_now().await;
             }
         }
-        world.store.delete(&conversation).await.unwrap();
+        fixture.store.delete(&conversation).await.unwrap();
         savers.join_all().await;
         assert!(matches!(
-            world.store.get(&conversation).await,
+            fixture.store.get(&conversation).await,
             Err(StoreError::NotFound)
         ));
     }

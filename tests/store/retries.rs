@@ -7,9 +7,9 @@ use conversation_memory::{
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use test_support::world::{
-    World, append_of, at, content, context, message, message_id, metadata, retry_of, truncation,
-    truncation_with_request_id, turn, with_chosen_id, with_request_id,
+use test_support::store_fixture::{
+    StoreFixture, append_of, at, content, context, message, message_id, metadata, retry_of,
+    truncation, truncation_with_request_id, turn, with_chosen_id, with_request_id,
 };
 
 /// Turn whose messages use all fields.
@@ -21,68 +21,68 @@ fn rich(conversation: &ConversationRef) -> Append {
     append_of(conversation, vec![message("question"), answer])
 }
 
-async fn expect_replay(world: &World, append: &Append) -> (i64, Vec<Message>) {
-    match world.save(append).await.unwrap() {
+async fn expect_replay(fixture: &StoreFixture, append: &Append) -> (i64, Vec<Message>) {
+    match fixture.save(append).await.unwrap() {
         Appended::Replayed { last_seq, messages } => (last_seq, messages),
         Appended::Saved { .. } => panic!("the turn was saved a second time"),
     }
 }
 
-async fn is_reused(world: &World, append: &Append, reused: ReusedKey) -> bool {
-    matches!(world.save(append).await, Err(StoreError::AlreadyExists(what)) if what == reused)
+async fn is_reused(fixture: &StoreFixture, append: &Append, reused: ReusedKey) -> bool {
+    matches!(fixture.save(append).await, Err(StoreError::AlreadyExists(what)) if what == reused)
 }
 
-pub(crate) async fn retry_returns_first_outcome(world: &World) {
-    let conversation = world.create_conversation().await;
-    world.append_texts(&conversation, &["before"]).await;
+pub(crate) async fn retry_returns_first_outcome(fixture: &StoreFixture) {
+    let conversation = fixture.create_conversation().await;
+    fixture.append_texts(&conversation, &["before"]).await;
     let append = with_request_id(rich(&conversation), "key");
     assert!(matches!(
-        world.save(&append).await.unwrap(),
+        fixture.save(&append).await.unwrap(),
         Appended::Saved { first_seq: 2, .. }
     ));
-    world.append_texts(&conversation, &["after"]).await;
-    let before = world.store.get(&conversation).await.unwrap();
-    let mut saved = world.all_messages(&conversation).await[1..3].to_vec();
+    fixture.append_texts(&conversation, &["after"]).await;
+    let before = fixture.store.get(&conversation).await.unwrap();
+    let mut saved = fixture.all_messages(&conversation).await[1..3].to_vec();
     for message in &mut saved {
         message.contexts.clear();
     }
     for _ in 0..2 {
         let mut retry = retry_of(&append);
         retry.at = at(1_000);
-        assert_eq!(expect_replay(world, &retry).await, (3, saved.clone()));
+        assert_eq!(expect_replay(fixture, &retry).await, (3, saved.clone()));
     }
-    assert_eq!(world.store.get(&conversation).await.unwrap(), before);
-    assert_eq!(world.seqs(&conversation).await, [1, 2, 3, 4]);
+    assert_eq!(fixture.store.get(&conversation).await.unwrap(), before);
+    assert_eq!(fixture.seqs(&conversation).await, [1, 2, 3, 4]);
 }
 
-pub(crate) async fn request_id_rejects_other_content(world: &World) {
-    let conversation = world.create_conversation().await;
+pub(crate) async fn request_id_rejects_other_content(fixture: &StoreFixture) {
+    let conversation = fixture.create_conversation().await;
     let append = with_request_id(rich(&conversation), "key");
-    world.save(&append).await.unwrap();
+    fixture.save(&append).await.unwrap();
     let other = with_request_id(turn(&conversation, &["other"]), "key");
-    assert!(is_reused(world, &other, ReusedKey::RequestId).await);
+    assert!(is_reused(fixture, &other, ReusedKey::RequestId).await);
     // The request id is checked before the expected last number.
     let mut expecting = other;
     expecting.expected_last_seq = Some(77);
-    assert!(is_reused(world, &expecting, ReusedKey::RequestId).await);
+    assert!(is_reused(fixture, &expecting, ReusedKey::RequestId).await);
     let removal = truncation_with_request_id(&conversation, 0, "key");
     assert!(matches!(
-        world.store.truncate(&removal).await,
+        fixture.store.truncate(&removal).await,
         Err(StoreError::AlreadyExists(ReusedKey::RequestId))
     ));
-    assert_eq!(world.seqs(&conversation).await, [1, 2]);
+    assert_eq!(fixture.seqs(&conversation).await, [1, 2]);
     let removal = truncation_with_request_id(&conversation, 1, "other key");
-    world.store.truncate(&removal).await.unwrap();
+    fixture.store.truncate(&removal).await.unwrap();
     let save = with_request_id(turn(&conversation, &["other"]), "other key");
-    assert!(is_reused(world, &save, ReusedKey::RequestId).await);
-    assert_eq!(world.seqs(&conversation).await, [1]);
+    assert!(is_reused(fixture, &save, ReusedKey::RequestId).await);
+    assert_eq!(fixture.seqs(&conversation).await, [1]);
 }
 
-async fn retry_concurrently(world: &World, retries: Vec<Append>) {
+async fn retry_concurrently(fixture: &StoreFixture, retries: Vec<Append>) {
     let tries = retries.len();
     let mut savers = JoinSet::new();
     for retry in retries {
-        let store = Arc::clone(&world.store);
+        let store = Arc::clone(&fixture.store);
         savers.spawn(async move { store.append(&retry).await.unwrap() });
     }
     let outcomes = savers.join_all().await;
@@ -101,20 +101,20 @@ async fn retry_concurrently(world: &World, retries: Vec<Append>) {
     }
 }
 
-pub(crate) async fn concurrent_retries_save_once(world: &World) {
-    let conversation = world.create_conversation().await;
+pub(crate) async fn concurrent_retries_save_once(fixture: &StoreFixture) {
+    let conversation = fixture.create_conversation().await;
     for round in 0..40 {
         let append = with_request_id(rich(&conversation), &format!("key {round}"));
-        retry_concurrently(world, vec![retry_of(&append), append]).await;
+        retry_concurrently(fixture, vec![retry_of(&append), append]).await;
     }
     assert_eq!(
-        world.seqs(&conversation).await,
+        fixture.seqs(&conversation).await,
         (1..=80).collect::<Vec<_>>()
     );
 }
 
-pub(crate) async fn concurrent_retries_with_chosen_ids_save_once(world: &World) {
-    let conversation = world.create_conversation().await;
+pub(crate) async fn concurrent_retries_with_chosen_ids_save_once(fixture: &StoreFixture) {
+    let conversation = fixture.create_conversation().await;
     for round in 0..20 {
         let messages = vec![with_chosen_id("question"), with_chosen_id("answer")];
         let mut append = append_of(&conversation, messages);
@@ -122,61 +122,64 @@ pub(crate) async fn concurrent_retries_with_chosen_ids_save_once(world: &World) 
             append = with_request_id(append, &format!("key {round}"));
         }
         append.expected_last_seq = Some(round * 2);
-        retry_concurrently(world, vec![append.clone(), append.clone(), append]).await;
+        retry_concurrently(fixture, vec![append.clone(), append.clone(), append]).await;
     }
     assert_eq!(
-        world.seqs(&conversation).await,
+        fixture.seqs(&conversation).await,
         (1..=40).collect::<Vec<_>>()
     );
 }
 
-pub(crate) async fn retry_does_not_restore_truncated_messages(world: &World) {
-    let conversation = world.create_conversation().await;
+pub(crate) async fn retry_does_not_restore_truncated_messages(fixture: &StoreFixture) {
+    let conversation = fixture.create_conversation().await;
     let append = with_request_id(turn(&conversation, &["one", "two", "three"]), "key");
-    world.save(&append).await.unwrap();
-    world
+    fixture.save(&append).await.unwrap();
+    fixture
         .store
         .truncate(&truncation(&conversation, 1))
         .await
         .unwrap();
-    world.append_texts(&conversation, &["four"]).await;
-    let (last_seq, messages) = expect_replay(world, &retry_of(&append)).await;
+    fixture.append_texts(&conversation, &["four"]).await;
+    let (last_seq, messages) = expect_replay(fixture, &retry_of(&append)).await;
     let seqs: Vec<_> = messages.iter().map(|message| message.seq).collect();
     assert_eq!((last_seq, seqs), (3, vec![1]));
-    world
+    fixture
         .store
         .truncate(&truncation(&conversation, 0))
         .await
         .unwrap();
-    assert_eq!(expect_replay(world, &retry_of(&append)).await, (3, vec![]));
-    assert_eq!(world.texts(&conversation).await, [""; 0]);
-    assert_eq!(world.append_texts(&conversation, &["five"]).await, 5);
+    assert_eq!(
+        expect_replay(fixture, &retry_of(&append)).await,
+        (3, vec![])
+    );
+    assert_eq!(fixture.texts(&conversation).await, [""; 0]);
+    assert_eq!(fixture.append_texts(&conversation, &["five"]).await, 5);
 }
 
-pub(crate) async fn chosen_ids_identify_a_retry(world: &World) {
-    let conversation = world.create_conversation().await;
+pub(crate) async fn chosen_ids_identify_a_retry(fixture: &StoreFixture) {
+    let conversation = fixture.create_conversation().await;
     let mut append = rich(&conversation);
     for message in &mut append.messages {
         message.id_chosen = true;
     }
-    world.append_texts(&conversation, &["before"]).await;
-    world.save(&append).await.unwrap();
-    world.append_texts(&conversation, &["after"]).await;
-    let (last_seq, messages) = expect_replay(world, &append).await;
+    fixture.append_texts(&conversation, &["before"]).await;
+    fixture.save(&append).await.unwrap();
+    fixture.append_texts(&conversation, &["after"]).await;
+    let (last_seq, messages) = expect_replay(fixture, &append).await;
     let ids: Vec<_> = messages.iter().map(|message| message.id).collect();
     assert_eq!(last_seq, 3);
     assert_eq!(ids, [append.messages[0].id, append.messages[1].id]);
     assert!(messages.iter().all(|message| message.contexts.is_empty()));
     // A new request id does not save the messages a second time.
-    expect_replay(world, &with_request_id(append, "new key")).await;
-    assert_eq!(world.seqs(&conversation).await, [1, 2, 3, 4]);
+    expect_replay(fixture, &with_request_id(append, "new key")).await;
+    assert_eq!(fixture.seqs(&conversation).await, [1, 2, 3, 4]);
 }
 
-pub(crate) async fn message_id_rejects_other_content(world: &World) {
-    let conversation = world.create_conversation().await;
-    let elsewhere = world.create_conversation().await;
+pub(crate) async fn message_id_rejects_other_content(fixture: &StoreFixture) {
+    let conversation = fixture.create_conversation().await;
+    let elsewhere = fixture.create_conversation().await;
     let [a, b] = [with_chosen_id("a"), with_chosen_id("b")];
-    world
+    fixture
         .save(&append_of(&conversation, vec![a.clone(), b.clone()]))
         .await
         .unwrap();
@@ -212,51 +215,53 @@ pub(crate) async fn message_id_rejects_other_content(world: &World) {
     for (place, (where_to, batch)) in batches.into_iter().enumerate() {
         let append = append_of(where_to, batch);
         assert!(
-            is_reused(world, &append, ReusedKey::MessageId).await,
+            is_reused(fixture, &append, ReusedKey::MessageId).await,
             "batch {place}"
         );
         let append = with_request_id(append, &format!("key {place}"));
         assert!(
-            is_reused(world, &append, ReusedKey::MessageId).await,
+            is_reused(fixture, &append, ReusedKey::MessageId).await,
             "batch {place}, with_request_id"
         );
     }
-    assert_eq!(world.texts(&conversation).await, ["a", "b"]);
-    assert_eq!(world.texts(&elsewhere).await, [""; 0]);
+    assert_eq!(fixture.texts(&conversation).await, ["a", "b"]);
+    assert_eq!(fixture.texts(&elsewhere).await, [""; 0]);
     // A consecutive part of the batch counts as an earlier save.
-    expect_replay(world, &append_of(&conversation, vec![b])).await;
+    expect_replay(fixture, &append_of(&conversation, vec![b])).await;
     // The rejected saves did not store their request ids.
-    world
+    fixture
         .save(&with_request_id(turn(&conversation, &["c"]), "key 0"))
         .await
         .unwrap();
 }
 
-pub(crate) async fn retry_is_recognized_before_expected_last_seq_is_checked(world: &World) {
-    let conversation = world.create_conversation().await;
+pub(crate) async fn retry_is_recognized_before_expected_last_seq_is_checked(
+    fixture: &StoreFixture,
+) {
+    let conversation = fixture.create_conversation().await;
     let mut by_key = with_request_id(turn(&conversation, &["one"]), "key");
     by_key.expected_last_seq = Some(0);
-    world.save(&by_key).await.unwrap();
-    assert_eq!(expect_replay(world, &retry_of(&by_key)).await.0, 1);
+    fixture.save(&by_key).await.unwrap();
+    assert_eq!(expect_replay(fixture, &retry_of(&by_key)).await.0, 1);
     let mut by_id = append_of(&conversation, vec![with_chosen_id("two")]);
     by_id.expected_last_seq = Some(1);
-    world.save(&by_id).await.unwrap();
-    world.append_texts(&conversation, &["three"]).await;
-    assert_eq!(expect_replay(world, &by_id).await.0, 2);
+    fixture.save(&by_id).await.unwrap();
+    fixture.append_texts(&conversation, &["three"]).await;
+    assert_eq!(expect_replay(fixture, &by_id).await.0, 2);
     by_id.messages[0].content = content("other");
-    let refused = world.save(&by_id).await;
+    let refused = fixture.save(&by_id).await;
     assert!(matches!(
         refused,
         Err(StoreError::Conflict { current_seq: 3 })
     ));
 }
 
-pub(crate) async fn request_ids_are_scoped_to_a_conversation(world: &World) {
+pub(crate) async fn request_ids_are_scoped_to_a_conversation(fixture: &StoreFixture) {
     for _ in 0..2 {
-        let conversation = world.create_conversation().await;
+        let conversation = fixture.create_conversation().await;
         let append = with_request_id(turn(&conversation, &["one"]), "the same key");
         assert!(matches!(
-            world.save(&append).await,
+            fixture.save(&append).await,
             Ok(Appended::Saved { .. })
         ));
     }

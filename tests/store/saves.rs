@@ -7,17 +7,17 @@ use conversation_memory::{
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use test_support::world::{
-    World, append_of, at, content, context, message, metadata, title, turn, with_chosen_id,
+use test_support::store_fixture::{
+    StoreFixture, append_of, at, content, context, message, metadata, title, turn, with_chosen_id,
 };
 
-pub(crate) async fn concurrent_saves_get_consecutive_numbers(world: &World) {
+pub(crate) async fn concurrent_saves_get_consecutive_numbers(fixture: &StoreFixture) {
     const WRITERS: i64 = 8;
     const SAVES: i64 = 50;
-    let conversation = world.create_conversation().await;
+    let conversation = fixture.create_conversation().await;
     let mut writers = JoinSet::new();
     for writer in 0..WRITERS {
-        let (store, conversation) = (Arc::clone(&world.store), conversation.clone());
+        let (store, conversation) = (Arc::clone(&fixture.store), conversation.clone());
         writers.spawn(async move {
             let mut seqs = Vec::new();
             for save in 0..SAVES {
@@ -36,9 +36,9 @@ pub(crate) async fn concurrent_saves_get_consecutive_numbers(world: &World) {
         });
     }
     let saved: Vec<_> = writers.join_all().await.into_iter().flatten().collect();
-    let texts = world.texts(&conversation).await;
+    let texts = fixture.texts(&conversation).await;
     assert_eq!(
-        world.seqs(&conversation).await,
+        fixture.seqs(&conversation).await,
         (1..=WRITERS * SAVES * 2).collect::<Vec<_>>()
     );
     for (first_seq, [asked, heard]) in saved {
@@ -47,14 +47,14 @@ pub(crate) async fn concurrent_saves_get_consecutive_numbers(world: &World) {
     }
 }
 
-pub(crate) async fn batch_is_atomic(world: &World) {
-    let conversation = world.create_conversation().await;
+pub(crate) async fn batch_is_atomic(fixture: &StoreFixture) {
+    let conversation = fixture.create_conversation().await;
     let taken = with_chosen_id("taken");
-    world
+    fixture
         .save(&append_of(&conversation, vec![taken.clone()]))
         .await
         .unwrap();
-    let before = world.store.get(&conversation).await.unwrap();
+    let before = fixture.store.get(&conversation).await.unwrap();
     let mut with_context = message("first");
     with_context.contexts = vec![context("d", "c")];
     let batch = vec![
@@ -69,16 +69,16 @@ pub(crate) async fn batch_is_atomic(world: &World) {
     append.title = Some(title("no title"));
     append.at = at(99);
     assert!(matches!(
-        world.save(&append).await,
+        fixture.save(&append).await,
         Err(StoreError::AlreadyExists(_))
     ));
-    assert_eq!(world.texts(&conversation).await, ["taken"]);
-    assert_eq!(world.store.get(&conversation).await.unwrap(), before);
-    assert_eq!(world.append_texts(&conversation, &["next"]).await, 2);
+    assert_eq!(fixture.texts(&conversation).await, ["taken"]);
+    assert_eq!(fixture.store.get(&conversation).await.unwrap(), before);
+    assert_eq!(fixture.append_texts(&conversation, &["next"]).await, 2);
 }
 
-pub(crate) async fn title_is_set_only_once(world: &World) {
-    let conversation = world.create_conversation().await;
+pub(crate) async fn title_is_set_only_once(fixture: &StoreFixture) {
+    let conversation = fixture.create_conversation().await;
     for (offered, expected) in [
         (None, None),
         (Some("first"), Some("first")),
@@ -87,18 +87,18 @@ pub(crate) async fn title_is_set_only_once(world: &World) {
     ] {
         let mut append = turn(&conversation, &["hello"]);
         append.title = offered.map(title);
-        world.save(&append).await.unwrap();
-        let stored = world.store.get(&conversation).await.unwrap();
+        fixture.save(&append).await.unwrap();
+        let stored = fixture.store.get(&conversation).await.unwrap();
         assert_eq!(stored.title, expected.map(title));
     }
 }
 
-pub(crate) async fn save_rejects_wrong_expected_last_seq(world: &World) {
-    let conversation = world.create_conversation().await;
+pub(crate) async fn save_rejects_wrong_expected_last_seq(fixture: &StoreFixture) {
+    let conversation = fixture.create_conversation().await;
     let expecting = async |expected| {
         let mut append = turn(&conversation, &["one", "two"]);
         append.expected_last_seq = Some(expected);
-        world.save(&append).await
+        fixture.save(&append).await
     };
     assert!(matches!(
         expecting(1).await,
@@ -116,15 +116,15 @@ pub(crate) async fn save_rejects_wrong_expected_last_seq(world: &World) {
         expecting(2).await,
         Ok(Appended::Saved { first_seq: 3, .. })
     ));
-    assert_eq!(world.seqs(&conversation).await, [1, 2, 3, 4]);
+    assert_eq!(fixture.seqs(&conversation).await, [1, 2, 3, 4]);
 }
 
-pub(crate) async fn one_of_concurrent_saves_with_same_expectation_succeeds(world: &World) {
-    let conversation = world.create_conversation().await;
+pub(crate) async fn one_of_concurrent_saves_with_same_expectation_succeeds(fixture: &StoreFixture) {
+    let conversation = fixture.create_conversation().await;
     for round in 0..10 {
         let mut savers = JoinSet::new();
         for _ in 0..4 {
-            let store = Arc::clone(&world.store);
+            let store = Arc::clone(&fixture.store);
             let mut append = turn(&conversation, &["me first"]);
             append.expected_last_seq = Some(round);
             savers.spawn(async move { store.append(&append).await });
@@ -165,8 +165,8 @@ fn difficult_texts() -> Vec<String> {
     ]
 }
 
-pub(crate) async fn messages_round_trip(world: &World) {
-    let conversation = world.create_conversation().await;
+pub(crate) async fn messages_round_trip(fixture: &StoreFixture) {
+    let conversation = fixture.create_conversation().await;
     let roles = [Role::User, Role::Assistant, Role::System, Role::Tool];
     let mut batch = Vec::new();
     for (text, role) in difficult_texts().into_iter().zip(roles.into_iter().cycle()) {
@@ -188,11 +188,11 @@ pub(crate) async fn messages_round_trip(world: &World) {
     }
     batch.push(message("plain"));
     let append = append_of(&conversation, batch.clone());
-    let Appended::Saved { owner, first_seq } = world.save(&append).await.unwrap() else {
+    let Appended::Saved { owner, first_seq } = fixture.save(&append).await.unwrap() else {
         panic!("the save was replayed");
     };
     assert_eq!((Some(owner), first_seq), (conversation.user_id.clone(), 1));
-    let stored = world.all_messages(&conversation).await;
+    let stored = fixture.all_messages(&conversation).await;
     assert_eq!(stored.len(), batch.len());
     for (seq, (new, stored)) in (1..).zip(batch.into_iter().zip(stored)) {
         assert!(new.is_saved_as(&stored), "message {seq}");
@@ -203,7 +203,7 @@ pub(crate) async fn messages_round_trip(world: &World) {
     }
 }
 
-pub(crate) async fn doubles_round_trip(world: &World) {
+pub(crate) async fn doubles_round_trip(fixture: &StoreFixture) {
     let doubles = [
         0.0,
         -0.0,
@@ -225,7 +225,7 @@ pub(crate) async fn doubles_round_trip(world: &World) {
         f64::EPSILON,
         PI,
     ];
-    let conversation = world.create_conversation().await;
+    let conversation = fixture.create_conversation().await;
     let mut new = message("doubles");
     new.metadata = Some(metadata(
         json!({ "doubles": doubles, "int": 5, "big": 1_u64 << 53 }),
@@ -235,30 +235,30 @@ pub(crate) async fn doubles_round_trip(world: &World) {
         scored.score = Some(double);
         new.contexts.push(scored);
     }
-    world
+    fixture
         .save(&append_of(&conversation, vec![new.clone()]))
         .await
         .unwrap();
-    let stored = world.all_messages(&conversation).await.remove(0);
+    let stored = fixture.all_messages(&conversation).await.remove(0);
     assert_eq!(stored.contexts, new.contexts);
     assert_eq!(stored.metadata, new.metadata);
     assert!(new.is_saved_as(&stored));
 }
 
-pub(crate) async fn updated_at_never_decreases(world: &World) {
-    let conversation = world.create_conversation().await;
+pub(crate) async fn updated_at_never_decreases(fixture: &StoreFixture) {
+    let conversation = fixture.create_conversation().await;
     for (micros, expected) in [(100, 100), (50, 100), (-1_000_000_000, 100), (101, 101)] {
         let mut append = turn(&conversation, &["when"]);
         append.at = at(micros);
-        world.save(&append).await.unwrap();
-        let stored = world.store.get(&conversation).await.unwrap();
+        fixture.save(&append).await.unwrap();
+        let stored = fixture.store.get(&conversation).await.unwrap();
         assert_eq!(
             (stored.created_at, stored.updated_at),
             (at(0), at(expected))
         );
     }
     // A message without a time has the time of its save.
-    let times: Vec<_> = world
+    let times: Vec<_> = fixture
         .all_messages(&conversation)
         .await
         .iter()
@@ -267,17 +267,21 @@ pub(crate) async fn updated_at_never_decreases(world: &World) {
     assert_eq!(times, [at(100), at(50), at(-1_000_000_000), at(101)]);
 }
 
-pub(crate) async fn save_without_user_claim_succeeds(world: &World) {
-    let conversation = world.create_conversation().await;
+pub(crate) async fn save_without_user_claim_succeeds(fixture: &StoreFixture) {
+    let conversation = fixture.create_conversation().await;
     let anyone = ConversationRef {
         user_id: None,
         ..conversation.clone()
     };
-    assert_eq!(world.append_texts(&anyone, &["who asks?"]).await, 1);
-    let (stored, messages) = world.store.newest(&conversation, 10, false).await.unwrap();
+    assert_eq!(fixture.append_texts(&anyone, &["who asks?"]).await, 1);
+    let (stored, messages) = fixture
+        .store
+        .newest(&conversation, 10, false)
+        .await
+        .unwrap();
     assert_eq!((stored.last_seq, messages.len()), (1, 1));
     assert_eq!(
-        world
+        fixture
             .store
             .messages(&anyone, Bound::Before(2), 10, false)
             .await

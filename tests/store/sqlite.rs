@@ -10,7 +10,7 @@ use sqlx::{ConnectOptions, Connection, SqliteConnection, query, sqlite::SqliteCo
 use tokio::task::JoinSet;
 
 use crate::search::assert_forms;
-use test_support::world::{World, at, new_conversation, owned_ref, turn, user};
+use test_support::store_fixture::{StoreFixture, at, new_conversation, owned_ref, turn, user};
 
 fn open(file: &Path) -> SqliteStore {
     SqliteStore::open(file).unwrap()
@@ -214,13 +214,13 @@ async fn unusable_files_are_reported() {
 async fn index_is_rebuilt_for_another_configuration() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("memory.db");
-    let english = World::prepared(open(&file)).await;
+    let english = StoreFixture::prepared(open(&file)).await;
     let conversation = english.create_conversation().await;
     let user = conversation.user_id.clone().unwrap();
     english.append_texts(&conversation, &["1 the policy"]).await;
     assert_forms(&english, &user, &["1 the policy"], &[]).await;
     let store = SqliteStore::with_text_search(&file, TextSearch::Simple).unwrap();
-    let simple = World::prepared(store).await;
+    let simple = StoreFixture::prepared(store).await;
     simple
         .append_texts(&conversation, &["2 the policies"])
         .await;
@@ -231,7 +231,7 @@ async fn index_is_rebuilt_for_another_configuration() {
     assert_eq!(found, ["2 the policies"]);
     let found = crate::search::found(&simple, &by_form("the")).await;
     assert_eq!(found.len(), 2);
-    let english = World::prepared(open(&file)).await;
+    let english = StoreFixture::prepared(open(&file)).await;
     let both = ["1 the policy", "2 the policies"];
     assert_forms(&english, &user, &both, &[]).await;
 }
@@ -240,17 +240,17 @@ async fn index_is_rebuilt_for_another_configuration() {
 async fn removals_delete_search_documents() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("memory.db");
-    let world = World::prepared(open(&file)).await;
-    let conversation = world.create_conversation().await;
-    world
+    let fixture = StoreFixture::prepared(open(&file)).await;
+    let conversation = fixture.create_conversation().await;
+    fixture
         .append_texts(&conversation, &["one", "two ⟦", "three"])
         .await;
-    let truncation = test_support::world::truncation(&conversation, 1);
-    world.store.truncate(&truncation).await.unwrap();
+    let truncation = test_support::store_fixture::truncation(&conversation, 1);
+    fixture.store.truncate(&truncation).await.unwrap();
     let mut raw = raw(&file).await;
     let check = "INSERT INTO message_words (message_words, rank) VALUES ('integrity-check', 1)";
     query(check).execute(&mut raw).await.unwrap();
-    world.store.delete(&conversation).await.unwrap();
+    fixture.store.delete(&conversation).await.unwrap();
     query(check).execute(&mut raw).await.unwrap();
     let left: i64 = sqlx::query_scalar("SELECT count(*) FROM message_documents")
         .fetch_one(&mut raw)

@@ -8,8 +8,8 @@ use conversation_memory::{
     },
     store::{Append, Branch, ConversationQuery, Store, StoreError},
 };
-use test_support::world::{
-    World, at, message, new_conversation, session, title, truncation, turn, with_request_id,
+use test_support::store_fixture::{
+    StoreFixture, at, message, new_conversation, session, title, truncation, turn, with_request_id,
 };
 
 use crate::{
@@ -94,10 +94,10 @@ struct State {
 }
 
 impl Subject {
-    async fn new(world: &World) -> Self {
-        let conversation = world.create_conversation().await;
-        world.append_texts(&conversation, &["one", "two"]).await;
-        let stored = world.store.get(&conversation).await.unwrap();
+    async fn new(fixture: &StoreFixture) -> Self {
+        let conversation = fixture.create_conversation().await;
+        fixture.append_texts(&conversation, &["one", "two"]).await;
+        let stored = fixture.store.get(&conversation).await.unwrap();
         Self {
             append: with_request_id(turn(&conversation, &["three", "four"]), "key"),
             branch: branch_of(&conversation, 1),
@@ -112,9 +112,9 @@ impl Subject {
         }
     }
 
-    async fn state(&self, world: &World) -> State {
+    async fn state(&self, fixture: &StoreFixture) -> State {
         let user_id = self.conversation.user_id.clone().unwrap();
-        let with_session = world
+        let with_session = fixture
             .store
             .conversation_of_session(self.session, &user_id)
             .await
@@ -125,14 +125,14 @@ impl Subject {
             after: None,
             limit: 10,
         };
-        let conversations = world.store.list(&query).await.unwrap().conversations;
+        let conversations = fixture.store.list(&query).await.unwrap().conversations;
         let mut messages = Vec::new();
         for Conversation { id, user_id, .. } in &conversations {
             let conversation = ConversationRef {
                 id: *id,
                 user_id: Some(user_id.clone()),
             };
-            messages.push(world.all_messages(&conversation).await);
+            messages.push(fixture.all_messages(&conversation).await);
         }
         State {
             conversations,
@@ -144,11 +144,11 @@ impl Subject {
 
 /// Runs each kind of write while the fault is injected, and again after it.
 async fn assert_writes_fail(
-    world: &World,
+    fixture: &StoreFixture,
     fault: Fault,
     is_expected: impl Fn(Write, &StoreError) -> bool,
 ) {
-    let mut faulty = FaultyStore::like(world, fault).await;
+    let mut faulty = FaultyStore::like(fixture, fault).await;
     for write in Write::ALL {
         let subject = Subject::new(&faulty.healthy).await;
         let before = subject.state(&faulty.healthy).await;
@@ -175,30 +175,30 @@ fn is_unavailable(_: Write, error: &StoreError) -> bool {
     matches!(error, StoreError::Unavailable(_))
 }
 
-pub(crate) async fn busy_store_rejects_each_write(world: &World) {
-    assert_writes_fail(world, Fault::Busy, is_unavailable).await;
+pub(crate) async fn busy_store_rejects_each_write(fixture: &StoreFixture) {
+    assert_writes_fail(fixture, Fault::Busy, is_unavailable).await;
 }
 
-pub(crate) async fn full_disk_rejects_each_write(world: &World) {
-    assert_writes_fail(world, Fault::DiskFull, is_unavailable).await;
+pub(crate) async fn full_disk_rejects_each_write(fixture: &StoreFixture) {
+    assert_writes_fail(fixture, Fault::DiskFull, is_unavailable).await;
 }
 
-pub(crate) async fn read_only_store_rejects_each_write(world: &World) {
-    assert_writes_fail(world, Fault::ReadOnly, is_unavailable).await;
+pub(crate) async fn read_only_store_rejects_each_write(fixture: &StoreFixture) {
+    assert_writes_fail(fixture, Fault::ReadOnly, is_unavailable).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_writes_again_after_it_rolled_a_transaction_back() {
-    let world = World::sqlite().await;
+    let fixture = StoreFixture::sqlite().await;
     let is_internal = |_, error: &StoreError| matches!(error, StoreError::Internal(_));
-    assert_writes_fail(&world, Fault::RolledBack, is_internal).await;
+    assert_writes_fail(&fixture, Fault::RolledBack, is_internal).await;
 }
 
 /// A single statement in autocommit mode may have been committed before its
 /// connection was lost. A transaction whose COMMIT was not sent has not.
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_connection_leaves_only_autocommitted_writes_unknown() {
-    let world = World::postgres().await;
+    let fixture = StoreFixture::postgres().await;
     let is_expected = |write: Write, error: &StoreError| match write {
         Write::Append | Write::AttachSession | Write::Create | Write::Update => {
             matches!(error, StoreError::OutcomeUnknown(_))
@@ -207,5 +207,5 @@ async fn lost_connection_leaves_only_autocommitted_writes_unknown() {
             is_unavailable(write, error)
         }
     };
-    assert_writes_fail(&world, Fault::ConnectionLost, is_expected).await;
+    assert_writes_fail(&fixture, Fault::ConnectionLost, is_expected).await;
 }

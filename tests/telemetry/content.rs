@@ -5,9 +5,10 @@ use prost_types::value::Kind;
 
 use crate::observed::{ExportedTelemetry, ObservedSidecar, ascii, traced};
 use test_support::{
-    given, new_user,
+    new_user,
     redis_server::RedisServer,
     requests::{begin, history, new_conversation, object, save, turn},
+    required_variable,
     sidecar::{Form, Sidecar},
 };
 
@@ -18,8 +19,11 @@ const PASSWORDS: [&str; 2] = ["postgres-password", "redis-password"];
 #[tokio::test]
 async fn nothing_private_is_exported() {
     let redis = RedisServer::start(&["--requirepass", PASSWORDS[1]]).await;
-    let postgres =
-        given("TEST_DATABASE_URL").replacen("postgres@", &format!("postgres:{}@", PASSWORDS[0]), 1);
+    let postgres = required_variable("TEST_DATABASE_URL").replacen(
+        "postgres@",
+        &format!("postgres:{}@", PASSWORDS[0]),
+        1,
+    );
     assert!(postgres.contains(PASSWORDS[0]));
     let form = Form::Servers {
         database_url: postgres,
@@ -38,7 +42,7 @@ async fn nothing_private_is_exported() {
     );
     for private in [TEXT, "user-token-4711", PASSWORDS[0], PASSWORDS[1], &user] {
         for sent in &sent {
-            assert!(!sent.says(private), "{private} in {}", sent.path);
+            assert!(!sent.contains(private), "{private} in {}", sent.path);
         }
         let contains = |line: &&String| line.contains(private);
         assert_eq!(log.iter().find(contains), None, "{private}");

@@ -15,7 +15,7 @@ use crate::{
 };
 use test_support::{
     eventually, new_id, new_user, redis_server,
-    requests::{begin, history, message, new_conversation, save, say, turn},
+    requests::{begin, history, message, new_conversation, save, save_text, turn},
     sidecar::{Form, Memory},
 };
 
@@ -86,7 +86,7 @@ async fn reads_are_traced_with_their_conversation(form: Form) {
     let observed = ObservedSidecar::start(form).await;
     let mut memory = observed.memory().await;
     let conversation = new_conversation(&mut memory, &new_user()).await;
-    say(&mut memory, &conversation, "one").await;
+    save_text(&mut memory, &conversation, "one").await;
     let mut calls = Vec::new();
     let mut read = async |consistency| {
         let mut request = history(&conversation);

@@ -11,7 +11,7 @@ use test_support::{
     new_user,
     otlp_sink::Span,
     python::python,
-    requests::{begin, history, new_conversation, save, say, turn},
+    requests::{begin, history, new_conversation, save, save_text, turn},
     sidecar::Form,
 };
 
@@ -123,7 +123,7 @@ async fn invalid_headers_are_ignored() {
     let observed = ObservedSidecar::start(Form::embedded()).await;
     let mut memory = observed.memory().await;
     let conversation = new_conversation(&mut memory, &new_user()).await;
-    say(&mut memory, &conversation, "one").await;
+    save_text(&mut memory, &conversation, "one").await;
     let long = "x".repeat(7_000);
     let deep = vec![RUN; 110].join(".");
     let invalid: [&[u8]; 19] = [

@@ -11,11 +11,12 @@ use crate::{
     observed::{ObservedSidecar, traced},
 };
 use test_support::{
-    eventually, given, new_user,
+    eventually, new_user,
     otlp_sink::SpanStatus,
     postgres_server::PostgresServer,
     redis_server,
-    requests::{history, new_conversation, save, say, turn},
+    requests::{history, new_conversation, save, save_text, turn},
+    required_variable,
     sidecar::Form,
 };
 
@@ -25,7 +26,7 @@ async fn a_failure_is_logged_once_with_its_trace() {
     let observed = ObservedSidecar::start(servers_with(&postgres)).await;
     let mut memory = observed.memory().await;
     let conversation = new_conversation(&mut memory, &new_user()).await;
-    say(&mut memory, &conversation, "one").await;
+    save_text(&mut memory, &conversation, "one").await;
     postgres.stop();
     let mut strong = history(&conversation);
     strong.set_consistency(Consistency::Strong);
@@ -78,7 +79,10 @@ async fn a_write_that_outlives_its_caller_is_traced() {
     let (trace, request) = traced(save(&conversation, turn("one", "two")));
     let mut cancelled = memory.clone();
     let caller = tokio::spawn(async move { cancelled.save_messages(request).await });
-    let (redis, key) = (given("TEST_REDIS_URL"), window_key(&conversation));
+    let (redis, key) = (
+        required_variable("TEST_REDIS_URL"),
+        window_key(&conversation),
+    );
     eventually("the save is announced", async || {
         let fields = redis_server::call(&redis, &["HKEYS", &key]).await;
         fields.unwrap().contains("p:")
@@ -105,6 +109,6 @@ async fn a_write_that_outlives_its_caller_is_traced() {
 fn servers_with(postgres: &PostgresServer) -> Form {
     Form::Servers {
         database_url: postgres.url(),
-        redis_url: given("TEST_REDIS_URL"),
+        redis_url: required_variable("TEST_REDIS_URL"),
     }
 }

@@ -8,13 +8,14 @@ use serde::Deserialize;
 use tonic::{Code, Request};
 use tonic_prost::ProstCodec;
 
-use crate::observed::{attached, stop};
+use crate::observed::{stop, wait_for_redis};
 use test_support::{
-    eventually, given, new_user,
+    eventually, new_user,
     otlp_sink::{OtlpSink, Point, PointValue},
     python::python,
     redis_server::RedisServer,
     requests::{history, message, new_conversation, save, turn},
+    required_variable,
     sidecar::{Form, Memory, Sidecar},
 };
 
@@ -156,13 +157,13 @@ async fn make_calls(memory: &mut Memory) -> (String, Vec<Source>) {
 async fn lookups_are_counted_by_outcome() {
     let mut redis = RedisServer::start(&[]).await;
     let form = Form::Servers {
-        database_url: given("TEST_DATABASE_URL"),
+        database_url: required_variable("TEST_DATABASE_URL"),
         redis_url: redis.url(),
     };
     let mut sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let last = loop {
-        attached(&mut memory).await;
+        wait_for_redis(&mut memory).await;
         let before = Scrape::of(&mut sidecar).await;
         let sources = read_window(&mut memory, &redis).await;
         let now = Scrape::of(&mut sidecar).await;

@@ -45,7 +45,7 @@ impl ObservedSidecar {
     pub(crate) async fn memory(&self) -> Memory {
         let mut memory = self.sidecar.memory();
         if let Form::Servers { .. } = self.form {
-            attached(&mut memory).await;
+            wait_for_redis(&mut memory).await;
         }
         memory
     }
@@ -62,7 +62,7 @@ impl ObservedSidecar {
 }
 
 /// Waits until histories are read from Redis: a sidecar serves before it is connected.
-pub(crate) async fn attached(memory: &mut Memory) {
+pub(crate) async fn wait_for_redis(memory: &mut Memory) {
     let conversation = new_conversation(memory, &new_user()).await;
     eventually("histories are read from Redis", async || {
         let read = memory.get_history(history(&conversation)).await;

@@ -10,7 +10,7 @@ use test_support::{
     eventually, new_id, new_user,
     otlp_sink::{SpanKind, SpanStatus},
     python::python,
-    requests::{begin, history, new_conversation, save, say, turn},
+    requests::{begin, history, new_conversation, save, save_text, turn},
     sidecar::{Form, Memory},
 };
 
@@ -199,7 +199,7 @@ async fn a_call_without_a_trace_starts_one() {
     let observed = ObservedSidecar::start(Form::embedded()).await;
     let mut memory = observed.memory().await;
     let conversation = new_conversation(&mut memory, &new_user()).await;
-    say(&mut memory, &conversation, "one").await;
+    save_text(&mut memory, &conversation, "one").await;
     let spans = observed.stop().await.spans;
     let roots = spans.iter().filter(|span| span.parent_id.is_empty());
     let mut names: Vec<&str> = roots.map(|span| span.name.as_str()).collect();

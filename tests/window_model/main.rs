@@ -25,7 +25,7 @@ use conversation_memory::{
 };
 use futures_util::future::join_all;
 use model::Model;
-use test_support::redis_server::{attached, own_prefix, shared_url};
+use test_support::redis_server::{connect_and_wait, shared_url, unique_prefix};
 use test_support::window::TTL;
 
 /// Number of choices in a run.
@@ -104,9 +104,9 @@ struct Sidecars {
 
 impl Sidecars {
     async fn start(scripts: WindowScripts) -> Self {
-        let (url, prefix) = (shared_url(), own_prefix());
-        let redis = attached(&url, &prefix).await;
-        let other = attached(&url, &prefix).await;
+        let (url, prefix) = (shared_url(), unique_prefix());
+        let redis = connect_and_wait(&url, &prefix).await;
+        let other = connect_and_wait(&url, &prefix).await;
         let nowhere = RedisTarget::from_url("redis://127.0.0.1:1").unwrap();
         let nowhere = Redis::connect(nowhere, RedisSettings::default());
         let recent = |redis: &Redis| {

@@ -2,7 +2,7 @@
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "the suites are their own composition roots: they read the environment, make ids and spawn tasks"
+    reason = "the suites are their own composition roots: they read the environment, generate ids and spawn tasks"
 )]
 
 pub mod http;
@@ -13,15 +13,15 @@ pub mod redis_server;
 pub mod requests;
 pub mod sidecar;
 pub mod stopwatch;
+pub mod store_fixture;
 pub mod window;
-pub mod world;
 
 use std::{
     fmt::Debug,
     time::{Duration, Instant},
 };
 
-/// Makes each case a test on the embedded form and a test on PostgreSQL and Redis.
+/// Defines two tests of each case: with the embedded store, and with PostgreSQL and Redis.
 #[macro_export]
 macro_rules! in_both_forms {
     ($($case:ident),* $(,)?) => {
@@ -40,14 +40,14 @@ macro_rules! in_both_forms {
     };
 }
 
-/// Longest time that a test waits without seeing any progress. It ends a test that hangs and
-/// requires no speed, so it is far above what a busy machine needs.
+/// Longest time that a test waits without any progress. It only ends a test that hangs, so it is
+/// far longer than any wait on a busy machine.
 pub const STALL_LIMIT: Duration = Duration::from_mins(2);
 
-/// Interval between two observations of something that a test waits for.
+/// Interval between two observations of a condition that a test waits for.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Waits until a condition holds. `what` names the condition in the failure.
+/// Waits until a condition is met. `what` names the condition in the failure.
 pub async fn eventually(what: &str, holds: impl AsyncFnMut() -> bool) {
     within_progress(what, holds, |holds| *holds).await;
 }
@@ -80,21 +80,21 @@ pub async fn within_progress<T: PartialEq + Debug>(
 pub async fn completes<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(STALL_LIMIT, future)
         .await
-        .unwrap_or_else(|_| panic!("not within {STALL_LIMIT:?}: {what}"))
+        .unwrap_or_else(|_| panic!("timed out after {STALL_LIMIT:?}: {what}"))
 }
 
-/// Id of a user that no other test uses.
+/// Creates the id of a user that no other test uses.
 pub fn new_user() -> String {
     format!("user-{}", new_id())
 }
 
-/// A new `UUIDv7`, as text.
+/// Creates a `UUIDv7` as text.
 pub fn new_id() -> String {
     uuid::Uuid::now_v7().to_string()
 }
 
-/// Value of an environment variable that `tests/with-servers` sets.
-pub fn given(name: &str) -> String {
+/// Returns the value of an environment variable that `tests/with-servers` sets.
+pub fn required_variable(name: &str) -> String {
     std::env::var(name)
         .unwrap_or_else(|_| panic!("{name} is not set: run the tests with `make test`"))
 }

@@ -30,12 +30,12 @@ use tokio::{net::TcpListener, task::JoinHandle};
 /// Reaction of the collector to a request, which it records in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Answers 200.
-    Takes,
-    /// Answers 503.
-    Refuses,
+    /// Responds with 200.
+    Accepts,
+    /// Responds with 503.
+    Rejects,
     /// Sends no response and keeps the connection.
-    Silent,
+    Hangs,
 }
 
 /// Collector that listens until it is dropped.
@@ -90,7 +90,7 @@ type Received = Arc<Mutex<Vec<Sent>>>;
 
 impl OtlpSink {
     pub async fn start() -> Self {
-        Self::start_as(Mode::Takes).await
+        Self::start_as(Mode::Accepts).await
     }
 
     pub async fn start_as(mode: Mode) -> Self {
@@ -161,13 +161,17 @@ impl Sent {
     }
 
     /// Returns whether the body or the headers contain a text.
-    pub fn says(&self, text: &str) -> bool {
-        let says = |bytes: &[u8]| {
+    pub fn contains(&self, text: &str) -> bool {
+        let has_text = |bytes: &[u8]| {
             bytes
                 .windows(text.len())
                 .any(|part| part == text.as_bytes())
         };
-        says(&self.body) || self.headers.values().any(|value| says(value.as_bytes()))
+        has_text(&self.body)
+            || self
+                .headers
+                .values()
+                .any(|value| has_text(value.as_bytes()))
     }
 }
 
@@ -192,9 +196,9 @@ async fn receive(State((mode, received)): State<(Mode, Received)>, request: Requ
     };
     received.lock().unwrap().push(sent);
     match mode {
-        Mode::Takes => HttpStatus::OK,
-        Mode::Refuses => HttpStatus::SERVICE_UNAVAILABLE,
-        Mode::Silent => pending().await,
+        Mode::Accepts => HttpStatus::OK,
+        Mode::Rejects => HttpStatus::SERVICE_UNAVAILABLE,
+        Mode::Hangs => pending().await,
     }
 }
 
@@ -211,7 +215,7 @@ fn decompressed(headers: &HeaderMap, body: &[u8]) -> Vec<u8> {
                 .unwrap();
             whole
         }
-        Some(other) => panic!("a body in {other}"),
+        Some(other) => panic!("unsupported content encoding {other}"),
     }
 }
 
@@ -281,7 +285,7 @@ fn values(data: Option<Data>) -> Vec<(Attributes, PointValue)> {
                 (attributes(point.attributes), value)
             })
             .collect(),
-        other => panic!("a metric of an unknown kind: {other:?}"),
+        other => panic!("unknown kind of metric: {other:?}"),
     }
 }
 
@@ -290,7 +294,7 @@ fn number(point: metrics::NumberDataPoint) -> (Attributes, PointValue) {
     let value = match point.value {
         Some(number_data_point::Value::AsInt(value)) => value as f64,
         Some(number_data_point::Value::AsDouble(value)) => value,
-        None => panic!("a point without a value"),
+        None => panic!("data point without a value"),
     };
     (attributes(point.attributes), PointValue::Number(value))
 }
@@ -305,7 +309,7 @@ fn attributes(pairs: Vec<KeyValue>) -> Attributes {
         .into_iter()
         .map(|pair| (pair.key, json(pair.value)))
         .collect();
-    assert_eq!(attributes.len(), count, "a key twice: {attributes:?}");
+    assert_eq!(attributes.len(), count, "duplicate key: {attributes:?}");
     attributes
 }
 
@@ -326,7 +330,7 @@ fn json(value: Option<AnyValue>) -> Value {
             .into_iter()
             .collect::<serde_json::Map<_, _>>()
             .into(),
-        Some(other) => panic!("a value of an unknown kind: {other:?}"),
+        Some(other) => panic!("unknown kind of value: {other:?}"),
     }
 }
 

@@ -15,7 +15,7 @@ pub async fn python(script: &str, arguments: &[&str], input: &str) -> Value {
     let interpreter = environment.join("bin/python");
     assert!(
         interpreter.exists(),
-        "the tests' Python is missing: run the tests with `make test`"
+        "the Python environment of the tests is missing: run the tests with `make test`"
     );
     let mut process = Command::new(interpreter)
         .arg(root.join("tests/python").join(script))
@@ -34,7 +34,7 @@ pub async fn python(script: &str, arguments: &[&str], input: &str) -> Value {
     drop(stdin);
     let output = completes("the script ends", process.wait_with_output()).await;
     let output = output.unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success(), "{script}: {said}");
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{script}: {errors}");
     serde_json::from_slice(&output.stdout).unwrap()
 }

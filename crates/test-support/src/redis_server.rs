@@ -16,21 +16,21 @@ use tokio::{
 
 use crate::{completes, eventually};
 
-/// URL of the shared server.
+/// Returns the URL of the shared server.
 pub fn shared_url() -> String {
     std::env::var("TEST_REDIS_URL")
         .expect("TEST_REDIS_URL is not set: run the tests with `make test`")
 }
 
-/// Key prefix that no other test uses.
-pub fn own_prefix() -> String {
+/// Creates a key prefix that no other test uses.
+pub fn unique_prefix() -> String {
     let id = uuid::Uuid::now_v7();
     format!("test-{}:", id.simple())
 }
 
-/// Connects a client whose time-out is long enough for a busy machine, and waits until it is
+/// Connects a client whose timeout is long enough for a busy machine, and waits until it is
 /// available.
-pub async fn attached(url: &str, prefix: &str) -> Redis {
+pub async fn connect_and_wait(url: &str, prefix: &str) -> Redis {
     let redis = Redis::connect(
         RedisTarget::from_url(url).unwrap(),
         RedisSettings {
@@ -38,7 +38,7 @@ pub async fn attached(url: &str, prefix: &str) -> Redis {
             call_timeout: Duration::from_secs(5),
         },
     );
-    completes("Redis answers", redis.wait_until_available()).await;
+    completes("Redis responds", redis.wait_until_available()).await;
     redis
 }
 
@@ -89,10 +89,10 @@ impl RedisServer {
         }
     }
 
-    /// Runs a stopped server, on the same port, and waits until it answers.
+    /// Runs a stopped server, on the same port, and waits until it responds.
     pub async fn run(&mut self) {
         self.launch();
-        eventually("redis-server answers", async || {
+        eventually("redis-server responds", async || {
             let answer = self.try_call(&["PING"]).await;
             answer.is_ok_and(|answer| answer == "PONG" || answer.contains("NOAUTH"))
         })
@@ -139,7 +139,7 @@ impl RedisServer {
         self.port
     }
 
-    /// Suspends the server: the kernel accepts connections, and nothing is answered.
+    /// Suspends the server: the kernel accepts connections, and no request is answered.
     pub fn freeze(&self) {
         self.signal("STOP");
     }

@@ -56,7 +56,11 @@ pub async fn new_conversation(memory: &mut Memory, user: &str) -> String {
     created.into_inner().conversation.unwrap().id
 }
 
-pub async fn say(memory: &mut Memory, conversation: &str, text: &str) -> SaveMessagesResponse {
+pub async fn save_text(
+    memory: &mut Memory,
+    conversation: &str,
+    text: &str,
+) -> SaveMessagesResponse {
     let request = save(conversation, vec![message(Role::User, text)]);
     memory.save_messages(request).await.unwrap().into_inner()
 }

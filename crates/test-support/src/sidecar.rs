@@ -16,12 +16,12 @@ use conversation_memory::proto::{
 };
 use tonic::transport::{Channel, Endpoint};
 
-use crate::{eventually, given, within_progress};
+use crate::{eventually, required_variable, within_progress};
 
 pub type Memory = ConversationMemoryClient<Channel>;
 pub type Sessions = SessionServiceClient<Channel>;
 
-/// Storage of a sidecar.
+/// Storage of a sidecar: an embedded SQLite file, or PostgreSQL and Redis.
 pub enum Form {
     Embedded(tempfile::TempDir),
     Servers {
@@ -38,8 +38,8 @@ impl Form {
     /// PostgreSQL and Redis that `make test` started.
     pub fn servers() -> Self {
         Self::Servers {
-            database_url: given("TEST_DATABASE_URL"),
-            redis_url: given("TEST_REDIS_URL"),
+            database_url: required_variable("TEST_DATABASE_URL"),
+            redis_url: required_variable("TEST_REDIS_URL"),
         }
     }
 
@@ -99,7 +99,7 @@ impl Sidecar {
         sidecar
     }
 
-    /// Waits until the sidecar serves, and stores its address.
+    /// Waits until the sidecar is serving, and stores its address.
     pub async fn serving(&mut self) {
         let line = self.wait_for_log("\"message\":\"serving\"").await;
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();

@@ -1,4 +1,4 @@
-//! A conversation with its recent window in Redis, for tests.
+//! Fixture of a conversation with its recent window in Redis.
 
 use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use conversation_memory::{
 };
 use uuid::Uuid;
 
-use crate::redis_server::{attached, call, own_prefix, shared_url};
+use crate::redis_server::{call, connect_and_wait, shared_url, unique_prefix};
 
 /// TTL of a window.
 pub const TTL: Duration = Duration::from_mins(1);
@@ -56,12 +56,12 @@ pub fn seqs(messages: &[Message]) -> Vec<i64> {
     messages.iter().map(|message| message.seq).collect()
 }
 
-/// The windows of one sidecar, with a capacity of 12 messages.
+/// Creates the windows of one sidecar, with a capacity of 12 messages.
 pub fn recent(redis: &Redis) -> RedisRecent {
     RedisRecent::new(redis.clone(), Arc::new(UuidV7), TTL, 12)
 }
 
-/// One conversation, and its window.
+/// One conversation with its window.
 #[derive(Debug)]
 pub struct WindowFixture {
     pub recent: RedisRecent,
@@ -76,12 +76,12 @@ pub struct WindowFixture {
 impl WindowFixture {
     /// Creates a conversation on the shared server.
     pub async fn new() -> Self {
-        Self::on(&shared_url(), &own_prefix()).await
+        Self::on(&shared_url(), &unique_prefix()).await
     }
 
     /// Creates a conversation on the server at `url`.
     pub async fn on(url: &str, prefix: &str) -> Self {
-        Self::with(recent(&attached(url, prefix).await), url, prefix)
+        Self::with(recent(&connect_and_wait(url, prefix).await), url, prefix)
     }
 
     /// Creates a conversation on the server at `url`, to which `recent` is connected

@@ -70,7 +70,7 @@ pub(in crate::config) struct TelemetryArgs {
     #[arg(long, env, global = true, value_name = "MILLISECONDS")]
     pub(super) otel_exporter_otlp_timeout: Option<String>,
 
-    /// Exporter of traces: none disables their export whatever else is set; otlp without an
+    /// Exporter of traces: none disables their export regardless of other settings; otlp without an
     /// endpoint exports to http://localhost:4318.
     #[arg(long, env, global = true, value_name = "otlp|none")]
     pub(super) otel_traces_exporter: Option<String>,

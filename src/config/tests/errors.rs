@@ -167,7 +167,7 @@ fn accepts_levels_and_filters_of_the_log() {
 }
 
 #[test]
-fn knows_whether_errors_are_logged() {
+fn detects_whether_errors_are_logged() {
     for (filter, includes_errors) in [
         ("info", true),
         ("error", true),
@@ -184,7 +184,7 @@ fn knows_whether_errors_are_logged() {
 }
 
 #[test]
-fn rejects_words_that_are_no_level_of_the_log() {
+fn rejects_words_that_are_not_log_levels() {
     for text in [
         "WARNING",
         "verbose",

@@ -69,7 +69,7 @@ pub(super) fn options(options: PgConnectOptions, text_search: TextSearch) -> PgC
             "idle_in_transaction_session_timeout",
             millis(STATEMENT_TIMEOUT),
         ),
-        // Every query reads an index in order. A plan that was made from stale statistics
+        // Every query reads an index in order. A plan that was created from stale statistics
         // must not read a whole table or a whole conversation instead.
         ("enable_seqscan", "off".to_owned()),
         ("enable_bitmapscan", "off".to_owned()),

@@ -22,8 +22,8 @@ use crate::{
 /// Time after which the server ends the transaction if the client sends nothing.
 const SET_IDLE_TIMEOUT: &str = "SET LOCAL idle_in_transaction_session_timeout = '60s'";
 
-/// Creates the conversation. This comes first, because the search documents of messages are
-/// made from its row. Parameters: $1 id, $2 user, $3 department, $4 title, $5 metadata, $6
+/// Creates the conversation. This comes first, because the search documents of messages
+/// are created from its row. Parameters: $1 id, $2 user, $3 department, $4 title, $5 metadata, $6
 /// and $7 times.
 const CREATE: &str = "
 INSERT INTO conversations (id, user_id, dept_id, title, metadata, created_at, updated_at)

@@ -21,7 +21,7 @@ use sqlx::{
 use tempfile::TempDir;
 
 /// Prepared store. Other tests may use the same database, for other users.
-pub struct World {
+pub struct StoreFixture {
     pub store: Arc<dyn Store>,
     folder: Option<TempDir>,
 }
@@ -50,14 +50,14 @@ impl Ord for ConversationKey {
     }
 }
 
-impl World {
+impl StoreFixture {
     pub async fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&folder.path().join("memory.db")).unwrap();
-        let world = Self::prepared(store).await;
+        let fixture = Self::prepared(store).await;
         Self {
             folder: Some(folder),
-            ..world
+            ..fixture
         }
     }
 
@@ -75,7 +75,7 @@ impl World {
         }
     }
 
-    /// Counts the messages that are stored under these ids, whichever conversation shows them.
+    /// Counts the messages that are stored under these ids, in any conversation.
     pub async fn count_stored(&self, ids: &[ConversationId]) -> i64 {
         let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
         if let Some(folder) = &self.folder {
@@ -103,7 +103,7 @@ impl World {
         Self::prepared(PostgresStore::new(server_options(), 10)).await
     }
 
-    /// Creates a conversation, and returns it as its owner names it.
+    /// Creates a conversation, and returns its reference with its owner.
     pub async fn create_conversation(&self) -> ConversationRef {
         let new = new_conversation(&user());
         self.store.create(&new, at(0)).await.unwrap();
@@ -144,7 +144,7 @@ impl World {
     }
 }
 
-/// Options of the PostgreSQL server of the tests.
+/// Returns the options of the PostgreSQL server of the tests.
 pub fn server_options() -> PgConnectOptions {
     let Ok(url) = std::env::var("TEST_DATABASE_URL") else {
         panic!("TEST_DATABASE_URL is not set: run `make test`, or tests/with-servers cargo test");
@@ -179,7 +179,7 @@ pub fn metadata(value: Value) -> Metadata {
     Metadata::parse(object, 1 << 20).unwrap()
 }
 
-/// Time in microseconds after a fixed time.
+/// Returns a fixed time plus `micros` microseconds.
 pub fn at(micros: i64) -> DateTime<Utc> {
     DateTime::from_timestamp_micros(1_800_000_000_123_456 + micros).unwrap()
 }
@@ -195,7 +195,7 @@ pub fn new_conversation(user_id: &UserId) -> NewConversation {
     }
 }
 
-/// Reference to a conversation by its owner.
+/// Creates the reference to a conversation with its owner.
 pub fn owned_ref(new: &NewConversation) -> ConversationRef {
     ConversationRef {
         id: new.id,
@@ -257,7 +257,7 @@ pub fn with_request_id(mut append: Append, key: &str) -> Append {
     append
 }
 
-/// Retry of a save by a caller that lets the server generate ids.
+/// Creates the retry of a save by a caller that does not choose the message ids.
 pub fn retry_of(append: &Append) -> Append {
     let mut retry = append.clone();
     for message in &mut retry.messages {
