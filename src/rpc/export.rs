@@ -10,7 +10,7 @@ use tracing::{Instrument as _, Span, debug_span};
 
 use super::{status, use_case::failed};
 use crate::{
-    archive::{Format, Writer},
+    archive::{ArchiveWriter, Format},
     memory::ConversationExport,
     proto::{ExportConversationResponse, HttpBody},
 };
@@ -26,10 +26,10 @@ pub(super) type Pieces =
     Pin<Box<dyn Stream<Item = Result<ExportConversationResponse, Status>> + Send>>;
 
 /// A file that is read from the store as fast as its caller receives it.
-struct File {
+struct ExportFile {
     export: ConversationExport,
     /// `None` after everything has been written.
-    writer: Option<Writer>,
+    writer: Option<ArchiveWriter>,
     written: Vec<u8>,
     sent: usize,
     span: Span,
@@ -66,8 +66,8 @@ pub(super) fn respond(
 }
 
 fn pieces(export: ConversationExport, format: Format) -> Pieces {
-    let (writer, written) = Writer::begin(format, &export.conversation);
-    let file = File {
+    let (writer, written) = ArchiveWriter::begin(format, &export.conversation);
+    let file = ExportFile {
         export,
         writer: Some(writer),
         written,
@@ -88,7 +88,7 @@ fn pieces(export: ConversationExport, format: Format) -> Pieces {
     }))
 }
 
-impl File {
+impl ExportFile {
     /// Returns the next piece; `None` at the end of the file.
     async fn next(&mut self) -> Result<Option<Bytes>, Status> {
         while self.written.len() - self.sent < PIECE_BYTES

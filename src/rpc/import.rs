@@ -31,7 +31,7 @@ pub(super) async fn import(
         return Err(FieldError::new("options", reason).into());
     };
     let span = debug_span!("use_case", otel.name = "import_conversation");
-    let mut file = File::begin(parser, &options, span.clone())?;
+    let mut file = ImportFile::begin(parser, &options, span.clone())?;
     let work = async {
         while let Some(request) = requests.message().await? {
             let Some(Part::File(piece)) = request.part else {
@@ -46,7 +46,7 @@ pub(super) async fn import(
 }
 
 /// A file that is stored while it arrives.
-struct File {
+struct ImportFile {
     memory: Memory,
     reader: ArchiveReader,
     user_id: Option<UserId>,
@@ -56,7 +56,7 @@ struct File {
     span: Span,
 }
 
-impl File {
+impl ImportFile {
     fn begin(parser: &Parser, options: &Options, span: Span) -> Result<Self, FieldError> {
         let below = |error: FieldError| error.below("options");
         let format = convert::import_format(options.format).map_err(below)?;
