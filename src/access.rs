@@ -1,8 +1,8 @@
 //! Authentication of callers, and the limit on the rate of their calls.
 //!
-//! A caller is authenticated by its connection and its token, and by nothing that it
-//! requests: a rejection is the same whatever the request is about. The name of a caller may
-//! appear in logs and spans; its token is never kept.
+//! A caller is authenticated by its connection and its token, and not by the content of its
+//! request: a rejection is the same for every request. The name of a caller may appear in logs
+//! and spans; its token is not stored.
 
 mod caller_name;
 mod peer;
@@ -22,13 +22,12 @@ pub use self::{
 };
 use crate::reload::Reloaded;
 
-/// An authenticated caller, or one of whom nothing is known where no authentication is
-/// configured.
+/// Caller of a request: authenticated, or anonymous if no authentication is configured.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Caller(Option<CallerName>);
 
 impl Caller {
-    /// The name; `None` for callers of whom nothing is known.
+    /// Name of the caller; `None` for anonymous callers.
     pub fn name(&self) -> Option<&CallerName> {
         self.0.as_ref()
     }
@@ -39,7 +38,7 @@ impl Caller {
 pub enum AccessDenied {
     /// The caller has sent no valid token.
     Unauthenticated,
-    /// The caller's process is known, and not on the list of processes that may call.
+    /// The caller's process is not on the list of processes that may call.
     Forbidden,
 }
 
@@ -57,7 +56,7 @@ pub struct AccessPolicy {
 
 impl AccessPolicy {
     /// Creates the rules. If `tokens` is `None`, callers need no token. Each caller may make
-    /// `max_rate` calls per second; callers of whom nothing is known count as one caller.
+    /// `max_rate` calls per second; all anonymous callers count as one caller.
     pub fn new(
         unix_allow_list: UnixAllowList,
         tokens: Option<Reloaded<Tokens>>,
@@ -73,7 +72,7 @@ impl AccessPolicy {
     /// Authenticates the caller of a request.
     ///
     /// # Errors
-    /// The caller must not call.
+    /// Fails if the caller is rejected.
     pub fn authenticate(&self, peer: &Peer, headers: &HeaderMap) -> Result<Caller, AccessDenied> {
         let name = match peer {
             Peer::Unix(process) if !self.unix_allow_list.is_empty() => {
@@ -96,14 +95,14 @@ impl AccessPolicy {
     /// Counts a call of `caller`.
     ///
     /// # Errors
-    /// The caller has exceeded its rate.
+    /// Fails if the caller has exceeded its rate.
     pub fn check_rate(&self, caller: &Caller) -> Result<(), RateExceeded> {
         self.rate.as_ref().map_or(Ok(()), |rate| rate.check(caller))
     }
 }
 
-/// The bearer token of a request. `None` if there is none, or more than one, since it is
-/// not defined which of them counts.
+/// Returns the bearer token of a request. `None` if there is none, or more than one, since it
+/// is not defined which of them is valid.
 fn bearer_token(headers: &HeaderMap) -> Option<&[u8]> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next()?.as_bytes();

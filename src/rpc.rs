@@ -59,7 +59,7 @@ pub struct ServiceConfig {
 /// Routes of the services, of health and of reflection.
 ///
 /// # Errors
-/// The descriptors cannot be registered for reflection.
+/// Fails if the descriptors cannot be registered for reflection.
 pub fn routes<H: Health>(
     memory: &Memory,
     config: ServiceConfig,

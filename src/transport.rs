@@ -1,7 +1,6 @@
 //! The listeners of the API on TCP and on Unix sockets, TLS, and the limit on connections.
 //!
-//! The module turns accepted sockets into streams of bytes, each with what is known of the
-//! process at its other end.
+//! The module turns accepted sockets into streams of bytes, each with the identity of its peer.
 
 mod address;
 mod certificate;

@@ -73,7 +73,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "tower_http",
         ],
     ),
-    // Decides by what is known of a caller, never by what it requests.
+    // Authenticates callers by the connection and the headers, never by the content of a request.
     ("access", &["reload", "http", "governor"]),
     ("reload", &["log_throttle", "os_error"]),
     ("authorities", &["os_error", "rustls"]),

@@ -20,8 +20,9 @@ impl CallerName {
         is_valid.then(|| Self(text.into()))
     }
 
-    /// The closest name to the one in a certificate: characters that a name must not have
-    /// become `_`, and the rest is cut off. `None` if `text` is empty.
+    /// Derives a name from one in a certificate: characters that a name must not contain are
+    /// replaced by `_`, and those beyond the maximum length are removed. `None` if `text` is
+    /// empty.
     pub fn from_certificate_name(text: &str) -> Option<Self> {
         let allowed = |c: char| match u8::try_from(c) {
             Ok(byte) if is_allowed(byte) => c,
@@ -31,7 +32,7 @@ impl CallerName {
         Self::parse(&name)
     }
 
-    /// The name of a user of the operating system.
+    /// Returns the name of a user of the operating system.
     pub fn from_uid(uid: u32) -> Self {
         Self(format!("{USER_PREFIX}{uid}").into())
     }

@@ -9,7 +9,7 @@ pub enum Peer {
     /// the certificate has no name.
     Tcp(Option<CallerName>),
     /// A peer over a Unix socket: the process that connected. `None` if the kernel does not
-    /// know it.
+    /// report it.
     Unix(Option<Process>),
 }
 
@@ -21,7 +21,7 @@ pub struct Process {
 }
 
 impl Peer {
-    /// The peer of a Unix socket with these credentials.
+    /// Creates the peer of a Unix socket with these credentials.
     pub fn from_credentials(credentials: Option<UCred>) -> Self {
         Self::Unix(credentials.map(|process| Process {
             uid: process.uid(),
@@ -42,8 +42,8 @@ impl Process {
 pub struct UnixAllowList {
     /// Users whose processes may call.
     pub uids: Vec<u32>,
-    /// Groups whose processes may call. Only the primary group of a process counts, since
-    /// the kernel reports no other.
+    /// Groups whose processes may call. Only the primary group of a process counts, because the
+    /// kernel does not report the others.
     pub gids: Vec<u32>,
 }
 

@@ -22,7 +22,7 @@ pub(super) struct CallerRate {
     calls_per_second: NonZeroU32,
     limiter: RateLimiter<Caller, HashMapStateStore<Caller>, TokioClock, NoOpMiddleware<Nanos>>,
     /// Number of callers in memory at which those without recent calls are removed. It grows
-    /// with the number of active callers, so that not every call looks at all of them.
+    /// with the number of active callers, so that not every call iterates over all of them.
     cleanup_at: AtomicUsize,
 }
 
@@ -48,10 +48,11 @@ impl CallerRate {
     /// Counts a call of `caller`.
     ///
     /// # Errors
-    /// The caller has exceeded its rate. The call is not counted.
+    /// Fails if the caller has exceeded its rate. The call is not counted then.
     pub(super) fn check(&self, caller: &Caller) -> Result<(), RateExceeded> {
         if self.limiter.len() >= self.cleanup_at.load(Ordering::Relaxed) {
-            // A caller that may make all calls of a second is like one that never called.
+            // The state of a caller with its full quota equals that of a new caller, so it need
+            // not be stored.
             self.limiter.retain_recent();
             let cleanup_at = (2 * self.limiter.len()).max(MIN_CALLERS_KEPT);
             self.cleanup_at.store(cleanup_at, Ordering::Relaxed);
@@ -65,7 +66,7 @@ impl CallerRate {
     }
 }
 
-/// Tokio's clock, which tests can stop: the time since its start.
+/// Tokio's clock, which tests can pause. Its time is the time since its creation.
 #[derive(Clone, Copy, Debug)]
 struct TokioClock(Instant);
 

@@ -20,8 +20,8 @@ impl Tokens {
     /// tokens.
     ///
     /// # Errors
-    /// A line is not valid. The text names the line and quotes nothing of it, since it could
-    /// be a token.
+    /// Fails if a line is not valid. The text names the line and does not quote it, because it
+    /// could contain a token.
     pub fn parse(file: &[u8]) -> Result<Self, String> {
         let text = std::str::from_utf8(file).map_err(|_| "is not UTF-8 text".to_owned())?;
         let mut tokens = Vec::new();
@@ -42,7 +42,7 @@ impl Tokens {
         self.0.is_empty()
     }
 
-    /// The caller that has this token. The duration of the search does not depend on the
+    /// Returns the caller with this token. The duration of the search does not depend on the
     /// hashes.
     pub(super) fn owner(&self, token: &[u8]) -> Option<&CallerName> {
         let hash: [u8; 32] = Sha256::digest(token).into();

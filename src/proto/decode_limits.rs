@@ -1,11 +1,12 @@
 //! Limits on what one request may contain, derived from the message descriptors.
 //!
-//! An empty message takes two bytes on the wire and two hundred in memory, and compressed
-//! it takes almost nothing on the wire. A limit on a request's bytes alone would let a small
+//! An empty message takes two bytes on the wire and two hundred in memory, and compressed it
+//! takes almost nothing on the wire. A limit on a request's bytes alone would let a small
 //! request allocate a lot of memory before it is rejected. Therefore every repeated field,
 //! every map, every `google.protobuf.Struct`, `Value` and `ListValue`, and every recursive
 //! message has a limit, which is checked in one pass over the encoded bytes before they are
-//! decoded. Nothing lists the request types: a new field is limited because it exists.
+//! decoded. The limits are derived from the descriptors, so that a new field is limited
+//! automatically.
 //!
 //! | part of a request | limit |
 //! |---|---|
@@ -78,7 +79,7 @@ pub(crate) enum UnsupportedContract {
     /// allocating.
     #[error("two request or response types are named {0}")]
     SameName(String),
-    /// A field that the check cannot follow.
+    /// A field that the check does not support.
     #[error(transparent)]
     Field(#[from] UnsupportedField),
 }
@@ -102,11 +103,11 @@ enum Direction {
 }
 
 impl DecodeLimits {
-    /// Derives the limits of every request type of the services in `pool`. Response types
-    /// have none: a client of this crate trusts its server.
+    /// Derives the limits of every request type of the services in `pool`. Response types have
+    /// none: a client that uses this crate trusts its server.
     ///
     /// # Errors
-    /// The descriptors have something for which no limit can be derived.
+    /// Fails if the descriptors contain a field for which no limit can be derived.
     pub(crate) fn of_services(pool: &DescriptorPool) -> Result<Self, UnsupportedContract> {
         let mut messages = BTreeMap::new();
         for service in pool.services() {
@@ -140,11 +141,11 @@ impl DecodeLimits {
 
     /// Checks the encoded form of a message of type `M`.
     ///
-    /// Bytes that are not such a message pass: the decoder, which stops where this check
-    /// does, reports what is wrong with them.
+    /// Malformed bytes pass: the decoder, which stops at the same position as this check,
+    /// reports the error.
     ///
     /// # Errors
-    /// The message exceeds a limit, or its limits are not known.
+    /// Fails if the message exceeds a limit, or its limits are not known.
     pub(crate) fn check<M: Name>(&self, encoded: &[u8]) -> Result<(), DecodeRejection> {
         match self.by_name.get(M::NAME) {
             Some(entry) if entry.package == M::PACKAGE => match &entry.tables {

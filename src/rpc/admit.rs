@@ -19,7 +19,7 @@ use crate::access::{AccessDenied, AccessPolicy, Caller, Peer};
 #[derive(Clone, Debug)]
 struct Authentication(Result<Caller, AccessDenied>);
 
-/// The caller of a request. `None` if the request is going to be rejected.
+/// Returns the caller of a request. `None` if the request will be rejected.
 pub(super) fn caller<B>(request: &Request<B>) -> Option<&Caller> {
     let authentication = request.extensions().get::<Authentication>()?;
     authentication.0.as_ref().ok()
@@ -28,7 +28,7 @@ pub(super) fn caller<B>(request: &Request<B>) -> Option<&Caller> {
 /// The caller of a request.
 ///
 /// # Errors
-/// The caller must not call.
+/// Fails if the caller is rejected.
 pub(super) fn check<B>(request: &Request<B>) -> Result<&Caller, Status> {
     match request.extensions().get::<Authentication>() {
         Some(Authentication(Ok(caller))) => Ok(caller),

@@ -27,7 +27,7 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Limit on the concurrent calls of one connection. The client delays calls beyond it.
 const MAX_STREAMS: u32 = 1024;
 
-/// The same limit on the operations port, which has few clients.
+/// Limit on the concurrent calls of one connection to the operations port, which has few clients.
 const MAX_PROBE_STREAMS: u32 = 16;
 
 /// Age at which a connection whose caller has presented a certificate is closed. The
@@ -46,7 +46,7 @@ pub struct CallLayers {
     pub rest: TranscodingLayer,
     /// Records the call in traces and metrics.
     pub observe: Observe,
-    /// Rejects callers that must not call, and limits their rate.
+    /// Rejects unauthenticated callers, and limits the rate of the others.
     pub admission: Admission,
     /// Enforces the limits on calls and their deadlines.
     pub guard: Guard,
@@ -57,7 +57,7 @@ pub struct CallLayers {
 /// certificate.
 ///
 /// # Errors
-/// The transport has failed.
+/// Fails if the transport has failed.
 pub async fn serve(
     incoming: impl Stream<Item = io::Result<Connection>> + Send,
     routes: Routes,
@@ -85,7 +85,7 @@ pub async fn serve(
 /// Serves health probes over HTTP/1 and gRPC until `stop`.
 ///
 /// # Errors
-/// The transport has failed.
+/// Fails if the transport has failed.
 pub async fn serve_probes(
     incoming: impl Stream<Item = io::Result<Connection>> + Send,
     routes: Routes,

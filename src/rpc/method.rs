@@ -29,7 +29,7 @@ static OTHER: LazyLock<Method> = LazyLock::new(|| Method {
     kind: kind("", ""),
 });
 
-/// A method in traces and metrics.
+/// Method as it appears in traces and metrics.
 #[derive(Debug)]
 pub(super) struct Method {
     /// Value of `rpc.method`: the path without its leading slash.
@@ -38,14 +38,14 @@ pub(super) struct Method {
 }
 
 impl Method {
-    /// The method at `path`, or `_OTHER` if the contract has none.
+    /// Returns the method at `path`, or `_OTHER` if the contract has none.
     pub(super) fn of(path: &str) -> &'static Self {
         METHODS.get(path).unwrap_or(&OTHER)
     }
 }
 
-/// Kind of a method's span: a read is a retriever, a write a tool and a turn a chain.
-/// Operations on sessions are not operations on memory.
+/// Returns the kind of a method's span: a read is a retriever, a write a tool and a turn a
+/// chain. Operations on sessions are not operations on memory.
 fn kind(service: &str, method: &str) -> CallKind {
     let is_read = ["Get", "List", "Search", "Export"]
         .iter()

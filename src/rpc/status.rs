@@ -130,22 +130,22 @@ pub(crate) fn code_name(code: Code) -> &'static str {
     }
 }
 
-/// A bug. The caller learns nothing about it.
+/// Status of an internal error. It discloses nothing about the cause.
 pub(crate) fn internal() -> Status {
     Status::internal("internal error")
 }
 
-/// A call before the store has been prepared.
+/// Status of a call before the store has been prepared.
 pub(crate) fn starting() -> Status {
     unavailable("the server is starting: the store is not ready")
 }
 
-/// A call whose deadline has passed.
+/// Status of a call whose deadline has passed.
 pub(crate) fn deadline_exceeded() -> Status {
     Status::deadline_exceeded("deadline exceeded")
 }
 
-/// A call of a caller that must not call.
+/// Status of a call whose caller is rejected.
 pub(crate) fn access_denied(denied: AccessDenied) -> Status {
     match denied {
         AccessDenied::Unauthenticated => {
@@ -157,12 +157,12 @@ pub(crate) fn access_denied(denied: AccessDenied) -> Status {
     }
 }
 
-/// A call beyond the limit on concurrent calls.
+/// Status of a call beyond the limit on concurrent calls.
 pub(crate) fn too_many_calls(max: usize) -> Status {
     busy(&format!("too many concurrent calls (limit {max})"))
 }
 
-/// A call beyond the rate of its caller.
+/// Status of a call beyond the rate of its caller.
 pub(crate) fn rate_limit_exceeded(exceeded: &RateExceeded) -> Status {
     let message = format!(
         "rate limit exceeded ({} calls/s)",
@@ -182,13 +182,13 @@ pub(crate) fn replace_out_of_range(headers: &mut HeaderMap) {
     }
 }
 
-/// A temporary failure, after which the same request can succeed.
+/// Status of a temporary failure, after which the same request can succeed.
 fn unavailable(message: &str) -> Status {
     let details = ErrorDetails::with_retry_info(Some(RETRY_DELAY));
     Status::with_error_details(Code::Unavailable, message, details)
 }
 
-/// A request that the server has no capacity for.
+/// Status of a request for which the server has no capacity.
 fn busy(message: &str) -> Status {
     busy_for(RETRY_DELAY, message)
 }

@@ -15,8 +15,8 @@ use tonic::transport::server::Connected;
 use super::connection_limit::ConnectionPermit;
 use crate::access::Peer;
 
-/// Time in which a peer must send its first bytes. A peer that sends none would otherwise
-/// keep its permit forever, and needs no credentials for that.
+/// Time in which a peer must send its first bytes. Otherwise a peer that sends none could keep
+/// its permit forever, even without credentials.
 const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Number of first bytes: fewer than the shortest request has.

@@ -44,7 +44,7 @@ pub(super) enum RefusalReason {
 }
 
 impl ConnectionLimit {
-    /// A limit of `max` connections without metrics.
+    /// Creates a limit of `max` connections without metrics.
     pub fn new(max: usize) -> Self {
         Self {
             max,
@@ -54,7 +54,7 @@ impl ConnectionLimit {
         }
     }
 
-    /// A limit of `max` connections with metrics of the open and the refused ones.
+    /// Creates a limit of `max` connections with metrics of the open and the refused connections.
     pub fn with_metrics(max: usize) -> Self {
         let meter = instrumentation::meter();
         let limit = Self {
@@ -69,7 +69,7 @@ impl ConnectionLimit {
         self.max
     }
 
-    /// A permit for one more connection. `None` if the limit is reached.
+    /// Acquires a permit for one more connection. `None` if the limit is reached.
     pub(super) fn try_acquire(&self, kind: SocketKind) -> Option<ConnectionPermit> {
         let permits = match kind {
             SocketKind::Tcp => &self.tcp,

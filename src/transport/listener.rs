@@ -55,7 +55,7 @@ impl Listener {
     /// at which no process listens.
     ///
     /// # Errors
-    /// The address cannot be bound, or the path of a Unix socket has a socket that is in use
+    /// Fails if the address cannot be bound, or the path of a Unix socket has a socket that is in use
     /// or a file that is not a socket.
     pub async fn bind(address: &Address) -> io::Result<Self> {
         let socket = match address {
@@ -68,10 +68,11 @@ impl Listener {
         Ok(Self(socket))
     }
 
-    /// The bound address, with the port that the system chose for port 0.
+    /// Returns the bound address, in which port 0 is replaced by the port that the operating
+    /// system selected.
     ///
     /// # Errors
-    /// The system does not know the address of the socket.
+    /// Fails if the operating system does not return the address of the socket.
     pub fn address(&self) -> io::Result<Address> {
         match &self.0 {
             BoundSocket::Tcp(listener) => listener.local_addr().map(Address::Tcp),
@@ -88,7 +89,7 @@ impl Listener {
                 .boxed(),
             BoundSocket::Unix(listener, file, _) => UnixListenerStream::new(listener)
                 .map(move |accepted| {
-                    // The file exists for as long as the stream.
+                    // The file exists as long as the stream.
                     let _ = &file;
                     accepted.map(AcceptedSocket::Unix)
                 })
@@ -120,8 +121,8 @@ pub fn incoming(
             });
             ready(admitted)
         })
-        // One more than there can be handshakes, so that a connection without a handshake is
-        // opened at once.
+        // One more than the maximum number of handshakes, so that a connection without a
+        // handshake is opened at once.
         .buffer_unordered(max + 1)
         .filter_map(|opened| ready(opened.map(Ok)))
 }

@@ -38,7 +38,7 @@ impl Tls {
     /// Reads the files. The watcher reads them again when they change.
     ///
     /// # Errors
-    /// A file cannot be read, or its contents cannot be used.
+    /// Fails if a file cannot be read, or its contents cannot be used.
     pub fn read(files: TlsFiles) -> Result<(Self, FileWatcher<rustls::ServerConfig>), ReloadError> {
         let mut paths = vec![files.certificate, files.key];
         paths.extend(files.client_ca);
@@ -55,7 +55,7 @@ impl Tls {
         let handshake = TlsAcceptor::from(self.0.current()).accept(stream);
         let stream = timeout(HANDSHAKE_TIMEOUT, handshake).await??;
         let name = match stream.get_ref().1.peer_certificates() {
-            // The signature admits the peer, with or without a name.
+            // The signature authenticates the peer, even if the certificate contains no name.
             Some([certificate, ..]) => certificate::name(certificate),
             _ => None,
         };

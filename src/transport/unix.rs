@@ -37,7 +37,7 @@ pub(super) fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
 /// Removes a socket that a stopped process has left behind.
 ///
 /// # Errors
-/// The path has a socket that is in use, or a file that is not a socket. Neither is removed.
+/// Fails if the path has a socket that is in use, or a file that is not a socket. Neither is removed.
 fn remove_stale_socket(path: &Path) -> io::Result<()> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
@@ -64,7 +64,7 @@ fn remove_stale_socket(path: &Path) -> io::Result<()> {
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
-    /// Device and inode.
+    /// Device and inode of the file.
     id: (u64, u64),
 }
 

@@ -1,6 +1,6 @@
 use super::{
     Counted, DecodeRejection, MAX_MESSAGE_DEPTH,
-    table::{Content, Field, Table, Tables},
+    table::{Field, FieldContent, Table, Tables},
 };
 use crate::{
     domain::Metadata,
@@ -10,8 +10,8 @@ use crate::{
 /// Checks an encoded request.
 ///
 /// # Errors
-/// The request exceeds a limit. Malformed bytes are not an error: the decoder stops at the
-/// same place, and has then allocated no more than what was counted here.
+/// Fails if the request exceeds a limit. Malformed bytes are not an error: the decoder stops at
+/// the same position, and has then allocated at most what was counted here.
 pub(super) fn check(tables: &Tables, mut bytes: &[u8]) -> Result<(), DecodeRejection> {
     let mut scan = Scan {
         tables,
@@ -43,7 +43,7 @@ enum Stop {
     Exceeded(Box<Exceeded>),
 }
 
-/// A limit that was exceeded, and where.
+/// A limit that was exceeded, and the path of the field.
 struct Exceeded {
     limit: Limit,
     /// Steps from the current message to the field, the innermost first.
@@ -71,10 +71,10 @@ impl From<Limit> for Stop {
 }
 
 impl Stop {
-    /// The same, as seen from the message whose field, `at` bytes into it, was being read.
+    /// Extends the path by the field of an outer message that was being read, `at` bytes into it.
     fn inside(mut self, table: &Table, message: &[u8], at: usize) -> Self {
         if let Self::Exceeded(exceeded) = &mut self {
-            // A field with too many elements is meant as a whole.
+            // For a field with too many elements, the path names the whole field.
             let is_whole_field =
                 exceeded.steps.is_empty() && matches!(exceeded.limit, Limit::Elements(..));
             let step = step(table, message, at, is_whole_field);
@@ -129,7 +129,7 @@ impl Scan<'_> {
         let Some(field) = table.field(number) else {
             return Ok(wire::skip_value(number, wire_type, bytes)?);
         };
-        if let Content::Scalar(element) = field.content
+        if let FieldContent::Scalar(element) = field.content
             && element == wire_type
         {
             self.count(field, 1)?;
@@ -140,19 +140,19 @@ impl Scan<'_> {
         }
         let length = wire::read_length(bytes)?;
         match field.content {
-            Content::Message(inner) => {
+            FieldContent::Message(inner) => {
                 self.count(field, 1)?;
                 let tables = self.tables;
                 let inner = &tables.tables[inner];
                 let depth = depth.inside(inner)?;
                 self.message(inner, bytes, bytes.len() - length, depth)
             }
-            Content::Leaf => {
+            FieldContent::Leaf => {
                 self.count(field, 1)?;
                 *bytes = &bytes[length..];
                 Ok(())
             }
-            Content::Scalar(element) => {
+            FieldContent::Scalar(element) => {
                 self.count(field, wire::packed_count(element, &bytes[..length]))?;
                 *bytes = &bytes[length..];
                 Ok(())

@@ -14,15 +14,16 @@ const DECODE_LIMIT: &str = "conversation_memory.v1.decode_limit";
 /// Counter of the values in all JSON fields of a request.
 const VALUES: usize = 0;
 
-/// What can exceed a limit in one request type. The request's own table is the first one.
+/// Fields of one request type that can exceed a limit. The request's own table is the first
+/// one.
 #[derive(Debug)]
 pub(super) struct Tables {
     pub(super) tables: Vec<Table>,
     pub(super) counters: Vec<Counter>,
 }
 
-/// The fields of one message type in which something can be repeated or nested without
-/// end. All other fields are skipped.
+/// The fields of one message type that can be repeated or nested without a bound. All other
+/// fields are skipped.
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) fields: Vec<Field>,
@@ -37,15 +38,15 @@ pub(super) struct Field {
     pub(super) number: u32,
     pub(super) name: String,
     pub(super) is_list: bool,
-    pub(super) content: Content,
+    pub(super) content: FieldContent,
     /// Index of the counter to which each occurrence adds the weight.
     pub(super) counted: Option<(usize, usize)>,
 }
 
 /// Content of a field.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Content {
-    /// A message in which something can be repeated or nested: the index of its table.
+pub(super) enum FieldContent {
+    /// A message with fields that can be repeated or nested: the index of its table.
     Message(usize),
     /// A text, bytes, or a message of limited size.
     Leaf,
@@ -53,7 +54,7 @@ pub(super) enum Content {
     Scalar(WireType),
 }
 
-/// A limit on what is counted over the whole request.
+/// Limit on the elements or values that are counted over the whole request.
 #[derive(Debug)]
 pub(super) struct Counter {
     pub(super) counted: Counted,
@@ -62,7 +63,7 @@ pub(super) struct Counter {
 
 /// Error of a field that is encoded as a group.
 #[derive(Debug, thiserror::Error)]
-#[error("{0} is encoded as a group, which the check of limits does not follow")]
+#[error("{0} is encoded as a group, which the check of limits does not support")]
 pub(crate) struct UnsupportedField(String);
 
 impl Tables {
@@ -132,12 +133,14 @@ impl Builder {
             return Err(UnsupportedField(field.full_name().to_owned()));
         }
         let content = match field.kind() {
-            Kind::Message(message) => Content::Message(self.add(&message)?),
-            Kind::String | Kind::Bytes => Content::Leaf,
+            Kind::Message(message) => FieldContent::Message(self.add(&message)?),
+            Kind::String | Kind::Bytes => FieldContent::Leaf,
             Kind::Double | Kind::Fixed64 | Kind::Sfixed64 => {
-                Content::Scalar(WireType::SixtyFourBit)
+                FieldContent::Scalar(WireType::SixtyFourBit)
             }
-            Kind::Float | Kind::Fixed32 | Kind::Sfixed32 => Content::Scalar(WireType::ThirtyTwoBit),
+            Kind::Float | Kind::Fixed32 | Kind::Sfixed32 => {
+                FieldContent::Scalar(WireType::ThirtyTwoBit)
+            }
             Kind::Int32
             | Kind::Int64
             | Kind::Uint32
@@ -145,7 +148,7 @@ impl Builder {
             | Kind::Sint32
             | Kind::Sint64
             | Kind::Bool
-            | Kind::Enum(_) => Content::Scalar(WireType::Varint),
+            | Kind::Enum(_) => FieldContent::Scalar(WireType::Varint),
         };
         let is_repeated = field.is_list() || field.is_map();
         let counted = match field.full_name() {
@@ -169,7 +172,7 @@ impl Builder {
         })
     }
 
-    /// Leaves out all fields that cannot exceed a limit.
+    /// Removes all fields that cannot exceed a limit.
     fn finish(mut self) -> Option<Tables> {
         // A table is limited if none of its fields is counted and all its messages are
         // limited. What is left when no more are found are counted fields, recursive
@@ -178,8 +181,8 @@ impl Builder {
         loop {
             let can_skip = |field: &Field| match field.content {
                 _ if field.counted.is_some() => false,
-                Content::Message(table) => limited[table],
-                Content::Leaf | Content::Scalar(_) => true,
+                FieldContent::Message(table) => limited[table],
+                FieldContent::Leaf | FieldContent::Scalar(_) => true,
             };
             let next: Vec<bool> = self
                 .tables
@@ -193,12 +196,12 @@ impl Builder {
         }
         for table in &mut self.tables {
             for field in &mut table.fields {
-                if matches!(field.content, Content::Message(inner) if limited[inner]) {
-                    field.content = Content::Leaf;
+                if matches!(field.content, FieldContent::Message(inner) if limited[inner]) {
+                    field.content = FieldContent::Leaf;
                 }
             }
             table.fields.retain(|field| {
-                field.counted.is_some() || matches!(field.content, Content::Message(_))
+                field.counted.is_some() || matches!(field.content, FieldContent::Message(_))
             });
         }
         (!limited[0]).then_some(Tables {

@@ -1,4 +1,5 @@
-//! The limits of this contract's requests, and of a contract that is made here.
+//! Tests of the limits on this contract's requests, and on the requests of a contract that this
+//! file defines.
 
 use prost::{Message as _, Name};
 use prost_reflect::DescriptorPool;
@@ -205,7 +206,7 @@ fn deep_request(depth: usize) -> Vec<u8> {
 
 #[test]
 fn agrees_with_the_decoder_on_depth() {
-    // The deepest place for metadata: whatever passes the check can be decoded.
+    // The deepest position of metadata: everything that passes the check can be decoded.
     let request = deep_request(Metadata::MAX_DEPTH);
     assert_eq!(limits().check::<SaveMessagesRequest>(&request), Ok(()));
     assert!(SaveMessagesRequest::decode(request.as_slice()).is_ok());
@@ -245,7 +246,7 @@ fn requests_without_repeated_fields_are_not_scanned() {
         (UpdateConversationRequest::NAME, true),
         (GetHistoryRequest::NAME, false),
         ("BeginTurnRequest", false),
-        // Of responses only a client makes a message.
+        // Only a client decodes responses.
         (ListMessagesResponse::NAME, false),
     ] {
         let tables = limits.by_name[name].tables.is_some();
@@ -254,13 +255,13 @@ fn requests_without_repeated_fields_are_not_scanned() {
 }
 
 #[test]
-fn nothing_is_decoded_whose_type_is_unknown() {
+fn rejects_requests_of_unknown_types() {
     // A type of the contract that no method takes or returns.
     let rejected = check(&Message::default());
     assert_eq!(rejected, Err(DecodeRejection::LimitsUnknown));
 }
 
-/// A request type that the code of this crate does not know.
+/// A request type that this crate does not contain.
 #[derive(Clone, PartialEq, prost::Message)]
 struct NewRequest {
     #[prost(message, optional, tag = "1")]
@@ -376,7 +377,7 @@ fn check_new(request: &NewRequest) -> Result<(), DecodeRejection> {
 }
 
 #[test]
-fn limits_a_new_request_type_that_is_listed_nowhere() {
+fn limits_a_new_request_type_automatically() {
     let max = NewMessage::MAX_VALUES_PER_SAVE;
     let request = |items| NewRequest {
         metadata: Some(object(list(items))),

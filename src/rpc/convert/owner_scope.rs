@@ -13,7 +13,7 @@ pub(crate) struct OwnerScope {
 }
 
 impl OwnerScope {
-    /// The user in a request; `None` if there is none and none is required.
+    /// Parses the user in a request; `None` if it is empty and not required.
     pub(crate) fn user(self, text: &str) -> Result<Option<UserId>, FieldError> {
         if self.is_required {
             return UserId::parse(text).map(Some).in_field("user_id");
@@ -21,12 +21,12 @@ impl OwnerScope {
         optional(text, "user_id", UserId::parse)
     }
 
-    /// The conversation in the field `conversation_id`, and its user.
+    /// Parses the conversation in the field `conversation_id`, and its user.
     pub(crate) fn conversation(self, id: &str, user: &str) -> Result<ConversationRef, FieldError> {
         self.conversation_at("conversation_id", id, user)
     }
 
-    /// The same for the field at `path`.
+    /// Parses the conversation in the field at `path`, and its user.
     pub(crate) fn conversation_at(
         self,
         path: &str,
@@ -39,7 +39,7 @@ impl OwnerScope {
         })
     }
 
-    /// The session in the field `session_id`, and its user.
+    /// Parses the session in the field `session_id`, and its user.
     pub(crate) fn session(self, id: &str, user: &str) -> Result<SessionRef, FieldError> {
         Ok(SessionRef {
             id: SessionId::parse(id).in_field("session_id")?,

@@ -31,12 +31,13 @@ pub(crate) fn optional<'a, T>(
 /// Parses the id of the conversation that a call is about.
 pub(super) fn conversation_id(text: &str, path: &str) -> Result<ConversationId, FieldError> {
     let id = ConversationId::parse(text).in_field(path)?;
-    // Recorded here, so that a call that is rejected for another reason has it, too.
+    // The id is recorded here, so that the span of a call that is rejected for another reason
+    // contains it, too.
     call::set_conversation(id);
     Ok(id)
 }
 
-/// The same for an optional field.
+/// Parses the id of a conversation in an optional field; `None` if it is empty.
 pub(crate) fn optional_conversation_id(text: &str) -> Result<Option<ConversationId>, FieldError> {
     (!text.is_empty())
         .then(|| conversation_id(text, "conversation_id"))
@@ -197,7 +198,7 @@ impl Parser {
         MessageId::from_uuid(self.memory.new_id())
     }
 
-    /// What an `UpdateConversation` changes.
+    /// Parses the changes of an `UpdateConversation`.
     pub(crate) fn changes(
         &self,
         conversation: proto::Conversation,
@@ -234,7 +235,7 @@ impl Parser {
     }
 }
 
-/// A role, where it may be missing.
+/// Parses a role that may be unset; `None` if it is.
 pub(crate) fn optional_role(number: i32) -> Result<Option<Role>, FieldError> {
     (number != proto::Role::Unspecified as i32)
         .then(|| role(number))

@@ -20,7 +20,7 @@ use crate::rpc::status;
 type CallPermit = (OwnedSemaphorePermit, TaskTrackerToken);
 
 /// Body of a response. It ends at the call's deadline with `DEADLINE_EXCEEDED`, and a panic in
-/// its producer ends it with `INTERNAL`, so that a client never takes it for complete.
+/// its producer ends it with `INTERNAL`, so that a client never treats it as complete.
 pub(super) struct GuardedBody {
     inner: Body,
     deadline: Pin<Box<Sleep>>,

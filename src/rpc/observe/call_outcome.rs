@@ -9,7 +9,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use crate::rpc::{method::Method, status};
 
 /// Recorder of a call's outcome in its span and in metrics. It records once: when the status is
-/// known or, if the caller has left before that, when it is dropped.
+/// known or, if the caller cancels before that, when the recorder is dropped.
 pub(super) struct CallOutcome {
     method: &'static Method,
     span: Span,
