@@ -1,4 +1,4 @@
-//! Errors in the form that Google's APIs have them, AIP-193.
+//! Errors in the format of AIP-193, which Google's APIs use.
 
 use std::sync::LazyLock;
 
@@ -90,7 +90,7 @@ fn details(status: &[u8]) -> Vec<serde_json::Value> {
             let decoded = message
                 .and_then(|message| DynamicMessage::decode(message, &*detail.value).ok())
                 .and_then(|message| serde_json::to_value(message).ok());
-            // Of a message that is not known, its type is all that can be rendered.
+            // Only the type of an unknown message can be rendered.
             let mut rendered = decoded.unwrap_or_else(|| serde_json::json!({}));
             rendered["@type"] = detail.type_url.into();
             rendered

@@ -1,4 +1,4 @@
-//! gRPC's framing of messages: a flag, a length, the message.
+//! The frames of gRPC: a frame consists of a flag, a length and a message.
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use http_body_util::BodyExt as _;
@@ -46,7 +46,7 @@ impl Messages {
     /// most one message and the rest of the frame that completed it.
     ///
     /// # Errors
-    /// The call failed, or the response ended without a status.
+    /// Fails if the call failed or the response ended without a status.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Status> {
         loop {
             if let Some(message) = self.buffered() {

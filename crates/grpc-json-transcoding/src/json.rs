@@ -1,4 +1,4 @@
-//! JSON as proto3 maps it, to and from encoded messages.
+//! Conversion between encoded messages and JSON, as the JSON mapping of proto3 defines it.
 
 mod number;
 mod scalar;
@@ -27,7 +27,7 @@ use crate::{
     wire::{Malformed, split_field},
 };
 
-/// Messages that have a JSON form of their own.
+/// Well-known types, which have a special JSON format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WellKnown {
     Any,
@@ -62,11 +62,11 @@ impl WellKnown {
     }
 }
 
-/// Converts a body of JSON to an encoded message of type `request`. The body is the whole
+/// Converts a JSON body to an encoded message of type `request`. The body is the whole
 /// message, or one field of it.
 ///
 /// # Errors
-/// The body exceeds a limit or is not the JSON of such a message.
+/// Fails if the body exceeds a limit or is not the JSON of such a message.
 pub(crate) fn decode(
     request: &MessageDescriptor,
     field: Option<&FieldDescriptor>,
@@ -101,17 +101,18 @@ fn parse(
     });
     parsed.map_err(|error| match error.classify() {
         Category::Data => tracker.violation(),
-        // Errors of the grammar do not quote the document.
+        // The text of a syntax error does not quote the document.
         _ => tracker.violation_of(&format!("is not valid JSON: {error}")),
     })
 }
 
-/// Values of parameters of a path and a query, as the JSON of a request.
+/// Values of the parameters in a path and a query, as the JSON of a request.
 #[derive(Debug, Default)]
 pub(crate) struct Parameters(Map<String, serde_json::Value>);
 
 impl Parameters {
-    /// Sets a field to the value that a text means for it; appends it if the field is a list.
+    /// Converts a text to the type of a field and sets the field to the result. If the field is
+    /// a list, the result is appended.
     pub(crate) fn set(&mut self, path: &FieldPath, text: String) {
         let Some((field, parents)) = path.0.split_last() else {
             return;
@@ -141,7 +142,7 @@ impl Parameters {
     /// Converts the parameters to an encoded message of type `request`.
     ///
     /// # Errors
-    /// A parameter does not have the type of its field.
+    /// Fails if a parameter does not have the type of its field.
     pub(crate) fn encode(&self, request: &MessageDescriptor) -> Result<Vec<u8>, FieldViolation> {
         if self.0.is_empty() {
             return Ok(Vec::new());
@@ -160,17 +161,17 @@ pub(crate) enum Unrenderable {
     Malformed(#[from] Malformed),
     #[error("the bytes are not an encoded message")]
     Decode(#[from] prost_reflect::prost::DecodeError),
-    #[error("a value has no form in JSON")]
+    #[error("a value cannot be represented in JSON")]
     Serialize(#[from] serde_json::Error),
 }
 
 /// Renders an encoded message as JSON.
 ///
-/// The elements of the message's own lists of messages are converted one at a time, so that a
-/// response that is a long list takes little more memory than its two encodings.
+/// The elements of repeated message fields at the top level are converted one at a time, so
+/// that a response with a long list needs little more memory than its two encodings.
 ///
 /// # Errors
-/// The bytes are not such a message, or a value in it has no form in JSON.
+/// Fails if the bytes are not such a message or a value cannot be represented in JSON.
 pub(crate) fn encode(
     message: &MessageDescriptor,
     encoded: &Bytes,
@@ -195,7 +196,7 @@ pub(crate) fn encode(
         let Some((field, element)) = list_element(message, number) else {
             continue;
         };
-        // The object that has been written is extended.
+        // Remove the closing brace of the object that has been written, to add a field to it.
         json.pop();
         if json.len() > 1 {
             json.push(b',');

@@ -10,31 +10,30 @@
 //! gRPC response ▶ response.rs  protobuf ─▶ JSON, status ─▶ HTTP status (error.rs)
 //! ```
 //!
-//! The layer stands in front of the layers that observe, authorize and limit calls: they see
-//! a gRPC call whichever protocol the caller used, so that spans, metrics, deadlines and
-//! limits are the same for both. The body of a request is read by the inner service, under its
-//! deadline, and an error in it is the status of that call. Requests that are gRPC already are
-//! passed on unchanged.
+//! The layer is placed outside of the layers that observe, authorize and limit calls. They
+//! receive a gRPC call for both protocols, so that spans, metrics, deadlines and limits are the
+//! same for both. The body of a request is read by the inner service, under its
+//! deadline, and an error in it is the status of that call. gRPC requests are passed on
+//! unchanged.
 //!
 //! # What is served
 //!
-//! - Unary methods with the bindings of their rule, `additional_bindings` included. The body
-//!   is nothing, `"*"` or one message field.
+//! - Unary methods with the bindings of their rule, `additional_bindings` included. The `body`
+//!   of a rule is absent, `"*"` or one message field.
 //! - Downloads: methods that stream responses and whose rule has a `response_body` that is a
 //!   `google.api.HttpBody`. The initial metadata `content-disposition` becomes the header of
 //!   that name.
-//! - Uploads: methods that take a stream of requests and whose rule has a `body` that is a
+//! - Uploads: methods that accept a stream of requests and whose rule has a `body` that is a
 //!   `google.api.HttpBody`. At most one other message field may exist: it is sent first, alone,
 //!   and its fields are the parameters of the query.
 //!
-//! Other annotations are an [`InvalidHttpRule`] when the layer is created, not an error of some
-//! later call.
+//! Other annotations are rejected with [`InvalidHttpRule`] when the layer is created.
 //!
 //! # JSON
 //!
 //! Messages are read and written by prost-reflect, which implements the JSON mapping of proto3.
 //! This crate adds three things. The size of a body's structure is checked before it is parsed,
-//! because a small body can describe a message that takes hundreds of times its memory. Errors
+//! because the message of a small body can need hundreds of times the memory of that body. Errors
 //! name the path of the field and never contain its value. Values of enums are also accepted
 //! in lower case and without the prefix that the enum's name gives them: `"user"` for
 //! `ROLE_USER`.
@@ -78,7 +77,7 @@ pub type Authorize = Arc<dyn Fn(&Request<Body>) -> Result<(), Status> + Send + S
 /// Settings of a [`TranscodingLayer`].
 #[derive(Clone)]
 pub struct Config {
-    /// Bounds on the bodies of requests.
+    /// Limits on the bodies of requests.
     pub limits: Limits,
     /// Full name of an extension of `google.protobuf.MethodOptions` of type `bool`. Where a
     /// method sets it, a request may omit its body, which then counts as `{}`. Other methods
@@ -89,28 +88,28 @@ pub struct Config {
     /// An upload of another type is rejected. A method without an entry is described as
     /// `*/*`.
     pub media_types: BTreeMap<String, Vec<String>>,
-    /// Is asked about requests that do not become a gRPC call, such as those for the OpenAPI
-    /// document and for unknown paths: the inner service, which authorizes calls, does not see
-    /// them.
+    /// Authorizes requests that do not become a gRPC call, such as those for the OpenAPI
+    /// document and for unknown paths: the inner service, which authorizes calls, does not
+    /// receive them.
     pub authorize: Authorize,
-    /// Content of the OpenAPI document; `None` does not serve it.
+    /// Content of the OpenAPI document; `None` if the document is not served.
     pub openapi: Option<OpenApiInfo>,
 }
 
-/// Bounds on the bodies of requests that are JSON.
+/// Limits on JSON bodies of requests.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of a body, and of the protobuf message that it becomes.
+    /// Maximum size in bytes of a body, and of the protobuf message it is converted to.
     pub max_bytes: usize,
-    /// Values in a body: scalars, lists and objects, where an object counts as
+    /// Maximum number of values in a body: scalars, lists and objects, where an object counts as
     /// [`OBJECT_WEIGHT`] values. A value takes up to 250 bytes of memory while it is converted,
     /// however short it is in JSON.
     pub max_values: usize,
-    /// Levels of nested lists and objects in a body, at most 127.
+    /// Maximum number of levels of nested lists and objects in a body. It is at most 127.
     pub max_depth: usize,
 }
 
-/// Number of values that an object counts as, since it takes that much more memory.
+/// Number of values that an object counts as, since it needs more memory than other values.
 pub const OBJECT_WEIGHT: usize = 8;
 
 impl fmt::Debug for Config {

@@ -1,4 +1,4 @@
-//! A contract for unit tests, and what its JSON means to prost-reflect alone.
+//! Contract for unit tests.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -12,7 +12,7 @@ pub(crate) const LIMITS: Limits = Limits {
     max_depth: 64,
 };
 
-/// The contract as it is compiled.
+/// The compiled contract.
 pub(crate) fn pool() -> DescriptorPool {
     let root = env!("CARGO_MANIFEST_DIR");
     let folders = [format!("{root}/tests/proto"), format!("{root}/../../proto")];
@@ -23,7 +23,7 @@ pub(crate) fn pool() -> DescriptorPool {
     DescriptorPool::decode(set.as_slice()).unwrap()
 }
 
-/// A message of the contract, as the crate uses it.
+/// A message type of the contract, from the pool that the crate creates.
 pub(crate) fn message(name: &str) -> MessageDescriptor {
     let pool = with_opaque_json(&pool()).unwrap();
     pool.get_message_by_name(&format!("library.v1.{name}"))

@@ -16,7 +16,7 @@ use crate::{
     template::{FieldPath, Segment, Template},
 };
 
-/// Path of the document.
+/// Path of the OpenAPI document.
 pub const PATH: &str = "/openapi.json";
 
 const BEARER_TOKEN: &str = "bearerToken";
@@ -32,8 +32,8 @@ pub struct Info {
     pub version: String,
     /// SPDX identifier of the license.
     pub license: String,
-    /// Whether a call needs a bearer token. The document names the token in any case, so that
-    /// a client that is generated from it can send one; it is optional if this is `false`.
+    /// Whether a call needs a bearer token. If not, the document describes the token as
+    /// optional, so that a generated client can still send one.
     pub requires_token: bool,
 }
 
@@ -74,7 +74,7 @@ pub(crate) fn document(routes: &Routes, info: &Info) -> String {
     .to_string()
 }
 
-/// The operation of a method, with the other bindings of its rule.
+/// The operation of a method. Its description lists the other bindings of the rule.
 fn operation(route: &Route, others: &[Route], schemas: &mut Schemas) -> Value {
     let method = &route.method;
     let comment = schemas.comments.of_method(method);
@@ -122,7 +122,7 @@ fn success(route: &Route, schemas: &mut Schemas) -> Value {
     })
 }
 
-/// Content that is a file of one of these types, or of any.
+/// Content that is a file of one of these types, or of any type if there is none.
 fn file(types: &[String]) -> Value {
     let mut content: Map<_, _> = types.iter().map(|it| (it.clone(), json!({}))).collect();
     if content.is_empty() {
@@ -137,7 +137,7 @@ fn parameters(route: &Route, schemas: &mut Schemas) -> Vec<Value> {
         let mut parameter = parameter(path, "path", schemas);
         parameter["name"] = path.variable().into();
         parameter["required"] = true.into();
-        // With an empty value, it would be another path.
+        // The path with an empty value is a different path.
         parameter["schema"]["minLength"] = 1.into();
         parameters.push(parameter);
     }
@@ -173,7 +173,7 @@ fn parameter(path: &FieldPath, location: &str, schemas: &mut Schemas) -> Value {
     })
 }
 
-/// Whether a field's value can be written as one text.
+/// Whether a field's value can be represented by one text.
 fn is_text(field: &FieldDescriptor) -> bool {
     match field.kind() {
         Kind::Message(message) => matches!(

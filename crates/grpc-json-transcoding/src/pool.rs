@@ -3,11 +3,11 @@ use prost_types::FileDescriptorProto;
 
 const STRUCT_FILE: &str = "google/protobuf/struct.proto";
 
-/// Copies a pool, with messages for arbitrary JSON that have no fields.
+/// Copies a pool and removes the fields of the message types for arbitrary JSON.
 ///
-/// A `DynamicMessage` takes about 700 bytes for each value in a `google.protobuf.Struct`, while
-/// the value takes a few bytes in JSON and on the wire. Without fields, the content of these
-/// messages is kept as it is on the wire, as unknown fields are. Prost-reflect reads and writes
+/// A `DynamicMessage` needs about 700 bytes for each value in a `google.protobuf.Struct`, but
+/// the value has only a few bytes in JSON and when encoded. Without fields, the content of these
+/// messages is kept encoded, as unknown fields are. Prost-reflect reads and writes
 /// their JSON through `prost_types::Struct` and its siblings, which is not affected.
 pub(crate) fn with_opaque_json(pool: &DescriptorPool) -> Result<DescriptorPool, DescriptorError> {
     let mut copy = DescriptorPool::new();

@@ -1,4 +1,4 @@
-//! HTTP requests as gRPC requests.
+//! Conversion of HTTP requests to gRPC requests.
 
 use std::borrow::Cow;
 
@@ -22,7 +22,7 @@ use crate::{
     upload::UploadBody,
 };
 
-/// Factor of the size limit up to which a body is read, although it is rejected.
+/// A body that is too large is read up to this multiple of the size limit.
 const DRAIN_FACTOR: usize = 4;
 
 /// Headers that describe the HTTP body or the connection.
@@ -41,7 +41,7 @@ const REPLACED: [header::HeaderName; 8] = [
 /// as well, since a page of another site can make a browser send it without asking the server.
 ///
 /// # Errors
-/// The body has an unsupported content type or encoding.
+/// Fails if the body has an unsupported content type or encoding.
 pub(crate) fn check_content_type(route: &Route, request: &Request<Body>) -> Result<(), Status> {
     if matches!(route.body, RequestBody::None) {
         return Ok(());
@@ -160,7 +160,7 @@ impl RequestEncoder {
         Ok(frames::frame(&[message, &parameters]))
     }
 
-    /// Converts a body of JSON to an encoded message.
+    /// Converts a JSON body to an encoded message.
     fn decode_body(&self, json: &[u8]) -> Result<Vec<u8>, Status> {
         let reject = |reason| Err(FieldViolation::new("body", reason).into());
         let request = self.method.input();
@@ -176,7 +176,7 @@ impl RequestEncoder {
 
     /// Reads a body.
     async fn read(&self, mut body: Body) -> Result<Bytes, Status> {
-        // A client of HTTP/1 that is still sending would not receive the rejection. Therefore a
+        // An HTTP/1 client that is still sending would not receive the rejection. Therefore a
         // body that is somewhat too large is read to its end.
         let max = self.limits.max_bytes;
         let max_drained = max.saturating_mul(DRAIN_FACTOR);

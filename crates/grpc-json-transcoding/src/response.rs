@@ -1,4 +1,4 @@
-//! gRPC responses as HTTP responses.
+//! Conversion of gRPC responses to HTTP responses.
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -27,7 +27,7 @@ const HEADERS: [(header::HeaderName, HeaderValue); 2] = [
     ),
 ];
 
-/// A response with a body of JSON.
+/// A response with a JSON body.
 pub(crate) fn json(body: impl Into<Bytes>) -> Response<Body> {
     let content_type = HeaderValue::from_static("application/json");
     with_headers(content_type, Body::new(Full::new(body.into())))
@@ -71,8 +71,8 @@ async fn message(route: &Route, messages: &mut Messages) -> Result<Response<Body
     Ok(json(rendered))
 }
 
-/// Starts a download with the first message. An error before it is a response; a later one
-/// breaks off the body, which HTTP reports to the caller.
+/// Starts a download with the first message. An error before that message becomes an error
+/// response. A later error aborts the body, which HTTP reports to the caller.
 async fn download(
     file: &FieldDescriptor,
     metadata: &HeaderMap,

@@ -1,4 +1,4 @@
-//! The HTTP rules of the methods, as routes.
+//! Routes, which are created from the HTTP rules of the methods.
 
 use std::collections::BTreeSet;
 
@@ -71,7 +71,7 @@ pub(crate) struct Route {
     pub(crate) is_primary: bool,
 }
 
-/// Part of a request that its HTTP body holds.
+/// Part of a request that its HTTP body contains.
 #[derive(Clone, Debug)]
 pub(crate) enum RequestBody {
     /// No part: fields that are not in the path are in the query.
@@ -89,14 +89,14 @@ pub(crate) enum RequestBody {
 pub(crate) enum Match<'r, 'p> {
     /// A route, and the values of its template's variables, still percent-encoded.
     Route(&'r Route, Vec<&'p str>),
-    /// The path exists for these other HTTP methods.
+    /// The path exists, but only for these HTTP methods.
     OtherMethods(String),
     /// No route has this path.
     None,
 }
 
 impl Route {
-    /// Fields of the request that the path does not hold.
+    /// Fields of the request that are not in the path.
     pub(crate) fn fields_outside_path(&self) -> Vec<FieldDescriptor> {
         let is_in_path = |field: &FieldDescriptor| {
             let path = FieldPath(vec![field.clone()]);
@@ -143,7 +143,7 @@ impl Routes {
     /// Reads the rules of all services.
     ///
     /// # Errors
-    /// A rule is invalid or uses a feature that is not supported.
+    /// Fails if a rule is invalid or uses a feature that is not supported.
     pub(crate) fn of_services(
         pool: &DescriptorPool,
         config: &Config,
@@ -191,7 +191,7 @@ impl Routes {
                 others.insert(route.http_method.as_str());
             })
             .filter(|(route, _)| route.http_method == method);
-        // If several match, the one with the most literal segments.
+        // If several templates match, the one with the most literal segments is used.
         let best = matching.min_by_key(|(_, captures)| captures.len());
         if let Some((route, captures)) = best {
             return Match::Route(route, captures);
@@ -283,7 +283,7 @@ fn request_body(method: &MethodDescriptor, name: &str) -> Result<RequestBody, &'
         "*" => Ok(RequestBody::Message),
         name => match method.input().get_field_by_name(name) {
             Some(field) if is_http_body(&field) => {
-                Err("a body of google.api.HttpBody needs a stream of requests")
+                Err("a body of type google.api.HttpBody needs a stream of requests")
             }
             Some(field) if is_single_message(&field) => Ok(RequestBody::Field(field)),
             _ => Err("the body is not a message field of the request"),
@@ -308,12 +308,12 @@ fn response_body(
     }
 }
 
-/// Whether a field holds one `google.api.HttpBody`.
+/// Whether a field is one `google.api.HttpBody`.
 pub(crate) fn is_http_body(field: &FieldDescriptor) -> bool {
     is_single_message(field) && message_of(field).is_some_and(|it| it.full_name() == HTTP_BODY)
 }
 
-/// Whether a field holds one message.
+/// Whether a field is one message: neither repeated nor a map.
 pub(crate) fn is_single_message(field: &FieldDescriptor) -> bool {
     message_of(field).is_some() && !field.is_list() && !field.is_map()
 }

@@ -35,7 +35,7 @@ impl TranscodingLayer {
     /// Reads the HTTP rules of all services in `pool`.
     ///
     /// # Errors
-    /// A rule is invalid or uses a feature that this crate does not support.
+    /// Fails if a rule is invalid or uses a feature that this crate does not support.
     pub fn new(pool: &DescriptorPool, config: Config) -> Result<Self, InvalidHttpRule> {
         let routes = Routes::of_services(pool, &config)?;
         let openapi = config.openapi.as_ref();
@@ -76,8 +76,8 @@ where
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    /// The future of the inner service for a gRPC call, which costs nothing, or that of a
-    /// transcoded one.
+    /// The future of a gRPC call, which is the one of the inner service without an allocation,
+    /// or the boxed future of a transcoded call.
     type Future = Either<S::Future, BoxFuture<'static, Result<Response<Body>, Infallible>>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
@@ -88,7 +88,7 @@ where
         if self.shared.is_grpc(&request) {
             return Either::Left(self.inner.call(request));
         }
-        // The service that was polled until it is ready is the one that is called.
+        // Call the service that has been polled to readiness, not its clone.
         let next = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, next);
         let shared = Arc::clone(&self.shared);
@@ -126,7 +126,7 @@ impl Shared {
             Err(never) => match never {},
         };
         match upload {
-            // Nothing is read for a caller that is not authorized.
+            // The body is read only if the caller is authorized.
             Some(upload) if response.status().is_client_error() && authorized.is_ok() => {
                 response.map(|body| upload.drain_after(body))
             }
@@ -179,7 +179,7 @@ pub(crate) fn truncated_body() -> Status {
     Status::invalid_argument("the request body is incomplete")
 }
 
-/// Status of a call that failed for a reason that is of no use to the caller.
+/// Status of an internal failure, which discloses nothing to the caller.
 pub(crate) fn internal() -> Status {
     Status::internal("internal error")
 }

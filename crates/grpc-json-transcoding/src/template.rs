@@ -10,11 +10,11 @@ pub(crate) struct Template {
     custom_verb: Option<String>,
 }
 
-/// Part of a path between two slashes.
+/// Part of a path template between two slashes.
 #[derive(Debug)]
 pub(crate) enum Segment {
     Literal(String),
-    /// Any value, which is that of a field of the request.
+    /// Variable: any value, which becomes the value of a field of the request.
     Variable(FieldPath),
 }
 
@@ -63,7 +63,7 @@ impl Template {
     /// Parses a template whose variables are fields of `request`.
     ///
     /// # Errors
-    /// The template is invalid or has a pattern that is not supported.
+    /// Fails if the template is invalid or has a pattern that is not supported.
     pub(crate) fn parse(text: &str, request: &MessageDescriptor) -> Result<Self, String> {
         let path = text
             .strip_prefix('/')
@@ -92,7 +92,7 @@ impl Template {
         })
     }
 
-    /// Fields whose values the path holds.
+    /// Fields whose values are in the path.
     pub(crate) fn variables(&self) -> impl Iterator<Item = &FieldPath> {
         self.segments.iter().filter_map(|segment| match segment {
             Segment::Variable(field) => Some(field),
@@ -125,7 +125,7 @@ impl Template {
     }
 }
 
-/// The path in OpenAPI's form.
+/// Formats the path as OpenAPI does.
 impl fmt::Display for Template {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for segment in &self.segments {

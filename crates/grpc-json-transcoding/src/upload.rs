@@ -19,14 +19,14 @@ use crate::{
     template::FieldPath,
 };
 
-/// Bytes of the file in one message, at most.
+/// Maximum number of bytes of the file in one message.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// Bytes of a rejected file that are read and discarded, at most.
+/// Maximum number of bytes of a rejected file that are read and discarded.
 const MAX_DRAIN_BYTES: usize = 128 << 20;
 /// Time without data after which a rejected file is no longer read.
 const DRAIN_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Time for which a rejected file is read, at most.
+/// Maximum time for which a rejected file is read.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Numbers of the fields of `google.api.HttpBody`.
@@ -36,7 +36,7 @@ const DATA: u32 = 2;
 /// Fields of the requests of an upload.
 #[derive(Clone, Debug)]
 pub(crate) struct Upload {
-    /// The field that holds a piece of the file.
+    /// The field that contains a piece of the file.
     file: FieldDescriptor,
     /// The field of the first request, which precedes the file.
     options: Option<FieldDescriptor>,
@@ -46,7 +46,7 @@ impl Upload {
     /// Reads the fields of a request whose HTTP body is its field `body`.
     ///
     /// # Errors
-    /// The request does not have the form that the crate's documentation describes.
+    /// Fails if the request has other fields than the crate's documentation allows.
     pub(crate) fn of(request: &MessageDescriptor, body: &str) -> Result<Self, &'static str> {
         let file = request.get_field_by_name(body).filter(is_http_body);
         let file = file.ok_or("the body of a stream is not a google.api.HttpBody")?;
@@ -79,7 +79,7 @@ impl Upload {
         Some(FieldPath(path))
     }
 
-    /// First request, without any option set; `None` if the file is all there is.
+    /// First request, without any option; `None` if the request has no field for options.
     pub(crate) fn first_request(&self) -> Option<Bytes> {
         let mut message = BytesMut::new();
         let options = self.options.as_ref()?;
@@ -121,10 +121,10 @@ impl UploadBody {
         Self(Arc::new(Mutex::new(body)))
     }
 
-    /// Appends to the body of a response the reading of what is left of this body. Many
-    /// clients of HTTP/1 read a response only after they have sent all of their request: a
-    /// rejection that closes the connection earlier would not reach them. Reading is bounded in
-    /// bytes and time.
+    /// Reads the rest of this body after the body of a response has been sent. Many HTTP/1
+    /// clients read a response only after they have sent the whole request: they would not
+    /// receive a rejection that closes the connection earlier. The bytes and the time of reading
+    /// are limited.
     pub(crate) fn drain_after(self, response: Body) -> Body {
         let drain = stream::once(async move {
             let mut data = pin!(self.data());
@@ -166,7 +166,7 @@ fn split(mut data: Bytes) -> impl Iterator<Item = Bytes> + Send {
     })
 }
 
-/// Everything in a framed request that precedes the bytes of a piece.
+/// Bytes of a framed request that precede the piece of the file.
 fn head(file: u32, content_type: &str, piece: usize) -> Bytes {
     let mut body = BytesMut::new();
     if !content_type.is_empty() {

@@ -28,14 +28,14 @@ pub(crate) struct EncodedField {
     pub(crate) number: u32,
     /// Key and value.
     pub(crate) encoded: Bytes,
-    /// Value of a length-delimited field, without its length.
+    /// Value of a length-delimited field, without its length; `None` for other fields.
     pub(crate) value: Option<Bytes>,
 }
 
 /// Splits the first field off an encoded message, without copying it.
 ///
 /// # Errors
-/// The bytes are not an encoded message.
+/// Fails if the bytes are not an encoded message.
 pub(crate) fn split_field(message: &mut Bytes) -> Result<EncodedField, Malformed> {
     let mut rest = message.clone();
     let (number, wire_type) = decode_key(&mut rest)?;
@@ -60,7 +60,7 @@ pub(crate) fn split_field(message: &mut Bytes) -> Result<EncodedField, Malformed
 /// Value of the last occurrence of a length-delimited field.
 ///
 /// # Errors
-/// The bytes are not an encoded message.
+/// Fails if the bytes are not an encoded message.
 pub(crate) fn last_value(message: &Bytes, number: u32) -> Result<Option<Bytes>, Malformed> {
     let mut rest = message.clone();
     let mut found = None;

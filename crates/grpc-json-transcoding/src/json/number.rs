@@ -2,11 +2,11 @@ use std::io::{self, Write};
 
 use serde_json::ser::{CompactFormatter, Formatter};
 
-/// Bound below which every whole number is exact.
+/// Limit below which a floating-point number represents every whole number exactly.
 const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// Writes whole numbers without ".0": JSON has one type of numbers, and a caller expects the
-/// number 1 in its metadata to be returned as 1.
+/// Formatter that writes whole numbers without ".0": JSON has only one number type, and a
+/// caller expects the number 1 in its metadata to be returned as 1.
 pub(super) struct PlainNumbers;
 
 impl Formatter for PlainNumbers {

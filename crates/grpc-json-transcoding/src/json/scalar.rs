@@ -1,4 +1,4 @@
-//! Scalars where this crate is stricter or more lenient than prost-reflect.
+//! Conversion of scalars for which this crate is stricter or more lenient than prost-reflect.
 
 use prost_reflect::{
     EnumDescriptor, EnumValueDescriptor, FieldDescriptor, Kind, MessageDescriptor,
@@ -6,17 +6,17 @@ use prost_reflect::{
 
 use super::WellKnown;
 
-/// A string of JSON after it has been adapted to its field.
+/// Result of adapting a JSON string to its field.
 pub(super) enum Text<'a> {
-    /// The text as it is.
+    /// The string itself.
     Unchanged(&'a str),
-    /// Another text.
+    /// Another string, to be used instead.
     Replaced(String),
-    /// A number that the text means.
+    /// The number that the string represents.
     Number(f64),
-    /// Number of an enum's value.
+    /// Number of the enum value that the string names.
     Enum(i32),
-    /// The text is not a value of the field.
+    /// The string is not a valid value of the field.
     Invalid,
 }
 
@@ -45,7 +45,7 @@ pub(super) fn adapt<'a>(kind: &Kind, text: &'a str) -> Text<'a> {
     }
 }
 
-/// Whether a field holds whole numbers.
+/// Whether a field has an integer type.
 pub(super) fn is_integer(kind: &Kind) -> bool {
     !matches!(
         kind,
@@ -59,14 +59,14 @@ pub(super) fn is_integer(kind: &Kind) -> bool {
     )
 }
 
-/// The whole number that a floating-point number is.
+/// Converts a floating-point number to an integer; `None` if it has a fraction or is too large.
 #[expect(clippy::cast_possible_truncation, reason = "whole and below 2^64")]
 pub(super) fn whole(value: f64) -> Option<i128> {
     const LIMIT: f64 = 18_446_744_073_709_551_616.0;
     (value.fract() == 0.0 && value.abs() < LIMIT).then_some(value as i128)
 }
 
-/// A number as JSON writes it.
+/// Parses a number in JSON syntax.
 fn decimal(text: &str) -> Option<f64> {
     let is_plain = |byte: u8| byte.is_ascii_digit() || b"+-.eE".contains(&byte);
     let value: f64 = text.bytes().all(is_plain).then(|| text.parse().ok())??;
@@ -112,7 +112,7 @@ pub(crate) fn short_name(value: &EnumValueDescriptor) -> String {
         .to_ascii_lowercase()
 }
 
-/// The JSON that a text in a path or a query means for its field.
+/// Converts the text of a parameter in a path or a query to the JSON value of its field.
 pub(super) fn from_text(field: &FieldDescriptor, text: String) -> serde_json::Value {
     match (field.kind(), text.as_str()) {
         (Kind::Bool, "true") => true.into(),
@@ -124,7 +124,7 @@ pub(super) fn from_text(field: &FieldDescriptor, text: String) -> serde_json::Va
     }
 }
 
-/// Rule that the value of a field violates if it cannot be read.
+/// Rule that a value of the wrong type violates.
 pub(super) fn expected(kind: &Kind) -> String {
     let rule = match kind {
         Kind::Bool => "must be true or false",
@@ -141,7 +141,7 @@ pub(super) fn expected(kind: &Kind) -> String {
     rule.to_owned()
 }
 
-/// Lists the values that an enum has. The value 0, which means that none is set, is left out.
+/// Lists the values of an enum, except the value 0, which means that no value is set.
 fn expected_enum(values: &EnumDescriptor) -> String {
     let valid: Vec<_> = values
         .values()

@@ -2,7 +2,7 @@
 //!
 //! A list of two million numbers is four megabytes of JSON, and hundreds of megabytes as a
 //! message. This check is one pass over the bytes that allocates nothing per value. It does not
-//! validate the grammar: what is not JSON is left to the parser, which stops where the error is.
+//! validate the syntax: the parser rejects invalid JSON, and stops at the first error.
 
 use std::ops::Range;
 
@@ -33,21 +33,21 @@ pub(super) enum Step {
 
 /// A list or an object whose end has not been reached.
 enum Container {
-    /// With the position of the current key, quotation marks included.
+    /// An object, with the position of the current key including its quotation marks.
     Object { key: Range<usize> },
-    /// With the index of the current element.
+    /// A list, with the index of the current element.
     List { index: usize },
 }
 
 /// Checks a document against the limits.
 ///
 /// # Errors
-/// The document exceeds a limit.
+/// Fails if the document exceeds a limit.
 pub(super) fn check(json: &[u8], limits: &Limits) -> Result<(), Excess> {
     let mut open: Vec<Container> = Vec::new();
     let mut values = 0;
     let mut at = 0;
-    // Whether a string is a key.
+    // Whether the next string is a key.
     let mut expects_key = false;
     while let Some(byte) = json.get(at) {
         let start = at;
@@ -151,8 +151,8 @@ impl Excess {
     }
 }
 
-/// Path of the field that holds a value. It ends where the contract does: what is inside of a
-/// field for arbitrary JSON is the caller's content.
+/// Path of the field that contains a value. The path does not continue inside a field for
+/// arbitrary JSON, whose names and values are content of the caller.
 fn field_path(
     request: &MessageDescriptor,
     field: Option<&FieldDescriptor>,
@@ -191,7 +191,7 @@ fn field_path(
     names
 }
 
-/// The message of a field, unless it has a JSON form of its own.
+/// The message type of a field; `None` for scalars and well-known types.
 fn described(field: &FieldDescriptor) -> Option<MessageDescriptor> {
     match field.kind() {
         Kind::Message(message) if WellKnown::of(&message).is_none() => Some(message),
@@ -221,7 +221,7 @@ mod tests {
             (r#" { "a" : "b" } "#, 9),
             (r#"["a,b", "\"", "\\", true, null, -1.5e3]"#, 7),
             (r#"{"a":[{"b":"c"},{}],"d":1}"#, 8 + 1 + 8 + 1 + 8 + 1),
-            // Not JSON, but bounded all the same.
+            // The limits apply to invalid JSON too.
             (r#""unterminated"#, 1),
             (r#""\"#, 1),
             ("[1 2 3", 4),

@@ -27,7 +27,7 @@ fn written(name: &str, encoded: Vec<u8>) -> Value {
     serde_json::from_slice(&json).unwrap()
 }
 
-/// What prost-reflect reads by itself.
+/// The message that prost-reflect reads without this crate.
 fn oracle(pool: &DescriptorPool, name: &str, json: &str) -> DynamicMessage {
     let message = pool
         .get_message_by_name(&format!("library.v1.{name}"))

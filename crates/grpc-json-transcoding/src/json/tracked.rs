@@ -1,10 +1,10 @@
-//! A deserializer that knows which field it is in.
+//! A deserializer that tracks the path of the current field.
 //!
-//! Prost-reflect reads messages through serde and reports neither where an error is nor, in a
-//! text that is free of the value, what is wrong. This adapter is put between it and the parser.
-//! It follows the descriptors in parallel, so that an error is located, unknown and repeated
-//! names are rejected, and scalars are adapted to their fields before prost-reflect sees them.
-//! Fields for arbitrary JSON are passed through.
+//! Prost-reflect reads messages through serde. Its errors do not contain the path of the field,
+//! and their texts may contain the value. This adapter is placed between prost-reflect and the
+//! parser and follows the descriptors in parallel. It locates errors, rejects unknown and
+//! repeated names, and adapts scalars to their fields before prost-reflect reads them. The
+//! content of fields for arbitrary JSON is passed on unchanged.
 
 use std::{cell::RefCell, fmt};
 
@@ -22,24 +22,24 @@ use super::{
 };
 use crate::{error::FieldViolation, template::find_field};
 
-/// Characters of an unknown name that an error repeats, at most.
+/// Maximum number of characters of an unknown name that an error contains.
 const MAX_NAME: usize = 64;
 
-/// Part of the contract that a JSON value belongs to.
+/// Part of the contract that describes a JSON value.
 #[derive(Clone, Debug)]
 pub(super) enum Slot {
     /// A message.
     Message(MessageDescriptor),
-    /// All of a field: a list if the field is repeated.
+    /// The whole value of a field: a list if the field is repeated.
     Field(FieldDescriptor),
-    /// One value of a field.
+    /// One element of a repeated field, or the value of a singular one.
     Element(FieldDescriptor),
     /// Arbitrary JSON, or a name that is not part of the contract.
     Opaque,
 }
 
 impl Slot {
-    /// The same slot, as the message or the element that it is.
+    /// Replaces a field that is not repeated by its message or element.
     fn resolve(self) -> Self {
         let field = match self {
             Self::Field(field) if field.is_list() || field.is_map() => return Self::Field(field),
@@ -76,7 +76,7 @@ pub(super) struct Tracker(RefCell<State>);
 struct State {
     steps: Vec<(Step, Slot)>,
     root: Slot,
-    /// Rule that was violated, where the slot does not say it.
+    /// Rule that was violated; `None` if it follows from the slot.
     reason: Option<String>,
 }
 
@@ -87,7 +87,7 @@ enum Step {
 }
 
 impl Tracker {
-    /// Starts at a message, or at a field of one.
+    /// Creates a tracker whose path starts at a message or at a field.
     pub(super) fn new(root: Slot) -> Self {
         let steps = match &root {
             Slot::Field(field) => vec![(Step::Name(field.name().to_owned()), root.clone())],
@@ -100,7 +100,8 @@ impl Tracker {
         }))
     }
 
-    /// Notes that the whole value has been read: what follows belongs to no field.
+    /// Clears the path after the whole value has been read: an error after it belongs to no
+    /// field.
     pub(super) fn leave_root(&self) {
         self.0.borrow_mut().steps.clear();
     }
@@ -115,7 +116,7 @@ impl Tracker {
         self.violation_of(&reason)
     }
 
-    /// The same, with a reason.
+    /// Describes an error at the current position with the given reason.
     pub(super) fn violation_of(&self, reason: &str) -> FieldViolation {
         let mut path = String::new();
         for (step, _) in &self.0.borrow().steps {
@@ -135,19 +136,20 @@ impl Tracker {
         self.0.borrow_mut().steps.push((step, slot));
     }
 
-    /// Returns to the parent. It is not called after an error, so that the path stays.
+    /// Returns to the parent. It is not called after an error, so that the path of the
+    /// error is kept.
     fn leave(&self) {
         self.0.borrow_mut().steps.pop();
     }
 
     fn reject<E: Error>(&self, reason: impl Into<String>) -> E {
         self.0.borrow_mut().reason = Some(reason.into());
-        // The text is not used: the violation is.
+        // This text is not used: `violation` describes the error.
         E::custom("invalid field")
     }
 }
 
-/// Seed that is deserialized from a value in a slot.
+/// Seed for the value of a slot.
 pub(super) struct TrackedSeed<'t, S> {
     seed: S,
     slot: Slot,
@@ -155,7 +157,7 @@ pub(super) struct TrackedSeed<'t, S> {
 }
 
 impl<'t> TrackedSeed<'t, MessageDescriptor> {
-    /// Seed of the value that the tracker starts at.
+    /// Seed for the root of the tracker.
     pub(super) fn root(message: MessageDescriptor, tracker: &'t Tracker) -> Self {
         Self {
             seed: message.clone(),
@@ -180,7 +182,7 @@ impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for TrackedSeed<'_, S> {
     }
 }
 
-/// Deserializer of a value in a slot.
+/// Deserializer of the value of a slot.
 struct Tracked<'t, D> {
     inner: D,
     slot: Slot,

@@ -30,7 +30,7 @@ impl Schemas {
         }
         let name = message.name().to_owned();
         if !self.by_name.contains_key(&name) {
-            // The name is taken before the schema is complete, since a message can contain
+            // The name is reserved before the schema is complete, since a message can contain
             // itself.
             self.by_name.insert(name.clone(), Value::Null);
             let schema = self.object(message, &message.fields().collect::<Vec<_>>());
@@ -138,7 +138,7 @@ impl Schemas {
         reference(&name)
     }
 
-    /// Schema of the response to every call that failed.
+    /// Schema of the response to a failed call.
     pub(super) fn error(&mut self) -> Value {
         const NAME: &str = "Error";
         self.by_name.entry(NAME).or_insert_with(|| {
@@ -181,7 +181,7 @@ fn well_known(known: WellKnown) -> Value {
     match known {
         WellKnown::Timestamp => json!({ "type": "string", "format": "date-time" }),
         WellKnown::Duration | WellKnown::FieldMask => json!({ "type": "string" }),
-        // Generators of TypeScript read an object without a word on other properties as empty.
+        // TypeScript generators would treat an object without `additionalProperties` as empty.
         WellKnown::Struct | WellKnown::Any => {
             json!({ "type": "object", "additionalProperties": true })
         }

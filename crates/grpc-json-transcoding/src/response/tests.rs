@@ -68,7 +68,7 @@ async fn a_stream_becomes_a_file_with_a_name_and_a_type() {
 }
 
 #[tokio::test]
-async fn an_error_before_the_file_is_a_response_and_a_later_one_breaks_it_off() {
+async fn an_early_error_is_a_response_and_a_later_error_aborts_the_body() {
     let failed = respond(Vec::new(), &Status::not_found("none")).await;
     assert_eq!(failed.status(), 404);
     let broken = respond(vec![framed("a", "")], &Status::internal("broken")).await;
