@@ -20,7 +20,7 @@ use test_support::{new_user, sidecar::Memory};
 
 /// A response over HTTP.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct HttpResponse {
     pub(crate) status: StatusCode,
     /// The header without its date, and the body.
     pub(crate) text: String,
@@ -31,7 +31,7 @@ pub(crate) async fn http(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     request_line: &str,
     headers: &str,
-) -> Answer {
+) -> HttpResponse {
     let answer = try_http(stream, request_line, headers).await;
     answer.expect("the connection was closed without an answer")
 }
@@ -41,7 +41,7 @@ pub(crate) async fn try_http(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     request_line: &str,
     headers: &str,
-) -> Option<Answer> {
+) -> Option<HttpResponse> {
     let request =
         format!("{request_line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
     // If the server has closed the connection, the response is empty.
@@ -51,7 +51,7 @@ pub(crate) async fn try_http(
     let answer = String::from_utf8(answer).unwrap();
     let status = answer.split(' ').nth(1)?.parse().unwrap();
     let lines = answer.lines().filter(|line| !line.starts_with("date:"));
-    Some(Answer {
+    Some(HttpResponse {
         status,
         text: lines.collect::<Vec<_>>().join("\n"),
     })

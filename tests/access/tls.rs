@@ -8,7 +8,7 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::{
     authority::{Authority, Client, Identity, TlsFolder, Validity},
-    client::{Answer, begin, begin_with, http, memory_at, try_http},
+    client::{HttpResponse, begin, begin_with, http, memory_at, try_http},
     tokens,
 };
 use test_support::{
@@ -28,7 +28,7 @@ async fn start(form: &Form, files: &TlsFolder, further: &[(&str, &str)]) -> Side
 }
 
 /// Requests a page on a new connection.
-async fn page(client: &Client, sidecar: &Sidecar) -> Option<Answer> {
+async fn page(client: &Client, sidecar: &Sidecar) -> Option<HttpResponse> {
     let stream = client.connect(sidecar).await.ok()?;
     try_http(stream, "GET /openapi.json", "").await
 }

@@ -16,7 +16,8 @@ use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::client::{
-    Answer, bearer, begin, begin_with, contents_of, http, is_reflected, memory_at, read, unix, with,
+    HttpResponse, bearer, begin, begin_with, contents_of, http, is_reflected, memory_at, read,
+    unix, with,
 };
 use test_support::{
     eventually, new_id, new_user,
@@ -78,7 +79,7 @@ fn authorization(token: &str) -> String {
     format!("Bearer {token}")
 }
 
-async fn get(sidecar: &Sidecar, line: &str, headers: &str) -> Answer {
+async fn get(sidecar: &Sidecar, line: &str, headers: &str) -> HttpResponse {
     let stream = TcpStream::connect(sidecar.address).await.unwrap();
     http(stream, line, headers).await
 }

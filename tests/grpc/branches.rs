@@ -9,7 +9,7 @@ use tonic::Code;
 use test_support::{
     new_id, new_user,
     requests::{
-        contents, history, message, new_conversation, reason, refused_field, save, save_text, seqs,
+        contents, history, message, new_conversation, reason, rejected_field, save, save_text, seqs,
     },
     sidecar::{Form, Memory, Sidecar},
 };
@@ -167,17 +167,17 @@ async fn rejects_invalid_branches(form: Form) {
     for at_seq in [-1, 0, 4, i64::MAX] {
         let request = branch_at(&parent, at_seq);
         let refused = memory.branch_conversation(request).await.unwrap_err();
-        assert_eq!(refused_field(&refused), "at_seq");
+        assert_eq!(rejected_field(&refused), "at_seq");
     }
     let long = BranchConversationRequest {
         title: "x".repeat(256),
         ..branch_at(&parent, 1)
     };
     let refused = memory.branch_conversation(long).await.unwrap_err();
-    assert_eq!(refused_field(&refused), "title");
+    assert_eq!(rejected_field(&refused), "title");
     let bad_id = branch_at("x", 1);
     let refused = memory.branch_conversation(bad_id).await.unwrap_err();
-    assert_eq!(refused_field(&refused), "conversation_id");
+    assert_eq!(rejected_field(&refused), "conversation_id");
     let foreign = BranchConversationRequest {
         user_id: new_user(),
         ..branch_at(&parent, 1)
@@ -213,7 +213,7 @@ async fn rejects_invalid_branches(form: Form) {
         ),
     ] {
         let refused = memory.list_branches(request).await.unwrap_err();
-        assert_eq!(refused_field(&refused), field);
+        assert_eq!(rejected_field(&refused), field);
     }
     let foreign = ListBranchesRequest {
         user_id: new_user(),

@@ -225,7 +225,7 @@ async fn updates_title_and_metadata(form: Form) {
     assert_eq!(updated.title, "Both");
     let refused = update(change("x", &["user_id"])).await.unwrap_err();
     assert_eq!(
-        test_support::requests::refused_field(&refused),
+        test_support::requests::rejected_field(&refused),
         "update_mask"
     );
 }

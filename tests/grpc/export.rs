@@ -9,7 +9,7 @@ use tonic::Code;
 
 use test_support::{
     new_id, new_user,
-    requests::{message, new_conversation, object, reason, refused_field, save, save_text},
+    requests::{message, new_conversation, object, reason, rejected_field, save, save_text},
     sidecar::{Form, Memory, Sidecar},
 };
 
@@ -174,7 +174,7 @@ async fn rejects_invalid_exports(form: Form) {
         ),
     ] {
         let refused = memory.export_conversation(request).await.unwrap_err();
-        assert_eq!(refused_field(&refused), field);
+        assert_eq!(rejected_field(&refused), field);
     }
     let foreign = ExportConversationRequest {
         user_id: new_user(),

@@ -11,7 +11,7 @@ use tonic::Code;
 use test_support::{
     new_id, new_user,
     requests::{
-        begin, history, message, new_conversation, object, refused_field, save, save_text, seqs,
+        begin, history, message, new_conversation, object, rejected_field, save, save_text, seqs,
     },
     sidecar::{Form, Sidecar},
 };
@@ -86,18 +86,21 @@ async fn rejects_invalid_messages_and_writes_nothing(form: Form) {
         spoil(&mut messages[1]);
         let refused = memory.save_messages(save(&conversation, messages)).await;
         let refused = refused.expect_err(field);
-        assert_eq!(refused_field(&refused), format!("messages[1].{field}"));
+        assert_eq!(rejected_field(&refused), format!("messages[1].{field}"));
     }
     let deep = vec![Message {
         metadata: Some(nested(60)),
         ..message(Role::User, "deep")
     }];
     let refused = memory.save_messages(save(&conversation, deep)).await;
-    assert_eq!(refused_field(&refused.unwrap_err()), "messages[0].metadata");
+    assert_eq!(
+        rejected_field(&refused.unwrap_err()),
+        "messages[0].metadata"
+    );
     for count in [0, 101] {
         let messages = vec![message(Role::User, "x"); count];
         let refused = memory.save_messages(save(&conversation, messages)).await;
-        assert_eq!(refused_field(&refused.unwrap_err()), "messages");
+        assert_eq!(rejected_field(&refused.unwrap_err()), "messages");
     }
     let mut twice = vec![message(Role::User, "x"); 2];
     let id = new_id();
@@ -105,7 +108,7 @@ async fn rejects_invalid_messages_and_writes_nothing(form: Form) {
         message.id.clone_from(&id);
     }
     let refused = memory.save_messages(save(&conversation, twice)).await;
-    assert_eq!(refused_field(&refused.unwrap_err()), "messages[1].id");
+    assert_eq!(rejected_field(&refused.unwrap_err()), "messages[1].id");
     let read = memory.get_history(history(&conversation)).await.unwrap();
     assert_eq!(read.into_inner().last_seq, 0);
     // Values at the limits are accepted.
@@ -130,24 +133,24 @@ async fn rejects_invalid_ids_and_users(form: Form) {
         "../../etc",
     ] {
         let refused = memory.get_history(history(id)).await.unwrap_err();
-        assert_eq!(refused_field(&refused), "conversation_id");
+        assert_eq!(rejected_field(&refused), "conversation_id");
     }
     let long = "é".repeat(256);
     for user in ["", "a\0b", long.as_str()] {
         let refused = memory.begin_turn(begin(user)).await.unwrap_err();
-        assert_eq!(refused_field(&refused), "user_id");
+        assert_eq!(rejected_field(&refused), "user_id");
         let request = CreateSessionRequest {
             user_id: user.to_owned(),
             ..CreateSessionRequest::default()
         };
         let refused = sessions.create_session(request).await.unwrap_err();
-        assert_eq!(refused_field(&refused), "user_id");
+        assert_eq!(rejected_field(&refused), "user_id");
         let request = ListConversationsRequest {
             user_id: user.to_owned(),
             ..ListConversationsRequest::default()
         };
         let refused = memory.list_conversations(request).await.unwrap_err();
-        assert_eq!(refused_field(&refused), "user_id");
+        assert_eq!(rejected_field(&refused), "user_id");
     }
     let longest = format!("{}-{}", "é".repeat(200), new_id());
     memory.begin_turn(begin(&longest)).await.unwrap();
@@ -156,7 +159,7 @@ async fn rejects_invalid_ids_and_users(form: Form) {
         ..begin("u")
     };
     let refused = memory.begin_turn(request).await.unwrap_err();
-    assert_eq!(refused_field(&refused), "session_id");
+    assert_eq!(rejected_field(&refused), "session_id");
     for (field, request) in [
         (
             "dept_id",
@@ -181,14 +184,14 @@ async fn rejects_invalid_ids_and_users(form: Form) {
         ),
     ] {
         let refused = memory.create_conversation(request).await.unwrap_err();
-        assert_eq!(refused_field(&refused), field);
+        assert_eq!(rejected_field(&refused), field);
     }
     let request = SaveMessagesRequest {
         request_id: "x".repeat(129),
         ..save(&new_id(), vec![message(Role::User, "x")])
     };
     let refused = memory.save_messages(request).await.unwrap_err();
-    assert_eq!(refused_field(&refused), "request_id");
+    assert_eq!(rejected_field(&refused), "request_id");
     // An id in upper case names the same conversation.
     let conversation = new_conversation(&mut memory, &new_user()).await;
     let read = memory.get_history(history(&conversation.to_uppercase()));
@@ -223,7 +226,7 @@ async fn rejects_invalid_numbers_and_clamps_large_ones(form: Form) {
         ),
     ] {
         let refused = memory.get_history(request).await.unwrap_err();
-        assert_eq!(refused_field(&refused), field);
+        assert_eq!(rejected_field(&refused), field);
     }
     let page = |page_size| ListMessagesRequest {
         conversation_id: conversation.clone(),
@@ -231,7 +234,7 @@ async fn rejects_invalid_numbers_and_clamps_large_ones(form: Form) {
         ..ListMessagesRequest::default()
     };
     let refused = memory.list_messages(page(i32::MIN)).await.unwrap_err();
-    assert_eq!(refused_field(&refused), "page_size");
+    assert_eq!(rejected_field(&refused), "page_size");
     memory.list_messages(page(i32::MAX)).await.unwrap();
     let whole = |page_size| GetConversationRequest {
         conversation_id: conversation.clone(),
@@ -239,7 +242,7 @@ async fn rejects_invalid_numbers_and_clamps_large_ones(form: Form) {
         ..GetConversationRequest::default()
     };
     let refused = memory.get_conversation(whole(-1)).await.unwrap_err();
-    assert_eq!(refused_field(&refused), "page_size");
+    assert_eq!(rejected_field(&refused), "page_size");
     memory.get_conversation(whole(i32::MAX)).await.unwrap();
     let request = TruncateConversationRequest {
         conversation_id: conversation.clone(),
@@ -247,13 +250,13 @@ async fn rejects_invalid_numbers_and_clamps_large_ones(form: Form) {
         ..TruncateConversationRequest::default()
     };
     let refused = memory.truncate_conversation(request).await.unwrap_err();
-    assert_eq!(refused_field(&refused), "after_seq");
+    assert_eq!(rejected_field(&refused), "after_seq");
     let request = SaveMessagesRequest {
         expected_last_seq: Some(-1),
         ..save(&conversation, vec![message(Role::User, "x")])
     };
     let refused = memory.save_messages(request).await.unwrap_err();
-    assert_eq!(refused_field(&refused), "expected_last_seq");
+    assert_eq!(rejected_field(&refused), "expected_last_seq");
 }
 
 async fn rejects_invalid_page_tokens(form: Form) {
@@ -298,7 +301,7 @@ async fn rejects_invalid_page_tokens(form: Form) {
         },
     ] {
         let refused = memory.list_messages(bad).await.unwrap_err();
-        assert_eq!(refused_field(&refused), "page_token");
+        assert_eq!(rejected_field(&refused), "page_token");
     }
     let request = ListConversationsRequest {
         user_id: user,
@@ -306,7 +309,7 @@ async fn rejects_invalid_page_tokens(form: Form) {
         ..ListConversationsRequest::default()
     };
     let refused = memory.list_conversations(request).await.unwrap_err();
-    assert_eq!(refused_field(&refused), "page_token");
+    assert_eq!(rejected_field(&refused), "page_token");
 }
 
 async fn stores_large_and_unusual_texts_unchanged(form: Form) {

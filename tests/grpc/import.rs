@@ -16,8 +16,8 @@ use crate::export::{export_of, file, long_conversation};
 use test_support::{
     new_user,
     requests::{
-        contents, history, message, new_conversation, object, refused_field, save, save_text, seqs,
-        turn,
+        contents, history, message, new_conversation, object, rejected_field, save, save_text,
+        seqs, turn,
     },
     sidecar::{Form, Memory, Sidecar},
 };
@@ -221,7 +221,7 @@ async fn an_invalid_line_rejects_the_whole_file(form: Form) {
     let wanted = options(&user, ExportFormat::Jsonl);
     let refused = import(&mut memory, wanted, exported.as_bytes()).await;
     let refused = refused.unwrap_err();
-    assert_eq!(refused_field(&refused), "line 1002: seq");
+    assert_eq!(rejected_field(&refused), "line 1002: seq");
     exported = exported.replace(
         "\"content\":\"secret\"",
         "\"seq\":1001,\"content\":\"secret\"",
@@ -230,7 +230,7 @@ async fn an_invalid_line_rejects_the_whole_file(form: Form) {
     let wanted = options(&user, ExportFormat::Jsonl);
     let refused = import(&mut memory, wanted, exported.as_bytes()).await;
     let refused = refused.unwrap_err();
-    assert_eq!(refused_field(&refused), "line 1002: tokens_used");
+    assert_eq!(rejected_field(&refused), "line 1002: tokens_used");
     assert_eq!(
         refused.message(),
         "line 1002: tokens_used must not be negative"
@@ -293,7 +293,7 @@ async fn rejects_invalid_imports(form: Form) {
     for (requests, field) in refusals {
         let requests = tokio_stream::iter(requests);
         let refused = memory.import_conversation(requests).await.unwrap_err();
-        assert_eq!(refused_field(&refused), field);
+        assert_eq!(rejected_field(&refused), field);
     }
     // An endless line takes no more memory than the largest message.
     let endless = tokio_stream::StreamExt::chain(
@@ -303,7 +303,7 @@ async fn rejects_invalid_imports(form: Form) {
         })),
     );
     let refused = memory.import_conversation(endless).await.unwrap_err();
-    assert_eq!(refused_field(&refused), "line 2");
+    assert_eq!(rejected_field(&refused), "line 2");
 }
 
 async fn an_aborted_import_stores_nothing(form: Form) {

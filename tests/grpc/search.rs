@@ -8,7 +8,7 @@ use tonic::Code;
 
 use test_support::{
     new_id, new_user,
-    requests::{message, new_conversation, reason, refused_field, save, save_text, seqs},
+    requests::{message, new_conversation, reason, rejected_field, save, save_text, seqs},
     sidecar::{Form, Memory, Sidecar},
 };
 
@@ -154,7 +154,7 @@ async fn rejects_invalid_searches(form: Form) {
         let mut request = query(&user, "word");
         spoil(&mut request);
         let refused = memory.search_messages(request).await.unwrap_err();
-        assert_eq!(refused_field(&refused), field);
+        assert_eq!(rejected_field(&refused), field);
     }
     let conversation = new_conversation(&mut memory, &user).await;
     for text in ["word", "word"] {
@@ -189,7 +189,7 @@ async fn rejects_invalid_searches(form: Form) {
         let mut request = next.clone();
         spoil(&mut request);
         let refused = memory.search_messages(request).await.unwrap_err();
-        assert_eq!(refused_field(&refused), field);
+        assert_eq!(rejected_field(&refused), field);
     }
 }
 

@@ -17,13 +17,13 @@ use tonic::{
 use tonic_types::StatusExt as _;
 
 use test_support::{
-    http::{Answer, Http},
+    http::{Http, HttpResponse},
     sidecar::Sidecar,
 };
 
 /// Protocol of a call.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Way {
+pub(crate) enum Protocol {
     Grpc,
     Rest,
 }
@@ -36,9 +36,9 @@ pub(crate) struct Outcome {
     /// Field that an error names; empty if it names none.
     pub(crate) field: String,
     /// The response; the text of a download.
-    pub(crate) answer: Value,
+    pub(crate) response: Value,
     /// Everything by which a caller could distinguish it from another error.
-    pub(crate) told: String,
+    pub(crate) visible_text: String,
 }
 
 /// Client of one sidecar.
@@ -51,7 +51,7 @@ pub(crate) struct Caller {
 }
 
 /// A request for an operation of the OpenAPI document.
-pub(crate) struct Asked {
+pub(crate) struct OperationRequest {
     pub(crate) method: Method,
     pub(crate) path: String,
     /// Names of the parameters that are set.
@@ -71,21 +71,25 @@ impl Caller {
         }
     }
 
-    pub(crate) async fn call(&self, way: Way, rpc: &str, request: &Value) -> Outcome {
-        match way {
-            Way::Grpc => self.grpc(rpc, request).await,
-            Way::Rest => of_http(&self.send(&self.asked(rpc, request)).await),
+    pub(crate) async fn call(&self, protocol: Protocol, rpc: &str, request: &Value) -> Outcome {
+        match protocol {
+            Protocol::Grpc => self.grpc(rpc, request).await,
+            Protocol::Rest => of_http(&self.send(&self.asked(rpc, request)).await),
         }
     }
 
     /// Makes a call that must succeed.
-    pub(crate) async fn ok(&self, way: Way, rpc: &str, request: &Value) -> Value {
-        let outcome = self.call(way, rpc, request).await;
-        assert_eq!(outcome.status, "OK", "{way:?} {rpc}: {}", outcome.told);
-        outcome.answer
+    pub(crate) async fn ok(&self, protocol: Protocol, rpc: &str, request: &Value) -> Value {
+        let outcome = self.call(protocol, rpc, request).await;
+        assert_eq!(
+            outcome.status, "OK",
+            "{protocol:?} {rpc}: {}",
+            outcome.visible_text
+        );
+        outcome.response
     }
 
-    pub(crate) async fn send(&self, asked: &Asked) -> Answer {
+    pub(crate) async fn send(&self, asked: &OperationRequest) -> HttpResponse {
         let body = asked.body.as_ref().map(Value::to_string);
         let headers = body.as_ref().map(|_| ("content-type", "application/json"));
         let body = body.unwrap_or_default();
@@ -96,7 +100,7 @@ impl Caller {
     }
 
     /// Builds the request for an operation.
-    pub(crate) fn asked(&self, operation: &str, request: &Value) -> Asked {
+    pub(crate) fn asked(&self, operation: &str, request: &Value) -> OperationRequest {
         let (mut path, method, described) = self.operation(operation);
         let mut left = request.as_object().unwrap().clone();
         let (mut query, mut given) = (String::new(), Vec::new());
@@ -121,7 +125,7 @@ impl Caller {
             only.unwrap_or_else(|| Value::Object(std::mem::take(&mut left)))
         });
         assert!(left.is_empty(), "{operation} does not take {left:?}");
-        Asked {
+        OperationRequest {
             method,
             path: format!("{path}{query}"),
             parameters: given,
@@ -155,9 +159,9 @@ impl Caller {
                     let data = file.as_message().unwrap().get_field_by_name("data");
                     data.unwrap().as_bytes().unwrap().to_vec()
                 });
-                went_well(String::from_utf8(pieces.collect()).unwrap().into())
+                successful(String::from_utf8(pieces.collect()).unwrap().into())
             }
-            Ok(messages) => went_well(serde_json::to_value(&messages[0]).unwrap()),
+            Ok(messages) => successful(serde_json::to_value(&messages[0]).unwrap()),
             Err(status) => of_status(&status),
         }
     }
@@ -172,14 +176,14 @@ impl Caller {
         let mut grpc = Grpc::new(self.channel.clone());
         grpc.ready().await.unwrap();
         // A unary response is a stream of one message.
-        let answer = grpc.server_streaming(
+        let response = grpc.server_streaming(
             Request::new(request),
             path.parse().unwrap(),
             Dynamic(method.output()),
         );
-        let mut answer = answer.await?.into_inner();
+        let mut response = response.await?.into_inner();
         let mut messages = Vec::new();
-        while let Some(message) = answer.message().await? {
+        while let Some(message) = response.message().await? {
             messages.push(message);
         }
         Ok(messages)
@@ -208,12 +212,12 @@ fn encoded(value: &Value) -> String {
     utf8_percent_encode(&text, NON_ALPHANUMERIC).to_string()
 }
 
-fn went_well(answer: Value) -> Outcome {
+fn successful(response: Value) -> Outcome {
     Outcome {
         status: "OK".to_owned(),
         field: String::new(),
-        told: answer.to_string(),
-        answer,
+        visible_text: response.to_string(),
+        response,
     }
 }
 
@@ -225,8 +229,8 @@ fn of_status(status: &Status) -> Outcome {
     Outcome {
         status: code_name(status.code()),
         field: violation.map_or_else(String::new, |violation| violation.field.clone()),
-        answer: Value::Null,
-        told: format!(
+        response: Value::Null,
+        visible_text: format!(
             "{:?} {} {:?} {metadata:?}",
             status.code(),
             status.message(),
@@ -246,21 +250,21 @@ fn code_name(code: Code) -> String {
     name
 }
 
-fn of_http(answer: &Answer) -> Outcome {
-    let body = String::from_utf8(answer.body.to_vec()).unwrap();
-    if answer.status.is_success() {
-        let is_file = answer.headers.contains_key("content-disposition");
-        return went_well(if is_file { body.into() } else { answer.ok() });
+fn of_http(response: &HttpResponse) -> Outcome {
+    let body = String::from_utf8(response.body.to_vec()).unwrap();
+    if response.status.is_success() {
+        let is_file = response.headers.contains_key("content-disposition");
+        return successful(if is_file { body.into() } else { response.ok() });
     }
-    let error = answer.error();
+    let error = response.error();
     let field = &error["details"][0]["fieldViolations"][0]["field"];
-    let mut headers = answer.headers.clone();
+    let mut headers = response.headers.clone();
     headers.remove("date");
     Outcome {
         status: error["status"].as_str().unwrap().to_owned(),
         field: field.as_str().unwrap_or_default().to_owned(),
-        answer: Value::Null,
-        told: format!("{} {headers:?} {body}", answer.status),
+        response: Value::Null,
+        visible_text: format!("{} {headers:?} {body}", response.status),
     }
 }
 

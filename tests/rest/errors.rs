@@ -5,7 +5,7 @@ use serde_json::json;
 
 use test_support::{
     eventually,
-    http::{Answer, Http, contents},
+    http::{Http, HttpResponse, contents},
     new_id, new_user,
     sidecar::{Form, Sidecar},
 };
@@ -19,9 +19,9 @@ test_support::in_both_forms!(
     deadlines_and_limits_apply_as_over_grpc,
 );
 
-fn is(answer: &Answer, status: u16, name: &str) {
-    assert_eq!(answer.status, status, "{answer:?}");
-    assert_eq!(answer.error()["status"], name);
+fn is(response: &HttpResponse, status: u16, name: &str) {
+    assert_eq!(response.status, status, "{response:?}");
+    assert_eq!(response.error()["status"], name);
 }
 
 async fn requests_without_a_route_are_rejected(form: Form) {
@@ -48,9 +48,9 @@ async fn requests_without_a_route_are_rejected(form: Form) {
         (Method::OPTIONS, "/v1/sessions", "GET, HEAD, POST"),
         (Method::POST, "/openapi.json", "GET, HEAD"),
     ] {
-        let refused = http.json(method, path, "{}").await;
-        is(&refused, 405, "UNIMPLEMENTED");
-        assert_eq!(refused.headers["allow"], allowed);
+        let rejected = http.json(method, path, "{}").await;
+        is(&rejected, 405, "UNIMPLEMENTED");
+        assert_eq!(rejected.headers["allow"], allowed);
     }
     let save = format!("/v1/conversations/{id}/messages");
     for headers in [
@@ -63,19 +63,19 @@ async fn requests_without_a_route_are_rejected(form: Form) {
             ("content-encoding", "gzip"),
         ],
     ] {
-        let refused = http.send(Method::POST, &save, headers, "{}").await;
-        is(&refused, 415, "INVALID_ARGUMENT");
+        let rejected = http.send(Method::POST, &save, headers, "{}").await;
+        is(&rejected, 415, "INVALID_ARGUMENT");
     }
     let json = [("content-type", "Application/JSON; charset=\"UTF-8\"")];
-    let taken = http.send(Method::POST, &save, &json, "{}").await;
-    assert_eq!(taken.refused_field(), "messages");
+    let accepted = http.send(Method::POST, &save, &json, "{}").await;
+    assert_eq!(accepted.rejected_field(), "messages");
 }
 
 async fn errors_of_services_keep_their_details(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let http = Http::new(&sidecar);
     let id = http.conversation(&new_user()).await;
-    http.say(&id, "one").await;
+    http.save_text(&id, "one").await;
     let path = format!("/v1/conversations/{id}");
     let late = http.get(&format!("{path}/history?min_seq=7")).await;
     is(&late, 400, "FAILED_PRECONDITION");
@@ -133,15 +133,15 @@ async fn bodies_must_be_json_of_the_message(form: Form) {
             "messages[0].content",
         ),
     ] {
-        let refused = http.json(Method::POST, &path, body).await;
-        assert_eq!(refused.refused_field(), field, "{body}");
+        let rejected = http.json(Method::POST, &path, body).await;
+        assert_eq!(rejected.rejected_field(), field, "{body}");
     }
     let json = [("content-type", "application/json")];
     let latin = b"{\"requestId\":\"\xe9\"}".to_vec();
-    let refused = http.send(Method::POST, &path, &json, latin).await;
-    assert_eq!(refused.refused_field(), "request_id");
+    let rejected = http.send(Method::POST, &path, &json, latin).await;
+    assert_eq!(rejected.rejected_field(), "request_id");
     let unwanted = http.json(Method::DELETE, "/conversations/x", "{}").await;
-    assert_eq!(unwanted.refused_field(), "body");
+    assert_eq!(unwanted.rejected_field(), "body");
 }
 
 /// An unset field means all messages in a truncation, and an empty title in an update.
@@ -149,7 +149,7 @@ async fn a_missing_body_changes_nothing(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let http = Http::new(&sidecar);
     let id = http.conversation(&new_user()).await;
-    http.say(&id, "the title").await;
+    http.save_text(&id, "the title").await;
     let path = format!("/v1/conversations/{id}");
     for (method, path) in [
         (Method::POST, format!("{path}:truncate")),
@@ -159,8 +159,8 @@ async fn a_missing_body_changes_nothing(form: Form) {
         (Method::POST, "/v1/turns:begin".to_owned()),
     ] {
         for headers in [&[][..], &[("content-type", "application/json")]] {
-            let refused = http.send(method.clone(), &path, headers, "").await;
-            assert_eq!(refused.refused_field(), "body", "{path}");
+            let rejected = http.send(method.clone(), &path, headers, "").await;
+            assert_eq!(rejected.rejected_field(), "body", "{path}");
         }
     }
     let whole = http.get(&path).await.ok();
@@ -190,23 +190,23 @@ async fn queries_accept_only_parameters_of_the_method(form: Form) {
         ("user_id=a%00b", "user_id"),
     ] {
         let path = format!("/v1/conversations/{id}/history?{query}");
-        assert_eq!(http.get(&path).await.refused_field(), field, "{query}");
+        assert_eq!(http.get(&path).await.rejected_field(), field, "{query}");
     }
     // If the body is the whole request, the query has no parameters.
-    let refused = http
+    let rejected = http
         .json(Method::POST, "/v1/turns:begin?user_id=u", "{}")
         .await;
-    assert_eq!(refused.refused_field(), "user_id");
+    assert_eq!(rejected.rejected_field(), "user_id");
     let path = format!("/v1/conversations/{id}?conversation.title=x");
-    let refused = http.json(Method::PATCH, &path, "{}").await;
-    assert_eq!(refused.refused_field(), "conversation.title");
+    let rejected = http.json(Method::PATCH, &path, "{}").await;
+    assert_eq!(rejected.rejected_field(), "conversation.title");
     let clamped = format!("/v1/conversations/{id}/history?limit=2147483647&&");
     http.get(&clamped).await.ok();
 }
 
 async fn deadlines_and_limits_apply_as_over_grpc(form: Form) {
     let sidecar = Sidecar::start_with(&form, &[("MAX_CONCURRENT_CALLS", "1")]).await;
-    let http = Http::two(&sidecar);
+    let http = Http::over_http_2(&sidecar);
     let late = http.send(
         Method::GET,
         "/conversations?user_id=u",
@@ -215,17 +215,17 @@ async fn deadlines_and_limits_apply_as_over_grpc(form: Form) {
     );
     is(&late.await, 504, "DEADLINE_EXCEEDED");
     let calls = (0..64).map(|_| http.get("/conversations?user_id=u"));
-    let answers = futures_util::future::join_all(calls).await;
-    let refused: Vec<_> = answers
+    let responses = futures_util::future::join_all(calls).await;
+    let rejected: Vec<_> = responses
         .iter()
-        .filter(|answer| answer.status != StatusCode::OK)
+        .filter(|response| response.status != StatusCode::OK)
         .collect();
-    assert!(!refused.is_empty() && refused.len() < answers.len());
-    for refused in refused {
-        is(refused, 429, "RESOURCE_EXHAUSTED");
-        assert_eq!(refused.error()["details"][0]["retryDelay"], "0.500s");
+    assert!(!rejected.is_empty() && rejected.len() < responses.len());
+    for rejected in rejected {
+        is(rejected, 429, "RESOURCE_EXHAUSTED");
+        assert_eq!(rejected.error()["details"][0]["retryDelay"], "0.500s");
     }
-    eventually("a call is taken again", async || {
+    eventually("a call is accepted again", async || {
         http.get("/conversations?user_id=u").await.status == StatusCode::OK
     })
     .await;

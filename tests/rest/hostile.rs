@@ -53,8 +53,8 @@ async fn rejects_invalid_values_and_writes_nothing(form: Form) {
             bad[name] = value.clone();
         }
         let save = json!({ "messages": [{ "role": "ROLE_USER", "content": "good" }, bad] });
-        let refused = http.post(&path, &save).await.refused_field();
-        assert_eq!(refused, field);
+        let rejected = http.post(&path, &save).await.rejected_field();
+        assert_eq!(rejected, field);
     }
     for bad in [
         "x",
@@ -63,14 +63,14 @@ async fn rejects_invalid_values_and_writes_nothing(form: Form) {
         "%00",
         "%20",
     ] {
-        let refused = http.get(&format!("/v1/conversations/{bad}/history")).await;
-        assert_eq!(refused.refused_field(), "conversation_id");
+        let rejected = http.get(&format!("/v1/conversations/{bad}/history")).await;
+        assert_eq!(rejected.rejected_field(), "conversation_id");
     }
     let long = "é".repeat(256);
     for user in ["", "a\0b", &long] {
         let begin = json!({ "userId": user });
-        let refused = http.post("/v1/turns:begin", &begin).await;
-        assert_eq!(refused.refused_field(), "user_id");
+        let rejected = http.post("/v1/turns:begin", &begin).await;
+        assert_eq!(rejected.rejected_field(), "user_id");
     }
     let whole = http.get(&format!("/conversations/{id}")).await.ok();
     assert_eq!(whole["messages"], Value::Null);
@@ -91,7 +91,7 @@ async fn unusual_texts_are_returned_unchanged(form: Form) {
         "w".repeat(1 << 20),
     ];
     for text in &texts {
-        http.say(&id, text).await;
+        http.save_text(&id, text).await;
     }
     let read = http.get(&format!("/v1/conversations/{id}/history")).await;
     assert_eq!(read.headers["x-content-type-options"], "nosniff");
@@ -103,13 +103,13 @@ async fn rejects_bodies_above_the_size_limit(form: Form) {
     let http = Http::new(&sidecar);
     let path = format!("/v1/conversations/{}/messages", new_id());
     let large = " ".repeat((4 << 20) + 1);
-    let refused = http.json(Method::POST, &path, &large).await;
-    assert_eq!(refused.status, StatusCode::PAYLOAD_TOO_LARGE);
-    assert_eq!(refused.error()["status"], "RESOURCE_EXHAUSTED");
+    let rejected = http.json(Method::POST, &path, &large).await;
+    assert_eq!(rejected.status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(rejected.error()["status"], "RESOURCE_EXHAUSTED");
     // A body of the largest size is read, and rejected for its content.
     let most = format!("{}{{}}", " ".repeat((4 << 20) - 2));
     let read = http.json(Method::POST, &path, &most).await;
-    assert_eq!(read.refused_field(), "messages");
+    assert_eq!(read.rejected_field(), "messages");
 }
 
 async fn small_bodies_with_many_values_take_little_memory(form: Form) {
@@ -117,7 +117,7 @@ async fn small_bodies_with_many_values_take_little_memory(form: Form) {
     let http = Http::new(&sidecar);
     let id = http.conversation(&new_user()).await;
     let path = format!("/v1/conversations/{id}/messages");
-    http.say(&id, "before").await;
+    http.save_text(&id, "before").await;
     let before = sidecar.resident_kib();
     let list = |item: &str| {
         format!(
@@ -132,9 +132,13 @@ async fn small_bodies_with_many_values_take_little_memory(form: Form) {
         format!(r#"{{"messages":[{{"metadata":{{"a":{}}}}}]}}"#, list("{}")),
         format!(r#"{{"messages":[{{"metadata":{{"a":{}}}}}]}}"#, list("[]")),
     ] {
-        let refused = http.json(Method::POST, &path, &body).await;
-        assert_eq!(refused.status, StatusCode::PAYLOAD_TOO_LARGE, "{refused:?}");
-        refused.error();
+        let rejected = http.json(Method::POST, &path, &body).await;
+        assert_eq!(
+            rejected.status,
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "{rejected:?}"
+        );
+        rejected.error();
     }
     // The largest number of values that is accepted, in the forms that take the most memory.
     let repeat =
@@ -164,8 +168,8 @@ async fn small_bodies_with_many_values_take_little_memory(form: Form) {
         r#"{{"messages":[{{"metadata":{{"a":{}"#,
         "[".repeat(1 << 20)
     );
-    let refused = http.json(Method::POST, &path, &deep).await;
-    assert_eq!(refused.refused_field(), "messages[0].metadata");
+    let rejected = http.json(Method::POST, &path, &deep).await;
+    assert_eq!(rejected.rejected_field(), "messages[0].metadata");
     assert!(sidecar.peak_kib() < before + (64 << 10));
     let whole = http.get(&format!("/conversations/{id}")).await.ok();
     assert_eq!(contents(&whole), ["before"]);
@@ -177,7 +181,7 @@ async fn rejects_page_tokens_of_other_requests(form: Form) {
     let user = new_user();
     let id = http.conversation(&user).await;
     for text in ["1", "2", "3"] {
-        http.say(&id, text).await;
+        http.save_text(&id, text).await;
     }
     let path = format!("/v1/conversations/{id}/messages?page_size=1");
     let page = http.get(&path).await.ok();
@@ -187,7 +191,7 @@ async fn rejects_page_tokens_of_other_requests(form: Form) {
         format!("{path}&page_token={token}&newest_first=true"),
         format!("/conversations?user_id={user}&page_token={token}"),
     ] {
-        assert_eq!(http.get(&bad).await.refused_field(), "page_token");
+        assert_eq!(http.get(&bad).await.rejected_field(), "page_token");
     }
     let next = http.get(&format!("{path}&page_token={token}")).await.ok();
     assert_eq!(contents(&next), ["2"]);

@@ -4,8 +4,8 @@
 use serde_json::{Value, json};
 
 use crate::{
-    both_ways::{WAYS, with},
-    caller::{Caller, Way},
+    both_protocols::{PROTOCOLS, with_changes},
+    caller::{Caller, Protocol},
 };
 use test_support::{
     new_user,
@@ -24,35 +24,35 @@ fn foreign_calls(stranger: &str, id: &str) -> Vec<(&'static str, Value)> {
         ),
         (
             "SaveMessages",
-            with(
+            with_changes(
                 claim.clone(),
                 &json!({ "messages": [{ "role": "ROLE_USER", "content": "x" }] }),
             ),
         ),
         (
             "SearchMessages",
-            with(claim.clone(), &json!({ "query": "word" })),
+            with_changes(claim.clone(), &json!({ "query": "word" })),
         ),
         (
             "BranchConversation",
-            with(claim.clone(), &json!({ "atSeq": "1" })),
+            with_changes(claim.clone(), &json!({ "atSeq": "1" })),
         ),
         // The message does not exist either, which must not be visible.
         (
             "BranchConversation",
-            with(claim.clone(), &json!({ "atSeq": "99" })),
+            with_changes(claim.clone(), &json!({ "atSeq": "99" })),
         ),
         (
             "TruncateConversation",
-            with(claim.clone(), &json!({ "afterSeq": "0" })),
+            with_changes(claim.clone(), &json!({ "afterSeq": "0" })),
         ),
         (
             "GetHistory",
-            with(claim.clone(), &json!({ "minSeq": "99" })),
+            with_changes(claim.clone(), &json!({ "minSeq": "99" })),
         ),
         (
             "GetHistory",
-            with(
+            with_changes(
                 claim.clone(),
                 &json!({ "consistency": "CONSISTENCY_STRONG" }),
             ),
@@ -60,7 +60,7 @@ fn foreign_calls(stranger: &str, id: &str) -> Vec<(&'static str, Value)> {
     ];
     for format in ["JSON", "JSONL", "CSV"] {
         let format = json!({ "format": format!("EXPORT_FORMAT_{format}") });
-        calls.push(("ExportConversation", with(claim.clone(), &format)));
+        calls.push(("ExportConversation", with_changes(claim.clone(), &format)));
     }
     for rpc in [
         "BeginTurn",
@@ -81,36 +81,36 @@ async fn foreign_conversations_look_like_missing_ones(form: Form) {
     let caller = Caller::new(&sidecar).await;
     let stranger = new_user();
     let begun = json!({ "userId": new_user() });
-    let begun = caller.ok(Way::Grpc, "BeginTurn", &begun).await;
+    let begun = caller.ok(Protocol::Grpc, "BeginTurn", &begun).await;
     let id = begun["conversation"]["id"].as_str().unwrap();
     let session = json!({ "sessionId": begun["session"]["id"] });
-    caller.http.say(id, "word").await;
+    caller.http.save_text(id, "word").await;
     let mut calls = foreign_calls(&stranger, id);
-    let resume = with(session.clone(), &json!({ "userId": stranger }));
+    let resume = with_changes(session.clone(), &json!({ "userId": stranger }));
     calls.push(("BeginTurn", resume));
-    let refusals = async || {
-        let mut refusals = Vec::new();
-        for (way, (rpc, request)) in WAYS
+    let rejections = async || {
+        let mut rejections = Vec::new();
+        for (protocol, (rpc, request)) in PROTOCOLS
             .into_iter()
-            .flat_map(|way| calls.iter().map(move |call| (way, call)))
+            .flat_map(|protocol| calls.iter().map(move |call| (protocol, call)))
         {
-            let refused = caller.call(way, rpc, request).await;
+            let rejected = caller.call(protocol, rpc, request).await;
             assert_eq!(
-                refused.status, "NOT_FOUND",
-                "{way:?} {rpc}: {}",
-                refused.told
+                rejected.status, "NOT_FOUND",
+                "{protocol:?} {rpc}: {}",
+                rejected.visible_text
             );
-            refusals.push((way, rpc, refused.told));
+            rejections.push((protocol, rpc, rejected.visible_text));
         }
-        refusals
+        rejections
     };
     // The owner reads it, so that it is in the recent window if there is one.
     let read = json!({ "conversationId": id });
-    let whole = caller.ok(Way::Rest, "GetHistory", &read).await;
-    let of_foreign = refusals().await;
-    let untouched = caller.ok(Way::Rest, "GetHistory", &read).await;
+    let whole = caller.ok(Protocol::Rest, "GetHistory", &read).await;
+    let of_foreign = rejections().await;
+    let untouched = caller.ok(Protocol::Rest, "GetHistory", &read).await;
     assert_eq!(untouched["messages"], whole["messages"]);
-    caller.ok(Way::Rest, "EndSession", &session).await;
-    caller.ok(Way::Rest, "DeleteConversation", &read).await;
-    assert_eq!(of_foreign, refusals().await);
+    caller.ok(Protocol::Rest, "EndSession", &session).await;
+    caller.ok(Protocol::Rest, "DeleteConversation", &read).await;
+    assert_eq!(of_foreign, rejections().await);
 }

@@ -7,13 +7,13 @@
     reason = "a test fails by panicking, and is its own composition root"
 )]
 
-mod answers;
-mod both_ways;
+mod both_protocols;
 mod caller;
-mod described;
 mod errors;
 mod hostile;
 mod isolation;
+mod openapi;
 mod recorder;
+mod responses;
 mod routes;
 mod slow;

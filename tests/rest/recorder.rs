@@ -5,8 +5,8 @@ use std::cell::RefCell;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::caller::{Asked, Caller};
-use test_support::{http::Answer, python::python, sidecar::Sidecar};
+use crate::caller::{Caller, OperationRequest};
+use test_support::{http::HttpResponse, python::python, sidecar::Sidecar};
 
 /// Recorded calls with their responses.
 pub(crate) struct Recorder {
@@ -24,32 +24,37 @@ impl Recorder {
 
     /// Makes a call that must succeed.
     pub(crate) async fn ok(&self, operation: &str, request: Value) -> Value {
-        let answer = self.call(operation, &request).await;
-        assert_eq!(answer.status, StatusCode::OK, "{operation}: {answer:?}");
-        serde_json::from_slice(&answer.body).unwrap_or_default()
+        let response = self.call(operation, &request).await;
+        assert_eq!(response.status, StatusCode::OK, "{operation}: {response:?}");
+        serde_json::from_slice(&response.body).unwrap_or_default()
     }
 
     /// Makes a call that must be rejected.
-    pub(crate) async fn refused(&self, status: u16, operation: &str, request: Value) {
-        let answer = self.call(operation, &request).await;
-        assert_eq!(answer.status, status, "{operation}: {answer:?}");
+    pub(crate) async fn rejected(&self, status: u16, operation: &str, request: Value) {
+        let response = self.call(operation, &request).await;
+        assert_eq!(response.status, status, "{operation}: {response:?}");
     }
 
-    pub(crate) async fn call(&self, operation: &str, request: &Value) -> Answer {
+    pub(crate) async fn call(&self, operation: &str, request: &Value) -> HttpResponse {
         let asked = self.caller.asked(operation, request);
-        let answer = self.caller.send(&asked).await;
-        self.record(operation, &asked, &answer);
-        answer
+        let response = self.caller.send(&asked).await;
+        self.record(operation, &asked, &response);
+        response
     }
 
-    pub(crate) fn record(&self, operation: &str, asked: &Asked, answer: &Answer) {
+    pub(crate) fn record(
+        &self,
+        operation: &str,
+        asked: &OperationRequest,
+        response: &HttpResponse,
+    ) {
         self.calls.borrow_mut().push(json!({
             "operation": operation,
             "parameters": asked.parameters,
             "body": asked.body,
-            "status": answer.status.as_u16(),
-            "content_type": answer.headers["content-type"].to_str().unwrap(),
-            "answer": serde_json::from_slice::<Value>(&answer.body).ok(),
+            "status": response.status.as_u16(),
+            "content_type": response.headers["content-type"].to_str().unwrap(),
+            "answer": serde_json::from_slice::<Value>(&response.body).ok(),
         }));
     }
 
@@ -59,7 +64,7 @@ impl Recorder {
     }
 
     /// Validates the recorded calls with a document, and lists the parts of it that no call used.
-    pub(crate) async fn judged(&self, document: &Value) -> Judgement {
+    pub(crate) async fn validate(&self, document: &Value) -> Validation {
         let given = json!({ "document": document, "calls": *self.calls.borrow() });
         let judged = python("described.py", &[], &given.to_string()).await;
         serde_json::from_value(judged).unwrap()
@@ -68,7 +73,7 @@ impl Recorder {
 
 /// Output of tests/python/described.py.
 #[derive(Debug, serde::Deserialize)]
-pub(crate) struct Judgement {
+pub(crate) struct Validation {
     pub(crate) wrong: Vec<String>,
     pub(crate) unseen: Vec<String>,
 }

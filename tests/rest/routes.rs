@@ -29,9 +29,9 @@ async fn conversations_of_a_user_are_listed_and_read(form: Form) {
         http.conversation(&user).await,
         http.conversation(&user).await,
     );
-    http.say(&second, "about holidays").await;
-    http.say(&first, "about salaries").await;
-    http.say(&first, "and pensions").await;
+    http.save_text(&second, "about holidays").await;
+    http.save_text(&first, "about salaries").await;
+    http.save_text(&first, "and pensions").await;
     for prefix in ["", "/v1"] {
         let list = format!("{prefix}/conversations?user_id={user}");
         let list = http.get(&list).await.ok();
@@ -119,8 +119,8 @@ async fn conversations_are_changed(form: Form) {
     let body = json!({ "id": test_support::new_id(), "title": "newest" }).to_string();
     let changed = change("", &body).await.ok();
     assert_eq!(changed["conversation"]["id"], *id);
-    let refused = change("?update_mask=user_id", r#"{"userId":"x"}"#).await;
-    assert_eq!(refused.refused_field(), "update_mask");
+    let rejected = change("?update_mask=user_id", r#"{"userId":"x"}"#).await;
+    assert_eq!(rejected.rejected_field(), "update_mask");
     let foreign = change("?user_id=somebody", r#"{"title":"x"}"#).await;
     assert_eq!(foreign.status, StatusCode::NOT_FOUND);
 }
@@ -131,7 +131,7 @@ async fn messages_are_paged_and_truncated(form: Form) {
     let user = new_user();
     let id = http.conversation(&user).await;
     for text in ["1", "2", "3", "4", "5"] {
-        http.say(&id, text).await;
+        http.save_text(&id, text).await;
     }
     let path = format!("/v1/conversations/{id}/messages?page_size=2&newest_first=true");
     let mut pages = Vec::new();
@@ -240,7 +240,7 @@ async fn enum_values_are_accepted_in_lower_case_without_prefix(form: Form) {
     }
     let bad = json!({ "messages": [{ "role": "bot", "content": "x" }] });
     let rejected = http.post(&format!("{path}/messages"), &bad).await;
-    assert_eq!(rejected.refused_field(), "messages[0].role");
+    assert_eq!(rejected.rejected_field(), "messages[0].role");
     assert_eq!(
         rejected.error()["message"],
         "messages[0].role must be one of ROLE_USER, ROLE_ASSISTANT, ROLE_SYSTEM, ROLE_TOOL \
@@ -252,9 +252,9 @@ async fn both_versions_of_http_and_grpc_share_a_port(form: Form) {
     use conversation_memory::proto::GetHistoryRequest;
 
     let sidecar = Sidecar::start(&form).await;
-    let (one, two) = (Http::new(&sidecar), Http::two(&sidecar));
+    let (one, two) = (Http::new(&sidecar), Http::over_http_2(&sidecar));
     let id = one.conversation(&new_user()).await;
-    two.say(&id, "over two").await;
+    two.save_text(&id, "over two").await;
     let request = GetHistoryRequest {
         conversation_id: id.clone(),
         ..GetHistoryRequest::default()
@@ -288,19 +288,19 @@ async fn a_file_is_sent(http: &Http, file: &str) {
     let typeless = http.send(Method::POST, "/v1/conversations:import", &[], file.clone());
     assert_eq!(typeless.await.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
     let unknown = send("application/jsonl", "data=x".to_owned(), file.clone()).await;
-    assert_eq!(unknown.refused_field(), "data");
+    assert_eq!(unknown.rejected_field(), "data");
     let long = send(
         "application/jsonl",
         format!("user_id={}", "x".repeat(256)),
         file,
     )
     .await;
-    assert_eq!(long.refused_field(), "options.user_id");
+    assert_eq!(long.rejected_field(), "options.user_id");
     // A client that sends the whole file before it reads receives the error.
     let mut bad = b"bad\n".to_vec();
     bad.resize(64 << 20, b' ');
     let bad = send("application/jsonl", named.clone(), bad.into()).await;
-    assert_eq!(bad.refused_field(), "line 1");
+    assert_eq!(bad.rejected_field(), "line 1");
     let listed = http.get(&format!("/conversations?{named}")).await.ok();
     assert_eq!(listed["conversations"].as_array().map(Vec::len), Some(2));
 }
@@ -310,8 +310,8 @@ async fn a_conversation_is_downloaded_branched_and_searched(form: Form) {
     let http = Http::new(&sidecar);
     let user = new_user();
     let id = http.conversation(&user).await;
-    http.say(&id, "vacation days").await;
-    http.say(&id, "sick days").await;
+    http.save_text(&id, "vacation days").await;
+    http.save_text(&id, "sick days").await;
     let path = format!("/v1/conversations/{id}");
     for (format, ending, kind) in [
         ("JSON", "json", "application/json"),
@@ -330,7 +330,7 @@ async fn a_conversation_is_downloaded_branched_and_searched(form: Form) {
     a_file_is_sent(&http, &format!("{path}:export?format=EXPORT_FORMAT_JSONL")).await;
     let foreign = http.get(&format!("{path}:export?user_id=x")).await;
     assert_eq!(foreign.status, StatusCode::NOT_FOUND);
-    let branch = json!({ "atSeq": 1, "title": "another way" });
+    let branch = json!({ "atSeq": 1, "title": "another protocol" });
     let branch = http.post(&format!("{path}:branch"), &branch).await.ok();
     let branch = branch["conversation"]["id"].as_str().unwrap();
     let shared = http.get(&format!("/conversations/{branch}")).await.ok();

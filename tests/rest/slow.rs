@@ -42,20 +42,20 @@ fn announced() -> String {
 }
 
 /// Sends a head and half a body, and returns the status and the body of the response.
-async fn answer_to_half(sidecar: &Sidecar, head: &str) -> (u16, Value) {
+async fn response_to_half(sidecar: &Sidecar, head: &str) -> (u16, Value) {
     let mut stream = TcpStream::connect(sidecar.address).await.unwrap();
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(&SAVE.as_bytes()[..20]).await.unwrap();
-    read_answer(&mut stream).await
+    read_response(&mut stream).await
 }
 
 /// Reads a response, after which the connection must end: otherwise the rest of the body would
 /// be read as a request.
-async fn read_answer(stream: &mut TcpStream) -> (u16, Value) {
-    let mut answer = String::new();
-    let read = stream.read_to_string(&mut answer);
-    completes("the answer ends", read).await.unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+async fn read_response(stream: &mut TcpStream) -> (u16, Value) {
+    let mut response = String::new();
+    let read = stream.read_to_string(&mut response);
+    completes("the response ends", read).await.unwrap();
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     (status, serde_json::from_str(body).unwrap())
 }
@@ -63,7 +63,7 @@ async fn read_answer(stream: &mut TcpStream) -> (u16, Value) {
 async fn calls_are_active(sidecar: &mut Sidecar, count: usize) {
     let operations = Http::at(sidecar.operations().await);
     let count = format!(" {count}");
-    eventually("so many calls are under way", async || {
+    eventually("the calls are active", async || {
         let page = operations.get("/metrics").await;
         let page = String::from_utf8(page.body.to_vec()).unwrap();
         let mut lines = page.lines();
@@ -78,9 +78,9 @@ async fn a_stalled_body_ends_at_the_deadline(form: Form) {
     let http = Http::new(&sidecar);
     let id = http.conversation(&new_user()).await;
     let head = head(&id, &announced(), "grpc-timeout: 200m\r\n");
-    let (status, answer) = answer_to_half(&sidecar, &head).await;
-    assert_eq!((status, &answer["error"]["code"]), (504, &504.into()));
-    assert_eq!(answer["error"]["status"], "DEADLINE_EXCEEDED");
+    let (status, response) = response_to_half(&sidecar, &head).await;
+    assert_eq!((status, &response["error"]["code"]), (504, &504.into()));
+    assert_eq!(response["error"]["status"], "DEADLINE_EXCEEDED");
     calls_are_active(&mut sidecar, 0).await;
     is_empty(&http, &id).await;
 }
@@ -91,9 +91,9 @@ async fn a_stalled_body_ends_at_the_maximum_call_time(form: Form) {
     let http = Http::new(&sidecar);
     let id = http.conversation(&new_user()).await;
     let head = head(&id, &announced(), "");
-    let (status, answer) = answer_to_half(&sidecar, &head).await;
+    let (status, response) = response_to_half(&sidecar, &head).await;
     assert_eq!(status, 504);
-    assert_eq!(answer["error"]["status"], "DEADLINE_EXCEEDED");
+    assert_eq!(response["error"]["status"], "DEADLINE_EXCEEDED");
     calls_are_active(&mut sidecar, 0).await;
     is_empty(&http, &id).await;
 }
@@ -112,9 +112,9 @@ async fn a_truncated_body_changes_nothing(form: Form) {
         stream.write_all(head.as_bytes()).await.unwrap();
         stream.write_all(body.as_bytes()).await.unwrap();
         stream.shutdown().await.unwrap();
-        let (status, answer) = read_answer(&mut stream).await;
+        let (status, response) = read_response(&mut stream).await;
         assert_eq!(status, 400, "{length}");
-        assert_eq!(answer["error"]["status"], "INVALID_ARGUMENT");
+        assert_eq!(response["error"]["status"], "INVALID_ARGUMENT");
         // A client that closed the connection receives nothing.
         let mut stream = TcpStream::connect(sidecar.address).await.unwrap();
         stream.write_all(head.as_bytes()).await.unwrap();

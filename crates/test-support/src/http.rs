@@ -21,7 +21,7 @@ pub struct Http {
 
 /// Complete HTTP response.
 #[derive(Debug)]
-pub struct Answer {
+pub struct HttpResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
@@ -38,7 +38,7 @@ impl Http {
     }
 
     /// Creates a client that uses HTTP/2.
-    pub fn two(sidecar: &Sidecar) -> Self {
+    pub fn over_http_2(sidecar: &Sidecar) -> Self {
         let client = Client::builder(TokioExecutor::new())
             .http2_only(true)
             .build_http();
@@ -53,7 +53,7 @@ impl Http {
         path: &str,
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
-    ) -> Answer {
+    ) -> HttpResponse {
         let uri = format!("http://{}{path}", self.address);
         let mut request = Request::builder().method(method).uri(uri);
         for (name, value) in headers {
@@ -61,27 +61,27 @@ impl Http {
         }
         let request = request.body(Full::new(body.into())).unwrap();
         let (head, body) = self.client.request(request).await.unwrap().into_parts();
-        Answer {
+        HttpResponse {
             status: head.status,
             headers: head.headers,
             body: body.collect().await.unwrap().to_bytes(),
         }
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> HttpResponse {
         self.send(Method::GET, path, &[], "").await
     }
 
-    pub async fn delete(&self, path: &str) -> Answer {
+    pub async fn delete(&self, path: &str) -> HttpResponse {
         self.send(Method::DELETE, path, &[], "").await
     }
 
-    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+    pub async fn post(&self, path: &str, body: &Value) -> HttpResponse {
         self.json(Method::POST, path, &body.to_string()).await
     }
 
     /// Sends a text with the content type JSON.
-    pub async fn json(&self, method: Method, path: &str, body: &str) -> Answer {
+    pub async fn json(&self, method: Method, path: &str, body: &str) -> HttpResponse {
         let json = [("content-type", "application/json")];
         self.send(method, path, &json, body.to_owned()).await
     }
@@ -94,14 +94,14 @@ impl Http {
     }
 
     /// Saves a text as a message of the role user.
-    pub async fn say(&self, conversation: &str, text: &str) -> Value {
+    pub async fn save_text(&self, conversation: &str, text: &str) -> Value {
         let path = format!("/v1/conversations/{conversation}/messages");
         let body = json!({ "messages": [{ "role": "ROLE_USER", "content": text }] });
         self.post(&path, &body).await.ok()
     }
 }
 
-impl Answer {
+impl HttpResponse {
     /// Returns the body of a successful call.
     pub fn ok(&self) -> Value {
         assert_eq!(self.status, StatusCode::OK, "{self:?}");
@@ -112,8 +112,8 @@ impl Answer {
     /// Returns the error of a failed call, and checks the form that all errors have.
     pub fn error(&self) -> Value {
         assert_eq!(self.headers["content-type"], "application/json");
-        let mut answer: Value = serde_json::from_slice(&self.body).unwrap();
-        let error = answer["error"].take();
+        let mut response: Value = serde_json::from_slice(&self.body).unwrap();
+        let error = response["error"].take();
         assert_eq!(error["code"], self.status.as_u16());
         assert!(!error["message"].as_str().unwrap().is_empty(), "{error}");
         for detail in error["details"].as_array().into_iter().flatten() {
@@ -127,7 +127,7 @@ impl Answer {
     }
 
     /// Returns the field that the error of an invalid request names.
-    pub fn refused_field(&self) -> String {
+    pub fn rejected_field(&self) -> String {
         assert_eq!(self.status, StatusCode::BAD_REQUEST, "{self:?}");
         let error = self.error();
         assert_eq!(error["status"], "INVALID_ARGUMENT");
@@ -138,8 +138,8 @@ impl Answer {
 }
 
 /// Returns the contents of the messages in a response.
-pub fn contents(answer: &Value) -> Vec<&str> {
-    let messages = answer["messages"].as_array().into_iter().flatten();
+pub fn contents(response: &Value) -> Vec<&str> {
+    let messages = response["messages"].as_array().into_iter().flatten();
     messages
         .map(|message| message["content"].as_str().unwrap())
         .collect()

@@ -91,7 +91,7 @@ pub fn object(fields: &[(&str, Kind)]) -> Struct {
 }
 
 /// Returns the field that the error of an invalid request names.
-pub fn refused_field(status: &Status) -> String {
+pub fn rejected_field(status: &Status) -> String {
     assert_eq!(status.code(), tonic::Code::InvalidArgument, "{status:?}");
     let details = status.get_error_details();
     let violations = &details.bad_request().expect("BadRequest").field_violations;

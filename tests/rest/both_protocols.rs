@@ -3,7 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
-use crate::caller::{Caller, Way};
+use crate::caller::{Caller, Protocol};
 use test_support::{
     http::contents,
     new_id, new_user,
@@ -18,10 +18,10 @@ test_support::in_both_forms!(
     unusual_texts_are_found_branched_and_exported,
 );
 
-pub(crate) const WAYS: [Way; 2] = [Way::Grpc, Way::Rest];
+pub(crate) const PROTOCOLS: [Protocol; 2] = [Protocol::Grpc, Protocol::Rest];
 
 /// A valid request for a method.
-fn good(rpc: &str, user: &str, conversation: &str) -> Value {
+fn valid_request(rpc: &str, user: &str, conversation: &str) -> Value {
     match rpc {
         "SearchMessages" => json!({ "userId": user, "query": "word" }),
         "BranchConversation" => json!({ "conversationId": conversation, "atSeq": "1" }),
@@ -36,7 +36,7 @@ const RPCS: [&str; 4] = [
     "ListBranches",
 ];
 
-pub(crate) fn with(mut request: Value, changes: &Value) -> Value {
+pub(crate) fn with_changes(mut request: Value, changes: &Value) -> Value {
     for (name, value) in changes.as_object().unwrap() {
         request[name] = value.clone();
     }
@@ -50,15 +50,15 @@ async fn conversation_of(caller: &Caller, user: &str, texts: &[String]) -> Strin
             .iter()
             .map(|text| json!({ "role": "ROLE_USER", "content": text }));
         let save = json!({ "conversationId": id, "messages": messages.collect::<Vec<_>>() });
-        caller.ok(Way::Rest, "SaveMessages", &save).await;
+        caller.ok(Protocol::Rest, "SaveMessages", &save).await;
     }
     id
 }
 
 /// Methods, changes that make a valid request invalid, and the fields that are rejected.
-fn flaws() -> Vec<(&'static str, Value, &'static str)> {
+fn invalid_changes() -> Vec<(&'static str, Value, &'static str)> {
     let long = "é".repeat(256);
-    let mut flaws = vec![
+    let mut invalid_changes = vec![
         ("SearchMessages", json!({ "userId": "" }), "user_id"),
         ("SearchMessages", json!({ "query": "" }), "query"),
         ("SearchMessages", json!({ "query": "a\0b" }), "query"),
@@ -77,23 +77,23 @@ fn flaws() -> Vec<(&'static str, Value, &'static str)> {
         ("BranchConversation", json!({ "title": long }), "title"),
     ];
     for at_seq in ["0", "-1", "4", "9223372036854775807"] {
-        flaws.push(("BranchConversation", json!({ "atSeq": at_seq }), "at_seq"));
+        invalid_changes.push(("BranchConversation", json!({ "atSeq": at_seq }), "at_seq"));
     }
     for rpc in ["SearchMessages", "ListBranches"] {
         for size in [-1, i32::MIN] {
-            flaws.push((rpc, json!({ "pageSize": size }), "page_size"));
+            invalid_changes.push((rpc, json!({ "pageSize": size }), "page_size"));
         }
     }
     for rpc in RPCS {
         for user in ["a\0b", &long] {
-            flaws.push((rpc, json!({ "userId": user }), "user_id"));
+            invalid_changes.push((rpc, json!({ "userId": user }), "user_id"));
         }
         let braced = format!("{{{}}}", new_id());
         for id in ["x", " ", "a\0b", "../../etc", &braced, &new_id()[1..]] {
-            flaws.push((rpc, json!({ "conversationId": id }), "conversation_id"));
+            invalid_changes.push((rpc, json!({ "conversationId": id }), "conversation_id"));
         }
     }
-    flaws
+    invalid_changes
 }
 
 async fn rejects_invalid_values_and_writes_nothing(form: Form) {
@@ -101,20 +101,27 @@ async fn rejects_invalid_values_and_writes_nothing(form: Form) {
     let caller = Caller::new(&sidecar).await;
     let user = new_user();
     let id = conversation_of(&caller, &user, &["word".to_owned(), "2".into(), "3".into()]).await;
-    for way in WAYS {
-        for (rpc, flaw, field) in flaws() {
-            let bad = with(good(rpc, &user, &id), &flaw);
-            let refused = caller.call(way, rpc, &bad).await;
-            let found = (refused.status.as_str(), refused.field.as_str());
-            assert_eq!(found, ("INVALID_ARGUMENT", field), "{way:?} {rpc} {flaw}");
+    for protocol in PROTOCOLS {
+        for (rpc, flaw, field) in invalid_changes() {
+            let bad = with_changes(valid_request(rpc, &user, &id), &flaw);
+            let rejected = caller.call(protocol, rpc, &bad).await;
+            let found = (rejected.status.as_str(), rejected.field.as_str());
+            assert_eq!(
+                found,
+                ("INVALID_ARGUMENT", field),
+                "{protocol:?} {rpc} {flaw}"
+            );
         }
         for rpc in &RPCS[1..] {
-            let bad = with(good(rpc, &user, &id), &json!({ "conversationId": "" }));
-            let refused = caller.call(way, rpc, &bad).await;
-            match way {
-                Way::Grpc => assert_eq!(refused.field, "conversation_id"),
+            let bad = with_changes(
+                valid_request(rpc, &user, &id),
+                &json!({ "conversationId": "" }),
+            );
+            let rejected = caller.call(protocol, rpc, &bad).await;
+            match protocol {
+                Protocol::Grpc => assert_eq!(rejected.field, "conversation_id"),
                 // Without the id it is another path, which does not exist.
-                Way::Rest => assert_eq!(refused.status, "NOT_FOUND"),
+                Protocol::Rest => assert_eq!(rejected.status, "NOT_FOUND"),
             }
         }
     }
@@ -134,19 +141,26 @@ async fn rejects_invalid_values_and_writes_nothing(form: Form) {
         ("BranchConversation", json!({ "atSeq": 1.5 }), "at_seq"),
         ("ExportConversation", json!({ "format": "PDF" }), "format"),
     ] {
-        let bad = with(good(rpc, &user, &id), &flaw);
-        let refused = caller.call(Way::Rest, rpc, &bad).await;
-        assert_eq!(refused.field, field, "{rpc} {flaw}");
+        let bad = with_changes(valid_request(rpc, &user, &id), &flaw);
+        let rejected = caller.call(Protocol::Rest, rpc, &bad).await;
+        assert_eq!(rejected.field, field, "{rpc} {flaw}");
     }
     let read = json!({ "conversationId": id });
-    let listed = caller.ok(Way::Rest, "ListBranches", &read).await;
+    let listed = caller.ok(Protocol::Rest, "ListBranches", &read).await;
     assert_eq!(listed, json!({}));
-    let whole = caller.ok(Way::Rest, "GetConversation", &read).await;
+    let whole = caller.ok(Protocol::Rest, "GetConversation", &read).await;
     assert_eq!(contents(&whole), ["word", "2", "3"]);
-    for (way, rpc) in WAYS.into_iter().flat_map(|way| RPCS.map(|rpc| (way, rpc))) {
+    for (protocol, rpc) in PROTOCOLS
+        .into_iter()
+        .flat_map(|protocol| RPCS.map(|rpc| (protocol, rpc)))
+    {
         let upper = json!({ "conversationId": id.to_uppercase() });
         caller
-            .ok(way, rpc, &with(good(rpc, &user, &id), &upper))
+            .ok(
+                protocol,
+                rpc,
+                &with_changes(valid_request(rpc, &user, &id), &upper),
+            )
             .await;
     }
 }
@@ -157,18 +171,25 @@ async fn page_sizes_above_the_maximum_are_clamped(form: Form) {
     let user = new_user();
     let id = conversation_of(&caller, &user, &vec!["word".to_owned(); 101]).await;
     for _ in 0..101 {
-        let branch = good("BranchConversation", &user, &id);
-        caller.ok(Way::Grpc, "BranchConversation", &branch).await;
+        let branch = valid_request("BranchConversation", &user, &id);
+        caller
+            .ok(Protocol::Grpc, "BranchConversation", &branch)
+            .await;
     }
-    for way in WAYS {
+    for protocol in PROTOCOLS {
         for (rpc, list) in [
             ("SearchMessages", "hits"),
             ("ListBranches", "conversations"),
         ] {
             for size in [101, i32::MAX] {
-                let request = with(good(rpc, &user, &id), &json!({ "pageSize": size }));
-                let page = caller.ok(way, rpc, &request).await;
-                assert_eq!(page[list].as_array().unwrap().len(), 100, "{way:?} {rpc}");
+                let request =
+                    with_changes(valid_request(rpc, &user, &id), &json!({ "pageSize": size }));
+                let page = caller.ok(protocol, rpc, &request).await;
+                assert_eq!(
+                    page[list].as_array().unwrap().len(),
+                    100,
+                    "{protocol:?} {rpc}"
+                );
                 assert!(page["nextPageToken"].is_string());
             }
         }
@@ -182,11 +203,13 @@ async fn page_tokens_are_bound_to_their_request(form: Form) {
     let id = conversation_of(&caller, &user, &["word".to_owned(), "word".into()]).await;
     let mut branches = Vec::new();
     for _ in 0..2 {
-        let branch = good("BranchConversation", &user, &id);
-        let branched = caller.ok(Way::Grpc, "BranchConversation", &branch).await;
+        let branch = valid_request("BranchConversation", &user, &id);
+        let branched = caller
+            .ok(Protocol::Grpc, "BranchConversation", &branch)
+            .await;
         branches.push(branched["conversation"]["id"].clone());
     }
-    for (way, rpc, others) in WAYS.into_iter().flat_map(|way| {
+    for (protocol, rpc, others) in PROTOCOLS.into_iter().flat_map(|protocol| {
         let search = vec![
             json!({ "userId": new_user() }),
             json!({ "query": "words" }),
@@ -198,33 +221,50 @@ async fn page_tokens_are_bound_to_their_request(form: Form) {
             json!({ "conversationId": branches[0] }),
             json!({ "userId": user }),
         ];
-        [(way, "SearchMessages", search), (way, "ListBranches", list)]
+        [
+            (protocol, "SearchMessages", search),
+            (protocol, "ListBranches", list),
+        ]
     }) {
-        let first = with(good(rpc, &user, &id), &json!({ "pageSize": 1 }));
-        let page = caller.ok(way, rpc, &first).await;
+        let first = with_changes(valid_request(rpc, &user, &id), &json!({ "pageSize": 1 }));
+        let page = caller.ok(protocol, rpc, &first).await;
         let token = page["nextPageToken"].as_str().unwrap();
-        let next = with(first, &json!({ "pageToken": token }));
-        caller.ok(way, rpc, &next).await;
+        let next = with_changes(first, &json!({ "pageToken": token }));
+        caller.ok(protocol, rpc, &next).await;
         let elsewhere = match rpc {
             "ListBranches" => "SearchMessages",
             _ => "ListBranches",
         };
-        let foreign = with(good(elsewhere, &user, &id), &json!({ "pageToken": token }));
+        let foreign = with_changes(
+            valid_request(elsewhere, &user, &id),
+            &json!({ "pageToken": token }),
+        );
         let mut bad = vec![(elsewhere, foreign)];
-        for token in spoilt(token) {
-            bad.push((rpc, with(next.clone(), &json!({ "pageToken": token }))));
+        for token in invalid_tokens(token) {
+            bad.push((
+                rpc,
+                with_changes(next.clone(), &json!({ "pageToken": token })),
+            ));
         }
-        bad.extend(others.iter().map(|other| (rpc, with(next.clone(), other))));
+        bad.extend(
+            others
+                .iter()
+                .map(|other| (rpc, with_changes(next.clone(), other))),
+        );
         for (rpc, bad) in bad {
-            let refused = caller.call(way, rpc, &bad).await;
-            let found = (refused.status.as_str(), refused.field.as_str());
-            assert_eq!(found, ("INVALID_ARGUMENT", "page_token"), "{way:?} {bad}");
+            let rejected = caller.call(protocol, rpc, &bad).await;
+            let found = (rejected.status.as_str(), rejected.field.as_str());
+            assert_eq!(
+                found,
+                ("INVALID_ARGUMENT", "page_token"),
+                "{protocol:?} {bad}"
+            );
         }
     }
 }
 
 /// Invalid variants of a page token; the last one is of another version of the server.
-fn spoilt(token: &str) -> [String; 4] {
+fn invalid_tokens(token: &str) -> [String; 4] {
     let changed = |at: usize| {
         let mut bytes = URL_SAFE_NO_PAD.decode(token).unwrap();
         bytes[at] ^= 2;
@@ -258,17 +298,18 @@ async fn only_an_empty_search_query_is_rejected(form: Form) {
         &"- ".repeat(256),
     ] {
         let request = json!({ "userId": user, "query": query });
-        let [grpc, rest] = WAYS.map(|way| caller.ok(way, "SearchMessages", &request));
+        let [grpc, rest] =
+            PROTOCOLS.map(|protocol| caller.ok(protocol, "SearchMessages", &request));
         assert_eq!(grpc.await, rest.await, "{query}");
     }
     let request = json!({ "userId": user, "query": "\"word" });
-    let found = caller.ok(Way::Rest, "SearchMessages", &request).await;
+    let found = caller.ok(Protocol::Rest, "SearchMessages", &request).await;
     assert_eq!(found["hits"][0]["snippet"], "⟦word⟧");
 }
 
 /// Texts that are dangerous in other contexts, each with a word that finds it, and whether a
 /// spreadsheet would evaluate it as a formula.
-fn strange_texts() -> Vec<(String, bool)> {
+fn unusual_texts() -> Vec<(String, bool)> {
     let mut words = "needle0".to_owned();
     let mut number = 0;
     while words.len() < (1 << 20) - 8 {
@@ -301,28 +342,30 @@ async fn unusual_texts_are_found_branched_and_exported(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let caller = Caller::new(&sidecar).await;
     let user = new_user();
-    let (texts, formulas): (Vec<_>, Vec<_>) = strange_texts().into_iter().unzip();
+    let (texts, formulas): (Vec<_>, Vec<_>) = unusual_texts().into_iter().unzip();
     let id = conversation_of(&caller, &user, &texts).await;
     let branch = json!({ "conversationId": id, "atSeq": texts.len(), "title": texts[4] });
-    for way in WAYS {
+    for protocol in PROTOCOLS {
         for (number, text) in texts.iter().enumerate() {
             let query = format!("needle{number}");
             let search = json!({ "userId": user, "query": query, "conversationId": id });
-            let found = caller.ok(way, "SearchMessages", &search).await;
+            let found = caller.ok(protocol, "SearchMessages", &search).await;
             assert_eq!(found["hits"].as_array().map(Vec::len), Some(1), "{query}");
             assert!(found["hits"][0]["message"]["content"] == **text, "{query}");
         }
-        let branched = caller.ok(way, "BranchConversation", &branch).await;
+        let branched = caller.ok(protocol, "BranchConversation", &branch).await;
         assert_eq!(branched["conversation"]["title"], texts[4]);
         let branch = branched["conversation"]["id"].as_str().unwrap();
-        let listed = caller.ok(way, "ListBranches", &good("", &user, &id)).await;
+        let listed = caller
+            .ok(protocol, "ListBranches", &valid_request("", &user, &id))
+            .await;
         assert_eq!(listed["conversations"][0], branched["conversation"]);
         let history = json!({ "conversationId": branch, "limit": 100 });
-        let history = caller.ok(way, "GetHistory", &history).await;
+        let history = caller.ok(protocol, "GetHistory", &history).await;
         assert!(contents(&history) == texts);
         let file = async |format: &str| {
             let export = json!({ "conversationId": branch, "format": format });
-            let file = caller.ok(way, "ExportConversation", &export).await;
+            let file = caller.ok(protocol, "ExportConversation", &export).await;
             file.as_str().unwrap().to_owned()
         };
         let whole: Value = serde_json::from_str(&file("EXPORT_FORMAT_JSON").await).unwrap();
@@ -341,6 +384,6 @@ async fn unusual_texts_are_found_branched_and_exported(form: Form) {
             let mark = if *is_formula { "'" } else { "" };
             format!("{mark}{text}")
         });
-        assert!(cells.eq(safe), "{way:?}");
+        assert!(cells.eq(safe), "{protocol:?}");
     }
 }

@@ -22,11 +22,11 @@ async fn responses_match_the_document(form: Form) {
     searches(&recorder, &user, &conversation).await;
     sessions_and_turns(&recorder, &user, &conversation).await;
     sparse(&recorder).await;
-    refusals(&recorder, &conversation).await;
-    removals(&recorder, &user, &conversation).await;
+    rejections(&recorder, &conversation).await;
+    deletions(&recorder, &user, &conversation).await;
     drop(sidecar);
     rejections_of_an_overloaded_sidecar(&form, &recorder).await;
-    let judged = recorder.judged(&recorder.caller.document).await;
+    let judged = recorder.validate(&recorder.caller.document).await;
     assert!(judged.wrong.is_empty(), "{:#?}", judged.wrong);
     // A new method, field or parameter must be used in one of the functions below.
     assert!(judged.unseen.is_empty(), "{:#?}", judged.unseen);
@@ -121,7 +121,7 @@ async fn reads(recorder: &Recorder, user: &str, id: &str) {
 }
 
 async fn branches(recorder: &Recorder, user: &str, id: &str) {
-    for title in ["another way", ""] {
+    for title in ["another protocol", ""] {
         let branch = json!({ "conversationId": id, "userId": user, "atSeq": "2", "title": title });
         let branched = recorder.ok("BranchConversation", branch).await;
         assert_eq!(branched["conversation"]["branchedAtSeq"], "2");
@@ -223,7 +223,7 @@ async fn sparse(recorder: &Recorder) {
     }
 }
 
-async fn refusals(recorder: &Recorder, id: &str) {
+async fn rejections(recorder: &Recorder, id: &str) {
     let save = |request_id: &str, expected: &str, content: &str| {
         json!({
             "conversationId": id,
@@ -235,21 +235,21 @@ async fn refusals(recorder: &Recorder, id: &str) {
     let none = json!({ "conversationId": new_id() });
     let bad = json!({ "conversationId": "x" });
     for operation in ["GetHistory", "ExportConversation", "DeleteConversation"] {
-        recorder.refused(400, operation, bad.clone()).await;
-        recorder.refused(404, operation, none.clone()).await;
+        recorder.rejected(400, operation, bad.clone()).await;
+        recorder.rejected(404, operation, none.clone()).await;
     }
     let late = json!({ "conversationId": id, "minSeq": "99" });
-    recorder.refused(400, "GetHistory", late).await;
+    recorder.rejected(400, "GetHistory", late).await;
     let gone = json!({ "sessionId": new_id() });
-    recorder.refused(404, "GetSession", gone).await;
+    recorder.rejected(404, "GetSession", gone).await;
     recorder
-        .refused(409, "SaveMessages", save("a", "99", "x"))
+        .rejected(409, "SaveMessages", save("a", "99", "x"))
         .await;
     recorder
-        .refused(409, "SaveMessages", save("turn-1", "4", "x"))
+        .rejected(409, "SaveMessages", save("turn-1", "4", "x"))
         .await;
     let large = save("b", "4", &"x".repeat(5 << 20));
-    recorder.refused(413, "SaveMessages", large).await;
+    recorder.rejected(413, "SaveMessages", large).await;
     let asked = recorder.caller.asked("SaveMessages", &save("c", "4", "x"));
     let text = [("content-type", "text/plain")];
     let http = &recorder.caller.http;
@@ -267,7 +267,7 @@ async fn refusals(recorder: &Recorder, id: &str) {
     recorder.record("GetHistory", &asked, &late);
 }
 
-async fn removals(recorder: &Recorder, user: &str, id: &str) {
+async fn deletions(recorder: &Recorder, user: &str, id: &str) {
     let truncate = json!({
         "conversationId": id,
         "userId": user,
@@ -294,14 +294,17 @@ async fn rejections_of_an_overloaded_sidecar(form: &Form, recorder: &Recorder) {
         let begun = needy.ok("BeginTurn", json!({ "userId": user })).await;
         assert_eq!(begun["sessionState"], "SESSION_STATE_UNAVAILABLE");
         let create = json!({ "userId": user });
-        needy.refused(503, "CreateSession", create).await;
+        needy.rejected(503, "CreateSession", create).await;
     }
     let list = json!({ "userId": new_user() });
-    eventually("there are too many calls", async || {
-        let calls = (0..64).map(|_| needy.call("ListConversations", &list));
-        let answers = futures_util::future::join_all(calls).await;
-        answers.iter().any(|answer| answer.status == 429)
-    })
+    eventually(
+        "a call is rejected because there are too many",
+        async || {
+            let calls = (0..64).map(|_| needy.call("ListConversations", &list));
+            let responses = futures_util::future::join_all(calls).await;
+            responses.iter().any(|response| response.status == 429)
+        },
+    )
     .await;
     recorder.add(&needy);
 }
@@ -314,9 +317,9 @@ async fn a_wrong_document_is_detected(form: Form) {
     let id = conversation(&recorder, &user).await;
     reads(&recorder, &user, &id).await;
     files(&recorder, &user, &id).await;
-    refusals(&recorder, &id).await;
+    rejections(&recorder, &id).await;
     let right = &recorder.caller.document;
-    let judged = recorder.judged(right).await;
+    let judged = recorder.validate(right).await;
     assert!(judged.wrong.is_empty(), "{:#?}", judged.wrong);
     let missed = |call: &str| judged.unseen.iter().any(|unseen| unseen == call);
     assert!(missed("SearchMessages") && missed("Hit.rank"));
@@ -344,10 +347,10 @@ async fn a_wrong_document_is_detected(form: Form) {
             object => format!("{schemas}/{object}"),
         };
         document.pointer_mut(&object).unwrap()[name] = wrong;
-        let judged = recorder.judged(&document).await;
+        let judged = recorder.validate(&document).await;
         assert!(!judged.wrong.is_empty(), "{place}");
     }
     let text = right.to_string().replace("text/csv", "text/plain");
     let document = serde_json::from_str(&text).unwrap();
-    assert!(!recorder.judged(&document).await.wrong.is_empty());
+    assert!(!recorder.validate(&document).await.wrong.is_empty());
 }
