@@ -1,5 +1,5 @@
 //! The gRPC services: each method parses its request, runs a use case and renders the
-//! response. REST calls are translated in front of them. The module does not depend on SQL
+//! response. REST calls are translated to gRPC before they reach the services. The module does not depend on SQL
 //! or Redis.
 
 pub mod admit;
@@ -46,7 +46,7 @@ pub const SERVICE_NAMES: [&str; 2] = [
 /// Limits and switches that the services share.
 #[derive(Clone, Copy, Debug)]
 pub struct ServiceConfig {
-    /// Limits on the size of what callers send.
+    /// Limits on the size of requests and their parts.
     pub limits: Limits,
     /// Limit on a request, in bytes.
     pub max_request_bytes: usize,

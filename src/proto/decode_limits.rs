@@ -1,4 +1,4 @@
-//! Limits on what one request may contain, derived from the message descriptors.
+//! Limits on the content of one request, derived from the message descriptors.
 //!
 //! An empty message takes two bytes on the wire and two hundred in memory, and compressed it
 //! takes almost nothing on the wire. A limit on a request's bytes alone would let a small
@@ -45,7 +45,7 @@ pub(crate) enum DecodeRejection {
     TooManyElements {
         /// Path of the field in which the limit was exceeded.
         field: String,
-        /// What was counted.
+        /// Unit that was counted.
         counted: Counted,
         /// The limit for one request.
         max: usize,
@@ -54,7 +54,7 @@ pub(crate) enum DecodeRejection {
     TooDeep {
         /// Path of the field.
         field: String,
-        /// What is nested.
+        /// Unit of the nesting.
         nested: Counted,
         /// The limit.
         max: usize,
@@ -63,7 +63,7 @@ pub(crate) enum DecodeRejection {
     LimitsUnknown,
 }
 
-/// What a limit counts.
+/// Unit of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Counted {
     /// Elements of a repeated field, or nested messages.
@@ -141,8 +141,8 @@ impl DecodeLimits {
 
     /// Checks the encoded form of a message of type `M`.
     ///
-    /// Malformed bytes pass: the decoder, which stops at the same position as this check,
-    /// reports the error.
+    /// Malformed bytes are not an error of this check: the decoder, which stops at the same
+    /// position, reports them.
     ///
     /// # Errors
     /// Fails if the message exceeds a limit, or its limits are not known.

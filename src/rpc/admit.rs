@@ -1,4 +1,4 @@
-//! Authentication of callers, in front of every call except health checks.
+//! Authentication of the callers of every call except health checks.
 //!
 //! There are two steps, because a rejection must be observed like any other response:
 //! [`Authenticator`] runs before all layers. It authenticates the caller, stores the result

@@ -15,11 +15,12 @@ use crate::{
     proto::{ExportConversationResponse, HttpBody},
 };
 
-/// Bytes of the file in one message, at most. Clients accept messages of 4 MiB unless they are
+/// Maximum number of bytes of the file in one message. Clients accept messages of 4 MiB unless they are
 /// configured otherwise; smaller pieces are sent sooner.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// Metadata that carries the file's name. The transcoding to HTTP copies it to the header.
+/// Metadata key of the file's name. The transcoder copies the metadata to the HTTP header of
+/// the same name.
 const CONTENT_DISPOSITION: &str = "content-disposition";
 
 pub(super) type Pieces =

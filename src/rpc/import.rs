@@ -20,7 +20,7 @@ use crate::{
 /// Imports a file that arrives as a stream of requests.
 ///
 /// # Errors
-/// The requests or the file are invalid, or the store failed. Nothing is kept then.
+/// Fails if the requests or the file are invalid, or if the store fails. Nothing is stored then.
 pub(super) async fn import(
     parser: &Parser,
     mut requests: Streaming<ImportConversationRequest>,
@@ -51,7 +51,7 @@ struct ImportFile {
     reader: ArchiveReader,
     user_id: Option<UserId>,
     dept_id: Option<DeptId>,
-    /// `None` before the conversation has been read from the file.
+    /// `None` until the conversation has been read from the file.
     import: Option<ConversationImport>,
     span: Span,
 }

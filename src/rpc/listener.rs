@@ -37,7 +37,7 @@ const MAX_AUTHENTICATED_AGE: Duration = Duration::from_hours(1);
 /// Limit on the bytes of a call's metadata. It allows for `baggage`, which can be large.
 const MAX_METADATA_BYTES: u32 = 64 << 10;
 
-/// Layers in front of the services, the outermost first.
+/// Layers around the services, the outermost first.
 #[derive(Clone, Debug)]
 pub struct CallLayers {
     /// Authenticates the caller.

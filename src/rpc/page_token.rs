@@ -1,7 +1,7 @@
 //! Page tokens, which are opaque and valid for one request only.
 //!
-//! A token has the key at which the previous page ended, never a number of rows, and a digest
-//! of that key and of the other fields of the request. The digest is not secret: a token
+//! A token contains the key at which the previous page ended, and not a number of rows, and a
+//! digest of that key and of the other fields of the request. The digest is not secret: a token
 //! grants no access, since every page checks the owner of its rows again.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -54,7 +54,7 @@ pub(crate) fn encode(key: impl Key, request: &[&str]) -> String {
 /// first page.
 ///
 /// # Errors
-/// The token was not issued for a request with these fields.
+/// Fails if the token was not issued for a request with these fields.
 pub(crate) fn decode<K: Key>(token: &str, request: &[&str]) -> Result<Option<K>, InvalidValue> {
     if token.is_empty() {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! HTTP with JSON: what `grpc-json-transcoding` needs to know of this contract.
+//! Configuration of `grpc-json-transcoding`, which serves this contract over HTTP with JSON.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -7,21 +7,21 @@ use grpc_json_transcoding::{Config, Limits, OpenApiInfo, TranscodingLayer};
 use super::{admit, export};
 use crate::{archive::Format, proto::POOL};
 
-/// Values in a request. Gigabytes of memory would be needed without this limit; with it, the
-/// largest request takes about 50 MiB while it is converted.
+/// Maximum number of values in a request. Without this limit, the conversion of one request could
+/// need gigabytes of memory; with it, the conversion needs about 50 MiB.
 const MAX_VALUES: usize = 200_000;
 
-/// Levels of lists and objects in a request. It is beyond what metadata may have, so that
-/// metadata that is slightly too deep is rejected with the limit of metadata.
+/// Maximum depth of lists and objects in a request. It is higher than the limit for metadata, so
+/// that the error for metadata that is slightly too deep names the limit for metadata.
 const MAX_DEPTH: usize = 100;
 
 /// Creates the layer that serves the contract over HTTP with JSON.
 ///
-/// The OpenAPI document is served if `serves_openapi`, and says that calls need a token if
-/// `requires_token`.
+/// The OpenAPI document is served if `serves_openapi` is set. It declares that calls need a token
+/// if `requires_token` is set.
 ///
 /// # Errors
-/// The descriptors of the contract cannot be served, which is a bug.
+/// Fails if the HTTP rules of the contract are invalid, which is a bug.
 pub fn layer(
     max_request_bytes: usize,
     serves_openapi: bool,
