@@ -12,8 +12,7 @@ mod os_error;
 pub mod shutdown;
 pub mod telemetry;
 
-pub mod archive;
-pub mod domain;
+pub use ::{archive, domain};
 pub mod memory;
 pub mod rpc;
 
@@ -29,4 +28,3 @@ pub mod store;
 pub mod redis;
 
 pub mod proto;
-mod wire;

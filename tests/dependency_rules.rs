@@ -9,12 +9,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// Packages of the workspace that the crate's root re-exports like modules. What they depend on is
+/// in their manifests.
+const PACKAGES: &[&str] = &["archive", "domain"];
+
 /// Modules, each with the modules and restricted libraries that it may depend on. A folder of a
 /// module that has stricter rules is listed by its path.
 const MODULES: &[(&str, &[&str])] = &[
-    ("domain", &["wire"]),
-    ("wire", &[]),
-    ("archive", &["domain", "csv"]),
     ("instrumentation", &["opentelemetry"]),
     ("log_throttle", &[]),
     (
@@ -92,7 +93,13 @@ const MODULES: &[(&str, &[&str])] = &[
     ),
     (
         "proto",
-        &["domain", "wire", "tonic", "prost_types", "prost_reflect"],
+        &[
+            "domain",
+            "protobuf_wire",
+            "tonic",
+            "prost_types",
+            "prost_reflect",
+        ],
     ),
     (
         "config",
@@ -151,7 +158,6 @@ const MODULES: &[(&str, &[&str])] = &[
 
 /// Libraries that only the modules that list them may depend on.
 const RESTRICTED_LIBRARIES: &[&str] = &[
-    "csv",
     "sqlx",
     "fred",
     "tonic",
@@ -167,6 +173,7 @@ const RESTRICTED_LIBRARIES: &[&str] = &[
     "x509_parser",
     "tower_http",
     "governor",
+    "protobuf_wire",
 ];
 
 #[test]
@@ -222,7 +229,9 @@ fn dependencies_of(text: &str) -> BTreeSet<String> {
             Some(list) => top_level_names(list),
             None => vec![first_word(rest)],
         };
-        let is_module = |name: &String| MODULES.iter().any(|(module, _)| module == name);
+        let is_module = |name: &String| {
+            PACKAGES.contains(&name.as_str()) || MODULES.iter().any(|(module, _)| module == name)
+        };
         found.extend(names.into_iter().filter(is_module));
     }
     for library in RESTRICTED_LIBRARIES {

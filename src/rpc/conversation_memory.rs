@@ -3,7 +3,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 use super::{
     convert::{self, Parser},
     export,
-    field::{FieldError, InField},
+    field::{FieldViolation, InField},
     import, page_token,
     use_case::use_case,
 };
@@ -335,7 +335,7 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
 
 impl ConversationMemory {
     /// Parses the conversation that a request names.
-    fn conversation(&self, id: &str, user: &str) -> Result<ConversationRef, FieldError> {
+    fn conversation(&self, id: &str, user: &str) -> Result<ConversationRef, FieldViolation> {
         self.parser.owner_scope.conversation(id, user)
     }
 

@@ -4,11 +4,11 @@ use tracing::{Instrument as _, Span, debug_span};
 
 use super::{
     convert::{self, Parser},
-    field::{FieldError, InField as _},
+    field::{FieldViolation, InField as _},
     use_case::failed,
 };
 use crate::{
-    archive::{ArchiveReader, ConversationHeader, LineError, Record},
+    archive::{ArchiveReader, ConversationHeader, Record},
     domain::{DeptId, InvalidValue, UserId},
     memory::{ConversationImport, ImportConversation, Memory},
     proto::{
@@ -28,7 +28,7 @@ pub(super) async fn import(
     let first = requests.message().await?.and_then(|request| request.part);
     let Some(Part::Options(options)) = first else {
         let reason = InvalidValue::new("is required in the first message");
-        return Err(FieldError::new("options", reason).into());
+        return Err(FieldViolation::new("options", reason).into());
     };
     let span = debug_span!("use_case", otel.name = "import_conversation");
     let mut file = ImportFile::begin(parser, &options, span.clone())?;
@@ -36,7 +36,7 @@ pub(super) async fn import(
         while let Some(request) = requests.message().await? {
             let Some(Part::File(piece)) = request.part else {
                 let reason = InvalidValue::new("is required in every message but the first");
-                return Err(FieldError::new("file", reason).into());
+                return Err(FieldViolation::new("file", reason).into());
             };
             file.take(piece.data).await?;
         }
@@ -57,8 +57,8 @@ struct ImportFile {
 }
 
 impl ImportFile {
-    fn begin(parser: &Parser, options: &Options, span: Span) -> Result<Self, FieldError> {
-        let below = |error: FieldError| error.below("options");
+    fn begin(parser: &Parser, options: &Options, span: Span) -> Result<Self, FieldViolation> {
+        let below = |error: FieldViolation| error.below("options");
         let format = convert::import_format(options.format).map_err(below)?;
         let memory = parser.memory.clone();
         let ids = memory.clone();
@@ -77,14 +77,14 @@ impl ImportFile {
 
     async fn take(&mut self, data: Bytes) -> Result<(), Status> {
         self.reader.push(data);
-        while let Some(record) = self.reader.read_next()? {
+        while let Some(record) = self.reader.read_next().map_err(FieldViolation::from)? {
             self.add(record).await?;
         }
         Ok(())
     }
 
     async fn end(mut self) -> Result<ImportConversationResponse, Status> {
-        if let Some(record) = self.reader.end()? {
+        if let Some(record) = self.reader.end().map_err(FieldViolation::from)? {
             self.add(record).await?;
         }
         let Some(import) = self.import else {
@@ -115,7 +115,7 @@ impl ImportFile {
     async fn conversation(&mut self, header: ConversationHeader) -> Result<(), Status> {
         let Some(user_id) = self.user_id.take().or(header.user_id) else {
             let reason = InvalidValue::new("is required where the file does not say whose it is");
-            return Err(FieldError::new("options.user_id", reason).into());
+            return Err(FieldViolation::new("options.user_id", reason).into());
         };
         let begun = self.memory.import_conversation(ImportConversation {
             user_id,
@@ -127,11 +127,5 @@ impl ImportFile {
         });
         self.import = Some(begun.await.map_err(|error| failed(&self.span, error))?);
         Ok(())
-    }
-}
-
-impl From<LineError> for Status {
-    fn from(error: LineError) -> Self {
-        FieldError::from(error).into()
     }
 }

@@ -12,10 +12,10 @@ use http::HeaderMap;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use super::field::FieldError;
+use super::field::FieldViolation;
 use crate::{
     access::{AccessDenied, RateExceeded},
-    domain::InvalidValue,
+    domain::{FieldError, InvalidValue},
     memory::{Error, Resource},
     proto::decode_limits::{Counted, DecodeRejection},
     store::ReusedKey,
@@ -27,8 +27,9 @@ pub(crate) const DOMAIN: &str = "conversation-memory";
 /// Delay before a retry, sent to callers in `RetryInfo`.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 
-impl From<FieldError> for Status {
-    fn from(error: FieldError) -> Self {
+impl From<FieldViolation> for Status {
+    fn from(violation: FieldViolation) -> Self {
+        let error = FieldError::from(violation);
         let message = format!("{} {}", error.path, error.reason);
         let details =
             ErrorDetails::with_bad_request_violation(error.path, error.reason.to_string());
@@ -44,7 +45,7 @@ impl From<DecodeRejection> for Status {
                     Counted::Values => format!("must be at most {max} levels deep"),
                     Counted::Elements => format!("must not nest more than {max} messages"),
                 });
-                FieldError::new(field, reason).into()
+                FieldViolation::new(field, reason).into()
             }
             DecodeRejection::TooManyElements {
                 field,
@@ -96,7 +97,7 @@ impl From<Error> for Status {
             Error::BeyondEnd { last_seq } => {
                 let reason =
                     InvalidValue::new(format!("must be at most {last_seq}, the last message"));
-                FieldError::new("at_seq", reason).into()
+                FieldViolation::new("at_seq", reason).into()
             }
             Error::Reused(id) => reused(id),
             Error::Unavailable(_) => unavailable("the store or session tier is unavailable"),

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use prost_reflect::{
     DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value, prost::Message as _,
 };
+use protobuf_wire::{Malformed, split_field};
 use serde::{Serialize as _, de::DeserializeSeed as _};
 use serde_json::{Map, error::Category};
 use tonic::Status;
@@ -20,12 +21,7 @@ use self::{
     number::PlainNumbers,
     tracked::{Slot, TrackedSeed, Tracker},
 };
-use crate::{
-    Limits,
-    error::FieldViolation,
-    template::FieldPath,
-    wire::{Malformed, split_field},
-};
+use crate::{Limits, error::FieldViolation, template::FieldPath};
 
 /// Well-known types, which have a special JSON format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -47,6 +47,7 @@
 
 mod error;
 mod frames;
+mod http_body;
 mod json;
 #[cfg(test)]
 mod library;
@@ -58,7 +59,6 @@ mod rule;
 mod service;
 mod template;
 mod upload;
-mod wire;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 

@@ -9,14 +9,7 @@ use prost::Message as _;
 use prost_reflect::FieldDescriptor;
 use tonic::{Code, Status, body::Body};
 
-use crate::{
-    error,
-    frames::Messages,
-    json,
-    rule::Route,
-    service::internal,
-    wire::{self, HttpBody},
-};
+use crate::{error, frames::Messages, http_body::HttpBody, json, rule::Route, service::internal};
 
 /// Headers of every response: it belongs to its caller, and is of the type that it declares.
 const HEADERS: [(header::HeaderName, HeaderValue); 2] = [
@@ -113,7 +106,7 @@ async fn download(
 
 /// Reads a piece of a file from field `number` of a message, without copying it.
 fn piece(number: u32, message: &Bytes) -> Result<HttpBody, Status> {
-    let body = wire::last_value(message, number).map_err(|_| internal())?;
+    let body = protobuf_wire::last_value(message, number).map_err(|_| internal())?;
     HttpBody::decode(body.unwrap_or_default()).map_err(|_| internal())
 }
 

@@ -1,11 +1,10 @@
+use protobuf_wire::{self as wire, Malformed, WireType};
+
 use super::{
     Counted, DecodeRejection, MAX_MESSAGE_DEPTH,
     table::{Field, FieldContent, Table, Tables},
 };
-use crate::{
-    domain::Metadata,
-    wire::{self, Malformed, WireType},
-};
+use crate::domain::Metadata;
 
 /// Checks an encoded request.
 ///

@@ -1,12 +1,10 @@
 use std::collections::HashMap;
 
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor, Value};
+use protobuf_wire::WireType;
 
 use super::{Counted, DEFAULT_MAX_ELEMENTS};
-use crate::{
-    domain::{Metadata, NewMessage},
-    wire::WireType,
-};
+use crate::domain::{Metadata, NewMessage};
 
 /// Field option with the number of elements that one request may contain of a field.
 const DECODE_LIMIT: &str = "conversation_memory.v1.decode_limit";

@@ -1,7 +1,7 @@
 use super::parse::{conversation_id, optional};
 use crate::{
     domain::{ConversationRef, SessionId, SessionRef, UserId},
-    rpc::field::{FieldError, InField as _},
+    rpc::field::{FieldViolation, InField as _},
 };
 
 /// Parser of the conversation or session that a request names, together with the user that must
@@ -14,7 +14,7 @@ pub(crate) struct OwnerScope {
 
 impl OwnerScope {
     /// Parses the user in a request; `None` if it is empty and not required.
-    pub(crate) fn user(self, text: &str) -> Result<Option<UserId>, FieldError> {
+    pub(crate) fn user(self, text: &str) -> Result<Option<UserId>, FieldViolation> {
         if self.is_required {
             return UserId::parse(text).map(Some).in_field("user_id");
         }
@@ -22,7 +22,11 @@ impl OwnerScope {
     }
 
     /// Parses the conversation in the field `conversation_id`, and its user.
-    pub(crate) fn conversation(self, id: &str, user: &str) -> Result<ConversationRef, FieldError> {
+    pub(crate) fn conversation(
+        self,
+        id: &str,
+        user: &str,
+    ) -> Result<ConversationRef, FieldViolation> {
         self.conversation_at("conversation_id", id, user)
     }
 
@@ -32,7 +36,7 @@ impl OwnerScope {
         path: &str,
         id: &str,
         user: &str,
-    ) -> Result<ConversationRef, FieldError> {
+    ) -> Result<ConversationRef, FieldViolation> {
         Ok(ConversationRef {
             id: conversation_id(id, path)?,
             user_id: self.user(user)?,
@@ -40,7 +44,7 @@ impl OwnerScope {
     }
 
     /// Parses the session in the field `session_id`, and its user.
-    pub(crate) fn session(self, id: &str, user: &str) -> Result<SessionRef, FieldError> {
+    pub(crate) fn session(self, id: &str, user: &str) -> Result<SessionRef, FieldViolation> {
         Ok(SessionRef {
             id: SessionId::parse(id).in_field("session_id")?,
             user_id: self.user(user)?,

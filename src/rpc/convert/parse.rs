@@ -3,14 +3,14 @@ use prost_types::FieldMask;
 use crate::{
     archive,
     domain::{
-        ConversationChanges, ConversationId, InvalidValue, Limits, MessageId, Metadata, NewMessage,
-        RawContext, RawMessage, Role, Title, UserId, from_unix_time, non_negative,
+        ConversationChanges, ConversationId, FieldError, InvalidValue, Limits, MessageId, Metadata,
+        NewMessage, RawContext, RawMessage, Role, Title, UserId, from_unix_time, non_negative,
     },
     memory::Memory,
     proto,
     rpc::{
         convert::{captured, owner_scope::OwnerScope},
-        field::{FieldError, InField},
+        field::{FieldViolation, InField},
         structs,
     },
     telemetry::call,
@@ -21,7 +21,7 @@ pub(crate) fn optional<'a, T>(
     text: &'a str,
     path: &str,
     parse: impl FnOnce(&'a str) -> Result<T, InvalidValue>,
-) -> Result<Option<T>, FieldError> {
+) -> Result<Option<T>, FieldViolation> {
     if text.is_empty() {
         return Ok(None);
     }
@@ -29,7 +29,7 @@ pub(crate) fn optional<'a, T>(
 }
 
 /// Parses the id of the conversation that a call is about.
-pub(super) fn conversation_id(text: &str, path: &str) -> Result<ConversationId, FieldError> {
+pub(super) fn conversation_id(text: &str, path: &str) -> Result<ConversationId, FieldViolation> {
     let id = ConversationId::parse(text).in_field(path)?;
     // The id is recorded here, so that the span of a call that is rejected for another reason
     // contains it, too.
@@ -38,38 +38,40 @@ pub(super) fn conversation_id(text: &str, path: &str) -> Result<ConversationId, 
 }
 
 /// Parses the id of a conversation in an optional field; `None` if it is empty.
-pub(crate) fn optional_conversation_id(text: &str) -> Result<Option<ConversationId>, FieldError> {
+pub(crate) fn optional_conversation_id(
+    text: &str,
+) -> Result<Option<ConversationId>, FieldViolation> {
     (!text.is_empty())
         .then(|| conversation_id(text, "conversation_id"))
         .transpose()
 }
 
 /// Parses a required user.
-pub(crate) fn user_id(text: &str) -> Result<UserId, FieldError> {
+pub(crate) fn user_id(text: &str) -> Result<UserId, FieldViolation> {
     UserId::parse(text).in_field("user_id")
 }
 
 /// Parses a limit on messages; `None` uses the default.
-pub(crate) fn history_limit(limit: i32) -> Result<Option<u32>, FieldError> {
+pub(crate) fn history_limit(limit: i32) -> Result<Option<u32>, FieldViolation> {
     let limit = non_negative(limit.into()).in_field("limit")?;
     Ok((limit > 0).then(|| clamp(limit, Memory::MAX_LIMIT)))
 }
 
 /// Parses a page size: 0 is `default`, and sizes above `max` are `max`.
-pub(crate) fn page_size(size: i32, default: u32, max: u32) -> Result<u32, FieldError> {
+pub(crate) fn page_size(size: i32, default: u32, max: u32) -> Result<u32, FieldViolation> {
     let size = non_negative(size.into()).in_field("page_size")?;
     Ok(if size == 0 { default } else { clamp(size, max) })
 }
 
 /// Parses the sequence number of a message, or 0.
-pub(crate) fn seq(seq: i64, path: &str) -> Result<i64, FieldError> {
+pub(crate) fn seq(seq: i64, path: &str) -> Result<i64, FieldViolation> {
     non_negative(seq).in_field(path)
 }
 
 /// Parses the sequence number of a message, 1 or more.
-pub(crate) fn message_seq(seq: i64, path: &str) -> Result<i64, FieldError> {
+pub(crate) fn message_seq(seq: i64, path: &str) -> Result<i64, FieldViolation> {
     if seq < 1 {
-        return Err(FieldError::new(
+        return Err(FieldViolation::new(
             path,
             InvalidValue::new("must be 1 or more"),
         ));
@@ -78,11 +80,11 @@ pub(crate) fn message_seq(seq: i64, path: &str) -> Result<i64, FieldError> {
 }
 
 /// Parses the consistency of a read: whether it must read the durable store.
-pub(crate) fn strong(consistency: i32) -> Result<bool, FieldError> {
+pub(crate) fn strong(consistency: i32) -> Result<bool, FieldViolation> {
     match proto::Consistency::try_from(consistency) {
         Ok(proto::Consistency::Unspecified | proto::Consistency::Cached) => Ok(false),
         Ok(proto::Consistency::Strong) => Ok(true),
-        Err(_) => Err(FieldError::new(
+        Err(_) => Err(FieldViolation::new(
             "consistency",
             InvalidValue::new("is not a known consistency"),
         )),
@@ -90,14 +92,14 @@ pub(crate) fn strong(consistency: i32) -> Result<bool, FieldError> {
 }
 
 /// Parses the format of an export.
-pub(crate) fn export_format(format: i32) -> Result<archive::Format, FieldError> {
+pub(crate) fn export_format(format: i32) -> Result<archive::Format, FieldViolation> {
     match proto::ExportFormat::try_from(format) {
         Ok(proto::ExportFormat::Unspecified | proto::ExportFormat::Json) => {
             Ok(archive::Format::Json)
         }
         Ok(proto::ExportFormat::Jsonl) => Ok(archive::Format::JsonLines),
         Ok(proto::ExportFormat::Csv) => Ok(archive::Format::Csv),
-        Err(_) => Err(FieldError::new(
+        Err(_) => Err(FieldViolation::new(
             "format",
             InvalidValue::new("is not a known format"),
         )),
@@ -105,7 +107,7 @@ pub(crate) fn export_format(format: i32) -> Result<archive::Format, FieldError> 
 }
 
 /// Parses the format of an import; `None` if it must be detected from the file.
-pub(crate) fn import_format(format: i32) -> Result<Option<archive::Format>, FieldError> {
+pub(crate) fn import_format(format: i32) -> Result<Option<archive::Format>, FieldViolation> {
     (format != proto::ExportFormat::Unspecified as i32)
         .then(|| export_format(format))
         .transpose()
@@ -128,7 +130,7 @@ impl Parser {
         &self,
         metadata: Option<prost_types::Struct>,
         path: &str,
-    ) -> Result<Option<Metadata>, FieldError> {
+    ) -> Result<Option<Metadata>, FieldViolation> {
         metadata
             .map(|object| structs::parse(object, self.limits.metadata_bytes))
             .transpose()
@@ -140,7 +142,7 @@ impl Parser {
         &self,
         messages: Vec<proto::Message>,
         conversation: ConversationId,
-    ) -> Result<Vec<NewMessage>, FieldError> {
+    ) -> Result<Vec<NewMessage>, FieldViolation> {
         let messages = messages
             .into_iter()
             .map(|message| self.message(message, conversation));
@@ -203,7 +205,7 @@ impl Parser {
         &self,
         conversation: proto::Conversation,
         mask: Option<FieldMask>,
-    ) -> Result<ConversationChanges, FieldError> {
+    ) -> Result<ConversationChanges, FieldViolation> {
         let title = optional(&conversation.title, "title", Title::parse)
             .map_err(|error| error.below("conversation"))?;
         let metadata = self
@@ -213,7 +215,7 @@ impl Parser {
         if paths.is_empty() {
             if title.is_none() && metadata.is_none() {
                 let reason = InvalidValue::new("must contain title or metadata if neither is set");
-                return Err(FieldError::new("update_mask", reason));
+                return Err(FieldViolation::new("update_mask", reason));
             }
             return Ok(ConversationChanges {
                 title: title.map(Some),
@@ -227,7 +229,7 @@ impl Parser {
                 "metadata" => changes.metadata = Some(metadata.clone()),
                 _ => {
                     let reason = InvalidValue::new("must contain only title and metadata");
-                    return Err(FieldError::new("update_mask", reason));
+                    return Err(FieldViolation::new("update_mask", reason));
                 }
             }
         }
@@ -236,22 +238,23 @@ impl Parser {
 }
 
 /// Parses a role that may be unset; `None` if it is.
-pub(crate) fn optional_role(number: i32) -> Result<Option<Role>, FieldError> {
+pub(crate) fn optional_role(number: i32) -> Result<Option<Role>, FieldViolation> {
     (number != proto::Role::Unspecified as i32)
         .then(|| role(number))
         .transpose()
 }
 
-fn role(role: i32) -> Result<Role, FieldError> {
+fn role(role: i32) -> Result<Role, FieldViolation> {
     match proto::Role::try_from(role) {
         Ok(proto::Role::User) => Ok(Role::User),
         Ok(proto::Role::Assistant) => Ok(Role::Assistant),
         Ok(proto::Role::System) => Ok(Role::System),
         Ok(proto::Role::Tool) => Ok(Role::Tool),
-        Ok(proto::Role::Unspecified) => {
-            Err(FieldError::new("role", InvalidValue::new("is required")))
-        }
-        Err(_) => Err(FieldError::new(
+        Ok(proto::Role::Unspecified) => Err(FieldViolation::new(
+            "role",
+            InvalidValue::new("is required"),
+        )),
+        Err(_) => Err(FieldViolation::new(
             "role",
             InvalidValue::new("is not a known role"),
         )),

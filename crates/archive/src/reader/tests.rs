@@ -3,7 +3,7 @@ mod round_trip;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::domain::UserId;
+use domain::UserId;
 
 const MAX: usize = 1 << 20;
 

@@ -7,7 +7,7 @@ use std::mem;
 use bytes::{Buf as _, Bytes};
 
 use super::error::{LineError, UNKNOWN_MEMBER};
-use crate::domain::InvalidValue;
+use domain::InvalidValue;
 
 /// Member of a document whose list items are separate elements.
 const LIST: &str = "messages";

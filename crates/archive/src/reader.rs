@@ -10,7 +10,7 @@ use super::{
     schema::{ConversationObject, HeaderObject, JsonObject, MessageObject, parse, parse_seq},
     split::{Element, ElementKind, Splitter},
 };
-use crate::domain::{FieldError, InField as _, InvalidValue, Limits, MessageId, NumberedMessage};
+use domain::{FieldError, InField as _, InvalidValue, Limits, MessageId, NumberedMessage};
 
 /// Upper bound on the factor by which JSON escapes lengthen a text.
 const MAX_ESCAPE_FACTOR: usize = 6;
@@ -62,7 +62,7 @@ struct Progress {
 impl ArchiveReader {
     /// Creates a reader of files in `format`; `None` detects JSON and JSON Lines.
     /// Messages get ids from `generate_id`, and may have `max_message_bytes` of
-    /// [`crate::domain::NewMessage::size`].
+    /// [`domain::NewMessage::size`].
     ///
     /// # Errors
     ///

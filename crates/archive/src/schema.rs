@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::value::RawValue;
 
 use super::{ConversationHeader, FORMAT_NAME, FORMAT_VERSION, error::ElementError};
-use crate::domain::{
+use domain::{
     Conversation, ConversationId, DeptId, FieldError, InField as _, InvalidValue, Limits, Message,
     MessageId, Metadata, NewMessage, RawContext, RawMessage, RetrievedContext, Role, Title, UserId,
     from_rfc3339,

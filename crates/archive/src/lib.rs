@@ -17,7 +17,7 @@ pub use self::{
     error::LineError,
     reader::{ArchiveReader, Record},
 };
-use crate::domain::{Conversation, DeptId, Message, Metadata, Title, UserId};
+use domain::{Conversation, DeptId, Message, Metadata, Title, UserId};
 
 /// Value of the member `format`, which identifies files of this program.
 pub const FORMAT_NAME: &str = "conversation-memory";

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::schema::{ContextList, HeaderObject, MessageObject};
-use crate::domain::{Conversation, Message};
+use domain::{Conversation, Message};
 
 pub(super) const END_OF_DOCUMENT: &[u8] = b"\n]}\n";
 

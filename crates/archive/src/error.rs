@@ -2,7 +2,7 @@
 
 use serde_path_to_error::Segment;
 
-use crate::domain::{FieldError, InvalidValue};
+use domain::{FieldError, InvalidValue};
 
 pub(super) const UNKNOWN_MEMBER: &str = "has a member that the format does not have";
 

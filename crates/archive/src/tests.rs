@@ -2,7 +2,7 @@ use chrono::DateTime;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::domain::{
+use domain::{
     Content, ConversationId, Limits, MessageId, Metadata, RetrievedContext, Role, Title, UserId,
 };
 

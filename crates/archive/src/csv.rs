@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use ::csv::{Terminator, WriterBuilder};
 
 use super::{json, schema::format_time};
-use crate::domain::{Message, Metadata};
+use domain::{Message, Metadata};
 
 const COLUMNS: [&str; 9] = [
     "seq",

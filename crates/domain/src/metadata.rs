@@ -1,10 +1,10 @@
 use std::fmt;
 
+use protobuf_wire::delimited_size;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
 use super::{InvalidValue, text::reject_nul};
-use crate::wire::delimited_size;
 
 /// JSON object that a caller attaches to a conversation, a message or a context. Numbers
 /// are doubles, as in protobuf's Struct.

@@ -3,12 +3,10 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::{super::*, MAX, read_in};
-use crate::{
-    archive::ArchiveWriter,
-    domain::{
-        Content, Conversation, ConversationId, DeptId, Message, Metadata, RetrievedContext, Role,
-        Title, UserId,
-    },
+use crate::ArchiveWriter;
+use domain::{
+    Content, Conversation, ConversationId, DeptId, Message, Metadata, RetrievedContext, Role,
+    Title, UserId,
 };
 
 fn any_metadata() -> impl Strategy<Value = Option<Metadata>> {
