@@ -8,8 +8,8 @@ use clap::{
 
 use super::Args;
 
-/// An invalid setting, as one line that names the variable, its value unless it may hold a
-/// secret, and the valid values.
+/// Error of an invalid setting. Its text is one line that names the variable, the valid values
+/// and, unless it may contain a secret, the value.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidSetting(String);

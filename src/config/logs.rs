@@ -64,8 +64,8 @@ impl LogConfig {
 }
 
 /// Parses filter directives more strictly than `tracing_subscriber`, for which a single word
-/// that is no level, such as `WARNING` or `verbose`, is a target: it would silence everything
-/// else. The same holds for a level with white space around it.
+/// that is no level, such as `WARNING` or `verbose`, is a target: it would disable every other
+/// target. This also applies to a level with white space around it.
 fn filter(text: &str) -> Result<String, &'static str> {
     let directives: Vec<&str> = text.split(',').map(str::trim).collect();
     if directives.iter().all(|directive| is_valid(directive)) {

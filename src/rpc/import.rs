@@ -114,7 +114,7 @@ impl ImportFile {
 
     async fn conversation(&mut self, header: ConversationHeader) -> Result<(), Status> {
         let Some(user_id) = self.user_id.take().or(header.user_id) else {
-            let reason = InvalidValue::new("is required where the file does not say whose it is");
+            let reason = InvalidValue::new("is required if the file does not contain the owner");
             return Err(FieldViolation::new("options.user_id", reason).into());
         };
         let begun = self.memory.import_conversation(ImportConversation {

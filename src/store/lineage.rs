@@ -41,13 +41,13 @@ macro_rules! lineage {
             conversation: $key,
             delete: &'static str,
         ) -> Result<(), OperationError> {
-            let shown = read_lineage(connection, conversation).await?;
+            let ranges = read_lineage(connection, conversation).await?;
             query(delete)
                 .bind(conversation)
                 .execute(&mut *connection)
                 .await?;
             delete_unreferenced(connection, (conversation, 0, i64::MAX)).await?;
-            for range in shown {
+            for range in ranges {
                 if range.0 != conversation {
                     delete_unreferenced(connection, range).await?;
                 }
@@ -76,8 +76,8 @@ macro_rules! lineage {
                 after_seq,
                 ..
             } = *point;
-            let shown = read_lineage(connection, conversation).await?;
-            let shared = if shown.is_empty() {
+            let ranges = read_lineage(connection, conversation).await?;
+            let shared = if ranges.is_empty() {
                 0
             } else {
                 count(connection, sql::COUNT_SHARED, conversation, after_seq).await?
@@ -97,9 +97,9 @@ macro_rules! lineage {
                 .execute(&mut *connection)
                 .await?;
             if count(connection, sql::COUNT_OWN, conversation, own_from).await? > 0 {
-                hide_own(connection, point).await?;
+                exclude_own(connection, point).await?;
             }
-            for (source, range_after, upto_seq) in shown {
+            for (source, range_after, upto_seq) in ranges {
                 if upto_seq > after_seq {
                     let removed = (source, range_after.max(after_seq), upto_seq);
                     delete_unreferenced(connection, removed).await?;
@@ -108,8 +108,9 @@ macro_rules! lineage {
             Ok(shared + own)
         }
 
-        /// Hides the own messages after a point, which branches still contain.
-        async fn hide_own(
+        /// Excludes the own messages after a point, which branches still contain, from the
+        /// conversation. Its own messages up to the point become a range of its lineage.
+        async fn exclude_own(
             connection: &mut $connection,
             point: &TruncationPoint,
         ) -> Result<(), OperationError> {
@@ -117,7 +118,7 @@ macro_rules! lineage {
                 let range = (point.conversation, point.own_after, point.after_seq);
                 add_range(connection, point.conversation, range).await?;
             }
-            query(sql::HIDE_OWN)
+            query(sql::EXCLUDE_OWN)
                 .bind(point.conversation)
                 .bind(point.last_seq)
                 .execute(connection)

@@ -350,4 +350,4 @@ pub(super) const COUNT_SHARED: &str = "SELECT count(*) FROM lineage l \
 
 /// Hides a conversation's own messages up to a number. Parameters: $1 conversation, $2
 /// number.
-pub(super) const HIDE_OWN: &str = "UPDATE conversations SET own_after = $2 WHERE id = $1";
+pub(super) const EXCLUDE_OWN: &str = "UPDATE conversations SET own_after = $2 WHERE id = $1";

@@ -119,10 +119,10 @@ pub(crate) struct Client(TlsConnector);
 
 impl Client {
     pub(crate) fn new(trusts: &Authority, identity: Option<&Identity>) -> Self {
-        Self::speaking(trusts, identity, b"http/1.1")
+        Self::with_protocol(trusts, identity, b"http/1.1")
     }
 
-    fn speaking(trusts: &Authority, identity: Option<&Identity>, protocol: &[u8]) -> Self {
+    fn with_protocol(trusts: &Authority, identity: Option<&Identity>, protocol: &[u8]) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add(trusts.0.der().clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -155,7 +155,7 @@ impl Client {
         identity: Option<&Identity>,
         sidecar: &Sidecar,
     ) -> Channel {
-        let client = Self::speaking(trusts, identity, b"h2");
+        let client = Self::with_protocol(trusts, identity, b"h2");
         let address = sidecar.address;
         let connect = move |_| {
             let client = client.clone();

@@ -298,11 +298,14 @@ async fn start_fails_with_one_line_if_a_setting_is_invalid() {
             .output()
             .unwrap();
         assert!(!output.status.success(), "{name}");
-        let said = String::from_utf8(output.stderr).unwrap();
+        let output_text = String::from_utf8(output.stderr).unwrap();
         let flag = format!("--{}", name.to_lowercase().replace('_', "-"));
-        assert!(said.contains(name) || said.contains(&flag), "{said}");
-        assert_eq!(said.lines().count(), 1, "{said}");
-        assert!(!said.contains("hunter2"), "{said}");
+        assert!(
+            output_text.contains(name) || output_text.contains(&flag),
+            "{output_text}"
+        );
+        assert_eq!(output_text.lines().count(), 1, "{output_text}");
+        assert!(!output_text.contains("hunter2"), "{output_text}");
     }
 }
 

@@ -15,7 +15,7 @@ use test_support::{
 test_support::in_both_forms!(calls_are_counted_as_rpcs);
 
 /// Time limit of schemathesis, which takes about ten seconds.
-const PATIENCE: std::time::Duration = std::time::Duration::from_mins(4);
+const TIME_LIMIT: std::time::Duration = std::time::Duration::from_mins(4);
 
 /// Schemathesis sends requests that the document allows, and requests that it does not.
 #[tokio::test]
@@ -49,15 +49,18 @@ async fn schemathesis_finds_no_deviation_from_the_document() {
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    let ended = tokio::time::timeout(PATIENCE, client.wait_with_output());
+    let ended = tokio::time::timeout(TIME_LIMIT, client.wait_with_output());
     let output = ended.await.unwrap().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    assert!(output.status.success(), "{said}");
+    let output_text = [output.stdout, output.stderr].concat();
+    let output_text = String::from_utf8_lossy(&output_text);
+    assert!(output.status.success(), "{output_text}");
     let described = Http::new(&sidecar).get("/openapi.json").await.ok();
     let paths = described["paths"].as_object().unwrap().values();
     let operations: usize = paths.map(|path| path.as_object().unwrap().len()).sum();
-    assert!(said.contains(&format!("Tested: {operations}")), "{said}");
+    assert!(
+        output_text.contains(&format!("Tested: {operations}")),
+        "{output_text}"
+    );
 }
 
 async fn calls_are_counted_as_rpcs(form: Form) {

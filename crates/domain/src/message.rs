@@ -83,8 +83,8 @@ impl NewMessage {
 
     /// Validates a message and its contexts.
     ///
-    /// `contexts` is consumed item by item, and no further than to the first error: a
-    /// caller that decodes metadata lazily holds no more of it than a message may have.
+    /// `contexts` is read item by item up to the first error, so that a caller that decodes
+    /// metadata lazily never has more of it in memory than one message may contain.
     ///
     /// # Errors
     ///

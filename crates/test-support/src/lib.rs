@@ -48,8 +48,8 @@ pub const STALL_LIMIT: Duration = Duration::from_mins(2);
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Waits until a condition is met. `what` names the condition in the failure.
-pub async fn eventually(what: &str, holds: impl AsyncFnMut() -> bool) {
-    within_progress(what, holds, |holds| *holds).await;
+pub async fn eventually(what: &str, is_met: impl AsyncFnMut() -> bool) {
+    within_progress(what, is_met, |is_met| *is_met).await;
 }
 
 /// Observes a value until it is the awaited one, and returns it. The wait may take as long as the
