@@ -93,8 +93,8 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// The error of `write`; [`Error::Overloaded`] if the limit on concurrent writes is
-    /// reached; [`Error::Internal`] if `write` panics.
+    /// Fails with the error of `write`; with [`Error::Overloaded`] if the limit on concurrent
+    /// writes is reached; [`Error::Internal`] if `write` panics.
     ///
     /// # Cancel safety
     ///

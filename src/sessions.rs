@@ -22,14 +22,14 @@ pub trait Sessions: Send + Sync + Debug {
     ///
     /// # Errors
     ///
-    /// [`SessionsUnavailable`] if the session tier is unavailable.
+    /// Fails with [`SessionsUnavailable`] if the session tier is unavailable.
     async fn start(&self, new: &NewSession) -> Result<Option<Session>, SessionsUnavailable>;
 
     /// Reads a session. Returns `None` if it is not live.
     ///
     /// # Errors
     ///
-    /// [`SessionsUnavailable`] if the session tier is unavailable.
+    /// Fails with [`SessionsUnavailable`] if the session tier is unavailable.
     async fn get(&self, id: SessionId) -> Result<Option<Session>, SessionsUnavailable>;
 
     /// Renews a session and reads it. Returns `None`, without renewing it, if the session
@@ -37,7 +37,7 @@ pub trait Sessions: Send + Sync + Debug {
     ///
     /// # Errors
     ///
-    /// [`SessionsUnavailable`] if the session tier is unavailable.
+    /// Fails with [`SessionsUnavailable`] if the session tier is unavailable.
     async fn touch(
         &self,
         id: SessionId,
@@ -48,14 +48,14 @@ pub trait Sessions: Send + Sync + Debug {
     ///
     /// # Errors
     ///
-    /// [`SessionsUnavailable`] if the session tier is unavailable.
+    /// Fails with [`SessionsUnavailable`] if the session tier is unavailable.
     async fn end(&self, id: SessionId) -> Result<bool, SessionsUnavailable>;
 
     /// Reads a user's live sessions, the most recently used first.
     ///
     /// # Errors
     ///
-    /// [`SessionsUnavailable`] if the session tier is unavailable.
+    /// Fails with [`SessionsUnavailable`] if the session tier is unavailable.
     async fn list(&self, user: &UserId) -> Result<Vec<Session>, SessionsUnavailable>;
 }
 

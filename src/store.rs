@@ -59,7 +59,7 @@ pub const REMOVAL_LIMIT: Duration = Duration::from_secs(45);
 ///
 /// # Errors
 ///
-/// Besides the errors that a method lists, each can return
+/// Besides the errors that it lists, each method can fail with:
 ///
 /// - [`StoreError::Unavailable`] if the store cannot be reached, is overloaded, read-only or
 ///   full, or did not respond in time. Nothing was written, and a retry can succeed.
@@ -92,8 +92,8 @@ pub trait Store: Send + Sync + Debug {
     ///
     /// # Errors
     ///
-    /// [`StoreError::AlreadyExists`] with [`ReusedKey::ConversationId`] if the id is in use by
-    /// another conversation, of any user.
+    /// Fails with [`StoreError::AlreadyExists`] and [`ReusedKey::ConversationId`] if the id is in
+    /// use by another conversation, of any user.
     async fn create(
         &self,
         new: &NewConversation,
@@ -104,7 +104,7 @@ pub trait Store: Send + Sync + Debug {
     ///
     /// # Errors
     ///
-    /// [`StoreError::NotFound`] if there is no such conversation.
+    /// Fails with [`StoreError::NotFound`] if there is no such conversation.
     async fn get(&self, conversation: &ConversationRef) -> Result<Conversation, StoreError>;
 
     /// Records a conversation as the current one of a session, so that the session can be
@@ -114,7 +114,7 @@ pub trait Store: Send + Sync + Debug {
     ///
     /// # Errors
     ///
-    /// [`StoreError::NotFound`] if there is no such conversation.
+    /// Fails with [`StoreError::NotFound`] if there is no such conversation.
     async fn attach_session(
         &self,
         conversation: &ConversationRef,
@@ -130,7 +130,7 @@ pub trait Store: Send + Sync + Debug {
     ///
     /// # Errors
     ///
-    /// Only the errors of all methods.
+    /// Fails only with the errors of all methods.
     async fn conversation_of_session(
         &self,
         session: SessionId,
@@ -142,7 +142,7 @@ pub trait Store: Send + Sync + Debug {
     ///
     /// # Errors
     ///
-    /// Only the errors of all methods. A user without conversations has an empty page.
+    /// Fails only with the errors of all methods. A user without conversations has an empty page.
     async fn list(&self, query: &ConversationQuery) -> Result<ConversationPage, StoreError>;
 
     /// Changes the title or the metadata of a conversation, and reads it. Counts as activity
@@ -152,7 +152,7 @@ pub trait Store: Send + Sync + Debug {
     ///
     /// # Errors
     ///
-    /// [`StoreError::NotFound`] if there is no such conversation.
+    /// Fails with [`StoreError::NotFound`] if there is no such conversation.
     async fn update(
         &self,
         conversation: &ConversationRef,
@@ -168,7 +168,7 @@ pub trait Store: Send + Sync + Debug {
     ///
     /// # Errors
     ///
-    /// [`StoreError::NotFound`] if there is no such conversation.
+    /// Fails with [`StoreError::NotFound`] if there is no such conversation.
     async fn delete(&self, conversation: &ConversationRef) -> Result<(), StoreError>;
 
     /// Saves a turn completely or not at all. Its messages receive the next numbers of the
@@ -180,7 +180,7 @@ pub trait Store: Send + Sync + Debug {
     ///
     /// # Errors
     ///
-    /// In the order in which [`Append`] lists the checks:
+    /// The checks are made in the order in which [`Append`] lists them:
     ///
     /// - [`StoreError::NotFound`] if there is no such conversation.
     /// - [`StoreError::AlreadyExists`] if the idempotency key or a chosen message id is in use
@@ -205,7 +205,7 @@ pub trait Store: Send + Sync + Debug {
     ///
     /// # Errors
     ///
-    /// [`StoreError::NotFound`] if there is no such conversation.
+    /// Fails with [`StoreError::NotFound`] if there is no such conversation.
     async fn branches(
         &self,
         conversation: &ConversationRef,
@@ -232,7 +232,7 @@ pub trait Store: Send + Sync + Debug {
     ///
     /// # Errors
     ///
-    /// [`StoreError::NotFound`] if there is no such conversation.
+    /// Fails with [`StoreError::NotFound`] if there is no such conversation.
     async fn newest(
         &self,
         conversation: &ConversationRef,
@@ -245,7 +245,7 @@ pub trait Store: Send + Sync + Debug {
     ///
     /// # Errors
     ///
-    /// [`StoreError::NotFound`] if there is no such conversation.
+    /// Fails with [`StoreError::NotFound`] if there is no such conversation.
     async fn messages(
         &self,
         conversation: &ConversationRef,
@@ -272,7 +272,7 @@ pub trait Store: Send + Sync + Debug {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unavailable`] if too many snapshots and imports are in use.
+    /// Fails with [`StoreError::Unavailable`] if too many snapshots and imports are in use.
     async fn import(&self, conversation: &Conversation) -> Result<Box<dyn Import>, StoreError>;
 
     /// Reads a page of the user's messages that match a query, best rank first, and among
@@ -285,7 +285,7 @@ pub trait Store: Send + Sync + Debug {
     ///
     /// # Errors
     ///
-    /// Only the errors of all methods: every text is a valid query.
+    /// Fails only with the errors of all methods: every text is a valid query.
     async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError>;
 
     /// Closes all connections, after waiting for those that are in use. Later calls return
@@ -301,7 +301,8 @@ pub trait Snapshot: Send {
     ///
     /// # Errors
     ///
-    /// As for all methods of [`Store`]. A snapshot is not usable after an error.
+    /// Fails with the errors that all methods of [`Store`] have. A snapshot is not usable after an
+    /// error.
     async fn after(&mut self, seq: i64, limit: u32) -> Result<Vec<Message>, StoreError>;
 }
 
@@ -312,7 +313,8 @@ pub trait Import: Send {
     ///
     /// # Errors
     ///
-    /// As for all methods of [`Store`]. An import is not usable after an error.
+    /// Fails with the errors that all methods of [`Store`] have. An import is not usable after an
+    /// error.
     async fn add(&mut self, messages: &[NumberedMessage]) -> Result<(), StoreError>;
 
     /// Stores the conversation durably, as its user's latest activity. `last_seq` is the number
@@ -320,7 +322,7 @@ pub trait Import: Send {
     ///
     /// # Errors
     ///
-    /// As for all methods of [`Store`].
+    /// Fails with the errors that all methods of [`Store`] have.
     ///
     /// # Cancel safety
     ///

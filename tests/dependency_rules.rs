@@ -9,8 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Packages of the workspace that the crate's root re-exports like modules. What they depend on is
-/// in their manifests.
+/// Packages of the workspace that the crate's root re-exports like modules. Their
+/// manifests list their dependencies.
 const PACKAGES: &[&str] = &["archive", "domain"];
 
 /// Modules, each with the modules and restricted libraries that it may depend on. A folder of a

@@ -94,9 +94,9 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] if the session or the conversation does not exist;
-    /// [`Error::Unavailable`] if the store is needed and cannot be reached. An unavailable
-    /// session tier is not an error.
+    /// Fails with [`Error::NotFound`] if the session or the conversation does not exist; with
+    /// [`Error::Unavailable`] if the store is needed and cannot be reached. An unavailable session
+    /// tier is not an error.
     pub async fn begin_turn(&self, turn: BeginTurn) -> Result<BeginTurnOutcome, Error> {
         let lookup = self.find_session(&turn).await?;
         let conversation = self.find_conversation(&turn, &lookup).await?;

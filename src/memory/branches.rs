@@ -31,9 +31,9 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] if there is no such parent, [`Error::BeyondEnd`] if it has no
-    /// message `at_seq`, or an error of the write. After [`Error::OutcomeUnknown`] a retry
-    /// may create a second branch.
+    /// Fails with [`Error::NotFound`] if there is no such parent, with [`Error::BeyondEnd`] if it
+    /// has no message `at_seq`, or with an error of the write. After [`Error::OutcomeUnknown`] a
+    /// retry may create a second branch.
     ///
     /// # Cancel safety
     ///
@@ -63,8 +63,8 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] if there is no such conversation; [`Error::Unavailable`] if the
-    /// store cannot be reached.
+    /// Fails with [`Error::NotFound`] if there is no such conversation; with [`Error::Unavailable`]
+    /// if the store cannot be reached.
     pub async fn list_branches(&self, request: ListBranches) -> Result<ConversationPage, Error> {
         let ListBranches {
             conversation,

@@ -40,8 +40,8 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// [`Error::Reused`] if the id belongs to a different conversation, or an error of the
-    /// write.
+    /// Fails with [`Error::Reused`] if the id belongs to a different conversation, or with an error
+    /// of the write.
     ///
     /// # Cancel safety
     ///
@@ -85,8 +85,8 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] if there is no such conversation; [`Error::Unavailable`] if the
-    /// store cannot be reached.
+    /// Fails with [`Error::NotFound`] if there is no such conversation; with [`Error::Unavailable`]
+    /// if the store cannot be reached.
     pub async fn get_conversation(
         &self,
         conversation: &ConversationRef,
@@ -102,7 +102,7 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// [`Error::Unavailable`] if the store cannot be reached.
+    /// Fails with [`Error::Unavailable`] if the store cannot be reached.
     pub async fn list_conversations(
         &self,
         query: ConversationQuery,
@@ -114,7 +114,8 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] if there is no such conversation, or an error of the write.
+    /// Fails with [`Error::NotFound`] if there is no such conversation, or with an error of the
+    /// write.
     ///
     /// # Cancel safety
     ///
@@ -141,8 +142,8 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] if there is no such conversation; [`Error::Unavailable`] if the
-    /// store cannot be reached.
+    /// Fails with [`Error::NotFound`] if there is no such conversation; with [`Error::Unavailable`]
+    /// if the store cannot be reached.
     pub async fn list_messages(
         &self,
         request: &ListMessages,

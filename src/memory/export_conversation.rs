@@ -36,8 +36,8 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] if there is no such conversation; [`Error::Unavailable`] if the
-    /// store cannot be reached, or too many exports are in progress.
+    /// Fails with [`Error::NotFound`] if there is no such conversation; with [`Error::Unavailable`]
+    /// if the store cannot be reached, or too many exports are in progress.
     pub async fn export_conversation(
         &self,
         conversation: &ConversationRef,
@@ -60,7 +60,7 @@ impl ConversationExport {
     ///
     /// # Errors
     ///
-    /// [`Error::Unavailable`] if the snapshot cannot be read any further.
+    /// Fails with [`Error::Unavailable`] if the snapshot cannot be read any further.
     pub async fn next(&mut self) -> Result<Vec<Message>, Error> {
         let read = self.snapshot.after(self.last_seq, self.next_read).await;
         let read = read.map_err(|error| Error::from_store(error, self.conversation.id))?;

@@ -37,9 +37,9 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] if there is no such conversation; [`Error::MinSeqNotReached`] if
-    /// it ends before `min_seq`; [`Error::Unavailable`] if the store is needed and cannot
-    /// be reached.
+    /// Fails with [`Error::NotFound`] if there is no such conversation; with
+    /// [`Error::MinSeqNotReached`] if it ends before `min_seq`; with [`Error::Unavailable`] if the
+    /// store is needed and cannot be reached.
     pub async fn get_history(&self, request: GetHistory) -> Result<History, Error> {
         let query = NewestQuery {
             limit: request.limit.unwrap_or(self.0.default_limit),

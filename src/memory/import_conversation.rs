@@ -77,7 +77,7 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// [`Error::Unavailable`] if the store cannot be reached, or too many imports are in
+    /// Fails with [`Error::Unavailable`] if the store cannot be reached, or too many imports are in
     /// progress.
     pub async fn import_conversation(
         &self,
@@ -113,7 +113,7 @@ impl ConversationImport {
     ///
     /// # Errors
     ///
-    /// The error of the write, if this call caused one. The import cannot be continued
+    /// Fails with the error of the write, if this call caused one. The import cannot be continued
     /// after it.
     ///
     /// # Cancel safety
@@ -133,8 +133,8 @@ impl ConversationImport {
     ///
     /// # Errors
     ///
-    /// The error of the write or of the commit. [`Error::OutcomeUnknown`] does not allow a
-    /// retry, which may import the conversation twice.
+    /// Fails with the error of the write or of the commit. [`Error::OutcomeUnknown`] does not allow
+    /// a retry, which may import the conversation twice.
     ///
     /// # Cancel safety
     ///

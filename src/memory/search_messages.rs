@@ -10,8 +10,9 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] if the query is restricted to a conversation that does not exist
-    /// or belongs to another user; [`Error::Unavailable`] if the store cannot be reached.
+    /// Fails with [`Error::NotFound`] if the query is restricted to a conversation that does not
+    /// exist or belongs to another user; with [`Error::Unavailable`] if the store cannot be
+    /// reached.
     pub async fn search_messages(&self, mut query: SearchQuery) -> Result<SearchPage, Error> {
         if let Some(id) = query.conversation_id {
             let user_id = Some(query.user_id.clone());

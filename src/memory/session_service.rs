@@ -19,8 +19,9 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] if the conversation does not exist; [`Error::Unavailable`] if the
-    /// session tier, or the store where it is needed, cannot be reached.
+    /// Fails with [`Error::NotFound`] if the conversation does not exist; with
+    /// [`Error::Unavailable`] if the session tier, or the store where it is needed, cannot be
+    /// reached.
     pub async fn create_session(&self, request: CreateSession) -> Result<Session, Error> {
         let id = SessionId::from_uuid(self.new_id());
         let conversation = request.conversation_id.map(|id| ConversationRef {
@@ -48,7 +49,7 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] if the session is not live or belongs to another user;
+    /// Fails with [`Error::NotFound`] if the session is not live or belongs to another user; with
     /// [`Error::Unavailable`] if the session tier cannot be reached.
     pub async fn get_session(&self, session: SessionRef) -> Result<Session, Error> {
         let SessionRef { id, user_id } = session;
@@ -61,7 +62,7 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// As [`Self::get_session`].
+    /// Fails as [`Self::get_session`] does.
     pub async fn extend_session(&self, session: SessionRef) -> Result<Session, Error> {
         let SessionRef { id, user_id } = session;
         let touched = self.0.sessions.touch(id, user_id.as_ref()).await?;
@@ -72,7 +73,7 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// As [`Self::get_session`].
+    /// Fails as [`Self::get_session`] does.
     pub async fn end_session(&self, session: SessionRef) -> Result<(), Error> {
         let id = session.id;
         if session.user_id.is_some() {
@@ -86,7 +87,7 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// [`Error::Unavailable`] if the session tier cannot be reached.
+    /// Fails with [`Error::Unavailable`] if the session tier cannot be reached.
     pub async fn list_sessions(&self, user: &UserId) -> Result<Vec<Session>, Error> {
         Ok(self.0.sessions.list(user).await?)
     }

@@ -22,7 +22,7 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// As [`Self::save_messages`].
+    /// Fails as [`Self::save_messages`] does.
     ///
     /// # Cancel safety
     ///

@@ -31,7 +31,7 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// The error of `write`.
+    /// Fails with the error of `write`.
     ///
     /// # Panics
     ///

@@ -66,7 +66,7 @@ impl Reply {
     ///
     /// # Errors
     ///
-    /// [`RedisError::UnexpectedReply`] unless the reply is a string in UTF-8.
+    /// Fails with [`RedisError::UnexpectedReply`] unless the reply is a string in UTF-8.
     pub fn text(&self) -> Result<&str, RedisError> {
         match self {
             Self::Bytes(bytes) => {
@@ -80,7 +80,7 @@ impl Reply {
     ///
     /// # Errors
     ///
-    /// [`RedisError::UnexpectedReply`] for any other reply.
+    /// Fails with [`RedisError::UnexpectedReply`] for any other reply.
     pub fn integer(&self) -> Result<i64, RedisError> {
         match self {
             Self::Integer(number) => Ok(*number),
@@ -95,7 +95,7 @@ impl Reply {
     ///
     /// # Errors
     ///
-    /// [`RedisError::UnexpectedReply`] unless the reply is an array.
+    /// Fails with [`RedisError::UnexpectedReply`] unless the reply is an array.
     pub fn list(self) -> Result<Vec<Self>, RedisError> {
         match self {
             Self::List(list) => Ok(list),

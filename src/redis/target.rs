@@ -27,7 +27,7 @@ impl RedisTarget {
     ///
     /// # Errors
     ///
-    /// [`InvalidRedisUrl`], which does not quote the URL.
+    /// Fails with [`InvalidRedisUrl`], which does not quote the URL.
     pub fn from_url(url: &str) -> Result<Self, InvalidRedisUrl> {
         let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
         if !SCHEMES.contains(&scheme) {

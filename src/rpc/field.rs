@@ -44,7 +44,7 @@ pub(crate) trait InField<T> {
     ///
     /// # Errors
     ///
-    /// The value is invalid.
+    /// Fails if the value is invalid.
     fn in_field(self, path: &str) -> Result<T, FieldViolation>;
 }
 

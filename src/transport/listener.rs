@@ -55,8 +55,8 @@ impl Listener {
     /// at which no process listens.
     ///
     /// # Errors
-    /// Fails if the address cannot be bound, or the path of a Unix socket has a socket that is in use
-    /// or a file that is not a socket.
+    /// Fails if the address cannot be bound, or the path of a Unix socket has a socket that is in
+    /// use or a file that is not a socket.
     pub async fn bind(address: &Address) -> io::Result<Self> {
         let socket = match address {
             Address::Tcp(address) => BoundSocket::Tcp(TcpListener::bind(address).await?),

@@ -37,7 +37,8 @@ pub(super) fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
 /// Removes a socket that a stopped process has left behind.
 ///
 /// # Errors
-/// Fails if the path has a socket that is in use, or a file that is not a socket. Neither is removed.
+/// Fails if the path has a socket that is in use, or a file that is not a socket. Neither is
+/// removed.
 fn remove_stale_socket(path: &Path) -> io::Result<()> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,

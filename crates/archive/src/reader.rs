@@ -66,7 +66,7 @@ impl ArchiveReader {
     ///
     /// # Errors
     ///
-    /// [`InvalidValue`] for [`Format::Csv`], which cannot be read.
+    /// Fails with [`InvalidValue`] for [`Format::Csv`], which cannot be read.
     pub fn new(
         format: Option<Format>,
         limits: Limits,
@@ -104,7 +104,7 @@ impl ArchiveReader {
     ///
     /// # Errors
     ///
-    /// [`LineError`] if the file is invalid. The reader cannot be used after it.
+    /// Fails with [`LineError`] if the file is invalid. The reader cannot be used after it.
     pub fn read_next(&mut self) -> Result<Option<Record>, LineError> {
         while let Some(element) = self.splitter.next()? {
             if let Some(record) = self.read(&element)? {
@@ -118,7 +118,7 @@ impl ArchiveReader {
     ///
     /// # Errors
     ///
-    /// [`LineError`] if the file is invalid or incomplete.
+    /// Fails with [`LineError`] if the file is invalid or incomplete.
     pub fn end(&mut self) -> Result<Option<Record>, LineError> {
         let last = self.splitter.end()?;
         let line = last.as_ref().map_or(1, |element| element.line);

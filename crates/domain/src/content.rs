@@ -12,7 +12,7 @@ impl Content {
     ///
     /// # Errors
     ///
-    /// [`InvalidValue`] if the text exceeds [`Limits::content_bytes`] or contains
+    /// Fails with [`InvalidValue`] if the text exceeds [`Limits::content_bytes`] or contains
     /// U+0000.
     pub fn parse(text: String, limits: &Limits) -> Result<Self, InvalidValue> {
         if text.len() > limits.content_bytes {

@@ -36,7 +36,7 @@ impl RetrievedContext {
     ///
     /// # Errors
     ///
-    /// [`FieldError`] that names the first invalid field.
+    /// Fails with a [`FieldError`] that names the first invalid field.
     pub fn new(raw: RawContext, limits: &Limits) -> Result<Self, FieldError> {
         let RawContext {
             doc_id,

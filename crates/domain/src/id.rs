@@ -15,7 +15,7 @@ macro_rules! id {
             ///
             /// # Errors
             ///
-            /// [`InvalidValue`] if the text is not a UUID in this form.
+            /// Fails with [`InvalidValue`] if the text is not a UUID in this form.
             pub fn parse(text: &str) -> Result<Self, InvalidValue> {
                 parse_uuid(text).map(Self)
             }

@@ -88,8 +88,8 @@ impl NewMessage {
     ///
     /// # Errors
     ///
-    /// [`FieldError`] that names the first invalid field, such as
-    /// `contexts[0].score`, and errors of `contexts` under `contexts[i]`.
+    /// Fails with a [`FieldError`] that names the first invalid field, such as `contexts[0].score`,
+    /// and errors of `contexts` under `contexts[i]`.
     pub fn new(
         raw: RawMessage,
         contexts: impl ExactSizeIterator<Item = Result<RawContext, FieldError>>,
@@ -133,8 +133,8 @@ impl NewMessage {
     ///
     /// # Errors
     ///
-    /// [`FieldError`] if there are none, or more than [`Self::MAX_PER_SAVE`], or two
-    /// with the same id, and errors of `messages` under `[i]`.
+    /// Fails with [`FieldError`] if there are no messages, or more than [`Self::MAX_PER_SAVE`], or
+    /// two with the same id, and errors of `messages` under `[i]`.
     pub fn batch(
         messages: impl ExactSizeIterator<Item = Result<Self, FieldError>>,
     ) -> Result<Vec<Self>, FieldError> {

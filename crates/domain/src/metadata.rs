@@ -24,7 +24,7 @@ impl Metadata {
     ///
     /// # Errors
     ///
-    /// [`InvalidValue`] if the object contains U+0000, has more than [`Self::MAX_DEPTH`]
+    /// Fails with [`InvalidValue`] if the object contains U+0000, has more than [`Self::MAX_DEPTH`]
     /// levels, or more than `max_bytes` as compact JSON.
     pub fn parse(object: Map<String, Value>, max_bytes: usize) -> Result<Self, InvalidValue> {
         let root = Value::Object(object);
@@ -43,8 +43,8 @@ impl Metadata {
     ///
     /// # Errors
     ///
-    /// As [`Self::parse`], and [`InvalidValue`] if the text is not a JSON object of finite
-    /// numbers.
+    /// Fails as [`Self::parse`] does, and with [`InvalidValue`] if the text is not a JSON object of
+    /// finite numbers.
     pub fn from_json(json: &str, max_bytes: usize) -> Result<Self, InvalidValue> {
         /// Upper bound on the factor by which escapes and white space lengthen compact JSON.
         const MAX_EXPANSION: usize = 8;
@@ -66,7 +66,7 @@ impl Metadata {
     ///
     /// # Errors
     ///
-    /// [`InvalidValue`] if the number is not finite.
+    /// Fails with [`InvalidValue`] if the number is not finite.
     #[expect(clippy::cast_possible_truncation, reason = "exact below 2^53")]
     pub fn number(number: f64) -> Result<Number, InvalidValue> {
         const EXACT: f64 = 9_007_199_254_740_992.0;

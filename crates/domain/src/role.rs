@@ -28,7 +28,7 @@ impl Role {
     ///
     /// # Errors
     ///
-    /// [`InvalidValue`] if no role has this name.
+    /// Fails with [`InvalidValue`] if no role has this name.
     pub fn parse(name: &str) -> Result<Self, InvalidValue> {
         [Self::User, Self::Assistant, Self::System, Self::Tool]
             .into_iter()

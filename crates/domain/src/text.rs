@@ -16,7 +16,7 @@ macro_rules! bounded_text {
             ///
             /// # Errors
             ///
-            /// [`InvalidValue`] if the text is empty, has more than [`Self::MAX_CHARS`]
+            /// Fails with [`InvalidValue`] if the text is empty, has more than [`Self::MAX_CHARS`]
             /// characters, or contains U+0000.
             pub fn parse(text: impl Into<String>) -> Result<Self, InvalidValue> {
                 bounded(text.into(), Self::MAX_CHARS).map(Self)

@@ -6,7 +6,7 @@ use super::InvalidValue;
 ///
 /// # Errors
 ///
-/// [`InvalidValue`] unless the year is 1 to 9999 and `nanos` is below one second.
+/// Fails with [`InvalidValue`] unless the year is 1 to 9999 and `nanos` is below one second.
 pub fn from_unix_time(seconds: i64, nanos: i32) -> Result<DateTime<Utc>, InvalidValue> {
     const NANOS_PER_SECOND: u32 = 1_000_000_000;
     // chrono interprets more than a second of nanoseconds as a leap second.
@@ -21,7 +21,7 @@ pub fn from_unix_time(seconds: i64, nanos: i32) -> Result<DateTime<Utc>, Invalid
 ///
 /// # Errors
 ///
-/// [`InvalidValue`] if the text is not in this format, or the year in UTC is not 1 to
+/// Fails with [`InvalidValue`] if the text is not in this format, or the year in UTC is not 1 to
 /// 9999.
 pub fn from_rfc3339(text: &str) -> Result<DateTime<Utc>, InvalidValue> {
     let time = DateTime::parse_from_rfc3339(text);

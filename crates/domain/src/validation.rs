@@ -57,7 +57,7 @@ pub trait InField<T> {
     ///
     /// # Errors
     ///
-    /// [`FieldError`] if the value is invalid.
+    /// Fails with [`FieldError`] if the value is invalid.
     fn in_field(self, path: &str) -> Result<T, FieldError>;
 }
 
@@ -71,7 +71,7 @@ impl<T> InField<T> for Result<T, InvalidValue> {
 ///
 /// # Errors
 ///
-/// [`InvalidValue`] if `number` is negative.
+/// Fails with [`InvalidValue`] if `number` is negative.
 pub fn non_negative<N: Default + PartialOrd>(number: N) -> Result<N, InvalidValue> {
     if number < N::default() {
         return Err(InvalidValue::new("must not be negative"));

@@ -69,7 +69,7 @@ impl Tables {
     /// a limit.
     ///
     /// # Errors
-    /// A field is encoded as a group.
+    /// Fails if a field is encoded as a group.
     pub(super) fn of(request: &MessageDescriptor) -> Result<Option<Self>, UnsupportedField> {
         let mut builder = Builder::default();
         let root = builder.add(request)?;
