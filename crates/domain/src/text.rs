@@ -58,7 +58,7 @@ bounded_text! {
     RequestId, 128
 }
 bounded_text! {
-    /// Search query: words, "a phrase", -excluded, or.
+    /// Search query: words, phrases in quotation marks, excluded words with a leading `-`, and `or`.
     SearchText, 512
 }
 
@@ -75,7 +75,7 @@ impl Title {
             .filter(|word| !word.is_empty());
         for word in words {
             let space = usize::from(chars > 0);
-            // Counts no more than a title can hold, since a word can be very long.
+            // Counts only up to the limit, since a word can be very long.
             let length = word.chars().take(Self::MAX_DERIVED_CHARS + 1).count();
             if chars + space + length > Self::MAX_DERIVED_CHARS {
                 if chars == 0 {
