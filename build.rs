@@ -31,6 +31,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ".conversation_memory.v1.RetrievedContext",
         ".google.api.HttpBody",
     ]);
+    // Google's comments use a link syntax that rustdoc rejects.
+    config.disable_comments([".google.api"]);
     // A piece of a file is not copied out of the message that it arrived in.
     config.bytes([".google.api.HttpBody.data"]);
     // The codec finds the limits of a request by the name of its type.

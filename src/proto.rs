@@ -24,6 +24,10 @@ mod generated {
     }
 
     pub mod google {
+        #[expect(
+            missing_docs,
+            reason = "Google's comments are left out; httpbody.proto has them"
+        )]
         #[allow(dead_code, reason = "the types of the annotations are not used")]
         pub mod api {
             tonic::include_proto!("google.api");

@@ -13,8 +13,9 @@ const DEFAULT_OPS_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALH
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Server")]
 pub(super) struct ServerArgs {
-    /// Addresses of the API (gRPC and REST), separated by commas: an IP address and port such
-    /// as 127.0.0.1:50051 or [::1]:50051, or a Unix socket such as unix:/run/memory.sock.
+    /// Addresses of the API (gRPC and REST), separated by commas: an IP address (IPv6 in
+    /// brackets) and port such as 127.0.0.1:50051, or a Unix socket such as
+    /// unix:/run/memory.sock.
     /// Port 0 selects a free port. A Unix socket gets mode 0660 and replaces a socket that no
     /// process listens on.
     #[arg(

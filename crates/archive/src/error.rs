@@ -27,7 +27,7 @@ impl LineError {
     }
 }
 
-/// Prefixes the field's path with the line: "line 2: contexts[0].score".
+/// Prefixes the field's path with the line: `line 2: contexts[0].score`.
 impl From<LineError> for FieldError {
     fn from(LineError { line, error }: LineError) -> Self {
         let separator = if error.path.is_empty() { "" } else { ": " };
