@@ -314,7 +314,9 @@ async fn an_aborted_import_stores_nothing(form: Form) {
         "{\"format\":\"conversation-memory\",\"version\":1,\"conversation\":{}}\n",
         "{\"role\":\"user\",\"content\":\"Hello\"}\n",
     );
-    // There are more of them than may run at once, so each must release its place.
+    // There are more of them than may run at once, so each must release its permit. The senders
+    // live on: a dropped one could end the file before the abort reaches the server.
+    let mut senders = Vec::new();
     for _ in 0..12 {
         let (send, requests) = mpsc::channel(1);
         let mut client = memory.clone();
@@ -330,6 +332,7 @@ async fn an_aborted_import_stores_nothing(form: Form) {
         ) {
             send.send(part).await.unwrap();
         }
+        senders.push(send);
         call.abort();
         assert!(call.await.unwrap_err().is_cancelled());
     }
