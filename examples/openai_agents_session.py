@@ -1,5 +1,6 @@
 """An agent of OpenAI's Agents SDK that stores its conversation.
 
+    pip install './clients/python[openai-agents]'
     python examples/openai_agents_session.py [ADDRESS]
 
 It answers with scripted text, or with a model if OPENAI_API_KEY is set; OPENAI_BASE_URL and
