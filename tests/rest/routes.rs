@@ -121,6 +121,15 @@ async fn conversations_are_changed(form: Form) {
     assert_eq!(changed["conversation"]["id"], *id);
     let rejected = change("?update_mask=user_id", r#"{"userId":"x"}"#).await;
     assert_eq!(rejected.rejected_field(), "update_mask");
+    // A parameter that would set a part of another one is rejected instead of ignored.
+    for query in [
+        "?update_mask.paths=title",
+        "?update_mask=title&update_mask.paths=metadata",
+        "?update_mask.paths=metadata&update_mask=title",
+    ] {
+        let rejected = change(query, r#"{"title":"x","metadata":{}}"#).await;
+        assert_eq!(rejected.rejected_field(), "update_mask.paths");
+    }
     let foreign = change("?user_id=somebody", r#"{"title":"x"}"#).await;
     assert_eq!(foreign.status, StatusCode::NOT_FOUND);
 }

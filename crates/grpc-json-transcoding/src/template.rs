@@ -2,6 +2,8 @@ use std::fmt;
 
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 
+use crate::json::WellKnown;
+
 /// Path template of an HTTP rule: `/v1/conversations/{conversation_id}:truncate`.
 #[derive(Debug)]
 pub(crate) struct Template {
@@ -24,14 +26,19 @@ pub(crate) struct FieldPath(pub(crate) Vec<FieldDescriptor>);
 
 impl FieldPath {
     /// Finds the field with a dotted name. Each part is the field's name in the proto file or
-    /// in JSON.
+    /// in JSON. A message with a JSON form of its own, such as a field mask, has no fields here:
+    /// it could be set as a whole and in parts at once.
     pub(crate) fn find(message: &MessageDescriptor, dotted: &str) -> Option<Self> {
         let mut message = Some(message.clone());
         let mut fields = Vec::new();
         for name in dotted.split('.') {
             let field = find_field(&message?, name)?;
             message = match field.kind() {
-                Kind::Message(inner) if !field.is_list() && !field.is_map() => Some(inner),
+                Kind::Message(inner)
+                    if !field.is_list() && !field.is_map() && WellKnown::of(&inner).is_none() =>
+                {
+                    Some(inner)
+                }
                 _ => None,
             };
             fields.push(field);
