@@ -8,7 +8,7 @@ use super::{admit, export};
 use crate::{archive::Format, proto::POOL};
 
 /// Maximum number of values in a request. Without this limit, the conversion of one request could
-/// need gigabytes of memory; with it, the conversion needs about 50 MiB.
+/// need gigabytes of memory; with it, the conversion needs about 60 MiB.
 const MAX_VALUES: usize = 200_000;
 
 /// Maximum depth of lists and objects in a request. It is higher than the limit for metadata, so

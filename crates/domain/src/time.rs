@@ -14,7 +14,7 @@ pub fn from_unix_time(seconds: i64, nanos: i32) -> Result<DateTime<Utc>, Invalid
     let time = nanos
         .filter(|nanos| *nanos < NANOS_PER_SECOND)
         .and_then(|nanos| DateTime::from_timestamp(seconds, nanos));
-    supported(time)
+    validate_year(time)
 }
 
 /// Parses a time in the format of RFC 3339.
@@ -26,7 +26,7 @@ pub fn from_unix_time(seconds: i64, nanos: i32) -> Result<DateTime<Utc>, Invalid
 pub fn from_rfc3339(text: &str) -> Result<DateTime<Utc>, InvalidValue> {
     let time = DateTime::parse_from_rfc3339(text);
     let time = time.map_err(|_| InvalidValue::new("must be a time in RFC 3339 format"))?;
-    supported(Some(time.to_utc()))
+    validate_year(Some(time.to_utc()))
 }
 
 /// Truncates a time to microseconds, the precision of both stores.
@@ -36,7 +36,7 @@ pub fn to_micros(time: DateTime<Utc>) -> DateTime<Utc> {
 
 /// Rejects times outside of the years that protobuf's Timestamp, RFC 3339 and both stores
 /// support.
-fn supported(time: Option<DateTime<Utc>>) -> Result<DateTime<Utc>, InvalidValue> {
+fn validate_year(time: Option<DateTime<Utc>>) -> Result<DateTime<Utc>, InvalidValue> {
     time.map(to_micros)
         .filter(|time| (1..=9999).contains(&time.year()))
         .ok_or_else(|| InvalidValue::new("must be a time of the years 1 to 9999"))

@@ -41,14 +41,14 @@ class Files(BaseClient):
         user_id: str | None = None,
         timeout: float | None = None,
     ) -> None:
-        """Writes a conversation, as it was at one moment, to a file.
+        """Writes a snapshot of a conversation to a file.
 
         Args:
             conversation_id: Conversation to export.
             destination: Path, or file that is open for writing bytes. At a path the file appears
                 when it is complete, readable by its owner only; a symbolic link is kept and its
                 target is replaced. An open file, a pipe or a device is incomplete after an error.
-            format: Format of the file.
+            format: Format of the file: "json", "jsonl" or "csv".
             user_id: Expected owner of the conversation; `None` skips the check.
             timeout: Time limit in seconds; `None` uses the client's `timeout`, or 60 if that is
                 longer.
@@ -81,14 +81,14 @@ class Files(BaseClient):
         dept_id: str | None = None,
         timeout: float | None = None,
     ) -> Imported:
-        """Creates a conversation from an exported file, all of it or nothing.
+        """Creates a conversation from an exported file, completely or not at all.
 
         The request is sent once, because a second one would create another conversation.
 
         Args:
             source: Path, or file that is open for reading bytes. A file in non-blocking mode
                 raises `BlockingIOError` when it has no data.
-            format: Format of the file; `None` detects it.
+            format: Format of the file, "json" or "jsonl"; `None` detects it.
             user_id: Owner of the conversation; `None` uses the owner that the file names.
             dept_id: Department or tenant; `None` uses the one that the file names.
             timeout: Time limit in seconds; `None` uses the client's `timeout`, or 60 if that is
