@@ -40,6 +40,9 @@ pub(super) async fn import(
             };
             file.take(piece.data).await?;
         }
+        // Hyper reports the end of the body also for a call that its caller has cancelled, and
+        // drops such a call once it is pending. Without this, a part of a file would be stored.
+        tokio::task::yield_now().await;
         file.end().await
     };
     work.instrument(span).await
