@@ -125,8 +125,8 @@ fn http_status(status: &Status) -> StatusCode {
     }
 }
 
-/// Name of a code in `google.rpc.Code`.
-fn code_name(code: Code) -> &'static str {
+/// Name of a code in `google.rpc.Code`, such as `NOT_FOUND`.
+pub fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",

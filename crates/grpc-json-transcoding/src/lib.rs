@@ -66,6 +66,7 @@ use http::Request;
 use tonic::{Status, body::Body};
 
 pub use self::{
+    error::code_name,
     openapi::{Info as OpenApiInfo, PATH as OPENAPI_PATH},
     rule::InvalidHttpRule,
     service::{Transcoding, TranscodingLayer},
