@@ -10,6 +10,7 @@ mod content;
 mod context;
 mod conversation;
 mod digest;
+mod history;
 mod id;
 mod message;
 mod metadata;
@@ -26,6 +27,10 @@ pub use self::{
     context::{RawContext, RetrievedContext},
     conversation::{Conversation, ConversationChanges, ConversationRef, NewConversation},
     digest::Digest,
+    history::{
+        HistoryBudget, HistoryItem, HistorySelection, OlderMessages, SelectedMessages,
+        select_history,
+    },
     id::{ConversationId, MessageId, SessionId},
     message::{Message, NewMessage, NumberedMessage, RawMessage},
     metadata::Metadata,
