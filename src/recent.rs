@@ -31,14 +31,21 @@ pub trait RecentWindow: Send + Sync + Debug {
     /// the announcement must be passed to one of the methods that consume it.
     async fn announce(&self, conversation: ConversationId, limit: Duration) -> Announcement;
 
-    /// Adds committed messages to the window. They are consecutive and in order.
-    async fn publish(&self, announcement: Announcement, owner: &UserId, messages: &[Message]);
+    /// Adds committed messages to the window. They are consecutive, in order and not pinned.
+    /// `uncompacted_tokens` are the tokens of the conversation after them.
+    async fn publish(
+        &self,
+        announcement: Announcement,
+        owner: &UserId,
+        messages: &[Message],
+        uncompacted_tokens: i64,
+    );
 
     /// Ends the announcement of a write that was a replay of one committed up to
     /// `last_seq`. A window that ends before `last_seq` is dropped.
     async fn publish_replay(&self, announcement: Announcement, last_seq: i64);
 
-    /// Drops the window, because messages have been removed.
+    /// Drops the window, because messages have been removed, or pinned, or replaced by a summary.
     async fn retire(&self, announcement: Announcement);
 
     /// Withdraws an announcement. Only allowed if nothing was committed.
@@ -53,22 +60,13 @@ pub trait RecentWindow: Send + Sync + Debug {
     /// whether anything was committed.
     async fn leave(&self, announcement: Announcement);
 
-    /// Reads the newest `limit` messages from the window. A window that ends
-    /// before `min_seq` is stale and is dropped.
+    /// Reads the newest `limit` messages from the window, or all of them if some belong to groups.
+    /// A window that ends before `min_seq` is stale and is dropped.
     async fn newest(&self, conversation: ConversationId, limit: u32, min_seq: i64) -> Lookup;
 
-    /// Fills a window with the newest messages from the store, oldest first.
-    /// `last_seq` is the sequence number of the conversation's last message, and
-    /// `whole` whether there are no older messages. Does nothing if a write was
+    /// Fills a window with the newest messages from the store. Does nothing if a write was
     /// announced after the lease was granted.
-    async fn fill(
-        &self,
-        lease: FillLease,
-        owner: &UserId,
-        last_seq: i64,
-        messages: &[Message],
-        whole: bool,
-    );
+    async fn fill(&self, lease: FillLease, window: &Window);
 
     /// Upper bound on messages in a window. A reader that was granted a lease
     /// reads at least this many messages from the store.
@@ -107,12 +105,22 @@ pub enum Lookup {
 }
 
 /// Content of a window.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Window {
     /// Owner of the conversation.
     pub owner: UserId,
     /// Sequence number of the conversation's last message.
     pub last_seq: i64,
-    /// Newest messages, oldest first, without contexts.
+    /// Pinned messages, oldest first, without contexts. They can also be among `messages`.
+    pub pinned: Vec<Message>,
+    /// Summary, if the conversation is compacted.
+    pub summary: Option<Message>,
+    /// Number of the last message that the summary stands for; 0 if there is none.
+    pub compacted_upto_seq: i64,
+    /// Tokens of the conversation's messages that no summary stands for.
+    pub uncompacted_tokens: i64,
+    /// Newest messages that no summary stands for, oldest first, without contexts.
     pub messages: Vec<Message>,
+    /// Whether there are no older messages that no summary stands for.
+    pub is_complete: bool,
 }

@@ -22,18 +22,19 @@ mod transfers;
 use std::{fmt::Debug, time::Duration};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 pub use self::{
     error::{ReusedKey, SchemaError, StoreError},
     operations::{
-        Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, RequestIdentity,
-        Truncated, Truncation,
+        Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, Newest,
+        RequestIdentity, Truncated, Truncation,
     },
     search::{SearchHit, SearchKey, SearchPage, SearchQuery},
 };
 use crate::domain::{
-    Conversation, ConversationChanges, ConversationRef, Message, NewConversation, NumberedMessage,
+    Conversation, ConversationChanges, ConversationId, ConversationRef, Message, NewConversation, NumberedMessage,
     SessionId, UserId,
 };
 
@@ -227,8 +228,9 @@ pub trait Store: Send + Sync + Debug {
     ///   there.
     async fn truncate(&self, truncation: &Truncation) -> Result<Truncated, StoreError>;
 
-    /// Reads the newest `limit` messages in ascending order and the conversation, in one
-    /// consistent read. `contexts` selects whether the messages include their contexts.
+    /// Reads the newest `limit` messages that no summary stands for, the pinned messages, the
+    /// summary and the conversation, in one consistent read. `contexts` selects whether the
+    /// messages include their contexts.
     ///
     /// # Errors
     ///
@@ -238,7 +240,21 @@ pub trait Store: Send + Sync + Debug {
         conversation: &ConversationRef,
         limit: u32,
         contexts: bool,
-    ) -> Result<(Conversation, Vec<Message>), StoreError>;
+    ) -> Result<Newest, StoreError>;
+
+    /// Reads the data of the blobs of a message, with the indices of their parts. Returns nothing
+    /// if the conversation has no such message.
+    ///
+    /// The caller has verified the owner, by a read of the message.
+    ///
+    /// # Errors
+    ///
+    /// Fails only with the errors of all methods.
+    async fn blobs(
+        &self,
+        conversation: ConversationId,
+        seq: i64,
+    ) -> Result<Vec<(u32, Bytes)>, StoreError>;
 
     /// Reads at most `limit` messages on one side of a number, in the order of `from`.
     /// `contexts` selects whether the messages include their contexts.
@@ -304,6 +320,13 @@ pub trait Snapshot: Send {
     /// Fails with the errors that all methods of [`Store`] have. A snapshot is not usable after an
     /// error.
     async fn after(&mut self, seq: i64, limit: u32) -> Result<Vec<Message>, StoreError>;
+
+    /// Reads the data of the blobs of a message, with the indices of their parts.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`Self::after`] does.
+    async fn blobs(&mut self, seq: i64) -> Result<Vec<(u32, Bytes)>, StoreError>;
 }
 
 /// Import of a conversation in progress.

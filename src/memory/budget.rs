@@ -27,6 +27,17 @@ impl Budget {
         missing.min(fitting.min(MAX_READ))
     }
 
+    /// Counts messages, whether they fit or not.
+    pub(super) fn add(&mut self, messages: &[Message]) {
+        self.messages += messages.len();
+        self.bytes += messages.iter().map(Message::size).sum::<usize>();
+    }
+
+    /// Whether no further message fits.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.bytes > Message::MAX_BYTES_PER_RESPONSE
+    }
+
     /// Counts a message and returns true if it fits. The first message always fits.
     pub(super) fn admits(&mut self, message: &Message) -> bool {
         let bytes = self.bytes + message.size();

@@ -6,6 +6,12 @@
 --              without this field is cold
 --   whole      1 if no messages older than the stored ones exist
 --   m:<seq>    message as JSON
+--   n:<seq>    pinned message as JSON; n:0 is the summary of a compaction
+--   upto       number of the last message that the summary stands for; 0 or missing if
+--              there is none. The window has no m:<seq> up to it
+--   tokens     tokens of the conversation's messages that no summary stands for
+--   grouped    present if the window has tool calls, results or other messages that are
+--              not always valid in a history by themselves
 --   top        highest sequence number that was ever published here
 --   p:<token>  announced write; the value is its deadline in ms
 --   lease      "<id> <expiry in ms>": permission to fill the window
@@ -40,7 +46,7 @@ if fields.err then
   fields, drop_reason = {}, "unreadable"
 end
 
-local tokens, seqs, is_invalid = {}, {}, false
+local tokens, seqs, heads, is_invalid = {}, {}, {}, false
 local present = {}
 for _, field in ipairs(fields) do
   present[field] = true
@@ -54,6 +60,8 @@ for _, field in ipairs(fields) do
     else
       is_invalid = true
     end
+  elseif prefix == "n:" then
+    heads[#heads + 1] = field
   end
 end
 table.sort(seqs)
@@ -63,7 +71,7 @@ local top = read_number("top") or 0
 if hi then
   is_invalid = is_invalid or not present.owner or (#seqs > 0 and seqs[#seqs] > hi)
 else
-  is_invalid = is_invalid or present.hi or present.owner or #seqs > 0
+  is_invalid = is_invalid or present.hi or present.owner or #seqs > 0 or #heads > 0
 end
 
 -- Runs a command and returns whether it succeeded. A write fails when Redis is
@@ -91,7 +99,7 @@ local function drop(reason)
     end
   end
   redis.call("HDEL", key, unpack(removed))
-  hi, seqs, is_invalid = nil, {}, false
+  hi, seqs, heads, is_invalid = nil, {}, {}, false
 end
 
 -- Records that the conversation has reached a sequence number. Without this field
@@ -115,12 +123,12 @@ local function renew(ttl)
   redis.call("PEXPIREAT", key, format_integer(expiry))
 end
 
--- Stores the messages in ARGV from an index on, given as pairs of sequence number
--- and JSON. Returns whether that succeeded.
-local function store(index)
+-- Stores the messages in ARGV from one index to another, given as pairs of sequence
+-- number and JSON, in fields with a prefix. Returns whether that succeeded.
+local function store(prefix, from, to)
   local values = {}
-  for i = index, #ARGV, 2 do
-    values[#values + 1] = "m:" .. ARGV[i]
+  for i = from, to, 2 do
+    values[#values + 1] = prefix .. ARGV[i]
     values[#values + 1] = ARGV[i + 1]
     seqs[#seqs + 1] = tonumber(ARGV[i])
   end

@@ -1,8 +1,10 @@
 -- Reads the newest messages, oldest first.
 -- ARGV: limit, sequence number that the window must contain, id and duration in ms
 --       of the lease to grant, TTL in ms
--- Returns "busy", "short", "hit" with owner, hi and the messages, or "miss" with the
--- id of the lease if it was granted.
+-- Returns "busy", "short", "miss" with the id of the lease if it was granted, or "hit" with
+-- owner, hi, upto, tokens, 1 if there are no older messages than the returned ones, the number
+-- of pinned messages and summary, then these, then the messages: all of the window if they are
+-- grouped, since the reader then may need more than its limit to find the groups.
 local limit, min_seq, ttl = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[5])
 
 local active, expired = {}, {}
@@ -52,8 +54,15 @@ local whole = redis.call("HGET", key, "whole") == "1"
 if #seqs < limit and not whole then
   return reply("short")
 end
-local hit = reply("hit", redis.call("HGET", key, "owner"), format_integer(hi))
-for i = math.max(1, #seqs - limit + 1), #seqs do
+local values = redis.call("HMGET", key, "owner", "upto", "tokens")
+local oldest = present.grouped and 1 or math.max(1, #seqs - limit + 1)
+local is_complete = whole and oldest == 1
+local hit = reply("hit", values[1], format_integer(hi), values[2] or "0", values[3] or "0",
+  is_complete and "1" or "0", format_integer(#heads))
+for _, field in ipairs(heads) do
+  hit[#hit + 1] = redis.call("HGET", key, field)
+end
+for i = oldest, #seqs do
   hit[#hit + 1] = redis.call("HGET", key, "m:" .. format_integer(seqs[i]))
 end
 return hit

@@ -20,7 +20,14 @@ impl RecentWindow for NoWindow {
         }
     }
 
-    async fn publish(&self, _announcement: Announcement, _owner: &UserId, _messages: &[Message]) {}
+    async fn publish(
+        &self,
+        _announcement: Announcement,
+        _owner: &UserId,
+        _messages: &[Message],
+        _uncompacted_tokens: i64,
+    ) {
+    }
 
     async fn publish_replay(&self, _announcement: Announcement, _last_seq: i64) {}
 
@@ -36,15 +43,7 @@ impl RecentWindow for NoWindow {
         Lookup::Miss(None)
     }
 
-    async fn fill(
-        &self,
-        _lease: FillLease,
-        _owner: &UserId,
-        _last_seq: i64,
-        _messages: &[Message],
-        _whole: bool,
-    ) {
-    }
+    async fn fill(&self, _lease: FillLease, _window: &Window) {}
 
     fn capacity(&self) -> u32 {
         0

@@ -1,7 +1,7 @@
 -- Adds committed messages to the window.
 -- ARGV: token, TTL in ms, capacity in messages, upper bound in bytes, owner, first
---       and last sequence number, then sequence number and JSON of each message
---       within the capacity
+--       and last sequence number, value of tokens, 1 if messages are grouped, then
+--       sequence number and JSON of each message within the capacity
 local ttl, capacity, max_bytes = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local owner, first, last = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 local announced = redis.call("HDEL", key, "p:" .. ARGV[1]) == 1
@@ -27,10 +27,14 @@ end
 local function append()
   -- Published messages beyond the capacity are older than the given ones and are
   -- not stored.
-  if ARGV[8] and tonumber(ARGV[8]) > first then
+  if ARGV[10] and tonumber(ARGV[10]) > first then
     redis.call("HDEL", key, "whole")
   end
-  local stored = store(8) and try("HSET", key, "owner", owner, "hi", ARGV[7])
+  local stored = store("m:", 10, #ARGV)
+    and try("HSET", key, "owner", owner, "hi", ARGV[7], "tokens", ARGV[8])
+  if stored and ARGV[9] == "1" then
+    stored = try("HSET", key, "grouped", "1")
+  end
   if stored and trim() then
     hi = last
   else

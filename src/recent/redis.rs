@@ -23,7 +23,7 @@ use self::{
     script_reply::ScriptReply,
     script_runner::ScriptRunner,
 };
-use super::{Announcement, FillLease, Lookup, RecentWindow, WINDOW_MESSAGES};
+use super::{Announcement, FillLease, Lookup, RecentWindow, WINDOW_MESSAGES, Window};
 use crate::{
     domain::{ConversationId, IdSource, Message, UserId},
     redis::{ErrorReply, Redis, RedisError},
@@ -84,21 +84,9 @@ impl RedisRecent {
         self.ids.uuid().simple().to_string()
     }
 
-    /// Encodes the newest messages, at most the capacity, as pairs of sequence number and JSON.
-    /// `None` if they exceed [`WINDOW_BYTES`].
-    fn encode(&self, messages: &[Message]) -> Option<Vec<Bytes>> {
-        let newest = &messages[messages.len().saturating_sub(self.capacity)..];
-        let mut pairs = Vec::with_capacity(2 * newest.len());
-        let mut bytes = 0;
-        for message in newest {
-            let json = message_codec::encode(message)?;
-            bytes += json.len();
-            if bytes > WINDOW_BYTES {
-                return None;
-            }
-            pairs.extend([decimal(message.seq), json]);
-        }
-        Some(pairs)
+    /// Returns the newest messages, at most the capacity.
+    fn newest_of<'a>(&self, messages: &'a [Message]) -> &'a [Message] {
+        &messages[messages.len().saturating_sub(self.capacity)..]
     }
 
     /// Drops the window after a commit that is not published.
@@ -133,15 +121,29 @@ impl RedisRecent {
     async fn run_fill(
         &self,
         lease: FillLease,
-        mut args: Vec<Bytes>,
-        messages: &[Message],
+        window: &Window,
     ) -> FillOutcome {
         if self.runner.pending.contains(lease.conversation) {
             return FillOutcome::Refused;
         }
-        let Some(pairs) = self.encode(messages) else {
+        let messages = self.newest_of(&window.messages);
+        let head = window.pinned.iter().chain(&window.summary);
+        let Some(pairs) = encode(head.chain(messages)) else {
             return FillOutcome::TooLarge;
         };
+        let head_length = window.pinned.len() + usize::from(window.summary.is_some());
+        let is_complete = window.is_complete && messages.len() == window.messages.len();
+        let mut args = vec![
+            Bytes::from(lease.id.clone()),
+            self.runner.ttl.clone(),
+            Bytes::copy_from_slice(window.owner.as_str().as_bytes()),
+            decimal(window.last_seq),
+            decimal(u8::from(is_complete)),
+            decimal(window.compacted_upto_seq),
+            decimal(window.uncompacted_tokens),
+            decimal(u8::from(are_grouped(messages))),
+            decimal(head_length),
+        ];
         args.extend(pairs);
         let fill = &self.runner.scripts.fill;
         match self.runner.run(fill, lease.conversation, &args).await {
@@ -181,7 +183,13 @@ impl RecentWindow for RedisRecent {
         }
     }
 
-    async fn publish(&self, announcement: Announcement, owner: &UserId, messages: &[Message]) {
+    async fn publish(
+        &self,
+        announcement: Announcement,
+        owner: &UserId,
+        messages: &[Message],
+        uncompacted_tokens: i64,
+    ) {
         let (Some(first), Some(last)) = (messages.first(), messages.last()) else {
             return self.abort(announcement).await;
         };
@@ -190,7 +198,8 @@ impl RecentWindow for RedisRecent {
                 .drop_after_commit(announcement, DropReason::Unannounced)
                 .await;
         };
-        let Some(pairs) = self.encode(messages) else {
+        let newest = self.newest_of(messages);
+        let Some(pairs) = encode(newest.iter()) else {
             return self
                 .drop_after_commit(announcement, DropReason::TooLarge)
                 .await;
@@ -203,6 +212,8 @@ impl RecentWindow for RedisRecent {
             Bytes::copy_from_slice(owner.as_str().as_bytes()),
             decimal(first.seq),
             decimal(last.seq),
+            decimal(uncompacted_tokens),
+            decimal(u8::from(are_grouped(newest))),
         ];
         args.extend(pairs);
         let publish = &self.runner.scripts.publish;
@@ -298,30 +309,36 @@ impl RecentWindow for RedisRecent {
         Lookup::Miss(None)
     }
 
-    async fn fill(
-        &self,
-        lease: FillLease,
-        owner: &UserId,
-        last_seq: i64,
-        messages: &[Message],
-        whole: bool,
-    ) {
-        let whole = whole && messages.len() <= self.capacity;
-        let args = vec![
-            Bytes::from(lease.id.clone()),
-            self.runner.ttl.clone(),
-            Bytes::copy_from_slice(owner.as_str().as_bytes()),
-            decimal(last_seq),
-            decimal(u8::from(whole)),
-        ];
+    async fn fill(&self, lease: FillLease, window: &Window) {
         // A failure needs no handling: the next read is a miss.
-        let outcome = self.run_fill(lease, args, messages).await;
+        let outcome = self.run_fill(lease, window).await;
         self.runner.instruments.count_fill(outcome);
     }
 
     fn capacity(&self) -> u32 {
         u32::try_from(self.capacity).unwrap_or(u32::MAX)
     }
+}
+
+/// Encodes messages as pairs of sequence number and JSON. `None` if they exceed
+/// [`WINDOW_BYTES`].
+fn encode<'a>(messages: impl Iterator<Item = &'a Message>) -> Option<Vec<Bytes>> {
+    let mut pairs = Vec::with_capacity(2 * messages.size_hint().0);
+    let mut bytes = 0;
+    for message in messages {
+        let json = message_codec::encode(message)?;
+        bytes += json.len();
+        if bytes > WINDOW_BYTES {
+            return None;
+        }
+        pairs.extend([decimal(message.seq), json]);
+    }
+    Some(pairs)
+}
+
+/// Whether some of the messages are not valid in every history by themselves.
+fn are_grouped(messages: &[Message]) -> bool {
+    messages.iter().any(Message::is_grouped)
 }
 
 fn decimal(number: impl Copy + ToString) -> Bytes {

@@ -64,6 +64,25 @@ pub struct ConversationPage {
     pub next: Option<i64>,
 }
 
+/// Newest messages of a conversation, in one consistent read.
+#[derive(Clone, Debug)]
+pub struct Newest {
+    /// Conversation.
+    pub conversation: Conversation,
+    /// Newest pinned messages, at most [`Self::MAX_PINNED`], in ascending order. They can also be
+    /// among `messages`.
+    pub pinned: Vec<Message>,
+    /// Summary, if the conversation is compacted.
+    pub summary: Option<Message>,
+    /// Newest messages that no summary stands for, in ascending order.
+    pub messages: Vec<Message>,
+}
+
+impl Newest {
+    /// Upper bound on the pinned messages of a history.
+    pub const MAX_PINNED: u32 = 32;
+}
+
 /// Identity of a request, by which a retry is recognized.
 #[derive(Clone, Debug)]
 pub struct RequestIdentity {
@@ -96,13 +115,25 @@ pub struct Append {
     /// Session of the turn. It is not attached if its current conversation belongs to another
     /// user.
     pub session_id: Option<SessionId>,
-    /// Title that is set if the conversation has none; `None` sets none.
-    pub title: Option<Title>,
+    /// Title that is set if the conversation has none, and the index of the message that it was
+    /// derived from; `None` sets none.
+    pub title: Option<(Title, usize)>,
     /// Time of the save.
     pub at: DateTime<Utc>,
 }
 
 impl Append {
+    /// Number of tokens of all messages.
+    pub fn tokens(&self) -> i64 {
+        let counts = self.messages.iter().filter_map(|message| message.token_count);
+        counts.map(i64::from).sum()
+    }
+
+    /// Whether a message is pinned.
+    pub fn has_pinned(&self) -> bool {
+        self.messages.iter().any(|message| message.pinned)
+    }
+
     /// Returns whether a retry of this save would be recognized.
     pub fn is_repeatable(&self) -> bool {
         self.request.is_some() || self.messages.iter().all(|message| message.id_chosen)
@@ -118,6 +149,8 @@ pub enum Appended {
         owner: UserId,
         /// Number of the turn's first message.
         first_seq: i64,
+        /// Tokens of the conversation's messages that no summary stands for.
+        uncompacted_tokens: i64,
     },
     /// The turn was saved by an earlier call.
     Replayed {

@@ -187,9 +187,20 @@ impl Store for PostgresStore {
         conversation: &ConversationRef,
         limit: u32,
         contexts: bool,
-    ) -> Result<(Conversation, Vec<Message>), StoreError> {
+    ) -> Result<Newest, StoreError> {
         attempts::read(&self.losses, || {
             history::newest(&self.pool, conversation, limit, contexts)
+        })
+        .await
+    }
+
+    async fn blobs(
+        &self,
+        conversation: ConversationId,
+        seq: i64,
+    ) -> Result<Vec<(u32, Bytes)>, StoreError> {
+        attempts::read(&self.losses, || {
+            history::blobs(&self.pool, conversation, seq)
         })
         .await
     }

@@ -14,7 +14,7 @@ macro_rules! reads {
         use $crate::{
             domain::{Conversation, ConversationId, ConversationRef, Message, UserId},
             store::{
-                Bound, StoreError,
+                Bound, Newest, StoreError,
                 operation_error::OperationError,
                 rows::{ContextRow, add_contexts},
             },
@@ -51,19 +51,53 @@ macro_rules! reads {
             conversation: &ConversationRef,
             limit: u32,
             contexts: bool,
-        ) -> Result<(Conversation, Vec<Message>), OperationError> {
+        ) -> Result<Newest, OperationError> {
             let rows = query(NEWEST)
                 .bind($key(conversation.id.as_uuid()))
                 .bind(conversation.user_id.as_ref().map(UserId::as_str))
                 .bind(i64::from(limit))
                 .fetch_all(&mut *connection)
                 .await?;
-            let (found, mut messages) = decode_history(&rows, conversation.id)?;
-            keep_newest(&mut messages, limit);
-            if contexts {
-                read_contexts(connection, &mut messages).await?;
+            let (conversation, mut messages) = decode_history(&rows, conversation.id)?;
+            // Pinned messages have negative numbers, and the summary has 0.
+            let mut newest = messages.split_off(messages.partition_point(|m| m.seq <= 0));
+            let summary = messages.pop_if(|message| message.is_summary());
+            for message in &mut messages {
+                message.seq = -message.seq;
             }
-            Ok((found, messages))
+            messages.reverse();
+            keep_newest(&mut messages, Newest::MAX_PINNED);
+            keep_newest(&mut newest, limit);
+            if contexts {
+                read_contexts(connection, &mut newest).await?;
+                // Pinned messages can be far apart, and contexts are read for whole ranges.
+                for message in &mut messages {
+                    read_contexts(connection, std::slice::from_mut(message)).await?;
+                }
+            }
+            Ok(Newest {
+                conversation,
+                pinned: messages,
+                summary,
+                messages: newest,
+            })
+        }
+
+        /// Reads the data of a message's blobs, with the indices of their parts.
+        pub(super) async fn read_blobs(
+            connection: &mut $connection,
+            conversation: ConversationId,
+            seq: i64,
+        ) -> Result<Vec<(u32, bytes::Bytes)>, OperationError> {
+            let rows: Vec<(i32, Vec<u8>)> = query_as(sql::BLOBS)
+                .bind($key(conversation.as_uuid()))
+                .bind(seq)
+                .fetch_all(connection)
+                .await?;
+            let blobs = rows.into_iter().map(|(position, data)| {
+                (u32::try_from(position).unwrap_or_default(), data.into())
+            });
+            Ok(blobs.collect())
         }
 
         /// Reads a page of messages, in the order of the bound.

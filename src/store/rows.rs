@@ -12,8 +12,8 @@ use super::{
     operation_error::{BackendError, ErrorKind, OperationError},
 };
 use crate::domain::{
-    Content, Conversation, ConversationId, DeptId, Message, MessageId, Metadata, RetrievedContext,
-    Role, Title, UserId,
+    AuthorName, Content, Conversation, ConversationId, DeptId, Message, MessageId, Metadata, Part,
+    RetrievedContext, Role, Title, UserId,
 };
 
 type Object = Json<Map<String, Value>>;
@@ -31,6 +31,8 @@ pub(super) struct ConversationRow<Id, Time> {
     metadata: Option<Object>,
     parent_id: Option<Id>,
     branched_at_seq: Option<i64>,
+    compacted_upto_seq: i64,
+    uncompacted_tokens: i64,
 }
 
 /// Row of a message, without the id of its conversation, which the caller supplies.
@@ -44,6 +46,11 @@ pub(super) struct MessageRow<Id, Time> {
     latency_ms: Option<i32>,
     created_at: Time,
     metadata: Option<Object>,
+    name: Option<String>,
+    parts: Option<Json<Vec<Part>>>,
+    token_count: Option<i32>,
+    pinned: bool,
+    redacted: bool,
 }
 
 /// Row of a context, in the order of its message's contexts.
@@ -84,6 +91,8 @@ impl<Id: Into<Uuid>, Time: Into<DateTime<Utc>>> ConversationRow<Id, Time> {
                 .parent_id
                 .map(|id| ConversationId::from_uuid(id.into())),
             branched_at_seq: self.branched_at_seq,
+            compacted_upto_seq: self.compacted_upto_seq,
+            uncompacted_tokens: self.uncompacted_tokens,
         })
     }
 }
@@ -95,7 +104,16 @@ impl<Id: Into<Uuid>, Time: Into<DateTime<Utc>>> MessageRow<Id, Time> {
             conversation_id,
             seq: self.seq,
             role: Role::parse(&self.role).map_err(|_| invalid_value("role"))?,
+            name: self
+                .name
+                .map(AuthorName::parse)
+                .transpose()
+                .map_err(|_| invalid_value("name"))?,
             content: Content::from_stored(self.content),
+            parts: self.parts.map(|Json(parts)| parts).unwrap_or_default(),
+            token_count: self.token_count,
+            pinned: self.pinned,
+            redacted: self.redacted,
             tokens_used: self.tokens_used,
             latency_ms: self.latency_ms,
             created_at: self.created_at.into(),

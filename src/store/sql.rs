@@ -41,7 +41,11 @@ macro_rules! own_conversation_columns {
             $prefix,
             "parent_id, ",
             $prefix,
-            "branched_at_seq"
+            "branched_at_seq, ",
+            $prefix,
+            "compacted_upto_seq, ",
+            $prefix,
+            "uncompacted_tokens"
         )
     };
 }
@@ -58,7 +62,17 @@ macro_rules! own_message_columns {
             $prefix,
             "tokens_used, ",
             $prefix,
-            "latency_ms"
+            "latency_ms, ",
+            $prefix,
+            "name, ",
+            $prefix,
+            "parts, ",
+            $prefix,
+            "token_count, ",
+            $prefix,
+            "pinned, ",
+            $prefix,
+            "redacted"
         )
     };
 }
@@ -152,11 +166,11 @@ pub(super) use conversation_condition;
 /// Statement of a history read. Parameters: $1 id, $2 user or NULL, and those of `$own` and
 /// `$shared`.
 ///
-/// `$own` ends the selection of the conversation's own messages. `$shared` selects the
-/// messages that its lineage names, and must not be evaluated for a conversation
-/// without a lineage.
+/// `$after` is the number of the conversation `c` after which its own messages are read, and `$own`
+/// ends their selection. `$shared` selects the messages that its lineage names, and must not be
+/// evaluated for a conversation without a lineage.
 macro_rules! history {
-    ($own:expr, $shared:expr) => {
+    ($after:literal, $own:expr, $shared:expr) => {
         concat!(
             "WITH c AS MATERIALIZED (SELECT c.* FROM conversations c WHERE ",
             $crate::store::sql::conversation_condition!(),
@@ -165,14 +179,16 @@ macro_rules! history {
             ", NULL AS seq, ",
             $crate::store::sql::own_message_columns!("NULL AS "),
             " FROM c UNION ALL SELECT ",
-            $crate::store::sql::history_message_columns!(),
+            $crate::store::sql::history_message_columns!("m.seq"),
             " FROM (SELECT ",
             $crate::store::sql::message_columns!(),
             " FROM messages m WHERE m.conversation_id = (SELECT c.id FROM c) \
-                AND m.seq > (SELECT c.own_after FROM c) ",
+                AND m.seq > (SELECT ",
+            $after,
+            " FROM c) ",
             $own,
             ") AS m UNION ALL SELECT ",
-            $crate::store::sql::history_message_columns!(),
+            $crate::store::sql::history_message_columns!("m.seq"),
             " FROM (",
             $shared,
             ") AS m"
@@ -181,14 +197,47 @@ macro_rules! history {
 }
 pub(super) use history;
 
+/// Continues the statement of a history read with the newest pinned messages, whose numbers are
+/// negated to distinguish them, and the summary, whose number is 0. They are part of the same
+/// statement, so that a concurrent compaction is seen as a whole. Conversations that have neither
+/// pay for the evaluation of two conditions.
+///
+/// `$shared` selects the pinned messages that the conversation's lineage names.
+macro_rules! history_head {
+    ($shared:literal) => {
+        concat!(
+            " UNION ALL SELECT ",
+            $crate::store::sql::history_message_columns!("-m.seq"),
+            " FROM (SELECT ",
+            $crate::store::sql::message_columns!(),
+            " FROM messages m WHERE m.conversation_id = (SELECT c.id FROM c WHERE c.has_pinned) \
+                AND m.pinned AND m.seq > (SELECT c.own_after FROM c) \
+              ORDER BY m.seq DESC LIMIT 32) AS m UNION ALL SELECT ",
+            $crate::store::sql::history_message_columns!("-m.seq"),
+            " FROM (SELECT ",
+            $crate::store::sql::message_columns!(),
+            $shared,
+            " LIMIT 32) AS m UNION ALL SELECT k.id, k.created_at, NULL AS metadata, ",
+            $crate::store::sql::own_conversation_columns!("NULL AS "),
+            ", 0 AS seq, 'system' AS role, k.summary AS content, NULL AS tokens_used, \
+               NULL AS latency_ms, NULL AS name, NULL AS parts, k.token_count, \
+               (1 = 0) AS pinned, (1 = 0) AS redacted FROM compactions k \
+              WHERE k.conversation_id = (SELECT c.id FROM c WHERE c.compacted_upto_seq > 0)"
+        )
+    };
+}
+pub(super) use history_head;
+
 /// Columns of a message's row in a history read, in the order of the conversation's row.
 macro_rules! history_message_columns {
-    () => {
+    ($seq:literal) => {
         concat!(
             $crate::store::sql::common_columns!("m."),
             ", ",
             $crate::store::sql::own_conversation_columns!("NULL AS "),
-            ", m.seq, ",
+            ", ",
+            $seq,
+            " AS seq, ",
             $crate::store::sql::own_message_columns!("m.")
         )
     };
@@ -223,13 +272,15 @@ pub(super) const CURRENT_CONVERSATION: &str = concat!(
       ORDER BY (c.user_id = $2) DESC, c.session_attached DESC LIMIT 1"
 );
 
-/// Reads a page of a user's conversations. Parameters: $1 user, $2 department or NULL,
+/// Reads a page of a user's conversations, without those in which nothing has been saved since a
+/// turn created them: their activity is negative. Parameters: $1 user, $2 department or NULL,
 /// $3 upper bound of the activity, exclusive, $4 limit.
 pub(super) const LIST: &str = concat!(
     "SELECT ",
     conversation_columns!(),
     ", c.activity FROM conversations c \
       WHERE c.user_id = $1 AND ($2 IS NULL OR c.dept_id = $2) AND c.activity < $3 \
+        AND c.activity > 0 \
       ORDER BY c.activity DESC LIMIT $4"
 );
 
@@ -262,6 +313,15 @@ pub(super) const CONTEXTS: &str = concat!(
       WHERE l.conversation_id = $1 AND l.source_id <> $1 AND x.seq BETWEEN $2 AND $3 \
       ORDER BY 1, 2"
 );
+
+/// Reads the data of a message's blobs. Parameters: $1 conversation, $2 number.
+pub(super) const BLOBS: &str = "SELECT b.position, b.data FROM message_blobs b \
+      WHERE b.conversation_id = $1 AND b.seq = $2 \
+    UNION ALL \
+    SELECT b.position, b.data FROM lineage l JOIN message_blobs b \
+        ON b.conversation_id = l.source_id AND b.seq = $2 \
+      WHERE l.conversation_id = $1 AND l.source_id <> $1 \
+        AND $2 > l.after_seq AND $2 <= l.upto_seq";
 
 /// Reads the entry of an idempotency key in the requests ledger. Parameters: $1 conversation,
 /// $2 key.
@@ -304,6 +364,13 @@ pub(super) const COPY_LINEAGE: &str = "INSERT INTO lineage \
     (conversation_id, source_id, after_seq, upto_seq) \
     SELECT $1, l.source_id, l.after_seq, CASE WHEN l.upto_seq < $3 THEN l.upto_seq ELSE $3 END \
     FROM lineage l WHERE l.conversation_id = $2 AND l.after_seq < $3";
+
+/// Copies the parent's compaction to a branch that contains all messages that the summary stands
+/// for. Parameters: $1 branch, $2 parent, $3 number.
+pub(super) const COPY_COMPACTION: &str = "INSERT INTO compactions \
+    (conversation_id, upto_seq, id, summary, token_count, created_at) \
+    SELECT $1, k.upto_seq, k.id, k.summary, k.token_count, k.created_at \
+    FROM compactions k WHERE k.conversation_id = $2 AND k.upto_seq <= $3";
 
 /// Ends a conversation's lineage at a number. Parameters of both statements: $1
 /// conversation, $2 number.

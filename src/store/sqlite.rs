@@ -200,7 +200,7 @@ impl Store for SqliteStore {
         conversation: &ConversationRef,
         limit: u32,
         contexts: bool,
-    ) -> Result<(Conversation, Vec<Message>), StoreError> {
+    ) -> Result<Newest, StoreError> {
         read(history::newest(
             &self.readers,
             conversation,
@@ -208,6 +208,14 @@ impl Store for SqliteStore {
             contexts,
         ))
         .await
+    }
+
+    async fn blobs(
+        &self,
+        conversation: ConversationId,
+        seq: i64,
+    ) -> Result<Vec<(u32, Bytes)>, StoreError> {
+        read(history::blobs(&self.readers, conversation, seq)).await
     }
 
     async fn messages(

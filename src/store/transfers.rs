@@ -3,6 +3,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::StoreError;
+use crate::domain::NumberedMessage;
 
 /// Limit on exports and imports in progress. Each uses a connection until its client has
 /// finished, so the limit reserves connections for all other calls.
@@ -27,5 +28,21 @@ impl TransferLimit {
         permit
             .map(TransferPermit)
             .map_err(|_| StoreError::Unavailable("too many exports and imports at once".into()))
+    }
+}
+
+/// What an import stores with the conversation about all of its messages.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ImportTotals {
+    pub(super) tokens: i64,
+    pub(super) has_pinned: bool,
+}
+
+impl ImportTotals {
+    pub(super) fn add(&mut self, messages: &[NumberedMessage]) {
+        for NumberedMessage { message, .. } in messages {
+            self.tokens += i64::from(message.token_count.unwrap_or_default());
+            self.has_pinned |= message.pinned;
+        }
     }
 }

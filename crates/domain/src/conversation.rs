@@ -35,6 +35,11 @@ pub struct Conversation {
     pub parent_id: Option<ConversationId>,
     /// Number of the last message that is shared with the parent; `None` if it is no branch.
     pub branched_at_seq: Option<i64>,
+    /// Number of the last message that histories replace by a summary; 0 if it is not compacted.
+    pub compacted_upto_seq: i64,
+    /// Tokens of the messages that no summary stands for: an estimate after truncations and in
+    /// branches.
+    pub uncompacted_tokens: i64,
 }
 
 /// Conversation to be created.
@@ -52,6 +57,8 @@ pub struct NewConversation {
     pub metadata: Option<Metadata>,
     /// Session that the conversation is created in.
     pub session_id: Option<SessionId>,
+    /// Whether the user's list contains the conversation before the first message is saved.
+    pub is_listed: bool,
 }
 
 impl NewConversation {

@@ -27,6 +27,14 @@ impl Digest {
         hash.finish()
     }
 
+    /// Computes the digest of a compaction.
+    pub fn of_compaction(upto_seq: i64, summary: &str) -> Self {
+        let mut hash = FieldHasher::new(b"compact");
+        hash.number(upto_seq.cast_unsigned());
+        hash.bytes(summary.as_bytes());
+        hash.finish()
+    }
+
     /// Bytes of the digest, as they are stored.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -64,6 +72,27 @@ fn add_message(hash: &mut FieldHasher, message: &NewMessage) {
         hash.optional(score.map(|score| score.to_bits().to_be_bytes()));
         hash.optional(metadata.as_ref().map(super::Metadata::to_json));
     }
+    add_parts(hash, message);
+}
+
+/// Adds what a plain message does not have. The digest of a plain message is thereby the one that
+/// versions without parts have stored.
+fn add_parts(hash: &mut FieldHasher, message: &NewMessage) {
+    let NewMessage {
+        name,
+        parts,
+        token_count,
+        pinned,
+        ..
+    } = message;
+    if name.is_none() && parts.is_empty() && token_count.is_none() && !pinned {
+        return;
+    }
+    hash.bytes(b"parts");
+    hash.optional(name.as_ref().map(super::AuthorName::as_str));
+    hash.optional(token_count.map(i32::to_be_bytes));
+    hash.number(u64::from(*pinned));
+    hash.bytes(&serde_json::to_vec(parts).unwrap_or_default());
 }
 
 /// Hasher of fields, each with its length, so that different lists of fields never form the

@@ -14,6 +14,7 @@ mod history;
 mod id;
 mod message;
 mod metadata;
+mod part;
 mod role;
 mod search;
 mod session;
@@ -34,10 +35,11 @@ pub use self::{
     id::{ConversationId, MessageId, SessionId},
     message::{Message, NewMessage, NumberedMessage, RawMessage},
     metadata::Metadata,
+    part::{Blob, Part, RawPart},
     role::Role,
     search::TextSearch,
     session::{NewSession, Session, SessionRef},
-    text::{DeptId, RequestId, SearchText, Title, UserId},
+    text::{AuthorName, DeptId, RequestId, SearchText, Title, UserId},
     time::{from_rfc3339, from_unix_time, to_micros},
     validation::{FieldError, InField, InvalidValue, non_negative},
 };
@@ -49,6 +51,8 @@ pub struct Limits {
     pub content_bytes: usize,
     /// Upper bound on a metadata object, in bytes of compact JSON.
     pub metadata_bytes: usize,
+    /// Upper bound on the data of a binary part, in bytes.
+    pub blob_bytes: usize,
 }
 
 impl Default for Limits {
@@ -56,6 +60,7 @@ impl Default for Limits {
         Self {
             content_bytes: 1 << 20,
             metadata_bytes: 64 << 10,
+            blob_bytes: 8 << 20,
         }
     }
 }

@@ -3,8 +3,8 @@ use std::{collections::HashSet, fmt};
 use chrono::{DateTime, Utc};
 
 use super::{
-    Content, ConversationId, FieldError, InField as _, InvalidValue, Limits, MessageId, Metadata,
-    RawContext, RetrievedContext, Role, non_negative,
+    AuthorName, Content, ConversationId, FieldError, InField as _, InvalidValue, Limits, MessageId,
+    Metadata, Part, RawContext, RawPart, RetrievedContext, Role, non_negative, part,
 };
 
 /// Message to be saved.
@@ -16,8 +16,18 @@ pub struct NewMessage {
     pub id_chosen: bool,
     /// Author.
     pub role: Role,
-    /// Text; empty only if there is metadata.
+    /// Name of the author.
+    pub name: Option<AuthorName>,
+    /// Text; empty only if there are parts or metadata.
     pub content: Content,
+    /// Parts, in order; empty if the message consists of its text. Blobs have their data.
+    pub parts: Vec<Part>,
+    /// Tokens in a model's input, 0 or more; `None` if they have not been counted yet.
+    pub token_count: Option<i32>,
+    /// Whether every history includes the message.
+    pub pinned: bool,
+    /// Whether the message was redacted before it was exported. It then has no text.
+    pub redacted: bool,
     /// Tokens that the model used, 0 or more.
     pub tokens_used: Option<i32>,
     /// Duration of the model's answer in milliseconds, 0 or more.
@@ -37,8 +47,18 @@ pub struct RawMessage {
     pub id: Option<MessageId>,
     /// See [`NewMessage::role`].
     pub role: Role,
-    /// See [`NewMessage::content`].
+    /// See [`NewMessage::name`]; empty for `None`.
+    pub name: String,
+    /// Text; empty, or that of the parts, if they have texts.
     pub content: String,
+    /// See [`NewMessage::parts`].
+    pub parts: Vec<RawPart>,
+    /// See [`NewMessage::token_count`].
+    pub token_count: Option<i32>,
+    /// See [`NewMessage::pinned`].
+    pub pinned: bool,
+    /// See [`NewMessage::redacted`].
+    pub redacted: bool,
     /// See [`NewMessage::tokens_used`].
     pub tokens_used: Option<i32>,
     /// See [`NewMessage::latency_ms`].
@@ -56,7 +76,12 @@ impl RawMessage {
         Self {
             id: None,
             role,
+            name: String::new(),
             content: content.into(),
+            parts: Vec::new(),
+            token_count: None,
+            pinned: false,
+            redacted: false,
             tokens_used: None,
             latency_ms: None,
             created_at: None,
@@ -99,21 +124,46 @@ impl NewMessage {
         let RawMessage {
             id,
             role,
+            name,
             content,
+            parts,
+            token_count,
+            pinned,
+            redacted,
             tokens_used,
             latency_ms,
             created_at,
             metadata,
         } = raw;
-        if content.is_empty() && metadata.as_ref().is_none_or(Metadata::is_empty) {
-            let reason = InvalidValue::new("is required where there is no metadata");
+        let (content, parts) = part::assemble(content, parts, role, limits)?;
+        if content.is_empty()
+            && parts.is_empty()
+            && !redacted
+            && metadata.as_ref().is_none_or(Metadata::is_empty)
+        {
+            let reason = InvalidValue::new("is required where there are no parts and no metadata");
             return Err(FieldError::new("content", reason));
+        }
+        if pinned && parts.iter().any(is_part_of_group) {
+            let reason = InvalidValue::new("must not be set on tool calls and their results");
+            return Err(FieldError::new("pinned", reason));
         }
         Ok(Self {
             id_chosen: id.is_some(),
             id: id.unwrap_or_else(generate_id),
             role,
+            name: (!name.is_empty())
+                .then(|| AuthorName::parse(name))
+                .transpose()
+                .in_field("name")?,
             content: Content::parse(content, limits).in_field("content")?,
+            parts,
+            token_count: token_count
+                .map(non_negative)
+                .transpose()
+                .in_field("token_count")?,
+            pinned,
+            redacted,
             tokens_used: tokens_used
                 .map(non_negative)
                 .transpose()
@@ -161,7 +211,18 @@ impl NewMessage {
 
     /// Approximate size in a response, in bytes.
     pub fn size(&self) -> usize {
-        size(&self.content, self.metadata.as_ref(), &self.contexts)
+        size(
+            &self.content,
+            &self.parts,
+            self.metadata.as_ref(),
+            &self.contexts,
+        )
+    }
+
+    /// Size of the data of all blobs, in bytes.
+    pub fn blob_bytes(&self) -> usize {
+        let blobs = self.parts.iter().filter_map(Part::as_blob);
+        blobs.map(|blob| blob.bytes).sum()
     }
 
     /// Number of values in the metadata of the message and of its contexts, counted
@@ -172,19 +233,29 @@ impl NewMessage {
         all.flatten().map(Metadata::weight).sum()
     }
 
-    /// Converts into the message that is stored under `seq`, without its contexts.
+    /// Converts into the message that is stored under `seq`, without its contexts and the data of
+    /// blobs.
     pub fn into_stored(
         self,
         conversation_id: ConversationId,
         seq: i64,
         saved_at: DateTime<Utc>,
     ) -> Message {
+        let mut parts = self.parts;
+        for blob in parts.iter_mut().filter_map(Part::as_blob_mut) {
+            blob.data = None;
+        }
         Message {
             id: self.id,
             conversation_id,
             seq,
             role: self.role,
+            name: self.name,
             content: self.content,
+            parts,
+            token_count: self.token_count,
+            pinned: self.pinned,
+            redacted: self.redacted,
             tokens_used: self.tokens_used,
             latency_ms: self.latency_ms,
             created_at: self.created_at.unwrap_or(saved_at),
@@ -194,11 +265,15 @@ impl NewMessage {
     }
 
     /// Whether `stored` is the outcome of saving this message. If the caller set no time, any
-    /// stored time matches.
+    /// stored time matches. The count of tokens is not compared, since it may have been counted
+    /// with another encoding.
     pub fn is_saved_as(&self, stored: &Message) -> bool {
         self.id == stored.id
             && self.role == stored.role
+            && self.name == stored.name
             && self.content == stored.content
+            && self.parts == stored.parts
+            && self.pinned == stored.pinned
             && self.tokens_used == stored.tokens_used
             && self.latency_ms == stored.latency_ms
             && self.created_at.is_none_or(|at| at == stored.created_at)
@@ -227,8 +302,19 @@ pub struct Message {
     pub seq: i64,
     /// Author.
     pub role: Role,
-    /// Text; empty only if there is metadata.
+    /// Name of the author.
+    pub name: Option<AuthorName>,
+    /// Text; empty only if there are parts or metadata, or if the message is redacted.
     pub content: Content,
+    /// Parts, in order; empty if the message consists of its text. Blobs have their data only if
+    /// it was requested.
+    pub parts: Vec<Part>,
+    /// Tokens in a model's input; `None` for messages that were saved before tokens were counted.
+    pub token_count: Option<i32>,
+    /// Whether every history includes the message.
+    pub pinned: bool,
+    /// Whether a redaction has removed text, parts, metadata and contexts.
+    pub redacted: bool,
     /// Tokens that the model used, 0 or more.
     pub tokens_used: Option<i32>,
     /// Duration of the model's answer in milliseconds, 0 or more.
@@ -246,9 +332,59 @@ impl Message {
     /// clients accept 4 MiB unless configured otherwise.
     pub const MAX_BYTES_PER_RESPONSE: usize = 3 << 20;
 
-    /// Approximate size in a response, in bytes.
+    /// Approximate size in a response, in bytes, without the data of blobs.
     pub fn size(&self) -> usize {
-        size(&self.content, self.metadata.as_ref(), &self.contexts)
+        size(
+            &self.content,
+            &self.parts,
+            self.metadata.as_ref(),
+            &self.contexts,
+        )
+    }
+
+    /// Tokens in a model's input. Those of a message that was saved before they were counted are
+    /// estimated from its size.
+    pub fn tokens(&self) -> u64 {
+        /// Bytes of a token, on average.
+        const BYTES_PER_TOKEN: u64 = 4;
+        match self.token_count {
+            Some(count) => u64::try_from(count).unwrap_or_default(),
+            None => (self.size() as u64).div_ceil(BYTES_PER_TOKEN),
+        }
+    }
+
+    /// Whether the message is the summary of a compaction, which has no number.
+    pub fn is_summary(&self) -> bool {
+        self.seq == 0
+    }
+
+    /// Whether the message may not be valid in a history by itself: tool calls and results depend
+    /// on each other, and reasoning on the message after it.
+    pub fn is_grouped(&self) -> bool {
+        let has_only_reasoning = || {
+            let mut parts = self.parts.iter();
+            parts.all(|part| matches!(part, Part::Reasoning { .. }))
+        };
+        self.role == Role::Tool
+            || self.parts.iter().any(is_part_of_group)
+            || (!self.parts.is_empty() && has_only_reasoning())
+    }
+
+    /// The parts with their texts; empty if the message consists of its text.
+    pub fn raw_parts(&self) -> Vec<RawPart> {
+        part::render(self.content.as_str(), &self.parts)
+    }
+
+    /// Removes everything but number, id, role and times.
+    pub fn redact(&mut self) {
+        self.name = None;
+        self.content = Content::default();
+        self.parts.clear();
+        self.token_count = Some(0);
+        self.pinned = false;
+        self.redacted = true;
+        self.metadata = None;
+        self.contexts.clear();
     }
 }
 
@@ -281,10 +417,21 @@ fn validate_contexts(
     Ok(valid)
 }
 
-fn size(content: &Content, metadata: Option<&Metadata>, contexts: &[RetrievedContext]) -> usize {
+fn size(
+    content: &Content,
+    parts: &[Part],
+    metadata: Option<&Metadata>,
+    contexts: &[RetrievedContext],
+) -> usize {
+    let parts = parts.iter().map(Part::size);
     let metadata = metadata.map_or(0, Metadata::size);
     let contexts = contexts.iter().map(RetrievedContext::size);
-    content.as_str().len() + metadata + contexts.sum::<usize>()
+    content.as_str().len() + parts.sum::<usize>() + metadata + contexts.sum::<usize>()
+}
+
+/// Whether a part is a tool call or its result: only together are they valid in a history.
+fn is_part_of_group(part: &Part) -> bool {
+    matches!(part, Part::ToolCall { .. } | Part::ToolCallResponse { .. })
 }
 
 #[cfg(test)]

@@ -46,6 +46,10 @@ bounded_text! {
     UserId, 255
 }
 bounded_text! {
+    /// Name of a message's author, if several have the same role.
+    AuthorName, 255
+}
+bounded_text! {
     /// Department or tenant of a user.
     DeptId, 255
 }

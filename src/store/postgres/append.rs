@@ -4,7 +4,8 @@ use uuid::Uuid;
 use super::{
     PostgresPool,
     columns::{
-        ContextColumns, MessageColumns, bind_contexts, bind_messages, message_values, placeholders,
+        BlobColumns, ContextColumns, MessageColumns, bind_blobs, bind_contexts, bind_messages,
+        message_values, placeholders,
     },
     connection::{ConnectionLosses, PooledConnection},
     conversations, history, sql,
@@ -35,6 +36,10 @@ WITH saved AS (
         updated_at = greatest(c.updated_at, $4),
         activity = nextval('activity_order'),
         title = coalesce(c.title, $5),
+        title_seq = CASE WHEN c.title IS NULL AND $5 IS NOT NULL THEN c.last_seq + $10
+                         ELSE c.title_seq END,
+        uncompacted_tokens = c.uncompacted_tokens + $11,
+        has_pinned = c.has_pinned OR $12,
         last_session_id = coalesce(own.session_id, c.last_session_id),
         session_attached = CASE WHEN own.session_id IS NULL THEN c.session_attached
                                 ELSE nextval('activity_order') END
@@ -48,7 +53,7 @@ WITH saved AS (
       AND ($7 IS NULL OR c.last_seq = $7)
       AND NOT EXISTS (SELECT 1 FROM requests r
                       WHERE r.conversation_id = $1 AND r.request_id = $8)
-    RETURNING c.id, c.user_id, c.last_seq - $3 AS before_seq
+    RETURNING c.id, c.user_id, c.last_seq - $3 AS before_seq, c.uncompacted_tokens
 ), new_messages AS (
     INSERT INTO messages (conversation_id, seq, ",
     message_values!(""),
@@ -73,12 +78,18 @@ WITH saved AS (
     ") AS x (number, position, ",
     sql::context_columns!(""),
     ")
+), new_blobs AS (
+    INSERT INTO message_blobs (conversation_id, seq, position, data)
+    SELECT s.id, s.before_seq + b.number, b.position, b.data
+    FROM saved s, unnest(",
+    placeholders!(append blobs),
+    ") AS b (number, position, data)
 ), new_request AS (
     INSERT INTO requests (conversation_id, request_id, digest, first_seq, last_seq, created_at)
     SELECT s.id, $8, $9, s.before_seq + 1, s.before_seq + $3, $4
     FROM saved s WHERE $8 IS NOT NULL
 )
-SELECT s.user_id, s.before_seq + 1 AS first_seq FROM saved s"
+SELECT s.user_id, s.before_seq + 1 AS first_seq, s.uncompacted_tokens FROM saved s"
 );
 
 const FIND_MESSAGES: &str =
@@ -126,25 +137,37 @@ async fn save(
 ) -> Result<Option<Appended>, BackendError> {
     let messages = MessageColumns::new(append.messages.iter(), append.at);
     let contexts = ContextColumns::new((1..).zip(&append.messages));
+    let blobs = BlobColumns::new((1..).zip(&append.messages));
     let request = append.request.as_ref();
+    let title = append.title.as_ref();
     let query = query_as(APPEND)
         .bind(append.conversation.id.as_uuid())
         .bind(append.conversation.user_id.as_ref().map(UserId::as_str))
         .bind(i64::try_from(append.messages.len()).unwrap_or(i64::MAX))
         .bind(append.at)
-        .bind(append.title.as_ref().map(Title::as_str))
+        .bind(title.map(|(title, _)| Title::as_str(title)))
         .bind(append.session_id.map(SessionId::as_uuid))
         .bind(append.expected_last_seq)
         .bind(request.map(|request| RequestId::as_str(&request.id)))
-        .bind(request.map(|request| request.digest.as_bytes()));
-    let query = bind_messages!(bind_contexts!(query, contexts), messages);
-    let row: Option<(String, i64)> = query.fetch_optional(connection).await?;
-    let Some((owner, first_seq)) = row else {
+        .bind(request.map(|request| request.digest.as_bytes()))
+        .bind(title.and_then(|(_, index)| i64::try_from(index + 1).ok()))
+        .bind(append.tokens())
+        .bind(append.has_pinned());
+    let query = bind_messages!(
+        bind_blobs!(bind_contexts!(query, contexts), blobs),
+        messages
+    );
+    let row: Option<(String, i64, i64)> = query.fetch_optional(connection).await?;
+    let Some((owner, first_seq, uncompacted_tokens)) = row else {
         return Ok(None);
     };
     let owner = UserId::parse(owner)
         .map_err(|_| BackendError::new(ErrorKind::Internal, "the stored user_id is not valid"))?;
-    Ok(Some(Appended::Saved { owner, first_seq }))
+    Ok(Some(Appended::Saved {
+        owner,
+        first_seq,
+        uncompacted_tokens,
+    }))
 }
 
 /// Returns the earlier save of a batch that this call did not save, or the reason why it was
@@ -158,8 +181,11 @@ async fn find_earlier_save(
         .await?
         .ok_or(StoreError::NotFound)?;
     if after_loss && let Some(first_seq) = find_lost_save(connection, append).await? {
-        let owner = conversation.user_id;
-        return Ok(Appended::Saved { owner, first_seq });
+        return Ok(Appended::Saved {
+            owner: conversation.user_id,
+            first_seq,
+            uncompacted_tokens: conversation.uncompacted_tokens,
+        });
     }
     if let Some(replayed) = find_replay(connection, append, &conversation).await? {
         return Ok(replayed);

@@ -1,4 +1,4 @@
-use sqlx::{PgConnection, query_as, raw_sql};
+use sqlx::{PgConnection, query, query_as, raw_sql};
 
 use super::{
     ConversationRow, PostgresPool,
@@ -21,11 +21,18 @@ const LOCK_PARENT: &str = concat!(
     " FOR SHARE"
 );
 
-/// Parameters: $1 branch, $2 parent, $3 number, $4 title or NULL, $5 time.
+/// Parameters: $1 branch, $2 parent, $3 number, $4 title or NULL, $5 time. A title that was
+/// derived from a message that the branch does not contain is not copied.
 const CREATE: &str = concat!(
     "INSERT INTO conversations AS c (id, user_id, dept_id, title, metadata, last_seq, own_after, \
-        parent_id, branched_at_seq, created_at, updated_at) \
-     SELECT $1, p.user_id, p.dept_id, coalesce($4, p.title), p.metadata, $3, $3, p.id, $3, $5, $5 \
+        parent_id, branched_at_seq, created_at, updated_at, title_seq, compacted_upto_seq, \
+        uncompacted_tokens, has_pinned) \
+     SELECT $1, p.user_id, p.dept_id, \
+        CASE WHEN $4 IS NULL AND p.title_seq > $3 THEN NULL ELSE coalesce($4, p.title) END, \
+        p.metadata, $3, $3, p.id, $3, $5, $5, \
+        CASE WHEN $4 IS NOT NULL THEN 0 WHEN p.title_seq > $3 THEN NULL ELSE p.title_seq END, \
+        CASE WHEN p.compacted_upto_seq <= $3 THEN p.compacted_upto_seq ELSE 0 END, \
+        p.uncompacted_tokens, p.has_pinned \
      FROM conversations p WHERE p.id = $2 RETURNING ",
     sql::conversation_columns!()
 );
@@ -64,6 +71,12 @@ async fn create(
         .fetch_one(&mut *connection)
         .await?;
     share(connection, id, parent, own_after, branch.at_seq).await?;
+    query(sql::COPY_COMPACTION)
+        .bind(id)
+        .bind(parent)
+        .bind(branch.at_seq)
+        .execute(connection)
+        .await?;
     Ok(row.decode()?)
 }
 

@@ -5,22 +5,28 @@ use chrono::{DateTime, Utc};
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use crate::domain::{Metadata, NewMessage, RetrievedContext};
+use crate::domain::{AuthorName, Metadata, NewMessage, Part, RetrievedContext};
 
-/// Placeholders that [`bind_contexts`] and [`bind_messages`] bind, after the other
+/// Placeholders that [`bind_contexts`], [`bind_blobs`] and [`bind_messages`] bind, after the other
 /// parameters of the statement.
 macro_rules! placeholders {
     (append contexts) => {
-        "$10, $11, $12, $13, $14, $15"
+        "$13, $14, $15, $16, $17, $18"
+    };
+    (append blobs) => {
+        "$19, $20, $21"
     };
     (append messages) => {
-        "$16, $17, $18, $19, $20, $21, $22"
+        "$22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33"
     };
     (import contexts) => {
         "$2, $3, $4, $5, $6, $7"
     };
+    (import blobs) => {
+        "$2, $3, $4"
+    };
     (import messages) => {
-        "$3, $4, $5, $6, $7, $8, $9"
+        "$3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14"
     };
 }
 pub(super) use placeholders;
@@ -47,6 +53,11 @@ pub(super) struct MessageColumns<'a> {
     pub(super) contents: Vec<&'a str>,
     pub(super) tokens_used: Vec<Option<i32>>,
     pub(super) latency_ms: Vec<Option<i32>>,
+    pub(super) names: Vec<Option<&'a str>>,
+    pub(super) parts: Vec<Option<Json<&'a [Part]>>>,
+    pub(super) token_counts: Vec<Option<i32>>,
+    pub(super) pinned: Vec<bool>,
+    pub(super) redacted: Vec<bool>,
 }
 
 /// Binds [`MessageColumns`] to a query.
@@ -60,6 +71,11 @@ macro_rules! bind_messages {
             .bind($columns.contents)
             .bind($columns.tokens_used)
             .bind($columns.latency_ms)
+            .bind($columns.names)
+            .bind($columns.parts)
+            .bind($columns.token_counts)
+            .bind($columns.pinned)
+            .bind($columns.redacted)
     };
 }
 pub(super) use bind_messages;
@@ -76,6 +92,13 @@ impl<'a> MessageColumns<'a> {
             columns.contents.push(message.content.as_str());
             columns.tokens_used.push(message.tokens_used);
             columns.latency_ms.push(message.latency_ms);
+            let name = message.name.as_ref().map(AuthorName::as_str);
+            columns.names.push(name);
+            let parts = (!message.parts.is_empty()).then_some(Json(&message.parts[..]));
+            columns.parts.push(parts);
+            columns.token_counts.push(message.token_count);
+            columns.pinned.push(message.pinned);
+            columns.redacted.push(message.redacted);
         }
         columns
     }
@@ -126,6 +149,44 @@ impl<'a> ContextColumns<'a> {
                 columns.contents.push(content.as_str());
                 columns.scores.push(*score);
                 columns.metadata.push(metadata.as_ref().map(Json));
+            }
+        }
+        columns
+    }
+}
+
+/// Data of the blobs of messages, one array for each column, for `unnest`.
+#[derive(Default)]
+pub(super) struct BlobColumns<'a> {
+    /// Numbers of the blobs' messages, as the statement counts them.
+    pub(super) message_numbers: Vec<i64>,
+    /// Indices of the parts in their messages, from 0.
+    pub(super) positions: Vec<i32>,
+    pub(super) data: Vec<&'a [u8]>,
+}
+
+/// Binds [`BlobColumns`] to a query.
+macro_rules! bind_blobs {
+    ($query:expr, $columns:ident) => {
+        $query
+            .bind($columns.message_numbers)
+            .bind($columns.positions)
+            .bind($columns.data)
+    };
+}
+pub(super) use bind_blobs;
+
+impl<'a> BlobColumns<'a> {
+    /// Collects the columns of the blobs of numbered messages.
+    pub(super) fn new(messages: impl Iterator<Item = (i64, &'a NewMessage)>) -> Self {
+        let mut columns = Self::default();
+        for (number, message) in messages {
+            for (position, part) in (0..).zip(&message.parts) {
+                if let Some(data) = part.as_blob().and_then(|blob| blob.data.as_ref()) {
+                    columns.message_numbers.push(number);
+                    columns.positions.push(position);
+                    columns.data.push(data);
+                }
             }
         }
         columns

@@ -17,9 +17,11 @@ conversation_reads!(PgConnection, PgRow, std::convert::identity);
 
 const CREATE: &str = concat!(
     "INSERT INTO conversations AS c (id, user_id, dept_id, title, metadata, last_session_id, \
-        session_attached, created_at, updated_at) \
+        session_attached, created_at, updated_at, title_seq, activity) \
      SELECT $1, $2, $3, $4, $5, $6, \
-        CASE WHEN $6 IS NULL THEN NULL ELSE nextval('activity_order') END, $7, $7 \
+        CASE WHEN $6 IS NULL THEN NULL ELSE nextval('activity_order') END, $7, $7, \
+        CASE WHEN $4 IS NULL THEN NULL ELSE 0 END, \
+        CASE WHEN $8 THEN nextval('activity_order') ELSE -nextval('activity_order') END \
      WHERE NOT (",
     sql::id_is_referenced!(),
     ") ON CONFLICT (id) DO NOTHING RETURNING ",
@@ -37,6 +39,7 @@ const ATTACH: &str = concat!(
 const UPDATE: &str = concat!(
     "UPDATE conversations c \
      SET title = CASE WHEN $3 THEN $4 ELSE c.title END, \
+         title_seq = CASE WHEN $3 THEN 0 ELSE c.title_seq END, \
          metadata = CASE WHEN $5 THEN $6 ELSE c.metadata END, \
          updated_at = greatest(c.updated_at, $7), \
          activity = nextval('activity_order') WHERE ",
@@ -69,6 +72,7 @@ async fn insert_or_find(
         .bind(new.metadata.as_ref().map(Json))
         .bind(new.session_id.map(SessionId::as_uuid))
         .bind(at)
+        .bind(new.is_listed)
         .fetch_optional(&mut *connection)
         .await?;
     if let Some(row) = created {

@@ -1,3 +1,4 @@
+use bytes::Bytes;
 use sqlx::{PgConnection, postgres::PgRow};
 
 use super::{PostgresPool, connection::PooledConnection};
@@ -9,15 +10,18 @@ use crate::store::{reads::reads, sql};
 /// Each range of a lineage is read separately, from its end, and no more than the limit
 /// of all their messages is returned.
 macro_rules! history {
-    ($bound:literal, $order:literal) => {
+    ($own_after:literal, $shared_after:literal, $bound:literal, $order:literal) => {
         sql::history!(
+            $own_after,
             concat!($bound, $order),
             concat!(
                 "SELECT m.* FROM c JOIN lineage l ON c.own_after > 0 AND l.conversation_id = c.id \
                  CROSS JOIN LATERAL (SELECT ",
                 sql::message_columns!(),
                 " FROM messages m WHERE m.conversation_id = l.source_id \
-                    AND m.seq > l.after_seq AND m.seq <= l.upto_seq ",
+                    AND m.seq > ",
+                $shared_after,
+                " AND m.seq <= l.upto_seq ",
                 $bound,
                 $order,
                 ") AS m ",
@@ -27,14 +31,36 @@ macro_rules! history {
     };
 }
 
-/// Parameter: $3 limit.
-const NEWEST: &str = history!("", "ORDER BY m.seq DESC LIMIT $3");
+/// Parameter: $3 limit. Messages that a summary stands for are not read.
+const NEWEST: &str = concat!(
+    history!(
+        "greatest(c.own_after, c.compacted_upto_seq)",
+        "greatest(l.after_seq, c.compacted_upto_seq)",
+        "",
+        "ORDER BY m.seq DESC LIMIT $3"
+    ),
+    sql::history_head!(
+        " FROM c JOIN lineage l ON c.has_pinned AND c.own_after > 0 AND l.conversation_id = c.id \
+          JOIN messages m ON m.conversation_id = l.source_id AND m.pinned \
+            AND m.seq > l.after_seq AND m.seq <= l.upto_seq ORDER BY m.seq DESC"
+    )
+);
 
 /// Parameters: $3 number, $4 limit.
-const AFTER: &str = history!("AND m.seq > $3 ", "ORDER BY m.seq LIMIT $4");
+const AFTER: &str = history!(
+    "c.own_after",
+    "l.after_seq",
+    "AND m.seq > $3 ",
+    "ORDER BY m.seq LIMIT $4"
+);
 
 /// Parameters: $3 number, $4 limit.
-const BEFORE: &str = history!("AND m.seq < $3 ", "ORDER BY m.seq DESC LIMIT $4");
+const BEFORE: &str = history!(
+    "c.own_after",
+    "l.after_seq",
+    "AND m.seq < $3 ",
+    "ORDER BY m.seq DESC LIMIT $4"
+);
 
 reads!(PgConnection, PgRow, std::convert::identity);
 
@@ -44,7 +70,7 @@ pub(super) async fn newest(
     conversation: &ConversationRef,
     limit: u32,
     contexts: bool,
-) -> Result<(Conversation, Vec<Message>), OperationError> {
+) -> Result<Newest, OperationError> {
     let mut connection = PooledConnection::acquire(pool).await?;
     let read = read_newest(&mut connection, conversation, limit, contexts).await;
     connection.release(read)
@@ -60,5 +86,16 @@ pub(super) async fn messages(
 ) -> Result<Vec<Message>, OperationError> {
     let mut connection = PooledConnection::acquire(pool).await?;
     let read = read_page(&mut connection, conversation, from, limit, contexts).await;
+    connection.release(read)
+}
+
+/// Reads the data of a message's blobs.
+pub(super) async fn blobs(
+    pool: &PostgresPool,
+    conversation: ConversationId,
+    seq: i64,
+) -> Result<Vec<(u32, Bytes)>, OperationError> {
+    let mut connection = PooledConnection::acquire(pool).await?;
+    let read = read_blobs(&mut connection, conversation, seq).await;
     connection.release(read)
 }

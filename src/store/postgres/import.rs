@@ -8,7 +8,8 @@ use uuid::Uuid;
 use super::{
     ConversationRow, PostgresPool,
     columns::{
-        ContextColumns, MessageColumns, bind_contexts, bind_messages, message_values, placeholders,
+        BlobColumns, ContextColumns, MessageColumns, bind_blobs, bind_contexts, bind_messages,
+        message_values, placeholders,
     },
     connection::PooledConnection,
     sql,
@@ -16,7 +17,11 @@ use super::{
 };
 use crate::{
     domain::{Conversation, DeptId, NumberedMessage, Title},
-    store::{Import, StoreError, operation_error::OperationError, transfers::TransferPermit},
+    store::{
+        Import, StoreError,
+        operation_error::OperationError,
+        transfers::{ImportTotals, TransferPermit},
+    },
 };
 
 /// Time after which the server ends the transaction if the client sends nothing.
@@ -47,10 +52,19 @@ const ADD_CONTEXTS: &str = concat!(
     ") AS x"
 );
 
+/// Parameters: $1 conversation, and the blob columns.
+const ADD_BLOBS: &str = concat!(
+    "INSERT INTO message_blobs (conversation_id, seq, position, data) SELECT $1, b.* FROM unnest(",
+    placeholders!(import blobs),
+    ") AS b"
+);
+
 /// Completes the conversation. The activity is assigned last, so that it has its final
-/// position in the list when it becomes visible. Parameters: $1 id, $2 last number.
+/// position in the list when it becomes visible. Parameters: $1 id, $2 last number, $3 tokens of
+/// the messages, $4 whether one is pinned.
 const FINISH: &str = concat!(
-    "UPDATE conversations c SET last_seq = $2, activity = nextval('activity_order') \
+    "UPDATE conversations c SET last_seq = $2, activity = nextval('activity_order'), \
+        uncompacted_tokens = $3, has_pinned = $4 \
      WHERE c.id = $1 RETURNING ",
     sql::conversation_columns!()
 );
@@ -58,6 +72,7 @@ const FINISH: &str = concat!(
 struct PgImport {
     connection: PooledConnection,
     conversation: Conversation,
+    totals: ImportTotals,
     _permit: TransferPermit,
 }
 
@@ -72,6 +87,7 @@ pub(super) async fn begin(
     Ok(Box::new(PgImport {
         connection,
         conversation: conversation.clone(),
+        totals: ImportTotals::default(),
         _permit: permit,
     }))
 }
@@ -98,6 +114,7 @@ async fn create(
 #[async_trait]
 impl Import for PgImport {
     async fn add(&mut self, messages: &[NumberedMessage]) -> Result<(), StoreError> {
+        self.totals.add(messages);
         let added = add(&mut self.connection, &self.conversation, messages);
         let added = before_commit(added).await;
         added.map_err(OperationError::into_write_error)
@@ -105,7 +122,7 @@ impl Import for PgImport {
 
     async fn finish(mut self: Box<Self>, last_seq: i64) -> Result<Conversation, StoreError> {
         let id = self.conversation.id.as_uuid();
-        let finished = before_commit(finish(&mut self.connection, id, last_seq)).await;
+        let finished = before_commit(finish(&mut self.connection, id, last_seq, self.totals)).await;
         let finished = end(self.connection, finished).await;
         finished.map_err(OperationError::into_write_error)
     }
@@ -126,12 +143,17 @@ async fn add(
     bind_messages!(query(ADD_MESSAGES).bind(id).bind(seqs), messages)
         .execute(&mut *connection)
         .await?;
-    if contexts.message_numbers.is_empty() {
-        return Ok(());
+    let blobs = BlobColumns::new(numbered.iter().map(|n| (n.seq, &n.message)));
+    if !blobs.message_numbers.is_empty() {
+        bind_blobs!(query(ADD_BLOBS).bind(id), blobs)
+            .execute(&mut *connection)
+            .await?;
     }
-    bind_contexts!(query(ADD_CONTEXTS).bind(id), contexts)
-        .execute(connection)
-        .await?;
+    if !contexts.message_numbers.is_empty() {
+        bind_contexts!(query(ADD_CONTEXTS).bind(id), contexts)
+            .execute(connection)
+            .await?;
+    }
     Ok(())
 }
 
@@ -139,10 +161,13 @@ async fn finish(
     connection: &mut PgConnection,
     id: Uuid,
     last_seq: i64,
+    totals: ImportTotals,
 ) -> Result<Conversation, OperationError> {
     let row: ConversationRow = query_as(FINISH)
         .bind(id)
         .bind(last_seq)
+        .bind(totals.tokens)
+        .bind(totals.has_pinned)
         .fetch_one(connection)
         .await?;
     Ok(row.decode()?)

@@ -4,6 +4,7 @@
 use std::future::Future;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use sqlx::{PgConnection, raw_sql};
 use tokio::time::timeout;
 
@@ -11,7 +12,7 @@ use super::{
     PostgresPool,
     connection::{PooledConnection, STATEMENT_TIMEOUT},
     conversations::find,
-    history::read_page,
+    history::{read_blobs, read_page},
 };
 use crate::{
     domain::{Conversation, ConversationRef, Message},
@@ -64,6 +65,13 @@ impl Snapshot for PgSnapshot {
         let page = read_page(&mut self.connection, &self.conversation, from, limit, true);
         let page = with_time_limit(page).await;
         page.map_err(OperationError::into_read_error)
+    }
+
+    async fn blobs(&mut self, seq: i64) -> Result<Vec<(u32, Bytes)>, StoreError> {
+        let read = read_blobs(&mut self.connection, self.conversation.id, seq);
+        with_time_limit(read)
+            .await
+            .map_err(OperationError::into_read_error)
     }
 }
 

@@ -25,7 +25,10 @@ SET last_seq = $2,
     activity = $4,
     title = coalesce(title, $5),
     last_session_id = coalesce($6, last_session_id),
-    session_attached = CASE WHEN $6 IS NULL THEN session_attached ELSE $4 END
+    session_attached = CASE WHEN $6 IS NULL THEN session_attached ELSE $4 END,
+    title_seq = CASE WHEN title IS NULL AND $5 IS NOT NULL THEN last_seq + $7 ELSE title_seq END,
+    uncompacted_tokens = uncompacted_tokens + $8,
+    has_pinned = has_pinned OR $9
 WHERE id = $1";
 
 const IS_FOREIGN_SESSION: &str = "
@@ -95,18 +98,23 @@ async fn save(
     }
     let activity = connection::next_activity(connection).await?;
     let session = attachable_session(connection, append, &conversation).await?;
+    let title = append.title.as_ref();
     query(ADVANCE)
         .bind(id.as_uuid().hyphenated())
         .bind(last_seq)
         .bind(at)
         .bind(activity)
-        .bind(append.title.as_ref().map(Title::as_str))
+        .bind(title.map(|(title, _)| Title::as_str(title)))
         .bind(session)
+        .bind(title.and_then(|(_, index)| i64::try_from(index + 1).ok()))
+        .bind(append.tokens())
+        .bind(append.has_pinned())
         .execute(connection)
         .await?;
     Ok(Appended::Saved {
         owner: conversation.user_id,
         first_seq,
+        uncompacted_tokens: conversation.uncompacted_tokens + append.tokens(),
     })
 }
 

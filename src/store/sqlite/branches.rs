@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     domain::{Conversation, ConversationRef, Title},
-    store::{Branch, ConversationPage, StoreError, operation_error::OperationError},
+    store::{Branch, ConversationPage, StoreError, operation_error::OperationError, sql},
 };
 
 /// Number after which a conversation's own messages begin.
@@ -16,8 +16,14 @@ pub(super) const OWN_AFTER: &str = "SELECT own_after FROM conversations WHERE id
 
 const CREATE: &str = "
 INSERT INTO conversations (id, user_id, dept_id, title, metadata, last_seq, own_after, parent_id,
-                           branched_at_seq, activity, created_at, updated_at)
-SELECT $1, p.user_id, p.dept_id, coalesce($4, p.title), p.metadata, $3, $3, p.id, $3, $5, $6, $6
+                           branched_at_seq, activity, created_at, updated_at, title_seq,
+                           compacted_upto_seq, uncompacted_tokens, has_pinned)
+SELECT $1, p.user_id, p.dept_id,
+       CASE WHEN $4 IS NULL AND p.title_seq > $3 THEN NULL ELSE coalesce($4, p.title) END,
+       p.metadata, $3, $3, p.id, $3, $5, $6, $6,
+       CASE WHEN $4 IS NOT NULL THEN 0 WHEN p.title_seq > $3 THEN NULL ELSE p.title_seq END,
+       CASE WHEN p.compacted_upto_seq <= $3 THEN p.compacted_upto_seq ELSE 0 END,
+       p.uncompacted_tokens, p.has_pinned
 FROM conversations p WHERE p.id = $2";
 
 /// Creates a branch.
@@ -58,6 +64,12 @@ async fn create(
         .fetch_one(&mut *connection)
         .await?;
     share(connection, id, parent, own_after, branch.at_seq).await?;
+    query(sql::COPY_COMPACTION)
+        .bind(id)
+        .bind(parent)
+        .bind(branch.at_seq)
+        .execute(&mut *connection)
+        .await?;
     let created = ConversationRef {
         id: branch.id,
         user_id: None,

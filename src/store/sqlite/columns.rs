@@ -4,7 +4,7 @@ use sqlx::{SqliteConnection, query, types::Json};
 
 use super::connection::Micros;
 use crate::{
-    domain::{ConversationId, NewMessage},
+    domain::{AuthorName, ConversationId, NewMessage},
     store::operation_error::OperationError,
 };
 
@@ -14,6 +14,7 @@ use crate::{
 pub(super) struct Insertion {
     pub(super) message: &'static str,
     pub(super) context: &'static str,
+    pub(super) blob: &'static str,
 }
 
 macro_rules! insertion_into {
@@ -26,7 +27,7 @@ macro_rules! insertion_into {
                 $crate::store::sql::common_columns!(""),
                 ", ",
                 $crate::store::sql::own_message_columns!(""),
-                ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+                ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
             ),
             context: concat!(
                 "INSERT INTO ",
@@ -35,12 +36,17 @@ macro_rules! insertion_into {
                 $crate::store::sql::context_columns!(""),
                 ") VALUES ($1, $2, $3, $4, $5, $6, $7)"
             ),
+            blob: concat!(
+                "INSERT INTO ",
+                $schema,
+                ".message_blobs (conversation_id, seq, position, data) VALUES ($1, $2, $3, $4)"
+            ),
         }
     };
 }
 pub(super) use insertion_into;
 
-/// Inserts a message and its contexts. `at` is the time of a message that has none.
+/// Inserts a message, its contexts and the data of its blobs. `at` is the time of a message that has none.
 pub(super) async fn insert(
     connection: &mut SqliteConnection,
     into: Insertion,
@@ -59,6 +65,11 @@ pub(super) async fn insert(
         .bind(message.content.as_str())
         .bind(message.tokens_used)
         .bind(message.latency_ms)
+        .bind(message.name.as_ref().map(AuthorName::as_str))
+        .bind((!message.parts.is_empty()).then_some(Json(&message.parts)))
+        .bind(message.token_count)
+        .bind(message.pinned)
+        .bind(message.redacted)
         .execute(&mut *connection)
         .await?;
     for (position, context) in (0_i64..).zip(&message.contexts) {
@@ -72,6 +83,17 @@ pub(super) async fn insert(
             .bind(context.metadata.as_ref().map(Json))
             .execute(&mut *connection)
             .await?;
+    }
+    for (position, part) in (0_i64..).zip(&message.parts) {
+        if let Some(data) = part.as_blob().and_then(|blob| blob.data.as_ref()) {
+            query(into.blob)
+                .bind(conversation.as_uuid().hyphenated())
+                .bind(seq)
+                .bind(position)
+                .bind(&data[..])
+                .execute(&mut *connection)
+                .await?;
+        }
     }
     Ok(())
 }

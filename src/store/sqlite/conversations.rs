@@ -22,8 +22,9 @@ conversation_reads!(SqliteConnection, SqliteRow, Uuid::hyphenated);
 
 const CREATE: &str = "
 INSERT INTO conversations (id, user_id, dept_id, title, metadata, last_session_id,
-                           session_attached, created_at, updated_at, activity)
-VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $6 IS NULL THEN NULL ELSE $8 END, $7, $7, $8)";
+                           session_attached, created_at, updated_at, activity, title_seq)
+VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $6 IS NULL THEN NULL ELSE abs($8) END, $7, $7, $8,
+        CASE WHEN $4 IS NULL THEN NULL ELSE 0 END)";
 
 const ID_IS_REFERENCED: &str = concat!("SELECT ", sql::id_is_referenced!());
 
@@ -33,6 +34,7 @@ const ATTACH: &str =
 const UPDATE: &str = "
 UPDATE conversations
 SET title = CASE WHEN $2 THEN $3 ELSE title END,
+    title_seq = CASE WHEN $2 THEN 0 ELSE title_seq END,
     metadata = CASE WHEN $4 THEN $5 ELSE metadata END,
     updated_at = max(updated_at, $6),
     activity = $7
@@ -81,7 +83,7 @@ async fn find_or_insert(
         .bind(new.metadata.as_ref().map(Json))
         .bind(new.session_id.map(|id| id.as_uuid().hyphenated()))
         .bind(Micros::from(at))
-        .bind(activity)
+        .bind(if new.is_listed { activity } else { -activity })
         .execute(&mut *connection)
         .await?;
     get_in(connection, &by_id).await

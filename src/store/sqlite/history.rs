@@ -1,3 +1,4 @@
+use bytes::Bytes;
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 use uuid::Uuid;
 
@@ -11,8 +12,9 @@ use crate::store::{reads::reads, sql};
 /// of each in order, therefore reads all numbers in order and can stop at the limit.
 /// SQLite recognizes that only if no other table is joined before the ranges.
 macro_rules! history {
-    ($own:literal, $shared:literal) => {
+    ($after:literal, $own:literal, $shared:literal) => {
         sql::history!(
+            $after,
             $own,
             concat!(
                 "SELECT ",
@@ -26,15 +28,28 @@ macro_rules! history {
     };
 }
 
-/// Parameter: $3 limit.
-const NEWEST: &str = history!(
-    "ORDER BY m.seq DESC LIMIT $3",
-    "AND m.seq > l.after_seq AND m.seq <= l.upto_seq \
-     ORDER BY l.upto_seq DESC, m.seq DESC LIMIT $3"
+/// Parameter: $3 limit. Messages that a summary stands for are not read.
+const NEWEST: &str = concat!(
+    history!(
+        "max(c.own_after, c.compacted_upto_seq)",
+        "ORDER BY m.seq DESC LIMIT $3",
+        "AND l.upto_seq > (SELECT c.compacted_upto_seq FROM c) \
+         AND m.seq > max(l.after_seq, (SELECT c.compacted_upto_seq FROM c)) \
+         AND m.seq <= l.upto_seq \
+         ORDER BY l.upto_seq DESC, m.seq DESC LIMIT $3"
+    ),
+    sql::history_head!(
+        " FROM lineage l CROSS JOIN messages m \
+          WHERE l.conversation_id = (SELECT c.id FROM c WHERE c.has_pinned AND c.own_after > 0) \
+            AND m.conversation_id = l.source_id AND m.pinned \
+            AND m.seq > l.after_seq AND m.seq <= l.upto_seq \
+          ORDER BY l.upto_seq DESC, m.seq DESC"
+    )
 );
 
 /// Parameters: $3 number, $4 limit.
 const AFTER: &str = history!(
+    "c.own_after",
     "AND m.seq > $3 ORDER BY m.seq LIMIT $4",
     "AND l.upto_seq > $3 AND m.seq > max(l.after_seq, $3) AND m.seq <= l.upto_seq \
      ORDER BY l.upto_seq, m.seq LIMIT $4"
@@ -42,6 +57,7 @@ const AFTER: &str = history!(
 
 /// Parameters: $3 number, $4 limit.
 const BEFORE: &str = history!(
+    "c.own_after",
     "AND m.seq < $3 ORDER BY m.seq DESC LIMIT $4",
     "AND l.after_seq < $3 AND m.seq > l.after_seq AND m.seq < min(l.upto_seq + 1, $3) \
      ORDER BY l.upto_seq DESC, m.seq DESC LIMIT $4"
@@ -55,7 +71,7 @@ pub(super) async fn newest(
     conversation: &ConversationRef,
     limit: u32,
     contexts: bool,
-) -> Result<(Conversation, Vec<Message>), OperationError> {
+) -> Result<Newest, OperationError> {
     let mut reader = connection::reader(readers).await?;
     read_newest(&mut reader, conversation, limit, contexts).await
 }
@@ -70,6 +86,16 @@ pub(super) async fn messages(
 ) -> Result<Vec<Message>, OperationError> {
     let mut reader = connection::reader(readers).await?;
     read_page(&mut reader, conversation, from, limit, contexts).await
+}
+
+/// Reads the data of a message's blobs.
+pub(super) async fn blobs(
+    readers: &SqlitePool,
+    conversation: ConversationId,
+    seq: i64,
+) -> Result<Vec<(u32, Bytes)>, OperationError> {
+    let mut reader = connection::reader(readers).await?;
+    read_blobs(&mut reader, conversation, seq).await
 }
 
 #[cfg(test)]

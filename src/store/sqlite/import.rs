@@ -24,7 +24,7 @@ use crate::{
     store::{
         Import, StoreError,
         operation_error::{BackendError, ErrorKind, OperationError},
-        transfers::TransferPermit,
+        transfers::{ImportTotals, TransferPermit},
     },
 };
 
@@ -34,26 +34,29 @@ const PREPARE_SPOOL: &str = "
 PRAGMA spool.journal_mode = OFF;
 PRAGMA spool.synchronous = OFF;
 CREATE TABLE spool.messages AS SELECT * FROM main.messages WHERE false;
-CREATE TABLE spool.message_contexts AS SELECT * FROM main.message_contexts WHERE false;";
+CREATE TABLE spool.message_contexts AS SELECT * FROM main.message_contexts WHERE false;
+CREATE TABLE spool.message_blobs AS SELECT * FROM main.message_blobs WHERE false;";
 
 const INTO_SPOOL: Insertion = insertion_into!("spool");
 
 /// Parameters: $1 id, $2 user, $3 department, $4 title, $5 metadata, $6 and $7 times, $8
-/// last number, $9 activity.
+/// last number, $9 activity, $10 tokens of the messages, $11 whether one is pinned.
 const CREATE: &str = "
 INSERT INTO main.conversations (id, user_id, dept_id, title, metadata, created_at, updated_at,
-                                last_seq, activity)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+                                last_seq, activity, uncompacted_tokens, has_pinned)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
 
-const COPY_FROM_SPOOL: [&str; 2] = [
+const COPY_FROM_SPOOL: [&str; 3] = [
     "INSERT INTO main.messages SELECT * FROM spool.messages ORDER BY rowid",
     "INSERT INTO main.message_contexts SELECT * FROM spool.message_contexts ORDER BY rowid",
+    "INSERT INTO main.message_blobs SELECT * FROM spool.message_blobs ORDER BY rowid",
 ];
 
 struct SqliteImport {
     connection: SqliteConnection,
     writer: Arc<SqlitePool>,
     conversation: Conversation,
+    totals: ImportTotals,
     _permit: TransferPermit,
 }
 
@@ -71,6 +74,7 @@ pub(super) async fn begin(
         connection: connection.map_err(OperationError::before_commit)?,
         writer: Arc::clone(writer),
         conversation: conversation.clone(),
+        totals: ImportTotals::default(),
         _permit: permit,
     }))
 }
@@ -112,6 +116,7 @@ impl Drop for UnlinkOnDrop<'_> {
 #[async_trait]
 impl Import for SqliteImport {
     async fn add(&mut self, messages: &[NumberedMessage]) -> Result<(), StoreError> {
+        self.totals.add(messages);
         let added = spool(&mut self.connection, &self.conversation, messages).await;
         added.map_err(|error| error.before_commit().into_write_error())
     }
@@ -121,9 +126,10 @@ impl Import for SqliteImport {
             connection,
             writer,
             conversation,
+            totals,
             ..
         } = &mut *self;
-        let finished = finish(connection, writer, conversation, last_seq).await;
+        let finished = finish(connection, writer, conversation, last_seq, *totals).await;
         finished.map_err(OperationError::into_write_error)
     }
 }
@@ -147,10 +153,11 @@ async fn finish(
     writer: &SqlitePool,
     conversation: &Conversation,
     last_seq: i64,
+    totals: ImportTotals,
 ) -> Result<Conversation, OperationError> {
     let _reserved = connection::reserve(writer).await?;
     let mut transaction = connection::begin_on(connection).await?;
-    let imported = copy_from_spool(&mut transaction, conversation, last_seq).await;
+    let imported = copy_from_spool(&mut transaction, conversation, last_seq, totals).await;
     connection::end(transaction, imported).await
 }
 
@@ -158,6 +165,7 @@ async fn copy_from_spool(
     connection: &mut SqliteConnection,
     conversation: &Conversation,
     last_seq: i64,
+    totals: ImportTotals,
 ) -> Result<Conversation, OperationError> {
     let activity = connection::next_activity(connection).await?;
     query(CREATE)
@@ -170,6 +178,8 @@ async fn copy_from_spool(
         .bind(Micros::from(conversation.updated_at))
         .bind(last_seq)
         .bind(activity)
+        .bind(totals.tokens)
+        .bind(totals.has_pinned)
         .execute(&mut *connection)
         .await?;
     for statement in COPY_FROM_SPOOL {

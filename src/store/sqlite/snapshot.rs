@@ -2,9 +2,13 @@
 //! snapshot is dropped, the connection is closed, which ends the transaction.
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use sqlx::{ConnectOptions as _, SqliteConnection, raw_sql, sqlite::SqliteConnectOptions};
 
-use super::{conversations::get_in, history::read_page};
+use super::{
+    conversations::get_in,
+    history::{read_blobs, read_page},
+};
 use crate::{
     domain::{Conversation, ConversationRef, Message},
     store::{
@@ -41,6 +45,12 @@ impl Snapshot for SqliteSnapshot {
     async fn after(&mut self, seq: i64, limit: u32) -> Result<Vec<Message>, StoreError> {
         let from = Bound::After(seq);
         read_page(&mut self.connection, &self.conversation, from, limit, true)
+            .await
+            .map_err(OperationError::into_read_error)
+    }
+
+    async fn blobs(&mut self, seq: i64) -> Result<Vec<(u32, Bytes)>, StoreError> {
+        read_blobs(&mut self.connection, self.conversation.id, seq)
             .await
             .map_err(OperationError::into_read_error)
     }

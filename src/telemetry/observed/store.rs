@@ -260,10 +260,20 @@ impl Store for ObservedStore {
         conversation: &ConversationRef,
         limit: u32,
         contexts: bool,
-    ) -> Result<(Conversation, Vec<Message>), StoreError> {
+    ) -> Result<Newest, StoreError> {
         call::set_conversation(conversation.id);
         let work = self.inner.newest(conversation, limit, contexts);
         self.observe("newest", MESSAGES, work).await
+    }
+
+    async fn blobs(
+        &self,
+        conversation: ConversationId,
+        seq: i64,
+    ) -> Result<Vec<(u32, Bytes)>, StoreError> {
+        call::set_conversation(conversation);
+        let work = self.inner.blobs(conversation, seq);
+        self.observe("blobs", "message_blobs", work).await
     }
 
     async fn messages(

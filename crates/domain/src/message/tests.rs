@@ -32,7 +32,7 @@ fn requires_content_or_metadata() {
     for missing in [None, Some(metadata(&json!({})))] {
         assert_eq!(
             error_of(with(missing), Vec::new()),
-            "content is required where there is no metadata"
+            "content is required where there are no parts and no metadata"
         );
     }
     let valid = validate(with(Some(metadata(&json!({"a": null})))), Vec::new());

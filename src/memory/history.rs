@@ -1,0 +1,190 @@
+//! Histories: what a model's input is built from.
+
+use crate::{
+    domain::{
+        Conversation, HistoryBudget, HistoryItem, HistorySelection, Message, OlderMessages, Part,
+        SelectedMessages, select_history,
+    },
+    recent::Window,
+};
+
+/// Upper bound on the size of the pinned messages of a history, in bytes of [`Message::size`].
+const MAX_PINNED_BYTES: usize = Message::MAX_BYTES_PER_RESPONSE / 3;
+
+/// Limits on a history.
+#[derive(Clone, Copy, Debug)]
+pub struct HistoryQuery {
+    /// Target number of messages, without pinned ones from before and the summary.
+    pub limit: u32,
+    /// Upper bound on the tokens of all messages; `None` means no upper bound.
+    pub max_tokens: Option<u32>,
+    /// Whether messages before the first message of a user are omitted.
+    pub start_on_user: bool,
+}
+
+/// Messages of a history.
+#[derive(Debug, Default)]
+pub struct History {
+    /// Pinned messages from before, the summary, and the newest messages; each oldest first.
+    pub messages: Vec<Message>,
+    /// Tokens of these messages.
+    pub token_count: u64,
+    /// Whether the conversation has messages that are not in the history and that no summary
+    /// stands for.
+    pub older_omitted: bool,
+}
+
+/// Newest messages of a conversation, from which a history is selected.
+#[derive(Debug)]
+pub(super) struct Slice {
+    /// Newest pinned messages, oldest first. They can also be among `messages`.
+    pub(super) pinned: Vec<Message>,
+    pub(super) summary: Option<Message>,
+    /// Newest messages, oldest first.
+    pub(super) messages: Vec<Message>,
+    /// What is known of the messages before.
+    pub(super) older: OlderMessages,
+}
+
+/// Messages of a history, as positions in a slice.
+struct Selection {
+    /// Number of the oldest pinned message that is included.
+    first_pinned: usize,
+    messages: SelectedMessages,
+    token_count: u64,
+}
+
+impl Slice {
+    /// Selects a history. `None` if it depends on older messages.
+    pub(super) fn select(&self, query: &HistoryQuery) -> Option<History> {
+        let selection = self.select_positions(query)?;
+        let messages = selection.messages.pick(&self.messages);
+        let messages = messages.into_iter().cloned().collect();
+        let pinned = self.pinned[selection.first_pinned..].to_vec();
+        Some(self.assemble(&selection, pinned, self.summary.clone(), messages))
+    }
+
+    /// Selects a history, and converts the slice into it. `None` if it depends on older messages.
+    pub(super) fn into_history(mut self, query: &HistoryQuery) -> Option<History> {
+        let selection = self.select_positions(query)?;
+        let pinned = self.pinned.split_off(selection.first_pinned);
+        let summary = self.summary.take();
+        let length = self.messages.len();
+        let messages = std::mem::take(&mut self.messages);
+        let messages = if selection.messages.indexes.len() == length {
+            messages
+        } else {
+            selection.messages.pick(messages)
+        };
+        Some(self.assemble(&selection, pinned, summary, messages))
+    }
+
+    fn assemble(
+        &self,
+        selection: &Selection,
+        mut pinned: Vec<Message>,
+        summary: Option<Message>,
+        messages: Vec<Message>,
+    ) -> History {
+        pinned.retain(|pinned| {
+            let position = messages.binary_search_by_key(&pinned.seq, |message| message.seq);
+            position.is_err()
+        });
+        let mut history = pinned;
+        history.extend(summary);
+        let older_omitted = selection.messages.omits_older;
+        let messages = if history.is_empty() {
+            messages
+        } else {
+            history.extend(messages);
+            history
+        };
+        History {
+            messages,
+            token_count: selection.token_count,
+            older_omitted,
+        }
+    }
+
+    fn select_positions(&self, query: &HistoryQuery) -> Option<Selection> {
+        let max_tokens = query.max_tokens.map(u64::from);
+        let first_pinned = self.first_pinned(max_tokens);
+        let pinned = &self.pinned[first_pinned..];
+        let head = || pinned.iter().chain(&self.summary);
+        let head_tokens: u64 = head().map(Message::tokens).sum();
+        let head_bytes: usize = head().map(Message::size).sum();
+        let items: Vec<_> = self
+            .messages
+            .iter()
+            .map(|message| {
+                // The head includes the message, whether it is selected or not.
+                let is_in_head = message.pinned
+                    && pinned.binary_search_by_key(&message.seq, |p| p.seq).is_ok();
+                let mut item = item(message);
+                if is_in_head {
+                    (item.tokens, item.bytes) = (0, 0);
+                }
+                item
+            })
+            .collect();
+        let budget = HistoryBudget {
+            limit: query.limit as usize,
+            max_tokens: max_tokens.map(|max| max.saturating_sub(head_tokens)),
+            max_bytes: Message::MAX_BYTES_PER_RESPONSE.saturating_sub(head_bytes),
+            start_on_user: query.start_on_user,
+        };
+        match select_history(&items, self.older, &budget) {
+            HistorySelection::NeedsOlder => None,
+            HistorySelection::Selected(messages) => Some(Selection {
+                first_pinned,
+                token_count: head_tokens + messages.tokens,
+                messages,
+            }),
+        }
+    }
+
+    /// Returns the position of the oldest pinned message that is included: pinned messages take at
+    /// most half of the tokens, the newest ones first.
+    fn first_pinned(&self, max_tokens: Option<u64>) -> usize {
+        let (mut tokens, mut bytes) = (0, 0);
+        let fitting = self.pinned.iter().rev().take_while(|message| {
+            tokens += message.tokens();
+            bytes += message.size();
+            max_tokens.is_none_or(|max| tokens <= max / 2) && bytes <= MAX_PINNED_BYTES
+        });
+        self.pinned.len() - fitting.count()
+    }
+
+    /// Converts into the window of the conversation.
+    pub(super) fn into_window(self, conversation: &Conversation) -> Window {
+        Window {
+            owner: conversation.user_id.clone(),
+            last_seq: conversation.last_seq,
+            pinned: self.pinned,
+            summary: self.summary,
+            compacted_upto_seq: conversation.compacted_upto_seq,
+            uncompacted_tokens: conversation.uncompacted_tokens,
+            messages: self.messages,
+            is_complete: self.older == OlderMessages::None,
+        }
+    }
+}
+
+/// Returns the properties of a message that determine whether a history contains it.
+fn item(message: &Message) -> HistoryItem<'_> {
+    let mut item = HistoryItem::plain(message.role, message.tokens(), message.size());
+    if message.parts.is_empty() {
+        return item;
+    }
+    item.has_only_reasoning = true;
+    for part in &message.parts {
+        match part {
+            Part::ToolCall { id, .. } => item.calls.push(id),
+            Part::ToolCallResponse { id, .. } => item.results.push(id),
+            Part::Reasoning { .. } => continue,
+            _ => {}
+        }
+        item.has_only_reasoning = false;
+    }
+    item
+}
