@@ -27,14 +27,26 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The derived Debug of a request would write the text of messages to the log.
     // src/proto.rs has an implementation without it.
     config.skip_debug([
+        ".conversation_memory.v1.BlobPart",
+        ".conversation_memory.v1.CompactConversationRequest",
+        ".conversation_memory.v1.FilePart",
+        ".conversation_memory.v1.GenericPart",
         ".conversation_memory.v1.Message",
+        ".conversation_memory.v1.ReasoningPart",
+        ".conversation_memory.v1.TextPart",
+        ".conversation_memory.v1.ToolCallPart",
+        ".conversation_memory.v1.ToolCallResponsePart",
+        ".conversation_memory.v1.UriPart",
         ".conversation_memory.v1.RetrievedContext",
         ".google.api.HttpBody",
     ]);
     // Google's comments use a link syntax that rustdoc rejects.
     config.disable_comments([".google.api"]);
-    // A piece of a file is not copied out of the message that it arrived in.
-    config.bytes([".google.api.HttpBody.data"]);
+    // A piece of a file, or the data of a blob, is not copied out of the message that it arrived in.
+    config.bytes([
+        ".google.api.HttpBody.data",
+        ".conversation_memory.v1.BlobPart.data",
+    ]);
     // The codec finds the limits of a request by the name of its type.
     config.enable_type_names();
     tonic_prost_build::configure()

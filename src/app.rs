@@ -165,6 +165,7 @@ fn memory(config: &Config, backends: &Backends, writes: TaskTracker) -> Memory {
         writes,
         write_permits: Arc::new(Semaphore::new(config.limits.concurrent_calls)),
         default_limit: config.conversations.history_messages,
+        compaction_tokens: 0,
     })
 }
 

@@ -6,6 +6,7 @@
 //! one function, `write_through`.
 
 mod begin_turn;
+mod blobs;
 mod branches;
 mod budget;
 mod conversations;
@@ -13,11 +14,13 @@ mod delete_conversation;
 mod error;
 mod export_conversation;
 mod get_history;
+mod history;
 mod import_conversation;
 mod newest;
 mod save_messages;
 mod search_messages;
 mod session_service;
+mod token_count;
 mod truncate_conversation;
 mod write_through;
 
@@ -30,11 +33,13 @@ use tracing::Instrument as _;
 
 pub use self::{
     begin_turn::{BeginTurn, BeginTurnOutcome, SessionState},
+    blobs::BlobData,
     branches::{BranchConversation, ListBranches},
     conversations::{CreateConversation, ListMessages},
     error::{Error, Resource},
     export_conversation::ConversationExport,
-    get_history::{GetHistory, History},
+    get_history::{GetHistory, HistoryLimits, HistoryOutcome},
+    history::{History, HistoryQuery},
     import_conversation::{ConversationImport, ImportConversation},
     newest::Source,
     save_messages::{SaveMessages, SaveOutcome},
@@ -67,6 +72,9 @@ pub struct Dependencies {
     pub write_permits: Arc<Semaphore>,
     /// Number of messages in a history if the caller sets no limit.
     pub default_limit: u32,
+    /// Number of tokens without a summary above which a conversation should be compacted; 0 for
+    /// never.
+    pub compaction_tokens: u64,
 }
 
 /// Use cases of the services. Clones share their dependencies.

@@ -55,6 +55,31 @@ impl std::fmt::Debug for Message {
     }
 }
 
+/// Implements Debug without the values of fields that have content of messages.
+macro_rules! opaque_debug {
+    ($($name:ident)+) => {
+        $(
+            impl std::fmt::Debug for $name {
+                fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                    f.debug_struct(stringify!($name)).finish_non_exhaustive()
+                }
+            }
+        )+
+    };
+}
+
+opaque_debug! {
+    BlobPart
+    CompactConversationRequest
+    FilePart
+    GenericPart
+    ReasoningPart
+    TextPart
+    ToolCallPart
+    ToolCallResponsePart
+    UriPart
+}
+
 impl std::fmt::Debug for HttpBody {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("HttpBody")

@@ -3,6 +3,7 @@
 //! or Redis.
 
 pub mod admit;
+mod blob;
 mod conversation_memory;
 mod convert;
 mod export;

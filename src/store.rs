@@ -34,8 +34,8 @@ pub use self::{
     search::{SearchHit, SearchKey, SearchPage, SearchQuery},
 };
 use crate::domain::{
-    Conversation, ConversationChanges, ConversationId, ConversationRef, Message, NewConversation, NumberedMessage,
-    SessionId, UserId,
+    Conversation, ConversationChanges, ConversationId, ConversationRef, Message, NewConversation,
+    NumberedMessage, SessionId, UserId,
 };
 
 /// Maximum time from the beginning of an append until it commits. Announcements in the recent

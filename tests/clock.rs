@@ -71,6 +71,7 @@ async fn check_order_and_ttl(store: Arc<dyn Store>) {
         writes: TaskTracker::new(),
         write_permits: Arc::new(Semaphore::new(8)),
         default_limit: 6,
+        compaction_tokens: 0,
     });
     let user = UserId::parse(format!("user-{}", Uuid::now_v7())).unwrap();
     let turn = BeginTurn {

@@ -125,6 +125,7 @@ impl LimitConfig {
             content: Limits {
                 content_bytes: args.max_content_bytes,
                 metadata_bytes: args.max_metadata_bytes,
+                blob_bytes: Limits::default().blob_bytes,
             },
         }
     }

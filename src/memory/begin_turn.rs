@@ -1,11 +1,12 @@
 use super::{
-    Error, Memory, Resource, Source,
+    Error, HistoryLimits, Memory, Resource, Source,
+    history::History,
     newest::{NewestMessages, NewestQuery},
     session_service::require_session,
 };
 use crate::domain::{
-    Conversation, ConversationId, ConversationRef, DeptId, Message, NewConversation, NewSession,
-    Session, SessionId, UserId,
+    Conversation, ConversationId, ConversationRef, DeptId, NewConversation, NewSession, Session,
+    SessionId, UserId,
 };
 
 /// Turn to begin.
@@ -19,8 +20,8 @@ pub struct BeginTurn {
     pub session_id: Option<SessionId>,
     /// Conversation to continue; `None` selects the current one of the session, or creates one.
     pub conversation_id: Option<ConversationId>,
-    /// Upper bound on the messages returned; `None` uses the default.
-    pub limit: Option<u32>,
+    /// Limits on the history.
+    pub limits: HistoryLimits,
 }
 
 /// Session, conversation and newest messages of a turn that has begun.
@@ -39,8 +40,10 @@ pub struct BeginTurnOutcome {
     /// Whole conversation; `None` if the messages came from the recent window, which does
     /// not contain it.
     pub conversation: Option<Conversation>,
-    /// Newest messages, oldest first.
-    pub messages: Vec<Message>,
+    /// Messages that the limits allow.
+    pub history: History,
+    /// Whether the conversation should be compacted.
+    pub compaction_due: bool,
     /// Origin of the messages.
     pub source: Source,
 }
@@ -103,7 +106,8 @@ impl Memory {
         let (session, session_state) = self
             .start_turn_session(&turn, lookup, &conversation)
             .await?;
-        let TurnConversation { id, newest, .. } = conversation;
+        let TurnConversation { id, mut newest, .. } = conversation;
+        self.attach_blobs(id, &mut newest.history.messages).await;
         Ok(BeginTurnOutcome {
             session,
             session_state,
@@ -111,7 +115,8 @@ impl Memory {
             user_id: newest.owner,
             last_seq: newest.last_seq,
             conversation: newest.conversation,
-            messages: newest.messages,
+            history: newest.history,
+            compaction_due: self.is_compaction_due(newest.uncompacted_tokens),
             source: newest.source,
         })
     }
@@ -179,7 +184,7 @@ impl Memory {
                 user_id: Some(turn.user_id.clone()),
             };
             let query = NewestQuery {
-                limit: turn.limit.unwrap_or(self.0.default_limit),
+                history: self.history_query(turn.limits),
                 min_seq: 0,
                 strong: false,
                 contexts: false,
@@ -213,6 +218,8 @@ impl Memory {
             title: None,
             metadata: None,
             session_id: Some(session_id),
+            // A turn that is abandoned before its first save leaves no entry in the list.
+            is_listed: false,
         };
         // A retry is safe: a conversation that an earlier attempt created stays empty and has
         // no effect.

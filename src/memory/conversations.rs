@@ -33,6 +33,8 @@ pub struct ListMessages {
     pub limit: u32,
     /// Whether messages include their contexts.
     pub contexts: bool,
+    /// Whether messages include the data of blobs, as far as it fits.
+    pub blobs: bool,
 }
 
 impl Memory {
@@ -60,6 +62,7 @@ impl Memory {
             title: request.title,
             metadata: request.metadata,
             session_id: None,
+            is_listed: true,
         };
         self.create(new, retry_is_safe).await
     }
@@ -148,6 +151,14 @@ impl Memory {
         &self,
         request: &ListMessages,
     ) -> Result<(Vec<Message>, bool), Error> {
+        let (mut page, more) = self.read_page(request).await?;
+        if request.blobs {
+            self.attach_blobs(request.conversation.id, &mut page).await;
+        }
+        Ok((page, more))
+    }
+
+    async fn read_page(&self, request: &ListMessages) -> Result<(Vec<Message>, bool), Error> {
         let mut page: Vec<Message> = Vec::new();
         let mut budget = Budget::default();
         let mut from = request.from;

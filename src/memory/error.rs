@@ -63,6 +63,10 @@ pub enum Resource {
     Conversation(ConversationId),
     /// A session.
     Session(SessionId),
+    /// A message of a conversation.
+    Message(ConversationId, i64),
+    /// A binary part of a message.
+    Blob(ConversationId, i64, usize),
 }
 
 impl fmt::Display for Resource {
@@ -70,6 +74,13 @@ impl fmt::Display for Resource {
         match self {
             Self::Conversation(id) => write!(f, "conversation {id}"),
             Self::Session(id) => write!(f, "session {id}"),
+            Self::Message(id, seq) => write!(f, "message {seq} of conversation {id}"),
+            Self::Blob(id, seq, part) => {
+                write!(
+                    f,
+                    "blob in part {part} of message {seq} of conversation {id}"
+                )
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 use super::{Error, Memory};
 use crate::{
-    domain::{Conversation, ConversationRef, Message},
+    domain::{Conversation, ConversationRef, Message, Part},
     store::Snapshot,
 };
 
@@ -73,5 +73,25 @@ impl ConversationExport {
             self.next_read = u32::try_from(fitting).unwrap_or(MAX_READ).clamp(1, max);
         }
         Ok(read)
+    }
+
+    /// Reads the data of a message's blobs.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`Self::next`] does.
+    pub async fn read_blobs(&mut self, message: &mut Message) -> Result<(), Error> {
+        if message.parts.iter().all(|part| part.as_blob().is_none()) {
+            return Ok(());
+        }
+        let blobs = self.snapshot.blobs(message.seq).await;
+        let blobs = blobs.map_err(|error| Error::from_store(error, self.conversation.id))?;
+        for (position, data) in blobs {
+            let part = message.parts.get_mut(position as usize);
+            if let Some(blob) = part.and_then(Part::as_blob_mut) {
+                blob.data = Some(data);
+            }
+        }
+        Ok(())
     }
 }

@@ -55,55 +55,48 @@ struct Selection {
 }
 
 impl Slice {
-    /// Selects a history. `None` if it depends on older messages.
-    pub(super) fn select(&self, query: &HistoryQuery) -> Option<History> {
-        let selection = self.select_positions(query)?;
-        let messages = selection.messages.pick(&self.messages);
-        let messages = messages.into_iter().cloned().collect();
-        let pinned = self.pinned[selection.first_pinned..].to_vec();
-        Some(self.assemble(&selection, pinned, self.summary.clone(), messages))
+    pub(super) fn from_window(window: Window) -> Self {
+        Self {
+            pinned: window.pinned,
+            summary: window.summary,
+            messages: window.messages,
+            older: if window.is_complete {
+                OlderMessages::None
+            } else {
+                OlderMessages::Unread
+            },
+        }
+    }
+
+    /// Whether the history does not depend on older messages.
+    pub(super) fn is_decided(&self, query: &HistoryQuery) -> bool {
+        self.select_positions(query).is_some()
     }
 
     /// Selects a history, and converts the slice into it. `None` if it depends on older messages.
     pub(super) fn into_history(mut self, query: &HistoryQuery) -> Option<History> {
         let selection = self.select_positions(query)?;
-        let pinned = self.pinned.split_off(selection.first_pinned);
-        let summary = self.summary.take();
+        let mut pinned = self.pinned.split_off(selection.first_pinned);
         let length = self.messages.len();
-        let messages = std::mem::take(&mut self.messages);
-        let messages = if selection.messages.indexes.len() == length {
-            messages
-        } else {
-            selection.messages.pick(messages)
-        };
-        Some(self.assemble(&selection, pinned, summary, messages))
-    }
-
-    fn assemble(
-        &self,
-        selection: &Selection,
-        mut pinned: Vec<Message>,
-        summary: Option<Message>,
-        messages: Vec<Message>,
-    ) -> History {
+        let mut messages = self.messages;
+        if selection.messages.indexes.len() < length {
+            messages = selection.messages.pick(messages);
+        }
         pinned.retain(|pinned| {
             let position = messages.binary_search_by_key(&pinned.seq, |message| message.seq);
             position.is_err()
         });
         let mut history = pinned;
-        history.extend(summary);
-        let older_omitted = selection.messages.omits_older;
-        let messages = if history.is_empty() {
-            messages
-        } else {
-            history.extend(messages);
-            history
-        };
-        History {
+        history.extend(self.summary);
+        if !history.is_empty() {
+            history.append(&mut messages);
+            messages = history;
+        }
+        Some(History {
             messages,
             token_count: selection.token_count,
-            older_omitted,
-        }
+            older_omitted: selection.messages.omits_older,
+        })
     }
 
     fn select_positions(&self, query: &HistoryQuery) -> Option<Selection> {
@@ -118,8 +111,8 @@ impl Slice {
             .iter()
             .map(|message| {
                 // The head includes the message, whether it is selected or not.
-                let is_in_head = message.pinned
-                    && pinned.binary_search_by_key(&message.seq, |p| p.seq).is_ok();
+                let is_in_head =
+                    message.pinned && pinned.binary_search_by_key(&message.seq, |p| p.seq).is_ok();
                 let mut item = item(message);
                 if is_in_head {
                     (item.tokens, item.bytes) = (0, 0);

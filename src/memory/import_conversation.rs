@@ -52,7 +52,7 @@ struct Batch {
 
 impl Batch {
     fn push(&mut self, message: NumberedMessage) {
-        self.bytes += message.message.size();
+        self.bytes += message.message.size() + message.message.blob_bytes();
         self.values += message.message.weight();
         self.messages.push(message);
     }
@@ -95,6 +95,8 @@ impl Memory {
             metadata: request.metadata,
             parent_id: None,
             branched_at_seq: None,
+            compacted_upto_seq: 0,
+            uncompacted_tokens: 0,
         };
         let import = self.0.store.import(&conversation).await;
         Ok(ConversationImport {
@@ -119,7 +121,8 @@ impl ConversationImport {
     /// # Cancel safety
     ///
     /// Dropping the future may lose messages: drop the import as well.
-    pub async fn add(&mut self, message: NumberedMessage) -> Result<(), Error> {
+    pub async fn add(&mut self, mut message: NumberedMessage) -> Result<(), Error> {
+        self.memory.count_tokens(&mut message.message);
         self.batch.push(message);
         if self.batch.is_full() {
             self.write_batch().await?;

@@ -4,14 +4,14 @@ use super::{
     history::{History, HistoryQuery, Slice},
 };
 use crate::{
-    domain::{Conversation, ConversationRef, Message, OlderMessages, UserId},
+    domain::{Conversation, ConversationRef, OlderMessages, UserId},
     recent::{FillLease, Lookup, Window},
     store::Bound,
 };
 
 /// Number of messages before the limit that are read to complete a group. A result that follows
 /// its call later than that is treated as a result without a call.
-const REACH: usize = 1_000;
+const REACH: u32 = 1_000;
 
 /// Origin of the messages in a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,8 +88,13 @@ impl Memory {
     ) -> Result<NewestMessages, Error> {
         let failed = |error| Error::from_store(error, conversation.id);
         let mut budget = Budget::default();
-        let fill_length = lease.as_ref().map_or(0, |_| self.0.recent.capacity());
-        let mut wanted = budget.next_read(query.history.limit.max(fill_length));
+        let target = match &lease {
+            Some(_) => query.history.limit.max(self.0.recent.capacity()),
+            None => query.history.limit,
+        };
+        // One more shows whether there are older messages.
+        let target = target.saturating_add(1);
+        let mut wanted = budget.next_read(target);
         let read = self.0.store.newest(conversation, wanted, query.contexts);
         let read = read.await.map_err(failed)?;
         let found = read.conversation;
@@ -105,54 +110,49 @@ impl Memory {
             messages: read.messages,
             older: OlderMessages::Unread,
         };
-        let max_length = query.history.limit as usize + REACH;
         budget.add(&slice.messages);
-        let history = loop {
-            let is_out_of_reach = budget.is_exhausted() || slice.messages.len() >= max_length;
-            slice.older = match is_all {
-                true => OlderMessages::None,
-                false if is_out_of_reach => OlderMessages::OutOfReach,
-                false => OlderMessages::Unread,
+        loop {
+            let length = u32::try_from(slice.messages.len()).unwrap_or(u32::MAX);
+            slice.older = if is_all {
+                OlderMessages::None
+            } else if budget.is_exhausted() || length >= query.history.limit + REACH {
+                OlderMessages::OutOfReach
+            } else {
+                OlderMessages::Unread
             };
-            let can_be_longer = slice.older == OlderMessages::Unread;
-            let is_long_enough = slice.messages.len() >= fill_length as usize || !can_be_longer;
-            let selected = slice.select(&query.history);
-            match selected {
-                Some(history) if is_long_enough => break history,
-                _ => {}
+            let missing = target.saturating_sub(length);
+            let is_long_enough = missing == 0 || slice.older != OlderMessages::Unread;
+            if is_long_enough && slice.is_decided(&query.history) {
+                break;
             }
             let Some(first) = slice.messages.first() else {
-                // Unreachable: a slice that can be longer is not empty.
-                break History::default();
+                break;
             };
-            wanted = budget.next_read(u32::try_from(slice.messages.len()).unwrap_or(u32::MAX));
+            wanted = budget.next_read(if missing > 0 { missing } else { length });
             let before = Bound::Before(first.seq);
             let older = self
                 .0
                 .store
                 .messages(conversation, before, wanted, query.contexts);
             let mut older = older.await.map_err(failed)?;
-            is_all = older.len() < wanted as usize;
-            let compacted = older
-                .iter()
-                .position(|message| message.seq <= found.compacted_upto_seq);
-            if let Some(compacted) = compacted {
-                older.truncate(compacted);
-                is_all = true;
-            }
+            let upto = found.compacted_upto_seq;
+            is_all = older.len() < wanted as usize || older.iter().any(|older| older.seq <= upto);
+            older.retain(|older| older.seq > upto);
             budget.add(&older);
             older.reverse();
             slice.messages.splice(0..0, older);
-        };
+        }
         if let Some(lease) = lease {
-            self.0.recent.fill(lease, &slice.into_window(&found)).await;
+            let window = slice.into_window(&found);
+            self.0.recent.fill(lease, &window).await;
+            slice = Slice::from_window(window);
         }
         Ok(NewestMessages {
             owner: found.user_id.clone(),
             last_seq: found.last_seq,
             uncompacted_tokens: found.uncompacted_tokens,
             conversation: Some(found),
-            history,
+            history: slice.into_history(&query.history).unwrap_or_default(),
             source: Source::Store,
         })
     }
@@ -173,22 +173,14 @@ impl NewestMessages {
 
     /// Selects the history from a window. `None` if it depends on older messages.
     fn from_window(window: Window, query: &HistoryQuery) -> Option<Self> {
-        let slice = Slice {
-            pinned: window.pinned,
-            summary: window.summary,
-            messages: window.messages,
-            older: if window.is_complete {
-                OlderMessages::None
-            } else {
-                OlderMessages::Unread
-            },
-        };
+        let (owner, last_seq) = (window.owner.clone(), window.last_seq);
+        let uncompacted_tokens = window.uncompacted_tokens;
         Some(Self {
-            history: slice.into_history(query)?,
-            owner: window.owner,
-            last_seq: window.last_seq,
+            owner,
+            last_seq,
+            uncompacted_tokens,
             conversation: None,
-            uncompacted_tokens: window.uncompacted_tokens,
+            history: Slice::from_window(window).into_history(query)?,
             source: Source::Cache,
         })
     }

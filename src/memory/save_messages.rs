@@ -30,12 +30,23 @@ pub struct SaveOutcome {
     pub last_seq: i64,
     /// Whether an earlier request had saved the turn.
     pub replayed: bool,
+    /// Whether the conversation should be compacted.
+    pub compaction_due: bool,
 }
 
-/// Committed turn; `owner` is `None` if it was a replay.
+/// Committed turn.
 struct Committed {
-    owner: Option<UserId>,
+    /// `None` if it was a replay.
+    saved: Option<Saved>,
     outcome: SaveOutcome,
+}
+
+/// State of the conversation after a save.
+struct Saved {
+    owner: UserId,
+    uncompacted_tokens: i64,
+    /// Whether a message of the turn is pinned.
+    has_pinned: bool,
 }
 
 impl Memory {
@@ -51,14 +62,20 @@ impl Memory {
     ///
     /// Once it has begun, the write runs to its end even if the future is dropped.
     pub async fn save_messages(&self, request: SaveMessages) -> Result<SaveOutcome, Error> {
+        let mut messages = request.messages;
+        // The digest contains what the caller sent. It is computed before tokens are counted.
+        let identity = request.request_id.map(|id| RequestIdentity {
+            id,
+            digest: Digest::of_messages(&messages),
+        });
+        for message in &mut messages {
+            self.count_tokens(message);
+        }
         let append = Append {
-            title: derive_title(&request.messages),
-            request: request.request_id.map(|id| RequestIdentity {
-                id,
-                digest: Digest::of_messages(&request.messages),
-            }),
+            title: derive_title(&messages),
+            request: identity,
             conversation: request.conversation,
-            messages: request.messages,
+            messages,
             expected_last_seq: request.expected_last_seq,
             session_id: request.session_id,
             at: self.0.clock.now(),
@@ -78,8 +95,8 @@ impl Memory {
             Ok::<_, StoreError>(Committed::new(append, appended))
         };
         let renew_session = async |committed: &Committed| {
-            if let Some(owner) = &committed.owner {
-                self.renew_session(session_id, owner).await;
+            if let Some(saved) = &committed.saved {
+                self.renew_session(session_id, &saved.owner).await;
             }
         };
         let committed = self
@@ -92,14 +109,23 @@ impl Memory {
             )
             .await
             .map_err(|error| Error::from_write(error, id, retry_is_safe))?;
-        Ok(committed.outcome)
+        let mut outcome = committed.outcome;
+        if let Some(saved) = committed.saved {
+            outcome.compaction_due = self.is_compaction_due(saved.uncompacted_tokens);
+        }
+        Ok(outcome)
     }
 }
 
 impl Committed {
     fn new(append: Append, appended: Appended) -> Self {
         match appended {
-            Appended::Saved { owner, first_seq } => {
+            Appended::Saved {
+                owner,
+                first_seq,
+                uncompacted_tokens,
+            } => {
+                let has_pinned = append.has_pinned();
                 let messages: Vec<Message> = (first_seq..)
                     .zip(append.messages)
                     .map(|(seq, message)| {
@@ -107,20 +133,26 @@ impl Committed {
                     })
                     .collect();
                 Self {
-                    owner: Some(owner),
+                    saved: Some(Saved {
+                        owner,
+                        uncompacted_tokens,
+                        has_pinned,
+                    }),
                     outcome: SaveOutcome {
                         last_seq: messages.last().map_or(first_seq, |message| message.seq),
                         messages,
                         replayed: false,
+                        compaction_due: false,
                     },
                 }
             }
             Appended::Replayed { last_seq, messages } => Self {
-                owner: None,
+                saved: None,
                 outcome: SaveOutcome {
                     messages,
                     last_seq,
                     replayed: true,
+                    compaction_due: false,
                 },
             },
         }
@@ -130,8 +162,14 @@ impl Committed {
         let SaveOutcome {
             messages, last_seq, ..
         } = &self.outcome;
-        match &self.owner {
-            Some(owner) => WindowUpdate::Append { owner, messages },
+        match &self.saved {
+            // A window receives its pinned messages when it is filled.
+            Some(saved) if saved.has_pinned => WindowUpdate::Removal,
+            Some(saved) => WindowUpdate::Append {
+                owner: &saved.owner,
+                messages,
+                uncompacted_tokens: saved.uncompacted_tokens,
+            },
             None => WindowUpdate::Replay {
                 last_seq: *last_seq,
             },
@@ -139,10 +177,12 @@ impl Committed {
     }
 }
 
-/// Derives the title for a conversation that has none, from the first user message.
-fn derive_title(messages: &[NewMessage]) -> Option<Title> {
-    messages
+/// Derives the title for a conversation that has none, from the first user message, and returns
+/// it with the index of that message.
+fn derive_title(messages: &[NewMessage]) -> Option<(Title, usize)> {
+    let index = messages
         .iter()
-        .find(|message| message.role == Role::User)
-        .and_then(|message| Title::from_content(message.content.as_str()))
+        .position(|message| message.role == Role::User)?;
+    let title = Title::from_content(messages[index].content.as_str())?;
+    Some((title, index))
 }

@@ -30,6 +30,7 @@ fn memory_with(recent: Arc<dyn RecentWindow>) -> Memory {
         writes: TaskTracker::new(),
         write_permits: Arc::new(Semaphore::new(1)),
         default_limit: 6,
+        compaction_tokens: 0,
     })
 }
 
@@ -88,7 +89,7 @@ impl RecentWindow for RecordingWindow {
         NoWindow.announce(conversation, limit).await
     }
 
-    async fn publish(&self, _announcement: Announcement, _owner: &UserId, _messages: &[Message]) {
+    async fn publish(&self, _: Announcement, _: &UserId, _: &[Message], _: i64) {
         self.record("publish");
     }
 
@@ -116,7 +117,7 @@ impl RecentWindow for RecordingWindow {
         NoWindow.newest(conversation, limit, min_seq).await
     }
 
-    async fn fill(&self, _: FillLease, _: &UserId, _: i64, _: &[Message], _: bool) {}
+    async fn fill(&self, _: FillLease, _: &Window) {}
 
     fn capacity(&self) -> u32 {
         0

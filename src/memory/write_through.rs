@@ -15,11 +15,12 @@ pub(super) enum WindowUpdate<'a> {
     Append {
         owner: &'a UserId,
         messages: &'a [Message],
+        uncompacted_tokens: i64,
     },
     /// The write was a retry of one that was committed up to `last_seq`: invalidate a
     /// window that does not include it.
     Replay { last_seq: i64 },
-    /// Messages were removed: retire the window.
+    /// The window cannot be updated, because messages were removed, pinned or compacted: retire it.
     Removal,
 }
 
@@ -73,8 +74,14 @@ impl Memory {
     async fn update_window(&self, announcement: Announcement, update: WindowUpdate<'_>) {
         let recent = &self.0.recent;
         match update {
-            WindowUpdate::Append { owner, messages } => {
-                recent.publish(announcement, owner, messages).await;
+            WindowUpdate::Append {
+                owner,
+                messages,
+                uncompacted_tokens,
+            } => {
+                recent
+                    .publish(announcement, owner, messages, uncompacted_tokens)
+                    .await;
             }
             WindowUpdate::Replay { last_seq } => {
                 recent.publish_replay(announcement, last_seq).await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Announcement, FillLease, Lookup, RecentWindow};
+use super::{Announcement, FillLease, Lookup, RecentWindow, Window};
 use crate::domain::{ConversationId, Message, UserId};
 
 /// Window that stores nothing: every lookup is a miss without a lease.

@@ -118,11 +118,7 @@ impl RedisRecent {
         }
     }
 
-    async fn run_fill(
-        &self,
-        lease: FillLease,
-        window: &Window,
-    ) -> FillOutcome {
+    async fn run_fill(&self, lease: FillLease, window: &Window) -> FillOutcome {
         if self.runner.pending.contains(lease.conversation) {
             return FillOutcome::Refused;
         }

@@ -1,6 +1,7 @@
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::{
+    blob,
     convert::{self, Parser},
     export,
     field::{FieldViolation, InField},
@@ -8,7 +9,7 @@ use super::{
     use_case::use_case,
 };
 use crate::{
-    domain::{ConversationRef, DeptId, RequestId, SearchText, SessionId, Title},
+    domain::{ConversationRef, DeptId, InvalidValue, RequestId, SearchText, SessionId, Title},
     memory::{
         BeginTurn, BranchConversation, CreateConversation, GetHistory, ListBranches, ListMessages,
         Memory, SaveMessages, TruncateConversation,
@@ -36,7 +37,11 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
             user_id: convert::user_id(&request.user_id)?,
             dept_id: convert::optional(&request.dept_id, "dept_id", DeptId::parse)?,
             session_id: convert::optional(&request.session_id, "session_id", SessionId::parse)?,
-            limit: convert::history_limit(request.limit)?,
+            limits: convert::history_limits(
+                request.limit,
+                request.max_tokens,
+                request.start_on_user,
+            )?,
         };
         let begun = use_case("begin_turn", self.memory.begin_turn(turn)).await?;
         Ok(Response::new(convert::begun(begun)))
@@ -49,17 +54,24 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
         let request = request.into_inner();
         let read = GetHistory {
             conversation: self.conversation(&request.conversation_id, &request.user_id)?,
-            limit: convert::history_limit(request.limit)?,
+            limits: convert::history_limits(
+                request.limit,
+                request.max_tokens,
+                request.start_on_user,
+            )?,
             min_seq: convert::seq(request.min_seq, "min_seq")?,
             strong: convert::strong(request.consistency)?,
             session_id: convert::optional(&request.session_id, "session_id", SessionId::parse)?,
             contexts: request.include_contexts,
         };
-        let history = use_case("get_history", self.memory.get_history(read)).await?;
+        let read = use_case("get_history", self.memory.get_history(read)).await?;
         Ok(Response::new(proto::GetHistoryResponse {
-            messages: convert::messages(history.messages),
-            last_seq: history.last_seq,
-            source: convert::source(history.source),
+            token_count: read.history.token_count.try_into().unwrap_or(i64::MAX),
+            older_omitted: read.history.older_omitted,
+            messages: convert::messages(read.history.messages),
+            last_seq: read.last_seq,
+            source: convert::source(read.source),
+            compaction_due: read.compaction_due,
         }))
     }
 
@@ -84,6 +96,7 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
             messages: convert::messages(saved.messages),
             last_seq: saved.last_seq,
             replayed: saved.replayed,
+            compaction_due: saved.compaction_due,
         }))
     }
 
@@ -131,6 +144,7 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
                 from: Bound::After(0),
                 limit,
                 contexts: request.include_contexts,
+                blobs: request.include_blobs,
             };
             (response.messages, response.next_page_token) = self.message_page(&page).await?;
         }
@@ -209,6 +223,7 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
             },
             limit,
             contexts: request.include_contexts,
+            blobs: request.include_blobs,
         };
         let (messages, next_page_token) = self.message_page(&page).await?;
         Ok(Response::new(proto::ListMessagesResponse {
@@ -240,6 +255,35 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
             removed_messages: truncated.removed,
             last_seq: truncated.last_seq,
         }))
+    }
+
+    async fn compact_conversation(
+        &self,
+        _request: Request<proto::CompactConversationRequest>,
+    ) -> Result<Response<proto::CompactConversationResponse>, Status> {
+        Err(super::status::internal())
+    }
+
+    async fn redact_messages(
+        &self,
+        _request: Request<proto::RedactMessagesRequest>,
+    ) -> Result<Response<proto::RedactMessagesResponse>, Status> {
+        Err(super::status::internal())
+    }
+
+    type GetBlobStream = blob::Pieces;
+
+    async fn get_blob(
+        &self,
+        request: Request<proto::GetBlobRequest>,
+    ) -> Result<Response<Self::GetBlobStream>, Status> {
+        let request = request.into_inner();
+        let conversation = self.conversation(&request.conversation_id, &request.user_id)?;
+        let seq = convert::message_seq(request.seq, "seq")?;
+        let part = usize::try_from(request.part)
+            .map_err(|_| FieldViolation::new("part", InvalidValue::new("must not be negative")))?;
+        let blob = use_case("get_blob", self.memory.get_blob(&conversation, seq, part)).await?;
+        Ok(blob::respond(blob))
     }
 
     type ExportConversationStream = export::Pieces;

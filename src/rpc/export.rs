@@ -1,4 +1,4 @@
-use std::pin::Pin;
+use std::{pin::Pin, vec};
 
 use bytes::Bytes;
 use futures_util::{
@@ -11,7 +11,8 @@ use tracing::{Instrument as _, Span, debug_span};
 use super::{status, use_case::failed};
 use crate::{
     archive::{ArchiveWriter, Format},
-    memory::ConversationExport,
+    domain::Message,
+    memory::{ConversationExport, Error},
     proto::{ExportConversationResponse, HttpBody},
 };
 
@@ -31,6 +32,8 @@ struct ExportFile {
     export: ConversationExport,
     /// `None` after everything has been written.
     writer: Option<ArchiveWriter>,
+    /// Messages that were read and not written yet.
+    unwritten: vec::IntoIter<Message>,
     written: Vec<u8>,
     sent: usize,
     span: Span,
@@ -71,6 +74,7 @@ fn pieces(export: ConversationExport, format: Format) -> Pieces {
     let file = ExportFile {
         export,
         writer: Some(writer),
+        unwritten: Vec::new().into_iter(),
         written,
         sent: 0,
         span: debug_span!("use_case", otel.name = "export_messages"),
@@ -90,6 +94,19 @@ fn pieces(export: ConversationExport, format: Format) -> Pieces {
 }
 
 impl ExportFile {
+    /// Returns the next message with the data of its blobs, which is read for one message at a
+    /// time; `None` at the end of the conversation.
+    async fn next_message(&mut self) -> Result<Option<Message>, Error> {
+        if self.unwritten.as_slice().is_empty() {
+            self.unwritten = self.export.next().await?.into_iter();
+        }
+        let Some(mut message) = self.unwritten.next() else {
+            return Ok(None);
+        };
+        self.export.read_blobs(&mut message).await?;
+        Ok(Some(message))
+    }
+
     /// Returns the next piece; `None` at the end of the file.
     async fn next(&mut self) -> Result<Option<Bytes>, Status> {
         while self.written.len() - self.sent < PIECE_BYTES
@@ -97,13 +114,14 @@ impl ExportFile {
         {
             self.written.drain(..self.sent);
             self.sent = 0;
-            let read = self.export.next().instrument(self.span.clone()).await;
-            let messages = read.map_err(|error| failed(&self.span, error))?;
-            if messages.is_empty() {
-                self.written.extend_from_slice(writer.end());
-            } else {
-                self.written.append(&mut writer.add(&messages));
-                self.writer = Some(writer);
+            let span = self.span.clone();
+            let read = self.next_message().instrument(span).await;
+            match read.map_err(|error| failed(&self.span, error))? {
+                None => self.written.extend_from_slice(writer.end()),
+                Some(message) => {
+                    self.written.append(&mut writer.add(&[message]));
+                    self.writer = Some(writer);
+                }
             }
         }
         let end = self.written.len().min(self.sent + PIECE_BYTES);

@@ -82,6 +82,18 @@ impl From<Error> for Status {
                 "SESSION_EXPIRED_OR_UNKNOWN",
                 "no such session, or it has expired",
             ),
+            Error::NotFound(Resource::Message(id, seq)) => not_found(
+                "message",
+                format!("{id}/{seq}"),
+                "MESSAGE_NOT_FOUND",
+                "no such message",
+            ),
+            Error::NotFound(Resource::Blob(id, seq, part)) => not_found(
+                "blob",
+                format!("{id}/{seq}/{part}"),
+                "BLOB_NOT_FOUND",
+                "no such message, or its part is not a blob",
+            ),
             Error::SeqMismatch { current_seq } => with_reason(
                 Code::Aborted,
                 "SEQ_MISMATCH",

@@ -125,7 +125,10 @@ pub struct Append {
 impl Append {
     /// Number of tokens of all messages.
     pub fn tokens(&self) -> i64 {
-        let counts = self.messages.iter().filter_map(|message| message.token_count);
+        let counts = self
+            .messages
+            .iter()
+            .filter_map(|message| message.token_count);
         counts.map(i64::from).sum()
     }
 

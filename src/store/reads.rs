@@ -94,9 +94,9 @@ macro_rules! reads {
                 .bind(seq)
                 .fetch_all(connection)
                 .await?;
-            let blobs = rows.into_iter().map(|(position, data)| {
-                (u32::try_from(position).unwrap_or_default(), data.into())
-            });
+            let blobs = rows
+                .into_iter()
+                .map(|(position, data)| (u32::try_from(position).unwrap_or_default(), data.into()));
             Ok(blobs.collect())
         }
 

@@ -22,17 +22,18 @@ mod snapshot;
 use std::{fmt, future::Future, io, path::Path, sync::Arc};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use sqlx::{Sqlite, sqlite::SqliteConnectOptions};
 
 use super::{
-    Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, Import, SchemaError,
-    SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation,
+    Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, Import, Newest,
+    SchemaError, SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation,
     operation_error::OperationError, pool, sql, transfers::TransferLimit,
 };
 use crate::domain::{
-    Conversation, ConversationChanges, ConversationRef, Message, NewConversation, SessionId,
-    TextSearch, UserId,
+    Conversation, ConversationChanges, ConversationId, ConversationRef, Message, NewConversation,
+    SessionId, TextSearch, UserId,
 };
 
 pub(super) use self::result_codes::classify;

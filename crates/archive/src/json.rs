@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::schema::{ContextList, HeaderObject, MessageObject};
+use super::schema::{HeaderObject, MessageObject, context_list};
 use domain::{Conversation, Message};
 
 pub(super) const END_OF_DOCUMENT: &[u8] = b"\n]}\n";
@@ -34,9 +34,8 @@ pub(super) fn add_line(text: &mut Vec<u8>, message: &Message) {
 
 /// Formats a message's contexts as one JSON list.
 pub(super) fn contexts(message: &Message) -> String {
-    let contexts = ContextList::new(&message.contexts);
     // Texts and finite numbers always serialize.
-    serde_json::to_string(&contexts).unwrap_or_default()
+    serde_json::to_string(&context_list(&message.contexts)).unwrap_or_default()
 }
 
 fn header(conversation: &Conversation) -> Vec<u8> {

@@ -7,6 +7,7 @@
 mod csv;
 mod error;
 mod json;
+mod parts;
 mod reader;
 mod schema;
 mod split;

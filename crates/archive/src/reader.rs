@@ -224,7 +224,7 @@ impl ArchiveReader {
         self.progress.last_seq = seq;
         let generate_id = || MessageId::from_uuid((self.generate_id)());
         let message = object.validate(&self.limits, generate_id)?;
-        if message.size() > self.max_message_bytes {
+        if message.size() + message.blob_bytes() > self.max_message_bytes {
             let max = self.max_message_bytes;
             let reason = format!("has a message of more than {max} bytes");
             return Err(FieldError::new("", InvalidValue::new(reason)).into());

@@ -6,11 +6,15 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::value::RawValue;
 
-use super::{ConversationHeader, FORMAT_NAME, FORMAT_VERSION, error::ElementError};
+use super::{
+    ConversationHeader, FORMAT_NAME, FORMAT_VERSION,
+    error::ElementError,
+    parts::{PartObject, parse_parts},
+};
 use domain::{
     Conversation, ConversationId, DeptId, FieldError, InField as _, InvalidValue, Limits, Message,
-    MessageId, Metadata, NewMessage, RawContext, RawMessage, RetrievedContext, Role, Title, UserId,
-    from_rfc3339,
+    MessageId, Metadata, NewMessage, Part, RawContext, RawMessage, RetrievedContext, Role, Title,
+    UserId, from_rfc3339,
 };
 
 /// Upper bound on the numbers of a file. No conversation reaches it, and a conversation that
@@ -63,7 +67,20 @@ pub(super) struct MessageObject<'a, M> {
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<Cow<'a, str>>,
     role: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<Cow<'a, str>>,
     content: Cow<'a, str>,
+    #[serde(
+        default = "BoundedList::default",
+        skip_serializing_if = "BoundedList::is_empty"
+    )]
+    parts: BoundedList<PartObject<'a>, { Part::MAX_PER_MESSAGE }>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_count: Option<i32>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pinned: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    redacted: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     tokens_used: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -73,15 +90,18 @@ pub(super) struct MessageObject<'a, M> {
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<M>,
     #[serde(
-        default = "ContextList::default",
-        skip_serializing_if = "ContextList::is_empty"
+        default = "BoundedList::default",
+        skip_serializing_if = "BoundedList::is_empty"
     )]
     contexts: ContextList<'a, M>,
 }
 
+/// Contexts of a message.
+type ContextList<'a, M> = BoundedList<ContextObject<'a, M>, { NewMessage::MAX_CONTEXTS }>;
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ContextObject<'a, M> {
+pub(super) struct ContextObject<'a, M> {
     doc_id: Cow<'a, str>,
     content: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -90,11 +110,11 @@ struct ContextObject<'a, M> {
     metadata: Option<M>,
 }
 
-/// Contexts of a message. Reading keeps one more than a message may have: enough for the domain
-/// to reject the message, while a long list occupies no memory.
+/// List of objects. Reading keeps one more than `MAX`, which a message may have: enough for the
+/// domain to reject the message, while a long list occupies no memory.
 #[derive(Serialize)]
 #[serde(transparent)]
-pub(super) struct ContextList<'a, M>(Vec<ContextObject<'a, M>>);
+pub(super) struct BoundedList<T, const MAX: usize>(Vec<T>);
 
 /// JSON object. A derived `Deserialize` accepts a list of the fields' values as well.
 #[derive(Serialize)]
@@ -150,35 +170,39 @@ impl<'a> MessageObject<'a, &'a Metadata> {
             seq: Some(message.seq),
             id: Some(message.id.to_string().into()),
             role: message.role.as_str().into(),
+            name: message.name.as_ref().map(|name| name.as_str().into()),
             content: message.content.as_str().into(),
+            parts: BoundedList(message.raw_parts().into_iter().map(Into::into).collect()),
+            token_count: message.token_count,
+            pinned: message.pinned,
+            redacted: message.redacted,
             tokens_used: message.tokens_used,
             latency_ms: message.latency_ms,
             created_at: Some(format_time(message.created_at).into()),
             metadata: message.metadata.as_ref(),
-            contexts: ContextList::new(&message.contexts),
+            contexts: context_list(&message.contexts),
         }
     }
 }
 
-impl<'a> ContextList<'a, &'a Metadata> {
-    pub(super) fn new(contexts: &'a [RetrievedContext]) -> Self {
-        let contexts = contexts.iter().map(|context| ContextObject {
-            doc_id: context.doc_id.as_str().into(),
-            content: context.content.as_str().into(),
-            score: context.score,
-            metadata: context.metadata.as_ref(),
-        });
-        Self(contexts.collect())
-    }
+/// Contexts of a message for writing.
+pub(super) fn context_list(contexts: &[RetrievedContext]) -> ContextList<'_, &Metadata> {
+    let contexts = contexts.iter().map(|context| ContextObject {
+        doc_id: context.doc_id.as_str().into(),
+        content: context.content.as_str().into(),
+        score: context.score,
+        metadata: context.metadata.as_ref(),
+    });
+    BoundedList(contexts.collect())
 }
 
-impl<M> ContextList<'_, M> {
+impl<T, const MAX: usize> BoundedList<T, MAX> {
     fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-impl<M> Default for ContextList<'_, M> {
+impl<T, const MAX: usize> Default for BoundedList<T, MAX> {
     fn default() -> Self {
         Self(Vec::new())
     }
@@ -212,7 +236,12 @@ impl MessageObject<'_, UnparsedJson<'_>> {
         let raw = RawMessage {
             id: None,
             role: Role::parse(&self.role).in_field("role")?,
+            name: self.name.map(Cow::into_owned).unwrap_or_default(),
             content: self.content.into_owned(),
+            parts: parse_parts(self.parts.0)?,
+            token_count: self.token_count,
+            pinned: self.pinned,
+            redacted: self.redacted,
             tokens_used: self.tokens_used,
             latency_ms: self.latency_ms,
             created_at: optional(self.created_at, "created_at", |text| from_rfc3339(&text))?,
@@ -267,31 +296,31 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for JsonObject<T> {
     }
 }
 
-impl<'de, M: Deserialize<'de>> Deserialize<'de> for ContextList<'_, M> {
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for BoundedList<T, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor<'a, M>(PhantomData<ContextList<'a, M>>);
+        struct Visitor<T, const MAX: usize>(PhantomData<T>);
 
-        impl<'de, 'a, M: Deserialize<'de>> de::Visitor<'de> for Visitor<'a, M> {
-            type Value = ContextList<'a, M>;
+        impl<'de, T: Deserialize<'de>, const MAX: usize> de::Visitor<'de> for Visitor<T, MAX> {
+            type Value = BoundedList<T, MAX>;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("a list of objects")
             }
 
             fn visit_unit<E>(self) -> Result<Self::Value, E> {
-                Ok(ContextList::default())
+                Ok(BoundedList::default())
             }
 
             fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let mut contexts = Vec::new();
-                while contexts.len() <= NewMessage::MAX_CONTEXTS {
-                    let Some(JsonObject(context)) = seq.next_element()? else {
-                        return Ok(ContextList(contexts));
+                let mut items = Vec::new();
+                while items.len() <= MAX {
+                    let Some(JsonObject(item)) = seq.next_element()? else {
+                        return Ok(BoundedList(items));
                     };
-                    contexts.push(context);
+                    items.push(item);
                 }
                 while seq.next_element::<de::IgnoredAny>()?.is_some() {}
-                Ok(ContextList(contexts))
+                Ok(BoundedList(items))
             }
         }
 

@@ -464,9 +464,7 @@ fn optional_name(name: String) -> Result<String, InvalidValue> {
 /// Validates a media type, which becomes the header of a download.
 fn optional_media_type(mime_type: String) -> Result<String, InvalidValue> {
     let is_printable = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
-    if !mime_type.is_empty()
-        && (!mime_type.contains('/') || !mime_type.bytes().all(is_printable))
-    {
+    if !mime_type.is_empty() && (!mime_type.contains('/') || !mime_type.bytes().all(is_printable)) {
         return Err(InvalidValue::new(
             "must be a media type, such as image/jpeg",
         ));

@@ -5,7 +5,7 @@ use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 use chrono::DateTime;
 use conversation_memory::{
     domain::{Content, ConversationId, Message, MessageId, Metadata, Role, UserId, UuidV7},
-    recent::{Announcement, FillLease, Lookup, RecentWindow, redis::RedisRecent},
+    recent::{Announcement, FillLease, Lookup, RecentWindow, Window, redis::RedisRecent},
     redis::Redis,
 };
 use uuid::Uuid;
@@ -39,7 +39,12 @@ pub fn message(conversation_id: ConversationId, seq: i64) -> Message {
         conversation_id,
         seq,
         role: Role::Assistant,
+        name: None,
         content: content(&format!("message {seq}")),
+        parts: Vec::new(),
+        token_count: Some(3),
+        pinned: false,
+        redacted: false,
         tokens_used: Some(7),
         latency_ms: None,
         created_at: DateTime::from_timestamp_micros(1_700_000_000_123_456 + seq).unwrap(),
@@ -50,6 +55,25 @@ pub fn message(conversation_id: ConversationId, seq: i64) -> Message {
 
 pub fn messages(id: ConversationId, seqs: RangeInclusive<i64>) -> Vec<Message> {
     seqs.map(|seq| message(id, seq)).collect()
+}
+
+/// Creates the content of a window of [`owner`].
+pub fn window(last_seq: i64, messages: Vec<Message>, is_complete: bool) -> Window {
+    Window {
+        owner: owner(),
+        last_seq,
+        pinned: Vec::new(),
+        summary: None,
+        compacted_upto_seq: 0,
+        uncompacted_tokens: 3 * last_seq,
+        messages,
+        is_complete,
+    }
+}
+
+/// Tokens of a conversation that ends with the messages.
+pub fn last_tokens(messages: &[Message]) -> i64 {
+    messages.last().map_or(0, |last| 3 * last.seq)
 }
 
 pub fn seqs(messages: &[Message]) -> Vec<i64> {
@@ -103,7 +127,9 @@ impl WindowFixture {
 
     pub async fn publish(&self, announcement: Announcement, seqs: RangeInclusive<i64>) {
         let messages = messages(self.id, seqs);
-        self.recent.publish(announcement, &owner(), &messages).await;
+        self.recent
+            .publish(announcement, &owner(), &messages, last_tokens(&messages))
+            .await;
     }
 
     /// Announces and publishes messages.
@@ -154,10 +180,8 @@ impl WindowFixture {
         seqs: RangeInclusive<i64>,
         whole: bool,
     ) {
-        let messages = messages(self.id, seqs);
-        self.recent
-            .fill(lease, &owner(), last_seq, &messages, whole)
-            .await;
+        let window = window(last_seq, messages(self.id, seqs), whole);
+        self.recent.fill(lease, &window).await;
     }
 
     /// Deletes the window.

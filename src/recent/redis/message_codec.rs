@@ -4,7 +4,9 @@ use bytes::Bytes;
 use chrono::DateTime;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{AuthorName, Content, ConversationId, Message, MessageId, Metadata, Part, Role};
+use crate::domain::{
+    AuthorName, Content, ConversationId, Message, MessageId, Metadata, Part, Role,
+};
 
 /// Versions of the format. They differ where a sidecar that knows only the first would misread a
 /// message: it rejects messages with parts, and reads plain ones.

@@ -4,9 +4,10 @@ use crate::{
     archive,
     domain::{
         ConversationChanges, ConversationId, FieldError, InvalidValue, Limits, MessageId, Metadata,
-        NewMessage, RawContext, RawMessage, Role, Title, UserId, from_unix_time, non_negative,
+        NewMessage, RawContext, RawMessage, RawPart, Role, Title, UserId, from_unix_time,
+        non_negative,
     },
-    memory::Memory,
+    memory::{HistoryLimits, Memory},
     proto,
     rpc::{
         convert::{captured, owner_scope::OwnerScope},
@@ -51,10 +52,19 @@ pub(crate) fn user_id(text: &str) -> Result<UserId, FieldViolation> {
     UserId::parse(text).in_field("user_id")
 }
 
-/// Parses a limit on messages; `None` uses the default.
-pub(crate) fn history_limit(limit: i32) -> Result<Option<u32>, FieldViolation> {
+/// Parses the limits on a history.
+pub(crate) fn history_limits(
+    limit: i32,
+    max_tokens: i32,
+    start_on_user: bool,
+) -> Result<HistoryLimits, FieldViolation> {
     let limit = non_negative(limit.into()).in_field("limit")?;
-    Ok((limit > 0).then(|| clamp(limit, Memory::MAX_LIMIT)))
+    let max_tokens = non_negative(max_tokens.into()).in_field("max_tokens")?;
+    Ok(HistoryLimits {
+        limit: (limit > 0).then(|| clamp(limit, Memory::MAX_LIMIT)),
+        max_tokens: (max_tokens > 0).then(|| clamp(max_tokens, u32::MAX)),
+        start_on_user,
+    })
 }
 
 /// Parses a page size: 0 is `default`, and sizes above `max` are `max`.
@@ -170,7 +180,17 @@ impl Parser {
         let raw = RawMessage {
             id: optional(&message.id, "id", MessageId::parse)?,
             role: role(message.role)?,
+            name: message.name,
             content: message.content,
+            parts: message
+                .parts
+                .into_iter()
+                .enumerate()
+                .map(|(index, part)| raw_part(part, index))
+                .collect::<Result<_, _>>()?,
+            token_count: message.token_count,
+            pinned: message.pinned,
+            redacted: false,
             tokens_used: message.tokens_used,
             latency_ms: message.latency_ms,
             created_at: message
@@ -259,6 +279,46 @@ fn role(role: i32) -> Result<Role, FieldViolation> {
             InvalidValue::new("is not a known role"),
         )),
     }
+}
+
+fn raw_part(part: proto::Part, index: usize) -> Result<RawPart, FieldError> {
+    use proto::part::Kind;
+    let Some(kind) = part.kind else {
+        let reason = InvalidValue::new("must have one of the part types");
+        return Err(FieldError::new(format!("parts[{index}]"), reason));
+    };
+    Ok(match kind {
+        Kind::Text(proto::TextPart { content }) => RawPart::Text { content },
+        Kind::Reasoning(proto::ReasoningPart { content }) => RawPart::Reasoning { content },
+        Kind::ToolCall(call) => RawPart::ToolCall {
+            id: call.id,
+            name: call.name,
+            arguments: call.arguments,
+        },
+        Kind::ToolCallResponse(proto::ToolCallResponsePart { id, response }) => {
+            RawPart::ToolCallResponse { id, response }
+        }
+        Kind::Blob(blob) => RawPart::Blob {
+            mime_type: blob.mime_type,
+            modality: blob.modality,
+            bytes: blob.data.len(),
+            data: Some(blob.data),
+        },
+        Kind::Uri(uri) => RawPart::Uri {
+            mime_type: uri.mime_type,
+            modality: uri.modality,
+            uri: uri.uri,
+        },
+        Kind::File(file) => RawPart::File {
+            mime_type: file.mime_type,
+            modality: file.modality,
+            file_id: file.file_id,
+        },
+        Kind::Generic(generic) => RawPart::Generic {
+            generic_type: generic.r#type,
+            json: generic.json,
+        },
+    })
 }
 
 fn clamp(number: i64, max: u32) -> u32 {

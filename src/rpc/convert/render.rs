@@ -2,7 +2,9 @@ use chrono::{DateTime, Utc};
 use prost_types::Timestamp;
 
 use crate::{
-    domain::{Conversation, DeptId, Message, RetrievedContext, Role, Session, Title},
+    domain::{
+        AuthorName, Conversation, DeptId, Message, RawPart, RetrievedContext, Role, Session, Title,
+    },
     memory::{BeginTurnOutcome, SessionState, Source},
     proto,
     rpc::{convert::captured, structs},
@@ -40,6 +42,16 @@ fn message(message: Message) -> proto::Message {
         conversation_id: message.conversation_id.to_string(),
         seq: message.seq,
         role: role(message.role).into(),
+        name: message
+            .name
+            .clone()
+            .map(AuthorName::into_string)
+            .unwrap_or_default(),
+        parts: message.raw_parts().into_iter().map(part).collect(),
+        is_summary: message.is_summary(),
+        token_count: message.token_count,
+        pinned: message.pinned,
+        redacted: message.redacted,
         content: message.content.into_string(),
         tokens_used: message.tokens_used,
         latency_ms: message.latency_ms,
@@ -47,6 +59,60 @@ fn message(message: Message) -> proto::Message {
         metadata: message.metadata.map(structs::render),
         contexts: message.contexts.into_iter().map(context).collect(),
     }
+}
+
+fn part(part: RawPart) -> proto::Part {
+    use proto::part::Kind;
+    let kind = match part {
+        RawPart::Text { content } => Kind::Text(proto::TextPart { content }),
+        RawPart::Reasoning { content } => Kind::Reasoning(proto::ReasoningPart { content }),
+        RawPart::ToolCall {
+            id,
+            name,
+            arguments,
+        } => Kind::ToolCall(proto::ToolCallPart {
+            id,
+            name,
+            arguments,
+        }),
+        RawPart::ToolCallResponse { id, response } => {
+            Kind::ToolCallResponse(proto::ToolCallResponsePart { id, response })
+        }
+        RawPart::Blob {
+            mime_type,
+            modality,
+            data,
+            bytes,
+        } => Kind::Blob(proto::BlobPart {
+            mime_type,
+            modality,
+            data: data.unwrap_or_default(),
+            size_bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
+        }),
+        RawPart::Uri {
+            mime_type,
+            modality,
+            uri,
+        } => Kind::Uri(proto::UriPart {
+            mime_type,
+            modality,
+            uri,
+        }),
+        RawPart::File {
+            mime_type,
+            modality,
+            file_id,
+        } => Kind::File(proto::FilePart {
+            mime_type,
+            modality,
+            file_id,
+        }),
+        RawPart::Generic { generic_type, json } => Kind::Generic(proto::GenericPart {
+            r#type: generic_type,
+            json,
+        }),
+    };
+    proto::Part { kind: Some(kind) }
 }
 
 /// Renders a conversation.
@@ -71,6 +137,7 @@ pub(crate) fn conversation(conversation: Conversation) -> proto::Conversation {
             .map(|id| id.to_string())
             .unwrap_or_default(),
         branched_at_seq: conversation.branched_at_seq.unwrap_or_default(),
+        compacted_upto_seq: conversation.compacted_upto_seq,
     }
 }
 
@@ -117,8 +184,11 @@ pub(crate) fn begun(begun: BeginTurnOutcome) -> proto::BeginTurnResponse {
         session: begun.session.map(session),
         session_state: state.into(),
         conversation: Some(conversation),
-        messages: messages(begun.messages),
+        token_count: begun.history.token_count.try_into().unwrap_or(i64::MAX),
+        older_omitted: begun.history.older_omitted,
+        messages: messages(begun.history.messages),
         source: source(begun.source),
+        compaction_due: begun.compaction_due,
     }
 }
 

@@ -6,7 +6,7 @@ use opentelemetry::{KeyValue, metrics::Counter};
 use crate::{
     domain::{ConversationId, Message, UserId},
     instrumentation,
-    recent::{Announcement, FillLease, Lookup, RecentWindow},
+    recent::{Announcement, FillLease, Lookup, RecentWindow, Window},
     telemetry::call,
 };
 
@@ -36,8 +36,16 @@ impl RecentWindow for ObservedRecent {
         self.inner.announce(conversation, limit).await
     }
 
-    async fn publish(&self, announcement: Announcement, owner: &UserId, messages: &[Message]) {
-        self.inner.publish(announcement, owner, messages).await;
+    async fn publish(
+        &self,
+        announcement: Announcement,
+        owner: &UserId,
+        messages: &[Message],
+        uncompacted_tokens: i64,
+    ) {
+        self.inner
+            .publish(announcement, owner, messages, uncompacted_tokens)
+            .await;
     }
 
     async fn publish_replay(&self, announcement: Announcement, last_seq: i64) {
@@ -74,17 +82,8 @@ impl RecentWindow for ObservedRecent {
         lookup
     }
 
-    async fn fill(
-        &self,
-        lease: FillLease,
-        owner: &UserId,
-        last_seq: i64,
-        messages: &[Message],
-        whole: bool,
-    ) {
-        self.inner
-            .fill(lease, owner, last_seq, messages, whole)
-            .await;
+    async fn fill(&self, lease: FillLease, window: &Window) {
+        self.inner.fill(lease, window).await;
     }
 
     fn capacity(&self) -> u32 {

@@ -1,6 +1,7 @@
 use std::{future::Future, sync::Arc, time::Instant};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use opentelemetry::{
     KeyValue,
@@ -12,13 +13,13 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::{
     domain::{
-        Conversation, ConversationChanges, ConversationRef, Message, NewConversation, SessionId,
-        UserId,
+        Conversation, ConversationChanges, ConversationId, ConversationRef, Message,
+        NewConversation, SessionId, UserId,
     },
     instrumentation,
     store::{
-        Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, Import, SchemaError,
-        SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation,
+        Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, Import, Newest,
+        SchemaError, SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation,
     },
     telemetry::call,
 };

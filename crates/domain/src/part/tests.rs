@@ -43,7 +43,10 @@ fn assembled(content: &str, raw: Vec<RawPart>, role: Role) -> Result<(String, Ve
 fn content_is_the_texts_of_the_parts() {
     for (content, raw) in [
         ("a\n\nb", vec![text("a"), text(""), text("b")]),
-        ("é\nline\nfeed", vec![text("é"), call("1"), text("line\nfeed")]),
+        (
+            "é\nline\nfeed",
+            vec![text("é"), call("1"), text("line\nfeed")],
+        ),
         ("before", vec![text("before"), blob("image/png", b"x")]),
         ("", vec![call("1"), call("2")]),
         ("", vec![text("")]),
@@ -54,8 +57,12 @@ fn content_is_the_texts_of_the_parts() {
         let given = assembled(content, raw, Role::Assistant).unwrap();
         assert_eq!(given, (derived, parts));
     }
-    let (content, parts) =
-        assembled("", vec![response("1", "sunny"), response("2", "25")], Role::Tool).unwrap();
+    let (content, parts) = assembled(
+        "",
+        vec![response("1", "sunny"), response("2", "25")],
+        Role::Tool,
+    )
+    .unwrap();
     assert_eq!(content, "sunny\n25");
     assert_eq!(render(&content, &parts)[1], response("2", "25"));
 }
@@ -63,7 +70,10 @@ fn content_is_the_texts_of_the_parts() {
 #[test]
 fn one_text_is_a_plain_message() {
     let plain = ("Hello".to_owned(), Vec::new());
-    assert_eq!(assembled("", vec![text("Hello")], Role::User), Ok(plain.clone()));
+    assert_eq!(
+        assembled("", vec![text("Hello")], Role::User),
+        Ok(plain.clone())
+    );
     assert_eq!(assembled("Hello", Vec::new(), Role::User), Ok(plain));
 }
 
@@ -93,7 +103,10 @@ fn rejects_invalid_parts() {
         json: "\0".to_owned(),
     };
     for (raw, error) in [
-        (vec![text("a"), call("")], "parts[1].tool_call.id is required"),
+        (
+            vec![text("a"), call("")],
+            "parts[1].tool_call.id is required",
+        ),
         (
             vec![call(&long)],
             "parts[0].tool_call.id must have at most 255 characters",
@@ -102,7 +115,10 @@ fn rejects_invalid_parts() {
             vec![response("1", "x")],
             "parts[0].tool_call_response is only valid on messages of the role tool",
         ),
-        (vec![blob("image/png", b"")], "parts[0].blob.data is required"),
+        (
+            vec![blob("image/png", b"")],
+            "parts[0].blob.data is required",
+        ),
         (
             vec![blob("image/png", b"123456789")],
             "parts[0].blob.data must have at most 8 bytes: store larger data elsewhere and save its URI",
@@ -117,7 +133,10 @@ fn rejects_invalid_parts() {
             vec![uri],
             "parts[0].uri.mime_type must be a media type, such as image/jpeg",
         ),
-        (vec![generic], "parts[0].generic.json must not contain U+0000"),
+        (
+            vec![generic],
+            "parts[0].generic.json must not contain U+0000",
+        ),
         (vec![text("x"); 201], "parts must have at most 200 parts"),
     ] {
         assert_eq!(assembled("", raw, Role::Assistant), Err(error.to_owned()));
