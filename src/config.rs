@@ -81,7 +81,7 @@ impl Config {
         Ok(Self {
             server,
             auth,
-            limits: LimitConfig::from_args(&args.limits),
+            limits: LimitConfig::from_args(&args.limits)?,
             conversations: ConversationConfig::from_args(&args.conversations),
             store: StoreConfig::from_args(args.store, &args.postgres)?,
             redis: RedisConfig::from_args(&args.redis)?,

@@ -12,7 +12,7 @@ mod os_error;
 pub mod shutdown;
 pub mod telemetry;
 
-pub use ::{archive, domain};
+pub use ::{archive, domain, tokens};
 pub mod memory;
 pub mod rpc;
 

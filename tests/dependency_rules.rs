@@ -11,7 +11,7 @@ use std::{
 
 /// Packages of the workspace that the crate's root re-exports like modules. Their
 /// manifests list their dependencies.
-const PACKAGES: &[&str] = &["archive", "domain"];
+const PACKAGES: &[&str] = &["archive", "domain", "tokens"];
 
 /// Modules, each with the modules and restricted libraries that it may depend on. A folder of a
 /// module that has stricter rules is listed by its path.
@@ -109,6 +109,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "domain",
             "memory",
             "redis",
+            "tokens",
             "transport",
             "sqlx",
             "clap",

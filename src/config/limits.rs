@@ -2,11 +2,20 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
-use super::parse::{integer, seconds};
+use super::{
+    InvalidSetting,
+    parse::{integer, seconds},
+};
 use crate::domain::Limits;
 
 /// The largest size that a setting may have. A gRPC message has a length of 32 bits.
 const MAX_BYTES: usize = u32::MAX as usize;
+
+/// The largest size of a part with binary data, unless it is set.
+const DEFAULT_BLOB_BYTES: usize = 8 << 20;
+
+/// The part of a request that remains for everything but the binary data of one part.
+const BYTES_BESIDE_BLOB: usize = 64 << 10;
 
 #[derive(Debug, clap::Args)]
 #[expect(
@@ -68,11 +77,17 @@ pub(super) struct LimitArgs {
         long,
         env,
         global = true,
-        default_value = "4194304",
+        default_value = "12582912",
         value_parser = integer(1..=MAX_BYTES),
         value_name = "BYTES"
     )]
     max_request_bytes: usize,
+
+    /// Maximum size of the binary data of a part of a message. Must be at least 64 KiB less than
+    /// MAX_REQUEST_BYTES; in JSON the data takes a third more. If it is not set, it is lowered to
+    /// that. 0 rejects binary data. [default: 8388608]
+    #[arg(long, env, global = true, value_parser = integer(0..=MAX_BYTES), value_name = "BYTES")]
+    max_blob_bytes: Option<usize>,
 
     /// Maximum size of the text of a message or a context.
     #[arg(
@@ -110,23 +125,44 @@ pub struct LimitConfig {
     pub call_time: Duration,
     /// Upper bound on the size of a request, in bytes.
     pub request_bytes: usize,
+    /// Upper bound on the size of the binary data of a part, in bytes.
+    pub blob_bytes: usize,
     /// Upper bounds on the size of content and metadata.
     pub content: Limits,
 }
 
 impl LimitConfig {
-    pub(super) fn from_args(args: &LimitArgs) -> Self {
-        Self {
+    pub(super) fn from_args(args: &LimitArgs) -> Result<Self, InvalidSetting> {
+        Ok(Self {
             connections: args.max_connections,
             concurrent_calls: args.max_concurrent_calls,
             caller_rate: NonZeroU32::new(args.max_caller_rate),
             call_time: args.max_call_seconds,
             request_bytes: args.max_request_bytes,
+            blob_bytes: blob_bytes(args)?,
             content: Limits {
                 content_bytes: args.max_content_bytes,
                 metadata_bytes: args.max_metadata_bytes,
                 blob_bytes: Limits::default().blob_bytes,
             },
-        }
+        })
+    }
+}
+
+/// Returns the upper bound on binary data. A default does not invalidate a lower upper bound on
+/// requests, which may have been set before binary data was supported.
+fn blob_bytes(args: &LimitArgs) -> Result<usize, InvalidSetting> {
+    let max = args.max_request_bytes.saturating_sub(BYTES_BESIDE_BLOB);
+    match args.max_blob_bytes {
+        None => Ok(DEFAULT_BLOB_BYTES.min(max)),
+        Some(bytes) if bytes <= max => Ok(bytes),
+        Some(bytes) => Err(InvalidSetting::value(
+            "MAX_BLOB_BYTES",
+            &bytes.to_string(),
+            format_args!(
+                "must be at most {max}, which is 64 KiB less than MAX_REQUEST_BYTES. Lower it or \
+                 raise MAX_REQUEST_BYTES"
+            ),
+        )),
     }
 }

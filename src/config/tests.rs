@@ -2,11 +2,12 @@ mod documentation;
 mod errors;
 mod telemetry;
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use clap::Parser as _;
 
 use super::*;
+use crate::tokens::TokenEncoding;
 
 fn config(args: &[&str]) -> Result<Config, InvalidSetting> {
     let args = ["conversation-memory"].iter().chain(args);
@@ -30,6 +31,29 @@ fn defaults_are_an_embedded_store_and_sessions_in_memory() {
     assert_eq!(config.server.listen[0].to_string(), "127.0.0.1:50051");
     assert_eq!(config.conversations.session_ttl, Duration::from_mins(30));
     assert_eq!(config.conversations.history_messages, 6);
+}
+
+#[test]
+fn binary_data_leaves_room_in_a_request() {
+    let blob_bytes = |args: &[&str]| config(args).unwrap().limits.blob_bytes;
+    assert_eq!(blob_bytes(&[]), 8 << 20);
+    assert_eq!(blob_bytes(&["--max-blob-bytes", "12517376"]), 12_517_376);
+    assert_eq!(blob_bytes(&["--max-blob-bytes", "0"]), 0);
+    // A limit on requests that was set before binary data was supported remains valid.
+    assert_eq!(blob_bytes(&["--max-request-bytes", "65537"]), 1);
+    assert_eq!(blob_bytes(&["--max-request-bytes", "1"]), 0);
+}
+
+#[test]
+fn tokens_are_counted_as_configured() {
+    let conversations = |args: &[&str]| config(args).unwrap().conversations;
+    let default = conversations(&[]);
+    assert_eq!(default.token_encoding, TokenEncoding::O200kBase);
+    assert_eq!(default.compaction_tokens, None);
+    let args = ["--token-encoding", "none", "--compaction-tokens", "5"];
+    let config = conversations(&args);
+    assert_eq!(config.token_encoding, TokenEncoding::None);
+    assert_eq!(config.compaction_tokens.map(NonZeroU32::get), Some(5));
 }
 
 #[test]

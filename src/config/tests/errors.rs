@@ -42,6 +42,19 @@ fn errors_name_the_variable_the_value_and_the_valid_values() {
             "invalid value \"4MB\" for MAX_REQUEST_BYTES: must be an integer from 1 to 4294967295",
         ),
         (
+            &["--max-blob-bytes", "12517377"],
+            "invalid value \"12517377\" for MAX_BLOB_BYTES: must be at most 12517376, which is 64 \
+             KiB less than MAX_REQUEST_BYTES. Lower it or raise MAX_REQUEST_BYTES",
+        ),
+        (
+            &["--token-encoding", "gpt2"],
+            "invalid value \"gpt2\" for TOKEN_ENCODING: must be o200k_base, cl100k_base or none",
+        ),
+        (
+            &["--compaction-tokens", "-1"],
+            "invalid value \"-1\" for COMPACTION_TOKENS: must be an integer from 0 to 1000000000",
+        ),
+        (
             &["--postgres-host", "x", "--postgres-port", "70000"],
             "invalid value \"70000\" for POSTGRES_PORT: must be a port from 1 to 65535",
         ),
