@@ -21,7 +21,7 @@ use conversation_memory::{
         Clock, ConversationRef, Limits, MessageId, NewMessage, RawMessage, Role, SessionRef,
         UserId, UuidV7,
     },
-    memory::{BeginTurn, Dependencies, GetHistory, Memory, SaveMessages},
+    memory::{BeginTurn, Dependencies, GetHistory, HistoryLimits, Memory, SaveMessages},
     recent::none::NoWindow,
     sessions::in_process::InProcessSessions,
     store::{ConversationQuery, Store, postgres::PostgresStore, sqlite::SqliteStore},
@@ -79,7 +79,7 @@ async fn check_order_and_ttl(store: Arc<dyn Store>) {
         dept_id: None,
         session_id: None,
         conversation_id: None,
-        limit: None,
+        limits: HistoryLimits::default(),
     };
     let mut turns = Vec::new();
     for _ in 0..4 {
@@ -94,13 +94,13 @@ async fn check_order_and_ttl(store: Arc<dyn Store>) {
         }
         let history = memory.get_history(GetHistory {
             conversation: conversation(&turns[at].conversation_id),
-            limit: None,
+            limits: HistoryLimits::default(),
             min_seq: 5,
             strong: false,
             session_id: None,
             contexts: false,
         });
-        let messages = history.await.unwrap().messages;
+        let messages = history.await.unwrap().history.messages;
         let contents: Vec<&str> = messages
             .iter()
             .map(|found| found.content.as_str())

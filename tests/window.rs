@@ -11,7 +11,7 @@ use conversation_memory::{
 use test_support::redis_server::{RedisServer, call, connect_and_wait, shared_url, unique_prefix};
 use test_support::window::{
     LIMIT, NONE, TTL, WindowFixture, content, conversation_id, message, messages, owner, recent,
-    seqs,
+    seqs, window,
 };
 
 #[tokio::test]
@@ -19,7 +19,7 @@ async fn no_window_is_always_a_miss() {
     let id = conversation_id();
     let announcement = NoWindow.announce(id, LIMIT).await;
     NoWindow
-        .publish(announcement, &owner(), &messages(id, 1..=2))
+        .publish(announcement, &owner(), &messages(id, 1..=2), 6)
         .await;
     assert!(matches!(
         NoWindow.newest(id, 10, 0).await,
@@ -50,7 +50,7 @@ async fn messages_are_returned_unchanged() {
     let announcement = fixture.recent.announce(id, LIMIT).await;
     let user = UserId::parse("a:b{c} * 用户").unwrap();
     let saved = [unusual];
-    fixture.recent.publish(announcement, &user, &saved).await;
+    fixture.recent.publish(announcement, &user, &saved, 6).await;
     let Lookup::Hit(window) = fixture.newest(10).await else {
         panic!("expected a hit");
     };
@@ -396,7 +396,7 @@ async fn a_window_above_the_size_limit_is_dropped() {
         let announcement = fixture.announce().await;
         fixture
             .recent
-            .publish(announcement, &owner(), &messages)
+            .publish(announcement, &owner(), &messages, 9)
             .await;
     };
     save(sized(1, WINDOW_BYTES / 2)).await;
@@ -406,7 +406,7 @@ async fn a_window_above_the_size_limit_is_dropped() {
     save(sized(3, WINDOW_BYTES)).await;
     let lease = fixture.new_lease().await;
     let large = sized(3, WINDOW_BYTES);
-    fixture.recent.fill(lease, &owner(), 3, &large, false).await;
+    fixture.recent.fill(lease, &window(3, large, false)).await;
     assert!(fixture.is_miss().await, "the message exceeds the limit");
     assert_eq!(fixture.fields("m:").await, 0);
 }
@@ -418,7 +418,7 @@ async fn a_sidecar_reads_what_another_published() {
     fixture.save(1..=1).await;
     let announcement = other.announce(fixture.id, LIMIT).await;
     other
-        .publish(announcement, &owner(), &messages(fixture.id, 2..=2))
+        .publish(announcement, &owner(), &messages(fixture.id, 2..=2), 6)
         .await;
     assert_eq!(fixture.hit(10).await, (2, vec![1, 2]));
     let Lookup::Hit(window) = other.newest(fixture.id, 10, 2).await else {

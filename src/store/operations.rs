@@ -65,7 +65,7 @@ pub struct ConversationPage {
 }
 
 /// Newest messages of a conversation, in one consistent read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Newest {
     /// Conversation.
     pub conversation: Conversation,

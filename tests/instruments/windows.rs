@@ -13,7 +13,7 @@ use crate::{
 use test_support::{
     eventually,
     redis_server::RedisServer,
-    window::{LIMIT, WindowFixture, content, message, messages, owner, recent},
+    window::{LIMIT, WindowFixture, content, message, messages, owner, recent, window},
 };
 
 const DROPS: &str = "conversation_memory.recent_window.drops";
@@ -41,7 +41,7 @@ async fn save_sized(fixture: &WindowFixture, seq: i64, bytes: usize) {
     let announcement = fixture.announce().await;
     fixture
         .recent
-        .publish(announcement, &owner(), &[message])
+        .publish(announcement, &owner(), &[message], 9)
         .await;
 }
 
@@ -260,7 +260,7 @@ async fn fills_are_counted_by_outcome() {
     let lease = fixture.new_lease().await;
     let mut large = messages(fixture.id, 1..=2);
     large[0].content = content(&"x".repeat(WINDOW_BYTES));
-    fixture.recent.fill(lease, &owner(), 2, &large, true).await;
+    fixture.recent.fill(lease, &window(2, large, true)).await;
 
     let lease = fixture.new_lease().await;
     server.kill();

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use conversation_memory::{
     domain::{ConversationId, ConversationRef, IdSource as _, UuidV7},
-    store::{Bound, Branch, StoreError},
+    store::{Bound, Branch, Newest, StoreError},
 };
 use tokio::task::JoinSet;
 
@@ -355,7 +355,11 @@ impl<'a> Model<'a> {
         expected: &[(i64, String)],
     ) {
         let store = &self.fixture.store;
-        let (found, newest) = store.newest(conversation, 3, false).await.unwrap();
+        let Newest {
+            conversation: found,
+            messages: newest,
+            ..
+        } = store.newest(conversation, 3, false).await.unwrap();
         assert_eq!(found.last_seq, last_seq, "seed {}", self.seed);
         assert_eq!(
             numbered_texts(newest),

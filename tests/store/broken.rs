@@ -11,7 +11,7 @@ use std::{
 
 use conversation_memory::{
     domain::ConversationRef,
-    store::{APPEND_LIMIT, Append, Appended, Store, StoreError, postgres::PostgresStore},
+    store::{APPEND_LIMIT, Append, Appended, Newest, Store, StoreError, postgres::PostgresStore},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -131,7 +131,7 @@ async fn forward(client: TcpStream, state: Arc<AtomicU8>) {
 }
 
 async fn texts(store: &PostgresStore, conversation: &ConversationRef) -> Vec<String> {
-    let (_, messages) = store.newest(conversation, 100, false).await.unwrap();
+    let Newest { messages, .. } = store.newest(conversation, 100, false).await.unwrap();
     messages
         .into_iter()
         .map(|message| message.content.into_string())

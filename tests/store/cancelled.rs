@@ -9,7 +9,7 @@ use std::{
 
 use conversation_memory::{
     domain::{ConversationRef, IdSource, UuidV7},
-    store::{Appended, Bound, Store, postgres::PostgresStore},
+    store::{Appended, Bound, Newest, Store, postgres::PostgresStore},
 };
 use sqlx::{ConnectOptions, query_scalar};
 use tokio::task::JoinSet;
@@ -128,7 +128,7 @@ async fn cancelled_reads_leave_the_connection_usable() {
         let text = round.to_string();
         store.append(&turn(&conversation, &[&text])).await.unwrap();
         poll_limited(store.newest(&conversation, 5, true), round % 10).await;
-        let (_, messages) = store.newest(&conversation, 1, false).await.unwrap();
+        let Newest { messages, .. } = store.newest(&conversation, 1, false).await.unwrap();
         assert_eq!(messages[0].content.as_str(), text);
     }
 }

@@ -33,6 +33,8 @@ pub(crate) async fn create_stores_all_fields(fixture: &StoreFixture) {
         metadata: new.metadata.clone(),
         parent_id: None,
         branched_at_seq: None,
+        compacted_upto_seq: 0,
+        uncompacted_tokens: 0,
     };
     assert_eq!(created, expected);
     assert_eq!(fixture.store.get(&owned_ref(&new)).await.unwrap(), expected);
@@ -96,7 +98,7 @@ pub(crate) async fn create_is_idempotent(fixture: &StoreFixture) {
     assert_eq!(fixture.store.create(&new, at(7)).await.unwrap(), first);
 
     let mut named_since = turn(&owned_ref(&new), &["hello"]);
-    named_since.title = Some(title("hello"));
+    named_since.title = Some((title("hello"), 0));
     fixture.save(&named_since).await.unwrap();
     let again = fixture.store.create(&new, at(9)).await.unwrap();
     assert_eq!((again.last_seq, again.title), (1, Some(title("hello"))));

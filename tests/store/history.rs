@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use conversation_memory::{
     domain::{ConversationRef, Message},
-    store::Bound,
+    store::{Bound, Newest},
 };
 use tokio::task::JoinSet;
 
@@ -31,7 +31,11 @@ fn seqs(messages: &[Message]) -> Vec<i64> {
 
 pub(crate) async fn newest_returns_ascending_order(fixture: &StoreFixture) {
     let empty = fixture.create_conversation().await;
-    let (conversation, messages) = fixture.store.newest(&empty, 10, true).await.unwrap();
+    let Newest {
+        conversation,
+        messages,
+        ..
+    } = fixture.store.newest(&empty, 10, true).await.unwrap();
     assert_eq!((conversation.last_seq, messages), (0, vec![]));
     assert_eq!(conversation, fixture.store.get(&empty).await.unwrap());
 
@@ -43,7 +47,11 @@ pub(crate) async fn newest_returns_ascending_order(fixture: &StoreFixture) {
         (5, vec![1, 2, 3, 4, 5]),
         (u32::MAX, vec![1, 2, 3, 4, 5]),
     ] {
-        let (conversation, messages) = fixture.store.newest(&five, limit, false).await.unwrap();
+        let Newest {
+            conversation,
+            messages,
+            ..
+        } = fixture.store.newest(&five, limit, false).await.unwrap();
         assert_eq!((conversation.last_seq, seqs(&messages)), (5, expected));
     }
 }
@@ -106,7 +114,11 @@ pub(crate) async fn gaps_do_not_count_towards_limits(fixture: &StoreFixture) {
             seq
         );
     }
-    let (found, newest) = fixture.store.newest(&conversation, 3, true).await.unwrap();
+    let Newest {
+        conversation: found,
+        messages: newest,
+        ..
+    } = fixture.store.newest(&conversation, 3, true).await.unwrap();
     assert_eq!((found.last_seq, seqs(&newest)), (6, vec![2, 5, 6]));
     let contexts: Vec<_> = newest
         .iter()
@@ -130,7 +142,9 @@ pub(crate) async fn gaps_do_not_count_towards_limits(fixture: &StoreFixture) {
 pub(crate) async fn contexts_are_returned_on_request(fixture: &StoreFixture) {
     let conversation = numbered(fixture, 3).await;
     for asked in [false, true] {
-        let (_, newest) = fixture.store.newest(&conversation, 2, asked).await.unwrap();
+        let Newest {
+            messages: newest, ..
+        } = fixture.store.newest(&conversation, 2, asked).await.unwrap();
         let after = fixture
             .store
             .messages(&conversation, Bound::After(1), 9, asked)
@@ -156,7 +170,11 @@ pub(crate) async fn readers_see_complete_turns(fixture: &StoreFixture) {
         tasks.spawn(async move {
             let mut seen = 0;
             while seen < 120 {
-                let (found, messages) = store.newest(&conversation, 8, false).await.unwrap();
+                let Newest {
+                    conversation: found,
+                    messages,
+                    ..
+                } = store.newest(&conversation, 8, false).await.unwrap();
                 assert!(found.last_seq >= seen && found.last_seq % 3 == 0);
                 seen = found.last_seq;
                 let oldest = (seen - 7).max(1);

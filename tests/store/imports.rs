@@ -25,6 +25,8 @@ fn imported(user_id: UserId) -> Conversation {
         metadata: Some(metadata(json!({"from": "elsewhere", "n": 0.1}))),
         parent_id: None,
         branched_at_seq: None,
+        compacted_upto_seq: 0,
+        uncompacted_tokens: 0,
     }
 }
 

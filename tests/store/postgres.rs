@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use conversation_memory::{
     domain::{ConversationRef, IdSource, TextSearch, UuidV7},
-    store::{Appended, Bound, SchemaError, Store, StoreError, postgres::PostgresStore},
+    store::{Appended, Bound, Newest, SchemaError, Store, StoreError, postgres::PostgresStore},
 };
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions, query,
@@ -224,7 +224,11 @@ async fn lost_connections_neither_lose_nor_duplicate_saves() {
     };
     let (saved, refused): (Vec<_>, Vec<_>) = outcomes.into_iter().unzip();
     let (saved, refused) = (saved.concat(), refused.concat());
-    let (found, messages) = store.newest(&conversation, 10_000, false).await.unwrap();
+    let Newest {
+        conversation: found,
+        messages,
+        ..
+    } = store.newest(&conversation, 10_000, false).await.unwrap();
     assert_eq!(i64::try_from(messages.len()).unwrap(), found.last_seq);
     let mut texts: Vec<_> = messages.iter().map(|m| m.content.as_str()).collect();
     for (text, first_seq) in &saved {
@@ -299,7 +303,11 @@ async fn cost_does_not_depend_on_conversation_length() {
             let page = store.messages(&conversation, from, 10, true).await.unwrap();
             assert_eq!(page.len(), 10);
         }
-        let (found, newest) = store.newest(&conversation, 10, true).await.unwrap();
+        let Newest {
+            conversation: found,
+            messages: newest,
+            ..
+        } = store.newest(&conversation, 10, true).await.unwrap();
         assert_eq!((found.last_seq, newest.len()), (LENGTH + round, 10));
         store
             .append(&turn(&conversation, &["one more"]))

@@ -2,7 +2,7 @@ use std::{f64::consts::PI, sync::Arc};
 
 use conversation_memory::{
     domain::{ConversationRef, NewMessage, Role},
-    store::{Appended, Bound, StoreError},
+    store::{Appended, Bound, Newest, StoreError},
 };
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -66,7 +66,7 @@ pub(crate) async fn batch_is_atomic(fixture: &StoreFixture) {
         },
     ];
     let mut append = append_of(&conversation, batch);
-    append.title = Some(title("no title"));
+    append.title = Some((title("no title"), 0));
     append.at = at(99);
     assert!(matches!(
         fixture.save(&append).await,
@@ -86,7 +86,7 @@ pub(crate) async fn title_is_set_only_once(fixture: &StoreFixture) {
         (None, Some("first")),
     ] {
         let mut append = turn(&conversation, &["hello"]);
-        append.title = offered.map(title);
+        append.title = offered.map(|text| (title(text), 0));
         fixture.save(&append).await.unwrap();
         let stored = fixture.store.get(&conversation).await.unwrap();
         assert_eq!(stored.title, expected.map(title));
@@ -188,7 +188,10 @@ pub(crate) async fn messages_round_trip(fixture: &StoreFixture) {
     }
     batch.push(message("plain"));
     let append = append_of(&conversation, batch.clone());
-    let Appended::Saved { owner, first_seq } = fixture.save(&append).await.unwrap() else {
+    let Appended::Saved {
+        owner, first_seq, ..
+    } = fixture.save(&append).await.unwrap()
+    else {
         panic!("the save was replayed");
     };
     assert_eq!((Some(owner), first_seq), (conversation.user_id.clone(), 1));
@@ -274,7 +277,11 @@ pub(crate) async fn save_without_user_claim_succeeds(fixture: &StoreFixture) {
         ..conversation.clone()
     };
     assert_eq!(fixture.append_texts(&anyone, &["who asks?"]).await, 1);
-    let (stored, messages) = fixture
+    let Newest {
+        conversation: stored,
+        messages,
+        ..
+    } = fixture
         .store
         .newest(&conversation, 10, false)
         .await

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use conversation_memory::{
     domain::{ConversationRef, TextSearch},
-    store::{SchemaError, Store, StoreError, sqlite::SqliteStore},
+    store::{Newest, SchemaError, Store, StoreError, sqlite::SqliteStore},
 };
 use sqlx::{ConnectOptions, Connection, SqliteConnection, query, sqlite::SqliteConnectOptions};
 use tokio::task::JoinSet;
@@ -50,7 +50,7 @@ async fn data_survives_reopening_the_file() {
     let store = open(&file);
     store.prepare(false).await.unwrap();
     assert_eq!(store.newest(&conversation, 10, true).await.unwrap(), before);
-    assert_eq!(before.1.len(), 2);
+    assert_eq!(before.messages.len(), 2);
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -117,7 +117,11 @@ async fn two_stores_can_share_a_file() {
     }
     tasks.join_all().await;
     for store in stores {
-        let (found, messages) = store.newest(&conversation, 1_000, false).await.unwrap();
+        let Newest {
+            conversation: found,
+            messages,
+            ..
+        } = store.newest(&conversation, 1_000, false).await.unwrap();
         let seqs: Vec<_> = messages.iter().map(|message| message.seq).collect();
         assert_eq!((found.last_seq, seqs), (100, (1..=100).collect()));
     }

@@ -9,7 +9,7 @@ use conversation_memory::{
 };
 
 use crate::Sidecars;
-use test_support::window::{LIMIT, conversation_id, message, owner, seqs};
+use test_support::window::{LIMIT, conversation_id, last_tokens, message, owner, seqs, window};
 
 /// Step of a writer or reader, given by its index, or a failure.
 #[derive(Clone, Copy, Debug)]
@@ -235,7 +235,8 @@ impl<'a> Model<'a> {
         match commit.kind {
             CommitKind::Append => {
                 let saved = &state.messages[state.messages.len() - 1..];
-                recent.publish(announcement, &owner(), saved).await;
+                let tokens = last_tokens(saved);
+                recent.publish(announcement, &owner(), saved, tokens).await;
             }
             CommitKind::Truncate => recent.retire(announcement).await,
             CommitKind::Replay => recent.publish_replay(announcement, state.last_seq).await,
@@ -281,9 +282,8 @@ impl<'a> Model<'a> {
             let (last_seq, messages) = self.states[state].newest();
             let whole = messages.len() == self.states[state].messages.len();
             let recent = &self.sidecars.connected[i];
-            recent
-                .fill(lease, &owner(), last_seq, messages, whole)
-                .await;
+            let window = window(last_seq, messages.to_vec(), whole);
+            recent.fill(lease, &window).await;
         }
     }
 

@@ -30,6 +30,8 @@ fn conversation() -> Conversation {
         metadata: None,
         parent_id: None,
         branched_at_seq: None,
+        compacted_upto_seq: 0,
+        uncompacted_tokens: 0,
     }
 }
 
@@ -39,7 +41,12 @@ fn message(seq: i64, text: &str) -> Message {
         conversation_id: conversation().id,
         seq,
         role: Role::User,
+        name: None,
         content: content(text),
+        parts: Vec::new(),
+        token_count: None,
+        pinned: false,
+        redacted: false,
         tokens_used: None,
         latency_ms: None,
         created_at: conversation().created_at,

@@ -192,6 +192,7 @@ pub fn new_conversation(user_id: &UserId) -> NewConversation {
         title: None,
         metadata: None,
         session_id: None,
+        is_listed: true,
     }
 }
 

@@ -147,7 +147,7 @@ fn errors_name_line_and_member_and_repeat_no_value() {
         ),
         (
             full("content", json!("")),
-            "3 content: is required where there is no metadata".to_owned(),
+            "3 content: is required where there are no parts and no metadata".to_owned(),
         ),
         (
             full("seq", json!(1)),

@@ -5,8 +5,8 @@ use serde_json::Value;
 use super::{super::*, MAX, read_in};
 use crate::ArchiveWriter;
 use domain::{
-    Content, Conversation, ConversationId, DeptId, Message, Metadata, RetrievedContext, Role,
-    Title, UserId,
+    Content, Conversation, ConversationId, DeptId, Message, Metadata, NewMessage, RawMessage,
+    RawPart, RetrievedContext, Role, Title, UserId,
 };
 
 fn any_metadata() -> impl Strategy<Value = Option<Metadata>> {
@@ -45,20 +45,76 @@ prop_compose! {
     }
 }
 
+/// Parts other than texts, which are part of the content.
+fn any_part() -> impl Strategy<Value = RawPart> {
+    let text = || "[^\0]{1,6}";
+    prop_oneof![
+        text().prop_map(|content| RawPart::Reasoning { content }),
+        (text(), text(), "[^\0]{0,6}").prop_map(|(id, name, arguments)| RawPart::ToolCall {
+            id,
+            name,
+            arguments,
+        }),
+        prop::collection::vec(any::<u8>(), 1..9).prop_map(|data| RawPart::Blob {
+            mime_type: "image/png".to_owned(),
+            modality: "image".to_owned(),
+            bytes: data.len(),
+            data: Some(data.into()),
+        }),
+        text().prop_map(|uri| RawPart::Uri {
+            mime_type: String::new(),
+            modality: String::new(),
+            uri,
+        }),
+        text().prop_map(|file_id| RawPart::File {
+            mime_type: "application/pdf".to_owned(),
+            modality: String::new(),
+            file_id,
+        }),
+        (text(), "[^\0]{0,6}")
+            .prop_map(|(generic_type, json)| RawPart::Generic { generic_type, json }),
+    ]
+}
+
+fn is_valid_for(part: &RawPart, role: Role) -> bool {
+    !matches!(part, RawPart::ToolCall { .. }) || role == Role::Assistant
+}
+
+prop_compose! {
+    fn any_additions()(
+        name in "[^\0]{0,6}", parts in prop::collection::vec(any_part(), 0..4),
+        token_count in prop::option::of(0..i32::MAX), pinned in any::<bool>(),
+    ) -> (String, Vec<RawPart>, Option<i32>, bool, bool) {
+        let pinned = pinned && !parts.iter().any(|part| matches!(part, RawPart::ToolCall { .. }));
+        (name, parts, token_count, pinned, false)
+    }
+}
+
 prop_compose! {
     fn any_message()(
         step in 1..3_i64, role in 0..4_usize, content in "[^\0]{1,12}",
         tokens_used in prop::option::of(0..i32::MAX), latency_ms in prop::option::of(0..i32::MAX),
         created_at in any_time(), metadata in any_metadata(),
         contexts in prop::collection::vec(any_context(), 0..3),
+        (name, parts, token_count, pinned, redacted) in any_additions(),
     ) -> Message {
+        let role = [Role::User, Role::Assistant, Role::System, Role::Tool][role];
+        let mut parts: Vec<_> =
+            parts.into_iter().filter(|part| is_valid_for(part, role)).collect();
+        if role == Role::Tool {
+            parts.push(RawPart::ToolCallResponse { id: "1".to_owned(), response: content.clone() });
+        }
+        let pinned = pinned && role != Role::Tool;
+        let raw = RawMessage { name, parts, ..RawMessage::text(role, content) };
+        let id = || MessageId::from_uuid(Uuid::from_u128(7));
+        let new = NewMessage::new(raw, std::iter::empty(), id, &Limits::default()).unwrap();
         Message {
+            name: new.name, content: new.content, parts: new.parts, token_count, pinned, redacted,
             id: MessageId::from_uuid(Uuid::from_u128(7)),
             conversation_id: ConversationId::from_uuid(Uuid::nil()),
             // The distance to the previous number, which is not known yet.
             seq: step,
-            role: [Role::User, Role::Assistant, Role::System, Role::Tool][role],
-            content: Content::parse(content, &Limits::default()).unwrap(),
+            role,
             tokens_used, latency_ms, created_at, metadata, contexts,
         }
     }
@@ -83,6 +139,7 @@ prop_compose! {
             last_seq: last_seq + beyond,
             created_at, updated_at, metadata,
             parent_id: None, branched_at_seq: None,
+            compacted_upto_seq: 0, uncompacted_tokens: 0,
         };
         (conversation, messages)
     }
@@ -125,9 +182,13 @@ proptest! {
         });
         let stored: Vec<Message> = numbered
             .map(|NumberedMessage { seq, message }| {
-                let contexts = message.contexts.clone();
+                let (contexts, parts) = (message.contexts.clone(), message.parts.clone());
                 let stored = message.into_stored(conversation.id, seq, DateTime::UNIX_EPOCH);
-                Message { contexts, ..stored }
+                Message {
+                    contexts,
+                    parts,
+                    ..stored
+                }
             })
             .collect();
         prop_assert_eq!(&stored, &messages);
