@@ -165,7 +165,8 @@ fn memory(config: &Config, backends: &Backends, writes: TaskTracker) -> Memory {
         writes,
         write_permits: Arc::new(Semaphore::new(config.limits.concurrent_calls)),
         default_limit: config.conversations.history_messages,
-        compaction_tokens: 0,
+        compaction_tokens: config.conversations.compaction_tokens,
+        token_encoding: config.conversations.token_encoding,
     })
 }
 

@@ -51,6 +51,7 @@ use crate::{
     recent::RecentWindow,
     sessions::Sessions,
     store::Store,
+    tokens::TokenEncoding,
 };
 
 /// Dependencies of the use cases.
@@ -75,6 +76,8 @@ pub struct Dependencies {
     /// Number of tokens without a summary above which a conversation should be compacted; 0 for
     /// never.
     pub compaction_tokens: u64,
+    /// Encoding that determines the number of tokens of a message.
+    pub token_encoding: TokenEncoding,
 }
 
 /// Use cases of the services. Clones share their dependencies.

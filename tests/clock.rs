@@ -25,6 +25,7 @@ use conversation_memory::{
     recent::none::NoWindow,
     sessions::in_process::InProcessSessions,
     store::{ConversationQuery, Store, postgres::PostgresStore, sqlite::SqliteStore},
+    tokens::TokenEncoding,
 };
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
@@ -72,6 +73,7 @@ async fn check_order_and_ttl(store: Arc<dyn Store>) {
         write_permits: Arc::new(Semaphore::new(8)),
         default_limit: 6,
         compaction_tokens: 0,
+        token_encoding: TokenEncoding::None,
     });
     let user = UserId::parse(format!("user-{}", Uuid::now_v7())).unwrap();
     let turn = BeginTurn {

@@ -52,7 +52,14 @@ const MODULES: &[(&str, &[&str])] = &[
     ),
     (
         "memory",
-        &["domain", "store", "recent", "sessions", "opentelemetry"],
+        &[
+            "domain",
+            "store",
+            "recent",
+            "sessions",
+            "tokens",
+            "opentelemetry",
+        ],
     ),
     (
         "rpc",

@@ -1,4 +1,4 @@
-use std::{num::NonZeroU32, time::Duration};
+use std::time::Duration;
 
 use super::parse::{integer, minutes};
 use crate::{domain::TextSearch, memory::Memory, tokens::TokenEncoding};
@@ -49,10 +49,10 @@ pub(super) struct ConversationArgs {
         env,
         global = true,
         default_value = "0",
-        value_parser = integer(0..=1_000_000_000_u32),
+        value_parser = integer(0..=1_000_000_000_u64),
         value_name = "NUMBER"
     )]
-    compaction_tokens: u32,
+    compaction_tokens: u64,
 
     /// Text analysis of the message search. `english` matches different forms of a word and
     /// ignores words such as "the"; `simple`, for other languages, matches words as they are.
@@ -78,8 +78,8 @@ pub struct ConversationConfig {
     pub history_messages: u32,
     /// Encoding that determines the number of tokens of a message.
     pub token_encoding: TokenEncoding,
-    /// Number of tokens above which a compaction is due; `None` if it never is.
-    pub compaction_tokens: Option<NonZeroU32>,
+    /// Number of tokens without a summary above which a compaction is due; 0 for never.
+    pub compaction_tokens: u64,
     /// Text analysis of the message search.
     pub text_search: TextSearch,
 }
@@ -90,7 +90,7 @@ impl ConversationConfig {
             session_ttl: args.session_ttl_minutes,
             history_messages: args.max_history_messages,
             token_encoding: args.token_encoding,
-            compaction_tokens: NonZeroU32::new(args.compaction_tokens),
+            compaction_tokens: args.compaction_tokens,
             text_search: args.text_search_config,
         }
     }

@@ -125,9 +125,7 @@ pub struct LimitConfig {
     pub call_time: Duration,
     /// Upper bound on the size of a request, in bytes.
     pub request_bytes: usize,
-    /// Upper bound on the size of the binary data of a part, in bytes.
-    pub blob_bytes: usize,
-    /// Upper bounds on the size of content and metadata.
+    /// Upper bounds on the size of content, metadata and binary data.
     pub content: Limits,
 }
 
@@ -139,11 +137,10 @@ impl LimitConfig {
             caller_rate: NonZeroU32::new(args.max_caller_rate),
             call_time: args.max_call_seconds,
             request_bytes: args.max_request_bytes,
-            blob_bytes: blob_bytes(args)?,
             content: Limits {
                 content_bytes: args.max_content_bytes,
                 metadata_bytes: args.max_metadata_bytes,
-                blob_bytes: Limits::default().blob_bytes,
+                blob_bytes: blob_bytes(args)?,
             },
         })
     }

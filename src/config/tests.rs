@@ -2,7 +2,7 @@ mod documentation;
 mod errors;
 mod telemetry;
 
-use std::{num::NonZeroU32, time::Duration};
+use std::time::Duration;
 
 use clap::Parser as _;
 
@@ -35,7 +35,7 @@ fn defaults_are_an_embedded_store_and_sessions_in_memory() {
 
 #[test]
 fn binary_data_leaves_room_in_a_request() {
-    let blob_bytes = |args: &[&str]| config(args).unwrap().limits.blob_bytes;
+    let blob_bytes = |args: &[&str]| config(args).unwrap().limits.content.blob_bytes;
     assert_eq!(blob_bytes(&[]), 8 << 20);
     assert_eq!(blob_bytes(&["--max-blob-bytes", "12517376"]), 12_517_376);
     assert_eq!(blob_bytes(&["--max-blob-bytes", "0"]), 0);
@@ -49,11 +49,11 @@ fn tokens_are_counted_as_configured() {
     let conversations = |args: &[&str]| config(args).unwrap().conversations;
     let default = conversations(&[]);
     assert_eq!(default.token_encoding, TokenEncoding::O200kBase);
-    assert_eq!(default.compaction_tokens, None);
+    assert_eq!(default.compaction_tokens, 0);
     let args = ["--token-encoding", "none", "--compaction-tokens", "5"];
     let config = conversations(&args);
     assert_eq!(config.token_encoding, TokenEncoding::None);
-    assert_eq!(config.compaction_tokens.map(NonZeroU32::get), Some(5));
+    assert_eq!(config.compaction_tokens, 5);
 }
 
 #[test]

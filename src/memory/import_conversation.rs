@@ -121,8 +121,7 @@ impl ConversationImport {
     /// # Cancel safety
     ///
     /// Dropping the future may lose messages: drop the import as well.
-    pub async fn add(&mut self, mut message: NumberedMessage) -> Result<(), Error> {
-        self.memory.count_tokens(&mut message.message);
+    pub async fn add(&mut self, message: NumberedMessage) -> Result<(), Error> {
         self.batch.push(message);
         if self.batch.is_full() {
             self.write_batch().await?;
@@ -159,6 +158,16 @@ impl ConversationImport {
         if messages.is_empty() {
             return Ok(());
         }
+        let (seqs, messages): (Vec<_>, Vec<_>) = messages
+            .into_iter()
+            .map(|numbered| (numbered.seq, numbered.message))
+            .unzip();
+        let counted = self.memory.count_tokens(messages).await?;
+        let messages: Vec<_> = seqs
+            .into_iter()
+            .zip(counted)
+            .map(|(seq, message)| NumberedMessage { seq, message })
+            .collect();
         let added = self.stored.add(&messages).await;
         added.map_err(|error| Error::from_store(error, self.id))?;
         self.message_count += i64::try_from(messages.len()).unwrap_or(0);

@@ -62,15 +62,13 @@ impl Memory {
     ///
     /// Once it has begun, the write runs to its end even if the future is dropped.
     pub async fn save_messages(&self, request: SaveMessages) -> Result<SaveOutcome, Error> {
-        let mut messages = request.messages;
+        let messages = request.messages;
         // The digest contains what the caller sent. It is computed before tokens are counted.
         let identity = request.request_id.map(|id| RequestIdentity {
             id,
             digest: Digest::of_messages(&messages),
         });
-        for message in &mut messages {
-            self.count_tokens(message);
-        }
+        let messages = self.count_tokens(messages).await?;
         let append = Append {
             title: derive_title(&messages),
             request: identity,

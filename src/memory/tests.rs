@@ -15,6 +15,14 @@ fn memory() -> Memory {
 }
 
 fn memory_with(recent: Arc<dyn RecentWindow>) -> Memory {
+    memory_of(recent, TokenEncoding::None)
+}
+
+pub(super) fn memory_counting(encoding: TokenEncoding) -> Memory {
+    memory_of(Arc::new(NoWindow), encoding)
+}
+
+fn memory_of(recent: Arc<dyn RecentWindow>, token_encoding: TokenEncoding) -> Memory {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(&folder.path().join("conversations.db")).unwrap();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -31,6 +39,7 @@ fn memory_with(recent: Arc<dyn RecentWindow>) -> Memory {
         write_permits: Arc::new(Semaphore::new(1)),
         default_limit: 6,
         compaction_tokens: 0,
+        token_encoding,
     })
 }
 

@@ -1,33 +1,70 @@
-use super::Memory;
-use crate::domain::{NewMessage, Part};
+use tokio::task::spawn_blocking;
+
+use super::{Error, Memory};
+use crate::{
+    domain::{NewMessage, Part},
+    tokens::TokenEncoding,
+};
 
 /// Tokens that separate a message from the next one in a model's input.
 const TOKENS_PER_MESSAGE: u32 = 4;
 /// Tokens that are assumed for an image or another part that is no text.
 const TOKENS_PER_MEDIUM: u32 = 1_000;
+/// Size of the messages from which on counting takes so long that it would delay other calls on
+/// the same thread. Some texts take a microsecond per byte.
+const MAX_INLINE_BYTES: usize = 16 << 10;
 
 impl Memory {
-    /// Counts the tokens of a message in a model's input, unless its caller has done so.
-    pub(super) fn count_tokens(&self, message: &mut NewMessage) {
-        if message.token_count.is_some() {
-            return;
+    /// Counts the tokens of messages in a model's input, except where the caller has done so.
+    ///
+    /// # Errors
+    ///
+    /// Fails with [`Error::Internal`] if counting panics.
+    pub(super) async fn count_tokens(
+        &self,
+        mut messages: Vec<NewMessage>,
+    ) -> Result<Vec<NewMessage>, Error> {
+        let encoding = self.0.token_encoding;
+        let uncounted = messages.iter().filter(|m| m.token_count.is_none());
+        let bytes: usize = uncounted.map(NewMessage::size).sum();
+        if bytes <= MAX_INLINE_BYTES || encoding == TokenEncoding::None {
+            count_all(encoding, &mut messages);
+            return Ok(messages);
         }
-        let mut count = TOKENS_PER_MESSAGE + self.tokens_of(message.content.as_str());
-        for part in &message.parts {
-            count = count.saturating_add(match part {
-                Part::Text { .. } | Part::ToolCallResponse { .. } => 0,
-                Part::Reasoning { content } => self.tokens_of(content),
-                Part::ToolCall {
-                    name, arguments, ..
-                } => self.tokens_of(name) + self.tokens_of(arguments),
-                Part::Blob(_) | Part::Uri { .. } | Part::File { .. } => TOKENS_PER_MEDIUM,
-                Part::Generic { json, .. } => self.tokens_of(json),
-            });
-        }
-        message.token_count = Some(i32::try_from(count).unwrap_or(i32::MAX));
-    }
-
-    fn tokens_of(&self, text: &str) -> u32 {
-        u32::try_from(text.len().div_ceil(4)).unwrap_or(u32::MAX)
+        let counting = spawn_blocking(move || {
+            count_all(encoding, &mut messages);
+            messages
+        });
+        let counted = counting.await;
+        // The panic's own text may quote a message. The log has its location.
+        counted.map_err(|_| Error::Internal("counting tokens panicked".into()))
     }
 }
+
+fn count_all(encoding: TokenEncoding, messages: &mut [NewMessage]) {
+    for message in messages {
+        if message.token_count.is_none() {
+            let count = count_message(encoding, message);
+            message.token_count = Some(i32::try_from(count).unwrap_or(i32::MAX));
+        }
+    }
+}
+
+fn count_message(encoding: TokenEncoding, message: &NewMessage) -> u32 {
+    let mut count = TOKENS_PER_MESSAGE + encoding.count(message.content.as_str());
+    for part in &message.parts {
+        count = count.saturating_add(match part {
+            Part::Text { .. } | Part::ToolCallResponse { .. } => 0,
+            Part::Reasoning { content } => encoding.count(content),
+            Part::ToolCall {
+                name, arguments, ..
+            } => encoding.count(name) + encoding.count(arguments),
+            Part::Blob(_) | Part::Uri { .. } | Part::File { .. } => TOKENS_PER_MEDIUM,
+            Part::Generic { json, .. } => encoding.count(json),
+        });
+    }
+    count
+}
+
+#[cfg(test)]
+mod tests;

@@ -102,12 +102,12 @@ async fn rejects_bodies_above_the_size_limit(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let http = Http::new(&sidecar);
     let path = format!("/v1/conversations/{}/messages", new_id());
-    let large = " ".repeat((4 << 20) + 1);
+    let large = " ".repeat((12 << 20) + 1);
     let rejected = http.json(Method::POST, &path, &large).await;
     assert_eq!(rejected.status, StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(rejected.error()["status"], "RESOURCE_EXHAUSTED");
     // A body of the largest size is read, and rejected for its content.
-    let most = format!("{}{{}}", " ".repeat((4 << 20) - 2));
+    let most = format!("{}{{}}", " ".repeat((12 << 20) - 2));
     let read = http.json(Method::POST, &path, &most).await;
     assert_eq!(read.rejected_field(), "messages");
 }

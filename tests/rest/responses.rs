@@ -248,7 +248,7 @@ async fn rejections(recorder: &Recorder, id: &str) {
     recorder
         .rejected(409, "SaveMessages", save("turn-1", "4", "x"))
         .await;
-    let large = save("b", "4", &"x".repeat(5 << 20));
+    let large = save("b", "4", &"x".repeat(13 << 20));
     recorder.rejected(413, "SaveMessages", large).await;
     let asked = recorder.caller.asked("SaveMessages", &save("c", "4", "x"));
     let text = [("content-type", "text/plain")];
