@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::{write_through::WindowUpdate, *};
 use crate::{
     domain::{ConversationId, Message, SystemClock, UserId, UuidV7},
-    recent::{Announcement, FillLease, Lookup, none::NoWindow},
+    recent::{Announcement, FillLease, Lookup, Window, none::NoWindow},
     sessions::in_process::InProcessSessions,
     store::{StoreError, sqlite::SqliteStore},
 };

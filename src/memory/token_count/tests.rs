@@ -2,13 +2,13 @@ use std::iter;
 
 use super::*;
 use crate::{
-    domain::{Limits, RawMessage, Role},
+    domain::{Limits, MessageId, RawMessage, Role},
     memory::tests::memory_counting,
 };
 
 fn message(text: &str) -> NewMessage {
     let raw = RawMessage::text(Role::User, text);
-    let id = || uuid::Uuid::nil().into();
+    let id = || MessageId::from_uuid(uuid::Uuid::nil());
     NewMessage::new(raw, iter::empty(), id, &Limits::default()).unwrap()
 }
 
