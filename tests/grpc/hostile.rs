@@ -351,7 +351,7 @@ async fn stores_large_and_unusual_texts_unchanged(form: Form) {
 async fn rejects_requests_that_are_too_large(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let conversation = new_id();
-    let messages = vec![message(Role::User, &"x".repeat(1 << 20)); 5];
+    let messages = vec![message(Role::User, &"x".repeat(1 << 20)); 13];
     let request = save(&conversation, messages);
     let mut memory = sidecar.memory();
     let refused = memory.save_messages(request.clone()).await.unwrap_err();
