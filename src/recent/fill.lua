@@ -14,32 +14,39 @@ if not allowed then
   return reply("refused")
 end
 
-local removed = { "lease", "whole", "grouped" }
-for _, field in ipairs(heads) do
-  removed[#removed + 1] = field
+-- The first command is one that fails when Redis is out of memory: after another one, Redis would
+-- accept it.
+local old_messages, first_message = seqs, 10 + 2 * tonumber(ARGV[9])
+seqs = {}
+local values = { "owner", ARGV[3], "hi", ARGV[4], "upto", ARGV[6], "tokens", ARGV[7] }
+local stored = try("HSET", key, unpack(values)) and store("n:", 10, first_message - 1)
+local new = {}
+for _, seq in ipairs(seqs) do
+  new["n:" .. format_integer(seq)] = true
 end
-redis.call("HDEL", key, unpack(removed))
-local old = seqs
 seqs = {}
-local first_message = 10 + 2 * tonumber(ARGV[9])
-local stored_head = store("n:", 10, first_message - 1)
-seqs = {}
-if not stored_head
-  or not try("HSET", key, "owner", ARGV[3], "hi", ARGV[4], "upto", ARGV[6], "tokens", ARGV[7])
-  or not store("m:", first_message, #ARGV) then
+if not stored or not store("m:", first_message, #ARGV) then
   record_drop("out_of_memory")
   redis.call("DEL", key)
   return reply("out_of_memory")
 end
-local stored = {}
 for _, seq in ipairs(seqs) do
-  stored[seq] = true
+  new["m:" .. format_integer(seq)] = true
 end
-for _, seq in ipairs(old) do
-  if not stored[seq] then
-    redis.call("HDEL", key, "m:" .. format_integer(seq))
+
+local removed = { "lease", "whole", "grouped" }
+for _, field in ipairs(heads) do
+  if not new[field] then
+    removed[#removed + 1] = field
   end
 end
+for _, seq in ipairs(old_messages) do
+  local field = "m:" .. format_integer(seq)
+  if not new[field] then
+    removed[#removed + 1] = field
+  end
+end
+redis.call("HDEL", key, unpack(removed))
 if ARGV[5] == "1" then
   redis.call("HSET", key, "whole", "1")
 end

@@ -110,16 +110,23 @@ async fn lists_conversations_by_activity(form: Form) {
     let mut turn = begin(&user);
     turn.dept_id = "hr".to_owned();
     let begun = memory.begin_turn(turn).await.unwrap().into_inner();
+    let begun = begun.conversation.unwrap().id;
     let request = ListConversationsRequest {
         user_id: user,
         dept_id: "hr".to_owned(),
         page_size: 1_000_000,
         ..ListConversationsRequest::default()
     };
+    let of_dept = memory.list_conversations(request.clone()).await.unwrap();
+    assert!(
+        of_dept.into_inner().conversations.is_empty(),
+        "nothing was saved in the turn"
+    );
+    save_text(&mut memory, &begun, "hello").await;
     let of_dept = memory.list_conversations(request).await.unwrap();
     let of_dept = of_dept.into_inner().conversations;
     assert_eq!(of_dept.len(), 1);
-    assert_eq!(of_dept[0].id, begun.conversation.unwrap().id);
+    assert_eq!(of_dept[0].id, begun);
 }
 
 async fn reads_a_conversation_in_pages(form: Form) {

@@ -119,6 +119,18 @@ async fn returns_every_field_of_a_message(form: Form) {
         nanos: 123_456_789,
     });
     said.metadata = Some(metadata.clone());
+    said.name = "hr".to_owned();
+    said.token_count = Some(17);
+    said.parts = vec![
+        part(Kind::Text(TextPart {
+            content: said.content.clone(),
+        })),
+        part(Kind::ToolCall(ToolCallPart {
+            id: "call_1".to_owned(),
+            name: "book".to_owned(),
+            arguments: "{}".to_owned(),
+        })),
+    ];
     said.contexts = vec![RetrievedContext {
         doc_id: "handbook#4".to_owned(),
         content: "Vacation: 25 days.".to_owned(),

@@ -60,7 +60,7 @@ async fn prepare_reports_other_schema_versions() {
         store.prepare(false).await,
         Err(SchemaError::Older {
             found: 0,
-            wanted: 3
+            wanted: 4
         })
     ));
     let conversation = owned_ref(&new_conversation(&user()));
@@ -90,7 +90,7 @@ async fn prepare_reports_other_schema_versions() {
             store.prepare(migrate).await,
             Err(SchemaError::Newer {
                 found: 9,
-                wanted: 3
+                wanted: 4
             })
         ));
     }
@@ -368,6 +368,7 @@ async fn messages_from_before_the_search_migration_are_found() {
     for migration in [
         include_str!("../../migrations/postgres/0002_branches.sql"),
         include_str!("../../migrations/postgres/0003_search.sql"),
+        include_str!("../../migrations/postgres/0004_parts.sql"),
     ] {
         raw_sql(migration).execute(&mut raw).await.unwrap();
     }

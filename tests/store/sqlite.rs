@@ -155,7 +155,7 @@ async fn prepare_reports_other_schema_versions() {
         store.prepare(false).await,
         Err(SchemaError::Older {
             found: 0,
-            wanted: 3
+            wanted: 4
         })
     ));
     assert!(!file.exists(), "the check does not create the file");
@@ -181,7 +181,7 @@ async fn prepare_reports_other_schema_versions() {
             store.prepare(migrate).await,
             Err(SchemaError::Newer {
                 found: 9,
-                wanted: 3
+                wanted: 4
             })
         ));
     }
