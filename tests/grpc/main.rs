@@ -11,8 +11,10 @@
 mod branches;
 mod conversations;
 mod export;
+mod histories;
 mod hostile;
 mod import;
+mod parts;
 mod search;
 mod server;
 mod sessions;

@@ -2,8 +2,8 @@
 
 use conversation_memory::proto::{
     Consistency, GetHistoryRequest, ListMessagesRequest, RetrievedContext, Role,
-    SaveMessagesRequest, SessionState, Source, TruncateConversationRequest,
-    conversation_memory_client::ConversationMemoryClient,
+    SaveMessagesRequest, SessionState, Source, TextPart, ToolCallPart, TruncateConversationRequest,
+    conversation_memory_client::ConversationMemoryClient, part,
 };
 use prost_types::{Timestamp, value::Kind};
 use tonic::Code;
@@ -12,8 +12,8 @@ use tonic_types::StatusExt as _;
 use test_support::{
     new_id, new_user,
     requests::{
-        begin, contents, history, message, new_conversation, object, reason, save, save_text, seqs,
-        turn,
+        begin, contents, history, message, new_conversation, object, part, reason, save, save_text,
+        seqs, turn,
     },
     sidecar::{Form, Memory, Sidecar},
 };
@@ -122,10 +122,10 @@ async fn returns_every_field_of_a_message(form: Form) {
     said.name = "hr".to_owned();
     said.token_count = Some(17);
     said.parts = vec![
-        part(Kind::Text(TextPart {
+        part(part::Kind::Text(TextPart {
             content: said.content.clone(),
         })),
-        part(Kind::ToolCall(ToolCallPart {
+        part(part::Kind::ToolCall(ToolCallPart {
             id: "call_1".to_owned(),
             name: "book".to_owned(),
             arguments: "{}".to_owned(),

@@ -1,8 +1,8 @@
 //! Short constructors of requests, and checks of responses.
 
 use conversation_memory::proto::{
-    BeginTurnRequest, CreateConversationRequest, GetHistoryRequest, Message, Role,
-    SaveMessagesRequest, SaveMessagesResponse,
+    BeginTurnRequest, CreateConversationRequest, GetHistoryRequest, Message, Part, Role,
+    SaveMessagesRequest, SaveMessagesResponse, ToolCallPart, ToolCallResponsePart, part,
 };
 use prost_types::{Struct, Value, value::Kind};
 use tonic::Status;
@@ -23,6 +23,37 @@ pub fn turn(question: &str, answer: &str) -> Vec<Message> {
         message(Role::User, question),
         message(Role::Assistant, answer),
     ]
+}
+
+pub fn part(kind: part::Kind) -> Part {
+    Part { kind: Some(kind) }
+}
+
+/// Creates a message with tool calls.
+pub fn tool_call(ids: &[&str]) -> Message {
+    let parts = ids.iter().map(|id| {
+        part(part::Kind::ToolCall(ToolCallPart {
+            id: (*id).to_owned(),
+            name: "look_up".to_owned(),
+            arguments: "{}".to_owned(),
+        }))
+    });
+    Message {
+        parts: parts.collect(),
+        ..message(Role::Assistant, "")
+    }
+}
+
+/// Creates the message with the result of a tool call.
+pub fn tool_result(id: &str, response: &str) -> Message {
+    let response = ToolCallResponsePart {
+        id: id.to_owned(),
+        response: response.to_owned(),
+    };
+    Message {
+        parts: vec![part(part::Kind::ToolCallResponse(response))],
+        ..message(Role::Tool, "")
+    }
 }
 
 pub fn save(conversation: &str, messages: Vec<Message>) -> SaveMessagesRequest {
