@@ -9,6 +9,7 @@ mod begin_turn;
 mod blobs;
 mod branches;
 mod budget;
+mod compact_conversation;
 mod conversations;
 mod delete_conversation;
 mod error;
@@ -35,6 +36,7 @@ pub use self::{
     begin_turn::{BeginTurn, BeginTurnOutcome, SessionState},
     blobs::BlobData,
     branches::{BranchConversation, ListBranches},
+    compact_conversation::CompactConversation,
     conversations::{CreateConversation, ListMessages},
     error::{Error, Resource},
     export_conversation::ConversationExport,

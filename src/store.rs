@@ -3,7 +3,9 @@
 //! The use cases depend on [`Store`] alone. The trait defines the contract, and one
 //! conformance suite runs its cases on every backend.
 
+mod compactions;
 mod conversations;
+mod effects;
 mod error;
 mod lineage;
 mod operation_error;
@@ -28,7 +30,7 @@ use chrono::{DateTime, Utc};
 pub use self::{
     error::{ReusedKey, SchemaError, StoreError},
     operations::{
-        Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, Newest,
+        Append, Appended, Bound, Branch, Compaction, ConversationPage, ConversationQuery, Newest,
         RequestIdentity, Truncated, Truncation,
     },
     search::{SearchHit, SearchKey, SearchPage, SearchQuery},
@@ -42,7 +44,7 @@ use crate::domain::{
 /// window outlive it.
 pub const APPEND_LIMIT: Duration = Duration::from_secs(8);
 
-/// Maximum time from the beginning of a truncation or a deletion until it commits. It exceeds
+/// Maximum time from the beginning of a truncation, a deletion or a compaction until it commits. It exceeds
 /// [`APPEND_LIMIT`], because a removal can affect many messages.
 pub const REMOVAL_LIMIT: Duration = Duration::from_secs(45);
 
@@ -215,7 +217,8 @@ pub trait Store: Send + Sync + Debug {
     ) -> Result<ConversationPage, StoreError>;
 
     /// Removes the messages after a number. Their numbers are not assigned again, and branches
-    /// keep the messages that they share. Counts as activity.
+    /// keep the messages that they share. A summary that stands for a removed message is removed,
+    /// and so is a title that was derived from one. Counts as activity.
     ///
     /// Idempotent with a `request`: a retry returns the first outcome, and does not remove
     /// messages that were saved since. Ends within [`REMOVAL_LIMIT`].
@@ -227,6 +230,24 @@ pub trait Store: Send + Sync + Debug {
     /// - [`StoreError::Conflict`] if `expected_last_seq` is set and the conversation does not end
     ///   there.
     async fn truncate(&self, truncation: &Truncation) -> Result<Truncated, StoreError>;
+
+    /// Replaces the first messages of a conversation in [`Self::newest`] by a summary, in place of
+    /// an earlier one, or removes the summary. Everything else continues to return the messages.
+    /// Returns the last number of the conversation. Does not count as activity.
+    ///
+    /// Idempotent with a `request`: a retry changes nothing, and returns the first outcome, also
+    /// after a later compaction. Ends within [`REMOVAL_LIMIT`].
+    ///
+    /// # Errors
+    ///
+    /// The checks are made in the order in which [`Compaction`] lists them:
+    ///
+    /// - [`StoreError::NotFound`] if there is no such conversation.
+    /// - [`StoreError::AlreadyExists`] if the idempotency key is in use with other content.
+    /// - [`StoreError::Conflict`] if `expected_last_seq` is set and the conversation does not end
+    ///   there.
+    /// - [`StoreError::BeyondEnd`] if the conversation ends before `upto_seq`.
+    async fn compact(&self, compaction: &Compaction) -> Result<i64, StoreError>;
 
     /// Reads the newest `limit` messages that no summary stands for, the pinned messages, the
     /// summary and the conversation, in one consistent read. `contexts` selects whether the

@@ -44,6 +44,8 @@ CREATE TABLE compactions (
     id              uuid        NOT NULL,
     summary         text        NOT NULL,
     token_count     integer     NOT NULL CHECK (token_count >= 0),
+    -- Tokens of the messages that the summary stands for.
+    replaced_tokens bigint      NOT NULL,
     created_at      timestamptz NOT NULL
 );
 

@@ -29,6 +29,7 @@ CREATE TABLE compactions (
     id              TEXT    NOT NULL CHECK (length(id) = 36),
     summary         TEXT    NOT NULL,
     token_count     INTEGER NOT NULL CHECK (token_count >= 0),
+    replaced_tokens INTEGER NOT NULL,
     created_at      INTEGER NOT NULL
 ) STRICT;
 

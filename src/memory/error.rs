@@ -30,6 +30,8 @@ pub enum Error {
     /// The request references a message that the conversation does not contain yet.
     #[error("the conversation ends at message {last_seq}, before the referenced one")]
     BeyondEnd {
+        /// Name of the field that references it.
+        field: &'static str,
         /// Number that the conversation ends at.
         last_seq: i64,
     },
@@ -111,7 +113,7 @@ impl Error {
         match error {
             StoreError::NotFound => Self::NotFound(Resource::Conversation(conversation)),
             StoreError::Conflict { current_seq } => Self::SeqMismatch { current_seq },
-            StoreError::BeyondEnd { last_seq } => Self::BeyondEnd { last_seq },
+            StoreError::BeyondEnd { field, last_seq } => Self::BeyondEnd { field, last_seq },
             StoreError::AlreadyExists(what) => Self::Reused(what),
             StoreError::Unavailable(cause) => Self::Unavailable(cause),
             StoreError::OutcomeUnknown(cause) => Self::OutcomeUnknown {

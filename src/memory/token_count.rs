@@ -2,7 +2,7 @@ use tokio::task::spawn_blocking;
 
 use super::{Error, Memory};
 use crate::{
-    domain::{NewMessage, Part},
+    domain::{Content, NewMessage, Part},
     tokens::TokenEncoding,
 };
 
@@ -31,14 +31,36 @@ impl Memory {
             count_all(encoding, &mut messages);
             return Ok(messages);
         }
-        let counting = spawn_blocking(move || {
+        blocking(move || {
             count_all(encoding, &mut messages);
             messages
-        });
-        let counted = counting.await;
-        // The panic's own text may quote a message. The log has its location.
-        counted.map_err(|_| Error::Internal("counting tokens panicked".into()))
+        })
+        .await
     }
+
+    /// Counts the tokens of a plain message with this text.
+    ///
+    /// # Errors
+    ///
+    /// Fails with [`Error::Internal`] if counting panics.
+    pub(super) async fn count_text_tokens(&self, text: &Content) -> Result<i32, Error> {
+        let encoding = self.0.token_encoding;
+        let count = if text.as_str().len() <= MAX_INLINE_BYTES || encoding == TokenEncoding::None {
+            encoding.count(text.as_str())
+        } else {
+            let text = text.clone();
+            blocking(move || encoding.count(text.as_str())).await?
+        };
+        Ok(i32::try_from(count.saturating_add(TOKENS_PER_MESSAGE)).unwrap_or(i32::MAX))
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    count: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Error> {
+    let counted = spawn_blocking(count).await;
+    // The panic's own text may quote a message. The log has its location.
+    counted.map_err(|_| Error::Internal("counting tokens panicked".into()))
 }
 
 fn count_all(encoding: TokenEncoding, messages: &mut [NewMessage]) {

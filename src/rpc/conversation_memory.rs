@@ -259,9 +259,17 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
 
     async fn compact_conversation(
         &self,
-        _request: Request<proto::CompactConversationRequest>,
+        request: Request<proto::CompactConversationRequest>,
     ) -> Result<Response<proto::CompactConversationResponse>, Status> {
-        Err(super::status::internal())
+        let compaction = self.parser.compaction(request.into_inner())?;
+        let last_seq = use_case(
+            "compact_conversation",
+            self.memory.compact_conversation(compaction),
+        )
+        .await?;
+        Ok(Response::new(proto::CompactConversationResponse {
+            last_seq,
+        }))
     }
 
     async fn redact_messages(

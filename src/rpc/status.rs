@@ -106,11 +106,10 @@ impl From<Error> for Status {
                 &format!("the conversation ends at {last_seq}, before min_seq"),
                 &[("last_seq", last_seq.to_string())],
             ),
-            // The only number in a request that is validated against the store.
-            Error::BeyondEnd { last_seq } => {
+            Error::BeyondEnd { field, last_seq } => {
                 let reason =
                     InvalidValue::new(format!("must be at most {last_seq}, the last message"));
-                FieldViolation::new("at_seq", reason).into()
+                FieldViolation::new(field, reason).into()
             }
             Error::Reused(id) => reused(id),
             Error::Unavailable(_) => unavailable("the store or session tier is unavailable"),

@@ -14,8 +14,10 @@ pub enum StoreError {
         current_seq: i64,
     },
     /// The conversation ends before the requested number.
-    #[error("the conversation ends at {last_seq}")]
+    #[error("the conversation ends at {last_seq}, before {field}")]
     BeyondEnd {
+        /// Name of the argument that exceeds the end.
+        field: &'static str,
         /// Last number of the conversation.
         last_seq: i64,
     },

@@ -7,7 +7,12 @@ macro_rules! lineage {
     ($connection:ty, $key:ty) => {
         use sqlx::{query, query_as, query_scalar};
 
-        use $crate::store::{operation_error::OperationError, sql};
+        use super::effects::apply_effects;
+        use $crate::store::{
+            effects::{RemovalEffect, is_derived},
+            operation_error::OperationError,
+            sql,
+        };
 
         /// Range of the messages that are stored under an id: the id, the number before
         /// the first, and the last number.
@@ -77,13 +82,15 @@ macro_rules! lineage {
                 ..
             } = *point;
             let ranges = read_lineage(connection, conversation).await?;
-            let shared = if ranges.is_empty() {
-                0
+            let clears_title = removes_title(connection, point).await?;
+            let (shared, shared_tokens) = if ranges.is_empty() {
+                (0, 0)
             } else {
                 count(connection, sql::COUNT_SHARED, conversation, after_seq).await?
             };
             let own_from = after_seq.max(point.own_after);
-            let own = count(connection, sql::COUNT_OWN, conversation, own_from).await?;
+            let (own, own_tokens) =
+                count(connection, sql::COUNT_OWN, conversation, own_from).await?;
             for statement in sql::TRUNCATE_LINEAGE {
                 query(statement)
                     .bind(conversation)
@@ -96,7 +103,11 @@ macro_rules! lineage {
                 .bind(after_seq)
                 .execute(&mut *connection)
                 .await?;
-            if count(connection, sql::COUNT_OWN, conversation, own_from).await? > 0 {
+            if count(connection, sql::COUNT_OWN, conversation, own_from)
+                .await?
+                .0
+                > 0
+            {
                 exclude_own(connection, point).await?;
             }
             for (source, range_after, upto_seq) in ranges {
@@ -105,7 +116,37 @@ macro_rules! lineage {
                     delete_unreferenced(connection, removed).await?;
                 }
             }
+            let effect = RemovalEffect {
+                conversation: conversation.into(),
+                after_seq,
+                tokens: shared_tokens + own_tokens,
+                clears_title,
+            };
+            apply_effects(connection, &[effect]).await?;
             Ok(shared + own)
+        }
+
+        /// Whether the title was derived from a message after the point.
+        async fn removes_title(
+            connection: &mut $connection,
+            point: &TruncationPoint,
+        ) -> Result<bool, OperationError> {
+            let (title, title_seq): (Option<String>, Option<i64>) = query_as(sql::TITLE)
+                .bind(point.conversation)
+                .fetch_one(&mut *connection)
+                .await?;
+            let Some(title) = title else {
+                return Ok(false);
+            };
+            if let Some(seq) = title_seq {
+                return Ok(seq > point.after_seq);
+            }
+            let texts: Vec<String> = query_scalar(sql::USER_TEXTS)
+                .bind(point.conversation)
+                .bind(point.after_seq)
+                .fetch_all(connection)
+                .await?;
+            Ok(texts.iter().any(|text| is_derived(&title, text)))
         }
 
         /// Excludes the own messages after a point, which branches still contain, from the
@@ -164,13 +205,14 @@ macro_rules! lineage {
             Ok(())
         }
 
+        /// Counts messages and their tokens.
         async fn count(
             connection: &mut $connection,
             statement: &'static str,
             conversation: $key,
             after_seq: i64,
-        ) -> Result<i64, OperationError> {
-            Ok(query_scalar(statement)
+        ) -> Result<(i64, i64), OperationError> {
+            Ok(query_as(statement)
                 .bind(conversation)
                 .bind(after_seq)
                 .fetch_one(connection)

@@ -3,8 +3,8 @@
 use chrono::{DateTime, Utc};
 
 use crate::domain::{
-    Conversation, ConversationId, ConversationRef, DeptId, Digest, Message, NewMessage, RequestId,
-    SessionId, Title, UserId,
+    Content, Conversation, ConversationId, ConversationRef, DeptId, Digest, Message, MessageId,
+    NewMessage, RequestId, SessionId, Title, UserId,
 };
 
 /// Start and direction of a page of messages.
@@ -186,4 +186,32 @@ pub struct Truncated {
     pub removed: i64,
     /// Last number of the conversation, which a truncation does not change.
     pub last_seq: i64,
+}
+
+/// Replacement of a conversation's first messages in histories by a summary.
+///
+/// The checks are, in this order:
+///
+/// 1. The conversation exists, and the caller owns it.
+/// 2. A known `request` is replayed if its content is the same, and otherwise rejected.
+/// 3. The conversation ends at `expected_last_seq`.
+/// 4. It does not end before `upto_seq`.
+#[derive(Clone, Debug)]
+pub struct Compaction {
+    /// Conversation to compact.
+    pub conversation: ConversationRef,
+    /// Number of the last message that the summary stands for; 0 removes the summary.
+    pub upto_seq: i64,
+    /// Summary; empty only if `upto_seq` is 0.
+    pub summary: Content,
+    /// Id of the summary.
+    pub summary_id: MessageId,
+    /// Tokens of the summary in a model's input.
+    pub token_count: i32,
+    /// Identity of the request; `None` if the caller sent no idempotency key.
+    pub request: Option<RequestIdentity>,
+    /// Number at which the conversation must end; `None` skips the check.
+    pub expected_last_seq: Option<i64>,
+    /// Time of the compaction.
+    pub at: DateTime<Utc>,
 }

@@ -7,8 +7,10 @@ mod append;
 mod attempts;
 mod branches;
 mod columns;
+mod compaction;
 mod connection;
 mod conversations;
+mod effects;
 mod history;
 mod import;
 mod lineage;
@@ -27,9 +29,9 @@ use chrono::{DateTime, Utc};
 use sqlx::{Postgres, postgres::PgConnectOptions};
 
 use super::{
-    Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, Import, Newest,
-    SchemaError, SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation,
-    operation_error::OperationError, pool, sql, transfers::TransferLimit,
+    Append, Appended, Bound, Branch, Compaction, ConversationPage, ConversationQuery, Import,
+    Newest, SchemaError, SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated,
+    Truncation, operation_error::OperationError, pool, sql, transfers::TransferLimit,
 };
 use crate::domain::{
     Conversation, ConversationChanges, ConversationId, ConversationRef, Message, NewConversation,
@@ -181,6 +183,10 @@ impl Store for PostgresStore {
 
     async fn truncate(&self, truncation: &Truncation) -> Result<Truncated, StoreError> {
         attempts::transaction(|| removal::truncate(&self.pool, truncation)).await
+    }
+
+    async fn compact(&self, compaction: &Compaction) -> Result<i64, StoreError> {
+        attempts::transaction(|| compaction::compact(&self.pool, compaction)).await
     }
 
     async fn newest(

@@ -2,8 +2,22 @@
 
 use std::collections::HashSet;
 
+use chrono::{DateTime, Utc};
+
 use super::{Appended, RequestIdentity, ReusedKey, StoreError, Truncated, rows::RequestRow};
 use crate::domain::{Message, NewMessage};
+
+/// New entry of the requests ledger.
+pub(super) struct RequestEntry<'a> {
+    pub(super) request: &'a RequestIdentity,
+    /// First number that the request is about.
+    pub(super) first_seq: i64,
+    /// Last number of the conversation after the request.
+    pub(super) last_seq: i64,
+    /// Number of messages that a truncation removed; `None` for other requests.
+    pub(super) removed: Option<i64>,
+    pub(super) at: DateTime<Utc>,
+}
 
 /// Result of comparing the ids of a batch with the stored messages.
 #[derive(Debug, PartialEq, Eq)]
@@ -86,6 +100,15 @@ pub(super) fn replayed_truncation(
     })
 }
 
+/// Returns the outcome of a compaction that was recognized as a retry by its idempotency key.
+pub(super) fn replayed_compaction(
+    known: &RequestRow,
+    request: &RequestIdentity,
+) -> Result<i64, StoreError> {
+    check_digest(known, request)?;
+    Ok(known.last_seq)
+}
+
 /// Rejects a write that expects the conversation to end at another number.
 pub(super) fn check_last_seq(expected: Option<i64>, current_seq: i64) -> Result<(), StoreError> {
     match expected {
@@ -94,12 +117,31 @@ pub(super) fn check_last_seq(expected: Option<i64>, current_seq: i64) -> Result<
     }
 }
 
-/// Defines `find_request`, `find_replay` and `compare_ids` for a kind of connection and the
-/// function that converts a UUID to the type of a key column. The module that uses it defines
-/// `find_messages`, which locates messages by id. They are a macro for the same reason as
-/// [`reads`](super::reads).
+/// Defines `find_request`, `insert_request`, `find_replay` and `compare_ids` for a kind of
+/// connection, the function that converts a UUID to the type of a key column, and the type of a
+/// time column. The module that uses it defines `find_messages`, which locates messages by id.
+/// They are a macro for the same reason as [`reads`](super::reads).
 macro_rules! replays {
-    ($connection:ty, $key:path) => {
+    ($connection:ty, $key:path, $time:ty) => {
+        /// Adds an entry to the requests ledger.
+        pub(super) async fn insert_request(
+            connection: &mut $connection,
+            conversation: $crate::domain::ConversationId,
+            entry: &$crate::store::replay::RequestEntry<'_>,
+        ) -> Result<(), OperationError> {
+            sqlx::query($crate::store::sql::INSERT_REQUEST)
+                .bind($key(conversation.as_uuid()))
+                .bind(entry.request.id.as_str())
+                .bind(entry.request.digest.as_bytes())
+                .bind(entry.first_seq)
+                .bind(entry.last_seq)
+                .bind(entry.removed)
+                .bind(<$time>::from(entry.at))
+                .execute(connection)
+                .await?;
+            Ok(())
+        }
+
         /// Reads the entry of an idempotency key in the requests ledger.
         pub(super) async fn find_request(
             connection: &mut $connection,

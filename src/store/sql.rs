@@ -328,6 +328,12 @@ pub(super) const BLOBS: &str = "SELECT b.position, b.data FROM message_blobs b \
 pub(super) const REQUEST: &str = "SELECT r.digest, r.first_seq, r.last_seq, r.removed \
     FROM requests r WHERE r.conversation_id = $1 AND r.request_id = $2";
 
+/// Adds an entry to the requests ledger. Parameters: $1 conversation, $2 key, $3 digest, $4 first
+/// and $5 last number, $6 number of removed messages or NULL, $7 time.
+pub(super) const INSERT_REQUEST: &str = "INSERT INTO requests \
+    (conversation_id, request_id, digest, first_seq, last_seq, removed, created_at) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7)";
+
 /// Reads a page of a conversation's branches. Parameters: $1 parent, $2 its user, $3
 /// upper bound of the activity, exclusive, $4 limit.
 pub(super) const BRANCHES: &str = concat!(
@@ -368,8 +374,8 @@ pub(super) const COPY_LINEAGE: &str = "INSERT INTO lineage \
 /// Copies the parent's compaction to a branch that contains all messages that the summary stands
 /// for. Parameters: $1 branch, $2 parent, $3 number.
 pub(super) const COPY_COMPACTION: &str = "INSERT INTO compactions \
-    (conversation_id, upto_seq, id, summary, token_count, created_at) \
-    SELECT $1, k.upto_seq, k.id, k.summary, k.token_count, k.created_at \
+    (conversation_id, upto_seq, id, summary, token_count, replaced_tokens, created_at) \
+    SELECT $1, k.upto_seq, k.id, k.summary, k.token_count, k.replaced_tokens, k.created_at \
     FROM compactions k WHERE k.conversation_id = $2 AND k.upto_seq <= $3";
 
 /// Ends a conversation's lineage at a number. Parameters of both statements: $1
@@ -403,17 +409,121 @@ pub(super) const DELETE_UNREFERENCED: &str = concat!(
         WHERE c.id = m.conversation_id AND m.seq > c.own_after)"
 );
 
-/// Counts the stored own messages after a number. Parameters: $1 conversation, $2
-/// number.
-pub(super) const COUNT_OWN: &str =
-    "SELECT count(*) FROM messages m WHERE m.conversation_id = $1 AND m.seq > $2";
+/// Tokens of a message `m`. Those of a message that was saved before they were counted are
+/// estimated from its length.
+macro_rules! tokens {
+    () => {
+        "coalesce(m.token_count, (octet_length(m.content) + 3) / 4)"
+    };
+}
 
-/// Counts the messages that a lineage refers to after a number. Parameters: $1
+/// Counts the stored own messages after a number, and their tokens. Parameters: $1 conversation,
+/// $2 number.
+pub(super) const COUNT_OWN: &str = concat!(
+    "SELECT count(*), CAST(coalesce(sum(",
+    tokens!(),
+    "), 0) AS bigint) FROM messages m WHERE m.conversation_id = $1 AND m.seq > $2"
+);
+
+/// Counts the messages that a lineage refers to after a number, and their tokens. Parameters: $1
 /// conversation, $2 number.
-pub(super) const COUNT_SHARED: &str = "SELECT count(*) FROM lineage l \
-    JOIN messages m ON m.conversation_id = l.source_id AND m.seq <= l.upto_seq \
-      AND m.seq > CASE WHEN l.after_seq > $2 THEN l.after_seq ELSE $2 END \
-    WHERE l.conversation_id = $1";
+pub(super) const COUNT_SHARED: &str = concat!(
+    "SELECT count(*), CAST(coalesce(sum(",
+    tokens!(),
+    "), 0) AS bigint) FROM lineage l \
+      JOIN messages m ON m.conversation_id = l.source_id AND m.seq <= l.upto_seq \
+        AND m.seq > CASE WHEN l.after_seq > $2 THEN l.after_seq ELSE $2 END \
+      WHERE l.conversation_id = $1"
+);
+
+/// Sums the tokens of a conversation's messages after a number: those up to another number, and
+/// those after that. Parameters: $1 conversation, $2 and $3 the two numbers.
+pub(super) const SUM_TOKENS: &str = concat!(
+    "SELECT CAST(coalesce(sum(CASE WHEN t.seq <= $3 THEN t.tokens ELSE 0 END), 0) AS bigint), \
+            CAST(coalesce(sum(CASE WHEN t.seq > $3 THEN t.tokens ELSE 0 END), 0) AS bigint) \
+     FROM (SELECT m.seq, ",
+    tokens!(),
+    " AS tokens FROM conversations c JOIN messages m ON m.conversation_id = c.id \
+        AND m.seq > CASE WHEN c.own_after > $2 THEN c.own_after ELSE $2 END \
+      WHERE c.id = $1 UNION ALL SELECT m.seq, ",
+    tokens!(),
+    " AS tokens FROM lineage l JOIN messages m ON m.conversation_id = l.source_id \
+        AND m.seq <= l.upto_seq \
+        AND m.seq > CASE WHEN l.after_seq > $2 THEN l.after_seq ELSE $2 END \
+      WHERE l.conversation_id = $1) AS t"
+);
+
+/// Reads the numbers of a conversation's compaction: the last message that its summary stands for,
+/// and the tokens of these messages. Parameter: $1 conversation.
+pub(super) const COMPACTION: &str = "SELECT k.upto_seq, k.replaced_tokens FROM compactions k \
+    WHERE k.conversation_id = $1";
+
+/// Stores the compaction of a conversation, in place of an earlier one. Parameters: $1
+/// conversation, $2 number, $3 id, $4 summary, $5 its tokens, $6 replaced tokens, $7 time.
+pub(super) const PUT_COMPACTION: &str = "INSERT INTO compactions \
+    (conversation_id, upto_seq, id, summary, token_count, replaced_tokens, created_at) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7) \
+    ON CONFLICT (conversation_id) DO UPDATE SET upto_seq = excluded.upto_seq, id = excluded.id, \
+      summary = excluded.summary, token_count = excluded.token_count, \
+      replaced_tokens = excluded.replaced_tokens, created_at = excluded.created_at";
+
+/// Removes the compaction of a conversation. Parameter: $1 conversation.
+pub(super) const DELETE_COMPACTION: &str = "DELETE FROM compactions WHERE conversation_id = $1";
+
+/// Records the last message that a summary stands for. Parameters: $1 conversation, $2 number, $3
+/// tokens of the messages after it.
+pub(super) const SET_COMPACTED: &str = "UPDATE conversations \
+    SET compacted_upto_seq = $2, uncompacted_tokens = $3 WHERE id = $1";
+
+/// Reads the title of a conversation, and the number of the message that it was derived from.
+/// Parameter: $1 conversation.
+pub(super) const TITLE: &str = "SELECT c.title, c.title_seq FROM conversations c WHERE c.id = $1";
+
+/// Reads the beginnings of the first user messages after a number, from which a title can have been
+/// derived. Parameters: $1 conversation, $2 number.
+pub(super) const USER_TEXTS: &str = "SELECT t.text FROM ( \
+       SELECT substr(m.content, 1, 4096) AS text \
+       FROM conversations c JOIN messages m ON m.conversation_id = c.id AND m.role = 'user' \
+         AND m.seq > CASE WHEN c.own_after > $2 THEN c.own_after ELSE $2 END \
+       WHERE c.id = $1 ORDER BY m.seq LIMIT 16) AS t \
+    UNION ALL SELECT t.text FROM ( \
+       SELECT substr(m.content, 1, 4096) AS text \
+       FROM lineage l JOIN messages m ON m.conversation_id = l.source_id AND m.role = 'user' \
+         AND m.seq <= l.upto_seq \
+         AND m.seq > CASE WHEN l.after_seq > $2 THEN l.after_seq ELSE $2 END \
+       WHERE l.conversation_id = $1 ORDER BY m.seq LIMIT 16) AS t";
+
+/// Statements that apply the effects of a removal on conversations: one on their rows, and one that
+/// deletes compactions. `$effects` is a table `e` of the fields of `RemovalEffect`, and `$greatest`
+/// the function that returns the greatest of its arguments.
+macro_rules! apply_effects {
+    ($effects:literal, $greatest:literal) => {
+        [
+            concat!(
+                "UPDATE conversations AS c \
+                 SET title = CASE WHEN e.clears_title THEN NULL ELSE c.title END, \
+                     title_seq = CASE WHEN e.clears_title THEN NULL ELSE c.title_seq END, \
+                     uncompacted_tokens = ",
+                $greatest,
+                "(0, c.uncompacted_tokens - e.tokens + coalesce(( \
+                         SELECT k.replaced_tokens FROM compactions k \
+                         WHERE k.conversation_id = c.id AND k.upto_seq > e.after_seq), 0)), \
+                     compacted_upto_seq = CASE WHEN c.compacted_upto_seq > e.after_seq THEN 0 \
+                                               ELSE c.compacted_upto_seq END \
+                 FROM ",
+                $effects,
+                " WHERE c.id = e.id"
+            ),
+            concat!(
+                "DELETE FROM compactions WHERE conversation_id IN ( \
+                   SELECT c.id FROM ",
+                $effects,
+                " JOIN conversations c ON c.id = e.id WHERE c.compacted_upto_seq = 0)"
+            ),
+        ]
+    };
+}
+pub(super) use apply_effects;
 
 /// Hides a conversation's own messages up to a number. Parameters: $1 conversation, $2
 /// number.

@@ -7,8 +7,10 @@
 mod append;
 mod branches;
 mod columns;
+mod compaction;
 mod connection;
 mod conversations;
+mod effects;
 mod history;
 mod import;
 mod lineage;
@@ -27,9 +29,9 @@ use chrono::{DateTime, Utc};
 use sqlx::{Sqlite, sqlite::SqliteConnectOptions};
 
 use super::{
-    Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, Import, Newest,
-    SchemaError, SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation,
-    operation_error::OperationError, pool, sql, transfers::TransferLimit,
+    Append, Appended, Bound, Branch, Compaction, ConversationPage, ConversationQuery, Import,
+    Newest, SchemaError, SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated,
+    Truncation, operation_error::OperationError, pool, sql, transfers::TransferLimit,
 };
 use crate::domain::{
     Conversation, ConversationChanges, ConversationId, ConversationRef, Message, NewConversation,
@@ -194,6 +196,10 @@ impl Store for SqliteStore {
 
     async fn truncate(&self, truncation: &Truncation) -> Result<Truncated, StoreError> {
         write(removal::truncate(&self.writer, truncation)).await
+    }
+
+    async fn compact(&self, compaction: &Compaction) -> Result<i64, StoreError> {
+        write(compaction::compact(&self.writer, compaction)).await
     }
 
     async fn newest(

@@ -96,7 +96,7 @@ pub(crate) async fn branch_rejects_missing_message_and_foreign_parent(fixture: &
     let refused = fixture.store.branch(&branch_of(&parent, 2)).await;
     assert!(matches!(
         refused,
-        Err(StoreError::BeyondEnd { last_seq: 1 })
+        Err(StoreError::BeyondEnd { last_seq: 1, .. })
     ));
     let foreign = ConversationRef {
         user_id: Some(user()),

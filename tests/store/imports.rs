@@ -13,7 +13,7 @@ use test_support::store_fixture::{
     StoreFixture, at, context, message, metadata, new_conversation, title, truncation, user,
 };
 
-fn imported(user_id: UserId) -> Conversation {
+pub(crate) fn imported(user_id: UserId) -> Conversation {
     Conversation {
         id: ConversationId::from_uuid(UuidV7.uuid()),
         user_id,

@@ -8,6 +8,7 @@
 mod branches;
 mod broken;
 mod cancelled;
+mod compactions;
 mod conversations;
 mod faulty_store;
 mod history;
@@ -92,6 +93,16 @@ conformance! {
         concurrent_truncations_and_saves_are_serialized
         deletion_removes_everything
         concurrent_deletion_and_saves_are_serialized;
+    compactions:
+        summary_replaces_messages_in_histories
+        compactions_replace_each_other
+        compaction_does_not_change_the_order_of_conversations
+        compaction_retry_returns_first_outcome
+        compaction_checks_its_numbers
+        branch_inherits_a_compaction_of_its_messages
+        truncation_removes_a_summary_of_removed_messages
+        truncation_clears_a_title_derived_from_removed_messages
+        concurrent_compactions_and_saves_are_serialized;
     branches:
         branch_shares_messages_and_continues
         branch_inherits_fields_of_its_parent

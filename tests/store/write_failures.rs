@@ -9,7 +9,8 @@ use conversation_memory::{
     store::{Append, Branch, ConversationQuery, Store, StoreError},
 };
 use test_support::store_fixture::{
-    StoreFixture, at, message, new_conversation, session, title, truncation, turn, with_request_id,
+    StoreFixture, at, compaction, message, new_conversation, session, title, truncation, turn,
+    with_request_id,
 };
 
 use crate::{
@@ -23,6 +24,7 @@ enum Write {
     Append,
     AttachSession,
     Branch,
+    Compact,
     Create,
     Delete,
     Import,
@@ -31,10 +33,11 @@ enum Write {
 }
 
 impl Write {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Append,
         Self::AttachSession,
         Self::Branch,
+        Self::Compact,
         Self::Create,
         Self::Delete,
         Self::Import,
@@ -51,6 +54,7 @@ impl Write {
                 attached.map(drop)
             }
             Self::Branch => store.branch(&subject.branch).await.map(drop),
+            Self::Compact => store.compact(&compaction(conversation, 1)).await.map(drop),
             Self::Create => store.create(&subject.created, at(0)).await.map(drop),
             Self::Delete => store.delete(conversation).await,
             Self::Import => {
@@ -203,7 +207,7 @@ async fn lost_connection_leaves_only_autocommitted_writes_unknown() {
         Write::Append | Write::AttachSession | Write::Create | Write::Update => {
             matches!(error, StoreError::OutcomeUnknown(_))
         }
-        Write::Branch | Write::Delete | Write::Import | Write::Truncate => {
+        Write::Branch | Write::Compact | Write::Delete | Write::Import | Write::Truncate => {
             is_unavailable(write, error)
         }
     };

@@ -10,8 +10,8 @@ use conversation_memory::{
         SessionId, Title, UserId, UuidV7,
     },
     store::{
-        Append, Appended, Bound, RequestIdentity, Store, StoreError, Truncation,
-        postgres::PostgresStore, sqlite::SqliteStore,
+        Append, Appended, Bound, Branch, Compaction, RequestIdentity, Store, StoreError,
+        Truncation, postgres::PostgresStore, sqlite::SqliteStore,
     },
 };
 use serde_json::Value;
@@ -119,6 +119,15 @@ impl StoreFixture {
         match self.save(&turn(conversation, texts)).await.unwrap() {
             Appended::Saved { first_seq, .. } => first_seq,
             Appended::Replayed { .. } => panic!("the save was replayed"),
+        }
+    }
+
+    /// Creates a branch, and returns its reference with its owner.
+    pub async fn branch(&self, branch: &Branch) -> ConversationRef {
+        let branched = self.store.branch(branch).await.unwrap();
+        ConversationRef {
+            id: branched.id,
+            user_id: Some(branched.user_id),
         }
     }
 
@@ -290,5 +299,33 @@ pub fn truncation_with_request_id(
             digest: Digest::of_truncation(after_seq),
         }),
         ..truncation(conversation, after_seq)
+    }
+}
+
+pub fn compaction(conversation: &ConversationRef, upto_seq: i64) -> Compaction {
+    Compaction {
+        conversation: conversation.clone(),
+        upto_seq,
+        summary: content(format!("up to {upto_seq}")),
+        summary_id: message_id(),
+        token_count: 3,
+        request: None,
+        expected_last_seq: None,
+        at: at(4),
+    }
+}
+
+pub fn compaction_with_request_id(
+    conversation: &ConversationRef,
+    upto_seq: i64,
+    key: &str,
+) -> Compaction {
+    let compaction = compaction(conversation, upto_seq);
+    Compaction {
+        request: Some(RequestIdentity {
+            id: RequestId::parse(key).unwrap(),
+            digest: Digest::of_compaction(upto_seq, compaction.summary.as_str()),
+        }),
+        ..compaction
     }
 }

@@ -3,11 +3,11 @@ use prost_types::FieldMask;
 use crate::{
     archive,
     domain::{
-        ConversationChanges, ConversationId, FieldError, InvalidValue, Limits, MessageId, Metadata,
-        NewMessage, RawContext, RawMessage, RawPart, Role, Title, UserId, from_unix_time,
-        non_negative,
+        Content, ConversationChanges, ConversationId, FieldError, InvalidValue, Limits, MessageId,
+        Metadata, NewMessage, RawContext, RawMessage, RawPart, RequestId, Role, Title, UserId,
+        from_unix_time, non_negative,
     },
-    memory::{HistoryLimits, Memory},
+    memory::{CompactConversation, HistoryLimits, Memory},
     proto,
     rpc::{
         convert::{captured, owner_scope::OwnerScope},
@@ -218,6 +218,42 @@ impl Parser {
 
     fn new_message_id(&self) -> MessageId {
         MessageId::from_uuid(self.memory.new_id())
+    }
+
+    /// Parses a `CompactConversation`.
+    pub(crate) fn compaction(
+        &self,
+        request: proto::CompactConversationRequest,
+    ) -> Result<CompactConversation, FieldViolation> {
+        let conversation = self
+            .owner_scope
+            .conversation(&request.conversation_id, &request.user_id)?;
+        let upto_seq = seq(request.upto_seq, "upto_seq")?;
+        if (upto_seq == 0) != request.summary.is_empty() {
+            let reason = if upto_seq == 0 {
+                "must be empty if upto_seq is 0"
+            } else {
+                "is required unless upto_seq is 0"
+            };
+            return Err(FieldViolation::new("summary", InvalidValue::new(reason)));
+        }
+        let summary = Content::parse(request.summary, &self.limits).in_field("summary")?;
+        call::capture_input(|| captured::messages([(Role::System, summary.as_str())].into_iter()));
+        Ok(CompactConversation {
+            conversation,
+            upto_seq,
+            summary,
+            token_count: request
+                .token_count
+                .map(non_negative)
+                .transpose()
+                .in_field("token_count")?,
+            expected_last_seq: request
+                .expected_last_seq
+                .map(|last| seq(last, "expected_last_seq"))
+                .transpose()?,
+            request_id: optional(&request.request_id, "request_id", RequestId::parse)?,
+        })
     }
 
     /// Parses the changes of an `UpdateConversation`.

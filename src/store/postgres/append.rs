@@ -1,3 +1,4 @@
+use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, query_as};
 use uuid::Uuid;
 
@@ -19,7 +20,7 @@ use crate::{
     },
 };
 
-replays!(PgConnection, std::convert::identity);
+replays!(PgConnection, std::convert::identity, DateTime<Utc>);
 
 /// Saves a turn. The UPDATE locks the conversation's row, so that numbers are assigned in
 /// commit order, and everything else depends on the row that it returns.

@@ -60,7 +60,8 @@ async fn create(
         .await?;
     let (last_seq, own_after) = found.ok_or(StoreError::NotFound)?;
     if branch.at_seq > last_seq {
-        return Err(StoreError::BeyondEnd { last_seq }.into());
+        let field = "at_seq";
+        return Err(StoreError::BeyondEnd { field, last_seq }.into());
     }
     let row: ConversationRow = query_as(CREATE)
         .bind(id)

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     PostgresPool,
-    append::find_request,
+    append::{find_request, insert_request},
     connection::PooledConnection,
     lineage::{TruncationPoint, delete_history, truncate_history},
     sql,
@@ -17,7 +17,11 @@ use super::{
 };
 use crate::{
     domain::{ConversationRef, UserId},
-    store::{StoreError, Truncated, Truncation, operation_error::OperationError, replay},
+    store::{
+        StoreError, Truncated, Truncation,
+        operation_error::OperationError,
+        replay::{self, RequestEntry},
+    },
 };
 
 const LOCK: &str = concat!(
@@ -36,10 +40,6 @@ const DELETE: &str = "DELETE FROM conversations c WHERE c.id = $1";
 
 const RECORD_ACTIVITY: &str = "UPDATE conversations SET updated_at = greatest(updated_at, $2), \
     activity = nextval('activity_order') WHERE id = $1";
-
-const INSERT_REQUEST: &str = "INSERT INTO requests \
-    (conversation_id, request_id, digest, first_seq, last_seq, removed, created_at) \
-    VALUES ($1, $2, $3, $4, $5, $6, $7)";
 
 /// Deletes a conversation.
 pub(super) async fn delete(
@@ -101,7 +101,7 @@ async fn replay_or_truncate(
 /// Begins a transaction and locks the conversation. Returns its last number and the number
 /// after which its own messages begin. The lock is a separate statement, so that the
 /// statements after it see everything that was committed before it was obtained.
-async fn begin_and_lock(
+pub(super) async fn begin_and_lock(
     connection: &mut PgConnection,
     conversation: &ConversationRef,
 ) -> Result<(i64, i64), OperationError> {
@@ -132,23 +132,21 @@ async fn record(
     truncation: &Truncation,
     truncated: Truncated,
 ) -> Result<(), OperationError> {
-    let id = truncation.conversation.id.as_uuid();
+    let id = truncation.conversation.id;
     query(RECORD_ACTIVITY)
-        .bind(id)
+        .bind(id.as_uuid())
         .bind(truncation.at)
         .execute(&mut *connection)
         .await?;
     if let Some(request) = &truncation.request {
-        query(INSERT_REQUEST)
-            .bind(id)
-            .bind(request.id.as_str())
-            .bind(request.digest.as_bytes())
-            .bind(truncation.after_seq.saturating_add(1))
-            .bind(truncated.last_seq)
-            .bind(truncated.removed)
-            .bind(truncation.at)
-            .execute(connection)
-            .await?;
+        let entry = RequestEntry {
+            request,
+            first_seq: truncation.after_seq.saturating_add(1),
+            last_seq: truncated.last_seq,
+            removed: Some(truncated.removed),
+            at: truncation.at,
+        };
+        insert_request(connection, id, &entry).await?;
     }
     Ok(())
 }

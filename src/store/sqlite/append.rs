@@ -8,15 +8,15 @@ use super::{
     conversations, history,
 };
 use crate::{
-    domain::{Conversation, ConversationId, Title},
+    domain::{Conversation, Title},
     store::{
-        Append, Appended, RequestIdentity,
+        Append, Appended,
         operation_error::OperationError,
-        replay::{self, IdConflict, replays},
+        replay::{self, IdConflict, RequestEntry, replays},
     },
 };
 
-replays!(SqliteConnection, Uuid::hyphenated);
+replays!(SqliteConnection, Uuid::hyphenated, Micros);
 
 const ADVANCE: &str = "
 UPDATE conversations
@@ -36,21 +36,7 @@ SELECT EXISTS (SELECT 1 FROM conversations WHERE last_session_id = $1 AND user_i
 
 const INTO_STORE: Insertion = insertion_into!("main");
 
-const INSERT_REQUEST: &str = "
-INSERT INTO requests (conversation_id, request_id, digest, first_seq, last_seq, removed, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7)";
-
 const FIND_MESSAGE: &str = "SELECT m.conversation_id, m.seq FROM messages m WHERE m.id = $1";
-
-/// New entry of the requests ledger.
-pub(super) struct RequestEntry<'a> {
-    pub(super) request: &'a RequestIdentity,
-    pub(super) first_seq: i64,
-    pub(super) last_seq: i64,
-    /// Number of messages that a truncation removed; `None` for a save.
-    pub(super) removed: Option<i64>,
-    pub(super) at: Micros,
-}
 
 /// Saves a turn, or finds its earlier save. The transaction holds the write lock, so that its
 /// checks are still valid when it writes.
@@ -92,7 +78,7 @@ async fn save(
             first_seq,
             last_seq,
             removed: None,
-            at,
+            at: append.at,
         };
         insert_request(connection, id, &entry).await?;
     }
@@ -134,25 +120,6 @@ async fn attachable_session(
         .fetch_one(connection)
         .await?;
     Ok((!is_foreign).then_some(session))
-}
-
-/// Adds an entry to the requests ledger.
-pub(super) async fn insert_request(
-    connection: &mut SqliteConnection,
-    conversation: ConversationId,
-    entry: &RequestEntry<'_>,
-) -> Result<(), OperationError> {
-    query(INSERT_REQUEST)
-        .bind(conversation.as_uuid().hyphenated())
-        .bind(entry.request.id.as_str())
-        .bind(entry.request.digest.as_bytes())
-        .bind(entry.first_seq)
-        .bind(entry.last_seq)
-        .bind(entry.removed)
-        .bind(entry.at)
-        .execute(connection)
-        .await?;
-    Ok(())
 }
 
 /// Returns the conversations and numbers of the messages with these ids, in ascending order of

@@ -43,7 +43,8 @@ async fn create(
     let parent = get_in(connection, &branch.parent).await?;
     if branch.at_seq > parent.last_seq {
         let last_seq = parent.last_seq;
-        return Err(StoreError::BeyondEnd { last_seq }.into());
+        let field = "at_seq";
+        return Err(StoreError::BeyondEnd { field, last_seq }.into());
     }
     let (id, parent) = (
         branch.id.as_uuid().hyphenated(),

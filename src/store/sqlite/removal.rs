@@ -2,7 +2,7 @@ use sqlx::{SqliteConnection, query, query_scalar};
 
 use super::{
     SqlitePool,
-    append::{RequestEntry, find_request, insert_request},
+    append::{find_request, insert_request},
     branches::OWN_AFTER,
     connection::{self, Micros},
     conversations::get_in,
@@ -10,7 +10,11 @@ use super::{
 };
 use crate::{
     domain::ConversationRef,
-    store::{Truncated, Truncation, operation_error::OperationError, replay},
+    store::{
+        Truncated, Truncation,
+        operation_error::OperationError,
+        replay::{self, RequestEntry},
+    },
 };
 
 const DELETE: &str = "DELETE FROM conversations WHERE id = $1";
@@ -84,7 +88,7 @@ async fn replay_or_truncate(
             first_seq: truncation.after_seq.saturating_add(1),
             last_seq,
             removed: Some(removed),
-            at,
+            at: truncation.at,
         };
         insert_request(connection, found.id, &entry).await?;
     }

@@ -18,8 +18,9 @@ use crate::{
     },
     instrumentation,
     store::{
-        Append, Appended, Bound, Branch, ConversationPage, ConversationQuery, Import, Newest,
-        SchemaError, SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation,
+        Append, Appended, Bound, Branch, Compaction, ConversationPage, ConversationQuery, Import,
+        Newest, SchemaError, SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated,
+        Truncation,
     },
     telemetry::call,
 };
@@ -254,6 +255,12 @@ impl Store for ObservedStore {
         call::set_conversation(truncation.conversation.id);
         let work = self.inner.truncate(truncation);
         self.observe("truncate", MESSAGES, work).await
+    }
+
+    async fn compact(&self, compaction: &Compaction) -> Result<i64, StoreError> {
+        call::set_conversation(compaction.conversation.id);
+        let work = self.inner.compact(compaction);
+        self.observe("compact", CONVERSATIONS, work).await
     }
 
     async fn newest(
