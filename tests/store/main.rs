@@ -19,6 +19,7 @@ mod retries;
 mod saves;
 mod search;
 mod sqlite;
+mod upgrades;
 mod write_failures;
 
 /// Defines a test of each case for each backend. A missing server fails the tests.
