@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conversation_memory import ConversationMemory, Message, Original, RetrievedContext
+from conversation_memory import (
+    BlobPart,
+    ConversationMemory,
+    Message,
+    Original,
+    RetrievedContext,
+    TextPart,
+)
 from conversation_memory import _convert as convert
 from conversation_memory._proto.v1 import resources_pb2 as resources
 
@@ -82,25 +89,14 @@ def test_plain_text_has_no_original() -> None:
 
 
 def test_texts_of_parts_become_the_content() -> None:
-    example = EXAMPLES[13]
-    sent = convert.write_message(Message.from_openai(example), "")
-    assert sent.content.startswith("What is this?\n")
-    back = convert.read_message(sent)
-    assert back.content == "What is this?"
-    assert back.metadata == {}
-
-
-def test_original_at_the_limit_of_metadata_is_accepted(
-    memory: ConversationMemory, user: str
-) -> None:
-    conversation = memory.create_conversation(user).id
-    frame = len(json.dumps({"_original": {"form": "openai", "json": '{"name":""}'}})) - 6 + 2
-    for excess in range(-4, 5):
-        example = {"role": "user", "content": "hi", "name": "n" * (65536 - frame + excess)}
-        memory.save_messages(conversation, [example])
-        (back,) = memory.get_history(conversation, limit=1).messages
-        assert back.to_openai() == example
-        assert back.content == "hi"
+    message = Message.from_openai(EXAMPLES[13])
+    text, image = message.parts
+    assert (message.content, text) == ("What is this?", TextPart("What is this?"))
+    assert isinstance(image, BlobPart)
+    assert (image.mime_type, image.size_bytes) == ("image/png", 150_000)
+    sent = convert.write_message(message, "")
+    assert (sent.content, len(sent.parts)) == ("", 2)
+    assert sent.ByteSize() < 150_200, "nothing is stored twice"
 
 
 json_values = st.recursive(
@@ -130,7 +126,7 @@ def test_any_message_is_decoded_equal(example: dict[str, Any]) -> None:
     message = Message.from_openai(example)
     sent = convert.write_message(message, "")
     assert "\0" not in sent.content
-    assert sent.content or sent.metadata.fields, "the service rejects an empty message"
+    assert sent.content or sent.parts, "the service rejects an empty message"
     back = encode_and_decode(message)
     assert same(back.to_openai(), example)
     assert back.content == message.content
@@ -236,18 +232,6 @@ def test_nesting_depth_is_limited() -> None:
 def test_numbers_that_are_not_finite_are_rejected(number: float) -> None:
     with pytest.raises(ValueError, match="finite"):
         Message.from_openai({"role": "user", "content": "hi", "n": [{"m": number}]})
-
-
-def test_message_without_text_has_a_placeholder_title(
-    memory: ConversationMemory, user: str
-) -> None:
-    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 99_000}}
-    example = {"role": "user", "content": [picture]}
-    conversation = memory.create_conversation(user).id
-    memory.save_messages(conversation, [example])
-    (back,) = memory.get_history(conversation).messages
-    assert (back.content, back.metadata, back.to_openai()) == ("", {}, example)
-    assert memory.get_conversation(conversation).title == "(no text)"
 
 
 def test_message_with_contexts_is_hashable() -> None:

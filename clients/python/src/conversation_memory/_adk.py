@@ -1,9 +1,10 @@
 """Mapping of sessions and states of Google's ADK to messages.
 
-Each message stores one of these records, as JSON:
+Each message stores one of these records:
 
 - `{"session": {"created", "state_delta"}}`: the first message of a session's conversation.
-- `{"event": {…}}`: an event of the session in ADK's own form.
+- `{"event": {…}}`: an event of the session in ADK's own form. Its content is in the parts of the
+  message; the other records are JSON in the metadata.
 - `{"delta": {…}}`: a change of an app's or a user's state, in a separate conversation.
 - `{"user": "…"}`: a user who has sessions in an app, in a separate conversation.
 
@@ -16,7 +17,7 @@ the state after the messages up to the number `through`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -26,14 +27,17 @@ from google.adk.sessions.state import State
 from google.genai import types
 from pydantic_core import to_jsonable_python
 
-from . import _openai
 from ._adapters import NamedConversation
 from ._async import adapters
 from ._async.base import AsyncOperation
+from ._forms import adk as form
+from ._forms import common, stored
+from ._forms.pairing import paired
 from ._limits import MAX_PAGE_SIZE
-from ._types import Conversation, Message, Original, Role
+from ._parts import ToolCallPart
+from ._types import Conversation, Message, Original
 
-FORM = "google-adk"
+FORM = form.FORM
 
 METADATA_KEY = "google_adk"
 """Key of a conversation's metadata that describes its purpose: kind, app_name, session_id."""
@@ -49,10 +53,11 @@ Record = dict[str, Any]
 
 def record_of(message: Message) -> Record:
     """Returns the record that a message stores; an empty one if another client has saved it."""
-    if message.original is None or message.original.form != FORM:
-        return {}
-    record: Record = message.original.value
-    return record
+    if message.original is not None and message.original.form == FORM:
+        record: Record = message.original.value
+        return record if isinstance(record, dict) else {}
+    record = stored.value_of(message, FORM)
+    return record if form.is_event(record) else {}
 
 
 def to_message(record: Record) -> Message:
@@ -61,15 +66,10 @@ def to_message(record: Record) -> Message:
 
 
 def event_message(event: Event, record: Record) -> Message:
-    """Returns the message of an event, with the event's text as its content."""
-    parts = (event.content.parts if event.content else None) or []
-    texts = [part.text for part in parts if part.text and not part.thought]
-    content = _openai.text_of(texts)
-    original = Original.of(FORM, record)
-    role: Role = "user" if event.author == "user" else "assistant"
-    if any(part.function_response for part in parts):
-        role = "tool"
-    return Message(role=role, content=content, original=original)
+    """Returns the message of an event."""
+    role, parts = form.split(record)
+    name = "" if event.author == "user" else common.short(event.author)
+    return stored.message_of(FORM, record, role, parts, name=name)
 
 
 def request_id_of(record: Record) -> str:
@@ -79,17 +79,29 @@ def request_id_of(record: Record) -> str:
 
 def event_of(message: Message) -> Event | None:
     """Returns the event of a message, also of a message that another client has saved."""
-    record = record_of(message)
-    if "event" in record:
-        return Event.model_validate(record["event"])
-    if record or message.role not in ("user", "assistant"):
+    if record := record_of(message):
+        return own_event(record)
+    return foreign_event(message, {})
+
+
+def own_event(record: Record) -> Event | None:
+    """Returns the event of a record; `None` if it has none."""
+    return Event.model_validate(record["event"]) if "event" in record else None
+
+
+def foreign_event(message: Message, tools: Mapping[str, str]) -> Event | None:
+    """Returns the event of a message that another client has saved; `None` if it has no content.
+
+    Args:
+        message: The message.
+        tools: Names of the tools by the ids of their calls.
+    """
+    if (shown := form.show(message, tools)) is None:
         return None
-    is_user = message.role == "user"
-    part = types.Part(text=message.content)
     return Event(
         id=message.id,
-        author="user" if is_user else "assistant",
-        content=types.Content(role="user" if is_user else "model", parts=[part]),
+        author=shown["author"],
+        content=types.Content.model_validate(shown["content"]),
         timestamp=(message.created_at or datetime.now(timezone.utc)).timestamp(),
     )
 
@@ -172,7 +184,8 @@ class EventSelection:
         config = config or GetSessionConfig()
         self._count = config.num_recent_events
         self._after = config.after_timestamp or float("-inf")
-        self.events: list[Event] = []
+        self._messages: list[Message] = []
+        self._own: dict[int, Event] = {}
         self.expected_count = (
             MAX_PAGE_SIZE if self._count is None else self._count + SNAPSHOT_INTERVAL
         )
@@ -180,10 +193,73 @@ class EventSelection:
 
     def is_full_at(self, message: Message) -> bool:
         """Takes a message; returns whether no earlier event is needed."""
-        is_full = self._count is not None and len(self.events) >= self._count
-        if not is_full and (event := event_of(message)) and event.timestamp >= self._after:
-            self.events.append(event)
-        return self._count is not None and len(self.events) >= self._count
+        if not self._is_full():
+            record = record_of(message)
+            event = own_event(record) if record else foreign_event(message, {})
+            if event is not None and event.timestamp >= self._after:
+                self._messages.append(message)
+                if record:
+                    self._own[message.seq] = event
+        return self._is_full()
+
+    def _is_full(self) -> bool:
+        return self._count is not None and len(self._messages) >= self._count
+
+    def events(self) -> list[Event]:
+        """Returns the events, oldest first.
+
+        ADK's own events are returned as they are, because ADK pairs their calls with results
+        itself. Messages of other clients are paired here. Their calls are in one event, and so are
+        the results of these calls, as Gemini's API requires it.
+        """
+        messages = self._messages[::-1]
+        if len(self._own) == len(messages):
+            return [self._own[message.seq] for message in messages]
+        events: list[Event] = []
+        kind: str | None = None
+        tools = _tools(messages)
+        for message in self._in_order(paired(messages)):
+            if (own := self._own.get(message.seq)) is not None:
+                events.append(own)
+                kind = None
+                continue
+            event = foreign_event(message, tools)
+            if event is None or event.content is None:
+                continue
+            previous, kind = kind, _kind(event, kind)
+            if kind and kind == previous and (last := events[-1].content) is not None:
+                last.parts = [*(last.parts or []), *(event.content.parts or [])]
+            else:
+                events.append(event)
+        return events
+
+    def _in_order(self, messages: Sequence[Message]) -> list[Message]:
+        """Returns own events as they were saved, and the paired messages of other clients."""
+        keyed = [(message.seq, message) for message in self._messages if message.seq in self._own]
+        key = 0
+        for message in messages:
+            if message.seq not in self._own:
+                # A result directly follows its call.
+                key = key if message.role == "tool" and key else message.seq
+                keyed.append((key, message))
+        return [message for _, message in sorted(keyed, key=lambda each: each[0])]
+
+
+def _tools(messages: Iterable[Message]) -> dict[str, str]:
+    return {
+        part.id: part.name
+        for message in messages
+        for part in message.parts
+        if isinstance(part, ToolCallPart)
+    }
+
+
+def _kind(event: Event, previous: str | None) -> str | None:
+    """Whether an event belongs to calls or to results. A text between two calls is part of them."""
+    if event.get_function_responses():
+        return "result"
+    is_between = previous == "call" and event.author != "user"
+    return "call" if is_between or event.get_function_calls() else None
 
 
 def own_delta(record: Record) -> dict[str, Any]:
@@ -205,7 +281,7 @@ async def read_state(
     """Reads a state, and the number of the last message that it includes."""
     reader = StateReader(delta_of)
     messages, last_seq = await adapters.read_backwards(
-        operation, conversation, 2 * SNAPSHOT_INTERVAL, reader.is_complete_at, strong=True
+        operation, conversation, 2 * SNAPSHOT_INTERVAL, reader.is_complete_at
     )
     return reader.state(messages), last_seq
 

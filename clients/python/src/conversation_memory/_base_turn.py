@@ -9,18 +9,23 @@ from typing import Any
 
 from ._convert import write_message
 from ._errors import invalid_argument
+from ._forms import anthropic, chat, responses
 from ._limits import MAX_MESSAGES_PER_SAVE, MAX_TURN_BYTES
+from ._parts import ReasoningPart, ToolCallPart
 from ._proto.v1 import resources_pb2 as resources
 from ._types import (
+    AnthropicInput,
     BegunTurn,
     Message,
     MessageLike,
     OpenAIMessage,
+    ResponsesItem,
     RetrievedContext,
     SavedMessages,
     SessionState,
     to_message,
 )
+from ._window import Window
 
 Content = str | Sequence[str | Mapping[str, Any]]
 """Content of a message: a text, or the parts of a message in the OpenAI form."""
@@ -46,8 +51,9 @@ class TurnOptions:
     session_id: str | None
     conversation_id: str | None
     dept_id: str | None
-    limit: int
+    window: Window
     if_unchanged: bool
+    save_question_first: bool
 
 
 class BaseTurn:
@@ -56,6 +62,9 @@ class BaseTurn:
     The turn distinguishes an interruption of its body from an error in it. After an error (an
     `Exception`) nothing is saved. After an interruption (a cancelled task, a closed generator,
     Ctrl-C) the turn is saved if it `is_complete`, because the user may have seen the answer.
+
+    With `save_question_first`, the messages up to the last one of the user before the answer are
+    saved when they are added, and stay saved whatever happens in the body.
     """
 
     def __init__(self, options: TurnOptions) -> None:
@@ -67,10 +76,11 @@ class BaseTurn:
         self._batch: Batch | None = None
         self._saved_batches: list[SavedMessages] = []
         self._saved_count = 0
+        self._question_count = 0
         self._saved: SavedMessages | None = None
-        self.request_id = str(uuid.uuid4())
+        self._first_request_id = self.request_id = str(uuid.uuid4())
         """Idempotency key of the save, the same for all its attempts. Messages that are added
-        after the first attempt are saved after it, under another key."""
+        after the first attempt are saved after it, under a key that is derived from it."""
 
     @property
     def begun(self) -> BegunTurn:
@@ -104,8 +114,23 @@ class BaseTurn:
 
     @property
     def history(self) -> tuple[Message, ...]:
-        """Newest messages before this turn, oldest first."""
+        """Messages before this turn: pinned ones, the summary and the newest ones."""
         return self.begun.messages
+
+    @property
+    def token_count(self) -> int:
+        """Number of tokens of the history."""
+        return self.begun.token_count
+
+    @property
+    def older_omitted(self) -> bool:
+        """Whether older messages exist that are neither in the history nor in its summary."""
+        return self.begun.older_omitted
+
+    @property
+    def compaction_due(self) -> bool:
+        """Whether the conversation should be compacted with the client's `compact`."""
+        return self.begun.compaction_due if self._saved is None else self._saved.compaction_due
 
     @property
     def added(self) -> tuple[Message, ...]:
@@ -127,28 +152,46 @@ class BaseTurn:
         """Whether the last message is the agent's answer, and not a tool call."""
         if not self._added or self._added[-1].role != "assistant":
             return False
-        answer = self._added[-1].to_openai()
-        return not (answer.get("tool_calls") or answer.get("function_call"))
+        parts = self._added[-1].parts
+        if any(isinstance(part, ToolCallPart) for part in parts):
+            return False
+        return not parts or not isinstance(parts[0], ReasoningPart) or len(parts) > 1
 
     def to_openai(self) -> list[OpenAIMessage]:
-        """Returns all messages in the OpenAI form, as input for a model."""
-        return [message.to_openai() for message in self.messages]
+        """Returns all messages as input of OpenAI's Chat Completions.
+
+        Each call directly precedes its results. A call that was never answered and a result without
+        its call are left out, because the API rejects them.
+        """
+        return chat.show_history(self.messages)
+
+    def to_responses(self) -> list[ResponsesItem]:
+        """Returns all messages as input of OpenAI's Responses API. See `to_openai`."""
+        return responses.show_history(self.messages)
+
+    def to_anthropic(self) -> AnthropicInput:
+        """Returns all messages as arguments of Anthropic's `messages.create`. See `to_openai`.
+
+        The arguments are `messages` and, if there are instructions, `system`.
+        """
+        return anthropic.show_history(self.messages)
 
     def history_openai(self) -> list[OpenAIMessage]:
-        """Returns the history in the OpenAI form."""
-        return [message.to_openai() for message in self.history]
+        """Returns the history as input of OpenAI's Chat Completions."""
+        return chat.show_history(self.history)
 
     def add(self, *messages: MessageLike) -> None:
         """Adds messages to the turn: all of them, or none if one is invalid.
 
         Args:
-            messages: Messages, or dicts in the OpenAI form.
+            messages: Messages, or dicts of Chat Completions.
 
         Raises:
             ValueError: A message cannot be encoded, or the turn would exceed 100 messages or
-                about 4 MiB.
+                about 12 MiB.
             TypeError: A message has a value that JSON cannot represent.
             RuntimeError: The turn has not begun, or has been saved.
+            ConversationMemoryError: The question could not be saved first (blocking client).
         """
         if self._saved is not None:
             raise RuntimeError("the turn has been saved: begin another one")
@@ -235,17 +278,28 @@ class BaseTurn:
             return False
         return error is None or (not isinstance(error, Exception) and self.is_complete)
 
-    def _next_batch(self) -> Batch | None:
-        """Returns the batch that is sent next; `None` if all messages are saved.
+    def _takes_question(self) -> bool:
+        """Whether the messages that were added are a question that is to be saved now."""
+        if not self._options.save_question_first or self._added[-1:] == []:
+            return False
+        if any(message.role in ("assistant", "tool") for message in self._added):
+            return False
+        if self._added[-1].role != "user":
+            return False
+        self._question_count = len(self._added)
+        return True
+
+    def _next_batch(self) -> Batch:
+        """Returns the batch that is sent next.
 
         A failed attempt may have been committed, and an attempt may be in progress. Its content
         therefore stays unchanged under its key; messages that were added since form the next
         batch.
         """
-        if self._batch is None and self._saved is None:
+        if self._batch is None:
             previous = self._saved_batches[-1] if self._saved_batches else None
             if previous is not None:
-                self.request_id = str(uuid.uuid4())
+                self.request_id = f"{self._first_request_id}.{len(self._saved_batches)}"
             last_seq = self.begun.conversation.last_seq if previous is None else previous.last_seq
             batch = Batch(
                 tuple(self._encoded[self._saved_count :]),
@@ -280,11 +334,16 @@ class BaseTurn:
         self._batch = None
         self._saved_batches.append(saved)
         self._saved_count += len(batch.messages)
-        if self._saved_count == len(self._added):
+
+    def _finish(self) -> bool:
+        """Ends the turn if all messages are saved; returns whether it has ended."""
+        if self._saved is None and self._saved_batches and self._saved_count == len(self._added):
+            last = self._saved_batches[-1]
             self._saved = replace(
-                saved,
+                last,
                 messages=tuple(
                     message for each in self._saved_batches for message in each.messages
                 ),
                 replayed=all(each.replayed for each in self._saved_batches),
             )
+        return self._saved is not None

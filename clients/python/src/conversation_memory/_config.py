@@ -150,6 +150,8 @@ _DEFAULT_OPTIONS: dict[str, int | str] = {
     "grpc.keepalive_timeout_ms": 10_000,
     # A page has about 3 MiB at most, but a single message may be larger.
     "grpc.max_receive_message_length": 64 << 20,
+    # The service rejects a request that is too large with an error that names the limit.
+    "grpc.max_send_message_length": -1,
     # A sidecar is not reachable through the proxy that the environment names.
     "grpc.enable_http_proxy": 0,
 }

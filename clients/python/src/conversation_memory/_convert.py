@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any, cast
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from ._limits import MAX_METADATA_BYTES
-from ._openai import FORM as OPENAI
+from ._forms.legacy import ORIGINAL_KEY, split_original, upgrade
+from ._limits import MAX_BLOB_BYTES
+from ._parts import BlobPart, Part
+from ._parts_wire import read_part, validated_text, write_part
 from ._proto.v1 import conversation_memory_pb2 as api
 from ._proto.v1 import resources_pb2 as resources
 from ._proto.v1 import session_service_pb2 as session_api
 from ._structs import from_struct, to_struct
 from ._types import (
-    MAX_ORIGINAL_DEPTH,
     BegunTurn,
     Conversation,
     History,
@@ -34,17 +35,6 @@ from ._types import (
     Truncated,
     to_message,
 )
-
-ORIGINAL_KEY = "_original"
-"""Key of a message's metadata that stores its original on the wire.
-
-The value is `{"form", "json"}`. If that would exceed the limit on metadata, it is
-`{"form", "text"}`: `content` then consists of the text, which has `text` characters, a line feed
-and the JSON. If there is no text, a placeholder is in its place, and `placeholder` is its
-length."""
-
-PLACEHOLDER = "(no text)"
-"""Replacement for an empty text before the JSON, so that a title is not derived from JSON."""
 
 _ROLES = {"user": 1, "assistant": 2, "system": 3, "tool": 4}
 _ROLE_NAMES: dict[int, Role] = {1: "user", 2: "assistant", 3: "system", 4: "tool"}
@@ -84,36 +74,72 @@ def write_messages(
 
 def write_message(message: Message, conversation_id: str) -> resources.Message:
     """Encodes a message. A message that was read from another conversation gets a new id."""
-    content, metadata = _with_original(message)
+    metadata = dict(message.metadata)
+    if message.original is not None:
+        if ORIGINAL_KEY in metadata:
+            raise ValueError(
+                f"metadata must not have the key {ORIGINAL_KEY} if the message has an original"
+            )
+        metadata[ORIGINAL_KEY] = {"form": message.original.form, "json": message.original.json}
     is_from_another = message.conversation_id not in ("", conversation_id.lower())
     return resources.Message(
         id="" if is_from_another else message.id,
         role=role_number(message.role),
-        content=_validated_text(content),
+        # The service derives the content from the parts.
+        content="" if message.parts else validated_text(message.content),
+        parts=[_write_part(part) for part in message.parts],
+        name=validated_text(message.name),
         tokens_used=message.tokens_used,
         latency_ms=message.latency_ms,
+        token_count=message.token_count,
+        pinned=message.pinned,
         created_at=None if message.created_at is None else _timestamp(message.created_at),
         metadata=to_struct(metadata) if metadata else None,
         contexts=[_write_context(context) for context in message.contexts],
     )
 
 
+def _write_part(part: Part) -> resources.Part:
+    if isinstance(part, BlobPart):
+        if part.data is None:
+            raise ValueError("the data of a blob is missing: read it with get_blob")
+        if len(part.data) > MAX_BLOB_BYTES:
+            raise ValueError(
+                f"a blob has at most {MAX_BLOB_BYTES} bytes; this one has {len(part.data)}"
+            )
+    return write_part(part)
+
+
 def read_message(message: resources.Message) -> Message:
     """Decodes a message."""
     metadata = from_struct(message.metadata)
-    content, original = _split_original(message.content, metadata)
-    return Message(
-        role=_ROLE_NAMES.get(message.role, "user"),
-        content=content,
-        id=message.id,
-        conversation_id=message.conversation_id,
-        seq=message.seq,
-        created_at=_time(message, "created_at"),
-        metadata=metadata,
-        tokens_used=message.tokens_used if message.HasField("tokens_used") else None,
-        latency_ms=message.latency_ms if message.HasField("latency_ms") else None,
-        contexts=tuple(_read_context(context) for context in message.contexts),
-        original=original,
+    fields: dict[str, Any] = {
+        "name": message.name,
+        "id": message.id,
+        "conversation_id": message.conversation_id,
+        "seq": message.seq,
+        "created_at": _time(message, "created_at"),
+        "metadata": metadata,
+        "tokens_used": message.tokens_used if message.HasField("tokens_used") else None,
+        "latency_ms": message.latency_ms if message.HasField("latency_ms") else None,
+        "contexts": tuple(_read_context(context) for context in message.contexts),
+        "token_count": message.token_count if message.HasField("token_count") else None,
+        "pinned": message.pinned,
+        "redacted": message.redacted,
+        "is_summary": message.is_summary,
+    }
+    role = _ROLE_NAMES.get(message.role, "user")
+    if message.parts:
+        return Message(role, parts=tuple(map(read_part, message.parts)), **fields)
+    if (found := split_original(message.content, metadata)) is None:
+        return Message(role, message.content, **fields)
+    text, form, original = found
+    del metadata[ORIGINAL_KEY]
+    plain = Message(role, text, **fields)
+    if not fields["name"]:
+        del fields["name"]
+    return upgrade(plain, form, original, **fields) or replace(
+        plain, original=Original(form, original)
     )
 
 
@@ -135,6 +161,7 @@ def read_conversation(conversation: resources.Conversation) -> Conversation:
         metadata=from_struct(conversation.metadata),
         parent_id=conversation.parent_id,
         branched_at_seq=conversation.branched_at_seq,
+        compacted_upto_seq=conversation.compacted_upto_seq,
     )
 
 
@@ -159,6 +186,9 @@ def read_begun(begun: api.BeginTurnResponse) -> BegunTurn:
         conversation=read_conversation(begun.conversation),
         messages=read_messages(begun.messages),
         source=_SOURCES.get(begun.source, "unspecified"),
+        token_count=begun.token_count,
+        older_omitted=begun.older_omitted,
+        compaction_due=begun.compaction_due,
     )
 
 
@@ -168,6 +198,9 @@ def read_history(history: api.GetHistoryResponse) -> History:
         messages=read_messages(history.messages),
         last_seq=history.last_seq,
         source=_SOURCES.get(history.source, "unspecified"),
+        token_count=history.token_count,
+        older_omitted=history.older_omitted,
+        compaction_due=history.compaction_due,
     )
 
 
@@ -178,6 +211,7 @@ def read_saved(saved: api.SaveMessagesResponse, request_id: str) -> SavedMessage
         last_seq=saved.last_seq,
         replayed=saved.replayed,
         request_id=request_id,
+        compaction_due=saved.compaction_due,
     )
 
 
@@ -209,84 +243,10 @@ def read_sessions(sessions: session_api.ListSessionsResponse) -> list[Session]:
     return [read_session(session) for session in sessions.sessions]
 
 
-def _with_original(message: Message) -> tuple[str, dict[str, Any]]:
-    """Returns content and metadata, one of which includes the original."""
-    metadata = dict(message.metadata)
-    if message.original is None:
-        return message.content, metadata
-    if ORIGINAL_KEY in metadata:
-        raise ValueError(
-            f"metadata must not have the key {ORIGINAL_KEY} if the message has an original"
-        )
-    form, text = message.original.form, message.original.json
-    metadata[ORIGINAL_KEY] = {"form": form, "json": text}
-    if _json_bytes(metadata) <= MAX_METADATA_BYTES:
-        return message.content, metadata
-    stored: dict[str, Any] = {"form": form, "text": len(message.content)}
-    metadata[ORIGINAL_KEY] = stored
-    if not message.content:
-        stored["placeholder"] = len(PLACEHOLDER)
-    return f"{message.content or PLACEHOLDER}\n{text}", metadata
-
-
-def _split_original(content: str, metadata: dict[str, Any]) -> tuple[str, Original | None]:
-    """Inverts `_with_original`. Metadata that is not a valid original is left unchanged."""
-    stored = metadata.get(ORIGINAL_KEY)
-    if not isinstance(stored, dict) or not isinstance(form := stored.get("form"), str):
-        return content, None
-    text, at, skipped = stored.get("json"), stored.get("text"), stored.get("placeholder", 0)
-    plain = content
-    if isinstance(at, int) and isinstance(skipped, int) and 0 <= at <= at + skipped < len(content):
-        plain, text = content[:at], content[at + skipped + 1 :]
-    if not isinstance(text, str) or not _is_valid_original(form, text):
-        return content, None
-    del metadata[ORIGINAL_KEY]
-    return plain, Original(form, text)
-
-
-def _is_valid_original(form: str, text: str) -> bool:
-    """Whether an original can be parsed. Other clients' metadata must not fail a history."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    if form == OPENAI and not isinstance(value, dict):
-        return False
-    # Counting the brackets avoids measuring the depth in most cases.
-    brackets = text.count("[") + text.count("{")
-    return brackets <= MAX_ORIGINAL_DEPTH or _depth(value) <= MAX_ORIGINAL_DEPTH
-
-
-def _depth(value: Any) -> int:
-    levels, inside = 0, [value]
-    while inside := [item for item in inside if isinstance(item, (dict, list))]:
-        levels += 1
-        inside = [
-            item
-            for holder in inside
-            for item in (holder.values() if isinstance(holder, dict) else holder)
-        ]
-    return levels
-
-
-def _json_bytes(value: Any) -> int:
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return len(text.encode("utf-8", "surrogatepass"))
-
-
-def _validated_text(content: str) -> str:
-    try:
-        content.encode()
-    except UnicodeEncodeError:
-        # The text of the codec's own error would contain the content.
-        raise ValueError("a message's content must be Unicode without lone surrogates") from None
-    return content
-
-
 def _write_context(context: RetrievedContext) -> resources.RetrievedContext:
     return resources.RetrievedContext(
         doc_id=context.doc_id,
-        content=_validated_text(context.content),
+        content=validated_text(context.content),
         score=context.score,
         metadata=to_struct(context.metadata) if context.metadata else None,
     )

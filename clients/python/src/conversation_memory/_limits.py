@@ -6,12 +6,15 @@ MAX_MESSAGES_PER_SAVE = 100
 MAX_PAGE_SIZE = 1000
 """Upper bound on the messages of one history or page."""
 
-MAX_TURN_BYTES = (4 << 20) - (8 << 10)
+MAX_TURN_BYTES = (12 << 20) - (8 << 10)
 """Upper bound on the encoded messages of a turn: the service's default limit for a request,
 less the space for the other fields of the request."""
 
-MAX_METADATA_BYTES = 64 << 10
-"""Upper bound on metadata as JSON, with the service's default configuration."""
+MAX_BLOB_BYTES = 8 << 20
+"""Upper bound on the data of a part, with the service's default configuration."""
+
+MAX_CONCURRENT_BLOBS = 4
+"""Upper bound on the blobs that one operation reads at the same time."""
 
 MAX_METADATA_DEPTH = 32
 """Upper bound on the nesting levels of metadata, the outermost object included."""

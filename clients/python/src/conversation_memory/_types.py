@@ -6,13 +6,14 @@ Times are timezone-aware and in UTC. A text field without a value is empty.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
-from . import _openai
+from ._forms import anthropic, chat, responses
+from ._forms.template import to_json, validate
+from ._parts import Part, TextPart, texts_of
 
 Role = Literal["user", "assistant", "system", "tool"]
 """Author of a message."""
@@ -30,8 +31,11 @@ and the turn continues without a session."""
 OpenAIMessage = dict[str, Any]
 """Message in the form of OpenAI's chat completions: `role`, `content` and further keys."""
 
-MAX_ORIGINAL_DEPTH = 200
-"""Upper bound on the nesting levels of an original, far below the limit of Python's parser."""
+ResponsesItem = dict[str, Any]
+"""Input item of OpenAI's Responses API."""
+
+AnthropicInput = dict[str, Any]
+"""Arguments `messages` and, with instructions, `system` of Anthropic's `messages.create`."""
 
 
 class SupportsModelDump(Protocol):
@@ -44,14 +48,14 @@ class SupportsModelDump(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """The foreign form that a `Message` was converted from, stored without loss.
+    """The foreign form of a message that this package cannot convert, stored without loss.
 
     It is stored as JSON in a string, because numbers in a message's metadata are doubles and
     would not all be read back equal.
     """
 
     form: str
-    """Name of the form, such as `openai`. A reader that does not know it uses role and content."""
+    """Name of the form. A reader that does not know it uses role and content."""
     json: str
     """Value in the foreign form, as JSON."""
 
@@ -67,38 +71,13 @@ class Original:
             TypeError: A value is not a JSON value.
             ValueError: A number is not finite, or the nesting is too deep.
         """
-        _validate(value)
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-            # A lone surrogate cannot be encoded as UTF-8, but its escape sequence can.
-            text = json.dumps(value, separators=(",", ":"))
-        return cls(form, text)
+        validate(value)
+        return cls(form, to_json(value))
 
     @property
     def value(self) -> Any:
         """A new copy of the value."""
         return json.loads(self.json)
-
-
-def _validate(value: Any, levels: int = MAX_ORIGINAL_DEPTH) -> None:
-    """Rejects values that JSON would change, or that could not be parsed again."""
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise ValueError("a message must contain finite numbers only")
-        return
-    items: Iterable[Any]
-    if isinstance(value, Mapping):
-        if not all(isinstance(key, str) for key in value):
-            raise TypeError("a message's keys must be strings")
-        items = value.values()
-    elif isinstance(value, (list, tuple)):
-        items = value
-    else:
-        return
-    if levels == 0:
-        raise ValueError(f"a message must have at most {MAX_ORIGINAL_DEPTH} nesting levels")
-    for item in items:
-        _validate(item, levels - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +102,12 @@ class Message:
     role: Role
     """Author of the message."""
     content: str = ""
-    """Plain text. For a message in several parts it is the texts of the parts, one per line."""
+    """Plain text. If `parts` has texts and results, it consists of these, one per line."""
     _: KW_ONLY
+    parts: tuple[Part, ...] = ()
+    """Parts of a message that is more than a plain text, at most 200; empty for a plain text."""
+    name: str = ""
+    """Name of the author, if several have the same role."""
     id: str = ""
     """UUID of the message. The service generates one if it is empty, or if the message was read
     from another conversation."""
@@ -142,15 +125,39 @@ class Message:
     """Duration of the answer in milliseconds; `None` if unknown."""
     contexts: Sequence[RetrievedContext] = field(default=(), hash=False)
     """Documents that retrieval found for the message. They are read with `include_contexts`."""
+    token_count: int | None = None
+    """Number of tokens of the message in a model's input; `None` lets the service count them."""
+    pinned: bool = False
+    """Whether every history includes the message."""
+    redacted: bool = False
+    """Whether `redact_messages` has removed the content. The service sets it."""
+    is_summary: bool = False
+    """Whether this is the summary of a compaction, in place of earlier messages. The service sets
+    it."""
     original: Original | None = None
-    """Part of a foreign form that `role` and `content` cannot represent; `None` if there is no
-    such part."""
+    """Foreign form that this package cannot convert; `None` if there is none."""
+
+    def __post_init__(self) -> None:
+        parts = tuple(self.parts)
+        for part in parts:
+            if not isinstance(part, get_args(Part)):
+                raise TypeError(f"a part must be a TextPart or the like, not {type(part).__name__}")
+        if parts:
+            texts = texts_of(parts)
+            if self.content and not texts:
+                parts = (TextPart(self.content), *parts)
+            elif self.content not in ("", text := "\n".join(texts)):
+                raise ValueError("content must be empty, or the texts of the parts")
+            else:
+                object.__setattr__(self, "content", text)
+            if len(parts) == 1 and isinstance(parts[0], TextPart):
+                # The service stores a single text as a plain text.
+                parts = ()
+        object.__setattr__(self, "parts", parts)
 
     @classmethod
     def from_openai(cls, message: Mapping[str, Any], **fields: Any) -> Message:
-        """Converts a message in the OpenAI form, which `to_openai` returns unchanged.
-
-        Tool calls, parts and all further keys are kept.
+        """Converts a message of OpenAI's Chat Completions, which `to_openai` returns unchanged.
 
         Args:
             message: The message. Its role is user, assistant, system, developer, tool or
@@ -161,15 +168,60 @@ class Message:
             TypeError: A value is not a JSON value.
             ValueError: The role is unknown, a number is not finite, or the nesting is too deep.
         """
-        return cls(**_openai.parse(message), **fields)
+        return chat.to_message(message, **fields)
+
+    @classmethod
+    def from_responses(cls, item: Mapping[str, Any] | SupportsModelDump, **fields: Any) -> Message:
+        """Converts an item of OpenAI's Responses API, which `to_responses` returns unchanged.
+
+        Args:
+            item: An item of the input or the output.
+            fields: Further fields of `Message`, such as `tokens_used`.
+
+        Raises:
+            TypeError: The item or a value in it is not a JSON value.
+            ValueError: A number is not finite, or the nesting is too deep.
+        """
+        return responses.to_message(_as_mapping(item), **fields)
+
+    @classmethod
+    def from_anthropic(
+        cls, message: Mapping[str, Any] | SupportsModelDump, **fields: Any
+    ) -> Message:
+        """Converts a message of Anthropic's API: one of the input, or a response.
+
+        Args:
+            message: The message. Only its role and content are kept.
+            fields: Further fields of `Message`, such as `tokens_used`.
+
+        Raises:
+            TypeError: The message or a value in it is not a JSON value.
+            ValueError: The role is unknown, a number is not finite, or the nesting is too deep.
+        """
+        return anthropic.to_message(_as_mapping(message), **fields)
 
     def to_openai(self) -> OpenAIMessage:
-        """Returns the message in the OpenAI form, as a new dict."""
-        return _openai.render(self)
+        """Returns the message in the form of Chat Completions, as a new dict.
+
+        Use `to_openai` of a turn or a history as input for a model: it pairs calls and results.
+        """
+        return chat.show(self)
+
+    def to_responses(self) -> list[ResponsesItem]:
+        """Returns the message as items of the Responses API, as new dicts."""
+        return responses.show(self)
+
+
+def _as_mapping(value: Mapping[str, Any] | SupportsModelDump) -> Mapping[str, Any]:
+    if isinstance(value, Mapping):
+        return value
+    if hasattr(value, "model_dump"):
+        return value.model_dump(exclude_unset=True)
+    raise TypeError(f"a message must be a Message or a dict, not {type(value).__name__}")
 
 
 MessageLike = Message | Mapping[str, Any] | SupportsModelDump
-"""A message, a dict in the OpenAI form, or the message in a response of OpenAI's client."""
+"""A message, a dict of Chat Completions, or the message in a response of OpenAI's client."""
 
 
 def to_message(message: MessageLike) -> Message:
@@ -181,11 +233,7 @@ def to_message(message: MessageLike) -> Message:
     """
     if isinstance(message, Message):
         return message
-    if isinstance(message, Mapping):
-        return Message.from_openai(message)
-    if hasattr(message, "model_dump"):
-        return Message.from_openai(message.model_dump(exclude_unset=True))
-    raise TypeError(f"a message must be a Message or a dict, not {type(message).__name__}")
+    return Message.from_openai(_as_mapping(message))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +260,8 @@ class Conversation:
     """Conversation that this one was branched from; empty if it is no branch."""
     branched_at_seq: int = 0
     """Number of the last message that is shared with the parent; 0 if it is no branch."""
+    compacted_upto_seq: int = 0
+    """Number of the last message that a summary replaces in histories; 0 if there is no summary."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,9 +296,15 @@ class BegunTurn:
     """Conversation of the turn. `id`, `user_id` and `last_seq` are always set, the other fields
     only where reading them needs no additional round trip."""
     messages: tuple[Message, ...]
-    """Newest messages, oldest first."""
+    """Pinned messages, the summary and the newest messages, each oldest first."""
     source: Source
     """Where the messages were read from."""
+    token_count: int = 0
+    """Number of tokens of the messages."""
+    older_omitted: bool = False
+    """Whether older messages exist that are neither here nor in a summary."""
+    compaction_due: bool = False
+    """Whether the conversation should be compacted: it has more tokens than COMPACTION_TOKENS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,15 +312,32 @@ class History:
     """The newest messages of a conversation."""
 
     messages: tuple[Message, ...]
-    """Messages, oldest first."""
+    """Pinned messages, the summary and the newest messages, each oldest first."""
     last_seq: int
     """Number of the message that the conversation ended with at the time of the read."""
     source: Source
     """Where the messages were read from."""
+    token_count: int = 0
+    """Number of tokens of the messages."""
+    older_omitted: bool = False
+    """Whether older messages exist that are neither here nor in a summary."""
+    compaction_due: bool = False
+    """Whether the conversation should be compacted: it has more tokens than COMPACTION_TOKENS."""
 
     def to_openai(self) -> list[OpenAIMessage]:
-        """Returns the messages in the OpenAI form."""
-        return [message.to_openai() for message in self.messages]
+        """Returns the messages as input of OpenAI's Chat Completions."""
+        return chat.show_history(self.messages)
+
+    def to_responses(self) -> list[ResponsesItem]:
+        """Returns the messages as input of OpenAI's Responses API."""
+        return responses.show_history(self.messages)
+
+    def to_anthropic(self) -> AnthropicInput:
+        """Returns the arguments `messages` and `system` of Anthropic's `messages.create`.
+
+        `system` is missing if there are no instructions.
+        """
+        return anthropic.show_history(self.messages)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,6 +352,8 @@ class SavedMessages:
     """Whether an earlier request with the same key made the save; the outcome is that request's."""
     request_id: str
     """Idempotency key of the save."""
+    compaction_due: bool = False
+    """Whether the conversation should be compacted, see `History`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -186,11 +186,15 @@ class ConversationMemorySessionService(BaseSessionService):
             event: Event to append. A partial event is not stored.
 
         Raises:
+            TypeError: The event is of a subclass, which could not be read back.
+            ValueError: The event has a value that JSON cannot represent.
             SessionNotFoundError: The session does not exist.
             StaleSessionError: Another caller has appended to the session since it was loaded.
         """
         if event.partial:
             return event
+        if type(event) is not Event:
+            raise TypeError(f"an event of the type {type(event).__name__} cannot be read back")
         self._apply_temp_state(session, event)
         event = self._trim_temp_delta_state(event)
         conversation = adk.session_conversation(session.app_name, session.user_id, session.id)
@@ -253,7 +257,6 @@ class ConversationMemorySessionService(BaseSessionService):
             conversation,
             selection.expected_count,
             is_last,
-            strong=True,
         )
         if not messages:
             return None, None
@@ -262,7 +265,7 @@ class ConversationMemorySessionService(BaseSessionService):
             user_id=user_id,
             id=name,
             state=reader.state(messages),
-            events=selection.events[::-1],
+            events=selection.events(),
             last_update_time=adk.update_time(messages[-1]),
         )
         _set_marker(session, last_seq)
@@ -328,7 +331,7 @@ class ConversationMemorySessionService(BaseSessionService):
             return int(marker)
         # The caller constructed the session or deserialized it: its last event decides.
         messages, last_seq = await adapters.read_backwards(
-            self._memory._operation(None), conversation, 1, lambda _: True, strong=True
+            self._memory._operation(None), conversation, 1, lambda _: True
         )
         if not messages:
             raise SessionNotFoundError(f"Session {session.id} not found.")

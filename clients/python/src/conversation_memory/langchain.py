@@ -7,45 +7,49 @@ history.add_messages([HumanMessage("How do I request it?")])
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
-from . import _openai
 from ._adapters import NamedConversation, append_timeout, missing_framework
 from ._async import adapters as async_adapters
 from ._async.client import AsyncConversationMemory
 from ._completion_async import run_to_completion
 from ._config import LONG_TIMEOUT
+from ._forms import common, stored
+from ._forms import langchain as form
+from ._forms.pairing import paired
 from ._sync import adapters
 from ._sync.client import ConversationMemory
-from ._types import Message, Original, Role
+from ._types import Message
 
 try:
     from langchain_core.chat_history import BaseChatMessageHistory
     from langchain_core.messages import (
+        AIMessage,
         BaseMessage,
-        convert_to_messages,
+        HumanMessage,
+        SystemMessage,
+        ToolMessage,
         message_to_dict,
         messages_from_dict,
     )
 except ImportError as error:
     raise missing_framework("langchain", error) from error
 
-FORM = "langchain"
+FORM = form.FORM
 
-_ROLES: dict[str, Role] = {
-    "human": "user",
-    "user": "user",
-    "ai": "assistant",
-    "assistant": "assistant",
-    "system": "system",
-    "developer": "system",
-    "function": "tool",
-    "tool": "tool",
+_CLASSES: dict[str, type[BaseMessage]] = {
+    "human": HumanMessage,
+    "ai": AIMessage,
+    "system": SystemMessage,
+    "tool": ToolMessage,
 }
 
 
 class ConversationMemoryChatMessageHistory(BaseChatMessageHistory):
     """A chat history whose messages are those of a conversation. They are read back equal.
+
+    A call that was never answered and a result without its call are left out, because the APIs of
+    models reject them.
 
     With a `ConversationMemory` all methods can be used; the asynchronous ones run the blocking
     client in a thread. With an `AsyncConversationMemory` only the asynchronous ones can be used.
@@ -115,7 +119,9 @@ class ConversationMemoryChatMessageHistory(BaseChatMessageHistory):
             messages: Messages to append.
 
         Raises:
-            TypeError: The history has an `AsyncConversationMemory`.
+            TypeError: The history has an `AsyncConversationMemory`, or LangChain cannot read back
+                a message of this type.
+            ValueError: A message cannot be stored without a change.
         """
         converted = _from_langchain(messages)
         operation = self._blocking._operation(append_timeout(converted))
@@ -169,27 +175,73 @@ def _from_langchain(messages: Sequence[BaseMessage]) -> list[Message]:
 
 
 def _from_langchain_message(message: BaseMessage) -> Message:
-    original = message_to_dict(message)
-    content = _openai.text_of(message.content)
-    if message.content == content and content:
-        # A plain text is stored in the content of the message, and not a second time.
-        original = {**original, "data": {**original["data"]}}
-        del original["data"]["content"]
-    # The type of a chunk, which can be added as well, ends in "MessageChunk".
-    kind = message.type.removesuffix("MessageChunk").lower()
-    # A message of the type "chat" has a role of its own.
-    role = _ROLES.get(getattr(message, "role", kind), "assistant")
-    return Message(role=role, content=content, original=Original.of(FORM, original))
+    value = message_to_dict(message)
+    if type(_from_dict(value)) is not type(message):
+        raise TypeError(
+            f"a message of the type {type(message).__name__} cannot be read back: use a type of"
+            " langchain_core.messages"
+        )
+    role, parts = form.split(value)
+    name = message.name if role != "tool" else None
+    return stored.message_of(FORM, value, role, parts, show=_show_one, name=common.short(name))
+
+
+def _from_dict(value: dict[str, Any]) -> BaseMessage | None:
+    """Returns the message of a dict; `None` if LangChain does not know its type."""
+    try:
+        return messages_from_dict([value])[0]
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _show_one(message: Message) -> dict[str, Any] | None:
+    shown = [_construct(each) for each in form.show(message)]
+    return message_to_dict(shown[0]) if len(shown) == 1 else None
+
+
+def _construct(shown: dict[str, Any]) -> BaseMessage:
+    fields = dict(shown)
+    return _CLASSES[fields.pop("type")](**fields)
 
 
 def _to_langchain(messages: Sequence[Message]) -> list[BaseMessage]:
-    return [_to_langchain_message(message) for message in messages]
+    found: list[BaseMessage] = []
+    is_own = False
+    for message in paired(messages):
+        own = _own(message)
+        if own is not None:
+            found.append(own)
+            is_own = True
+            continue
+        for shown in form.show(message):
+            new = _construct(shown)
+            last = found[-1] if found else None
+            if isinstance(new, AIMessage) and _has_calls(last) and not is_own:
+                # Another client has saved each of parallel calls in a message of its own.
+                found[-1] = _merged(last, new)
+            else:
+                found.append(new)
+            is_own = False
+    return found
 
 
-def _to_langchain_message(message: Message) -> BaseMessage:
-    if message.original is None or message.original.form != FORM:
-        # Another client has saved the message.
-        return convert_to_messages([message.to_openai()])[0]
-    stored: dict[str, Any] = message.original.value
-    stored["data"].setdefault("content", message.content)
-    return messages_from_dict([stored])[0]
+def _own(message: Message) -> BaseMessage | None:
+    """Returns the message of LangChain that was saved; `None` if another client has saved it."""
+    value = stored.value_of(message, FORM)
+    return _from_dict(value) if form.is_message(value) else None
+
+
+def _has_calls(message: BaseMessage | None) -> TypeGuard[AIMessage]:
+    return isinstance(message, AIMessage) and bool(message.tool_calls)
+
+
+def _merged(one: AIMessage, other: AIMessage) -> AIMessage:
+    contents = [each.content for each in (one, other) if each.content]
+    content: Any = contents[0] if contents else ""
+    if len(contents) == 2:
+        content = [
+            block
+            for each in contents
+            for block in ([{"type": "text", "text": each}] if isinstance(each, str) else each)
+        ]
+    return AIMessage(content, tool_calls=[*one.tool_calls, *other.tool_calls], name=one.name)

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from . import _openai
 from ._adapters import NamedConversation, append_timeout, missing_framework
 from ._async import adapters
 from ._async.client import AsyncConversationMemory
 from ._completion_async import run_to_completion
 from ._config import LONG_TIMEOUT
-from ._types import Message, Original
+from ._forms import responses
+from ._types import Message
 
 try:
     from agents.items import TResponseInputItem
@@ -23,15 +23,16 @@ try:
 except ImportError as error:
     raise missing_framework("openai-agents", error) from error
 
-FORM = "openai-agents"
+FORM = responses.FORM
 
 
 class ConversationMemorySession:
     """A `Session` of the Agents SDK whose items are the messages of a conversation.
 
-    Each item is one message and is read back equal to what was added. Other clients read items
-    with a role as messages in the OpenAI form. Messages that other clients save to the
-    conversation are items with a role.
+    Each item is one message and is read back equal to what was added; other clients read it in
+    their own form. Messages that other clients save to the conversation are items too. A call that
+    was never answered and a result without its call are left out, because the model's API rejects
+    them.
 
     Any number of session objects, in any number of processes, can use the same names at the same
     time.
@@ -86,7 +87,7 @@ class ConversationMemorySession:
             limit = self.session_settings.limit
         operation = self._memory._operation(LONG_TIMEOUT)
         messages = await adapters.read_newest(operation, self._conversation, limit)
-        return [_to_item(message) for message in messages]
+        return cast("list[TResponseInputItem]", responses.show_history(messages))
 
     async def add_items(self, items: list[TResponseInputItem]) -> None:
         """Appends items. Up to 100 are saved completely or not at all, more in batches of 100.
@@ -95,8 +96,12 @@ class ConversationMemorySession:
 
         Args:
             items: Items to append.
+
+        Raises:
+            TypeError: An item is not a dict, or has a value that JSON cannot represent.
+            ValueError: A number is not finite, or the nesting is too deep.
         """
-        messages = [_to_message(cast("Mapping[str, Any]", item)) for item in items]
+        messages = [_to_message(item) for item in items]
         await run_to_completion(
             self._log_name("an append to"),
             adapters.append,
@@ -128,19 +133,12 @@ class ConversationMemorySession:
         return f"{write} conversation {self.conversation_id}"
 
 
-def _to_message(item: Mapping[str, Any]) -> Message:
-    if item.get("role") in _openai.ROLES:
-        return Message.from_openai(item)
-    # Other items are the output of a tool, or an action of the agent: a call, reasoning.
-    is_output = "output" in item and str(item.get("type")).endswith("_output")
-    return Message(
-        role="tool" if is_output else "assistant",
-        content=_openai.text_of(item["output"]) if is_output else "",
-        original=Original.of(FORM, item),
-    )
+def _to_message(item: Any) -> Message:
+    if not isinstance(item, Mapping):
+        raise TypeError(f"an item must be a dict, not {type(item).__name__}")
+    return responses.to_message(item)
 
 
 def _to_item(message: Message) -> TResponseInputItem:
-    if message.original is not None and message.original.form == FORM:
-        return cast("TResponseInputItem", message.original.value)
-    return cast("TResponseInputItem", message.to_openai())
+    items = responses.show(message) or [{"role": message.role, "content": message.content}]
+    return cast("TResponseInputItem", items[-1])

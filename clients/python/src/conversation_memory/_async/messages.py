@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 
 from .. import _convert as convert
 from .._config import LONG_TIMEOUT
 from .._proto.v1 import conversation_memory_pb2 as api
 from .._proto.v1 import methods
 from .._types import Hit, Message, Role, Truncated
-from . import operations
+from . import blobs, operations
 from .base import AsyncBaseClient
 
 
 class AsyncMessages(AsyncBaseClient):
-    """Listing, search and truncation."""
+    """Listing, search, truncation, compaction, redaction and blobs."""
 
     def list_messages(
         self,
@@ -23,6 +23,7 @@ class AsyncMessages(AsyncBaseClient):
         user_id: str | None = None,
         newest_first: bool = False,
         include_contexts: bool = False,
+        include_blobs: bool = False,
         page_size: int = 0,
         timeout: float | None = None,
     ) -> AsyncGenerator[Message, None]:
@@ -36,6 +37,8 @@ class AsyncMessages(AsyncBaseClient):
             user_id: Expected owner of the conversation; `None` skips the check.
             newest_first: Whether the newest message comes first; otherwise the oldest does.
             include_contexts: Whether the messages include their contexts.
+            include_blobs: Whether the messages include the data of blobs. Data that exceeds the
+                size of a page is left out; `get_blob` reads it.
             page_size: Number of messages that one request reads; 0 uses the service's default.
             timeout: Time limit of each page in seconds; `None` uses the client's `timeout`.
 
@@ -49,6 +52,7 @@ class AsyncMessages(AsyncBaseClient):
             page_size=page_size,
             newest_first=newest_first,
             include_contexts=include_contexts,
+            include_blobs=include_blobs,
         )
 
         def read(page: api.ListMessagesResponse) -> tuple[Message, ...]:
@@ -145,3 +149,113 @@ class AsyncMessages(AsyncBaseClient):
             request_id=request_id,
             expected_last_seq=expected_last_seq,
         )
+
+    async def compact(
+        self,
+        conversation_id: str,
+        upto_seq: int,
+        summary: str,
+        *,
+        user_id: str | None = None,
+        expected_last_seq: int | None = None,
+        request_id: str | None = None,
+        token_count: int | None = None,
+        timeout: float | None = None,
+    ) -> int:
+        """Replaces the messages up to `upto_seq` by a summary in histories.
+
+        The messages remain for listing, search, export and branches. The next compaction replaces
+        the summary. With 0 and an empty summary, histories contain the messages again.
+
+        Args:
+            conversation_id: Conversation to compact.
+            upto_seq: Number of the last message that the summary stands for.
+            summary: The summary, which the caller's model has written.
+            user_id: Expected owner of the conversation; `None` skips the check.
+            expected_last_seq: Number of the message that the conversation must end with; `None`
+                skips the check. Messages that are saved meanwhile are never lost without it either.
+            request_id: Idempotency key, at most 128 characters. `None` generates a key for the
+                call; an error carries it as `request_id`, for repeating the call.
+            token_count: Number of tokens of the summary; `None` lets the service count them.
+            timeout: Time limit in seconds; `None` uses the client's `timeout`.
+
+        Returns:
+            The conversation's last number, which a compaction does not change.
+
+        Raises:
+            NotFound: The conversation does not exist or belongs to another user.
+            SeqMismatch: The conversation does not end with `expected_last_seq`.
+            InvalidArgument: `upto_seq` is beyond the end, or the summary is empty.
+            AlreadyExists: The key is in use with different arguments.
+            ConversationMemoryError: The call failed for another reason.
+        """
+        return await operations.compact_conversation(
+            self._operation(timeout),
+            conversation_id,
+            upto_seq,
+            summary,
+            user_id=user_id,
+            expected_last_seq=expected_last_seq,
+            request_id=request_id,
+            token_count=token_count,
+        )
+
+    async def redact_messages(
+        self,
+        conversation_id: str,
+        seqs: Iterable[int],
+        *,
+        user_id: str | None = None,
+        timeout: float | None = None,
+    ) -> tuple[Message, ...]:
+        """Removes text, parts, metadata and contexts of messages permanently.
+
+        Numbers, roles and times remain. A summary that stands for one of the messages is removed.
+
+        Args:
+            conversation_id: Conversation of the messages.
+            seqs: Numbers of 1 to 100 messages.
+            user_id: Expected owner of the conversation; `None` skips the check.
+            timeout: Time limit in seconds; `None` uses the client's `timeout`, or 60 if that is
+                longer.
+
+        Returns:
+            The messages as they are now.
+
+        Raises:
+            NotFound: The conversation or one of the messages does not exist, or the conversation
+                belongs to another user.
+            ConversationMemoryError: The call failed for another reason.
+        """
+        request = api.RedactMessagesRequest(
+            conversation_id=conversation_id, user_id=user_id or "", seqs=seqs
+        )
+        operation = self._operation(timeout, at_least=LONG_TIMEOUT)
+        answer = await operation.call(methods.REDACT_MESSAGES, request)
+        return convert.read_messages(answer.messages)
+
+    async def get_blob(
+        self,
+        conversation_id: str,
+        seq: int,
+        part: int,
+        *,
+        user_id: str | None = None,
+        timeout: float | None = None,
+    ) -> bytes:
+        """Reads the data of a blob, of any size.
+
+        Args:
+            conversation_id: Conversation of the message.
+            seq: Number of the message.
+            part: Index of the part in the message's `parts`.
+            user_id: Expected owner of the conversation; `None` skips the check.
+            timeout: Time limit in seconds; `None` uses the client's `timeout`.
+
+        Raises:
+            NotFound: The part does not exist or is no blob, or the conversation belongs to another
+                user.
+            ConversationMemoryError: The call failed for another reason.
+        """
+        operation = self._operation(timeout)
+        return await blobs.get_blob(operation, conversation_id, seq, part, user_id=user_id)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from .._base_turn import BaseTurn, TurnOptions
 from .._completion_async import run_to_completion
-from .._errors import describe_for_log
-from .._types import SavedMessages
+from .._errors import ConversationMemoryError, describe_for_log
+from .._question_async import AsyncQuestionSave
+from .._types import MessageLike, SavedMessages
 
 if TYPE_CHECKING:
     from .turns import AsyncTurns
@@ -26,6 +28,7 @@ class AsyncTurn(BaseTurn):
     def __init__(self, memory: AsyncTurns, options: TurnOptions) -> None:
         super().__init__(options)
         self._memory = memory
+        self._question = AsyncQuestionSave()
 
     async def __aenter__(self) -> AsyncTurn:
         self._ensure_not_begun()
@@ -35,7 +38,9 @@ class AsyncTurn(BaseTurn):
             session_id=options.session_id,
             conversation_id=options.conversation_id,
             dept_id=options.dept_id,
-            limit=options.limit,
+            limit=options.window.limit,
+            max_tokens=options.window.max_tokens,
+            start_on_user=options.window.start_on_user,
         )
         return self
 
@@ -45,10 +50,11 @@ class AsyncTurn(BaseTurn):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if not self._needs_save(error):
-            return
         try:
-            await self.save()
+            if self._needs_save(error):
+                await self.save()
+            else:
+                await run_to_completion(self._log_name(), self._question.wait)
         except Exception as failure:
             if error is None:
                 raise
@@ -75,10 +81,28 @@ class AsyncTurn(BaseTurn):
             await run_to_completion(self._log_name(), self._save_batches)
         return self._outcome()
 
+    def add(self, *messages: MessageLike) -> None:
+        super().add(*messages)
+        if self._takes_question():
+            self._question.start(self._log_name(), self._save_question)
+
+    add.__doc__ = BaseTurn.add.__doc__
+
+    async def _save_question(self) -> None:
+        while self._saved_count < self._question_count:
+            await self._save_batch()
+
     async def _save_batches(self) -> None:
-        while self._saved is None and (batch := self._next_batch()) is not None:
-            saved = await self._memory.save_messages(**self._save_arguments(batch))
-            self._record_saved(batch, saved)
+        with contextlib.suppress(ConversationMemoryError):
+            # If it has failed, its messages are sent again under the same key.
+            await self._question.wait()
+        while not self._finish():
+            await self._save_batch()
+
+    async def _save_batch(self) -> None:
+        batch = self._next_batch()
+        saved = await self._memory.save_messages(**self._save_arguments(batch))
+        self._record_saved(batch, saved)
 
     def _log_name(self) -> str:
         return f"a turn of conversation {self.conversation_id}"

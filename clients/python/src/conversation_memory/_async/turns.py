@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from .._base_turn import TurnOptions
 from .._types import BegunTurn, History, MessageLike, SavedMessages
+from .._window import Window
 from . import operations
 from .base import AsyncBaseClient
 from .turn import AsyncTurn
@@ -22,7 +23,10 @@ class AsyncTurns(AsyncBaseClient):
         conversation_id: str | None = None,
         dept_id: str | None = None,
         limit: int = 0,
+        max_tokens: int | None = None,
+        start_on_user: bool = False,
         if_unchanged: bool = False,
+        save_question_first: bool = False,
     ) -> AsyncTurn:
         """Creates a turn of an agent, to be used in an `async with` statement.
 
@@ -40,16 +44,31 @@ class AsyncTurns(AsyncBaseClient):
                 a new one. Given together with the session, the conversation is found even while
                 the session tier is unavailable.
             dept_id: Department or tenant of the user, stored with what the turn creates.
-            limit: Upper bound on the messages of the history, at most 1000; 0 uses the service's
-                default.
+            limit: Target number of messages of the history, at most 1000; 0 uses the service's
+                default. Calls and their results are kept together.
+            max_tokens: Upper bound on the tokens of the history; `None` sets none.
+            start_on_user: Whether to omit messages before the first one of a user, except pinned
+                ones and the summary.
             if_unchanged: Whether to save only if no other caller has saved since the turn began.
+            save_question_first: Whether to save the messages before the answer as soon as they are
+                added, so that an error, a cancellation or the end of the process does not lose
+                them. The answer is saved on exit.
 
         Returns:
             The turn. Entering it raises `SessionExpired` if the session is unknown or belongs to
             another user, and `NotFound` if the conversation does. With `if_unchanged` its save
             raises `SeqMismatch` if another caller has saved.
         """
-        options = TurnOptions(user_id, session_id, conversation_id, dept_id, limit, if_unchanged)
+        window = Window(limit, max_tokens, start_on_user)
+        options = TurnOptions(
+            user_id,
+            session_id,
+            conversation_id,
+            dept_id,
+            window,
+            if_unchanged,
+            save_question_first,
+        )
         return AsyncTurn(self, options)
 
     async def begin_turn(
@@ -60,6 +79,8 @@ class AsyncTurns(AsyncBaseClient):
         conversation_id: str | None = None,
         dept_id: str | None = None,
         limit: int = 0,
+        max_tokens: int | None = None,
+        start_on_user: bool = False,
         timeout: float | None = None,
     ) -> BegunTurn:
         """Begins a turn: reads the session, the conversation and its newest messages.
@@ -72,12 +93,16 @@ class AsyncTurns(AsyncBaseClient):
             conversation_id: Conversation to continue; `None` uses the session's conversation, or
                 a new one.
             dept_id: Department or tenant of the user, stored with what the call creates.
-            limit: Upper bound on the messages, at most 1000; 0 uses the service's default.
+            limit: Target number of messages, at most 1000; 0 uses the service's
+                default. Calls and their results are kept together.
+            max_tokens: Upper bound on the tokens ; `None` sets none.
+            start_on_user: Whether to omit messages before the first one of a user, except pinned
+                ones and the summary.
             timeout: Time limit in seconds; `None` uses the client's `timeout`.
 
         Returns:
-            The session, the conversation and its newest messages. An answer has about 3 MiB at
-            most, so that it may contain fewer messages than `limit`, the newest ones.
+            The session, the conversation and its newest messages. An answer has about 3 MiB of
+            text at most, so that it may contain fewer messages than `limit`, the newest ones.
 
         Raises:
             SessionExpired: The session is unknown or belongs to another user.
@@ -90,7 +115,7 @@ class AsyncTurns(AsyncBaseClient):
             session_id=session_id,
             conversation_id=conversation_id,
             dept_id=dept_id,
-            limit=limit,
+            window=Window(limit, max_tokens, start_on_user),
         )
 
     async def save_messages(
@@ -146,6 +171,8 @@ class AsyncTurns(AsyncBaseClient):
         *,
         user_id: str | None = None,
         limit: int = 0,
+        max_tokens: int | None = None,
+        start_on_user: bool = False,
         min_seq: int | None = None,
         strong: bool = False,
         session_id: str | None = None,
@@ -157,7 +184,11 @@ class AsyncTurns(AsyncBaseClient):
         Args:
             conversation_id: Conversation to read.
             user_id: Expected owner of the conversation; `None` skips the check.
-            limit: Upper bound on the messages, at most 1000; 0 uses the service's default.
+            limit: Target number of messages, at most 1000; 0 uses the service's
+                default. Calls and their results are kept together.
+            max_tokens: Upper bound on the tokens ; `None` sets none.
+            start_on_user: Whether to omit messages before the first one of a user, except pinned
+                ones and the summary.
             min_seq: Number of a message that the history must include, even if a server has failed
                 since it was saved; `None` uses the highest number that this client has observed.
             strong: Whether to read the durable store instead of Redis.
@@ -166,8 +197,8 @@ class AsyncTurns(AsyncBaseClient):
             timeout: Time limit in seconds; `None` uses the client's `timeout`.
 
         Returns:
-            The newest messages, oldest first. An answer has about 3 MiB at most, so that it may
-            contain fewer messages than `limit`, the newest ones.
+            The newest messages, oldest first. An answer has about 3 MiB of text at most, so that
+            it may contain fewer messages than `limit`, the newest ones.
 
         Raises:
             NotFound: The conversation does not exist or belongs to another user.
@@ -178,7 +209,7 @@ class AsyncTurns(AsyncBaseClient):
             self._operation(timeout),
             conversation_id,
             user_id=user_id,
-            limit=limit,
+            window=Window(limit, max_tokens, start_on_user),
             min_seq=min_seq,
             strong=strong,
             session_id=session_id,

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from .._adapters import NamedConversation
 from .._errors import AlreadyExists, NotFound, SeqMismatch
 from .._limits import MAX_MESSAGES_PER_SAVE, MAX_PAGE_SIZE
-from .._types import Message, SavedMessages
+from .._types import History, Message, SavedMessages
+from .._window import Window
 from . import operations
 from .base import Operation
 
@@ -70,17 +71,54 @@ def create(operation: Operation, conversation: NamedConversation) -> None:
 def read_newest(
     operation: Operation, conversation: NamedConversation, count: int | None
 ) -> list[Message]:
-    """Reads the newest messages, oldest first; `None` reads all."""
+    """Reads a history of `count` messages; `None` reads all that no summary stands for.
+
+    Pinned messages and the summary come first and are not counted.
+    """
     if count is not None and count <= 0:
         return []
-    remaining = iter(range(count - 1, -1, -1)) if count is not None else None
-    messages, _ = read_backwards(
-        operation,
-        conversation,
-        count or MAX_PAGE_SIZE,
-        lambda _: remaining is not None and next(remaining) == 0,
-    )
-    return messages
+    window = Window(min(count or MAX_PAGE_SIZE, MAX_PAGE_SIZE))
+    try:
+        history = operations.get_history(
+            operation, conversation.id, user_id=conversation.user_id, window=window
+        )
+        newest = [each for each in history.messages if not (each.pinned or each.is_summary)]
+        if not history.older_omitted or (count is not None and len(newest) >= count):
+            return list(history.messages)
+        # A history has one page at most, and fewer messages if they are large.
+        older = _read_older(operation, conversation, history, count)
+    except NotFound:
+        return []
+    known = {message.seq for message in history.messages}
+    added = [message for message in older if message.seq not in known]
+    found = sorted([*history.messages, *added], key=lambda message: message.seq)
+    return [each for each in found if each.is_summary] + [
+        each for each in found if not each.is_summary
+    ]
+
+
+def _read_older(
+    operation: Operation, conversation: NamedConversation, history: History, count: int | None
+) -> list[Message]:
+    """Reads messages before a history, down to those that its summary stands for."""
+    first_seq = 1
+    if any(message.is_summary for message in history.messages):
+        found = operations.get_conversation(
+            operation, conversation.id, user_id=conversation.user_id
+        )
+        first_seq = found.compacted_upto_seq + 1
+    newest = [each for each in history.messages if not (each.pinned or each.is_summary)]
+    before = newest[0].seq if newest else history.last_seq + 1
+    remaining = None if count is None else count - len(newest)
+
+    def is_last(message: Message) -> bool:
+        nonlocal remaining
+        if message.seq < before and remaining is not None:
+            remaining -= 1
+        return message.seq <= first_seq or remaining == 0
+
+    messages = _list_backwards(operation, conversation, history.last_seq, 0, is_last)
+    return [message for message in messages if first_seq <= message.seq < before]
 
 
 def read_backwards(
@@ -88,73 +126,75 @@ def read_backwards(
     conversation: NamedConversation,
     expected_count: int,
     is_last: Callable[[Message], bool],
-    *,
-    strong: bool = False,
 ) -> tuple[list[Message], int]:
-    """Reads from the newest message backwards, until `is_last` is true for a message.
+    """Reads all messages from the newest backwards, until `is_last` is true for one.
+
+    A history would not contain all of them. The messages are read from the durable store.
 
     Args:
         operation: Operation that the calls belong to.
         conversation: Conversation to read.
         expected_count: Number of messages that will probably be needed, for the first request.
         is_last: Called with each message, newest first.
-        strong: Whether the newest messages are read from the durable store.
 
     Returns:
-        The messages, oldest first, and the number that the conversation ended with when the first
-        of them were read; no messages and 0 if the conversation does not exist.
+        The messages, oldest first, and the number that the conversation ended with when they
+        were read; no messages and 0 if the conversation does not exist.
     """
-    found: list[Message] = []
     try:
-        history = operations.get_history(
+        last_seq = _last_seq(operation, conversation)
+        found = _list_backwards(operation, conversation, last_seq, expected_count, is_last)
+    except NotFound:
+        return [], 0
+    return found[::-1], last_seq
+
+
+def _last_seq(operation: Operation, conversation: NamedConversation) -> int:
+    found = operations.get_conversation(operation, conversation.id, user_id=conversation.user_id)
+    return found.last_seq
+
+
+def _list_backwards(
+    operation: Operation,
+    conversation: NamedConversation,
+    last_seq: int,
+    expected_count: int,
+    is_last: Callable[[Message], bool],
+) -> list[Message]:
+    """Lists messages up to `last_seq`, newest first, until `is_last` is true for one."""
+    found: list[Message] = []
+    page_token: str | None = ""
+    while page_token is not None:
+        page, next_page_token = operations.list_newest_messages(
             operation,
             conversation.id,
             user_id=conversation.user_id,
-            limit=min(expected_count, MAX_PAGE_SIZE),
-            strong=strong,
+            page_size=min(expected_count or MAX_PAGE_SIZE, MAX_PAGE_SIZE),
+            page_token=page_token,
         )
-        for message in reversed(history.messages):
-            found.append(message)
-            if is_last(message):
-                return found[::-1], history.last_seq
-        # A history has one page at most, and fewer messages if they are large.
-        page_token = "" if found and found[-1].seq > 1 else None
-        while page_token is not None:
-            page, next_page_token = operations.list_newest_messages(
-                operation,
-                conversation.id,
-                user_id=conversation.user_id,
-                page_size=MAX_PAGE_SIZE,
-                page_token=page_token,
-            )
-            for message in page:
-                if message.seq >= found[-1].seq:
-                    continue
+        for message in page:
+            if message.seq <= last_seq:
                 found.append(message)
                 if is_last(message):
-                    return found[::-1], history.last_seq
-            page_token = next_page_token or None
-    except NotFound:
-        return [], 0
-    return found[::-1], history.last_seq
+                    return found
+        page_token = next_page_token or None
+    return found
 
 
 def pop(operation: Operation, conversation: NamedConversation) -> Message | None:
     """Removes the newest message, and returns it to one caller only; `None` if there is none."""
     while True:
         try:
-            history = operations.get_history(
-                operation, conversation.id, user_id=conversation.user_id, limit=1, strong=True
-            )
-            if not history.messages:
+            messages, last_seq = read_backwards(operation, conversation, 1, lambda _: True)
+            if not messages:
                 return None
-            message = history.messages[-1]
+            message = messages[-1]
             truncated = operations.truncate_conversation(
                 operation,
                 conversation.id,
                 message.seq - 1,
                 user_id=conversation.user_id,
-                expected_last_seq=history.last_seq,
+                expected_last_seq=last_seq,
             )
         except NotFound:
             return None

@@ -64,6 +64,23 @@ class Operation:
                 if delay is None:
                     raise failure from error
 
+    def read_stream(self, method: Method[Request, Response], request: Request) -> list[Response]:
+        """Sends a request and returns all its responses. gRPC retries it until the first one.
+
+        Raises:
+            ConversationMemoryError: The call failed.
+        """
+        responses: list[Response] = []
+        call = self._channel.unary_stream(method, request, max(self._remaining(), 0))
+        try:
+            for response in call:
+                responses.append(response)
+        except grpc.RpcError as error:
+            raise to_exception(Call(method, request), error) from error
+        finally:
+            call.cancel()
+        return responses
+
     def _remaining(self) -> float:
         return self._deadline - time.monotonic()
 

@@ -77,11 +77,9 @@ class Conversations(BaseClient):
             NotFound: The conversation does not exist or belongs to another user.
             ConversationMemoryError: The call failed for another reason.
         """
-        request = api.GetConversationRequest(
-            conversation_id=conversation_id, user_id=user_id or "", omit_messages=True
+        return operations.get_conversation(
+            self._operation(timeout), conversation_id, user_id=user_id
         )
-        answer = self._operation(timeout).call(methods.GET_CONVERSATION, request)
-        return convert.read_conversation(answer.conversation)
 
     def list_conversations(
         self,

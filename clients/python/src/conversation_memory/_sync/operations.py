@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from .. import _convert as convert
-from .._errors import AlreadyExists, MinSeqNotReached, NotFound, invalid_argument
+from .._errors import AlreadyExists, MinSeqNotReached, NotFound
 from .._ids import new_conversation_id
 from .._proto.v1 import conversation_memory_pb2 as api
 from .._proto.v1 import methods
@@ -24,7 +24,9 @@ from .._types import (
     SavedMessages,
     Truncated,
 )
+from .._window import Window
 from .base import Operation
+from .blobs import with_blobs
 
 log = logging.getLogger("conversation_memory")
 
@@ -36,15 +38,14 @@ def begin_turn(
     session_id: str | None,
     conversation_id: str | None,
     dept_id: str | None,
-    limit: int,
+    window: Window,
 ) -> BegunTurn:
     """Begins a turn whose history includes everything that this client has observed."""
-    if limit < 0:
-        # The service would reject it too, but only after a conversation has been created.
-        raise invalid_argument("limit", "must not be negative")
+    # The service would reject it too, but only after a conversation has been created.
+    window.validate()
     if session_id or conversation_id:
         return _begin_turn(
-            operation, user_id, session_id, conversation_id, dept_id=dept_id, limit=limit
+            operation, user_id, session_id, conversation_id, dept_id=dept_id, window=window
         )
     # Each retry of BeginTurn would create another conversation. A conversation with an id that
     # the client generates is created once. If the turn cannot begin, the next turn reuses the
@@ -65,7 +66,9 @@ def begin_turn(
             create_conversation(
                 operation, user_id, dept_id=dept_id, conversation_id=conversation_id
             )
-        return _begin_turn(operation, user_id, None, conversation_id, dept_id=dept_id, limit=limit)
+        return _begin_turn(
+            operation, user_id, None, conversation_id, dept_id=dept_id, window=window
+        )
     except BaseException:
         unused.add(user_id, dept_id, conversation_id)
         raise
@@ -78,28 +81,34 @@ def _begin_turn(
     conversation_id: str | None,
     *,
     dept_id: str | None,
-    limit: int,
+    window: Window,
 ) -> BegunTurn:
     request = api.BeginTurnRequest(
         user_id=user_id,
         dept_id=dept_id or "",
         session_id=session_id or "",
         conversation_id=conversation_id or "",
-        limit=limit,
+        limit=window.limit,
+        max_tokens=window.max_tokens or 0,
+        start_on_user=window.start_on_user,
     )
     begun = convert.read_begun(operation.call(methods.BEGIN_TURN, request))
     conversation = begun.conversation
     if conversation.last_seq >= operation.observed_seqs.last_seq(conversation.id):
         operation.observed_seqs.record(conversation.id, conversation.last_seq)
-        return begun
+        messages = with_blobs(operation, conversation.id, begun.messages, user_id=user_id)
+        return replace(begun, messages=messages)
     history = get_history(
-        operation, conversation.id, user_id=user_id, limit=limit, session_id=session_id
+        operation, conversation.id, user_id=user_id, window=window, session_id=session_id
     )
     return replace(
         begun,
         conversation=replace(conversation, last_seq=history.last_seq),
         messages=history.messages,
         source=history.source,
+        token_count=history.token_count,
+        older_omitted=history.older_omitted,
+        compaction_due=history.compaction_due,
     )
 
 
@@ -108,19 +117,22 @@ def get_history(
     conversation_id: str,
     *,
     user_id: str | None,
-    limit: int,
+    window: Window,
     min_seq: int | None = None,
     strong: bool = False,
     session_id: str | None = None,
     include_contexts: bool = False,
 ) -> History:
     """Reads the newest messages, which include everything that this client has observed."""
+    window.validate()
     observed_seqs = operation.observed_seqs
     required_seq = observed_seqs.last_seq(conversation_id) if min_seq is None else min_seq
     request = api.GetHistoryRequest(
         conversation_id=conversation_id,
         user_id=user_id or "",
-        limit=limit,
+        limit=window.limit,
+        max_tokens=window.max_tokens or 0,
+        start_on_user=window.start_on_user,
         min_seq=required_seq,
         consistency=api.CONSISTENCY_STRONG if strong else api.CONSISTENCY_CACHED,
         session_id=session_id or "",
@@ -144,7 +156,9 @@ def get_history(
         request.consistency = api.CONSISTENCY_STRONG
         answer = operation.call(methods.GET_HISTORY, request)
     observed_seqs.record(conversation_id, answer.last_seq)
-    return convert.read_history(answer)
+    history = convert.read_history(answer)
+    messages = with_blobs(operation, conversation_id, history.messages, user_id=user_id)
+    return replace(history, messages=messages)
 
 
 def save_messages(
@@ -205,6 +219,17 @@ def create_conversation(
     return convert.read_conversation(answer.conversation)
 
 
+def get_conversation(
+    operation: Operation, conversation_id: str, *, user_id: str | None
+) -> Conversation:
+    """Reads a conversation without its messages."""
+    request = api.GetConversationRequest(
+        conversation_id=conversation_id, user_id=user_id or "", omit_messages=True
+    )
+    answer = operation.call(methods.GET_CONVERSATION, request)
+    return convert.read_conversation(answer.conversation)
+
+
 def truncate_conversation(
     operation: Operation,
     conversation_id: str,
@@ -234,6 +259,38 @@ def truncate_conversation(
     return convert.read_truncated(answer)
 
 
+def compact_conversation(
+    operation: Operation,
+    conversation_id: str,
+    upto_seq: int,
+    summary: str,
+    *,
+    user_id: str | None,
+    expected_last_seq: int | None,
+    request_id: str | None,
+    token_count: int | None,
+) -> int:
+    """Replaces the messages up to `upto_seq` in histories; returns the conversation's last seq."""
+    has_caller_key = bool(request_id)
+    request_id = request_id or str(uuid.uuid4())
+    request = api.CompactConversationRequest(
+        conversation_id=conversation_id,
+        user_id=user_id or "",
+        upto_seq=upto_seq,
+        summary=summary,
+        expected_last_seq=expected_last_seq,
+        request_id=request_id,
+        token_count=token_count,
+    )
+    answer = operation.call(
+        methods.COMPACT_CONVERSATION,
+        request,
+        request_id=request_id,
+        has_caller_key=has_caller_key,
+    )
+    return answer.last_seq
+
+
 def list_newest_messages(
     operation: Operation,
     conversation_id: str,
@@ -249,6 +306,9 @@ def list_newest_messages(
         page_size=page_size,
         page_token=page_token,
         newest_first=True,
+        include_blobs=True,
     )
     answer = operation.call(methods.LIST_MESSAGES, request)
-    return list(convert.read_messages(answer.messages)), answer.next_page_token
+    messages = convert.read_messages(answer.messages)
+    found = with_blobs(operation, conversation_id, messages, user_id=user_id)
+    return list(found), answer.next_page_token

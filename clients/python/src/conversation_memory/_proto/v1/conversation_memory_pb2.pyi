@@ -54,35 +54,45 @@ EXPORT_FORMAT_JSONL: ExportFormat
 EXPORT_FORMAT_CSV: ExportFormat
 
 class BeginTurnRequest(_message.Message):
-    __slots__ = ("user_id", "dept_id", "session_id", "conversation_id", "limit")
+    __slots__ = ("user_id", "dept_id", "session_id", "conversation_id", "limit", "max_tokens", "start_on_user")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     DEPT_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    START_ON_USER_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     dept_id: str
     session_id: str
     conversation_id: str
     limit: int
-    def __init__(self, user_id: _Optional[str] = ..., dept_id: _Optional[str] = ..., session_id: _Optional[str] = ..., conversation_id: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+    max_tokens: int
+    start_on_user: bool
+    def __init__(self, user_id: _Optional[str] = ..., dept_id: _Optional[str] = ..., session_id: _Optional[str] = ..., conversation_id: _Optional[str] = ..., limit: _Optional[int] = ..., max_tokens: _Optional[int] = ..., start_on_user: _Optional[bool] = ...) -> None: ...
 
 class BeginTurnResponse(_message.Message):
-    __slots__ = ("session", "session_state", "conversation", "messages", "source")
+    __slots__ = ("session", "session_state", "conversation", "messages", "source", "token_count", "older_omitted", "compaction_due")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     SESSION_STATE_FIELD_NUMBER: _ClassVar[int]
     CONVERSATION_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    OLDER_OMITTED_FIELD_NUMBER: _ClassVar[int]
+    COMPACTION_DUE_FIELD_NUMBER: _ClassVar[int]
     session: _resources_pb2.Session
     session_state: SessionState
     conversation: _resources_pb2.Conversation
     messages: _containers.RepeatedCompositeFieldContainer[_resources_pb2.Message]
     source: Source
-    def __init__(self, session: _Optional[_Union[_resources_pb2.Session, _Mapping]] = ..., session_state: _Optional[_Union[SessionState, str]] = ..., conversation: _Optional[_Union[_resources_pb2.Conversation, _Mapping]] = ..., messages: _Optional[_Iterable[_Union[_resources_pb2.Message, _Mapping]]] = ..., source: _Optional[_Union[Source, str]] = ...) -> None: ...
+    token_count: int
+    older_omitted: bool
+    compaction_due: bool
+    def __init__(self, session: _Optional[_Union[_resources_pb2.Session, _Mapping]] = ..., session_state: _Optional[_Union[SessionState, str]] = ..., conversation: _Optional[_Union[_resources_pb2.Conversation, _Mapping]] = ..., messages: _Optional[_Iterable[_Union[_resources_pb2.Message, _Mapping]]] = ..., source: _Optional[_Union[Source, str]] = ..., token_count: _Optional[int] = ..., older_omitted: _Optional[bool] = ..., compaction_due: _Optional[bool] = ...) -> None: ...
 
 class GetHistoryRequest(_message.Message):
-    __slots__ = ("conversation_id", "user_id", "limit", "min_seq", "consistency", "session_id", "include_contexts")
+    __slots__ = ("conversation_id", "user_id", "limit", "min_seq", "consistency", "session_id", "include_contexts", "max_tokens", "start_on_user")
     CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
@@ -90,6 +100,8 @@ class GetHistoryRequest(_message.Message):
     CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_CONTEXTS_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    START_ON_USER_FIELD_NUMBER: _ClassVar[int]
     conversation_id: str
     user_id: str
     limit: int
@@ -97,17 +109,25 @@ class GetHistoryRequest(_message.Message):
     consistency: Consistency
     session_id: str
     include_contexts: bool
-    def __init__(self, conversation_id: _Optional[str] = ..., user_id: _Optional[str] = ..., limit: _Optional[int] = ..., min_seq: _Optional[int] = ..., consistency: _Optional[_Union[Consistency, str]] = ..., session_id: _Optional[str] = ..., include_contexts: _Optional[bool] = ...) -> None: ...
+    max_tokens: int
+    start_on_user: bool
+    def __init__(self, conversation_id: _Optional[str] = ..., user_id: _Optional[str] = ..., limit: _Optional[int] = ..., min_seq: _Optional[int] = ..., consistency: _Optional[_Union[Consistency, str]] = ..., session_id: _Optional[str] = ..., include_contexts: _Optional[bool] = ..., max_tokens: _Optional[int] = ..., start_on_user: _Optional[bool] = ...) -> None: ...
 
 class GetHistoryResponse(_message.Message):
-    __slots__ = ("messages", "last_seq", "source")
+    __slots__ = ("messages", "last_seq", "source", "token_count", "older_omitted", "compaction_due")
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     LAST_SEQ_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    OLDER_OMITTED_FIELD_NUMBER: _ClassVar[int]
+    COMPACTION_DUE_FIELD_NUMBER: _ClassVar[int]
     messages: _containers.RepeatedCompositeFieldContainer[_resources_pb2.Message]
     last_seq: int
     source: Source
-    def __init__(self, messages: _Optional[_Iterable[_Union[_resources_pb2.Message, _Mapping]]] = ..., last_seq: _Optional[int] = ..., source: _Optional[_Union[Source, str]] = ...) -> None: ...
+    token_count: int
+    older_omitted: bool
+    compaction_due: bool
+    def __init__(self, messages: _Optional[_Iterable[_Union[_resources_pb2.Message, _Mapping]]] = ..., last_seq: _Optional[int] = ..., source: _Optional[_Union[Source, str]] = ..., token_count: _Optional[int] = ..., older_omitted: _Optional[bool] = ..., compaction_due: _Optional[bool] = ...) -> None: ...
 
 class SaveMessagesRequest(_message.Message):
     __slots__ = ("conversation_id", "user_id", "messages", "request_id", "expected_last_seq", "session_id")
@@ -126,14 +146,16 @@ class SaveMessagesRequest(_message.Message):
     def __init__(self, conversation_id: _Optional[str] = ..., user_id: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[_resources_pb2.Message, _Mapping]]] = ..., request_id: _Optional[str] = ..., expected_last_seq: _Optional[int] = ..., session_id: _Optional[str] = ...) -> None: ...
 
 class SaveMessagesResponse(_message.Message):
-    __slots__ = ("messages", "last_seq", "replayed")
+    __slots__ = ("messages", "last_seq", "replayed", "compaction_due")
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     LAST_SEQ_FIELD_NUMBER: _ClassVar[int]
     REPLAYED_FIELD_NUMBER: _ClassVar[int]
+    COMPACTION_DUE_FIELD_NUMBER: _ClassVar[int]
     messages: _containers.RepeatedCompositeFieldContainer[_resources_pb2.Message]
     last_seq: int
     replayed: bool
-    def __init__(self, messages: _Optional[_Iterable[_Union[_resources_pb2.Message, _Mapping]]] = ..., last_seq: _Optional[int] = ..., replayed: _Optional[bool] = ...) -> None: ...
+    compaction_due: bool
+    def __init__(self, messages: _Optional[_Iterable[_Union[_resources_pb2.Message, _Mapping]]] = ..., last_seq: _Optional[int] = ..., replayed: _Optional[bool] = ..., compaction_due: _Optional[bool] = ...) -> None: ...
 
 class CreateConversationRequest(_message.Message):
     __slots__ = ("user_id", "dept_id", "title", "metadata", "conversation_id")
@@ -156,18 +178,20 @@ class CreateConversationResponse(_message.Message):
     def __init__(self, conversation: _Optional[_Union[_resources_pb2.Conversation, _Mapping]] = ...) -> None: ...
 
 class GetConversationRequest(_message.Message):
-    __slots__ = ("conversation_id", "user_id", "omit_messages", "page_size", "include_contexts")
+    __slots__ = ("conversation_id", "user_id", "omit_messages", "page_size", "include_contexts", "include_blobs")
     CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     OMIT_MESSAGES_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_CONTEXTS_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_BLOBS_FIELD_NUMBER: _ClassVar[int]
     conversation_id: str
     user_id: str
     omit_messages: bool
     page_size: int
     include_contexts: bool
-    def __init__(self, conversation_id: _Optional[str] = ..., user_id: _Optional[str] = ..., omit_messages: _Optional[bool] = ..., page_size: _Optional[int] = ..., include_contexts: _Optional[bool] = ...) -> None: ...
+    include_blobs: bool
+    def __init__(self, conversation_id: _Optional[str] = ..., user_id: _Optional[str] = ..., omit_messages: _Optional[bool] = ..., page_size: _Optional[int] = ..., include_contexts: _Optional[bool] = ..., include_blobs: _Optional[bool] = ...) -> None: ...
 
 class GetConversationResponse(_message.Message):
     __slots__ = ("conversation", "messages", "next_page_token")
@@ -228,20 +252,22 @@ class DeleteConversationResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class ListMessagesRequest(_message.Message):
-    __slots__ = ("conversation_id", "user_id", "page_size", "page_token", "newest_first", "include_contexts")
+    __slots__ = ("conversation_id", "user_id", "page_size", "page_token", "newest_first", "include_contexts", "include_blobs")
     CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     NEWEST_FIRST_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_CONTEXTS_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_BLOBS_FIELD_NUMBER: _ClassVar[int]
     conversation_id: str
     user_id: str
     page_size: int
     page_token: str
     newest_first: bool
     include_contexts: bool
-    def __init__(self, conversation_id: _Optional[str] = ..., user_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., newest_first: _Optional[bool] = ..., include_contexts: _Optional[bool] = ...) -> None: ...
+    include_blobs: bool
+    def __init__(self, conversation_id: _Optional[str] = ..., user_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., newest_first: _Optional[bool] = ..., include_contexts: _Optional[bool] = ..., include_blobs: _Optional[bool] = ...) -> None: ...
 
 class ListMessagesResponse(_message.Message):
     __slots__ = ("messages", "next_page_token")
@@ -272,6 +298,64 @@ class TruncateConversationResponse(_message.Message):
     removed_messages: int
     last_seq: int
     def __init__(self, removed_messages: _Optional[int] = ..., last_seq: _Optional[int] = ...) -> None: ...
+
+class CompactConversationRequest(_message.Message):
+    __slots__ = ("conversation_id", "user_id", "upto_seq", "summary", "expected_last_seq", "request_id", "token_count")
+    CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    UPTO_SEQ_FIELD_NUMBER: _ClassVar[int]
+    SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_LAST_SEQ_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    conversation_id: str
+    user_id: str
+    upto_seq: int
+    summary: str
+    expected_last_seq: int
+    request_id: str
+    token_count: int
+    def __init__(self, conversation_id: _Optional[str] = ..., user_id: _Optional[str] = ..., upto_seq: _Optional[int] = ..., summary: _Optional[str] = ..., expected_last_seq: _Optional[int] = ..., request_id: _Optional[str] = ..., token_count: _Optional[int] = ...) -> None: ...
+
+class CompactConversationResponse(_message.Message):
+    __slots__ = ("last_seq",)
+    LAST_SEQ_FIELD_NUMBER: _ClassVar[int]
+    last_seq: int
+    def __init__(self, last_seq: _Optional[int] = ...) -> None: ...
+
+class RedactMessagesRequest(_message.Message):
+    __slots__ = ("conversation_id", "user_id", "seqs")
+    CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    SEQS_FIELD_NUMBER: _ClassVar[int]
+    conversation_id: str
+    user_id: str
+    seqs: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, conversation_id: _Optional[str] = ..., user_id: _Optional[str] = ..., seqs: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class RedactMessagesResponse(_message.Message):
+    __slots__ = ("messages",)
+    MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    messages: _containers.RepeatedCompositeFieldContainer[_resources_pb2.Message]
+    def __init__(self, messages: _Optional[_Iterable[_Union[_resources_pb2.Message, _Mapping]]] = ...) -> None: ...
+
+class GetBlobRequest(_message.Message):
+    __slots__ = ("conversation_id", "user_id", "seq", "part")
+    CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
+    conversation_id: str
+    user_id: str
+    seq: int
+    part: int
+    def __init__(self, conversation_id: _Optional[str] = ..., user_id: _Optional[str] = ..., seq: _Optional[int] = ..., part: _Optional[int] = ...) -> None: ...
+
+class GetBlobResponse(_message.Message):
+    __slots__ = ("file",)
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    file: _http_body_pb2.HttpBody
+    def __init__(self, file: _Optional[_Union[_http_body_pb2.HttpBody, _Mapping]] = ...) -> None: ...
 
 class BranchConversationRequest(_message.Message):
     __slots__ = ("conversation_id", "user_id", "at_seq", "title")

@@ -54,6 +54,21 @@ TRUNCATE_CONVERSATION = Method(
     conversation_memory_pb2.TruncateConversationRequest.SerializeToString,
     conversation_memory_pb2.TruncateConversationResponse.FromString,
 )
+COMPACT_CONVERSATION = Method(
+    "/conversation_memory.v1.ConversationMemory/CompactConversation",
+    conversation_memory_pb2.CompactConversationRequest.SerializeToString,
+    conversation_memory_pb2.CompactConversationResponse.FromString,
+)
+REDACT_MESSAGES = Method(
+    "/conversation_memory.v1.ConversationMemory/RedactMessages",
+    conversation_memory_pb2.RedactMessagesRequest.SerializeToString,
+    conversation_memory_pb2.RedactMessagesResponse.FromString,
+)
+GET_BLOB = Method(
+    "/conversation_memory.v1.ConversationMemory/GetBlob",
+    conversation_memory_pb2.GetBlobRequest.SerializeToString,
+    conversation_memory_pb2.GetBlobResponse.FromString,
+)
 EXPORT_CONVERSATION = Method(
     "/conversation_memory.v1.ConversationMemory/ExportConversation",
     conversation_memory_pb2.ExportConversationRequest.SerializeToString,

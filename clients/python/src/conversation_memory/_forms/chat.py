@@ -1,0 +1,290 @@
+"""Messages of OpenAI's Chat Completions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from .._parts import (
+    BlobPart,
+    FilePart,
+    Part,
+    ReasoningPart,
+    TextPart,
+    ToolCallPart,
+    ToolCallResponsePart,
+    UriPart,
+)
+from . import common, stored
+from .pairing import paired
+
+if TYPE_CHECKING:
+    from .._types import Message, Role
+
+FORM = "openai"
+
+ROLES: dict[str, Role] = {
+    "user": "user",
+    "assistant": "assistant",
+    "system": "system",
+    "developer": "system",
+    "tool": "tool",
+    "function": "tool",
+}
+
+_AUDIO = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
+_AUDIO_TYPES = {"wav": "audio/wav", "mp3": "audio/mpeg"}
+
+
+def split(message: Mapping[str, Any]) -> tuple[Role, list[Part]]:
+    """Returns the role and the parts of a message.
+
+    Raises:
+        ValueError: The role is unknown.
+    """
+    role = message.get("role")
+    if not isinstance(role, str) or role not in ROLES:
+        raise ValueError(f"a message's role must be one of {', '.join(ROLES)}")
+    content = message.get("content")
+    parts = list(content_parts(content))
+    if not parts:
+        parts = common.text_parts(message.get("refusal"))
+    if role in ("tool", "function"):
+        return "tool", _result(message, parts)
+    if role == "assistant":
+        parts += _calls(message)
+    return ROLES[role], parts
+
+
+def to_message(message: Mapping[str, Any], **fields: Any) -> Message:
+    """Returns the message of a dict. See `Message.from_openai` for the errors."""
+    role, parts = split(message)
+    name = message.get("name")
+    if message.get("role") != "function" and isinstance(name, str) and common.is_storable(name):
+        fields.setdefault("name", name[: common.MAX_NAME])
+    return stored.message_of(FORM, dict(message), role, parts, show=_show_one, **fields)
+
+
+def show(message: Message) -> dict[str, Any]:
+    """Returns a message as one dict: the dict that it was saved as, or its parts."""
+    value = _value(message)
+    return _show_one(message) if value is None else value
+
+
+def show_history(messages: Iterable[Message]) -> list[dict[str, Any]]:
+    """Returns messages as the API accepts them: each call directly before its results."""
+    shown: list[dict[str, Any]] = []
+    media: list[Part] = []
+    for message in paired(messages):
+        parts = common.portable_parts(message)
+        value = None if common.is_result_as_text(message) else _value(message)
+        if message.role == "tool" and not common.is_result_as_text(message):
+            shown += [value] if value is not None else _results(parts)
+            media += [] if value is not None else _without_results(parts)
+            continue
+        # Media of a result follow the last result, because a result consists of text.
+        shown += _media(media)
+        media = []
+        if value is None:
+            if not any(common.as_text(part) for part in parts):
+                continue
+            value = _show_one(message)
+        if shown and value.get("tool_calls") and shown[-1].get("tool_calls"):
+            shown[-1] = _merge(shown[-1], value)
+        else:
+            shown.append(value)
+    # While other results are still to follow, nothing may come between.
+    return shown if _has_open_call(shown) else shown + _media(media)
+
+
+def _has_open_call(messages: list[dict[str, Any]]) -> bool:
+    """Whether messages end with calls that do not all have their results."""
+    answered = set()
+    for message in reversed(messages):
+        if message.get("role") != "tool":
+            calls = message.get("tool_calls") or ()
+            return any(call.get("id") not in answered for call in calls)
+        answered.add(message.get("tool_call_id"))
+    return False
+
+
+def _value(message: Message) -> dict[str, Any] | None:
+    value = stored.value_of(message, FORM)
+    return value if isinstance(value, dict) and value.get("role") in ROLES else None
+
+
+def content_parts(content: Any) -> Iterable[Part]:
+    """Returns the parts of the `content` of a message."""
+    if isinstance(content, str):
+        yield from common.text_parts(content)
+    elif isinstance(content, (list, tuple)):
+        for element in content:
+            if part := _content_part(element):
+                yield part
+
+
+def _content_part(element: Any) -> Part | None:
+    if isinstance(element, str):
+        return TextPart(common.clean(element)) if element else None
+    if not isinstance(element, Mapping):
+        return common.generic(element, "json")
+    kind = element.get("type")
+    part: Part | None = None
+    inner = element.get(kind) if isinstance(kind, str) else None
+    if kind == "image_url":
+        url = inner.get("url") if isinstance(inner, Mapping) else inner
+        part = common.from_url(url, "image")
+    elif kind == "input_audio" and isinstance(inner, Mapping):
+        mime_type = _AUDIO_TYPES.get(str(inner.get("format")), f"audio/{inner.get('format')}")
+        part = common.blob(inner.get("data"), mime_type)
+    elif kind == "file" and isinstance(inner, Mapping):
+        part = _file(inner)
+    if part is not None:
+        return part
+    text = element.get("text") or element.get("refusal")
+    if isinstance(text, str):
+        return TextPart(common.clean(text))
+    if kind in ("text", "refusal"):
+        return None
+    return common.generic(element, "json")
+
+
+def _file(inner: Mapping[str, Any]) -> Part | None:
+    file_id = inner.get("file_id")
+    if isinstance(file_id, str) and file_id:
+        return FilePart(common.clean(file_id))
+    data = inner.get("file_data")
+    if isinstance(data, str) and not data.startswith("data:"):
+        return common.blob(data, "application/octet-stream")
+    return common.from_url(data)
+
+
+def _result(message: Mapping[str, Any], parts: list[Part]) -> list[Part]:
+    """Returns a result whose texts are one, followed by its other parts."""
+    given = message.get("tool_call_id")
+    if message.get("role") == "function":
+        given = common.call_id(None, message.get("name"), 0)
+    if not isinstance(given, str) or not given:
+        # Without an id it is a plain text. It belongs to the call that it follows.
+        return parts
+    texts = [part.content for part in parts if isinstance(part, TextPart)]
+    response = ToolCallResponsePart(common.call_id(given), "\n".join(texts))
+    return [response, *(part for part in parts if not isinstance(part, TextPart))]
+
+
+def _calls(message: Mapping[str, Any]) -> Iterable[Part]:
+    calls = message.get("tool_calls")
+    for index, call in enumerate(calls if isinstance(calls, (list, tuple)) else ()):
+        if isinstance(call, Mapping):
+            inner = call.get(str(call.get("type") or "function"))
+            if isinstance(inner, Mapping):
+                yield _call(inner, common.call_id(call.get("id"), inner, index))
+    call = message.get("function_call")
+    if isinstance(call, Mapping):
+        yield _call(call, common.call_id(None, call.get("name"), 0))
+
+
+def _call(inner: Mapping[str, Any], call_id: str) -> ToolCallPart:
+    arguments = inner.get("arguments", inner.get("input"))
+    return ToolCallPart(call_id, common.short(inner.get("name"), "tool"), common.clean(arguments))
+
+
+# From parts.
+
+
+def _show_one(message: Message) -> dict[str, Any]:
+    parts = common.portable_parts(message)
+    if message.role == "tool":
+        if common.is_result_as_text(message):
+            return _as_user_text(parts)
+        results = _results(parts)
+        if len(results) > 1:
+            results[0]["content"] = "\n".join(str(result["content"]) for result in results)
+        return results[0]
+    shown: dict[str, Any] = {"role": message.role}
+    if message.role == "user":
+        shown["content"] = _user_content(parts)
+    else:
+        texts = _texts(part for part in parts if not isinstance(part, ToolCallPart))
+        calls = [_show_call(part) for part in parts if isinstance(part, ToolCallPart)]
+        shown["content"] = _text_content(texts) if texts or not calls else None
+        if calls and message.role == "assistant":
+            shown["tool_calls"] = calls
+    if name := common.author_name(message.name):
+        shown["name"] = name
+    return shown
+
+
+def _as_user_text(parts: Iterable[Part]) -> dict[str, Any]:
+    """Returns a result whose call is unknown: the API accepts it only as a text."""
+    return {"role": "user", "content": f"{common.TOOL_RESULT}\n{common.join(parts)}"}
+
+
+def _results(parts: Iterable[Part]) -> list[dict[str, Any]]:
+    return [
+        {"role": "tool", "tool_call_id": part.id, "content": part.response}
+        for part in parts
+        if isinstance(part, ToolCallResponsePart)
+    ]
+
+
+def _without_results(parts: Iterable[Part]) -> list[Part]:
+    return [part for part in parts if not isinstance(part, (ToolCallResponsePart, ReasoningPart))]
+
+
+def _media(parts: list[Part]) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": _user_content(parts)}] if parts else []
+
+
+def _show_call(part: ToolCallPart) -> dict[str, Any]:
+    function = {"name": common.function_name(part.name), "arguments": part.arguments}
+    return {"id": part.id, "type": "function", "function": function}
+
+
+def _texts(parts: Iterable[Part]) -> list[str]:
+    return [text for part in parts if (text := common.as_text(part))]
+
+
+def _text_content(texts: list[str]) -> str | list[dict[str, Any]]:
+    if len(texts) > 1:
+        return [{"type": "text", "text": text} for text in texts]
+    return texts[0] if texts else ""
+
+
+def _user_content(parts: Iterable[Part]) -> str | list[dict[str, Any]]:
+    shown = [element for part in parts if (element := _user_element(part))]
+    if len(shown) == 1 and shown[0]["type"] == "text":
+        return cast("str", shown[0]["text"])
+    return shown or ""
+
+
+def _user_element(part: Part) -> dict[str, Any] | None:
+    if common.is_image(part):
+        url = common.data_url(part) if isinstance(part, BlobPart) else cast("UriPart", part).uri
+        return {"type": "image_url", "image_url": {"url": url}}
+    if isinstance(part, BlobPart) and part.data is not None:
+        if part.mime_type in _AUDIO:
+            audio = {"data": common.encoded(part), "format": _AUDIO[part.mime_type]}
+            return {"type": "input_audio", "input_audio": audio}
+        if part.mime_type == "application/pdf":
+            file = {"filename": "file.pdf", "file_data": common.data_url(part)}
+            return {"type": "file", "file": file}
+    if isinstance(part, FilePart):
+        return {"type": "file", "file": {"file_id": part.file_id}}
+    text = common.as_text(part)
+    return {"type": "text", "text": text} if text else None
+
+
+def _merge(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Returns two messages with calls as one: results follow all calls of a message."""
+    contents = [content for each in (one, other) if (content := each.get("content"))]
+    merged = {**other, **one, "tool_calls": [*one["tool_calls"], *other["tool_calls"]]}
+    if len(contents) == 2:
+        merged["content"] = [element for content in contents for element in _elements(content)]
+    elif contents:
+        merged["content"] = contents[0]
+    return merged
+
+
+def _elements(content: Any) -> list[Any]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)

@@ -1,0 +1,78 @@
+"""Messages that were saved in a form, and the value that they were saved as.
+
+The service stores parts, which every client can read. What they cannot represent is in the last
+part: a generic one of the type `delta:FORM`, with the template of the value. It is left out if the
+form shows the parts as that value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .._parts import DELTA, GenericPart, Part, TextPart, is_delta
+from . import template
+
+if TYPE_CHECKING:
+    from .._types import Message, Role
+
+MAX_PARTS = 200
+"""Upper bound on the parts of a message."""
+
+
+def message_of(
+    form: str,
+    value: Any,
+    role: Role,
+    parts: Sequence[Part],
+    *,
+    show: Callable[[Message], Any] | None = None,
+    name: str = "",
+    **fields: Any,
+) -> Message:
+    """Returns the message of a value in a form.
+
+    Args:
+        form: Name of the form.
+        value: The value, which consists of JSON values.
+        role: Role of the message.
+        parts: Parts that represent the value.
+        show: Function that shows the message in the form; `None` always keeps the value.
+        name: Name of the author.
+        fields: Further fields of the message.
+
+    Raises:
+        TypeError: A value is not a JSON value.
+        ValueError: A number is not finite, the nesting is too deep, or there are too many parts.
+    """
+    from .._types import Message
+
+    template.validate(value)
+    if len(parts) >= MAX_PARTS:
+        raise ValueError(f"a message must have fewer than {MAX_PARTS} parts")
+    if len(parts) == 1 and isinstance(parts[0], TextPart):
+        message = Message(role, parts[0].content, name=name, **fields)
+    else:
+        message = Message(role, parts=tuple(parts), name=name, **fields)
+    # The service rejects a message that has neither text nor parts.
+    if parts and show is not None and template.is_same(show(message), value):
+        return message
+    delta = GenericPart(DELTA + form, template.encode(value, parts))
+    return Message(role, parts=(*parts, delta), name=name, **fields)
+
+
+def value_of(message: Message, form: str) -> Any:
+    """Returns the value that a message was saved as in a form; `None` if it was not."""
+    last = message.parts[-1] if message.parts and not message.redacted else None
+    if not isinstance(last, GenericPart) or last.type != DELTA + form:
+        return None
+    try:
+        return template.decode(last.json, message.parts)
+    except ValueError:
+        # Another client has written it, or the data of a part is missing.
+        return None
+
+
+def is_known(message: Message) -> bool:
+    """Whether the message was saved in some form with a value of its own."""
+    return any(is_delta(part) for part in message.parts)

@@ -1,0 +1,189 @@
+"""Storage of a JSON value beside the parts that were derived from it, without storing them twice.
+
+A template is the JSON value in which everything that a part contains is replaced by a reference:
+`{"$": [index, kind, …]}`. An object that has the key `$` itself is `{"$": {…}}`. Filling the
+references yields the value again, whatever a later version derives from the parts.
+
+| Reference | Value |
+|---|---|
+| `[index, "text"]` | the text of the part |
+| `[index, "text", start, end]` | a piece of the text, in characters |
+| `[index, "json"]` | the text of the part, parsed |
+| `[index, "b64", prefix]` | the prefix followed by the data of the part in Base64 |
+| `[index, "b64url"]` | the data of the part in URL-safe Base64 |
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .._parts import BlobPart, GenericPart, Part, ToolCallPart, ToolCallResponsePart, text_of
+
+MAX_DEPTH = 200
+"""Upper bound on the nesting levels of a value, far below the limit of Python's parser."""
+
+MIN_REFERENCE = 24
+"""Number of characters below which a text is not worth a reference."""
+
+MIN_PIECE = 64
+"""Number of characters below which a text is not searched in the texts of the parts."""
+
+_KEY = "$"
+
+
+def to_json(value: Any) -> str:
+    """Encodes a value so that it can be stored as UTF-8."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        # A lone surrogate cannot be encoded as UTF-8, but its escape sequence can.
+        text = json.dumps(value, separators=(",", ":"))
+    return text
+
+
+def is_same(one: Any, other: Any) -> bool:
+    """Whether two JSON values are equal, where 1, 1.0 and True are different."""
+    try:
+        if one != other:
+            return False
+    except RecursionError:
+        return False
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
+def validate(value: Any, levels: int = MAX_DEPTH) -> None:
+    """Rejects values that JSON would change, or that could not be parsed again.
+
+    Raises:
+        TypeError: A key is not a string.
+        ValueError: A number is not finite, or the nesting is too deep.
+    """
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError("a message must contain finite numbers only")
+        return
+    items: Iterable[Any]
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError("a message's keys must be strings")
+        items = value.values()
+    elif isinstance(value, (list, tuple)):
+        items = value
+    else:
+        return
+    if levels == 0:
+        raise ValueError(f"a message must have at most {MAX_DEPTH} nesting levels")
+    for item in items:
+        validate(item, levels - 1)
+
+
+def encode(value: Any, parts: Sequence[Part]) -> str:
+    """Returns the template of a valid value as JSON."""
+    return to_json(_Encoder(parts).encode(value))
+
+
+def decode(template: str, parts: Sequence[Part]) -> Any:
+    """Returns the value of a template.
+
+    Raises:
+        ValueError: The template is not valid, or its references do not fit the parts.
+    """
+    try:
+        value = _fill(json.loads(template), parts)
+        validate(value)
+    except (LookupError, TypeError, RecursionError) as error:
+        raise ValueError("the template does not fit the parts") from error
+    return value
+
+
+class _Encoder:
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self._texts: dict[str, list[Any]] = {}
+        self._data: dict[str, list[Any]] = {}
+        self._values: list[tuple[Any, list[Any]]] = []
+        for index, part in enumerate(parts):
+            if isinstance(part, BlobPart):
+                data = part.data or b""
+                self._data[base64.b64encode(data).decode()] = [index, "b64"]
+                self._data.setdefault(base64.urlsafe_b64encode(data).decode(), [index, "b64url"])
+                continue
+            text = text_of(part)
+            if len(text) < MIN_REFERENCE:
+                continue
+            self._texts.setdefault(text, [index, "text"])
+            if isinstance(part, (ToolCallPart, ToolCallResponsePart, GenericPart)):
+                try:
+                    parsed = json.loads(text)
+                except (ValueError, RecursionError):
+                    continue
+                if isinstance(parsed, (dict, list)):
+                    self._values.append((parsed, [index, "json"]))
+
+    def encode(self, value: Any) -> Any:
+        if isinstance(value, str):
+            reference = self._reference(value)
+            return value if reference is None else {_KEY: reference}
+        if isinstance(value, Mapping):
+            for parsed, reference in self._values:
+                if is_same(value, parsed):
+                    return {_KEY: reference}
+            encoded = {key: self.encode(item) for key, item in value.items()}
+            return {_KEY: encoded} if _KEY in encoded else encoded
+        if isinstance(value, (list, tuple)):
+            for parsed, reference in self._values:
+                if is_same(value, parsed):
+                    return {_KEY: reference}
+            return [self.encode(item) for item in value]
+        return value
+
+    def _reference(self, text: str) -> list[Any] | None:
+        if len(text) < MIN_REFERENCE:
+            return None
+        if (reference := self._texts.get(text)) is not None:
+            return reference
+        if (reference := self._data.get(text)) is not None:
+            return [*reference, ""] if reference[1] == "b64" else reference
+        if text.startswith("data:"):
+            prefix, comma, data = text.partition(",")
+            reference = self._data.get(data)
+            return [*reference, prefix + comma] if reference and reference[1] == "b64" else None
+        if len(text) >= MIN_PIECE:
+            for whole, (index, kind) in self._texts.items():
+                if (start := whole.find(text)) >= 0:
+                    return [index, kind, start, start + len(text)]
+        return None
+
+
+def _fill(template: Any, parts: Sequence[Part]) -> Any:
+    if isinstance(template, dict):
+        if _KEY not in template:
+            return {key: _fill(item, parts) for key, item in template.items()}
+        reference = template[_KEY]
+        if isinstance(reference, dict):
+            return {key: _fill(item, parts) for key, item in reference.items()}
+        return _resolve(reference, parts)
+    if isinstance(template, list):
+        return [_fill(item, parts) for item in template]
+    return template
+
+
+def _resolve(reference: list[Any], parts: Sequence[Part]) -> Any:
+    index, kind, *rest = reference
+    if not isinstance(index, int) or index < 0:
+        raise ValueError("a reference has no valid index")
+    part = parts[index]
+    if kind in ("b64", "b64url"):
+        if not isinstance(part, BlobPart) or part.data is None:
+            raise ValueError("the data of a part is missing")
+        if kind == "b64url":
+            return base64.urlsafe_b64encode(part.data).decode()
+        return str(rest[0]) + base64.b64encode(part.data).decode()
+    text = text_of(part)
+    if kind == "json":
+        return json.loads(text)
+    if kind != "text":
+        raise ValueError("a reference has an unknown kind")
+    return text[rest[0] : rest[1]] if rest else text
