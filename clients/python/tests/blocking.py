@@ -33,9 +33,11 @@ class Blocking:
 
     def _blocking(self, method: Any) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
-            result = method(*args, **kwargs)
-            if inspect.iscoroutine(result):
-                return self._wait(result)
+            async def on_the_loop() -> Any:
+                result = method(*args, **kwargs)
+                return await result if inspect.iscoroutine(result) else result
+
+            result = self._wait(on_the_loop())
             if isinstance(result, AsyncIterator):
                 return self._iterate(result)
             return Blocking(result, self._loop) if isinstance(result, AsyncTurn) else result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -16,15 +16,17 @@ from conversation_memory._proto import error_details_pb2 as rpc
 from conversation_memory._proto.v1 import conversation_memory_pb2 as api
 
 Answer = Callable[[bytes, grpc.ServicerContext], bytes]
+Stream = Callable[[bytes, grpc.ServicerContext], Iterable[bytes]]
 
 CONVERSATION = "0198a2f0-7c4e-7b1e-9d5a-3f1c2b4d5e6f"
 
 
 class FakeService(grpc.GenericRpcHandler):
-    """Answers each method with an empty message, unless `answers` has a function for it."""
+    """Answers each method with an empty message, unless a function answers it."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Answer] = {}
+        self.streams: dict[str, Stream] = {}
         self.calls: Counter[str] = Counter()
         self.metadata: dict[str, list[str]] = {}
         self.requests: list[tuple[str, bytes]] = []
@@ -43,6 +45,12 @@ class FakeService(grpc.GenericRpcHandler):
             answer = self.answers.get(name)
             return b"" if answer is None else answer(request, context)
 
+        def handle_stream(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+            self.requests.append((name, request))
+            yield from self.streams[name](request, context)
+
+        if name in self.streams:
+            return grpc.unary_stream_rpc_method_handler(handle_stream)
         return grpc.unary_unary_rpc_method_handler(handle)
 
 

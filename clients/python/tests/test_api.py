@@ -236,7 +236,7 @@ def test_exported_file_can_be_imported(
     assert imported.imported_messages == len(forms)
     assert imported.conversation.id != conversation
     assert (imported.conversation.user_id, imported.conversation.title) == (f"{user}-2", "Leave")
-    there = memory.list_messages(imported.conversation.id, user_id=f"{user}-2")
+    there = memory.list_messages(imported.conversation.id, user_id=f"{user}-2", include_blobs=True)
     assert [message.to_openai() for message in there] == forms
     with path.open("rb") as file:
         again = memory.import_conversation(file, dept_id="legal")

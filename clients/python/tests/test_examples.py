@@ -10,11 +10,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .sidecar import ROOT, TIMEOUT, Sidecar
+from .sidecar import ROOT, TIMEOUT, Backend, Sidecar
 
 EXAMPLES = ROOT / "examples"
 
@@ -52,6 +53,22 @@ def test_openai_agents_session(sidecar: Sidecar) -> None:
         "user:       How do I request it?",
         "assistant:  It is requested in the HR portal, two weeks ahead.",
     ]
+
+
+def test_compaction(tmp_path: Path) -> None:
+    backend = Backend.embedded(tmp_path)
+    backend.settings["COMPACTION_TOKENS"] = "40"
+    sidecar = Sidecar(backend)
+    try:
+        printed = run("compaction.py", sidecar.address)
+    finally:
+        sidecar.stop()
+    remembered = [line for line in printed if line.startswith("remembered")]
+    assert remembered[0] == "remembered: 0 messages"
+    assert any(line.startswith("compacted") for line in printed)
+    # The summary and the messages since; not all messages of the four turns.
+    assert int(remembered[-1].split()[1]) < 8
+    assert printed[-1] == "assistant:  You are Ana." or printed[-2] == "assistant:  You are Ana."
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,12 @@ def test_docstrings_are_complete(blocking: type[Any], asynchronous: type[Any]) -
                 assert documented or parameter.kind is inspect.Parameter.VAR_POSITIONAL, (
                     f"{kind.__name__}.{name} does not describe {parameter.name}"
                 )
-            if signature.return_annotation not in ("None", "list[OpenAIMessage]"):
+            if signature.return_annotation not in (
+                "None",
+                "list[OpenAIMessage]",
+                "list[ResponsesItem]",
+                "AnthropicInput",
+            ):
                 assert "Returns:" in text, f"{kind.__name__}.{name} has no section Returns"
 
 

@@ -215,7 +215,7 @@ async def test_other_clients_read_the_text_of_events(
         ("system", ""),
         ("user", "What is our vacation policy?"),
         ("assistant", ""),
-        ("tool", ""),
+        ("tool", '{"days":25}'),
         ("user", "And this?"),
     ]
     async with memory.turn(user, conversation_id=conversation.id) as turn:
@@ -489,11 +489,16 @@ async def test_long_session_is_loaded_from_a_snapshot(
     every = await loaded(service, session)
     assert (len(every.events), every.state) == (250, expected)
 
-    def refused(*args: Any, **kwargs: Any) -> Any:
-        raise AssertionError("one response is sufficient")
+    pages = []
 
-    monkeypatch.setattr(operations, "list_newest_messages", refused)
+    async def counted(*args: Any, **kwargs: Any) -> Any:
+        pages.append(await list_newest_messages(*args, **kwargs))
+        return pages[-1]
+
+    list_newest_messages = operations.list_newest_messages
+    monkeypatch.setattr(operations, "list_newest_messages", counted)
     found = await loaded(service, session, num_recent_events=5)
+    assert len(pages) == 1
     assert found.events == session.events[-5:]
     assert found.state == expected
     assert (await service.list_sessions(app_name=app, user_id=user)).sessions[0].state == expected

@@ -74,11 +74,13 @@ EVERY_KIND: list[BaseMessage] = [
         ]
     ),
     ChatMessage(content="As you like.", role="critic"),
+    AIMessage("", additional_kwargs={"function_call": {"name": "f", "arguments": "{}"}}),
     FunctionMessage(content="done", name="f"),
     AIMessageChunk(content="half", tool_call_chunks=[]),
     HumanMessage(""),
     HumanMessage("\0\ud800"),
     HumanMessage("x" * 70_000),
+    AIMessage("", tool_calls=[{"name": "look_up", "args": {}, "id": "call_3"}]),
     ToolMessage([{"type": "text", "text": "ü" * 70_000}], tool_call_id="call_3"),
 ]
 
@@ -95,7 +97,7 @@ def test_messages_are_read_back_equal(history: ConversationMemoryChatMessageHist
 def test_other_clients_read_role_and_text(
     history: ConversationMemoryChatMessageHistory, blocking: ConversationMemory, user: str
 ) -> None:
-    history.add_messages(EVERY_KIND[:9])
+    history.add_messages(EVERY_KIND[:10])
     conversation = blocking.get_conversation(history.conversation_id, user_id=user)
     assert conversation.title == "What is our vacation policy?"
     messages = blocking.list_messages(history.conversation_id)
@@ -107,9 +109,30 @@ def test_other_clients_read_role_and_text(
         ("assistant", "25 days.\nAnd nothing more."),
         ("user", "And this?"),
         ("assistant", "As you like."),
+        ("assistant", ""),
         ("tool", "done"),
         ("assistant", "half"),
     ]
+
+
+class CustomMessage(HumanMessage):
+    """A type that LangChain cannot read back."""
+
+
+def test_types_that_cannot_be_read_back_are_rejected(
+    history: ConversationMemoryChatMessageHistory,
+) -> None:
+    with pytest.raises(TypeError, match="CustomMessage"):
+        history.add_messages([HumanMessage("beside it"), CustomMessage(content="hi")])
+    assert history.messages == []
+
+
+def test_calls_without_results_are_left_out(
+    history: ConversationMemoryChatMessageHistory,
+) -> None:
+    call = AIMessage("", tool_calls=[{"name": "f", "args": {}, "id": "1"}])
+    history.add_messages([ToolMessage("x", tool_call_id="0"), call, HumanMessage("stop"), call])
+    assert history.messages == [HumanMessage("stop"), call]
 
 
 def test_messages_of_other_clients_are_included(

@@ -70,6 +70,7 @@ EVERY_KIND = items(
         "status": "completed",
     },
     {"type": "function_call_output", "call_id": "call_1", "output": "25 days"},
+    {"type": "function_call", "call_id": "call_2", "name": "look_up", "arguments": "{}"},
     {
         "type": "function_call_output",
         "call_id": "call_2",
@@ -92,6 +93,7 @@ EVERY_KIND = items(
     {"role": "critic", "content": "a message with an unknown role"},
     {"role": "user", "content": ""},
     {"role": "user", "content": "x" * 70_000, "type": "message"},
+    {"type": "function_call", "call_id": "call_3", "name": "look_up", "arguments": "{}"},
     {"type": "function_call_output", "call_id": "call_3", "output": "ü" * 70_000},
 )
 
@@ -113,7 +115,7 @@ async def test_items_are_read_back_equal(session: ConversationMemorySession) -> 
 async def test_other_clients_read_role_and_text(
     session: ConversationMemorySession, memory: AsyncConversationMemory, user: str
 ) -> None:
-    await session.add_items(EVERY_KIND[:8])
+    await session.add_items(EVERY_KIND[:9])
     conversation = await memory.get_conversation(session.conversation_id, user_id=user)
     assert conversation.title == "What is our vacation policy?"
     messages = [message async for message in memory.list_messages(session.conversation_id)]
@@ -124,10 +126,33 @@ async def test_other_clients_read_role_and_text(
         ("assistant", ""),
         ("assistant", ""),
         ("tool", "25 days"),
+        ("assistant", ""),
         ("tool", "parts"),
         ("assistant", "25 days.\nNo."),
     ]
     assert [hit.message.seq async for hit in memory.search_messages(user, "vacation")] == [1]
+
+
+async def test_items_without_their_counterpart_are_left_out(
+    session: ConversationMemorySession,
+) -> None:
+    """The model's API would reject the whole history."""
+    call, output = EVERY_KIND[4], EVERY_KIND[5]
+    await session.add_items([output, *user_items("one"), call, *user_items("two")])
+    assert await session.get_items() == user_items("one", "two")
+    await session.add_items([output])
+    assert await session.get_items() == [*user_items("one"), call, output, *user_items("two")]
+    await session.add_items([call])
+    assert (await session.get_items())[-1] == call
+    assert await session.pop_item() == call
+
+
+@pytest.mark.parametrize("item", ["text", 1, None, object()])
+async def test_items_that_are_not_dicts_are_rejected(
+    session: ConversationMemorySession, item: Any
+) -> None:
+    with pytest.raises(TypeError, match=type(item).__name__):
+        await session.add_items([item])
 
 
 async def test_messages_of_other_clients_are_items(

@@ -207,10 +207,10 @@ def test_turn_does_not_depend_on_the_callers_dicts(memory: ConversationMemory, u
 
 def test_message_beyond_the_maximum_size_is_rejected(memory: ConversationMemory, user: str) -> None:
     with memory.turn(user) as turn:
-        for _ in range(3):
+        for _ in range(11):
             turn.user("x" * 1_047_000)
         with pytest.raises(ValueError, match="bytes"):
-            turn.add(Message("user", "y"), Message("assistant", "x" * 1_047_000))
-        turn.assistant("z" * (MAX_TURN_BYTES - turn._encoded_bytes - 16))
+            turn.add(Message("user", "y"), *[Message("assistant", "x" * 1_047_000)] * 2)
+        turn.assistant("z" * min(1 << 20, MAX_TURN_BYTES - turn._encoded_bytes - 16))
     assert turn.saved is not None
-    assert turn.saved.last_seq == 4
+    assert turn.saved.last_seq == 12

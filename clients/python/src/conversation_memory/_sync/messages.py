@@ -253,6 +253,9 @@ class Messages(BaseClient):
             user_id: Expected owner of the conversation; `None` skips the check.
             timeout: Time limit in seconds; `None` uses the client's `timeout`.
 
+        Returns:
+            The data.
+
         Raises:
             NotFound: The part does not exist or is no blob, or the conversation belongs to another
                 user.

@@ -1,0 +1,302 @@
+"""Typed parts: their values, what is stored of them, and data that a response leaves out."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+import grpc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conversation_memory import (
+    BlobPart,
+    ConversationMemory,
+    FilePart,
+    GenericPart,
+    Message,
+    ReasoningPart,
+    TextPart,
+    ToolCallPart,
+    ToolCallResponsePart,
+    UriPart,
+)
+from conversation_memory import _convert as convert
+from conversation_memory._forms import adk, anthropic, langchain, responses, stored, template
+from conversation_memory._proto.v1 import conversation_memory_pb2 as api
+from conversation_memory._proto.v1 import resources_pb2 as resources
+
+from .blocking import LoopThread
+from .fake import CONVERSATION, FakeService, serving
+from .sidecar import TIMEOUT
+from .test_openai_messages import json_values, same, texts
+
+EVERY_PART = (
+    TextPart("Look:"),
+    ReasoningPart("Hm."),
+    BlobPart("image/png", b"\x89PNG", "image"),
+    UriPart("https://example.com/cat.jpg", "image/jpeg", "image"),
+    FilePart("file-1", "application/pdf"),
+    GenericPart("of_the_future", '{"a":1}'),
+)
+
+
+def encode_and_decode(message: Message) -> Message:
+    sent = convert.write_message(message, "").SerializeToString()
+    return convert.read_message(resources.Message.FromString(sent))
+
+
+def test_parts_are_decoded_equal() -> None:
+    user = Message("user", parts=EVERY_PART, name="ana", pinned=True, token_count=7)
+    assert user.content == "Look:"
+    call = Message("assistant", parts=(ToolCallPart("1", "f", "{"),))
+    result = Message("tool", parts=(ToolCallResponsePart("1", "a"), ToolCallResponsePart("2", "b")))
+    assert result.content == "a\nb"
+    for message in (user, call, result):
+        assert encode_and_decode(message) == message
+
+
+def test_single_text_is_a_plain_message() -> None:
+    assert Message("user", parts=(TextPart("hi"),)) == Message("user", "hi")
+    picture = BlobPart("image/png", b"1")
+    assert Message("user", "hi", parts=(picture,)).parts == (TextPart("hi"), picture)
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"content": "x", "parts": (TextPart("y"), TextPart("z"))}, ValueError),
+        ({"parts": ("text",)}, TypeError),
+        ({"parts": ({"type": "text"},)}, TypeError),
+    ],
+)
+def test_invalid_parts_are_rejected(fields: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        Message("user", **fields)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        BlobPart("image/png", b"x" * ((8 << 20) + 1)),
+        BlobPart("image/png"),
+        ReasoningPart("half \ud800"),
+    ],
+    ids=["too large", "without data", "half a character"],
+)
+def test_parts_that_cannot_be_saved_are_rejected(part: Any) -> None:
+    with pytest.raises(ValueError, match=r"bytes|missing|surrogates"):
+        convert.write_message(Message("user", parts=(part,)), "")
+
+
+def test_unknown_part_is_generic() -> None:
+    sent = resources.Message(role=resources.ROLE_USER, parts=[resources.Part()])
+    assert convert.read_message(sent).parts == (GenericPart("unknown"),)
+
+
+def test_nothing_is_stored_twice() -> None:
+    """Of what is large, each form stores one copy."""
+    text, data = "25 days. " * 10_000, bytes(range(256)) * 300
+    encoded = base64.b64encode(data).decode()
+    messages = [
+        Message.from_openai({"role": "user", "content": text, "name": "a b", "x": 1}),
+        Message.from_openai({"role": "assistant", "content": None, "refusal": text}),
+        Message.from_openai(
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": text, "x": 1},
+                    {"type": "image_url", "image_url": {"url": f"data:image/x;base64,{encoded}"}},
+                ],
+            }
+        ),
+        Message.from_responses({"type": "message", "role": "user", "content": text}),
+        Message.from_responses(
+            {"type": "image_generation_call", "id": "ig", "result": encoded, "status": "completed"}
+        ),
+        Message.from_responses({"type": "web_search_call", "id": "ws", "action": {"query": text}}),
+        Message.from_responses(
+            {
+                "type": "function_call_output",
+                "call_id": "c",
+                "output": [
+                    {"type": "input_text", "text": text},
+                    {"type": "input_text", "text": "two"},
+                ],
+            }
+        ),
+        Message.from_responses(
+            {"type": "function_call", "id": "fc", "call_id": "c", "name": "f", "arguments": text}
+        ),
+        Message.from_anthropic(
+            {
+                "role": "assistant",
+                "content": [{"type": "tool_use", "id": "t", "name": "f", "input": {"text": text}}],
+            }
+        ),
+    ]
+    for message in messages:
+        sent = convert.write_message(message, "")
+        largest = sorted(part.ByteSize() for part in sent.parts)[-1:]
+        rest = sent.ByteSize() - sum(largest) - len(sent.content)
+        assert rest < 600 or len(sent.parts) == 3
+        assert sent.ByteSize() < 180_000
+
+
+responses_items = st.fixed_dictionaries(
+    {},
+    optional={
+        "type": st.sampled_from(["message", "reasoning", "function_call", "a_output", "b_call"])
+        | st.text(),
+        "role": st.sampled_from(["user", "assistant", "developer", "critic"]),
+        "content": texts | st.lists(json_values | st.builds(dict, type=texts, text=texts)),
+        "call_id": texts | st.none(),
+        "output": json_values,
+        "summary": json_values,
+        "$": json_values,
+        "x": json_values,
+    },
+)
+
+
+@given(responses_items)
+def test_any_item_is_decoded_equal(item: dict[str, Any]) -> None:
+    back = encode_and_decode(Message.from_responses(item))
+    (found,) = responses.show(back)
+    assert same(found, item)
+
+
+anthropic_blocks = st.lists(
+    json_values
+    | st.fixed_dictionaries(
+        {"type": st.sampled_from(["text", "thinking", "tool_use", "tool_result", "image", "x"])},
+        optional={
+            "text": texts,
+            "thinking": texts,
+            "id": texts,
+            "tool_use_id": texts,
+            "name": texts,
+            "input": json_values,
+            "content": texts | json_values,
+            "source": json_values,
+        },
+    ),
+    max_size=4,
+)
+
+
+@given(st.sampled_from(["user", "assistant"]), texts | anthropic_blocks)
+def test_any_message_of_anthropic_is_kept(role: str, content: Any) -> None:
+    value = {"role": role, "content": content}
+    back = encode_and_decode(Message.from_anthropic(value))
+    found = stored.value_of(back, anthropic.FORM)
+    assert same(anthropic._show_one(back) if found is None else found, value)
+
+
+@given(st.text(), st.dictionaries(st.text(), json_values, max_size=4))
+def test_any_value_of_a_framework_is_kept(kind: str, value: dict[str, Any]) -> None:
+    for form, split, wrapped in (
+        (langchain.FORM, langchain.split, {"type": kind, "data": value}),
+        (adk.FORM, adk.split, {"event": value}),
+    ):
+        role, parts = split(wrapped)
+        message = stored.message_of(form, wrapped, role, parts)
+        assert same(stored.value_of(encode_and_decode(message), form), wrapped)
+
+
+@pytest.mark.parametrize(
+    "json_text",
+    [
+        "{",
+        '{"$":[0]}',
+        '{"$":[9,"text"]}',
+        '{"$":[-1,"text"]}',
+        '{"$":[0,"unknown"]}',
+        '{"$":["a","text"]}',
+        '{"$":[0,"json"]}',
+        '{"$":[0,"b64",""]}',
+        '{"$":1}',
+        "[" * 30_000,
+        "[" * 201 + "]" * 201,
+        '{"role":"critic"}',
+        "[]",
+        "1",
+    ],
+)
+def test_invalid_details_do_not_fail_a_history(json_text: str) -> None:
+    for form in ("openai", "openai-agents", "langchain", "google-adk", "anthropic"):
+        parts = (TextPart("hi"), GenericPart(f"delta:{form}", json_text))
+        message = encode_and_decode(Message("user", parts=parts))
+        expected = {"role": "user", "content": "hi"}
+        if json_text != '{"role":"critic"}' or form == "openai":
+            assert message.to_openai() == expected
+        if form != "openai-agents" or json_text in ("[]", "1"):
+            assert responses.show(message) == [expected]
+        assert anthropic.show_history([message])["messages"][0]["role"] == "user"
+
+
+def test_reference_in_a_value_is_no_reference() -> None:
+    value = {"$": [0, "text"], "a": {"$": {"$": 1}}, "text": "x" * 30}
+    parts = (TextPart("x" * 30),)
+    assert template.decode(template.encode(value, parts), parts) == value
+
+
+class Blobs:
+    """A service whose history has left out the data of eight blobs."""
+
+    def __init__(self) -> None:
+        self.fake = FakeService()
+        self.fake.answers["GetHistory"] = lambda *_: self._history().SerializeToString()
+        self.fake.streams["GetBlob"] = self._blob
+        self.most = 0
+        self._running = 0
+        self._lock = threading.Lock()
+        self._together = threading.Barrier(4)
+
+    def _history(self) -> api.GetHistoryResponse:
+        history = api.GetHistoryResponse(last_seq=8)
+        for seq in range(1, 9):
+            message = history.messages.add(seq=seq, role=resources.ROLE_USER)
+            message.parts.add().text.content = "Look:"
+            message.parts.add().blob.CopyFrom(
+                resources.BlobPart(mime_type="image/png", size_bytes=6)
+            )
+        return history
+
+    def _blob(self, request: bytes, context: grpc.ServicerContext) -> Iterable[bytes]:
+        asked = api.GetBlobRequest.FromString(request)
+        with self._lock:
+            self._running += 1
+            self.most = max(self.most, self._running)
+        self._together.wait(TIMEOUT)
+        for piece in (b"blob", f"{asked.seq}{asked.part}".encode()):
+            yield api.GetBlobResponse(file={"data": piece}).SerializeToString()
+        with self._lock:
+            self._running -= 1
+
+
+@pytest.mark.parametrize("client", ["blocking", "asyncio"])
+def test_history_is_completed_with_blobs(client: str, event_loop_thread: LoopThread) -> None:
+    from conversation_memory import AsyncConversationMemory
+
+    blobs = Blobs()
+    with serving(blobs.fake) as address:
+        if client == "blocking":
+            memory = ConversationMemory(address, timeout=TIMEOUT)
+        else:
+            memory = event_loop_thread.blocking(AsyncConversationMemory(address, timeout=TIMEOUT))
+        with memory:
+            messages = memory.get_history(CONVERSATION).messages
+    data = [part.data for message in messages for part in message.parts[1:]]  # type: ignore[union-attr]
+    assert data == [f"blob{seq}1".encode() for seq in range(1, 9)]
+    assert blobs.most == 4
+
+
+def test_blob_without_data_is_shown_as_text() -> None:
+    missing = BlobPart("image/png", None, "image", 7)
+    message = Message("user", parts=(TextPart("Look:"), missing))
+    assert json.dumps(message.to_openai()).count("[image/png, 7 bytes]") == 1
