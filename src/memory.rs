@@ -18,6 +18,7 @@ mod get_history;
 mod history;
 mod import_conversation;
 mod newest;
+mod redact_messages;
 mod save_messages;
 mod search_messages;
 mod session_service;
@@ -44,6 +45,7 @@ pub use self::{
     history::{History, HistoryQuery},
     import_conversation::{ConversationImport, ImportConversation},
     newest::Source,
+    redact_messages::RedactMessages,
     save_messages::{SaveMessages, SaveOutcome},
     session_service::CreateSession,
     truncate_conversation::TruncateConversation,

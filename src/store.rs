@@ -13,6 +13,7 @@ mod operations;
 mod pool;
 pub mod postgres;
 mod reads;
+mod redactions;
 mod replay;
 mod rows;
 mod schema;
@@ -31,7 +32,7 @@ pub use self::{
     error::{ReusedKey, SchemaError, StoreError},
     operations::{
         Append, Appended, Bound, Branch, Compaction, ConversationPage, ConversationQuery, Newest,
-        RequestIdentity, Truncated, Truncation,
+        Redacted, RequestIdentity, Truncated, Truncation,
     },
     search::{SearchHit, SearchKey, SearchPage, SearchQuery},
 };
@@ -248,6 +249,37 @@ pub trait Store: Send + Sync + Debug {
     ///   there.
     /// - [`StoreError::BeyondEnd`] if the conversation ends before `upto_seq`.
     async fn compact(&self, compaction: &Compaction) -> Result<i64, StoreError>;
+
+    /// Finds the conversations that contain any of these messages of a conversation, which is
+    /// among them.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`Self::redact`] does.
+    async fn containing(
+        &self,
+        conversation: &ConversationRef,
+        seqs: &[i64],
+    ) -> Result<Vec<ConversationId>, StoreError>;
+
+    /// Removes text, parts, name, metadata and contexts of messages of a conversation, in all
+    /// conversations that contain them. Number, id, role and times remain. In these conversations,
+    /// a summary that stands for one of the messages is removed, and so is a title that was derived
+    /// from one. Does not count as activity.
+    ///
+    /// Idempotent: messages that have been redacted before are not changed. Ends within
+    /// [`REMOVAL_LIMIT`].
+    ///
+    /// # Errors
+    ///
+    /// - [`StoreError::NotFound`] if there is no such conversation.
+    /// - [`StoreError::MessageNotFound`] if it does not contain one of the messages. No message is
+    ///   redacted then.
+    async fn redact(
+        &self,
+        conversation: &ConversationRef,
+        seqs: &[i64],
+    ) -> Result<Redacted, StoreError>;
 
     /// Reads the newest `limit` messages that no summary stands for, the pinned messages, the
     /// summary and the conversation, in one consistent read. `contexts` selects whether the

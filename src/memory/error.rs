@@ -112,6 +112,9 @@ impl Error {
     ) -> Self {
         match error {
             StoreError::NotFound => Self::NotFound(Resource::Conversation(conversation)),
+            StoreError::MessageNotFound { seq } => {
+                Self::NotFound(Resource::Message(conversation, seq))
+            }
             StoreError::Conflict { current_seq } => Self::SeqMismatch { current_seq },
             StoreError::BeyondEnd { field, last_seq } => Self::BeyondEnd { field, last_seq },
             StoreError::AlreadyExists(what) => Self::Reused(what),

@@ -1,6 +1,6 @@
-use std::{panic, panic::AssertUnwindSafe, time::Duration};
+use std::{collections::HashMap, panic, panic::AssertUnwindSafe, time::Duration};
 
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 
 use super::Memory;
 use crate::{
@@ -8,6 +8,9 @@ use crate::{
     recent::Announcement,
     store::StoreError,
 };
+
+/// Upper bound on the windows that one write updates at the same time.
+const MAX_CONCURRENT_WINDOWS: usize = 32;
 
 /// Change of the recent window that a committed write requires.
 pub(super) enum WindowUpdate<'a> {
@@ -71,6 +74,63 @@ impl Memory {
         }
     }
 
+    /// Runs a removal from several conversations, and drops their recent windows. `affected` returns
+    /// the conversations that the removal has changed: one that is not among `conversations` was
+    /// created after these were read.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the error of `write`.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::write_through`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Self::write_through`].
+    pub(super) async fn remove_through<T>(
+        &self,
+        conversations: Vec<ConversationId>,
+        limit: Duration,
+        write: impl Future<Output = Result<T, StoreError>>,
+        affected: impl FnOnce(&T) -> &[ConversationId],
+    ) -> Result<T, StoreError> {
+        let mut announcements = self.announce_all(conversations, limit).await;
+        let recent = &self.0.recent;
+        match AssertUnwindSafe(write).catch_unwind().await {
+            Ok(Ok(committed)) => {
+                let affected = affected(&committed).iter().copied();
+                let unannounced = affected.filter(|id| !announcements.contains_key(id));
+                let unannounced = unannounced.collect();
+                announcements.extend(self.announce_all(unannounced, limit).await);
+                settle_all(announcements, |one| recent.retire(one)).await;
+                Ok(committed)
+            }
+            Ok(Err(error)) => {
+                let settle = |one| self.settle_failure(one, &error);
+                settle_all(announcements, settle).await;
+                Err(error)
+            }
+            Err(panic) => {
+                settle_all(announcements, |one| recent.leave(one)).await;
+                panic::resume_unwind(panic)
+            }
+        }
+    }
+
+    async fn announce_all(
+        &self,
+        conversations: Vec<ConversationId>,
+        limit: Duration,
+    ) -> HashMap<ConversationId, Announcement> {
+        stream::iter(conversations)
+            .map(async |id| (id, self.0.recent.announce(id, limit).await))
+            .buffer_unordered(MAX_CONCURRENT_WINDOWS)
+            .collect()
+            .await
+    }
+
     async fn update_window(&self, announcement: Announcement, update: WindowUpdate<'_>) {
         let recent = &self.0.recent;
         match update {
@@ -100,4 +160,13 @@ impl Memory {
             _ => recent.abort(announcement).await,
         }
     }
+}
+
+async fn settle_all<F: Future<Output = ()>>(
+    announcements: HashMap<ConversationId, Announcement>,
+    settle: impl Fn(Announcement) -> F,
+) {
+    stream::iter(announcements.into_values())
+        .for_each_concurrent(MAX_CONCURRENT_WINDOWS, settle)
+        .await;
 }

@@ -12,7 +12,7 @@ use crate::{
     domain::{ConversationRef, DeptId, InvalidValue, RequestId, SearchText, SessionId, Title},
     memory::{
         BeginTurn, BranchConversation, CreateConversation, GetHistory, ListBranches, ListMessages,
-        Memory, SaveMessages, TruncateConversation,
+        Memory, RedactMessages, SaveMessages, TruncateConversation,
     },
     proto::{self, conversation_memory_server},
     store::{Bound, ConversationQuery, SearchQuery},
@@ -274,9 +274,17 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
 
     async fn redact_messages(
         &self,
-        _request: Request<proto::RedactMessagesRequest>,
+        request: Request<proto::RedactMessagesRequest>,
     ) -> Result<Response<proto::RedactMessagesResponse>, Status> {
-        Err(super::status::internal())
+        let request = request.into_inner();
+        let redaction = RedactMessages {
+            conversation: self.conversation(&request.conversation_id, &request.user_id)?,
+            seqs: convert::message_seqs(request.seqs, "seqs")?,
+        };
+        let redacted = use_case("redact_messages", self.memory.redact_messages(redaction)).await?;
+        Ok(Response::new(proto::RedactMessagesResponse {
+            messages: convert::messages(redacted),
+        }))
     }
 
     type GetBlobStream = blob::Pieces;

@@ -8,7 +8,7 @@ mod render;
 pub(crate) use self::{
     owner_scope::OwnerScope,
     parse::{
-        Parser, export_format, history_limits, import_format, message_seq, optional,
+        Parser, export_format, history_limits, import_format, message_seq, message_seqs, optional,
         optional_conversation_id, optional_role, page_size, seq, strong, user_id,
     },
     render::{

@@ -7,6 +7,12 @@ pub enum StoreError {
     /// There is no such conversation, or another user owns it.
     #[error("conversation not found")]
     NotFound,
+    /// The conversation does not contain a message.
+    #[error("message {seq} not found")]
+    MessageNotFound {
+        /// Number of the message.
+        seq: i64,
+    },
     /// The conversation does not end at the expected number.
     #[error("the conversation ends at {current_seq}")]
     Conflict {

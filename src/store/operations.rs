@@ -215,3 +215,12 @@ pub struct Compaction {
     /// Time of the compaction.
     pub at: DateTime<Utc>,
 }
+
+/// Outcome of a redaction.
+#[derive(Clone, Debug)]
+pub struct Redacted {
+    /// Messages without their texts, in ascending order.
+    pub messages: Vec<Message>,
+    /// Conversations that contain any of them.
+    pub conversations: Vec<ConversationId>,
+}

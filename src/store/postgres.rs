@@ -15,6 +15,7 @@ mod history;
 mod import;
 mod lineage;
 mod prepare;
+mod redaction;
 mod removal;
 mod search;
 mod snapshot;
@@ -30,7 +31,7 @@ use sqlx::{Postgres, postgres::PgConnectOptions};
 
 use super::{
     Append, Appended, Bound, Branch, Compaction, ConversationPage, ConversationQuery, Import,
-    Newest, SchemaError, SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated,
+    Newest, Redacted, SchemaError, SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated,
     Truncation, operation_error::OperationError, pool, sql, transfers::TransferLimit,
 };
 use crate::domain::{
@@ -187,6 +188,25 @@ impl Store for PostgresStore {
 
     async fn compact(&self, compaction: &Compaction) -> Result<i64, StoreError> {
         attempts::transaction(|| compaction::compact(&self.pool, compaction)).await
+    }
+
+    async fn containing(
+        &self,
+        conversation: &ConversationRef,
+        seqs: &[i64],
+    ) -> Result<Vec<ConversationId>, StoreError> {
+        attempts::read(&self.losses, || {
+            redaction::containing(&self.pool, conversation, seqs)
+        })
+        .await
+    }
+
+    async fn redact(
+        &self,
+        conversation: &ConversationRef,
+        seqs: &[i64],
+    ) -> Result<Redacted, StoreError> {
+        attempts::transaction(|| redaction::redact(&self.pool, conversation, seqs)).await
     }
 
     async fn newest(

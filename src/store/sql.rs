@@ -525,6 +525,36 @@ macro_rules! apply_effects {
 }
 pub(super) use apply_effects;
 
+/// Reads a message of a conversation with the id that it is stored under. Parameters: $1
+/// conversation, $2 number.
+pub(super) const STORED_MESSAGE: &str = concat!(
+    "SELECT s.source_id, ",
+    message_columns!(),
+    " FROM (SELECT c.id AS source_id FROM conversations c WHERE c.id = $1 AND c.own_after < $2 \
+            UNION ALL \
+            SELECT l.source_id FROM lineage l \
+            WHERE l.conversation_id = $1 AND l.after_seq < $2 AND l.upto_seq >= $2) AS s \
+      JOIN messages m ON m.conversation_id = s.source_id AND m.seq = $2"
+);
+
+/// Reads the ranges in which conversations contain messages that are stored under an id.
+/// Parameters: $1 id, $2 first and $3 last number of the messages.
+pub(super) const CONTAINING: &str = "SELECT c.id, c.own_after AS after_seq, 9223372036854775807 AS upto_seq \
+       FROM conversations c WHERE c.id = $1 AND c.own_after < $3 \
+     UNION ALL \
+     SELECT l.conversation_id, l.after_seq, l.upto_seq FROM lineage l \
+       WHERE l.source_id = $1 AND l.upto_seq >= $2 AND l.after_seq < $3";
+
+/// Statements that remove everything but number, id, role and times of a message. Parameters: $1
+/// id that it is stored under, $2 number.
+pub(super) const REDACT: [&str; 3] = [
+    "UPDATE messages SET content = '', name = NULL, parts = NULL, metadata = NULL, \
+       token_count = 0, pinned = (1 = 0), redacted = (1 = 1) \
+     WHERE conversation_id = $1 AND seq = $2",
+    "DELETE FROM message_contexts WHERE conversation_id = $1 AND seq = $2",
+    "DELETE FROM message_blobs WHERE conversation_id = $1 AND seq = $2",
+];
+
 /// Hides a conversation's own messages up to a number. Parameters: $1 conversation, $2
 /// number.
 pub(super) const EXCLUDE_OWN: &str = "UPDATE conversations SET own_after = $2 WHERE id = $1";

@@ -15,6 +15,7 @@ mod history;
 mod import;
 mod lineage;
 mod prepare;
+mod redaction;
 mod removal;
 mod result_codes;
 mod search;
@@ -30,7 +31,7 @@ use sqlx::{Sqlite, sqlite::SqliteConnectOptions};
 
 use super::{
     Append, Appended, Bound, Branch, Compaction, ConversationPage, ConversationQuery, Import,
-    Newest, SchemaError, SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated,
+    Newest, Redacted, SchemaError, SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated,
     Truncation, operation_error::OperationError, pool, sql, transfers::TransferLimit,
 };
 use crate::domain::{
@@ -200,6 +201,22 @@ impl Store for SqliteStore {
 
     async fn compact(&self, compaction: &Compaction) -> Result<i64, StoreError> {
         write(compaction::compact(&self.writer, compaction)).await
+    }
+
+    async fn containing(
+        &self,
+        conversation: &ConversationRef,
+        seqs: &[i64],
+    ) -> Result<Vec<ConversationId>, StoreError> {
+        read(redaction::containing(&self.readers, conversation, seqs)).await
+    }
+
+    async fn redact(
+        &self,
+        conversation: &ConversationRef,
+        seqs: &[i64],
+    ) -> Result<Redacted, StoreError> {
+        write(redaction::redact(&self.writer, conversation, seqs)).await
     }
 
     async fn newest(

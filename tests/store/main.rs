@@ -14,6 +14,7 @@ mod faulty_store;
 mod history;
 mod imports;
 mod postgres;
+mod redactions;
 mod removals;
 mod retries;
 mod saves;
@@ -104,6 +105,16 @@ conformance! {
         truncation_removes_a_summary_of_removed_messages
         truncation_clears_a_title_derived_from_removed_messages
         concurrent_compactions_and_saves_are_serialized;
+    redactions:
+        redaction_leaves_number_role_and_times
+        redaction_is_complete_or_absent
+        redaction_applies_to_all_conversations
+        redaction_clears_a_title_of_unknown_origin
+        redaction_removes_summaries_of_redacted_messages
+        redacted_messages_are_not_found
+        replay_of_a_redacted_save_returns_no_text
+        redaction_applies_to_many_branches
+        concurrent_changes_do_not_keep_redacted_messages;
     branches:
         branch_shares_messages_and_continues
         branch_inherits_fields_of_its_parent

@@ -28,12 +28,13 @@ enum Write {
     Create,
     Delete,
     Import,
+    Redact,
     Truncate,
     Update,
 }
 
 impl Write {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Append,
         Self::AttachSession,
         Self::Branch,
@@ -41,6 +42,7 @@ impl Write {
         Self::Create,
         Self::Delete,
         Self::Import,
+        Self::Redact,
         Self::Truncate,
         Self::Update,
     ];
@@ -63,6 +65,7 @@ impl Write {
                 import.add(&[NumberedMessage { seq: 1, message }]).await?;
                 import.finish(1).await.map(drop)
             }
+            Self::Redact => store.redact(conversation, &[1]).await.map(drop),
             Self::Truncate => {
                 let truncated = store.truncate(&truncation(conversation, 1)).await;
                 truncated.map(drop)
@@ -207,9 +210,12 @@ async fn lost_connection_leaves_only_autocommitted_writes_unknown() {
         Write::Append | Write::AttachSession | Write::Create | Write::Update => {
             matches!(error, StoreError::OutcomeUnknown(_))
         }
-        Write::Branch | Write::Compact | Write::Delete | Write::Import | Write::Truncate => {
-            is_unavailable(write, error)
-        }
+        Write::Branch
+        | Write::Compact
+        | Write::Delete
+        | Write::Import
+        | Write::Redact
+        | Write::Truncate => is_unavailable(write, error),
     };
     assert_writes_fail(&fixture, Fault::ConnectionLost, is_expected).await;
 }

@@ -89,6 +89,19 @@ pub(crate) fn message_seq(seq: i64, path: &str) -> Result<i64, FieldViolation> {
     Ok(seq)
 }
 
+/// Parses the sequence numbers of the messages to redact.
+pub(crate) fn message_seqs(seqs: Vec<i64>, path: &str) -> Result<Vec<i64>, FieldViolation> {
+    let max = Memory::MAX_REDACTED;
+    if seqs.is_empty() || seqs.len() > max {
+        let reason = InvalidValue::new(format!("must have 1 to {max} sequence numbers"));
+        return Err(FieldViolation::new(path, reason));
+    }
+    for (index, seq) in seqs.iter().enumerate() {
+        message_seq(*seq, &format!("{path}[{index}]"))?;
+    }
+    Ok(seqs)
+}
+
 /// Parses the consistency of a read: whether it must read the durable store.
 pub(crate) fn strong(consistency: i32) -> Result<bool, FieldViolation> {
     match proto::Consistency::try_from(consistency) {

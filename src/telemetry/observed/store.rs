@@ -19,8 +19,8 @@ use crate::{
     instrumentation,
     store::{
         Append, Appended, Bound, Branch, Compaction, ConversationPage, ConversationQuery, Import,
-        Newest, SchemaError, SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated,
-        Truncation,
+        Newest, Redacted, SchemaError, SearchPage, SearchQuery, Snapshot, Store, StoreError,
+        Truncated, Truncation,
     },
     telemetry::call,
 };
@@ -146,6 +146,7 @@ impl Drop for OperationRecorder<'_> {
 fn failure(error: &StoreError) -> Option<(&'static str, &StoreError)> {
     match error {
         StoreError::NotFound
+        | StoreError::MessageNotFound { .. }
         | StoreError::Conflict { .. }
         | StoreError::BeyondEnd { .. }
         | StoreError::AlreadyExists(_) => None,
@@ -261,6 +262,26 @@ impl Store for ObservedStore {
         call::set_conversation(compaction.conversation.id);
         let work = self.inner.compact(compaction);
         self.observe("compact", CONVERSATIONS, work).await
+    }
+
+    async fn containing(
+        &self,
+        conversation: &ConversationRef,
+        seqs: &[i64],
+    ) -> Result<Vec<ConversationId>, StoreError> {
+        call::set_conversation(conversation.id);
+        let work = self.inner.containing(conversation, seqs);
+        self.observe("find_containing", CONVERSATIONS, work).await
+    }
+
+    async fn redact(
+        &self,
+        conversation: &ConversationRef,
+        seqs: &[i64],
+    ) -> Result<Redacted, StoreError> {
+        call::set_conversation(conversation.id);
+        let work = self.inner.redact(conversation, seqs);
+        self.observe("redact", MESSAGES, work).await
     }
 
     async fn newest(
