@@ -214,3 +214,39 @@ def test_message_beyond_the_maximum_size_is_rejected(memory: ConversationMemory,
         turn.assistant("z" * min(1 << 20, MAX_TURN_BYTES - turn._encoded_bytes - 16))
     assert turn.saved is not None
     assert turn.saved.last_seq == 12
+
+
+def test_window_of_a_turn(memory: ConversationMemory, user: str) -> None:
+    with memory.turn(user) as turn:
+        turn.add(Message("system", "Be brief.", pinned=True, token_count=5))
+        for number in range(10):
+            turn.add(Message("user", f"question {number}", token_count=10))
+            turn.add(Message("assistant", f"answer {number}", token_count=10))
+    conversation = turn.conversation_id
+    with memory.turn(user, conversation_id=conversation, limit=3) as second:
+        assert [each.content for each in second.history] == [
+            "Be brief.",
+            "answer 8",
+            "question 9",
+            "answer 9",
+        ]
+        assert (second.token_count, second.older_omitted) == (35, True)
+        assert not second.compaction_due
+    with memory.turn(user, conversation_id=conversation, limit=3, start_on_user=True) as third:
+        assert [each.content for each in third.history[1:]] == ["question 9", "answer 9"]
+    with memory.turn(user, conversation_id=conversation, limit=100, max_tokens=45) as fourth:
+        assert [each.token_count for each in fourth.history] == [5, 10, 10, 10, 10]
+    begun = memory.begin_turn(user, conversation_id=conversation, max_tokens=25, limit=100)
+    assert (len(begun.messages), begun.token_count) == (3, 25)
+    history = memory.get_history(conversation, max_tokens=15, limit=100)
+    assert (len(history.messages), history.token_count, history.older_omitted) == (2, 15, True)
+    assert not memory.get_history(conversation, limit=100).older_omitted
+
+
+@pytest.mark.parametrize("bounds", [{"limit": -1}, {"max_tokens": 0}, {"max_tokens": -1}])
+def test_invalid_window_creates_no_conversation(
+    memory: ConversationMemory, user: str, bounds: dict[str, int]
+) -> None:
+    with pytest.raises(cm.InvalidArgument), memory.turn(user, **bounds):  # type: ignore[arg-type]
+        pass
+    assert list(memory.list_conversations(user)) == []
