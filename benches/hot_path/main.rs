@@ -7,6 +7,8 @@
 //!
 //! - `growth`: calls on a conversation of 1,000,000 messages, compared with one of
 //!   10, which grows to some hundred messages during the run.
+//! - `histories`: the cost of token budgets, tool calls, pinned messages, compaction
+//!   and token counts.
 //! - `window`: reads from the recent window, from the store, and gRPC alone.
 //! - `steps`: the additional cost of a session, and of Redis.
 //! - `redis`: calls while Redis refuses connections or is frozen, compared with a
@@ -35,6 +37,7 @@ mod baseline;
 mod compare;
 mod conversation;
 mod costs;
+mod histories;
 mod outages;
 mod process;
 mod search;
@@ -42,8 +45,9 @@ mod telemetry;
 
 use std::process::ExitCode;
 
-const SECTIONS: [&str; 9] = [
+const SECTIONS: [&str; 10] = [
     "growth",
+    "histories",
     "window",
     "steps",
     "redis",
@@ -77,6 +81,7 @@ fn main() -> ExitCode {
         if chosen.as_deref().is_none_or(|chosen| chosen == section) {
             match section {
                 "growth" => runtime.block_on(costs::growth(rounds)),
+                "histories" => runtime.block_on(histories::histories(rounds)),
                 "window" => runtime.block_on(costs::window(rounds)),
                 "steps" => runtime.block_on(costs::steps(rounds)),
                 "redis" => runtime.block_on(outages::redis()),
