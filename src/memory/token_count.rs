@@ -27,7 +27,8 @@ impl Memory {
         let encoding = self.0.token_encoding;
         let uncounted = messages.iter().filter(|m| m.token_count.is_none());
         let bytes: usize = uncounted.map(NewMessage::size).sum();
-        if bytes <= MAX_INLINE_BYTES || encoding == TokenEncoding::None {
+        let is_short = encoding.is_loaded() && bytes <= MAX_INLINE_BYTES;
+        if bytes == 0 || is_short || encoding == TokenEncoding::None {
             count_all(encoding, &mut messages);
             return Ok(messages);
         }
