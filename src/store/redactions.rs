@@ -116,7 +116,8 @@ macro_rules! redactions {
             }
             let seqs: std::collections::BTreeSet<i64> = seqs.iter().copied().collect();
             let mut messages = Vec::with_capacity(seqs.len());
-            let mut sources: std::collections::BTreeMap<Uuid, Vec<usize>> = Default::default();
+            let mut sources: std::collections::BTreeMap<Uuid, Vec<usize>> =
+                std::collections::BTreeMap::new();
             for seq in seqs {
                 let row = query(sql::STORED_MESSAGE)
                     .bind($key(conversation.id.as_uuid()))
@@ -131,7 +132,7 @@ macro_rules! redactions {
             }
             let mut located = LocatedMessages {
                 messages,
-                conversations: Default::default(),
+                conversations: std::collections::BTreeMap::new(),
             };
             for (source, positions) in sources {
                 find_containing(connection, &mut located, source, &positions).await?;

@@ -6,6 +6,7 @@
 )]
 
 mod causes;
+mod compactions;
 mod load;
 mod postgres;
 mod process;

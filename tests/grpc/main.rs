@@ -9,12 +9,14 @@
 )]
 
 mod branches;
+mod compactions;
 mod conversations;
 mod export;
 mod histories;
 mod hostile;
 mod import;
 mod parts;
+mod redactions;
 mod search;
 mod server;
 mod sessions;

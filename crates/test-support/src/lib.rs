@@ -93,6 +93,12 @@ pub fn new_id() -> String {
     uuid::Uuid::now_v7().to_string()
 }
 
+/// Returns the number of rounds of a test: `default`, or the value of an environment variable, with
+/// which it can be run longer.
+pub fn rounds(name: &str, default: u32) -> u32 {
+    std::env::var(name).map_or(default, |value| value.parse().unwrap())
+}
+
 /// Returns the value of an environment variable that `tests/with-servers` sets.
 pub fn required_variable(name: &str) -> String {
     std::env::var(name)
