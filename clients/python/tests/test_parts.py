@@ -26,9 +26,19 @@ from conversation_memory import (
     UriPart,
 )
 from conversation_memory import _convert as convert
-from conversation_memory._forms import adk, anthropic, langchain, responses, stored, template
+from conversation_memory._adk import EventSelection
+from conversation_memory._forms import (
+    adk,
+    anthropic,
+    chat,
+    langchain,
+    responses,
+    stored,
+    template,
+)
 from conversation_memory._proto.v1 import conversation_memory_pb2 as api
 from conversation_memory._proto.v1 import resources_pb2 as resources
+from conversation_memory.langchain import _to_langchain
 
 from .blocking import LoopThread
 from .fake import CONVERSATION, FakeService, serving
@@ -239,10 +249,53 @@ def test_invalid_details_do_not_fail_a_history(json_text: str) -> None:
         assert anthropic.show_history([message])["messages"][0]["role"] == "user"
 
 
+FORMS = ("openai", "openai-agents", "anthropic", "langchain", "google-adk")
+KEYS = st.sampled_from(["content", "tool_calls", "tool_call_id", "author", "timestamp", "role"])
+kinds = st.sampled_from(["text", "reasoning", "a_call", "a_output", "human", "tool", "ai"])
+details = st.fixed_dictionaries(
+    {}, optional={"type": kinds, "data": st.dictionaries(KEYS, json_values | anthropic_blocks)}
+) | st.builds(lambda event: {"event": event}, st.dictionaries(KEYS, json_values))
+details |= st.dictionaries(
+    st.sampled_from(["role", "content", "type", "tool_calls", "call_id", "data", "event", "x"]),
+    json_values | kinds | anthropic_blocks,
+)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["user", "assistant", "tool"]),
+            st.sampled_from(FORMS),
+            json_values | details,
+        ),
+        max_size=4,
+    )
+)
+def test_no_details_fail_a_history(saved: list[tuple[Any, str, Any]]) -> None:
+    messages = [
+        Message(role, parts=(TextPart("hi"), GenericPart(f"delta:{form}", json.dumps(value))))
+        for role, form, value in saved
+    ]
+    chat.show_history(messages)
+    responses.show_history(messages)
+    anthropic.show_history(messages)
+    _to_langchain(messages)
+    selection = EventSelection(None)
+    for message in reversed(messages):
+        selection.is_full_at(message)
+    selection.events()
+
+
 def test_reference_in_a_value_is_no_reference() -> None:
     value = {"$": [0, "text"], "a": {"$": {"$": 1}}, "text": "x" * 30}
     parts = (TextPart("x" * 30),)
     assert template.decode(template.encode(value, parts), parts) == value
+
+
+def test_references_cannot_multiply_a_text() -> None:
+    references = ",".join(['{"$":[0,"text"]}'] * 10_000)
+    parts = (TextPart("x" * 100_000), GenericPart("delta:openai", f'{{"role":[{references}]}}'))
+    assert Message("user", parts=parts).to_openai()["content"] == "x" * 100_000
 
 
 class Blobs:

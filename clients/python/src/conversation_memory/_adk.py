@@ -56,7 +56,8 @@ def record_of(message: Message) -> Record:
     if message.original is not None and message.original.form == FORM:
         record: Record = message.original.value
         return record if isinstance(record, dict) else {}
-    record = stored.value_of(message, FORM)
+    # A state does not depend on the data of blobs.
+    record = stored.value_of(message, FORM, missing="")
     return record if form.is_event(record) else {}
 
 
@@ -79,14 +80,21 @@ def request_id_of(record: Record) -> str:
 
 def event_of(message: Message) -> Event | None:
     """Returns the event of a message, also of a message that another client has saved."""
-    if record := record_of(message):
-        return own_event(record)
-    return foreign_event(message, {})
+    return own_event(message) if record_of(message) else foreign_event(message, {})
 
 
-def own_event(record: Record) -> Event | None:
-    """Returns the event of a record; `None` if it has none."""
-    return Event.model_validate(record["event"]) if "event" in record else None
+def own_event(message: Message) -> Event | None:
+    """Returns the event that a message stores; `None` if it stores another record."""
+    record = record_of(message)
+    if "event" not in record:
+        return None
+    complete = stored.value_of(message, FORM)
+    try:
+        # Data that has been removed is empty.
+        return Event.model_validate((complete or record)["event"])
+    except ValueError:
+        # Another client has written it.
+        return foreign_event(message, {})
 
 
 def foreign_event(message: Message, tools: Mapping[str, str]) -> Event | None:
@@ -190,15 +198,17 @@ class EventSelection:
             MAX_PAGE_SIZE if self._count is None else self._count + SNAPSHOT_INTERVAL
         )
         """Number of messages that will probably be needed."""
+        self.has_events = self._count != 0
+        """Whether the config selects events at all."""
 
     def is_full_at(self, message: Message) -> bool:
         """Takes a message; returns whether no earlier event is needed."""
         if not self._is_full():
-            record = record_of(message)
-            event = own_event(record) if record else foreign_event(message, {})
+            is_own = bool(record_of(message))
+            event = own_event(message) if is_own else foreign_event(message, {})
             if event is not None and event.timestamp >= self._after:
                 self._messages.append(message)
-                if record:
+                if is_own:
                     self._own[message.seq] = event
         return self._is_full()
 
@@ -281,7 +291,7 @@ async def read_state(
     """Reads a state, and the number of the last message that it includes."""
     reader = StateReader(delta_of)
     messages, last_seq = await adapters.read_backwards(
-        operation, conversation, 2 * SNAPSHOT_INTERVAL, reader.is_complete_at
+        operation, conversation, 2 * SNAPSHOT_INTERVAL, reader.is_complete_at, with_blobs=False
     )
     return reader.state(messages), last_seq
 

@@ -257,6 +257,7 @@ class ConversationMemorySessionService(BaseSessionService):
             conversation,
             selection.expected_count,
             is_last,
+            with_blobs=selection.has_events,
         )
         if not messages:
             return None, None
@@ -331,7 +332,7 @@ class ConversationMemorySessionService(BaseSessionService):
             return int(marker)
         # The caller constructed the session or deserialized it: its last event decides.
         messages, last_seq = await adapters.read_backwards(
-            self._memory._operation(None), conversation, 1, lambda _: True
+            self._memory._operation(None), conversation, 1, lambda _: True, with_blobs=False
         )
         if not messages:
             raise SessionNotFoundError(f"Session {session.id} not found.")

@@ -190,7 +190,8 @@ def _from_dict(value: dict[str, Any]) -> BaseMessage | None:
     """Returns the message of a dict; `None` if LangChain does not know its type."""
     try:
         return messages_from_dict([value])[0]
-    except (ValueError, KeyError, TypeError):
+    except Exception:
+        # Another client can have written it, and then LangChain raises errors of any type.
         return None
 
 

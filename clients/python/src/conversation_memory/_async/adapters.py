@@ -125,6 +125,8 @@ async def read_backwards(
     conversation: NamedConversation,
     expected_count: int,
     is_last: Callable[[Message], bool],
+    *,
+    with_blobs: bool = True,
 ) -> tuple[list[Message], int]:
     """Reads all messages from the newest backwards, until `is_last` is true for one.
 
@@ -135,6 +137,7 @@ async def read_backwards(
         conversation: Conversation to read.
         expected_count: Number of messages that will probably be needed, for the first request.
         is_last: Called with each message, newest first.
+        with_blobs: Whether the messages include the data of blobs.
 
     Returns:
         The messages, oldest first, and the number that the conversation ended with when they
@@ -142,7 +145,9 @@ async def read_backwards(
     """
     try:
         last_seq = await _last_seq(operation, conversation)
-        found = await _list_backwards(operation, conversation, last_seq, expected_count, is_last)
+        found = await _list_backwards(
+            operation, conversation, last_seq, expected_count, is_last, with_blobs=with_blobs
+        )
     except NotFound:
         return [], 0
     return found[::-1], last_seq
@@ -161,6 +166,8 @@ async def _list_backwards(
     last_seq: int,
     expected_count: int,
     is_last: Callable[[Message], bool],
+    *,
+    with_blobs: bool = True,
 ) -> list[Message]:
     """Lists messages up to `last_seq`, newest first, until `is_last` is true for one."""
     found: list[Message] = []
@@ -172,6 +179,7 @@ async def _list_backwards(
             user_id=conversation.user_id,
             page_size=min(expected_count or MAX_PAGE_SIZE, MAX_PAGE_SIZE),
             page_token=page_token,
+            include_blobs=with_blobs,
         )
         for message in page:
             if message.seq <= last_seq:

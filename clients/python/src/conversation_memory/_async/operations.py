@@ -297,6 +297,7 @@ async def list_newest_messages(
     user_id: str | None,
     page_size: int,
     page_token: str,
+    include_blobs: bool,
 ) -> tuple[list[Message], str]:
     """Reads a page of messages, newest first, and the token of the next page; "" on the last."""
     request = api.ListMessagesRequest(
@@ -305,9 +306,10 @@ async def list_newest_messages(
         page_size=page_size,
         page_token=page_token,
         newest_first=True,
-        include_blobs=True,
+        include_blobs=include_blobs,
     )
     answer = await operation.call(methods.LIST_MESSAGES, request)
     messages = convert.read_messages(answer.messages)
-    found = await with_blobs(operation, conversation_id, messages, user_id=user_id)
-    return list(found), answer.next_page_token
+    if include_blobs:
+        messages = await with_blobs(operation, conversation_id, messages, user_id=user_id)
+    return list(messages), answer.next_page_token

@@ -91,14 +91,14 @@ def _valid_id(call_id: str) -> str:
 
 def _strip_end(blocks: list[dict[str, Any]]) -> None:
     """Removes white space at the end of the last text, which the API rejects."""
-    if blocks[-1].get("type") == "text":
+    if _is_text(blocks[-1]):
         blocks[-1] = {**blocks[-1], "text": blocks[-1]["text"].rstrip()}
 
 
 def _compact(message: dict[str, Any]) -> dict[str, Any]:
     """Returns a message whose content is a string if it is one plain text."""
     blocks = message["content"]
-    if len(blocks) == 1 and blocks[0].keys() == {"type", "text"}:
+    if len(blocks) == 1 and blocks[0].keys() == {"type", "text"} and _is_text(blocks[0]):
         return {**message, "content": blocks[0]["text"]}
     return message
 
@@ -162,7 +162,13 @@ def _blocks(message: Message) -> list[dict[str, Any]]:
     blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
     if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
         return _shown_blocks(message)
-    return [block for block in blocks if block.get("type") != "text" or block["text"].strip()]
+    return [block for block in blocks if block.get("type") != "text" or _is_text(block)]
+
+
+def _is_text(block: Mapping[str, Any]) -> bool:
+    """Whether a block has a text that the API accepts."""
+    text = block.get("text")
+    return block.get("type") == "text" and isinstance(text, str) and bool(text.strip())
 
 
 def _shown_blocks(message: Message) -> list[dict[str, Any]]:

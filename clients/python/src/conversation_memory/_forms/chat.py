@@ -110,7 +110,8 @@ def _has_open_call(messages: list[dict[str, Any]]) -> bool:
 
 def _value(message: Message) -> dict[str, Any] | None:
     value = stored.value_of(message, FORM)
-    return value if isinstance(value, dict) and value.get("role") in ROLES else None
+    role = value.get("role") if isinstance(value, dict) else None
+    return value if isinstance(role, str) and role in ROLES else None
 
 
 def content_parts(content: Any) -> Iterable[Part]:

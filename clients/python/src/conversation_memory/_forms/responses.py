@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 FORM = "openai-agents"
 
-_EASY_KEYS = {"role", "content", "type"}
-_MESSAGE_KEYS = {"type", "id", "status", "phase"}
+_MESSAGE_KEYS = {"role", "content", "type", "id", "status", "phase"}
 _INPUT_TYPES = {"input_text", "input_image", "input_file", "output_text"}
 _MEDIA_MODALITIES = {"input_image": "image", "input_file": ""}
 
@@ -34,7 +33,7 @@ def is_item(message: Mapping[str, Any]) -> bool:
     """Whether a message is an item and not one of Chat Completions."""
     content = message.get("content")
     elements = content if isinstance(content, list) else ()
-    return not message.keys().isdisjoint(_MESSAGE_KEYS) or any(
+    return message.get("type") == "message" or any(
         isinstance(element, Mapping) and element.get("type") in _INPUT_TYPES for element in elements
     )
 
@@ -71,7 +70,7 @@ def value_of(message: Message) -> dict[str, Any] | None:
         return value
     # A message of Chat Completions with a plain text is an item too.
     value = stored.value_of(message, chat.FORM)
-    if isinstance(value, dict) and value.keys() <= _EASY_KEYS and message.role != "tool":
+    if isinstance(value, dict) and value.keys() <= _MESSAGE_KEYS and message.role != "tool":
         return value if isinstance(value.get("content"), str) else None
     return None
 

@@ -61,13 +61,16 @@ def message_of(
     return Message(role, parts=(*parts, delta), name=name, **fields)
 
 
-def value_of(message: Message, form: str) -> Any:
-    """Returns the value that a message was saved as in a form; `None` if it was not."""
+def value_of(message: Message, form: str, *, missing: str | None = None) -> Any:
+    """Returns the value that a message was saved as in a form; `None` if it was not.
+
+    `missing` replaces data that a response has left out; without it, such a value is `None`.
+    """
     last = message.parts[-1] if message.parts and not message.redacted else None
     if not isinstance(last, GenericPart) or last.type != DELTA + form:
         return None
     try:
-        return template.decode(last.json, message.parts)
+        return template.decode(last.json, message.parts, missing=missing)
     except ValueError:
         # Another client has written it, or the data of a part is missing.
         return None

@@ -32,6 +32,9 @@ MIN_REFERENCE = 24
 MIN_PIECE = 64
 """Number of characters below which a text is not searched in the texts of the parts."""
 
+MAX_REFERENCED = 64 << 20
+"""Upper bound on the characters that the references of a template yield."""
+
 _KEY = "$"
 
 
@@ -45,13 +48,25 @@ def to_json(value: Any) -> str:
 
 
 def is_same(one: Any, other: Any) -> bool:
-    """Whether two JSON values are equal, where 1, 1.0 and True are different."""
-    try:
-        if one != other:
-            return False
-    except RecursionError:
-        return False
-    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+    """Whether two valid JSON values are equal, where 1, 1.0 and True are different."""
+    if isinstance(one, Mapping):
+        return (
+            isinstance(other, Mapping)
+            and one.keys() == other.keys()
+            and all(is_same(item, other[key]) for key, item in one.items())
+        )
+    if isinstance(one, (list, tuple)):
+        return (
+            isinstance(other, (list, tuple))
+            and len(one) == len(other)
+            and all(map(is_same, one, other))
+        )
+    if isinstance(one, float):
+        # The sign of zero is a difference too.
+        return isinstance(other, float) and repr(one) == repr(other)
+    if isinstance(one, str):
+        return isinstance(other, str) and one == other
+    return type(one) is type(other) and bool(one == other)
 
 
 def validate(value: Any, levels: int = MAX_DEPTH) -> None:
@@ -85,14 +100,19 @@ def encode(value: Any, parts: Sequence[Part]) -> str:
     return to_json(_Encoder(parts).encode(value))
 
 
-def decode(template: str, parts: Sequence[Part]) -> Any:
+def decode(template: str, parts: Sequence[Part], *, missing: str | None = None) -> Any:
     """Returns the value of a template.
+
+    Args:
+        template: The template as JSON.
+        parts: Parts that it refers to.
+        missing: Replacement for data that a response has left out; `None` rejects it.
 
     Raises:
         ValueError: The template is not valid, or its references do not fit the parts.
     """
     try:
-        value = _fill(json.loads(template), parts)
+        value = _Decoder(parts, missing).decode(json.loads(template))
         validate(value)
     except (LookupError, TypeError, RecursionError) as error:
         raise ValueError("the template does not fit the parts") from error
@@ -157,33 +177,52 @@ class _Encoder:
         return None
 
 
-def _fill(template: Any, parts: Sequence[Part]) -> Any:
-    if isinstance(template, dict):
-        if _KEY not in template:
-            return {key: _fill(item, parts) for key, item in template.items()}
-        reference = template[_KEY]
-        if isinstance(reference, dict):
-            return {key: _fill(item, parts) for key, item in reference.items()}
-        return _resolve(reference, parts)
-    if isinstance(template, list):
-        return [_fill(item, parts) for item in template]
-    return template
+class _Decoder:
+    def __init__(self, parts: Sequence[Part], missing: str | None) -> None:
+        self._parts = parts
+        self._missing = missing
+        self._remaining = MAX_REFERENCED
 
+    def decode(self, template: Any) -> Any:
+        if isinstance(template, dict):
+            if _KEY not in template:
+                return {key: self.decode(item) for key, item in template.items()}
+            reference = template[_KEY]
+            if isinstance(reference, dict):
+                return {key: self.decode(item) for key, item in reference.items()}
+            return self._resolve(reference)
+        if isinstance(template, list):
+            return [self.decode(item) for item in template]
+        return template
 
-def _resolve(reference: list[Any], parts: Sequence[Part]) -> Any:
-    index, kind, *rest = reference
-    if not isinstance(index, int) or index < 0:
-        raise ValueError("a reference has no valid index")
-    part = parts[index]
-    if kind in ("b64", "b64url"):
-        if not isinstance(part, BlobPart) or part.data is None:
-            raise ValueError("the data of a part is missing")
+    def _resolve(self, reference: list[Any]) -> Any:
+        index, kind, *rest = reference
+        if not isinstance(index, int) or index < 0:
+            raise ValueError("a reference has no valid index")
+        part = self._parts[index]
+        if kind in ("b64", "b64url"):
+            return self._data(part, kind, rest)
+        text = text_of(part)
+        self._take(len(text))
+        if kind == "json":
+            return json.loads(text)
+        if kind != "text":
+            raise ValueError("a reference has an unknown kind")
+        return text[rest[0] : rest[1]] if rest else text
+
+    def _data(self, part: Part, kind: str, rest: list[Any]) -> str:
+        if not isinstance(part, BlobPart):
+            raise ValueError("a reference does not fit its part")
+        if part.data is None:
+            if self._missing is None:
+                raise ValueError("the data of a part is missing")
+            return self._missing
+        self._take(2 * len(part.data))
         if kind == "b64url":
             return base64.urlsafe_b64encode(part.data).decode()
         return str(rest[0]) + base64.b64encode(part.data).decode()
-    text = text_of(part)
-    if kind == "json":
-        return json.loads(text)
-    if kind != "text":
-        raise ValueError("a reference has an unknown kind")
-    return text[rest[0] : rest[1]] if rest else text
+
+    def _take(self, characters: int) -> None:
+        self._remaining -= characters
+        if self._remaining < 0:
+            raise ValueError("the template refers to too much text")

@@ -126,6 +126,8 @@ def read_backwards(
     conversation: NamedConversation,
     expected_count: int,
     is_last: Callable[[Message], bool],
+    *,
+    with_blobs: bool = True,
 ) -> tuple[list[Message], int]:
     """Reads all messages from the newest backwards, until `is_last` is true for one.
 
@@ -136,6 +138,7 @@ def read_backwards(
         conversation: Conversation to read.
         expected_count: Number of messages that will probably be needed, for the first request.
         is_last: Called with each message, newest first.
+        with_blobs: Whether the messages include the data of blobs.
 
     Returns:
         The messages, oldest first, and the number that the conversation ended with when they
@@ -143,7 +146,9 @@ def read_backwards(
     """
     try:
         last_seq = _last_seq(operation, conversation)
-        found = _list_backwards(operation, conversation, last_seq, expected_count, is_last)
+        found = _list_backwards(
+            operation, conversation, last_seq, expected_count, is_last, with_blobs=with_blobs
+        )
     except NotFound:
         return [], 0
     return found[::-1], last_seq
@@ -160,6 +165,8 @@ def _list_backwards(
     last_seq: int,
     expected_count: int,
     is_last: Callable[[Message], bool],
+    *,
+    with_blobs: bool = True,
 ) -> list[Message]:
     """Lists messages up to `last_seq`, newest first, until `is_last` is true for one."""
     found: list[Message] = []
@@ -171,6 +178,7 @@ def _list_backwards(
             user_id=conversation.user_id,
             page_size=min(expected_count or MAX_PAGE_SIZE, MAX_PAGE_SIZE),
             page_token=page_token,
+            include_blobs=with_blobs,
         )
         for message in page:
             if message.seq <= last_seq:
