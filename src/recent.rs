@@ -93,7 +93,7 @@ pub struct FillLease {
 #[derive(Debug)]
 pub enum Lookup {
     /// The window contains the requested messages.
-    Hit(Window),
+    Hit(Box<Window>),
     /// There is no window. The reader fills it if it was granted a lease.
     Miss(Option<FillLease>),
     /// A write is announced: the reader must read the store.

@@ -68,7 +68,7 @@ impl Memory {
         };
         let lease = match lookup {
             Lookup::Hit(window) if matches_claim(conversation, &window) => {
-                if let Some(newest) = NewestMessages::from_window(window, &query.history) {
+                if let Some(newest) = NewestMessages::from_window(*window, &query.history) {
                     return Ok(newest);
                 }
                 None

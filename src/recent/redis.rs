@@ -108,7 +108,9 @@ impl RedisRecent {
         match reply.outcome() {
             "busy" => Some(Lookup::Busy),
             "short" => Some(Lookup::Short),
-            "hit" => reply.into_window(conversation).map(Lookup::Hit),
+            "hit" => reply
+                .into_window(conversation)
+                .map(|window| Lookup::Hit(Box::new(window))),
             "miss" => {
                 let id = reply.into_text()?;
                 let lease = (!id.is_empty()).then_some(FillLease { conversation, id });

@@ -1,4 +1,5 @@
-//! Parts of messages in the JSON formats, in the form of OpenTelemetry's GenAI message schema.
+//! Parts of messages in the JSON formats, in the form of OpenTelemetry's message schema for
+//! generative AI.
 
 use std::borrow::Cow;
 

@@ -9,7 +9,8 @@ use super::{FieldError, InField as _, InvalidValue, Limits, Role, text::reject_n
 /// Text between two texts of a message in its content.
 const SEPARATOR: &str = "\n";
 
-/// Part of a message as it is stored. The types are those of OpenTelemetry's GenAI message schema.
+/// Part of a message as it is stored. The types are those of OpenTelemetry's message schema for
+/// generative AI.
 ///
 /// The texts of a message are in its content, and a part has only their length, so that no text is
 /// stored twice. [`RawPart`] has the text itself.
@@ -224,6 +225,7 @@ pub(super) fn assemble(
     let mut own_bytes = 0;
     for (index, part) in raw.into_iter().enumerate() {
         let part = validate(part, role, limits, &mut texts)
+            .and_then(|part| reject_repeated_id(&parts, &part).map(|()| part))
             .map_err(|error| error.below(format_args!("parts[{index}]")))?;
         own_bytes += part.own_bytes();
         if own_bytes > limits.content_bytes {
@@ -321,6 +323,28 @@ fn validate(
             })
         }
     }
+}
+
+/// Rejects a tool call or a result with the id of an earlier one, because a result names its call by
+/// the id.
+fn reject_repeated_id(earlier: &[Part], part: &Part) -> Result<(), FieldError> {
+    let (field, is_repeated) = match part {
+        Part::ToolCall { id, .. } => {
+            let is_same = |other: &Part| matches!(other, Part::ToolCall { id: it, .. } if it == id);
+            ("tool_call.id", earlier.iter().any(is_same))
+        }
+        Part::ToolCallResponse { id, .. } => {
+            let is_same =
+                |other: &Part| matches!(other, Part::ToolCallResponse { id: it, .. } if it == id);
+            ("tool_call_response.id", earlier.iter().any(is_same))
+        }
+        _ => return Ok(()),
+    };
+    if is_repeated {
+        let reason = InvalidValue::new("is the id of an earlier part");
+        return Err(FieldError::new(field, reason));
+    }
+    Ok(())
 }
 
 fn validate_blob(

@@ -152,6 +152,23 @@ fn rejects_invalid_parts() {
 }
 
 #[test]
+fn ids_of_calls_and_of_results_are_unique_in_a_message() {
+    assert_eq!(
+        assembled(
+            "",
+            vec![call("1"), text("a"), call("2"), call("1")],
+            Role::Assistant
+        ),
+        Err("parts[3].tool_call.id is the id of an earlier part".to_owned())
+    );
+    assert_eq!(
+        assembled("", vec![response("1", "a"), response("1", "b")], Role::Tool),
+        Err("parts[1].tool_call_response.id is the id of an earlier part".to_owned())
+    );
+    assert!(assembled("", vec![call("1"), call("1 ")], Role::Assistant).is_ok());
+}
+
+#[test]
 fn lengths_that_do_not_match_the_content_are_read_as_what_there_is() {
     let parts = [Part::Text { bytes: 2 }, Part::Text { bytes: 9 }];
     assert_eq!(render("é", &parts), [text("é"), text("")]);
