@@ -297,7 +297,7 @@ async fn a_turn_without_a_save_leaves_no_entry_in_the_list(form: Form) {
         })
         .await;
     let created = created.unwrap().into_inner().conversation.unwrap().id;
-    assert_eq!(listed(&mut memory).await, [created.clone()]);
+    assert_eq!(listed(&mut memory).await, std::slice::from_ref(&created));
     memory
         .save_messages(save(&conversation, vec![user("hello")]))
         .await

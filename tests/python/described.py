@@ -71,6 +71,8 @@ for call in calls:
     response = operation["responses"]["200" if is_ok else "default"]
     kind = call["content_type"].split(";")[0]
     label = f"{name} {call['status']} {kind}"
+    if "*/*" in response["content"]:
+        kind = "*/*"
     if kind not in response["content"]:
         wrong.append(f"{label}: is not described")
         continue

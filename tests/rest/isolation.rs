@@ -47,6 +47,21 @@ fn foreign_calls(stranger: &str, id: &str) -> Vec<(&'static str, Value)> {
             with_changes(claim.clone(), &json!({ "afterSeq": "0" })),
         ),
         (
+            "CompactConversation",
+            with_changes(
+                claim.clone(),
+                &json!({ "uptoSeq": "1", "summary": "s", "expectedLastSeq": "99" }),
+            ),
+        ),
+        (
+            "RedactMessages",
+            with_changes(claim.clone(), &json!({ "seqs": ["1"] })),
+        ),
+        (
+            "GetBlob",
+            with_changes(claim.clone(), &json!({ "seq": "1", "part": 0 })),
+        ),
+        (
             "GetHistory",
             with_changes(claim.clone(), &json!({ "minSeq": "99" })),
         ),

@@ -13,6 +13,7 @@ mod errors;
 mod hostile;
 mod isolation;
 mod openapi;
+mod parts;
 mod recorder;
 mod responses;
 mod routes;

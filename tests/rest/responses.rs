@@ -11,12 +11,16 @@ use test_support::{
 
 test_support::in_both_forms!(responses_match_the_document, a_wrong_document_is_detected,);
 
+/// Settings with which responses have all fields.
+const SETTINGS: [(&str, &str); 1] = [("COMPACTION_TOKENS", "1")];
+
 async fn responses_match_the_document(form: Form) {
-    let sidecar = Sidecar::start(&form).await;
+    let sidecar = Sidecar::start_with(&form, &SETTINGS).await;
     let recorder = Recorder::new(&sidecar).await;
     let user = new_user();
     let conversation = conversation(&recorder, &user).await;
     reads(&recorder, &user, &conversation).await;
+    parts(&recorder, &user).await;
     branches(&recorder, &user, &conversation).await;
     files(&recorder, &user, &conversation).await;
     searches(&recorder, &user, &conversation).await;
@@ -32,12 +36,15 @@ async fn responses_match_the_document(form: Form) {
     assert!(judged.unseen.is_empty(), "{:#?}", judged.unseen);
 }
 
-/// A message with every field that a caller can set.
+/// A plain message with every field that a caller can set.
 fn message(role: &str, content: &str) -> Value {
     json!({
         "id": new_id(),
         "role": role,
         "content": content,
+        "name": "Ana",
+        "pinned": role == "ROLE_SYSTEM",
+        "tokenCount": 3,
         "tokensUsed": 7,
         "latencyMs": 0,
         "createdAt": "2024-02-29T12:00:00.000001Z",
@@ -87,6 +94,8 @@ async fn reads(recorder: &Recorder, user: &str, id: &str) {
         "conversationId": id,
         "userId": user,
         "limit": 2,
+        "maxTokens": 5,
+        "startOnUser": true,
         "minSeq": "1",
         "consistency": "CONSISTENCY_STRONG",
         "sessionId": new_id(),
@@ -95,8 +104,10 @@ async fn reads(recorder: &Recorder, user: &str, id: &str) {
     recorder.ok("GetHistory", history).await;
     for _ in 0..2 {
         // The first read is from the store, the second from the window if there is one.
-        let history = json!({ "conversationId": id });
-        recorder.ok("GetHistory", history).await;
+        let history = json!({ "conversationId": id, "limit": 2 });
+        let read = recorder.ok("GetHistory", history).await;
+        assert_eq!(read["olderOmitted"], true);
+        assert_eq!(read["compactionDue"], true);
     }
     for omit in [true, false] {
         let read = json!({
@@ -105,6 +116,7 @@ async fn reads(recorder: &Recorder, user: &str, id: &str) {
             "omitMessages": omit,
             "pageSize": 2,
             "includeContexts": true,
+            "includeBlobs": true,
         });
         recorder.ok("GetConversation", read).await;
     }
@@ -114,10 +126,60 @@ async fn reads(recorder: &Recorder, user: &str, id: &str) {
         "pageSize": 2,
         "newestFirst": true,
         "includeContexts": true,
+        "includeBlobs": true,
     });
     let page = recorder.ok("ListMessages", list.clone()).await;
     list["pageToken"] = page["nextPageToken"].clone();
     recorder.ok("ListMessages", list).await;
+}
+
+/// Messages with parts of all types.
+fn messages_with_parts() -> Value {
+    let media = |kind: &str, name: &str| json!({ kind: { "mimeType": "image/png", "modality": "image", name: "eA==" } });
+    json!([
+        { "role": "ROLE_USER", "parts": [
+            { "text": { "content": "What is this?" } },
+            media("blob", "data"),
+            media("uri", "uri"),
+            media("file", "fileId"),
+            { "generic": { "type": "other", "json": "{}" } },
+        ] },
+        { "role": "ROLE_ASSISTANT", "parts": [
+            { "reasoning": { "content": "I have to look." } },
+            { "toolCall": { "id": "1", "name": "look", "arguments": "{}" } },
+        ] },
+        { "role": "ROLE_TOOL", "parts": [
+            { "toolCallResponse": { "id": "1", "response": "a cat" } },
+        ] },
+    ])
+}
+
+async fn parts(recorder: &Recorder, user: &str) {
+    let created = recorder.ok("CreateConversation", json!({ "userId": user }));
+    let created = created.await;
+    let id = &created["conversation"]["id"];
+    let save = json!({ "conversationId": id, "messages": messages_with_parts() });
+    recorder.ok("SaveMessages", save).await;
+    let claim = json!({ "conversationId": id, "userId": user });
+    let history = recorder.ok("GetHistory", claim.clone()).await;
+    assert_eq!(history["messages"][0]["parts"][1]["blob"]["data"], "eA==");
+    let mut blob = claim.clone();
+    (blob["seq"], blob["part"]) = ("1".into(), 1.into());
+    recorder.ok("GetBlob", blob).await;
+    let mut compact = claim.clone();
+    compact["uptoSeq"] = "1".into();
+    compact["summary"] = "A question about a picture.".into();
+    compact["expectedLastSeq"] = "3".into();
+    compact["requestId"] = "compact".into();
+    compact["tokenCount"] = 6.into();
+    recorder.ok("CompactConversation", compact).await;
+    let history = recorder.ok("GetHistory", claim.clone()).await;
+    assert_eq!(history["messages"][0]["isSummary"], true);
+    recorder.ok("GetConversation", claim.clone()).await;
+    let mut redact = claim;
+    redact["seqs"] = json!(["1"]);
+    let redacted = recorder.ok("RedactMessages", redact).await;
+    assert_eq!(redacted["messages"][0]["redacted"], true);
 }
 
 async fn branches(recorder: &Recorder, user: &str, id: &str) {
@@ -180,6 +242,8 @@ async fn sessions_and_turns(recorder: &Recorder, user: &str, id: &str) {
         "sessionId": session["sessionId"],
         "conversationId": id,
         "limit": 2,
+        "maxTokens": 100,
+        "startOnUser": false,
     });
     for state in ["CONTINUED", "RESUMED"] {
         let begun = recorder.ok("BeginTurn", begin.clone()).await;
@@ -311,7 +375,7 @@ async fn rejections_of_an_overloaded_sidecar(form: &Form, recorder: &Recorder) {
 
 /// Proves that the test above can fail.
 async fn a_wrong_document_is_detected(form: Form) {
-    let sidecar = Sidecar::start(&form).await;
+    let sidecar = Sidecar::start_with(&form, &SETTINGS).await;
     let recorder = Recorder::new(&sidecar).await;
     let user = new_user();
     let id = conversation(&recorder, &user).await;
