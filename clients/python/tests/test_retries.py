@@ -277,34 +277,12 @@ def test_failed_read_keeps_the_observed_seq(memory: ConversationMemory, user: st
     assert memory._observed_seqs.last_seq(conversation) == 1
 
 
-def test_next_turn_reuses_the_conversation_of_turns_that_could_not_begin() -> None:
+def test_invalid_bounds_send_no_request() -> None:
     fake = FakeService()
-
-    def create(request: bytes, _: grpc.ServicerContext) -> bytes:
-        answer = api.CreateConversationResponse()
-        answer.conversation.id = api.CreateConversationRequest.FromString(request).conversation_id
-        return answer.SerializeToString()
-
-    fake.answers["CreateConversation"] = create
-    fake.answers["BeginTurn"] = failing(grpc.StatusCode.INTERNAL)
     with serving(fake) as address, ConversationMemory(address, timeout=TIMEOUT) as memory:
         with pytest.raises(cm.InvalidArgument):
             memory.begin_turn("ana", limit=-1)
-        assert not fake.requests
-        for _ in range(3):
-            with pytest.raises(cm.Internal):
-                memory.begin_turn("ana")
-        del fake.answers["BeginTurn"]
-        for _ in range(2):
-            memory.begin_turn("ana")
-    created = [
-        api.CreateConversationRequest.FromString(request).conversation_id
-        for name, request in fake.requests
-        if name == "CreateConversation"
-    ]
-    assert len(created) == 5
-    assert len(set(created)) == 2
-    assert len(set(created[:4])) == 1
+    assert not fake.requests
 
 
 @pytest.fixture
@@ -358,8 +336,19 @@ def test_conversation_is_created_once_if_the_response_is_lost(
     def conversations() -> list[str]:
         return [conversation.id for conversation in direct.list_conversations(user)]
 
-    begun = drop_response(proxy, lambda: proxied.begin_turn(user), conversations)
-    assert conversations() == [begun.result().conversation.id]
+    created = drop_response(proxy, lambda: proxied.create_conversation(user), conversations)
+    assert conversations() == [created.result().id]
+
+
+def test_turn_begins_in_one_listed_conversation_if_the_response_is_lost(
+    proxy: Proxy, proxied: ConversationMemory, direct: ConversationMemory, user: str
+) -> None:
+    def sessions() -> list[cm.Session]:
+        return direct.list_sessions(user)
+
+    begun = drop_response(proxy, lambda: proxied.begin_turn(user), sessions).result()
+    direct.save_messages(begun.conversation.id, [Message("user", "hi")])
+    assert [each.id for each in direct.list_conversations(user)] == [begun.conversation.id]
 
 
 def test_truncation_takes_effect_once_if_its_response_is_lost(

@@ -54,6 +54,17 @@ def test_exception_saves_nothing(memory: ConversationMemory, user: str) -> None:
     assert list(memory.list_messages(turn.conversation_id)) == []
 
 
+def test_abandoned_first_turn_is_in_no_list(memory: ConversationMemory, user: str) -> None:
+    with pytest.raises(ZeroDivisionError), memory.turn(user) as turn:
+        turn.user(QUESTION)
+        raise ZeroDivisionError
+    assert list(memory.list_conversations(user)) == []
+    with memory.turn(user, conversation_id=turn.conversation_id) as again:
+        again.user(QUESTION)
+    (listed,) = memory.list_conversations(user)
+    assert (listed.id, listed.title) == (turn.conversation_id, QUESTION)
+
+
 def test_empty_turn_saves_nothing(memory: ConversationMemory, user: str) -> None:
     with memory.turn(user) as turn:
         pass

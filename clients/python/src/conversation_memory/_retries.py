@@ -38,7 +38,7 @@ IDEMPOTENT_METHODS = (
 The other methods are sent once. A second CreateSession or BranchConversation would create a
 second object; the answer to a second DeleteConversation or EndSession could not distinguish
 what the first one removed from what never existed. A second BeginTurn may leave an unused
-session, which expires."""
+session, which expires, and an empty conversation, which is in no list."""
 
 _IDEMPOTENT_PATHS = frozenset(method.path for method in IDEMPOTENT_METHODS)
 

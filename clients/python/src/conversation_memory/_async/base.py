@@ -15,7 +15,6 @@ from .._config import DEFAULT_TARGET, DEFAULT_TIMEOUT, ClientConfig, Option, Tls
 from .._method import Method, Request, Response
 from .._read_your_writes import ObservedSeqs
 from .._retries import Call, is_idempotent, retry_delay, to_exception
-from .._unused_conversations import UnusedConversations
 
 T = TypeVar("T")
 
@@ -27,11 +26,9 @@ class AsyncOperation:
         self,
         channel: AsyncChannel,
         observed_seqs: ObservedSeqs,
-        unused_conversations: UnusedConversations,
         seconds: float,
     ) -> None:
         self.observed_seqs = observed_seqs
-        self.unused_conversations = unused_conversations
         self._channel = channel
         self._deadline = time.monotonic() + seconds
 
@@ -107,14 +104,12 @@ class AsyncBaseClient:
         self._config = ClientConfig(target, token, tls, timeout, tuple(options))
         self._channel = AsyncChannel(self._config)
         self._observed_seqs = ObservedSeqs()
-        self._unused_conversations = UnusedConversations()
 
     def _operation(self, timeout: float | None, *, at_least: float = 0) -> AsyncOperation:
         """Starts an operation. `timeout` and `at_least` are as in `ClientConfig.seconds`."""
         return AsyncOperation(
             self._channel,
             self._observed_seqs,
-            self._unused_conversations,
             self._config.seconds(timeout, at_least),
         )
 

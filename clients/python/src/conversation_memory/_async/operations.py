@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from .. import _convert as convert
-from .._errors import AlreadyExists, MinSeqNotReached, NotFound
+from .._errors import MinSeqNotReached
 from .._ids import new_conversation_id
 from .._proto.v1 import conversation_memory_pb2 as api
 from .._proto.v1 import methods
@@ -39,49 +39,12 @@ async def begin_turn(
     dept_id: str | None,
     window: Window,
 ) -> BegunTurn:
-    """Begins a turn whose history includes everything that this client has observed."""
-    # The service would reject it too, but only after a conversation has been created.
+    """Begins a turn whose history includes everything that this client has observed.
+
+    Each retry of a turn that names no conversation may create another one. They are empty, and no
+    list contains them before their first save.
+    """
     window.validate()
-    if session_id or conversation_id:
-        return await _begin_turn(
-            operation, user_id, session_id, conversation_id, dept_id=dept_id, window=window
-        )
-    # Each retry of BeginTurn would create another conversation. A conversation with an id that
-    # the client generates is created once. If the turn cannot begin, the next turn reuses the
-    # id; otherwise each attempt would leave an empty conversation.
-    unused = operation.unused_conversations
-    conversation_id = unused.take(user_id, dept_id) or new_conversation_id()
-    try:
-        try:
-            created = await create_conversation(
-                operation, user_id, dept_id=dept_id, conversation_id=conversation_id
-            )
-            is_empty = created.last_seq == 0
-        except (AlreadyExists, NotFound):
-            # Another caller has found the conversation and changed it.
-            is_empty = False
-        if not is_empty:
-            conversation_id = new_conversation_id()
-            await create_conversation(
-                operation, user_id, dept_id=dept_id, conversation_id=conversation_id
-            )
-        return await _begin_turn(
-            operation, user_id, None, conversation_id, dept_id=dept_id, window=window
-        )
-    except BaseException:
-        unused.add(user_id, dept_id, conversation_id)
-        raise
-
-
-async def _begin_turn(
-    operation: AsyncOperation,
-    user_id: str,
-    session_id: str | None,
-    conversation_id: str | None,
-    *,
-    dept_id: str | None,
-    window: Window,
-) -> BegunTurn:
     request = api.BeginTurnRequest(
         user_id=user_id,
         dept_id=dept_id or "",

@@ -14,7 +14,6 @@ from .._config import DEFAULT_TARGET, DEFAULT_TIMEOUT, ClientConfig, Option, Tls
 from .._method import Method, Request, Response
 from .._read_your_writes import ObservedSeqs
 from .._retries import Call, retry_delay, to_exception
-from .._unused_conversations import UnusedConversations
 
 T = TypeVar("T")
 
@@ -26,11 +25,9 @@ class Operation:
         self,
         channel: Channel,
         observed_seqs: ObservedSeqs,
-        unused_conversations: UnusedConversations,
         seconds: float,
     ) -> None:
         self.observed_seqs = observed_seqs
-        self.unused_conversations = unused_conversations
         self._channel = channel
         self._deadline = time.monotonic() + seconds
 
@@ -100,14 +97,12 @@ class BaseClient:
         self._config = ClientConfig(target, token, tls, timeout, tuple(options))
         self._channel = Channel(self._config)
         self._observed_seqs = ObservedSeqs()
-        self._unused_conversations = UnusedConversations()
 
     def _operation(self, timeout: float | None, *, at_least: float = 0) -> Operation:
         """Starts an operation. `timeout` and `at_least` are as in `ClientConfig.seconds`."""
         return Operation(
             self._channel,
             self._observed_seqs,
-            self._unused_conversations,
             self._config.seconds(timeout, at_least),
         )
 
