@@ -6,10 +6,7 @@ use conversation_memory::proto::{
     CompactConversationRequest, Consistency, GetConversationRequest, GetHistoryRequest,
     ListMessagesRequest, Message, Role,
 };
-use tokio::{
-    sync::watch,
-    task::{JoinHandle, JoinSet},
-};
+use tokio::{sync::watch, task::JoinSet};
 
 use crate::Servers;
 use test_support::{
@@ -79,7 +76,8 @@ async fn crash(sidecar: Sidecar, round: u32) -> Acknowledged {
     }
     let (progress, mut seen) = watch::channel(0);
     let compacting = compact_until_crash(memory, conversation.clone(), progress);
-    let compacting: JoinHandle<_> = tokio::task::spawn(compacting);
+    let mut compactions = JoinSet::new();
+    compactions.spawn(compacting);
     let first = 2 + round % 3;
     seen.wait_for(|number| *number >= first).await.unwrap();
     // A compaction takes about as long. The factor spreads the points evenly over that time.
@@ -89,7 +87,7 @@ async fn crash(sidecar: Sidecar, round: u32) -> Acknowledged {
     Acknowledged {
         conversation,
         messages: writers.join_all().await.into_iter().flatten().collect(),
-        compactions: compacting.await.unwrap(),
+        compactions: compactions.join_next().await.unwrap().unwrap(),
     }
 }
 

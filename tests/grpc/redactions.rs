@@ -1,5 +1,7 @@
 //! Redaction of single messages, and what is left of removed messages.
 
+use std::slice::from_ref;
+
 use conversation_memory::proto::{
     BeginTurnRequest, BlobPart, BranchConversationRequest, CompactConversationRequest, Consistency,
     ExportFormat, GenericPart, GetBlobRequest, GetConversationRequest, GetHistoryRequest,
@@ -204,9 +206,9 @@ async fn redaction_leaves_number_id_role_and_times(form: Form) {
         redacted: true,
         ..Message::default()
     };
-    assert_eq!(redacted.into_inner().messages, [expected.clone()]);
+    assert_eq!(redacted.into_inner().messages[..], *from_ref(&expected));
     let again = memory.redact_messages(request).await.unwrap().into_inner();
-    assert_eq!(again.messages, [expected.clone()]);
+    assert_eq!(again.messages[..], *from_ref(&expected));
     let list = ListMessagesRequest {
         conversation_id: conversation.clone(),
         include_contexts: true,

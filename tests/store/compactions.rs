@@ -55,10 +55,6 @@ async fn seen(
     (summary, seqs, found.uncompacted_tokens)
 }
 
-fn summary(text: &str) -> Option<String> {
-    Some(text.to_owned())
-}
-
 pub(crate) async fn summary_replaces_messages_in_histories(fixture: &StoreFixture) {
     let conversation = counted_conversation(fixture, 5).await;
     let before = fixture.store.get(&conversation).await.unwrap();
@@ -104,7 +100,7 @@ pub(crate) async fn compactions_replace_each_other(fixture: &StoreFixture) {
         (3, vec![4, 5], 11_000),
     ] {
         assert_eq!(compact(fixture, &conversation, upto_seq).await, 5);
-        let text = summary(&format!("up to {upto_seq}"));
+        let text = Some(format!("up to {upto_seq}"));
         assert_eq!(seen(fixture, &conversation).await, (text, after, tokens));
     }
     let removal = Compaction {
@@ -150,7 +146,7 @@ pub(crate) async fn compaction_retry_returns_first_outcome(fixture: &StoreFixtur
     // The retry does not replace the later compaction.
     assert_eq!(fixture.store.compact(&first).await.unwrap(), 3);
     let (text, after, _) = seen(fixture, &conversation).await;
-    assert_eq!((text, after), (summary("up to 3"), vec![4]));
+    assert_eq!((text, after), (Some("up to 3".to_owned()), vec![4]));
     for other in [
         compaction_with_request_id(&conversation, 3, "key"),
         Compaction {
@@ -166,7 +162,7 @@ pub(crate) async fn compaction_retry_returns_first_outcome(fixture: &StoreFixtur
         assert!(matches!(refused, Err(StoreError::AlreadyExists(_))));
     }
     let (text, ..) = seen(fixture, &conversation).await;
-    assert_eq!(text, summary("up to 3"));
+    assert_eq!(text, Some("up to 3".to_owned()));
 }
 
 pub(crate) async fn compaction_checks_its_numbers(fixture: &StoreFixture) {
@@ -204,31 +200,34 @@ pub(crate) async fn branch_inherits_a_compaction_of_its_messages(fixture: &Store
     let earlier = fixture.branch(&branch_of(&parent, 1)).await;
     assert_eq!(seen(fixture, &earlier).await.0, None);
     assert_eq!(seen(fixture, &earlier).await.1, [1]);
-    assert_eq!(seen(fixture, &later).await.0, summary("up to 2"));
+    assert_eq!(seen(fixture, &later).await.0, Some("up to 2".to_owned()));
     assert_eq!(seen(fixture, &later).await.1, [3]);
     // The compactions of both are independent from then on.
     compact(fixture, &later, 3).await;
-    assert_eq!(seen(fixture, &later).await, (summary("up to 3"), vec![], 0));
+    assert_eq!(
+        seen(fixture, &later).await,
+        (Some("up to 3".to_owned()), vec![], 0)
+    );
     assert_eq!(
         seen(fixture, &parent).await,
-        (summary("up to 2"), vec![3, 4], 1_100)
+        (Some("up to 2".to_owned()), vec![3, 4], 1_100)
     );
     // Shared messages are counted.
     compact(fixture, &later, 1).await;
     assert_eq!(
         seen(fixture, &later).await,
-        (summary("up to 1"), vec![2, 3], 110)
+        (Some("up to 1".to_owned()), vec![2, 3], 110)
     );
     fixture.store.delete(&parent).await.unwrap();
-    assert_eq!(seen(fixture, &later).await.0, summary("up to 1"));
+    assert_eq!(seen(fixture, &later).await.0, Some("up to 1".to_owned()));
 }
 
 pub(crate) async fn truncation_removes_a_summary_of_removed_messages(fixture: &StoreFixture) {
     let conversation = counted_conversation(fixture, 5).await;
     compact(fixture, &conversation, 3).await;
     for (after_seq, expected) in [
-        (4, (summary("up to 3"), vec![4], 1_000)),
-        (3, (summary("up to 3"), vec![], 0)),
+        (4, (Some("up to 3".to_owned()), vec![4], 1_000)),
+        (3, (Some("up to 3".to_owned()), vec![], 0)),
         (2, (None, vec![1, 2], 11)),
         (0, (None, vec![], 0)),
     ] {
@@ -246,7 +245,7 @@ pub(crate) async fn truncation_removes_a_summary_of_removed_messages(fixture: &S
         .await
         .unwrap();
     assert_eq!(seen(fixture, &branch).await, (None, vec![1, 2], 11));
-    let of_parent = (summary("up to 3"), vec![4], 1_000);
+    let of_parent = (Some("up to 3".to_owned()), vec![4], 1_000);
     assert_eq!(seen(fixture, &parent).await, of_parent);
 }
 

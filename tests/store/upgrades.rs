@@ -21,7 +21,7 @@ use test_support::store_fixture::{append_of, message, truncation};
 
 const CONVERSATION: &str = "01a20000-0000-7000-8000-000000000001";
 const BRANCH: &str = "01a20000-0000-7000-8000-000000000002";
-/// Form in which the Python client stored the tool calls of OpenAI.
+/// Form in which the Python client stored the tool calls of `OpenAI`.
 const ORIGINAL: &str = r#"{"_original":{"form":"openai","json":"{\"tool_calls\":[{\"id\":\"call_1\",\"type\":\"function\",\"function\":{\"name\":\"book\",\"arguments\":\"{}\"}}]}"}}"#;
 /// Digest that the version before has computed for the first two messages.
 const DIGEST: &str = "c9a5ca14bc792acab64fc371a89a8e9ff53b81b78c4d0f8fdec242d50ab7c8a0";

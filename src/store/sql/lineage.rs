@@ -1,8 +1,6 @@
 //! Statements on lineages and on removals, compactions and redactions, which affect all conversations
 //! that share messages.
 
-use super::message_columns;
-
 /// Reads a conversation's lineage: the ranges of messages that it contains and that are stored
 /// under another id, or under its own. Parameter: $1 conversation.
 pub(in crate::store) const LINEAGE: &str = "SELECT l.source_id, l.after_seq, l.upto_seq \

@@ -24,7 +24,7 @@ pub(super) async fn apply_effects(
             "clears_title": effect.clears_title,
         })
     });
-    let effects = serde_json::Value::from_iter(rows).to_string();
+    let effects = rows.collect::<serde_json::Value>().to_string();
     for statement in APPLY {
         query(statement)
             .bind(&effects)
