@@ -42,7 +42,7 @@ from conversation_memory.langchain import _to_langchain
 
 from .blocking import LoopThread
 from .fake import CONVERSATION, FakeService, serving
-from .sidecar import TIMEOUT
+from .sidecar import TIMEOUT, Sidecar
 from .test_openai_messages import json_values, same, texts
 
 EVERY_PART = (
@@ -106,6 +106,15 @@ def test_parts_that_cannot_be_saved_are_rejected(part: Any) -> None:
 def test_unknown_part_is_generic() -> None:
     sent = resources.Message(role=resources.ROLE_USER, parts=[resources.Part()])
     assert convert.read_message(sent).parts == (GenericPart("unknown"),)
+
+
+def test_repeated_ids_are_one_part(memory: ConversationMemory, user: str) -> None:
+    """The service rejects a message with two calls of the same id."""
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    message = {"role": "assistant", "content": None, "tool_calls": [call, call]}
+    with memory.turn(user) as turn:
+        turn.add({"role": "user", "content": "?"}, message)
+    assert memory.get_history(turn.conversation_id).messages[1].to_openai() == message
 
 
 def test_nothing_is_stored_twice() -> None:
@@ -247,6 +256,76 @@ def test_invalid_details_do_not_fail_a_history(json_text: str) -> None:
         if form != "openai-agents" or json_text in ("[]", "1"):
             assert responses.show(message) == [expected]
         assert anthropic.show_history([message])["messages"][0]["role"] == "user"
+
+
+media = st.one_of(
+    st.builds(lambda head, data: f"data:{head};base64,{data}", st.text(), st.just("AAAA")),
+    st.sampled_from(["https://a/b.png", "data:", "data:;base64,AAAA", ""]),
+    st.text(),
+)
+chat_messages = st.builds(
+    lambda role, content, calls, call_id: {
+        "role": role,
+        "content": content,
+        "tool_calls": calls,
+        "tool_call_id": call_id,
+    },
+    st.sampled_from(["user", "assistant", "system", "tool"]),
+    texts
+    | st.lists(
+        st.builds(lambda url: {"type": "image_url", "image_url": {"url": url}}, media)
+        | st.builds(
+            lambda kind: {"type": "input_audio", "input_audio": {"data": "AAAA", "format": kind}},
+            st.text(),
+        )
+        | st.builds(lambda file_id: {"type": "file", "file": {"file_id": file_id}}, st.text())
+        | json_values,
+        max_size=3,
+    ),
+    st.lists(
+        st.builds(
+            lambda call_id, name: {"id": call_id, "function": {"name": name, "arguments": "{"}},
+            st.sampled_from(["1", "2", "", None]),
+            st.text(),
+        ),
+        max_size=3,
+    ),
+    st.text(),
+)
+
+
+def test_service_accepts_any_message(sidecar: Sidecar, user: str) -> None:
+    with ConversationMemory(sidecar.address, timeout=TIMEOUT) as memory:
+        conversation = memory.create_conversation(user).id
+
+        @given(
+            chat_messages,
+            responses_items,
+            st.sampled_from(["user", "assistant"]),
+            texts | anthropic_blocks,
+            st.text(),
+            st.dictionaries(st.text(), json_values),
+        )
+        def save(
+            chat_message: Any, item: Any, role: str, content: Any, kind: str, value: Any
+        ) -> None:
+            messages = [
+                Message.from_openai(chat_message),
+                Message.from_responses(item),
+                Message.from_anthropic({"role": role, "content": content}),
+            ]
+            for form, split, wrapped in (
+                (langchain.FORM, langchain.split, {"type": kind, "data": value}),
+                (adk.FORM, adk.split, {"event": value}),
+            ):
+                author, parts = split(wrapped)
+                messages.append(stored.message_of(form, wrapped, author, parts))
+            saved = memory.save_messages(conversation, messages)
+            for sent, back in zip(messages, saved.messages, strict=True):
+                assert (back.content, len(back.parts)) == (sent.content, len(sent.parts))
+            assert saved.messages[0].role == messages[0].role
+
+        save()
 
 
 FORMS = ("openai", "openai-agents", "anthropic", "langchain", "google-adk")

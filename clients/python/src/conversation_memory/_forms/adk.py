@@ -67,7 +67,7 @@ def _part(value: Mapping[str, Any], counts: Counter[str]) -> Part | None:
     if isinstance(file := value.get("file_data"), Mapping) and isinstance(
         file.get("file_uri"), str
     ):
-        mime_type = common.short(file.get("mime_type"))
+        mime_type = common.media_type(file.get("mime_type"))
         return UriPart(common.clean(file["file_uri"]), mime_type, common.modality_of(mime_type))
     kinds = [key for key in value if key not in ("thought", "thought_signature", "text")]
     return common.generic(value, common.short(kinds[0])) if kinds else None

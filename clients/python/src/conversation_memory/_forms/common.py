@@ -63,6 +63,13 @@ def short(text: Any, default: str = "") -> str:
     return clean(text)[:MAX_NAME] or default
 
 
+def media_type(given: Any, default: str = "") -> str:
+    """Returns a media type; `default` if the service would reject it."""
+    if not isinstance(given, str) or "/" not in given or len(given) > MAX_NAME:
+        return default
+    return given if given.isascii() and given.isprintable() else default
+
+
 def call_id(given: Any, *seed: Any) -> str:
     """Returns the id of a tool call, or one derived from `seed` if it has none."""
     if isinstance(given, str) and 0 < len(given) <= MAX_NAME and is_storable(given):
@@ -165,7 +172,8 @@ def blob(text: Any, mime_type: str, *, urlsafe: bool = False) -> BlobPart | None
     data = decode_base64(text, urlsafe=urlsafe)
     if data is None:
         return None
-    return BlobPart(short(mime_type, "application/octet-stream"), data, modality_of(mime_type))
+    mime_type = media_type(mime_type, "application/octet-stream")
+    return BlobPart(mime_type, data, modality_of(mime_type))
 
 
 def from_url(url: Any, modality: str = "") -> Part | None:

@@ -117,10 +117,10 @@ def _media(element: Mapping[str, Any], kind: str) -> Part | None:
     if isinstance(element.get("url"), str):
         part_ = common.from_url(element["url"], modality)
         if isinstance(part_, UriPart) and isinstance(mime_type, str):
-            return UriPart(part_.uri, common.short(mime_type), modality)
+            return UriPart(part_.uri, common.media_type(mime_type), modality)
         return part_
     if isinstance(file_id, str) and "file_id" in element and file_id:
-        return FilePart(common.clean(file_id), common.short(mime_type), modality)
+        return FilePart(common.clean(file_id), common.media_type(mime_type), modality)
     return None
 
 

@@ -10,7 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .._parts import DELTA, GenericPart, Part, TextPart, is_delta
+from .._parts import (
+    DELTA,
+    GenericPart,
+    Part,
+    TextPart,
+    ToolCallPart,
+    ToolCallResponsePart,
+)
 from . import template
 
 if TYPE_CHECKING:
@@ -48,6 +55,7 @@ def message_of(
     from .._types import Message
 
     template.validate(value)
+    parts = _acceptable(role, parts)
     if len(parts) >= MAX_PARTS:
         raise ValueError(f"a message must have fewer than {MAX_PARTS} parts")
     if len(parts) == 1 and isinstance(parts[0], TextPart):
@@ -59,6 +67,24 @@ def message_of(
         return message
     delta = GenericPart(DELTA + form, template.encode(value, parts))
     return Message(role, parts=(*parts, delta), name=name, **fields)
+
+
+def _acceptable(role: Role, parts: Sequence[Part]) -> list[Part]:
+    """Returns parts without calls and results that the service rejects.
+
+    A message has calls only if it is the assistant's, and results only if it is a tool's. Their ids
+    are not repeated.
+    """
+    found: list[Part] = []
+    ids: set[str] = set()
+    for part in parts:
+        if isinstance(part, (ToolCallPart, ToolCallResponsePart)):
+            author = "assistant" if isinstance(part, ToolCallPart) else "tool"
+            if role != author or part.id in ids:
+                continue
+            ids.add(part.id)
+        found.append(part)
+    return found
 
 
 def value_of(message: Message, form: str, *, missing: str | None = None) -> Any:
@@ -74,8 +100,3 @@ def value_of(message: Message, form: str, *, missing: str | None = None) -> Any:
     except ValueError:
         # Another client has written it, or the data of a part is missing.
         return None
-
-
-def is_known(message: Message) -> bool:
-    """Whether the message was saved in some form with a value of its own."""
-    return any(is_delta(part) for part in message.parts)
