@@ -144,8 +144,10 @@ impl NewMessage {
             let reason = InvalidValue::new("is required where there are no parts and no metadata");
             return Err(FieldError::new("content", reason));
         }
-        if pinned && parts.iter().any(is_part_of_group) {
-            let reason = InvalidValue::new("must not be set on tool calls and their results");
+        if pinned && is_grouped(role, &parts) {
+            let reason = InvalidValue::new(
+                "must not be set on tool calls, their results, or reasoning alone",
+            );
             return Err(FieldError::new("pinned", reason));
         }
         Ok(Self {
@@ -364,13 +366,7 @@ impl Message {
     /// Whether the message may not be valid in a history by itself: tool calls and results depend
     /// on each other, and reasoning on the message after it.
     pub fn is_grouped(&self) -> bool {
-        let has_only_reasoning = || {
-            let mut parts = self.parts.iter();
-            parts.all(|part| matches!(part, Part::Reasoning { .. }))
-        };
-        self.role == Role::Tool
-            || self.parts.iter().any(is_part_of_group)
-            || (!self.parts.is_empty() && has_only_reasoning())
+        is_grouped(self.role, &self.parts)
     }
 
     /// The parts with their texts; empty if the message consists of its text.
@@ -432,9 +428,15 @@ fn size(
     content.as_str().len() + parts.sum::<usize>() + metadata + contexts.sum::<usize>()
 }
 
-/// Whether a part is a tool call or its result: only together are they valid in a history.
-fn is_part_of_group(part: &Part) -> bool {
-    matches!(part, Part::ToolCall { .. } | Part::ToolCallResponse { .. })
+/// Whether model APIs may reject a message without those before and after it. A message of a tool
+/// is a result, also if it does not name the call.
+fn is_grouped(role: Role, parts: &[Part]) -> bool {
+    let depends_on_call =
+        |part: &Part| matches!(part, Part::ToolCall { .. } | Part::ToolCallResponse { .. });
+    let is_reasoning = |part: &Part| matches!(part, Part::Reasoning { .. });
+    role == Role::Tool
+        || parts.iter().any(depends_on_call)
+        || (!parts.is_empty() && parts.iter().all(is_reasoning))
 }
 
 #[cfg(test)]

@@ -40,6 +40,39 @@ fn requires_content_or_metadata() {
 }
 
 #[test]
+fn only_messages_that_can_stand_alone_can_be_pinned() {
+    let reasoning = || RawPart::Reasoning {
+        content: "Hm.".to_owned(),
+    };
+    let call = RawPart::ToolCall {
+        id: "1".to_owned(),
+        name: "look_up".to_owned(),
+        arguments: String::new(),
+    };
+    let pinned = |role, content: &str, parts: Vec<RawPart>| RawMessage {
+        pinned: true,
+        parts,
+        ..RawMessage::text(role, content)
+    };
+    for raw in [
+        pinned(Role::Tool, "sunny", Vec::new()),
+        pinned(Role::Assistant, "Wait.", vec![call]),
+        pinned(Role::Assistant, "", vec![reasoning()]),
+    ] {
+        assert_eq!(
+            error_of(raw, Vec::new()),
+            "pinned must not be set on tool calls, their results, or reasoning alone"
+        );
+    }
+    for raw in [
+        pinned(Role::System, "Be brief.", Vec::new()),
+        pinned(Role::Assistant, "Sunny.", vec![reasoning()]),
+    ] {
+        assert!(validate(raw, Vec::new()).unwrap().pinned);
+    }
+}
+
+#[test]
 fn rejects_negative_counts() {
     let tokens_used = RawMessage {
         tokens_used: Some(-1),
