@@ -190,6 +190,19 @@ async def test_long_session_is_read_completely(session: ConversationMemorySessio
     assert await session.get_items(limit=1500) == user_items(*texts[-1500:])
 
 
+async def test_compacted_session_starts_with_its_summary(
+    session: ConversationMemorySession, memory: AsyncConversationMemory
+) -> None:
+    texts = [str(number) for number in range(1150)]
+    await session.add_items(user_items(*texts))
+    await memory.compact(session.conversation_id, 100, "They counted.")
+    summary = items({"role": "system", "content": "They counted."})
+    assert await session.get_items() == [*summary, *user_items(*texts[100:])]
+    assert await session.get_items(limit=3) == [*summary, *user_items(*texts[-3:])]
+    assert await session.get_items(limit=1100) == [*summary, *user_items(*texts[100:])]
+    assert await session.pop_item() == user_items(texts[-1])[0]
+
+
 async def test_items_beyond_the_size_of_an_answer_are_read(
     session: ConversationMemorySession,
 ) -> None:

@@ -68,6 +68,26 @@ def test_calls_of_single_items_are_one_message_of_chat_completions() -> None:
     assert [each["id"] for each in messages[0]["tool_calls"]] == ["1", "2"]
 
 
+def test_items_do_not_refer_to_redacted_ones() -> None:
+    """The API rejects reasoning without the item that followed it, and the reverse."""
+    redacted = Message("assistant", redacted=True)
+    reasoning = Message.from_responses({"type": "reasoning", "id": "rs_1", "summary": []})
+    answer = Message.from_responses(
+        {
+            "id": "msg_1",
+            "type": "message",
+            "role": "assistant",
+            "status": "completed",
+            "content": [{"type": "output_text", "text": "25 days.", "annotations": []}],
+        }
+    )
+    shown = {"role": "assistant", "content": "[redacted]"}
+    assert responses.show_history([reasoning, redacted]) == [shown]
+    plain = {"role": "assistant", "content": "25 days."}
+    assert responses.show_history([redacted, answer]) == [shown, plain]
+    assert [item["id"] for item in responses.show_history([reasoning, answer])] == ["rs_1", "msg_1"]
+
+
 def test_random_conversations_are_valid_for_every_api() -> None:
     for seed in range(RANDOM_CONVERSATIONS):
         messages = Conversations(seed).conversation()

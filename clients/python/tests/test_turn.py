@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 import conversation_memory as cm
-from conversation_memory import AsyncConversationMemory, ConversationMemory, Message
+from conversation_memory import AsyncConversationMemory, BlobPart, ConversationMemory, Message
 from conversation_memory._limits import MAX_TURN_BYTES
 
 from .fake import FakeService, begun, failing, serving
@@ -225,6 +225,23 @@ def test_message_beyond_the_maximum_size_is_rejected(memory: ConversationMemory,
         turn.assistant("z" * min(1 << 20, MAX_TURN_BYTES - turn._encoded_bytes - 16))
     assert turn.saved is not None
     assert turn.saved.last_seq == 12
+
+
+def test_photo_of_the_maximum_size_is_saved_and_read(memory: ConversationMemory, user: str) -> None:
+    photo = BlobPart("image/jpeg", b"\xff\xd8" * (4 << 20), "image")
+    with memory.turn(user) as turn:
+        turn.add(Message("user", "What is this?", parts=(photo,)))
+        turn.assistant("A cat.")
+    with memory.turn(user, conversation_id=turn.conversation_id) as second:
+        assert second.history[0].parts[1] == photo
+        (_, image) = second.to_openai()[0]["content"]
+        assert len(image["image_url"]["url"]) > 4 * (8 << 20) // 3
+    data = memory.get_blob(turn.conversation_id, 1, 1, user_id=user)
+    assert data == photo.data
+    (found, _) = memory.list_messages(turn.conversation_id)
+    assert found.parts[1] == BlobPart("image/jpeg", None, "image", 8 << 20)
+    with pytest.raises(cm.NotFound):
+        memory.get_blob(turn.conversation_id, 1, 0)
 
 
 def test_window_of_a_turn(memory: ConversationMemory, user: str) -> None:

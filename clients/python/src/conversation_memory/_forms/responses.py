@@ -84,8 +84,15 @@ def show(message: Message) -> list[dict[str, Any]]:
 def show_history(messages: Iterable[Message]) -> list[dict[str, Any]]:
     """Returns messages as the API accepts them: each call before its results."""
     shown: list[dict[str, Any]] = []
+    is_after_redacted = False
     for message in paired(messages):
-        shown += _show_all(message) if common.is_result_as_text(message) else show(message)
+        if message.redacted:
+            while shown and shown[-1].get("type") == "reasoning":
+                shown.pop()
+        # An item that the API has produced with a redacted one is not valid without it.
+        is_own = not is_after_redacted and not common.is_result_as_text(message)
+        shown += show(message) if is_own else _show_all(message)
+        is_after_redacted = message.redacted and message.role == "assistant"
     return _without_lone_reasoning(shown)
 
 
