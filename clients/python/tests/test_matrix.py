@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +25,6 @@ from conversation_memory import (
 from conversation_memory._adapters import NamedConversation
 from conversation_memory._proto.v1 import conversation_memory_pb2 as api
 from conversation_memory._proto.v1 import methods
-from conversation_memory._proto.v1 import resources_pb2 as resources
 from conversation_memory.google_adk import ConversationMemorySessionService
 from conversation_memory.langchain import ConversationMemoryChatMessageHistory
 from conversation_memory.openai_agents import ConversationMemorySession
@@ -376,13 +374,3 @@ async def test_summary_and_pinned_messages_are_shown_to_every_client(
         assert QUESTION not in str(shown)
     assert [message.type for message in messages[:2]] == ["system", "system"]
     check_anthropic(history.to_anthropic())
-
-
-def test_types_of_parts_are_those_of_the_contract() -> None:
-    kinds = {field.name for field in resources.Part.DESCRIPTOR.oneofs_by_name["kind"].fields}
-    assert len(kinds) == 8
-
-
-def test_fixtures_have_no_local_paths() -> None:
-    text = (Path(__file__).parent / "legacy" / "messages.jsonl").read_text()
-    assert "/tmp" not in text

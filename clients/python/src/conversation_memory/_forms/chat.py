@@ -44,7 +44,10 @@ def split(message: Mapping[str, Any]) -> tuple[Role, list[Part]]:
     """
     role = message.get("role")
     if not isinstance(role, str) or role not in ROLES:
-        raise ValueError(f"a message's role must be one of {', '.join(ROLES)}")
+        raise ValueError(
+            f"a message's role must be one of {', '.join(ROLES)}; Message.from_responses converts"
+            " other items"
+        )
     content = message.get("content")
     parts = list(content_parts(content))
     if not parts:
