@@ -1,6 +1,6 @@
 use std::{
     convert::Infallible,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
 };
 
@@ -26,8 +26,9 @@ pub struct TranscodingLayer(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     routes: Routes,
-    /// `None` if the OpenAPI document is not served.
-    openapi: Option<Bytes>,
+    /// The OpenAPI document. It is rendered when it is first requested: few servers are asked for
+    /// it, and the memory that rendering takes is not returned to the system.
+    openapi: OnceLock<Bytes>,
     config: Config,
 }
 
@@ -38,11 +39,9 @@ impl TranscodingLayer {
     /// Fails if a rule is invalid or uses a feature that this crate does not support.
     pub fn new(pool: &DescriptorPool, config: Config) -> Result<Self, InvalidHttpRule> {
         let routes = Routes::of_services(pool, &config)?;
-        let openapi = config.openapi.as_ref();
-        let openapi = openapi.map(|info| openapi::document(&routes, info).into());
         Ok(Self(Arc::new(Shared {
             routes,
-            openapi,
+            openapi: OnceLock::new(),
             config,
         })))
     }
@@ -149,8 +148,11 @@ impl Shared {
         let (route, captures) = match self.routes.find(method, path) {
             Match::Route(route, captures) => (route, captures),
             Match::None => {
-                let document = self.openapi.as_ref().filter(|_| path == OPENAPI_PATH);
-                let response = document.map(|document| serve_document(method, document));
+                let info = self.config.openapi.as_ref();
+                let response = info.filter(|_| path == OPENAPI_PATH).map(|info| {
+                    let render = || openapi::document(&self.routes, info).into();
+                    serve_document(method, self.openapi.get_or_init(render))
+                });
                 return Err(Box::new(response.unwrap_or_else(error::unknown_path)));
             }
             Match::OtherMethods(allowed) => {
