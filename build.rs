@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use prost::Message as _;
+use prost_reflect::{DescriptorPool, DynamicMessage, Value};
 use tonic_prost_build::Config;
 
 const FILES: [&str; 3] = [
@@ -9,6 +11,43 @@ const FILES: [&str; 3] = [
     "conversation_memory/v1/session_service.proto",
     "conversation_memory/v1/conversation_memory.proto",
 ];
+
+/// Encodes the descriptors with the comments of the contract. The comments of Google's files and the
+/// positions of elements without a comment are left out: the program keeps descriptors in memory.
+fn descriptors(compiler: &protox::Compiler) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+    let set = DescriptorPool::global()
+        .get_message_by_name("google.protobuf.FileDescriptorSet")
+        .ok_or("prost-reflect contains descriptor.proto")?;
+    // A dynamic message keeps the annotations, which are unknown to the generated types.
+    let encoded = compiler.encode_file_descriptor_set();
+    let mut set = DynamicMessage::decode(set, &encoded[..])?;
+    let files = set
+        .get_field_by_name_mut("file")
+        .and_then(Value::as_list_mut);
+    for file in files
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_message_mut)
+    {
+        let name = file.get_field_by_name("name");
+        let is_google =
+            name.is_some_and(|name| name.as_str().is_some_and(|n| n.starts_with("google/")));
+        if is_google {
+            file.clear_field_by_name("source_code_info");
+            continue;
+        }
+        let info = file.get_field_by_name_mut("source_code_info");
+        let info = info.and_then(Value::as_message_mut);
+        let locations = info.and_then(|info| info.get_field_by_name_mut("location"));
+        if let Some(locations) = locations.and_then(Value::as_list_mut) {
+            locations.retain(|location| {
+                let location = location.as_message();
+                location.is_some_and(|location| location.has_field_by_name("leading_comments"))
+            });
+        }
+    }
+    Ok(set.encode_to_vec())
+}
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -19,10 +58,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .include_source_info(true)
         .open_files(FILES)?;
     let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
-    std::fs::write(
-        out.join("descriptors.bin"),
-        compiler.encode_file_descriptor_set(),
-    )?;
+    std::fs::write(out.join("descriptors.bin"), descriptors(&compiler)?)?;
     let mut config = Config::new();
     // The derived Debug of a request would write the text of messages to the log.
     // src/proto.rs has an implementation without it.
