@@ -33,7 +33,7 @@ test_support::in_both_forms!(random_histories_are_valid_and_independent_of_their
 /// Number of conversations if `HISTORIES` is not set.
 const DEFAULT_CONVERSATIONS: u64 = 24;
 /// Number of conversations that are tested at the same time.
-const CONCURRENCY: u64 = 8;
+const CONCURRENCY: usize = 8;
 
 /// What the conversations share.
 struct Fixture {
@@ -84,7 +84,8 @@ async fn random_histories_are_valid_and_independent_of_their_source(form: Form) 
     let first: u64 = env::var("FIRST_HISTORY").map_or(0, |number| number.parse().unwrap());
     let fixture = Fixture::new(&form).await;
     join_all((0..CONCURRENCY).map(async |offset| {
-        for number in (first + offset..first + conversations).step_by(CONCURRENCY as usize) {
+        let numbers = (first..first + conversations).skip(offset);
+        for number in numbers.step_by(CONCURRENCY) {
             Family::new(&fixture, number).await.run().await;
         }
     }))
