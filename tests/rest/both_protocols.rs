@@ -1,4 +1,5 @@
-//! Search, exports and branches with invalid input: the same result over gRPC and over HTTP.
+//! Search, exports, branches, compaction and redaction with invalid input: the same result over gRPC
+//! and over HTTP.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
@@ -25,15 +26,21 @@ fn valid_request(rpc: &str, user: &str, conversation: &str) -> Value {
     match rpc {
         "SearchMessages" => json!({ "userId": user, "query": "word" }),
         "BranchConversation" => json!({ "conversationId": conversation, "atSeq": "1" }),
+        "CompactConversation" => {
+            json!({ "conversationId": conversation, "uptoSeq": "2", "summary": "Words." })
+        }
+        "RedactMessages" => json!({ "conversationId": conversation, "seqs": ["1"] }),
         _ => json!({ "conversationId": conversation }),
     }
 }
 
-const RPCS: [&str; 4] = [
+const RPCS: [&str; 6] = [
     "SearchMessages",
     "ExportConversation",
     "BranchConversation",
     "ListBranches",
+    "CompactConversation",
+    "RedactMessages",
 ];
 
 pub(crate) fn with_changes(mut request: Value, changes: &Value) -> Value {
@@ -78,6 +85,26 @@ fn invalid_changes() -> Vec<(&'static str, Value, &'static str)> {
     ];
     for at_seq in ["0", "-1", "4", "9223372036854775807"] {
         invalid_changes.push(("BranchConversation", json!({ "atSeq": at_seq }), "at_seq"));
+    }
+    for (flaw, field) in [
+        (json!({ "uptoSeq": "-1" }), "upto_seq"),
+        (json!({ "uptoSeq": "4" }), "upto_seq"),
+        (json!({ "uptoSeq": "0" }), "summary"),
+        (json!({ "summary": "" }), "summary"),
+        (json!({ "summary": "a\0b" }), "summary"),
+        (json!({ "summary": "x".repeat((1 << 20) + 1) }), "summary"),
+        (json!({ "tokenCount": -1 }), "token_count"),
+        (json!({ "requestId": "x".repeat(129) }), "request_id"),
+    ] {
+        invalid_changes.push(("CompactConversation", flaw, field));
+    }
+    for (seqs, field) in [
+        (json!([]), "seqs"),
+        (json!(["0"]), "seqs[0]"),
+        (json!(["1", "-1"]), "seqs[1]"),
+        (json!(vec!["1"; 101]), "seqs"),
+    ] {
+        invalid_changes.push(("RedactMessages", json!({ "seqs": seqs }), field));
     }
     for rpc in ["SearchMessages", "ListBranches"] {
         for size in [-1, i32::MIN] {
