@@ -10,6 +10,8 @@ use crate::{
 const TOKENS_PER_MESSAGE: u32 = 4;
 /// Tokens that are assumed for an image or another part that is no text.
 const TOKENS_PER_MEDIUM: u32 = 1_000;
+/// Prefix of the types of parts that contain details of a framework.
+const DETAILS_PREFIX: &str = "delta:";
 /// Size of the messages from which on counting takes so long that it would delay other calls on
 /// the same thread. Some texts take a microsecond per byte.
 const MAX_INLINE_BYTES: usize = 16 << 10;
@@ -83,6 +85,8 @@ fn count_message(encoding: TokenEncoding, message: &NewMessage) -> u32 {
                 name, arguments, ..
             } => encoding.count(name) + encoding.count(arguments),
             Part::Blob(_) | Part::Uri { .. } | Part::File { .. } => TOKENS_PER_MEDIUM,
+            // Details of a framework are no part of a model's input.
+            Part::Generic { generic_type, .. } if generic_type.starts_with(DETAILS_PREFIX) => 0,
             Part::Generic { json, .. } => encoding.count(json),
         });
     }

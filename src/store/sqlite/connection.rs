@@ -96,6 +96,8 @@ pub(super) fn required_options(options: SqliteConnectOptions) -> SqliteConnectOp
 pub(super) fn writer_options(options: SqliteConnectOptions) -> SqliteConnectOptions {
     options
         .journal_mode(SqliteJournalMode::Wal)
+        // Removed text is overwritten in the file, not only marked as free.
+        .pragma("secure_delete", "ON")
         .synchronous(SqliteSynchronous::Full)
 }
 
