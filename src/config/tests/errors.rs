@@ -3,6 +3,7 @@ use clap::CommandFactory as _;
 use super::*;
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn errors_name_the_variable_the_value_and_the_valid_values() {
     for (args, expected) in [
         (
