@@ -17,11 +17,12 @@ mod messages;
 mod random;
 mod reference;
 
-use std::{cell::Cell, env};
+use std::{cell::Cell, env, net::SocketAddr};
 
 use futures_util::future::join_all;
 
 use test_support::{
+    http::Http,
     redis_server,
     sidecar::{Form, Sidecar},
 };
@@ -39,6 +40,8 @@ const CONCURRENCY: usize = 8;
 struct Fixture {
     /// Two sidecars, or one that owns the embedded store.
     sidecars: Vec<Sidecar>,
+    /// Their operations ports.
+    operations: Vec<SocketAddr>,
     /// Server with the windows; `None` in the embedded form.
     redis_url: Option<String>,
     /// Number of histories that were checked.
@@ -54,21 +57,41 @@ impl Fixture {
     async fn new(form: &Form) -> Self {
         // Estimated counts need no tables.
         let settings = [("TOKEN_ENCODING", "none")];
-        let first = Sidecar::start_with(form, &settings).await;
-        let (sidecars, redis_url) = match form {
-            Form::Embedded(_) => (vec![first], None),
-            Form::Servers { redis_url, .. } => {
-                let second = Sidecar::start_with(form, &settings).await;
-                (vec![first, second], Some(redis_url.clone()))
-            }
-        };
+        let mut sidecars = vec![Sidecar::start_with(form, &settings).await];
+        let mut redis_url = None;
+        if let Form::Servers { redis_url: url, .. } = form {
+            sidecars.push(Sidecar::start_with(form, &settings).await);
+            redis_url = Some(url.clone());
+        }
+        let mut operations = Vec::new();
+        for sidecar in &mut sidecars {
+            operations.push(sidecar.operations().await);
+        }
         Self {
             sidecars,
+            operations,
             redis_url,
             checked: Cell::default(),
             cached: Cell::default(),
             late: Cell::default(),
         }
+    }
+
+    /// Whether a call of a sidecar on Redis has failed. A window can then be late.
+    async fn has_failed_on_redis(&self) -> bool {
+        for address in &self.operations {
+            let page = Http::at(*address).get("/metrics").await;
+            let page = String::from_utf8(page.body.to_vec()).unwrap();
+            let is_failure = |line: &str| {
+                line.starts_with("db_client_operation_duration_seconds_count")
+                    && line.contains("db_system_name=\"redis\"")
+                    && line.contains("error_type=")
+            };
+            if page.lines().any(is_failure) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Calls a command of Redis, if there is one, and returns its reply.
