@@ -192,7 +192,9 @@ impl<'a> Family<'a> {
         };
         let client = self.client();
         completed(async || client.clone().redact_messages(request.clone()).await).await;
-        let ids: HashSet<&str> = redacted.iter().map(|message| message.id.as_str()).collect();
+        // A summary that was made after the message had been redacted does not contain its text.
+        let changed = redacted.iter().filter(|message| !message.redacted);
+        let ids: HashSet<&str> = changed.map(|message| message.id.as_str()).collect();
         for at in 0..self.members.len() {
             let upto_seq = self.members[at].compacted_upto_seq;
             let all = self.messages(at).await;
