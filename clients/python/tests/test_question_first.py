@@ -159,3 +159,41 @@ with ConversationMemory({sidecar.address!r}).turn({user!r}, save_question_first=
     with ConversationMemory(sidecar.address, timeout=TIMEOUT) as memory:
         (conversation,) = memory.list_conversations(user)
         assert contents(memory, conversation.id) == [QUESTION]
+
+
+@pytest.mark.parametrize("has_extra", [False, True])
+async def test_messages_after_the_question_are_not_saved_with_it(
+    aio: AsyncConversationMemory, user: str, has_extra: bool
+) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": ""}}
+    with pytest.raises(ZeroDivisionError):
+        async with aio.turn(user, save_question_first=True) as turn:
+            turn.user(QUESTION)
+            if has_extra:
+                turn.system("context")
+            # The save in the background has not begun.
+            turn.assistant(tool_calls=[call])
+            turn.tool("result", tool_call_id="1")
+            raise ZeroDivisionError
+    stored = [each.content async for each in aio.list_messages(turn.conversation_id)]
+    assert stored == [QUESTION]
+
+
+def test_messages_that_are_added_with_the_question_belong_to_it(
+    memory: ConversationMemory, user: str
+) -> None:
+    with pytest.raises(ZeroDivisionError), memory.turn(user, save_question_first=True) as turn:
+        turn.system("Be brief.")
+        turn.add(Message("user", QUESTION), Message("system", "context"))
+        turn.system("later")
+        raise ZeroDivisionError
+    assert contents(memory, turn.conversation_id) == ["Be brief.", QUESTION, "context"]
+
+
+def test_question_that_is_added_with_its_answer_is_saved_first(
+    memory: ConversationMemory, user: str
+) -> None:
+    with pytest.raises(ZeroDivisionError), memory.turn(user, save_question_first=True) as turn:
+        turn.add(Message("user", QUESTION), Message("assistant", ANSWER))
+        raise ZeroDivisionError
+    assert contents(memory, turn.conversation_id) == [QUESTION]

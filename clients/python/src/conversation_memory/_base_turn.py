@@ -10,7 +10,7 @@ from typing import Any
 from ._convert import write_message
 from ._errors import invalid_argument
 from ._forms import anthropic, chat, responses
-from ._limits import MAX_MESSAGES_PER_SAVE, MAX_TURN_BYTES
+from ._limits import MAX_MESSAGES_PER_SAVE, MAX_TURN_BYTES, MAX_VALUES_PER_SAVE
 from ._parts import ReasoningPart, ToolCallPart
 from ._proto.v1 import resources_pb2 as resources
 from ._types import (
@@ -25,6 +25,7 @@ from ._types import (
     SessionState,
     to_message,
 )
+from ._validation import validate_message, weight
 from ._window import Window
 
 Content = str | Sequence[str | Mapping[str, Any]]
@@ -73,6 +74,7 @@ class BaseTurn:
         self._added: list[Message] = []
         self._encoded: list[resources.Message] = []
         self._encoded_bytes = 0
+        self._metadata_values = 0
         self._batch: Batch | None = None
         self._saved_batches: list[SavedMessages] = []
         self._saved_count = 0
@@ -187,8 +189,8 @@ class BaseTurn:
             messages: Messages, or dicts of Chat Completions.
 
         Raises:
-            ValueError: A message cannot be encoded, or the turn would exceed 100 messages or
-                about 12 MiB.
+            ValueError: A message cannot be encoded, the service would reject it with its default
+                limits, or the turn would exceed 100 messages or about 12 MiB.
             TypeError: A message has a value that JSON cannot represent.
             RuntimeError: The turn has not begun, or has been saved.
             ConversationMemoryError: The question could not be saved first (blocking client).
@@ -199,6 +201,7 @@ class BaseTurn:
         # Encoding here rejects an invalid message while the caller can still correct it, and
         # makes the turn independent of later changes to the caller's dicts.
         encoded = [write_message(message, self.conversation_id) for message in new]
+        values = self._validate(encoded)
         if len(self._added) + len(new) > MAX_MESSAGES_PER_SAVE:
             raise ValueError(
                 f"a turn has at most {MAX_MESSAGES_PER_SAVE} messages, because it is saved as a"
@@ -213,6 +216,7 @@ class BaseTurn:
                 f" the new messages it would have {size}"
             )
         self._encoded_bytes = size
+        self._metadata_values = values
         self._added += new
         self._encoded += encoded
 
@@ -268,6 +272,23 @@ class BaseTurn:
         """
         self.add({"role": "tool", "content": content, "tool_call_id": tool_call_id})
 
+    def _validate(self, encoded: Sequence[resources.Message]) -> int:
+        """Rejects new messages that the service would reject; returns the values in metadata."""
+        ids = {message.id.lower() for message in self._encoded if message.id}
+        values = self._metadata_values
+        for message in encoded:
+            validate_message(message)
+            if message.id and message.id.lower() in ids:
+                raise ValueError("a message has the id of an earlier message of the turn")
+            ids.add(message.id.lower())
+            values += weight(message)
+        if values > MAX_VALUES_PER_SAVE:
+            raise ValueError(
+                f"a turn must have at most {MAX_VALUES_PER_SAVE} values in metadata, because it is"
+                " saved as a whole"
+            )
+        return values
+
     def _ensure_not_begun(self) -> None:
         if self._begun is not None:
             raise RuntimeError("a turn can be used once: create another one")
@@ -278,19 +299,19 @@ class BaseTurn:
             return False
         return error is None or (not isinstance(error, Exception) and self.is_complete)
 
-    def _takes_question(self) -> bool:
-        """Whether the messages that were added are a question that is to be saved now."""
-        if not self._options.save_question_first or self._added[-1:] == []:
+    def _takes_question(self, new_count: int) -> bool:
+        """Whether the new messages belong to the question, so that it is to be saved now."""
+        if not self._options.save_question_first:
             return False
-        if any(message.role in ("assistant", "tool") for message in self._added):
+        roles = [message.role for message in self._added]
+        answer = next((at for at, role in enumerate(roles) if role in ("assistant", "tool")), None)
+        if "user" not in roles[len(roles) - new_count : answer]:
             return False
-        if self._added[-1].role != "user":
-            return False
-        self._question_count = len(self._added)
+        self._question_count = len(roles) if answer is None else answer
         return True
 
-    def _next_batch(self) -> Batch:
-        """Returns the batch that is sent next.
+    def _next_batch(self, end: int | None = None) -> Batch:
+        """Returns the batch that is sent next: the messages that are not saved, up to `end`.
 
         A failed attempt may have been committed, and an attempt may be in progress. Its content
         therefore stays unchanged under its key; messages that were added since form the next
@@ -302,7 +323,7 @@ class BaseTurn:
                 self.request_id = f"{self._first_request_id}.{len(self._saved_batches)}"
             last_seq = self.begun.conversation.last_seq if previous is None else previous.last_seq
             batch = Batch(
-                tuple(self._encoded[self._saved_count :]),
+                tuple(self._encoded[self._saved_count : end]),
                 self.request_id,
                 last_seq if self._options.if_unchanged else None,
             )

@@ -83,14 +83,14 @@ class AsyncTurn(BaseTurn):
 
     def add(self, *messages: MessageLike) -> None:
         super().add(*messages)
-        if self._takes_question():
+        if self._takes_question(len(messages)):
             self._question.start(self._log_name(), self._save_question)
 
     add.__doc__ = BaseTurn.add.__doc__
 
     async def _save_question(self) -> None:
         while self._saved_count < self._question_count:
-            await self._save_batch()
+            await self._save_batch(self._question_count)
 
     async def _save_batches(self) -> None:
         with contextlib.suppress(ConversationMemoryError):
@@ -99,8 +99,8 @@ class AsyncTurn(BaseTurn):
         while not self._finish():
             await self._save_batch()
 
-    async def _save_batch(self) -> None:
-        batch = self._next_batch()
+    async def _save_batch(self, end: int | None = None) -> None:
+        batch = self._next_batch(end)
         saved = await self._memory.save_messages(**self._save_arguments(batch))
         self._record_saved(batch, saved)
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from .._limits import MAX_NAME_CHARS as MAX_NAME
 from .._parts import (
     BlobPart,
     FilePart,
@@ -26,9 +27,6 @@ from .template import to_json
 
 if TYPE_CHECKING:
     from .._types import Message
-
-MAX_NAME = 255
-"""Upper bound on the characters of names, ids and media types."""
 
 MAX_SHOWN_JSON = 1000
 """Upper bound on the characters of a value that is shown as text."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .._limits import MAX_PARTS
 from .._parts import (
     DELTA,
     GenericPart,
@@ -22,9 +23,6 @@ from . import template
 
 if TYPE_CHECKING:
     from .._types import Message, Role
-
-MAX_PARTS = 200
-"""Upper bound on the parts of a message."""
 
 
 def message_of(

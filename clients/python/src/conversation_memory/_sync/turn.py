@@ -84,14 +84,14 @@ class Turn(BaseTurn):
 
     def add(self, *messages: MessageLike) -> None:
         super().add(*messages)
-        if self._takes_question():
+        if self._takes_question(len(messages)):
             self._question.start(self._log_name(), self._save_question)
 
     add.__doc__ = BaseTurn.add.__doc__
 
     def _save_question(self) -> None:
         while self._saved_count < self._question_count:
-            self._save_batch()
+            self._save_batch(self._question_count)
 
     def _save_batches(self) -> None:
         with contextlib.suppress(ConversationMemoryError):
@@ -100,8 +100,8 @@ class Turn(BaseTurn):
         while not self._finish():
             self._save_batch()
 
-    def _save_batch(self) -> None:
-        batch = self._next_batch()
+    def _save_batch(self, end: int | None = None) -> None:
+        batch = self._next_batch(end)
         saved = self._memory.save_messages(**self._save_arguments(batch))
         self._record_saved(batch, saved)
 
