@@ -9,9 +9,10 @@ service with COMPACTION_TOKENS=40 reports after a few turns that a compaction is
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
-from conversation_memory import DEFAULT_TARGET, ConversationMemory, SeqMismatch
+from conversation_memory import DEFAULT_TARGET, ConversationMemory, Message, SeqMismatch
 
 QUESTIONS = [
     "My name is Ana, and I work in Lisbon. What is our vacation policy?",
@@ -22,7 +23,7 @@ QUESTIONS = [
 ]
 
 KEPT_MESSAGES = 2
-"""Number of newest messages that the summary does not replace."""
+"""Minimum number of newest messages that the summary does not replace."""
 
 
 def answer(messages: list[dict[str, Any]]) -> str:
@@ -39,19 +40,33 @@ def summarize(texts: list[str]) -> str:
     return " ".join(["So far, the user asked about vacation.", *facts])
 
 
+def boundary(messages: Sequence[Message]) -> int:
+    """Returns the number of the last message to summarize; 0 if there is none.
+
+    The next message is the user's, so that a call and its results are not separated.
+    """
+    # The previous summary, which has no number, and pinned messages come first.
+    recent = [message for message in messages if message.seq and not message.pinned]
+    starts = [at for at, message in enumerate(recent) if message.role == "user" and at > 0]
+    kept = [at for at in starts if at <= len(recent) - KEPT_MESSAGES]
+    return recent[kept[-1] - 1].seq if kept else 0
+
+
 def compact(memory: ConversationMemory, user: str, conversation: str) -> None:
     """Replaces all but the newest messages by a summary of them and of the previous summary."""
     history = memory.get_history(conversation, user_id=user, limit=1000)
-    older = [each for each in history.messages if each.seq <= history.last_seq - KEPT_MESSAGES]
-    if not older:
+    upto_seq = boundary(history.messages)
+    if upto_seq == 0:
+        # An undo of the previous compaction, which 0 means, is not intended.
         return
+    older = [each for each in history.messages if each.seq <= upto_seq]
     summary = summarize([each.content for each in older if not each.pinned])
     try:
         # Without `expected_last_seq`, messages that others save meanwhile follow the summary. With
         # it, two agents that compact at the same time do not overwrite each other's summary.
         memory.compact(
             conversation,
-            older[-1].seq,
+            upto_seq,
             summary,
             user_id=user,
             expected_last_seq=history.last_seq,

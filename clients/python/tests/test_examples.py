@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from conversation_memory import Message
 
 from .sidecar import ROOT, TIMEOUT, Backend, Sidecar
 
@@ -69,6 +72,22 @@ def test_compaction(tmp_path: Path) -> None:
     # The summary and the messages since; not all messages of the four turns.
     assert int(remembered[-1].split()[1]) < 8
     assert printed[-1] == "assistant:  You are Ana." or printed[-2] == "assistant:  You are Ana."
+
+
+def test_compaction_does_not_separate_calls_from_results(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    boundary = importlib.import_module("compaction").boundary
+    summary = Message("system", "They talked.", is_summary=True)
+    pinned = Message("user", "I am Ana.", seq=1, pinned=True)
+    roles = ["user", "assistant", "user", "assistant", "tool", "assistant", "user", "assistant"]
+    turns = [Message(role, "x", seq=seq) for seq, role in enumerate(roles, 2)]  # type: ignore[arg-type]
+    assert boundary([pinned, summary]) == 0
+    assert boundary([pinned, summary, *turns[:2]]) == 0
+    assert boundary([pinned, summary, *turns[:4]]) == 3
+    assert boundary([pinned, summary, *turns[:6]]) == 3
+    assert boundary([pinned, summary, *turns]) == 7
 
 
 @pytest.mark.parametrize(

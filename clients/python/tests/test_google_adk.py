@@ -224,6 +224,66 @@ async def test_other_clients_read_the_text_of_events(
     assert (event.author, event.content) == ("user", text("by another client").content)
 
 
+async def test_agent_reads_messages_of_other_clients_as_its_own_turns(
+    service: ConversationMemorySessionService,
+    memory: AsyncConversationMemory,
+    app: str,
+    user: str,
+) -> None:
+    requests: list[LlmRequest] = []
+
+    class Recording(BaseLlm):
+        async def generate_content_async(
+            self, llm_request: LlmRequest, stream: bool = False
+        ) -> AsyncGenerator[LlmResponse, None]:
+            requests.append(llm_request)
+            part = types.Part(text="own answer")
+            yield LlmResponse(content=types.Content(role="model", parts=[part]))
+
+    async def ask() -> list[tuple[str | None, str]]:
+        agent = LlmAgent(name="hr", model=Recording(model="recording"))
+        runner = Runner(agent=agent, app_name=app, session_service=service)
+        question = types.Content(role="user", parts=[types.Part(text="own question")])
+        async for _ in runner.run_async(user_id=user, session_id="s", new_message=question):
+            pass
+        await runner.close()
+        return [
+            (content.role, " ".join(part.text or "" for part in content.parts or []))
+            for content in requests[-1].contents
+        ]
+
+    await service.create_session(app_name=app, user_id=user, session_id="s")
+    await ask()
+    conversation = service.conversation_id(app_name=app, user_id=user, session_id="s")
+    async with memory.turn(user, conversation_id=conversation) as turn:
+        turn.system("Be brief.")
+        turn.user("question")
+        turn.assistant("answer")
+    assert await ask() == [
+        ("user", "own question"),
+        ("model", "own answer"),
+        ("user", "[system]\nBe brief."),
+        ("user", "question"),
+        ("model", "answer"),
+        ("user", "own question"),
+    ]
+
+
+async def test_author_before_the_first_own_event_is_the_app(
+    service: ConversationMemorySessionService,
+    memory: AsyncConversationMemory,
+    app: str,
+    user: str,
+) -> None:
+    session = await service.create_session(app_name=app, user_id=user)
+    conversation = service.conversation_id(app_name=app, user_id=user, session_id=session.id)
+    async with memory.turn(user, conversation_id=conversation) as turn:
+        turn.user("question")
+        turn.assistant("answer")
+    events = (await loaded(service, session)).events
+    assert [event.author for event in events] == ["user", app]
+
+
 async def test_config_selects_events(
     service: ConversationMemorySessionService, app: str, user: str
 ) -> None:

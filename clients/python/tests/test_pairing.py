@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from langchain_core.messages import ToolMessage
 
 from conversation_memory import Message, ToolCallPart, ToolCallResponsePart
 from conversation_memory import _adk as adk
 from conversation_memory._forms import anthropic, chat, responses
 from conversation_memory._forms.pairing import paired
-from conversation_memory.langchain import _to_langchain
+from conversation_memory.langchain import _from_langchain_message, _to_langchain
 
 from .conversations import Conversations
 from .strict import check_anthropic, check_chat, check_events, check_langchain, check_responses
@@ -86,6 +87,23 @@ def test_items_do_not_refer_to_redacted_ones() -> None:
     plain = {"role": "assistant", "content": "25 days."}
     assert responses.show_history([redacted, answer]) == [shown, plain]
     assert [item["id"] for item in responses.show_history([reasoning, answer])] == ["rs_1", "msg_1"]
+
+
+def test_redacted_result_without_its_call_is_left_out() -> None:
+    redacted = Message("tool", redacted=True)
+    for messages in ([USER, redacted, ANSWER], [redacted, USER, ANSWER]):
+        assert len(responses.show_history(messages)) == 2
+        assert len(chat.show_history(messages)) == 2
+        assert "tool result" not in str(anthropic.show_history(messages))
+    answered = responses.show_history([USER, call("1"), redacted, ANSWER])
+    assert answered[2] == {"type": "function_call_output", "call_id": "1", "output": "[redacted]"}
+
+
+def test_failure_of_a_tool_is_an_error_for_anthropic() -> None:
+    for status in ("error", "success"):
+        failed = _from_langchain_message(ToolMessage("no", tool_call_id="1", status=status))
+        (_, _, shown) = anthropic.show_history([USER, call("1"), failed])["messages"]
+        assert shown["content"][0].get("is_error", False) is (status == "error")
 
 
 def test_random_conversations_are_valid_for_every_api() -> None:

@@ -271,7 +271,28 @@ def test_window_of_a_turn(memory: ConversationMemory, user: str) -> None:
     assert not memory.get_history(conversation, limit=100).older_omitted
 
 
-@pytest.mark.parametrize("bounds", [{"limit": -1}, {"max_tokens": 0}, {"max_tokens": -1}])
+def test_maximum_of_no_tokens_is_no_maximum(memory: ConversationMemory, user: str) -> None:
+    with memory.turn(user) as turn:
+        turn.user(QUESTION)
+    assert len(memory.get_history(turn.conversation_id, max_tokens=0).messages) == 1
+    begun = memory.begin_turn(user, conversation_id=turn.conversation_id, max_tokens=0)
+    assert begun.to_openai() == [{"role": "user", "content": QUESTION}]
+    assert begun.to_responses() == [{"role": "user", "content": QUESTION}]
+    assert begun.to_anthropic() == {"messages": [{"role": "user", "content": QUESTION}]}
+
+
+def test_summary_is_removed_without_a_new_one(memory: ConversationMemory, user: str) -> None:
+    with memory.turn(user) as turn:
+        turn.user(QUESTION)
+        turn.assistant(ANSWER)
+    memory.compact(turn.conversation_id, 1, "They asked.")
+    assert memory.get_history(turn.conversation_id).messages[0].is_summary
+    assert memory.compact(turn.conversation_id, 0) == 2
+    history = memory.get_history(turn.conversation_id)
+    assert [message.content for message in history.messages] == [QUESTION, ANSWER]
+
+
+@pytest.mark.parametrize("bounds", [{"limit": -1}, {"max_tokens": -1}])
 def test_invalid_window_creates_no_conversation(
     memory: ConversationMemory, user: str, bounds: dict[str, int]
 ) -> None:

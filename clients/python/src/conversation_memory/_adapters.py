@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ._config import LONG_TIMEOUT
@@ -35,6 +35,10 @@ class NamedConversation:
     def from_names(cls, *names: str, user_id: str, **fields: Any) -> NamedConversation:
         """Derives the id from a list of names, the first of which is the framework's."""
         return cls(str(uuid.uuid5(NAMESPACE, json.dumps(names))), user_id, **fields)
+
+    def with_id(self, conversation_id: str | None) -> NamedConversation:
+        """Returns the conversation with another id; `None` keeps the derived one."""
+        return self if conversation_id is None else replace(self, id=conversation_id)
 
 
 def append_timeout(messages: Sequence[Message]) -> float | None:

@@ -42,6 +42,9 @@ FORM = form.FORM
 METADATA_KEY = "google_adk"
 """Key of a conversation's metadata that describes its purpose: kind, app_name, session_id."""
 
+DEFAULT_AGENT = "assistant"
+"""Author of events that no session contains."""
+
 SNAPSHOT_INTERVAL = 100
 """Number of messages between two snapshots of a state."""
 
@@ -80,7 +83,7 @@ def request_id_of(record: Record) -> str:
 
 def event_of(message: Message) -> Event | None:
     """Returns the event of a message, also of a message that another client has saved."""
-    return own_event(message) if record_of(message) else foreign_event(message, {})
+    return own_event(message) if record_of(message) else foreign_event(message)
 
 
 def own_event(message: Message) -> Event | None:
@@ -94,17 +97,20 @@ def own_event(message: Message) -> Event | None:
         return Event.model_validate((complete or record)["event"])
     except ValueError:
         # Another client has written it.
-        return foreign_event(message, {})
+        return foreign_event(message)
 
 
-def foreign_event(message: Message, tools: Mapping[str, str]) -> Event | None:
+def foreign_event(
+    message: Message, tools: Mapping[str, str] | None = None, agent: str = DEFAULT_AGENT
+) -> Event | None:
     """Returns the event of a message that another client has saved; `None` if it has no content.
 
     Args:
         message: The message.
         tools: Names of the tools by the ids of their calls.
+        agent: Author of the assistant's messages.
     """
-    if (shown := form.show(message, tools)) is None:
+    if (shown := form.show(message, tools or {}, agent)) is None:
         return None
     return Event(
         id=message.id,
@@ -188,8 +194,10 @@ class StateReader:
 class EventSelection:
     """Selects the events of a config from messages, which it takes newest first."""
 
-    def __init__(self, config: GetSessionConfig | None) -> None:
+    def __init__(self, config: GetSessionConfig | None, app_name: str = DEFAULT_AGENT) -> None:
         config = config or GetSessionConfig()
+        self._agent: str | None = None
+        self._app_name = app_name
         self._count = config.num_recent_events
         self._after = config.after_timestamp or float("-inf")
         self._messages: list[Message] = []
@@ -205,7 +213,9 @@ class EventSelection:
         """Takes a message; returns whether no earlier event is needed."""
         if not self._is_full():
             is_own = bool(record_of(message))
-            event = own_event(message) if is_own else foreign_event(message, {})
+            event = own_event(message) if is_own else foreign_event(message)
+            if is_own and self._agent is None and event is not None and event.author != "user":
+                self._agent = event.author
             if event is not None and event.timestamp >= self._after:
                 self._messages.append(message)
                 if is_own:
@@ -220,7 +230,8 @@ class EventSelection:
 
         ADK's own events are returned as they are, because ADK pairs their calls with results
         itself. Messages of other clients are paired here. Their calls are in one event, and so are
-        the results of these calls, as Gemini's API requires it.
+        the results of these calls, as Gemini's API requires it. Their author is the agent of the
+        newest own event, because ADK shows an agent the events of other authors as quotations.
         """
         messages = self._messages[::-1]
         if len(self._own) == len(messages):
@@ -233,7 +244,7 @@ class EventSelection:
                 events.append(own)
                 kind = None
                 continue
-            event = foreign_event(message, tools)
+            event = foreign_event(message, tools, self._agent or self._app_name)
             if event is None or event.content is None:
                 continue
             previous, kind = kind, _kind(event, kind)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ._content import Content, message_of
 from ._convert import write_message
 from ._errors import invalid_argument
 from ._forms import anthropic, chat, responses
@@ -27,9 +28,6 @@ from ._types import (
 )
 from ._validation import validate_message, weight
 from ._window import Window
-
-Content = str | Sequence[str | Mapping[str, Any]]
-"""Content of a message: a text, or the parts of a message in the OpenAI form."""
 
 _MESSAGE_OVERHEAD_BYTES = 8
 """Upper bound on the bytes that a message needs in a request beside its own."""
@@ -104,7 +102,8 @@ class BaseTurn:
     def session_id(self) -> str | None:
         """Id of the session, for the next turn.
 
-        While the session tier is unavailable it is the id that the turn was given.
+        While the service has no access to its sessions (Redis), it is the id that the turn was
+        given.
         """
         session = self.begun.session
         return self._options.session_id if session is None else session.id
@@ -131,7 +130,10 @@ class BaseTurn:
 
     @property
     def compaction_due(self) -> bool:
-        """Whether the conversation should be compacted with the client's `compact`."""
+        """Whether the conversation should be compacted with the client's `compact`.
+
+        After the turn is saved, its own messages count as well.
+        """
         return self.begun.compaction_due if self._saved is None else self._saved.compaction_due
 
     @property
@@ -224,9 +226,10 @@ class BaseTurn:
         """Adds a message of the user. See `add` for the errors.
 
         Args:
-            content: Text or parts of the message.
+            content: Text of the message, or a list of texts and parts: either this package's, such
+                as `BlobPart`, or dicts of Chat Completions.
         """
-        self.add({"role": "user", "content": content})
+        self.add(message_of("user", content))
 
     def assistant(
         self,
@@ -240,18 +243,20 @@ class BaseTurn:
         """Adds an answer of the agent, or its tool calls. See `add` for the errors.
 
         Args:
-            content: Text or parts of the answer; `None` if it consists of tool calls.
+            content: Text or parts of the answer, see `user`; `None` if it consists of tool calls.
             tool_calls: Tool calls in the OpenAI form.
             tokens_used: Number of tokens that the model used; `None` if unknown.
             latency_ms: Duration of the answer in milliseconds; `None` if unknown.
             contexts: Documents that retrieval found for the answer.
         """
-        message: OpenAIMessage = {"role": "assistant", "content": content}
-        if tool_calls:
-            message["tool_calls"] = list(tool_calls)
         self.add(
-            Message.from_openai(
-                message, tokens_used=tokens_used, latency_ms=latency_ms, contexts=contexts
+            message_of(
+                "assistant",
+                content,
+                tool_calls=tool_calls,
+                tokens_used=tokens_used,
+                latency_ms=latency_ms,
+                contexts=contexts,
             )
         )
 
@@ -259,18 +264,18 @@ class BaseTurn:
         """Adds instructions to the model. See `add` for the errors.
 
         Args:
-            content: Text or parts of the instructions.
+            content: Text or parts of the instructions, see `user`.
         """
-        self.add({"role": "system", "content": content})
+        self.add(message_of("system", content))
 
     def tool(self, content: Content, *, tool_call_id: str) -> None:
         """Adds the result of a tool call. See `add` for the errors.
 
         Args:
-            content: Text or parts of the result.
+            content: Text or parts of the result, see `user`.
             tool_call_id: Id of the tool call.
         """
-        self.add({"role": "tool", "content": content, "tool_call_id": tool_call_id})
+        self.add(message_of("tool", content, tool_call_id=tool_call_id))
 
     def _validate(self, encoded: Sequence[resources.Message]) -> int:
         """Rejects new messages that the service would reject; returns the values in metadata."""

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from ._forms import anthropic, chat, responses
 from ._forms.template import to_json, validate
+from ._history_forms import HistoryForms
 from ._parts import Part, TextPart, texts_of
 
 Role = Literal["user", "assistant", "system", "tool"]
@@ -25,8 +26,8 @@ SessionState = Literal["started", "continued", "resumed", "unavailable", "unspec
 """State in which BeginTurn found the session.
 
 `started`: no session was given, and a new one was started. `continued`: the session was live.
-`resumed`: it had expired and was restored under its id. `unavailable`: the session tier is down,
-and the turn continues without a session."""
+`resumed`: it had expired and was restored under its id. `unavailable`: the service has no access
+to its sessions (Redis), and the turn continues without one."""
 
 OpenAIMessage = dict[str, Any]
 """Message in the form of OpenAI's chat completions: `role`, `content` and further keys."""
@@ -161,14 +162,16 @@ class Message:
 
         Args:
             message: The message. Its role is user, assistant, system, developer, tool or
-                function.
+                function. The keys `pinned` and `token_count` are those of `Message`.
             fields: Further fields of `Message`, such as `tokens_used`.
 
         Raises:
             TypeError: A value is not a JSON value.
-            ValueError: The role is unknown, a number is not finite, or the nesting is too deep.
+            ValueError: The role is unknown, a number is not finite, the nesting is too deep, or the
+                message has a key that only `Message` has.
         """
-        return chat.to_message(message, **fields)
+        value, own = chat.split_fields(message)
+        return chat.to_message(value, **{**own, **fields})
 
     @classmethod
     def from_responses(cls, item: Mapping[str, Any] | SupportsModelDump, **fields: Any) -> Message:
@@ -285,11 +288,11 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BegunTurn:
+class BegunTurn(HistoryForms):
     """Session, conversation and history at the beginning of a turn."""
 
     session: Session | None
-    """Session of the turn; `None` while the session tier is unavailable."""
+    """Session of the turn; `None` while the service has no access to its sessions."""
     session_state: SessionState
     """State in which the service found the session."""
     conversation: Conversation
@@ -308,7 +311,7 @@ class BegunTurn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class History:
+class History(HistoryForms):
     """The newest messages of a conversation."""
 
     messages: tuple[Message, ...]
@@ -323,21 +326,6 @@ class History:
     """Whether older messages exist that are neither here nor in a summary."""
     compaction_due: bool = False
     """Whether the conversation should be compacted: it has more tokens than COMPACTION_TOKENS."""
-
-    def to_openai(self) -> list[OpenAIMessage]:
-        """Returns the messages as input of OpenAI's Chat Completions."""
-        return chat.show_history(self.messages)
-
-    def to_responses(self) -> list[ResponsesItem]:
-        """Returns the messages as input of OpenAI's Responses API."""
-        return responses.show_history(self.messages)
-
-    def to_anthropic(self) -> AnthropicInput:
-        """Returns the arguments `messages` and `system` of Anthropic's `messages.create`.
-
-        `system` is missing if there are no instructions.
-        """
-        return anthropic.show_history(self.messages)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

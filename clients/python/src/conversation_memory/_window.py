@@ -14,7 +14,7 @@ class Window:
     limit: int = 0
     """Target number of messages; 0 uses the service's default."""
     max_tokens: int | None = None
-    """Upper bound on the tokens; `None` sets none."""
+    """Upper bound on the tokens; `None` and 0 set none."""
     start_on_user: bool = False
     """Whether messages before the first one of a user are omitted."""
 
@@ -22,9 +22,9 @@ class Window:
         """Rejects bounds that the service would reject.
 
         Raises:
-            InvalidArgument: A bound is negative, or there can be no message.
+            InvalidArgument: A bound is negative.
         """
         if self.limit < 0:
             raise invalid_argument("limit", "must not be negative")
-        if self.max_tokens is not None and self.max_tokens <= 0:
-            raise invalid_argument("max_tokens", "must be positive: use None for no maximum")
+        if self.max_tokens is not None and self.max_tokens < 0:
+            raise invalid_argument("max_tokens", "must not be negative")

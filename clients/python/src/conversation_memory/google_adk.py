@@ -65,6 +65,19 @@ class ConversationMemorySessionService(BaseSessionService):
         self._memory = memory
         self._locks: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
 
+    @staticmethod
+    def conversation_id(*, app_name: str, user_id: str, session_id: str) -> str:
+        """Returns the id of a session's conversation, for turns and other adapters.
+
+        The conversation exists once the session has been created.
+
+        Args:
+            app_name: Name of the app.
+            user_id: User that the session belongs to.
+            session_id: Id of the session.
+        """
+        return adk.session_conversation(app_name, user_id, session_id.strip()).id
+
     async def create_session(
         self,
         *,
@@ -244,7 +257,7 @@ class ConversationMemorySessionService(BaseSessionService):
         config: GetSessionConfig | None,
     ) -> tuple[Session | None, Message | None]:
         """Loads a session with its own state only, and the message that it ends with."""
-        selection = adk.EventSelection(config)
+        selection = adk.EventSelection(config, app_name)
         reader = adk.StateReader(adk.own_delta)
 
         def is_last(message: Message) -> bool:

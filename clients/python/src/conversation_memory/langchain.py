@@ -67,6 +67,7 @@ class ConversationMemoryChatMessageHistory(BaseChatMessageHistory):
         app: str = "",
         dept_id: str | None = None,
         limit: int | None = None,
+        conversation_id: str | None = None,
     ) -> None:
         """Names a history. The conversation is created when the first message is added.
 
@@ -78,12 +79,14 @@ class ConversationMemoryChatMessageHistory(BaseChatMessageHistory):
             app: Name of the application, which separates histories with equal names.
             dept_id: Department or tenant, stored with a new conversation.
             limit: Number of newest messages to read; `None` reads all.
+            conversation_id: Id of a conversation of the user to use, such as that of a turn or of
+                another adapter; `None` derives the id from the names.
         """
         self._memory = memory
         self._limit = limit
         self._conversation = NamedConversation.from_names(
             FORM, app, user_id, session_id, user_id=user_id, dept_id=dept_id
-        )
+        ).with_id(conversation_id)
 
     @property
     def conversation_id(self) -> str:

@@ -49,6 +49,7 @@ class ConversationMemorySession:
         app: str = "",
         dept_id: str | None = None,
         session_settings: SessionSettings | None = None,
+        conversation_id: str | None = None,
     ) -> None:
         """Names a session. The conversation is created when the first item is added.
 
@@ -61,13 +62,15 @@ class ConversationMemorySession:
             dept_id: Department or tenant, stored with a new conversation.
             session_settings: `limit` is the number of latest items that a run starts with if it
                 sets no limit; all without it.
+            conversation_id: Id of a conversation of the user to use, such as that of a turn or of
+                another adapter; `None` derives the id from the names.
         """
         self.session_id = session_id
         self.session_settings = session_settings or SessionSettings()
         self._memory = memory
         self._conversation = NamedConversation.from_names(
             FORM, app, user_id, session_id, user_id=user_id, dept_id=dept_id
-        )
+        ).with_id(conversation_id)
 
     @property
     def conversation_id(self) -> str:

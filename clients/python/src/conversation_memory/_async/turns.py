@@ -42,11 +42,12 @@ class AsyncTurns(AsyncBaseClient):
                 is resumed on its conversation.
             conversation_id: Conversation to continue; `None` uses the session's conversation, or
                 a new one. Given together with the session, the conversation is found even while
-                the session tier is unavailable.
+                the service has no access to its sessions.
             dept_id: Department or tenant of the user, stored with what the turn creates.
             limit: Target number of messages of the history, at most 1000; 0 uses the service's
-                default. Calls and their results are kept together.
-            max_tokens: Upper bound on the tokens of the history; `None` sets none.
+                default. Calls and their results are kept together, and each is a message: set a
+                larger limit, or `max_tokens`, for an agent with tools.
+            max_tokens: Upper bound on the tokens of the history; `None` and 0 set none.
             start_on_user: Whether to omit messages before the first one of a user, except pinned
                 ones and the summary.
             if_unchanged: Whether to save only if no other caller has saved since the turn began.
@@ -95,7 +96,7 @@ class AsyncTurns(AsyncBaseClient):
             dept_id: Department or tenant of the user, stored with what the call creates.
             limit: Target number of messages, at most 1000; 0 uses the service's
                 default. Calls and their results are kept together.
-            max_tokens: Upper bound on the tokens ; `None` sets none.
+            max_tokens: Upper bound on the tokens; `None` and 0 set none.
             start_on_user: Whether to omit messages before the first one of a user, except pinned
                 ones and the summary.
             timeout: Time limit in seconds; `None` uses the client's `timeout`.
@@ -186,7 +187,7 @@ class AsyncTurns(AsyncBaseClient):
             user_id: Expected owner of the conversation; `None` skips the check.
             limit: Target number of messages, at most 1000; 0 uses the service's
                 default. Calls and their results are kept together.
-            max_tokens: Upper bound on the tokens ; `None` sets none.
+            max_tokens: Upper bound on the tokens; `None` and 0 set none.
             start_on_user: Whether to omit messages before the first one of a user, except pinned
                 ones and the summary.
             min_seq: Number of a message that the history must include, even if a server has failed

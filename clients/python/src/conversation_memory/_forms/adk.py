@@ -82,14 +82,18 @@ def _call_id(value: Mapping[str, Any], name: str, counts: Counter[str]) -> str:
 # From parts.
 
 
-def show(message: Message, tools: Mapping[str, str]) -> dict[str, Any] | None:
+def show(message: Message, tools: Mapping[str, str], agent: str) -> dict[str, Any] | None:
     """Returns the author and the content of an event; `None` if it would have no parts.
 
     Args:
         message: The message, which another client has saved.
         tools: Names of the tools by the ids of their calls.
+        agent: Author of the assistant's messages.
     """
     parts = common.portable_parts(message)
+    if message.role == "system" and (text := common.join(parts)):
+        # Instructions are no event of ADK, and must not be words of the user.
+        parts = (TextPart(f"{common.INSTRUCTIONS}\n{text}"),)
     is_agent = message.role == "assistant"
     shown: list[dict[str, Any]] = []
     if common.is_result_as_text(message):
@@ -100,7 +104,7 @@ def show(message: Message, tools: Mapping[str, str]) -> dict[str, Any] | None:
         return None
     is_user = message.role in ("user", "system") or common.is_result_as_text(message)
     return {
-        "author": "user" if is_user else "assistant",
+        "author": "user" if is_user else agent,
         "content": {"role": "model" if is_agent else "user", "parts": shown},
     }
 

@@ -16,7 +16,7 @@ from .._parts import (
     ToolCallResponsePart,
     UriPart,
 )
-from . import common, stored
+from . import common, langchain, stored
 from .pairing import paired, renamed
 from .template import to_json
 
@@ -182,10 +182,18 @@ def _shown_blocks(message: Message) -> list[dict[str, Any]]:
     if not results:
         return blocks
     shown = [_show_result(part) for part in results]
+    if _is_error(message):
+        shown = [{**block, "is_error": True} for block in shown]
     inner = [block for block in blocks if block["type"] in _RESULT_TYPES]
     if inner:
         shown[-1]["content"] = [*_text_blocks(results[-1].response), *inner]
     return shown
+
+
+def _is_error(message: Message) -> bool:
+    """Whether LangChain has saved the message as the failure of a tool."""
+    value = stored.value_of(message, langchain.FORM)
+    return langchain.is_message(value) and value["data"].get("status") == "error"
 
 
 def _show_result(part: ToolCallResponsePart) -> dict[str, Any]:

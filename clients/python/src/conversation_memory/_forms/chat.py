@@ -32,6 +32,9 @@ ROLES: dict[str, Role] = {
     "function": "tool",
 }
 
+_MESSAGE_FIELDS = {"parts", "contexts", "metadata"}
+"""Keys that the API does not have, and that could be meant to be fields of `Message`."""
+
 _AUDIO = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
 _AUDIO_TYPES = {"wav": "audio/wav", "mp3": "audio/mpeg"}
 
@@ -55,8 +58,27 @@ def split(message: Mapping[str, Any]) -> tuple[Role, list[Part]]:
     if role in ("tool", "function"):
         return "tool", _result(message, parts)
     if role == "assistant":
-        parts += _calls(message)
+        parts += calls(message)
     return ROLES[role], parts
+
+
+def split_fields(message: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns a message without the fields that belong to the service, and these fields.
+
+    Raises:
+        ValueError: The message has a field that a dict cannot have, or one that is not valid.
+    """
+    if rejected := _MESSAGE_FIELDS & message.keys():
+        raise ValueError(
+            f"a dict must not have the key {min(rejected)}, which is a field of Message: add a"
+            " Message instead"
+        )
+    own = {key: message[key] for key in ("pinned", "token_count") if message.get(key) is not None}
+    if not isinstance(own.get("pinned", False), bool):
+        raise ValueError("pinned must be a bool")
+    if type(own.get("token_count", 0)) is not int:
+        raise ValueError("token_count must be an int")
+    return {key: message[key] for key in message if key not in ("pinned", "token_count")}, own
 
 
 def to_message(message: Mapping[str, Any], **fields: Any) -> Message:
@@ -176,9 +198,10 @@ def _result(message: Mapping[str, Any], parts: list[Part]) -> list[Part]:
     return [response, *(part for part in parts if not isinstance(part, TextPart))]
 
 
-def _calls(message: Mapping[str, Any]) -> Iterable[Part]:
-    calls = message.get("tool_calls")
-    for index, call in enumerate(calls if isinstance(calls, (list, tuple)) else ()):
+def calls(message: Mapping[str, Any]) -> Iterable[Part]:
+    """Returns the tool calls of a message."""
+    given = message.get("tool_calls")
+    for index, call in enumerate(given if isinstance(given, (list, tuple)) else ()):
         if isinstance(call, Mapping):
             inner = call.get(str(call.get("type") or "function"))
             if isinstance(inner, Mapping):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .._limits import MAX_NAME_CHARS as MAX_NAME
+from .._limits import MAX_NAME_CHARS
 from .._parts import (
     BlobPart,
     FilePart,
@@ -28,6 +28,9 @@ from .template import to_json
 if TYPE_CHECKING:
     from .._types import Message
 
+MAX_NAME = MAX_NAME_CHARS
+"""Upper bound on the characters of names, ids and media types."""
+
 MAX_SHOWN_JSON = 1000
 """Upper bound on the characters of a value that is shown as text."""
 
@@ -36,6 +39,9 @@ REDACTED = "[redacted]"
 
 TOOL_RESULT = "[tool result]"
 """Heading of a result that is shown as text, because its call is unknown."""
+
+INSTRUCTIONS = "[system]"
+"""Heading of instructions that are shown as a text of the user."""
 
 _NAME = re.compile(r"[^a-zA-Z0-9_-]")
 

@@ -29,7 +29,7 @@ def paired(messages: Iterable[Message]) -> tuple[Message, ...]:
       because then the result can still follow.
     - A result without its call, and a second result of a call, are left out.
     - A result that names no call belongs to the call that it follows. Without one it stays in its
-      place, for the forms to show it as text.
+      place, for the forms to show it as text; a redacted one is left out.
 
     Messages that need no change are returned as they are. Others lose the details of the form
     that they were saved in.
@@ -159,6 +159,8 @@ class _Pairing:
     def _add_plain(self, message: Message) -> None:
         block = self._block
         if block is None or not block.open:
+            if message.redacted:
+                return
             self._items.append(message)
             self._block = None
             return

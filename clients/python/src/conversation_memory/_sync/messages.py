@@ -155,7 +155,7 @@ class Messages(BaseClient):
         self,
         conversation_id: str,
         upto_seq: int,
-        summary: str,
+        summary: str = "",
         *,
         user_id: str | None = None,
         expected_last_seq: int | None = None,
@@ -166,12 +166,12 @@ class Messages(BaseClient):
         """Replaces the messages up to `upto_seq` by a summary in histories.
 
         The messages remain for listing, search, export and branches. The next compaction replaces
-        the summary. With 0 and an empty summary, histories contain the messages again.
+        the summary. With `upto_seq=0` and no summary, histories contain the messages again.
 
         Args:
             conversation_id: Conversation to compact.
             upto_seq: Number of the last message that the summary stands for.
-            summary: The summary, which the caller's model has written.
+            summary: The summary, which the caller's model has written; empty if `upto_seq` is 0.
             user_id: Expected owner of the conversation; `None` skips the check.
             expected_last_seq: Number of the message that the conversation must end with; `None`
                 skips the check. Messages that are saved meanwhile are never lost without it either.
@@ -211,7 +211,8 @@ class Messages(BaseClient):
     ) -> tuple[Message, ...]:
         """Removes text, parts, metadata and contexts of messages permanently.
 
-        Numbers, roles and times remain. A summary that stands for one of the messages is removed.
+        Numbers, roles and times remain. A redacted message is not pinned any more. A summary that
+        stands for one of the messages is removed.
 
         Args:
             conversation_id: Conversation of the messages.
