@@ -491,3 +491,19 @@ async fn an_unused_lease_expires() {
     .await;
     assert!(fixture.pttl().await > i64::try_from(Duration::from_secs(1).as_millis()).unwrap());
 }
+
+/// A window of the version before typed parts lacks parts, pinned messages and summaries.
+#[tokio::test]
+async fn a_window_of_the_version_before_is_dropped() {
+    let fixture = WindowFixture::new().await;
+    fixture.save(1..=1).await;
+    assert_eq!(fixture.hit(10).await.0, 1);
+    fixture.call(&["HDEL", &fixture.key, "v"]).await;
+    assert!(fixture.is_miss().await);
+    let lease = fixture.new_lease().await;
+    fixture.fill(lease, 2, 1..=2, true).await;
+    assert_eq!(fixture.hit(10).await.0, 2);
+    fixture.call(&["HDEL", &fixture.key, "v"]).await;
+    fixture.save(3..=3).await;
+    assert!(fixture.is_miss().await, "a save does not adopt the window");
+}

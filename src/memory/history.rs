@@ -52,6 +52,8 @@ struct Selection {
     first_pinned: usize,
     messages: SelectedMessages,
     token_count: u64,
+    /// Size of all messages in bytes.
+    bytes: usize,
 }
 
 impl Slice {
@@ -86,6 +88,13 @@ impl Slice {
             let position = messages.binary_search_by_key(&pinned.seq, |message| message.seq);
             position.is_err()
         });
+        // A pinned message can lie between the messages of a group.
+        let first = messages.first().map_or(i64::MAX, |first| first.seq);
+        let mut inner = pinned.split_off(pinned.partition_point(|pinned| pinned.seq < first));
+        if !inner.is_empty() {
+            messages.append(&mut inner);
+            messages.sort_unstable_by_key(|message| message.seq);
+        }
         let mut history = pinned;
         history.extend(self.summary);
         if !history.is_empty() {
@@ -100,8 +109,20 @@ impl Slice {
     }
 
     fn select_positions(&self, query: &HistoryQuery) -> Option<Selection> {
+        let first_pinned = self.first_pinned(query.max_tokens.map(u64::from));
+        let selection = self.select_with(query, first_pinned)?;
+        let lacks_room = selection.messages.indexes.is_empty()
+            || selection.bytes > Message::MAX_BYTES_PER_RESPONSE;
+        if lacks_room && first_pinned < self.pinned.len() {
+            // The newest messages are more important than pinned ones.
+            return self.select_with(query, self.pinned.len());
+        }
+        Some(selection)
+    }
+
+    /// Selects a history with the pinned messages from a position on.
+    fn select_with(&self, query: &HistoryQuery, first_pinned: usize) -> Option<Selection> {
         let max_tokens = query.max_tokens.map(u64::from);
-        let first_pinned = self.first_pinned(max_tokens);
         let pinned = &self.pinned[first_pinned..];
         let head = || pinned.iter().chain(&self.summary);
         let head_tokens: u64 = head().map(Message::tokens).sum();
@@ -128,11 +149,15 @@ impl Slice {
         };
         match select_history(&items, self.older, &budget) {
             HistorySelection::NeedsOlder => None,
-            HistorySelection::Selected(messages) => Some(Selection {
-                first_pinned,
-                token_count: head_tokens + messages.tokens,
-                messages,
-            }),
+            HistorySelection::Selected(messages) => {
+                let bytes = messages.indexes.iter().map(|index| items[*index].bytes);
+                Some(Selection {
+                    first_pinned,
+                    token_count: head_tokens + messages.tokens,
+                    bytes: head_bytes + bytes.sum::<usize>(),
+                    messages,
+                })
+            }
         }
     }
 

@@ -1,7 +1,8 @@
-use super::{Error, Memory, write_through::WindowUpdate};
+use super::{Error, Memory, budget::Budget, write_through::WindowUpdate};
 use crate::{
     domain::{
-        ConversationRef, Digest, Message, NewMessage, RequestId, Role, SessionId, Title, UserId,
+        Content, ConversationRef, Digest, Message, NewMessage, RequestId, Role, SessionId, Title,
+        UserId,
     },
     store::{APPEND_LIMIT, Append, Appended, RequestIdentity, StoreError},
 };
@@ -108,6 +109,7 @@ impl Memory {
             .await
             .map_err(|error| Error::from_write(error, id, retry_is_safe))?;
         let mut outcome = committed.outcome;
+        leave_out_texts(&mut outcome.messages);
         if let Some(saved) = committed.saved {
             outcome.compaction_due = self.is_compaction_due(saved.uncompacted_tokens);
         }
@@ -171,6 +173,18 @@ impl Committed {
             None => WindowUpdate::Replay {
                 last_seq: *last_seq,
             },
+        }
+    }
+}
+
+/// Leaves out the texts of messages that do not fit in a response. The caller has them.
+fn leave_out_texts(messages: &mut [Message]) {
+    let mut budget = Budget::default();
+    for message in messages {
+        if !budget.admits(message) {
+            message.content = Content::default();
+            message.parts.clear();
+            message.metadata = None;
         }
     }
 }

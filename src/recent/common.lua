@@ -10,6 +10,8 @@
 --   upto       number of the last message that the summary stands for; 0 or missing if
 --              there is none. The window has no m:<seq> up to it
 --   tokens     tokens of the conversation's messages that no summary stands for
+--   v          version of what the window contains. The version before does not write it, and
+--              its windows lack parts, pinned messages and summaries
 --   grouped    present if the window has tool calls, results or other messages that are
 --              not always valid in a history by themselves
 --   top        highest sequence number that was ever published here
@@ -69,7 +71,7 @@ table.sort(seqs)
 local hi = read_number("hi")
 local top = read_number("top") or 0
 if hi then
-  is_invalid = is_invalid or not present.owner or (#seqs > 0 and seqs[#seqs] > hi)
+  is_invalid = is_invalid or not present.owner or not present.v or (#seqs > 0 and seqs[#seqs] > hi)
 else
   is_invalid = is_invalid or present.hi or present.owner or #seqs > 0 or #heads > 0
 end

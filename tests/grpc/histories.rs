@@ -1,7 +1,8 @@
 //! Histories that model APIs accept, within limits on messages and tokens.
 
 use conversation_memory::proto::{
-    Consistency, CreateConversationRequest, GetHistoryRequest, GetHistoryResponse, Message, Role,
+    CompactConversationRequest, Consistency, CreateConversationRequest, GetHistoryRequest,
+    GetHistoryResponse, Message, Role,
 };
 
 use test_support::{
@@ -19,6 +20,8 @@ test_support::in_both_forms!(
     token_budget_omits_the_oldest_messages,
     start_on_user_omits_what_precedes_the_first_question,
     pinned_messages_are_in_every_history,
+    a_pinned_message_between_those_of_a_group_keeps_its_place,
+    large_messages_fit_the_responses_of_clients,
     a_turn_without_a_save_leaves_no_entry_in_the_list,
     compaction_is_due_above_the_configured_tokens,
 );
@@ -262,6 +265,58 @@ async fn pinned_messages_are_in_every_history(form: Form) {
         ["be brief", "the user is Ana", "5"]
     );
     assert!(begun.older_omitted);
+}
+
+async fn a_pinned_message_between_those_of_a_group_keeps_its_place(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let pinned = Message {
+        pinned: true,
+        ..user("be brief")
+    };
+    let messages = vec![
+        user("question"),
+        tool_call(&["a"]),
+        pinned,
+        tool_result("a", "x"),
+    ];
+    let conversation = saved(&mut memory, messages).await;
+    assert_eq!(read_seqs(&mut memory, &conversation, 2).await, [2, 3, 4]);
+}
+
+/// Clients reject responses of more than 4 MiB unless they are configured otherwise.
+async fn large_messages_fit_the_responses_of_clients(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let conversation = new_conversation(&mut memory, &new_user()).await;
+    let large = "x".repeat(1 << 20);
+    let messages = vec![user(&large); 5];
+    let response = memory.save_messages(save(&conversation, messages)).await;
+    let response = response.unwrap().into_inner();
+    assert_eq!(response.last_seq, 5);
+    let sizes = response.messages.iter().map(|saved| saved.content.len());
+    assert_eq!(sizes.collect::<Vec<_>>(), [1 << 20, 1 << 20, 1 << 20, 0, 0]);
+    assert!(response.messages.iter().all(|saved| !saved.id.is_empty()));
+
+    let pinned = Message {
+        pinned: true,
+        ..user(&large)
+    };
+    let result = tool_result("a", &"y".repeat(700_000));
+    let messages = vec![pinned, user("question"), tool_call(&["a"]), result];
+    memory
+        .save_messages(save(&conversation, messages))
+        .await
+        .unwrap();
+    let compaction = CompactConversationRequest {
+        conversation_id: conversation.clone(),
+        upto_seq: 5,
+        summary: large,
+        ..CompactConversationRequest::default()
+    };
+    memory.compact_conversation(compaction).await.unwrap();
+    // The pinned message does not fit beside the summary and the newest group.
+    assert_eq!(read_seqs(&mut memory, &conversation, 2).await, [0, 8, 9]);
 }
 
 async fn a_turn_without_a_save_leaves_no_entry_in_the_list(form: Form) {

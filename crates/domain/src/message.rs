@@ -144,6 +144,16 @@ impl NewMessage {
             let reason = InvalidValue::new("is required where there are no parts and no metadata");
             return Err(FieldError::new("content", reason));
         }
+        let is_empty = content.is_empty()
+            && parts.is_empty()
+            && name.is_empty()
+            && metadata.is_none()
+            && contexts.len() == 0;
+        if redacted && !is_empty {
+            let reason =
+                "must not be set where there is content, parts, name, metadata or contexts";
+            return Err(FieldError::new("redacted", InvalidValue::new(reason)));
+        }
         if pinned && is_grouped(role, &parts) {
             let reason = InvalidValue::new(
                 "must not be set on tool calls, their results, or reasoning alone",

@@ -228,10 +228,11 @@ pub(super) fn assemble(
             .and_then(|part| reject_repeated_id(&parts, &part).map(|()| part))
             .map_err(|error| error.below(format_args!("parts[{index}]")))?;
         own_bytes += part.own_bytes();
-        if own_bytes > limits.content_bytes {
+        let bytes = own_bytes + texts.as_ref().map_or(content.len(), String::len);
+        if bytes > limits.content_bytes {
             let max = limits.content_bytes;
-            let reason = InvalidValue::new(format!("must have at most {max} bytes of text"));
-            return Err(FieldError::new("parts", reason));
+            let reason = format!("must have at most {max} bytes of text with the content");
+            return Err(FieldError::new("parts", InvalidValue::new(reason)));
         }
         parts.push(part);
     }

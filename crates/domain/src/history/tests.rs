@@ -158,6 +158,16 @@ fn an_open_call_at_the_end_is_selected() {
     assert_eq!(selected(&lines, &UNLIMITED), [0, 1, 2, 3, 4]);
     let lines = ["user", "assistant +a", "assistant"];
     assert_eq!(selected(&lines, &UNLIMITED), [0, 2]);
+    // The model has gone on with the result of another call.
+    let lines = [
+        "user",
+        "assistant +a",
+        "assistant +b",
+        "tool -b",
+        "assistant +c",
+        "tool -c",
+    ];
+    assert_eq!(selected(&lines, &UNLIMITED), [0, 2, 3, 4, 5]);
 }
 
 #[test]

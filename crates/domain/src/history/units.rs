@@ -35,7 +35,7 @@ impl<'a> Units<'a> {
         Self {
             items,
             is_first_unresolved,
-            groups: has_groups.then(|| Groups::new(items, is_unread, is_first_unresolved)),
+            groups: has_groups.then(|| Groups::new(items, older, is_first_unresolved)),
         }
     }
 
@@ -87,9 +87,9 @@ impl HistoryItem<'_> {
         }
     }
 
-    /// Whether the conversation continues with this message without waiting for results.
-    fn passes_over_calls(&self) -> bool {
-        self.role != Role::Tool && self.calls.is_empty() && !self.has_only_reasoning
+    /// Whether a model may have written the message together with calls of other messages.
+    fn is_part_of_calls(&self) -> bool {
+        self.role == Role::Assistant && (!self.calls.is_empty() || self.has_only_reasoning)
     }
 }
 
@@ -102,7 +102,8 @@ struct Groups {
 }
 
 impl Groups {
-    fn new(items: &[HistoryItem<'_>], is_unread: bool, is_first_unresolved: bool) -> Self {
+    fn new(items: &[HistoryItem<'_>], older: OlderMessages, is_first_unresolved: bool) -> Self {
+        let is_unread = older == OlderMessages::Unread;
         let mut sets = DisjointSets::new(items.len());
         let mut states = pair_results(items, is_unread, &mut sets);
         for (index, pair) in items.windows(2).enumerate() {
@@ -112,6 +113,12 @@ impl Groups {
         }
         if is_first_unresolved {
             states[0] = states[0].max(State::Unresolved);
+        }
+        let begins_before = older == OlderMessages::OutOfReach
+            && (items.first())
+                .is_some_and(|item| item.role == Role::Tool && item.may_join_previous());
+        if begins_before {
+            states[0] = State::Invalid;
         }
         let mut sizes = vec![Size::default(); items.len()];
         let first: Vec<usize> = (0..items.len()).map(|index| sets.first_of(index)).collect();
@@ -153,13 +160,25 @@ fn pair_results(items: &[HistoryItem<'_>], is_unread: bool, sets: &mut DisjointS
             }
         }
     }
-    let passed_over = items.iter().rposition(HistoryItem::passes_over_calls);
+    let open_from = first_open_call(items);
     for call in open.into_values().flatten() {
-        if passed_over.is_some_and(|last| last > call) {
+        if call < open_from {
             states[call] = State::Invalid;
         }
     }
     states
+}
+
+/// Index of the first message whose calls may still be answered: the conversation ends with calls,
+/// which a model may have made at once, followed by results. Whatever else comes after a call means
+/// that the conversation has continued without its result.
+fn first_open_call(items: &[HistoryItem<'_>]) -> usize {
+    let after_last = |is_other: &dyn Fn(&HistoryItem<'_>) -> bool, end: usize| {
+        let other = items[..end].iter().rposition(is_other);
+        other.map_or(0, |index| index + 1)
+    };
+    let results_from = after_last(&|item| item.role != Role::Tool, items.len());
+    after_last(&|item| !item.is_part_of_calls(), results_from)
 }
 
 /// Sets of indexes, each identified by its smallest one.

@@ -128,7 +128,10 @@ fn rejects_invalid_parts() {
             vec![blob("image/png\r\nx: y", b"1")],
             "parts[0].blob.mime_type must be a media type, such as image/jpeg",
         ),
-        (vec![reasoning], "parts must have at most 100 bytes of text"),
+        (
+            vec![reasoning],
+            "parts must have at most 100 bytes of text with the content",
+        ),
         (
             vec![uri],
             "parts[0].uri.mime_type must be a media type, such as image/jpeg",

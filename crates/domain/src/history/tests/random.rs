@@ -80,7 +80,7 @@ impl<'a> Checker<'a> {
         }
         for (call, id) in unanswered {
             let later = &items[call + 1..];
-            let is_open = later.iter().all(may_follow_open_call);
+            let is_open = may_follow_open_call(later);
             if !is_open || later.iter().any(|item| item.calls.contains(&id)) {
                 is_invalid[call] = true;
             }
@@ -145,8 +145,7 @@ impl<'a> Checker<'a> {
                 open.push((at, id));
             }
         }
-        let is_last =
-            |&(call, _): &(usize, &str)| self.items[call + 1..].iter().all(may_follow_open_call);
+        let is_last = |&(call, _): &(usize, &str)| may_follow_open_call(&self.items[call + 1..]);
         if open.iter().all(is_last) {
             Ok(())
         } else {
@@ -236,8 +235,14 @@ fn is_continuation(previous: &HistoryItem<'_>, item: &HistoryItem<'_>) -> bool {
     is_plain_tool && follows_model || follows_reasoning
 }
 
-fn may_follow_open_call(item: &HistoryItem<'_>) -> bool {
-    item.role == Role::Tool || !item.calls.is_empty() || item.has_only_reasoning
+/// Whether the messages after a call are further calls and then results.
+fn may_follow_open_call(later: &[HistoryItem<'_>]) -> bool {
+    let calls = later.iter().take_while(|item| item.role != Role::Tool);
+    let results = &later[calls.clone().count()..];
+    calls
+        .into_iter()
+        .all(|item| !item.calls.is_empty() || item.has_only_reasoning)
+        && results.iter().all(|item| item.role == Role::Tool)
 }
 
 struct Random(u64);
