@@ -111,13 +111,32 @@ impl Slice {
     fn select_positions(&self, query: &HistoryQuery) -> Option<Selection> {
         let first_pinned = self.first_pinned(query.max_tokens.map(u64::from));
         let selection = self.select_with(query, first_pinned)?;
-        let lacks_room = selection.messages.indexes.is_empty()
-            || selection.bytes > Message::MAX_BYTES_PER_RESPONSE;
-        if lacks_room && first_pinned < self.pinned.len() {
-            // The newest messages are more important than pinned ones.
-            return self.select_with(query, self.pinned.len());
+        if first_pinned == self.pinned.len() || !self.lacks_room(query, &selection)? {
+            return Some(selection);
         }
-        Some(selection)
+        // The newest messages are more important than pinned ones.
+        self.select_with(query, self.pinned.len())
+    }
+
+    /// Whether the newest messages do not fit beside the pinned ones. `None` if that depends on
+    /// older messages.
+    fn lacks_room(&self, query: &HistoryQuery, selection: &Selection) -> Option<bool> {
+        if selection.bytes > Message::MAX_BYTES_PER_RESPONSE {
+            return Some(true);
+        }
+        if !selection.messages.indexes.is_empty() || self.messages.is_empty() {
+            return Some(false);
+        }
+        // Nothing may be left also because no message is a user's.
+        let query = HistoryQuery {
+            start_on_user: false,
+            ..*query
+        };
+        let is_empty = |first_pinned| {
+            let selection = self.select_with(&query, first_pinned)?;
+            Some(selection.messages.indexes.is_empty())
+        };
+        Some(is_empty(selection.first_pinned)? && !is_empty(self.pinned.len())?)
     }
 
     /// Selects a history with the pinned messages from a position on.
