@@ -229,9 +229,11 @@ pub(super) fn assemble(
             .map_err(|error| error.below(format_args!("parts[{index}]")))?;
         own_bytes += part.own_bytes();
         let bytes = own_bytes + texts.as_ref().map_or(content.len(), String::len);
-        if bytes > limits.content_bytes {
-            let max = limits.content_bytes;
-            let reason = format!("must have at most {max} bytes of text with the content");
+        let (max, max_together) = (limits.content_bytes, limits.content_bytes / 2 * 3);
+        if own_bytes > max || bytes > max_together {
+            let reason = format!(
+                "must have at most {max} bytes of text besides the content, and {max_together} with it"
+            );
             return Err(FieldError::new("parts", InvalidValue::new(reason)));
         }
         parts.push(part);

@@ -138,6 +138,11 @@ fn errors_name_line_and_member_and_repeat_no_value() {
             "3 role: must be user, assistant, system or tool".to_owned(),
         ),
         (
+            full("redacted", json!(true)),
+            "3 redacted: must not be set where there is content, parts, name, metadata or contexts"
+                .to_owned(),
+        ),
+        (
             full("content", json!(7)),
             "3 content: must be a string".to_owned(),
         ),

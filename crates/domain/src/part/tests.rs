@@ -130,7 +130,7 @@ fn rejects_invalid_parts() {
         ),
         (
             vec![reasoning],
-            "parts must have at most 100 bytes of text with the content",
+            "parts must have at most 100 bytes of text besides the content, and 150 with it",
         ),
         (
             vec![uri],
