@@ -54,6 +54,9 @@ REJECTED = {
     "result too large": of_parts(RESULT, ToolCallResponsePart("2", "x" * MIB), role="tool"),
     "arguments too large": of_parts(ToolCallPart("1", "f", "x" * MIB), role="assistant"),
     "reasoning too large": of_parts(ReasoningPart("x" * MIB), ReasoningPart("x"), role="assistant"),
+    "texts too large together": of_parts(
+        ReasoningPart("x" * MIB), TextPart("x" * (MIB // 2 + 1)), role="assistant"
+    ),
     "blob too large": of_parts(BlobPart("image/png", b"x" * (8 * MIB + 1))),
     "blob empty": of_parts(BlobPart("image/png", b"")),
     "blob without media type": of_parts(BlobPart("", b"x")),
@@ -105,7 +108,7 @@ ACCEPTED = {
     "texts": of_parts(TextPart("x" * (MIB - 1)), TextPart("")),
     "arguments": of_parts(ToolCallPart("1", "f", "x" * (MIB - 2)), role="assistant"),
     "own text beside content": of_parts(
-        ReasoningPart("x" * MIB), TextPart("x" * MIB), role="assistant"
+        ReasoningPart("x" * MIB), TextPart("x" * (MIB // 2)), role="assistant"
     ),
     "ids and names": of_parts(ToolCallPart("é" * 255, "é" * 255), role="assistant", name="é" * 255),
     "numbers": Message("user", "x", tokens_used=0, latency_ms=0, token_count=0),

@@ -17,6 +17,9 @@ MAX_CONTENT_BYTES = 1 << 20
 """Upper bound on the text of a message, and on that of its other parts, with the service's default
 configuration."""
 
+MAX_TEXT_BYTES = MAX_CONTENT_BYTES // 2 * 3
+"""Upper bound on the text of a message and of its parts together."""
+
 MAX_METADATA_BYTES = 64 << 10
 """Upper bound on metadata as compact JSON, with the service's default configuration."""
 

@@ -20,6 +20,7 @@ from ._limits import (
     MAX_METADATA_BYTES,
     MAX_NAME_CHARS,
     MAX_PARTS,
+    MAX_TEXT_BYTES,
 )
 from ._proto.v1 import resources_pb2 as resources
 from ._structs import from_struct
@@ -98,7 +99,12 @@ def _validate_parts(message: resources.Message) -> None:
             f"the parts of a message must have at most {MAX_CONTENT_BYTES} bytes of text beside"
             f" the content; these have {own_bytes}"
         )
-    _validate_text("content", "\n".join(texts))
+    size = own_bytes + _validate_text("content", "\n".join(texts))
+    if size > MAX_TEXT_BYTES:
+        raise ValueError(
+            f"a message must have at most {MAX_TEXT_BYTES} bytes of text in its content and its"
+            f" other parts together; this one has {size}"
+        )
 
 
 def _validate_part(path: str, part: resources.Part, role: int) -> int:
