@@ -11,6 +11,8 @@ use crate::store::{reads::reads, sql};
 /// The ranges of a lineage do not overlap. Reading them in their order, and the messages
 /// of each in order, therefore reads all numbers in order and can stop at the limit.
 /// SQLite recognizes that only if no other table is joined before the ranges.
+///
+/// A limit that is a variable alone would make SQLite prepare the statement again at each run.
 macro_rules! history {
     ($after:literal, $own:literal, $shared:literal) => {
         sql::history!(
@@ -32,11 +34,11 @@ macro_rules! history {
 const NEWEST: &str = concat!(
     history!(
         "max(c.own_after, c.compacted_upto_seq)",
-        "ORDER BY m.seq DESC LIMIT $3",
+        "ORDER BY m.seq DESC LIMIT CAST($3 AS INTEGER)",
         "AND l.upto_seq > (SELECT c.compacted_upto_seq FROM c) \
          AND m.seq > max(l.after_seq, (SELECT c.compacted_upto_seq FROM c)) \
          AND m.seq <= l.upto_seq \
-         ORDER BY l.upto_seq DESC, m.seq DESC LIMIT $3"
+         ORDER BY l.upto_seq DESC, m.seq DESC LIMIT CAST($3 AS INTEGER)"
     ),
     sql::history_head!(
         " FROM lineage l CROSS JOIN messages m \
@@ -50,17 +52,17 @@ const NEWEST: &str = concat!(
 /// Parameters: $3 number, $4 limit.
 const AFTER: &str = history!(
     "c.own_after",
-    "AND m.seq > $3 ORDER BY m.seq LIMIT $4",
+    "AND m.seq > $3 ORDER BY m.seq LIMIT CAST($4 AS INTEGER)",
     "AND l.upto_seq > $3 AND m.seq > max(l.after_seq, $3) AND m.seq <= l.upto_seq \
-     ORDER BY l.upto_seq, m.seq LIMIT $4"
+     ORDER BY l.upto_seq, m.seq LIMIT CAST($4 AS INTEGER)"
 );
 
 /// Parameters: $3 number, $4 limit.
 const BEFORE: &str = history!(
     "c.own_after",
-    "AND m.seq < $3 ORDER BY m.seq DESC LIMIT $4",
+    "AND m.seq < $3 ORDER BY m.seq DESC LIMIT CAST($4 AS INTEGER)",
     "AND l.after_seq < $3 AND m.seq > l.after_seq AND m.seq < min(l.upto_seq + 1, $3) \
-     ORDER BY l.upto_seq DESC, m.seq DESC LIMIT $4"
+     ORDER BY l.upto_seq DESC, m.seq DESC LIMIT CAST($4 AS INTEGER)"
 );
 
 reads!(SqliteConnection, SqliteRow, Uuid::hyphenated);
