@@ -29,8 +29,7 @@ impl Memory {
         let encoding = self.0.token_encoding;
         let uncounted = messages.iter().filter(|m| m.token_count.is_none());
         let bytes: usize = uncounted.map(NewMessage::size).sum();
-        let is_short = encoding.is_loaded() && bytes <= MAX_INLINE_BYTES;
-        if bytes == 0 || is_short || encoding == TokenEncoding::None {
+        if bytes == 0 || is_quick(encoding, bytes) {
             count_all(encoding, &mut messages);
             return Ok(messages);
         }
@@ -48,7 +47,7 @@ impl Memory {
     /// Fails with [`Error::Internal`] if counting panics.
     pub(super) async fn count_text_tokens(&self, text: &Content) -> Result<i32, Error> {
         let encoding = self.0.token_encoding;
-        let count = if text.as_str().len() <= MAX_INLINE_BYTES || encoding == TokenEncoding::None {
+        let count = if is_quick(encoding, text.as_str().len()) {
             encoding.count(text.as_str())
         } else {
             let text = text.clone();
@@ -56,6 +55,12 @@ impl Memory {
         };
         Ok(i32::try_from(count.saturating_add(TOKENS_PER_MESSAGE)).unwrap_or(i32::MAX))
     }
+}
+
+/// Whether a text of this size can be counted on a thread that serves calls.
+fn is_quick(encoding: TokenEncoding, bytes: usize) -> bool {
+    let is_short = encoding.is_loaded() && bytes <= MAX_INLINE_BYTES;
+    is_short || encoding == TokenEncoding::None
 }
 
 async fn blocking<T: Send + 'static>(
