@@ -55,7 +55,7 @@ impl Memory {
         conversation: ConversationId,
         messages: &mut [Message],
     ) {
-        if !messages.iter().any(has_blobs) {
+        if !messages.iter().any(Message::has_blobs) {
             return;
         }
         let bytes: usize = messages.iter().map(Message::size).sum();
@@ -83,8 +83,4 @@ impl Memory {
             }
         }
     }
-}
-
-fn has_blobs(message: &Message) -> bool {
-    message.parts.iter().any(|part| part.as_blob().is_some())
 }

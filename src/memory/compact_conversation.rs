@@ -1,7 +1,7 @@
-use super::{Error, Memory, write_through::WindowUpdate};
+use super::{Error, Memory};
 use crate::{
     domain::{Content, ConversationRef, Digest, MessageId, RequestId},
-    store::{Compaction, REMOVAL_LIMIT, RequestIdentity},
+    store::{Compaction, RequestIdentity},
 };
 
 /// Replacement of a conversation's first messages in histories by a summary.
@@ -56,13 +56,7 @@ impl Memory {
             let id = compaction.conversation.id;
             let write = memory.0.store.compact(&compaction);
             memory
-                .write_through(
-                    id,
-                    REMOVAL_LIMIT,
-                    write,
-                    |_| WindowUpdate::Removal,
-                    async |_| {},
-                )
+                .retire_through(id, write)
                 .await
                 // Without an idempotency key, a retry could replace a later compaction.
                 .map_err(|error| Error::from_write(error, id, compaction.request.is_some()))

@@ -1,5 +1,5 @@
-use super::{Error, Memory, write_through::WindowUpdate};
-use crate::{domain::ConversationRef, store::REMOVAL_LIMIT};
+use super::{Error, Memory};
+use crate::domain::ConversationRef;
 
 impl Memory {
     /// Deletes a conversation with all its messages, permanently.
@@ -18,13 +18,7 @@ impl Memory {
             let id = conversation.id;
             let write = memory.0.store.delete(&conversation);
             memory
-                .write_through(
-                    id,
-                    REMOVAL_LIMIT,
-                    write,
-                    |()| WindowUpdate::Removal,
-                    async |()| {},
-                )
+                .retire_through(id, write)
                 .await
                 // A retry is safe: it deletes the conversation, or returns that it does not
                 // exist.

@@ -81,7 +81,7 @@ impl ConversationExport {
     ///
     /// Fails as [`Self::next`] does.
     pub async fn read_blobs(&mut self, message: &mut Message) -> Result<(), Error> {
-        if message.parts.iter().all(|part| part.as_blob().is_none()) {
+        if !message.has_blobs() {
             return Ok(());
         }
         let blobs = self.snapshot.blobs(message.seq).await;

@@ -1,7 +1,7 @@
-use super::{Error, Memory, write_through::WindowUpdate};
+use super::{Error, Memory};
 use crate::{
     domain::{ConversationRef, Digest, RequestId},
-    store::{REMOVAL_LIMIT, RequestIdentity, Truncated, Truncation},
+    store::{RequestIdentity, Truncated, Truncation},
 };
 
 /// Removal of the messages after a given one.
@@ -46,13 +46,7 @@ impl Memory {
             let id = truncation.conversation.id;
             let write = memory.0.store.truncate(&truncation);
             memory
-                .write_through(
-                    id,
-                    REMOVAL_LIMIT,
-                    write,
-                    |_| WindowUpdate::Removal,
-                    async |_| {},
-                )
+                .retire_through(id, write)
                 .await
                 .map_err(|error| Error::from_write(error, id, truncation.request.is_some()))
         })

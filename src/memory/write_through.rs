@@ -6,7 +6,7 @@ use super::Memory;
 use crate::{
     domain::{ConversationId, Message, UserId},
     recent::Announcement,
-    store::StoreError,
+    store::{REMOVAL_LIMIT, StoreError},
 };
 
 /// Upper bound on the windows that one write updates at the same time.
@@ -74,6 +74,34 @@ impl Memory {
         }
     }
 
+    /// Runs a write after which the conversation's window cannot be updated, and drops the window.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the error of `write`.
+    ///
+    /// # Panics
+    ///
+    /// Panics where [`Self::write_through`] does.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe, as [`Self::write_through`] is not.
+    pub(super) async fn retire_through<T>(
+        &self,
+        conversation: ConversationId,
+        write: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        self.write_through(
+            conversation,
+            REMOVAL_LIMIT,
+            write,
+            |_| WindowUpdate::Removal,
+            async |_| {},
+        )
+        .await
+    }
+
     /// Runs a removal from several conversations, and drops their recent windows. `affected` returns
     /// the conversations that the removal has changed: one that is not among `conversations` was
     /// created after these were read.
@@ -84,11 +112,11 @@ impl Memory {
     ///
     /// # Panics
     ///
-    /// As [`Self::write_through`].
+    /// Panics where [`Self::write_through`] does.
     ///
     /// # Cancel safety
     ///
-    /// As [`Self::write_through`].
+    /// Not cancel safe, as [`Self::write_through`] is not.
     pub(super) async fn remove_through<T>(
         &self,
         conversations: Vec<ConversationId>,

@@ -40,7 +40,7 @@ impl From<LineError> for FieldViolation {
 
 /// Adds the path of a field to the error of its value.
 pub(crate) trait InField<T> {
-    /// Adds the path.
+    /// Converts the error of a value into that of the field at `path`.
     ///
     /// # Errors
     ///

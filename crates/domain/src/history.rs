@@ -14,7 +14,7 @@ use super::Role;
 /// Properties of a message that determine whether a history contains it.
 #[derive(Clone, Debug)]
 pub struct HistoryItem<'a> {
-    /// Author.
+    /// Author of the message.
     pub role: Role,
     /// Ids of the tool calls that the message contains.
     pub calls: Vec<&'a str>,

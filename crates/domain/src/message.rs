@@ -14,7 +14,7 @@ pub struct NewMessage {
     pub id: MessageId,
     /// Whether the caller chose the id. Only a chosen id identifies a retry.
     pub id_chosen: bool,
-    /// Author.
+    /// Author of the message.
     pub role: Role,
     /// Name of the author.
     pub name: Option<AuthorName>,
@@ -315,7 +315,7 @@ pub struct Message {
     pub conversation_id: ConversationId,
     /// Number in the conversation, 1 or more.
     pub seq: i64,
-    /// Author.
+    /// Author of the message.
     pub role: Role,
     /// Name of the author.
     pub name: Option<AuthorName>,
@@ -377,6 +377,11 @@ impl Message {
     /// on each other, and reasoning on the message after it.
     pub fn is_grouped(&self) -> bool {
         is_grouped(self.role, &self.parts)
+    }
+
+    /// Whether a part is a blob.
+    pub fn has_blobs(&self) -> bool {
+        self.parts.iter().any(|part| part.as_blob().is_some())
     }
 
     /// The parts with their texts; empty if the message consists of its text.
