@@ -66,6 +66,7 @@ const MODULES: &[(&str, &[&str])] = &[
         &[
             "domain",
             "archive",
+            "log_throttle",
             "memory",
             "store",
             "proto",
@@ -91,6 +92,8 @@ const MODULES: &[(&str, &[&str])] = &[
         &[
             "access",
             "instrumentation",
+            "log_throttle",
+            "os_error",
             "reload",
             "tonic",
             "rustls",

@@ -29,7 +29,9 @@ use tower::{Layer, Service};
 
 use self::body::GuardedBody;
 use super::status;
-use crate::instrumentation;
+use crate::{instrumentation, log_throttle::LogThrottle};
+
+static FAILURE_LOG: LogThrottle = LogThrottle::new();
 
 /// Serving state of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,7 +183,11 @@ fn response_of<E: std::fmt::Display>(response: Result<Response<Body>, E>) -> Res
             response
         }
         Err(error) => {
-            tracing::error!(%error, "the routes have failed");
+            let error = error.to_string();
+            if let Some(suppressed) = FAILURE_LOG.admit(&error) {
+                let suppressed = suppressed.count();
+                tracing::error!(error, suppressed, "the routes have failed");
+            }
             status::internal().into_http()
         }
     }

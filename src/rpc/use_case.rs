@@ -5,10 +5,14 @@ use tonic::Status;
 use tracing::{Instrument as _, Span, debug_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use crate::memory::Error;
+use crate::{log_throttle::LogThrottle, memory::Error};
 
-/// Runs a use case in a new span. A failure of the server is logged once, here, with its
-/// causes. An error that the caller has caused is not logged.
+/// During an outage every call fails with the same causes.
+static FAILURE_LOG: LogThrottle = LogThrottle::new();
+
+/// Runs a use case in a new span. A failure of the server is logged here, with its causes, the
+/// first one of a cause at once and later ones once a minute. An error that the caller has
+/// caused is not logged.
 pub(super) async fn use_case<T>(
     name: &'static str,
     work: impl Future<Output = Result<T, Error>>,
@@ -22,13 +26,20 @@ pub(super) async fn use_case<T>(
 pub(super) fn failed(span: &Span, error: Error) -> Status {
     if let Some(level) = severity(&error) {
         span.set_status(trace::Status::error(error.to_string()));
-        let error = chain(&error);
-        span.in_scope(|| match level {
-            Severity::Warning => tracing::warn!(error, "call failed"),
-            Severity::Bug => tracing::error!(error, "call failed"),
-        });
+        log(span, level, &chain(&error));
     }
     error.into()
+}
+
+fn log(span: &Span, level: Severity, error: &str) {
+    let Some(suppressed) = FAILURE_LOG.admit(error) else {
+        return;
+    };
+    let suppressed = suppressed.count();
+    span.in_scope(|| match level {
+        Severity::Warning => tracing::warn!(error, suppressed, "call failed"),
+        Severity::Bug => tracing::error!(error, suppressed, "call failed"),
+    });
 }
 
 enum Severity {

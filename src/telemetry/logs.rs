@@ -1,10 +1,8 @@
 //! Logs: text on a terminal, JSON elsewhere. Neither contains message content.
 
 use std::{
-    collections::HashMap,
     fmt,
     io::{self, IsTerminal as _},
-    sync::{Mutex, PoisonError},
 };
 
 use opentelemetry_sdk::trace::SdkTracer;
@@ -47,12 +45,13 @@ pub(super) fn init(
 ) -> Result<(), InvalidLogFilter> {
     let filter =
         EnvFilter::try_new(format!("{LIBRARY_LEVELS},{filter}")).map_err(|_| InvalidLogFilter)?;
-    let exporters = ExporterLogThrottle::default();
+    // Separately for each event: exporters log an unreachable collector for every batch.
+    let exporters = LogThrottle::new();
     // The formatter adds the fields of the call to a line, so that spans stay
     // disabled, and cost nothing, where they are not exported.
     let lines = dynamic_filter_fn(move |metadata: &Metadata<'_>, _: &Context<'_, Registry>| {
         metadata.is_event()
-            && (!is_from_exporter(metadata) || exporters.should_log(metadata.name()))
+            && (!is_from_exporter(metadata) || exporters.admit_location(metadata.name()).is_some())
     })
     .with_max_level_hint(LevelFilter::TRACE);
     Registry::default()
@@ -192,26 +191,16 @@ fn is_from_exporter(metadata: &Metadata<'_>) -> bool {
     metadata.target().starts_with("opentelemetry")
 }
 
-/// Throttles the exporters' log lines, separately for each event: exporters log an unreachable
-/// collector for every batch.
-#[derive(Default)]
-struct ExporterLogThrottle(Mutex<HashMap<&'static str, LogThrottle>>);
-
-impl ExporterLogThrottle {
-    fn should_log(&self, event: &'static str) -> bool {
-        let mut throttles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        throttles.entry(event).or_default().should_log()
-    }
-}
-
 /// Logs the location of a panic without its message, because the message can quote content:
 /// that of a failed slice, for example, quotes the text.
 fn log_panics() {
+    static LOG: LogThrottle = LogThrottle::new();
     std::panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string);
-        tracing::error!(
-            panic.location = location.as_deref().unwrap_or("unknown"),
-            "panicked"
-        );
+        let location = location.as_deref().unwrap_or("unknown");
+        if let Some(suppressed) = LOG.admit_location(location) {
+            let suppressed = suppressed.count();
+            tracing::error!(panic.location = location, suppressed, "panicked");
+        }
     }));
 }

@@ -15,7 +15,7 @@ use super::{
     tls::Tls,
     unix::{self, SocketFile},
 };
-use crate::access::Peer;
+use crate::{access::Peer, log_throttle::LogThrottle, os_error};
 
 /// Delay before the next attempt after a failed accept. When the process has no file
 /// descriptors left, accepting fails at once, and repeating it without a delay would use a
@@ -109,7 +109,7 @@ pub fn incoming(
     stream::select_all(listeners.into_iter().map(Listener::into_stream))
         .then(async |accepted| {
             if let Err(error) = &accepted {
-                tracing::warn!(%error, "cannot accept connections");
+                log_accept_error(error);
                 tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             }
             accepted.ok()
@@ -125,6 +125,15 @@ pub fn incoming(
         // handshake is opened at once.
         .buffer_unordered(max + 1)
         .filter_map(|opened| ready(opened.map(Ok)))
+}
+
+fn log_accept_error(error: &io::Error) {
+    static LOG: LogThrottle = LogThrottle::new();
+    let error = os_error::describe(error);
+    if let Some(suppressed) = LOG.admit(&error) {
+        let suppressed = suppressed.count();
+        tracing::warn!(error, suppressed, "cannot accept connections");
+    }
 }
 
 async fn open(

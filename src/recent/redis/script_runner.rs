@@ -33,6 +33,7 @@ pub(super) struct ScriptRunner {
     pub(super) ttl: Bytes,
     pub(super) pending: Arc<PendingInvalidations>,
     pub(super) instruments: WindowInstruments,
+    /// Throttle of the lines about error replies and about windows with invalid content.
     error_log: LogThrottle,
 }
 
@@ -64,21 +65,39 @@ impl ScriptRunner {
         match &result {
             Ok(reply) => self.count_drop(conversation, reply.drop_reason),
             // The client logs outages.
-            Err(error @ (RedisError::ErrorReply(_) | RedisError::UnexpectedReply))
-                if self.error_log.should_log() =>
-            {
-                tracing::warn!(%error, "the recent window failed; reading the store instead");
+            Err(error @ (RedisError::ErrorReply(_) | RedisError::UnexpectedReply)) => {
+                self.log_error(error);
             }
             Err(_) => {}
         }
         result
     }
 
+    fn log_error(&self, error: &RedisError) {
+        let error = error.to_string();
+        if let Some(suppressed) = self.error_log.admit(&error) {
+            let suppressed = suppressed.count();
+            tracing::warn!(
+                error,
+                suppressed,
+                "the recent window failed; reading the store instead"
+            );
+        }
+    }
+
     fn count_drop(&self, conversation: ConversationId, reason: Option<DropReason>) {
         let Some(reason) = reason else { return };
         self.instruments.count_drop(reason);
-        if reason == DropReason::Unreadable {
-            tracing::warn!(conversation.id = %conversation, "dropped a window with invalid content");
+        if reason != DropReason::Unreadable {
+            return;
+        }
+        if let Some(suppressed) = self.error_log.admit(reason.name()) {
+            let suppressed = suppressed.count();
+            tracing::warn!(
+                conversation.id = %conversation,
+                suppressed,
+                "dropped a window with invalid content"
+            );
         }
     }
 
