@@ -1,6 +1,7 @@
 use std::{
     fmt,
-    pin::pin,
+    future::Future,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
@@ -10,7 +11,7 @@ use opentelemetry::{
     KeyValue,
     metrics::{AsyncInstrument, Counter, Histogram, Meter},
 };
-use sqlx::{ConnectOptions as _, Database, Transaction, pool::PoolConnection};
+use sqlx::{Database, Transaction, pool::PoolConnection};
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::operation_error::{BackendError, Cause, ErrorKind};
@@ -33,12 +34,16 @@ pub(super) struct MeteredPool<DB: Database> {
 
 /// Determines why no connection is available, by opening one outside of the pool: the pool
 /// retries until its timeout, and then reports only the timeout.
-#[derive(Debug)]
 struct ServerProbe {
+    open: Probe,
     /// Permits one probe at a time. A probe is cancelled when the wait that started it ends.
     running: Semaphore,
     last: Mutex<Option<(Instant, ProbeResult)>>,
 }
+
+/// Function that opens a connection outside of the pool, as the pool opens its own.
+pub(super) type Probe =
+    Box<dyn Fn() -> Pin<Box<dyn Future<Output = sqlx::Result<()>> + Send>> + Send + Sync>;
 
 /// Whether the server accepted another connection.
 type ProbeResult = Result<(), Cause>;
@@ -69,8 +74,9 @@ impl<DB: Database> MeteredPool<DB> {
     }
 
     /// Probes the server while a call waits for longer than [`PROBE_AFTER`].
-    pub(super) fn with_probe(self) -> Self {
+    pub(super) fn with_probe(self, open: Probe) -> Self {
         let probe = ServerProbe {
+            open,
             running: Semaphore::new(1),
             last: Mutex::default(),
         };
@@ -105,8 +111,7 @@ impl<DB: Database> MeteredPool<DB> {
             return;
         };
         if probe.recent_result().is_none() {
-            let connected = self.connections.connect_options().connect().await;
-            let result = connected.map(drop);
+            let result = (probe.open)().await;
             probe.record(result.map_err(|error| BackendError::from(error).cause));
         }
     }

@@ -18,11 +18,13 @@ mod prepare;
 mod redaction;
 mod removal;
 mod search;
+mod server_state;
+mod session_check;
 mod snapshot;
 mod sqlstate;
 mod transaction;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -39,8 +41,8 @@ use crate::domain::{
     SessionId, TextSearch, UserId,
 };
 
-use self::connection::ConnectionLosses;
 pub(super) use self::sqlstate::classify;
+use self::{server_state::ServerState, session_check::SessionCheck};
 
 type PostgresPool = pool::MeteredPool<Postgres>;
 type ConversationRow = super::rows::ConversationRow<uuid::Uuid, DateTime<Utc>>;
@@ -56,7 +58,8 @@ pub struct PostgresStore {
     /// Limits exports and imports, which use a connection for a long time, to half of the
     /// connections.
     transfers: TransferLimit,
-    losses: ConnectionLosses,
+    server: Arc<ServerState>,
+    check: Arc<SessionCheck>,
     /// Options for the connection that [`Store::prepare`] opens.
     options: PgConnectOptions,
 }
@@ -79,11 +82,19 @@ impl PostgresStore {
         text_search: TextSearch,
     ) -> Self {
         let options = connection::options(options, text_search);
-        let losses = ConnectionLosses::default();
+        let server = Arc::new(ServerState::default());
+        let check = Arc::new(SessionCheck::new(text_search, Arc::clone(&server)));
+        let pool = connection::pool(
+            options.clone(),
+            max_connections,
+            Arc::clone(&check),
+            Arc::clone(&server),
+        );
         Self {
-            pool: connection::pool(options.clone(), max_connections, losses.clone()),
+            pool,
             transfers: TransferLimit::new((max_connections as usize / 2).max(1)),
-            losses,
+            server,
+            check,
             options,
         }
     }
@@ -99,7 +110,7 @@ impl fmt::Debug for PostgresStore {
 #[async_trait]
 impl Store for PostgresStore {
     async fn prepare(&self, migrate: bool) -> Result<(), SchemaError> {
-        prepare::prepare(&self.options, migrate).await
+        prepare::prepare(&self.options, &self.check, migrate).await
     }
 
     async fn create(
@@ -107,11 +118,11 @@ impl Store for PostgresStore {
         new: &NewConversation,
         at: DateTime<Utc>,
     ) -> Result<Conversation, StoreError> {
-        attempts::write(&self.losses, |_| conversations::create(&self.pool, new, at)).await
+        attempts::write(&self.server, |_| conversations::create(&self.pool, new, at)).await
     }
 
     async fn get(&self, conversation: &ConversationRef) -> Result<Conversation, StoreError> {
-        attempts::read(&self.losses, || {
+        attempts::read(&self.server, || {
             conversations::get(&self.pool, conversation)
         })
         .await
@@ -122,7 +133,7 @@ impl Store for PostgresStore {
         conversation: &ConversationRef,
         session: SessionId,
     ) -> Result<Conversation, StoreError> {
-        attempts::write(&self.losses, |_| {
+        attempts::write(&self.server, |_| {
             conversations::attach_session(&self.pool, conversation, session)
         })
         .await
@@ -133,14 +144,14 @@ impl Store for PostgresStore {
         session: SessionId,
         user: &UserId,
     ) -> Result<Option<Conversation>, StoreError> {
-        attempts::read(&self.losses, || {
+        attempts::read(&self.server, || {
             conversations::current_of_session(&self.pool, session, user)
         })
         .await
     }
 
     async fn list(&self, query: &ConversationQuery) -> Result<ConversationPage, StoreError> {
-        attempts::read(&self.losses, || conversations::list(&self.pool, query)).await
+        attempts::read(&self.server, || conversations::list(&self.pool, query)).await
     }
 
     async fn update(
@@ -149,7 +160,7 @@ impl Store for PostgresStore {
         changes: &ConversationChanges,
         at: DateTime<Utc>,
     ) -> Result<Conversation, StoreError> {
-        attempts::write(&self.losses, |_| {
+        attempts::write(&self.server, |_| {
             conversations::update(&self.pool, conversation, changes, at)
         })
         .await
@@ -160,8 +171,8 @@ impl Store for PostgresStore {
     }
 
     async fn append(&self, append: &Append) -> Result<Appended, StoreError> {
-        attempts::write(&self.losses, |after_loss| {
-            append::append(&self.pool, &self.losses, append, after_loss)
+        attempts::write(&self.server, |after_loss| {
+            append::append(&self.pool, &self.server, append, after_loss)
         })
         .await
     }
@@ -176,7 +187,7 @@ impl Store for PostgresStore {
         after: Option<i64>,
         limit: u32,
     ) -> Result<ConversationPage, StoreError> {
-        attempts::read(&self.losses, || {
+        attempts::read(&self.server, || {
             branches::list(&self.pool, conversation, after, limit)
         })
         .await
@@ -195,7 +206,7 @@ impl Store for PostgresStore {
         conversation: &ConversationRef,
         seqs: &[i64],
     ) -> Result<Vec<ConversationId>, StoreError> {
-        attempts::read(&self.losses, || {
+        attempts::read(&self.server, || {
             redaction::containing(&self.pool, conversation, seqs)
         })
         .await
@@ -215,7 +226,7 @@ impl Store for PostgresStore {
         limit: u32,
         contexts: bool,
     ) -> Result<Newest, StoreError> {
-        attempts::read(&self.losses, || {
+        attempts::read(&self.server, || {
             history::newest(&self.pool, conversation, limit, contexts)
         })
         .await
@@ -226,7 +237,7 @@ impl Store for PostgresStore {
         conversation: ConversationId,
         seq: i64,
     ) -> Result<Vec<(u32, Bytes)>, StoreError> {
-        attempts::read(&self.losses, || {
+        attempts::read(&self.server, || {
             history::blobs(&self.pool, conversation, seq)
         })
         .await
@@ -239,7 +250,7 @@ impl Store for PostgresStore {
         limit: u32,
         contexts: bool,
     ) -> Result<Vec<Message>, StoreError> {
-        attempts::read(&self.losses, || {
+        attempts::read(&self.server, || {
             history::messages(&self.pool, conversation, from, limit, contexts)
         })
         .await
@@ -263,7 +274,7 @@ impl Store for PostgresStore {
     }
 
     async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError> {
-        attempts::read(&self.losses, || search::search(&self.pool, query)).await
+        attempts::read(&self.server, || search::search(&self.pool, query)).await
     }
 
     async fn close(&self) {

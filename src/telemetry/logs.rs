@@ -32,7 +32,7 @@ pub struct InvalidLogFilter;
 
 /// Default levels of libraries whose log lines at `info` are not useful to an operator. The
 /// configured filter takes precedence.
-const LIBRARY_LEVELS: &str = "sqlx=error,fred=error,hyper=warn,h2=warn,tower=warn,tonic=warn,\
+const LIBRARY_LEVELS: &str = "sqlx=error,sqlx_core::pool=off,fred=error,hyper=warn,h2=warn,tower=warn,tonic=warn,\
                      reqwest=warn,rustls=warn,opentelemetry=warn,opentelemetry_sdk=warn,\
                      opentelemetry-otlp=error,opentelemetry-http=warn";
 

@@ -8,8 +8,10 @@ use super::{
         BlobColumns, ContextColumns, MessageColumns, bind_blobs, bind_contexts, bind_messages,
         message_values, placeholders,
     },
-    connection::{ConnectionLosses, PooledConnection},
-    conversations, history, sql,
+    connection::PooledConnection,
+    conversations, history,
+    server_state::ServerState,
+    sql,
 };
 use crate::{
     domain::{RequestId, SessionId, Title, UserId},
@@ -100,14 +102,14 @@ const FIND_MESSAGES: &str =
 /// this call may have been executed.
 pub(super) async fn append(
     pool: &PostgresPool,
-    losses: &ConnectionLosses,
+    server: &ServerState,
     append: &Append,
     after_loss: bool,
 ) -> Result<Appended, OperationError> {
     let mut connection = if append.is_repeatable() {
         PooledConnection::acquire(pool).await?
     } else {
-        PooledConnection::acquire_tested(pool, losses).await?
+        PooledConnection::acquire_tested(pool, server).await?
     };
     let appended = save_or_replay(&mut connection, append, after_loss).await;
     connection.release(appended)

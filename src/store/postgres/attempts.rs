@@ -4,7 +4,10 @@ use std::{future::Future, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
 
-use super::connection::{ACQUIRE_TIMEOUT, ConnectionLosses, REMOVAL_TIMEOUT, STATEMENT_TIMEOUT};
+use super::{
+    connection::{ACQUIRE_TIMEOUT, REMOVAL_TIMEOUT, STATEMENT_TIMEOUT},
+    server_state::ServerState,
+};
 use crate::store::{
     APPEND_LIMIT, REMOVAL_LIMIT, StoreError,
     operation_error::{Cause, ErrorKind, OperationError},
@@ -31,13 +34,13 @@ const _: () = {
 
 /// Attempts a read, and retries it if its connection was lost.
 pub(super) async fn read<T, R>(
-    losses: &ConnectionLosses,
+    server: &ServerState,
     attempt: impl Fn() -> R,
 ) -> Result<T, StoreError>
 where
     R: Future<Output = Result<T, OperationError>>,
 {
-    let attempts = retry(losses, |_| attempt());
+    let attempts = retry(server, |_| attempt());
     match timeout(CALL_LIMIT, attempts).await {
         Ok((outcome, _)) => outcome.map_err(OperationError::into_read_error),
         Err(_) => Err(StoreError::Unavailable(no_response().into())),
@@ -47,13 +50,13 @@ where
 /// Attempts an idempotent write. `attempt` receives whether an earlier attempt lost its
 /// connection and may have been executed.
 pub(super) async fn write<T, R>(
-    losses: &ConnectionLosses,
+    server: &ServerState,
     attempt: impl Fn(bool) -> R,
 ) -> Result<T, StoreError>
 where
     R: Future<Output = Result<T, OperationError>>,
 {
-    match timeout(CALL_LIMIT, retry(losses, attempt)).await {
+    match timeout(CALL_LIMIT, retry(server, attempt)).await {
         Ok((Err(OperationError::Backend(error)), true)) => {
             Err(StoreError::OutcomeUnknown(error.cause.into()))
         }
@@ -85,7 +88,7 @@ where
 /// After a loss, only tested connections are used, so that one restart of the server does
 /// not use up all attempts.
 async fn retry<T, R>(
-    losses: &ConnectionLosses,
+    server: &ServerState,
     attempt: impl Fn(bool) -> R,
 ) -> (Result<T, OperationError>, bool)
 where
@@ -98,7 +101,7 @@ where
         let outcome = attempt(was_lost).await;
         let kind = outcome.as_ref().err().and_then(OperationError::kind);
         if kind == Some(ErrorKind::ConnectionLost) {
-            losses.record();
+            server.record_loss();
             was_lost = true;
         }
         attempts += 1;

@@ -2,22 +2,28 @@
 
 use std::{
     ops::{Deref, DerefMut},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    sync::Arc,
+    time::Duration,
 };
 
 use sqlx::{
-    ConnectOptions, Connection, PgConnection, Postgres, Row,
+    ConnectOptions, Connection, PgConnection, Postgres,
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
-    raw_sql,
 };
 use tokio::time::timeout;
 
-use super::PostgresPool;
+use super::{
+    PostgresPool,
+    server_state::ServerState,
+    session_check::{self, SessionCheck},
+};
 use crate::{
     domain::TextSearch,
-    store::operation_error::{BackendError, ErrorKind, OperationError},
+    store::{
+        operation_error::{BackendError, ErrorKind, OperationError},
+        pool,
+    },
 };
 
 /// Maximum time that a call waits for a connection. A call that gets none fails within a
@@ -35,26 +41,6 @@ pub(super) const REMOVAL_TIMEOUT: Duration = Duration::from_secs(35);
 /// used more recently is assumed to be alive, which saves a round trip.
 const MAX_IDLE_UNCHECKED: Duration = Duration::from_secs(5);
 
-/// Time at which a connection was last lost. The cause, a restart for example, affects all
-/// connections: those that have been idle since then are tested before they are used.
-#[derive(Clone, Debug, Default)]
-pub(super) struct ConnectionLosses(Arc<Mutex<Option<Instant>>>);
-
-impl ConnectionLosses {
-    /// Records that a connection was lost now.
-    pub(super) fn record(&self) {
-        *self.last() = Some(Instant::now());
-    }
-
-    fn occurred_within(&self, duration: Duration) -> bool {
-        self.last().is_some_and(|lost| lost.elapsed() <= duration)
-    }
-
-    fn last(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// Adds the options with which every connection is opened.
 pub(super) fn options(options: PgConnectOptions, text_search: TextSearch) -> PgConnectOptions {
     let named = options.get_application_name().is_some();
@@ -63,73 +49,52 @@ pub(super) fn options(options: PgConnectOptions, text_search: TextSearch) -> PgC
     } else {
         options.application_name("conversation-memory")
     };
-    options.disable_statement_logging().options([
-        ("statement_timeout", millis(STATEMENT_TIMEOUT)),
-        (
-            "idle_in_transaction_session_timeout",
-            millis(STATEMENT_TIMEOUT),
-        ),
-        // Every query reads an index in order. A plan that was created from stale statistics
-        // must not read a whole table or a whole conversation instead.
-        ("enable_seqscan", "off".to_owned()),
-        ("enable_bitmapscan", "off".to_owned()),
-        ("jit", "off".to_owned()),
-        // A plan for particular values is no better here, and for a short read the
-        // server would spend more time on planning than on execution.
-        ("plan_cache_mode", "force_generic_plan".to_owned()),
-        // Read by the triggers of migration 3.
-        (
-            "conversation_memory.text_search_config",
-            text_search.as_str().to_owned(),
-        ),
-        // Suppresses the notices about words that are too long for the index.
-        ("client_min_messages", "warning".to_owned()),
-    ])
+    options
+        .disable_statement_logging()
+        .options(session_check::settings(text_search))
 }
 
 /// Creates a pool that opens connections when they are first needed.
 pub(super) fn pool(
     options: PgConnectOptions,
     max_connections: u32,
-    losses: ConnectionLosses,
+    check: Arc<SessionCheck>,
+    server: Arc<ServerState>,
 ) -> PostgresPool {
+    let probe = probe(options.clone(), Arc::clone(&check));
     let connections = PgPoolOptions::new()
         .max_connections(max_connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .test_before_acquire(false)
-        .after_connect(|connection, _| Box::pin(check_options(connection)))
+        .after_connect(move |connection, _| {
+            let check = Arc::clone(&check);
+            Box::pin(async move { check.check(connection).await.map(drop) })
+        })
         .before_acquire(move |connection, metadata| {
             let idle_for = metadata.idle_for;
-            let needs_test = idle_for > MAX_IDLE_UNCHECKED || losses.occurred_within(idle_for);
+            let is_usable = server.is_usable(metadata.age);
+            let needs_test =
+                idle_for > MAX_IDLE_UNCHECKED || server.has_lost_connection_within(idle_for);
             Box::pin(async move {
-                if needs_test {
+                if is_usable && needs_test {
                     connection.ping().await?;
                 }
-                Ok(true)
+                Ok(is_usable)
             })
         })
         .connect_lazy_with(options);
-    PostgresPool::new("postgresql", connections).with_probe()
+    PostgresPool::new("postgresql", connections).with_probe(probe)
 }
 
-/// Rejects a connection that did not receive the options of [`options`]. A pooler that
-/// assigns a server for each transaction does not forward them, and would confuse the
-/// responses to prepared statements of different clients.
-///
-/// # Errors
-///
-/// Fails if the connection was lost, or the options are missing.
-pub(super) async fn check_options(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let row = raw_sql("SELECT current_setting('enable_seqscan')")
-        .fetch_one(connection)
-        .await?;
-    if row.try_get::<&str, _>(0)? == "off" {
-        Ok(())
-    } else {
-        Err(sqlx::Error::Configuration(
-            "a pooler drops the options of the connection: connect to PostgreSQL directly".into(),
-        ))
-    }
+/// Returns a function that opens and checks a connection outside of the pool.
+fn probe(options: PgConnectOptions, check: Arc<SessionCheck>) -> pool::Probe {
+    Box::new(move || {
+        let (options, check) = (options.clone(), Arc::clone(&check));
+        Box::pin(async move {
+            let mut connection = options.connect().await?;
+            check.check(&mut connection).await.map(drop)
+        })
+    })
 }
 
 /// Pooled connection that returns to the pool only if its last response was read
@@ -161,14 +126,14 @@ impl PooledConnection {
     /// server has already closed is not executed, but the client cannot detect that.
     pub(super) async fn acquire_tested(
         pool: &PostgresPool,
-        losses: &ConnectionLosses,
+        server: &ServerState,
     ) -> Result<Self, OperationError> {
         let mut acquired = Self::acquire(pool).await?;
         let pinged = timeout(ACQUIRE_TIMEOUT, acquired.connection.ping()).await;
         if matches!(pinged, Ok(Ok(()))) {
             return Ok(acquired);
         }
-        losses.record();
+        server.record_loss();
         let cause = "the server had closed the connection";
         Err(BackendError::new(ErrorKind::Retryable, cause).into())
     }
@@ -205,8 +170,4 @@ impl DerefMut for PooledConnection {
     fn deref_mut(&mut self) -> &mut PgConnection {
         &mut self.connection
     }
-}
-
-fn millis(duration: Duration) -> String {
-    format!("{}ms", duration.as_millis())
 }

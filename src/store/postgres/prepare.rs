@@ -7,8 +7,9 @@ use sqlx::{
     query_as, query_scalar,
 };
 use tokio::time::timeout;
+use tracing::{info, warn};
 
-use super::connection::check_options;
+use super::session_check::{Session, SessionCheck};
 use crate::store::{
     SchemaError,
     operation_error::{BackendError, Cause},
@@ -25,7 +26,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// This uses a separate connection without a statement timeout: a second process waits for the
 /// lock of the first one for as long as that one migrates. The lock belongs to the session and
 /// must not remain in a pool.
-pub(super) async fn prepare(options: &PgConnectOptions, migrate: bool) -> Result<(), SchemaError> {
+pub(super) async fn prepare(
+    options: &PgConnectOptions,
+    check: &SessionCheck,
+    migrate: bool,
+) -> Result<(), SchemaError> {
     let options = options.clone().options([("statement_timeout", "0")]);
     let mut connection = match timeout(CONNECT_TIMEOUT, options.connect()).await {
         Ok(Ok(connection)) => connection,
@@ -39,13 +44,38 @@ pub(super) async fn prepare(options: &PgConnectOptions, migrate: bool) -> Result
             return Err(SchemaError::Unavailable(cause.into()));
         }
     };
-    let outcome = match check_options(&mut connection).await {
-        Ok(()) => check_or_migrate(&mut connection, migrate).await,
+    let outcome = match check.check_without_timeout(&mut connection).await {
+        Ok(session) => {
+            warn_about(&session);
+            check_or_migrate(&mut connection, migrate).await
+        }
         Err(error) => Err(schema::map_error(error.into())),
     };
     // An error while closing does not change the outcome.
     let _ = timeout(CONNECT_TIMEOUT, connection.close()).await;
     outcome
+}
+
+/// Logs what the configuration of the server means for the durability of saves.
+fn warn_about(session: &Session) {
+    for setting in &session.unsafe_settings {
+        warn!(
+            "PostgreSQL runs with {setting}=off: a crash of its machine can lose acknowledged saves \
+             or corrupt the database; set {setting}=on"
+        );
+    }
+    if session.overrides_synchronous_commit {
+        info!(
+            "synchronous_commit=off is the default of this role or database; the sidecar's \
+             connections set it to on, so that an acknowledged save survives a crash"
+        );
+    }
+    if !session.reports_history {
+        warn!(
+            "PostgreSQL does not report its timeline to this role: after a failover that lost \
+             transactions, CACHED reads can show them until the entries expire"
+        );
+    }
 }
 
 async fn check_or_migrate(connection: &mut PgConnection, migrate: bool) -> Result<(), SchemaError> {

@@ -1,0 +1,235 @@
+//! Check of a new connection: the session has the settings that the store depends on, and the
+//! server is one that accepts writes.
+
+use std::{
+    fmt::Write as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use chrono::DateTime;
+use sqlx::{AssertSqlSafe, Error, PgConnection, Row as _, postgres::PgRow, raw_sql};
+
+use super::{
+    connection::STATEMENT_TIMEOUT,
+    server_state::{ClockReading, HistoryIdentity, ServerState},
+};
+use crate::domain::TextSearch;
+
+/// Name and value of a setting. The value is written as the server shows it.
+type Setting = (&'static str, String);
+
+/// Columns that identify the history of the server. A standby cannot evaluate the first one.
+const HISTORY: &str = "CASE WHEN NOT pg_is_in_recovery() \
+        THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END AS timeline, \
+    (SELECT system_identifier::text FROM pg_control_system()) AS system";
+
+const NO_HISTORY: &str = "NULL AS timeline, NULL AS system";
+
+/// Pins the session's `synchronous_commit`, so that a later change of the server's default to
+/// `off` does not affect it. All other values make a commit durable before it is acknowledged.
+const SYNCHRONOUS_COMMIT: &str = "current_setting('synchronous_commit') AS default_commit, \
+    set_config('synchronous_commit', CASE current_setting('synchronous_commit') \
+        WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false) AS commit";
+
+/// SQLSTATE codes with which a server rejects [`HISTORY`]: the role may not call the functions, or
+/// the server does not have them.
+const HISTORY_REJECTED: [&str; 3] = ["42501", "0A000", "42883"];
+
+/// Returns the settings with which every session is opened.
+pub(super) fn settings(text_search: TextSearch) -> Vec<Setting> {
+    let limit = format!("{}s", STATEMENT_TIMEOUT.as_secs());
+    vec![
+        (STATEMENT_TIMEOUT_SETTING, limit.clone()),
+        ("idle_in_transaction_session_timeout", limit),
+        // Every query reads an index in order. A plan that was created from stale statistics
+        // must not read a whole table or a whole conversation instead.
+        ("enable_seqscan", "off".to_owned()),
+        ("enable_bitmapscan", "off".to_owned()),
+        ("jit", "off".to_owned()),
+        // A plan for particular values is no better here, and for a short read the
+        // server would spend more time on planning than on execution.
+        ("plan_cache_mode", "force_generic_plan".to_owned()),
+        // Read by the triggers of migration 3.
+        (
+            "conversation_memory.text_search_config",
+            text_search.as_str().to_owned(),
+        ),
+        // Suppresses the notices about words that are too long for the index.
+        ("client_min_messages", "warning".to_owned()),
+    ]
+}
+
+const STATEMENT_TIMEOUT_SETTING: &str = "statement_timeout";
+
+/// Check of new connections.
+#[derive(Debug)]
+pub(super) struct SessionCheck {
+    settings: Vec<Setting>,
+    server: Arc<ServerState>,
+    /// Whether the server has rejected [`HISTORY`].
+    history_is_rejected: AtomicBool,
+}
+
+/// Result of a check.
+#[derive(Debug)]
+pub(super) struct Session {
+    /// Settings of the server that are off, although the durability of a commit depends on them.
+    pub(super) unsafe_settings: Vec<String>,
+    /// Whether the session commits synchronously although that is not the default.
+    pub(super) overrides_synchronous_commit: bool,
+    /// Whether the server reports the identity of its history.
+    pub(super) reports_history: bool,
+}
+
+impl SessionCheck {
+    /// Creates a check of connections that are opened with [`settings`].
+    pub(super) fn new(text_search: TextSearch, server: Arc<ServerState>) -> Self {
+        Self {
+            settings: settings(text_search),
+            server,
+            history_is_rejected: AtomicBool::new(false),
+        }
+    }
+
+    /// Checks a new connection, and records what it reports about the server.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the session lacks a setting, the server is a standby or a former server, or the
+    /// connection was lost.
+    pub(super) async fn check(&self, connection: &mut PgConnection) -> Result<Session, Error> {
+        self.check_settings(connection, &self.settings).await
+    }
+
+    /// Checks a connection that was opened without a statement timeout. See [`Self::check`].
+    pub(super) async fn check_without_timeout(
+        &self,
+        connection: &mut PgConnection,
+    ) -> Result<Session, Error> {
+        let settings = self.settings.iter().cloned();
+        let settings: Vec<Setting> = settings
+            .filter(|(name, _)| *name != STATEMENT_TIMEOUT_SETTING)
+            .collect();
+        self.check_settings(connection, &settings).await
+    }
+
+    async fn check_settings(
+        &self,
+        connection: &mut PgConnection,
+        settings: &[Setting],
+    ) -> Result<Session, Error> {
+        let sent = Instant::now();
+        let row = self.query(connection, settings).await?;
+        let received = Instant::now();
+        reject_missing_settings(&row)?;
+        if is_true(&row, "standby")? {
+            return Err(rejection("the server is a standby"));
+        }
+        if row.try_get::<&str, _>("commit")? == "off" {
+            return Err(rejection(
+                "the server does not let the session commit synchronously: set synchronous_commit=on",
+            ));
+        }
+        let identity = HistoryIdentity {
+            system: text(&row, "system")?,
+            timeline: text(&row, "timeline")?,
+        };
+        let session = Session {
+            unsafe_settings: names(&text(&row, "unsafe_settings")?),
+            overrides_synchronous_commit: row.try_get::<&str, _>("default_commit")? == "off",
+            reports_history: !identity.timeline.is_empty(),
+        };
+        if !self.server.identify(identity) {
+            return Err(rejection(
+                "the server is on an older timeline than the one used before: it was replaced by a failover",
+            ));
+        }
+        if let Some(time) = text(&row, "clock")?
+            .parse()
+            .ok()
+            .and_then(DateTime::from_timestamp_micros)
+        {
+            self.server.record_clock(ClockReading {
+                sent,
+                received,
+                time,
+            });
+        }
+        Ok(session)
+    }
+
+    /// Executes the check as one query. The simple protocol returns all values as text.
+    async fn query(
+        &self,
+        connection: &mut PgConnection,
+        settings: &[Setting],
+    ) -> Result<PgRow, Error> {
+        if !self.history_is_rejected.load(Ordering::Relaxed) {
+            let query = raw_sql(AssertSqlSafe(statement(settings, HISTORY)));
+            match query.fetch_one(&mut *connection).await {
+                Err(Error::Database(error))
+                    if error
+                        .code()
+                        .is_some_and(|code| HISTORY_REJECTED.contains(&&*code)) =>
+                {
+                    self.history_is_rejected.store(true, Ordering::Relaxed);
+                }
+                outcome => return outcome,
+            }
+        }
+        let query = raw_sql(AssertSqlSafe(statement(settings, NO_HISTORY)));
+        query.fetch_one(connection).await
+    }
+}
+
+/// Builds the query. The values of the settings are constants of this program.
+fn statement(settings: &[Setting], history: &str) -> String {
+    let mut expected = String::new();
+    for (name, value) in settings {
+        let separator = if expected.is_empty() { "" } else { ", " };
+        // Writing to a string cannot fail.
+        let _ = write!(expected, "{separator}('{name}', '{value}')");
+    }
+    format!(
+        "SELECT (SELECT string_agg(name, ', ') FROM (VALUES {expected}) AS s (name, value) \
+            WHERE current_setting(name, true) IS DISTINCT FROM value) AS missing_settings, \
+         pg_is_in_recovery()::text AS standby, {SYNCHRONOUS_COMMIT}, \
+         (SELECT string_agg(name, ', ') FROM (VALUES ('fsync'), ('full_page_writes')) AS s (name) \
+            WHERE current_setting(name, true) = 'off') AS unsafe_settings, {history}, \
+         (extract(epoch FROM clock_timestamp()) * 1000000)::bigint::text AS clock"
+    )
+}
+
+/// Rejects a connection that did not receive its settings. A pooler that assigns a server for each
+/// transaction does not forward them, and would confuse the responses to prepared statements of
+/// different clients.
+fn reject_missing_settings(row: &PgRow) -> Result<(), Error> {
+    match text(row, "missing_settings")?.as_str() {
+        "" => Ok(()),
+        missing => Err(rejection(format!(
+            "a pooler drops the options of the connection ({missing}): connect to PostgreSQL directly"
+        ))),
+    }
+}
+
+fn text(row: &PgRow, column: &str) -> Result<String, Error> {
+    let value: Option<&str> = row.try_get(column)?;
+    Ok(value.unwrap_or_default().to_owned())
+}
+
+fn is_true(row: &PgRow, column: &str) -> Result<bool, Error> {
+    Ok(text(row, column)? == "true")
+}
+
+fn names(list: &str) -> Vec<String> {
+    let names = list.split(", ").filter(|name| !name.is_empty());
+    names.map(str::to_owned).collect()
+}
+
+fn rejection(text: impl Into<String>) -> Error {
+    Error::Configuration(text.into().into())
+}
