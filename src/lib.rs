@@ -9,6 +9,7 @@ pub mod config;
 pub mod instrumentation;
 pub mod log_throttle;
 mod os_error;
+pub mod patience;
 pub mod shutdown;
 pub mod telemetry;
 

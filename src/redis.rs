@@ -13,6 +13,7 @@
 mod cause;
 mod client;
 mod instruments;
+mod prepared_scripts;
 mod script;
 mod target;
 

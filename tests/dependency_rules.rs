@@ -18,6 +18,7 @@ const PACKAGES: &[&str] = &["archive", "domain", "tokens"];
 const MODULES: &[(&str, &[&str])] = &[
     ("instrumentation", &["opentelemetry"]),
     ("log_throttle", &[]),
+    ("patience", &[]),
     (
         "store",
         &[

@@ -28,6 +28,7 @@ use tracing::Instrument as _;
 
 use super::{
     ErrorReply, RedisError, RedisTarget, Reply, Script, cause, instruments::RedisInstruments,
+    prepared_scripts::PreparedScripts,
 };
 use crate::log_throttle::LogThrottle;
 
@@ -70,6 +71,9 @@ struct Inner {
     settings: RedisSettings,
     /// False while the circuit breaker is open.
     available: watch::Sender<bool>,
+    /// Number of the present connection.
+    connection: watch::Sender<Option<u64>>,
+    scripts: PreparedScripts,
     outage_log: LogThrottle,
     instruments: RedisInstruments,
     tasks: TaskTracker,
@@ -93,6 +97,8 @@ impl Redis {
             client: client(target, settings.call_timeout).with_options(&options),
             settings,
             available,
+            connection: watch::Sender::new(None),
+            scripts: PreparedScripts::new("unknown"),
             outage_log: LogThrottle::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -116,6 +122,21 @@ impl Redis {
     pub async fn wait_until_available(&self) {
         // The sender is a field of self, so this cannot fail.
         let _ = self.0.available.subscribe().wait_for(|up| *up).await;
+    }
+
+    /// Returns the number of the present connection, or `None` while calls are not sent. The
+    /// number changes when the connection is replaced and when Redis was unavailable in between,
+    /// so that with the same number no call of this client has failed to be sent.
+    pub fn connection(&self) -> Option<u64> {
+        *self.0.connection.borrow()
+    }
+
+    /// Waits until [`Self::connection`] is no longer `seen`, and returns it.
+    pub async fn connection_changed(&self, seen: Option<u64>) -> Option<u64> {
+        let mut connection = self.0.connection.subscribe();
+        // The sender is a field of self, so this cannot fail.
+        let changed = connection.wait_for(|now| *now != seen).await;
+        changed.map_or(None, |now| *now)
     }
 
     /// Runs a script on one key, in one round trip if Redis has cached the script.
@@ -152,9 +173,10 @@ impl Redis {
         if !self.is_available() {
             return Err(RedisError::Unavailable);
         }
-        let result = self.send("EVALSHA", script.sha1(), key, args).await;
+        let script = self.0.scripts.get(script);
+        let result = self.send("EVALSHA", script.sha1, key, args).await;
         if result == Err(RedisError::ErrorReply(ErrorReply::UnknownScript)) {
-            return self.send("EVAL", script.source(), key, args).await;
+            return self.send("EVAL", script.source, key, args).await;
         }
         result
     }
@@ -181,12 +203,12 @@ impl Redis {
     async fn send(
         &self,
         command: &'static str,
-        script: &str,
+        script: Bytes,
         key: &str,
         args: &[Bytes],
     ) -> Result<Reply, RedisError> {
         let mut values = Vec::with_capacity(3 + args.len());
-        values.push(Value::from(script));
+        values.push(Value::Bytes(script));
         values.push(Value::from(1));
         values.push(Value::from(key));
         values.extend(args.iter().cloned().map(Value::Bytes));
@@ -208,6 +230,7 @@ impl Redis {
     /// Opens the circuit breaker.
     fn open_circuit(&self) {
         if self.0.available.send_if_modified(std::mem::take) {
+            self.0.connection.send_replace(None);
             self.0.instruments.count_outage();
         }
     }
@@ -238,6 +261,7 @@ async fn run_client(redis: Redis) {
 /// call is delayed by the probe.
 async fn probe(redis: Redis) {
     let mut available = redis.0.available.subscribe();
+    let mut number = 0;
     while available.wait_for(|up| !*up).await.is_ok() {
         let (started, mut is_logged) = (Instant::now(), false);
         let mut errors = redis.0.client.error_rx();
@@ -255,6 +279,8 @@ async fn probe(redis: Redis) {
         if is_logged {
             tracing::info!("Redis is available again");
         }
+        number += 1;
+        redis.0.connection.send_replace(Some(number));
         redis.0.available.send_replace(true);
     }
 }
