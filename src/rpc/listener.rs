@@ -21,11 +21,25 @@ use super::{
 use crate::transport::Connection;
 
 /// Interval and timeout of the pings that detect dead peers, so that their streams end.
+///
+/// The timeout also passes while either process is stopped, and it is evaluated before the reply
+/// that has arrived meanwhile is read. It is therefore longer than any stop after which a caller
+/// would still use the connection.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// Limit on the concurrent calls of one connection. The client delays calls beyond it.
 const MAX_STREAMS: u32 = 1024;
+
+/// Limit on the calls of one connection that are cancelled before they are accepted; beyond it,
+/// the connection is closed and all of its calls fail.
+///
+/// After a stop of the process, everything that has arrived meanwhile is read before the first
+/// call is accepted, and the calls whose callers no longer waited are cancelled together. The
+/// library's default is 20. A cancelled call occupies memory for its metadata until it is
+/// accepted. A higher limit would have no effect: the library also closes a connection on which
+/// about 2,400 small frames of requests have not been read.
+const MAX_UNACCEPTED_RESETS: usize = 2 * MAX_STREAMS as usize;
 
 /// Limit on the concurrent calls of one connection to the operations port, which has few clients.
 const MAX_PROBE_STREAMS: u32 = 16;
@@ -104,5 +118,6 @@ fn server() -> Server {
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(MAX_STREAMS)
+        .http2_max_pending_accept_reset_streams(Some(MAX_UNACCEPTED_RESETS))
         .http2_max_header_list_size(MAX_METADATA_BYTES)
 }

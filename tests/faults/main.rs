@@ -7,6 +7,7 @@
 
 mod causes;
 mod compactions;
+mod connections;
 mod load;
 mod postgres;
 mod process;

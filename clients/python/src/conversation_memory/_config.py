@@ -145,9 +145,10 @@ _DEFAULT_OPTIONS: dict[str, int | str] = {
     "grpc.initial_reconnect_backoff_ms": 100,
     # The minimum is not set, because it is also the time limit for establishing a connection.
     "grpc.max_reconnect_backoff_ms": 1000,
-    # Keepalive detects during a call that the peer has vanished.
+    # Keepalive detects during a call that the peer has vanished. A peer that was stopped for some
+    # seconds has not, and closing the connection would fail every call on it.
     "grpc.keepalive_time_ms": 30_000,
-    "grpc.keepalive_timeout_ms": 10_000,
+    "grpc.keepalive_timeout_ms": 20_000,
     # A page has about 3 MiB at most, but a single message may be larger.
     "grpc.max_receive_message_length": 64 << 20,
     # The service rejects a request that is too large with an error that names the limit.
