@@ -11,8 +11,8 @@ use conversation_memory::proto::{
 
 use tonic::{Code, Response, Status};
 
-use crate::{Fixture, messages::Author, random::Random};
-use test_support::{new_id, new_user, requests::save, sidecar::Memory};
+use crate::{Fixture, messages::Author};
+use test_support::{new_id, new_user, random::Random, requests::save, sidecar::Memory};
 
 /// Tokens of each summary.
 const SUMMARY_TOKENS: i32 = 12;

@@ -14,7 +14,6 @@
 mod checker;
 mod family;
 mod messages;
-mod random;
 mod reference;
 
 use std::{cell::Cell, env, net::SocketAddr};

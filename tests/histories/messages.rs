@@ -4,7 +4,7 @@ use conversation_memory::proto::{
     Message, Part, ReasoningPart, Role, TextPart, ToolCallPart, ToolCallResponsePart, part::Kind,
 };
 
-use crate::random::Random;
+use test_support::random::Random;
 use test_support::requests::{message, part};
 
 /// Author of random messages, which remembers the calls that were not answered.

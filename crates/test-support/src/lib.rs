@@ -9,11 +9,13 @@ pub mod http;
 pub mod otlp_sink;
 pub mod postgres_server;
 pub mod python;
+pub mod random;
 pub mod redis_server;
 pub mod requests;
 pub mod sidecar;
 pub mod stopwatch;
 pub mod store_fixture;
+pub mod tcp_proxy;
 pub mod window;
 
 use std::{

@@ -156,6 +156,12 @@ impl RedisServer {
         }
     }
 
+    /// Removes the snapshot that `SAVE` has written, so that the server starts empty.
+    pub fn remove_snapshot(&self) {
+        // There may be none.
+        let _ = std::fs::remove_file(self.folder.path().join("dump.rdb"));
+    }
+
     /// Executes a command and returns the reply as Redis wrote it.
     pub async fn call(&self, command: &[&str]) -> String {
         self.try_call(command).await.unwrap()

@@ -1,0 +1,189 @@
+//! TCP proxy whose connections a test closes, silences, holds and delays.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::{AbortHandle, JoinHandle},
+};
+
+/// Treatment of connections and of the bytes on them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Forward,
+    /// Bytes wait until the mode changes.
+    Hold,
+    /// Each piece of data is forwarded after this time.
+    Delay(Duration),
+    /// New connections are closed at once.
+    Refuse,
+}
+
+/// Open connection.
+#[derive(Debug)]
+struct Connection {
+    is_silent: Arc<AtomicBool>,
+    task: AbortHandle,
+}
+
+/// Proxy of one server, which ends when the value is dropped.
+#[derive(Debug)]
+pub struct TcpProxy {
+    address: SocketAddr,
+    mode: watch::Sender<Mode>,
+    connections: Arc<Mutex<Vec<Connection>>>,
+    listener: JoinHandle<()>,
+}
+
+impl TcpProxy {
+    /// Starts a proxy of the server at `target`.
+    pub async fn start(target: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (mode, modes) = watch::channel(Mode::Forward);
+        let connections = Arc::default();
+        let listener = tokio::spawn(accept(listener, target, modes, Arc::clone(&connections)));
+        Self {
+            address,
+            mode,
+            connections,
+            listener,
+        }
+    }
+
+    /// Address that clients connect to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Forwards again. Connections that were closed or silenced stay so.
+    pub fn forward(&self) {
+        self.mode.send_replace(Mode::Forward);
+    }
+
+    /// Holds all bytes back until the next change, and then forwards them.
+    pub fn hold(&self) {
+        self.mode.send_replace(Mode::Hold);
+    }
+
+    /// Delays each piece of data.
+    pub fn delay(&self, delay: Duration) {
+        self.mode.send_replace(Mode::Delay(delay));
+    }
+
+    /// Closes all connections, and each new one at once.
+    pub fn refuse(&self) {
+        self.mode.send_replace(Mode::Refuse);
+        self.close();
+    }
+
+    /// Closes all connections.
+    pub fn close(&self) {
+        for connection in self.connections.lock().unwrap().drain(..) {
+            connection.task.abort();
+        }
+    }
+
+    /// Discards all bytes on the present connections from now on, as a network does that drops their
+    /// packets. New connections work.
+    pub fn silence(&self) {
+        for connection in &*self.connections.lock().unwrap() {
+            connection.is_silent.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for TcpProxy {
+    fn drop(&mut self) {
+        self.listener.abort();
+        self.close();
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    target: SocketAddr,
+    modes: watch::Receiver<Mode>,
+    connections: Arc<Mutex<Vec<Connection>>>,
+) {
+    while let Ok((client, _)) = listener.accept().await {
+        let mut open = connections.lock().unwrap();
+        // The mode is read under the lock, so that no connection is added after `refuse`.
+        if *modes.borrow() == Mode::Refuse {
+            continue;
+        }
+        open.retain(|connection| !connection.task.is_finished());
+        let is_silent = Arc::new(AtomicBool::new(false));
+        let task = tokio::spawn(connect(
+            client,
+            target,
+            modes.clone(),
+            Arc::clone(&is_silent),
+        ));
+        open.push(Connection {
+            is_silent,
+            task: task.abort_handle(),
+        });
+    }
+}
+
+async fn connect(
+    client: TcpStream,
+    target: SocketAddr,
+    modes: watch::Receiver<Mode>,
+    is_silent: Arc<AtomicBool>,
+) {
+    let Ok(server) = TcpStream::connect(target).await else {
+        return;
+    };
+    let _ = client.set_nodelay(true);
+    let _ = server.set_nodelay(true);
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    let (requests, replies) = (modes.clone(), modes);
+    // Either end closes both.
+    let _ = futures_util::future::try_join(
+        copy(from_client, to_server, requests, &is_silent),
+        copy(from_server, to_client, replies, &is_silent),
+    )
+    .await;
+}
+
+/// Copies until an error; the end of the stream is one.
+async fn copy(
+    mut from: impl AsyncReadExt + Unpin,
+    mut to: impl AsyncWriteExt + Unpin,
+    mut modes: watch::Receiver<Mode>,
+    is_silent: &AtomicBool,
+) -> io::Result<()> {
+    let mut buffer = vec![0; 16 << 10];
+    loop {
+        let read = from.read(&mut buffer).await?;
+        if is_silent.load(Ordering::Relaxed) {
+            if read == 0 {
+                // Not even the end arrives at the other side.
+                std::future::pending::<()>().await;
+            }
+            continue;
+        }
+        let mode = modes.wait_for(|mode| *mode != Mode::Hold).await;
+        let mode = *mode.map_err(io::Error::other)?;
+        if let Mode::Delay(delay) = mode {
+            tokio::time::sleep(delay).await;
+        }
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        to.write_all(&buffer[..read]).await?;
+    }
+}
