@@ -132,6 +132,7 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
     }
     let startup = readiness.clone().become_ready(
         backends.clone(),
+        memory,
         config.store.migrate_on_start,
         startup_log,
     );

@@ -17,6 +17,7 @@ mod export_conversation;
 mod get_history;
 mod history;
 mod import_conversation;
+mod invalidations;
 mod newest;
 mod redact_messages;
 mod save_messages;

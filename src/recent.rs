@@ -5,13 +5,21 @@
 //! that may be incomplete is treated as a miss. One rule keeps it correct: a writer announces
 //! its write before the store commits and publishes it afterwards, and while a write is
 //! announced the window is neither read nor filled.
+//!
+//! A write that could not be announced is recorded in the store as a pending invalidation. Windows
+//! are read only after the pending invalidations have been completed once on the present
+//! connection, by [`RecentWindow::invalidate`] and [`RecentWindow::trust`].
 
 pub mod none;
 pub mod redis;
 
-use std::{fmt::Debug, time::Duration};
+use std::{
+    fmt::Debug,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use crate::domain::{ConversationId, Message, UserId};
 
@@ -68,7 +76,25 @@ pub trait RecentWindow: Send + Sync + Debug {
     /// announced after the lease was granted.
     async fn fill(&self, lease: FillLease, window: &Window);
 
-    /// Upper bound on messages in a window. A reader that was granted a lease
+    /// Drops a window that lacks a write or contains what was removed. Returns whether it was
+    /// dropped.
+    async fn invalidate(&self, conversation: ConversationId) -> bool;
+
+    /// Number of the present connection to the windows. `None` while they cannot be reached.
+    fn connection(&self) -> Option<u64>;
+
+    /// Waits until the connection is no longer `seen`, which [`Self::connection`] has returned.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    async fn connection_changed(&self, seen: Option<u64>);
+
+    /// Permits reads over a connection. To be called when all invalidations that were pending after
+    /// the connection had been established are complete.
+    fn trust(&self, connection: u64);
+
+    /// Upper bound on messages in a window; 0 if there are no windows. A reader that was granted a lease
     /// reads at least this many messages from the store.
     fn capacity(&self) -> u32;
 }
@@ -78,14 +104,33 @@ pub trait RecentWindow: Send + Sync + Debug {
 #[must_use = "an announcement must be passed to one of the methods that consume it"]
 pub struct Announcement {
     conversation: ConversationId,
+    /// History of the store when the write was announced.
+    history: Bytes,
     /// Token of the announcement in the window. `None` if the write could not be announced.
     token: Option<String>,
+    /// Time until which the window is not read.
+    until: Instant,
+}
+
+impl Announcement {
+    /// Conversation that is written to.
+    pub fn conversation(&self) -> ConversationId {
+        self.conversation
+    }
+
+    /// Time until which the window is neither read nor filled because of this announcement. `None`
+    /// if the write could not be announced.
+    pub fn announced_until(&self) -> Option<Instant> {
+        self.token.is_some().then_some(self.until)
+    }
 }
 
 /// Permission to fill a window, granted to one reader after a miss.
 #[derive(Debug)]
 pub struct FillLease {
     conversation: ConversationId,
+    /// History of the store when the lease was granted.
+    history: Bytes,
     id: String,
 }
 

@@ -31,8 +31,9 @@ use chrono::{DateTime, Utc};
 pub use self::{
     error::{ReusedKey, SchemaError, StoreError},
     operations::{
-        Append, Appended, Bound, Branch, Compaction, ConversationPage, ConversationQuery, Newest,
-        Redacted, RequestIdentity, Truncated, Truncation,
+        Append, Appended, Bound, Branch, Compaction, ConversationPage, ConversationQuery,
+        Invalidation, Newest, PendingInvalidation, Redacted, Redaction, RequestIdentity, Truncated,
+        Truncation,
     },
     search::{SearchHit, SearchKey, SearchPage, SearchQuery},
 };
@@ -173,7 +174,11 @@ pub trait Store: Send + Sync + Debug {
     /// # Errors
     ///
     /// Fails with [`StoreError::NotFound`] if there is no such conversation.
-    async fn delete(&self, conversation: &ConversationRef) -> Result<(), StoreError>;
+    async fn delete(
+        &self,
+        conversation: &ConversationRef,
+        invalidation: Invalidation,
+    ) -> Result<(), StoreError>;
 
     /// Saves a turn completely or not at all. Its messages receive the next numbers of the
     /// conversation, which are consecutive and in the order of the commits, even if several
@@ -275,11 +280,7 @@ pub trait Store: Send + Sync + Debug {
     /// - [`StoreError::NotFound`] if there is no such conversation.
     /// - [`StoreError::MessageNotFound`] if it does not contain one of the messages. No message is
     ///   redacted then.
-    async fn redact(
-        &self,
-        conversation: &ConversationRef,
-        seqs: &[i64],
-    ) -> Result<Redacted, StoreError>;
+    async fn redact(&self, redaction: &Redaction) -> Result<Redacted, StoreError>;
 
     /// Reads the newest `limit` messages that no summary stands for, the pinned messages, the
     /// summary and the conversation, in one consistent read. `contexts` selects whether the
@@ -356,6 +357,34 @@ pub trait Store: Send + Sync + Debug {
     ///
     /// Fails only with the errors of all methods: every text is a valid query.
     async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError>;
+
+    /// Identity of the history of the store's data. It changes when the store goes back to an
+    /// earlier state, for example when another server is promoted: what was copied from the store
+    /// before is then invalid. Every call that begins afterwards uses this history or a later one.
+    fn history(&self) -> Bytes;
+
+    /// Reads a page of the pending invalidations that writes have recorded, in ascending order of
+    /// the conversations, after `after`.
+    ///
+    /// # Errors
+    ///
+    /// Fails only with the errors of all methods.
+    async fn pending_invalidations(
+        &self,
+        after: Option<ConversationId>,
+        limit: u32,
+    ) -> Result<Vec<PendingInvalidation>, StoreError>;
+
+    /// Removes pending invalidations whose windows have been dropped. One that a later write has
+    /// recorded again remains. The removal may be undone by a crash of the store.
+    ///
+    /// # Errors
+    ///
+    /// Fails only with the errors of all methods.
+    async fn complete_invalidations(
+        &self,
+        completed: &[PendingInvalidation],
+    ) -> Result<(), StoreError>;
 
     /// Closes all connections, after waiting for those that are in use. Later calls return
     /// [`StoreError::Unavailable`].

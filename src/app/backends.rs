@@ -35,7 +35,8 @@ impl Backends {
     /// Returns an error if the embedded store cannot be opened.
     pub(super) fn open(config: &Config) -> Result<Self, Failure> {
         let store = open_store(config)?;
-        let store = Arc::new(ObservedStore::new(store, database(&config.store.backend)));
+        let store: Arc<dyn Store> =
+            Arc::new(ObservedStore::new(store, database(&config.store.backend)));
         let redis = config.redis.as_ref().map(connect);
         let sessions: Arc<dyn Sessions> = match &redis {
             Some(redis) => Arc::new(RedisSessions::new(
@@ -48,8 +49,8 @@ impl Backends {
             )),
         };
         Ok(Self {
+            recent: recent_window(config, redis.as_ref(), &store),
             store,
-            recent: recent_window(config, redis.as_ref()),
             sessions: Arc::new(ObservedSessions::new(sessions)),
             redis,
         })
@@ -94,14 +95,21 @@ pub(super) async fn migrate(config: &Config) -> Result<(), Failure> {
 }
 
 /// Creates the recent window and logs where sessions are kept.
-fn recent_window(config: &Config, redis: Option<&Redis>) -> Arc<dyn RecentWindow> {
+fn recent_window(
+    config: &Config,
+    redis: Option<&Redis>,
+    store: &Arc<dyn Store>,
+) -> Arc<dyn RecentWindow> {
     match (&config.store.backend, redis) {
         (StoreBackend::Postgres(_), Some(redis)) => {
+            let store = Arc::clone(store);
+            let history = Arc::new(move || store.history());
             Arc::new(ObservedRecent::new(Arc::new(RedisRecent::new(
                 redis.clone(),
                 Arc::new(UuidV7) as Arc<dyn IdSource>,
                 config.conversations.session_ttl,
                 config.conversations.history_messages as usize,
+                history,
             ))))
         }
         // A window would not be faster than the file, and windows in a shared Redis would

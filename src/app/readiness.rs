@@ -9,6 +9,7 @@ use tonic_health::{
 
 use super::{backends::Backends, startup_log::StartupLog};
 use crate::{
+    memory::Memory,
     rpc::{SERVICE_NAMES, guard::ServingState},
     store::SchemaError,
 };
@@ -49,13 +50,15 @@ impl Readiness {
         self.state.subscribe()
     }
 
-    /// Prepares the store, retrying until it succeeds, and becomes ready.
+    /// Prepares the store, retrying until it succeeds, and becomes ready. Then completes pending
+    /// invalidations until the future is dropped.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves the process not ready.
+    /// If the future is dropped before, the process stays not ready.
     pub(super) async fn become_ready(
         self,
         backends: Backends,
+        memory: Memory,
         migrate: bool,
         startup_log: StartupLog,
     ) {
@@ -67,9 +70,12 @@ impl Readiness {
             interval = MAX_RETRY_INTERVAL.min(interval * 2);
         }
         backends.wait_for_redis().await;
+        // The first calls can read windows then.
+        memory.complete_present_invalidations().await;
         self.state.send_replace(ServingState::Serving);
         self.report(ServingStatus::Serving).await;
         startup_log.write();
+        memory.complete_invalidations().await;
     }
 
     /// Reports that the process is stopping. Calls that still arrive are served.

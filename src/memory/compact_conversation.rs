@@ -1,7 +1,7 @@
 use super::{Error, Memory};
 use crate::{
     domain::{Content, ConversationRef, Digest, MessageId, RequestId},
-    store::{Compaction, RequestIdentity},
+    store::{Compaction, Invalidation, RequestIdentity},
 };
 
 /// Replacement of a conversation's first messages in histories by a summary.
@@ -38,7 +38,7 @@ impl Memory {
             Some(count) => count,
             None => self.count_text_tokens(&request.summary).await?,
         };
-        let compaction = Compaction {
+        let mut compaction = Compaction {
             request: request.request_id.map(|id| RequestIdentity {
                 id,
                 digest: Digest::of_compaction(request.upto_seq, request.summary.as_str()),
@@ -49,17 +49,22 @@ impl Memory {
             upto_seq: request.upto_seq,
             summary: request.summary,
             expected_last_seq: request.expected_last_seq,
+            invalidation: Invalidation::Never,
             at: self.0.clock.now(),
         };
         let memory = self.clone();
         self.uninterrupted(async move {
             let id = compaction.conversation.id;
-            let write = memory.0.store.compact(&compaction);
+            let is_repeatable = compaction.request.is_some();
+            let write = async |invalidation| {
+                compaction.invalidation = invalidation;
+                memory.0.store.compact(&compaction).await
+            };
             memory
                 .retire_through(id, write)
                 .await
                 // Without an idempotency key, a retry could replace a later compaction.
-                .map_err(|error| Error::from_write(error, id, compaction.request.is_some()))
+                .map_err(|error| Error::from_write(error, id, is_repeatable))
         })
         .await
     }

@@ -16,7 +16,8 @@ impl Memory {
         let memory = self.clone();
         self.uninterrupted(async move {
             let id = conversation.id;
-            let write = memory.0.store.delete(&conversation);
+            let store = &memory.0.store;
+            let write = async |invalidation| store.delete(&conversation, invalidation).await;
             memory
                 .retire_through(id, write)
                 .await

@@ -103,6 +103,7 @@ impl Memory {
                 last_seq: found.last_seq,
             });
         }
+        let is_settled = read.is_settled;
         let mut is_all = read.messages.len() < wanted as usize;
         let mut slice = Slice {
             pinned: read.pinned,
@@ -144,7 +145,10 @@ impl Memory {
         }
         if let Some(lease) = lease {
             let window = slice.into_window(&found);
-            self.0.recent.fill(lease, &window).await;
+            // The lease expires unused otherwise.
+            if is_settled {
+                self.0.recent.fill(lease, &window).await;
+            }
             slice = Slice::from_window(window);
         }
         Ok(NewestMessages {

@@ -1,7 +1,7 @@
 use super::{Error, Memory};
 use crate::{
     domain::{ConversationRef, Message},
-    store::REMOVAL_LIMIT,
+    store::{REMOVAL_LIMIT, Redaction},
 };
 
 /// Removal of the texts of single messages.
@@ -33,10 +33,19 @@ impl Memory {
         let memory = self.clone();
         self.uninterrupted(async move {
             let store = &memory.0.store;
-            let failed = |error| Error::from_store(error, conversation.id);
+            let id = conversation.id;
+            let failed = |error| Error::from_store(error, id);
             let containing = store.containing(&conversation, &seqs);
             let containing = containing.await.map_err(failed)?;
-            let write = store.redact(&conversation, &seqs);
+            let write = async |announced, invalidation| {
+                let redaction = Redaction {
+                    conversation,
+                    seqs,
+                    announced,
+                    invalidation,
+                };
+                store.redact(&redaction).await
+            };
             let redacted = memory
                 .remove_through(containing, REMOVAL_LIMIT, write, |redacted| {
                     &redacted.conversations

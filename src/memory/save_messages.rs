@@ -4,7 +4,7 @@ use crate::{
         Content, ConversationRef, Digest, Message, NewMessage, RequestId, Role, SessionId, Title,
         UserId,
     },
-    store::{APPEND_LIMIT, Append, Appended, RequestIdentity, StoreError},
+    store::{APPEND_LIMIT, Append, Appended, Invalidation, RequestIdentity, StoreError},
 };
 
 /// Turn to be saved.
@@ -77,6 +77,7 @@ impl Memory {
             messages,
             expected_last_seq: request.expected_last_seq,
             session_id: request.session_id,
+            invalidation: Invalidation::Never,
             at: self.0.clock.now(),
         };
         let memory = self.clone();
@@ -84,12 +85,13 @@ impl Memory {
             .await
     }
 
-    async fn append(&self, append: Append) -> Result<SaveOutcome, Error> {
+    async fn append(&self, mut append: Append) -> Result<SaveOutcome, Error> {
         let id = append.conversation.id;
         let session_id = append.session_id;
         // Without an idempotency key, a retry may save the turn a second time.
         let retry_is_safe = append.is_repeatable();
-        let write = async {
+        let write = async |invalidation| {
+            append.invalidation = invalidation;
             let appended = self.0.store.append(&append).await?;
             Ok::<_, StoreError>(Committed::new(append, appended))
         };

@@ -128,6 +128,20 @@ impl RecentWindow for RecordingWindow {
 
     async fn fill(&self, _: FillLease, _: &Window) {}
 
+    async fn invalidate(&self, _conversation: ConversationId) -> bool {
+        true
+    }
+
+    fn connection(&self) -> Option<u64> {
+        None
+    }
+
+    async fn connection_changed(&self, seen: Option<u64>) {
+        NoWindow.connection_changed(seen).await;
+    }
+
+    fn trust(&self, _connection: u64) {}
+
     fn capacity(&self) -> u32 {
         0
     }
@@ -146,7 +160,7 @@ async fn window_calls(
     let written = memory.uninterrupted(async move {
         let limit = Duration::from_secs(1);
         writer
-            .write_through(id, limit, write, update, async |()| {})
+            .write_through(id, limit, async |_| write.await, update, async |()| {})
             .await
             .map_err(|error| Error::from_write(error, id, true))
     });

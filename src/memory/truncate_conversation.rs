@@ -1,7 +1,7 @@
 use super::{Error, Memory};
 use crate::{
     domain::{ConversationRef, Digest, RequestId},
-    store::{RequestIdentity, Truncated, Truncation},
+    store::{Invalidation, RequestIdentity, Truncated, Truncation},
 };
 
 /// Removal of the messages after a given one.
@@ -31,7 +31,7 @@ impl Memory {
         &self,
         request: TruncateConversation,
     ) -> Result<Truncated, Error> {
-        let truncation = Truncation {
+        let mut truncation = Truncation {
             request: request.request_id.map(|id| RequestIdentity {
                 id,
                 digest: Digest::of_truncation(request.after_seq),
@@ -39,16 +39,21 @@ impl Memory {
             conversation: request.conversation,
             after_seq: request.after_seq,
             expected_last_seq: request.expected_last_seq,
+            invalidation: Invalidation::Never,
             at: self.0.clock.now(),
         };
         let memory = self.clone();
         self.uninterrupted(async move {
             let id = truncation.conversation.id;
-            let write = memory.0.store.truncate(&truncation);
+            let is_repeatable = truncation.request.is_some();
+            let write = async |invalidation| {
+                truncation.invalidation = invalidation;
+                memory.0.store.truncate(&truncation).await
+            };
             memory
                 .retire_through(id, write)
                 .await
-                .map_err(|error| Error::from_write(error, id, truncation.request.is_some()))
+                .map_err(|error| Error::from_write(error, id, is_repeatable))
         })
         .await
     }

@@ -6,11 +6,11 @@ use super::Memory;
 use crate::{
     domain::{ConversationId, Message, UserId},
     recent::Announcement,
-    store::{REMOVAL_LIMIT, StoreError},
+    store::{Invalidation, REMOVAL_LIMIT, StoreError},
 };
 
 /// Upper bound on the windows that one write updates at the same time.
-const MAX_CONCURRENT_WINDOWS: usize = 32;
+pub(super) const MAX_CONCURRENT_WINDOWS: usize = 32;
 
 /// Change of the recent window that a committed write requires.
 pub(super) enum WindowUpdate<'a> {
@@ -49,11 +49,12 @@ impl Memory {
         &self,
         conversation: ConversationId,
         limit: Duration,
-        write: impl Future<Output = Result<T, StoreError>>,
+        write: impl AsyncFnOnce(Invalidation) -> Result<T, StoreError>,
         update: impl FnOnce(&T) -> WindowUpdate<'_>,
         afterwards: impl AsyncFnOnce(&T),
     ) -> Result<T, StoreError> {
         let announcement = self.0.recent.announce(conversation, limit).await;
+        let write = write(self.invalidation([&announcement]));
         match AssertUnwindSafe(write).catch_unwind().await {
             Ok(Ok(committed)) => {
                 let update = update(&committed);
@@ -90,7 +91,7 @@ impl Memory {
     pub(super) async fn retire_through<T>(
         &self,
         conversation: ConversationId,
-        write: impl Future<Output = Result<T, StoreError>>,
+        write: impl AsyncFnOnce(Invalidation) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         self.write_through(
             conversation,
@@ -121,10 +122,12 @@ impl Memory {
         &self,
         conversations: Vec<ConversationId>,
         limit: Duration,
-        write: impl Future<Output = Result<T, StoreError>>,
+        write: impl AsyncFnOnce(Vec<ConversationId>, Invalidation) -> Result<T, StoreError>,
         affected: impl FnOnce(&T) -> &[ConversationId],
     ) -> Result<T, StoreError> {
         let mut announcements = self.announce_all(conversations, limit).await;
+        let announced = announcements.keys().copied().collect();
+        let write = write(announced, self.invalidation(announcements.values()));
         let recent = &self.0.recent;
         match AssertUnwindSafe(write).catch_unwind().await {
             Ok(Ok(committed)) => {
@@ -157,6 +160,24 @@ impl Memory {
             .buffer_unordered(MAX_CONCURRENT_WINDOWS)
             .collect()
             .await
+    }
+
+    /// Returns when a write with these announcements records pending invalidations.
+    fn invalidation<'a>(
+        &self,
+        announcements: impl IntoIterator<Item = &'a Announcement>,
+    ) -> Invalidation {
+        if self.0.recent.capacity() == 0 {
+            return Invalidation::Never;
+        }
+        let until = announcements.into_iter().map(Announcement::announced_until);
+        match until.collect::<Option<Vec<_>>>() {
+            Some(times) => times
+                .into_iter()
+                .min()
+                .map_or(Invalidation::Always, Invalidation::After),
+            None => Invalidation::Always,
+        }
     }
 
     async fn update_window(&self, announcement: Announcement, update: WindowUpdate<'_>) {

@@ -1,6 +1,6 @@
 -- Announces a write before it is committed.
 -- ARGV: token, time limit of the write in ms, TTL of the window in ms
-local token, limit, ttl = "p:" .. ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local token, limit, ttl = announcement(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 
 -- The token is written first: when Redis is out of memory, the script ends here.
 redis.call("HSET", key, token, format_integer(now + limit))

@@ -1,5 +1,8 @@
 -- Prefix of every script of the recent window.
 --
+-- The client puts a line before it that defines `server`, the identity of the server and of the
+-- history of its data. ARGV[1] is that of the store; the scripts' own arguments follow.
+--
 -- KEYS[1] is the window, a hash with these fields:
 --   owner      owner of the conversation
 --   hi         sequence number of the conversation's last message; a window
@@ -14,10 +17,13 @@
 --              its windows lack parts, pinned messages and summaries
 --   grouped    present if the window has tool calls, results or other messages that are
 --              not always valid in a history by themselves
+--   epoch      histories of Redis and of the store that the window belongs to: after one of them
+--              went back to an earlier state, the window may lack or contain other messages
 --   top        highest sequence number that was ever published here
---   p:<token>  announced write; the value is its deadline in ms
---   lease      "<id> <expiry in ms>": permission to fill the window
+--   p:<token> <epoch>  announced write; the value is its deadline in ms
+--   lease      "<id>@<epoch> <expiry in ms>": permission to fill the window
 local key = KEYS[1]
+local epoch = server .. "/" .. table.remove(ARGV, 1)
 
 local time = redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -68,12 +74,20 @@ for _, field in ipairs(fields) do
 end
 table.sort(seqs)
 
-local hi = read_number("hi")
-local top = read_number("top") or 0
+local head = redis.call("HMGET", key, "hi", "top", "epoch")
+local hi = tonumber(head[1] or "")
+local top = tonumber(head[2] or "") or 0
+local is_foreign = hi and head[3] ~= epoch -- guard: a window belongs to one epoch
 if hi then
   is_invalid = is_invalid or not present.owner or not present.v or (#seqs > 0 and seqs[#seqs] > hi)
 else
   is_invalid = is_invalid or present.hi or present.owner or #seqs > 0 or #heads > 0
+end
+
+-- Returns the field of an announced write. One of another epoch has another name: its window may
+-- lack what was published after it was announced.
+local function announcement(id)
+  return "p:" .. id .. " " .. epoch -- guard: an announcement belongs to one epoch
 end
 
 -- Runs a command and returns whether it succeeded. A write fails when Redis is
@@ -101,7 +115,7 @@ local function drop(reason)
     end
   end
   redis.call("HDEL", key, unpack(removed))
-  hi, seqs, heads, is_invalid = nil, {}, {}, false
+  hi, seqs, heads, is_invalid, is_foreign = nil, {}, {}, false, false
 end
 
 -- Records that the conversation has reached a sequence number. Without this field

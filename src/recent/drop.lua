@@ -4,7 +4,7 @@
 -- ARGV: TTL in ms, reason, then the tokens to withdraw
 local ttl = tonumber(ARGV[1])
 for i = 3, #ARGV do
-  redis.call("HDEL", key, "p:" .. ARGV[i])
+  redis.call("HDEL", key, announcement(ARGV[i]))
 end
 if not raise_top(1) then
   return reply("out_of_memory")

@@ -8,7 +8,7 @@ local ttl = tonumber(ARGV[2])
 local lease = redis.call("HGET", key, "lease") or ""
 local id, expiry = lease:match("^(%S+) (%d+)$")
 local allowed = true
-allowed = allowed and id == ARGV[1] and tonumber(expiry) > now -- guard: a fill requires its lease
+allowed = allowed and id == ARGV[1] .. "@" .. epoch and tonumber(expiry) > now -- guard: a fill requires its lease
 allowed = allowed and #tokens == 0 -- guard: a fill requires that no write is announced
 if not allowed then
   return reply("refused")
@@ -19,7 +19,8 @@ end
 local old_messages, first_message = seqs, 10 + 2 * tonumber(ARGV[9])
 seqs = {}
 local values =
-  { "owner", ARGV[3], "hi", ARGV[4], "upto", ARGV[6], "tokens", ARGV[7], "v", "2" }
+  { "owner", ARGV[3], "hi", ARGV[4], "upto", ARGV[6], "tokens", ARGV[7], "v", "2",
+    "epoch", epoch }
 local stored = try("HSET", key, unpack(values)) and store("n:", 10, first_message - 1)
 local new = {}
 for _, seq in ipairs(seqs) do

@@ -22,6 +22,7 @@ if #expired > 0 then
 end
 
 local reason = is_invalid and "unreadable"
+  or is_foreign and "other_epoch"
   or #expired > 0 and "abandoned"
   or hi and hi < min_seq and "stale"
 if reason then
@@ -34,7 +35,7 @@ if not hi then
   local expiry = tonumber(lease:match(" (%d+)$") or "")
   local granted = ""
   if not expiry or expiry <= now then
-    local value = ARGV[3] .. " " .. format_integer(now + ARGV[4])
+    local value = ARGV[3] .. "@" .. epoch .. " " .. format_integer(now + ARGV[4])
     if try("HSET", key, "lease", value) then
       granted = ARGV[3]
       -- A key that holds only the lease expires with it: the conversation may

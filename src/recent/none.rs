@@ -1,8 +1,12 @@
 //! Implementation without a window, for the embedded store, which is as fast as a cache.
 
-use std::time::Duration;
+use std::{
+    future::pending,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use super::{Announcement, FillLease, Lookup, RecentWindow, Window};
 use crate::domain::{ConversationId, Message, UserId};
@@ -16,7 +20,9 @@ impl RecentWindow for NoWindow {
     async fn announce(&self, conversation: ConversationId, _limit: Duration) -> Announcement {
         Announcement {
             conversation,
+            history: Bytes::new(),
             token: None,
+            until: Instant::now(),
         }
     }
 
@@ -44,6 +50,20 @@ impl RecentWindow for NoWindow {
     }
 
     async fn fill(&self, _lease: FillLease, _window: &Window) {}
+
+    async fn invalidate(&self, _conversation: ConversationId) -> bool {
+        true
+    }
+
+    fn connection(&self) -> Option<u64> {
+        None
+    }
+
+    async fn connection_changed(&self, _seen: Option<u64>) {
+        pending().await
+    }
+
+    fn trust(&self, _connection: u64) {}
 
     fn capacity(&self) -> u32 {
         0

@@ -4,7 +4,7 @@
 --       sequence number and JSON of each message within the capacity
 local ttl, capacity, max_bytes = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local owner, first, last = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
-local announced = redis.call("HDEL", key, "p:" .. ARGV[1]) == 1
+local announced = redis.call("HDEL", key, announcement(ARGV[1])) == 1
 
 -- Removes the oldest messages beyond the capacity. Returns whether the rest is
 -- within max_bytes.
@@ -31,7 +31,7 @@ local function append()
     redis.call("HDEL", key, "whole")
   end
   local stored = store("m:", 10, #ARGV)
-    and try("HSET", key, "owner", owner, "hi", ARGV[7], "tokens", ARGV[8], "v", "2")
+    and try("HSET", key, "owner", owner, "hi", ARGV[7], "tokens", ARGV[8], "v", "2", "epoch", epoch)
   if stored and ARGV[9] == "1" then
     stored = try("HSET", key, "grouped", "1")
   end
@@ -43,11 +43,23 @@ local function append()
   end
 end
 
+-- Whether the window has the last of the messages. It can have another one under the same number,
+-- if the store went back to an earlier state.
+local function has_last_message()
+  local function id(json)
+    return (json or ""):match('"id":"([^"]+)"')
+  end
+  local known = id(redis.call("HGET", key, "m:" .. ARGV[7]))
+  return known ~= nil and known == id(ARGV[#ARGV])
+end
+
 local previous_top = top
 if not raise_top(last) then
   return reply("out_of_memory")
 end
-local reason = not announced and "unannounced" or is_invalid and "unreadable"
+local reason = not announced and "unannounced"
+  or is_invalid and "unreadable"
+  or is_foreign and "other_epoch"
 if reason then
   drop(reason) -- guard: a missing announcement drops the window
 elseif not hi then
@@ -65,6 +77,8 @@ elseif first == hi + 1 then
   append()
 elseif last > hi then
   drop("gap") -- guard: a gap drops the window
+elseif not has_last_message() then
+  drop("diverged") -- guard: other messages under the same numbers drop the window
 end
 renew(ttl)
 return reply(hi and "published" or "cold")

@@ -12,7 +12,14 @@ mod script_reply;
 mod script_runner;
 mod scripts;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -41,19 +48,35 @@ const ANNOUNCEMENT_MARGIN: Duration = Duration::from_secs(1);
 /// Duration of a lease, within which the reader must fill the window.
 const LEASE_DURATION: Duration = Duration::from_secs(3);
 
+/// Returns the identity of the history of the store's data. It is called before the store is used,
+/// and a connection that the store uses afterwards belongs to this history or to a later one.
+pub type StoreHistory = Arc<dyn Fn() -> Bytes + Send + Sync>;
+
+/// Bits of the number of a connection that count overflows.
+const OVERFLOW_BITS: u32 = 20;
+
 /// The recent window in Redis.
-#[derive(Debug)]
 pub struct RedisRecent {
     runner: Arc<ScriptRunner>,
     ids: Arc<dyn IdSource>,
     capacity: usize,
+    /// [`RecentWindow::connection`] over which windows may be read.
+    trusted: AtomicU64,
+    /// Number of times that there were too many pending invalidations.
+    overflows: AtomicU64,
 }
 
 impl RedisRecent {
     /// Creates windows that contain at least `capacity` messages of a conversation, for `ttl`
     /// after the last use.
-    pub fn new(redis: Redis, ids: Arc<dyn IdSource>, ttl: Duration, capacity: usize) -> Self {
-        Self::with_scripts(redis, ids, ttl, capacity, WindowScripts::default())
+    pub fn new(
+        redis: Redis,
+        ids: Arc<dyn IdSource>,
+        ttl: Duration,
+        capacity: usize,
+        history: StoreHistory,
+    ) -> Self {
+        Self::with_scripts(redis, ids, ttl, capacity, history, WindowScripts::default())
     }
 
     /// Creates windows like [`Self::new`] with other scripts, for tests.
@@ -62,15 +85,18 @@ impl RedisRecent {
         ids: Arc<dyn IdSource>,
         ttl: Duration,
         capacity: usize,
+        history: StoreHistory,
         scripts: WindowScripts,
     ) -> Self {
-        let runner = Arc::new(ScriptRunner::new(redis, ttl, scripts));
+        let runner = Arc::new(ScriptRunner::new(redis, ttl, history, scripts));
         let dropping = script_runner::drop_pending(Arc::clone(&runner));
         runner.redis.spawn(dropping);
         Self {
             runner,
             ids,
             capacity: capacity.clamp(WINDOW_MESSAGES, MAX_WINDOW_MESSAGES),
+            trusted: AtomicU64::new(0),
+            overflows: AtomicU64::new(0),
         }
     }
 
@@ -93,18 +119,38 @@ impl RedisRecent {
     async fn drop_after_commit(&self, announcement: Announcement, reason: DropReason) {
         let Announcement {
             conversation,
+            history,
             token,
+            ..
         } = announcement;
         let dropped = self
             .runner
-            .drop_window(conversation, reason, token.as_slice());
+            .drop_window(conversation, history, reason, token.as_slice());
         if dropped.await.is_err() {
-            self.runner.pending.add(conversation, token);
+            self.add_pending(conversation, token);
         }
     }
 
+    /// Adds a pending invalidation. If there are too many, no window is read until those in the
+    /// store are complete, because these include every write that was not announced.
+    fn add_pending(&self, conversation: ConversationId, token: Option<String>) {
+        if !self.runner.pending.add(conversation, token) {
+            self.overflows.fetch_add(1, Ordering::SeqCst);
+            self.runner.pending.clear();
+        }
+    }
+
+    /// Whether windows can be read over the present connection.
+    fn is_trusted(&self) -> bool {
+        self.connection() == Some(self.trusted.load(Ordering::SeqCst))
+    }
+
     /// Decodes the reply of `newest.lua`. `None` if the content is invalid.
-    fn decode_lookup(conversation: ConversationId, reply: ScriptReply) -> Option<Lookup> {
+    fn decode_lookup(
+        conversation: ConversationId,
+        history: &Bytes,
+        reply: ScriptReply,
+    ) -> Option<Lookup> {
         match reply.outcome() {
             "busy" => Some(Lookup::Busy),
             "short" => Some(Lookup::Short),
@@ -113,7 +159,11 @@ impl RedisRecent {
                 .map(|window| Lookup::Hit(Box::new(window))),
             "miss" => {
                 let id = reply.into_text()?;
-                let lease = (!id.is_empty()).then_some(FillLease { conversation, id });
+                let lease = (!id.is_empty()).then(|| FillLease {
+                    conversation,
+                    history: history.clone(),
+                    id,
+                });
                 Some(Lookup::Miss(lease))
             }
             _ => None,
@@ -132,7 +182,8 @@ impl RedisRecent {
         let head_length = window.pinned.len() + usize::from(window.summary.is_some());
         let is_complete = window.is_complete && messages.len() == window.messages.len();
         let mut args = vec![
-            Bytes::from(lease.id.clone()),
+            lease.history,
+            Bytes::from(lease.id),
             self.runner.ttl.clone(),
             Bytes::copy_from_slice(window.owner.as_str().as_bytes()),
             decimal(window.last_seq),
@@ -159,8 +210,10 @@ impl RedisRecent {
 #[async_trait]
 impl RecentWindow for RedisRecent {
     async fn announce(&self, conversation: ConversationId, limit: Duration) -> Announcement {
-        let token = self.new_id();
+        let (token, until) = (self.new_id(), Instant::now() + limit);
+        let history = self.runner.history();
         let args = [
+            history.clone(),
             Bytes::from(token.clone()),
             milliseconds(limit + ANNOUNCEMENT_MARGIN),
             self.runner.ttl.clone(),
@@ -170,14 +223,16 @@ impl RecentWindow for RedisRecent {
             Ok(_) => Some(token),
             Err(RedisError::NoReply) => {
                 // The script may still set the token: it is withdrawn later.
-                self.runner.pending.add(conversation, Some(token));
+                self.add_pending(conversation, Some(token));
                 None
             }
             Err(_) => None,
         };
         Announcement {
             conversation,
+            history,
             token,
+            until,
         }
     }
 
@@ -203,6 +258,7 @@ impl RecentWindow for RedisRecent {
                 .await;
         };
         let mut args = vec![
+            announcement.history.clone(),
             Bytes::from(token.clone()),
             self.runner.ttl.clone(),
             decimal(self.capacity),
@@ -229,6 +285,7 @@ impl RecentWindow for RedisRecent {
                 .await;
         };
         let args = [
+            announcement.history.clone(),
             Bytes::from(token.clone()),
             self.runner.ttl.clone(),
             decimal(last_seq),
@@ -247,44 +304,51 @@ impl RecentWindow for RedisRecent {
     }
 
     async fn abort(&self, announcement: Announcement) {
-        if let Some(token) = announcement.token {
+        let Announcement {
+            conversation,
+            history,
+            token,
+            ..
+        } = announcement;
+        if let Some(token) = token {
             // If this fails, the token expires at its deadline.
-            let _ = self
-                .runner
-                .abort(announcement.conversation, token, false)
-                .await;
+            let _ = self.runner.abort(conversation, history, token, false).await;
         }
     }
 
     async fn forget(&self, announcement: Announcement) {
         let Announcement {
             conversation,
+            history,
             token,
+            ..
         } = announcement;
         // Without an announcement, a later call drops the window.
         if let Some(token) = token
             && self
                 .runner
-                .abort(conversation, token.clone(), true)
+                .abort(conversation, history, token.clone(), true)
                 .await
                 .is_err()
         {
-            self.runner.pending.add(conversation, Some(token));
+            self.add_pending(conversation, Some(token));
         }
     }
 
     async fn leave(&self, announcement: Announcement) {
         // An unannounced write may be missing in an existing window.
         if announcement.token.is_none() {
-            self.runner.pending.add(announcement.conversation, None);
+            self.add_pending(announcement.conversation, None);
         }
     }
 
     async fn newest(&self, conversation: ConversationId, limit: u32, min_seq: i64) -> Lookup {
-        if self.runner.pending.contains(conversation) {
+        if !self.is_trusted() || self.runner.pending.contains(conversation) {
             return Lookup::Unavailable;
         }
+        let history = self.runner.history();
         let args = [
+            history.clone(),
             decimal(limit),
             decimal(min_seq),
             Bytes::from(self.new_id()),
@@ -295,12 +359,12 @@ impl RecentWindow for RedisRecent {
         let Ok(reply) = self.runner.run(newest, conversation, &args).await else {
             return Lookup::Unavailable;
         };
-        if let Some(lookup) = Self::decode_lookup(conversation, reply) {
+        if let Some(lookup) = Self::decode_lookup(conversation, &history, reply) {
             return lookup;
         }
         let dropped = self
             .runner
-            .drop_window(conversation, DropReason::Unreadable, &[]);
+            .drop_window(conversation, history, DropReason::Unreadable, &[]);
         if dropped.await.is_err() {
             return Lookup::Unavailable;
         }
@@ -313,8 +377,38 @@ impl RecentWindow for RedisRecent {
         self.runner.instruments.count_fill(outcome);
     }
 
+    async fn invalidate(&self, conversation: ConversationId) -> bool {
+        let history = self.runner.history();
+        let dropped = self
+            .runner
+            .drop_window(conversation, history, DropReason::Unpublished, &[]);
+        dropped.await.is_ok()
+    }
+
+    fn connection(&self) -> Option<u64> {
+        let connection = self.runner.redis.connection()?;
+        let overflows = self.overflows.load(Ordering::SeqCst);
+        // An overflow ends the trust in a connection as its replacement does.
+        Some((connection << OVERFLOW_BITS) + overflows + 1)
+    }
+
+    async fn connection_changed(&self, seen: Option<u64>) {
+        let seen = seen.map(|number| number >> OVERFLOW_BITS);
+        self.runner.redis.connection_changed(seen).await;
+    }
+
+    fn trust(&self, connection: u64) {
+        self.trusted.store(connection, Ordering::SeqCst);
+    }
+
     fn capacity(&self) -> u32 {
         u32::try_from(self.capacity).unwrap_or(u32::MAX)
+    }
+}
+
+impl fmt::Debug for RedisRecent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisRecent").finish_non_exhaustive()
     }
 }
 

@@ -1,11 +1,35 @@
 //! Arguments and outcomes of the operations of [`Store`](super::Store).
 
+use std::time::Instant;
+
 use chrono::{DateTime, Utc};
 
 use crate::domain::{
     Content, Conversation, ConversationId, ConversationRef, DeptId, Digest, Message, MessageId,
     NewMessage, RequestId, SessionId, Title, UserId,
 };
+
+/// Condition on which a write records a pending invalidation, in the same transaction. Recent windows
+/// that it makes stale are then dropped by whichever process finds the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Invalidation {
+    /// Never: there are no recent windows.
+    Never,
+    /// If the write executes after this time, until which it is announced in the window. A server
+    /// that was frozen can execute a statement long after the client has stopped waiting.
+    After(Instant),
+    /// Always: the write could not be announced.
+    Always,
+}
+
+/// Conversation whose recent window must be dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PendingInvalidation {
+    /// Conversation, which may have been deleted.
+    pub conversation: ConversationId,
+    /// Identity of the latest write that recorded it.
+    pub mark: i64,
+}
 
 /// Start and direction of a page of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +100,9 @@ pub struct Newest {
     pub summary: Option<Message>,
     /// Newest messages that no summary stands for, in ascending order.
     pub messages: Vec<Message>,
+    /// Whether no write to the conversation was in progress. Otherwise a recent window must not be
+    /// filled: the announcement of that write may have expired.
+    pub is_settled: bool,
 }
 
 impl Newest {
@@ -118,6 +145,8 @@ pub struct Append {
     /// Title that is set if the conversation has none, and the index of the message that it was
     /// derived from; `None` sets none.
     pub title: Option<(Title, usize)>,
+    /// Whether the save records a pending invalidation.
+    pub invalidation: Invalidation,
     /// Time of the save.
     pub at: DateTime<Utc>,
 }
@@ -175,6 +204,8 @@ pub struct Truncation {
     pub request: Option<RequestIdentity>,
     /// Number at which the conversation must end; `None` skips the check.
     pub expected_last_seq: Option<i64>,
+    /// Whether the truncation records a pending invalidation.
+    pub invalidation: Invalidation,
     /// Time of the truncation.
     pub at: DateTime<Utc>,
 }
@@ -212,8 +243,24 @@ pub struct Compaction {
     pub request: Option<RequestIdentity>,
     /// Number at which the conversation must end; `None` skips the check.
     pub expected_last_seq: Option<i64>,
+    /// Whether the compaction records a pending invalidation.
+    pub invalidation: Invalidation,
     /// Time of the compaction.
     pub at: DateTime<Utc>,
+}
+
+/// Redaction of messages.
+#[derive(Clone, Debug)]
+pub struct Redaction {
+    /// Conversation that contains the messages.
+    pub conversation: ConversationRef,
+    /// Numbers of the messages.
+    pub seqs: Vec<i64>,
+    /// Conversations in whose windows the redaction is announced.
+    pub announced: Vec<ConversationId>,
+    /// Whether the redaction records pending invalidations of these. It records one of each other
+    /// conversation that it changes, unless there are no windows.
+    pub invalidation: Invalidation,
 }
 
 /// Outcome of a redaction.

@@ -13,6 +13,7 @@ mod conversations;
 mod effects;
 mod history;
 mod import;
+mod invalidations;
 mod lineage;
 mod prepare;
 mod redaction;
@@ -33,8 +34,9 @@ use sqlx::{Postgres, postgres::PgConnectOptions};
 
 use super::{
     Append, Appended, Bound, Branch, Compaction, ConversationPage, ConversationQuery, Import,
-    Newest, Redacted, SchemaError, SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated,
-    Truncation, operation_error::OperationError, pool, sql, transfers::TransferLimit,
+    Invalidation, Newest, PendingInvalidation, Redacted, Redaction, SchemaError, SearchPage,
+    SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation,
+    operation_error::OperationError, pool, sql, transfers::TransferLimit,
 };
 use crate::domain::{
     Conversation, ConversationChanges, ConversationId, ConversationRef, Message, NewConversation,
@@ -166,8 +168,15 @@ impl Store for PostgresStore {
         .await
     }
 
-    async fn delete(&self, conversation: &ConversationRef) -> Result<(), StoreError> {
-        attempts::transaction(|| removal::delete(&self.pool, conversation)).await
+    async fn delete(
+        &self,
+        conversation: &ConversationRef,
+        invalidation: Invalidation,
+    ) -> Result<(), StoreError> {
+        attempts::transaction(|| {
+            removal::delete(&self.pool, &self.server, conversation, invalidation)
+        })
+        .await
     }
 
     async fn append(&self, append: &Append) -> Result<Appended, StoreError> {
@@ -194,11 +203,11 @@ impl Store for PostgresStore {
     }
 
     async fn truncate(&self, truncation: &Truncation) -> Result<Truncated, StoreError> {
-        attempts::transaction(|| removal::truncate(&self.pool, truncation)).await
+        attempts::transaction(|| removal::truncate(&self.pool, &self.server, truncation)).await
     }
 
     async fn compact(&self, compaction: &Compaction) -> Result<i64, StoreError> {
-        attempts::transaction(|| compaction::compact(&self.pool, compaction)).await
+        attempts::transaction(|| compaction::compact(&self.pool, &self.server, compaction)).await
     }
 
     async fn containing(
@@ -212,12 +221,8 @@ impl Store for PostgresStore {
         .await
     }
 
-    async fn redact(
-        &self,
-        conversation: &ConversationRef,
-        seqs: &[i64],
-    ) -> Result<Redacted, StoreError> {
-        attempts::transaction(|| redaction::redact(&self.pool, conversation, seqs)).await
+    async fn redact(&self, redaction: &Redaction) -> Result<Redacted, StoreError> {
+        attempts::transaction(|| redaction::redact(&self.pool, &self.server, redaction)).await
     }
 
     async fn newest(
@@ -275,6 +280,31 @@ impl Store for PostgresStore {
 
     async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError> {
         attempts::read(&self.server, || search::search(&self.pool, query)).await
+    }
+
+    fn history(&self) -> Bytes {
+        self.server.history().unwrap_or_default().into()
+    }
+
+    async fn pending_invalidations(
+        &self,
+        after: Option<ConversationId>,
+        limit: u32,
+    ) -> Result<Vec<PendingInvalidation>, StoreError> {
+        attempts::read(&self.server, || {
+            invalidations::read(&self.pool, after, limit)
+        })
+        .await
+    }
+
+    async fn complete_invalidations(
+        &self,
+        completed: &[PendingInvalidation],
+    ) -> Result<(), StoreError> {
+        attempts::write(&self.server, |_| {
+            invalidations::remove(&self.pool, completed)
+        })
+        .await
     }
 
     async fn close(&self) {

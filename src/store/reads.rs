@@ -58,6 +58,7 @@ macro_rules! reads {
                 .bind(i64::from(limit))
                 .fetch_all(&mut *connection)
                 .await?;
+            let is_settled = is_settled(&rows)?;
             let (conversation, mut messages) = decode_history(&rows, conversation.id)?;
             // Pinned messages have negative numbers, and the summary has 0.
             let mut newest = messages.split_off(messages.partition_point(|m| m.seq <= 0));
@@ -80,7 +81,18 @@ macro_rules! reads {
                 pinned: messages,
                 summary,
                 messages: newest,
+                is_settled,
             })
+        }
+
+        /// Whether no write to the conversation of a history was in progress.
+        fn is_settled(rows: &[$row]) -> Result<bool, OperationError> {
+            for row in rows {
+                if let Some(is_settled) = row.try_get("is_settled")? {
+                    return Ok(is_settled);
+                }
+            }
+            Ok(false)
         }
 
         /// Reads the data of a message's blobs, with the indices of their parts.

@@ -168,17 +168,20 @@ pub(super) use conversation_condition;
 ///
 /// `$after` is the number of the conversation `c` after which its own messages are read, and `$own`
 /// ends their selection. `$shared` selects the messages that its lineage names, and must not be
-/// evaluated for a conversation without a lineage.
+/// evaluated for a conversation without a lineage. `$is_settled` is the condition that no write to
+/// the conversation is in progress.
 macro_rules! history {
-    ($after:literal, $own:expr, $shared:expr) => {
+    ($is_settled:expr, $after:literal, $own:expr, $shared:expr) => {
         concat!(
-            "WITH c AS MATERIALIZED (SELECT c.* FROM conversations c WHERE ",
+            "WITH c AS MATERIALIZED (SELECT c.*, ",
+            $is_settled,
+            " AS is_settled FROM conversations c WHERE ",
             $crate::store::sql::conversation_condition!(),
             ") SELECT ",
             $crate::store::sql::conversation_columns!(),
             ", NULL AS seq, ",
             $crate::store::sql::own_message_columns!("NULL AS "),
-            " FROM c UNION ALL SELECT ",
+            ", c.is_settled FROM c UNION ALL SELECT ",
             $crate::store::sql::history_message_columns!("m.seq"),
             " FROM (SELECT ",
             $crate::store::sql::message_columns!(),
@@ -221,7 +224,7 @@ macro_rules! history_head {
             $crate::store::sql::own_conversation_columns!("NULL AS "),
             ", 0 AS seq, 'system' AS role, k.summary AS content, NULL AS tokens_used, \
                NULL AS latency_ms, NULL AS name, NULL AS parts, k.token_count, \
-               (1 = 0) AS pinned, (1 = 0) AS redacted FROM compactions k \
+               (1 = 0) AS pinned, (1 = 0) AS redacted, NULL AS is_settled FROM compactions k \
               WHERE k.conversation_id = (SELECT c.id FROM c WHERE c.compacted_upto_seq > 0)"
         )
     };
@@ -238,7 +241,8 @@ macro_rules! history_message_columns {
             ", ",
             $seq,
             " AS seq, ",
-            $crate::store::sql::own_message_columns!("m.")
+            $crate::store::sql::own_message_columns!("m."),
+            ", NULL AS is_settled"
         )
     };
 }

@@ -31,8 +31,9 @@ use sqlx::{Sqlite, sqlite::SqliteConnectOptions};
 
 use super::{
     Append, Appended, Bound, Branch, Compaction, ConversationPage, ConversationQuery, Import,
-    Newest, Redacted, SchemaError, SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated,
-    Truncation, operation_error::OperationError, pool, sql, transfers::TransferLimit,
+    Invalidation, Newest, PendingInvalidation, Redacted, Redaction, SchemaError, SearchPage,
+    SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation,
+    operation_error::OperationError, pool, sql, transfers::TransferLimit,
 };
 use crate::domain::{
     Conversation, ConversationChanges, ConversationId, ConversationRef, Message, NewConversation,
@@ -174,7 +175,11 @@ impl Store for SqliteStore {
         .await
     }
 
-    async fn delete(&self, conversation: &ConversationRef) -> Result<(), StoreError> {
+    async fn delete(
+        &self,
+        conversation: &ConversationRef,
+        _invalidation: Invalidation,
+    ) -> Result<(), StoreError> {
         write(removal::delete(&self.writer, conversation)).await
     }
 
@@ -211,11 +216,10 @@ impl Store for SqliteStore {
         read(redaction::containing(&self.readers, conversation, seqs)).await
     }
 
-    async fn redact(
-        &self,
-        conversation: &ConversationRef,
-        seqs: &[i64],
-    ) -> Result<Redacted, StoreError> {
+    async fn redact(&self, redaction: &Redaction) -> Result<Redacted, StoreError> {
+        let Redaction {
+            conversation, seqs, ..
+        } = redaction;
         write(redaction::redact(&self.writer, conversation, seqs)).await
     }
 
@@ -280,6 +284,27 @@ impl Store for SqliteStore {
 
     async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError> {
         read(search::search(&self.readers, self.text_search, query)).await
+    }
+
+    // One process uses the file, and has no recent windows.
+
+    fn history(&self) -> Bytes {
+        Bytes::new()
+    }
+
+    async fn pending_invalidations(
+        &self,
+        _after: Option<ConversationId>,
+        _limit: u32,
+    ) -> Result<Vec<PendingInvalidation>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn complete_invalidations(
+        &self,
+        _completed: &[PendingInvalidation],
+    ) -> Result<(), StoreError> {
+        Ok(())
     }
 
     async fn close(&self) {

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use conversation_memory::{
     domain::{ConversationId, ConversationRef, IdSource as _, UuidV7},
-    store::{Bound, Branch, Newest, StoreError},
+    store::{Bound, Branch, Invalidation, Newest, StoreError},
 };
 use tokio::task::JoinSet;
 
@@ -117,10 +117,18 @@ pub(crate) async fn removals_in_a_parent_do_not_affect_branches(fixture: &StoreF
     assert_eq!(fixture.append_texts(&parent, &["5"]).await, 5);
     assert_eq!(fixture.texts(&parent).await, ["1", "5"]);
     assert_eq!(fixture.texts(&branch).await, ["1", "2", "3"]);
-    fixture.store.delete(&parent).await.unwrap();
+    fixture
+        .store
+        .delete(&parent, Invalidation::Never)
+        .await
+        .unwrap();
     assert_eq!(fixture.texts(&branch).await, ["1", "2", "3"]);
     assert_eq!(fixture.count_stored(&[parent.id, branch.id]).await, 3);
-    fixture.store.delete(&branch).await.unwrap();
+    fixture
+        .store
+        .delete(&branch, Invalidation::Never)
+        .await
+        .unwrap();
     assert_eq!(fixture.count_stored(&[parent.id, branch.id]).await, 0);
 }
 
@@ -145,7 +153,11 @@ pub(crate) async fn shared_messages_include_their_contexts(fixture: &StoreFixtur
         .await
         .unwrap();
     let branch = branch(fixture, &parent, 1).await;
-    fixture.store.delete(&parent).await.unwrap();
+    fixture
+        .store
+        .delete(&parent, Invalidation::Never)
+        .await
+        .unwrap();
     let shared = fixture.all_messages(&branch).await;
     assert_eq!(shared[0].contexts, [context("doc", "c")]);
 }
@@ -183,12 +195,20 @@ pub(crate) async fn create_rejects_id_that_branches_refer_to(fixture: &StoreFixt
             truncate(fixture, &parent, 0).await;
         }
         let branch = branch(fixture, &parent, 2).await;
-        fixture.store.delete(&parent).await.unwrap();
+        fixture
+            .store
+            .delete(&parent, Invalidation::Never)
+            .await
+            .unwrap();
         let mut again = new_conversation(&user());
         again.id = parent.id;
         let refused = fixture.store.create(&again, at(1)).await;
         assert!(matches!(refused, Err(StoreError::AlreadyExists(_))));
-        fixture.store.delete(&branch).await.unwrap();
+        fixture
+            .store
+            .delete(&branch, Invalidation::Never)
+            .await
+            .unwrap();
         fixture.store.create(&again, at(1)).await.unwrap();
         assert_eq!(fixture.texts(&owned_ref(&again)).await, [""; 0]);
     }
@@ -208,7 +228,12 @@ pub(crate) async fn deleting_the_last_conversation_deletes_shared_messages(fixtu
         let mut deletions = JoinSet::new();
         for conversation in all {
             let store = std::sync::Arc::clone(&fixture.store);
-            deletions.spawn(async move { store.delete(&conversation).await.unwrap() });
+            deletions.spawn(async move {
+                store
+                    .delete(&conversation, Invalidation::Never)
+                    .await
+                    .unwrap()
+            });
         }
         deletions.join_all().await;
         assert_eq!(fixture.count_stored(&ids).await, 0);
@@ -329,7 +354,11 @@ impl<'a> Model<'a> {
     }
 
     async fn delete(&mut self, conversation: &ConversationRef) {
-        self.fixture.store.delete(conversation).await.unwrap();
+        self.fixture
+            .store
+            .delete(conversation, Invalidation::Never)
+            .await
+            .unwrap();
         self.expected.remove(&ConversationKey(conversation.clone()));
     }
 

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use conversation_memory::{
     domain::{ConversationRef, NewMessage, NumberedMessage},
-    store::{Appended, Compaction, Newest, StoreError},
+    store::{Appended, Compaction, Invalidation, Newest, StoreError},
 };
 use tokio::task::JoinSet;
 
@@ -218,7 +218,11 @@ pub(crate) async fn branch_inherits_a_compaction_of_its_messages(fixture: &Store
         seen(fixture, &later).await,
         (Some("up to 1".to_owned()), vec![2, 3], 110)
     );
-    fixture.store.delete(&parent).await.unwrap();
+    fixture
+        .store
+        .delete(&parent, Invalidation::Never)
+        .await
+        .unwrap();
     assert_eq!(seen(fixture, &later).await.0, Some("up to 1".to_owned()));
 }
 

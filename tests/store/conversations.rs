@@ -5,7 +5,7 @@ use conversation_memory::{
         Conversation, ConversationChanges, ConversationId, ConversationRef, DeptId, IdSource,
         NewConversation, UserId, UuidV7,
     },
-    store::{Bound, ConversationQuery, ReusedKey, StoreError},
+    store::{Bound, ConversationQuery, Invalidation, ReusedKey, StoreError},
 };
 use serde_json::json;
 
@@ -80,7 +80,7 @@ pub(crate) async fn foreign_conversation_is_not_found(fixture: &StoreFixture) {
                 .messages(conversation, Bound::Before(9), 10, false)
                 .await
                 .err(),
-            store.delete(conversation).await.err(),
+            store.delete(conversation, Invalidation::Never).await.err(),
         ];
         for (place, answer) in answers.into_iter().enumerate() {
             assert!(
@@ -329,7 +329,11 @@ pub(crate) async fn session_is_found_on_its_last_conversation(fixture: &StoreFix
     // A save without a session does not change the conversation of the session.
     fixture.append_texts(&owned_ref(&a), &["hello"]).await;
     assert_eq!(found().await, Some(b.id));
-    fixture.store.delete(&owned_ref(&b)).await.unwrap();
+    fixture
+        .store
+        .delete(&owned_ref(&b), Invalidation::Never)
+        .await
+        .unwrap();
     assert_eq!(found().await, Some(a.id));
     let unknown = test_support::store_fixture::session();
     assert!(

@@ -5,7 +5,7 @@ use conversation_memory::{
         Conversation, ConversationId, ConversationRef, DeptId, IdSource as _, NewMessage,
         NumberedMessage, Role, SearchText, UserId, UuidV7,
     },
-    store::{Import, SearchQuery, StoreError},
+    store::{Import, Invalidation, SearchQuery, StoreError},
 };
 use serde_json::json;
 
@@ -83,7 +83,11 @@ pub(crate) async fn import_stores_all_fields(fixture: &StoreFixture) {
     assert_eq!(fixture.append_texts(&conversation, &["More"]).await, 10);
     let removed = fixture.store.truncate(&truncation(&conversation, 3)).await;
     assert_eq!(removed.unwrap().removed, 3);
-    fixture.store.delete(&conversation).await.unwrap();
+    fixture
+        .store
+        .delete(&conversation, Invalidation::Never)
+        .await
+        .unwrap();
     assert_eq!(fixture.count_stored(&[conversation.id]).await, 0);
 }
 

@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use conversation_memory::{
     domain::{ConversationRef, IdSource, TextSearch, UuidV7},
-    store::{Appended, Bound, Newest, SchemaError, Store, StoreError, postgres::PostgresStore},
+    store::{
+        Appended, Bound, Invalidation, Newest, SchemaError, Store, StoreError,
+        postgres::PostgresStore,
+    },
 };
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions, query,
@@ -60,7 +63,7 @@ async fn prepare_reports_other_schema_versions() {
         store.prepare(false).await,
         Err(SchemaError::Older {
             found: 0,
-            wanted: 4
+            wanted: 5
         })
     ));
     let conversation = owned_ref(&new_conversation(&user()));
@@ -90,7 +93,7 @@ async fn prepare_reports_other_schema_versions() {
             store.prepare(migrate).await,
             Err(SchemaError::Newer {
                 found: 9,
-                wanted: 4
+                wanted: 5
             })
         ));
     }
@@ -395,6 +398,10 @@ async fn removals_delete_search_documents() {
     let truncation = test_support::store_fixture::truncation(&conversation, 1);
     fixture.store.truncate(&truncation).await.unwrap();
     assert_eq!(words().await, 1);
-    fixture.store.delete(&conversation).await.unwrap();
+    fixture
+        .store
+        .delete(&conversation, Invalidation::Never)
+        .await
+        .unwrap();
     assert_eq!(words().await, 0);
 }

@@ -5,15 +5,15 @@ use conversation_memory::{
         ConversationId, ConversationRef, Limits, NewMessage, NumberedMessage, RawMessage, RawPart,
         Role,
     },
-    store::{Appended, Bound, Redacted, StoreError},
+    store::{Appended, Bound, Invalidation, Redacted, StoreError},
 };
 use serde_json::json;
 use tokio::task::JoinSet;
 
 use test_support::store_fixture::{
     StoreFixture, append_of, at, compaction, context, message, message_id, metadata,
-    new_conversation, owned_ref, retry_of, title, truncation, turn, user, with_chosen_id,
-    with_request_id,
+    new_conversation, owned_ref, redaction, retry_of, title, truncation, turn, user,
+    with_chosen_id, with_request_id,
 };
 
 use crate::{
@@ -26,7 +26,11 @@ use crate::{
 const CANARY: &str = "canary";
 
 async fn redact(fixture: &StoreFixture, conversation: &ConversationRef, seqs: &[i64]) -> Redacted {
-    fixture.store.redact(conversation, seqs).await.unwrap()
+    fixture
+        .store
+        .redact(&redaction(conversation, seqs))
+        .await
+        .unwrap()
 }
 
 /// Creates a conversation of these texts, with the title of the first.
@@ -117,7 +121,11 @@ pub(crate) async fn redaction_is_complete_or_absent(fixture: &StoreFixture) {
     for missing in [3, 9] {
         let seqs = [1, missing, 4];
         for refused in [
-            fixture.store.redact(&conversation, &seqs).await.err(),
+            fixture
+                .store
+                .redact(&redaction(&conversation, &seqs))
+                .await
+                .err(),
             fixture.store.containing(&conversation, &seqs).await.err(),
         ] {
             assert!(matches!(
@@ -130,7 +138,7 @@ pub(crate) async fn redaction_is_complete_or_absent(fixture: &StoreFixture) {
         user_id: Some(user()),
         ..conversation.clone()
     };
-    let refused = fixture.store.redact(&foreign, &[1]).await;
+    let refused = fixture.store.redact(&redaction(&foreign, &[1])).await;
     assert!(matches!(refused, Err(StoreError::NotFound)));
     assert_eq!(fixture.texts(&conversation).await, ["1", "2", "4"]);
     assert_eq!(title_of(fixture, &conversation).await.as_deref(), Some("1"));
@@ -175,7 +183,11 @@ pub(crate) async fn redaction_applies_to_all_conversations(fixture: &StoreFixtur
     // A branch that was created afterwards contains the redacted message.
     let later = fixture.branch(&branch_of(&of_branch, 3)).await;
     assert_eq!(fixture.texts(&later).await, ["", "2", ""]);
-    fixture.store.delete(&parent).await.unwrap();
+    fixture
+        .store
+        .delete(&parent, Invalidation::Never)
+        .await
+        .unwrap();
     assert_eq!(fixture.texts(&branch).await, ["", "2", ""]);
 }
 
@@ -271,10 +283,18 @@ pub(crate) async fn redacted_messages_are_not_found(fixture: &StoreFixture) {
     // The index is intact after redacted messages are removed, and others are added.
     let truncation = truncation(&branch, 1);
     fixture.store.truncate(&truncation).await.unwrap();
-    fixture.store.delete(&branch).await.unwrap();
+    fixture
+        .store
+        .delete(&branch, Invalidation::Never)
+        .await
+        .unwrap();
     fixture.append_texts(&conversation, &["a new canary"]).await;
     assert_eq!(found(fixture, &canary).await, ["a new canary"]);
-    fixture.store.delete(&conversation).await.unwrap();
+    fixture
+        .store
+        .delete(&conversation, Invalidation::Never)
+        .await
+        .unwrap();
     assert!(found(fixture, &canary).await.is_empty());
 }
 

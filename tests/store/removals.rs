@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use conversation_memory::{
     domain::Message,
-    store::{Appended, Bound, StoreError, Truncated},
+    store::{Appended, Bound, Invalidation, StoreError, Truncated},
 };
 use tokio::task::JoinSet;
 
@@ -173,13 +173,21 @@ pub(crate) async fn deletion_removes_everything(fixture: &StoreFixture) {
     fixture.store.create(&new, at(0)).await.unwrap();
     let append = with_request_id(turn(&conversation, &["1", "2"]), "key");
     fixture.save(&append).await.unwrap();
-    fixture.store.delete(&conversation).await.unwrap();
+    fixture
+        .store
+        .delete(&conversation, Invalidation::Never)
+        .await
+        .unwrap();
     for answer in [
         fixture.save(&turn(&conversation, &["late"])).await.err(),
         fixture.save(&retry_of(&append)).await.err(),
         fixture.store.get(&conversation).await.err(),
         fixture.store.newest(&conversation, 9, true).await.err(),
-        fixture.store.delete(&conversation).await.err(),
+        fixture
+            .store
+            .delete(&conversation, Invalidation::Never)
+            .await
+            .err(),
     ] {
         assert!(matches!(answer, Some(StoreError::NotFound)), "{answer:?}");
     }
@@ -215,7 +223,11 @@ pub(crate) async fn concurrent_deletion_and_saves_are_serialized(fixture: &Store
                 tokio::task::yield_now().await;
             }
         }
-        fixture.store.delete(&conversation).await.unwrap();
+        fixture
+            .store
+            .delete(&conversation, Invalidation::Never)
+            .await
+            .unwrap();
         savers.join_all().await;
         assert!(matches!(
             fixture.store.get(&conversation).await,

@@ -8,7 +8,7 @@ use conversation_memory::{
         ConversationChanges, ConversationId, ConversationRef, DeptId, IdSource, NewConversation,
         NewMessage, Role, SearchText, UserId, UuidV7,
     },
-    store::{SearchHit, SearchQuery},
+    store::{Invalidation, SearchHit, SearchQuery},
 };
 
 use crate::branches::branch_of;
@@ -349,7 +349,11 @@ pub(crate) async fn removed_messages_are_not_found(fixture: &StoreFixture) {
     assert_eq!(found(fixture, &query).await, ["word one"]);
     fixture.append_texts(&conversation, &["word again"]).await;
     assert_eq!(found(fixture, &query).await, ["word again", "word one"]);
-    fixture.store.delete(&conversation).await.unwrap();
+    fixture
+        .store
+        .delete(&conversation, Invalidation::Never)
+        .await
+        .unwrap();
     assert!(found(fixture, &query).await.is_empty());
     let anything = SearchQuery {
         text: SearchText::parse("-unheard").unwrap(),
@@ -393,12 +397,20 @@ pub(crate) async fn shared_messages_are_found_once(fixture: &StoreFixture) {
         let shown_in = if in_parent { parent.id } else { branch.id };
         assert_eq!(hit.message.conversation_id, shown_in);
     }
-    fixture.store.delete(&parent).await.unwrap();
+    fixture
+        .store
+        .delete(&parent, Invalidation::Never)
+        .await
+        .unwrap();
     assert_eq!(found(fixture, &all).await, of_branch);
     for hit in hits(fixture, &all).await {
         assert_eq!(hit.message.conversation_id, branch.id);
     }
-    fixture.store.delete(&branch).await.unwrap();
+    fixture
+        .store
+        .delete(&branch, Invalidation::Never)
+        .await
+        .unwrap();
     assert!(found(fixture, &all).await.is_empty());
 }
 

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use conversation_memory::{
     domain::{ConversationRef, TextSearch},
-    store::{Newest, SchemaError, Store, StoreError, sqlite::SqliteStore},
+    store::{Invalidation, Newest, SchemaError, Store, StoreError, sqlite::SqliteStore},
 };
 use sqlx::{ConnectOptions, Connection, SqliteConnection, query, sqlite::SqliteConnectOptions};
 use tokio::task::JoinSet;
@@ -254,7 +254,11 @@ async fn removals_delete_search_documents() {
     let mut raw = raw(&file).await;
     let check = "INSERT INTO message_words (message_words, rank) VALUES ('integrity-check', 1)";
     query(check).execute(&mut raw).await.unwrap();
-    fixture.store.delete(&conversation).await.unwrap();
+    fixture
+        .store
+        .delete(&conversation, Invalidation::Never)
+        .await
+        .unwrap();
     query(check).execute(&mut raw).await.unwrap();
     let left: i64 = sqlx::query_scalar("SELECT count(*) FROM message_documents")
         .fetch_one(&mut raw)

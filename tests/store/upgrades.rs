@@ -118,6 +118,7 @@ async fn check_data_is_kept(store: &dyn Store) {
         pinned,
         summary,
         messages,
+        ..
     } = store.newest(&conversation, 10, true).await.unwrap();
     assert_eq!((found.last_seq, found.compacted_upto_seq), (3, 0));
     assert!(pinned.is_empty() && summary.is_none());

@@ -6,11 +6,11 @@ use conversation_memory::{
         Conversation, ConversationChanges, ConversationId, ConversationRef, IdSource as _, Message,
         NewConversation, NumberedMessage, SessionId, UuidV7,
     },
-    store::{Append, Branch, ConversationQuery, Store, StoreError},
+    store::{Append, Branch, ConversationQuery, Invalidation, Store, StoreError},
 };
 use test_support::store_fixture::{
-    StoreFixture, at, compaction, message, new_conversation, session, title, truncation, turn,
-    with_request_id,
+    StoreFixture, at, compaction, message, new_conversation, redaction, session, title, truncation,
+    turn, with_request_id,
 };
 
 use crate::{
@@ -58,14 +58,14 @@ impl Write {
             Self::Branch => store.branch(&subject.branch).await.map(drop),
             Self::Compact => store.compact(&compaction(conversation, 1)).await.map(drop),
             Self::Create => store.create(&subject.created, at(0)).await.map(drop),
-            Self::Delete => store.delete(conversation).await,
+            Self::Delete => store.delete(conversation, Invalidation::Never).await,
             Self::Import => {
                 let mut import = store.import(&subject.imported).await?;
                 let message = message("imported");
                 import.add(&[NumberedMessage { seq: 1, message }]).await?;
                 import.finish(1).await.map(drop)
             }
-            Self::Redact => store.redact(conversation, &[1]).await.map(drop),
+            Self::Redact => store.redact(&redaction(conversation, &[1])).await.map(drop),
             Self::Truncate => {
                 let truncated = store.truncate(&truncation(conversation, 1)).await;
                 truncated.map(drop)

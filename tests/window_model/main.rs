@@ -18,6 +18,7 @@ mod model;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use conversation_memory::{
     domain::UuidV7,
     recent::redis::{RedisRecent, WindowScripts},
@@ -26,7 +27,7 @@ use conversation_memory::{
 use futures_util::future::join_all;
 use model::Model;
 use test_support::redis_server::{connect_and_wait, shared_url, unique_prefix};
-use test_support::window::TTL;
+use test_support::window::{TTL, trust};
 
 /// Number of choices in a run.
 const CHOICES: usize = 40;
@@ -70,7 +71,7 @@ mod a_violation_is_found {
         when_a_window_starts_above_top:
             "is_beginning = is_beginning and previous_top < 1 -- guard: a cold window starts only below top" => ""
         when_a_fill_requires_no_lease:
-            "allowed = allowed and id == ARGV[1] and tonumber(expiry) > now -- guard: a fill requires its lease" => ""
+            "allowed = allowed and id == ARGV[1] .. \"@\" .. epoch and tonumber(expiry) > now -- guard: a fill requires its lease" => ""
         when_a_drop_does_not_raise_top:
             "raise_top(1)" => "true"
         when_a_gap_is_ignored:
@@ -110,7 +111,12 @@ impl Sidecars {
         let nowhere = RedisTarget::from_url("redis://127.0.0.1:1").unwrap();
         let nowhere = Redis::connect(nowhere, RedisSettings::default());
         let recent = |redis: &Redis| {
-            RedisRecent::with_scripts(redis.clone(), Arc::new(UuidV7), TTL, 10, scripts.clone())
+            let history = Arc::new(Bytes::new);
+            let ids = Arc::new(UuidV7);
+            let recent =
+                RedisRecent::with_scripts(redis.clone(), ids, TTL, 10, history, scripts.clone());
+            trust(&recent);
+            recent
         };
         Self {
             connected: [recent(&redis), recent(&other)],

@@ -10,8 +10,8 @@ use conversation_memory::{
         SessionId, Title, UserId, UuidV7,
     },
     store::{
-        Append, Appended, Bound, Branch, Compaction, RequestIdentity, Store, StoreError,
-        Truncation, postgres::PostgresStore, sqlite::SqliteStore,
+        Append, Appended, Bound, Branch, Compaction, Invalidation, Redaction, RequestIdentity,
+        Store, StoreError, Truncation, postgres::PostgresStore, sqlite::SqliteStore,
     },
 };
 use serde_json::Value;
@@ -246,6 +246,7 @@ pub fn append_of(conversation: &ConversationRef, messages: Vec<NewMessage>) -> A
         request: None,
         expected_last_seq: None,
         session_id: None,
+        invalidation: Invalidation::Never,
         title: None,
         at: at(1),
     }
@@ -284,6 +285,7 @@ pub fn truncation(conversation: &ConversationRef, after_seq: i64) -> Truncation 
         after_seq,
         request: None,
         expected_last_seq: None,
+        invalidation: Invalidation::Never,
         at: at(2),
     }
 }
@@ -302,6 +304,15 @@ pub fn truncation_with_request_id(
     }
 }
 
+pub fn redaction(conversation: &ConversationRef, seqs: &[i64]) -> Redaction {
+    Redaction {
+        conversation: conversation.clone(),
+        seqs: seqs.to_vec(),
+        announced: Vec::new(),
+        invalidation: Invalidation::Never,
+    }
+}
+
 pub fn compaction(conversation: &ConversationRef, upto_seq: i64) -> Compaction {
     Compaction {
         conversation: conversation.clone(),
@@ -311,6 +322,7 @@ pub fn compaction(conversation: &ConversationRef, upto_seq: i64) -> Compaction {
         token_count: 3,
         request: None,
         expected_last_seq: None,
+        invalidation: Invalidation::Never,
         at: at(4),
     }
 }

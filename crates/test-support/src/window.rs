@@ -2,10 +2,14 @@
 
 use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use chrono::DateTime;
 use conversation_memory::{
     domain::{Content, ConversationId, Message, MessageId, Metadata, Role, UserId, UuidV7},
-    recent::{Announcement, FillLease, Lookup, RecentWindow, Window, redis::RedisRecent},
+    recent::{
+        Announcement, FillLease, Lookup, RecentWindow, Window,
+        redis::{RedisRecent, StoreHistory},
+    },
     redis::Redis,
 };
 use uuid::Uuid;
@@ -80,9 +84,24 @@ pub fn seqs(messages: &[Message]) -> Vec<i64> {
     messages.iter().map(|message| message.seq).collect()
 }
 
-/// Creates the windows of one sidecar, with a capacity of 12 messages.
+/// Creates the windows of one sidecar, with a capacity of 12 messages. They can be read over the
+/// present connection.
 pub fn recent(redis: &Redis) -> RedisRecent {
-    RedisRecent::new(redis.clone(), Arc::new(UuidV7), TTL, 12)
+    recent_of(redis, Arc::new(|| Bytes::from_static(b"store")))
+}
+
+/// Creates windows like [`recent`], for a store with a history.
+pub fn recent_of(redis: &Redis, history: StoreHistory) -> RedisRecent {
+    let recent = RedisRecent::new(redis.clone(), Arc::new(UuidV7), TTL, 12, history);
+    trust(&recent);
+    recent
+}
+
+/// Permits reads over the present connection.
+pub fn trust(recent: &RedisRecent) {
+    if let Some(connection) = recent.connection() {
+        recent.trust(connection);
+    }
 }
 
 /// One conversation with its window.
@@ -137,7 +156,9 @@ impl WindowFixture {
         self.publish(self.announce().await, seqs).await;
     }
 
+    /// Reads the window over the present connection.
     pub async fn newest(&self, limit: u32) -> Lookup {
+        trust(&self.recent);
         self.recent.newest(self.id, limit, 0).await
     }
 

@@ -13,6 +13,10 @@ use crate::instrumentation;
 pub(super) enum DropReason {
     /// Messages were truncated, or the conversation deleted.
     Removed,
+    /// The window belongs to another history of Redis or of the store.
+    OtherEpoch,
+    /// The window has other messages under the numbers that were published.
+    Diverged,
     /// A write was not announced, or its announcement no longer existed.
     Unannounced,
     /// Published messages did not follow the last message of the window.
@@ -36,7 +40,9 @@ pub(super) enum DropReason {
 }
 
 impl DropReason {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 13] = [
+        Self::OtherEpoch,
+        Self::Diverged,
         Self::Removed,
         Self::Unannounced,
         Self::Gap,
@@ -52,6 +58,8 @@ impl DropReason {
 
     pub(super) fn name(self) -> &'static str {
         match self {
+            Self::OtherEpoch => "other_epoch",
+            Self::Diverged => "diverged",
             Self::Removed => "removed",
             Self::Unannounced => "unannounced",
             Self::Gap => "gap",

@@ -11,14 +11,16 @@ use crate::domain::ConversationId;
 /// the window until its deadline and makes reads busy until then.
 const MAX_TOKENS: usize = 8;
 
+/// Upper bound on conversations. An outage of Redis adds one for each conversation that is written
+/// to.
+const MAX_CONVERSATIONS: usize = 10_000;
+
 /// Conversations whose windows may lack messages that this process has committed,
 /// because Redis could not be reached. This process does not read a window before
 /// it has been dropped.
 ///
-/// The map grows during an outage of Redis, by about a hundred bytes for each
-/// conversation that is written to. It cannot be bounded: other sidecars may keep
-/// a window alive indefinitely, so that after forgetting a conversation this
-/// process would read a window without the missing message.
+/// The store has the same invalidations, which any sidecar completes. This map makes them
+/// effective in this process at once.
 #[derive(Debug, Default)]
 pub(super) struct PendingInvalidations {
     pending: Mutex<HashMap<ConversationId, PendingInvalidation>>,
@@ -42,9 +44,14 @@ pub(super) struct Invalidation {
 }
 
 impl PendingInvalidations {
-    /// Adds a conversation, and a token to withdraw from its window.
-    pub(super) fn add(&self, conversation: ConversationId, token: Option<String>) {
+    /// Adds a conversation, and a token to withdraw from its window. Returns `false` if there are
+    /// too many conversations.
+    #[must_use]
+    pub(super) fn add(&self, conversation: ConversationId, token: Option<String>) -> bool {
         let mut pending = self.lock();
+        if pending.len() >= MAX_CONVERSATIONS && !pending.contains_key(&conversation) {
+            return false;
+        }
         let entry = pending.entry(conversation).or_default();
         entry.additions += 1;
         if let Some(token) = token {
@@ -55,6 +62,12 @@ impl PendingInvalidations {
         }
         drop(pending);
         self.added.notify_one();
+        true
+    }
+
+    /// Removes all conversations.
+    pub(super) fn clear(&self) {
+        *self.lock() = HashMap::new();
     }
 
     /// Whether the window of a conversation must not be read or filled.

@@ -1,11 +1,11 @@
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::time::sleep;
 
 use super::{
-    decimal,
+    StoreHistory, decimal,
     instruments::{DropReason, WindowInstruments},
     milliseconds,
     pending_invalidations::PendingInvalidations,
@@ -25,9 +25,9 @@ const DROP_RETRY_DELAY: Duration = Duration::from_millis(250);
 
 /// Runs the window scripts, counts the windows that they drop, and keeps the invalidations that
 /// could not be sent. Shared by [`super::RedisRecent`] and its background task.
-#[derive(Debug)]
 pub(super) struct ScriptRunner {
     pub(super) redis: Redis,
+    history: StoreHistory,
     pub(super) scripts: WindowScripts,
     /// TTL of a window after its last use, in milliseconds.
     pub(super) ttl: Bytes,
@@ -38,10 +38,16 @@ pub(super) struct ScriptRunner {
 }
 
 impl ScriptRunner {
-    pub(super) fn new(redis: Redis, ttl: Duration, scripts: WindowScripts) -> Self {
+    pub(super) fn new(
+        redis: Redis,
+        ttl: Duration,
+        history: StoreHistory,
+        scripts: WindowScripts,
+    ) -> Self {
         let pending = Arc::default();
         Self {
             redis,
+            history,
             scripts,
             ttl: milliseconds(ttl),
             instruments: WindowInstruments::new(&pending),
@@ -50,7 +56,13 @@ impl ScriptRunner {
         }
     }
 
-    /// Runs a script on the window of a conversation.
+    /// Returns the identity of the history of the store's data.
+    pub(super) fn history(&self) -> Bytes {
+        (self.history)()
+    }
+
+    /// Runs a script on the window of a conversation. The first argument is the history of the
+    /// store's data that the window belongs to.
     pub(super) async fn run(
         &self,
         script: &Script,
@@ -105,10 +117,11 @@ impl ScriptRunner {
     pub(super) async fn abort(
         &self,
         conversation: ConversationId,
+        history: Bytes,
         token: String,
         drop: bool,
     ) -> Result<ScriptReply, RedisError> {
-        let args = [Bytes::from(token), decimal(u8::from(drop))];
+        let args = [history, Bytes::from(token), decimal(u8::from(drop))];
         self.run(&self.scripts.abort, conversation, &args).await
     }
 
@@ -116,15 +129,23 @@ impl ScriptRunner {
     pub(super) async fn drop_window(
         &self,
         conversation: ConversationId,
+        history: Bytes,
         reason: DropReason,
         tokens: &[String],
     ) -> Result<ScriptReply, RedisError> {
         let mut args = vec![
+            history,
             self.ttl.clone(),
             Bytes::from_static(reason.name().as_bytes()),
         ];
         args.extend(tokens.iter().cloned().map(Bytes::from));
         self.run(&self.scripts.drop, conversation, &args).await
+    }
+}
+
+impl fmt::Debug for ScriptRunner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScriptRunner").finish_non_exhaustive()
     }
 }
 
@@ -138,6 +159,7 @@ pub(super) async fn drop_pending(runner: Arc<ScriptRunner>) {
             let result = runner
                 .drop_window(
                     invalidation.conversation,
+                    runner.history(),
                     DropReason::Unpublished,
                     &invalidation.tokens,
                 )

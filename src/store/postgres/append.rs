@@ -10,6 +10,7 @@ use super::{
     },
     connection::PooledConnection,
     conversations, history,
+    invalidations::{record_after, record_saved},
     server_state::ServerState,
     sql,
 };
@@ -91,6 +92,10 @@ WITH saved AS (
     INSERT INTO requests (conversation_id, request_id, digest, first_seq, last_seq, created_at)
     SELECT s.id, $8, $9, s.before_seq + 1, s.before_seq + $3, $4
     FROM saved s WHERE $8 IS NOT NULL
+), pending_invalidation AS (
+    ",
+    record_saved!("$34"),
+    "
 )
 SELECT s.user_id, s.before_seq + 1 AS first_seq, s.uncompacted_tokens FROM saved s"
 );
@@ -111,16 +116,17 @@ pub(super) async fn append(
     } else {
         PooledConnection::acquire_tested(pool, server).await?
     };
-    let appended = save_or_replay(&mut connection, append, after_loss).await;
+    let appended = save_or_replay(&mut connection, server, append, after_loss).await;
     connection.release(appended)
 }
 
 async fn save_or_replay(
     connection: &mut PgConnection,
+    server: &ServerState,
     append: &Append,
     after_loss: bool,
 ) -> Result<Appended, OperationError> {
-    match save(connection, append).await {
+    match save(connection, server, append).await {
         Ok(Some(saved)) => return Ok(saved),
         Ok(None) => {}
         Err(error) if error.kind == ErrorKind::UniqueViolation => {}
@@ -136,6 +142,7 @@ async fn save_or_replay(
 /// Executes the save. `None` if a condition of the statement is not met.
 async fn save(
     connection: &mut PgConnection,
+    server: &ServerState,
     append: &Append,
 ) -> Result<Option<Appended>, BackendError> {
     let messages = MessageColumns::new(append.messages.iter(), append.at);
@@ -159,7 +166,8 @@ async fn save(
     let query = bind_messages!(
         bind_blobs!(bind_contexts!(query, contexts), blobs),
         messages
-    );
+    )
+    .bind(record_after(append.invalidation, server));
     let row: Option<(String, i64, i64)> = query.fetch_optional(connection).await?;
     let Some((owner, first_seq, uncompacted_tokens)) = row else {
         return Ok(None);

@@ -5,8 +5,10 @@ use super::{
     PostgresPool,
     append::{find_request, insert_request},
     connection::PooledConnection,
+    invalidations::{record_after, record_statement},
     removal::begin_and_lock,
-    transaction::{before_commit, end},
+    server_state::ServerState,
+    transaction::{before_commit, end_with},
 };
 use crate::store::{
     compactions::compactions,
@@ -18,11 +20,14 @@ compactions!(PgConnection, std::convert::identity, DateTime<Utc>);
 /// Compacts a conversation, or finds the earlier outcome of the same call.
 pub(super) async fn compact(
     pool: &PostgresPool,
+    server: &ServerState,
     compaction: &Compaction,
 ) -> Result<i64, OperationError> {
+    let after = record_after(compaction.invalidation, server);
     let mut connection = PooledConnection::acquire(pool).await?;
     let compacted = before_commit(replay_or_compact(&mut connection, compaction)).await;
-    end(connection, compacted).await
+    let record = record_statement([compaction.conversation.id], after);
+    end_with(connection, compacted, &record).await
 }
 
 async fn replay_or_compact(

@@ -4,6 +4,22 @@ use sqlx::{PgConnection, postgres::PgRow};
 use super::{PostgresPool, connection::PooledConnection};
 use crate::store::{reads::reads, sql};
 
+/// Condition that no transaction that has changed or locked the conversation `c` was in progress
+/// when the snapshot was taken: `xmax` is the 32 low bits of its number.
+///
+/// A commit can take longer than the announcement of its write, for example while it waits for a
+/// standby. A window that is filled in the meantime would lack the write.
+macro_rules! is_settled {
+    () => {
+        "CASE WHEN c.xmax = '0'::xid THEN true ELSE (\
+            SELECT pg_visible_in_snapshot(greatest(0, x.top - (x.top & 4294967295) + x.low \
+                - CASE WHEN x.low > (x.top & 4294967295) THEN 4294967296 ELSE 0 END)::text::xid8, \
+                pg_current_snapshot()) \
+            FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS top, \
+                         c.xmax::text::bigint AS low) AS x) END"
+    };
+}
+
 /// Statement of a history read. Parameters: $1 conversation, $2 user or NULL, and those of the
 /// arguments.
 ///
@@ -12,6 +28,7 @@ use crate::store::{reads::reads, sql};
 macro_rules! history {
     ($own_after:literal, $shared_after:literal, $bound:literal, $order:literal) => {
         sql::history!(
+            is_settled!(),
             $own_after,
             concat!($bound, $order),
             concat!(

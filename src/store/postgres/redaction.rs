@@ -2,6 +2,7 @@
 //! them is branched, truncated or compacted in the meantime: each of these operations locks the row
 //! of its conversation, too.
 
+use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, raw_sql};
 use uuid::Uuid;
 
@@ -9,9 +10,11 @@ use super::{
     PostgresPool,
     connection::PooledConnection,
     effects::apply_effects,
-    transaction::{BEGIN, before_commit, end},
+    invalidations::{record_after, record_statement},
+    server_state::ServerState,
+    transaction::{BEGIN, before_commit, end_with},
 };
-use crate::store::redactions::redactions;
+use crate::store::{Redaction, redactions::redactions};
 
 redactions!(PgConnection, std::convert::identity, Uuid);
 
@@ -34,12 +37,33 @@ pub(super) async fn containing(
 /// Redacts messages of a conversation.
 pub(super) async fn redact(
     pool: &PostgresPool,
-    conversation: &ConversationRef,
-    seqs: &[i64],
+    server: &ServerState,
+    redaction: &Redaction,
 ) -> Result<Redacted, OperationError> {
+    let after = record_after(redaction.invalidation, server);
     let mut connection = PooledConnection::acquire(pool).await?;
-    let redacted = before_commit(lock_and_redact(&mut connection, conversation, seqs)).await;
-    end(connection, redacted).await
+    let redacted = lock_and_redact(&mut connection, &redaction.conversation, &redaction.seqs);
+    let redacted = before_commit(redacted).await;
+    let record = match &redacted {
+        Ok(redacted) => record_invalidations(redaction, redacted, after),
+        Err(_) => String::new(),
+    };
+    end_with(connection, redacted, &record).await
+}
+
+/// Returns the statement that records the pending invalidations of a redaction. A conversation that
+/// was branched after the announcements is not announced.
+fn record_invalidations(
+    redaction: &Redaction,
+    redacted: &Redacted,
+    after: Option<DateTime<Utc>>,
+) -> String {
+    let is_announced = |id: &&ConversationId| redaction.announced.contains(id);
+    let (announced, others): (Vec<&_>, Vec<&_>) =
+        redacted.conversations.iter().partition(is_announced);
+    let always = after.map(|_| DateTime::default());
+    record_statement(announced.into_iter().copied(), after)
+        + &record_statement(others.into_iter().copied(), always)
 }
 
 async fn lock_and_redact(

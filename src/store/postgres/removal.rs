@@ -11,14 +11,16 @@ use super::{
     PostgresPool,
     append::{find_request, insert_request},
     connection::PooledConnection,
+    invalidations::{record_after, record_statement},
     lineage::{TruncationPoint, delete_history, truncate_history},
+    server_state::ServerState,
     sql,
-    transaction::{BEGIN, before_commit, end},
+    transaction::{BEGIN, before_commit, end_with},
 };
 use crate::{
     domain::{ConversationRef, UserId},
     store::{
-        StoreError, Truncated, Truncation,
+        Invalidation, StoreError, Truncated, Truncation,
         operation_error::OperationError,
         replay::{self, RequestEntry},
     },
@@ -44,11 +46,19 @@ const RECORD_ACTIVITY: &str = "UPDATE conversations SET updated_at = greatest(up
 /// Deletes a conversation.
 pub(super) async fn delete(
     pool: &PostgresPool,
+    server: &ServerState,
     conversation: &ConversationRef,
+    invalidation: Invalidation,
 ) -> Result<(), OperationError> {
+    let after = record_after(invalidation, server);
     let mut connection = PooledConnection::acquire(pool).await?;
     let deleted = before_commit(find_and_delete(&mut connection, conversation)).await;
-    end(connection, deleted).await
+    end_with(
+        connection,
+        deleted,
+        &record_statement([conversation.id], after),
+    )
+    .await
 }
 
 async fn find_and_delete(
@@ -64,11 +74,14 @@ async fn find_and_delete(
 /// Removes the messages after a number, or finds the earlier outcome of the same call.
 pub(super) async fn truncate(
     pool: &PostgresPool,
+    server: &ServerState,
     truncation: &Truncation,
 ) -> Result<Truncated, OperationError> {
+    let after = record_after(truncation.invalidation, server);
     let mut connection = PooledConnection::acquire(pool).await?;
     let truncated = before_commit(replay_or_truncate(&mut connection, truncation)).await;
-    end(connection, truncated).await
+    let record = record_statement([truncation.conversation.id], after);
+    end_with(connection, truncated, &record).await
 }
 
 async fn replay_or_truncate(

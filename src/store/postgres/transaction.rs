@@ -7,7 +7,7 @@
 
 use std::future::Future;
 
-use sqlx::raw_sql;
+use sqlx::{AssertSqlSafe, raw_sql};
 use tokio::time::timeout;
 
 use super::connection::{PooledConnection, REMOVAL_TIMEOUT, STATEMENT_TIMEOUT};
@@ -34,15 +34,25 @@ pub(super) async fn before_commit<T>(
 /// Commits a transaction whose statements succeeded, otherwise rolls it back, and returns
 /// the connection to its pool if that succeeded.
 pub(super) async fn end<T>(
-    mut connection: PooledConnection,
+    connection: PooledConnection,
     outcome: Result<T, OperationError>,
 ) -> Result<T, OperationError> {
+    end_with(connection, outcome, "").await
+}
+
+/// Ends a transaction like [`end`], and executes `last` before the COMMIT. Both are sent as one
+/// message, so that a server that receives it late executes both late.
+pub(super) async fn end_with<T>(
+    mut connection: PooledConnection,
+    outcome: Result<T, OperationError>,
+    last: &str,
+) -> Result<T, OperationError> {
     let statement = if outcome.is_ok() {
-        "COMMIT"
+        format!("{last}COMMIT")
     } else {
-        "ROLLBACK"
+        "ROLLBACK".to_owned()
     };
-    let executed = raw_sql(statement).execute(&mut *connection);
+    let executed = raw_sql(AssertSqlSafe(statement)).execute(&mut *connection);
     let error = match timeout(STATEMENT_TIMEOUT, executed).await {
         Ok(Ok(_)) => return connection.release(outcome),
         Ok(Err(error)) => BackendError::from(error),

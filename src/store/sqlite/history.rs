@@ -16,6 +16,8 @@ use crate::store::{reads::reads, sql};
 macro_rules! history {
     ($after:literal, $own:literal, $shared:literal) => {
         sql::history!(
+            // The only writer commits before it publishes anything.
+            "(1 = 1)",
             $after,
             $own,
             concat!(

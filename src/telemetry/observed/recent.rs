@@ -86,6 +86,22 @@ impl RecentWindow for ObservedRecent {
         self.inner.fill(lease, window).await;
     }
 
+    async fn invalidate(&self, conversation: ConversationId) -> bool {
+        self.inner.invalidate(conversation).await
+    }
+
+    fn connection(&self) -> Option<u64> {
+        self.inner.connection()
+    }
+
+    async fn connection_changed(&self, seen: Option<u64>) {
+        self.inner.connection_changed(seen).await;
+    }
+
+    fn trust(&self, connection: u64) {
+        self.inner.trust(connection);
+    }
+
     fn capacity(&self) -> u32 {
         self.inner.capacity()
     }

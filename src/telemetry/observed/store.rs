@@ -19,8 +19,8 @@ use crate::{
     instrumentation,
     store::{
         Append, Appended, Bound, Branch, Compaction, ConversationPage, ConversationQuery, Import,
-        Newest, Redacted, SchemaError, SearchPage, SearchQuery, Snapshot, Store, StoreError,
-        Truncated, Truncation,
+        Invalidation, Newest, PendingInvalidation, Redacted, Redaction, SchemaError, SearchPage,
+        SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation,
     },
     telemetry::call,
 };
@@ -157,6 +157,7 @@ fn failure(error: &StoreError) -> Option<(&'static str, &StoreError)> {
 }
 
 const CONVERSATIONS: &str = "conversations";
+const PENDING_INVALIDATIONS: &str = "pending_invalidations";
 const MESSAGES: &str = "messages";
 
 #[async_trait]
@@ -217,9 +218,13 @@ impl Store for ObservedStore {
         self.observe("update", CONVERSATIONS, work).await
     }
 
-    async fn delete(&self, conversation: &ConversationRef) -> Result<(), StoreError> {
+    async fn delete(
+        &self,
+        conversation: &ConversationRef,
+        invalidation: Invalidation,
+    ) -> Result<(), StoreError> {
         call::set_conversation(conversation.id);
-        let work = self.inner.delete(conversation);
+        let work = self.inner.delete(conversation, invalidation);
         self.observe("delete", CONVERSATIONS, work).await
     }
 
@@ -274,13 +279,9 @@ impl Store for ObservedStore {
         self.observe("find_containing", CONVERSATIONS, work).await
     }
 
-    async fn redact(
-        &self,
-        conversation: &ConversationRef,
-        seqs: &[i64],
-    ) -> Result<Redacted, StoreError> {
-        call::set_conversation(conversation.id);
-        let work = self.inner.redact(conversation, seqs);
+    async fn redact(&self, redaction: &Redaction) -> Result<Redacted, StoreError> {
+        call::set_conversation(redaction.conversation.id);
+        let work = self.inner.redact(redaction);
         self.observe("redact", MESSAGES, work).await
     }
 
@@ -335,6 +336,29 @@ impl Store for ObservedStore {
     async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError> {
         let work = self.inner.search(query);
         self.observe("search", MESSAGES, work).await
+    }
+
+    fn history(&self) -> Bytes {
+        self.inner.history()
+    }
+
+    async fn pending_invalidations(
+        &self,
+        after: Option<ConversationId>,
+        limit: u32,
+    ) -> Result<Vec<PendingInvalidation>, StoreError> {
+        let work = self.inner.pending_invalidations(after, limit);
+        self.observe("pending_invalidations", PENDING_INVALIDATIONS, work)
+            .await
+    }
+
+    async fn complete_invalidations(
+        &self,
+        completed: &[PendingInvalidation],
+    ) -> Result<(), StoreError> {
+        let work = self.inner.complete_invalidations(completed);
+        self.observe("complete_invalidations", PENDING_INVALIDATIONS, work)
+            .await
     }
 
     async fn close(&self) {

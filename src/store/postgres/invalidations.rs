@@ -1,0 +1,115 @@
+//! Pending invalidations of recent windows.
+//!
+//! A write records one in its own transaction, under the condition of [`Invalidation`], which is
+//! encoded as the time of the server after which it applies.
+
+use chrono::{DateTime, Utc};
+use sqlx::{query, query_as};
+use uuid::Uuid;
+
+use super::{PostgresPool, connection::PooledConnection, server_state::ServerState};
+use crate::{
+    domain::ConversationId,
+    store::{Invalidation, PendingInvalidation, operation_error::OperationError},
+};
+
+/// Continues a statement whose `saved` has the id of the conversation that it has changed.
+/// `$after` is the parameter with the result of [`record_after`].
+macro_rules! record_saved {
+    ($after:literal) => {
+        concat!(
+            "INSERT INTO pending_invalidations AS i (conversation_id) \
+             SELECT s.id FROM saved s WHERE clock_timestamp() > ",
+            $after,
+            " ON CONFLICT (conversation_id) DO UPDATE SET mark = excluded.mark"
+        )
+    };
+}
+pub(super) use record_saved;
+
+const READ: &str = "SELECT i.conversation_id, i.mark FROM pending_invalidations i \
+    WHERE $1 IS NULL OR i.conversation_id > $1 ORDER BY i.conversation_id LIMIT $2";
+
+/// A row that a write is recording again is skipped: it will be read again. The removal needs no
+/// durability, since a window can be dropped twice, and must not wait for a standby.
+const REMOVE: &str = "DELETE FROM pending_invalidations WHERE conversation_id IN (\
+        SELECT i.conversation_id FROM unnest($1, $2) AS d (conversation_id, mark) \
+        JOIN pending_invalidations i ON i.conversation_id = d.conversation_id AND i.mark = d.mark \
+        WHERE (SELECT set_config('synchronous_commit', 'off', true)) IS NOT NULL \
+        FOR UPDATE OF i SKIP LOCKED)";
+
+/// Returns the time of the server after which a write records a pending invalidation; `None` if it
+/// records none.
+pub(super) fn record_after(
+    invalidation: Invalidation,
+    server: &ServerState,
+) -> Option<DateTime<Utc>> {
+    match invalidation {
+        Invalidation::Never => None,
+        // A time that is not known has passed.
+        Invalidation::After(time) => Some(server.server_time(time).unwrap_or_default()),
+        Invalidation::Always => Some(DateTime::default()),
+    }
+}
+
+/// Statement that a transaction executes together with its COMMIT: it records pending invalidations
+/// of these conversations, if the server's time is after `after`. Empty if there are none.
+pub(super) fn record_statement(
+    conversations: impl IntoIterator<Item = ConversationId>,
+    after: Option<DateTime<Utc>>,
+) -> String {
+    let Some(after) = after else {
+        return String::new();
+    };
+    let ids: Vec<_> = conversations.into_iter().map(|id| id.to_string()).collect();
+    if ids.is_empty() {
+        return String::new();
+    }
+    let micros = after.timestamp_micros();
+    format!(
+        "INSERT INTO pending_invalidations (conversation_id) \
+         SELECT id FROM unnest('{{{ids}}}'::uuid[]) AS id \
+         WHERE clock_timestamp() > 'epoch'::timestamptz + {micros} * interval '1 microsecond' \
+         ORDER BY id ON CONFLICT (conversation_id) DO UPDATE SET mark = excluded.mark; ",
+        ids = ids.join(",")
+    )
+}
+
+/// Reads a page of the pending invalidations.
+pub(super) async fn read(
+    pool: &PostgresPool,
+    after: Option<ConversationId>,
+    limit: u32,
+) -> Result<Vec<PendingInvalidation>, OperationError> {
+    let mut connection = PooledConnection::acquire(pool).await?;
+    let rows = query_as::<_, (Uuid, i64)>(READ)
+        .bind(after.map(ConversationId::as_uuid))
+        .bind(i64::from(limit))
+        .fetch_all(&mut *connection)
+        .await;
+    let rows = connection.release(rows.map_err(OperationError::from))?;
+    let pending = rows.into_iter().map(|(id, mark)| PendingInvalidation {
+        conversation: ConversationId::from_uuid(id),
+        mark,
+    });
+    Ok(pending.collect())
+}
+
+/// Removes pending invalidations.
+pub(super) async fn remove(
+    pool: &PostgresPool,
+    completed: &[PendingInvalidation],
+) -> Result<(), OperationError> {
+    let ids: Vec<Uuid> = completed
+        .iter()
+        .map(|pending| pending.conversation.as_uuid())
+        .collect();
+    let marks: Vec<i64> = completed.iter().map(|pending| pending.mark).collect();
+    let mut connection = PooledConnection::acquire(pool).await?;
+    let removed = query(REMOVE)
+        .bind(ids)
+        .bind(marks)
+        .execute(&mut *connection)
+        .await;
+    connection.release(removed.map(drop).map_err(OperationError::from))
+}
