@@ -12,6 +12,7 @@ mod load;
 mod postgres;
 mod process;
 mod redis;
+mod windows;
 
 use std::time::{Duration, Instant};
 

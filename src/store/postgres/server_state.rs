@@ -31,6 +31,9 @@ pub(super) struct HistoryIdentity {
     /// Timeline of the write-ahead log, eight hexadecimal digits; empty if the server does not
     /// report it.
     pub(super) timeline: String,
+    /// When the server was started. The files of a stopped server can be replaced by older ones
+    /// without a new timeline.
+    pub(super) started: String,
 }
 
 impl HistoryIdentity {
@@ -110,16 +113,17 @@ impl ServerState {
         true
     }
 
-    /// Identity of the server's history as one text; `None` before the first connection, empty if
-    /// the server does not report one.
+    /// Identity of the server's history as one text without spaces; `None` before the first
+    /// connection.
     pub(super) fn history(&self) -> Option<String> {
         let observations = self.observations();
-        let HistoryIdentity { system, timeline } = observations.identity.as_ref()?;
-        Some(if timeline.is_empty() {
-            String::new()
-        } else {
-            format!("{system}:{timeline}")
-        })
+        let identity = observations.identity.as_ref()?;
+        let HistoryIdentity {
+            system,
+            timeline,
+            started,
+        } = identity;
+        Some(format!("{system}:{timeline}:{started}"))
     }
 
     /// Returns whether a connection of this age may be used.
@@ -189,6 +193,7 @@ mod tests {
         HistoryIdentity {
             system: system.to_owned(),
             timeline: timeline.to_owned(),
+            started: "1".to_owned(),
         }
     }
 
@@ -199,10 +204,10 @@ mod tests {
             assert!(state.identify(identity("1", "0000000A")));
             assert!(state.identify(identity("1", "0000000A")));
             assert!(state.is_usable(Duration::ZERO));
-            assert_eq!(state.history().as_deref(), Some("1:0000000A"));
+            assert_eq!(state.history().as_deref(), Some("1:0000000A:1"));
             assert!(state.identify(other.clone()));
             assert!(!state.is_usable(Duration::ZERO));
-            assert_ne!(state.history().as_deref(), Some("1:0000000A"));
+            assert_ne!(state.history().as_deref(), Some("1:0000000A:1"));
         }
     }
 
@@ -211,7 +216,7 @@ mod tests {
         let state = ServerState::default();
         assert!(state.identify(identity("1", "0000000B")));
         assert!(!state.identify(identity("1", "0000000A")));
-        assert_eq!(state.history().as_deref(), Some("1:0000000B"));
+        assert_eq!(state.history().as_deref(), Some("1:0000000B:1"));
         assert!(state.is_usable(Duration::ZERO));
     }
 
@@ -220,7 +225,7 @@ mod tests {
         let state = ServerState::default();
         assert_eq!(state.history(), None);
         assert!(state.identify(HistoryIdentity::default()));
-        assert_eq!(state.history().as_deref(), Some(""));
+        assert_eq!(state.history().as_deref(), Some("::"));
         assert!(state.is_usable(Duration::ZERO));
     }
 

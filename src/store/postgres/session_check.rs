@@ -137,6 +137,7 @@ impl SessionCheck {
         let identity = HistoryIdentity {
             system: text(&row, "system")?,
             timeline: text(&row, "timeline")?,
+            started: text(&row, "started")?,
         };
         let session = Session {
             unsafe_settings: names(&text(&row, "unsafe_settings")?),
@@ -200,6 +201,7 @@ fn statement(settings: &[Setting], history: &str) -> String {
          pg_is_in_recovery()::text AS standby, {SYNCHRONOUS_COMMIT}, \
          (SELECT string_agg(name, ', ') FROM (VALUES ('fsync'), ('full_page_writes')) AS s (name) \
             WHERE current_setting(name, true) = 'off') AS unsafe_settings, {history}, \
+         (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text AS started, \
          (extract(epoch FROM clock_timestamp()) * 1000000)::bigint::text AS clock"
     )
 }
