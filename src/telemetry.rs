@@ -12,6 +12,7 @@ mod logs;
 mod metrics;
 pub mod observed;
 mod pending_spans;
+mod process_metrics;
 #[cfg(test)]
 pub(crate) mod testing;
 

@@ -36,17 +36,21 @@ impl RedisInstruments {
     pub(super) fn new(target: &RedisTarget, available: watch::Receiver<bool>) -> Self {
         let meter = instrumentation::meter();
         observe_availability(&meter, available);
+        let outages = meter
+            .u64_counter("conversation_memory.redis.outages")
+            .with_unit("{outage}")
+            .with_description("Times that Redis became unavailable.")
+            .build();
+        // Exported as 0 from the start: the rate of a series that appears later misses its first
+        // increment.
+        outages.add(0, &[]);
         Self {
             duration: meter
                 .f64_histogram("db.client.operation.duration")
                 .with_unit("s")
                 .with_description("Duration of database client operations.")
                 .build(),
-            outages: meter
-                .u64_counter("conversation_memory.redis.outages")
-                .with_unit("{outage}")
-                .with_description("Times that Redis became unavailable.")
-                .build(),
+            outages,
             host: target.single_server().map(|(host, _)| host.to_owned()),
             port: target.single_server().map(|(_, port)| port),
             database: target.database().map(|number| number.to_string()),

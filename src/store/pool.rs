@@ -56,6 +56,14 @@ impl<DB: Database> MeteredPool<DB> {
         let name = KeyValue::new("db.client.connection.pool.name", name);
         let connections = Arc::new(connections);
         observe_connections(&meter, &name, &connections);
+        let timeouts = meter
+            .u64_counter("db.client.connection.timeouts")
+            .with_unit("{timeout}")
+            .with_description("Waits for a connection that ended without one.")
+            .build();
+        // Exported as 0 from the start: the rate of a series that appears later misses its first
+        // increment.
+        timeouts.add(0, std::slice::from_ref(&name));
         Self {
             connections,
             name,
@@ -64,11 +72,7 @@ impl<DB: Database> MeteredPool<DB> {
                 .with_unit("s")
                 .with_description("The time it took to obtain an open connection from the pool.")
                 .build(),
-            timeouts: meter
-                .u64_counter("db.client.connection.timeouts")
-                .with_unit("{timeout}")
-                .with_description("Waits for a connection that ended without one.")
-                .build(),
+            timeouts,
             probe: None,
         }
     }

@@ -4,7 +4,10 @@ use opentelemetry_sdk::{
 };
 use prometheus::{Encoder as _, Registry, TextEncoder};
 
-use super::export::{self, ExportError};
+use super::{
+    export::{self, ExportError},
+    process_metrics,
+};
 use crate::config::Export;
 
 /// Bucket boundaries in seconds of the semantic conventions for RPC.
@@ -40,6 +43,7 @@ pub(super) fn start(
     resource: Resource,
 ) -> Result<(SdkMeterProvider, PrometheusMetrics), ExportError> {
     let registry = Registry::new();
+    process_metrics::register(&registry).map_err(ExportError::other)?;
     let scraped = opentelemetry_prometheus::exporter()
         .with_registry(registry.clone())
         .scope_info_enabled(false)

@@ -3,6 +3,8 @@
 //! conversation of the call that is being served, so that implementations of the
 //! traits need no telemetry.
 
+mod availability;
+mod import;
 mod recent;
 mod sessions;
 mod store;

@@ -15,6 +15,7 @@ mod langsmith;
 mod logs;
 mod metrics;
 mod observed;
+mod outages;
 
 mod rest;
 mod shutdown;

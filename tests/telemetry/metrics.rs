@@ -36,17 +36,22 @@ struct Sample {
 
 /// Samples of one scrape.
 #[derive(Debug)]
-struct Scrape(Vec<Sample>);
+pub(crate) struct Scrape(Vec<Sample>);
 
 impl Scrape {
-    async fn of(sidecar: &mut Sidecar) -> Self {
+    pub(crate) async fn of(sidecar: &mut Sidecar) -> Self {
         let url = format!("http://{}/metrics", sidecar.operations().await);
         let samples = python("scrape.py", &[&url], "").await;
         Self(serde_json::from_value(samples).unwrap())
     }
 
+    /// Whether there is a sample with this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|sample| sample.name == name)
+    }
+
     /// Sum of the samples with this name and these labels. 0 if there are none.
-    fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+    pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let matches = |sample: &&Sample| {
             let has = |(key, value): &(&str, &str)| {
                 sample.labels.get(*key).is_some_and(|found| found == value)
@@ -57,7 +62,7 @@ impl Scrape {
         values.fold(0.0, |sum, value| sum + value)
     }
 
-    fn count(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+    pub(crate) fn count(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         let sum = self.sum(name, labels);
         assert!(sum >= 0.0 && sum.fract() == 0.0, "{name}{labels:?}: {sum}");
         format!("{sum}").parse().unwrap()

@@ -93,6 +93,14 @@ pub(super) enum FillOutcome {
 }
 
 impl FillOutcome {
+    const ALL: [Self; 5] = [
+        Self::Filled,
+        Self::Refused,
+        Self::TooLarge,
+        Self::OutOfMemory,
+        Self::Error,
+    ];
+
     fn name(self) -> &'static str {
         match self {
             Self::Filled => "filled",
@@ -117,7 +125,7 @@ impl WindowInstruments {
     pub(super) fn new(pending: &Arc<PendingInvalidations>) -> Self {
         let meter = instrumentation::meter();
         observe_pending(&meter, pending);
-        Self {
+        let instruments = Self {
             fills: meter
                 .u64_counter("conversation_memory.recent_window.fills")
                 .with_unit("{fill}")
@@ -128,6 +136,20 @@ impl WindowInstruments {
                 .with_unit("{window}")
                 .with_description("Windows dropped, by reason.")
                 .build(),
+        };
+        instruments.export_zeros();
+        instruments
+    }
+
+    /// Exports every counter from the start: the rate of a series that appears later misses its
+    /// first increment.
+    fn export_zeros(&self) {
+        for outcome in FillOutcome::ALL {
+            self.fills
+                .add(0, &[KeyValue::new("outcome", outcome.name())]);
+        }
+        for reason in DropReason::ALL {
+            self.drops.add(0, &[KeyValue::new("reason", reason.name())]);
         }
     }
 

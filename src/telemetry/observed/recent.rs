@@ -10,6 +10,9 @@ use crate::{
     telemetry::call,
 };
 
+/// Values of the attribute `outcome`, which are exported as 0 from the start.
+const OUTCOMES: [&str; 5] = ["hit", "miss", "busy", "short", "error"];
+
 /// Decorator of a window that counts lookups by outcome.
 #[derive(Debug)]
 pub struct ObservedRecent {
@@ -25,6 +28,9 @@ impl ObservedRecent {
             .with_unit("{lookup}")
             .with_description("Lookups in the recent window, by outcome.")
             .build();
+        for outcome in OUTCOMES {
+            lookups.add(0, &[KeyValue::new("outcome", outcome)]);
+        }
         Self { inner, lookups }
     }
 }

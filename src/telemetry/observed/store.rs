@@ -11,6 +11,10 @@ use opentelemetry::{
 use tracing::{Instrument as _, Span, debug_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
+use super::{
+    availability::{Access, StoreAvailability},
+    import::ObservedImport,
+};
 use crate::{
     domain::{
         Conversation, ConversationChanges, ConversationId, ConversationRef, Message,
@@ -46,13 +50,14 @@ pub struct ObservedStore {
     durations: Histogram<f64>,
     saved: Counter<u64>,
     replayed: Counter<u64>,
+    availability: Arc<StoreAvailability>,
 }
 
 impl ObservedStore {
     /// Decorates a store in the given database.
     pub fn new(inner: Arc<dyn Store>, database: DatabaseAttributes) -> Self {
         let meter = instrumentation::meter();
-        Self {
+        let store = Self {
             inner,
             database,
             durations: meter
@@ -63,14 +68,20 @@ impl ObservedStore {
             saved: meter
                 .u64_counter("conversation_memory.messages.saved")
                 .with_unit("{message}")
-                .with_description("Messages saved, excluding replays.")
+                .with_description("Messages saved or imported, excluding replays.")
                 .build(),
             replayed: meter
                 .u64_counter("conversation_memory.saves.replayed")
                 .with_unit("{save}")
                 .with_description("Saves that were replays of an earlier save.")
                 .build(),
-        }
+            availability: StoreAvailability::new(),
+        };
+        // Exported as 0 from the start: the rate of a series that appears later misses its first
+        // increment.
+        store.saved.add(0, &[]);
+        store.replayed.add(0, &[]);
+        store
     }
 
     /// Runs an operation on a table in a span and measures it. A rejected request is not an
@@ -111,6 +122,9 @@ impl ObservedStore {
         };
         let outcome = work.instrument(span).await;
         let failed = outcome.as_ref().err().and_then(failure);
+        if let Some(access) = Access::of(operation) {
+            self.availability.record(access, &outcome);
+        }
         recorder.error = failed.map(|(kind, error)| (kind, error.to_string()));
         outcome
     }
@@ -330,7 +344,8 @@ impl Store for ObservedStore {
     async fn import(&self, conversation: &Conversation) -> Result<Box<dyn Import>, StoreError> {
         call::set_conversation(conversation.id);
         let work = self.inner.import(conversation);
-        self.observe("import", CONVERSATIONS, work).await
+        let import = self.observe("import", CONVERSATIONS, work).await?;
+        Ok(Box::new(ObservedImport::new(import, self.saved.clone())))
     }
 
     async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError> {

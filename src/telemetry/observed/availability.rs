@@ -1,0 +1,200 @@
+use std::{
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use opentelemetry::KeyValue;
+use tokio::time::Instant;
+
+use crate::{instrumentation, store::StoreError};
+
+/// Time for which one success outweighs failures: an overloaded store, whose operations partly
+/// fail, is available.
+const SUCCESS_LIFETIME: Duration = Duration::from_secs(2);
+
+/// Time for which one failure is evidence: a sidecar without calls does not report an outage that
+/// may have ended.
+const FAILURE_LIFETIME: Duration = Duration::from_mins(1);
+
+/// Kind of access of an operation. A store that is read-only or full serves reads only.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Access {
+    Read,
+    Write,
+}
+
+impl Access {
+    const ALL: [Self; 2] = [Self::Read, Self::Write];
+
+    /// Returns the access of an operation. `None` if it has a limit of its own, beyond which it
+    /// fails although the store is available.
+    pub(super) fn of(operation: &str) -> Option<Self> {
+        match operation {
+            "import" | "snapshot" => None,
+            "get"
+            | "list"
+            | "newest"
+            | "blobs"
+            | "search"
+            | "find_containing"
+            | "list_branches"
+            | "conversation_of_session" => Some(Self::Read),
+            _ => Some(Self::Write),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+        }
+    }
+}
+
+/// Whether the store serves reads and writes, by the outcomes of the latest operations.
+///
+/// A ratio of failed calls would show an outage late: calls that wait for their time limit are
+/// few, compared with those that succeeded in the minutes before.
+#[derive(Debug)]
+pub(super) struct StoreAvailability {
+    created: Instant,
+    reads: Outcomes,
+    writes: Outcomes,
+}
+
+/// Times of the latest success and the latest failure, in milliseconds since the creation; 0 if
+/// there was none.
+#[derive(Debug, Default)]
+struct Outcomes {
+    succeeded: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl StoreAvailability {
+    /// Creates a state without operations, and the gauge that reports it until it is dropped.
+    pub(super) fn new() -> Arc<Self> {
+        let availability = Arc::new(Self {
+            created: Instant::now(),
+            reads: Outcomes::default(),
+            writes: Outcomes::default(),
+        });
+        register_gauge(Arc::downgrade(&availability));
+        availability
+    }
+
+    /// Records the outcome of an operation. A rejected request is a success of the store, and a
+    /// defect is not evidence.
+    pub(super) fn record<T>(&self, access: Access, outcome: &Result<T, StoreError>) {
+        let outcomes = self.outcomes(access);
+        let latest = match outcome {
+            Err(StoreError::Internal(_)) => return,
+            Err(StoreError::Unavailable(_) | StoreError::OutcomeUnknown(_)) => &outcomes.failed,
+            _ => &outcomes.succeeded,
+        };
+        latest.store(self.now(), Ordering::Relaxed);
+    }
+
+    fn is_available(&self, access: Access) -> bool {
+        let outcomes = self.outcomes(access);
+        let succeeded = outcomes.succeeded.load(Ordering::Relaxed);
+        let failed = outcomes.failed.load(Ordering::Relaxed);
+        let elapsed = |at: u64| Duration::from_millis(self.now().saturating_sub(at));
+        let is_failing = failed > succeeded && elapsed(failed) < FAILURE_LIFETIME;
+        let has_succeeded = succeeded > 0 && elapsed(succeeded) < SUCCESS_LIFETIME;
+        !is_failing || has_succeeded
+    }
+
+    fn outcomes(&self, access: Access) -> &Outcomes {
+        match access {
+            Access::Read => &self.reads,
+            Access::Write => &self.writes,
+        }
+    }
+
+    fn now(&self) -> u64 {
+        let elapsed = self.created.elapsed().as_millis();
+        u64::try_from(elapsed).unwrap_or(u64::MAX).saturating_add(1)
+    }
+}
+
+fn register_gauge(availability: Weak<StoreAvailability>) {
+    instrumentation::meter()
+        .u64_observable_gauge("conversation_memory.store.available")
+        .with_description(
+            "1 while the store serves the operations of the attribute, 0 while they fail.",
+        )
+        .with_callback(move |gauge| {
+            let Some(availability) = availability.upgrade() else {
+                return;
+            };
+            for access in Access::ALL {
+                let value = u64::from(availability.is_available(access));
+                gauge.observe(value, &[KeyValue::new("operation", access.name())]);
+            }
+        })
+        .build();
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    fn failed() -> Result<(), StoreError> {
+        Err(StoreError::Unavailable("refused".into()))
+    }
+
+    /// Availability of reads and of writes.
+    fn state(store: &StoreAvailability) -> [bool; 2] {
+        Access::ALL.map(|access| store.is_available(access))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_without_operations_is_available() {
+        assert_eq!(state(&StoreAvailability::new()), [true, true]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_serves_only_reads_is_not_available_to_writes() {
+        let store = StoreAvailability::new();
+        store.record(Access::Read, &Ok(()));
+        store.record(Access::Write, &failed());
+        assert_eq!(state(&store), [true, false]);
+        advance(SUCCESS_LIFETIME).await;
+        let outcome: Result<(), _> = Err(StoreError::OutcomeUnknown("lost".into()));
+        store.record(Access::Read, &outcome);
+        assert_eq!(state(&store), [false, false]);
+        store.record(Access::Write, &Ok(()));
+        assert_eq!(state(&store), [false, true]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_overloaded_store_and_a_rejected_request_are_no_outage() {
+        let store = StoreAvailability::new();
+        for _ in 0..10 {
+            store.record(Access::Write, &Ok(()));
+            advance(Duration::from_secs(1)).await;
+            store.record(Access::Write, &failed());
+            assert_eq!(state(&store), [true, true]);
+        }
+        advance(SUCCESS_LIFETIME).await;
+        assert_eq!(state(&store), [true, false]);
+        let rejected: Result<(), _> = Err(StoreError::NotFound);
+        store.record(Access::Write, &rejected);
+        assert_eq!(state(&store), [true, true]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_sidecar_does_not_report_an_old_failure() {
+        let store = StoreAvailability::new();
+        store.record(Access::Write, &failed());
+        advance(FAILURE_LIFETIME - Duration::from_millis(1)).await;
+        assert_eq!(state(&store), [true, false]);
+        advance(Duration::from_millis(1)).await;
+        assert_eq!(state(&store), [true, true]);
+    }
+}
