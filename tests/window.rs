@@ -2,16 +2,21 @@
 //! `tests/window_model` tests interleavings of the operations, and
 //! `tests/window_faults.rs` failures of Redis.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use conversation_memory::{
     domain::UserId,
-    recent::{Lookup, RecentWindow, none::NoWindow, redis::WINDOW_BYTES},
+    recent::{
+        Lookup, RecentWindow,
+        none::NoWindow,
+        redis::{RedisRecent, WINDOW_BYTES},
+    },
 };
 use test_support::redis_server::{RedisServer, call, connect_and_wait, shared_url, unique_prefix};
 use test_support::window::{
     LIMIT, NONE, TTL, WindowFixture, content, conversation_id, message, messages, owner, recent,
-    seqs, window,
+    recent_of, seqs, window,
 };
 
 #[tokio::test]
@@ -506,4 +511,101 @@ async fn a_window_of_the_version_before_is_dropped() {
     fixture.call(&["HDEL", &fixture.key, "v"]).await;
     fixture.save(3..=3).await;
     assert!(fixture.is_miss().await, "a save does not adopt the window");
+}
+
+/// Creates the windows of a sidecar whose store has a history.
+async fn recent_with(history: &'static str, prefix: &str) -> RedisRecent {
+    let redis = connect_and_wait(&shared_url(), prefix).await;
+    recent_of(
+        &redis,
+        Arc::new(move || Bytes::from_static(history.as_bytes())),
+    )
+}
+
+/// Two sidecars with windows of one conversation, between which the store went back to an earlier
+/// state.
+async fn before_and_after() -> [WindowFixture; 2] {
+    let prefix = unique_prefix();
+    let before = recent_with("before", &prefix).await;
+    let mut after =
+        WindowFixture::with(recent_with("after", &prefix).await, &shared_url(), &prefix);
+    let before = WindowFixture::with(before, &shared_url(), &prefix);
+    after.id = before.id;
+    after.key.clone_from(&before.key);
+    [before, after]
+}
+
+#[tokio::test]
+async fn window_of_another_history_is_a_miss() {
+    let [before, after] = before_and_after().await;
+    before.save(1..=2).await;
+    assert_eq!(before.hit(10).await, (2, vec![1, 2]));
+    let lease = after.lease().await;
+    after.fill(lease, 1, 1..=1, true).await;
+    assert_eq!(after.hit(10).await, (1, vec![1]));
+    assert!(before.is_miss().await);
+}
+
+#[tokio::test]
+async fn announcement_of_another_history_does_not_publish() {
+    let [before, after] = before_and_after().await;
+    // The window may lack what was published in between.
+    let announcement = before.announce().await;
+    let [late, other] = [announcement, after.announce().await];
+    after.publish(other, 1..=1).await;
+    before.publish(late, 2..=2).await;
+    assert!(after.is_miss().await);
+    assert!(before.is_miss().await);
+}
+
+#[tokio::test]
+async fn lease_of_another_history_does_not_fill() {
+    let [before, after] = before_and_after().await;
+    let lease = before.lease().await;
+    let key = before.key.clone();
+    // The lease was copied to the other server.
+    let value = before.call(&["HGET", &key, "lease"]).await;
+    let copied = value.replace("/before ", "/after ");
+    before.call(&["HSET", &key, "lease", &copied]).await;
+    before.fill(lease, 2, 1..=2, true).await;
+    assert!(after.is_miss().await);
+    assert_eq!(after.fields("m:").await, 0);
+}
+
+#[tokio::test]
+async fn other_messages_under_the_same_numbers_drop_the_window() {
+    let fixture = WindowFixture::new().await;
+    fixture.save(1..=3).await;
+    // The store lost the third message and assigned its number again.
+    let mut other = message(fixture.id, 3);
+    other.id = message(fixture.id, 99).id;
+    let announcement = fixture.announce().await;
+    fixture
+        .recent
+        .publish(announcement, &owner(), &[other], 9)
+        .await;
+    assert!(fixture.is_miss().await);
+}
+
+#[tokio::test]
+async fn windows_are_read_only_over_a_trusted_connection() {
+    let fixture = WindowFixture::new().await;
+    fixture.save(1..=2).await;
+    let (id, recent) = (fixture.id, &fixture.recent);
+    let connection = recent.connection().unwrap();
+    recent.trust(connection + 1);
+    assert!(matches!(
+        recent.newest(id, 10, 0).await,
+        Lookup::Unavailable
+    ));
+    recent.trust(connection);
+    assert!(matches!(recent.newest(id, 10, 0).await, Lookup::Hit(_)));
+}
+
+#[tokio::test]
+async fn invalidated_window_is_a_miss() {
+    let fixture = WindowFixture::new().await;
+    fixture.save(1..=2).await;
+    assert!(fixture.recent.invalidate(fixture.id).await);
+    assert!(fixture.is_miss().await);
 }

@@ -13,6 +13,7 @@ mod conversations;
 mod faulty_store;
 mod history;
 mod imports;
+mod invalidations;
 mod postgres;
 mod redactions;
 mod removals;
