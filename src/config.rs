@@ -48,6 +48,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// Redis for sessions and recent windows; `None` keeps sessions in this process.
     pub redis: Option<RedisConfig>,
+    /// Path of `REDIS_URL_FILE` if there is no such file.
+    pub missing_redis_url_file: Option<std::path::PathBuf>,
     /// Format and filter of the log.
     pub logs: LogConfig,
     /// Export of traces and metrics.
@@ -85,6 +87,7 @@ impl Config {
             conversations: ConversationConfig::from_args(&args.conversations),
             store: StoreConfig::from_args(args.store, &args.postgres)?,
             redis: RedisConfig::from_args(&args.redis)?,
+            missing_redis_url_file: args.redis.missing_url_file(),
             logs: LogConfig::from_args(args.logs),
             telemetry: TelemetryConfig::from_args(&args.telemetry)?,
             command: args.command.unwrap_or(Command::Serve),

@@ -122,6 +122,9 @@ fn recent_window(
         }
         (backend, None) => {
             tracing::info!("sessions: in memory");
+            if let Some(file) = &config.missing_redis_url_file {
+                tracing::warn!(file = %file.display(), "REDIS_URL_FILE does not exist");
+            }
             if let StoreBackend::Postgres(_) = backend {
                 tracing::warn!(
                     "Redis is not configured: sessions are not shared with other sidecars"

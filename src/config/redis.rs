@@ -24,7 +24,7 @@ pub(super) struct RedisArgs {
     #[arg(long, env, global = true, hide_env_values = true, value_name = "URL")]
     redis_url: Option<Secret>,
 
-    /// File that contains REDIS_URL.
+    /// File that contains REDIS_URL. Without such a file, Redis is not configured.
     #[arg(long, env, global = true, value_name = "FILE")]
     redis_url_file: Option<PathBuf>,
 
@@ -107,12 +107,23 @@ impl RedisConfig {
 }
 
 impl RedisArgs {
+    /// Returns the path of REDIS_URL_FILE if there is no such file, as in a Kubernetes Secret
+    /// without this key. A directory that cannot be read, or an empty file, is an error instead.
+    pub(super) fn missing_url_file(&self) -> Option<PathBuf> {
+        let has_url = self
+            .redis_url
+            .as_ref()
+            .is_some_and(|url| !url.expose().is_empty());
+        let file = non_empty_path(self.redis_url_file.as_deref())?;
+        (!has_url && matches!(file.try_exists(), Ok(false))).then_some(file)
+    }
+
     fn target(&self) -> Result<Option<RedisTarget>, InvalidSetting> {
-        let url = Secret::from_value_or_file(
-            self.redis_url.as_ref(),
-            self.redis_url_file.as_deref(),
-            "REDIS_URL",
-        )?;
+        let url_file = match self.missing_url_file() {
+            Some(_) => None,
+            None => self.redis_url_file.as_deref(),
+        };
+        let url = Secret::from_value_or_file(self.redis_url.as_ref(), url_file, "REDIS_URL")?;
         let password = Secret::from_value_or_file(
             self.redis_password.as_ref(),
             self.redis_password_file.as_deref(),

@@ -128,3 +128,28 @@ fn only_non_loopback_addresses_require_authentication() {
     assert!(config(&["--listen-addr", "[::1]:0"]).is_ok());
     assert!(config(&["--listen-addr", "0.0.0.0:0", "--insecure"]).is_ok());
 }
+
+#[test]
+fn a_missing_redis_url_file_means_no_redis_and_other_files_are_required() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("REDIS_URL");
+    let file = path.to_str().unwrap();
+    let args = ["--redis-url-file", file];
+    let missing = config(&args).unwrap();
+    assert!(missing.redis.is_none());
+    assert_eq!(missing.missing_redis_url_file.as_deref(), Some(&*path));
+    // Other settings of Redis still apply.
+    let other = config(&["--redis-url-file", file, "--redis-host", "x"]).unwrap();
+    assert!(other.redis.is_some());
+    let url = config(&["--redis-url-file", file, "--redis-url", "redis://x"]).unwrap();
+    assert!(url.redis.is_some() && url.missing_redis_url_file.is_none());
+
+    std::fs::write(&path, "redis://h:6379\n").unwrap();
+    let present = config(&args).unwrap();
+    assert!(present.redis.is_some() && present.missing_redis_url_file.is_none());
+    std::fs::write(&path, "\n").unwrap();
+    assert_eq!(error(&args), format!("REDIS_URL_FILE: {file} is empty"));
+    let below_a_file = format!("{file}/REDIS_URL");
+    assert!(error(&["--redis-url-file", &below_a_file]).contains("REDIS_URL_FILE: cannot read"));
+    assert!(error(&["--redis-password-file", "/nonexistent"]).contains("REDIS_PASSWORD_FILE"));
+}

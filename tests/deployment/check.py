@@ -127,11 +127,12 @@ def check_metrics(expressions):
     """Requires that the program records every metric in the expressions."""
     source = "\n".join(path.read_text() for path in sorted((REPOSITORY / "src").rglob("*.rs")))
     recorded = {name.replace(".", "_") for name in re.findall(r'"((?:conversation_memory|rpc|db)\.[a-z_.]+)"', source)}
+    recorded |= set(re.findall(r'"(process_[a-z_]+)"', source))
     unit = r"(_seconds)?(_total|_bucket|_count|_sum)?"
     for expression in expressions:
         # Labels and their values are not metric names.
         bare = re.sub(r"\{[^}]*\}|\b(by|on) \([^)]*\)", "", expression)
-        for name in re.findall(r"\b(?:conversation_memory|rpc|db)_[a-z_]+\b", bare):
+        for name in re.findall(r"\b(?:conversation_memory|rpc|db|process)_[a-z_]+\b", bare):
             known = any(re.fullmatch(re.escape(metric) + unit, name) for metric in recorded)
             assert known, f"the program does not record the metric {name}"
 
