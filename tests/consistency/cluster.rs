@@ -1,0 +1,162 @@
+//! Servers and sidecars of a scenario.
+
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use conversation_memory::proto::{Role, SessionState, Source};
+use futures_util::future::join_all;
+use test_support::{
+    eventually, new_user,
+    postgres_server::PostgresServer,
+    redis_server::RedisServer,
+    requests::{begin, history, message, save},
+    sidecar::{Form, Memory, Sidecar},
+    tcp_proxy::TcpProxy,
+};
+use tokio::sync::Mutex;
+
+use crate::history::Process;
+
+/// Number of sidecars.
+pub(crate) const SIDECARS: usize = 3;
+
+/// A sidecar that can be restarted, on the same address.
+pub(crate) struct Member {
+    form: Form,
+    pub(crate) address: SocketAddr,
+    /// Operations port of the present process.
+    pub(crate) operations: SocketAddr,
+    sidecar: Option<Sidecar>,
+}
+
+impl Member {
+    async fn start(form: Form) -> Self {
+        let mut sidecar = Sidecar::start_with(&form, &SETTINGS).await;
+        Self {
+            form,
+            address: sidecar.address,
+            operations: sidecar.operations().await,
+            sidecar: Some(sidecar),
+        }
+    }
+
+    async fn kill(&mut self) {
+        if let Some(sidecar) = self.sidecar.take() {
+            sidecar.kill().await;
+        }
+    }
+
+    /// Starts the sidecar again. PostgreSQL may be unavailable: the sidecar serves when it can.
+    async fn restart(&mut self) {
+        let address = self.address.to_string();
+        let mut settings = SETTINGS.to_vec();
+        settings.push(("LISTEN_ADDR", &address));
+        let mut sidecar = Sidecar::launch(&self.form, &settings);
+        self.operations = sidecar.operations().await;
+        self.sidecar = Some(sidecar);
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let sidecar = self.sidecar.as_ref();
+        sidecar.expect("the sidecar runs").signal(name);
+    }
+}
+
+/// Estimated token counts need no tables.
+const SETTINGS: [(&str, &str); 1] = [("TOKEN_ENCODING", "none")];
+
+/// Sidecars on one PostgreSQL and one Redis, each with its own proxy in front of Redis.
+pub(crate) struct Cluster {
+    pub(crate) postgres: Mutex<PostgresServer>,
+    pub(crate) redis: Mutex<RedisServer>,
+    pub(crate) proxies: Vec<TcpProxy>,
+    pub(crate) members: Vec<Mutex<Member>>,
+    addresses: Vec<SocketAddr>,
+    generations: [AtomicU32; SIDECARS],
+    pub(crate) database_url: String,
+}
+
+impl Cluster {
+    pub(crate) async fn start() -> Self {
+        let (postgres, redis) = tokio::join!(PostgresServer::start(), RedisServer::start(&[]));
+        let mut proxies = Vec::new();
+        let mut members = Vec::new();
+        for _ in 0..SIDECARS {
+            let proxy = TcpProxy::start(([127, 0, 0, 1], redis.port()).into()).await;
+            let form = Form::Servers {
+                database_url: postgres.url(),
+                redis_url: format!("redis://{}/0", proxy.address()),
+            };
+            proxies.push(proxy);
+            members.push(Member::start(form).await);
+        }
+        Self {
+            generations: Default::default(),
+            addresses: members.iter().map(|member| member.address).collect(),
+            database_url: postgres.url(),
+            postgres: Mutex::new(postgres),
+            redis: Mutex::new(redis),
+            proxies,
+            members: members.into_iter().map(Mutex::new).collect(),
+        }
+    }
+
+    /// The present process of a sidecar.
+    pub(crate) fn process(&self, sidecar: usize) -> Process {
+        Process {
+            sidecar,
+            generation: self.generations[sidecar].load(Ordering::SeqCst),
+        }
+    }
+
+    pub(crate) async fn kill(&self, sidecar: usize, member: &mut Member) {
+        member.kill().await;
+        self.generations[sidecar].fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) async fn restart(&self, member: &mut Member) {
+        member.restart().await;
+    }
+
+    /// Client of one sidecar, which connects again after a restart.
+    pub(crate) fn client(&self, sidecar: usize) -> Memory {
+        let endpoint = format!("http://{}", self.addresses[sidecar]);
+        let endpoint = tonic::transport::Endpoint::try_from(endpoint).unwrap();
+        let endpoint = endpoint.connect_timeout(Duration::from_secs(1));
+        Memory::new(endpoint.connect_lazy())
+    }
+
+    /// Waits until every sidecar saves, reads from windows and has sessions again.
+    pub(crate) async fn recovers(&self) {
+        join_all((0..SIDECARS).map(|sidecar| self.member_recovers(sidecar))).await;
+    }
+
+    async fn member_recovers(&self, sidecar: usize) {
+        let mut memory = self.client(sidecar);
+        let user = new_user();
+        let mut turn = begin(&user);
+        eventually("a turn has a session", async || {
+            let Ok(begun) = memory.begin_turn(turn.clone()).await else {
+                return false;
+            };
+            let begun = begun.into_inner();
+            turn.conversation_id = begun.conversation.as_ref().unwrap().id.clone();
+            begun.session_state() != SessionState::Unavailable
+        })
+        .await;
+        let conversation = turn.conversation_id;
+        eventually("a save is acknowledged", async || {
+            let request = save(&conversation, vec![message(Role::User, "recovered")]);
+            memory.save_messages(request).await.is_ok()
+        })
+        .await;
+        eventually("a history comes from its window", async || {
+            let read = memory.get_history(history(&conversation)).await;
+            read.is_ok_and(|read| read.into_inner().source() == Source::Cache)
+        })
+        .await;
+    }
+}

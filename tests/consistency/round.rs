@@ -1,0 +1,98 @@
+//! One round: a workload with faults, the recovery, the state at the end, and the result.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use test_support::within_progress;
+
+use crate::{
+    checker,
+    clients::Client,
+    cluster::{Cluster, SIDECARS},
+    faults,
+    history::{Consistency, History, Recorder},
+    report::{Report, ViolationKind},
+    store_state,
+    workload::Workload,
+};
+
+/// Acknowledged writes of a workload after the last fault has healed.
+const PROGRESS: usize = 50;
+
+/// Parameters of one round.
+pub(crate) struct Round<'a> {
+    pub(crate) cluster: &'a Arc<Cluster>,
+    pub(crate) seed: u64,
+    pub(crate) duration: Duration,
+}
+
+impl Round<'_> {
+    /// Runs the workload with the selected faults, or without faults.
+    pub(crate) async fn run(&self, names: Option<&[String]>) -> History {
+        let recorder = Arc::new(Recorder::new());
+        let workload = Workload::start(self.cluster, &recorder, self.seed).await;
+        match names {
+            Some(names) => {
+                let (seed, duration) = (self.seed, self.duration);
+                faults::inject(self.cluster, &recorder, seed, names, duration).await;
+                self.cluster.recovers().await;
+            }
+            None => tokio::time::sleep(self.duration).await,
+        }
+        let calls = recorder.calls();
+        within_progress(
+            "clients make progress",
+            async || recorder.calls(),
+            |now| *now >= calls + PROGRESS,
+        )
+        .await;
+        let targets = workload.stop().await;
+        let client = Client::new(self.cluster, &recorder);
+        for target in &targets {
+            for sidecar in 0..SIDECARS {
+                for consistency in [Consistency::Cached, Consistency::Strong] {
+                    client.history(sidecar, target, consistency, 10).await;
+                }
+            }
+        }
+        let mut history = recorder.take();
+        let url = &self.cluster.database_url;
+        history.final_state = store_state::read(url, &history, recorder.now()).await;
+        history
+    }
+}
+
+/// Results of all rounds.
+#[derive(Default)]
+pub(crate) struct Totals {
+    calls: usize,
+    counts: BTreeMap<ViolationKind, usize>,
+    unexpected: usize,
+}
+
+impl Totals {
+    /// Checks a history and adds the result.
+    pub(crate) fn add(&mut self, history: &History) {
+        let report: Report = checker::check(history);
+        eprintln!("{report}failures: {:#?}", history.failures);
+        for error in history.unexpected.iter().take(10) {
+            eprintln!("unexpected error at {error}");
+        }
+        self.calls += report.calls;
+        self.unexpected += history.unexpected.len();
+        for (kind, count) in report.counts() {
+            *self.counts.entry(kind).or_default() += count;
+        }
+    }
+
+    pub(crate) fn assert_consistent(&self, seed: u64) {
+        let Self {
+            calls,
+            counts,
+            unexpected,
+        } = self;
+        assert!(
+            counts.is_empty() && *unexpected == 0,
+            "{calls} calls with CONSISTENCY_SEED={seed}: violations {counts:?}, {unexpected} unexpected errors"
+        );
+    }
+}
