@@ -224,6 +224,9 @@ impl Client {
         let shown = match self.limited(memory.begin_turn(request)).await {
             Some(Ok(begun)) => {
                 state = Some(begun.session_state());
+                if begun.session.is_none() {
+                    self.recorder.count_turn_without_session();
+                }
                 if let Some(session) = &begun.session {
                     session_id.clone_from(&session.id);
                 }

@@ -23,6 +23,11 @@ use crate::history::Process;
 /// Number of sidecars.
 pub(crate) const SIDECARS: usize = 3;
 
+/// Time in which every sidecar must work after the last fault, also on a busy machine.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(100);
+/// Lines of a sidecar's log that are printed if it does not recover.
+const LOG_TAIL: usize = 40;
+
 /// A sidecar that can be restarted, on the same address.
 pub(crate) struct Member {
     form: Form,
@@ -57,6 +62,10 @@ impl Member {
         let mut sidecar = Sidecar::launch(&self.form, &settings);
         self.operations = sidecar.operations().await;
         self.sidecar = Some(sidecar);
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.sidecar.as_ref().expect("the sidecar runs").id()
     }
 
     pub(crate) fn signal(&self, name: &str) {
@@ -131,7 +140,21 @@ impl Cluster {
 
     /// Waits until every sidecar saves, reads from windows and has sessions again.
     pub(crate) async fn recovers(&self) {
-        join_all((0..SIDECARS).map(|sidecar| self.member_recovers(sidecar))).await;
+        let recovery = join_all((0..SIDECARS).map(|sidecar| self.member_recovers(sidecar)));
+        if tokio::time::timeout(RECOVERY_LIMIT, recovery).await.is_ok() {
+            return;
+        }
+        for (number, member) in self.members.iter().enumerate() {
+            let member = member.lock().await;
+            let log = member
+                .sidecar
+                .as_ref()
+                .map(Sidecar::log)
+                .unwrap_or_default();
+            let tail = &log[log.len().saturating_sub(LOG_TAIL)..];
+            eprintln!("log of sidecar {number}: {tail:#?}");
+        }
+        panic!("a sidecar has not recovered within {RECOVERY_LIMIT:?}");
     }
 
     async fn member_recovers(&self, sidecar: usize) {

@@ -186,6 +186,8 @@ pub(crate) struct History {
     pub(crate) final_state: FinalState,
     /// Number of failed calls by code and message without numbers.
     pub(crate) failures: BTreeMap<String, usize>,
+    /// Number of turns that began without a session.
+    pub(crate) turns_without_session: usize,
     /// Errors that no fault may cause.
     pub(crate) unexpected: Vec<String>,
 }
@@ -261,6 +263,10 @@ impl Recorder {
                 .push(format!("{:.3?}: {text}", self.started.elapsed()));
         }
         *history.failures.entry(text).or_default() += 1;
+    }
+
+    pub(crate) fn count_turn_without_session(&self) {
+        self.history.lock().unwrap().turns_without_session += 1;
     }
 
     pub(crate) fn calls(&self) -> usize {

@@ -25,6 +25,7 @@ mod reads;
 mod recorded;
 mod report;
 mod round;
+mod stalls;
 mod store_state;
 mod synthetic;
 mod targets;
@@ -38,7 +39,8 @@ use std::{
 
 use crate::{
     cluster::Cluster,
-    round::{Round, Totals},
+    round::{Disturbance, Round, Totals},
+    workload::Pace,
 };
 
 /// Duration of one round, whose history is checked and dropped.
@@ -65,8 +67,9 @@ async fn histories_are_consistent_under_mixed_faults() {
             cluster: &cluster,
             seed: seed.wrapping_add(number),
             duration: ROUND,
+            pace: Pace::Fast,
         };
-        let history = round.run(Some(&faults)).await;
+        let history = round.run(Disturbance::Faults(&faults)).await;
         totals.add(&history);
     }
     totals.assert_consistent(seed);

@@ -10,7 +10,8 @@ use crate::{
     cluster::Cluster,
     history::{Action, Call, Consistency, History, Outcome, Row, Shown},
     report::{Report, ViolationKind::*},
-    round::Round,
+    round::{Disturbance, Round},
+    workload::Pace,
 };
 
 /// Number of places at which each mutation is tried.
@@ -23,8 +24,9 @@ async fn mutations_of_a_recorded_history_are_reported() {
         cluster: &cluster,
         seed: 1,
         duration: Duration::from_secs(4),
+        pace: Pace::Fast,
     };
-    let history = round.run(None).await;
+    let history = round.run(Disturbance::None).await;
     let report = check(&history);
     assert!(report.violations.is_empty(), "{report}");
     assert!(report.reads_from_window > 0, "{report}");

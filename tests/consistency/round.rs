@@ -11,8 +11,8 @@ use crate::{
     faults,
     history::{Consistency, History, Recorder},
     report::{Report, ViolationKind},
-    store_state,
-    workload::Workload,
+    stalls, store_state,
+    workload::{Pace, Workload},
 };
 
 /// Acknowledged writes of a workload after the last fault has healed.
@@ -23,20 +23,33 @@ pub(crate) struct Round<'a> {
     pub(crate) cluster: &'a Arc<Cluster>,
     pub(crate) seed: u64,
     pub(crate) duration: Duration,
+    pub(crate) pace: Pace,
+}
+
+/// What happens to the cluster during the workload of a round.
+pub(crate) enum Disturbance<'a> {
+    None,
+    /// Mixed faults whose names contain one of the texts; all without texts.
+    Faults(&'a [String]),
+    /// Short stops of sidecars.
+    Stalls,
 }
 
 impl Round<'_> {
-    /// Runs the workload with the selected faults, or without faults.
-    pub(crate) async fn run(&self, names: Option<&[String]>) -> History {
+    /// Runs the workload.
+    pub(crate) async fn run(&self, disturbance: Disturbance<'_>) -> History {
         let recorder = Arc::new(Recorder::new());
-        let workload = Workload::start(self.cluster, &recorder, self.seed).await;
-        match names {
-            Some(names) => {
-                let (seed, duration) = (self.seed, self.duration);
+        let workload = Workload::start(self.cluster, &recorder, self.seed, self.pace).await;
+        let (seed, duration) = (self.seed, self.duration);
+        match disturbance {
+            Disturbance::None => tokio::time::sleep(duration).await,
+            Disturbance::Faults(names) => {
                 faults::inject(self.cluster, &recorder, seed, names, duration).await;
                 self.cluster.recovers().await;
             }
-            None => tokio::time::sleep(self.duration).await,
+            Disturbance::Stalls => {
+                stalls::inject(self.cluster, &recorder, seed, duration).await;
+            }
         }
         let calls = recorder.calls();
         within_progress(

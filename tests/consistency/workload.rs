@@ -18,6 +18,13 @@ use crate::{
     targets::{Target, Targets},
 };
 
+/// Factor of the pauses between calls.
+#[derive(Clone, Copy)]
+pub(crate) enum Pace {
+    Fast = 1,
+    Moderate = 4,
+}
+
 const WRITERS: usize = 6;
 const READERS: usize = 6;
 /// Conversations at the start of a round, and the highest number at the same time.
@@ -39,15 +46,22 @@ struct Shared {
     recorder: Arc<Recorder>,
     targets: Targets,
     is_over: AtomicBool,
+    pace: Pace,
 }
 
 impl Workload {
-    pub(crate) async fn start(cluster: &Arc<Cluster>, recorder: &Arc<Recorder>, seed: u64) -> Self {
+    pub(crate) async fn start(
+        cluster: &Arc<Cluster>,
+        recorder: &Arc<Recorder>,
+        seed: u64,
+        pace: Pace,
+    ) -> Self {
         let shared = Arc::new(Shared {
             cluster: Arc::clone(cluster),
             recorder: Arc::clone(recorder),
             targets: Targets::default(),
             is_over: AtomicBool::new(false),
+            pace,
         });
         let client = Client::new(cluster, recorder);
         for _ in 0..CONVERSATIONS {
@@ -85,6 +99,12 @@ impl Shared {
         self.is_over.load(Ordering::SeqCst)
     }
 
+    /// Waits between `shortest` and `longest` milliseconds, times the pace.
+    async fn pause(&self, random: &mut Random, shortest: i64, longest: i64) {
+        let pause = random.between(shortest, longest) * self.pace as i64;
+        sleep(Duration::from_millis(pause.unsigned_abs())).await;
+    }
+
     fn client(&self) -> Client {
         Client::new(&self.cluster, &self.recorder)
     }
@@ -93,7 +113,7 @@ impl Shared {
     async fn write(self: Arc<Self>, mut random: Random, home: usize) {
         let client = self.client();
         while !self.is_over() {
-            pause(&mut random, 10, 60).await;
+            self.pause(&mut random, 10, 60).await;
             let target = self.targets.choose_to_save(&mut random);
             let turn = Turn {
                 save: self.recorder.next_write(),
@@ -114,7 +134,7 @@ impl Shared {
                             && turn.expected_last_seq.is_none()
                             && !self.is_over() =>
                     {
-                        pause(&mut random, 10, 300).await;
+                        self.pause(&mut random, 10, 300).await;
                         sidecar = random.below(SIDECARS);
                         continue;
                     }
@@ -130,7 +150,7 @@ impl Shared {
         let client = self.client();
         let mut sessions = Vec::new();
         while !self.is_over() {
-            pause(&mut random, 3, 30).await;
+            self.pause(&mut random, 3, 30).await;
             let target = self.targets.choose(&mut random);
             let sidecar = random.below(SIDECARS);
             match random.below(20) {
@@ -165,7 +185,7 @@ impl Shared {
     async fn change(self: Arc<Self>, mut random: Random) {
         let client = self.client();
         while !self.is_over() {
-            pause(&mut random, 50, 400).await;
+            self.pause(&mut random, 50, 400).await;
             let target = self.targets.choose(&mut random);
             let last_seq = target.acknowledged();
             if random.one_in(4) && last_seq > 0 && self.targets.len() < MAX_CONVERSATIONS {
@@ -189,7 +209,7 @@ impl Shared {
                 if is_final || self.is_over() {
                     break;
                 }
-                pause(&mut random, 10, 300).await;
+                self.pause(&mut random, 10, 300).await;
             }
         }
     }
@@ -198,7 +218,7 @@ impl Shared {
     async fn remove(self: Arc<Self>, mut random: Random) {
         let client = self.client();
         while !self.is_over() {
-            pause(&mut random, 500, 2500).await;
+            self.pause(&mut random, 500, 2500).await;
             let target = self.targets.choose(&mut random);
             for _ in 0..MAX_ATTEMPTS {
                 let outcome = client.delete(random.below(SIDECARS), &target).await;
@@ -206,7 +226,7 @@ impl Shared {
                 if is_final || self.is_over() {
                     break;
                 }
-                pause(&mut random, 10, 300).await;
+                self.pause(&mut random, 10, 300).await;
             }
             let created = client.create(&new_user(), || self.is_over()).await;
             if let Some(created) = created {
@@ -226,10 +246,4 @@ fn session_of<'a>(sessions: &'a mut Vec<(String, String)>, user: &str) -> &'a mu
         sessions.len() - 1
     });
     &mut sessions[at].1
-}
-
-/// Waits between `shortest` and `longest` milliseconds.
-async fn pause(random: &mut Random, shortest: i64, longest: i64) {
-    let pause = random.between(shortest, longest);
-    sleep(Duration::from_millis(pause.unsigned_abs())).await;
 }

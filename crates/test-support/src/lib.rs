@@ -5,6 +5,7 @@
     reason = "the suites are their own composition roots: they read the environment, generate ids and spawn tasks"
 )]
 
+pub mod cpu_limit;
 pub mod http;
 pub mod otlp_sink;
 pub mod postgres_server;

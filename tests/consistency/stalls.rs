@@ -1,0 +1,126 @@
+//! Sidecars that are stopped for moments, as by a scheduler or a limit on processor time, while both
+//! servers are healthy.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use test_support::{cpu_limit::CpuLimit, http::Http, random::Random};
+use tokio::time::sleep;
+
+use crate::{
+    checker,
+    cluster::{Cluster, SIDECARS},
+    history::{Fault, Recorder},
+    round::{Disturbance, Round},
+    workload::Pace,
+};
+
+/// Failures of calls that race with a removal or another save, which are not caused by stalls.
+const RACES: [&str; 2] = [
+    "NotFound: no such conversation",
+    "Aborted: the conversation ends at",
+];
+
+/// Stops a random sidecar for 50 to 300 ms, about twenty times a minute.
+pub(crate) async fn inject(cluster: &Cluster, recorder: &Recorder, seed: u64, duration: Duration) {
+    let mut random = Random::new(seed);
+    let mut wait = async |shortest, longest| {
+        let wait: i64 = random.between(shortest, longest);
+        sleep(Duration::from_millis(wait.unsigned_abs())).await;
+        random.below(SIDECARS)
+    };
+    let until = Instant::now() + duration;
+    while Instant::now() < until {
+        let sidecar = wait(1000, 4500).await;
+        let member = cluster.members[sidecar].lock().await;
+        let from = recorder.now().at;
+        member.signal("STOP");
+        wait(50, 300).await;
+        member.signal("CONT");
+        recorder.record_fault(Fault {
+            name: format!("sidecar pauses ({sidecar})"),
+            cuts_redis: false,
+            sidecar: Some(sidecar),
+            from,
+            until: recorder.now().at,
+        });
+    }
+}
+
+/// Starts a cluster, runs the workload with stops, and checks that no caller notices them.
+async fn stalls_are_not_noticed(has_cpu_limit: bool) {
+    let cluster = Arc::new(Cluster::start().await);
+    let mut limits = Vec::new();
+    if has_cpu_limit {
+        for member in &cluster.members {
+            match CpuLimit::half_a_core(member.lock().await.id()) {
+                Ok(limit) => limits.push(limit),
+                Err(error) => {
+                    eprintln!("skipped: no control group can be created: {error}");
+                    return;
+                }
+            }
+        }
+    }
+    let seconds = test_support::rounds("CONSISTENCY_STALL_SECONDS", 30);
+    let round = Round {
+        cluster: &cluster,
+        seed: crate::seed(),
+        duration: Duration::from_secs(seconds.into()),
+        pace: Pace::Moderate,
+    };
+    cluster.recovers().await;
+    let outages = outages(&cluster).await;
+    let history = round.run(Disturbance::Stalls).await;
+    let throttled: Vec<u64> = limits.iter().map(CpuLimit::throttled_periods).collect();
+    let report = checker::check(&history);
+    eprintln!(
+        "{report}throttled periods: {throttled:?}, failures: {:#?}",
+        history.failures
+    );
+    let failures = history.failures.keys();
+    let mut failures = failures.filter(|text| !RACES.iter().any(|race| text.starts_with(race)));
+    assert_eq!(
+        failures.next(),
+        None,
+        "a call failed: {:#?}",
+        history.failures
+    );
+    assert_eq!(history.turns_without_session, 0, "turns without a session");
+    assert_eq!(
+        self::outages(&cluster).await,
+        outages,
+        "opened circuit breakers"
+    );
+    assert!(
+        report.violations.is_empty() && report.late_reads == 0,
+        "{report}"
+    );
+}
+
+/// Number of outages of Redis that each sidecar has counted.
+async fn outages(cluster: &Cluster) -> Vec<u64> {
+    let mut outages = Vec::new();
+    for member in &cluster.members {
+        let operations = member.lock().await.operations;
+        let page = Http::at(operations).get("/metrics").await.body;
+        let page = String::from_utf8(page.to_vec()).unwrap();
+        let mut lines = page.lines().filter(|line| !line.starts_with('#'));
+        let line = lines.find(|line| line.starts_with("conversation_memory_redis_outages_total"));
+        let value = line.and_then(|line| line.rsplit(' ').next());
+        outages.push(value.map_or(0, |value| value.parse().unwrap()));
+    }
+    outages
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn short_stops_of_sidecars_are_not_noticed() {
+    stalls_are_not_noticed(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn short_stops_of_sidecars_with_half_a_core_are_not_noticed() {
+    stalls_are_not_noticed(true).await;
+}
