@@ -1,6 +1,6 @@
 # `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run test check image bench fmt
+.PHONY: help run test soak check image bench fmt
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,6 +13,11 @@ test: ## Run every test, with a private PostgreSQL and Redis (installed if missi
 	tests/python-env
 	RUST_TEST_THREADS=$$((2 * $$(nproc))) tests/with-servers cargo test --locked --workspace
 	tests/with-servers target/client-python/bin/pytest --quiet --numprocesses auto --dist worksteal clients/python
+
+MINUTES ?= 30
+soak: ## Check recorded histories under random faults for MINUTES=30
+	CONSISTENCY_SECONDS=$$((60 * $(MINUTES))) tests/with-servers cargo test --locked --test consistency -- \
+		--nocapture mixed_faults
 
 check: ## Check format, lints, the API, dependencies, manifests and scripts
 	.ci/check
