@@ -1,6 +1,6 @@
 //! Model test of the recent window: random interleavings of two sidecars with two
 //! writers and two readers, crashes, evictions, early expiry of announcements, and a
-//! sidecar without a connection to Redis. The scripts and Redis are real; the store
+//! sidecar without a connection to Redis, and a Redis that goes back to an earlier state. The scripts and Redis are real; the store
 //! is a list.
 //!
 //! The invariant: a read contains every save that was acknowledged before the read
@@ -72,10 +72,16 @@ mod a_violation_is_found {
             "is_beginning = is_beginning and previous_top < 1 -- guard: a cold window starts only below top" => ""
         when_a_fill_requires_no_lease:
             "allowed = allowed and id == ARGV[1] .. \"@\" .. epoch and tonumber(expiry) > now -- guard: a fill requires its lease" => ""
+        when_a_lease_of_another_epoch_fills:
+            "allowed = allowed and id == ARGV[1] .. \"@\" .. epoch and tonumber(expiry) > now -- guard: a fill requires its lease" => "allowed = allowed and id:match('^[^@]+') == ARGV[1] and tonumber(expiry) > now"
         when_a_drop_does_not_raise_top:
             "raise_top(1)" => "true"
         when_a_gap_is_ignored:
             r#"drop("gap") -- guard: a gap drops the window"# => ""
+        when_a_window_of_another_epoch_is_read:
+            "local is_foreign = hi and head[3] ~= epoch -- guard: a window belongs to one epoch" => "local is_foreign"
+        when_an_announcement_of_another_epoch_publishes:
+            r#"return "p:" .. id .. " " .. epoch -- guard: an announcement belongs to one epoch"# => r#"return "p:" .. id"#
         when_a_window_behind_a_replay_is_kept:
             "drop(reason) -- guard: a window behind a replay is dropped" => ""
     }
@@ -101,10 +107,17 @@ struct Sidecars {
     evict: Script,
     end_lease: Script,
     expire: Script,
+    snapshot: Script,
+    rewind: Script,
 }
 
 impl Sidecars {
     async fn start(scripts: WindowScripts) -> Self {
+        // The identity of the server changes when a run goes back to an earlier state.
+        let scripts = scripts.with_edited_sources(|source| {
+            let identity = r#"(redis.call("GET", KEYS[1] .. ":server") or "0") .. "/""#;
+            source.replace(r#"server .. "/""#, identity)
+        });
         let (url, prefix) = (shared_url(), unique_prefix());
         let redis = connect_and_wait(&url, &prefix).await;
         let other = connect_and_wait(&url, &prefix).await;
@@ -124,6 +137,13 @@ impl Sidecars {
             redis,
             evict: Script::new("evict", "redis.call('DEL', KEYS[1])"),
             end_lease: Script::new("end_lease", "redis.call('HDEL', KEYS[1], 'lease')"),
+            snapshot: Script::new("snapshot", "return redis.call('DUMP', KEYS[1])"),
+            rewind: Script::new(
+                "rewind",
+                "redis.call('INCR', KEYS[1] .. ':server')
+                 redis.call('DEL', KEYS[1])
+                 if ARGV[1] ~= '' then redis.call('RESTORE', KEYS[1], 0, ARGV[1]) end",
+            ),
             expire: Script::new(
                 "expire",
                 "for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do

@@ -2,10 +2,11 @@
 
 use std::mem;
 
+use bytes::Bytes;
 use conversation_memory::{
     domain::{ConversationId, Message},
     recent::{Announcement, FillLease, Lookup, RecentWindow},
-    redis::Script,
+    redis::{Reply, Script},
 };
 
 use crate::Sidecars;
@@ -28,6 +29,10 @@ pub(crate) enum Step {
     ExpireAnnouncements,
     EndLease,
     Evict,
+    /// Redis saves its data.
+    Snapshot,
+    /// Redis returns to the saved data, with another identity.
+    Rewind,
 }
 
 /// State of the conversation in the store.
@@ -85,6 +90,8 @@ pub(crate) struct Model<'a> {
     crashed: Vec<Commit>,
     /// Number of evictions that may still happen.
     evictions: u16,
+    /// Data of the window that Redis saved; empty if there was no window.
+    snapshot: Option<Bytes>,
 }
 
 impl<'a> Model<'a> {
@@ -102,6 +109,7 @@ impl<'a> Model<'a> {
             readers: [Reader::Idle, Reader::Idle],
             crashed: Vec::new(),
             evictions: 2,
+            snapshot: None,
         }
     }
 
@@ -111,6 +119,8 @@ impl<'a> Model<'a> {
             (Step::ExpireAnnouncements, 1),
             (Step::EndLease, 1),
             (Step::Evict, self.evictions.min(1)),
+            (Step::Snapshot, 1),
+            (Step::Rewind, u16::from(self.snapshot.is_some())),
         ];
         for (i, writer) in self.writers.iter().enumerate() {
             match writer {
@@ -176,11 +186,26 @@ impl<'a> Model<'a> {
                 }
             }
             Step::Fill(i) => self.fill(i).await,
-            Step::ExpireAnnouncements => self.run(&self.sidecars.expire).await,
-            Step::EndLease => self.run(&self.sidecars.end_lease).await,
+            Step::ExpireAnnouncements => {
+                self.run(&self.sidecars.expire, &[]).await;
+            }
+            Step::EndLease => {
+                self.run(&self.sidecars.end_lease, &[]).await;
+            }
             Step::Evict => {
                 self.evictions -= 1;
-                self.run(&self.sidecars.evict).await;
+                self.run(&self.sidecars.evict, &[]).await;
+            }
+            Step::Snapshot => {
+                let saved = match self.run(&self.sidecars.snapshot, &[]).await {
+                    Reply::Bytes(saved) => saved,
+                    _ => Bytes::new(),
+                };
+                self.snapshot = Some(saved);
+            }
+            Step::Rewind => {
+                let saved = self.snapshot.take().unwrap_or_default();
+                self.run(&self.sidecars.rewind, &[saved]).await;
             }
         }
         let State { last_seq, messages } = self.current();
@@ -287,12 +312,9 @@ impl<'a> Model<'a> {
         }
     }
 
-    async fn run(&self, script: &Script) {
-        self.sidecars
-            .redis
-            .run(script, &self.key, &[])
-            .await
-            .unwrap();
+    async fn run(&self, script: &Script, args: &[Bytes]) -> Reply {
+        let reply = self.sidecars.redis.run(script, &self.key, args).await;
+        reply.unwrap()
     }
 
     fn take_writer(&mut self, i: usize) -> Writer {
