@@ -91,8 +91,16 @@ impl StoreAvailability {
         let outcomes = self.outcomes(access);
         let latest = match outcome {
             Err(StoreError::Internal(_)) => return,
-            Err(StoreError::Unavailable(_) | StoreError::OutcomeUnknown(_)) => &outcomes.failed,
-            _ => &outcomes.succeeded,
+            Err(
+                StoreError::NotFound
+                | StoreError::MessageNotFound { .. }
+                | StoreError::Conflict { .. }
+                | StoreError::BeyondEnd { .. }
+                | StoreError::AlreadyExists(_),
+            )
+            | Ok(_) => &outcomes.succeeded,
+            // Unavailable, of unknown outcome, or full.
+            Err(_) => &outcomes.failed,
         };
         latest.store(self.now(), Ordering::Relaxed);
     }
