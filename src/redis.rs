@@ -2,8 +2,12 @@
 //! circuit breaker, and scripts.
 //!
 //! This is the only module that uses the client library. A call never waits for an unreachable
-//! Redis: the first call that fails opens the circuit breaker, all others fail at once, and a
-//! background task probes Redis until it replies.
+//! Redis: when a call remains without a reply and nothing else is received either, the circuit
+//! breaker opens, and all others fail at once until the next reply.
+//!
+//! A connection is never re-established, because its address may belong to another server by then.
+//! After a fault it is replaced, and the server is identified again: its identity is the first line
+//! of every script.
 //!
 //! A call that timed out may still be executed later: a frozen Redis reads what
 //! is left in its socket when it resumes, in no fixed order relative to what is
@@ -12,10 +16,18 @@
 
 mod cause;
 mod client;
+mod connection;
+mod driver;
+mod fault;
 mod instruments;
 mod prepared_scripts;
+mod reply_value;
 mod script;
+mod sentinels;
+mod server_identity;
+mod supervisor;
 mod target;
+mod write_refusals;
 
 pub use self::{
     client::{Redis, RedisSettings},
@@ -65,6 +77,18 @@ pub enum ErrorReply {
     /// `LOADING`: the server is still loading its data.
     #[error("loading data")]
     Loading,
+    /// `MASTERDOWN`: the server is a replica without its master.
+    #[error("replica without its master")]
+    MasterDown,
+    /// `CLUSTERDOWN`: the cluster does not serve all hash slots.
+    #[error("cluster unavailable")]
+    ClusterDown,
+    /// `MISCONF`: the server refuses writes because it cannot store its data on disk.
+    #[error("cannot persist its data")]
+    NotPersistent,
+    /// `NOREPLICAS`: the server refuses writes because too few replicas are connected.
+    #[error("too few replicas")]
+    TooFewReplicas,
     /// `WRONGTYPE`: the key contains a value of another type.
     #[error("wrong type of key")]
     WrongType,
@@ -81,11 +105,35 @@ pub enum ErrorReply {
 }
 
 impl ErrorReply {
+    /// Whether another connection may reach a server that serves calls.
+    fn is_fault_of_connection(self) -> bool {
+        matches!(
+            self,
+            Self::ReadOnly | Self::Loading | Self::MasterDown | Self::ClusterDown
+        )
+    }
+
+    /// Whether the server replies but refuses to store data.
+    fn is_refused_write(self) -> bool {
+        matches!(
+            self,
+            Self::OutOfMemory
+                | Self::ReadOnly
+                | Self::NotPersistent
+                | Self::TooFewReplicas
+                | Self::NotAuthorized
+        )
+    }
+
     fn kind(self) -> &'static str {
         match self {
             Self::OutOfMemory => "out_of_memory",
             Self::ReadOnly => "read_only",
             Self::Loading => "loading",
+            Self::MasterDown => "master_down",
+            Self::ClusterDown => "cluster_down",
+            Self::NotPersistent => "not_persistent",
+            Self::TooFewReplicas => "too_few_replicas",
             Self::WrongType => "wrong_type",
             Self::UnknownScript => "unknown_script",
             Self::NotAuthorized => "not_authorised",

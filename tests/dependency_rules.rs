@@ -46,6 +46,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "authorities",
             "instrumentation",
             "log_throttle",
+            "patience",
             "fred",
             "rustls",
             "opentelemetry",

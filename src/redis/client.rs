@@ -1,54 +1,35 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
-use fred::{
-    clients::{Client, WithOptions},
-    error::{Error, ErrorKind},
-    interfaces::{ClientLike, EventInterface as _},
-    types::{
-        CustomCommand, Value,
-        config::{
-            ConnectionConfig, Options, PerformanceConfig, ReconnectError, ReconnectPolicy, Server,
-            TcpConfig, UnresponsiveConfig,
-        },
-    },
-};
-use tokio::{
-    sync::{
-        broadcast::{Receiver, error::TryRecvError},
-        watch,
-    },
-    time::{Instant, sleep, timeout},
-};
-use tokio_util::{
-    sync::CancellationToken,
-    task::{AbortOnDropHandle, TaskTracker},
-};
+use tokio::{sync::watch, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
 use super::{
-    ErrorReply, RedisError, RedisTarget, Reply, Script, cause, instruments::RedisInstruments,
-    prepared_scripts::PreparedScripts,
+    ErrorReply, RedisError, RedisTarget, Reply, Script,
+    connection::{CallError, Connection},
+    instruments::RedisInstruments,
+    supervisor::Supervisor,
+    write_refusals::WriteRefusals,
 };
 use crate::log_throttle::LogThrottle;
 
-/// Time limit for each of connecting, authenticating and disconnecting.
-const CONNECTION_TIMEOUT: Duration = Duration::from_millis(500);
-/// Time between two probes while the circuit breaker is open.
-const PROBE_INTERVAL: Duration = Duration::from_millis(50);
-/// Delay before the client is restarted after it has stopped.
-const RESTART_DELAY: Duration = Duration::from_secs(1);
-/// Duration of an outage before it is logged.
-const OUTAGE_LOG_DELAY: Duration = Duration::from_secs(1);
-/// Upper bound on calls that wait to be sent.
-const MAX_QUEUED_CALLS: usize = 4_096;
+/// Time limit for ending the tasks.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Settings of the client.
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
     /// Prefix of every key.
     pub key_prefix: String,
-    /// Time limit for a call. A call that exceeds it opens the circuit breaker.
+    /// Time limit for a call, in which only time counts that the process ran. If nothing is
+    /// received from Redis until then, the circuit breaker opens.
     pub call_timeout: Duration,
 }
 
@@ -63,21 +44,30 @@ impl Default for RedisSettings {
 
 /// Connection to Redis, shared by its clones.
 #[derive(Clone, Debug)]
-pub struct Redis(Arc<Inner>);
+pub struct Redis(Arc<Shared>);
 
+/// State that the calls and the supervisor share.
 #[derive(Debug)]
-struct Inner {
-    client: WithOptions<Client>,
+pub(super) struct Shared {
     settings: RedisSettings,
-    /// False while the circuit breaker is open.
-    available: watch::Sender<bool>,
-    /// Number of the present connection.
-    connection: watch::Sender<Option<u64>>,
-    scripts: PreparedScripts,
-    outage_log: LogThrottle,
+    /// The connection, while the circuit breaker is closed.
+    available: watch::Sender<Option<Available>>,
+    /// Number of times that a connection became available.
+    periods: AtomicU64,
+    refusals: Arc<WriteRefusals>,
+    refusal_log: LogThrottle,
     instruments: RedisInstruments,
+    write_probe: Script,
     tasks: TaskTracker,
     stop: CancellationToken,
+}
+
+/// Connection that calls are sent on.
+#[derive(Clone, Debug)]
+pub(super) struct Available {
+    /// Number of this period.
+    number: u64,
+    connection: Arc<Connection>,
 }
 
 impl Redis {
@@ -85,61 +75,61 @@ impl Redis {
     /// [`Self::shutdown`]. Calls fail with [`RedisError::Unavailable`] until the
     /// first reply.
     pub fn connect(target: RedisTarget, settings: RedisSettings) -> Self {
-        let options = Options {
-            max_attempts: Some(1),
-            timeout: Some(settings.call_timeout),
-            fail_fast: true,
-            ..Options::default()
-        };
-        let available = watch::Sender::new(false);
-        let redis = Self(Arc::new(Inner {
-            instruments: RedisInstruments::new(&target, available.subscribe()),
-            client: client(target, settings.call_timeout).with_options(&options),
+        let available = watch::Sender::new(None);
+        let refusals = Arc::<WriteRefusals>::default();
+        let shared = Arc::new(Shared {
+            instruments: RedisInstruments::new(
+                &target,
+                available.subscribe(),
+                Arc::clone(&refusals),
+            ),
             settings,
             available,
-            connection: watch::Sender::new(None),
-            scripts: PreparedScripts::new("unknown"),
-            outage_log: LogThrottle::default(),
+            periods: AtomicU64::new(0),
+            refusals,
+            refusal_log: LogThrottle::new(),
+            write_probe: Script::new("write_probe", include_str!("write_probe.lua")),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
-        }));
-        redis.spawn(run_client(redis.clone()));
-        redis.spawn(probe(redis.clone()));
+        });
+        let redis = Self(Arc::clone(&shared));
+        redis.spawn(Supervisor::new(shared, target.0).run());
         redis
     }
 
     /// Returns the full name of a key, with the configured prefix.
     pub fn key(&self, name: impl std::fmt::Display) -> String {
-        format!("{}{name}", self.0.settings.key_prefix)
+        self.0.key(name)
     }
 
     /// Whether the circuit breaker is closed, so that calls are sent.
     pub fn is_available(&self) -> bool {
-        *self.0.available.borrow()
+        self.0.available.borrow().is_some()
     }
 
     /// Waits until the circuit breaker is closed.
     pub async fn wait_until_available(&self) {
         // The sender is a field of self, so this cannot fail.
-        let _ = self.0.available.subscribe().wait_for(|up| *up).await;
+        let _ = self.0.available.subscribe().wait_for(Option::is_some).await;
     }
 
     /// Returns the number of the present connection, or `None` while calls are not sent. The
     /// number changes when the connection is replaced and when Redis was unavailable in between,
     /// so that with the same number no call of this client has failed to be sent.
     pub fn connection(&self) -> Option<u64> {
-        *self.0.connection.borrow()
+        number(self.0.available.borrow().as_ref())
     }
 
     /// Waits until [`Self::connection`] is no longer `seen`, and returns it.
     pub async fn connection_changed(&self, seen: Option<u64>) -> Option<u64> {
-        let mut connection = self.0.connection.subscribe();
+        let mut available = self.0.available.subscribe();
         // The sender is a field of self, so this cannot fail.
-        let changed = connection.wait_for(|now| *now != seen).await;
-        changed.map_or(None, |now| *now)
+        let changed = available.wait_for(|now| number(now.as_ref()) != seen).await;
+        changed.map_or(None, |now| number(now.as_ref()))
     }
 
-    /// Runs a script on one key, in one round trip if Redis has cached the script.
+    /// Runs a script on one key, in one round trip if Redis has cached the script. The script can
+    /// read the variable `server`, the identity of the server's replication history.
     ///
     /// # Errors
     ///
@@ -158,26 +148,9 @@ impl Redis {
         args: &[Bytes],
     ) -> Result<Reply, RedisError> {
         let recorder = self.0.instruments.start_call(script);
-        let call = self.evaluate(script, key, args);
+        let call = self.0.evaluate(script, key, args);
         let result = call.instrument(recorder.span()).await;
         recorder.finish(&result);
-        result
-    }
-
-    async fn evaluate(
-        &self,
-        script: &Script,
-        key: &str,
-        args: &[Bytes],
-    ) -> Result<Reply, RedisError> {
-        if !self.is_available() {
-            return Err(RedisError::Unavailable);
-        }
-        let script = self.0.scripts.get(script);
-        let result = self.send("EVALSHA", script.sha1, key, args).await;
-        if result == Err(RedisError::ErrorReply(ErrorReply::UnknownScript)) {
-            return self.send("EVAL", script.source, key, args).await;
-        }
         result
     }
 
@@ -187,208 +160,121 @@ impl Redis {
         self.0.tasks.spawn(stop.run_until_cancelled_owned(task));
     }
 
-    /// Stops the tasks and closes the connection, within a second. Later calls
-    /// fail with [`RedisError::Unavailable`].
+    /// Stops the tasks and closes the connection. Later calls fail with
+    /// [`RedisError::Unavailable`].
     pub async fn shutdown(&self) {
-        // QUIT does not return while Redis is frozen.
-        let _ = timeout(CONNECTION_TIMEOUT, self.0.client.quit()).await;
         self.0.stop.cancel();
         self.0.tasks.close();
-        let _ = timeout(CONNECTION_TIMEOUT, self.0.tasks.wait()).await;
-        self.0.available.send_replace(false);
+        let _ = timeout(SHUTDOWN_TIMEOUT, self.0.tasks.wait()).await;
+        self.0.available.send_replace(None);
+    }
+}
+
+impl Shared {
+    fn key(&self, name: impl std::fmt::Display) -> String {
+        format!("{}{name}", self.settings.key_prefix)
     }
 
-    /// Sends a script by its digest or its source. The library's own functions
-    /// for scripts ignore the options, among them the timeout.
-    async fn send(
+    async fn evaluate(
         &self,
-        command: &'static str,
-        script: Bytes,
+        script: &Script,
         key: &str,
         args: &[Bytes],
     ) -> Result<Reply, RedisError> {
-        let mut values = Vec::with_capacity(3 + args.len());
-        values.push(Value::Bytes(script));
-        values.push(Value::from(1));
-        values.push(Value::from(key));
-        values.extend(args.iter().cloned().map(Value::Bytes));
-        // The key is passed explicitly: the library would route by the first
-        // argument, which is the script.
-        let command = CustomCommand::new_static(command, key, false);
-        match self.0.client.custom::<Value, _>(command, values).await {
-            Ok(value) => reply(value),
-            Err(error) => {
-                let error = classify(&error);
-                if error == RedisError::NoReply {
-                    self.open_circuit();
+        let Some(available) = self.available.borrow().clone() else {
+            return Err(RedisError::Unavailable);
+        };
+        let limit = self.settings.call_timeout;
+        let error = match available.connection.run(script, key, args, limit).await {
+            Ok(reply) => return Ok(reply),
+            Err(CallError::TimedOut { is_silent }) => {
+                if is_silent {
+                    self.open_circuit(&available);
                 }
-                Err(error)
+                return Err(RedisError::NoReply);
             }
+            Err(CallError::Failed(error)) => error,
+        };
+        match error {
+            RedisError::NoReply => self.open_circuit(&available),
+            RedisError::ErrorReply(reply) => {
+                if reply.is_fault_of_connection() {
+                    self.open_circuit(&available);
+                }
+                if reply.is_refused_write() {
+                    self.record_refusal(reply);
+                }
+            }
+            RedisError::Unavailable | RedisError::UnexpectedReply => {}
+        }
+        Err(error)
+    }
+
+    fn record_refusal(&self, reply: ErrorReply) {
+        self.refusals.record();
+        let cause = reply.to_string();
+        if let Some(suppressed) = self.refusal_log.admit(&cause) {
+            let suppressed = suppressed.count();
+            tracing::warn!(
+                cause,
+                suppressed,
+                "Redis refuses writes; continuing without it"
+            );
         }
     }
 
-    /// Opens the circuit breaker.
-    fn open_circuit(&self) {
-        if self.0.available.send_if_modified(std::mem::take) {
-            self.0.connection.send_replace(None);
-            self.0.instruments.count_outage();
+    /// Opens the circuit breaker, unless a later period has begun. The connection is checked at
+    /// once, so that the first reply closes it.
+    fn open_circuit(&self, failed: &Available) {
+        let is_present = |available: &mut Option<Available>| {
+            let is_present = number(available.as_ref()) == Some(failed.number);
+            if is_present {
+                *available = None;
+            }
+            is_present
+        };
+        if self.available.send_if_modified(is_present) {
+            self.instruments.count_outage();
+            failed.connection.suspicion.notify_one();
         }
     }
 
-    async fn replies_to_ping(&self) -> bool {
-        self.0.client.ping::<Value>(None).await.is_ok()
+    /// Closes the circuit breaker, after a reply on this connection.
+    pub(super) fn make_available(&self, connection: &Arc<Connection>) {
+        self.available.send_if_modified(|available| {
+            if available.is_some() {
+                return false;
+            }
+            *available = Some(Available {
+                number: self.periods.fetch_add(1, Ordering::Relaxed),
+                connection: Arc::clone(connection),
+            });
+            true
+        });
     }
-}
 
-/// Restarts the client whenever it stops. It reconnects by itself, and stops only
-/// on a reply that it regards as a configuration error, which a failover can cure.
-async fn run_client(redis: Redis) {
-    loop {
-        // Aborts the library's task when this one is dropped.
-        let client = AbortOnDropHandle::new(redis.0.client.connect());
-        // QUIT at shutdown ends the client with `Canceled`, which is no failure.
-        if let Ok(Err(error)) = client.await
-            && *error.kind() != ErrorKind::Canceled
+    /// Makes calls fail until another connection is available.
+    pub(super) fn disconnect(&self) {
+        if self.available.send_replace(None).is_some() {
+            self.instruments.count_outage();
+        }
+    }
+
+    /// While writes are refused, finds out whether they still are.
+    pub(super) async fn probe_refused_writes(&self, connection: &Connection) {
+        if !self.refusals.are_recent() {
+            return;
+        }
+        let (key, limit) = (self.key("write-probe"), self.settings.call_timeout);
+        let written = connection.run(&self.write_probe, &key, &[], limit).await;
+        if let Err(CallError::Failed(RedisError::ErrorReply(reply))) = written
+            && reply.is_refused_write()
         {
-            let cause = cause::describe(&error);
-            tracing::warn!(cause, "the Redis client stopped; restarting it");
-        }
-        sleep(RESTART_DELAY).await;
-    }
-}
-
-/// Probes Redis while the circuit breaker is open and closes it on the first reply, so that no
-/// call is delayed by the probe.
-async fn probe(redis: Redis) {
-    let mut available = redis.0.available.subscribe();
-    let mut number = 0;
-    while available.wait_for(|up| !*up).await.is_ok() {
-        let (started, mut is_logged) = (Instant::now(), false);
-        let mut errors = redis.0.client.error_rx();
-        while !redis.replies_to_ping().await {
-            if !is_logged
-                && started.elapsed() >= OUTAGE_LOG_DELAY
-                && redis.0.outage_log.should_log()
-            {
-                is_logged = true;
-                let cause = last_cause(&mut errors);
-                tracing::warn!(cause, "Redis is unavailable; continuing without it");
-            }
-            sleep(PROBE_INTERVAL).await;
-        }
-        if is_logged {
-            tracing::info!("Redis is available again");
-        }
-        number += 1;
-        redis.0.connection.send_replace(Some(number));
-        redis.0.available.send_replace(true);
-    }
-}
-
-/// Returns the cause of the most recent connection error. `None` if there was none.
-fn last_cause(errors: &mut Receiver<(Error, Option<Server>)>) -> Option<String> {
-    let mut last = None;
-    loop {
-        match errors.try_recv() {
-            Ok((error, _)) => last = Some(error),
-            Err(TryRecvError::Lagged(_)) => {}
-            Err(TryRecvError::Empty | TryRecvError::Closed) => {
-                return last.as_ref().map(cause::describe);
-            }
+            self.record_refusal(reply);
         }
     }
 }
 
-fn client(target: RedisTarget, call_timeout: Duration) -> Client {
-    let mut config = target.0;
-    // With `fail_fast` the client would stop after one failed first connection.
-    config.fail_fast = false;
-    let performance = PerformanceConfig {
-        default_command_timeout: call_timeout,
-        ..PerformanceConfig::default()
-    };
-    let connection = ConnectionConfig {
-        connection_timeout: CONNECTION_TIMEOUT,
-        internal_command_timeout: CONNECTION_TIMEOUT,
-        max_command_attempts: 1,
-        max_command_buffer_len: MAX_QUEUED_CALLS,
-        unresponsive: UnresponsiveConfig {
-            max_timeout: Some(Duration::from_secs(1)),
-            interval: Duration::from_millis(200),
-        },
-        tcp: TcpConfig {
-            nodelay: Some(true),
-            ..TcpConfig::default()
-        },
-        // After a failover the same address can belong to another server.
-        reconnect_errors: vec![
-            ReconnectError::Loading,
-            ReconnectError::ReadOnly,
-            ReconnectError::ClusterDown,
-            ReconnectError::MasterDown,
-        ],
-        ..ConnectionConfig::default()
-    };
-    let policy = ReconnectPolicy::new_exponential(0, 50, 1_000, 2);
-    Client::new(config, Some(performance), Some(connection), Some(policy))
-}
-
-/// Distinguishes error replies from failures of the connection.
-fn classify(error: &Error) -> RedisError {
-    match error.kind() {
-        ErrorKind::Timeout
-        | ErrorKind::IO
-        | ErrorKind::Canceled
-        | ErrorKind::Routing
-        | ErrorKind::Backpressure
-        | ErrorKind::Protocol => return RedisError::NoReply,
-        ErrorKind::Parse => return RedisError::UnexpectedReply,
-        _ => {}
-    }
-    RedisError::ErrorReply(match cause::error_code(error) {
-        "" => return RedisError::NoReply,
-        "OOM" => ErrorReply::OutOfMemory,
-        "READONLY" => ErrorReply::ReadOnly,
-        "LOADING" => ErrorReply::Loading,
-        "WRONGTYPE" => ErrorReply::WrongType,
-        "NOSCRIPT" => ErrorReply::UnknownScript,
-        "NOAUTH" | "WRONGPASS" | "NOPERM" => ErrorReply::NotAuthorized,
-        _ => ErrorReply::Other,
-    })
-}
-
-fn reply(value: Value) -> Result<Reply, RedisError> {
-    Ok(match value {
-        Value::Null => Reply::Nil,
-        Value::Integer(number) => Reply::Integer(number),
-        Value::String(text) => Reply::Bytes(text.into_inner()),
-        Value::Bytes(bytes) => Reply::Bytes(bytes),
-        Value::Array(values) => {
-            Reply::List(values.into_iter().map(reply).collect::<Result<_, _>>()?)
-        }
-        _ => return Err(RedisError::UnexpectedReply),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn error_replies_are_distinguished_from_connection_failures() {
-        let reply = |text: &'static str| classify(&Error::new(ErrorKind::Unknown, text));
-        assert_eq!(
-            reply("OOM command not allowed when used memory > 'maxmemory'."),
-            RedisError::ErrorReply(ErrorReply::OutOfMemory)
-        );
-        assert_eq!(
-            reply("ERR user_script:1: secret"),
-            RedisError::ErrorReply(ErrorReply::Other)
-        );
-        assert_eq!(reply("Client is not initialized."), RedisError::NoReply);
-        assert_eq!(
-            classify(&Error::new(ErrorKind::Timeout, "Request timed out.")),
-            RedisError::NoReply
-        );
-    }
+fn number(available: Option<&Available>) -> Option<u64> {
+    available.map(|available| available.number)
 }

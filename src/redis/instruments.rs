@@ -1,7 +1,7 @@
 //! Instruments of the Redis client: a span and a duration for each call, the
 //! number of outages, and whether the circuit breaker is closed.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use opentelemetry::{
     Context, KeyValue,
@@ -11,7 +11,7 @@ use opentelemetry::{
 use tokio::sync::watch;
 use tracing::{Span, field::Empty};
 
-use super::{RedisError, RedisTarget, Script};
+use super::{RedisError, RedisTarget, Script, write_refusals::WriteRefusals};
 use crate::instrumentation;
 
 /// Operation name of every call. It is the same when the script's source has to
@@ -31,11 +31,15 @@ pub(super) struct RedisInstruments {
 }
 
 impl RedisInstruments {
-    /// Creates the instruments. The gauge reports `available` until its sender
-    /// is dropped.
-    pub(super) fn new(target: &RedisTarget, available: watch::Receiver<bool>) -> Self {
+    /// Creates the instruments. The gauge reports whether there is an available connection, until
+    /// its sender is dropped.
+    pub(super) fn new<T: Send + Sync + 'static>(
+        target: &RedisTarget,
+        available: watch::Receiver<Option<T>>,
+        refusals: Arc<WriteRefusals>,
+    ) -> Self {
         let meter = instrumentation::meter();
-        observe_availability(&meter, available);
+        observe_availability(&meter, available, refusals);
         let outages = meter
             .u64_counter("conversation_memory.redis.outages")
             .with_unit("{outage}")
@@ -135,14 +139,21 @@ impl Drop for CallRecorder<'_> {
     }
 }
 
-fn observe_availability(meter: &Meter, available: watch::Receiver<bool>) {
+fn observe_availability<T: Send + Sync + 'static>(
+    meter: &Meter,
+    available: watch::Receiver<Option<T>>,
+    refusals: Arc<WriteRefusals>,
+) {
     meter
         .u64_observable_gauge("conversation_memory.redis.available")
-        .with_description("1 while Redis is available, 0 while calls are served without it.")
+        .with_description(
+            "1 while Redis is available, 0 while calls are served without it or Redis refuses writes.",
+        )
         .with_callback(move |observer| {
             // An error means that the client was dropped.
             if available.has_changed().is_ok() {
-                observer.observe(u64::from(*available.borrow()), &[]);
+                let is_usable = available.borrow().is_some() && !refusals.are_recent();
+                observer.observe(u64::from(is_usable), &[]);
             }
         })
         .build();

@@ -1,0 +1,384 @@
+use std::{
+    fmt,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use fred::{
+    clients::{Client, WithOptions},
+    error::Error,
+    interfaces::{ClientLike, ClusterInterface as _},
+    types::{
+        ClusterHash, CustomCommand, Value,
+        config::{Config, Options, Server, ServerConfig},
+    },
+};
+use futures_util::future::try_join_all;
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
+
+use super::{
+    ErrorReply, RedisError, Reply, Script, cause,
+    driver::{ClusterChanges, Driver, MAX_ATTEMPTS, client},
+    fault::Fault,
+    prepared_scripts::PreparedScripts,
+    reply_value::{classify, reply},
+    server_identity::{ServerIdentity, ServerInfo},
+};
+use crate::patience::{Elapsed, with_patience};
+
+/// Time limit for connecting to a server and identifying it.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time limit for connecting to all masters of a cluster, of which some may not respond.
+const CLUSTER_OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Running time without any reply to an outstanding request after which a connection is replaced.
+const SILENCE_LIMIT: Duration = Duration::from_secs(1);
+/// Upper bound on the time in which a request is not replied to while others are.
+const STARVATION_LIMIT: Duration = Duration::from_secs(10);
+
+/// One connection to a server, or one to each master of a cluster.
+///
+/// It is never re-established. After a fault it is discarded and another one is opened, because the
+/// address may belong to another server by then.
+pub(super) struct Connection {
+    client: Client,
+    /// The client with the options of calls.
+    calls: WithOptions<Client>,
+    scripts: PreparedScripts,
+    servers: Servers,
+    opened: Instant,
+    /// Time of the last reply, in microseconds since `opened`.
+    last_reply: AtomicU64,
+    fault: watch::Sender<Option<Fault>>,
+    /// Notified when the connection should be checked at once.
+    pub(super) suspicion: Notify,
+}
+
+/// Servers of a connection, in the state that they had when it was opened.
+enum Servers {
+    Single(ServerInfo),
+    Cluster(Vec<(Server, ServerInfo)>),
+    /// The servers do not permit INFO, or do not identify themselves.
+    Unidentified,
+}
+
+/// Connection that was opened, with what its supervisor needs.
+pub(super) struct Opened {
+    pub(super) connection: Arc<Connection>,
+    pub(super) driver: Driver,
+    pub(super) changes: ClusterChanges,
+}
+
+/// Why a call has failed.
+pub(super) enum CallError {
+    Failed(RedisError),
+    /// No reply arrived in time. `is_silent` if no reply to any call has arrived since then.
+    TimedOut {
+        is_silent: bool,
+    },
+}
+
+impl Connection {
+    /// Connects to the servers and identifies them. Fails unless they are masters. The connection
+    /// is closed when the driver is dropped.
+    pub(super) async fn open(config: Config) -> Result<Opened, Fault> {
+        let is_cluster = matches!(config.server, ServerConfig::Clustered { .. });
+        let limit = if is_cluster {
+            CLUSTER_OPEN_TIMEOUT
+        } else {
+            OPEN_TIMEOUT
+        };
+        let client = client(config);
+        let mut driver = Driver::start(&client);
+        let identify = with_patience(limit, Servers::identify(&client));
+        let (servers, changes) = tokio::select! {
+            biased;
+            fault = driver.ended() => return Err(fault),
+            identified = identify => identified.unwrap_or(Err(Fault::Silent))?,
+        };
+        let options = Options {
+            max_attempts: Some(MAX_ATTEMPTS),
+            fail_fast: true,
+            ..Options::default()
+        };
+        // It is unknown whether the data of an unidentified server is that of the connection before.
+        let identity = servers.reported_identity();
+        let identity = identity.unwrap_or_else(ServerIdentity::random);
+        let connection = Self {
+            calls: client.with_options(&options),
+            client,
+            scripts: PreparedScripts::new(identity.as_str()),
+            servers,
+            opened: Instant::now(),
+            last_reply: AtomicU64::new(0),
+            fault: watch::Sender::new(None),
+            suspicion: Notify::new(),
+        };
+        Ok(Opened {
+            connection: Arc::new(connection),
+            driver,
+            changes,
+        })
+    }
+
+    /// Whether the servers have reported an identity.
+    pub(super) fn is_identified(&self) -> bool {
+        !matches!(self.servers, Servers::Unidentified)
+    }
+
+    /// Runs a script. `limit` applies to each command that is sent.
+    pub(super) async fn run(
+        &self,
+        script: &Script,
+        key: &str,
+        args: &[Bytes],
+        limit: Duration,
+    ) -> Result<Reply, CallError> {
+        let script = self.scripts.get(script);
+        let result = self.send("EVALSHA", script.sha1, key, args, limit).await;
+        match result {
+            Err(CallError::Failed(RedisError::ErrorReply(ErrorReply::UnknownScript))) => {
+                // The script must not be loaded into a server with another history.
+                self.verify_within(limit).await?;
+                self.send("EVAL", script.source, key, args, limit).await
+            }
+            result => result,
+        }
+    }
+
+    /// Sends a script by its digest or its source. The library's own functions
+    /// for scripts ignore the options.
+    async fn send(
+        &self,
+        command: &'static str,
+        script: Bytes,
+        key: &str,
+        args: &[Bytes],
+        limit: Duration,
+    ) -> Result<Reply, CallError> {
+        let mut values = Vec::with_capacity(3 + args.len());
+        values.push(Value::Bytes(script));
+        values.push(Value::from(1));
+        values.push(Value::from(key));
+        values.extend(args.iter().cloned().map(Value::Bytes));
+        // The key is passed explicitly: the library would route by the first
+        // argument, which is the script.
+        let command = CustomCommand::new_static(command, key, false);
+        let sent = self.now();
+        match with_patience(limit, self.calls.custom::<Value, _>(command, values)).await {
+            Ok(result) => self
+                .receive(result)
+                .and_then(reply)
+                .map_err(CallError::Failed),
+            Err(Elapsed) => Err(CallError::TimedOut {
+                is_silent: self.last_reply.load(Ordering::Relaxed) < sent,
+            }),
+        }
+    }
+
+    /// Records that a reply was received, and the fault that an error reply reveals.
+    fn receive<T>(&self, result: Result<T, Error>) -> Result<T, RedisError> {
+        let error = match result {
+            Ok(value) => {
+                self.last_reply.store(self.now(), Ordering::Relaxed);
+                return Ok(value);
+            }
+            Err(error) => classify(&error),
+        };
+        if let RedisError::ErrorReply(reply) = error {
+            self.last_reply.store(self.now(), Ordering::Relaxed);
+            if reply.is_fault_of_connection() {
+                self.report(Fault::ErrorReply(reply));
+            }
+        }
+        Err(error)
+    }
+
+    async fn verify_within(&self, limit: Duration) -> Result<(), CallError> {
+        match with_patience(limit, self.verify()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(fault)) => {
+                self.report(fault);
+                Err(CallError::Failed(RedisError::Unavailable))
+            }
+            Err(Elapsed) => Err(CallError::TimedOut { is_silent: false }),
+        }
+    }
+
+    /// Verifies that the servers reply and that their data is still that of the masters to which
+    /// the connection was opened. Waits while replies to other calls arrive.
+    pub(super) async fn check(&self) -> Result<(), Fault> {
+        let mut verify = pin!(self.verify());
+        let began = Instant::now();
+        loop {
+            let last_reply = self.last_reply.load(Ordering::Relaxed);
+            if let Ok(verified) = with_patience(SILENCE_LIMIT, &mut verify).await {
+                return verified;
+            }
+            // In a cluster, the replies may be those of other nodes.
+            let is_silent = matches!(self.servers, Servers::Cluster(_))
+                || self.last_reply.load(Ordering::Relaxed) == last_reply;
+            if is_silent || began.elapsed() > STARVATION_LIMIT {
+                return Err(Fault::Silent);
+            }
+        }
+    }
+
+    async fn verify(&self) -> Result<(), Fault> {
+        let verify = async |node, info: &ServerInfo| {
+            let later = info_of(&self.client, node, Some("replication")).await?;
+            require_master(&later)?;
+            if info.is_continued_by(&later) {
+                Ok(())
+            } else {
+                Err(Fault::OtherHistory)
+            }
+        };
+        match &self.servers {
+            Servers::Single(info) => verify(None, info).await?,
+            Servers::Cluster(masters) => {
+                if !masters
+                    .iter()
+                    .map(|(node, _)| node)
+                    .eq(&nodes(&self.client))
+                {
+                    return Err(Fault::OtherHistory);
+                }
+                let each = masters.iter().map(|(node, info)| verify(Some(node), info));
+                try_join_all(each).await?;
+            }
+            Servers::Unidentified => ping(&self.client).await?,
+        }
+        self.last_reply.store(self.now(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Requests that the connection is replaced.
+    fn report(&self, fault: Fault) {
+        self.fault.send_if_modified(|first| {
+            let is_first = first.is_none();
+            first.get_or_insert(fault);
+            is_first
+        });
+    }
+
+    /// Waits until a fault was reported.
+    pub(super) async fn reported_fault(&self) -> Fault {
+        let mut fault = self.fault.subscribe();
+        // The sender is a field of self, so this cannot fail.
+        let reported = fault.wait_for(Option::is_some).await.map(|f| f.clone());
+        reported.ok().flatten().unwrap_or(Fault::Silent)
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").finish_non_exhaustive()
+    }
+}
+
+impl Servers {
+    /// Reads the state of the servers, once the client is connected, and follows changes from then
+    /// on.
+    async fn identify(client: &Client) -> Result<(Self, ClusterChanges), Fault> {
+        // When the first reply has arrived, the nodes are known, and that they were connected to is
+        // no change.
+        ping(client).await?;
+        let changes = ClusterChanges::of(client);
+        let servers = if client.is_clustered() {
+            let nodes = nodes(client);
+            let infos = nodes.iter().map(|node| info_of(client, Some(node), None));
+            permitted(try_join_all(infos).await)?
+                .map(|infos| Self::Cluster(nodes.into_iter().zip(infos).collect()))
+        } else {
+            permitted(info_of(client, None, None).await)?.map(Self::Single)
+        };
+        if let Some(servers) = servers.filter(|servers| servers.reported_identity().is_some()) {
+            return Ok((servers, changes));
+        }
+        Ok((Self::Unidentified, changes))
+    }
+
+    /// Returns the identity of the data. `None` if a server does not report its own.
+    fn reported_identity(&self) -> Option<ServerIdentity> {
+        match self {
+            Self::Single(info) => info.identity(),
+            Self::Cluster(masters) => {
+                let each = masters.iter().map(|(_, info)| info.identity());
+                let each: Option<Vec<_>> = each.collect();
+                each.map(|masters| ServerIdentity::of_cluster(&masters))
+            }
+            Self::Unidentified => None,
+        }
+    }
+}
+
+/// Returns the masters of the cluster in order. Empty for a single server.
+fn nodes(client: &Client) -> Vec<Server> {
+    let routing = client.cached_cluster_state();
+    routing.map_or_else(Vec::new, |routing| routing.unique_primary_nodes())
+}
+
+async fn ping(client: &Client) -> Result<(), Fault> {
+    let pong = client.ping::<Value>(None).await;
+    pong.map(drop).map_err(|error| Fault::of(&error))
+}
+
+/// Reads a section of INFO of a node. Fails unless the node is a master that has loaded its data.
+async fn info_of(
+    client: &Client,
+    node: Option<&Server>,
+    section: Option<&'static str>,
+) -> Result<ServerInfo, Fault> {
+    let options = Options {
+        cluster_node: node.cloned(),
+        ..Options::default()
+    };
+    let client = client.with_options(&options);
+    let command = CustomCommand::new_static("INFO", ClusterHash::Random, false);
+    let sections = section.into_iter().map(Value::from_static_str).collect();
+    let reply: Result<String, Error> = client.custom(command, sections).await;
+    let info = ServerInfo::parse(&reply.map_err(|error| Fault::of(&error))?);
+    require_master(&info)?;
+    Ok(info)
+}
+
+fn require_master(info: &ServerInfo) -> Result<(), Fault> {
+    if info.is_loading {
+        return Err(Fault::Loading);
+    }
+    if !info.is_master {
+        return Err(Fault::Replica);
+    }
+    Ok(())
+}
+
+/// Returns `None` if the server does not permit or know a command.
+fn permitted<T>(result: Result<T, Fault>) -> Result<Option<T>, Fault> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(Fault::ErrorReply(ErrorReply::NotAuthorized | ErrorReply::Other)) => Ok(None),
+        Err(fault) => Err(fault),
+    }
+}
+
+impl Fault {
+    /// Returns the fault that an error of the library stands for.
+    pub(super) fn of(error: &Error) -> Self {
+        match classify(error) {
+            RedisError::ErrorReply(reply) => Self::ErrorReply(reply),
+            _ => Self::Failed(cause::describe(error)),
+        }
+    }
+}

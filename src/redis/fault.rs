@@ -1,0 +1,25 @@
+use super::ErrorReply;
+
+/// Reason why a connection cannot be opened or must be replaced.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Fault {
+    /// The connection broke or could not be opened.
+    #[error("{0}")]
+    Failed(String),
+    /// Nothing was received, although a request is outstanding.
+    #[error("no reply in time")]
+    Silent,
+    #[error("the server is a replica")]
+    Replica,
+    #[error("Redis is loading its data (LOADING)")]
+    Loading,
+    /// The server, or a master of the cluster, is another one than when the connection was opened.
+    #[error("the replication history or the set of masters has changed")]
+    OtherHistory,
+    #[error("the sentinels do not know a master of this name")]
+    UnknownMaster,
+    #[error("the sentinels name another master")]
+    OtherMaster,
+    #[error("Redis replied with an error: {0}")]
+    ErrorReply(ErrorReply),
+}
