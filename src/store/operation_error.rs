@@ -18,6 +18,12 @@ pub(super) enum ErrorKind {
     UniqueViolation,
     /// The database cannot execute the statement now, and has not executed it.
     Unavailable,
+    /// The session does not accept writes. The server can do so by now, because a session keeps
+    /// the settings with which it began.
+    ReadOnly,
+    /// The wait for a statement ended before its response. The statement is not committed, but its
+    /// connection cannot be used.
+    Interrupted,
     /// The connection or the commit failed in a way that leaves unknown whether
     /// the statement took effect.
     ConnectionLost,
@@ -104,9 +110,11 @@ impl BackendError {
     /// Maps the error of an operation that writes nothing.
     pub(super) fn into_read_error(self) -> StoreError {
         match self.kind {
-            ErrorKind::Retryable | ErrorKind::Unavailable | ErrorKind::ConnectionLost => {
-                StoreError::Unavailable(self.cause.into())
-            }
+            ErrorKind::Retryable
+            | ErrorKind::Unavailable
+            | ErrorKind::ReadOnly
+            | ErrorKind::Interrupted
+            | ErrorKind::ConnectionLost => StoreError::Unavailable(self.cause.into()),
             ErrorKind::UniqueViolation | ErrorKind::Internal => {
                 StoreError::Internal(self.cause.into())
             }

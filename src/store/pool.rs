@@ -43,7 +43,7 @@ struct ServerProbe {
 
 /// Function that opens a connection outside of the pool, as the pool opens its own.
 pub(super) type Probe =
-    Box<dyn Fn() -> Pin<Box<dyn Future<Output = sqlx::Result<()>> + Send>> + Send + Sync>;
+    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = sqlx::Result<()>> + Send>> + Send + Sync>;
 
 /// Whether the server accepted another connection.
 type ProbeResult = Result<(), Cause>;

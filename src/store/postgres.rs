@@ -18,6 +18,7 @@ mod lineage;
 mod prepare;
 mod redaction;
 mod removal;
+mod responsiveness;
 mod search;
 mod server_state;
 mod session_check;
@@ -30,13 +31,13 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use sqlx::{Postgres, postgres::PgConnectOptions};
+use sqlx::postgres::PgConnectOptions;
 
 use super::{
     Append, Appended, Bound, Branch, Compaction, ConversationPage, ConversationQuery, Import,
     Invalidation, Newest, PendingInvalidation, Redacted, Redaction, SchemaError, SearchPage,
     SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation,
-    operation_error::OperationError, pool, sql, transfers::TransferLimit,
+    operation_error::OperationError, sql, transfers::TransferLimit,
 };
 use crate::domain::{
     Conversation, ConversationChanges, ConversationId, ConversationRef, Message, NewConversation,
@@ -44,9 +45,8 @@ use crate::domain::{
 };
 
 pub(super) use self::sqlstate::classify;
-use self::{server_state::ServerState, session_check::SessionCheck};
+use self::{connection::PostgresPool, server_state::ServerState, session_check::SessionCheck};
 
-type PostgresPool = pool::MeteredPool<Postgres>;
 type ConversationRow = super::rows::ConversationRow<uuid::Uuid, DateTime<Utc>>;
 type MessageRow = super::rows::MessageRow<uuid::Uuid, DateTime<Utc>>;
 
@@ -60,7 +60,6 @@ pub struct PostgresStore {
     /// Limits exports and imports, which use a connection for a long time, to half of the
     /// connections.
     transfers: TransferLimit,
-    server: Arc<ServerState>,
     check: Arc<SessionCheck>,
     /// Options for the connection that [`Store::prepare`] opens.
     options: PgConnectOptions,
@@ -86,16 +85,10 @@ impl PostgresStore {
         let options = connection::options(options, text_search);
         let server = Arc::new(ServerState::default());
         let check = Arc::new(SessionCheck::new(text_search, Arc::clone(&server)));
-        let pool = connection::pool(
-            options.clone(),
-            max_connections,
-            Arc::clone(&check),
-            Arc::clone(&server),
-        );
+        let pool = PostgresPool::new(options.clone(), max_connections, Arc::clone(&check), server);
         Self {
             pool,
             transfers: TransferLimit::new((max_connections as usize / 2).max(1)),
-            server,
             check,
             options,
         }
@@ -120,14 +113,11 @@ impl Store for PostgresStore {
         new: &NewConversation,
         at: DateTime<Utc>,
     ) -> Result<Conversation, StoreError> {
-        attempts::write(&self.server, |_| conversations::create(&self.pool, new, at)).await
+        attempts::write(&self.pool, |_| conversations::create(&self.pool, new, at)).await
     }
 
     async fn get(&self, conversation: &ConversationRef) -> Result<Conversation, StoreError> {
-        attempts::read(&self.server, || {
-            conversations::get(&self.pool, conversation)
-        })
-        .await
+        attempts::read(&self.pool, || conversations::get(&self.pool, conversation)).await
     }
 
     async fn attach_session(
@@ -135,7 +125,7 @@ impl Store for PostgresStore {
         conversation: &ConversationRef,
         session: SessionId,
     ) -> Result<Conversation, StoreError> {
-        attempts::write(&self.server, |_| {
+        attempts::write(&self.pool, |_| {
             conversations::attach_session(&self.pool, conversation, session)
         })
         .await
@@ -146,14 +136,14 @@ impl Store for PostgresStore {
         session: SessionId,
         user: &UserId,
     ) -> Result<Option<Conversation>, StoreError> {
-        attempts::read(&self.server, || {
+        attempts::read(&self.pool, || {
             conversations::current_of_session(&self.pool, session, user)
         })
         .await
     }
 
     async fn list(&self, query: &ConversationQuery) -> Result<ConversationPage, StoreError> {
-        attempts::read(&self.server, || conversations::list(&self.pool, query)).await
+        attempts::read(&self.pool, || conversations::list(&self.pool, query)).await
     }
 
     async fn update(
@@ -162,7 +152,7 @@ impl Store for PostgresStore {
         changes: &ConversationChanges,
         at: DateTime<Utc>,
     ) -> Result<Conversation, StoreError> {
-        attempts::write(&self.server, |_| {
+        attempts::write(&self.pool, |_| {
             conversations::update(&self.pool, conversation, changes, at)
         })
         .await
@@ -173,21 +163,21 @@ impl Store for PostgresStore {
         conversation: &ConversationRef,
         invalidation: Invalidation,
     ) -> Result<(), StoreError> {
-        attempts::transaction(|| {
-            removal::delete(&self.pool, &self.server, conversation, invalidation)
+        attempts::transaction(&self.pool, || {
+            removal::delete(&self.pool, &self.pool.server, conversation, invalidation)
         })
         .await
     }
 
     async fn append(&self, append: &Append) -> Result<Appended, StoreError> {
-        attempts::write(&self.server, |after_loss| {
-            append::append(&self.pool, &self.server, append, after_loss)
+        attempts::write(&self.pool, |after_loss| {
+            append::append(&self.pool, append, after_loss)
         })
         .await
     }
 
     async fn branch(&self, branch: &Branch) -> Result<Conversation, StoreError> {
-        attempts::transaction(|| branches::branch(&self.pool, branch)).await
+        attempts::transaction(&self.pool, || branches::branch(&self.pool, branch)).await
     }
 
     async fn branches(
@@ -196,18 +186,24 @@ impl Store for PostgresStore {
         after: Option<i64>,
         limit: u32,
     ) -> Result<ConversationPage, StoreError> {
-        attempts::read(&self.server, || {
+        attempts::read(&self.pool, || {
             branches::list(&self.pool, conversation, after, limit)
         })
         .await
     }
 
     async fn truncate(&self, truncation: &Truncation) -> Result<Truncated, StoreError> {
-        attempts::transaction(|| removal::truncate(&self.pool, &self.server, truncation)).await
+        attempts::transaction(&self.pool, || {
+            removal::truncate(&self.pool, &self.pool.server, truncation)
+        })
+        .await
     }
 
     async fn compact(&self, compaction: &Compaction) -> Result<i64, StoreError> {
-        attempts::transaction(|| compaction::compact(&self.pool, &self.server, compaction)).await
+        attempts::transaction(&self.pool, || {
+            compaction::compact(&self.pool, &self.pool.server, compaction)
+        })
+        .await
     }
 
     async fn containing(
@@ -215,14 +211,17 @@ impl Store for PostgresStore {
         conversation: &ConversationRef,
         seqs: &[i64],
     ) -> Result<Vec<ConversationId>, StoreError> {
-        attempts::read(&self.server, || {
+        attempts::read(&self.pool, || {
             redaction::containing(&self.pool, conversation, seqs)
         })
         .await
     }
 
     async fn redact(&self, redaction: &Redaction) -> Result<Redacted, StoreError> {
-        attempts::transaction(|| redaction::redact(&self.pool, &self.server, redaction)).await
+        attempts::transaction(&self.pool, || {
+            redaction::redact(&self.pool, &self.pool.server, redaction)
+        })
+        .await
     }
 
     async fn newest(
@@ -231,7 +230,7 @@ impl Store for PostgresStore {
         limit: u32,
         contexts: bool,
     ) -> Result<Newest, StoreError> {
-        attempts::read(&self.server, || {
+        attempts::read(&self.pool, || {
             history::newest(&self.pool, conversation, limit, contexts)
         })
         .await
@@ -242,10 +241,7 @@ impl Store for PostgresStore {
         conversation: ConversationId,
         seq: i64,
     ) -> Result<Vec<(u32, Bytes)>, StoreError> {
-        attempts::read(&self.server, || {
-            history::blobs(&self.pool, conversation, seq)
-        })
-        .await
+        attempts::read(&self.pool, || history::blobs(&self.pool, conversation, seq)).await
     }
 
     async fn messages(
@@ -255,7 +251,7 @@ impl Store for PostgresStore {
         limit: u32,
         contexts: bool,
     ) -> Result<Vec<Message>, StoreError> {
-        attempts::read(&self.server, || {
+        attempts::read(&self.pool, || {
             history::messages(&self.pool, conversation, from, limit, contexts)
         })
         .await
@@ -273,17 +269,15 @@ impl Store for PostgresStore {
 
     async fn import(&self, conversation: &Conversation) -> Result<Box<dyn Import>, StoreError> {
         let transfer = self.transfers.start()?;
-        import::begin(&self.pool, conversation, transfer)
-            .await
-            .map_err(OperationError::into_write_error)
+        import::begin(&self.pool, conversation, transfer).await
     }
 
     async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError> {
-        attempts::read(&self.server, || search::search(&self.pool, query)).await
+        attempts::read(&self.pool, || search::search(&self.pool, query)).await
     }
 
     fn history(&self) -> Bytes {
-        self.server.history().unwrap_or_default().into()
+        self.pool.server.history().unwrap_or_default().into()
     }
 
     async fn pending_invalidations(
@@ -291,20 +285,14 @@ impl Store for PostgresStore {
         after: Option<ConversationId>,
         limit: u32,
     ) -> Result<Vec<PendingInvalidation>, StoreError> {
-        attempts::read(&self.server, || {
-            invalidations::read(&self.pool, after, limit)
-        })
-        .await
+        attempts::read(&self.pool, || invalidations::read(&self.pool, after, limit)).await
     }
 
     async fn complete_invalidations(
         &self,
         completed: &[PendingInvalidation],
     ) -> Result<(), StoreError> {
-        attempts::write(&self.server, |_| {
-            invalidations::remove(&self.pool, completed)
-        })
-        .await
+        attempts::write(&self.pool, |_| invalidations::remove(&self.pool, completed)).await
     }
 
     async fn close(&self) {

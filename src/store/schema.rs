@@ -37,9 +37,11 @@ pub(super) fn check(migrator: &Migrator, applied: &[AppliedMigration]) -> Result
 /// Maps an error of reading or changing the schema.
 pub(super) fn map_error(error: BackendError) -> SchemaError {
     match error.kind {
-        ErrorKind::Unavailable | ErrorKind::ConnectionLost | ErrorKind::Retryable => {
-            SchemaError::Unavailable(error.cause.into())
-        }
+        ErrorKind::Unavailable
+        | ErrorKind::ReadOnly
+        | ErrorKind::Interrupted
+        | ErrorKind::ConnectionLost
+        | ErrorKind::Retryable => SchemaError::Unavailable(error.cause.into()),
         ErrorKind::UniqueViolation | ErrorKind::Internal => SchemaError::Failed(error.cause.into()),
     }
 }

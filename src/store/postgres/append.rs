@@ -107,14 +107,13 @@ const FIND_MESSAGES: &str =
 /// this call may have been executed.
 pub(super) async fn append(
     pool: &PostgresPool,
-    server: &ServerState,
     append: &Append,
     after_loss: bool,
 ) -> Result<Appended, OperationError> {
     let mut connection = if append.is_repeatable() {
         PooledConnection::acquire(pool).await?
     } else {
-        PooledConnection::acquire_tested(pool, server).await?
+        PooledConnection::acquire_tested(pool).await?
     };
     let appended = save_or_replay(&mut connection, server, append, after_loss).await;
     connection.release(appended)

@@ -5,7 +5,7 @@ use std::{future::Future, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    connection::{ACQUIRE_TIMEOUT, REMOVAL_TIMEOUT, STATEMENT_TIMEOUT},
+    connection::{ACQUIRE_TIMEOUT, PostgresPool, REMOVAL_TIMEOUT, STATEMENT_TIMEOUT},
     server_state::ServerState,
 };
 use crate::store::{
@@ -34,53 +34,70 @@ const _: () = {
 
 /// Attempts a read, and retries it if its connection was lost.
 pub(super) async fn read<T, R>(
-    server: &ServerState,
+    pool: &PostgresPool,
     attempt: impl Fn() -> R,
 ) -> Result<T, StoreError>
 where
     R: Future<Output = Result<T, OperationError>>,
 {
-    let attempts = retry(server, |_| attempt());
-    match timeout(CALL_LIMIT, attempts).await {
+    match within_limits(pool, retry(pool, |_| attempt())).await {
         Ok((outcome, _)) => outcome.map_err(OperationError::into_read_error),
-        Err(_) => Err(StoreError::Unavailable(no_response().into())),
+        Err(cause) => Err(StoreError::Unavailable(cause.into())),
     }
 }
 
 /// Attempts an idempotent write. `attempt` receives whether an earlier attempt lost its
 /// connection and may have been executed.
 pub(super) async fn write<T, R>(
-    server: &ServerState,
+    pool: &PostgresPool,
     attempt: impl Fn(bool) -> R,
 ) -> Result<T, StoreError>
 where
     R: Future<Output = Result<T, OperationError>>,
 {
-    match timeout(CALL_LIMIT, retry(server, attempt)).await {
+    match within_limits(pool, retry(pool, attempt)).await {
         Ok((Err(OperationError::Backend(error)), true)) => {
             Err(StoreError::OutcomeUnknown(error.cause.into()))
         }
         Ok((outcome, _)) => outcome.map_err(OperationError::into_write_error),
-        Err(_) => Err(StoreError::OutcomeUnknown(no_response().into())),
+        // The statement may have been sent: a wait for a connection ends sooner.
+        Err(cause) => Err(StoreError::OutcomeUnknown(cause.into())),
     }
 }
 
-/// Attempts a transaction. The time limit is applied inside the transaction, because only there
+/// Attempts a transaction. The time limits are applied inside the transaction, because only there
 /// is it known whether the COMMIT was sent.
-pub(super) async fn transaction<T, R>(attempt: impl Fn() -> R) -> Result<T, StoreError>
+pub(super) async fn transaction<T, R>(
+    pool: &PostgresPool,
+    attempt: impl Fn() -> R,
+) -> Result<T, StoreError>
 where
     R: Future<Output = Result<T, OperationError>>,
 {
-    let started = Instant::now();
-    let mut attempts = 0;
+    let mut retries = Retries::new(pool);
     loop {
         let outcome = attempt().await;
-        attempts += 1;
         let kind = outcome.as_ref().err().and_then(OperationError::kind);
-        if kind != Some(ErrorKind::Retryable) || !may_retry(attempts, started) {
+        // A lost connection leaves unknown whether the COMMIT was executed.
+        if kind == Some(ErrorKind::ConnectionLost) || !retries.may_follow(kind).await {
             return outcome.map_err(OperationError::into_write_error);
         }
-        back_off(attempts).await;
+    }
+}
+
+/// Ends a call that exceeds its limit, or whose server stops responding.
+async fn within_limits<T>(
+    pool: &PostgresPool,
+    attempts: impl Future<Output = T>,
+) -> Result<T, Cause> {
+    let wait = pool.wait();
+    match timeout(CALL_LIMIT, wait.for_outcome(attempts)).await {
+        Ok(Ok(outcome)) => Ok(outcome),
+        Ok(Err(silent)) => {
+            pool.server.record_loss();
+            Err(silent.into_error(ErrorKind::ConnectionLost).cause)
+        }
+        Err(_) => Err(Cause::new("the server did not respond in time")),
     }
 }
 
@@ -88,39 +105,66 @@ where
 /// After a loss, only tested connections are used, so that one restart of the server does
 /// not use up all attempts.
 async fn retry<T, R>(
-    server: &ServerState,
+    pool: &PostgresPool,
     attempt: impl Fn(bool) -> R,
 ) -> (Result<T, OperationError>, bool)
 where
     R: Future<Output = Result<T, OperationError>>,
 {
-    let started = Instant::now();
+    let mut retries = Retries::new(pool);
     let mut was_lost = false;
-    let mut attempts = 0;
     loop {
         let outcome = attempt(was_lost).await;
         let kind = outcome.as_ref().err().and_then(OperationError::kind);
-        if kind == Some(ErrorKind::ConnectionLost) {
-            server.record_loss();
-            was_lost = true;
-        }
-        attempts += 1;
-        let is_retryable = matches!(kind, Some(ErrorKind::Retryable | ErrorKind::ConnectionLost));
-        if !is_retryable || !may_retry(attempts, started) {
+        was_lost |= kind == Some(ErrorKind::ConnectionLost);
+        if !retries.may_follow(kind).await {
             return (outcome, was_lost);
         }
-        back_off(attempts).await;
     }
 }
 
-fn may_retry(attempts: u32, started: Instant) -> bool {
-    attempts < MAX_ATTEMPTS && started.elapsed() <= RETRY_WINDOW
+/// Attempts of one call.
+struct Retries<'a> {
+    server: &'a ServerState,
+    started: Instant,
+    attempt_started: std::time::Instant,
+    attempts: u32,
+    was_read_only: bool,
 }
 
-async fn back_off(attempts: u32) {
-    sleep(Duration::from_millis(5) * attempts).await;
-}
+impl<'a> Retries<'a> {
+    fn new(pool: &'a PostgresPool) -> Self {
+        Self {
+            server: &pool.server,
+            started: Instant::now(),
+            attempt_started: std::time::Instant::now(),
+            attempts: 0,
+            was_read_only: false,
+        }
+    }
 
-fn no_response() -> Cause {
-    Cause::new("the server did not respond in time")
+    /// Returns whether another attempt follows one that ended with an error of this kind, after
+    /// the delay between the two.
+    async fn may_follow(&mut self, kind: Option<ErrorKind>) -> bool {
+        self.attempts += 1;
+        let is_retryable = match kind {
+            Some(ErrorKind::Retryable) => true,
+            Some(ErrorKind::ConnectionLost) => {
+                self.server.record_loss();
+                true
+            }
+            Some(ErrorKind::ReadOnly) => {
+                !std::mem::replace(&mut self.was_read_only, true)
+                    && self.server.renew_connections(self.attempt_started)
+            }
+            _ => false,
+        };
+        let may_follow =
+            is_retryable && self.attempts < MAX_ATTEMPTS && self.started.elapsed() <= RETRY_WINDOW;
+        if may_follow {
+            sleep(Duration::from_millis(5) * self.attempts).await;
+            self.attempt_started = std::time::Instant::now();
+        }
+        may_follow
+    }
 }

@@ -43,7 +43,7 @@ pub(super) async fn branch(
     branch: &Branch,
 ) -> Result<Conversation, OperationError> {
     let mut connection = PooledConnection::acquire(pool).await?;
-    let created = before_commit(create(&mut connection, branch)).await;
+    let created = before_commit(connection.wait(), create(&mut connection, branch)).await;
     end(connection, created).await
 }
 

@@ -25,7 +25,11 @@ pub(super) async fn compact(
 ) -> Result<i64, OperationError> {
     let after = record_after(compaction.invalidation, server);
     let mut connection = PooledConnection::acquire(pool).await?;
-    let compacted = before_commit(replay_or_compact(&mut connection, compaction)).await;
+    let compacted = before_commit(
+        connection.wait(),
+        replay_or_compact(&mut connection, compaction),
+    )
+    .await;
     let record = record_statement([compaction.conversation.id], after);
     end_with(connection, compacted, &record).await
 }

@@ -1,6 +1,7 @@
 //! Connections to PostgreSQL.
 
 use std::{
+    future::Future,
     ops::{Deref, DerefMut},
     sync::Arc,
     time::Duration,
@@ -11,10 +12,10 @@ use sqlx::{
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{
-    PostgresPool,
+    responsiveness::{Responsiveness, ServerSilent},
     server_state::ServerState,
     session_check::{self, SessionCheck},
 };
@@ -29,6 +30,10 @@ use crate::{
 /// Maximum time that a call waits for a connection. A call that gets none fails within a
 /// second, including the retry after a lost connection.
 pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(900);
+
+/// Maximum time that a call waits for the response to a test of its connection. Together with
+/// [`ACQUIRE_TIMEOUT`], it ends before a call that waits for a server that does not respond.
+const PING_TIMEOUT: Duration = Duration::from_millis(600);
 
 /// Maximum time that the server executes a statement.
 pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -54,41 +59,69 @@ pub(super) fn options(options: PgConnectOptions, text_search: TextSearch) -> PgC
         .options(session_check::settings(text_search))
 }
 
-/// Creates a pool that opens connections when they are first needed.
-pub(super) fn pool(
-    options: PgConnectOptions,
-    max_connections: u32,
-    check: Arc<SessionCheck>,
-    server: Arc<ServerState>,
-) -> PostgresPool {
-    let probe = probe(options.clone(), Arc::clone(&check));
-    let connections = PgPoolOptions::new()
-        .max_connections(max_connections)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .test_before_acquire(false)
-        .after_connect(move |connection, _| {
-            let check = Arc::clone(&check);
-            Box::pin(async move { check.check(connection).await.map(drop) })
-        })
-        .before_acquire(move |connection, metadata| {
-            let idle_for = metadata.idle_for;
-            let is_usable = server.is_usable(metadata.age);
-            let needs_test =
-                idle_for > MAX_IDLE_UNCHECKED || server.has_lost_connection_within(idle_for);
-            Box::pin(async move {
-                if is_usable && needs_test {
-                    connection.ping().await?;
-                }
-                Ok(is_usable)
+/// Pool of connections, with what they have observed of the server.
+pub(super) struct PostgresPool {
+    connections: pool::MeteredPool<Postgres>,
+    pub(super) server: Arc<ServerState>,
+    responsiveness: Arc<Responsiveness>,
+}
+
+impl PostgresPool {
+    /// Creates a pool that opens connections when they are first needed, and checks each.
+    pub(super) fn new(
+        options: PgConnectOptions,
+        max_connections: u32,
+        check: Arc<SessionCheck>,
+        server: Arc<ServerState>,
+    ) -> Self {
+        let probe = probe(options.clone(), Arc::clone(&check));
+        let observed = Arc::clone(&server);
+        let connections = PgPoolOptions::new()
+            .max_connections(max_connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .test_before_acquire(false)
+            .after_connect(move |connection, _| {
+                let check = Arc::clone(&check);
+                Box::pin(async move { check.check(connection).await.map(drop) })
             })
-        })
-        .connect_lazy_with(options);
-    PostgresPool::new("postgresql", connections).with_probe(probe)
+            .before_acquire(move |connection, metadata| {
+                let idle_for = metadata.idle_for;
+                let is_usable = observed.is_usable(metadata.age);
+                let needs_test =
+                    idle_for > MAX_IDLE_UNCHECKED || observed.has_lost_connection_within(idle_for);
+                Box::pin(async move {
+                    if is_usable && needs_test {
+                        connection.ping().await?;
+                    }
+                    Ok(is_usable)
+                })
+            })
+            .connect_lazy_with(options);
+        Self {
+            connections: pool::MeteredPool::new("postgresql", connections)
+                .with_probe(Arc::clone(&probe)),
+            server,
+            responsiveness: Arc::new(Responsiveness::new(probe)),
+        }
+    }
+
+    /// Begins a wait for the server.
+    pub(super) fn wait(&self) -> Wait {
+        Wait {
+            responsiveness: Arc::clone(&self.responsiveness),
+            started: Instant::now(),
+        }
+    }
+
+    /// Closes all connections, after waiting for those that are in use.
+    pub(super) async fn close(&self) {
+        self.connections.close().await;
+    }
 }
 
 /// Returns a function that opens and checks a connection outside of the pool.
 fn probe(options: PgConnectOptions, check: Arc<SessionCheck>) -> pool::Probe {
-    Box::new(move || {
+    Arc::new(move || {
         let (options, check) = (options.clone(), Arc::clone(&check));
         Box::pin(async move {
             let mut connection = options.connect().await?;
@@ -97,20 +130,46 @@ fn probe(options: PgConnectOptions, check: Arc<SessionCheck>) -> pool::Probe {
     })
 }
 
+/// Wait of a call for the server, which ends if the server stops responding.
+pub(super) struct Wait {
+    responsiveness: Arc<Responsiveness>,
+    /// When the call began to wait.
+    started: Instant,
+}
+
+impl Wait {
+    /// Waits for the outcome of statements. See [`Responsiveness::watch`].
+    pub(super) async fn for_outcome<T>(
+        &self,
+        statements: impl Future<Output = T>,
+    ) -> Result<T, ServerSilent> {
+        self.responsiveness.watch(self.started, statements).await
+    }
+}
+
 /// Pooled connection that returns to the pool only if its last response was read
 /// completely. Otherwise it is closed when it is dropped: a cancelled call can leave it in
 /// a transaction, or waiting for a server that has failed.
 pub(super) struct PooledConnection {
     connection: PoolConnection<Postgres>,
+    responsiveness: Arc<Responsiveness>,
+    /// When the wait for the connection began.
+    requested: Instant,
     is_reusable: bool,
 }
 
 impl PooledConnection {
     /// Waits for a connection. Nothing has been sent if there is none.
     pub(super) async fn acquire(pool: &PostgresPool) -> Result<Self, OperationError> {
-        match pool.acquire().await {
+        let Wait {
+            responsiveness,
+            started: requested,
+        } = pool.wait();
+        match pool.connections.acquire().await {
             Ok(connection) => Ok(Self {
                 connection,
+                responsiveness,
+                requested,
                 is_reusable: false,
             }),
             Err(BackendError { cause, .. }) => Err(BackendError {
@@ -124,18 +183,29 @@ impl PooledConnection {
     /// Waits for a connection that has just responded, for writes whose outcome cannot be
     /// determined if the connection is lost. A statement that is sent on a connection that the
     /// server has already closed is not executed, but the client cannot detect that.
-    pub(super) async fn acquire_tested(
-        pool: &PostgresPool,
-        server: &ServerState,
-    ) -> Result<Self, OperationError> {
+    pub(super) async fn acquire_tested(pool: &PostgresPool) -> Result<Self, OperationError> {
         let mut acquired = Self::acquire(pool).await?;
-        let pinged = timeout(ACQUIRE_TIMEOUT, acquired.connection.ping()).await;
-        if matches!(pinged, Ok(Ok(()))) {
-            return Ok(acquired);
+        let (kind, cause) = match timeout(PING_TIMEOUT, acquired.connection.ping()).await {
+            Ok(Ok(())) => return Ok(acquired),
+            Ok(Err(_)) => (ErrorKind::Retryable, "the server had closed the connection"),
+            Err(_) => (ErrorKind::Unavailable, "the server does not respond"),
+        };
+        pool.server.record_loss();
+        Err(BackendError::new(kind, cause).into())
+    }
+
+    /// Begins another call, which uses this connection from the beginning.
+    pub(super) fn begin_wait(&mut self) -> Wait {
+        self.requested = Instant::now();
+        self.wait()
+    }
+
+    /// Continues the wait of the call that uses this connection.
+    pub(super) fn wait(&self) -> Wait {
+        Wait {
+            responsiveness: Arc::clone(&self.responsiveness),
+            started: self.requested,
         }
-        server.record_loss();
-        let cause = "the server had closed the connection";
-        Err(BackendError::new(ErrorKind::Retryable, cause).into())
     }
 
     /// Returns the connection to the pool, unless its state is unknown after the outcome of its
@@ -145,7 +215,10 @@ impl PooledConnection {
         outcome: Result<T, OperationError>,
     ) -> Result<T, OperationError> {
         let kind = outcome.as_ref().err().and_then(OperationError::kind);
-        self.is_reusable = !matches!(kind, Some(ErrorKind::ConnectionLost | ErrorKind::Internal));
+        self.is_reusable = !matches!(
+            kind,
+            Some(ErrorKind::ConnectionLost | ErrorKind::Interrupted | ErrorKind::Internal)
+        );
         outcome
     }
 }

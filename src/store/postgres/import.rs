@@ -6,7 +6,7 @@ use sqlx::{PgConnection, query, query_as, raw_sql, types::Json};
 use uuid::Uuid;
 
 use super::{
-    ConversationRow, PostgresPool,
+    ConversationRow, PostgresPool, attempts,
     columns::{
         BlobColumns, ContextColumns, MessageColumns, bind_blobs, bind_contexts, bind_messages,
         message_values, placeholders,
@@ -81,15 +81,27 @@ pub(super) async fn begin(
     pool: &PostgresPool,
     conversation: &Conversation,
     permit: TransferPermit,
-) -> Result<Box<dyn Import>, OperationError> {
-    let mut connection = PooledConnection::acquire(pool).await?;
-    before_commit(create(&mut connection, conversation)).await?;
+) -> Result<Box<dyn Import>, StoreError> {
+    let connection = attempts::transaction(pool, || open(pool, conversation)).await?;
     Ok(Box::new(PgImport {
         connection,
         conversation: conversation.clone(),
         totals: ImportTotals::default(),
         _permit: permit,
     }))
+}
+
+/// Begins the transaction, and creates the conversation in it.
+async fn open(
+    pool: &PostgresPool,
+    conversation: &Conversation,
+) -> Result<PooledConnection, OperationError> {
+    let mut connection = PooledConnection::acquire(pool).await?;
+    let created = before_commit(connection.wait(), create(&mut connection, conversation)).await;
+    match created {
+        Ok(()) => Ok(connection),
+        Err(error) => end(connection, Err(error)).await,
+    }
 }
 
 async fn create(
@@ -115,14 +127,17 @@ async fn create(
 impl Import for PgImport {
     async fn add(&mut self, messages: &[NumberedMessage]) -> Result<(), StoreError> {
         self.totals.add(messages);
+        let wait = self.connection.begin_wait();
         let added = add(&mut self.connection, &self.conversation, messages);
-        let added = before_commit(added).await;
+        let added = before_commit(wait, added).await;
         added.map_err(OperationError::into_write_error)
     }
 
     async fn finish(mut self: Box<Self>, last_seq: i64) -> Result<Conversation, StoreError> {
         let id = self.conversation.id.as_uuid();
-        let finished = before_commit(finish(&mut self.connection, id, last_seq, self.totals)).await;
+        let wait = self.connection.begin_wait();
+        let finished = finish(&mut self.connection, id, last_seq, self.totals);
+        let finished = before_commit(wait, finished).await;
         let finished = end(self.connection, finished).await;
         finished.map_err(OperationError::into_write_error)
     }

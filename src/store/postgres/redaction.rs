@@ -42,8 +42,9 @@ pub(super) async fn redact(
 ) -> Result<Redacted, OperationError> {
     let after = record_after(redaction.invalidation, server);
     let mut connection = PooledConnection::acquire(pool).await?;
+    let wait = connection.wait();
     let redacted = lock_and_redact(&mut connection, &redaction.conversation, &redaction.seqs);
-    let redacted = before_commit(redacted).await;
+    let redacted = before_commit(wait, redacted).await;
     let record = match &redacted {
         Ok(redacted) => record_invalidations(redaction, redacted, after),
         Err(_) => String::new(),

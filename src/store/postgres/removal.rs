@@ -52,7 +52,11 @@ pub(super) async fn delete(
 ) -> Result<(), OperationError> {
     let after = record_after(invalidation, server);
     let mut connection = PooledConnection::acquire(pool).await?;
-    let deleted = before_commit(find_and_delete(&mut connection, conversation)).await;
+    let deleted = before_commit(
+        connection.wait(),
+        find_and_delete(&mut connection, conversation),
+    )
+    .await;
     end_with(
         connection,
         deleted,
@@ -79,7 +83,11 @@ pub(super) async fn truncate(
 ) -> Result<Truncated, OperationError> {
     let after = record_after(truncation.invalidation, server);
     let mut connection = PooledConnection::acquire(pool).await?;
-    let truncated = before_commit(replay_or_truncate(&mut connection, truncation)).await;
+    let truncated = before_commit(
+        connection.wait(),
+        replay_or_truncate(&mut connection, truncation),
+    )
+    .await;
     let record = record_statement([truncation.conversation.id], after);
     end_with(connection, truncated, &record).await
 }

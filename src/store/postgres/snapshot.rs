@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::{
     PostgresPool,
-    connection::{PooledConnection, STATEMENT_TIMEOUT},
+    connection::{PooledConnection, STATEMENT_TIMEOUT, Wait},
     conversations::find,
     history::{read_blobs, read_page},
 };
@@ -40,7 +40,8 @@ pub(super) async fn take(
     permit: TransferPermit,
 ) -> Result<(Conversation, Box<dyn Snapshot>), OperationError> {
     let mut connection = PooledConnection::acquire(pool).await?;
-    let found = with_time_limit(begin(&mut connection, conversation)).await?;
+    let wait = connection.wait();
+    let found = with_time_limit(wait, begin(&mut connection, conversation)).await?;
     let snapshot = PgSnapshot {
         connection,
         conversation: conversation.clone(),
@@ -61,15 +62,17 @@ async fn begin(
 #[async_trait]
 impl Snapshot for PgSnapshot {
     async fn after(&mut self, seq: i64, limit: u32) -> Result<Vec<Message>, StoreError> {
+        let wait = self.connection.begin_wait();
         let from = Bound::After(seq);
         let page = read_page(&mut self.connection, &self.conversation, from, limit, true);
-        let page = with_time_limit(page).await;
+        let page = with_time_limit(wait, page).await;
         page.map_err(OperationError::into_read_error)
     }
 
     async fn blobs(&mut self, seq: i64) -> Result<Vec<(u32, Bytes)>, StoreError> {
+        let wait = self.connection.begin_wait();
         let read = read_blobs(&mut self.connection, self.conversation.id, seq);
-        with_time_limit(read)
+        with_time_limit(wait, read)
             .await
             .map_err(OperationError::into_read_error)
     }
@@ -77,10 +80,13 @@ impl Snapshot for PgSnapshot {
 
 /// Limits the time of a read by the client, which is not retried.
 async fn with_time_limit<T>(
+    wait: Wait,
     read: impl Future<Output = Result<T, OperationError>>,
 ) -> Result<T, OperationError> {
-    timeout(STATEMENT_TIMEOUT, read).await.unwrap_or_else(|_| {
-        let cause = "the server did not respond in time";
-        Err(BackendError::new(ErrorKind::Unavailable, cause).into())
-    })
+    let interrupted = match timeout(STATEMENT_TIMEOUT, wait.for_outcome(read)).await {
+        Ok(Ok(outcome)) => return outcome,
+        Ok(Err(silent)) => silent.into_error(ErrorKind::Interrupted),
+        Err(_) => BackendError::new(ErrorKind::Interrupted, "the server did not respond in time"),
+    };
+    Err(interrupted.into())
 }

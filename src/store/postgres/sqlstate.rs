@@ -25,7 +25,7 @@ const TABLE: &[(&str, ErrorKind, MessagePolicy)] = &[
     ("53", ErrorKind::Unavailable, MessagePolicy::Log), // disk full, out of memory, too many connections
     ("55", ErrorKind::Unavailable, MessagePolicy::Log), // lock not available, object in use
     ("58", ErrorKind::Unavailable, MessagePolicy::Log), // I/O error
-    ("25006", ErrorKind::Unavailable, MessagePolicy::Log), // read-only: a standby
+    ("25006", ErrorKind::ReadOnly, MessagePolicy::Log), // read-only transaction
     ("25P03", ErrorKind::Unavailable, MessagePolicy::Log), // idle in transaction for too long
     ("28", ErrorKind::Unavailable, MessagePolicy::Log), // authentication
     ("3D", ErrorKind::Unavailable, MessagePolicy::Log), // no such database
@@ -112,11 +112,12 @@ mod tests {
                 ErrorKind::ConnectionLost,
                 &["08006", "08P01", "57P01", "57P02", "40003"],
             ),
+            (ErrorKind::ReadOnly, &["25006"]),
             (
                 ErrorKind::Unavailable,
                 &[
-                    "57P03", "57014", "53100", "53200", "53300", "55P03", "25006", "28P01",
-                    "3D000", "42P01", "58030",
+                    "57P03", "57014", "53100", "53200", "53300", "55P03", "28P01", "3D000",
+                    "42P01", "58030",
                 ],
             ),
             (

@@ -10,7 +10,7 @@ use std::future::Future;
 use sqlx::{AssertSqlSafe, raw_sql};
 use tokio::time::timeout;
 
-use super::connection::{PooledConnection, REMOVAL_TIMEOUT, STATEMENT_TIMEOUT};
+use super::connection::{PooledConnection, REMOVAL_TIMEOUT, STATEMENT_TIMEOUT, Wait};
 use crate::store::operation_error::{BackendError, ErrorKind, OperationError};
 
 /// Begins a transaction. A single statement may take as long as the whole transaction, whose
@@ -22,13 +22,18 @@ pub(super) const BEGIN: &str =
 
 /// Limits the time of the statements before the COMMIT. If they fail, nothing is changed.
 pub(super) async fn before_commit<T>(
+    wait: Wait,
     statements: impl Future<Output = Result<T, OperationError>>,
 ) -> Result<T, OperationError> {
-    let Ok(outcome) = timeout(REMOVAL_TIMEOUT, statements).await else {
-        let cause = "the transaction exceeded its time limit";
-        return Err(BackendError::new(ErrorKind::Unavailable, cause).into());
+    let interrupted = match timeout(REMOVAL_TIMEOUT, wait.for_outcome(statements)).await {
+        Ok(Ok(outcome)) => return outcome.map_err(OperationError::before_commit),
+        Ok(Err(silent)) => silent.into_error(ErrorKind::Interrupted),
+        Err(_) => BackendError::new(
+            ErrorKind::Interrupted,
+            "the transaction exceeded its time limit",
+        ),
     };
-    outcome.map_err(OperationError::before_commit)
+    Err(interrupted.into())
 }
 
 /// Commits a transaction whose statements succeeded, otherwise rolls it back, and returns
@@ -47,15 +52,18 @@ pub(super) async fn end_with<T>(
     outcome: Result<T, OperationError>,
     last: &str,
 ) -> Result<T, OperationError> {
-    let statement = if outcome.is_ok() {
-        format!("{last}COMMIT")
-    } else {
-        "ROLLBACK".to_owned()
+    let statement = match &outcome {
+        Ok(_) => format!("{last}COMMIT"),
+        // A statement may still be running. Closing the connection rolls the transaction back.
+        Err(error) if error.kind() == Some(ErrorKind::Interrupted) => return outcome,
+        Err(_) => "ROLLBACK".to_owned(),
     };
+    let wait = connection.wait();
     let executed = raw_sql(AssertSqlSafe(statement)).execute(&mut *connection);
-    let error = match timeout(STATEMENT_TIMEOUT, executed).await {
-        Ok(Ok(_)) => return connection.release(outcome),
-        Ok(Err(error)) => BackendError::from(error),
+    let error = match timeout(STATEMENT_TIMEOUT, wait.for_outcome(executed)).await {
+        Ok(Ok(Ok(_))) => return connection.release(outcome),
+        Ok(Ok(Err(error))) => BackendError::from(error),
+        Ok(Err(silent)) => silent.into_error(ErrorKind::ConnectionLost),
         Err(_) => BackendError::new(
             ErrorKind::ConnectionLost,
             "the server did not acknowledge the commit in time",
