@@ -25,6 +25,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "os_error",
             "domain",
             "instrumentation",
+            "patience",
             "sqlx",
             "opentelemetry",
         ],

@@ -15,6 +15,7 @@ mod history;
 mod imports;
 mod invalidations;
 mod postgres;
+mod postgres_servers;
 mod redactions;
 mod removals;
 mod retries;

@@ -35,24 +35,31 @@ impl PostgresServer {
 
     /// Creates a server that has a port and does not run yet.
     pub fn stopped() -> Self {
+        let server = Self::without_data();
+        let made = as_server(&server.binaries.join("initdb"))
+            .arg("-D")
+            .arg(server.data())
+            .args(["-U", "postgres", "-A", "trust", "-E", "UTF8"])
+            .args(["--locale=C.UTF-8", "--no-sync"])
+            .stdout(Stdio::null())
+            .status();
+        assert!(made.unwrap().success(), "initdb failed");
+        server
+    }
+
+    fn without_data() -> Self {
         let binaries = binaries();
         let folder = tempfile::tempdir().unwrap();
         let open = fs::Permissions::from_mode(0o711);
         fs::set_permissions(folder.path(), open).unwrap();
         let data = folder.path().join("data");
         fs::create_dir(&data).unwrap();
+        // A standby requires this mode.
+        fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
         if is_root() {
             let owned = Command::new("chown").arg("postgres").arg(&data).status();
             assert!(owned.unwrap().success());
         }
-        let made = as_server(&binaries.join("initdb"))
-            .arg("-D")
-            .arg(&data)
-            .args(["-U", "postgres", "-A", "trust", "-E", "UTF8"])
-            .args(["--locale=C.UTF-8", "--no-sync"])
-            .stdout(Stdio::null())
-            .status();
-        assert!(made.unwrap().success(), "initdb failed");
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         Self {
             binaries,
@@ -60,6 +67,30 @@ impl PostgresServer {
             folder,
             process: None,
         }
+    }
+
+    /// Starts a standby that follows this server asynchronously.
+    pub async fn start_standby(&self) -> Self {
+        let mut standby = Self::without_data();
+        let copied = as_server(&self.binaries.join("pg_basebackup"))
+            .arg("-D")
+            .arg(standby.data())
+            .args(["-d", &self.url(), "-R", "--checkpoint=fast", "--no-sync"])
+            .stdout(Stdio::null())
+            .status();
+        assert!(copied.unwrap().success(), "pg_basebackup failed");
+        standby.run().await;
+        standby
+    }
+
+    /// Promotes a standby, and waits until it accepts writes.
+    pub async fn promote(&self) {
+        self.execute("SELECT pg_promote()").await;
+    }
+
+    /// Takes the address of another server. Neither of them may run.
+    pub fn take_address_of(&mut self, other: &Self) {
+        self.port = other.port;
     }
 
     /// Runs a stopped server with its data on disk, and waits until it accepts connections.

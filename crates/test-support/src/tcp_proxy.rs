@@ -42,8 +42,12 @@ pub struct TcpProxy {
     address: SocketAddr,
     mode: watch::Sender<Mode>,
     connections: Arc<Mutex<Vec<Connection>>>,
+    lost: LostResponse,
     listener: JoinHandle<()>,
 }
+
+/// Text of the request whose response is lost.
+type LostResponse = Arc<Mutex<Option<String>>>;
 
 impl TcpProxy {
     /// Starts a proxy of the server at `target`.
@@ -52,11 +56,19 @@ impl TcpProxy {
         let address = listener.local_addr().unwrap();
         let (mode, modes) = watch::channel(Mode::Forward);
         let connections = Arc::default();
-        let listener = tokio::spawn(accept(listener, target, modes, Arc::clone(&connections)));
+        let lost = LostResponse::default();
+        let listener = tokio::spawn(accept(
+            listener,
+            target,
+            modes,
+            Arc::clone(&connections),
+            Arc::clone(&lost),
+        ));
         Self {
             address,
             mode,
             connections,
+            lost,
             listener,
         }
     }
@@ -87,6 +99,12 @@ impl TcpProxy {
         self.close();
     }
 
+    /// Forwards the next request that contains `text`, and closes its connection instead of
+    /// forwarding the response.
+    pub fn lose_response_to(&self, text: &str) {
+        *self.lost.lock().unwrap() = Some(text.to_owned());
+    }
+
     /// Closes all connections.
     pub fn close(&self) {
         for connection in self.connections.lock().unwrap().drain(..) {
@@ -115,6 +133,7 @@ async fn accept(
     target: SocketAddr,
     modes: watch::Receiver<Mode>,
     connections: Arc<Mutex<Vec<Connection>>>,
+    lost: LostResponse,
 ) {
     while let Ok((client, _)) = listener.accept().await {
         let mut open = connections.lock().unwrap();
@@ -129,6 +148,7 @@ async fn accept(
             target,
             modes.clone(),
             Arc::clone(&is_silent),
+            Arc::clone(&lost),
         ));
         open.push(Connection {
             is_silent,
@@ -142,6 +162,7 @@ async fn connect(
     target: SocketAddr,
     modes: watch::Receiver<Mode>,
     is_silent: Arc<AtomicBool>,
+    lost: LostResponse,
 ) {
     let Ok(server) = TcpStream::connect(target).await else {
         return;
@@ -151,20 +172,29 @@ async fn connect(
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     let (requests, replies) = (modes.clone(), modes);
+    let is_lost = AtomicBool::new(false);
+    let inspect_request = |request: &[u8]| {
+        let contains = |text: &mut String| request.windows(text.len()).any(|w| w == text.as_bytes());
+        let taken = lost.lock().unwrap().take_if(contains);
+        is_lost.fetch_or(taken.is_some(), Ordering::Relaxed);
+        true
+    };
+    let inspect_reply = |_: &[u8]| !is_lost.load(Ordering::Relaxed);
     // Either end closes both.
     let _ = futures_util::future::try_join(
-        copy(from_client, to_server, requests, &is_silent),
-        copy(from_server, to_client, replies, &is_silent),
+        copy(from_client, to_server, requests, &is_silent, inspect_request),
+        copy(from_server, to_client, replies, &is_silent, inspect_reply),
     )
     .await;
 }
 
-/// Copies until an error; the end of the stream is one.
+/// Copies until an error; the end of the stream is one, and so is data that `is_forwarded` rejects.
 async fn copy(
     mut from: impl AsyncReadExt + Unpin,
     mut to: impl AsyncWriteExt + Unpin,
     mut modes: watch::Receiver<Mode>,
     is_silent: &AtomicBool,
+    is_forwarded: impl Fn(&[u8]) -> bool,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 16 << 10];
     loop {
@@ -181,7 +211,7 @@ async fn copy(
         if let Mode::Delay(delay) = mode {
             tokio::time::sleep(delay).await;
         }
-        if read == 0 {
+        if read == 0 || !is_forwarded(&buffer[..read]) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         to.write_all(&buffer[..read]).await?;

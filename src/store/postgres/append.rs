@@ -15,7 +15,7 @@ use super::{
     sql,
 };
 use crate::{
-    domain::{RequestId, SessionId, Title, UserId},
+    domain::{Conversation, Message, RequestId, SessionId, Title, UserId},
     store::{
         Append, Appended, StoreError,
         operation_error::{BackendError, ErrorKind, OperationError},
@@ -190,7 +190,8 @@ async fn find_earlier_save(
     let conversation = conversations::find(connection, &append.conversation)
         .await?
         .ok_or(StoreError::NotFound)?;
-    if after_loss && let Some(first_seq) = find_lost_save(connection, append).await? {
+    if after_loss && let Some(first_seq) = find_lost_save(connection, append, &conversation).await?
+    {
         return Ok(Appended::Saved {
             owner: conversation.user_id,
             first_seq,
@@ -205,17 +206,28 @@ async fn find_earlier_save(
 }
 
 /// Returns the first number of the turn if the attempt whose connection was lost has saved it.
-/// An id that was generated for this turn is not used by any other turn.
 async fn find_lost_save(
     connection: &mut PgConnection,
     append: &Append,
+    conversation: &Conversation,
 ) -> Result<Option<i64>, OperationError> {
-    if append.messages.iter().all(|message| message.id_chosen) {
-        return Ok(None);
-    }
     let (conflict, messages) = compare_ids(connection, append, true).await?;
     let first = messages.first().map(|message| message.seq);
-    Ok(first.filter(|_| conflict == IdConflict::Replay))
+    let is_own = conflict == IdConflict::Replay && is_of_this_call(append, &messages, conversation);
+    Ok(first.filter(|_| is_own))
+}
+
+/// Returns whether a stored turn was saved by this call and not by an earlier one with the same
+/// content. An id that was generated for this turn is not used by any other turn. If the caller
+/// chose all ids, the time of the save, which each call reads from the clock, identifies the call.
+fn is_of_this_call(append: &Append, stored: &[Message], conversation: &Conversation) -> bool {
+    let micros = append.at.timestamp_micros();
+    let mut messages = append.messages.iter().zip(stored);
+    append.messages.iter().any(|message| !message.id_chosen)
+        || conversation.updated_at.timestamp_micros() == micros
+        || messages.any(|(new, stored)| {
+            new.created_at.is_none() && stored.created_at.timestamp_micros() == micros
+        })
 }
 
 /// Returns the conversations and numbers of the messages with these ids, in ascending order of

@@ -12,7 +12,7 @@ use sqlx::{
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::{
     responsiveness::{Responsiveness, ServerSilent},
@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     domain::TextSearch,
+    patience::with_patience,
     store::{
         operation_error::{BackendError, ErrorKind, OperationError},
         pool,
@@ -185,7 +186,7 @@ impl PooledConnection {
     /// server has already closed is not executed, but the client cannot detect that.
     pub(super) async fn acquire_tested(pool: &PostgresPool) -> Result<Self, OperationError> {
         let mut acquired = Self::acquire(pool).await?;
-        let (kind, cause) = match timeout(PING_TIMEOUT, acquired.connection.ping()).await {
+        let (kind, cause) = match with_patience(PING_TIMEOUT, acquired.connection.ping()).await {
             Ok(Ok(())) => return Ok(acquired),
             Ok(Err(_)) => (ErrorKind::Retryable, "the server had closed the connection"),
             Err(_) => (ErrorKind::Unavailable, "the server does not respond"),

@@ -16,11 +16,14 @@ use futures_util::{
     FutureExt as _,
     future::{Either, Shared, WeakShared, select},
 };
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::store::{
-    operation_error::{BackendError, ErrorKind},
-    pool::Probe,
+use crate::{
+    patience::with_patience,
+    store::{
+        operation_error::{BackendError, ErrorKind},
+        pool::Probe,
+    },
 };
 
 /// Time that a call waits before the server is probed.
@@ -112,7 +115,7 @@ impl Responsiveness {
         let opened = (self.open)();
         // A server that rejects the connection has replied.
         let probe: BoxFuture<Replied> =
-            Box::pin(async move { timeout(REPLY_LIMIT, opened).await.is_ok() });
+            Box::pin(async move { with_patience(REPLY_LIMIT, opened).await.is_ok() });
         let probe = probe.shared();
         *running = probe.downgrade();
         probe
