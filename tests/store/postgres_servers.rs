@@ -5,7 +5,8 @@ use std::time::Duration;
 use conversation_memory::{
     domain::{ConversationRef, NumberedMessage, SearchText},
     store::{
-        Appended, Bound, ConversationQuery, SearchQuery, Store, StoreError, postgres::PostgresStore,
+        Appended, Bound, ConversationQuery, Invalidation, SearchQuery, Store, StoreError,
+        postgres::PostgresStore,
     },
 };
 use futures_util::future::join_all;
@@ -354,7 +355,7 @@ async fn calls_to_a_silent_server_end_soon_and_it_is_used_again_afterwards() {
             let branch = branch_of(&conversation, 1);
             let removal = truncation(&conversation, 1);
             let (one, two, three, four, five) = tokio::join!(
-                async { store.delete(&conversation).await },
+                async { store.delete(&conversation, Invalidation::Never).await },
                 async { store.truncate(&removal).await.map(drop) },
                 async { store.branch(&branch).await.map(drop) },
                 async { import.add(&added).await },
@@ -421,7 +422,7 @@ async fn commit_that_a_silent_server_does_not_acknowledge_has_an_unknown_outcome
     .await
     .unwrap();
     let started = Stopwatch::start();
-    let (deleted, ()) = tokio::join!(store.delete(&conversation), async {
+    let (deleted, ()) = tokio::join!(store.delete(&conversation, Invalidation::Never), async {
         let mut observer = silent.server.connect().await;
         eventually("the COMMIT waits", async || {
             query_scalar::<_, bool>(

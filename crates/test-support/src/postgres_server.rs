@@ -77,6 +77,7 @@ impl PostgresServer {
             .arg(standby.data())
             .args(["-d", &self.url(), "-R", "--checkpoint=fast", "--no-sync"])
             .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .status();
         assert!(copied.unwrap().success(), "pg_basebackup failed");
         standby.run().await;
@@ -95,8 +96,22 @@ impl PostgresServer {
 
     /// Runs a stopped server with its data on disk, and waits until it accepts connections.
     pub async fn run(&mut self) {
+        let url = self.url();
+        self.process = Some(self.spawn());
+        eventually("PostgreSQL accepts connections", async || {
+            // A server does not start before all processes of a killed one have ended.
+            let process = self.process.as_mut().unwrap();
+            if process.try_wait().unwrap().is_some() {
+                self.process = Some(self.spawn());
+            }
+            PgConnection::connect(&url).await.is_ok()
+        })
+        .await;
+    }
+
+    fn spawn(&self) -> Child {
         let data = self.data();
-        let process = as_server(&self.binaries.join("postgres"))
+        as_server(&self.binaries.join("postgres"))
             .arg("-D")
             .arg(&data)
             .args(["-p", &self.port.to_string()])
@@ -107,12 +122,7 @@ impl PostgresServer {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .unwrap();
-        self.process = Some(process);
-        eventually("PostgreSQL accepts connections", async || {
-            PgConnection::connect(&self.url()).await.is_ok()
-        })
-        .await;
+            .unwrap()
     }
 
     pub fn url(&self) -> String {

@@ -174,7 +174,8 @@ async fn connect(
     let (requests, replies) = (modes.clone(), modes);
     let is_lost = AtomicBool::new(false);
     let inspect_request = |request: &[u8]| {
-        let contains = |text: &mut String| request.windows(text.len()).any(|w| w == text.as_bytes());
+        let contains =
+            |text: &mut String| request.windows(text.len()).any(|w| w == text.as_bytes());
         let taken = lost.lock().unwrap().take_if(contains);
         is_lost.fetch_or(taken.is_some(), Ordering::Relaxed);
         true
@@ -182,7 +183,13 @@ async fn connect(
     let inspect_reply = |_: &[u8]| !is_lost.load(Ordering::Relaxed);
     // Either end closes both.
     let _ = futures_util::future::try_join(
-        copy(from_client, to_server, requests, &is_silent, inspect_request),
+        copy(
+            from_client,
+            to_server,
+            requests,
+            &is_silent,
+            inspect_request,
+        ),
         copy(from_server, to_client, replies, &is_silent, inspect_reply),
     )
     .await;

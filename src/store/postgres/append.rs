@@ -115,7 +115,7 @@ pub(super) async fn append(
     } else {
         PooledConnection::acquire_tested(pool).await?
     };
-    let appended = save_or_replay(&mut connection, server, append, after_loss).await;
+    let appended = save_or_replay(&mut connection, &pool.server, append, after_loss).await;
     connection.release(appended)
 }
 
