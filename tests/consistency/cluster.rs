@@ -151,8 +151,9 @@ impl Cluster {
                 .as_ref()
                 .map(Sidecar::log)
                 .unwrap_or_default();
-            let tail = &log[log.len().saturating_sub(LOG_TAIL)..];
-            eprintln!("log of sidecar {number}: {tail:#?}");
+            for line in &log[log.len().saturating_sub(LOG_TAIL)..] {
+                eprintln!("sidecar {number}: {line}");
+            }
         }
         panic!("a sidecar has not recovered within {RECOVERY_LIMIT:?}");
     }

@@ -106,13 +106,15 @@ impl Lane<'_> {
         let is_cut = name.starts_with("redis") || name.starts_with("connection");
         let cuts_redis =
             is_cut && !["redis is flushed", "redis scripts are flushed"].contains(&name);
-        self.recorder.record_fault(Fault {
+        let fault = Fault {
             name: sidecar.map_or_else(|| name.to_owned(), |at| format!("{name} ({at})")),
             cuts_redis,
             sidecar,
             from: from.at,
             until: self.recorder.now().at,
-        });
+        };
+        eprintln!("{:.3?}..{:.3?} {}", fault.from, fault.until, fault.name);
+        self.recorder.record_fault(fault);
     }
 
     async fn redis(&mut self, name: &str) {
