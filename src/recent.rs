@@ -90,9 +90,10 @@ pub trait RecentWindow: Send + Sync + Debug {
     /// Cancel safe.
     async fn connection_changed(&self, seen: Option<u64>);
 
-    /// Permits reads over a connection. To be called when all invalidations that were pending after
-    /// the connection had been established are complete.
-    fn trust(&self, connection: u64);
+    /// Permits reads over a connection only; over none with `None`. To be called with a connection when
+    /// all invalidations that were pending after it had been established are complete, and with
+    /// `None` when one of them cannot be completed.
+    fn trust(&self, connection: Option<u64>);
 
     /// Upper bound on messages in a window; 0 if there are no windows. A reader that was granted a lease
     /// reads at least this many messages from the store.

@@ -28,16 +28,21 @@ impl Memory {
         }
     }
 
-    /// Completes the invalidations that are pending now, and permits reads of the windows if that
-    /// succeeded. Does nothing if the windows cannot be reached.
+    /// Completes the invalidations that are pending now, and permits reads of the windows if and only
+    /// if all windows could be dropped. Does nothing if the windows cannot be reached.
     pub async fn complete_present_invalidations(&self) {
         let recent = &self.0.recent;
         let Some(connection) = recent.connection() else {
             return;
         };
         match self.complete_all().await {
-            Ok(true) => recent.trust(connection),
-            Ok(false) => tracing::debug!("some windows could not be dropped; trying again"),
+            Ok(true) => recent.trust(Some(connection)),
+            Ok(false) => {
+                // Redis may refuse writes and begin to accept them at any time: until the next look,
+                // the windows would be read again.
+                recent.trust(None);
+                tracing::debug!("some windows could not be dropped; trying again");
+            }
             Err(error) => tracing::debug!(%error, "cannot read the pending invalidations"),
         }
     }

@@ -140,7 +140,7 @@ impl RecentWindow for RecordingWindow {
         NoWindow.connection_changed(seen).await;
     }
 
-    fn trust(&self, _connection: u64) {}
+    fn trust(&self, _connection: Option<u64>) {}
 
     fn capacity(&self) -> u32 {
         0

@@ -63,7 +63,7 @@ impl RecentWindow for NoWindow {
         pending().await
     }
 
-    fn trust(&self, _connection: u64) {}
+    fn trust(&self, _connection: Option<u64>) {}
 
     fn capacity(&self) -> u32 {
         0

@@ -54,6 +54,8 @@ pub type StoreHistory = Arc<dyn Fn() -> Bytes + Send + Sync>;
 
 /// Bits of the number of a connection that count overflows.
 const OVERFLOW_BITS: u32 = 20;
+/// Number that no connection has.
+const UNTRUSTED: u64 = 0;
 
 /// The recent window in Redis.
 pub struct RedisRecent {
@@ -95,7 +97,7 @@ impl RedisRecent {
             runner,
             ids,
             capacity: capacity.clamp(WINDOW_MESSAGES, MAX_WINDOW_MESSAGES),
-            trusted: AtomicU64::new(0),
+            trusted: AtomicU64::new(UNTRUSTED),
             overflows: AtomicU64::new(0),
         }
     }
@@ -397,8 +399,9 @@ impl RecentWindow for RedisRecent {
         self.runner.redis.connection_changed(seen).await;
     }
 
-    fn trust(&self, connection: u64) {
-        self.trusted.store(connection, Ordering::SeqCst);
+    fn trust(&self, connection: Option<u64>) {
+        self.trusted
+            .store(connection.unwrap_or(UNTRUSTED), Ordering::SeqCst);
     }
 
     fn capacity(&self) -> u32 {

@@ -82,7 +82,7 @@ struct Lane<'a> {
 impl Lane<'_> {
     async fn run(mut self, names: Vec<&'static str>, until: Instant) {
         while Instant::now() < until && !names.is_empty() {
-            self.wait(100, 1500).await;
+            self.wait(200, 2500).await;
             let name = names[self.random.below(names.len())];
             let sidecar = self.random.below(SIDECARS);
             let from = self.recorder.now();

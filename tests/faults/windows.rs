@@ -2,6 +2,8 @@
 //! and of writes that are committed late: no read is stale once the sentence of the README allows
 //! none.
 
+use std::time::Duration;
+
 use conversation_memory::proto::{
     CompactConversationRequest, Consistency, DeleteConversationRequest, RedactMessagesRequest,
     Role, Source, TruncateConversationRequest,
@@ -16,6 +18,9 @@ use test_support::{
 use tonic::{Code, Status};
 
 use crate::{Servers, read, read_from_cache};
+
+/// Time between two looks of a sidecar at the pending invalidations.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Write to a conversation with the messages "one" and "two".
 #[derive(Clone, Copy, Debug)]
@@ -220,6 +225,44 @@ async fn writes_that_redis_refuses_become_visible() {
             servers.redis.call(refuse).await;
             write.send(&mut writer, &conversation).await.unwrap();
             servers.redis.call(accept).await;
+            assert_becomes_fresh(&mut reader, &conversation, write).await;
+            assert_becomes_fresh(&mut writer, &conversation, write).await;
+        }
+    }
+}
+
+/// A sidecar that could not drop a window while Redis refused writes does not read it when Redis
+/// accepts them again.
+#[tokio::test]
+async fn writes_that_redis_refused_for_long_are_visible_at_once() {
+    let servers = Servers::start().await;
+    let (writer, proxy) = proxied_sidecar(&servers).await;
+    let reader = Sidecar::start(&servers.form()).await;
+    let [mut writer, mut reader] = [&writer, &reader].map(Sidecar::memory);
+    let refusals: [(&[&str], &[&str]); 2] = [
+        (
+            &["CONFIG", "SET", "min-replicas-to-write", "3"],
+            &["CONFIG", "SET", "min-replicas-to-write", "0"],
+        ),
+        (
+            &["ACL", "SETUSER", "default", "-@write"],
+            &["ACL", "SETUSER", "default", "+@all"],
+        ),
+    ];
+    for (refuse, accept) in refusals {
+        for write in [Write::Save, Write::Truncate, Write::Delete] {
+            let conversation = cached_conversation(&mut writer, &mut [&mut reader]).await;
+            servers.redis.call(refuse).await;
+            proxy.refuse();
+            write.send(&mut writer, &conversation).await.unwrap();
+            // The reader looks for pending invalidations meanwhile.
+            tokio::time::sleep(2 * LOOK_INTERVAL).await;
+            servers.redis.call(accept).await;
+            assert_eq!(
+                cached(&mut reader, &conversation).await,
+                write.history_after()
+            );
+            proxy.forward();
             assert_becomes_fresh(&mut reader, &conversation, write).await;
             assert_becomes_fresh(&mut writer, &conversation, write).await;
         }

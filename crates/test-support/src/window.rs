@@ -100,7 +100,7 @@ pub fn recent_of(redis: &Redis, history: StoreHistory) -> RedisRecent {
 /// Permits reads over the present connection.
 pub fn trust(recent: &RedisRecent) {
     if let Some(connection) = recent.connection() {
-        recent.trust(connection);
+        recent.trust(Some(connection));
     }
 }
 

@@ -104,7 +104,7 @@ impl RecentWindow for ObservedRecent {
         self.inner.connection_changed(seen).await;
     }
 
-    fn trust(&self, connection: u64) {
+    fn trust(&self, connection: Option<u64>) {
         self.inner.trust(connection);
     }
 
