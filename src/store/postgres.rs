@@ -285,7 +285,10 @@ impl Store for PostgresStore {
         after: Option<ConversationId>,
         limit: u32,
     ) -> Result<Vec<PendingInvalidation>, StoreError> {
-        attempts::read(&self.pool, || invalidations::read(&self.pool, after, limit)).await
+        attempts::read(&self.pool, || {
+            invalidations::read(&self.pool, &self.server, after, limit)
+        })
+        .await
     }
 
     async fn complete_invalidations(

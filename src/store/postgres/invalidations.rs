@@ -3,11 +3,17 @@
 //! A write records one in its own transaction, under the condition of [`Invalidation`], which is
 //! encoded as the time of the server after which it applies.
 
+use std::time::Instant;
+
 use chrono::{DateTime, Utc};
 use sqlx::{query, query_as};
 use uuid::Uuid;
 
-use super::{PostgresPool, connection::PooledConnection, server_state::ServerState};
+use super::{
+    PostgresPool,
+    connection::PooledConnection,
+    server_state::{ClockReading, ServerState},
+};
 use crate::{
     domain::ConversationId,
     store::{Invalidation, PendingInvalidation, operation_error::OperationError},
@@ -27,8 +33,12 @@ macro_rules! record_saved {
 }
 pub(super) use record_saved;
 
-const READ: &str = "SELECT i.conversation_id, i.mark FROM pending_invalidations i \
-    WHERE $1 IS NULL OR i.conversation_id > $1 ORDER BY i.conversation_id LIMIT $2";
+/// Returns one row, with the clock alone, if nothing is pending.
+const READ: &str = "SELECT clock_timestamp() AS clock, i.conversation_id, i.mark \
+    FROM (SELECT 1) AS one LEFT JOIN LATERAL (\
+        SELECT p.conversation_id, p.mark FROM pending_invalidations p \
+        WHERE $1 IS NULL OR p.conversation_id > $1 ORDER BY p.conversation_id LIMIT $2) AS i \
+    ON true";
 
 /// A row that a write is recording again is skipped: it will be read again. The removal needs no
 /// durability, since a window can be dropped twice, and must not wait for a standby.
@@ -75,22 +85,34 @@ pub(super) fn record_statement(
     )
 }
 
-/// Reads a page of the pending invalidations.
+/// Reads a page of the pending invalidations, and the clock of the server, to notice soon when that
+/// is set to another time.
 pub(super) async fn read(
     pool: &PostgresPool,
+    server: &ServerState,
     after: Option<ConversationId>,
     limit: u32,
 ) -> Result<Vec<PendingInvalidation>, OperationError> {
     let mut connection = PooledConnection::acquire(pool).await?;
-    let rows = query_as::<_, (Uuid, i64)>(READ)
+    let sent = Instant::now();
+    let rows = query_as::<_, (DateTime<Utc>, Option<Uuid>, Option<i64>)>(READ)
         .bind(after.map(ConversationId::as_uuid))
         .bind(i64::from(limit))
         .fetch_all(&mut *connection)
         .await;
     let rows = connection.release(rows.map_err(OperationError::from))?;
-    let pending = rows.into_iter().map(|(id, mark)| PendingInvalidation {
-        conversation: ConversationId::from_uuid(id),
-        mark,
+    if let Some((time, ..)) = rows.first() {
+        server.record_clock(ClockReading {
+            sent,
+            received: Instant::now(),
+            time: *time,
+        });
+    }
+    let pending = rows.into_iter().filter_map(|(_, id, mark)| {
+        Some(PendingInvalidation {
+            conversation: ConversationId::from_uuid(id?),
+            mark: mark?,
+        })
     });
     Ok(pending.collect())
 }
