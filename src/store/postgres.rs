@@ -164,7 +164,7 @@ impl Store for PostgresStore {
         invalidation: Invalidation,
     ) -> Result<(), StoreError> {
         attempts::transaction(&self.pool, || {
-            removal::delete(&self.pool, &self.pool.server, conversation, invalidation)
+            removal::delete(&self.pool, conversation, invalidation)
         })
         .await
     }
@@ -193,17 +193,11 @@ impl Store for PostgresStore {
     }
 
     async fn truncate(&self, truncation: &Truncation) -> Result<Truncated, StoreError> {
-        attempts::transaction(&self.pool, || {
-            removal::truncate(&self.pool, &self.pool.server, truncation)
-        })
-        .await
+        attempts::transaction(&self.pool, || removal::truncate(&self.pool, truncation)).await
     }
 
     async fn compact(&self, compaction: &Compaction) -> Result<i64, StoreError> {
-        attempts::transaction(&self.pool, || {
-            compaction::compact(&self.pool, &self.pool.server, compaction)
-        })
-        .await
+        attempts::transaction(&self.pool, || compaction::compact(&self.pool, compaction)).await
     }
 
     async fn containing(
@@ -218,10 +212,7 @@ impl Store for PostgresStore {
     }
 
     async fn redact(&self, redaction: &Redaction) -> Result<Redacted, StoreError> {
-        attempts::transaction(&self.pool, || {
-            redaction::redact(&self.pool, &self.pool.server, redaction)
-        })
-        .await
+        attempts::transaction(&self.pool, || redaction::redact(&self.pool, redaction)).await
     }
 
     async fn newest(
@@ -285,10 +276,7 @@ impl Store for PostgresStore {
         after: Option<ConversationId>,
         limit: u32,
     ) -> Result<Vec<PendingInvalidation>, StoreError> {
-        attempts::read(&self.pool, || {
-            invalidations::read(&self.pool, &self.server, after, limit)
-        })
-        .await
+        attempts::read(&self.pool, || invalidations::read(&self.pool, after, limit)).await
     }
 
     async fn complete_invalidations(

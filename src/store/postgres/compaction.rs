@@ -7,7 +7,6 @@ use super::{
     connection::PooledConnection,
     invalidations::{record_after, record_statement},
     removal::begin_and_lock,
-    server_state::ServerState,
     transaction::{before_commit, end_with},
 };
 use crate::store::{
@@ -20,10 +19,9 @@ compactions!(PgConnection, std::convert::identity, DateTime<Utc>);
 /// Compacts a conversation, or finds the earlier outcome of the same call.
 pub(super) async fn compact(
     pool: &PostgresPool,
-    server: &ServerState,
     compaction: &Compaction,
 ) -> Result<i64, OperationError> {
-    let after = record_after(compaction.invalidation, server);
+    let after = record_after(compaction.invalidation, &pool.server);
     let mut connection = PooledConnection::acquire(pool).await?;
     let compacted = before_commit(
         connection.wait(),

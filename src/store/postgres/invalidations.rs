@@ -89,7 +89,6 @@ pub(super) fn record_statement(
 /// is set to another time.
 pub(super) async fn read(
     pool: &PostgresPool,
-    server: &ServerState,
     after: Option<ConversationId>,
     limit: u32,
 ) -> Result<Vec<PendingInvalidation>, OperationError> {
@@ -102,7 +101,7 @@ pub(super) async fn read(
         .await;
     let rows = connection.release(rows.map_err(OperationError::from))?;
     if let Some((time, ..)) = rows.first() {
-        server.record_clock(ClockReading {
+        pool.server.record_clock(ClockReading {
             sent,
             received: Instant::now(),
             time: *time,

@@ -11,7 +11,6 @@ use super::{
     connection::PooledConnection,
     effects::apply_effects,
     invalidations::{record_after, record_statement},
-    server_state::ServerState,
     transaction::{BEGIN, before_commit, end_with},
 };
 use crate::store::{Redaction, redactions::redactions};
@@ -37,10 +36,9 @@ pub(super) async fn containing(
 /// Redacts messages of a conversation.
 pub(super) async fn redact(
     pool: &PostgresPool,
-    server: &ServerState,
     redaction: &Redaction,
 ) -> Result<Redacted, OperationError> {
-    let after = record_after(redaction.invalidation, server);
+    let after = record_after(redaction.invalidation, &pool.server);
     let mut connection = PooledConnection::acquire(pool).await?;
     let wait = connection.wait();
     let redacted = lock_and_redact(&mut connection, &redaction.conversation, &redaction.seqs);

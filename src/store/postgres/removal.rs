@@ -13,7 +13,6 @@ use super::{
     connection::PooledConnection,
     invalidations::{record_after, record_statement},
     lineage::{TruncationPoint, delete_history, truncate_history},
-    server_state::ServerState,
     sql,
     transaction::{BEGIN, before_commit, end_with},
 };
@@ -46,11 +45,10 @@ const RECORD_ACTIVITY: &str = "UPDATE conversations SET updated_at = greatest(up
 /// Deletes a conversation.
 pub(super) async fn delete(
     pool: &PostgresPool,
-    server: &ServerState,
     conversation: &ConversationRef,
     invalidation: Invalidation,
 ) -> Result<(), OperationError> {
-    let after = record_after(invalidation, server);
+    let after = record_after(invalidation, &pool.server);
     let mut connection = PooledConnection::acquire(pool).await?;
     let deleted = before_commit(
         connection.wait(),
@@ -78,10 +76,9 @@ async fn find_and_delete(
 /// Removes the messages after a number, or finds the earlier outcome of the same call.
 pub(super) async fn truncate(
     pool: &PostgresPool,
-    server: &ServerState,
     truncation: &Truncation,
 ) -> Result<Truncated, OperationError> {
-    let after = record_after(truncation.invalidation, server);
+    let after = record_after(truncation.invalidation, &pool.server);
     let mut connection = PooledConnection::acquire(pool).await?;
     let truncated = before_commit(
         connection.wait(),
