@@ -40,7 +40,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "opentelemetry",
         ],
     ),
-    ("sessions", &["domain", "redis"]),
+    ("sessions", &["domain", "patience", "redis"]),
     (
         "redis",
         &[

@@ -5,7 +5,7 @@
 //! sessions that have ended or belong to another user: they are removed when the
 //! set is read, and a live session that is missing is added at its next use.
 
-use std::{cmp::Reverse, sync::Arc, time::Duration};
+use std::{cmp::Reverse, collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,12 +15,15 @@ use futures_util::future::try_join_all;
 use super::{Sessions, SessionsUnavailable};
 use crate::{
     domain::{ConversationId, DeptId, NewSession, Session, SessionId, UserId},
+    patience::with_patience,
     redis::{Redis, RedisError, Reply, Script},
 };
 
 /// Number of sessions that are read at a time, and of ended sessions that are removed at a
 /// time.
 const BATCH: usize = 64;
+/// Time limit for reading all sessions of a user. Each call on Redis has its own, short limit.
+const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 
 macro_rules! script {
     ($common:literal, $name:literal) => {
@@ -155,12 +158,30 @@ impl RedisSessions {
         self.decode(id, read).await
     }
 
+    /// Reads all sessions of a user, a page at a time, so that no script keeps Redis busy.
     async fn read_all(&self, user: &UserId) -> Result<Vec<Session>, RedisError> {
-        let listed = self.run_on_user(&self.scripts.user_list, user, &[]).await?;
-        let mut sessions = Vec::new();
-        for members in listed.list()?.chunks(BATCH) {
-            sessions.extend(self.read_members(user, members).await?);
+        let mut sessions = HashMap::new();
+        let mut cursor = Bytes::from_static(b"0");
+        loop {
+            let args = [cursor, Bytes::from(BATCH.to_string())];
+            let page = self
+                .run_on_user(&self.scripts.user_list, user, &args)
+                .await?;
+            let Ok([Reply::Bytes(next), Reply::List(members)]) =
+                <[Reply; 2]>::try_from(page.list()?)
+            else {
+                return Err(RedisError::UnexpectedReply);
+            };
+            for members in members.chunks(BATCH) {
+                let read = self.read_members(user, members).await?;
+                sessions.extend(read.into_iter().map(|session| (session.id, session)));
+            }
+            if next == "0" {
+                break;
+            }
+            cursor = next;
         }
+        let mut sessions: Vec<Session> = sessions.into_values().collect();
         sessions.sort_by_key(|session| Reverse((session.last_active_at, session.id)));
         Ok(sessions)
     }
@@ -243,7 +264,10 @@ impl Sessions for RedisSessions {
     }
 
     async fn list(&self, user: &UserId) -> Result<Vec<Session>, SessionsUnavailable> {
-        Ok(self.read_all(user).await?)
+        match with_patience(LIST_TIMEOUT, self.read_all(user)).await {
+            Ok(sessions) => Ok(sessions?),
+            Err(elapsed) => Err(SessionsUnavailable(Box::new(elapsed))),
+        }
     }
 }
 

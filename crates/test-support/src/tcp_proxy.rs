@@ -32,8 +32,23 @@ enum Mode {
 /// Open connection.
 #[derive(Debug)]
 struct Connection {
-    is_silent: Arc<AtomicBool>,
+    silenced: Arc<Silenced>,
     task: AbortHandle,
+}
+
+/// Directions of a connection in which bytes are discarded.
+#[derive(Debug, Default)]
+struct Silenced {
+    requests: AtomicBool,
+    replies: AtomicBool,
+}
+
+/// Direction in which bytes are discarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Requests,
+    Replies,
+    Both,
 }
 
 /// Proxy of one server, which ends when the value is dropped.
@@ -115,9 +130,26 @@ impl TcpProxy {
     /// Discards all bytes on the present connections from now on, as a network does that drops their
     /// packets. New connections work.
     pub fn silence(&self) {
+        self.silence_direction(Direction::Both);
+    }
+
+    /// Does the same in one direction only.
+    pub fn silence_direction(&self, direction: Direction) {
         for connection in &*self.connections.lock().unwrap() {
-            connection.is_silent.store(true, Ordering::Relaxed);
+            if direction != Direction::Replies {
+                connection.silenced.requests.store(true, Ordering::Relaxed);
+            }
+            if direction != Direction::Requests {
+                connection.silenced.replies.store(true, Ordering::Relaxed);
+            }
         }
+    }
+
+    /// Number of connections that neither side has closed.
+    pub fn open_connections(&self) -> usize {
+        let mut open = self.connections.lock().unwrap();
+        open.retain(|connection| !connection.task.is_finished());
+        open.len()
     }
 }
 
@@ -142,16 +174,16 @@ async fn accept(
             continue;
         }
         open.retain(|connection| !connection.task.is_finished());
-        let is_silent = Arc::new(AtomicBool::new(false));
+        let silenced = Arc::<Silenced>::default();
         let task = tokio::spawn(connect(
             client,
             target,
             modes.clone(),
-            Arc::clone(&is_silent),
+            Arc::clone(&silenced),
             Arc::clone(&lost),
         ));
         open.push(Connection {
-            is_silent,
+            silenced,
             task: task.abort_handle(),
         });
     }
@@ -161,7 +193,7 @@ async fn connect(
     client: TcpStream,
     target: SocketAddr,
     modes: watch::Receiver<Mode>,
-    is_silent: Arc<AtomicBool>,
+    silenced: Arc<Silenced>,
     lost: LostResponse,
 ) {
     let Ok(server) = TcpStream::connect(target).await else {
@@ -187,10 +219,16 @@ async fn connect(
             from_client,
             to_server,
             requests,
-            &is_silent,
+            &silenced.requests,
             inspect_request,
         ),
-        copy(from_server, to_client, replies, &is_silent, inspect_reply),
+        copy(
+            from_server,
+            to_client,
+            replies,
+            &silenced.replies,
+            inspect_reply,
+        ),
     )
     .await;
 }
@@ -209,7 +247,7 @@ async fn copy(
         if is_silent.load(Ordering::Relaxed) {
             if read == 0 {
                 // Not even the end arrives at the other side.
-                std::future::pending::<()>().await;
+                return std::future::pending().await;
             }
             continue;
         }
