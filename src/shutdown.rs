@@ -12,11 +12,16 @@ use tokio_util::task::TaskTracker;
 /// server waits forever for a peer that opens a connection and sends nothing.
 const CONNECTION_CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// Signal of a write beyond the maximum size of a file. Its default action ends the process; with a
+/// handler, only the write fails. Linux and macOS have this number on all supported processors.
+const SIGXFSZ: i32 = 25;
+
 /// The signals that stop the program: SIGTERM and SIGINT.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    _file_size: Signal,
 }
 
 impl Signals {
@@ -29,6 +34,7 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            _file_size: signal(SignalKind::from_raw(SIGXFSZ))?,
         })
     }
 

@@ -66,8 +66,10 @@ pub const REMOVAL_LIMIT: Duration = Duration::from_secs(45);
 ///
 /// Besides the errors that it lists, each method can fail with:
 ///
-/// - [`StoreError::Unavailable`] if the store cannot be reached, is overloaded, read-only or
-///   full, or did not respond in time. Nothing was written, and a retry can succeed.
+/// - [`StoreError::Unavailable`] if the store cannot be reached, is overloaded or
+///   read-only, or did not respond in time. Nothing was written, and a retry can succeed.
+/// - [`StoreError::Full`] if the disk of the store is full. Nothing was written. Reads succeed, and
+///   writes succeed again as soon as there is room.
 /// - [`StoreError::OutcomeUnknown`], for writes only, if the connection or the disk failed
 ///   while the write may have been committed.
 /// - [`StoreError::Internal`] for a defect. A retry does not help.

@@ -294,7 +294,9 @@ impl Memory {
         };
         match self.attach_session(conversation, session).await {
             // The turn continues; its save records the session again.
-            Err(Error::Unavailable(_) | Error::OutcomeUnknown { .. }) => Ok(()),
+            Err(Error::Unavailable(_) | Error::StoreFull(_) | Error::OutcomeUnknown { .. }) => {
+                Ok(())
+            }
             recorded => recorded,
         }
     }

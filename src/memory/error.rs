@@ -41,6 +41,9 @@ pub enum Error {
     /// The store or the session tier cannot be reached. Nothing was written.
     #[error("the store or session tier is unavailable")]
     Unavailable(#[source] BoxError),
+    /// The disk of the store is full. Nothing was written.
+    #[error("the disk of the store is full")]
+    StoreFull(#[source] BoxError),
     /// The limit on concurrent writes is reached. Nothing was written.
     #[error("the limit on concurrent writes is reached")]
     Overloaded,
@@ -99,6 +102,7 @@ impl Error {
             StoreError::Unavailable(cause) | StoreError::OutcomeUnknown(cause) => {
                 Self::Unavailable(cause)
             }
+            StoreError::Full(cause) => Self::StoreFull(cause),
             other => Self::Internal(Box::new(other)),
         }
     }
@@ -119,6 +123,7 @@ impl Error {
             StoreError::BeyondEnd { field, last_seq } => Self::BeyondEnd { field, last_seq },
             StoreError::AlreadyExists(what) => Self::Reused(what),
             StoreError::Unavailable(cause) => Self::Unavailable(cause),
+            StoreError::Full(cause) => Self::StoreFull(cause),
             StoreError::OutcomeUnknown(cause) => Self::OutcomeUnknown {
                 retry_is_safe,
                 cause,

@@ -113,6 +113,13 @@ impl From<Error> for Status {
             }
             Error::Reused(id) => reused(id),
             Error::Unavailable(_) => unavailable("the store or session tier is unavailable"),
+            // Without RetryInfo: the disk stays full until somebody makes room.
+            Error::StoreFull(_) => with_reason(
+                Code::ResourceExhausted,
+                "STORE_FULL",
+                "the disk of the store is full: nothing was written",
+                &[],
+            ),
             Error::Overloaded => busy("too many concurrent writes"),
             Error::OutcomeUnknown { retry_is_safe, .. } => outcome_unknown(retry_is_safe),
             Error::Internal(_) => internal(),

@@ -49,7 +49,9 @@ enum Severity {
 
 fn severity(error: &Error) -> Option<Severity> {
     match error {
-        Error::Unavailable(_) | Error::OutcomeUnknown { .. } => Some(Severity::Warning),
+        Error::Unavailable(_) | Error::StoreFull(_) | Error::OutcomeUnknown { .. } => {
+            Some(Severity::Warning)
+        }
         Error::Internal(_) => Some(Severity::Bug),
         _ => None,
     }

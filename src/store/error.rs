@@ -33,6 +33,9 @@ pub enum StoreError {
     /// The store cannot be reached or is overloaded. Nothing was written.
     #[error("the store is unavailable")]
     Unavailable(#[source] Box<dyn Error + Send + Sync>),
+    /// The store's disk is full. Nothing was written, and reads still succeed.
+    #[error("the disk of the store is full")]
+    Full(#[source] Box<dyn Error + Send + Sync>),
     /// The connection or the disk failed while a write may have been committed.
     #[error("the outcome of the write is unknown")]
     OutcomeUnknown(#[source] Box<dyn Error + Send + Sync>),

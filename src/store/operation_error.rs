@@ -24,6 +24,12 @@ pub(super) enum ErrorKind {
     /// The wait for a statement ended before its response. The statement is not committed, but its
     /// connection cannot be used.
     Interrupted,
+    /// The disk is full. The statement is not executed.
+    Full,
+    /// The disk rejected a write before the commit, for a reason that the database does not report.
+    WriteFailed,
+    /// The disk rejected a write of the commit, for a reason that the database does not report.
+    CommitWriteFailed,
     /// The connection or the commit failed in a way that leaves unknown whether
     /// the statement took effect.
     ConnectionLost,
@@ -114,7 +120,10 @@ impl BackendError {
             | ErrorKind::Unavailable
             | ErrorKind::ReadOnly
             | ErrorKind::Interrupted
+            | ErrorKind::WriteFailed
+            | ErrorKind::CommitWriteFailed
             | ErrorKind::ConnectionLost => StoreError::Unavailable(self.cause.into()),
+            ErrorKind::Full => StoreError::Full(self.cause.into()),
             ErrorKind::UniqueViolation | ErrorKind::Internal => {
                 StoreError::Internal(self.cause.into())
             }
@@ -124,7 +133,9 @@ impl BackendError {
     /// Maps the error of an operation whose last statement may have been committed.
     pub(super) fn into_write_error(self) -> StoreError {
         match self.kind {
-            ErrorKind::ConnectionLost => StoreError::OutcomeUnknown(self.cause.into()),
+            ErrorKind::ConnectionLost | ErrorKind::CommitWriteFailed => {
+                StoreError::OutcomeUnknown(self.cause.into())
+            }
             _ => self.into_read_error(),
         }
     }

@@ -40,6 +40,9 @@ pub(super) fn map_error(error: BackendError) -> SchemaError {
         ErrorKind::Unavailable
         | ErrorKind::ReadOnly
         | ErrorKind::Interrupted
+        | ErrorKind::Full
+        | ErrorKind::WriteFailed
+        | ErrorKind::CommitWriteFailed
         | ErrorKind::ConnectionLost
         | ErrorKind::Retryable => SchemaError::Unavailable(error.cause.into()),
         ErrorKind::UniqueViolation | ErrorKind::Internal => SchemaError::Failed(error.cause.into()),

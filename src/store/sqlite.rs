@@ -10,6 +10,7 @@ mod columns;
 mod compaction;
 mod connection;
 mod conversations;
+mod disk_space;
 mod effects;
 mod history;
 mod import;
@@ -100,6 +101,17 @@ impl SqliteStore {
             text_search,
         })
     }
+
+    /// Maps the errors of an operation whose COMMIT may have been executed.
+    async fn write<T>(
+        &self,
+        operation: impl Future<Output = Result<T, OperationError>>,
+    ) -> Result<T, StoreError> {
+        match operation.await {
+            Ok(value) => Ok(value),
+            Err(error) => Err(disk_space::write_error(error, self.options.get_filename()).await),
+        }
+    }
 }
 
 impl fmt::Debug for SqliteStore {
@@ -121,7 +133,8 @@ impl Store for SqliteStore {
         new: &NewConversation,
         at: DateTime<Utc>,
     ) -> Result<Conversation, StoreError> {
-        write(conversations::create(&self.writer, new, at)).await
+        self.write(conversations::create(&self.writer, new, at))
+            .await
     }
 
     async fn get(&self, conversation: &ConversationRef) -> Result<Conversation, StoreError> {
@@ -133,7 +146,7 @@ impl Store for SqliteStore {
         conversation: &ConversationRef,
         session: SessionId,
     ) -> Result<Conversation, StoreError> {
-        write(conversations::attach_session(
+        self.write(conversations::attach_session(
             &self.readers,
             &self.writer,
             conversation,
@@ -165,7 +178,7 @@ impl Store for SqliteStore {
         changes: &ConversationChanges,
         at: DateTime<Utc>,
     ) -> Result<Conversation, StoreError> {
-        write(conversations::update(
+        self.write(conversations::update(
             &self.readers,
             &self.writer,
             conversation,
@@ -180,15 +193,16 @@ impl Store for SqliteStore {
         conversation: &ConversationRef,
         _invalidation: Invalidation,
     ) -> Result<(), StoreError> {
-        write(removal::delete(&self.writer, conversation)).await
+        self.write(removal::delete(&self.writer, conversation))
+            .await
     }
 
     async fn append(&self, append: &Append) -> Result<Appended, StoreError> {
-        write(append::append(&self.writer, append)).await
+        self.write(append::append(&self.writer, append)).await
     }
 
     async fn branch(&self, branch: &Branch) -> Result<Conversation, StoreError> {
-        write(branches::branch(&self.writer, branch)).await
+        self.write(branches::branch(&self.writer, branch)).await
     }
 
     async fn branches(
@@ -201,11 +215,13 @@ impl Store for SqliteStore {
     }
 
     async fn truncate(&self, truncation: &Truncation) -> Result<Truncated, StoreError> {
-        write(removal::truncate(&self.writer, truncation)).await
+        self.write(removal::truncate(&self.writer, truncation))
+            .await
     }
 
     async fn compact(&self, compaction: &Compaction) -> Result<i64, StoreError> {
-        write(compaction::compact(&self.writer, compaction)).await
+        self.write(compaction::compact(&self.writer, compaction))
+            .await
     }
 
     async fn containing(
@@ -220,7 +236,8 @@ impl Store for SqliteStore {
         let Redaction {
             conversation, seqs, ..
         } = redaction;
-        write(redaction::redact(&self.writer, conversation, seqs)).await
+        self.write(redaction::redact(&self.writer, conversation, seqs))
+            .await
     }
 
     async fn newest(
@@ -273,7 +290,7 @@ impl Store for SqliteStore {
 
     async fn import(&self, conversation: &Conversation) -> Result<Box<dyn Import>, StoreError> {
         let transfer = self.transfers.start()?;
-        write(import::begin(
+        self.write(import::begin(
             &self.options,
             &self.writer,
             conversation,
@@ -318,11 +335,4 @@ async fn read<T>(
     operation: impl Future<Output = Result<T, OperationError>>,
 ) -> Result<T, StoreError> {
     operation.await.map_err(OperationError::into_read_error)
-}
-
-/// Maps the errors of an operation whose COMMIT may have been executed.
-async fn write<T>(
-    operation: impl Future<Output = Result<T, OperationError>>,
-) -> Result<T, StoreError> {
-    operation.await.map_err(OperationError::into_write_error)
 }

@@ -8,6 +8,7 @@
 mod causes;
 mod compactions;
 mod connections;
+mod disk;
 mod load;
 mod postgres;
 mod process;

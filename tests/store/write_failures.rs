@@ -187,7 +187,8 @@ pub(crate) async fn busy_store_rejects_each_write(fixture: &StoreFixture) {
 }
 
 pub(crate) async fn full_disk_rejects_each_write(fixture: &StoreFixture) {
-    assert_writes_fail(fixture, Fault::DiskFull, is_unavailable).await;
+    let is_full = |_, error: &StoreError| matches!(error, StoreError::Full(_));
+    assert_writes_fail(fixture, Fault::DiskFull, is_full).await;
 }
 
 pub(crate) async fn read_only_store_rejects_each_write(fixture: &StoreFixture) {

@@ -120,6 +120,38 @@ impl Sidecar {
         Self::launch_command(command(), form, settings)
     }
 
+    /// Starts a sidecar whose data folder is a disk of `mib` MiB of its own, and waits until it
+    /// serves. Returns the sidecar, and the folder as the test reaches it. `None` if this machine
+    /// does not permit to mount one.
+    pub async fn start_on_small_disk(form: &Form, mib: u32) -> Option<(Self, PathBuf)> {
+        let mount = format!("mount -t tmpfs -o size={mib}m,mode=700 tmpfs \"$DATA_DIR\"");
+        let mut command = Command::new("/usr/bin/unshare");
+        command
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            // The namespace maps this user to root, who may mount in it.
+            .args(["--map-root-user", "--mount", "sh", "-c"]);
+        let mut trial = Command::new("/usr/bin/unshare");
+        let permitted = trial.args(["--map-root-user", "--mount", "sh", "-c"]);
+        let permitted = permitted.arg("mount -t tmpfs tmpfs /mnt").status();
+        if !permitted.is_ok_and(|status| status.success()) {
+            return None;
+        }
+        command
+            .arg(format!("{mount} && exec \"$0\""))
+            .arg(program());
+        let mut sidecar = Self::launch_command(command, form, &[]);
+        sidecar.serving().await;
+        let Form::Embedded(folder) = form else {
+            panic!("only the embedded form has a disk");
+        };
+        let root = PathBuf::from(format!("/proc/{}/root", sidecar.id()));
+        let folder = root.join(folder.path().strip_prefix("/").unwrap());
+        Some((sidecar, folder))
+    }
+
     fn launch_command(mut command: Command, form: &Form, settings: &[(&str, &str)]) -> Self {
         command
             .envs(form.settings())

@@ -22,7 +22,8 @@ const TABLE: &[(&str, ErrorKind, MessagePolicy)] = &[
     ("57P02", ErrorKind::ConnectionLost, MessagePolicy::Log), // crash shutdown
     ("57P04", ErrorKind::ConnectionLost, MessagePolicy::Log), // database dropped
     ("57", ErrorKind::Unavailable, MessagePolicy::Log), // starting up, statement timeout, idle session
-    ("53", ErrorKind::Unavailable, MessagePolicy::Log), // disk full, out of memory, too many connections
+    ("53100", ErrorKind::Full, MessagePolicy::Log),     // disk full
+    ("53", ErrorKind::Unavailable, MessagePolicy::Log), // out of memory, too many connections
     ("55", ErrorKind::Unavailable, MessagePolicy::Log), // lock not available, object in use
     ("58", ErrorKind::Unavailable, MessagePolicy::Log), // I/O error
     ("25006", ErrorKind::ReadOnly, MessagePolicy::Log), // read-only transaction
@@ -113,11 +114,11 @@ mod tests {
                 &["08006", "08P01", "57P01", "57P02", "40003"],
             ),
             (ErrorKind::ReadOnly, &["25006"]),
+            (ErrorKind::Full, &["53100"]),
             (
                 ErrorKind::Unavailable,
                 &[
-                    "57P03", "57014", "53100", "53200", "53300", "55P03", "28P01", "3D000",
-                    "42P01", "58030",
+                    "57P03", "57014", "53200", "53300", "55P03", "28P01", "3D000", "42P01", "58030",
                 ],
             ),
             (

@@ -18,12 +18,13 @@ use super::{
     columns::{Insertion, insert, insertion_into},
     connection::{self, Micros},
     conversations::get_in,
+    disk_space,
 };
 use crate::{
     domain::{Conversation, ConversationRef, DeptId, NumberedMessage, Title},
     store::{
         Import, StoreError,
-        operation_error::{BackendError, ErrorKind, OperationError},
+        operation_error::{BackendError, OperationError},
         transfers::{ImportTotals, TransferPermit},
     },
 };
@@ -57,6 +58,8 @@ struct SqliteImport {
     writer: Arc<SqlitePool>,
     conversation: Conversation,
     totals: ImportTotals,
+    /// File of the store.
+    file: PathBuf,
     _permit: TransferPermit,
 }
 
@@ -75,6 +78,7 @@ pub(super) async fn begin(
         writer: Arc::clone(writer),
         conversation: conversation.clone(),
         totals: ImportTotals::default(),
+        file: file.to_owned(),
         _permit: permit,
     }))
 }
@@ -93,7 +97,7 @@ async fn connect(
 
 async fn attach(connection: &mut SqliteConnection, spool: &Path) -> Result<(), OperationError> {
     connection::create_file(spool)
-        .map_err(|error| BackendError::new(ErrorKind::Unavailable, error.to_string()))?;
+        .map_err(|error| BackendError::new(disk_space::kind(&error), error.to_string()))?;
     let _unlink = UnlinkOnDrop(spool);
     query("ATTACH DATABASE $1 AS spool")
         .bind(spool.to_string_lossy().into_owned())
@@ -118,7 +122,10 @@ impl Import for SqliteImport {
     async fn add(&mut self, messages: &[NumberedMessage]) -> Result<(), StoreError> {
         self.totals.add(messages);
         let added = spool(&mut self.connection, &self.conversation, messages).await;
-        added.map_err(|error| error.before_commit().into_write_error())
+        match added {
+            Ok(()) => Ok(()),
+            Err(error) => Err(disk_space::write_error(error.before_commit(), &self.file).await),
+        }
     }
 
     async fn finish(mut self: Box<Self>, last_seq: i64) -> Result<Conversation, StoreError> {
@@ -127,10 +134,13 @@ impl Import for SqliteImport {
             writer,
             conversation,
             totals,
+            file,
             ..
         } = &mut *self;
-        let finished = finish(connection, writer, conversation, last_seq, *totals).await;
-        finished.map_err(OperationError::into_write_error)
+        match finish(connection, writer, conversation, last_seq, *totals).await {
+            Ok(conversation) => Ok(conversation),
+            Err(error) => Err(disk_space::write_error(error, file).await),
+        }
     }
 }
 

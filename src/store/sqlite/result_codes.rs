@@ -8,6 +8,13 @@ const BUSY: i32 = 5;
 const NOMEM: i32 = 7;
 const IOERR: i32 = 10;
 
+/// The disk rejected a write, for example because it exceeds a quota or the maximum size of a file.
+/// If the disk is full, the result code is FULL.
+const IOERR_WRITE: i32 = 778;
+
+/// The file of the shared memory cannot grow.
+const IOERR_SHMSIZE: i32 = 4874;
+
 /// Primary result codes and their kinds. Codes that are not listed are [`ErrorKind::Internal`],
 /// constraints among them: a write checks them under the write lock before it inserts.
 const TABLE: &[(i32, ErrorKind)] = &[
@@ -17,7 +24,7 @@ const TABLE: &[(i32, ErrorKind)] = &[
     (8, ErrorKind::Unavailable),     // READONLY: the file or its directory
     (9, ErrorKind::Unavailable),     // INTERRUPT
     (IOERR, ErrorKind::Unavailable), // the disk failed
-    (13, ErrorKind::Unavailable),    // FULL
+    (13, ErrorKind::Full),           // FULL
     (14, ErrorKind::Unavailable),    // CANTOPEN
     (15, ErrorKind::Unavailable),    // PROTOCOL: the locks of the write-ahead log
 ];
@@ -32,46 +39,57 @@ pub(in crate::store) fn classify(error: &SqliteError) -> BackendError {
             "the file does not have this program's schema",
         );
     }
-    let kind = primary_code(error).map_or(ErrorKind::Internal, kind);
+    let kind = extended_code(error).map_or(ErrorKind::Internal, kind);
     // The message can quote a value.
     let code = error.code().unwrap_or_default();
     BackendError::new(kind, format!("SQLite result code {code}"))
 }
 
 /// Classifies the error of a COMMIT. After a failure of the disk or of memory, the
-/// log can contain the whole transaction, which a recovery after a crash replays.
+/// log can contain the whole transaction, which a recovery after a crash replays. A write that the
+/// disk has no room for is rejected before the transaction is complete.
 pub(super) fn classify_commit(error: sqlx::Error) -> OperationError {
     let kind = sqlite_error(&error)
-        .and_then(primary_code)
+        .and_then(extended_code)
         .and_then(commit_kind);
     let error = BackendError::from(error);
     let kind = kind.unwrap_or(error.kind);
     BackendError { kind, ..error }.into()
 }
 
+/// Kind of an extended result code. Its low byte is the primary code.
 fn kind(code: i32) -> ErrorKind {
-    let known = TABLE.iter().find(|(known, _)| *known == code);
+    match code {
+        IOERR_WRITE => return ErrorKind::WriteFailed,
+        IOERR_SHMSIZE => return ErrorKind::Full,
+        _ => {}
+    }
+    let known = TABLE.iter().find(|(known, _)| *known == code & 0xff);
     known.map_or(ErrorKind::Internal, |(_, kind)| *kind)
 }
 
 /// Kind of a result code that has a different meaning for a COMMIT than for other statements.
 fn commit_kind(code: i32) -> Option<ErrorKind> {
-    matches!(code, IOERR | NOMEM).then_some(ErrorKind::ConnectionLost)
+    match code {
+        IOERR_WRITE => Some(ErrorKind::CommitWriteFailed),
+        IOERR_SHMSIZE => None,
+        _ => matches!(code & 0xff, IOERR | NOMEM).then_some(ErrorKind::ConnectionLost),
+    }
 }
 
 /// Returns whether another process holds the lock of the file.
 pub(super) fn is_busy(error: &sqlx::Error) -> bool {
-    sqlite_error(error).and_then(primary_code) == Some(BUSY)
+    sqlite_error(error)
+        .and_then(extended_code)
+        .is_some_and(|code| code & 0xff == BUSY)
 }
 
 fn sqlite_error(error: &sqlx::Error) -> Option<&SqliteError> {
     error.as_database_error()?.try_downcast_ref()
 }
 
-/// Low byte of an extended result code, which is the code that the table lists.
-fn primary_code(error: &SqliteError) -> Option<i32> {
-    let code: i32 = error.code()?.parse().ok()?;
-    Some(code & 0xff)
+fn extended_code(error: &SqliteError) -> Option<i32> {
+    error.code()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -83,13 +101,19 @@ mod tests {
         for code in 0..=0xff {
             assert_ne!(kind(code), ErrorKind::ConnectionLost, "{code}");
         }
-        for code in [IOERR, NOMEM] {
+        // The last one is the failure of fsync.
+        for code in [IOERR, NOMEM, 1034] {
             assert_eq!(commit_kind(code), Some(ErrorKind::ConnectionLost));
         }
+        assert_eq!(commit_kind(IOERR_WRITE), Some(ErrorKind::CommitWriteFailed));
         // SQLite reports these before it writes the last frame of the commit.
-        for code in [BUSY, 8, 13] {
+        for code in [BUSY, 8] {
             assert_eq!(commit_kind(code), None, "{code}");
             assert_eq!(kind(code), ErrorKind::Unavailable, "{code}");
+        }
+        for code in [13, IOERR_SHMSIZE] {
+            assert_eq!(commit_kind(code), None, "{code}");
+            assert_eq!(kind(code), ErrorKind::Full, "{code}");
         }
     }
 }

@@ -63,6 +63,8 @@ pub(super) struct StoreAvailability {
     created: Instant,
     reads: Outcomes,
     writes: Outcomes,
+    /// Time of the latest write that failed because the disk is full, like those of [`Outcomes`].
+    found_full: AtomicU64,
 }
 
 /// Times of the latest success and the latest failure, in milliseconds since the creation; 0 if
@@ -74,14 +76,15 @@ struct Outcomes {
 }
 
 impl StoreAvailability {
-    /// Creates a state without operations, and the gauge that reports it until it is dropped.
+    /// Creates a state without operations, and the gauges that report it until it is dropped.
     pub(super) fn new() -> Arc<Self> {
         let availability = Arc::new(Self {
             created: Instant::now(),
             reads: Outcomes::default(),
             writes: Outcomes::default(),
+            found_full: AtomicU64::new(0),
         });
-        register_gauge(Arc::downgrade(&availability));
+        register_gauges(&availability);
         availability
     }
 
@@ -89,6 +92,9 @@ impl StoreAvailability {
     /// defect is not evidence.
     pub(super) fn record<T>(&self, access: Access, outcome: &Result<T, StoreError>) {
         let outcomes = self.outcomes(access);
+        if let Err(StoreError::Full(_)) = outcome {
+            self.found_full.store(self.now(), Ordering::Relaxed);
+        }
         let latest = match outcome {
             Err(StoreError::Internal(_)) => return,
             Err(
@@ -109,10 +115,22 @@ impl StoreAvailability {
         let outcomes = self.outcomes(access);
         let succeeded = outcomes.succeeded.load(Ordering::Relaxed);
         let failed = outcomes.failed.load(Ordering::Relaxed);
-        let elapsed = |at: u64| Duration::from_millis(self.now().saturating_sub(at));
-        let is_failing = failed > succeeded && elapsed(failed) < FAILURE_LIFETIME;
-        let has_succeeded = succeeded > 0 && elapsed(succeeded) < SUCCESS_LIFETIME;
+        let is_failing = failed > succeeded && self.elapsed(failed) < FAILURE_LIFETIME;
+        let has_succeeded = succeeded > 0 && self.elapsed(succeeded) < SUCCESS_LIFETIME;
         !is_failing || has_succeeded
+    }
+
+    /// Returns whether the disk was full at the latest write. A write that needs no more room can
+    /// succeed in between, and does not end that at once.
+    fn is_full(&self) -> bool {
+        let full = self.found_full.load(Ordering::Relaxed);
+        let succeeded = self.writes.succeeded.load(Ordering::Relaxed);
+        let is_latest = full > succeeded || self.elapsed(full) < SUCCESS_LIFETIME;
+        full > 0 && is_latest && self.elapsed(full) < FAILURE_LIFETIME
+    }
+
+    fn elapsed(&self, at: u64) -> Duration {
+        Duration::from_millis(self.now().saturating_sub(at))
     }
 
     fn outcomes(&self, access: Access) -> &Outcomes {
@@ -128,8 +146,20 @@ impl StoreAvailability {
     }
 }
 
-fn register_gauge(availability: Weak<StoreAvailability>) {
-    instrumentation::meter()
+fn register_gauges(availability: &Arc<StoreAvailability>) {
+    let meter = instrumentation::meter();
+    let full: Weak<StoreAvailability> = Arc::downgrade(availability);
+    meter
+        .u64_observable_gauge("conversation_memory.store.full")
+        .with_description("1 while writes fail because the disk of the store is full.")
+        .with_callback(move |gauge| {
+            if let Some(availability) = full.upgrade() {
+                gauge.observe(u64::from(availability.is_full()), &[]);
+            }
+        })
+        .build();
+    let availability = Arc::downgrade(availability);
+    meter
         .u64_observable_gauge("conversation_memory.store.available")
         .with_description(
             "1 while the store serves the operations of the attribute, 0 while they fail.",
@@ -194,6 +224,24 @@ mod tests {
         let rejected: Result<(), _> = Err(StoreError::NotFound);
         store.record(Access::Write, &rejected);
         assert_eq!(state(&store), [true, true]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_disk_is_reported_until_a_write_succeeds() {
+        let store = StoreAvailability::new();
+        assert!(!store.is_full());
+        let full: Result<(), _> = Err(StoreError::Full("full".into()));
+        store.record(Access::Write, &full);
+        assert!(store.is_full());
+        assert_eq!(state(&store), [true, false]);
+        advance(SUCCESS_LIFETIME).await;
+        store.record(Access::Read, &Ok(()));
+        assert!(store.is_full());
+        store.record(Access::Write, &Ok(()));
+        assert!(!store.is_full());
+        store.record(Access::Write, &full);
+        advance(FAILURE_LIFETIME).await;
+        assert!(!store.is_full());
     }
 
     #[tokio::test(start_paused = true)]

@@ -165,6 +165,7 @@ fn failure(error: &StoreError) -> Option<(&'static str, &StoreError)> {
         | StoreError::BeyondEnd { .. }
         | StoreError::AlreadyExists(_) => None,
         StoreError::Unavailable(_) => Some(("unavailable", error)),
+        StoreError::Full(_) => Some(("full", error)),
         StoreError::OutcomeUnknown(_) => Some(("outcome_unknown", error)),
         StoreError::Internal(_) => Some(("internal", error)),
     }
