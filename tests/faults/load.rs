@@ -23,7 +23,7 @@ const MESSAGES: usize = 500;
 async fn two_sidecars_keep_one_order() {
     let servers = Servers::start().await;
     let sidecars = two(&servers.form()).await;
-    let load = Load::start(&sidecars, Reads::Any).await;
+    let load = Load::start(&sidecars).await;
     load.finish(&sidecars).await;
 }
 
@@ -31,7 +31,7 @@ async fn two_sidecars_keep_one_order() {
 async fn order_survives_a_suspended_redis() {
     let servers = Servers::start().await;
     let sidecars = two(&servers.form()).await;
-    let load = Load::start(&sidecars, Reads::FromLastSeen).await;
+    let load = Load::start(&sidecars).await;
     for part in 1..=3 {
         load.reaches(part * 1500).await;
         servers.redis.freeze();
@@ -48,7 +48,7 @@ async fn order_survives_a_killed_sidecar() {
     // The writers of the killed sidecar repeat their calls until its replacement answers.
     let port = first.address.to_string();
     let sidecars = [first, second];
-    let load = Load::start(&sidecars, Reads::Any).await;
+    let load = Load::start(&sidecars).await;
     load.reaches(2_000).await;
     let [first, second] = sidecars;
     first.kill().await;
@@ -61,16 +61,6 @@ async fn two(form: &Form) -> [Sidecar; 2] {
     [Sidecar::start(form).await, Sidecar::start(form).await]
 }
 
-/// Kind of the reads of a load.
-#[derive(Clone, Copy)]
-enum Reads {
-    /// Whatever the window or the store has.
-    Any,
-    /// At least what the reader has seen. While the saver cannot reach Redis, the window of another
-    /// sidecar can lack its save; `min_seq` is exact even then.
-    FromLastSeen,
-}
-
 /// Concurrent writers and readers of one conversation.
 struct Load {
     conversation: String,
@@ -81,7 +71,7 @@ struct Load {
 }
 
 impl Load {
-    async fn start(sidecars: &[Sidecar; 2], reads: Reads) -> Self {
+    async fn start(sidecars: &[Sidecar; 2]) -> Self {
         let mut observer = sidecars[1].memory();
         let conversation = new_conversation(&mut observer, &new_user()).await;
         let done = Arc::new(AtomicBool::new(false));
@@ -94,7 +84,6 @@ impl Load {
             readers.spawn(watch(
                 sidecar.memory(),
                 conversation.clone(),
-                reads,
                 Arc::clone(&done),
             ));
         }
@@ -167,14 +156,10 @@ async fn write(mut memory: Memory, conversation: String, name: String) -> Vec<(i
 }
 
 /// Reads until `done`: the history never becomes shorter, and has no gap.
-async fn watch(mut memory: Memory, conversation: String, reads: Reads, done: Arc<AtomicBool>) {
+async fn watch(mut memory: Memory, conversation: String, done: Arc<AtomicBool>) {
     let mut seen = 0;
     while !done.load(Ordering::Relaxed) {
-        let mut request = history(&conversation);
-        if matches!(reads, Reads::FromLastSeen) {
-            request.min_seq = seen;
-        }
-        let Ok(read) = memory.get_history(request).await else {
+        let Ok(read) = memory.get_history(history(&conversation)).await else {
             continue;
         };
         let read = read.into_inner();
