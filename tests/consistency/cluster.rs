@@ -89,17 +89,36 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
+    /// Starts a cluster whose connections to Redis pass through proxies.
     pub(crate) async fn start() -> Self {
+        Self::start_with(true).await
+    }
+
+    /// Starts a cluster without proxies, whose servers have precedence on a busy machine.
+    pub(crate) async fn start_undisturbed() -> Self {
+        let cluster = Self::start_with(false).await;
+        cluster.redis.lock().await.prioritize();
+        cluster.postgres.lock().await.prioritize();
+        cluster
+    }
+
+    async fn start_with(has_proxies: bool) -> Self {
         let (postgres, redis) = tokio::join!(PostgresServer::start(), RedisServer::start(&[]));
         let mut proxies = Vec::new();
         let mut members = Vec::new();
         for _ in 0..SIDECARS {
-            let proxy = TcpProxy::start(([127, 0, 0, 1], redis.port()).into()).await;
-            let form = Form::Servers {
+            let mut form = Form::Servers {
                 database_url: postgres.url(),
-                redis_url: format!("redis://{}/0", proxy.address()),
+                redis_url: redis.url(),
             };
-            proxies.push(proxy);
+            if has_proxies {
+                let proxy = TcpProxy::start(([127, 0, 0, 1], redis.port()).into()).await;
+                form = Form::Servers {
+                    database_url: postgres.url(),
+                    redis_url: format!("redis://{}/0", proxy.address()),
+                };
+                proxies.push(proxy);
+            }
             members.push(Member::start(form).await);
         }
         Self {
@@ -144,6 +163,12 @@ impl Cluster {
         if tokio::time::timeout(RECOVERY_LIMIT, recovery).await.is_ok() {
             return;
         }
+        self.print_logs().await;
+        panic!("a sidecar has not recovered within {RECOVERY_LIMIT:?}");
+    }
+
+    /// Prints the ends of the sidecars' logs.
+    pub(crate) async fn print_logs(&self) {
         for (number, member) in self.members.iter().enumerate() {
             let member = member.lock().await;
             let log = member
@@ -155,7 +180,6 @@ impl Cluster {
                 eprintln!("sidecar {number}: {line}");
             }
         }
-        panic!("a sidecar has not recovered within {RECOVERY_LIMIT:?}");
     }
 
     async fn member_recovers(&self, sidecar: usize) {

@@ -50,8 +50,8 @@ pub(crate) async fn inject(cluster: &Cluster, recorder: &Recorder, seed: u64, du
 }
 
 /// Starts a cluster, runs the workload with stops, and checks that no caller notices them.
-async fn stalls_are_not_noticed(has_cpu_limit: bool) {
-    let cluster = Arc::new(Cluster::start().await);
+async fn stalls_are_not_noticed(has_cpu_limit: bool, pace: Pace) {
+    let cluster = Arc::new(Cluster::start_undisturbed().await);
     let mut limits = Vec::new();
     if has_cpu_limit {
         for member in &cluster.members {
@@ -69,13 +69,15 @@ async fn stalls_are_not_noticed(has_cpu_limit: bool) {
         cluster: &cluster,
         seed: crate::seed(),
         duration: Duration::from_secs(seconds.into()),
-        pace: Pace::Moderate,
+        pace,
     };
     cluster.recovers().await;
     let outages = outages(&cluster).await;
     let history = round.run(Disturbance::Stalls).await;
     let throttled: Vec<u64> = limits.iter().map(CpuLimit::throttled_periods).collect();
     let report = checker::check(&history);
+    cluster.print_logs().await;
+    print_failed_operations(&cluster).await;
     eprintln!(
         "{report}throttled periods: {throttled:?}, failures: {:#?}",
         history.failures
@@ -102,25 +104,44 @@ async fn stalls_are_not_noticed(has_cpu_limit: bool) {
 
 /// Number of outages of Redis that each sidecar has counted.
 async fn outages(cluster: &Cluster) -> Vec<u64> {
-    let mut outages = Vec::new();
-    for member in &cluster.members {
-        let operations = member.lock().await.operations;
-        let page = Http::at(operations).get("/metrics").await.body;
-        let page = String::from_utf8(page.to_vec()).unwrap();
+    let pages = metrics(cluster).await.into_iter().map(|page| {
         let mut lines = page.lines().filter(|line| !line.starts_with('#'));
         let line = lines.find(|line| line.starts_with("conversation_memory_redis_outages_total"));
         let value = line.and_then(|line| line.rsplit(' ').next());
-        outages.push(value.map_or(0, |value| value.parse().unwrap()));
+        value.map_or(0, |value| value.parse().unwrap())
+    });
+    pages.collect()
+}
+
+/// Prints the failed operations on servers that each sidecar has counted.
+async fn print_failed_operations(cluster: &Cluster) {
+    for (number, page) in metrics(cluster).await.iter().enumerate() {
+        let is_failure = |line: &&str| {
+            line.starts_with("db_client_operation_duration_seconds_count")
+                && line.contains("error_type=")
+        };
+        for line in page.lines().filter(is_failure) {
+            eprintln!("sidecar {number}: {line}");
+        }
     }
-    outages
+}
+
+async fn metrics(cluster: &Cluster) -> Vec<String> {
+    let mut pages = Vec::new();
+    for member in &cluster.members {
+        let operations = member.lock().await.operations;
+        let page = Http::at(operations).get("/metrics").await.body;
+        pages.push(String::from_utf8(page.to_vec()).unwrap());
+    }
+    pages
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn short_stops_of_sidecars_are_not_noticed() {
-    stalls_are_not_noticed(false).await;
+    stalls_are_not_noticed(false, Pace::Moderate).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn short_stops_of_sidecars_with_half_a_core_are_not_noticed() {
-    stalls_are_not_noticed(true).await;
+    stalls_are_not_noticed(true, Pace::Fast).await;
 }

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::{
     eventually,
-    sidecar::{send_signal, try_signal},
+    sidecar::{prioritize, send_signal, try_signal},
 };
 
 /// Server that ends when the value is dropped or the test's thread ends.
@@ -173,6 +173,13 @@ impl PostgresServer {
 
     pub fn thaw(&self) {
         self.signal_all("CONT");
+    }
+
+    /// Gives the server's processes precedence over others, where the machine allows it, so that a
+    /// busy machine does not slow it down. Processes that it starts later inherit that.
+    pub fn prioritize(&self) {
+        let id = self.process.as_ref().expect("the server runs").id();
+        prioritize(&Self::processes(id));
     }
 
     fn signal_all(&self, name: &str) {

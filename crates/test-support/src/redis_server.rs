@@ -14,7 +14,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{completes, eventually};
+use crate::{completes, eventually, sidecar::prioritize};
 
 /// Returns the URL of the shared server.
 pub fn shared_url() -> String {
@@ -146,6 +146,12 @@ impl RedisServer {
 
     pub fn thaw(&self) {
         self.signal("CONT");
+    }
+
+    /// Gives the server precedence over other processes, where the machine allows it, so that a busy
+    /// machine does not slow it down.
+    pub fn prioritize(&self) {
+        prioritize(&[self.process.as_ref().expect("the server runs").id()]);
     }
 
     /// Kills the server.
