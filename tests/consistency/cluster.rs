@@ -94,12 +94,17 @@ impl Cluster {
         Self::start_with(true).await
     }
 
-    /// Starts a cluster without proxies, whose servers have precedence on a busy machine.
-    pub(crate) async fn start_undisturbed() -> Self {
+    /// Starts a cluster without proxies, whose processes have precedence on a busy machine. Returns
+    /// whether the machine allows that.
+    pub(crate) async fn start_undisturbed() -> (Self, bool) {
         let cluster = Self::start_with(false).await;
-        cluster.redis.lock().await.prioritize();
-        cluster.postgres.lock().await.prioritize();
-        cluster
+        let mut is_allowed = cluster.redis.lock().await.prioritize();
+        is_allowed &= cluster.postgres.lock().await.prioritize();
+        for member in &cluster.members {
+            let member = member.lock().await;
+            is_allowed &= member.sidecar.as_ref().is_some_and(Sidecar::prioritize);
+        }
+        (cluster, is_allowed)
     }
 
     async fn start_with(has_proxies: bool) -> Self {

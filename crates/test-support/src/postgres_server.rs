@@ -175,11 +175,11 @@ impl PostgresServer {
         self.signal_all("CONT");
     }
 
-    /// Gives the server's processes precedence over others, where the machine allows it, so that a
-    /// busy machine does not slow it down. Processes that it starts later inherit that.
-    pub fn prioritize(&self) {
+    /// Gives the server's processes precedence over others, and returns whether the machine allows
+    /// it. Processes that the server starts later inherit that.
+    pub fn prioritize(&self) -> bool {
         let id = self.process.as_ref().expect("the server runs").id();
-        prioritize(&Self::processes(id));
+        prioritize(&Self::processes(id))
     }
 
     fn signal_all(&self, name: &str) {

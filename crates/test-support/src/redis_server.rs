@@ -148,10 +148,9 @@ impl RedisServer {
         self.signal("CONT");
     }
 
-    /// Gives the server precedence over other processes, where the machine allows it, so that a busy
-    /// machine does not slow it down.
-    pub fn prioritize(&self) {
-        prioritize(&[self.process.as_ref().expect("the server runs").id()]);
+    /// Gives the server precedence over other processes, and returns whether the machine allows it.
+    pub fn prioritize(&self) -> bool {
+        prioritize(&[self.process.as_ref().expect("the server runs").id()])
     }
 
     /// Kills the server.

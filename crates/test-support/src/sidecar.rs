@@ -226,6 +226,11 @@ impl Sidecar {
         send_signal(self.id(), name);
     }
 
+    /// Gives the sidecar precedence over other processes, and returns whether the machine allows it.
+    pub fn prioritize(&self) -> bool {
+        prioritize(&[self.id()])
+    }
+
     /// Waits until the sidecar has ended; then its log is complete.
     pub async fn ended(&mut self) -> ExitStatus {
         eventually("the sidecar ends", async || {
@@ -311,13 +316,18 @@ pub fn try_signal(process: u32, name: &str) -> bool {
     sent.unwrap().success()
 }
 
-/// Gives processes precedence over others. Only the superuser may do that.
-pub(crate) fn prioritize(processes: &[u32]) {
-    let ids = processes.iter().map(ToString::to_string);
-    let _ = Command::new("renice")
+/// Gives processes precedence over others, and returns whether the machine allows it. Only the
+/// superuser may do it.
+pub(crate) fn prioritize(processes: &[u32]) -> bool {
+    let threads = processes.iter().flat_map(|process| {
+        let threads = std::fs::read_dir(format!("/proc/{process}/task"));
+        threads.into_iter().flatten().flatten()
+    });
+    let changed = Command::new("renice")
         .args(["-n", "-15", "-p"])
-        .args(ids)
+        .args(threads.map(|thread| thread.file_name()))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status();
+    changed.is_ok_and(|status| status.success())
 }
