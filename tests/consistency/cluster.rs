@@ -80,7 +80,8 @@ const SETTINGS: [(&str, &str); 1] = [("TOKEN_ENCODING", "none")];
 /// Sidecars on one PostgreSQL and one Redis, each with its own proxy in front of Redis.
 pub(crate) struct Cluster {
     pub(crate) postgres: Mutex<PostgresServer>,
-    pub(crate) redis: Mutex<RedisServer>,
+    /// `None` if the scenario has other Redis servers.
+    redis: Option<Mutex<RedisServer>>,
     pub(crate) proxies: Vec<TcpProxy>,
     pub(crate) members: Vec<Mutex<Member>>,
     addresses: Vec<SocketAddr>,
@@ -98,7 +99,7 @@ impl Cluster {
     /// whether the machine allows that.
     pub(crate) async fn start_undisturbed() -> (Self, bool) {
         let cluster = Self::start_with(false).await;
-        let mut is_allowed = cluster.redis.lock().await.prioritize();
+        let mut is_allowed = cluster.redis().lock().await.prioritize();
         is_allowed &= cluster.postgres.lock().await.prioritize();
         for member in &cluster.members {
             let member = member.lock().await;
@@ -107,16 +108,32 @@ impl Cluster {
         (cluster, is_allowed)
     }
 
+    /// Starts sidecars with a Redis that the scenario has started.
+    pub(crate) async fn start_on(redis_url: &str) -> Self {
+        let postgres = PostgresServer::start().await;
+        Self::start_members(postgres, redis_url, None, false).await
+    }
+
     async fn start_with(has_proxies: bool) -> Self {
         let (postgres, redis) = tokio::join!(PostgresServer::start(), RedisServer::start(&[]));
+        let redis_url = redis.url();
+        Self::start_members(postgres, &redis_url, Some(redis), has_proxies).await
+    }
+
+    async fn start_members(
+        postgres: PostgresServer,
+        redis_url: &str,
+        redis: Option<RedisServer>,
+        has_proxies: bool,
+    ) -> Self {
         let mut proxies = Vec::new();
         let mut members = Vec::new();
         for _ in 0..SIDECARS {
             let mut form = Form::Servers {
                 database_url: postgres.url(),
-                redis_url: redis.url(),
+                redis_url: redis_url.to_owned(),
             };
-            if has_proxies {
+            if has_proxies && let Some(redis) = &redis {
                 let proxy = TcpProxy::start(([127, 0, 0, 1], redis.port()).into()).await;
                 form = Form::Servers {
                     database_url: postgres.url(),
@@ -131,10 +148,15 @@ impl Cluster {
             addresses: members.iter().map(|member| member.address).collect(),
             database_url: postgres.url(),
             postgres: Mutex::new(postgres),
-            redis: Mutex::new(redis),
+            redis: redis.map(Mutex::new),
             proxies,
             members: members.into_iter().map(Mutex::new).collect(),
         }
+    }
+
+    /// The only Redis.
+    pub(crate) fn redis(&self) -> &Mutex<RedisServer> {
+        self.redis.as_ref().expect("the cluster has one Redis")
     }
 
     /// The present process of a sidecar.

@@ -119,7 +119,7 @@ impl Lane<'_> {
 
     async fn redis(&mut self, name: &str) {
         let cluster = self.cluster;
-        let mut redis = cluster.redis.lock().await;
+        let mut redis = cluster.redis().lock().await;
         let (inject, heal): (&[&str], &[&str]) = match name {
             "redis pauses" | "redis stops for seconds" => {
                 redis.freeze();

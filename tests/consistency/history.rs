@@ -273,6 +273,11 @@ impl Recorder {
         self.history.lock().unwrap().calls.len()
     }
 
+    /// Returns the history so far.
+    pub(crate) fn history(&self) -> History {
+        self.history.lock().unwrap().clone()
+    }
+
     /// Takes the history of the round. Conversations of later rounds are new ones.
     pub(crate) fn take(&self) -> History {
         std::mem::take(&mut self.history.lock().unwrap())

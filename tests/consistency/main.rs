@@ -16,7 +16,9 @@
 mod checker;
 mod clients;
 mod cluster;
+mod failovers;
 mod faults;
+mod forks;
 mod history;
 mod model;
 mod mutations;

@@ -12,7 +12,8 @@ use crate::{
     history::{Consistency, History, Recorder},
     report::{Report, ViolationKind},
     stalls, store_state,
-    workload::{Pace, Workload},
+    targets::Target,
+    workload::{Pace, Plan, Workload},
 };
 
 /// Acknowledged writes of a workload after the last fault has healed.
@@ -39,7 +40,12 @@ impl Round<'_> {
     /// Runs the workload.
     pub(crate) async fn run(&self, disturbance: Disturbance<'_>) -> History {
         let recorder = Arc::new(Recorder::new());
-        let workload = Workload::start(self.cluster, &recorder, self.seed, self.pace).await;
+        let plan = Plan {
+            seed: self.seed,
+            pace: self.pace,
+            has_removals: true,
+        };
+        let workload = Workload::start(self.cluster, &recorder, plan).await;
         let (seed, duration) = (self.seed, self.duration);
         match disturbance {
             Disturbance::None => tokio::time::sleep(duration).await,
@@ -51,26 +57,44 @@ impl Round<'_> {
                 stalls::inject(self.cluster, &recorder, seed, duration).await;
             }
         }
-        let calls = recorder.calls();
-        within_progress(
-            "clients make progress",
-            async || recorder.calls(),
-            |now| *now >= calls + PROGRESS,
-        )
-        .await;
-        let targets = workload.stop().await;
-        let client = Client::new(self.cluster, &recorder);
-        for target in &targets {
-            for sidecar in 0..SIDECARS {
-                for consistency in [Consistency::Cached, Consistency::Strong] {
-                    client.history(sidecar, target, consistency, 10).await;
-                }
+        end(self.cluster, &recorder, workload).await
+    }
+}
+
+/// Waits until the clients of a workload make progress, stops them, and reads the state at the end.
+pub(crate) async fn end(
+    cluster: &Arc<Cluster>,
+    recorder: &Arc<Recorder>,
+    workload: Workload,
+) -> History {
+    let calls = recorder.calls();
+    within_progress(
+        "clients make progress",
+        async || recorder.calls(),
+        |now| *now >= calls + PROGRESS,
+    )
+    .await;
+    let targets = workload.stop().await;
+    read_everywhere(cluster, recorder, &targets).await;
+    let mut history = recorder.take();
+    let url = &cluster.database_url;
+    history.final_state = store_state::read(url, &history, recorder.now()).await;
+    history
+}
+
+/// Reads every conversation through every sidecar.
+pub(crate) async fn read_everywhere(
+    cluster: &Arc<Cluster>,
+    recorder: &Arc<Recorder>,
+    targets: &[Arc<Target>],
+) {
+    let client = Client::new(cluster, recorder);
+    for target in targets {
+        for sidecar in 0..SIDECARS {
+            for consistency in [Consistency::Cached, Consistency::Strong] {
+                client.history(sidecar, target, consistency, 10).await;
             }
         }
-        let mut history = recorder.take();
-        let url = &self.cluster.database_url;
-        history.final_state = store_state::read(url, &history, recorder.now()).await;
-        history
     }
 }
 

@@ -41,10 +41,13 @@ impl Target {
 }
 
 /// Present conversations of a round.
-#[derive(Default)]
 pub(crate) struct Targets(Mutex<Vec<Arc<Target>>>);
 
 impl Targets {
+    pub(crate) fn new(targets: Vec<Arc<Target>>) -> Self {
+        Self(Mutex::new(targets))
+    }
+
     pub(crate) fn add(&self, target: Target) {
         self.0.lock().unwrap().push(Arc::new(target));
     }

@@ -25,6 +25,15 @@ pub(crate) enum Pace {
     Moderate = 4,
 }
 
+/// Parameters of a workload.
+#[derive(Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) pace: Pace,
+    /// Whether conversations are truncated, branched and deleted.
+    pub(crate) has_removals: bool,
+}
+
 const WRITERS: usize = 6;
 const READERS: usize = 6;
 /// Conversations at the start of a round, and the highest number at the same time.
@@ -50,28 +59,39 @@ struct Shared {
 }
 
 impl Workload {
+    /// Starts clients of new conversations.
     pub(crate) async fn start(
         cluster: &Arc<Cluster>,
         recorder: &Arc<Recorder>,
-        seed: u64,
-        pace: Pace,
+        plan: Plan,
+    ) -> Self {
+        let client = Client::new(cluster, recorder);
+        let mut targets = Vec::new();
+        for _ in 0..CONVERSATIONS {
+            let target = client.create(&new_user(), || false).await;
+            targets.push(Arc::new(target.unwrap()));
+        }
+        Self::start_on(cluster, recorder, plan, targets)
+    }
+
+    /// Starts clients of conversations that exist.
+    pub(crate) fn start_on(
+        cluster: &Arc<Cluster>,
+        recorder: &Arc<Recorder>,
+        plan: Plan,
+        targets: Vec<Arc<Target>>,
     ) -> Self {
         let shared = Arc::new(Shared {
             cluster: Arc::clone(cluster),
             recorder: Arc::clone(recorder),
-            targets: Targets::default(),
+            targets: Targets::new(targets),
             is_over: AtomicBool::new(false),
-            pace,
+            pace: plan.pace,
         });
-        let client = Client::new(cluster, recorder);
-        for _ in 0..CONVERSATIONS {
-            let target = client.create(&new_user(), || false).await;
-            shared.targets.add(target.unwrap());
-        }
         let mut clients = JoinSet::new();
         let random = |number: usize| {
             let number = u64::try_from(number).unwrap();
-            Random::new(seed.wrapping_mul(1000).wrapping_add(number))
+            Random::new(plan.seed.wrapping_mul(1000).wrapping_add(number))
         };
         for number in 0..WRITERS {
             let shared = Arc::clone(&shared);
@@ -81,8 +101,10 @@ impl Workload {
             let shared = Arc::clone(&shared);
             clients.spawn(shared.read(random(100 + number)));
         }
-        clients.spawn(Arc::clone(&shared).change(random(200)));
-        clients.spawn(Arc::clone(&shared).remove(random(201)));
+        if plan.has_removals {
+            clients.spawn(Arc::clone(&shared).change(random(200)));
+            clients.spawn(Arc::clone(&shared).remove(random(201)));
+        }
         Self { shared, clients }
     }
 

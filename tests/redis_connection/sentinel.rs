@@ -1,99 +1,12 @@
 //! Failovers by Sentinel.
 
-use test_support::{
-    eventually,
-    redis_server::{RedisServer, call},
-};
+use test_support::{eventually, redis_server::call, sentinel_group::SentinelGroup};
 
 use crate::Client;
 
-/// Master with a replica, and sentinels.
-struct Group {
-    main: RedisServer,
-    replica: RedisServer,
-    sentinels: Vec<RedisServer>,
-}
-
-impl Group {
-    async fn start(sentinels: usize, quorum: &str) -> Self {
-        let main = RedisServer::start(&[]).await;
-        let port = main.port().to_string();
-        let replica = RedisServer::start(&["--replicaof", &format!("127.0.0.1 {port}")]).await;
-        eventually("the replica is linked", async || {
-            let info = replica.call(&["INFO", "replication"]).await;
-            info.contains("master_link_status:up")
-        })
-        .await;
-        let mut group = Self {
-            main,
-            replica,
-            sentinels: Vec::new(),
-        };
-        for _ in 0..sentinels {
-            let sentinel = RedisServer::start_sentinel().await;
-            let monitor = ["SENTINEL", "MONITOR", "main", "127.0.0.1", &port, quorum];
-            sentinel.call(&monitor).await;
-            for (option, value) in [
-                ("down-after-milliseconds", "500"),
-                ("failover-timeout", "3000"),
-            ] {
-                let set = ["SENTINEL", "SET", "main", option, value];
-                sentinel.call(&set).await;
-            }
-            group.sentinels.push(sentinel);
-        }
-        for sentinel in &group.sentinels {
-            eventually("the sentinel knows the group", async || {
-                let state = sentinel.call(&["SENTINEL", "MASTER", "main"]).await;
-                let has = |field: &str, value: usize| {
-                    let text = value.to_string();
-                    let expected = format!("{field}\r\n${}\r\n{text}\r\n", text.len());
-                    state.contains(&expected)
-                };
-                has("num-slaves", 1) && has("num-other-sentinels", sentinels - 1)
-            })
-            .await;
-        }
-        group
-    }
-
-    fn url(&self) -> String {
-        let hosts: Vec<String> = self
-            .sentinels
-            .iter()
-            .map(|sentinel| format!("127.0.0.1:{}", sentinel.port()))
-            .collect();
-        let (first, others) = hosts.split_first().unwrap();
-        let nodes: String = others.iter().map(|host| format!("&node={host}")).collect();
-        format!("redis-sentinel://{first}?sentinelServiceName=main{nodes}")
-    }
-
-    /// Promotes the replica, although the master works.
-    async fn start_failover(&self, sentinel: usize) {
-        eventually("the sentinel begins a failover", async || {
-            let failover = ["SENTINEL", "FAILOVER", "main"];
-            self.sentinels[sentinel].call(&failover).await == "OK"
-        })
-        .await;
-    }
-
-    /// Waits until a sentinel names the replica as the master.
-    async fn failed_over(&self, sentinel: usize) {
-        let port = self.replica.port().to_string();
-        eventually("the replica is promoted", async || {
-            let question = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main"];
-            self.sentinels[sentinel]
-                .call(&question)
-                .await
-                .contains(&port)
-        })
-        .await;
-    }
-}
-
 #[tokio::test]
 async fn hung_master_is_left_and_not_used_again_when_it_resumes() {
-    let group = Group::start(1, "1").await;
+    let group = SentinelGroup::start(1, "1").await;
     let client = Client::connected(&group.url()).await;
     let first = client.recovers().await;
     group.main.freeze();
@@ -117,7 +30,7 @@ async fn hung_master_is_left_and_not_used_again_when_it_resumes() {
 
 #[tokio::test]
 async fn master_is_left_when_the_sentinels_name_another() {
-    let group = Group::start(1, "1").await;
+    let group = SentinelGroup::start(1, "1").await;
     let client = Client::connected(&group.url()).await;
     let first = client.recovers().await;
     // The old master works, and its connections are not closed at once.
@@ -135,7 +48,7 @@ async fn master_is_left_when_the_sentinels_name_another() {
 
 #[tokio::test]
 async fn killed_master_is_replaced_while_a_sentinel_is_frozen_and_another_one_is_dead() {
-    let mut group = Group::start(3, "1").await;
+    let mut group = SentinelGroup::start(3, "1").await;
     let client = Client::connected(&group.url()).await;
     let first = client.recovers().await;
     group.main.kill();
@@ -152,7 +65,7 @@ async fn killed_master_is_replaced_while_a_sentinel_is_frozen_and_another_one_is
 
 #[tokio::test]
 async fn sentinel_that_was_separated_from_the_others_is_outvoted() {
-    let group = Group::start(3, "1").await;
+    let group = SentinelGroup::start(3, "1").await;
     let client = Client::connected(&group.url()).await;
     let first = client.recovers().await;
     // The frozen sentinel does not learn that the replica was promoted.

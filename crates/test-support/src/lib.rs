@@ -13,6 +13,7 @@ pub mod python;
 pub mod random;
 pub mod redis_server;
 pub mod requests;
+pub mod sentinel_group;
 pub mod sidecar;
 pub mod stopwatch;
 pub mod store_fixture;

@@ -1,0 +1,91 @@
+//! Redis master with a replica, monitored by sentinels.
+
+use crate::{eventually, redis_server::RedisServer};
+
+/// Servers that end when the value is dropped.
+#[derive(Debug)]
+pub struct SentinelGroup {
+    pub main: RedisServer,
+    pub replica: RedisServer,
+    pub sentinels: Vec<RedisServer>,
+}
+
+impl SentinelGroup {
+    /// Starts the servers, and waits until they know each other. `quorum` is the number of sentinels
+    /// that must agree that the master is down.
+    pub async fn start(sentinels: usize, quorum: &str) -> Self {
+        let main = RedisServer::start(&[]).await;
+        let port = main.port().to_string();
+        let replica = RedisServer::start(&["--replicaof", &format!("127.0.0.1 {port}")]).await;
+        eventually("the replica is linked", async || {
+            let info = replica.call(&["INFO", "replication"]).await;
+            info.contains("master_link_status:up")
+        })
+        .await;
+        let mut group = Self {
+            main,
+            replica,
+            sentinels: Vec::new(),
+        };
+        for _ in 0..sentinels {
+            let sentinel = RedisServer::start_sentinel().await;
+            let monitor = ["SENTINEL", "MONITOR", "main", "127.0.0.1", &port, quorum];
+            sentinel.call(&monitor).await;
+            for (option, value) in [
+                ("down-after-milliseconds", "500"),
+                ("failover-timeout", "3000"),
+            ] {
+                let set = ["SENTINEL", "SET", "main", option, value];
+                sentinel.call(&set).await;
+            }
+            group.sentinels.push(sentinel);
+        }
+        for sentinel in &group.sentinels {
+            eventually("the sentinel knows the group", async || {
+                let state = sentinel.call(&["SENTINEL", "MASTER", "main"]).await;
+                let has = |field: &str, value: usize| {
+                    let text = value.to_string();
+                    let expected = format!("{field}\r\n${}\r\n{text}\r\n", text.len());
+                    state.contains(&expected)
+                };
+                has("num-slaves", 1) && has("num-other-sentinels", sentinels - 1)
+            })
+            .await;
+        }
+        group
+    }
+
+    /// URL with which sidecars find the master.
+    pub fn url(&self) -> String {
+        let hosts: Vec<String> = self
+            .sentinels
+            .iter()
+            .map(|sentinel| format!("127.0.0.1:{}", sentinel.port()))
+            .collect();
+        let (first, others) = hosts.split_first().unwrap();
+        let nodes: String = others.iter().map(|host| format!("&node={host}")).collect();
+        format!("redis-sentinel://{first}?sentinelServiceName=main{nodes}")
+    }
+
+    /// Promotes the replica, although the master works.
+    pub async fn start_failover(&self, sentinel: usize) {
+        eventually("the sentinel begins a failover", async || {
+            let failover = ["SENTINEL", "FAILOVER", "main"];
+            self.sentinels[sentinel].call(&failover).await == "OK"
+        })
+        .await;
+    }
+
+    /// Waits until a sentinel names the replica as the master.
+    pub async fn failed_over(&self, sentinel: usize) {
+        let port = self.replica.port().to_string();
+        eventually("the replica is promoted", async || {
+            let question = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main"];
+            self.sentinels[sentinel]
+                .call(&question)
+                .await
+                .contains(&port)
+        })
+        .await;
+    }
+}
