@@ -515,3 +515,34 @@ async fn save_that_is_retried_internally_is_not_reported_as_a_replay() {
         }
     }
 }
+
+/// The number of a transaction can be above all numbers that the snapshot of a read knows: none has
+/// ended since it began.
+#[tokio::test(flavor = "multi_thread")]
+async fn read_during_the_newest_of_several_transactions_is_not_settled() {
+    let server = PostgresServer::start().await;
+    let store = prepared(&server.url(), 2).await;
+    let conversation = create_conversation(&store).await;
+    let is_settled = async || {
+        let newest = store.newest(&conversation, 9, false).await;
+        newest.unwrap().is_settled
+    };
+    assert!(is_settled().await);
+    let mut older = Vec::new();
+    for _ in 0..3 {
+        let mut connection = server.connect().await;
+        raw_sql("BEGIN; SELECT pg_current_xact_id()")
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        older.push(connection);
+    }
+    let mut writer = server.connect().await;
+    raw_sql("BEGIN; DELETE FROM conversations")
+        .execute(&mut writer)
+        .await
+        .unwrap();
+    assert!(!is_settled().await);
+    raw_sql("ROLLBACK").execute(&mut writer).await.unwrap();
+    assert!(is_settled().await);
+}

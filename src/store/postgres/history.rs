@@ -13,7 +13,9 @@ macro_rules! is_settled {
     () => {
         "CASE WHEN c.xmax = '0'::xid THEN true ELSE (\
             SELECT pg_visible_in_snapshot(greatest(0, x.top - (x.top & 4294967295) + x.low \
-                - CASE WHEN x.low > (x.top & 4294967295) THEN 4294967296 ELSE 0 END)::text::xid8, \
+                + CASE WHEN x.low - (x.top & 4294967295) > 2147483647 THEN -4294967296 \
+                       WHEN (x.top & 4294967295) - x.low > 2147483647 THEN 4294967296 \
+                       ELSE 0 END)::text::xid8, \
                 pg_current_snapshot()) \
             FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS top, \
                          c.xmax::text::bigint AS low) AS x) END"
