@@ -60,7 +60,7 @@ impl RecentWindow for NoWindow {
     }
 
     async fn connection_changed(&self, _seen: Option<u64>) {
-        pending().await
+        pending::<()>().await;
     }
 
     fn trust(&self, _connection: Option<u64>) {}

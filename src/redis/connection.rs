@@ -172,7 +172,9 @@ impl Connection {
         // argument, which is the script.
         let command = CustomCommand::new_static(command, key, false);
         let sent = self.now();
-        match with_patience(limit, self.calls.custom::<Value, _>(command, values)).await {
+        // The library's future is large, and the time limit would copy it.
+        let call = Box::pin(self.calls.custom::<Value, _>(command, values));
+        match with_patience(limit, call).await {
             Ok(result) => self
                 .receive(result)
                 .and_then(reply)
@@ -202,7 +204,7 @@ impl Connection {
     }
 
     async fn verify_within(&self, limit: Duration) -> Result<(), CallError> {
-        match with_patience(limit, self.verify()).await {
+        match with_patience(limit, Box::pin(self.verify())).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(fault)) => {
                 self.report(fault);

@@ -42,6 +42,7 @@ fn log(span: &Span, level: Severity, error: &str) {
     });
 }
 
+#[derive(Clone, Copy)]
 enum Severity {
     Warning,
     Bug,

@@ -22,11 +22,14 @@ struct ProcessMetrics {
 /// A gauge and the function that reads its value.
 struct ProcessGauge {
     gauge: Gauge,
-    read: fn() -> Option<f64>,
+    read: Reading,
 }
 
+/// Function that reads the value of a gauge; `None` where the system does not provide it.
+type Reading = fn() -> Option<f64>;
+
 /// Name, description and source of each gauge.
-const GAUGES: [(&str, &str, fn() -> Option<f64>); 6] = [
+const GAUGES: [(&str, &str, Reading); 6] = [
     (
         "process_resident_memory_bytes",
         "Resident memory size in bytes.",

@@ -78,14 +78,14 @@ impl ScriptRunner {
             Ok(reply) => self.count_drop(conversation, reply.drop_reason),
             // The client logs outages.
             Err(error @ (RedisError::ErrorReply(_) | RedisError::UnexpectedReply)) => {
-                self.log_error(error);
+                self.log_error(*error);
             }
             Err(_) => {}
         }
         result
     }
 
-    fn log_error(&self, error: &RedisError) {
+    fn log_error(&self, error: RedisError) {
         let error = error.to_string();
         if let Some(suppressed) = self.error_log.admit(&error) {
             let suppressed = suppressed.count();

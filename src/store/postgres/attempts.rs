@@ -40,7 +40,7 @@ pub(super) async fn read<T, R>(
 where
     R: Future<Output = Result<T, OperationError>>,
 {
-    match within_limits(pool, retry(pool, |_| attempt())).await {
+    match within_limits(pool, Box::pin(retry(pool, |_| attempt()))).await {
         Ok((outcome, _)) => outcome.map_err(OperationError::into_read_error),
         Err(cause) => Err(StoreError::Unavailable(cause.into())),
     }
@@ -55,7 +55,7 @@ pub(super) async fn write<T, R>(
 where
     R: Future<Output = Result<T, OperationError>>,
 {
-    match within_limits(pool, retry(pool, attempt)).await {
+    match within_limits(pool, Box::pin(retry(pool, attempt))).await {
         Ok((Err(OperationError::Backend(error)), true)) => {
             Err(StoreError::OutcomeUnknown(error.cause.into()))
         }

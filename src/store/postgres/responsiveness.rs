@@ -59,12 +59,14 @@ pub(super) struct Responsiveness {
 
 /// Error of a wait: the server does not respond.
 #[derive(Debug)]
-pub(super) struct ServerSilent;
+pub(super) struct ServerSilent {
+    cause: &'static str,
+}
 
 impl ServerSilent {
     /// Returns the error of a statement that was waited for.
     pub(super) fn into_error(self, kind: ErrorKind) -> BackendError {
-        BackendError::new(kind, "the server does not respond")
+        BackendError::new(kind, self.cause)
     }
 }
 
@@ -101,7 +103,9 @@ impl Responsiveness {
         while self.probe().await {
             sleep(PROBE_INTERVAL).await;
         }
-        ServerSilent
+        ServerSilent {
+            cause: "the server does not respond",
+        }
     }
 
     /// Joins the running probe, or starts one.

@@ -77,7 +77,7 @@ fn grow(probe: &Path, size: u64) -> io::Result<()> {
         .truncate(true)
         .open(probe)?;
     file.seek(SeekFrom::Start(size))?;
-    file.write_all(&[1; ROOM])?;
+    file.write_all(&vec![1; ROOM])?;
     file.sync_all()
 }
 
