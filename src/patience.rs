@@ -98,7 +98,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_result_within_the_limit_is_returned() {
         let slow = async {
-            sleep(LIMIT - Duration::from_millis(1)).await;
+            sleep(LIMIT.saturating_sub(Duration::from_millis(1))).await;
             7
         };
         assert_eq!(with_patience(LIMIT, slow).await, Ok(7));

@@ -150,7 +150,8 @@ fn stat_ticks(number: usize) -> Option<f64> {
     fields.split_whitespace().nth(number - 3)?.parse().ok()
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use super::*;
 

@@ -1,5 +1,6 @@
 //! Checks of a recorded history: a pure function of its calls and its final state.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::{
@@ -186,7 +187,8 @@ pub(crate) fn describe(history: &History, call: &Call) -> String {
     for fault in &history.faults {
         if fault.from <= until && from <= fault.until + RECONNECTION {
             let (from, until) = (fault.from, fault.until);
-            text += &format!(" [{} {from:.3?}..{until:.3?}]", fault.name);
+            // Writing to a string cannot fail.
+            let _ = write!(text, " [{} {from:.3?}..{until:.3?}]", fault.name);
         }
     }
     text

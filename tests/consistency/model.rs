@@ -269,16 +269,16 @@ impl Model {
     fn add_rows(&mut self, history: &History, report: &mut Report) {
         let mut seqs: HashMap<(ConversationIndex, Token), i64> = HashMap::new();
         for call in &history.calls {
-            let rows = match &call.action {
-                Action::Save {
-                    outcome: Outcome::Acknowledged(rows),
-                    ..
-                }
-                | Action::Read {
-                    shown: Shown::Messages { rows, .. },
-                    ..
-                } => rows,
-                _ => continue,
+            let (Action::Save {
+                outcome: Outcome::Acknowledged(rows),
+                ..
+            }
+            | Action::Read {
+                shown: Shown::Messages { rows, .. },
+                ..
+            }) = &call.action
+            else {
+                continue;
             };
             for row in rows {
                 self.add_row(call.conversation, *row, &mut seqs, report);

@@ -125,7 +125,7 @@ fn repeated_rows_are_duplicated() {
 #[test]
 fn exchanged_rows_are_reordered() {
     assert_reported(Reordered, |history| {
-        shown(history, CACHED_READ).1.swap(1, 2)
+        shown(history, CACHED_READ).1.swap(1, 2);
     });
     // Two readers have different orders.
     assert_reported(Duplicated, |history| {

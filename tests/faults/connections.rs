@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use conversation_memory::proto::GetHistoryRequest;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::task::TaskTracker;
 use tonic::{Request, Status};
 use tonic_types::StatusExt as _;
 
@@ -65,5 +66,5 @@ fn assert_answered(outcome: &Result<(), Status>) {
 
 fn read(memory: &Memory, request: GetHistoryRequest) -> JoinHandle<Result<(), Status>> {
     let mut memory = memory.clone();
-    tokio::spawn(async move { memory.get_history(request).await.map(drop) })
+    TaskTracker::new().spawn(async move { memory.get_history(request).await.map(drop) })
 }

@@ -65,7 +65,7 @@ async fn save_until_full(memory: &mut Memory, conversation: &str) -> i64 {
             return saved;
         }
     }
-    panic!("the disk has not become full");
+    unreachable!("the disk has not become full");
 }
 
 async fn last_seq(memory: &mut Memory, conversation: &str) -> i64 {

@@ -15,6 +15,7 @@ use test_support::{
     sidecar::{Form, Memory, Sidecar, try_signal},
     tcp_proxy::TcpProxy,
 };
+use tokio_util::task::TaskTracker;
 use tonic::{Code, Status};
 
 use crate::{Servers, read, read_from_cache};
@@ -326,7 +327,8 @@ async fn save_that_is_committed_late_becomes_visible() {
             servers.postgres.execute(statement).await;
         }
         let request = save(&conversation, vec![message(Role::User, "three")]);
-        let saving = tokio::spawn(async move { writing.save_messages(request).await.map(drop) });
+        let saving =
+            TaskTracker::new().spawn(async move { writing.save_messages(request).await.map(drop) });
         eventually("the commit waits for the standby", async || {
             let mut connection = servers.postgres.connect().await;
             let waiting: i64 = sqlx::query_scalar(

@@ -63,8 +63,9 @@ impl SentinelGroup {
             .map(|sentinel| format!("127.0.0.1:{}", sentinel.port()))
             .collect();
         let (first, others) = hosts.split_first().unwrap();
-        let nodes: String = others.iter().map(|host| format!("&node={host}")).collect();
-        format!("redis-sentinel://{first}?sentinelServiceName=main{nodes}")
+        let mut nodes = vec![format!("{first}?sentinelServiceName=main")];
+        nodes.extend(others.iter().map(|host| format!("node={host}")));
+        format!("redis-sentinel://{}", nodes.join("&"))
     }
 
     /// Promotes the replica, although the master works.

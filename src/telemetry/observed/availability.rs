@@ -248,7 +248,7 @@ mod tests {
     async fn an_idle_sidecar_does_not_report_an_old_failure() {
         let store = StoreAvailability::new();
         store.record(Access::Write, &failed());
-        advance(FAILURE_LIFETIME - Duration::from_millis(1)).await;
+        advance(FAILURE_LIFETIME.saturating_sub(Duration::from_millis(1))).await;
         assert_eq!(state(&store), [true, false]);
         advance(Duration::from_millis(1)).await;
         assert_eq!(state(&store), [true, true]);
