@@ -232,7 +232,7 @@ pub(crate) async fn deleting_the_last_conversation_deletes_shared_messages(fixtu
                 store
                     .delete(&conversation, Invalidation::Never)
                     .await
-                    .unwrap()
+                    .unwrap();
             });
         }
         deletions.join_all().await;
