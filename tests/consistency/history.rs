@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{
         Mutex,
         atomic::{AtomicU64, Ordering},
@@ -56,10 +57,20 @@ impl Token {
 }
 
 /// Message in a response or in the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Row {
     pub(crate) seq: i64,
     pub(crate) token: Option<Token>,
+}
+
+impl fmt::Debug for Row {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seq, token } = self;
+        match token {
+            Some(Token { save, index }) => write!(formatter, "{seq}={save}.{index}"),
+            None => write!(formatter, "{seq}=?"),
+        }
+    }
 }
 
 /// Outcome of a write.

@@ -32,6 +32,7 @@ mod store_state;
 mod synthetic;
 mod targets;
 mod workload;
+mod writes;
 
 use std::{
     env,

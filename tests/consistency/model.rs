@@ -5,96 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::{
     history::{
-        Action, Call, ConversationIndex, History, Moment, Outcome, Process, Row, Shown, Token,
-        WriteNumber,
+        Action, ConversationIndex, History, Moment, Outcome, Row, Shown, Token, WriteNumber,
     },
     report::{Report, ViolationKind::*},
+    writes::{Attempts, Removal, Save},
 };
-
-/// Attempt of a write that may have been performed.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Attempt {
-    pub(crate) process: Process,
-    pub(crate) invoked: Moment,
-    pub(crate) completed: Moment,
-    pub(crate) is_acknowledged: bool,
-}
-
-/// Attempts of one write, in the order of the history.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Attempts(pub(crate) Vec<Attempt>);
-
-impl Attempts {
-    fn add<T>(&mut self, call: &Call, outcome: &Outcome<T>) {
-        let is_acknowledged = match outcome {
-            Outcome::Acknowledged(_) => true,
-            Outcome::Unknown => false,
-            Outcome::NotPerformed | Outcome::NotFound => return,
-        };
-        self.0.push(Attempt {
-            process: call.process,
-            invoked: call.invoked,
-            completed: call.completed,
-            is_acknowledged,
-        });
-    }
-
-    /// When the write can have been performed at the earliest; `None` if every attempt failed.
-    pub(crate) fn started(&self) -> Option<Moment> {
-        self.0.iter().map(|attempt| attempt.invoked).min()
-    }
-
-    pub(crate) fn acknowledged(&self) -> Option<Moment> {
-        let acknowledged = self.0.iter().filter(|attempt| attempt.is_acknowledged);
-        acknowledged.map(|attempt| attempt.completed).min()
-    }
-
-    /// Whether the write was acknowledged before a moment.
-    pub(crate) fn precede(&self, moment: Moment) -> bool {
-        self.acknowledged()
-            .is_some_and(|acknowledged| acknowledged < moment)
-    }
-}
-
-/// One turn, with all attempts to save it.
-#[derive(Clone, Debug)]
-pub(crate) struct Save {
-    pub(crate) conversation: ConversationIndex,
-    pub(crate) count: u32,
-    pub(crate) attempts: Attempts,
-    pub(crate) first_seq: Option<i64>,
-}
-
-impl Save {
-    pub(crate) fn last_seq(&self) -> Option<i64> {
-        Some(self.first_seq? + i64::from(self.count) - 1)
-    }
-}
-
-/// Truncation that was or may have been performed.
-#[derive(Clone, Debug)]
-pub(crate) struct Removal {
-    pub(crate) after: i64,
-    /// Number at which the conversation ended; `None` while it is unknown whether and when the
-    /// truncation was performed.
-    pub(crate) upto: Option<i64>,
-    pub(crate) attempts: Attempts,
-    /// A truncation of the parent, before or during the branch.
-    pub(crate) is_inherited: bool,
-    /// An inherited truncation that was complete before the branch.
-    pub(crate) precedes_branch: bool,
-}
-
-impl Removal {
-    pub(crate) fn covers(&self, seq: i64) -> bool {
-        seq > self.after && self.upto.is_none_or(|upto| seq <= upto)
-    }
-
-    pub(crate) fn can_precede(&self, moment: Moment) -> bool {
-        let started = self.attempts.started();
-        self.is_inherited || started.is_some_and(|started| started < moment)
-    }
-}
 
 /// Branch from another conversation.
 #[derive(Clone, Copy, Debug)]
@@ -216,6 +131,7 @@ impl Model {
                 let removal = Removal {
                     after: *after,
                     upto: None,
+                    cap: i64::MAX,
                     attempts: Attempts::default(),
                     is_inherited: false,
                     precedes_branch: false,
@@ -255,7 +171,8 @@ impl Model {
                 .iter()
                 .filter(|removal| removal.can_precede(origin.completed))
                 .map(|removal| Removal {
-                    upto: Some(removal.upto.map_or(origin.at, |upto| upto.min(origin.at))),
+                    upto: removal.upto.map(|upto| upto.min(origin.at)),
+                    cap: removal.cap.min(origin.at),
                     is_inherited: true,
                     precedes_branch: removal.precedes_branch
                         || !removal.is_inherited && removal.attempts.precede(origin.invoked),

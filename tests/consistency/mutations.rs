@@ -312,6 +312,25 @@ fn uncertain_truncations_may_remove_late() {
 }
 
 #[test]
+fn truncations_with_an_unknown_end_explain_a_gap() {
+    // The conversation is deleted later, so that the store has no record of the truncation.
+    let history = |last_read: Vec<Row>| {
+        let mut script = Script::new(1);
+        script.call(0, acknowledged_save(1, 1, 3));
+        script.call(0, truncation(9, 1, Outcome::Unknown));
+        script.call(0, acknowledged_save(4, 2, 2));
+        script.call(0, read(Strong, 5, last_read));
+        let outcome = Outcome::Acknowledged(());
+        script.call(0, Action::Delete { outcome });
+        script.end(vec![])
+    };
+    assert_correct(&history([turn(1, 1, 1), turn(4, 2, 2)].concat()));
+    assert_correct(&history([turn(1, 1, 3), turn(4, 2, 2)].concat()));
+    let half = [turn(1, 1, 2), turn(4, 2, 2)].concat();
+    assert!(check(&history(half)).has(Partial));
+}
+
+#[test]
 fn branches_keep_the_messages_of_their_parents() {
     let branched = |rows: Vec<Row>| {
         let mut script = Script::new(2);

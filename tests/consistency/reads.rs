@@ -1,15 +1,16 @@
 //! Checks of one read against the model.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use crate::{
     checker::{MAX_LAG, RECONNECTION, check_not_found, describe},
     history::{Action, Call, Consistency, ConversationIndex, History, Moment, Row, Shown},
-    model::{Attempts, Model, Removal, Timeline},
+    model::{Model, Timeline},
     report::{
         Report,
         ViolationKind::{self, *},
     },
+    writes::Attempts,
 };
 
 /// Messages that a read shows.
@@ -181,15 +182,18 @@ impl<'a> ReadCheck<'a> {
         }
     }
 
-    /// Truncations that explain why this read does not show a message.
-    fn explanations(&self, shows: Shows<'_>) -> Vec<&Removal> {
+    /// Numbers that truncations can have removed before this read.
+    fn explanations(&self, shows: Shows<'_>) -> Vec<RangeInclusive<i64>> {
         let removals = self.timeline.removals.iter();
         removals
             .filter(|removal| removal.can_precede(self.completed))
-            .filter(|removal| !shows.rows.iter().any(|row| removal.covers(row.seq)))
             .filter(|removal| {
                 let ends = removal.upto.zip(shows.last_seq);
                 ends.is_none_or(|(upto, last_seq)| removal.is_inherited || upto <= last_seq)
+            })
+            .filter_map(|removal| {
+                let upto = removal.upto_before(shows.rows)?;
+                Some(removal.after + 1..=upto)
             })
             .collect()
     }
@@ -204,7 +208,7 @@ impl<'a> ReadCheck<'a> {
         let mut rows = shows.rows.iter().map(|row| row.seq).peekable();
         for seq in first..=Self::end(shows) {
             if rows.next_if_eq(&seq).is_some()
-                || explanations.iter().any(|removal| removal.covers(seq))
+                || explanations.iter().any(|removed| removed.contains(&seq))
             {
                 continue;
             }
@@ -224,7 +228,7 @@ impl<'a> ReadCheck<'a> {
                 let save = &self.model.saves[number];
                 let is_removed = explanations
                     .iter()
-                    .any(|removal| removal.covers(*first_seq));
+                    .any(|removed| removed.contains(first_seq));
                 if !is_removed && save.attempts.precede(self.invoked) {
                     self.add(
                         self.missing(),

@@ -35,6 +35,8 @@ pub(crate) struct Report {
     pub(crate) late_reads: usize,
     /// Longest time after an acknowledgement at which such a read began.
     pub(crate) longest_lag: Duration,
+    /// Turns that an asynchronous standby lacked when it was promoted.
+    pub(crate) lost_by_fork: usize,
     pub(crate) calls: usize,
     pub(crate) acknowledged: usize,
     pub(crate) reads: usize,

@@ -71,7 +71,7 @@ impl Script {
         script
     }
 
-    fn now(&mut self) -> Moment {
+    pub(crate) fn now(&mut self) -> Moment {
         self.tick += 1;
         self.at += Duration::from_millis(5);
         Moment {
