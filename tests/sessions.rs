@@ -303,6 +303,39 @@ async fn sessions_in_redis_are_renewed_and_expire() {
 }
 
 #[tokio::test]
+async fn many_sessions_are_listed_in_pages() {
+    const SESSIONS: usize = 5_000;
+    let server = RedisServer::start(&[]).await;
+    let redis = connect_and_wait(&server.url(), "").await;
+    let sessions = RedisSessions::new(redis, LONG);
+    let new = new_session("ann");
+    sessions.start(&new).await.unwrap().unwrap();
+    // Copies of the session, of which every tenth has ended.
+    let copy = format!(
+        "for i = 1, {SESSIONS} - 1 do \
+         local id = string.format('{{}}%012d', i) \
+         redis.call('SADD', 'user:ann:sessions', id) \
+         if i % 10 > 0 then redis.call('COPY', 'session:{}', 'session:' .. id) end end",
+        new.id
+    );
+    let copy = copy.replace("{}", "00000000-0000-7000-8000-");
+    let copied = server.call(&["EVAL", &copy, "0"]).await;
+    assert_eq!(copied, "$-1");
+    let listed = sessions.list(&new.user_id).await.unwrap();
+    assert_eq!(listed.len(), SESSIONS - (SESSIONS - 1) / 10);
+    let mut ids: Vec<_> = listed.iter().map(|session| session.id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), listed.len(), "each session is listed once");
+    let size = server.call(&["SCARD", "user:ann:sessions"]).await;
+    assert_eq!(size, listed.len().to_string(), "ended ones are removed");
+    // A command that returns all ids would keep Redis from replying to other callers.
+    let commands = server.call(&["INFO", "commandstats"]).await;
+    assert!(commands.contains("cmdstat_sscan"), "{commands}");
+    assert!(!commands.contains("cmdstat_smembers"), "{commands}");
+}
+
+#[tokio::test]
 async fn invalid_keys_are_no_sessions() {
     let (url, prefix) = (shared_url(), unique_prefix());
     let sessions = RedisSessions::new(connect_and_wait(&url, &prefix).await, LONG);

@@ -36,8 +36,8 @@ pub(super) fn classify(error: &Error) -> RedisError {
     })
 }
 
-/// Returns the error of a command in a script. Before version 7, Redis replies with its own error
-/// and quotes that of the command: `ERR Error running script (…): -OOM command not allowed …`.
+/// Returns the error of a command in a script. Redis describes a missing permission in words. Before
+/// version 7 it quotes other errors: `ERR Error running script (…): -OOM command not allowed …`.
 fn within_script(details: &str) -> ErrorReply {
     let quotes = |code: &str| details.contains(&format!(" -{code} "));
     if quotes("OOM") {
@@ -48,7 +48,7 @@ fn within_script(details: &str) -> ErrorReply {
         ErrorReply::NotPersistent
     } else if quotes("NOREPLICAS") {
         ErrorReply::TooFewReplicas
-    } else if quotes("NOPERM") || details.contains("user can't run this command") {
+    } else if quotes("NOPERM") || details.contains("user executing the script") {
         ErrorReply::NotAuthorized
     } else {
         ErrorReply::Other
@@ -95,12 +95,18 @@ mod tests {
     }
 
     #[test]
-    fn errors_that_a_script_of_an_older_version_quotes_are_recognized() {
+    fn errors_of_commands_in_scripts_are_recognized() {
         let quoted = "ERR Error running script (call to f_1): @user_script:12: @user_script: 12: \
                       -OOM command not allowed when used memory > 'maxmemory'. ";
         assert_eq!(
             reply(quoted),
             RedisError::ErrorReply(ErrorReply::OutOfMemory)
+        );
+        let denied = "ERR The user executing the script can't run this command or subcommand \
+                      script: db8d8f6383e1a67ce23db65efd679a334c123806, on @user_script:1.";
+        assert_eq!(
+            reply(denied),
+            RedisError::ErrorReply(ErrorReply::NotAuthorized)
         );
     }
 }

@@ -122,6 +122,50 @@ async fn redis_over_tls_needs_a_trusted_authority() {
 }
 
 #[tokio::test]
+async fn each_cause_of_refused_writes_is_logged_once() {
+    let servers = Servers::start().await;
+    let mut sidecar = Sidecar::start(&servers.form()).await;
+    let mut memory = sidecar.memory();
+    begun_with_session(&mut memory, &begin(&new_user())).await;
+    let refused = |sidecar: &Sidecar| {
+        let log = sidecar.log();
+        let lines = log
+            .iter()
+            .filter(|line| line.contains("Redis refuses writes"));
+        lines.count()
+    };
+    let refusals = [
+        ("out of memory", ["maxmemory", "1"], ["maxmemory", "0"]),
+        (
+            "too few replicas",
+            ["min-replicas-to-write", "1"],
+            ["min-replicas-to-write", "0"],
+        ),
+    ];
+    for (known, (cause, refuse, permit)) in refusals.into_iter().enumerate() {
+        servers
+            .redis
+            .call(&["CONFIG", "SET", refuse[0], refuse[1]])
+            .await;
+        for _ in 0..50 {
+            let begun = memory.begin_turn(begin(&new_user())).await.unwrap();
+            let state = begun.into_inner().session_state();
+            assert_eq!(state, SessionState::Unavailable);
+        }
+        sidecar.wait_for_log(cause).await;
+        assert_eq!(refused(&sidecar), known + 1);
+        servers
+            .redis
+            .call(&["CONFIG", "SET", permit[0], permit[1]])
+            .await;
+        begun_with_session(&mut memory, &begin(&new_user())).await;
+    }
+    // Calls of the API are not logged: they succeed.
+    let lines = sidecar.log().len();
+    assert!(lines < 20, "{lines} lines");
+}
+
+#[tokio::test]
 async fn calls_are_logged_at_level_debug() {
     let servers = Servers::start().await;
     let settings = [("LOG_LEVEL", "warn,conversation_memory=debug")];

@@ -159,7 +159,7 @@ async fn outages_are_counted() {
     let meter = Meter::start().await;
     let redis = connect_with_long_timeout(&server.url());
     assert_eq!(meter.value(AVAILABLE), Some(0.0));
-    assert_eq!(meter.value(OUTAGES), None, "no reply was received yet");
+    assert_eq!(meter.value(OUTAGES), Some(0.0), "no reply was received yet");
     for outages in 1..=2 {
         server.run().await;
         redis.wait_until_available().await;
@@ -177,6 +177,54 @@ async fn outages_are_counted() {
     assert_eq!(meter.value(OUTAGES), Some(2.0), "a shutdown is no outage");
     drop(redis);
     assert_eq!(meter.value(AVAILABLE), None, "the client was dropped");
+}
+
+/// Redis that replies, and refuses writes for any reason, is not available to operators.
+#[tokio::test]
+async fn refused_writes_count_as_unavailability() {
+    let server = RedisServer::start(&["--maxmemory-policy", "noeviction"]).await;
+    let meter = Meter::start().await;
+    let user = ["ACL", "SETUSER", "default"];
+    let settings: [(&[&str], &[&str]); 3] = [
+        (
+            &["CONFIG", "SET", "maxmemory", "1"],
+            &["CONFIG", "SET", "maxmemory", "0"],
+        ),
+        (
+            &["CONFIG", "SET", "min-replicas-to-write", "1"],
+            &["CONFIG", "SET", "min-replicas-to-write", "0"],
+        ),
+        (
+            &[user[0], user[1], user[2], "-set"],
+            &[user[0], user[1], user[2], "+set"],
+        ),
+    ];
+    let redis = connect_with_long_timeout(&server.url());
+    redis.wait_until_available().await;
+    let write = Script::new("write", "return redis.call('SET', KEYS[1], '1')");
+    let read = Script::new("read", "return redis.call('GET', KEYS[1])");
+    for (refuse, permit) in settings {
+        run(&redis, &write).await.unwrap();
+        server.call(refuse).await;
+        run(&redis, &write).await.unwrap_err();
+        assert_eq!(meter.value(AVAILABLE), Some(0.0), "{refuse:?}");
+        run(&redis, &read).await.unwrap();
+        assert_eq!(
+            meter.value(AVAILABLE),
+            Some(0.0),
+            "reads do not change that"
+        );
+        // Longer than a single refusal is remembered, while nobody writes.
+        tokio::time::sleep(Duration::from_secs(12)).await;
+        assert_eq!(meter.value(AVAILABLE), Some(0.0), "{refuse:?}");
+        assert_eq!(meter.value(OUTAGES), Some(0.0), "calls are still sent");
+        server.call(permit).await;
+        eventually("writes are permitted again", async || {
+            meter.value(AVAILABLE) == Some(1.0)
+        })
+        .await;
+    }
+    redis.shutdown().await;
 }
 
 /// Exporter that stores spans.
