@@ -1,5 +1,5 @@
-//! The sentinels of a master: each is asked for the address of the master, and the most recent
-//! answer counts.
+//! The sentinels of a master: each is asked for the address of the master, and the answer with the
+//! latest configuration counts.
 
 use std::time::Duration;
 
@@ -31,16 +31,22 @@ const FURTHER_ANSWERS_TIMEOUT: Duration = Duration::from_millis(100);
 /// Time between two questions.
 const QUESTION_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Sentinels that are configured.
+/// Upper bound on sentinels that are asked, in addition to those of the configuration.
+const MAX_DISCOVERED: usize = 8;
+
+/// Sentinels that are configured, and those that they know.
 pub(super) struct Sentinels {
     /// Configuration of the connection to the master, apart from its address.
     config: Config,
+    /// Configuration of connections to sentinels, apart from their address.
+    sentinel_config: Config,
     service: String,
     sentinels: Vec<Sentinel>,
 }
 
 /// One sentinel, with its connection while that works.
 struct Sentinel {
+    server: Server,
     config: Config,
     connection: Mutex<Option<(Client, Driver)>>,
 }
@@ -65,20 +71,42 @@ impl Sentinels {
         else {
             return None;
         };
-        let sentinel = |server: &Server| Sentinel {
-            config: Config {
-                username: username.clone(),
-                password: password.clone(),
-                database: None,
-                ..single(config, server)
-            },
-            connection: Mutex::default(),
+        let sentinel_config = Config {
+            username: username.clone(),
+            password: password.clone(),
+            database: None,
+            ..config.clone()
         };
+        let sentinel = |server: &Server| Sentinel::new(server, &sentinel_config);
         Some(Self {
             service: service_name.clone(),
             sentinels: hosts.iter().map(sentinel).collect(),
             config: config.clone(),
+            sentinel_config,
         })
+    }
+
+    /// Adds the sentinels that the present ones know, so that they are asked when all that are
+    /// configured have failed.
+    pub(super) async fn discover(&mut self) {
+        let questions = self.sentinels.iter().map(|s| s.others(&self.service));
+        let mut answers: FuturesUnordered<_> = questions.collect();
+        let mut found = Vec::new();
+        let collect = async {
+            while let Some(answer) = answers.next().await {
+                found.extend(answer.unwrap_or_default());
+            }
+        };
+        let _ = timeout(FURTHER_ANSWERS_TIMEOUT, collect).await;
+        drop(answers);
+        let configured = self.config.server.hosts().len();
+        for server in found {
+            let is_full = self.sentinels.len() >= configured + MAX_DISCOVERED;
+            if !is_full && self.sentinels.iter().all(|known| known.server != server) {
+                let sentinel = Sentinel::new(&server, &self.sentinel_config);
+                self.sentinels.push(sentinel);
+            }
+        }
     }
 
     /// Returns the configuration of a connection to the master.
@@ -132,9 +160,34 @@ impl Sentinels {
 }
 
 impl Sentinel {
+    fn new(server: &Server, config: &Config) -> Self {
+        Self {
+            server: server.clone(),
+            config: single(config, server),
+            connection: Mutex::default(),
+        }
+    }
+
     async fn ask(&self, service: &str) -> Result<MasterAddress, Fault> {
+        let answer = self.answer(async |client| question(client, service).await);
+        answer.await?.ok_or(Fault::UnknownMaster)
+    }
+
+    async fn others(&self, service: &str) -> Result<Vec<Server>, Fault> {
+        self.answer(async |client| {
+            let reply = command(client, "SENTINELS", service).await?;
+            Ok(servers(reply))
+        })
+        .await
+    }
+
+    /// Returns the answer to a question. A connection on which there is none in time is closed,
+    /// also when the future is dropped.
+    async fn answer<T>(
+        &self,
+        question: impl AsyncFnOnce(&Client) -> Result<T, Error>,
+    ) -> Result<T, Fault> {
         let mut connection = self.connection.lock().await;
-        // A connection that does not answer is closed, also when this future is dropped.
         let (client, mut driver) = connection.take().unwrap_or_else(|| {
             let client = client(self.config.clone());
             let driver = Driver::start(&client);
@@ -143,24 +196,22 @@ impl Sentinel {
         let answer = tokio::select! {
             biased;
             fault = driver.ended() => return Err(fault),
-            answer = with_patience(ANSWER_TIMEOUT, question(&client, service)) => answer,
+            answer = with_patience(ANSWER_TIMEOUT, question(&client)) => answer,
         };
         let answer = answer.map_err(|_| Fault::Silent)?;
         let answer = answer.map_err(|error| Fault::of(&error))?;
         *connection = Some((client, driver));
-        answer.ok_or(Fault::UnknownMaster)
+        Ok(answer)
     }
 }
 
 /// Asks a sentinel for the address of the master. `None` if it does not know a master of this name.
 async fn question(client: &Client, service: &str) -> Result<Option<MasterAddress>, Error> {
-    let command = |name: &'static str| {
-        let command = CustomCommand::new_static("SENTINEL", ClusterHash::Random, false);
-        let arguments = vec![Value::from_static_str(name), Value::from(service)];
-        client.custom::<Value, _>(command, arguments)
-    };
     // During a failover only the first command returns the new address.
-    let (address, state) = tokio::join!(command("GET-MASTER-ADDR-BY-NAME"), command("MASTER"));
+    let (address, state) = tokio::join!(
+        command(client, "GET-MASTER-ADDR-BY-NAME", service),
+        command(client, "MASTER", service)
+    );
     let address = address?;
     if address.is_null() {
         return Ok(None);
@@ -172,6 +223,28 @@ async fn question(client: &Client, service: &str) -> Result<Option<MasterAddress
         server: Server::new(host, port),
         epoch,
     }))
+}
+
+async fn command(client: &Client, name: &'static str, service: &str) -> Result<Value, Error> {
+    let command = CustomCommand::new_static("SENTINEL", ClusterHash::Random, false);
+    let arguments = vec![Value::from_static_str(name), Value::from(service)];
+    client.custom(command, arguments).await
+}
+
+/// Returns the addresses from the reply to `SENTINEL SENTINELS`, a list of lists of names and values.
+fn servers(reply: Value) -> Vec<Server> {
+    let address = |fields: Vec<String>| {
+        let value = |name| {
+            let at = fields.iter().position(|field| field == name)?;
+            fields.get(at + 1)
+        };
+        Some(Server::new(
+            value("ip")?.clone(),
+            value("port")?.parse().ok()?,
+        ))
+    };
+    let sentinels: Vec<Vec<String>> = reply.convert().unwrap_or_default();
+    sentinels.into_iter().filter_map(address).collect()
 }
 
 /// Returns the number of the configuration from the reply to `SENTINEL MASTER`, a list of names and
@@ -189,5 +262,33 @@ fn single(config: &Config, server: &Server) -> Config {
             server: server.clone(),
         },
         ..config.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(fields: &[&'static str]) -> Value {
+        Value::Array(fields.iter().copied().map(Value::from_static_str).collect())
+    }
+
+    #[test]
+    fn the_number_of_the_configuration_is_a_named_field() {
+        let fields = ["name", "main", "config-epoch", "12", "quorum", "1"];
+        assert_eq!(config_epoch(list(&fields)), Some(12));
+        assert_eq!(config_epoch(list(&["config-epoch"])), None);
+        assert_eq!(config_epoch(Value::Integer(1)), None);
+    }
+
+    #[test]
+    fn addresses_of_other_sentinels_are_named_fields() {
+        let known = list(&["name", "1f", "ip", "10.0.0.2", "port", "26379"]);
+        let invalid = list(&["name", "2f", "ip", "10.0.0.3", "port", "none"]);
+        assert_eq!(
+            servers(Value::Array(vec![known, invalid])),
+            [Server::new("10.0.0.2", 26379)]
+        );
+        assert_eq!(servers(Value::Null), []);
     }
 }

@@ -106,6 +106,10 @@ impl Supervisor {
             mut changes,
         } = opened;
         self.outage.end(&connection);
+        self.shared.make_available(&connection);
+        if let Some(sentinels) = &mut self.sentinels {
+            sentinels.discover().await;
+        }
         let began = Instant::now();
         let fault = tokio::select! {
             biased;
@@ -126,7 +130,6 @@ impl Supervisor {
     /// Makes the connection available after each check. Checks are made regularly, and when a call
     /// has remained without a reply.
     async fn check_regularly(&self, connection: &Arc<Connection>) -> Fault {
-        self.shared.make_available(connection);
         loop {
             tokio::select! {
                 () = sleep(CHECK_INTERVAL) => {}

@@ -64,6 +64,18 @@ async fn killed_master_is_replaced_while_a_sentinel_is_frozen_and_another_one_is
 }
 
 #[tokio::test]
+async fn sentinels_that_are_not_configured_are_asked_when_the_configured_one_has_failed() {
+    let mut group = SentinelGroup::start(3, "1").await;
+    let client = Client::connected(&group.url_of(1)).await;
+    let first = client.recovers().await;
+    group.sentinels[0].kill();
+    group.main.kill();
+    group.failed_over(2).await;
+    assert_ne!(client.recovers().await, first);
+    client.redis.shutdown().await;
+}
+
+#[tokio::test]
 async fn sentinel_that_was_separated_from_the_others_is_outvoted() {
     let group = SentinelGroup::start(3, "1").await;
     let client = Client::connected(&group.url()).await;

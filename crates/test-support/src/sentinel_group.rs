@@ -57,8 +57,12 @@ impl SentinelGroup {
 
     /// URL with which sidecars find the master.
     pub fn url(&self) -> String {
-        let hosts: Vec<String> = self
-            .sentinels
+        self.url_of(self.sentinels.len())
+    }
+
+    /// Returns a URL that names only the first sentinels.
+    pub fn url_of(&self, count: usize) -> String {
+        let hosts: Vec<String> = self.sentinels[..count]
             .iter()
             .map(|sentinel| format!("127.0.0.1:{}", sentinel.port()))
             .collect();
