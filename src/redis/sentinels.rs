@@ -41,7 +41,7 @@ pub(super) struct Sentinels {
     /// Configuration of connections to sentinels, apart from their address.
     sentinel_config: Config,
     service: String,
-    sentinels: Vec<Sentinel>,
+    nodes: Vec<Sentinel>,
 }
 
 /// One sentinel, with its connection while that works.
@@ -80,7 +80,7 @@ impl Sentinels {
         let sentinel = |server: &Server| Sentinel::new(server, &sentinel_config);
         Some(Self {
             service: service_name.clone(),
-            sentinels: hosts.iter().map(sentinel).collect(),
+            nodes: hosts.iter().map(sentinel).collect(),
             config: config.clone(),
             sentinel_config,
         })
@@ -89,7 +89,7 @@ impl Sentinels {
     /// Adds the sentinels that the present ones know, so that they are asked when all that are
     /// configured have failed.
     pub(super) async fn discover(&mut self) {
-        let questions = self.sentinels.iter().map(|s| s.others(&self.service));
+        let questions = self.nodes.iter().map(|s| s.others(&self.service));
         let mut answers: FuturesUnordered<_> = questions.collect();
         let mut found = Vec::new();
         let collect = async {
@@ -101,10 +101,10 @@ impl Sentinels {
         drop(answers);
         let configured = self.config.server.hosts().len();
         for server in found {
-            let is_full = self.sentinels.len() >= configured + MAX_DISCOVERED;
-            if !is_full && self.sentinels.iter().all(|known| known.server != server) {
+            let is_full = self.nodes.len() >= configured + MAX_DISCOVERED;
+            if !is_full && self.nodes.iter().all(|known| known.server != server) {
                 let sentinel = Sentinel::new(&server, &self.sentinel_config);
-                self.sentinels.push(sentinel);
+                self.nodes.push(sentinel);
             }
         }
     }
@@ -116,7 +116,7 @@ impl Sentinels {
 
     /// Asks all sentinels for the address of the master.
     pub(super) async fn master(&self) -> Result<MasterAddress, Fault> {
-        let questions = self.sentinels.iter().map(|s| s.ask(&self.service));
+        let questions = self.nodes.iter().map(|s| s.ask(&self.service));
         let mut answers: FuturesUnordered<_> = questions.collect();
         let (mut best, mut fault) = (None, Fault::Silent);
         while let Some(answer) = answers.next().await {
@@ -169,7 +169,7 @@ impl Sentinel {
     }
 
     async fn ask(&self, service: &str) -> Result<MasterAddress, Fault> {
-        let answer = self.answer(async |client| question(client, service).await);
+        let answer = self.answer(async |client| Box::pin(question(client, service)).await);
         answer.await?.ok_or(Fault::UnknownMaster)
     }
 

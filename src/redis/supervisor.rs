@@ -78,9 +78,8 @@ impl Supervisor {
         if let Some(exponent) = self.attempts.checked_sub(1) {
             let delay = MIN_RETRY_DELAY * 2u32.pow(exponent.min(8));
             let delay = delay.min(MAX_RETRY_DELAY);
-            let random = RandomState::new().hash_one(0) % 512;
-            #[expect(clippy::cast_possible_truncation, reason = "the number is below 512")]
-            sleep(delay / 2 + delay * random as u32 / 1024).await;
+            let random = u32::try_from(RandomState::new().hash_one(0) % 512).unwrap_or(0);
+            sleep(delay / 2 + delay * random / 1024).await;
         }
         self.attempts += 1;
     }

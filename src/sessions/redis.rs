@@ -264,7 +264,7 @@ impl Sessions for RedisSessions {
     }
 
     async fn list(&self, user: &UserId) -> Result<Vec<Session>, SessionsUnavailable> {
-        match with_patience(LIST_TIMEOUT, self.read_all(user)).await {
+        match with_patience(LIST_TIMEOUT, Box::pin(self.read_all(user))).await {
             Ok(sessions) => Ok(sessions?),
             Err(elapsed) => Err(SessionsUnavailable(Box::new(elapsed))),
         }

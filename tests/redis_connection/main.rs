@@ -1,11 +1,6 @@
 //! The connection to Redis while servers are silent, frozen, restarted, promoted and replaced: the
 //! client recovers by itself, and uses only a master, whose history it names in every script.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, in its helpers too"
-)]
-
 mod cluster;
 mod faults;
 mod identity;

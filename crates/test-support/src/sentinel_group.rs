@@ -67,9 +67,10 @@ impl SentinelGroup {
             .map(|sentinel| format!("127.0.0.1:{}", sentinel.port()))
             .collect();
         let (first, others) = hosts.split_first().unwrap();
-        let mut nodes = vec![format!("{first}?sentinelServiceName=main")];
-        nodes.extend(others.iter().map(|host| format!("node={host}")));
-        format!("redis-sentinel://{}", nodes.join("&"))
+        let nodes = others
+            .iter()
+            .fold(String::new(), |nodes, host| nodes + "&node=" + host);
+        format!("redis-sentinel://{first}?sentinelServiceName=main{nodes}")
     }
 
     /// Promotes the replica, although the master works.
