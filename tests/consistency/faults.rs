@@ -120,7 +120,7 @@ impl Lane<'_> {
     async fn redis(&mut self, name: &str) {
         let cluster = self.cluster;
         let mut redis = cluster.redis().lock().await;
-        let (inject, heal): (&[&str], &[&str]) = match name {
+        let (inject, heal) = match name {
             "redis pauses" | "redis stops for seconds" => {
                 redis.freeze();
                 self.wait_as_named(name).await;
@@ -143,37 +143,13 @@ impl Lane<'_> {
                 redis.remove_snapshot();
                 return;
             }
-            "redis is flushed" => (&["FLUSHALL"], &["PING"]),
-            "redis scripts are flushed" => (&["SCRIPT", "FLUSH"], &["PING"]),
-            "redis closes connections" => (&["CLIENT", "KILL", "TYPE", "normal"], &["PING"]),
             "redis is full" | "redis evicts" => {
                 let policy = ["allkeys-lru", "noeviction"][usize::from(name == "redis is full")];
-                redis
-                    .call(&["CONFIG", "SET", "maxmemory-policy", policy])
-                    .await;
-                let (full, unlimited) = ("1048576", "0");
-                (
-                    &["CONFIG", "SET", "maxmemory", full],
-                    &["CONFIG", "SET", "maxmemory", unlimited],
-                )
+                let set = ["CONFIG", "SET", "maxmemory-policy", policy];
+                redis.call(&set).await;
+                commands(name)
             }
-            "redis denies writes" => (
-                &["ACL", "SETUSER", "default", "-@write"],
-                &["ACL", "SETUSER", "default", "+@all"],
-            ),
-            "redis denies everything" => (
-                &["ACL", "SETUSER", "default", "-@all", "+acl"],
-                &["ACL", "SETUSER", "default", "+@all"],
-            ),
-            "redis lacks replicas" => (
-                &["CONFIG", "SET", "min-replicas-to-write", "1"],
-                &["CONFIG", "SET", "min-replicas-to-write", "0"],
-            ),
-            "redis is a replica" => (
-                &["REPLICAOF", "127.0.0.1", "1"],
-                &["REPLICAOF", "NO", "ONE"],
-            ),
-            other => unreachable!("{other}"),
+            _ => commands(name),
         };
         redis.call(inject).await;
         if heal != ["PING"] {
@@ -281,5 +257,38 @@ impl Lane<'_> {
     async fn wait(&mut self, shortest: i64, longest: i64) {
         let wait = self.random.between(shortest, longest);
         sleep(Duration::from_millis(wait.unsigned_abs())).await;
+    }
+}
+
+/// Command of Redis.
+type Command = &'static [&'static str];
+
+/// Commands that cause a fault of Redis and that end it.
+fn commands(name: &str) -> (Command, Command) {
+    match name {
+        "redis is flushed" => (&["FLUSHALL"], &["PING"]),
+        "redis scripts are flushed" => (&["SCRIPT", "FLUSH"], &["PING"]),
+        "redis closes connections" => (&["CLIENT", "KILL", "TYPE", "normal"], &["PING"]),
+        "redis is full" | "redis evicts" => (
+            &["CONFIG", "SET", "maxmemory", "1048576"],
+            &["CONFIG", "SET", "maxmemory", "0"],
+        ),
+        "redis denies writes" => (
+            &["ACL", "SETUSER", "default", "-@write"],
+            &["ACL", "SETUSER", "default", "+@all"],
+        ),
+        "redis denies everything" => (
+            &["ACL", "SETUSER", "default", "-@all", "+acl"],
+            &["ACL", "SETUSER", "default", "+@all"],
+        ),
+        "redis lacks replicas" => (
+            &["CONFIG", "SET", "min-replicas-to-write", "1"],
+            &["CONFIG", "SET", "min-replicas-to-write", "0"],
+        ),
+        "redis is a replica" => (
+            &["REPLICAOF", "127.0.0.1", "1"],
+            &["REPLICAOF", "NO", "ONE"],
+        ),
+        other => unreachable!("{other}"),
     }
 }
