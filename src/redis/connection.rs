@@ -176,7 +176,7 @@ impl Connection {
         // argument, which is the script.
         let command = CustomCommand::new_static(command, key, false);
         let sent = self.now();
-        // The library's future is large, and the time limit would copy it.
+        // The library's future is large, and would be part of that of each call.
         let call = Box::pin(self.calls.custom::<Value, _>(command, values));
         match with_patience(limit, call).await {
             Ok(result) => self
