@@ -11,7 +11,8 @@ use crate::{
 };
 
 /// Longest time for which a CACHED read may lack a write of another sidecar that could not reach
-/// Redis. One second is documented; the rest is slack for a busy machine.
+/// Redis, or that PostgreSQL committed after the call had failed. One second in which PostgreSQL is
+/// reached is documented; the rest is slack for a busy machine.
 pub(crate) const MAX_LAG: Duration = Duration::from_secs(1).saturating_add(Duration::from_secs(1));
 /// Time after a fault in which a sidecar may still be without a connection to Redis.
 pub(crate) const RECONNECTION: Duration = Duration::from_secs(3);

@@ -154,6 +154,12 @@ impl Cluster {
         }
     }
 
+    /// Process ids of the sidecars.
+    pub(crate) async fn process_ids(&self) -> Vec<u32> {
+        let members = self.members.iter();
+        join_all(members.map(async |member| member.lock().await.id())).await
+    }
+
     /// The only Redis.
     pub(crate) fn redis(&self) -> &Mutex<RedisServer> {
         self.redis.as_ref().expect("the cluster has one Redis")

@@ -45,6 +45,7 @@ async fn windows_are_correct_after_redis_went_back_in_time() {
     recorder.record_fault(Fault {
         name: "redis fails over".to_owned(),
         cuts_redis: true,
+        cuts_postgres: false,
         sidecar: None,
         from,
         until: recorder.now().at,

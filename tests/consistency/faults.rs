@@ -109,6 +109,7 @@ impl Lane<'_> {
         let fault = Fault {
             name: sidecar.map_or_else(|| name.to_owned(), |at| format!("{name} ({at})")),
             cuts_redis,
+            cuts_postgres: name.starts_with("postgres"),
             sidecar,
             from: from.at,
             until: self.recorder.now().at,

@@ -157,6 +157,8 @@ pub(crate) struct Fault {
     pub(crate) name: String,
     /// Whether the sidecars cannot write to Redis during the fault.
     pub(crate) cuts_redis: bool,
+    /// Whether the sidecars cannot use PostgreSQL during the fault.
+    pub(crate) cuts_postgres: bool,
     /// Affected sidecar; `None` for all.
     pub(crate) sidecar: Option<usize>,
     pub(crate) from: Duration,

@@ -296,8 +296,42 @@ fn uncertain_saves_may_appear_late_and_do_not_disappear() {
     assert_correct(&history(&[1, 1, 2], 2));
     assert_correct(&history(&[1], 1));
     assert_correct(&history(&[1], 2));
-    assert!(check(&history(&[2, 1], 2)).has(Stale));
     assert!(check(&history(&[2], 1)).has(Lost));
+}
+
+#[test]
+fn uncertain_saves_that_were_shown_disappear_for_a_moment_at_most() {
+    let rows = [turn(1, 1, 1), turn(2, 2, 1)].concat();
+    let is_stale = |sidecar, consistency, wait| {
+        let mut script = Script::new(1);
+        script.call(0, acknowledged_save(1, 1, 1));
+        script.call(0, failed_save(2, 1, Outcome::Unknown));
+        script.call(1, read(Strong, 2, rows.clone()));
+        script.wait(wait);
+        script.call(sidecar, read(consistency, 1, turn(1, 1, 1)));
+        check(&script.end(vec![(2, rows.clone())])).has(Stale)
+    };
+    assert!(!is_stale(1, Cached, Duration::ZERO));
+    assert!(is_stale(1, Cached, MAX_LAG));
+    assert!(is_stale(0, Cached, Duration::ZERO));
+    assert!(is_stale(1, Strong, Duration::ZERO));
+}
+
+#[test]
+fn time_without_postgres_does_not_count_as_lag() {
+    let is_stale = |cuts_postgres| {
+        let mut script = Script::new(1);
+        script.call(0, acknowledged_save(1, 1, 1));
+        script.cut(0, Duration::from_secs(1));
+        script.call(0, acknowledged_save(2, 2, 1));
+        script.cut(1, Duration::from_secs(9));
+        script.history.faults[1].cuts_postgres = cuts_postgres;
+        script.wait(Duration::from_secs(9));
+        script.call(1, read(Cached, 1, turn(1, 1, 1)));
+        check(&script.end(vec![(2, vec![row(1, 1, 0), row(2, 2, 0)])])).has(Stale)
+    };
+    assert!(is_stale(false));
+    assert!(!is_stale(true));
 }
 
 #[test]

@@ -309,7 +309,7 @@ impl<'a> ReadCheck<'a> {
         what: &str,
         report: &mut Report,
     ) -> bool {
-        let lag = self.invoked.at.saturating_sub(since.at);
+        let lag = self.lag(since.at);
         if self.may_be_late(attempts, since, seq) && lag < MAX_LAG {
             report.late_reads += 1;
             report.longest_lag = report.longest_lag.max(lag);
@@ -320,7 +320,20 @@ impl<'a> ReadCheck<'a> {
         false
     }
 
-    /// Whether the limit for sidecars without Redis applies to this read of a write.
+    /// Time from a write to this read in which the sidecars reached PostgreSQL.
+    fn lag(&self, since: Duration) -> Duration {
+        let faults = self.history.faults.iter();
+        let faults = faults.filter(|fault| fault.cuts_postgres);
+        let outages = faults.map(|fault| {
+            let until = fault.until.min(self.invoked.at);
+            until.saturating_sub(fault.from.max(since))
+        });
+        let time = self.invoked.at.saturating_sub(since);
+        time.saturating_sub(outages.sum())
+    }
+
+    /// Whether the limit for sidecars without Redis, and for writes that are committed after their
+    /// call has failed, applies to this read of a write.
     fn may_be_late(&self, attempts: &Attempts, since: Moment, seq: Option<i64>) -> bool {
         let Some(call) = self.call else { return false };
         let is_cached = match (self.consistency, seq) {
@@ -334,14 +347,15 @@ impl<'a> ReadCheck<'a> {
         is_cached
             && !writers.clone().any(|writer| writer.process == call.process)
             && writers.any(|writer| {
-                self.history.faults.iter().any(|fault| {
-                    let begins = fault.from <= since.at.max(writer.completed.at);
-                    let ends: Duration = fault.until + RECONNECTION;
-                    fault.cuts_redis
-                        && fault.affects(writer.process)
-                        && begins
-                        && ends >= writer.invoked.at
-                })
+                !has_acknowledged
+                    || self.history.faults.iter().any(|fault| {
+                        let begins = fault.from <= since.at.max(writer.completed.at);
+                        let ends: Duration = fault.until + RECONNECTION;
+                        fault.cuts_redis
+                            && fault.affects(writer.process)
+                            && begins
+                            && ends >= writer.invoked.at
+                    })
             })
     }
 

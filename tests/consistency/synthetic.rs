@@ -114,6 +114,7 @@ impl Script {
         self.history.faults.push(Fault {
             name: "connection is refused".to_owned(),
             cuts_redis: true,
+            cuts_postgres: false,
             sidecar: Some(sidecar),
             from: self.at,
             until: self.at + duration,

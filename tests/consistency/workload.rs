@@ -21,6 +21,8 @@ use crate::{
 /// Factor of the pauses between calls.
 #[derive(Clone, Copy)]
 pub(crate) enum Pace {
+    /// No pauses between saves and between reads.
+    Unpaused = 0,
     Fast = 1,
     Moderate = 4,
 }
@@ -127,6 +129,12 @@ impl Shared {
         sleep(Duration::from_millis(pause.unsigned_abs())).await;
     }
 
+    /// Waits as [`Self::pause`] does, and at any pace.
+    async fn long_pause(&self, random: &mut Random, shortest: i64, longest: i64) {
+        let pause = random.between(shortest, longest) * (self.pace as i64).max(1);
+        sleep(Duration::from_millis(pause.unsigned_abs())).await;
+    }
+
     fn client(&self) -> Client {
         Client::new(&self.cluster, &self.recorder)
     }
@@ -207,7 +215,7 @@ impl Shared {
     async fn change(self: Arc<Self>, mut random: Random) {
         let client = self.client();
         while !self.is_over() {
-            self.pause(&mut random, 50, 400).await;
+            self.long_pause(&mut random, 50, 400).await;
             let target = self.targets.choose(&mut random);
             let last_seq = target.acknowledged();
             if random.one_in(4) && last_seq > 0 && self.targets.len() < MAX_CONVERSATIONS {
@@ -240,7 +248,7 @@ impl Shared {
     async fn remove(self: Arc<Self>, mut random: Random) {
         let client = self.client();
         while !self.is_over() {
-            self.pause(&mut random, 500, 2500).await;
+            self.long_pause(&mut random, 500, 2500).await;
             let target = self.targets.choose(&mut random);
             for _ in 0..MAX_ATTEMPTS {
                 let outcome = client.delete(random.below(SIDECARS), &target).await;

@@ -1,4 +1,4 @@
-//! Limit on the processor time of a process, by a control group, where the machine allows it.
+//! Limit on the processor time of processes, by a control group, where the machine allows it.
 
 use std::{fs, io, path::PathBuf};
 
@@ -10,13 +10,13 @@ pub struct CpuLimit {
 }
 
 impl CpuLimit {
-    /// Limits a process to half a core: 50 ms in each period of 100 ms.
+    /// Limits processes together to half a core: 50 ms in each period of 100 ms.
     ///
     /// # Errors
     ///
     /// Fails if this process may not create control groups with the controller for processors.
-    pub fn half_a_core(process: u32) -> io::Result<Self> {
-        let name = format!("conversation-memory-{process}");
+    pub fn half_a_core(processes: &[u32]) -> io::Result<Self> {
+        let name = format!("conversation-memory-{}", crate::new_id());
         let (root, limit, value) = if fs::exists("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")? {
             ("/sys/fs/cgroup/cpu", "cpu.cfs_quota_us", "50000")
         } else {
@@ -28,11 +28,13 @@ impl CpuLimit {
         // Dropped, and so removed, if the limit cannot be set.
         let created = Self { group, root };
         fs::write(created.group.join(limit), value)?;
-        fs::write(created.group.join("cgroup.procs"), process.to_string())?;
+        for process in processes {
+            fs::write(created.group.join("cgroup.procs"), process.to_string())?;
+        }
         Ok(created)
     }
 
-    /// Number of periods in which the process was stopped because it had used its time.
+    /// Number of periods in which the processes were stopped because they had used their time.
     pub fn throttled_periods(&self) -> u64 {
         let stat = fs::read_to_string(self.group.join("cpu.stat")).unwrap_or_default();
         let line = stat
