@@ -224,6 +224,11 @@ impl Client {
         let shown = match self.limited(memory.begin_turn(request)).await {
             Some(Ok(begun)) => {
                 state = Some(begun.session_state());
+                let owners = begun.session.iter().map(|session| &session.user_id);
+                let owners = owners.chain(begun.conversation.iter().map(|found| &found.user_id));
+                if owners.into_iter().any(|owner| *owner != target.user) {
+                    self.recorder.record_unexpected("a turn of another user");
+                }
                 if begun.session.is_none() {
                     self.recorder.count_turn_without_session();
                 }

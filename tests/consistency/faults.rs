@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use test_support::random::Random;
+use test_support::{random::Random, tcp_proxy::Direction};
 use tokio::time::sleep;
 
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Faults between the sidecars and Redis, one at a time.
-const REDIS_FAULTS: [&str; 18] = [
+const REDIS_FAULTS: [&str; 21] = [
     "redis pauses",
     "redis stops for seconds",
     "redis restarts empty",
@@ -28,6 +28,9 @@ const REDIS_FAULTS: [&str; 18] = [
     "connection is closed",
     "connection is refused",
     "connection is silent",
+    "connection receives nothing",
+    "connection sends nothing",
+    "connection loses a response",
     "connection is held",
     "connection is slow",
 ];
@@ -166,6 +169,9 @@ impl Lane<'_> {
             "connection is closed" => proxy.close(),
             "connection is refused" => proxy.refuse(),
             "connection is silent" => proxy.silence(),
+            "connection receives nothing" => proxy.silence_direction(Direction::Replies),
+            "connection sends nothing" => proxy.silence_direction(Direction::Requests),
+            "connection loses a response" => proxy.lose_response_to("EVALSHA"),
             "connection is held" => proxy.hold(),
             "connection is slow" => {
                 let delay = self.random.between(10, 200);

@@ -201,7 +201,7 @@ pub(crate) struct History {
     pub(crate) failures: BTreeMap<String, usize>,
     /// Number of turns that began without a session.
     pub(crate) turns_without_session: usize,
-    /// Errors that no fault may cause.
+    /// Responses and errors that no fault may cause.
     pub(crate) unexpected: Vec<String>,
 }
 
@@ -269,13 +269,18 @@ impl Recorder {
             .message()
             .replace(|letter: char| letter.is_ascii_digit(), "");
         let text = format!("{:?}: {message}", status.code());
-        let mut history = self.history.lock().unwrap();
         if outcome::is_unexpected(status) {
-            history
-                .unexpected
-                .push(format!("{:.3?}: {text}", self.started.elapsed()));
+            self.record_unexpected(&text);
         }
+        let mut history = self.history.lock().unwrap();
         *history.failures.entry(text).or_default() += 1;
+    }
+
+    /// Records a response or an error that no fault may cause.
+    pub(crate) fn record_unexpected(&self, text: &str) {
+        let at = self.started.elapsed();
+        let mut history = self.history.lock().unwrap();
+        history.unexpected.push(format!("{at:.3?}: {text}"));
     }
 
     pub(crate) fn count_turn_without_session(&self) {
