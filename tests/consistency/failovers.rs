@@ -20,6 +20,7 @@ const PHASE: Duration = Duration::from_secs(3);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn windows_are_correct_after_redis_went_back_in_time() {
+    let _shared = crate::MACHINE.read().await;
     let group = SentinelGroup::start(1, "1").await;
     let cluster = Arc::new(Cluster::start_on(&group.url()).await);
     cluster.recovers().await;
@@ -57,6 +58,7 @@ async fn windows_are_correct_after_redis_went_back_in_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn windows_are_correct_after_postgres_went_back_in_time() {
+    let _shared = crate::MACHINE.read().await;
     let cluster = Arc::new(Cluster::start().await);
     let mut standby = cluster.postgres.lock().await.start_standby().await;
     cluster.recovers().await;

@@ -40,6 +40,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use tokio::sync::RwLock;
+
 use crate::{
     cluster::Cluster,
     round::{Disturbance, Round, Totals},
@@ -49,8 +51,13 @@ use crate::{
 /// Duration of one round, whose history is checked and dropped.
 const ROUND: Duration = Duration::from_secs(15);
 
+/// Shared by the tests that keep the processors busy. Those that measure how promptly sidecars react
+/// use the machine alone.
+static MACHINE: RwLock<()> = RwLock::const_new(());
+
 #[tokio::test(flavor = "multi_thread")]
 async fn histories_are_consistent_under_mixed_faults() {
+    let _shared = MACHINE.read().await;
     let seconds = test_support::rounds("CONSISTENCY_SECONDS", 60);
     let seed = seed();
     let faults = env::var("CONSISTENCY_FAULTS").unwrap_or_default();

@@ -19,6 +19,7 @@ const PLACES: usize = 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mutations_of_a_recorded_history_are_reported() {
+    let _shared = crate::MACHINE.read().await;
     let cluster = Arc::new(Cluster::start().await);
     let round = Round {
         cluster: &cluster,

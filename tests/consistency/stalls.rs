@@ -55,6 +55,7 @@ pub(crate) async fn inject(cluster: &Cluster, recorder: &Recorder, seed: u64, du
 
 /// Starts a cluster, runs the workload with stops, and checks that no caller notices them.
 async fn stalls_are_not_noticed(has_cpu_limit: bool, pace: Pace) {
+    let _alone = crate::MACHINE.write().await;
     let (cluster, is_undisturbed) = Cluster::start_undisturbed().await;
     let cluster = Arc::new(cluster);
     let mut limit = None;

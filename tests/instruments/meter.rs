@@ -68,10 +68,12 @@ impl Meter {
             .collect()
     }
 
-    /// Sums of an instrument with exactly one label, by the label's value.
+    /// Sums of an instrument with exactly one label that are not 0, by the label's value. Counters are
+    /// exported as 0 from the start.
     pub(crate) fn by(&self, name: &str, label: &str) -> BTreeMap<String, f64> {
         let points = self.points(name).into_iter();
         points
+            .filter(|point| point.sum != 0.0)
             .map(|mut point| {
                 let value = point.labels.remove(label).unwrap();
                 assert!(point.labels.is_empty(), "{point:?}");
