@@ -4,9 +4,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use opentelemetry::{
-    KeyValue,
+    Context, KeyValue,
     metrics::{Counter, Histogram},
-    trace::Status,
+    trace::{Status, TraceContextExt as _},
 };
 use tracing::{Instrument as _, Span, debug_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
@@ -92,27 +92,12 @@ impl ObservedStore {
         table: &'static str,
         work: impl Future<Output = Result<T, StoreError>> + Send,
     ) -> Result<T, StoreError> {
-        let DatabaseAttributes {
-            system,
-            namespace,
-            host,
-            port,
-        } = &self.database;
-        let span = debug_span!(
-            "store",
-            otel.name = format_args!("{operation} {table}"),
-            otel.kind = "client",
-            db.system.name = system,
-            db.operation.name = operation,
-            db.collection.name = table,
-            db.namespace = namespace,
-            server.address = host,
-            server.port = port,
-        );
+        let system = self.database.system;
+        let span = self.span(operation, table);
         let mut recorder = OperationRecorder {
             durations: &self.durations,
             attributes: vec![
-                KeyValue::new("db.system.name", *system),
+                KeyValue::new("db.system.name", system),
                 KeyValue::new("db.operation.name", operation),
                 KeyValue::new("db.collection.name", table),
             ],
@@ -127,6 +112,31 @@ impl ObservedStore {
         }
         recorder.error = failed.map(|(kind, error)| (kind, error.to_string()));
         outcome
+    }
+
+    /// Creates the span of an operation, if there is a trace that it belongs to: background tasks
+    /// have none.
+    fn span(&self, operation: &'static str, table: &'static str) -> Span {
+        if !Context::map_current(Context::has_active_span) {
+            return Span::none();
+        }
+        let DatabaseAttributes {
+            system,
+            namespace,
+            host,
+            port,
+        } = &self.database;
+        debug_span!(
+            "store",
+            otel.name = format_args!("{operation} {table}"),
+            otel.kind = "client",
+            db.system.name = system,
+            db.operation.name = operation,
+            db.collection.name = table,
+            db.namespace = namespace,
+            server.address = host,
+            server.port = port,
+        )
     }
 }
 
