@@ -41,6 +41,7 @@ impl Access {
             | "search"
             | "find_containing"
             | "list_branches"
+            | "pending_invalidations"
             | "conversation_of_session" => Some(Self::Read),
             _ => Some(Self::Write),
         }
@@ -189,6 +190,12 @@ mod tests {
     /// Availability of reads and of writes.
     fn state(store: &StoreAvailability) -> [bool; 2] {
         Access::ALL.map(|access| store.is_available(access))
+    }
+
+    #[test]
+    fn the_regular_look_at_pending_invalidations_is_no_evidence_of_writes() {
+        let access = Access::of("pending_invalidations");
+        assert!(matches!(access, Some(Access::Read)));
     }
 
     #[tokio::test(start_paused = true)]
