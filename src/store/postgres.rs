@@ -268,7 +268,7 @@ impl Store for PostgresStore {
     }
 
     fn history(&self) -> Bytes {
-        self.pool.server.history().unwrap_or_default().into()
+        self.pool.server.history().unwrap_or_default()
     }
 
     async fn pending_invalidations(

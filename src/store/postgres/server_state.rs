@@ -1,10 +1,12 @@
 //! What the connections of a pool have observed of the server.
 
 use std::{
+    fmt,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 /// Minimum time between two renewals of the connections. A server that stays read-only does not
@@ -36,6 +38,12 @@ pub(super) struct HistoryIdentity {
     pub(super) started: String,
 }
 
+impl fmt::Display for HistoryIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.system, self.timeline, self.started)
+    }
+}
+
 impl HistoryIdentity {
     fn is_older_than(&self, other: &Self) -> bool {
         self.system == other.system && self.timeline < other.timeline
@@ -53,6 +61,8 @@ struct Observations {
     /// connections: those that have been idle since then are tested before they are used.
     lost: Option<Instant>,
     identity: Option<HistoryIdentity>,
+    /// Text of `identity`, which every call on a recent window passes on.
+    history: Option<Bytes>,
     /// Time at which a connection last reported `identity`.
     identified: Option<Instant>,
     /// Connections that were opened before this are closed instead of used.
@@ -108,6 +118,7 @@ impl ServerState {
             }
             observations.usable_since = Some(now + CHANGE_MARGIN);
         }
+        observations.history = Some(identity.to_string().into());
         observations.identity = Some(identity);
         observations.identified = Some(now);
         true
@@ -115,15 +126,8 @@ impl ServerState {
 
     /// Identity of the server's history as one text without spaces; `None` before the first
     /// connection.
-    pub(super) fn history(&self) -> Option<String> {
-        let observations = self.observations();
-        let identity = observations.identity.as_ref()?;
-        let HistoryIdentity {
-            system,
-            timeline,
-            started,
-        } = identity;
-        Some(format!("{system}:{timeline}:{started}"))
+    pub(super) fn history(&self) -> Option<Bytes> {
+        self.observations().history.clone()
     }
 
     /// Returns whether a connection of this age may be used.
@@ -189,6 +193,11 @@ fn to_delta(duration: Duration) -> Option<chrono::TimeDelta> {
 mod tests {
     use super::*;
 
+    fn history(state: &ServerState) -> Option<String> {
+        let history = state.history()?;
+        Some(String::from_utf8(history.to_vec()).unwrap())
+    }
+
     fn identity(system: &str, timeline: &str) -> HistoryIdentity {
         HistoryIdentity {
             system: system.to_owned(),
@@ -204,10 +213,10 @@ mod tests {
             assert!(state.identify(identity("1", "0000000A")));
             assert!(state.identify(identity("1", "0000000A")));
             assert!(state.is_usable(Duration::ZERO));
-            assert_eq!(state.history().as_deref(), Some("1:0000000A:1"));
+            assert_eq!(history(&state).as_deref(), Some("1:0000000A:1"));
             assert!(state.identify(other.clone()));
             assert!(!state.is_usable(Duration::ZERO));
-            assert_ne!(state.history().as_deref(), Some("1:0000000A:1"));
+            assert_ne!(history(&state).as_deref(), Some("1:0000000A:1"));
         }
     }
 
@@ -216,16 +225,16 @@ mod tests {
         let state = ServerState::default();
         assert!(state.identify(identity("1", "0000000B")));
         assert!(!state.identify(identity("1", "0000000A")));
-        assert_eq!(state.history().as_deref(), Some("1:0000000B:1"));
+        assert_eq!(history(&state).as_deref(), Some("1:0000000B:1"));
         assert!(state.is_usable(Duration::ZERO));
     }
 
     #[test]
     fn server_without_a_reported_history_is_usable() {
         let state = ServerState::default();
-        assert_eq!(state.history(), None);
+        assert_eq!(history(&state), None);
         assert!(state.identify(HistoryIdentity::default()));
-        assert_eq!(state.history().as_deref(), Some("::"));
+        assert_eq!(history(&state).as_deref(), Some("::"));
         assert!(state.is_usable(Duration::ZERO));
     }
 
