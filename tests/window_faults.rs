@@ -23,8 +23,6 @@ use test_support::{
     window::{NONE, WindowFixture, recent},
 };
 
-const CLUSTER: [&str; 4] = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
-
 /// Starts a client with the settings of a sidecar and waits until it is connected.
 async fn connected(server: &RedisServer) -> (Redis, WindowFixture) {
     let redis = connect(&server.url(), "");
@@ -197,14 +195,7 @@ async fn a_loading_redis_causes_no_stale_read() {
     let mut server = RedisServer::start(&[]).await;
     let (redis, fixture) = connected(&server).await;
     fixture.save(1..=1).await;
-    let fill = "for i = 1, 2000 do redis.call('SET', 'filler:' .. i, string.rep('x', 100)) end";
-    server.call(&["EVAL", fill, "0"]).await;
-    server.call(&["SAVE"]).await;
-    server.kill();
-    // Loading takes a millisecond per key, and processes commands in between.
-    server.add_options(&["--key-load-delay", "1000"]);
-    server.add_options(&["--loading-process-events-interval-bytes", "1024"]);
-    server.launch();
+    server.restart_with_slow_load(2_000).await;
     eventually("Redis is loading", async || {
         let answer = test_support::redis_server::call(&server.url(), &["PING"]).await;
         answer.is_ok_and(|answer| answer.contains("LOADING"))
@@ -274,26 +265,7 @@ async fn uses_the_configured_database_and_key_prefix() {
 
 #[tokio::test]
 async fn cluster_calls_are_routed_without_redirects() {
-    let nodes = ["0 8191", "8192 16383"].map(|slots| (RedisServer::stopped(&CLUSTER), slots));
-    let mut servers = Vec::new();
-    for (mut server, slots) in nodes {
-        server.run().await;
-        let (from, to) = slots.split_once(' ').unwrap();
-        server.call(&["CLUSTER", "ADDSLOTSRANGE", from, to]).await;
-        servers.push(server);
-    }
-    let port = servers[1].port().to_string();
-    servers[0]
-        .call(&["CLUSTER", "MEET", "127.0.0.1", &port])
-        .await;
-    for server in &servers {
-        eventually("the cluster is up", async || {
-            let info = server.call(&["CLUSTER", "INFO"]).await;
-            info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:2")
-        })
-        .await;
-    }
-
+    let servers = RedisServer::start_cluster(&[]).await;
     let url = servers[0].url().replace("redis://", "redis-cluster://");
     let redis = connect_and_wait(&url, "").await;
     let sessions = RedisSessions::new(redis.clone(), test_support::window::TTL);

@@ -5,38 +5,15 @@ use test_support::{eventually, redis_server::RedisServer};
 
 use crate::Client;
 
-const OPTIONS: [&str; 8] = [
-    "--cluster-enabled",
-    "yes",
-    "--cluster-node-timeout",
-    "2000",
-    "--cluster-require-full-coverage",
-    "no",
-    "--cluster-allow-reads-when-down",
-    "yes",
-];
-
-/// Starts a cluster of two masters.
+/// Starts a cluster of two masters, each of which works without the other one.
 async fn start() -> Vec<RedisServer> {
-    let mut servers = Vec::new();
-    for (from, to) in [("0", "8191"), ("8192", "16383")] {
-        let server = RedisServer::start(&OPTIONS).await;
-        server.call(&["CLUSTER", "ADDSLOTSRANGE", from, to]).await;
-        servers.push(server);
-    }
-    let port = servers[1].port().to_string();
-    servers[0]
-        .call(&["CLUSTER", "MEET", "127.0.0.1", &port])
-        .await;
-    for server in &servers {
-        eventually("the cluster is up", async || is_up(server).await).await;
-    }
-    servers
-}
-
-async fn is_up(server: &RedisServer) -> bool {
-    let info = server.call(&["CLUSTER", "INFO"]).await;
-    info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:2")
+    RedisServer::start_cluster(&[
+        "--cluster-require-full-coverage",
+        "no",
+        "--cluster-allow-reads-when-down",
+        "yes",
+    ])
+    .await
 }
 
 fn url(server: &RedisServer) -> String {
@@ -57,14 +34,8 @@ async fn restart_of_a_node_changes_the_identity() {
         let before = client.recovers().await;
         servers[node].kill();
         servers[node].run().await;
-        eventually("the cluster is up", async || is_up(&servers[node]).await).await;
-        eventually("the new history is named", async || {
-            client
-                .identity()
-                .await
-                .is_ok_and(|identity| identity != before)
-        })
-        .await;
+        servers[node].joins_cluster().await;
+        client.uses_other_than(&before).await;
     }
     client.redis.shutdown().await;
 }

@@ -10,13 +10,7 @@ async fn loading_server_is_used_when_it_has_loaded() {
     let mut server = RedisServer::start(&[]).await;
     let client = Client::connected(&server.url()).await;
     client.recovers().await;
-    let fill = "for i = 1, 1000 do redis.call('SET', 'filler:' .. i, string.rep('x', 100)) end";
-    server.call(&["EVAL", fill, "0"]).await;
-    server.call(&["SAVE"]).await;
-    server.kill();
-    server.add_options(&["--key-load-delay", "1000"]);
-    server.add_options(&["--loading-process-events-interval-bytes", "1024"]);
-    server.launch();
+    server.restart_with_slow_load(1_000).await;
     client.recovers().await;
     let count = Script::new("count", "return redis.call('DBSIZE')");
     let keys = client.redis.run(&count, "key", &[]).await.unwrap();

@@ -53,13 +53,7 @@ async fn history_that_changes_during_a_connection_is_noticed() {
     let other = Script::new("other", "return {server}");
     let answer = client.redis.run(&other, "key", &[]).await;
     assert!(answer.is_err(), "{answer:?}");
-    eventually("the new history is named", async || {
-        client
-            .identity()
-            .await
-            .is_ok_and(|identity| identity != first)
-    })
-    .await;
+    client.uses_other_than(&first).await;
     client.redis.shutdown().await;
 }
 

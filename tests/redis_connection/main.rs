@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use conversation_memory::redis::{Redis, RedisError, Reply, Script};
 use test_support::{
-    completes,
+    completes, eventually,
     redis_server::{RedisServer, connect},
     tcp_proxy::TcpProxy,
 };
@@ -44,6 +44,16 @@ impl Client {
     async fn identity(&self) -> Result<String, RedisError> {
         let reply: Reply = self.redis.run(&self.identity, "key", &[]).await?;
         Ok(reply.text()?.to_owned())
+    }
+
+    /// Waits until scripts see another identity than `former`.
+    async fn uses_other_than(&self, former: &str) {
+        eventually("another server or history is used", async || {
+            self.identity()
+                .await
+                .is_ok_and(|identity| identity != former)
+        })
+        .await;
     }
 
     /// Calls without a pause until a call succeeds, and returns its result.

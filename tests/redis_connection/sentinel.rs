@@ -1,4 +1,4 @@
-//! Failovers by Sentinel.
+//! Connections whose master Sentinel replaces.
 
 use test_support::{eventually, redis_server::call, sentinel_group::SentinelGroup};
 
@@ -36,13 +36,7 @@ async fn master_is_left_when_the_sentinels_name_another() {
     // The old master works, and its connections are not closed at once.
     group.start_failover(0).await;
     group.failed_over(0).await;
-    eventually("the new master is used", async || {
-        client
-            .identity()
-            .await
-            .is_ok_and(|identity| identity != first)
-    })
-    .await;
+    client.uses_other_than(&first).await;
     client.redis.shutdown().await;
 }
 
@@ -84,13 +78,7 @@ async fn sentinel_that_was_separated_from_the_others_is_outvoted() {
     group.sentinels[0].freeze();
     group.start_failover(1).await;
     group.failed_over(1).await;
-    eventually("the new master is used", async || {
-        client
-            .identity()
-            .await
-            .is_ok_and(|identity| identity != first)
-    })
-    .await;
+    client.uses_other_than(&first).await;
     group.sentinels[0].thaw();
     for _ in 0..200 {
         if let Ok(identity) = client.identity().await {

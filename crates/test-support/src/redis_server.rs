@@ -153,6 +153,49 @@ impl RedisServer {
         prioritize(&[self.process.as_ref().expect("the server runs").id()])
     }
 
+    /// Starts a cluster of two masters with additional options.
+    pub async fn start_cluster(options: &[&str]) -> Vec<Self> {
+        let cluster = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
+        let options = [&cluster, options].concat();
+        let mut servers = Vec::new();
+        for (from, to) in [("0", "8191"), ("8192", "16383")] {
+            let server = Self::start(&options).await;
+            server.call(&["CLUSTER", "ADDSLOTSRANGE", from, to]).await;
+            servers.push(server);
+        }
+        let port = servers[1].port().to_string();
+        servers[0]
+            .call(&["CLUSTER", "MEET", "127.0.0.1", &port])
+            .await;
+        for server in &servers {
+            server.joins_cluster().await;
+        }
+        servers
+    }
+
+    /// Waits until the server and another one form a cluster that works.
+    pub async fn joins_cluster(&self) {
+        eventually("the cluster is up", async || {
+            let info = self.call(&["CLUSTER", "INFO"]).await;
+            info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:2")
+        })
+        .await;
+    }
+
+    /// Adds keys, and restarts the server, which then loads a key per millisecond and executes
+    /// commands in between. Does not wait.
+    pub async fn restart_with_slow_load(&mut self, keys: u32) {
+        let fill = format!(
+            "for i = 1, {keys} do redis.call('SET', 'filler:' .. i, string.rep('x', 100)) end"
+        );
+        self.call(&["EVAL", &fill, "0"]).await;
+        self.call(&["SAVE"]).await;
+        self.kill();
+        self.add_options(&["--key-load-delay", "1000"]);
+        self.add_options(&["--loading-process-events-interval-bytes", "1024"]);
+        self.launch();
+    }
+
     /// Kills the server.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
