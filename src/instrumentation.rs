@@ -3,7 +3,11 @@
 //! Modules create their instruments with [`meter`]. Where the measurements are
 //! exported to is decided in `telemetry` alone.
 
-use opentelemetry::{global, metrics::Meter};
+use opentelemetry::{
+    Context, KeyValue, global,
+    metrics::{Counter, Meter},
+    trace::TraceContextExt as _,
+};
 
 /// Name of the instrumentation scope, shared by the meter and the tracer.
 pub const SCOPE: &str = "conversation_memory";
@@ -18,4 +22,15 @@ pub const SCOPE: &str = "conversation_memory";
 )]
 pub fn meter() -> Meter {
     global::meter(SCOPE)
+}
+
+/// Exports a counter as 0 from the start: the rate of a series that appears later misses its first
+/// increment.
+pub fn export_zero(counter: &Counter<u64>, attributes: &[KeyValue]) {
+    counter.add(0, attributes);
+}
+
+/// Whether there is a trace that a span of an operation would belong to. Background tasks have none.
+pub fn is_in_trace() -> bool {
+    Context::map_current(Context::has_active_span)
 }

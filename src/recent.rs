@@ -87,7 +87,8 @@ pub trait RecentWindow: Send + Sync + Debug {
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe.
+    /// The future can be dropped at any time, and the next call returns at once if the connection
+    /// has changed in between.
     async fn connection_changed(&self, seen: Option<u64>);
 
     /// Permits reads over a connection only; over none with `None`. To be called with a connection when
@@ -114,11 +115,6 @@ pub struct Announcement {
 }
 
 impl Announcement {
-    /// Conversation that is written to.
-    pub fn conversation(&self) -> ConversationId {
-        self.conversation
-    }
-
     /// Time until which the window is neither read nor filled because of this announcement. `None`
     /// if the write could not be announced.
     pub fn announced_until(&self) -> Option<Instant> {

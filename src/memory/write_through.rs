@@ -170,14 +170,12 @@ impl Memory {
         if self.0.recent.capacity() == 0 {
             return Invalidation::Never;
         }
+        // The minimum is `None` if any write is not announced.
         let until = announcements.into_iter().map(Announcement::announced_until);
-        match until.collect::<Option<Vec<_>>>() {
-            Some(times) => times
-                .into_iter()
-                .min()
-                .map_or(Invalidation::Always, Invalidation::After),
-            None => Invalidation::Always,
-        }
+        until
+            .min()
+            .flatten()
+            .map_or(Invalidation::Always, Invalidation::After)
     }
 
     async fn update_window(&self, announcement: Announcement, update: WindowUpdate<'_>) {

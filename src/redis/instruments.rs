@@ -4,9 +4,8 @@
 use std::{sync::Arc, time::Instant};
 
 use opentelemetry::{
-    Context, KeyValue,
+    KeyValue,
     metrics::{Counter, Histogram, Meter},
-    trace::TraceContextExt as _,
 };
 use tokio::sync::watch;
 use tracing::{Span, field::Empty};
@@ -45,9 +44,7 @@ impl RedisInstruments {
             .with_unit("{outage}")
             .with_description("Times that Redis became unavailable.")
             .build();
-        // Exported as 0 from the start: the rate of a series that appears later misses its first
-        // increment.
-        outages.add(0, &[]);
+        instrumentation::export_zero(&outages, &[]);
         Self {
             duration: meter
                 .f64_histogram("db.client.operation.duration")
@@ -80,7 +77,7 @@ impl RedisInstruments {
     /// Creates the span of a call, if there is a trace that it belongs to:
     /// background tasks have none. A disabled span costs next to nothing.
     fn span(&self, script: &'static str) -> Span {
-        if !Context::map_current(Context::has_active_span) {
+        if !instrumentation::is_in_trace() {
             return Span::none();
         }
         tracing::debug_span!(

@@ -234,13 +234,9 @@ async fn command(client: &Client, name: &'static str, service: &str) -> Result<V
 /// Returns the addresses from the reply to `SENTINEL SENTINELS`, a list of lists of names and values.
 fn servers(reply: Value) -> Vec<Server> {
     let address = |fields: Vec<String>| {
-        let value = |name| {
-            let at = fields.iter().position(|field| field == name)?;
-            fields.get(at + 1)
-        };
         Some(Server::new(
-            value("ip")?.clone(),
-            value("port")?.parse().ok()?,
+            value_of(&fields, "ip")?,
+            value_of(&fields, "port")?.parse().ok()?,
         ))
     };
     let sentinels: Vec<Vec<String>> = reply.convert().unwrap_or_default();
@@ -251,8 +247,13 @@ fn servers(reply: Value) -> Vec<Server> {
 /// values.
 fn config_epoch(state: Value) -> Option<u64> {
     let fields: Vec<String> = state.convert().ok()?;
-    let name = fields.iter().position(|field| field == "config-epoch")?;
-    fields.get(name + 1)?.parse().ok()
+    value_of(&fields, "config-epoch")?.parse().ok()
+}
+
+/// Returns the value that follows a name in a list of names and values.
+fn value_of<'a>(fields: &'a [String], name: &str) -> Option<&'a str> {
+    let at = fields.iter().position(|field| field == name)?;
+    fields.get(at + 1).map(String::as_str)
 }
 
 /// Returns the configuration of a connection to one server.

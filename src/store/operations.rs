@@ -249,7 +249,7 @@ pub struct Compaction {
     pub at: DateTime<Utc>,
 }
 
-/// Redaction of messages.
+/// Redaction of messages in all conversations that contain them.
 #[derive(Clone, Debug)]
 pub struct Redaction {
     /// Conversation that contains the messages.

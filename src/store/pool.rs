@@ -61,9 +61,7 @@ impl<DB: Database> MeteredPool<DB> {
             .with_unit("{timeout}")
             .with_description("Waits for a connection that ended without one.")
             .build();
-        // Exported as 0 from the start: the rate of a series that appears later misses its first
-        // increment.
-        timeouts.add(0, std::slice::from_ref(&name));
+        instrumentation::export_zero(&timeouts, std::slice::from_ref(&name));
         Self {
             connections,
             name,

@@ -107,10 +107,7 @@ impl SqliteStore {
         &self,
         operation: impl Future<Output = Result<T, OperationError>>,
     ) -> Result<T, StoreError> {
-        match operation.await {
-            Ok(value) => Ok(value),
-            Err(error) => Err(disk_space::write_error(error, self.options.get_filename()).await),
-        }
+        disk_space::write_outcome(operation.await, self.options.get_filename()).await
     }
 }
 

@@ -127,10 +127,8 @@ fn refused_counter(meter: &Meter) -> Counter<u64> {
         .with_unit("{connection}")
         .with_description("Connections closed before they were served, by reason.")
         .build();
-    // Exported as 0 from the start: the rate of a series that appears later misses its first
-    // increment.
     for reason in RefusalReason::ALL {
-        refused.add(0, &[KeyValue::new("reason", reason.as_str())]);
+        instrumentation::export_zero(&refused, &[KeyValue::new("reason", reason.as_str())]);
     }
     refused
 }

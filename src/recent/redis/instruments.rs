@@ -141,15 +141,14 @@ impl WindowInstruments {
         instruments
     }
 
-    /// Exports every counter from the start: the rate of a series that appears later misses its
-    /// first increment.
     fn export_zeros(&self) {
         for outcome in FillOutcome::ALL {
-            self.fills
-                .add(0, &[KeyValue::new("outcome", outcome.name())]);
+            let outcome = KeyValue::new("outcome", outcome.name());
+            instrumentation::export_zero(&self.fills, &[outcome]);
         }
         for reason in DropReason::ALL {
-            self.drops.add(0, &[KeyValue::new("reason", reason.name())]);
+            let reason = KeyValue::new("reason", reason.name());
+            instrumentation::export_zero(&self.drops, &[reason]);
         }
     }
 

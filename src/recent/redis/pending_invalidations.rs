@@ -65,7 +65,7 @@ impl PendingInvalidations {
         true
     }
 
-    /// Removes all conversations.
+    /// Removes all conversations, because the store has their invalidations.
     pub(super) fn clear(&self) {
         *self.lock() = HashMap::new();
     }

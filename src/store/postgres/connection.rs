@@ -12,7 +12,7 @@ use sqlx::{
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{
     responsiveness::{Responsiveness, ServerSilent},
@@ -145,6 +145,22 @@ impl Wait {
         statements: impl Future<Output = T>,
     ) -> Result<T, ServerSilent> {
         self.responsiveness.watch(self.started, statements).await
+    }
+
+    /// Waits for statements that are not committed, for at most `limit`. `exceeded` is the cause of
+    /// the error if they take longer.
+    pub(super) async fn within<T>(
+        &self,
+        limit: Duration,
+        exceeded: &'static str,
+        statements: impl Future<Output = Result<T, OperationError>>,
+    ) -> Result<T, OperationError> {
+        let interrupted = match timeout(limit, self.for_outcome(statements)).await {
+            Ok(Ok(outcome)) => return outcome,
+            Ok(Err(silent)) => silent.into_error(ErrorKind::Interrupted),
+            Err(_) => BackendError::new(ErrorKind::Interrupted, exceeded),
+        };
+        Err(interrupted.into())
     }
 }
 

@@ -116,7 +116,7 @@ pub(super) async fn read(
     Ok(pending.collect())
 }
 
-/// Removes pending invalidations.
+/// Removes pending invalidations that no write has recorded again.
 pub(super) async fn remove(
     pool: &PostgresPool,
     completed: &[PendingInvalidation],

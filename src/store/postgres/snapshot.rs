@@ -6,7 +6,6 @@ use std::future::Future;
 use async_trait::async_trait;
 use bytes::Bytes;
 use sqlx::{PgConnection, raw_sql};
-use tokio::time::timeout;
 
 use super::{
     PostgresPool,
@@ -17,9 +16,7 @@ use super::{
 use crate::{
     domain::{Conversation, ConversationRef, Message},
     store::{
-        Bound, Snapshot, StoreError,
-        operation_error::{BackendError, ErrorKind, OperationError},
-        transfers::TransferPermit,
+        Bound, Snapshot, StoreError, operation_error::OperationError, transfers::TransferPermit,
     },
 };
 
@@ -83,10 +80,6 @@ async fn with_time_limit<T>(
     wait: Wait,
     read: impl Future<Output = Result<T, OperationError>>,
 ) -> Result<T, OperationError> {
-    let interrupted = match timeout(STATEMENT_TIMEOUT, wait.for_outcome(read)).await {
-        Ok(Ok(outcome)) => return outcome,
-        Ok(Err(silent)) => silent.into_error(ErrorKind::Interrupted),
-        Err(_) => BackendError::new(ErrorKind::Interrupted, "the server did not respond in time"),
-    };
-    Err(interrupted.into())
+    let exceeded = "the server did not respond in time";
+    wait.within(STATEMENT_TIMEOUT, exceeded, read).await
 }

@@ -25,15 +25,9 @@ pub(super) async fn before_commit<T>(
     wait: Wait,
     statements: impl Future<Output = Result<T, OperationError>>,
 ) -> Result<T, OperationError> {
-    let interrupted = match timeout(REMOVAL_TIMEOUT, wait.for_outcome(statements)).await {
-        Ok(Ok(outcome)) => return outcome.map_err(OperationError::before_commit),
-        Ok(Err(silent)) => silent.into_error(ErrorKind::Interrupted),
-        Err(_) => BackendError::new(
-            ErrorKind::Interrupted,
-            "the transaction exceeded its time limit",
-        ),
-    };
-    Err(interrupted.into())
+    let exceeded = "the transaction exceeded its time limit";
+    let outcome = wait.within(REMOVAL_TIMEOUT, exceeded, statements).await;
+    outcome.map_err(OperationError::before_commit)
 }
 
 /// Commits a transaction whose statements succeeded, otherwise rolls it back, and returns

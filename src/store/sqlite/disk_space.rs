@@ -19,9 +19,20 @@ use crate::store::{
 /// Number of bytes that a store with room can grow by.
 const ROOM: usize = 64 * 1024;
 
+/// Maps the error of an operation as [`write_error`] does.
+pub(super) async fn write_outcome<T>(
+    outcome: Result<T, OperationError>,
+    file: &Path,
+) -> Result<T, StoreError> {
+    match outcome {
+        Ok(value) => Ok(value),
+        Err(error) => Err(write_error(error, file).await),
+    }
+}
+
 /// Maps the error of an operation whose COMMIT may have been executed, on a store in `file`. A write
 /// that was rejected because there is no room for it is not committed.
-pub(super) async fn write_error(error: OperationError, file: &Path) -> StoreError {
+async fn write_error(error: OperationError, file: &Path) -> StoreError {
     match error {
         OperationError::Backend(error)
             if matches!(

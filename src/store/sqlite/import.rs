@@ -122,10 +122,8 @@ impl Import for SqliteImport {
     async fn add(&mut self, messages: &[NumberedMessage]) -> Result<(), StoreError> {
         self.totals.add(messages);
         let added = spool(&mut self.connection, &self.conversation, messages).await;
-        match added {
-            Ok(()) => Ok(()),
-            Err(error) => Err(disk_space::write_error(error.before_commit(), &self.file).await),
-        }
+        let added = added.map_err(OperationError::before_commit);
+        disk_space::write_outcome(added, &self.file).await
     }
 
     async fn finish(mut self: Box<Self>, last_seq: i64) -> Result<Conversation, StoreError> {
@@ -137,10 +135,8 @@ impl Import for SqliteImport {
             file,
             ..
         } = &mut *self;
-        match finish(connection, writer, conversation, last_seq, *totals).await {
-            Ok(conversation) => Ok(conversation),
-            Err(error) => Err(disk_space::write_error(error, file).await),
-        }
+        let finished = finish(connection, writer, conversation, last_seq, *totals).await;
+        disk_space::write_outcome(finished, file).await
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     telemetry::call,
 };
 
-/// Values of the attribute `outcome`, which are exported as 0 from the start.
+/// Values of the attribute `outcome`.
 const OUTCOMES: [&str; 5] = ["hit", "miss", "busy", "short", "error"];
 
 /// Decorator of a window that counts lookups by outcome.
@@ -29,7 +29,7 @@ impl ObservedRecent {
             .with_description("Lookups in the recent window, by outcome.")
             .build();
         for outcome in OUTCOMES {
-            lookups.add(0, &[KeyValue::new("outcome", outcome)]);
+            instrumentation::export_zero(&lookups, &[KeyValue::new("outcome", outcome)]);
         }
         Self { inner, lookups }
     }

@@ -4,9 +4,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use opentelemetry::{
-    Context, KeyValue,
+    KeyValue,
     metrics::{Counter, Histogram},
-    trace::{Status, TraceContextExt as _},
+    trace::Status,
 };
 use tracing::{Instrument as _, Span, debug_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
@@ -77,10 +77,8 @@ impl ObservedStore {
                 .build(),
             availability: StoreAvailability::new(),
         };
-        // Exported as 0 from the start: the rate of a series that appears later misses its first
-        // increment.
-        store.saved.add(0, &[]);
-        store.replayed.add(0, &[]);
+        instrumentation::export_zero(&store.saved, &[]);
+        instrumentation::export_zero(&store.replayed, &[]);
         store
     }
 
@@ -114,10 +112,9 @@ impl ObservedStore {
         outcome
     }
 
-    /// Creates the span of an operation, if there is a trace that it belongs to: background tasks
-    /// have none.
+    /// Creates the span of an operation, if there is a trace that it belongs to.
     fn span(&self, operation: &'static str, table: &'static str) -> Span {
-        if !Context::map_current(Context::has_active_span) {
+        if !instrumentation::is_in_trace() {
             return Span::none();
         }
         let DatabaseAttributes {
