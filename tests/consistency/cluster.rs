@@ -20,7 +20,7 @@ use tokio::sync::Mutex;
 
 use crate::history::Process;
 
-/// Number of sidecars.
+/// Number of sidecars that share the two servers.
 pub(crate) const SIDECARS: usize = 3;
 
 /// Time in which every sidecar must work after the last fault, also on a busy machine.

@@ -267,7 +267,7 @@ impl Lane<'_> {
     }
 }
 
-/// Command of Redis.
+/// Name and arguments of a command that is sent to Redis.
 type Command = &'static [&'static str];
 
 /// Commands that cause a fault of Redis and that end it.

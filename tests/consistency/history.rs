@@ -89,7 +89,7 @@ pub(crate) enum Outcome<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Consistency {
     Cached,
-    /// CACHED with `min_seq`.
+    /// CACHED read that must include every message up to `min_seq`.
     AtLeast(i64),
     Strong,
 }

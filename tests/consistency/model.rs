@@ -20,7 +20,7 @@ pub(crate) struct Origin {
     completed: Moment,
 }
 
-/// One conversation.
+/// What the recorded calls say about the messages of one conversation.
 #[derive(Debug, Default)]
 pub(crate) struct Timeline {
     pub(crate) origin: Option<Origin>,

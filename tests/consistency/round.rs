@@ -37,7 +37,7 @@ pub(crate) enum Disturbance<'a> {
 }
 
 impl Round<'_> {
-    /// Runs the workload.
+    /// Runs the workload and the faults, and returns the recorded history.
     pub(crate) async fn run(&self, disturbance: Disturbance<'_>) -> History {
         let recorder = Arc::new(Recorder::new());
         let plan = Plan {

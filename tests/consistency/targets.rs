@@ -12,7 +12,7 @@ use crate::history::{ConversationIndex, Recorder};
 /// Number of conversations with most of the saves.
 const BUSY: usize = 3;
 
-/// One conversation.
+/// Conversation that calls are sent to, with its owner.
 pub(crate) struct Target {
     pub(crate) conversation: ConversationIndex,
     pub(crate) id: String,

@@ -214,7 +214,7 @@ async fn refused_writes_count_as_unavailability() {
             Some(0.0),
             "reads do not change that"
         );
-        // Longer than a single refusal is remembered, while nobody writes.
+        // Longer than a single refusal is remembered, while no call writes.
         tokio::time::sleep(Duration::from_secs(12)).await;
         assert_eq!(meter.value(AVAILABLE), Some(0.0), "{refuse:?}");
         assert_eq!(meter.value(OUTAGES), Some(0.0), "calls are still sent");

@@ -29,7 +29,7 @@ enum Mode {
     Refuse,
 }
 
-/// Open connection.
+/// Open connection of a client, which passes through the proxy.
 #[derive(Debug)]
 struct Connection {
     silenced: Arc<Silenced>,
@@ -120,7 +120,7 @@ impl TcpProxy {
         *self.lost.lock().unwrap() = Some(text.to_owned());
     }
 
-    /// Closes all connections.
+    /// Closes all connections of the clients with the server.
     pub fn close(&self) {
         for connection in self.connections.lock().unwrap().drain(..) {
             connection.task.abort();
