@@ -23,7 +23,7 @@ use crate::{
     memory::{Dependencies, Memory},
     os_error,
     rpc::{
-        self, CallLayers, ServiceConfig,
+        self, CallLayers, ServerLimits, ServiceConfig,
         admit::{Admission, Authenticator},
         guard::Guard,
         observe::Observe,
@@ -31,7 +31,7 @@ use crate::{
     },
     shutdown::{self, Signals},
     telemetry::{self, Telemetry},
-    transport::{self, ConnectionLimit},
+    transport::{self, ByteBudgets, OpenConnections},
 };
 
 /// Upper bound on connections to the operations port. Probes and scrapers need few, and must
@@ -120,15 +120,15 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
         guard,
     };
     let startup_log = StartupLog::new(listeners.addresses.clone(), &config.auth);
+    let limits = server_limits(&config, &listeners.connections);
     let connections = listeners.into_connections(&background, &stop);
-    let certificates = config.auth.requires_client_certificate();
-    let serving = rpc::serve(connections, routes, layers, certificates, stop.clone());
+    let serving = rpc::serve(connections, routes, layers, limits, stop.clone());
     let server = background.spawn(serving);
     if let Some(ops) = ops {
         let routes = ops::routes(readiness.subscribe(), health, telemetry.prometheus());
-        let limit = ConnectionLimit::new(MAX_OPS_CONNECTIONS);
-        let connections = transport::incoming(vec![ops], None, limit);
-        background.spawn(rpc::serve_probes(connections, routes, stop.clone()));
+        let limit = OpenConnections::new(MAX_OPS_CONNECTIONS);
+        let connections = transport::incoming(vec![ops], None, limit.clone());
+        background.spawn(rpc::serve_probes(connections, limit, routes, stop.clone()));
     }
     let startup = readiness.clone().become_ready(
         backends.clone(),
@@ -180,10 +180,22 @@ fn service_config(config: &Config) -> ServiceConfig {
     }
 }
 
-async fn server_ended<E: Error>(server: JoinHandle<Result<(), E>>) {
-    match server.await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::error!(%error, "server failed"),
-        Err(_) => tracing::error!("server panicked"),
+fn server_limits(config: &Config, connections: &OpenConnections) -> ServerLimits {
+    let limits = &config.limits;
+    ServerLimits {
+        connections: connections.clone(),
+        budgets: ByteBudgets::new(
+            limits.pending_request_bytes,
+            limits.pending_response_bytes,
+            limits.request_bytes,
+        ),
+        call_time: limits.call_time,
+        requires_certificates: config.auth.requires_client_certificate(),
+    }
+}
+
+async fn server_ended(server: JoinHandle<()>) {
+    if server.await.is_err() {
+        tracing::error!("server panicked");
     }
 }

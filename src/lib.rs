@@ -6,6 +6,7 @@
 
 pub mod app;
 pub mod config;
+pub mod fairness;
 pub mod instrumentation;
 pub mod log_throttle;
 mod os_error;

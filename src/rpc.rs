@@ -20,7 +20,7 @@ mod status;
 mod structs;
 mod use_case;
 
-pub use self::listener::{CallLayers, serve, serve_probes};
+pub use self::listener::{CallLayers, ServerLimits, serve, serve_probes};
 use tonic::{codec::CompressionEncoding, service::Routes};
 use tonic_health::pb::health_server::{Health, HealthServer};
 

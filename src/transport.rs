@@ -1,19 +1,28 @@
-//! The listeners of the API on TCP and on Unix sockets, TLS, and the limit on connections.
-//!
-//! The module turns accepted sockets into streams of bytes, each with the identity of its peer.
+//! The listeners of the API on TCP and on Unix sockets, TLS, and the HTTP server with the limits on
+//! connections, on the bytes of requests and responses, and on the time that peers take.
 
 mod address;
+mod byte_budgets;
 mod certificate;
 mod connection;
-mod connection_limit;
+mod connection_state;
+mod exchange;
+mod exchange_body;
 mod listener;
+mod open_connections;
+mod server;
 mod tls;
 mod unix;
+mod watch;
 
 pub use self::{
     address::{Address, InvalidAddress},
+    byte_budgets::ByteBudgets,
     connection::Connection,
-    connection_limit::ConnectionLimit,
+    exchange::Exchange,
+    exchange_body::RequestRejection,
     listener::{Listener, incoming},
+    open_connections::OpenConnections,
+    server::{ServerOptions, serve},
     tls::{Tls, TlsFiles},
 };

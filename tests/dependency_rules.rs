@@ -19,11 +19,13 @@ const MODULES: &[(&str, &[&str])] = &[
     ("instrumentation", &["opentelemetry"]),
     ("log_throttle", &[]),
     ("patience", &[]),
+    ("fairness", &[]),
     (
         "store",
         &[
             "os_error",
             "domain",
+            "fairness",
             "instrumentation",
             "patience",
             "sqlx",
@@ -77,6 +79,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "telemetry",
             "access",
             "transport",
+            "fairness",
             "tonic",
             "prost_types",
             "http",
@@ -94,6 +97,7 @@ const MODULES: &[(&str, &[&str])] = &[
         "transport",
         &[
             "access",
+            "fairness",
             "instrumentation",
             "log_throttle",
             "os_error",
@@ -102,6 +106,8 @@ const MODULES: &[(&str, &[&str])] = &[
             "rustls",
             "x509_parser",
             "opentelemetry",
+            "http",
+            "hyper",
         ],
     ),
     (
@@ -186,6 +192,7 @@ const RESTRICTED_LIBRARIES: &[&str] = &[
     "rustls",
     "x509_parser",
     "tower_http",
+    "hyper",
     "governor",
     "protobuf_wire",
 ];

@@ -8,7 +8,7 @@ use crate::{
     config::Config,
     os_error,
     reload::{self, FileWatcher, Reloaded},
-    transport::{Address, Connection, ConnectionLimit, Listener, Tls, incoming},
+    transport::{Address, Connection, OpenConnections, Listener, Tls, incoming},
 };
 
 /// A running [`FileWatcher`] of any value.
@@ -21,7 +21,7 @@ pub(super) struct Listeners {
     pub(super) addresses: Vec<Address>,
     bound: Vec<Listener>,
     tls: Option<Tls>,
-    connections: ConnectionLimit,
+    pub(super) connections: OpenConnections,
     watches: Vec<Watch>,
 }
 
@@ -56,7 +56,7 @@ impl Listeners {
             addresses,
             bound: listeners,
             tls,
-            connections: ConnectionLimit::with_metrics(config.limits.connections),
+            connections: OpenConnections::with_metrics(config.limits.connections),
             watches,
         })
     }
@@ -66,7 +66,7 @@ impl Listeners {
         self,
         background: &TaskTracker,
         stop: &CancellationToken,
-    ) -> impl tokio_stream::Stream<Item = std::io::Result<Connection>> + Send + use<> {
+    ) -> impl tokio_stream::Stream<Item = Connection> + Send + use<> {
         for watch in self.watches {
             background.spawn(stop.clone().run_until_cancelled_owned(watch));
         }

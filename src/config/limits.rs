@@ -14,6 +14,13 @@ const MAX_BYTES: usize = u32::MAX as usize;
 /// The largest size of a part with binary data, unless it is set.
 const DEFAULT_BLOB_BYTES: usize = 8 << 20;
 
+/// The size of all requests in progress, unless it is set.
+const DEFAULT_PENDING_REQUEST_BYTES: usize = 64 << 20;
+
+/// The least size of all responses that callers have not read. A response has up to 4 MiB, and as JSON
+/// more.
+const MIN_PENDING_RESPONSE_BYTES: usize = 16 << 20;
+
 /// The part of a request that remains for everything but the binary data of one part.
 const BYTES_BESIDE_BLOB: usize = 64 << 10;
 
@@ -83,6 +90,25 @@ pub(super) struct LimitArgs {
     )]
     max_request_bytes: usize,
 
+    /// Maximum size of all requests in progress together. Further requests receive
+    /// RESOURCE_EXHAUSTED. At least twice MAX_REQUEST_BYTES, since a quarter is reserved for callers
+    /// that use less than their share. If it is not set, it is raised to that. [default: 67108864]
+    #[arg(long, env, global = true, value_parser = integer(1..=MAX_BYTES), value_name = "BYTES")]
+    max_pending_request_bytes: Option<usize>,
+
+    /// Maximum size of all responses together that callers have not read. Further calls with a
+    /// response of more than 8 KiB receive RESOURCE_EXHAUSTED. A quarter is reserved for callers that
+    /// use less than their share.
+    #[arg(
+        long,
+        env,
+        global = true,
+        default_value = "67108864",
+        value_parser = integer(MIN_PENDING_RESPONSE_BYTES..=MAX_BYTES),
+        value_name = "BYTES"
+    )]
+    max_pending_response_bytes: usize,
+
     /// Maximum size of the binary data of a part of a message. Must be at least 64 KiB less than
     /// MAX_REQUEST_BYTES; in JSON the data takes a third more. If it is not set, it is lowered to
     /// that. 0 rejects binary data. [default: 8388608]
@@ -125,6 +151,10 @@ pub struct LimitConfig {
     pub call_time: Duration,
     /// Upper bound on the size of a request, in bytes.
     pub request_bytes: usize,
+    /// Upper bound on the size of all requests in progress, in bytes.
+    pub pending_request_bytes: usize,
+    /// Upper bound on the size of all responses that callers have not read, in bytes.
+    pub pending_response_bytes: usize,
     /// Upper bounds on the size of content, metadata and binary data.
     pub content: Limits,
 }
@@ -137,12 +167,31 @@ impl LimitConfig {
             caller_rate: NonZeroU32::new(args.max_caller_rate),
             call_time: args.max_call_seconds,
             request_bytes: args.max_request_bytes,
+            pending_request_bytes: pending_request_bytes(args)?,
+            pending_response_bytes: args.max_pending_response_bytes,
             content: Limits {
                 content_bytes: args.max_content_bytes,
                 metadata_bytes: args.max_metadata_bytes,
                 blob_bytes: blob_bytes(args)?,
             },
         })
+    }
+}
+
+/// Returns the upper bound on the requests in progress. A default allows for larger requests.
+fn pending_request_bytes(args: &LimitArgs) -> Result<usize, InvalidSetting> {
+    let min = args.max_request_bytes.saturating_mul(2);
+    match args.max_pending_request_bytes {
+        None => Ok(DEFAULT_PENDING_REQUEST_BYTES.max(min)),
+        Some(bytes) if bytes >= min => Ok(bytes),
+        Some(bytes) => Err(InvalidSetting::value(
+            "MAX_PENDING_REQUEST_BYTES",
+            &bytes.to_string(),
+            format_args!(
+                "must be at least {min}, which is twice MAX_REQUEST_BYTES. Raise it or lower \
+                 MAX_REQUEST_BYTES"
+            ),
+        )),
     }
 }
 

@@ -13,7 +13,11 @@ use tonic::{Status, body::Body};
 use tower_http::validate_request::ValidateRequest;
 
 use super::status;
-use crate::access::{AccessDenied, AccessPolicy, Caller, Peer};
+use crate::{
+    access::{AccessDenied, AccessPolicy, Caller, Peer},
+    fairness::ShareKey,
+    transport::Exchange,
+};
 
 /// Result of authenticating the caller of a request, an extension of the request.
 #[derive(Clone, Debug)]
@@ -51,6 +55,11 @@ impl Authenticator {
     pub(super) fn authenticate<B>(&self, mut request: Request<B>) -> Request<B> {
         if let Some(peer) = request.extensions().get::<Peer>() {
             let result = self.0.authenticate(peer, request.headers());
+            if let (Ok(caller), Some(exchange)) = (&result, Exchange::of(&request))
+                && let Some(name) = caller.name()
+            {
+                exchange.set_key(ShareKey::new(name.as_str()));
+            }
             request.extensions_mut().insert(Authentication(result));
         }
         request.headers_mut().remove(AUTHORIZATION);

@@ -1,10 +1,11 @@
-//! The layer that enforces the limits on calls: readiness, the limit on concurrent calls, the
-//! deadline, and the conversion of panics to `INTERNAL`.
+//! The layer that enforces the limits on calls: readiness, the limit on concurrent calls and the
+//! shares of callers in it, the deadline, and the conversion of panics to `INTERNAL`.
 //!
-//! Health checks and reflection (`/grpc.…`) pass without limits, so that an overloaded server
+//! Health checks and reflection (`/grpc.…`) have limits of their own, so that an overloaded server
 //! still reports its health.
 
 mod body;
+mod probes;
 mod timeout;
 
 use std::{
@@ -19,17 +20,22 @@ use std::{
 
 use futures_util::FutureExt as _;
 use http::{Request, Response};
-use tokio::{
-    sync::{Semaphore, watch},
-    time::Instant,
-};
+use tokio::{sync::watch, time::Instant};
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
-use self::body::GuardedBody;
-use super::status;
-use crate::{instrumentation, log_throttle::LogThrottle};
+use self::{
+    body::{CallPermit, GuardedBody},
+    probes::ProbeLimits,
+};
+use super::{method::Method, status};
+use crate::{
+    fairness::{FairSemaphore, ShareKey},
+    instrumentation,
+    log_throttle::LogThrottle,
+    transport::Exchange,
+};
 
 static FAILURE_LOG: LogThrottle = LogThrottle::new();
 
@@ -51,29 +57,29 @@ pub struct Guard(Arc<GuardState>);
 #[derive(Debug)]
 struct GuardState {
     serving: watch::Receiver<ServingState>,
-    permits: Arc<Semaphore>,
-    max_calls: usize,
+    permits: FairSemaphore,
+    probes: ProbeLimits,
     calls: TaskTracker,
     max_call_time: Duration,
 }
 
 impl Guard {
     /// Creates a layer that rejects calls until `serving` is no longer
-    /// [`ServingState::Starting`] and calls beyond `max_calls` concurrent ones, and that ends
-    /// each call at its `grpc-timeout` or after `max_call_time`. `calls` tracks the calls in
-    /// progress.
+    /// [`ServingState::Starting`] and calls beyond `max_calls` concurrent ones or beyond the share of
+    /// their caller, and that ends each call at its `grpc-timeout` or after `max_call_time`. `calls`
+    /// tracks the calls in progress.
     pub fn new(
         serving: watch::Receiver<ServingState>,
         max_calls: usize,
         max_call_time: Duration,
         calls: TaskTracker,
     ) -> Self {
-        let permits = Arc::new(Semaphore::new(max_calls));
-        register_gauges(&permits, max_calls);
+        let permits = FairSemaphore::new(max_calls);
+        register_gauges(&permits);
         Self(Arc::new(GuardState {
             serving,
             permits,
-            max_calls,
+            probes: ProbeLimits::new(),
             calls,
             max_call_time,
         }))
@@ -117,7 +123,9 @@ where
         let mut inner = self.inner.clone();
         let guard = Arc::clone(&self.guard);
         if request.uri().path().starts_with("/grpc.") {
-            return Box::pin(async move { Ok(response_of(inner.call(request).await)) });
+            return Box::pin(async move {
+                Ok(guard.probes.call(&mut inner, request, guard.max_call_time).await)
+            });
         }
         Box::pin(async move { Ok(guard.call(&mut inner, request).await) })
     }
@@ -132,40 +140,67 @@ impl GuardState {
         if *self.serving.borrow() == ServingState::Starting {
             return status::starting().into_http();
         }
-        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
-            return status::too_many_calls(self.max_calls).into_http();
+        let exchange = Exchange::of(&request).cloned();
+        let key = exchange.as_ref().map_or_else(ShareKey::current, Exchange::key);
+        let Some(permit) = self.permits.try_acquire(key, 1) else {
+            return status::too_many_calls(self.permits.limit()).into_http();
         };
-        let call = self.calls.token();
+        let permit: CallPermit = Arc::new((permit, self.calls.token()));
         let timeout = timeout::of(request.headers(), self.max_call_time);
         if timeout.is_zero() {
-            // A timer has a resolution of a millisecond, so that the transport's own timer,
-            // which ends the call with another code, could fire first.
             return status::deadline_exceeded().into_http();
         }
         let deadline = Instant::now() + timeout;
-        // The handler's future is created inside, so that a panic before its first await is
-        // caught, too.
-        let response = AssertUnwindSafe(async { inner.call(request).await }).catch_unwind();
-        match tokio::time::timeout_at(deadline, response).await {
+        if let Some(exchange) = &exchange {
+            exchange.trust_connection();
+            exchange.set_deadline(deadline);
+            exchange.hold(Arc::clone(&permit));
+        }
+        let is_stream = Method::of(request.uri().path()).is_server_streaming;
+        let call = key.scope(inner_call(inner, request));
+        match tokio::time::timeout_at(deadline, call).await {
             Err(_) => status::deadline_exceeded().into_http(),
-            // The panic hook has logged the panic.
-            Ok(Err(_)) => status::internal().into_http(),
-            Ok(Ok(response)) => response_of(response)
-                .map(|body| Body::new(GuardedBody::new(body, deadline, (permit, call)))),
+            Ok(response) => {
+                let (head, body) = response.into_parts();
+                let mut body = GuardedBody::new(body, Some(deadline), permit);
+                if let Some(exchange) = exchange
+                    && !is_stream
+                    && !exchange.reserve_response(body.prefetch())
+                {
+                    let max = exchange.max_response_bytes();
+                    return status::too_many_response_bytes(max).into_http();
+                }
+                Response::from_parts(head, Body::new(body))
+            }
         }
     }
 }
 
+/// Calls the routes. A panic is the status `INTERNAL`.
+async fn inner_call<S>(inner: &mut S, request: Request<Body>) -> Response<Body>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+    S::Error: std::fmt::Display,
+{
+    // The handler's future is created inside, so that a panic before its first await is
+    // caught, too.
+    let response = AssertUnwindSafe(async { inner.call(request).await }).catch_unwind();
+    match response.await {
+        // The panic hook has logged the panic.
+        Err(_) => status::internal().into_http(),
+        Ok(response) => response_of(response),
+    }
+}
+
 /// Registers the metrics of the concurrent calls and of their limit.
-fn register_gauges(permits: &Arc<Semaphore>, max_calls: usize) {
-    let (meter, permits) = (instrumentation::meter(), Arc::clone(permits));
+fn register_gauges(permits: &FairSemaphore) {
+    let (meter, max_calls) = (instrumentation::meter(), permits.limit());
+    let permits = permits.clone();
     meter
         .u64_observable_gauge("conversation_memory.calls.active")
         .with_unit("{call}")
         .with_description("Calls in progress.")
-        .with_callback(move |gauge| {
-            gauge.observe((max_calls - permits.available_permits()) as u64, &[]);
-        })
+        .with_callback(move |gauge| gauge.observe(permits.used() as u64, &[]))
         .build();
     meter
         .u64_observable_gauge("conversation_memory.calls.limit")

@@ -1,55 +1,42 @@
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use grpc_json_transcoding::TranscodingLayer;
 use http::Request;
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    body::Body,
-    service::Routes,
-    transport::{self, Server},
-};
-
-use tower::util::MapRequestLayer;
+use tonic::{body::Body, service::Routes};
+use tower::{Layer as _, util::MapRequestLayer};
 use tower_http::validate_request::ValidateRequestHeaderLayer;
 
 use super::{
     admit::{Admission, Authenticator},
     guard::Guard,
     observe::Observe,
+    status,
 };
-use crate::transport::Connection;
-
-/// Interval and timeout of the pings that detect dead peers, so that their streams end.
-///
-/// The timeout also passes while either process is stopped, and it is evaluated before the reply
-/// that has arrived meanwhile is read. It is therefore longer than any stop after which a caller
-/// would still use the connection.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_mins(2);
+use crate::transport::{self, ByteBudgets, Connection, OpenConnections, ServerOptions};
 
 /// Limit on the concurrent calls of one connection. The client delays calls beyond it.
-const MAX_STREAMS: u32 = 1024;
-
-/// Limit on the calls of one connection that are cancelled before they are accepted; beyond it,
-/// the connection is closed and all of its calls fail.
 ///
-/// After a stop of the process, everything that has arrived meanwhile is read before the first
-/// call is accepted, and the calls whose callers no longer waited are cancelled together. The
-/// library's default is 20. A cancelled call occupies memory for its metadata until it is
-/// accepted. A higher limit would have no effect: the library also closes a connection on which
-/// about 2,400 small frames of requests have not been read.
-const MAX_UNACCEPTED_RESETS: usize = 2 * MAX_STREAMS as usize;
+/// Twice the number is the limit on calls that are cancelled before they are accepted; beyond that, the
+/// connection is closed and all of its calls fail. After a stop of the process, everything that has
+/// arrived meanwhile is read before the first call is accepted, and the calls whose callers no longer
+/// waited are cancelled together. The library's default is 20. A higher limit would have no effect: the
+/// library also closes a connection on which about 2,400 small frames of requests have not been read.
+const MAX_STREAMS: u32 = 1024;
 
 /// Limit on the concurrent calls of one connection to the operations port, which has few clients.
 const MAX_PROBE_STREAMS: u32 = 16;
 
+/// Limits on the bytes of requests and responses at the operations port.
+const MAX_PROBE_BYTES: usize = 1 << 20;
+
+/// Limit on the duration of a call of the operations port.
+const MAX_PROBE_TIME: Duration = Duration::from_secs(10);
+
 /// Age at which a connection whose caller has presented a certificate is closed. The
 /// certificate may have expired meanwhile, and a new connection has to present it again.
 const MAX_AUTHENTICATED_AGE: Duration = Duration::from_hours(1);
-
-/// Limit on the bytes of a call's metadata. It allows for `baggage`, which can be large.
-const MAX_METADATA_BYTES: u32 = 64 << 10;
 
 /// Layers around the services, the outermost first.
 #[derive(Clone, Debug)]
@@ -66,58 +53,61 @@ pub struct CallLayers {
     pub guard: Guard,
 }
 
+/// Limits of the server of the API.
+#[derive(Debug)]
+pub struct ServerLimits {
+    /// Open connections.
+    pub connections: OpenConnections,
+    /// Bytes of requests and responses in progress.
+    pub budgets: ByteBudgets,
+    /// Duration of a call.
+    pub call_time: Duration,
+    /// Whether callers have to present a certificate.
+    pub requires_certificates: bool,
+}
+
 /// Serves gRPC, and REST over HTTP/1 and HTTP/2, until `stop`, and then until the last
-/// connection is closed. `requires_certificates` is whether callers have to present a
-/// certificate.
-///
-/// # Errors
-/// Fails if the transport has failed.
+/// connection is closed.
 pub async fn serve(
-    incoming: impl Stream<Item = io::Result<Connection>> + Send,
+    incoming: impl Stream<Item = Connection> + Send,
     routes: Routes,
     layers: CallLayers,
-    requires_certificates: bool,
+    limits: ServerLimits,
     stop: CancellationToken,
-) -> Result<(), transport::Error> {
-    let mut server = server();
-    if requires_certificates {
-        server = server.max_connection_age(MAX_AUTHENTICATED_AGE);
-    }
-    server
-        .layer(MapRequestLayer::new(move |request: Request<Body>| {
-            layers.authenticator.authenticate(request)
-        }))
-        .layer(layers.rest)
-        .layer(layers.observe)
-        .layer(ValidateRequestHeaderLayer::custom(layers.admission))
-        .layer(layers.guard)
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
-        .await
+) {
+    let guarded = layers.guard.layer(routes.prepare());
+    let admitted = ValidateRequestHeaderLayer::custom(layers.admission).layer(guarded);
+    let observed = layers.observe.layer(admitted);
+    let transcoded = layers.rest.layer(observed);
+    let service = MapRequestLayer::new(move |request: Request<Body>| {
+        layers.authenticator.authenticate(request)
+    })
+    .layer(transcoded);
+    let options = ServerOptions {
+        max_streams: MAX_STREAMS,
+        max_exchange_time: limits.call_time,
+        max_connection_age: limits
+            .requires_certificates
+            .then_some(MAX_AUTHENTICATED_AGE),
+        budgets: limits.budgets.into(),
+        request_rejection: status::too_many_request_bytes,
+    };
+    transport::serve(incoming, limits.connections, service, options, stop).await;
 }
 
 /// Serves health probes over HTTP/1 and gRPC until `stop`.
-///
-/// # Errors
-/// Fails if the transport has failed.
 pub async fn serve_probes(
-    incoming: impl Stream<Item = io::Result<Connection>> + Send,
+    incoming: impl Stream<Item = Connection> + Send,
+    connections: OpenConnections,
     routes: Routes,
     stop: CancellationToken,
-) -> Result<(), transport::Error> {
-    server()
-        .max_concurrent_streams(MAX_PROBE_STREAMS)
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
-        .await
-}
-
-fn server() -> Server {
-    Server::builder()
-        .accept_http1(true)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .max_concurrent_streams(MAX_STREAMS)
-        .http2_max_pending_accept_reset_streams(Some(MAX_UNACCEPTED_RESETS))
-        .http2_max_header_list_size(MAX_METADATA_BYTES)
+) {
+    let options = ServerOptions {
+        max_streams: MAX_PROBE_STREAMS,
+        max_exchange_time: MAX_PROBE_TIME,
+        max_connection_age: None,
+        budgets: ByteBudgets::new(MAX_PROBE_BYTES, MAX_PROBE_BYTES, MAX_PROBE_BYTES).into(),
+        request_rejection: status::too_many_request_bytes,
+    };
+    transport::serve(incoming, connections, routes.prepare(), options, stop).await;
 }

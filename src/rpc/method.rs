@@ -17,6 +17,7 @@ static METHODS: LazyLock<HashMap<String, Method>> = LazyLock::new(|| {
                 Method {
                     name: name.into(),
                     kind,
+                    is_server_streaming: method.is_server_streaming(),
                 },
             );
         }
@@ -27,6 +28,7 @@ static METHODS: LazyLock<HashMap<String, Method>> = LazyLock::new(|| {
 static OTHER: LazyLock<Method> = LazyLock::new(|| Method {
     name: "_OTHER".into(),
     kind: kind("", ""),
+    is_server_streaming: false,
 });
 
 /// Method as it appears in traces and metrics.
@@ -35,6 +37,8 @@ pub(super) struct Method {
     /// Value of `rpc.method`: the path without its leading slash.
     pub(super) name: std::sync::Arc<str>,
     pub(super) kind: CallKind,
+    /// Whether the response is a stream of messages.
+    pub(super) is_server_streaming: bool,
 }
 
 impl Method {

@@ -159,6 +159,20 @@ pub(crate) fn too_many_calls(max: usize) -> Status {
     busy(&format!("too many concurrent calls (limit {max})"))
 }
 
+/// Status of a call whose request does not fit into the bytes of all requests.
+pub(crate) fn too_many_request_bytes(max: usize) -> Status {
+    busy(&format!(
+        "the requests in progress exceed their limit of {max} bytes: send fewer or smaller ones at once"
+    ))
+}
+
+/// Status of a call whose response does not fit into the bytes of all responses.
+pub(crate) fn too_many_response_bytes(max: usize) -> Status {
+    busy(&format!(
+        "the responses that callers have not read exceed their limit of {max} bytes: read them sooner, or request less"
+    ))
+}
+
 /// Status of a call beyond the rate of its caller.
 pub(crate) fn rate_limit_exceeded(exceeded: &RateExceeded) -> Status {
     let message = format!(

@@ -1,33 +1,32 @@
-use std::sync::Arc;
-
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
 use super::StoreError;
-use crate::domain::NumberedMessage;
+use crate::{
+    domain::NumberedMessage,
+    fairness::{FairSemaphore, Permits, ShareKey},
+};
 
 /// Limit on exports and imports in progress. Each uses a connection until its client has
 /// finished, so the limit reserves connections for all other calls.
 #[derive(Clone, Debug)]
-pub(super) struct TransferLimit(Arc<Semaphore>);
+pub(super) struct TransferLimit(FairSemaphore);
 
 /// Permit of one export or import, which counts until it is dropped.
 #[derive(Debug)]
 pub(super) struct TransferPermit(
-    #[expect(dead_code, reason = "the permit counts while it is held")] OwnedSemaphorePermit,
+    #[expect(dead_code, reason = "the permit counts while it is held")] Permits,
 );
 
 impl TransferLimit {
     pub(super) fn new(max: usize) -> Self {
-        Self(Arc::new(Semaphore::new(max)))
+        Self(FairSemaphore::new(max))
     }
 
     /// Counts one more transfer, or rejects it with [`StoreError::Unavailable`] when
     /// the limit is reached.
     pub(super) fn start(&self) -> Result<TransferPermit, StoreError> {
-        let permit = Arc::clone(&self.0).try_acquire_owned();
+        let permit = self.0.try_acquire(ShareKey::current(), 1);
         permit
             .map(TransferPermit)
-            .map_err(|_| StoreError::Unavailable("too many exports and imports at once".into()))
+            .ok_or_else(|| StoreError::Unavailable("too many exports and imports at once".into()))
     }
 }
 

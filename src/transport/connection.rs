@@ -2,6 +2,7 @@ use std::{
     fmt,
     io::{self, IoSlice},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -10,9 +11,8 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Sleep, sleep},
 };
-use tonic::transport::server::Connected;
 
-use super::connection_limit::ConnectionPermit;
+use super::{connection_state::ConnectionState, open_connections::ConnectionPermit};
 use crate::access::Peer;
 
 /// Time in which a peer must send its first bytes. Otherwise a peer that sends none could keep
@@ -34,7 +34,7 @@ pub struct Connection {
     /// Deadline of the first bytes, and how many of them are missing. `None` once they have
     /// arrived.
     first_bytes: Option<(Pin<Box<Sleep>>, usize)>,
-    _permit: ConnectionPermit,
+    permit: ConnectionPermit,
 }
 
 impl Connection {
@@ -43,8 +43,22 @@ impl Connection {
             stream: Box::pin(stream),
             peer,
             first_bytes: Some((Box::pin(sleep(FIRST_BYTES_TIMEOUT)), FIRST_BYTES)),
-            _permit: permit,
+            permit,
         }
+    }
+
+    pub(super) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    pub(super) fn state(&self) -> &Arc<ConnectionState> {
+        &self.permit.state
+    }
+
+    /// Records whether the socket accepts bytes.
+    fn observe_write<T>(&self, written: Poll<T>) -> Poll<T> {
+        self.permit.state.set_blocked(written.is_pending());
+        written
     }
 }
 
@@ -53,14 +67,6 @@ impl fmt::Debug for Connection {
         f.debug_struct("Connection")
             .field("peer", &self.peer)
             .finish_non_exhaustive()
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Peer;
-
-    fn connect_info(&self) -> Peer {
-        self.peer.clone()
     }
 }
 
@@ -93,11 +99,13 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.stream.as_mut().poll_write(cx, buf)
+        let written = self.stream.as_mut().poll_write(cx, buf);
+        self.observe_write(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.as_mut().poll_flush(cx)
+        let flushed = self.stream.as_mut().poll_flush(cx);
+        self.observe_write(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -109,7 +117,8 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.stream.as_mut().poll_write_vectored(cx, bufs)
+        let written = self.stream.as_mut().poll_write_vectored(cx, bufs);
+        self.observe_write(written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -11,7 +11,8 @@ use tonic::transport::server::TcpIncoming;
 use super::{
     address::Address,
     connection::Connection,
-    connection_limit::{ConnectionLimit, ConnectionPermit, RefusalReason, SocketKind},
+    connection_state::SocketKind,
+    open_connections::{ConnectionPermit, OpenConnections, RefusalReason},
     tls::Tls,
     unix::{self, SocketFile},
 };
@@ -103,9 +104,9 @@ impl Listener {
 pub fn incoming(
     listeners: Vec<Listener>,
     tls: Option<Tls>,
-    limit: ConnectionLimit,
-) -> impl Stream<Item = io::Result<Connection>> + Send {
-    let max = limit.max();
+    connections: OpenConnections,
+) -> impl Stream<Item = Connection> + Send {
+    let max = connections.max();
     stream::select_all(listeners.into_iter().map(Listener::into_stream))
         .then(async |accepted| {
             if let Err(error) = &accepted {
@@ -116,15 +117,15 @@ pub fn incoming(
         })
         .filter_map(move |accepted| {
             let admitted = accepted.and_then(|socket| {
-                let permit = limit.try_acquire(socket.kind())?;
-                Some(open(socket, permit, tls.clone(), limit.clone()))
+                let permit = connections.try_acquire(socket.kind())?;
+                Some(open(socket, permit, tls.clone(), connections.clone()))
             });
             ready(admitted)
         })
         // One more than the maximum number of handshakes, so that a connection without a
         // handshake is opened at once.
         .buffer_unordered(max + 1)
-        .filter_map(|opened| ready(opened.map(Ok)))
+        .filter_map(ready)
 }
 
 fn log_accept_error(error: &io::Error) {
@@ -140,7 +141,7 @@ async fn open(
     socket: AcceptedSocket,
     permit: ConnectionPermit,
     tls: Option<Tls>,
-    limit: ConnectionLimit,
+    connections: OpenConnections,
 ) -> Option<Connection> {
     match (socket, tls) {
         (AcceptedSocket::Unix(stream), _) => {
@@ -150,14 +151,20 @@ async fn open(
         (AcceptedSocket::Tcp(stream), None) => {
             Some(Connection::new(stream, Peer::Tcp(None), permit))
         }
-        (AcceptedSocket::Tcp(stream), Some(tls)) => match tls.accept(stream).await {
-            Ok((stream, name)) => Some(Connection::new(stream, Peer::Tcp(name), permit)),
-            Err(error) => {
-                // At a level that is logged by default, a port scan would fill the log.
-                tracing::debug!(%error, "TLS handshake failed");
-                limit.count_refused(RefusalReason::Handshake);
-                None
+        (AcceptedSocket::Tcp(stream), Some(tls)) => {
+            let accepted = tokio::select! {
+                accepted = tls.accept(stream) => accepted,
+                () = permit.state.closed.cancelled() => return None,
+            };
+            match accepted {
+                Ok((stream, name)) => Some(Connection::new(stream, Peer::Tcp(name), permit)),
+                Err(error) => {
+                    // At a level that is logged by default, a port scan would fill the log.
+                    tracing::debug!(%error, "TLS handshake failed");
+                    connections.count_refused(RefusalReason::Handshake);
+                    None
+                }
             }
-        },
+        }
     }
 }

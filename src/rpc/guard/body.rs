@@ -1,40 +1,55 @@
 use std::{
+    future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::HeaderMap;
-use http_body::{Frame, SizeHint};
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Instant, Sleep},
-};
+use http_body::{Body as _, Frame, SizeHint};
+use tokio::time::{Instant, Sleep};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::{Status, body::Body};
 
-use crate::rpc::status;
+use crate::{fairness::Permits, rpc::status};
 
 /// Permit and tracker token of a call, which are released with the last byte of the response.
-type CallPermit = (OwnedSemaphorePermit, TaskTrackerToken);
+pub(super) type CallPermit = Arc<(Permits, TaskTrackerToken)>;
 
 /// Body of a response. It ends at the call's deadline with `DEADLINE_EXCEEDED`, and a panic in
 /// its producer ends it with `INTERNAL`, so that a client never treats it as complete.
 pub(super) struct GuardedBody {
     inner: Body,
-    deadline: Pin<Box<Sleep>>,
+    /// The first frame, if it has been produced already.
+    first: Option<Frame<Bytes>>,
+    deadline: Option<Pin<Box<Sleep>>>,
     /// `None` once the body has ended.
     permit: Option<CallPermit>,
 }
 
 impl GuardedBody {
-    pub(super) fn new(inner: Body, deadline: Instant, permit: CallPermit) -> Self {
+    /// Creates a body that ends at `deadline`, if there is one.
+    pub(super) fn new(inner: Body, deadline: Option<Instant>, permit: CallPermit) -> Self {
         Self {
             inner,
-            deadline: Box::pin(tokio::time::sleep_until(deadline)),
+            first: None,
+            deadline: deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline))),
             permit: Some(permit),
         }
+    }
+
+    /// Produces the first frame, which is the only message of a response that is not a stream, and
+    /// returns its number of bytes.
+    pub(super) fn prefetch(&mut self) -> usize {
+        let frame = poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx)).now_or_never();
+        if let Some(Some(Ok(frame))) = frame {
+            self.first = Some(frame);
+        }
+        let data = self.first.as_ref().and_then(Frame::data_ref);
+        data.map_or(0, Bytes::len)
     }
 
     fn end_with(&mut self, status: &Status) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
@@ -56,6 +71,9 @@ impl http_body::Body for GuardedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(first)));
+        }
         if self.permit.is_none() {
             return Poll::Ready(None);
         }
@@ -69,15 +87,18 @@ impl http_body::Body for GuardedBody {
                 Poll::Ready(None)
             }
             Ok(Poll::Ready(frame)) => Poll::Ready(frame),
-            Ok(Poll::Pending) if self.deadline.as_mut().poll(cx).is_ready() => {
-                self.end_with(&status::deadline_exceeded())
+            Ok(Poll::Pending) => {
+                let deadline = self.deadline.as_mut();
+                if deadline.is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) {
+                    return self.end_with(&status::deadline_exceeded());
+                }
+                Poll::Pending
             }
-            Ok(Poll::Pending) => Poll::Pending,
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.permit.is_none() || self.inner.is_end_stream()
+        self.first.is_none() && (self.permit.is_none() || self.inner.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {

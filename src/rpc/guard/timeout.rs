@@ -2,17 +2,13 @@ use std::time::Duration;
 
 use http::HeaderMap;
 
-/// Time by which the guard ends a call before its deadline. The server's transport ends it at
-/// the deadline with `CANCELLED`; ended earlier, the call gets `DEADLINE_EXCEEDED`.
-const MARGIN: Duration = Duration::from_millis(2);
-
 /// Time limit of a call: its `grpc-timeout`, and at most `max`. A header that cannot be parsed
 /// is ignored.
 pub(super) fn of(headers: &HeaderMap, max: Duration) -> Duration {
     headers
         .get("grpc-timeout")
         .and_then(|value| parse(value.to_str().ok()?))
-        .map_or(max, |timeout| timeout.saturating_sub(MARGIN).min(max))
+        .map_or(max, |timeout| timeout.min(max))
 }
 
 /// Parses at most eight digits and a unit, the format of gRPC over HTTP/2.
@@ -54,7 +50,7 @@ mod tests {
         let max = Duration::from_secs(30);
         assert_eq!(of(&headers, max), max);
         headers.insert("grpc-timeout", "100m".parse().unwrap());
-        assert_eq!(of(&headers, max), Duration::from_millis(98));
+        assert_eq!(of(&headers, max), Duration::from_millis(100));
         headers.insert("grpc-timeout", "1M".parse().unwrap());
         assert_eq!(of(&headers, max), max);
     }

@@ -1,0 +1,119 @@
+use futures_util::{FutureExt as _, future::BoxFuture};
+
+use super::*;
+
+fn key(name: &str) -> ShareKey {
+    ShareKey::new(name)
+}
+
+/// Acquires permits one at a time until none is available.
+fn exhaust(semaphore: &FairSemaphore, name: &str) -> Vec<Permits> {
+    std::iter::from_fn(|| semaphore.try_acquire(key(name), 1)).collect()
+}
+
+fn wait(semaphore: &FairSemaphore, name: &str) -> BoxFuture<'static, Permits> {
+    let (semaphore, key) = (semaphore.clone(), key(name));
+    let mut wait = async move { semaphore.acquire(key).await }.boxed();
+    assert!((&mut wait).now_or_never().is_none(), "{name} must wait");
+    wait
+}
+
+#[test]
+fn one_caller_cannot_acquire_the_reserved_permits() {
+    let semaphore = FairSemaphore::new(100);
+    let first = exhaust(&semaphore, "a");
+    assert_eq!(first.len(), 75);
+    let second = exhaust(&semaphore, "b");
+    // Of the three shares, one is kept for another caller.
+    assert_eq!(second.len(), 25);
+    drop((first, second));
+    assert_eq!(semaphore.used(), 0);
+    assert!(semaphore.0.state().callers.is_empty());
+}
+
+#[test]
+fn many_callers_leave_a_permit_to_each() {
+    let semaphore = FairSemaphore::new(100);
+    let mut held = Vec::new();
+    for number in 0..99 {
+        let name = number.to_string();
+        held.push(semaphore.try_acquire(key(&name), 1).expect("a permit is free"));
+    }
+    assert!(semaphore.try_acquire(key("0"), 1).is_none());
+    assert!(semaphore.try_acquire(key("new"), 1).is_some());
+}
+
+#[test]
+fn a_semaphore_of_one_permit_has_no_reserve() {
+    let semaphore = FairSemaphore::new(1);
+    let held = semaphore.try_acquire(key("a"), 1);
+    assert!(held.is_some() && semaphore.try_acquire(key("b"), 1).is_none());
+}
+
+#[test]
+fn amounts_are_bounded_by_the_limit() {
+    let semaphore = FairSemaphore::new(100);
+    assert!(semaphore.try_acquire(key("a"), 101).is_none());
+    assert!(semaphore.try_acquire(key("a"), usize::MAX).is_none());
+    let held = semaphore.acquire_beyond_limit(key("a"), 500);
+    assert!(semaphore.try_acquire(key("b"), 1).is_none());
+    drop(held);
+    assert!(semaphore.try_acquire(key("b"), 1).is_some());
+}
+
+#[tokio::test]
+async fn grants_the_next_permit_to_the_caller_that_holds_the_fewest() {
+    let semaphore = FairSemaphore::with_reserve(2, 0);
+    let mut held = exhaust(&semaphore, "a");
+    let mut more = wait(&semaphore, "a");
+    let mut other = wait(&semaphore, "b");
+    held.pop();
+    assert!((&mut more).now_or_never().is_none());
+    let granted = (&mut other).now_or_never().expect("the permit is granted to b");
+    held.pop();
+    assert!((&mut more).now_or_never().is_some());
+    drop(granted);
+}
+
+#[tokio::test]
+async fn grants_permits_in_the_order_of_the_waits_of_equal_callers() {
+    let semaphore = FairSemaphore::with_reserve(1, 0);
+    let held = semaphore.try_acquire(key("a"), 1);
+    let mut waits: Vec<_> = ["b", "c", "d"].map(|name| wait(&semaphore, name)).into();
+    drop(held);
+    for number in 0..waits.len() {
+        for later in number + 1..waits.len() {
+            assert!((&mut waits[later]).now_or_never().is_none());
+        }
+        assert!((&mut waits[number]).now_or_never().is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_wait_acquires_nothing() {
+    let semaphore = FairSemaphore::with_reserve(1, 0);
+    let held = semaphore.try_acquire(key("a"), 1);
+    for _ in 0..100 {
+        drop(wait(&semaphore, "b"));
+    }
+    assert!(semaphore.0.state().callers[&key("b")].waiting.len() <= 2);
+    let mut last = wait(&semaphore, "c");
+    drop(held);
+    let granted = (&mut last).now_or_never().expect("the permit is free");
+    drop(granted);
+    // A permit that was granted and not received is returned.
+    let held = semaphore.try_acquire(key("a"), 1);
+    let unreceived = wait(&semaphore, "b");
+    drop(held);
+    assert_eq!(semaphore.used(), 1);
+    drop(unreceived);
+    assert_eq!(semaphore.used(), 0);
+    assert!(semaphore.0.state().callers.is_empty());
+}
+
+#[tokio::test]
+async fn a_task_works_for_the_caller_of_its_scope() {
+    let outside = ShareKey::current();
+    let inside = key("a").scope(async { ShareKey::current() }).await;
+    assert_eq!((outside, inside), (ShareKey::BACKGROUND, key("a")));
+}

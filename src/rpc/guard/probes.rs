@@ -1,0 +1,87 @@
+use std::{sync::Arc, time::Duration};
+
+use http::{Request, Response};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use tonic::body::Body;
+use tower::Service;
+
+use super::{
+    body::{CallPermit, GuardedBody},
+    inner_call,
+};
+use crate::{
+    fairness::{FairSemaphore, ShareKey},
+    rpc::status,
+    transport::Exchange,
+};
+
+/// Limit on concurrent health checks and on reflection, and again on watched health states.
+const MAX_PROBES: usize = 64;
+
+/// Time in which the request of a probe must have arrived.
+const MAX_REQUEST_TIME: Duration = Duration::from_secs(5);
+
+/// Duration that stands for no limit: a health state is watched for as long as the caller wants.
+const UNLIMITED: Duration = Duration::from_hours(24 * 365);
+
+/// Path of the method that watches the health state.
+const WATCH: &str = "/grpc.health.v1.Health/Watch";
+
+/// Limits on health checks and reflection, which any peer may call if they need no authentication.
+/// They are shared between connections.
+#[derive(Debug)]
+pub(super) struct ProbeLimits {
+    checks: FairSemaphore,
+    watches: FairSemaphore,
+    /// Never waited for: probes do not delay a shutdown.
+    untracked: TaskTracker,
+}
+
+impl ProbeLimits {
+    pub(super) fn new() -> Self {
+        Self {
+            checks: FairSemaphore::new(MAX_PROBES),
+            watches: FairSemaphore::new(MAX_PROBES),
+            untracked: TaskTracker::new(),
+        }
+    }
+
+    /// Calls the routes for a probe, whose response takes `max_time` at most if the probe does not
+    /// watch the health state.
+    pub(super) async fn call<S>(
+        &self,
+        inner: &mut S,
+        request: Request<Body>,
+        max_time: Duration,
+    ) -> Response<Body>
+    where
+        S: Service<Request<Body>, Response = Response<Body>>,
+        S::Error: std::fmt::Display,
+    {
+        let exchange = Exchange::of(&request).cloned();
+        let is_watch = request.uri().path() == WATCH;
+        let permits = if is_watch { &self.watches } else { &self.checks };
+        let key = exchange
+            .as_ref()
+            .map_or_else(ShareKey::current, Exchange::connection_key);
+        let Some(permit) = permits.try_acquire(key, 1) else {
+            return status::too_many_calls(permits.limit()).into_http();
+        };
+        let permit: CallPermit = Arc::new((permit, self.untracked.token()));
+        let now = Instant::now();
+        let deadline = now + if is_watch { UNLIMITED } else { max_time };
+        if let Some(exchange) = exchange {
+            exchange.set_deadline(deadline);
+            exchange.hold(Arc::clone(&permit));
+        }
+        let call = inner_call(inner, request);
+        match tokio::time::timeout_at(now + MAX_REQUEST_TIME, call).await {
+            Err(_) => status::deadline_exceeded().into_http(),
+            Ok(response) => {
+                let deadline = (!is_watch).then_some(deadline);
+                response.map(|body| Body::new(GuardedBody::new(body, deadline, permit)))
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+use std::{
+    sync::{
+        Arc, LazyLock, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use slab::Slab;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::exchange::{Exchange, WeakExchange};
+use crate::fairness::ShareKey;
+
+/// Kind of socket of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SocketKind {
+    /// A TCP socket.
+    Tcp,
+    /// A Unix socket.
+    Unix,
+}
+
+/// State of an open connection, by which it is limited.
+#[derive(Debug)]
+pub(super) struct ConnectionState {
+    pub(super) id: u64,
+    pub(super) kind: SocketKind,
+    /// Whether a call on the connection has been accepted.
+    is_trusted: AtomicBool,
+    /// Begin or end of the last exchange, or the begin of the connection.
+    active_at: AtomicTime,
+    /// When the peer has last accepted a piece of a response.
+    accepted_at: AtomicTime,
+    /// Number of pieces of responses that the peer has not accepted yet.
+    pieces: AtomicUsize,
+    /// Since when the socket has accepted no bytes, if bytes are to be written.
+    blocked_since: AtomicTime,
+    exchanges: Mutex<Slab<WeakExchange>>,
+    /// The exchange whose stream is about to be spawned.
+    beginning: Mutex<Option<WeakExchange>>,
+    /// Cancelled when the connection is to be closed at once.
+    pub(super) closed: CancellationToken,
+    /// Cancelled when the connection is to be closed after its exchanges.
+    pub(super) retired: CancellationToken,
+}
+
+impl ConnectionState {
+    pub(super) fn new(id: u64, kind: SocketKind) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            kind,
+            is_trusted: AtomicBool::new(false),
+            active_at: AtomicTime::now(),
+            accepted_at: AtomicTime::now(),
+            pieces: AtomicUsize::new(0),
+            blocked_since: AtomicTime::unset(),
+            exchanges: Mutex::default(),
+            beginning: Mutex::default(),
+            closed: CancellationToken::new(),
+            retired: CancellationToken::new(),
+        })
+    }
+
+    /// Key of the shares of an anonymous caller.
+    pub(super) fn key(&self) -> ShareKey {
+        ShareKey::new(self.id)
+    }
+
+    pub(super) fn trust(&self) {
+        // Read first, because most calls find it set.
+        if !self.is_trusted() {
+            self.is_trusted.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn is_trusted(&self) -> bool {
+        self.is_trusted.load(Ordering::Relaxed)
+    }
+
+    /// Time since the begin or end of the last exchange.
+    pub(super) fn inactive_for(&self) -> Duration {
+        self.active_at.elapsed()
+    }
+
+    /// Time for which the peer has not accepted any byte of the responses that wait for it.
+    pub(super) fn stalled_for(&self) -> Duration {
+        let has_pieces = self.pieces.load(Ordering::Relaxed) > 0;
+        let unaccepted = if has_pieces {
+            self.accepted_at.elapsed()
+        } else {
+            Duration::ZERO
+        };
+        unaccepted.max(self.blocked_since.elapsed())
+    }
+
+    /// Records whether the socket accepts bytes.
+    pub(super) fn set_blocked(&self, is_blocked: bool) {
+        if is_blocked != self.blocked_since.is_set() {
+            self.blocked_since.set(is_blocked);
+        }
+    }
+
+    pub(super) fn add_piece(&self) {
+        if self.pieces.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.accepted_at.set(true);
+        }
+    }
+
+    pub(super) fn remove_piece(&self) {
+        self.pieces.fetch_sub(1, Ordering::Relaxed);
+        self.accepted_at.set(true);
+    }
+
+    /// Adds an exchange, and returns the index by which it is removed.
+    pub(super) fn add_exchange(&self, exchange: WeakExchange) -> usize {
+        self.active_at.set(true);
+        self.exchanges().insert(exchange)
+    }
+
+    pub(super) fn remove_exchange(&self, index: usize) {
+        self.active_at.set(true);
+        self.exchanges().try_remove(index);
+    }
+
+    pub(super) fn has_exchanges(&self) -> bool {
+        !self.exchanges().is_empty()
+    }
+
+    /// Exchanges that have not ended.
+    pub(super) fn open_exchanges(&self) -> Vec<Exchange> {
+        let exchanges = self.exchanges();
+        exchanges.iter().filter_map(|(_, it)| it.upgrade()).collect()
+    }
+
+    /// Sets the exchange of the stream that is spawned next.
+    pub(super) fn set_beginning(&self, exchange: WeakExchange) {
+        *self.beginning() = Some(exchange);
+    }
+
+    pub(super) fn take_beginning(&self) -> Option<Exchange> {
+        self.beginning().take()?.upgrade()
+    }
+
+    fn beginning(&self) -> MutexGuard<'_, Option<WeakExchange>> {
+        self.beginning.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn exchanges(&self) -> MutexGuard<'_, Slab<WeakExchange>> {
+        self.exchanges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A point in time, in milliseconds since the first use of the clock; 0 if it is not set.
+#[derive(Debug)]
+pub(super) struct AtomicTime(AtomicU64);
+
+/// Begin of the clock's time.
+static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// Milliseconds of the clock until `at`; at least 1.
+fn milliseconds(at: Instant) -> u64 {
+    u64::try_from(at.duration_since(*BEGIN).as_millis())
+        .unwrap_or(u64::MAX)
+        .max(1)
+}
+
+impl AtomicTime {
+    fn unset() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    fn now() -> Self {
+        Self::at(Instant::now())
+    }
+
+    pub(super) fn at(time: Instant) -> Self {
+        Self(AtomicU64::new(milliseconds(time)))
+    }
+
+    /// Sets the present time, or none.
+    fn set(&self, is_set: bool) {
+        let now = if is_set { milliseconds(Instant::now()) } else { 0 };
+        self.0.store(now, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_to(&self, time: Instant) {
+        self.0.store(milliseconds(time), Ordering::Relaxed);
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed) != 0
+    }
+
+    /// Time that has passed since; zero if it is in the future or not set.
+    pub(super) fn elapsed(&self) -> Duration {
+        match self.0.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            time => Duration::from_millis(milliseconds(Instant::now()).saturating_sub(time)),
+        }
+    }
+}

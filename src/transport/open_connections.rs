@@ -1,0 +1,253 @@
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use opentelemetry::{
+    KeyValue,
+    metrics::{Counter, Meter},
+};
+
+use super::connection_state::{ConnectionState, SocketKind};
+use crate::instrumentation;
+
+/// Inactivity after which a connection whose calls have been accepted is closed in favor of a new
+/// one. It excludes connections between the calls of a turn.
+const MIN_INACTIVITY: Duration = Duration::from_secs(10);
+
+/// Limit on the open connections of all TCP listeners together, including those whose TLS
+/// handshake is not complete, and the same limit again for Unix sockets, so that TCP peers
+/// cannot exhaust the quota of the pod's own processes. Clones share the limit.
+///
+/// A quarter is reserved for connections on which a call has been accepted. A connection beyond the
+/// limits replaces the connection without an accepted call that has been inactive for the longest
+/// time; if there is none, the longest inactive one with an accepted call. If none is inactive, the
+/// new connection is closed at once: its peer can then try another server or try again later, and it
+/// allocates no memory here.
+#[derive(Clone, Debug)]
+pub struct OpenConnections(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    max: usize,
+    last_id: AtomicU64,
+    open: Mutex<HashMap<u64, Arc<ConnectionState>>>,
+    metrics: Option<Metrics>,
+}
+
+#[derive(Debug)]
+struct Metrics {
+    refused: Counter<u64>,
+    closed: Counter<u64>,
+}
+
+/// Permit of one open connection, which is returned when it is dropped.
+#[derive(Debug)]
+pub(super) struct ConnectionPermit {
+    pub(super) state: Arc<ConnectionState>,
+    connections: OpenConnections,
+}
+
+/// Reason for which a connection was closed before it was served.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum RefusalReason {
+    /// The limit was reached.
+    Limit,
+    /// The TLS handshake failed or took too long.
+    Handshake,
+}
+
+/// Reason for which an open connection was closed.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum ClosureReason {
+    /// It had no calls for a long time.
+    Idle,
+    /// A new connection has replaced it.
+    Replaced,
+    /// Its peer did not accept responses.
+    Stalled,
+    /// A response on it was not accepted within the time limit of its call.
+    Overdue,
+}
+
+impl OpenConnections {
+    /// Creates a limit of `max` connections without metrics.
+    pub fn new(max: usize) -> Self {
+        Self::create(max, None)
+    }
+
+    /// Creates a limit of `max` connections with metrics of the open, the refused and the closed
+    /// connections.
+    pub fn with_metrics(max: usize) -> Self {
+        let meter = instrumentation::meter();
+        let limit = Self::create(max, Some(Metrics::new(&meter)));
+        limit.register_gauges(&meter);
+        limit
+    }
+
+    fn create(max: usize, metrics: Option<Metrics>) -> Self {
+        Self(Arc::new(Shared {
+            max,
+            last_id: AtomicU64::new(0),
+            open: Mutex::default(),
+            metrics,
+        }))
+    }
+
+    pub(super) fn max(&self) -> usize {
+        self.0.max
+    }
+
+    /// Acquires a permit for one more connection, which may close another one. `None` if the
+    /// limit is reached and no connection is inactive.
+    pub(super) fn try_acquire(&self, kind: SocketKind) -> Option<ConnectionPermit> {
+        let mut open = self.open();
+        let same_kind = || open.values().filter(|it| it.kind == kind);
+        let untrusted = same_kind().filter(|it| !it.is_trusted()).count();
+        let is_full = same_kind().count() >= self.0.max;
+        if is_full || untrusted >= self.0.max - self.0.max / 4 {
+            let replaced = longest_inactive(same_kind().filter(|it| !it.is_trusted())).or_else(|| {
+                let may_be_closed = |it: &&Arc<ConnectionState>| {
+                    !it.has_exchanges() && it.inactive_for() >= MIN_INACTIVITY
+                };
+                longest_inactive(same_kind().filter(may_be_closed))
+            });
+            let Some(replaced) = replaced else {
+                drop(open);
+                self.count_refused(RefusalReason::Limit);
+                return None;
+            };
+            open.remove(&replaced.id);
+            self.close(&replaced, ClosureReason::Replaced);
+        }
+        let id = self.0.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let state = ConnectionState::new(id, kind);
+        open.insert(id, Arc::clone(&state));
+        Some(ConnectionPermit {
+            state,
+            connections: self.clone(),
+        })
+    }
+
+    /// All open connections.
+    pub(super) fn all(&self) -> Vec<Arc<ConnectionState>> {
+        self.open().values().map(Arc::clone).collect()
+    }
+
+    /// Closes a connection at once.
+    pub(super) fn close(&self, connection: &ConnectionState, reason: ClosureReason) {
+        if !connection.closed.is_cancelled() {
+            connection.closed.cancel();
+            self.count_closed(reason);
+        }
+    }
+
+    /// Closes a connection after its exchanges.
+    pub(super) fn retire(&self, connection: &ConnectionState, reason: ClosureReason) {
+        if !connection.retired.is_cancelled() {
+            connection.retired.cancel();
+            self.count_closed(reason);
+        }
+    }
+
+    pub(super) fn count_refused(&self, reason: RefusalReason) {
+        if let Some(metrics) = &self.0.metrics {
+            metrics.refused.add(1, &[attribute(reason.as_str())]);
+        }
+    }
+
+    fn count_closed(&self, reason: ClosureReason) {
+        if let Some(metrics) = &self.0.metrics {
+            metrics.closed.add(1, &[attribute(reason.as_str())]);
+        }
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<u64, Arc<ConnectionState>>> {
+        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn register_gauges(&self, meter: &Meter) {
+        let (limit, max) = (self.clone(), self.0.max);
+        meter
+            .u64_observable_gauge("conversation_memory.connections.active")
+            .with_unit("{connection}")
+            .with_description("Open connections to the API.")
+            .with_callback(move |gauge| gauge.observe(limit.open().len() as u64, &[]))
+            .build();
+        meter
+            .u64_observable_gauge("conversation_memory.connections.limit")
+            .with_unit("{connection}")
+            .with_description("Limit on open connections over TCP, and the same limit over Unix sockets. Connections beyond it replace inactive ones, or are closed.")
+            .with_callback(move |gauge| gauge.observe(max as u64, &[]))
+            .build();
+    }
+}
+
+fn longest_inactive<'a>(
+    connections: impl Iterator<Item = &'a Arc<ConnectionState>>,
+) -> Option<Arc<ConnectionState>> {
+    // Connections that began in the same millisecond are ordered by their numbers.
+    connections
+        .max_by_key(|it| (it.inactive_for(), std::cmp::Reverse(it.id)))
+        .map(Arc::clone)
+}
+
+impl Drop for ConnectionPermit {
+    fn drop(&mut self) {
+        self.connections.open().remove(&self.state.id);
+    }
+}
+
+impl Metrics {
+    fn new(meter: &Meter) -> Self {
+        let refused = meter
+            .u64_counter("conversation_memory.connections.refused")
+            .with_unit("{connection}")
+            .with_description("Connections closed before they were served, by reason.")
+            .build();
+        for reason in RefusalReason::ALL {
+            instrumentation::export_zero(&refused, &[attribute(reason.as_str())]);
+        }
+        let closed = meter
+            .u64_counter("conversation_memory.connections.closed")
+            .with_unit("{connection}")
+            .with_description("Open connections that the server has closed, by reason.")
+            .build();
+        for reason in ClosureReason::ALL {
+            instrumentation::export_zero(&closed, &[attribute(reason.as_str())]);
+        }
+        Self { refused, closed }
+    }
+}
+
+fn attribute(reason: &'static str) -> KeyValue {
+    KeyValue::new("reason", reason)
+}
+
+impl RefusalReason {
+    const ALL: [Self; 2] = [Self::Limit, Self::Handshake];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Limit => "limit",
+            Self::Handshake => "handshake",
+        }
+    }
+}
+
+impl ClosureReason {
+    const ALL: [Self; 4] = [Self::Idle, Self::Replaced, Self::Stalled, Self::Overdue];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Replaced => "replaced",
+            Self::Stalled => "stalled",
+            Self::Overdue => "overdue",
+        }
+    }
+}
