@@ -30,6 +30,7 @@ use chrono::{DateTime, Utc};
 
 pub use self::{
     error::{ReusedKey, SchemaError, StoreError},
+    lineage::MAX_BRANCH_DEPTH,
     operations::{
         Append, Appended, Bound, Branch, Compaction, ConversationPage, ConversationQuery,
         Invalidation, Newest, PendingInvalidation, Redacted, Redaction, RequestIdentity, Truncated,
@@ -209,6 +210,7 @@ pub trait Store: Send + Sync + Debug {
     ///
     /// - [`StoreError::NotFound`] if there is no such parent.
     /// - [`StoreError::BeyondEnd`] if the parent ends before `at_seq`.
+    /// - [`StoreError::TooDeep`] if the branch would be more than [`MAX_BRANCH_DEPTH`] branches deep.
     async fn branch(&self, branch: &Branch) -> Result<Conversation, StoreError>;
 
     /// Reads a page of the conversations that were branched from this one, latest activity

@@ -35,6 +35,12 @@ pub enum Error {
         /// Number that the conversation ends at.
         last_seq: i64,
     },
+    /// A branch would exceed the maximum depth of branches.
+    #[error("the branch would be more than {max} branches deep")]
+    BranchTooDeep {
+        /// Maximum depth.
+        max: i64,
+    },
     /// An id or idempotency key was used before with different content.
     #[error("{0} was used before with different content")]
     Reused(ReusedKey),
@@ -121,6 +127,7 @@ impl Error {
             }
             StoreError::Conflict { current_seq } => Self::SeqMismatch { current_seq },
             StoreError::BeyondEnd { field, last_seq } => Self::BeyondEnd { field, last_seq },
+            StoreError::TooDeep { max } => Self::BranchTooDeep { max },
             StoreError::AlreadyExists(what) => Self::Reused(what),
             StoreError::Unavailable(cause) => Self::Unavailable(cause),
             StoreError::Full(cause) => Self::StoreFull(cause),

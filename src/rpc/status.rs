@@ -111,6 +111,16 @@ impl From<Error> for Status {
                     InvalidValue::new(format!("must be at most {last_seq}, the last message"));
                 FieldViolation::new(field, reason).into()
             }
+            // Without RetryInfo: the same request fails again.
+            Error::BranchTooDeep { max } => with_reason(
+                Code::FailedPrecondition,
+                "BRANCH_TOO_DEEP",
+                &format!(
+                    "the branch would be more than {max} branches deep: branch at an earlier \
+                     message, or import an export of the conversation and branch that"
+                ),
+                &[("max_depth", max.to_string())],
+            ),
             Error::Reused(id) => reused(id),
             Error::Unavailable(_) => unavailable("the store or session tier is unavailable"),
             // Without RetryInfo: the disk stays full until somebody makes room.

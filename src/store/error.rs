@@ -27,6 +27,12 @@ pub enum StoreError {
         /// Last number of the conversation.
         last_seq: i64,
     },
+    /// A branch would exceed the maximum depth of branches.
+    #[error("the branch would be more than {max} branches deep")]
+    TooDeep {
+        /// Maximum depth.
+        max: i64,
+    },
     /// An id or an idempotency key is in use with other content.
     #[error("{0} is in use with other content")]
     AlreadyExists(ReusedKey),

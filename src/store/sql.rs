@@ -119,6 +119,8 @@ macro_rules! message_columns {
 }
 pub(super) use message_columns;
 
+mod lineage;
+
 /// Condition on the documents `d` that a search considers. Parameters: $1 user, $3
 /// conversation or NULL, $4 department or NULL, $5 role or NULL.
 ///
@@ -148,8 +150,10 @@ macro_rules! hit_conversation {
                     WHERE l.conversation_id = o.id AND l.source_id = o.id \
                       AND h.seq > l.after_seq AND h.seq <= l.upto_seq))), \
             (SELECT l.conversation_id FROM lineage l WHERE l.source_id = h.conversation_id \
-               AND h.seq > l.after_seq AND h.seq <= l.upto_seq \
-             ORDER BY l.conversation_id LIMIT 1))"
+               AND l.after_seq = (SELECT max(s.after_seq) FROM lineage s \
+                                  WHERE s.source_id = h.conversation_id AND s.after_seq < h.seq) \
+               AND l.upto_seq >= h.seq \
+             ORDER BY l.upto_seq, l.conversation_id LIMIT 1))"
     };
 }
 pub(super) use hit_conversation;
@@ -314,18 +318,21 @@ pub(super) const CONTEXTS: &str = concat!(
     context_columns!("x."),
     " FROM lineage l JOIN message_contexts x ON x.conversation_id = l.source_id \
         AND x.seq > l.after_seq AND x.seq <= l.upto_seq \
-      WHERE l.conversation_id = $1 AND l.source_id <> $1 AND x.seq BETWEEN $2 AND $3 \
+      WHERE l.conversation_id = $1 AND l.source_id <> $1 \
+        AND l.upto_seq >= $2 AND l.after_seq < $3 AND x.seq BETWEEN $2 AND $3 \
       ORDER BY 1, 2"
 );
 
 /// Reads the data of a message's blobs. Parameters: $1 conversation, $2 number.
-pub(super) const BLOBS: &str = "SELECT b.position, b.data FROM message_blobs b \
+pub(super) const BLOBS: &str = concat!(
+    "SELECT b.position, b.data FROM message_blobs b \
       WHERE b.conversation_id = $1 AND b.seq = $2 \
     UNION ALL \
-    SELECT b.position, b.data FROM lineage l JOIN message_blobs b \
-        ON b.conversation_id = l.source_id AND b.seq = $2 \
-      WHERE l.conversation_id = $1 AND l.source_id <> $1 \
-        AND $2 > l.after_seq AND $2 <= l.upto_seq";
+    SELECT b.position, b.data FROM ",
+    lineage::range_containing!(),
+    " JOIN message_blobs b ON b.conversation_id = r.source_id AND b.seq = $2 \
+      WHERE r.source_id <> $1 AND r.after_seq < $2"
+);
 
 /// Reads the entry of an idempotency key in the requests ledger. Parameters: $1 conversation,
 /// $2 key.
@@ -358,11 +365,9 @@ macro_rules! id_is_referenced {
 }
 pub(super) use id_is_referenced;
 
-mod lineage;
-
 pub(super) use self::lineage::{
-    ADD_LINEAGE, COMPACTION, CONTAINING, COPY_COMPACTION, COPY_LINEAGE, COUNT_OWN, COUNT_SHARED,
-    DELETE_COMPACTION, DELETE_OWN, DELETE_UNREFERENCED, EXCLUDE_OWN, LINEAGE, PUT_COMPACTION,
-    REDACT, SET_COMPACTED, STORED_MESSAGE, SUM_TOKENS, TITLE, TRUNCATE_LINEAGE, USER_TEXTS,
+    ADD_LINEAGE, COMPACTION, CONTAINING, COPY_COMPACTION, COPY_LINEAGE, COUNT_OWN, COUNT_RANGES,
+    COUNT_SHARED, DELETE_COMPACTION, DELETE_RANGE, EXCLUDE_OWN, PUT_COMPACTION, REDACT,
+    SET_COMPACTED, STORED_MESSAGE, SUM_TOKENS, TITLE, TRUNCATE_LINEAGE, UNSHARED, USER_TEXTS,
     apply_effects,
 };

@@ -5,6 +5,7 @@ use conversation_memory::proto::{
     ListBranchesRequest, ListMessagesRequest, Role, Source, TruncateConversationRequest,
 };
 use tonic::Code;
+use tonic_types::StatusExt as _;
 
 use test_support::{
     new_id, new_user,
@@ -20,6 +21,7 @@ test_support::in_both_forms!(
     a_branch_of_a_branch_has_all_earlier_messages,
     rejects_invalid_branches,
     lists_branches_in_pages,
+    limits_the_depth_of_branches,
 );
 
 fn branch_at(conversation: &str, at_seq: i64) -> BranchConversationRequest {
@@ -253,4 +255,33 @@ async fn lists_branches_in_pages(form: Form) {
         listed,
         [1, 4, 3, 2, 0].map(|at: usize| branches[at].clone())
     );
+}
+
+async fn limits_the_depth_of_branches(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let mut deepest = conversation_of(&mut memory, &new_user(), 1).await;
+    for depth in 1..=1_000 {
+        deepest = branch(&mut memory, &deepest, depth).await;
+        save_text(&mut memory, &deepest, "next").await;
+    }
+    let request = branch_at(&deepest, 1_001);
+    let refused = memory.branch_conversation(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert_eq!(reason(&refused), "BRANCH_TOO_DEEP");
+    assert!(refused.get_error_details().retry_info().is_none());
+    let (texts, _) = newest(&mut memory, &deepest).await;
+    assert!(texts.iter().all(|text| text == "next"), "{texts:?}");
+    let truncation = TruncateConversationRequest {
+        conversation_id: deepest.clone(),
+        after_seq: 500,
+        ..TruncateConversationRequest::default()
+    };
+    let truncated = memory.truncate_conversation(truncation).await.unwrap();
+    assert_eq!(truncated.into_inner().removed_messages, 501);
+    let deletion = DeleteConversationRequest {
+        conversation_id: deepest,
+        ..DeleteConversationRequest::default()
+    };
+    memory.delete_conversation(deletion).await.unwrap();
 }

@@ -5,6 +5,7 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+mod branch_trees;
 mod branches;
 mod broken;
 mod cancelled;
@@ -128,6 +129,11 @@ conformance! {
         create_rejects_id_that_branches_refer_to
         deleting_the_last_conversation_deletes_shared_messages
         branches_behave_like_copies;
+    branch_trees:
+        depth_of_branches_is_limited
+        deeper_branches_are_readable_and_removable
+        branches_of_one_parent_are_removable_concurrently
+        each_range_of_own_messages_is_kept_for_its_branches;
     imports:
         import_stores_all_fields
         import_without_messages_creates_a_conversation

@@ -10,7 +10,7 @@ import pytest
 
 import conversation_memory as cm
 from conversation_memory import AsyncConversationMemory, BlobPart, ConversationMemory, Message
-from conversation_memory._limits import MAX_TURN_BYTES
+from conversation_memory._limits import DEFAULT_LIMITS
 
 from .fake import FakeService, begun, failing, serving
 from .sidecar import TIMEOUT
@@ -222,7 +222,7 @@ def test_message_beyond_the_maximum_size_is_rejected(memory: ConversationMemory,
             turn.user("x" * 1_047_000)
         with pytest.raises(ValueError, match="bytes"):
             turn.add(Message("user", "y"), *[Message("assistant", "x" * 1_047_000)] * 2)
-        turn.assistant("z" * min(1 << 20, MAX_TURN_BYTES - turn._encoded_bytes - 16))
+        turn.assistant("z" * min(1 << 20, DEFAULT_LIMITS.turn_bytes - turn._encoded_bytes - 16))
     assert turn.saved is not None
     assert turn.saved.last_seq == 12
 

@@ -16,7 +16,8 @@ use conversation_memory::{
 };
 use serde_json::Value;
 use sqlx::{
-    ConnectOptions as _, postgres::PgConnectOptions, query_scalar, sqlite::SqliteConnectOptions,
+    AssertSqlSafe, ConnectOptions as _, postgres::PgConnectOptions, query_scalar, raw_sql,
+    sqlite::SqliteConnectOptions,
 };
 use tempfile::TempDir;
 
@@ -91,6 +92,20 @@ impl StoreFixture {
             let count = "SELECT count(*) FROM messages WHERE conversation_id::text = ANY($1)";
             let count = query_scalar(count).bind(ids).fetch_one(&mut connection);
             count.await.unwrap()
+        }
+    }
+
+    /// Executes statements on the database of the store, in the language of that database.
+    pub async fn execute(&self, on_postgres: &str, on_sqlite: &str) {
+        if let Some(folder) = &self.folder {
+            let file = SqliteConnectOptions::new().filename(folder.path().join("memory.db"));
+            let mut connection = file.connect().await.unwrap();
+            let statements = raw_sql(AssertSqlSafe(on_sqlite.to_owned()));
+            statements.execute(&mut connection).await.unwrap();
+        } else {
+            let mut connection = server_options().connect().await.unwrap();
+            let statements = raw_sql(AssertSqlSafe(on_postgres.to_owned()));
+            statements.execute(&mut connection).await.unwrap();
         }
     }
 

@@ -25,25 +25,23 @@ macro_rules! is_settled {
 /// Statement of a history read. Parameters: $1 conversation, $2 user or NULL, and those of the
 /// arguments.
 ///
-/// Each range of a lineage is read separately, from its end, and no more than the limit
-/// of all their messages is returned.
+/// The ranges of a lineage do not overlap, so that their order, and that of the messages of each, is
+/// the order of all. PostgreSQL sorts the messages of one range after the other, and stops at the
+/// limit.
 macro_rules! history {
-    ($own_after:literal, $shared_after:literal, $bound:literal, $order:literal) => {
+    ($after:literal, $own:literal, $ranges:literal, $shared:literal, $order:literal) => {
         sql::history!(
             is_settled!(),
-            $own_after,
-            concat!($bound, $order),
+            $after,
+            $own,
             concat!(
-                "SELECT m.* FROM c JOIN lineage l ON c.own_after > 0 AND l.conversation_id = c.id \
-                 CROSS JOIN LATERAL (SELECT ",
+                "SELECT m.* FROM lineage l CROSS JOIN LATERAL (SELECT ",
                 sql::message_columns!(),
-                " FROM messages m WHERE m.conversation_id = l.source_id \
-                    AND m.seq > ",
-                $shared_after,
-                " AND m.seq <= l.upto_seq ",
-                $bound,
-                $order,
-                ") AS m ",
+                " FROM messages m WHERE m.conversation_id = l.source_id AND m.seq <= l.upto_seq ",
+                $shared,
+                ") AS m \
+                 WHERE l.conversation_id = (SELECT c.id FROM c WHERE c.own_after > 0) ",
+                $ranges,
                 $order
             )
         )
@@ -54,31 +52,36 @@ macro_rules! history {
 const NEWEST: &str = concat!(
     history!(
         "greatest(c.own_after, c.compacted_upto_seq)",
-        "greatest(l.after_seq, c.compacted_upto_seq)",
-        "",
-        "ORDER BY m.seq DESC LIMIT $3"
+        "ORDER BY m.seq DESC LIMIT $3",
+        "AND l.upto_seq > (SELECT c.compacted_upto_seq FROM c) ",
+        "AND m.seq > greatest(l.after_seq, (SELECT c.compacted_upto_seq FROM c)) \
+         ORDER BY m.seq DESC LIMIT $3",
+        "ORDER BY l.upto_seq DESC, m.seq DESC LIMIT $3"
     ),
     sql::history_head!(
-        " FROM c JOIN lineage l ON c.has_pinned AND c.own_after > 0 AND l.conversation_id = c.id \
-          JOIN messages m ON m.conversation_id = l.source_id AND m.pinned \
-            AND m.seq > l.after_seq AND m.seq <= l.upto_seq ORDER BY m.seq DESC"
+        " FROM lineage l JOIN messages m ON m.conversation_id = l.source_id AND m.pinned \
+            AND m.seq > l.after_seq AND m.seq <= l.upto_seq \
+          WHERE l.conversation_id = (SELECT c.id FROM c WHERE c.has_pinned AND c.own_after > 0) \
+          ORDER BY l.upto_seq DESC, m.seq DESC"
     )
 );
 
 /// Parameters: $3 number, $4 limit.
 const AFTER: &str = history!(
     "c.own_after",
-    "l.after_seq",
-    "AND m.seq > $3 ",
-    "ORDER BY m.seq LIMIT $4"
+    "AND m.seq > $3 ORDER BY m.seq LIMIT $4",
+    "AND l.upto_seq > $3 ",
+    "AND m.seq > greatest(l.after_seq, $3) ORDER BY m.seq LIMIT $4",
+    "ORDER BY l.upto_seq, m.seq LIMIT $4"
 );
 
 /// Parameters: $3 number, $4 limit.
 const BEFORE: &str = history!(
     "c.own_after",
-    "l.after_seq",
-    "AND m.seq < $3 ",
-    "ORDER BY m.seq DESC LIMIT $4"
+    "AND m.seq < $3 ORDER BY m.seq DESC LIMIT $4",
+    "AND l.after_seq < $3 ",
+    "AND m.seq > l.after_seq AND m.seq < $3 ORDER BY m.seq DESC LIMIT $4",
+    "ORDER BY l.upto_seq DESC, m.seq DESC LIMIT $4"
 );
 
 reads!(PgConnection, PgRow, std::convert::identity);

@@ -1,18 +1,17 @@
 //! Removals: transactions that can take a long time.
 //!
-//! Messages that branches share are kept. Whether a message is shared is checked under a lock
-//! on the id that it is stored under: if the same message is removed from two conversations
-//! concurrently, one of the transactions must delete it.
+//! Messages that branches share are kept. Whether a message is shared is checked under a lock that
+//! all conversations that can contain it have in common: if the same message is removed from two
+//! conversations concurrently, one of the transactions must delete it.
 
 use sqlx::{PgConnection, query, query_as, raw_sql};
-use uuid::Uuid;
 
 use super::{
     PostgresPool,
     append::{find_request, insert_request},
     connection::PooledConnection,
     invalidations::{record_after, record_statement},
-    lineage::{TruncationPoint, delete_history, truncate_history},
+    lineage::{TruncationPoint, delete_history, lock_messages, truncate_history},
     sql,
     transaction::{BEGIN, before_commit, end_with},
 };
@@ -30,12 +29,6 @@ const LOCK: &str = concat!(
     sql::conversation_condition!(),
     " FOR UPDATE"
 );
-
-/// Locks the messages of a conversation and those that its lineage refers to. Parameter:
-/// $1 conversation.
-const LOCK_MESSAGES: &str = "SELECT pg_advisory_xact_lock(hashtextextended(s.id::text, 0)) \
-    FROM (SELECT $1 AS id UNION SELECT l.source_id FROM lineage l WHERE l.conversation_id = $1 \
-          ORDER BY 1) AS s";
 
 const DELETE: &str = "DELETE FROM conversations c WHERE c.id = $1";
 
@@ -70,7 +63,8 @@ async fn find_and_delete(
     let id = conversation.id.as_uuid();
     begin_and_lock(connection, conversation).await?;
     lock_messages(connection, id).await?;
-    delete_history(connection, id, DELETE).await
+    delete_history(connection, id, DELETE).await?;
+    Ok(())
 }
 
 /// Removes the messages after a number, or finds the earlier outcome of the same call.
@@ -108,10 +102,8 @@ async fn replay_or_truncate(
         own_after,
     };
     lock_messages(connection, point.conversation).await?;
-    let truncated = Truncated {
-        removed: truncate_history(connection, &point).await?,
-        last_seq,
-    };
+    let (removed, _) = truncate_history(connection, &point).await?;
+    let truncated = Truncated { removed, last_seq };
     record(connection, truncation, truncated).await?;
     Ok(truncated)
 }
@@ -130,18 +122,6 @@ pub(super) async fn begin_and_lock(
         .fetch_optional(connection)
         .await?;
     Ok(found.ok_or(StoreError::NotFound)?)
-}
-
-/// Locks the messages that a conversation contains.
-async fn lock_messages(
-    connection: &mut PgConnection,
-    conversation: Uuid,
-) -> Result<(), OperationError> {
-    query(LOCK_MESSAGES)
-        .bind(conversation)
-        .execute(connection)
-        .await?;
-    Ok(())
 }
 
 /// Records a truncation as activity of the conversation, and in the requests ledger.

@@ -1,11 +1,6 @@
 //! Statements on lineages and on removals, compactions and redactions, which affect all conversations
 //! that share messages.
 
-/// Reads a conversation's lineage: the ranges of messages that it contains and that are stored
-/// under another id, or under its own. Parameter: $1 conversation.
-pub(in crate::store) const LINEAGE: &str = "SELECT l.source_id, l.after_seq, l.upto_seq \
-    FROM lineage l WHERE l.conversation_id = $1";
-
 /// Adds a range to a lineage. Parameters: $1 conversation, $2 source, $3 and $4 the
 /// range.
 pub(in crate::store) const ADD_LINEAGE: &str = "INSERT INTO lineage \
@@ -32,29 +27,49 @@ pub(in crate::store) const TRUNCATE_LINEAGE: [&str; 2] = [
     "UPDATE lineage SET upto_seq = $2 WHERE conversation_id = $1 AND upto_seq > $2",
 ];
 
-/// Condition that no lineage refers to the message `m`.
-macro_rules! is_unreferenced {
-    () => {
-        "NOT EXISTS (SELECT 1 FROM lineage l WHERE l.source_id = m.conversation_id \
-           AND m.seq > l.after_seq AND m.seq <= l.upto_seq)"
+/// Counts the ranges that the lineage of a branch would have. Parameters: $1 parent, $2 number at
+/// which it is branched.
+pub(in crate::store) const COUNT_RANGES: &str = "SELECT count(*) FROM ( \
+       SELECT 1 FROM lineage l WHERE l.conversation_id = $1 AND l.after_seq < $2 \
+       UNION ALL SELECT 1 FROM conversations c WHERE c.id = $1 AND c.own_after < $2) AS r";
+
+/// Last number up to which other conversations than $1 refer to the messages that are stored under
+/// `$source` after the number `$after`.
+///
+/// All lineages that refer to messages of one segment, which begins at a value that `own_after` of
+/// the source had, refer to it from its beginning. One row therefore determines what is kept.
+macro_rules! referenced_upto {
+    ($source:literal, $after:literal) => {
+        concat!(
+            "(SELECT o.upto_seq FROM lineage o WHERE o.source_id = ",
+            $source,
+            " AND o.after_seq = ",
+            $after,
+            " AND o.conversation_id <> $1 ORDER BY o.upto_seq DESC LIMIT 1)"
+        )
     };
 }
 
-/// Deletes a conversation's own messages after a number that no lineage refers to.
+/// Finds the messages after a number that only one conversation contains: their source, the number
+/// before the first of their range, its last number, and up to which number other conversations
+/// contain messages of the range. The own messages, which the last column marks, are always one row.
 /// Parameters: $1 conversation, $2 number.
-pub(in crate::store) const DELETE_OWN: &str = concat!(
-    "DELETE FROM messages AS m WHERE m.conversation_id = $1 AND m.seq > $2 AND ",
-    is_unreferenced!()
+pub(in crate::store) const UNSHARED: &str = concat!(
+    "SELECT c.id, c.own_after, c.last_seq, ",
+    referenced_upto!("c.id", "c.own_after"),
+    ", (1 = 1) FROM conversations c WHERE c.id = $1 UNION ALL \
+     SELECT s.source_id, s.after_seq, s.upto_seq, s.referenced_upto, (1 = 0) FROM ( \
+       SELECT l.source_id, l.after_seq, l.upto_seq, ",
+    referenced_upto!("l.source_id", "l.after_seq"),
+    " AS referenced_upto FROM lineage l WHERE l.conversation_id = $1 AND l.upto_seq > $2 \
+         AND NOT EXISTS (SELECT 1 FROM conversations c \
+                         WHERE c.id = l.source_id AND c.own_after <= l.after_seq)) AS s \
+     WHERE s.referenced_upto IS NULL OR s.referenced_upto < s.upto_seq"
 );
 
-/// Deletes the messages of a range that no conversation contains any more. Parameters: $1
-/// source, $2 and $3 the range that a lineage no longer refers to.
-pub(in crate::store) const DELETE_UNREFERENCED: &str = concat!(
-    "DELETE FROM messages AS m WHERE m.conversation_id = $1 AND m.seq > $2 AND m.seq <= $3 AND ",
-    is_unreferenced!(),
-    " AND NOT EXISTS (SELECT 1 FROM conversations c \
-        WHERE c.id = m.conversation_id AND m.seq > c.own_after)"
-);
+/// Deletes the messages of a range. Parameters: $1 source, $2 and $3 the range.
+pub(in crate::store) const DELETE_RANGE: &str =
+    "DELETE FROM messages WHERE conversation_id = $1 AND seq > $2 AND seq <= $3";
 
 /// Tokens of a message `m`. Those of a message that was saved before they were counted are
 /// estimated from its length.
@@ -80,7 +95,7 @@ pub(in crate::store) const COUNT_SHARED: &str = concat!(
     "), 0) AS bigint) FROM lineage l \
       JOIN messages m ON m.conversation_id = l.source_id AND m.seq <= l.upto_seq \
         AND m.seq > CASE WHEN l.after_seq > $2 THEN l.after_seq ELSE $2 END \
-      WHERE l.conversation_id = $1"
+      WHERE l.conversation_id = $1 AND l.upto_seq > $2"
 );
 
 /// Sums the tokens of a conversation's messages after a number: those up to another number, and
@@ -97,7 +112,7 @@ pub(in crate::store) const SUM_TOKENS: &str = concat!(
     " AS tokens FROM lineage l JOIN messages m ON m.conversation_id = l.source_id \
         AND m.seq <= l.upto_seq \
         AND m.seq > CASE WHEN l.after_seq > $2 THEN l.after_seq ELSE $2 END \
-      WHERE l.conversation_id = $1) AS t"
+      WHERE l.conversation_id = $1 AND l.upto_seq > $2) AS t"
 );
 
 /// Reads the numbers of a conversation's compaction: the last message that its summary stands for,
@@ -140,7 +155,7 @@ pub(in crate::store) const USER_TEXTS: &str = "SELECT t.text FROM ( \
        FROM lineage l JOIN messages m ON m.conversation_id = l.source_id AND m.role = 'user' \
          AND m.seq <= l.upto_seq \
          AND m.seq > CASE WHEN l.after_seq > $2 THEN l.after_seq ELSE $2 END \
-       WHERE l.conversation_id = $1 ORDER BY m.seq LIMIT 16) AS t";
+       WHERE l.conversation_id = $1 AND l.upto_seq > $2 ORDER BY m.seq LIMIT 16) AS t";
 
 /// Statements that apply the effects of a removal on conversations: one on their rows, and one that
 /// deletes compactions. `$effects` is a table `e` of the fields of `RemovalEffect`, and `$greatest`
@@ -174,6 +189,16 @@ macro_rules! apply_effects {
 }
 pub(in crate::store) use apply_effects;
 
+/// The range `r` of the lineage of the conversation $1 that can contain the number $2: the first that
+/// does not end before it, because the ranges do not overlap.
+macro_rules! range_containing {
+    () => {
+        "(SELECT l.source_id, l.after_seq FROM lineage l \
+           WHERE l.conversation_id = $1 AND l.upto_seq >= $2 ORDER BY l.upto_seq LIMIT 1) AS r"
+    };
+}
+pub(in crate::store) use range_containing;
+
 /// Reads a message of a conversation with the id that it is stored under. Parameters: $1
 /// conversation, $2 number.
 pub(in crate::store) const STORED_MESSAGE: &str = concat!(
@@ -181,8 +206,9 @@ pub(in crate::store) const STORED_MESSAGE: &str = concat!(
     message_columns!(),
     " FROM (SELECT c.id AS source_id FROM conversations c WHERE c.id = $1 AND c.own_after < $2 \
             UNION ALL \
-            SELECT l.source_id FROM lineage l \
-            WHERE l.conversation_id = $1 AND l.after_seq < $2 AND l.upto_seq >= $2) AS s \
+            SELECT r.source_id FROM ",
+    range_containing!(),
+    " WHERE r.after_seq < $2) AS s \
       JOIN messages m ON m.conversation_id = s.source_id AND m.seq = $2"
 );
 

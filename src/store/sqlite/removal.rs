@@ -37,7 +37,8 @@ async fn find_and_delete(
     conversation: &ConversationRef,
 ) -> Result<(), OperationError> {
     let found = get_in(connection, conversation).await?;
-    delete_history(connection, found.id.as_uuid().hyphenated(), DELETE).await
+    delete_history(connection, found.id.as_uuid().hyphenated(), DELETE).await?;
+    Ok(())
 }
 
 /// Removes the messages after a number, or finds the earlier outcome of the same call.
@@ -73,7 +74,7 @@ async fn replay_or_truncate(
         last_seq,
         own_after,
     };
-    let removed = truncate_history(connection, &point).await?;
+    let (removed, _) = truncate_history(connection, &point).await?;
     let at = Micros::from(truncation.at);
     let activity = connection::next_activity(connection).await?;
     query(RECORD_ACTIVITY)

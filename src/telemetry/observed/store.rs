@@ -170,6 +170,7 @@ fn failure(error: &StoreError) -> Option<(&'static str, &StoreError)> {
         | StoreError::MessageNotFound { .. }
         | StoreError::Conflict { .. }
         | StoreError::BeyondEnd { .. }
+        | StoreError::TooDeep { .. }
         | StoreError::AlreadyExists(_) => None,
         StoreError::Unavailable(_) => Some(("unavailable", error)),
         StoreError::Full(_) => Some(("full", error)),

@@ -25,6 +25,7 @@ from ._errors import (
     Unavailable,
     Unimplemented,
 )
+from ._limits import Limits
 from ._parts import (
     BlobPart,
     FilePart,
@@ -36,6 +37,7 @@ from ._parts import (
     ToolCallResponsePart,
     UriPart,
 )
+from ._plaintext import PlaintextTokenWarning
 from ._sync.client import ConversationMemory
 from ._sync.turn import Turn
 from ._types import (
@@ -80,6 +82,7 @@ __all__ = [
     "Imported",
     "Internal",
     "InvalidArgument",
+    "Limits",
     "Message",
     "MessageLike",
     "MinSeqNotReached",
@@ -89,6 +92,7 @@ __all__ = [
     "OutcomeUnknown",
     "Part",
     "PermissionDenied",
+    "PlaintextTokenWarning",
     "ReasoningPart",
     "ResourceExhausted",
     "ResponsesItem",

@@ -14,8 +14,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ._config import LONG_TIMEOUT
-from ._limits import MAX_MESSAGES_PER_SAVE
+from ._limits import MAX_MESSAGES_PER_SAVE, MAX_VALUES_PER_SAVE, Limits
+from ._parts import BlobPart, text_of
+from ._proto.v1 import resources_pb2 as resources
 from ._types import Message
+from ._validation import validate_message, weight
 
 NAMESPACE = uuid.UUID("a8f12931-1738-5414-9644-362c0d1bafd1")
 """Namespace of the derived ids. It must never change: all conversations would appear empty."""
@@ -41,9 +44,56 @@ class NamedConversation:
         return self if conversation_id is None else replace(self, id=conversation_id)
 
 
+MAX_QUICK_BYTES = 4 << 20
+"""Number of bytes up to which an append has the client's timeout."""
+
+
 def append_timeout(messages: Sequence[Message]) -> float | None:
-    """Returns the time limit for appending: `None`, the client's timeout, if it is one save."""
-    return None if len(messages) <= MAX_MESSAGES_PER_SAVE else LONG_TIMEOUT
+    """Returns the time limit for appending: `None`, the client's timeout, if it is quick."""
+    is_quick = len(messages) <= MAX_MESSAGES_PER_SAVE and sum(map(_size, messages)) <= (
+        MAX_QUICK_BYTES
+    )
+    return None if is_quick else LONG_TIMEOUT
+
+
+def _size(message: Message) -> int:
+    """Returns the approximate size of a message in bytes."""
+    return len(message.content) + sum(
+        part.size_bytes if isinstance(part, BlobPart) else len(text_of(part))
+        for part in message.parts
+    )
+
+
+_MESSAGE_OVERHEAD_BYTES = 8
+"""Upper bound on the bytes that a message needs in a request beside its own."""
+
+
+def split_into_saves(
+    messages: Sequence[resources.Message], limits: Limits
+) -> list[list[resources.Message]]:
+    """Splits encoded messages so that each list fits into one save.
+
+    Raises:
+        ValueError: There are several lists, and the service would reject one of them: the earlier
+            ones would stay saved. The text names the message, the field and the limit.
+    """
+    saves: list[list[resources.Message]] = []
+    size = values = 0
+    for message in messages:
+        message_size = message.ByteSize() + _MESSAGE_OVERHEAD_BYTES
+        size, values = size + message_size, values + weight(message)
+        is_full = size > limits.turn_bytes or values > MAX_VALUES_PER_SAVE
+        if not saves or len(saves[-1]) == MAX_MESSAGES_PER_SAVE or is_full:
+            saves.append([])
+            size, values = message_size, weight(message)
+        saves[-1].append(message)
+    if len(saves) > 1:
+        for index, message in enumerate(messages):
+            try:
+                validate_message(message, limits)
+            except ValueError as error:
+                raise ValueError(f"messages[{index}]: {error}") from None
+    return saves
 
 
 def missing_framework(extra: str, error: ImportError) -> ImportError:

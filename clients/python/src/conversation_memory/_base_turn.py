@@ -11,7 +11,7 @@ from ._content import Content, message_of
 from ._convert import write_message
 from ._errors import invalid_argument
 from ._forms import anthropic, chat, responses
-from ._limits import MAX_MESSAGES_PER_SAVE, MAX_TURN_BYTES, MAX_VALUES_PER_SAVE
+from ._limits import MAX_MESSAGES_PER_SAVE, MAX_VALUES_PER_SAVE, Limits
 from ._parts import ReasoningPart, ToolCallPart
 from ._proto.v1 import resources_pb2 as resources
 from ._types import (
@@ -66,8 +66,9 @@ class BaseTurn:
     saved when they are added, and stay saved whatever happens in the body.
     """
 
-    def __init__(self, options: TurnOptions) -> None:
+    def __init__(self, options: TurnOptions, limits: Limits) -> None:
         self._options = options
+        self._limits = limits
         self._begun: BegunTurn | None = None
         self._added: list[Message] = []
         self._encoded: list[resources.Message] = []
@@ -191,8 +192,8 @@ class BaseTurn:
             messages: Messages, or dicts of Chat Completions.
 
         Raises:
-            ValueError: A message cannot be encoded, the service would reject it with its default
-                limits, or the turn would exceed 100 messages or about 12 MiB.
+            ValueError: A message cannot be encoded, the service would reject it with
+                these `limits`, or the turn would exceed 100 messages or the limit of a request.
             TypeError: A message has a value that JSON cannot represent.
             RuntimeError: The turn has not begun, or has been saved.
             ConversationMemoryError: The question could not be saved first (blocking client).
@@ -202,7 +203,7 @@ class BaseTurn:
         new = [to_message(message) for message in messages]
         # Encoding here rejects an invalid message while the caller can still correct it, and
         # makes the turn independent of later changes to the caller's dicts.
-        encoded = [write_message(message, self.conversation_id) for message in new]
+        encoded = [write_message(message, self.conversation_id, self._limits) for message in new]
         values = self._validate(encoded)
         if len(self._added) + len(new) > MAX_MESSAGES_PER_SAVE:
             raise ValueError(
@@ -212,10 +213,10 @@ class BaseTurn:
         size = self._encoded_bytes + sum(
             message.ByteSize() + _MESSAGE_OVERHEAD_BYTES for message in encoded
         )
-        if size > MAX_TURN_BYTES:
+        if size > self._limits.turn_bytes:
             raise ValueError(
-                f"a turn has at most {MAX_TURN_BYTES} bytes, because it is saved as a whole: with"
-                f" the new messages it would have {size}"
+                f"a turn has at most {self._limits.turn_bytes} bytes, because it is saved as a"
+                f" whole: with the new messages it would have {size}"
             )
         self._encoded_bytes = size
         self._metadata_values = values
@@ -282,7 +283,7 @@ class BaseTurn:
         ids = {message.id.lower() for message in self._encoded if message.id}
         values = self._metadata_values
         for message in encoded:
-            validate_message(message)
+            validate_message(message, self._limits)
             if message.id and message.id.lower() in ids:
                 raise ValueError("a message has the id of an earlier message of the turn")
             ids.add(message.id.lower())

@@ -8,9 +8,12 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import grpc
 
+from ._limits import DEFAULT_LIMITS, Limits
+from ._plaintext import Secret, hidden, is_local, warn_of_plaintext_token
 from ._retries import service_config
 from ._tracing import trace_headers
 from ._version import __version__
@@ -24,6 +27,11 @@ DEFAULT_TIMEOUT = 5.0
 LONG_TIMEOUT = 60.0
 """Lower bound in seconds on the default time limit of calls whose duration grows with the
 conversation: deletion, truncation, export and import."""
+
+_MIN_RETRY_BUFFER_BYTES = 16 << 20
+
+_MAX_OPTION = (1 << 31) - 1
+"""Largest number that an option of a gRPC channel can have."""
 
 Option = tuple[str, int | str]
 """Name and value of a gRPC channel option."""
@@ -84,15 +92,35 @@ class ClientConfig:
     tls: Tls | None
     timeout: float
     options: Sequence[Option]
+    limits: Limits = DEFAULT_LIMITS
+    allow_plaintext_token: bool = False
 
     def __post_init__(self) -> None:
         _validated_timeout(self.timeout)
-        if isinstance(self.token, str):
-            _validated_token(self.token)
+        if self.token is not None and not callable(self.token):
+            object.__setattr__(self, "token", _validated_token(self.token))
+
+    def __reduce__(self) -> NoReturn:
+        # A pickle would contain the token.
+        raise TypeError("a client cannot be pickled: create another one where it is used")
+
+    def warn_of_plaintext_token(self) -> None:
+        """Warns if the token would be sent over a network without encryption."""
+        if self.token is None or self.tls is not None or self.allow_plaintext_token:
+            return
+        if self._has_proxy() or not is_local(self.target):
+            warn_of_plaintext_token(self.target)
+
+    def _has_proxy(self) -> bool:
+        options = dict(self.options)
+        return bool(options.get("grpc.enable_http_proxy") or options.get("grpc.http_proxy"))
 
     def channel_options(self) -> list[Option]:
         """Returns the options of the gRPC channel; the caller's options take precedence."""
         defaults: dict[str, int | str] = dict(_DEFAULT_OPTIONS)
+        # A request larger than this buffer is not retried; a turn may have several MiB.
+        buffer_bytes = max(_MIN_RETRY_BUFFER_BYTES, self.limits.request_bytes + (4 << 20))
+        defaults["grpc.per_rpc_retry_buffer_size"] = min(buffer_bytes, _MAX_OPTION)
         if self.tls is not None and self.tls.server_name is not None:
             defaults["grpc.ssl_target_name_override"] = self.tls.server_name
         elif self.target.startswith("unix:"):
@@ -105,8 +133,8 @@ class ClientConfig:
         """Returns the headers of a call: the trace context and the token."""
         headers = trace_headers()
         if self.token is not None:
-            token = self.token() if callable(self.token) else self.token
-            headers["authorization"] = f"Bearer {_validated_token(token)}"
+            token = hidden(self.token() if callable(self.token) else self.token)
+            headers["authorization"] = Secret(f"Bearer {_validated_token(token)}")
         return tuple(headers.items())
 
     def seconds(self, timeout: float | None, at_least: float = 0) -> float:
@@ -118,9 +146,11 @@ class ClientConfig:
         return max(self.timeout, at_least) if timeout is None else _validated_timeout(timeout)
 
 
-def _validated_token(token: str) -> str:
+def _validated_token(token: str) -> Secret:
+    if not isinstance(token, str):
+        raise TypeError(f"a token must be a str, not {type(token).__name__}")
     # A token that was read from a file often ends in a line feed.
-    token = token.strip()
+    token = Secret(token.strip())
     if not (token and token.isascii() and token.isprintable()):
         # The text leaves the token out; gRPC's own error would contain it.
         raise ValueError("a token must be printable ASCII, and not empty")
@@ -139,8 +169,6 @@ _DEFAULT_OPTIONS: dict[str, int | str] = {
     "grpc.enable_retries": 1,
     "grpc.service_config": service_config(),
     "grpc.service_config_disable_resolution": 1,
-    # A request larger than this buffer is not retried; a turn may have several MiB.
-    "grpc.per_rpc_retry_buffer_size": 16 << 20,
     # A restarted sidecar is ready soon, and an attempt to connect costs little.
     "grpc.initial_reconnect_backoff_ms": 100,
     # The minimum is not set, because it is also the time limit for establishing a connection.
@@ -149,8 +177,9 @@ _DEFAULT_OPTIONS: dict[str, int | str] = {
     # seconds has not, and closing the connection would fail every call on it.
     "grpc.keepalive_time_ms": 30_000,
     "grpc.keepalive_timeout_ms": 20_000,
-    # A page has about 3 MiB at most, but a single message may be larger.
-    "grpc.max_receive_message_length": 64 << 20,
+    # The service bounds its responses. A page has about 3 MiB at most, but a single message may be
+    # larger, as large as the limits of the service allow. gRPC's own limit is 4 MiB.
+    "grpc.max_receive_message_length": -1,
     # The service rejects a request that is too large with an error that names the limit.
     "grpc.max_send_message_length": -1,
     # A sidecar is not reachable through the proxy that the environment names.

@@ -10,7 +10,7 @@ from typing import Any, cast
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ._forms.legacy import ORIGINAL_KEY, split_original, upgrade
-from ._limits import MAX_BLOB_BYTES
+from ._limits import DEFAULT_LIMITS, Limits
 from ._parts import BlobPart, Part
 from ._parts_wire import read_part, validated_text, write_part
 from ._proto.v1 import conversation_memory_pb2 as api
@@ -61,18 +61,22 @@ def role_number(role: str | None) -> resources.Role:
 
 
 def write_messages(
-    messages: Iterable[MessageLike | resources.Message], conversation_id: str
+    messages: Iterable[MessageLike | resources.Message],
+    conversation_id: str,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> list[resources.Message]:
     """Encodes messages; those that are encoded already are returned unchanged."""
     return [
         message
         if isinstance(message, resources.Message)
-        else write_message(to_message(message), conversation_id)
+        else write_message(to_message(message), conversation_id, limits)
         for message in messages
     ]
 
 
-def write_message(message: Message, conversation_id: str) -> resources.Message:
+def write_message(
+    message: Message, conversation_id: str, limits: Limits = DEFAULT_LIMITS
+) -> resources.Message:
     """Encodes a message. A message that was read from another conversation gets a new id."""
     metadata = dict(message.metadata)
     if message.original is not None:
@@ -87,7 +91,7 @@ def write_message(message: Message, conversation_id: str) -> resources.Message:
         role=role_number(message.role),
         # The service derives the content from the parts.
         content="" if message.parts else validated_text(message.content),
-        parts=[_write_part(part) for part in message.parts],
+        parts=[_write_part(part, limits) for part in message.parts],
         name=validated_text(message.name),
         tokens_used=message.tokens_used,
         latency_ms=message.latency_ms,
@@ -99,13 +103,13 @@ def write_message(message: Message, conversation_id: str) -> resources.Message:
     )
 
 
-def _write_part(part: Part) -> resources.Part:
+def _write_part(part: Part, limits: Limits) -> resources.Part:
     if isinstance(part, BlobPart):
         if part.data is None:
             raise ValueError("the data of a blob is missing: read it with get_blob")
-        if len(part.data) > MAX_BLOB_BYTES:
+        if len(part.data) > limits.blob_bytes:
             raise ValueError(
-                f"a blob has at most {MAX_BLOB_BYTES} bytes; this one has {len(part.data)}"
+                f"a blob has at most {limits.blob_bytes} bytes; this one has {len(part.data)}"
             )
     return write_part(part)
 

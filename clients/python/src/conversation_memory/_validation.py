@@ -1,4 +1,4 @@
-"""Validation of the messages of a turn with the rules and the default limits of the service.
+"""Validation of the messages of a turn with the rules and the limits of the service.
 
 A turn is saved as a whole at its end. A message that the service rejects would cause the loss of
 all others, so that it is rejected when it is added.
@@ -13,14 +13,12 @@ import re
 from google.protobuf.struct_pb2 import Struct, Value
 
 from ._limits import (
-    MAX_BLOB_BYTES,
-    MAX_CONTENT_BYTES,
+    DEFAULT_LIMITS,
     MAX_CONTEXTS,
     MAX_DOC_ID_CHARS,
-    MAX_METADATA_BYTES,
     MAX_NAME_CHARS,
     MAX_PARTS,
-    MAX_TEXT_BYTES,
+    Limits,
 )
 from ._proto.v1 import resources_pb2 as resources
 from ._structs import from_struct
@@ -31,8 +29,8 @@ _OBJECT_WEIGHT = 4
 """Number of values that an object in metadata counts as."""
 
 
-def validate_message(message: resources.Message) -> None:
-    """Rejects a message that the service would reject with its default limits.
+def validate_message(message: resources.Message, limits: Limits = DEFAULT_LIMITS) -> None:
+    """Rejects a message that the service would reject with these limits.
 
     Raises:
         ValueError: A field is invalid. The text names it, and the limit.
@@ -42,7 +40,7 @@ def validate_message(message: resources.Message) -> None:
             "a message's id must be a UUID such as 0198a2f0-7c4e-7b1e-9d5a-3f1c2b4d5e6f"
         )
     _validate_name("name", message.name)
-    _validate_parts(message)
+    _validate_parts(message, limits)
     has_metadata = bool(message.metadata.fields)
     if not message.content and not message.parts and not has_metadata:
         raise ValueError("a message must have content, parts or metadata")
@@ -53,11 +51,11 @@ def validate_message(message: resources.Message) -> None:
     for field in ("token_count", "tokens_used", "latency_ms"):
         if getattr(message, field) < 0:
             raise ValueError(f"a message's {field} must not be negative")
-    _validate_metadata("metadata", message.metadata)
+    _validate_metadata("metadata", message.metadata, limits)
     if len(message.contexts) > MAX_CONTEXTS:
         raise ValueError(f"a message must have at most {MAX_CONTEXTS} contexts")
     for index, context in enumerate(message.contexts):
-        _validate_context(f"contexts[{index}]", context)
+        _validate_context(f"contexts[{index}]", context, limits)
 
 
 def weight(message: resources.Message) -> int:
@@ -75,7 +73,7 @@ def _weight(value: Value) -> int:
     return 1
 
 
-def _validate_parts(message: resources.Message) -> None:
+def _validate_parts(message: resources.Message, limits: Limits) -> None:
     if len(message.parts) > MAX_PARTS:
         raise ValueError(f"a message must have at most {MAX_PARTS} parts")
     texts = [message.content] if message.content else []
@@ -93,32 +91,32 @@ def _validate_parts(message: resources.Message) -> None:
             if given in ids:
                 raise ValueError(f"{path}.id is the id of an earlier part of the message")
             ids.add(given)
-        own_bytes += _validate_part(path, part, message.role)
-    if own_bytes > MAX_CONTENT_BYTES:
+        own_bytes += _validate_part(path, part, message.role, limits)
+    if own_bytes > limits.content_bytes:
         raise ValueError(
-            f"the parts of a message must have at most {MAX_CONTENT_BYTES} bytes of text beside"
+            f"the parts of a message must have at most {limits.content_bytes} bytes of text beside"
             f" the content; these have {own_bytes}"
         )
-    size = own_bytes + _validate_text("content", "\n".join(texts))
-    if size > MAX_TEXT_BYTES:
+    size = own_bytes + _validate_text("content", "\n".join(texts), limit=limits.content_bytes)
+    if size > limits.text_bytes:
         raise ValueError(
-            f"a message must have at most {MAX_TEXT_BYTES} bytes of text in its content and its"
+            f"a message must have at most {limits.text_bytes} bytes of text in its content and its"
             f" other parts together; this one has {size}"
         )
 
 
-def _validate_part(path: str, part: resources.Part, role: int) -> int:
+def _validate_part(path: str, part: resources.Part, role: int, limits: Limits) -> int:
     """Validates a part; returns the bytes of its text that is not part of the content."""
     kind = part.WhichOneof("kind")
     if kind == "reasoning":
-        return _validate_text(f"{path}.content", part.reasoning.content, limit=None)
+        return _validate_text(f"{path}.content", part.reasoning.content)
     if kind == "tool_call":
         if role != resources.ROLE_ASSISTANT:
             raise ValueError(f"{path} is only valid in a message of the role assistant")
         call = part.tool_call
         size = _validate_name(f"{path}.id", call.id, is_required=True)
         size += _validate_name(f"{path}.name", call.name, is_required=True)
-        return size + _validate_text(f"{path}.arguments", call.arguments, limit=None)
+        return size + _validate_text(f"{path}.arguments", call.arguments)
     if kind == "tool_call_response":
         if role != resources.ROLE_TOOL:
             raise ValueError(f"{path} is only valid in a message of the role tool")
@@ -127,9 +125,9 @@ def _validate_part(path: str, part: resources.Part, role: int) -> int:
         blob = part.blob
         if not blob.data:
             raise ValueError(f"{path}.data must not be empty")
-        if len(blob.data) > MAX_BLOB_BYTES:
+        if len(blob.data) > limits.blob_bytes:
             raise ValueError(
-                f"{path}.data must have at most {MAX_BLOB_BYTES} bytes: store larger data"
+                f"{path}.data must have at most {limits.blob_bytes} bytes: store larger data"
                 " elsewhere and save its URI"
             )
         if not blob.mime_type:
@@ -143,7 +141,7 @@ def _validate_part(path: str, part: resources.Part, role: int) -> int:
         return size + _validate_reference(f"{path}.file_id", part.file.file_id)
     if kind == "generic":
         size = _validate_name(f"{path}.type", part.generic.type, is_required=True)
-        return size + _validate_text(f"{path}.json", part.generic.json, limit=None)
+        return size + _validate_text(f"{path}.json", part.generic.json)
     return 0
 
 
@@ -168,10 +166,10 @@ def _validate_name(
 def _validate_reference(path: str, text: str) -> int:
     if not text:
         raise ValueError(f"{path} must not be empty")
-    return _validate_text(path, text, limit=None)
+    return _validate_text(path, text)
 
 
-def _validate_text(path: str, text: str, *, limit: int | None = MAX_CONTENT_BYTES) -> int:
+def _validate_text(path: str, text: str, *, limit: int | None = None) -> int:
     """Validates a text; returns its size in bytes."""
     size = len(text.encode())
     if limit is not None and size > limit:
@@ -181,12 +179,12 @@ def _validate_text(path: str, text: str, *, limit: int | None = MAX_CONTENT_BYTE
     return size
 
 
-def _validate_metadata(path: str, struct: Struct) -> None:
+def _validate_metadata(path: str, struct: Struct, limits: Limits) -> None:
     if not struct.fields:
         return
     text = json.dumps(from_struct(struct), ensure_ascii=False, separators=(",", ":"))
-    if len(text.encode()) > MAX_METADATA_BYTES:
-        raise ValueError(f"{path} must have at most {MAX_METADATA_BYTES} bytes as JSON")
+    if len(text.encode()) > limits.metadata_bytes:
+        raise ValueError(f"{path} must have at most {limits.metadata_bytes} bytes as JSON")
     if "\\u0000" in text and _has_nul(from_struct(struct)):
         raise ValueError(f"{path} must not contain U+0000")
 
@@ -199,12 +197,12 @@ def _has_nul(value: object) -> bool:
     return isinstance(value, str) and "\0" in value
 
 
-def _validate_context(path: str, context: resources.RetrievedContext) -> None:
+def _validate_context(path: str, context: resources.RetrievedContext, limits: Limits) -> None:
     _validate_name(f"{path}.doc_id", context.doc_id, limit=MAX_DOC_ID_CHARS)
-    _validate_text(f"{path}.content", context.content)
+    _validate_text(f"{path}.content", context.content, limit=limits.content_bytes)
     if not math.isfinite(context.score):
         raise ValueError(f"{path}.score must be finite")
-    _validate_metadata(f"{path}.metadata", context.metadata)
+    _validate_metadata(f"{path}.metadata", context.metadata, limits)
 
 
 def _is_grouped(message: resources.Message) -> bool:

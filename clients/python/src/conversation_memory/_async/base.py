@@ -12,7 +12,9 @@ import grpc
 from .._channel_async import AsyncChannel
 from .._completion_async import is_running_to_completion
 from .._config import DEFAULT_TARGET, DEFAULT_TIMEOUT, ClientConfig, Option, Tls
+from .._limits import DEFAULT_LIMITS, Limits
 from .._method import Method, Request, Response
+from .._plaintext import hidden
 from .._read_your_writes import ObservedSeqs
 from .._retries import Call, is_idempotent, retry_delay, to_exception
 
@@ -27,8 +29,10 @@ class AsyncOperation:
         channel: AsyncChannel,
         observed_seqs: ObservedSeqs,
         seconds: float,
+        limits: Limits,
     ) -> None:
         self.observed_seqs = observed_seqs
+        self.limits = limits
         self._channel = channel
         self._deadline = time.monotonic() + seconds
 
@@ -100,8 +104,15 @@ class AsyncBaseClient:
         tls: Tls | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         options: Sequence[Option] = (),
+        limits: Limits = DEFAULT_LIMITS,
+        allow_plaintext_token: bool = False,
     ) -> None:
-        self._config = ClientConfig(target, token, tls, timeout, tuple(options))
+        # The variables of this function may be shown with a traceback.
+        token = hidden(token)
+        self._config = ClientConfig(
+            target, token, tls, timeout, tuple(options), limits, allow_plaintext_token
+        )
+        self._config.warn_of_plaintext_token()
         self._channel = AsyncChannel(self._config)
         self._observed_seqs = ObservedSeqs()
 
@@ -111,6 +122,7 @@ class AsyncBaseClient:
             self._channel,
             self._observed_seqs,
             self._config.seconds(timeout, at_least),
+            self._config.limits,
         )
 
     async def _pages(

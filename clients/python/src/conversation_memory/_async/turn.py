@@ -26,7 +26,7 @@ class AsyncTurn(BaseTurn):
     """
 
     def __init__(self, memory: AsyncTurns, options: TurnOptions) -> None:
-        super().__init__(options)
+        super().__init__(options, memory._config.limits)
         self._memory = memory
         self._question = AsyncQuestionSave()
 

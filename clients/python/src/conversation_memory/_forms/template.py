@@ -32,8 +32,9 @@ MIN_REFERENCE = 24
 MIN_PIECE = 64
 """Number of characters below which a text is not searched in the texts of the parts."""
 
-MAX_REFERENCED = 64 << 20
-"""Upper bound on the characters that the references of a template yield."""
+MIN_REFERENCED = 64 << 20
+"""Upper bound on the characters that the references of a template yield, unless the parts have
+more than a quarter of them."""
 
 _KEY = "$"
 
@@ -181,7 +182,7 @@ class _Decoder:
     def __init__(self, parts: Sequence[Part], missing: str | None) -> None:
         self._parts = parts
         self._missing = missing
-        self._remaining = MAX_REFERENCED
+        self._remaining = max(MIN_REFERENCED, 4 * sum(map(_size, parts)))
 
     def decode(self, template: Any) -> Any:
         if isinstance(template, dict):
@@ -226,3 +227,7 @@ class _Decoder:
         self._remaining -= characters
         if self._remaining < 0:
             raise ValueError("the template refers to too much text")
+
+
+def _size(part: Part) -> int:
+    return len(part.data or b"") if isinstance(part, BlobPart) else len(text_of(part))

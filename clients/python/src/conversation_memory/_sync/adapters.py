@@ -6,9 +6,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Sequence
 
-from .._adapters import NamedConversation
+from .._adapters import NamedConversation, split_into_saves
+from .._convert import write_messages
 from .._errors import AlreadyExists, NotFound, SeqMismatch
-from .._limits import MAX_MESSAGES_PER_SAVE, MAX_PAGE_SIZE
+from .._limits import MAX_PAGE_SIZE
+from .._proto.v1 import resources_pb2 as resources
 from .._types import History, Message, SavedMessages
 from .._window import Window
 from . import operations
@@ -18,15 +20,22 @@ from .base import Operation
 def append(
     operation: Operation, conversation: NamedConversation, messages: Sequence[Message]
 ) -> None:
-    """Appends messages in batches of 100. Each batch is saved completely or not at all."""
-    for start in range(0, len(messages), MAX_MESSAGES_PER_SAVE):
-        save(operation, conversation, messages[start : start + MAX_MESSAGES_PER_SAVE])
+    """Appends messages in one save, or in several if they do not fit into one.
+
+    Each save is made completely or not at all.
+
+    Raises:
+        ValueError: A message is not valid. Nothing is saved.
+    """
+    encoded = write_messages(messages, conversation.id, operation.limits)
+    for batch in split_into_saves(encoded, operation.limits):
+        save(operation, conversation, batch)
 
 
 def save(
     operation: Operation,
     conversation: NamedConversation,
-    messages: Sequence[Message],
+    messages: Sequence[Message | resources.Message],
     *,
     request_id: str | None = None,
     expected_last_seq: int | None = None,

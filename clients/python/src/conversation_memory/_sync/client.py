@@ -37,6 +37,9 @@ class ConversationMemory(Turns, Conversations, Messages, Files, Sessions):
             duration grows with the conversation (deletion, truncation, export, import) have a
             default of 60 if that is longer.
         options: Further options of the gRPC channel, which override the client's own.
+        limits: Limits of the service, if its operator has changed them.
+        allow_plaintext_token: Whether to send the token without TLS to other hosts than loopback
+            without a `PlaintextTokenWarning`, because a service mesh encrypts the connection.
 
     Raises:
         ValueError: The timeout is not finite, or the token cannot be sent in a header.

@@ -14,6 +14,7 @@ from .._errors import MinSeqNotReached
 from .._ids import new_conversation_id
 from .._proto.v1 import conversation_memory_pb2 as api
 from .._proto.v1 import methods
+from .._proto.v1 import resources_pb2 as resources
 from .._structs import to_struct
 from .._types import (
     BegunTurn,
@@ -127,7 +128,7 @@ def get_history(
 def save_messages(
     operation: Operation,
     conversation_id: str,
-    messages: Iterable[MessageLike],
+    messages: Iterable[MessageLike | resources.Message],
     *,
     user_id: str | None,
     session_id: str | None = None,
@@ -140,7 +141,7 @@ def save_messages(
     request = api.SaveMessagesRequest(
         conversation_id=conversation_id,
         user_id=user_id or "",
-        messages=convert.write_messages(messages, conversation_id),
+        messages=convert.write_messages(messages, conversation_id, operation.limits),
         request_id=request_id,
         expected_last_seq=expected_last_seq,
         session_id=session_id or "",

@@ -27,7 +27,7 @@ class Turn(BaseTurn):
     """
 
     def __init__(self, memory: Turns, options: TurnOptions) -> None:
-        super().__init__(options)
+        super().__init__(options, memory._config.limits)
         self._memory = memory
         self._question = QuestionSave()
 
