@@ -37,6 +37,9 @@ use crate::{
     transport::Exchange,
 };
 
+/// Resolution of timers: a shorter deadline would pass unnoticed.
+const TIMER_RESOLUTION: Duration = Duration::from_millis(1);
+
 static FAILURE_LOG: LogThrottle = LogThrottle::new();
 
 /// Serving state of the process.
@@ -147,7 +150,7 @@ impl GuardState {
         };
         let permit: CallPermit = Arc::new((permit, self.calls.token()));
         let timeout = timeout::of(request.headers(), self.max_call_time);
-        if timeout.is_zero() {
+        if timeout < TIMER_RESOLUTION {
             return status::deadline_exceeded().into_http();
         }
         let deadline = Instant::now() + timeout;

@@ -188,7 +188,8 @@ async fn unfinished_handshakes_do_not_delay_other_connections() {
     let form = Form::embedded();
     let sidecar = start(&form, &files, &[("MAX_CONNECTIONS", "64")]).await;
     let mut silent = JoinSet::new();
-    for _ in 0..63 {
+    // More of them would replace each other.
+    for _ in 0..47 {
         let mut stream = TcpStream::connect(sidecar.address).await.unwrap();
         silent.spawn(async move { stream.read_u8().await });
     }
