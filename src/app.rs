@@ -10,7 +10,7 @@ mod startup_log;
 
 use std::{error::Error, pin::pin, process::ExitCode, sync::Arc};
 
-use tokio::{runtime::Runtime, sync::Semaphore, task::JoinHandle};
+use tokio::{runtime::Runtime, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::dispatcher;
 
@@ -20,6 +20,7 @@ use self::{
 use crate::{
     config::{Command, Config},
     domain::{SystemClock, UuidV7},
+    fairness::FairSemaphore,
     memory::{Dependencies, Memory},
     os_error,
     rpc::{
@@ -164,7 +165,7 @@ fn memory(config: &Config, backends: &Backends, writes: TaskTracker) -> Memory {
         clock: Arc::new(SystemClock),
         ids: Arc::new(UuidV7),
         writes,
-        write_permits: Arc::new(Semaphore::new(config.limits.concurrent_calls)),
+        write_permits: FairSemaphore::new(config.limits.concurrent_calls),
         default_limit: config.conversations.history_messages,
         compaction_tokens: config.conversations.compaction_tokens,
         token_encoding: config.conversations.token_encoding,

@@ -134,7 +134,10 @@ impl FairSemaphore {
         loop {
             let granted = {
                 let mut state = self.0.state();
-                let is_first = state.callers.get(&key).is_none_or(|it| it.waiting.is_empty());
+                let is_first = state
+                    .callers
+                    .get(&key)
+                    .is_none_or(|it| it.waiting.is_empty());
                 if is_first && self.0.admits(&state, key, 1) {
                     return self.0.grant(&mut state, key, 1);
                 }

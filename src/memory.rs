@@ -30,7 +30,6 @@ mod write_through;
 use std::{fmt, future::Future, sync::Arc};
 
 use opentelemetry::context::FutureExt as _;
-use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
@@ -53,6 +52,7 @@ pub use self::{
 };
 use crate::{
     domain::{Clock, IdSource},
+    fairness::{FairSemaphore, ShareKey},
     recent::RecentWindow,
     sessions::Sessions,
     store::Store,
@@ -75,7 +75,7 @@ pub struct Dependencies {
     /// Tracker of the tasks that run writes, which shutdown waits for.
     pub writes: TaskTracker,
     /// Permits that bound the concurrent writes, including those whose callers no longer wait.
-    pub write_permits: Arc<Semaphore>,
+    pub write_permits: FairSemaphore,
     /// Number of messages in a history if the caller sets no limit.
     pub default_limit: u32,
     /// Number of tokens without a summary above which a conversation should be compacted; 0 for
@@ -120,8 +120,9 @@ impl Memory {
         T: Send + 'static,
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
-        let permits = Arc::clone(&self.0.write_permits);
-        let permit = permits.try_acquire_owned().map_err(|_| Error::Overloaded)?;
+        let key = ShareKey::current();
+        let permit = self.0.write_permits.try_acquire(key, 1);
+        let permit = permit.ok_or(Error::Overloaded)?;
         let write = async move {
             let outcome = write.await;
             drop(permit);
@@ -129,7 +130,7 @@ impl Memory {
         };
         self.0
             .writes
-            .spawn(write.in_current_span().with_current_context())
+            .spawn(key.scope(write.in_current_span().with_current_context()))
             .await
             // The panic's own text may quote a message. The log has its location.
             .unwrap_or_else(|_| Err(Error::Internal("a write panicked".into())))

@@ -21,13 +21,13 @@ use conversation_memory::{
         Clock, ConversationRef, Limits, MessageId, NewMessage, RawMessage, Role, SessionRef,
         UserId, UuidV7,
     },
+    fairness::FairSemaphore,
     memory::{BeginTurn, Dependencies, GetHistory, HistoryLimits, Memory, SaveMessages},
     recent::none::NoWindow,
     sessions::in_process::InProcessSessions,
     store::{ConversationQuery, Store, postgres::PostgresStore, sqlite::SqliteStore},
     tokens::TokenEncoding,
 };
-use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -70,7 +70,7 @@ async fn check_order_and_ttl(store: Arc<dyn Store>) {
         clock,
         ids: Arc::new(UuidV7),
         writes: TaskTracker::new(),
-        write_permits: Arc::new(Semaphore::new(8)),
+        write_permits: FairSemaphore::new(8),
         default_limit: 6,
         compaction_tokens: 0,
         token_encoding: TokenEncoding::None,

@@ -59,6 +59,7 @@ const MODULES: &[(&str, &[&str])] = &[
         "memory",
         &[
             "domain",
+            "fairness",
             "store",
             "recent",
             "sessions",
@@ -160,6 +161,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "reload",
             "config",
             "domain",
+            "fairness",
             "memory",
             "recent",
             "redis",

@@ -8,7 +8,7 @@ use crate::{
     config::Config,
     os_error,
     reload::{self, FileWatcher, Reloaded},
-    transport::{Address, Connection, OpenConnections, Listener, Tls, incoming},
+    transport::{Address, Connection, Listener, OpenConnections, Tls, incoming},
 };
 
 /// A running [`FileWatcher`] of any value.

@@ -32,8 +32,9 @@ const BYTES_BESIDE_BLOB: usize = 64 << 10;
 #[command(next_help_heading = "Limits")]
 pub(super) struct LimitArgs {
     /// Maximum number of open connections over TCP, and as many over Unix sockets. TLS handshakes
-    /// in progress count. Further connections are closed. More than about 900 need a higher limit
-    /// on open files than the usual 1024.
+    /// in progress count. A further connection replaces the longest inactive one, or is closed if none
+    /// is inactive. A quarter is reserved for connections on which a call was accepted. More than about
+    /// 900 need a higher limit on open files than the usual 1024.
     #[arg(
         long,
         env,
@@ -44,7 +45,8 @@ pub(super) struct LimitArgs {
     )]
     max_connections: usize,
 
-    /// Maximum number of concurrent calls. Further calls receive RESOURCE_EXHAUSTED.
+    /// Maximum number of concurrent calls. Further calls receive RESOURCE_EXHAUSTED. A quarter is
+    /// reserved for callers that have fewer than their share, so that one caller cannot make others wait.
     #[arg(
         long,
         env,

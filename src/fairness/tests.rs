@@ -37,7 +37,11 @@ fn many_callers_leave_a_permit_to_each() {
     let mut held = Vec::new();
     for number in 0..99 {
         let name = number.to_string();
-        held.push(semaphore.try_acquire(key(&name), 1).expect("a permit is free"));
+        held.push(
+            semaphore
+                .try_acquire(key(&name), 1)
+                .expect("a permit is free"),
+        );
     }
     assert!(semaphore.try_acquire(key("0"), 1).is_none());
     assert!(semaphore.try_acquire(key("new"), 1).is_some());
@@ -69,7 +73,9 @@ async fn grants_the_next_permit_to_the_caller_that_holds_the_fewest() {
     let mut other = wait(&semaphore, "b");
     held.pop();
     assert!((&mut more).now_or_never().is_none());
-    let granted = (&mut other).now_or_never().expect("the permit is granted to b");
+    let granted = (&mut other)
+        .now_or_never()
+        .expect("the permit is granted to b");
     held.pop();
     assert!((&mut more).now_or_never().is_some());
     drop(granted);

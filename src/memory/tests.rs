@@ -36,7 +36,7 @@ fn memory_of(recent: Arc<dyn RecentWindow>, token_encoding: TokenEncoding) -> Me
         clock,
         ids: Arc::new(UuidV7),
         writes: TaskTracker::new(),
-        write_permits: Arc::new(Semaphore::new(1)),
+        write_permits: FairSemaphore::new(1),
         default_limit: 6,
         compaction_tokens: 0,
         token_encoding,

@@ -127,7 +127,10 @@ where
         let guard = Arc::clone(&self.guard);
         if request.uri().path().starts_with("/grpc.") {
             return Box::pin(async move {
-                Ok(guard.probes.call(&mut inner, request, guard.max_call_time).await)
+                Ok(guard
+                    .probes
+                    .call(&mut inner, request, guard.max_call_time)
+                    .await)
             });
         }
         Box::pin(async move { Ok(guard.call(&mut inner, request).await) })
@@ -144,7 +147,9 @@ impl GuardState {
             return status::starting().into_http();
         }
         let exchange = Exchange::of(&request).cloned();
-        let key = exchange.as_ref().map_or_else(ShareKey::current, Exchange::key);
+        let key = exchange
+            .as_ref()
+            .map_or_else(ShareKey::current, Exchange::key);
         let Some(permit) = self.permits.try_acquire(key, 1) else {
             return status::too_many_calls(self.permits.limit()).into_http();
         };

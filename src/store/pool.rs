@@ -1,6 +1,7 @@
 use std::{
     fmt,
     future::Future,
+    ops::{Deref, DerefMut},
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
@@ -15,7 +16,10 @@ use sqlx::{Database, Transaction, pool::PoolConnection};
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::operation_error::{BackendError, Cause, ErrorKind};
-use crate::instrumentation;
+use crate::{
+    fairness::{FairSemaphore, Permits, ShareKey},
+    instrumentation,
+};
 
 /// Time that a call waits for a connection before the server is probed.
 const PROBE_AFTER: Duration = Duration::from_millis(300);
@@ -26,10 +30,46 @@ const PROBE_LIFETIME: Duration = Duration::from_secs(2);
 /// Pool of connections with metrics of its use and of the time that calls wait for it.
 pub(super) struct MeteredPool<DB: Database> {
     connections: Arc<sqlx::Pool<DB>>,
+    /// As many permits as connections, which are shared fairly between callers.
+    shares: FairSemaphore,
     name: KeyValue,
     wait_time: Histogram<f64>,
     timeouts: Counter<u64>,
     probe: Option<ServerProbe>,
+}
+
+/// A pooled connection, or a transaction on one, and the permit that counts it for its caller.
+pub(super) struct Pooled<T> {
+    value: T,
+    _permits: Permits,
+}
+
+impl<T> Pooled<T> {
+    /// Ends the value with `end`, and returns the permit afterwards.
+    pub(super) async fn end_with<F: Future>(self, end: impl FnOnce(T) -> F) -> F::Output {
+        end(self.value).await
+    }
+}
+
+impl<T: Deref> Deref for Pooled<T> {
+    type Target = T::Target;
+
+    fn deref(&self) -> &T::Target {
+        &self.value
+    }
+}
+
+impl<T: DerefMut> DerefMut for Pooled<T> {
+    fn deref_mut(&mut self) -> &mut T::Target {
+        &mut self.value
+    }
+}
+
+impl<DB: Database> Pooled<PoolConnection<DB>> {
+    /// Closes the connection when it is dropped, instead of returning it to the pool.
+    pub(super) fn close_on_drop(&mut self) {
+        self.value.close_on_drop();
+    }
 }
 
 /// Determines why no connection is available, by opening one outside of the pool: the pool
@@ -54,6 +94,7 @@ impl<DB: Database> MeteredPool<DB> {
     pub(super) fn new(name: &'static str, connections: sqlx::Pool<DB>) -> Self {
         let meter = instrumentation::meter();
         let name = KeyValue::new("db.client.connection.pool.name", name);
+        let max = connections.options().get_max_connections() as usize;
         let connections = Arc::new(connections);
         observe_connections(&meter, &name, &connections);
         let timeouts = meter
@@ -64,6 +105,7 @@ impl<DB: Database> MeteredPool<DB> {
         instrumentation::export_zero(&timeouts, std::slice::from_ref(&name));
         Self {
             connections,
+            shares: FairSemaphore::with_reserve(max, max / 8),
             name,
             wait_time: meter
                 .f64_histogram("db.client.connection.wait_time")
@@ -89,9 +131,9 @@ impl<DB: Database> MeteredPool<DB> {
     }
 
     /// Waits for a connection.
-    pub(super) async fn acquire(&self) -> Result<PoolConnection<DB>, BackendError> {
+    pub(super) async fn acquire(&self) -> Result<Pooled<PoolConnection<DB>>, BackendError> {
         let _timer = self.wait_timer();
-        let mut acquiring = pin!(self.connections.acquire());
+        let mut acquiring = pin!(self.wait(self.connections.acquire()));
         let acquired = match timeout(PROBE_AFTER, &mut acquiring).await {
             Ok(acquired) => acquired,
             Err(_) => match select(acquiring, pin!(self.probe())).await {
@@ -103,6 +145,24 @@ impl<DB: Database> MeteredPool<DB> {
             Err(sqlx::Error::PoolTimedOut) => Err(self.timeout_error()),
             acquired => Ok(acquired?),
         }
+    }
+
+    /// Waits for the caller's turn and then for `acquiring`, for the time limit of the pool in total.
+    async fn wait<T>(
+        &self,
+        acquiring: impl Future<Output = sqlx::Result<T>>,
+    ) -> sqlx::Result<Pooled<T>> {
+        let waiting = async {
+            let permits = self.shares.acquire(ShareKey::current()).await;
+            let value = acquiring.await?;
+            Ok(Pooled {
+                value,
+                _permits: permits,
+            })
+        };
+        let limit = self.connections.options().get_acquire_timeout();
+        let waited = timeout(limit, waiting).await;
+        waited.unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 
     async fn probe(&self) {
@@ -136,9 +196,10 @@ impl<DB: Database> MeteredPool<DB> {
     pub(super) async fn begin_with(
         &self,
         statement: &'static str,
-    ) -> sqlx::Result<Transaction<'static, DB>> {
+    ) -> sqlx::Result<Pooled<Transaction<'static, DB>>> {
         let _timer = self.wait_timer();
-        self.count_timeout(self.connections.begin_with(statement).await)
+        let beginning = self.connections.begin_with(statement);
+        self.count_timeout(self.wait(beginning).await)
     }
 
     /// Closes all connections, after waiting for those that are in use.

@@ -131,7 +131,10 @@ impl ConnectionState {
     /// Exchanges that have not ended.
     pub(super) fn open_exchanges(&self) -> Vec<Exchange> {
         let exchanges = self.exchanges();
-        exchanges.iter().filter_map(|(_, it)| it.upgrade()).collect()
+        exchanges
+            .iter()
+            .filter_map(|(_, it)| it.upgrade())
+            .collect()
     }
 
     /// Sets the exchange of the stream that is spawned next.
@@ -144,11 +147,15 @@ impl ConnectionState {
     }
 
     fn beginning(&self) -> MutexGuard<'_, Option<WeakExchange>> {
-        self.beginning.lock().unwrap_or_else(PoisonError::into_inner)
+        self.beginning
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn exchanges(&self) -> MutexGuard<'_, Slab<WeakExchange>> {
-        self.exchanges.lock().unwrap_or_else(PoisonError::into_inner)
+        self.exchanges
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -181,7 +188,11 @@ impl AtomicTime {
 
     /// Sets the present time, or none.
     fn set(&self, is_set: bool) {
-        let now = if is_set { milliseconds(Instant::now()) } else { 0 };
+        let now = if is_set {
+            milliseconds(Instant::now())
+        } else {
+            0
+        };
         self.0.store(now, Ordering::Relaxed);
     }
 

@@ -103,8 +103,7 @@ impl DeliveredBody {
         let piece = self.rest.split_to(self.rest.len().min(PIECE_BYTES));
         let uncounted = piece.len().saturating_sub(self.reserved);
         self.reserved = self.reserved.saturating_sub(piece.len());
-        let counted =
-            (uncounted > UNCOUNTED_BYTES).then(|| self.exchange.count_piece(uncounted));
+        let counted = (uncounted > UNCOUNTED_BYTES).then(|| self.exchange.count_piece(uncounted));
         self.exchange.connection().add_piece();
         Frame::data(Bytes::from_owner(Piece {
             bytes: piece,

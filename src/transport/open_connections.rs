@@ -110,12 +110,13 @@ impl OpenConnections {
         let untrusted = same_kind().filter(|it| !it.is_trusted()).count();
         let is_full = same_kind().count() >= self.0.max;
         if is_full || untrusted >= self.0.max - self.0.max / 4 {
-            let replaced = longest_inactive(same_kind().filter(|it| !it.is_trusted())).or_else(|| {
-                let may_be_closed = |it: &&Arc<ConnectionState>| {
-                    !it.has_exchanges() && it.inactive_for() >= MIN_INACTIVITY
-                };
-                longest_inactive(same_kind().filter(may_be_closed))
-            });
+            let replaced =
+                longest_inactive(same_kind().filter(|it| !it.is_trusted())).or_else(|| {
+                    let may_be_closed = |it: &&Arc<ConnectionState>| {
+                        !it.has_exchanges() && it.inactive_for() >= MIN_INACTIVITY
+                    };
+                    longest_inactive(same_kind().filter(may_be_closed))
+                });
             let Some(replaced) = replaced else {
                 drop(open);
                 self.count_refused(RefusalReason::Limit);

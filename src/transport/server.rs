@@ -69,7 +69,10 @@ pub async fn serve<S>(
     options: ServerOptions,
     stop: CancellationToken,
 ) where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
     S::Future: Send,
 {
     let tasks = TaskTracker::new();
@@ -106,7 +109,10 @@ async fn serve_connection<S>(
     stop: CancellationToken,
     tasks: TaskTracker,
 ) where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
     S::Future: Send,
 {
     let state = Arc::clone(connection.state());
@@ -199,21 +205,23 @@ struct ConnectionService<S> {
 
 impl<S> HyperService<Request<Incoming>> for ConnectionService<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
     S::Future: Send,
 {
     type Response = Response<DeliveredBody>;
     type Error = Infallible;
-    type Future =
-        Pin<Box<dyn Future<Output = Result<Response<DeliveredBody>, Infallible>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<DeliveredBody>, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let deadline = Instant::now() + self.options.max_exchange_time;
         let exchange = Exchange::begin(&self.connection, &self.options.budgets, deadline);
         self.connection.set_beginning(exchange.downgrade());
         let rejection = self.options.request_rejection;
-        let mut request = request
-            .map(|body| Body::new(ReceivedBody::new(body, exchange.clone(), rejection)));
+        let mut request =
+            request.map(|body| Body::new(ReceivedBody::new(body, exchange.clone(), rejection)));
         request.extensions_mut().insert(self.peer.clone());
         request.extensions_mut().insert(exchange.clone());
         let mut service = self.inner.clone();

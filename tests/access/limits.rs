@@ -86,16 +86,17 @@ async fn limits_the_rate_of_each_caller() {
 }
 
 #[tokio::test]
-async fn closes_connections_beyond_the_limit() {
+async fn a_connection_beyond_the_limit_replaces_the_longest_inactive_one() {
     let form = Form::embedded();
     let mut sidecar = Sidecar::start_with(&form, &[("MAX_CONNECTIONS", "3")]).await;
     let mut memory = sidecar.memory();
     begin(&mut memory).await.unwrap();
-    let (idle, other) = (connect(&sidecar).await, connect(&sidecar).await);
-    let mut refused = connect(&sidecar).await;
-    let ended = completes("the connection ends", refused.read(&mut [0])).await;
+    let (mut idle, other) = (connect(&sidecar).await, connect(&sidecar).await);
+    let mut new = connect(&sidecar).await;
+    let ended = completes("the connection ends", idle.read(&mut [0])).await;
     assert!(matches!(ended, Ok(0) | Err(_)));
-    // Open connections stay, and the operations port has no such limit.
+    assert!(try_http(&mut new, "GET /openapi.json", "").await.is_some());
+    // Connections with calls stay, and the operations port has no such limit.
     begin(&mut memory).await.unwrap();
     let operations = sidecar.operations().await;
     let page = http(
@@ -106,13 +107,28 @@ async fn closes_connections_beyond_the_limit() {
     .await;
     for value in [
         "conversation_memory_connections_limit 3",
-        "conversation_memory_connections_active 3",
-        "conversation_memory_connections_refused_total{reason=\"limit\"} 1",
+        "conversation_memory_connections_closed_total{reason=\"replaced\"} 1",
+        "conversation_memory_connections_refused_total{reason=\"limit\"} 0",
         "conversation_memory_connections_refused_total{reason=\"handshake\"} 0",
     ] {
         assert!(page.text.lines().any(|line| line == value), "{page:?}");
     }
-    drop((idle, other));
+    drop(other);
+}
+
+#[tokio::test]
+async fn refuses_connections_while_all_others_have_calls() {
+    let form = Form::embedded();
+    let sidecar = Sidecar::start_with(&form, &[("MAX_CONNECTIONS", "2")]).await;
+    let (mut first, mut second) = (sidecar.memory(), sidecar.memory());
+    begin(&mut first).await.unwrap();
+    begin(&mut second).await.unwrap();
+    let mut refused = connect(&sidecar).await;
+    let ended = completes("the connection ends", refused.read(&mut [0])).await;
+    assert!(matches!(ended, Ok(0) | Err(_)));
+    begin(&mut first).await.unwrap();
+    begin(&mut second).await.unwrap();
+    drop((first, second));
     eventually("a connection is accepted again", async || {
         let line = "GET /openapi.json";
         try_http(connect(&sidecar).await, line, "").await.is_some()

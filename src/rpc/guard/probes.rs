@@ -61,7 +61,11 @@ impl ProbeLimits {
     {
         let exchange = Exchange::of(&request).cloned();
         let is_watch = request.uri().path() == WATCH;
-        let permits = if is_watch { &self.watches } else { &self.checks };
+        let permits = if is_watch {
+            &self.watches
+        } else {
+            &self.checks
+        };
         let key = exchange
             .as_ref()
             .map_or_else(ShareKey::current, Exchange::connection_key);

@@ -25,6 +25,7 @@ use crate::{
     store::{
         operation_error::{BackendError, ErrorKind, OperationError},
         pool,
+        pool::Pooled,
     },
 };
 
@@ -168,7 +169,7 @@ impl Wait {
 /// completely. Otherwise it is closed when it is dropped: a cancelled call can leave it in
 /// a transaction, or waiting for a server that has failed.
 pub(super) struct PooledConnection {
-    connection: PoolConnection<Postgres>,
+    connection: Pooled<PoolConnection<Postgres>>,
     responsiveness: Arc<Responsiveness>,
     /// When the wait for the connection began.
     requested: Instant,

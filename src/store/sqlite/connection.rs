@@ -11,7 +11,7 @@ use sqlx::{
 };
 
 use super::{SqlitePool, result_codes};
-use crate::store::operation_error::OperationError;
+use crate::store::{operation_error::OperationError, pool::Pooled};
 
 /// Maximum time that a call waits for the writer, or for a reader.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -131,13 +131,17 @@ fn pool_options(connections: u32) -> SqlitePoolOptions {
 }
 
 /// Waits for a connection to read with.
-pub(super) async fn reader(readers: &SqlitePool) -> Result<PoolConnection<Sqlite>, OperationError> {
+pub(super) async fn reader(
+    readers: &SqlitePool,
+) -> Result<Pooled<PoolConnection<Sqlite>>, OperationError> {
     Ok(readers.acquire().await?)
 }
 
 /// Waits for the writer connection and reserves it, so that no other write of this process runs
 /// while another connection writes.
-pub(super) async fn reserve(writer: &SqlitePool) -> Result<PoolConnection<Sqlite>, OperationError> {
+pub(super) async fn reserve(
+    writer: &SqlitePool,
+) -> Result<Pooled<PoolConnection<Sqlite>>, OperationError> {
     let reserved = writer.acquire().await;
     reserved.map_err(|error| OperationError::from(error).before_commit())
 }
@@ -146,7 +150,7 @@ pub(super) async fn reserve(writer: &SqlitePool) -> Result<PoolConnection<Sqlite
 /// transaction, which [`end`] ends. It is rolled back if it is dropped before.
 pub(super) async fn begin(
     writer: &SqlitePool,
-) -> Result<Transaction<'static, Sqlite>, OperationError> {
+) -> Result<Pooled<Transaction<'static, Sqlite>>, OperationError> {
     let begun = writer.begin_with(BEGIN).await;
     begun.map_err(|error| OperationError::from(error).before_commit())
 }
@@ -162,6 +166,14 @@ pub(super) async fn begin_on(
 /// Commits a transaction whose statements succeeded, and otherwise rolls it back.
 /// Only an error of the COMMIT can leave the outcome unknown.
 pub(super) async fn end<T>(
+    transaction: Pooled<Transaction<'static, Sqlite>>,
+    outcome: Result<T, OperationError>,
+) -> Result<T, OperationError> {
+    transaction.end_with(|it| end_on(it, outcome)).await
+}
+
+/// Ends a transaction on a given connection. See [`end`].
+pub(super) async fn end_on<T>(
     transaction: Transaction<'_, Sqlite>,
     outcome: Result<T, OperationError>,
 ) -> Result<T, OperationError> {

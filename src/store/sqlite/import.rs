@@ -164,7 +164,7 @@ async fn finish(
     let _reserved = connection::reserve(writer).await?;
     let mut transaction = connection::begin_on(connection).await?;
     let imported = copy_from_spool(&mut transaction, conversation, last_seq, totals).await;
-    connection::end(transaction, imported).await
+    connection::end_on(transaction, imported).await
 }
 
 async fn copy_from_spool(
