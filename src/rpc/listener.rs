@@ -17,6 +17,7 @@ use super::{
     admit::{Admission, Authenticator},
     guard::Guard,
     observe::Observe,
+    web::WebGuard,
 };
 use crate::transport::Connection;
 
@@ -54,6 +55,8 @@ const MAX_METADATA_BYTES: u32 = 64 << 10;
 /// Layers around the services, the outermost first.
 #[derive(Clone, Debug)]
 pub struct CallLayers {
+    /// Rejects requests of web pages that are not trusted.
+    pub web: WebGuard,
     /// Authenticates the caller.
     pub authenticator: Authenticator,
     /// Translates REST to gRPC.
@@ -84,6 +87,7 @@ pub async fn serve(
         server = server.max_connection_age(MAX_AUTHENTICATED_AGE);
     }
     server
+        .layer(layers.web)
         .layer(MapRequestLayer::new(move |request: Request<Body>| {
             layers.authenticator.authenticate(request)
         }))
@@ -96,17 +100,19 @@ pub async fn serve(
         .await
 }
 
-/// Serves health probes over HTTP/1 and gRPC until `stop`.
+/// Serves health probes over HTTP/1 and gRPC until `stop`, behind `web`.
 ///
 /// # Errors
 /// Fails if the transport has failed.
 pub async fn serve_probes(
     incoming: impl Stream<Item = io::Result<Connection>> + Send,
     routes: Routes,
+    web: WebGuard,
     stop: CancellationToken,
 ) -> Result<(), transport::Error> {
     server()
         .max_concurrent_streams(MAX_PROBE_STREAMS)
+        .layer(web)
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
         .await
