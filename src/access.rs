@@ -2,12 +2,15 @@
 //!
 //! A caller is authenticated by its connection and its token, and not by the content of its
 //! request: a rejection is the same for every request. The name of a caller may appear in logs
-//! and spans; its token is not stored.
+//! and spans; its token is not stored. Requests that pages in a browser may have sent are
+//! rejected by their host and their origin.
 
 mod caller_name;
+mod host;
 mod peer;
 mod rate;
 mod tokens;
+mod web_origin;
 
 use std::num::NonZeroU32;
 
@@ -16,9 +19,11 @@ use http::{HeaderMap, header::AUTHORIZATION};
 use self::rate::CallerRate;
 pub use self::{
     caller_name::CallerName,
-    peer::{Peer, Process, UnixAllowList},
+    host::{HostName, HostPolicy, InvalidHostName},
+    peer::{Peer, Process, TcpPeer, UnixAllowList},
     rate::RateExceeded,
     tokens::Tokens,
+    web_origin::{CrossSitePolicy, InvalidWebOrigin, WebOrigin},
 };
 use crate::reload::Reloaded;
 
@@ -81,7 +86,7 @@ impl AccessPolicy {
                 return Ok(Caller(Some(CallerName::from_uid(process.uid()))));
             }
             Peer::Unix(process) => process.map(|process| CallerName::from_uid(process.uid())),
-            Peer::Tcp(certificate) => certificate.clone(),
+            Peer::Tcp(peer) => peer.name.clone(),
         };
         let Some(tokens) = &self.tokens else {
             return Ok(Caller(name));

@@ -18,7 +18,8 @@ use self::{
     backends::Backends, listeners::Listeners, readiness::Readiness, startup_log::StartupLog,
 };
 use crate::{
-    config::{Command, Config},
+    access::HostPolicy,
+    config::{Command, Config, WebConfig},
     domain::{SystemClock, UuidV7},
     fairness::FairSemaphore,
     memory::{Dependencies, Memory},
@@ -29,6 +30,7 @@ use crate::{
         guard::Guard,
         observe::Observe,
         rest,
+        web::WebGuard,
     },
     shutdown::{self, Signals},
     telemetry::{self, Telemetry},
@@ -109,7 +111,9 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
         calls.clone(),
     );
     let routes = rpc::routes(&memory, service_config(&config), health.clone())?;
+    let (web, ops_web) = web_guards(&config);
     let layers = CallLayers {
+        web,
         authenticator: Authenticator::new(Arc::clone(&listeners.access)),
         rest: rest::layer(
             config.limits.request_bytes,
@@ -129,7 +133,13 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
         let routes = ops::routes(readiness.subscribe(), health, telemetry.prometheus());
         let limit = OpenConnections::new(MAX_OPS_CONNECTIONS);
         let connections = transport::incoming(vec![ops], None, limit.clone());
-        background.spawn(rpc::serve_probes(connections, limit, routes, stop.clone()));
+        background.spawn(rpc::serve_probes(
+            connections,
+            limit,
+            routes,
+            ops_web,
+            stop.clone(),
+        ));
     }
     let startup = readiness.clone().become_ready(
         backends.clone(),
@@ -155,6 +165,18 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
     backends.close().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Creates the rules about requests of web pages, of the API and of the operations port.
+fn web_guards(config: &Config) -> (WebGuard, WebGuard) {
+    let WebConfig {
+        allowed_hosts,
+        allowed_origins,
+    } = config.web.clone();
+    (
+        WebGuard::new(HostPolicy::of_api(allowed_hosts.clone()), allowed_origins),
+        WebGuard::new(HostPolicy::of_operations(allowed_hosts), Vec::new()),
+    )
 }
 
 fn memory(config: &Config, backends: &Backends, writes: TaskTracker) -> Memory {

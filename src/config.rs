@@ -15,6 +15,7 @@ mod server;
 mod server_url;
 mod store;
 mod telemetry;
+mod web;
 
 pub use self::{
     args::{Args, Command},
@@ -29,6 +30,7 @@ pub use self::{
     server::{OpsConfig, ServerConfig},
     store::{StoreBackend, StoreConfig},
     telemetry::{Export, LangSmithUnused, Sampling, TelemetryConfig},
+    web::WebConfig,
 };
 
 /// The validated settings of the program.
@@ -40,6 +42,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// Authentication and authorization of callers.
     pub auth: AuthConfig,
+    /// Hosts and web pages that the API is served to.
+    pub web: WebConfig,
     /// Limits on connections, calls and request sizes.
     pub limits: LimitConfig,
     /// Sessions, histories and search.
@@ -83,6 +87,7 @@ impl Config {
         Ok(Self {
             server,
             auth,
+            web: WebConfig::from_args(args.web),
             limits: LimitConfig::from_args(&args.limits)?,
             conversations: ConversationConfig::from_args(&args.conversations),
             store: StoreConfig::from_args(args.store, &args.postgres)?,

@@ -19,6 +19,7 @@ mod session_service;
 mod status;
 mod structs;
 mod use_case;
+pub mod web;
 
 pub use self::listener::{CallLayers, ServerLimits, serve, serve_probes};
 use tonic::{codec::CompressionEncoding, service::Routes};

@@ -5,12 +5,22 @@ use super::CallerName;
 /// Identity of the process at the other end of a connection, as the operating system reports it.
 #[derive(Clone, Debug)]
 pub enum Peer {
-    /// A peer over TCP: the name in its certificate. `None` if it has not presented one, or
-    /// the certificate has no name.
-    Tcp(Option<CallerName>),
+    /// A peer over TCP.
+    Tcp(TcpPeer),
     /// A peer over a Unix socket: the process that connected. `None` if the kernel does not
     /// report it.
     Unix(Option<Process>),
+}
+
+/// Peer over TCP.
+#[derive(Clone, Debug)]
+pub struct TcpPeer {
+    /// Name in its certificate. `None` if it has not presented one, or the certificate has no
+    /// name.
+    pub name: Option<CallerName>,
+    /// Whether it has connected to a loopback address, which only this machine can reach. Its
+    /// requests may come from a page in a browser.
+    pub is_on_loopback: bool,
 }
 
 /// User and group of a process.

@@ -4,6 +4,7 @@ use std::{
     time::Duration,
 };
 
+use http::Uri;
 use tonic::transport::Endpoint;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
@@ -27,6 +28,8 @@ pub(super) async fn check(config: &Config) -> Result<(), Failure> {
     })?
     .connect_timeout(TIMEOUT)
     .timeout(TIMEOUT)
+    // A name that every server accepts, whatever its ALLOWED_HOSTS.
+    .origin(Uri::from_static("http://localhost"))
     .connect()
     .await
     .map_err(|_| format!("cannot connect to {address}"))?;

@@ -5,7 +5,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, builder
 use super::{
     auth::AuthArgs, conversations::ConversationArgs, limits::LimitArgs, logs::LogArgs,
     postgres::PostgresArgs, redis::RedisArgs, server::ServerArgs, store::StoreArgs,
-    telemetry::TelemetryArgs,
+    telemetry::TelemetryArgs, web::WebArgs,
 };
 
 /// Conversation memory for agent services, over gRPC and REST.
@@ -28,6 +28,9 @@ pub struct Args {
 
     #[command(flatten)]
     pub(super) auth: AuthArgs,
+
+    #[command(flatten)]
+    pub(super) web: WebArgs,
 
     #[command(flatten)]
     pub(super) limits: LimitArgs,

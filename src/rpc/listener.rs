@@ -13,6 +13,7 @@ use super::{
     guard::Guard,
     observe::Observe,
     status,
+    web::WebGuard,
 };
 use crate::transport::{self, ByteBudgets, Connection, OpenConnections, ServerOptions};
 
@@ -41,6 +42,8 @@ const MAX_AUTHENTICATED_AGE: Duration = Duration::from_hours(1);
 /// Layers around the services, the outermost first.
 #[derive(Clone, Debug)]
 pub struct CallLayers {
+    /// Rejects requests of web pages that are not trusted.
+    pub web: WebGuard,
     /// Authenticates the caller.
     pub authenticator: Authenticator,
     /// Translates REST to gRPC.
@@ -83,6 +86,7 @@ pub async fn serve(
         layers.authenticator.authenticate(request)
     })
     .layer(transcoded);
+    let service = layers.web.layer(service);
     let options = ServerOptions {
         max_streams: MAX_STREAMS,
         max_exchange_time: limits.call_time,
@@ -95,11 +99,12 @@ pub async fn serve(
     transport::serve(incoming, limits.connections, service, options, stop).await;
 }
 
-/// Serves health probes over HTTP/1 and gRPC until `stop`.
+/// Serves health probes over HTTP/1 and gRPC until `stop`, behind `web`.
 pub async fn serve_probes(
     incoming: impl Stream<Item = Connection> + Send,
     connections: OpenConnections,
     routes: Routes,
+    web: WebGuard,
     stop: CancellationToken,
 ) {
     let options = ServerOptions {
@@ -109,5 +114,6 @@ pub async fn serve_probes(
         budgets: ByteBudgets::new(MAX_PROBE_BYTES, MAX_PROBE_BYTES, MAX_PROBE_BYTES).into(),
         request_rejection: status::too_many_request_bytes,
     };
-    transport::serve(incoming, connections, routes.prepare(), options, stop).await;
+    let service = web.layer(routes.prepare());
+    transport::serve(incoming, connections, service, options, stop).await;
 }

@@ -164,6 +164,20 @@ pub(crate) fn access_denied(denied: AccessDenied) -> Status {
     }
 }
 
+/// Status of a request for a host that is not allowed.
+pub(crate) fn host_not_allowed() -> Status {
+    Status::permission_denied(
+        "the host of the request is not allowed: use a name of loopback, or add it to ALLOWED_HOSTS",
+    )
+}
+
+/// Status of a request that a page of another origin has sent.
+pub(crate) fn origin_not_allowed() -> Status {
+    Status::permission_denied(
+        "requests of web pages are not allowed: add their origin to CORS_ALLOWED_ORIGINS",
+    )
+}
+
 /// Status of a call beyond the limit on concurrent calls.
 pub(crate) fn too_many_calls(max: usize) -> Status {
     busy(&format!("too many concurrent calls (limit {max})"))

@@ -100,6 +100,9 @@ pub enum SchemaError {
         /// Version of the migration.
         version: i64,
     },
+    /// The database cannot store every text, or not in the same form.
+    #[error("{0}")]
+    Encoding(String),
     /// The store cannot be reached.
     #[error("the store cannot be reached")]
     Unavailable(#[source] Box<dyn Error + Send + Sync>),

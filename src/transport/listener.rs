@@ -16,7 +16,11 @@ use super::{
     tls::Tls,
     unix::{self, SocketFile},
 };
-use crate::{access::Peer, log_throttle::LogThrottle, os_error};
+use crate::{
+    access::{CallerName, Peer, TcpPeer},
+    log_throttle::LogThrottle,
+    os_error,
+};
 
 /// Delay before the next attempt after a failed accept. When the process has no file
 /// descriptors left, accepting fails at once, and repeating it without a delay would use a
@@ -149,15 +153,20 @@ async fn open(
             Some(Connection::new(stream, peer, permit))
         }
         (AcceptedSocket::Tcp(stream), None) => {
-            Some(Connection::new(stream, Peer::Tcp(None), permit))
+            let peer = tcp_peer(None, is_on_loopback(&stream));
+            Some(Connection::new(stream, peer, permit))
         }
         (AcceptedSocket::Tcp(stream), Some(tls)) => {
+            let is_on_loopback = is_on_loopback(&stream);
             let accepted = tokio::select! {
                 accepted = tls.accept(stream) => accepted,
                 () = permit.state.closed.cancelled() => return None,
             };
             match accepted {
-                Ok((stream, name)) => Some(Connection::new(stream, Peer::Tcp(name), permit)),
+                Ok((stream, name)) => {
+                    let peer = tcp_peer(name, is_on_loopback);
+                    Some(Connection::new(stream, peer, permit))
+                }
                 Err(error) => {
                     // At a level that is logged by default, a port scan would fill the log.
                     tracing::debug!(%error, "TLS handshake failed");
@@ -167,4 +176,18 @@ async fn open(
             }
         }
     }
+}
+
+fn tcp_peer(name: Option<CallerName>, is_on_loopback: bool) -> Peer {
+    Peer::Tcp(TcpPeer {
+        name,
+        is_on_loopback,
+    })
+}
+
+/// Whether a connection was accepted at a loopback address. If the operating system does not
+/// report the address, the stricter rules for loopback apply.
+fn is_on_loopback(stream: &TcpStream) -> bool {
+    let local = stream.local_addr();
+    local.map_or(true, |local| local.ip().to_canonical().is_loopback())
 }

@@ -43,7 +43,7 @@ pub(crate) async fn try_http(
     headers: &str,
 ) -> Option<HttpResponse> {
     let request =
-        format!("{request_line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
+        format!("{request_line} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}\r\n");
     // If the server has closed the connection, the response is empty.
     let _ = stream.write_all(request.as_bytes()).await;
     let mut answer = Vec::new();

@@ -16,3 +16,4 @@ mod owners;
 mod startup;
 mod tls;
 mod tokens;
+mod web;

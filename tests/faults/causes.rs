@@ -2,6 +2,9 @@
 
 use conversation_memory::proto::{BeginTurnRequest, SessionState};
 use serde_json::Value;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 
 use crate::{Servers, begun_with_session};
 use test_support::{
@@ -74,6 +77,33 @@ async fn failed_migration_reports_its_cause() {
         output.contains("the store cannot be reached: ") && output.contains("3D000"),
         "{output}"
     );
+}
+
+#[tokio::test]
+async fn database_of_another_encoding_is_not_served() {
+    let postgres = PostgresServer::start().await;
+    let create = "CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' \
+                  TEMPLATE template0";
+    postgres.execute(create).await;
+    let url = format!("postgres://postgres@127.0.0.1:{}/latin", postgres.port());
+    let migrate = command().arg("migrate").env("DATABASE_URL", &url).output();
+    let migrate = migrate.unwrap();
+    assert!(!migrate.status.success());
+    let output = String::from_utf8(migrate.stderr).unwrap();
+    assert!(
+        output.contains("LATIN1, this program needs UTF8"),
+        "{output}"
+    );
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = port.local_addr().unwrap().to_string();
+    drop(port);
+    let mut sidecar = Sidecar::launch(&on(&url), &[("LISTEN_ADDR", &address)]);
+    let line = sidecar.wait_for_log("not serving").await;
+    assert!(line.contains("LATIN1, this program needs UTF8"), "{line}");
+    sidecar.address = address.parse().unwrap();
+    let mut health = HealthClient::new(sidecar.channel());
+    let health = health.check(HealthCheckRequest::default()).await.unwrap();
+    assert_eq!(health.into_inner().status(), ServingStatus::NotServing);
 }
 
 #[tokio::test]

@@ -220,7 +220,8 @@ async fn sidecar_stays_alive_and_ready_without_both_servers() {
     assert_retry_later(&refused);
     for probe in ["/livez", "/readyz"] {
         let mut stream = TcpStream::connect(operations).await.unwrap();
-        let request = format!("GET {probe} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let request =
+            format!("GET {probe} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();

@@ -11,6 +11,7 @@ mod broken;
 mod cancelled;
 mod compactions;
 mod conversations;
+mod encodings;
 mod faulty_store;
 mod history;
 mod imports;

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use prost_reflect::{DescriptorPool, DynamicMessage, prost::Message as _};
 use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, StatusExt as _, pb};
@@ -55,8 +55,23 @@ pub(crate) fn method_not_allowed(allowed: &str) -> Response<Body> {
     response
 }
 
+/// Response to a request for the path of a gRPC service that is not a gRPC call.
+pub(crate) fn not_grpc(request: &Request<Body>) -> Response<Body> {
+    if request.version() < Version::HTTP_2 {
+        let status = Status::unimplemented("this path is served by gRPC only, which needs HTTP/2");
+        return render(&status, Some(StatusCode::HTTP_VERSION_NOT_SUPPORTED));
+    }
+    if request.method() != Method::POST {
+        return method_not_allowed("POST");
+    }
+    let status = Status::invalid_argument(
+        "this path is served by gRPC only: the content type must be application/grpc",
+    );
+    render(&status, Some(StatusCode::UNSUPPORTED_MEDIA_TYPE))
+}
+
 /// Renders a status as JSON. The HTTP status is `http`, or the one that the code maps to.
-pub(crate) fn render(status: &Status, http: Option<StatusCode>) -> Response<Body> {
+pub fn render(status: &Status, http: Option<StatusCode>) -> Response<Body> {
     let http = http.unwrap_or_else(|| http_status(status));
     let mut error = serde_json::json!({
         "code": http.as_u16(),

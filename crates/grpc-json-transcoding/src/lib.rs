@@ -14,7 +14,8 @@
 //! receive a gRPC call for both protocols, so that spans, metrics, deadlines and limits are the
 //! same for both. The body of a request is read by the inner service, under its
 //! deadline, and an error in it is the status of that call. gRPC requests are passed on
-//! unchanged.
+//! unchanged: a `POST` over HTTP/2 with the content type `application/grpc`. Other requests for
+//! the path of a service are rejected, with 505 over HTTP/1 and 415 over HTTP/2.
 //!
 //! # What is served
 //!
@@ -66,7 +67,7 @@ use http::Request;
 use tonic::{Status, body::Body};
 
 pub use self::{
-    error::code_name,
+    error::{code_name, render as render_error},
     openapi::{Info as OpenApiInfo, PATH as OPENAPI_PATH},
     rule::InvalidHttpRule,
     service::{Transcoding, TranscodingLayer},

@@ -9,7 +9,7 @@ use futures_util::{
     FutureExt as _,
     future::{BoxFuture, Either},
 };
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use prost_reflect::DescriptorPool;
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
@@ -84,7 +84,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if self.shared.is_grpc(&request) {
+        if is_grpc(&request) {
             return Either::Left(self.inner.call(request));
         }
         // Call the service that has been polled to readiness, not its clone.
@@ -95,15 +95,27 @@ where
     }
 }
 
-impl Shared {
-    fn is_grpc(&self, request: &Request<Body>) -> bool {
-        let path = request.uri().path();
-        let content_type = request.headers().get(header::CONTENT_TYPE);
-        content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
-            || path.starts_with("/grpc.")
-            || self.routes.has_service(path)
-    }
+/// Whether a request is a gRPC call. The content type is required, because a page of another site
+/// cannot make a browser send a request of this type without asking the server.
+fn is_grpc(request: &Request<Body>) -> bool {
+    let mut content_types = request.headers().get_all(header::CONTENT_TYPE).iter();
+    let content_type = content_types.next().map(HeaderValue::as_bytes);
+    request.version() >= Version::HTTP_2
+        && request.method() == Method::POST
+        && content_type.is_some_and(is_grpc_type)
+        && content_types.next().is_none()
+}
 
+/// Whether a content type is `application/grpc`, with or without the name of a message format.
+fn is_grpc_type(content_type: &[u8]) -> bool {
+    const TYPE: &[u8] = b"application/grpc";
+    let Some((start, rest)) = content_type.split_at_checked(TYPE.len()) else {
+        return false;
+    };
+    start.eq_ignore_ascii_case(TYPE) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
+}
+
+impl Shared {
     async fn transcode<S>(&self, inner: &mut S, request: Request<Body>) -> Response<Body>
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
@@ -140,6 +152,9 @@ impl Shared {
         request: &Request<Body>,
         path: &'p str,
     ) -> Result<(&Route, Vec<&'p str>), Box<Response<Body>>> {
+        if path.starts_with("/grpc.") || self.routes.has_service(path) {
+            return Err(Box::new(error::not_grpc(request)));
+        }
         // The transport leaves out the body of the response to a HEAD request.
         let method = match request.method() {
             &Method::HEAD => &Method::GET,
@@ -184,4 +199,59 @@ pub(crate) fn truncated_body() -> Status {
 /// Status of an internal failure, which discloses nothing to the caller.
 pub(crate) fn internal() -> Status {
     Status::internal("internal error")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_call(method: Method, version: Version, content_types: &[&str]) -> bool {
+        let mut request = Request::new(Body::empty());
+        *request.method_mut() = method;
+        *request.version_mut() = version;
+        for value in content_types {
+            let headers = request.headers_mut();
+            headers.append(header::CONTENT_TYPE, value.parse().unwrap());
+        }
+        is_grpc(&request)
+    }
+
+    #[test]
+    fn only_posts_over_http2_of_the_type_of_grpc_are_calls() {
+        for (content_types, expected) in [
+            (&["application/grpc"][..], true),
+            (&["application/grpc+proto"], true),
+            (&["Application/gRPC+Proto"], true),
+            (&["application/grpc;charset=utf-8"], true),
+            (&["application/grpc ; x=y"], true),
+            (&[], false),
+            (&[""], false),
+            (&["application/grp"], false),
+            (&["application/grpcfoo"], false),
+            (&["application/grpc-web"], false),
+            (&["application/grpc-web+proto"], false),
+            (&["application/grpc-web-text"], false),
+            (&["application/grpc/x"], false),
+            (&[" application/grpc"], false),
+            (&["application/json"], false),
+            (&["text/plain"], false),
+            (&["text/plain; application/grpc"], false),
+            (&["text/plain", "application/grpc"], false),
+            (&["application/grpc", "text/plain"], false),
+            (&["application/grpc", "application/grpc"], false),
+        ] {
+            let is = |method, version| is_call(method, version, content_types);
+            assert_eq!(
+                is(Method::POST, Version::HTTP_2),
+                expected,
+                "{content_types:?}"
+            );
+            for method in [Method::GET, Method::PUT, Method::OPTIONS] {
+                assert!(!is(method, Version::HTTP_2), "{content_types:?}");
+            }
+            for version in [Version::HTTP_10, Version::HTTP_11] {
+                assert!(!is(Method::POST, version), "{content_types:?}");
+            }
+        }
+    }
 }

@@ -1,15 +1,15 @@
 use std::time::Duration;
 
 use sqlx::{
-    ConnectOptions, Connection, PgConnection,
+    ConnectOptions, Connection, PgConnection, Row as _,
     migrate::{AppliedMigration, Migrator},
     postgres::PgConnectOptions,
-    query_as, query_scalar,
+    query_as, query_scalar, raw_sql,
 };
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::session_check::{Session, SessionCheck};
+use super::session_check::{self, Session, SessionCheck};
 use crate::store::{
     SchemaError,
     operation_error::{BackendError, Cause},
@@ -44,16 +44,39 @@ pub(super) async fn prepare(
             return Err(SchemaError::Unavailable(cause.into()));
         }
     };
-    let outcome = match check.check_without_timeout(&mut connection).await {
-        Ok(session) => {
-            warn_about(&session);
-            check_or_migrate(&mut connection, migrate).await
-        }
-        Err(error) => Err(schema::map_error(error.into())),
-    };
+    let outcome = check_all(&mut connection, check, migrate).await;
     // An error while closing does not change the outcome.
     let _ = timeout(CONNECT_TIMEOUT, connection.close()).await;
     outcome
+}
+
+async fn check_all(
+    connection: &mut PgConnection,
+    check: &SessionCheck,
+    migrate: bool,
+) -> Result<(), SchemaError> {
+    check_encoding(connection).await?;
+    match check.check_without_timeout(connection).await {
+        Ok(session) => {
+            warn_about(&session);
+            check_or_migrate(connection, migrate).await
+        }
+        Err(error) => Err(schema::map_error(error.into())),
+    }
+}
+
+/// Rejects a database whose encoding cannot be changed and is not supported. The check of a session
+/// rejects it, too, but as a condition that may end.
+async fn check_encoding(connection: &mut PgConnection) -> Result<(), SchemaError> {
+    let encoding = raw_sql("SHOW server_encoding").fetch_one(connection).await;
+    let encoding = encoding.and_then(|row| row.try_get::<String, _>(0));
+    match encoding {
+        Ok(encoding) if session_check::is_supported(&encoding) => Ok(()),
+        Ok(encoding) => Err(SchemaError::Encoding(session_check::unsupported_encoding(
+            &encoding,
+        ))),
+        Err(error) => Err(schema::map_error(error.into())),
+    }
 }
 
 /// Logs what the configuration of the server means for the durability of saves.

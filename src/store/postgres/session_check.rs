@@ -35,6 +35,11 @@ const SYNCHRONOUS_COMMIT: &str = "current_setting('synchronous_commit') AS defau
     set_config('synchronous_commit', CASE current_setting('synchronous_commit') \
         WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false) AS commit";
 
+/// Encoding of the database, and the encoding of the session, which is set because the default of
+/// the role or database may be another one.
+const ENCODINGS: &str = "current_setting('server_encoding') AS encoding, \
+    set_config('client_encoding', 'UTF8', false) AS client_encoding";
+
 /// SQLSTATE codes with which a server rejects [`HISTORY`]: the role may not call the functions, or
 /// the server does not have them.
 const HISTORY_REJECTED: [&str; 3] = ["42501", "0A000", "42883"];
@@ -129,6 +134,10 @@ impl SessionCheck {
         if is_true(&row, "standby")? {
             return Err(rejection("the server is a standby"));
         }
+        let encoding = text(&row, "encoding")?;
+        if !is_supported(&encoding) {
+            return Err(rejection(unsupported_encoding(&encoding)));
+        }
         if row.try_get::<&str, _>("commit")? == "off" {
             return Err(rejection(
                 "the server does not let the session commit synchronously: set synchronous_commit=on",
@@ -198,7 +207,7 @@ fn statement(settings: &[Setting], history: &str) -> String {
     format!(
         "SELECT (SELECT string_agg(name, ', ') FROM (VALUES {expected}) AS s (name, value) \
             WHERE current_setting(name, true) IS DISTINCT FROM value) AS missing_settings, \
-         pg_is_in_recovery()::text AS standby, {SYNCHRONOUS_COMMIT}, \
+         pg_is_in_recovery()::text AS standby, {SYNCHRONOUS_COMMIT}, {ENCODINGS}, \
          (SELECT string_agg(name, ', ') FROM (VALUES ('fsync'), ('full_page_writes')) AS s (name) \
             WHERE current_setting(name, true) = 'off') AS unsafe_settings, {history}, \
          (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text AS started, \
@@ -216,6 +225,19 @@ fn reject_missing_settings(row: &PgRow) -> Result<(), Error> {
             "a pooler drops the options of the connection ({missing}): connect to PostgreSQL directly"
         ))),
     }
+}
+
+/// Returns whether every text can be stored in a database with this encoding, and in the same form.
+pub(super) fn is_supported(encoding: &str) -> bool {
+    encoding == "UTF8"
+}
+
+/// Text of the error for a database whose encoding is not supported.
+pub(super) fn unsupported_encoding(encoding: &str) -> String {
+    format!(
+        "the encoding of the database is {encoding}, this program needs UTF8: create a database with \
+         ENCODING 'UTF8' TEMPLATE template0, and migrate it"
+    )
 }
 
 fn text(row: &PgRow, column: &str) -> Result<String, Error> {
