@@ -8,6 +8,8 @@ mod body;
 mod probes;
 mod timeout;
 
+pub use self::probes::ProbeGuard;
+
 use std::{
     convert::Infallible,
     future::Future,
@@ -125,7 +127,7 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let mut inner = self.inner.clone();
         let guard = Arc::clone(&self.guard);
-        if request.uri().path().starts_with("/grpc.") {
+        if request.uri().path().starts_with(probes::PATH_PREFIX) {
             return Box::pin(async move {
                 Ok(guard
                     .probes

@@ -10,7 +10,7 @@ use tower_http::validate_request::ValidateRequestHeaderLayer;
 
 use super::{
     admit::{Admission, Authenticator},
-    guard::Guard,
+    guard::{Guard, ProbeGuard},
     observe::Observe,
     status,
     web::WebGuard,
@@ -114,6 +114,6 @@ pub async fn serve_probes(
         budgets: ByteBudgets::new(MAX_PROBE_BYTES, MAX_PROBE_BYTES, MAX_PROBE_BYTES).into(),
         request_rejection: status::too_many_request_bytes,
     };
-    let service = web.layer(routes.prepare());
+    let service = web.layer(ProbeGuard::new(MAX_PROBE_TIME).layer(routes.prepare()));
     transport::serve(incoming, connections, service, options, stop).await;
 }

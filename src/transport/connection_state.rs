@@ -159,12 +159,17 @@ impl ConnectionState {
     }
 }
 
-/// A point in time, in milliseconds since the first use of the clock; 0 if it is not set.
+/// A point in time, in milliseconds of the clock; 0 if it is not set.
 #[derive(Debug)]
 pub(super) struct AtomicTime(AtomicU64);
 
-/// Begin of the clock's time.
-static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+/// Begin of the clock's time, which precedes every time that is recorded.
+static BEGIN: LazyLock<Instant> = LazyLock::new(|| {
+    let now = std::time::Instant::now();
+    now.checked_sub(Duration::from_hours(1))
+        .unwrap_or(now)
+        .into()
+});
 
 /// Milliseconds of the clock until `at`; at least 1.
 fn milliseconds(at: Instant) -> u64 {

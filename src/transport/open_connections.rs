@@ -252,3 +252,6 @@ impl ClosureReason {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

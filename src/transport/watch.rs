@@ -68,3 +68,6 @@ fn examine(connections: &OpenConnections, connection: &ConnectionState) {
         connections.retire(connection, ClosureReason::Idle);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,7 @@ use crate::{
     frames,
     json::{self, Parameters},
     rule::{RequestBody, Route},
-    service::truncated_body,
+    service::unreadable_body,
     template::FieldPath,
     upload::UploadBody,
 };
@@ -185,7 +185,7 @@ impl RequestEncoder {
         }
         let (mut read, mut length) = (BytesMut::new(), 0);
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|_| truncated_body())?;
+            let frame = frame.map_err(unreadable_body)?;
             if let Ok(data) = frame.into_data() {
                 length += data.len();
                 if length <= max {

@@ -11,7 +11,7 @@ use futures_util::{
 };
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use prost_reflect::DescriptorPool;
-use tonic::{Status, body::Body};
+use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 
 use crate::{
@@ -191,8 +191,12 @@ fn serve_document(method: &Method, document: &Bytes) -> Response<Body> {
     response::json(document.clone())
 }
 
-/// Status of a request whose body ended before its announced end.
-pub(crate) fn truncated_body() -> Status {
+/// Status of a request whose body failed with `error`: it ended before its announced end, unless the
+/// server has rejected it.
+pub(crate) fn unreadable_body(error: Status) -> Status {
+    if error.code() == Code::ResourceExhausted {
+        return error;
+    }
     Status::invalid_argument("the request body is incomplete")
 }
 

@@ -15,7 +15,7 @@ use tonic::{Status, body::Body};
 use crate::{
     frames,
     rule::{is_http_body, is_single_message},
-    service::truncated_body,
+    service::unreadable_body,
     template::FieldPath,
 };
 
@@ -98,7 +98,7 @@ impl Upload {
         let file = self.file.number();
         let content_type = content_type.and_then(|value| value.to_str().ok());
         let mut content_type = content_type.map(ToOwned::to_owned);
-        let data = body.clone().data().map_err(|_| truncated_body());
+        let data = body.clone().data().map_err(unreadable_body);
         data.map_ok(move |data| {
             let mut content_type = content_type.take();
             let requests = split(data).flat_map(move |piece| {

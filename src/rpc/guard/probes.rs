@@ -1,10 +1,17 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use http::{Request, Response};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
-use tower::Service;
+use tower::{Layer, Service};
 
 use super::{
     body::{CallPermit, GuardedBody},
@@ -24,6 +31,9 @@ const MAX_REQUEST_TIME: Duration = Duration::from_secs(5);
 
 /// Duration that stands for no limit: a health state is watched for as long as the caller wants.
 const UNLIMITED: Duration = Duration::from_hours(24 * 365);
+
+/// Begin of the paths of health checks and reflection.
+pub(super) const PATH_PREFIX: &str = "/grpc.";
 
 /// Path of the method that watches the health state.
 const WATCH: &str = "/grpc.health.v1.Health/Watch";
@@ -87,5 +97,68 @@ impl ProbeLimits {
                 response.map(|body| Body::new(GuardedBody::new(body, deadline, permit)))
             }
         }
+    }
+}
+
+/// The layer that enforces the limits on health checks and reflection alone, for a port that serves
+/// no calls. Clones share the limits.
+#[derive(Clone, Debug)]
+pub struct ProbeGuard {
+    limits: Arc<ProbeLimits>,
+    max_time: Duration,
+}
+
+impl ProbeGuard {
+    /// Creates a layer with limits of its own. A probe takes `max_time` at most.
+    pub fn new(max_time: Duration) -> Self {
+        Self {
+            limits: Arc::new(ProbeLimits::new()),
+            max_time,
+        }
+    }
+}
+
+impl<S> Layer<S> for ProbeGuard {
+    type Service = ProbeGuardedService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        ProbeGuardedService {
+            inner,
+            guard: self.clone(),
+        }
+    }
+}
+
+/// A service behind a [`ProbeGuard`].
+#[derive(Clone, Debug)]
+pub struct ProbeGuardedService<S> {
+    inner: S,
+    guard: ProbeGuard,
+}
+
+impl<S> Service<Request<Body>> for ProbeGuardedService<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // The routes are always ready.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let mut inner = self.inner.clone();
+        if !request.uri().path().starts_with(PATH_PREFIX) {
+            return Box::pin(inner.call(request));
+        }
+        let ProbeGuard { limits, max_time } = self.guard.clone();
+        Box::pin(async move { Ok(limits.call(&mut inner, request, max_time).await) })
     }
 }

@@ -1,0 +1,143 @@
+use std::sync::Arc;
+
+use tokio::time::{Instant, advance};
+
+use super::*;
+use crate::transport::{
+    byte_budgets::ByteBudgets, connection_state::SocketKind, exchange::Exchange,
+    open_connections::ConnectionPermit,
+};
+
+/// Time limit of the exchanges.
+const LIMIT: Duration = Duration::from_secs(60);
+
+struct Fixture {
+    connections: OpenConnections,
+    permit: ConnectionPermit,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let connections = OpenConnections::new(10);
+        let permit = connections.try_acquire(SocketKind::Tcp);
+        let permit = permit.expect("the limit is not reached");
+        Self {
+            connections,
+            permit,
+        }
+    }
+
+    fn begin(&self) -> Exchange {
+        let budgets = Arc::new(ByteBudgets::new(1 << 20, 1 << 20, 1 << 20));
+        Exchange::begin(&self.permit.state, &budgets, Instant::now() + LIMIT)
+    }
+
+    /// Begins an exchange with a task that would never end.
+    fn begin_stream(&self) -> Exchange {
+        let exchange = self.begin();
+        #[expect(clippy::disallowed_methods, reason = "the test waits for the task")]
+        let stream = tokio::spawn(std::future::pending::<()>());
+        exchange.set_stream(stream.abort_handle());
+        exchange
+    }
+
+    async fn examine_after(&self, time: Duration) {
+        advance(time).await;
+        examine(&self.connections, &self.permit.state);
+    }
+
+    fn is_closed(&self) -> bool {
+        self.permit.state.closed.is_cancelled()
+    }
+
+    fn is_retired(&self) -> bool {
+        self.permit.state.retired.is_cancelled()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn closes_a_connection_that_accepts_no_bytes() {
+    let fixture = Fixture::new();
+    let _exchange = fixture.begin_stream();
+    fixture.permit.state.add_piece();
+    fixture.permit.state.add_piece();
+    fixture.examine_after(MAX_STALL).await;
+    assert!(!fixture.is_closed());
+    // A byte in time is sufficient.
+    fixture.permit.state.remove_piece();
+    fixture.examine_after(MAX_STALL).await;
+    assert!(!fixture.is_closed());
+    fixture.examine_after(Duration::from_millis(1)).await;
+    assert!(fixture.is_closed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn closes_a_connection_whose_socket_accepts_no_bytes() {
+    let fixture = Fixture::new();
+    fixture.permit.state.set_blocked(true);
+    fixture.examine_after(MAX_STALL / 2).await;
+    fixture.permit.state.set_blocked(true);
+    fixture.examine_after(MAX_STALL / 2).await;
+    assert!(!fixture.is_closed());
+    fixture.examine_after(Duration::from_millis(1)).await;
+    assert!(fixture.is_closed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_waits_for_a_handler_is_not_stalled() {
+    let fixture = Fixture::new();
+    let _exchange = fixture.begin_stream();
+    fixture.examine_after(LIMIT).await;
+    assert!(!fixture.is_closed() && !fixture.is_retired());
+}
+
+#[tokio::test(start_paused = true)]
+async fn ends_streams_after_their_deadline_and_releases_what_they_hold() {
+    let fixture = Fixture::new();
+    let exchange = fixture.begin_stream();
+    let held = Arc::new(());
+    exchange.hold(Arc::clone(&held));
+    fixture.examine_after(LIMIT + DEADLINE_GRACE).await;
+    assert!(!exchange.is_aborted());
+    fixture.examine_after(Duration::from_millis(1)).await;
+    assert!(exchange.is_aborted() && !fixture.is_closed());
+    assert_eq!(Arc::strong_count(&held), 1);
+    exchange.hold(Arc::clone(&held));
+    assert_eq!(Arc::strong_count(&held), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn closes_a_connection_with_many_unaccepted_responses() {
+    let fixture = Fixture::new();
+    let _exchanges: Vec<_> = (0..=MAX_UNACCEPTED)
+        .map(|_| fixture.begin_stream())
+        .collect();
+    fixture.examine_after(2 * LIMIT).await;
+    assert!(!fixture.is_closed());
+    fixture.examine_after(INTERVAL).await;
+    assert!(fixture.is_closed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn closes_a_connection_whose_exchange_is_no_stream() {
+    let fixture = Fixture::new();
+    let _exchange = fixture.begin();
+    fixture.examine_after(2 * LIMIT).await;
+    assert!(fixture.is_closed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn retires_idle_connections() {
+    for (is_trusted, max) in [(false, MAX_IDLE_UNTRUSTED), (true, MAX_IDLE)] {
+        let fixture = Fixture::new();
+        if is_trusted {
+            fixture.permit.state.trust();
+        }
+        fixture.examine_after(max).await;
+        drop(fixture.begin());
+        fixture.examine_after(max).await;
+        assert!(!fixture.is_retired());
+        fixture.examine_after(Duration::from_millis(1)).await;
+        assert!(fixture.is_retired() && !fixture.is_closed());
+    }
+}
