@@ -15,6 +15,7 @@ mod export;
 mod histories;
 mod hostile;
 mod import;
+mod isolation;
 mod parts;
 mod redactions;
 mod search;
