@@ -193,6 +193,28 @@ impl PostgresServer {
             .unwrap();
     }
 
+    /// Copies a database to an empty one, by `pg_dump` and `psql`.
+    pub fn copy_by_dump(&self, from: &str, to: &str) {
+        let url =
+            |database: &str| format!("postgres://postgres@127.0.0.1:{}/{database}", self.port);
+        let mut dump = as_server(&self.binaries.join("pg_dump"))
+            .arg(url(from))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let restored = as_server(&self.binaries.join("psql"))
+            .args(["--quiet", "--no-psqlrc", "--set", "ON_ERROR_STOP=1"])
+            .arg(url(to))
+            .stdin(dump.stdout.take().unwrap())
+            .stdout(Stdio::null())
+            .status();
+        assert!(dump.wait().unwrap().success(), "pg_dump of {from} failed");
+        assert!(
+            restored.unwrap().success(),
+            "the dump of {from} cannot be restored"
+        );
+    }
+
     /// Kills all processes of the server, as a crash of the machine would.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
