@@ -129,7 +129,7 @@ impl Memory {
             });
         }
         let is_settled = read.is_settled;
-        let mut is_all = read.messages.len() < wanted as usize;
+        let mut is_all = !read.is_cut && read.messages.len() < wanted as usize;
         let mut slice = Slice {
             pinned: read.pinned,
             summary: read.summary,
@@ -162,7 +162,7 @@ impl Memory {
                 .messages(conversation, before, wanted, query.contexts);
             let mut older = older.await.map_err(failed)?;
             let upto = found.compacted_upto_seq;
-            is_all = older.len() < wanted as usize || older.iter().any(|older| older.seq <= upto);
+            is_all = older.is_empty() || older.iter().any(|older| older.seq <= upto);
             older.retain(|older| older.seq > upto);
             budget.add(&older);
             older.reverse();

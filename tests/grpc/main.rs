@@ -9,6 +9,7 @@
 )]
 
 mod branches;
+mod budgets;
 mod compactions;
 mod conversations;
 mod export;
@@ -21,4 +22,5 @@ mod redactions;
 mod search;
 mod server;
 mod sessions;
+mod titles;
 mod turns;
