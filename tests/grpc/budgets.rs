@@ -138,8 +138,8 @@ async fn histories_and_hits_end_before_they_exceed_a_message(form: Form) {
             metadata: Some(metadata),
             ..message(Role::User, &format!("word {}", "filler ".repeat(50)))
         };
-        for _ in 0..8 {
-            let turn = vec![large.clone(); 5];
+        for _ in 0..20 {
+            let turn = vec![large.clone(); 2];
             memory
                 .save_messages(save(&conversation, turn))
                 .await
@@ -188,14 +188,14 @@ async fn concurrent_lists_take_little_memory(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let user = new_user();
-    create(&mut memory, &user, 150, numbers()).await;
+    create(&mut memory, &user, 100, numbers()).await;
     let calls = (0..8).map(|_| {
         let mut memory = sidecar.memory();
         let user = user.clone();
         tokio::spawn(async move { list(&mut memory, &user).await.0.len() })
     });
     for call in calls.collect::<Vec<_>>() {
-        assert_eq!(call.await.unwrap(), 150);
+        assert_eq!(call.await.unwrap(), 100);
     }
     let peak = sidecar.peak_kib() / 1_024;
     assert!(peak < 256, "{peak} MiB");
