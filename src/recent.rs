@@ -21,12 +21,17 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::domain::{ConversationId, Message, UserId};
+use crate::domain::{ConversationId, ConversationRef, Message, UserId};
 
 /// Minimum capacity of a window, in messages.
 pub const WINDOW_MESSAGES: usize = 10;
 
 /// Cache of the newest messages of conversations.
+///
+/// Only the owner of a conversation reaches its window. An operation of a caller who claims to be
+/// the owner is executed if the window knows that user as the owner, or if the store has confirmed
+/// the claim. Otherwise it has no effect, and its cost does not depend on whether there is a
+/// window.
 ///
 /// # Cancel safety
 ///
@@ -36,8 +41,14 @@ pub const WINDOW_MESSAGES: usize = 10;
 #[async_trait]
 pub trait RecentWindow: Send + Sync + Debug {
     /// Announces a write that commits within `limit`, or not at all. Once the outcome is known,
-    /// the announcement must be passed to one of the methods that consume it.
-    async fn announce(&self, conversation: ConversationId, limit: Duration) -> Announcement;
+    /// the announcement must be passed to one of the methods that consume it. Returns `None` if the
+    /// window does not know the claimed user as the owner, and only for [`Claim::Unconfirmed`].
+    async fn announce(
+        &self,
+        conversation: ConversationId,
+        claim: Claim<'_>,
+        limit: Duration,
+    ) -> Option<Announcement>;
 
     /// Adds committed messages to the window. They are consecutive, in order and not pinned.
     /// `uncompacted_tokens` are the tokens of the conversation after them.
@@ -70,7 +81,13 @@ pub trait RecentWindow: Send + Sync + Debug {
 
     /// Reads the newest `limit` messages from the window, or all of them if some belong to groups.
     /// A window that ends before `min_seq` is stale and is dropped.
-    async fn newest(&self, conversation: ConversationId, limit: u32, min_seq: i64) -> Lookup;
+    async fn newest(
+        &self,
+        conversation: ConversationId,
+        claim: Claim<'_>,
+        limit: u32,
+        min_seq: i64,
+    ) -> Lookup;
 
     /// Fills a window with the newest messages from the store. Does nothing if a write was
     /// announced after the lease was granted.
@@ -101,6 +118,35 @@ pub trait RecentWindow: Send + Sync + Debug {
     fn capacity(&self) -> u32;
 }
 
+/// User whom a caller names as the owner of a conversation.
+#[derive(Clone, Copy, Debug)]
+pub enum Claim<'a> {
+    /// The caller names no user and can use every conversation.
+    Unclaimed,
+    /// The caller names this user.
+    Unconfirmed(&'a UserId),
+    /// The caller names this user, and the store has confirmed that the conversation belongs to
+    /// them.
+    Confirmed(&'a UserId),
+}
+
+impl<'a> Claim<'a> {
+    /// Returns the claim of a reference, before the store has confirmed it.
+    pub fn of(conversation: &'a ConversationRef) -> Self {
+        let user = conversation.user_id.as_ref();
+        user.map_or(Self::Unclaimed, Self::Unconfirmed)
+    }
+
+    /// Returns the claim after the store has confirmed it.
+    #[must_use]
+    pub fn confirmed(self) -> Self {
+        match self {
+            Self::Unconfirmed(user) => Self::Confirmed(user),
+            other => other,
+        }
+    }
+}
+
 /// Announcement of a write, or the record that it could not be announced.
 #[derive(Debug)]
 #[must_use = "an announcement must be passed to one of the methods that consume it"]
@@ -110,11 +156,25 @@ pub struct Announcement {
     history: Bytes,
     /// Token of the announcement in the window. `None` if the write could not be announced.
     token: Option<String>,
+    /// Token of a write that counts as not announced, because Redis did not reply, but that may
+    /// exist in the window.
+    stray: Option<String>,
     /// Time until which the window is not read.
     until: Instant,
 }
 
 impl Announcement {
+    /// Creates the record that a write could not be announced.
+    pub fn unannounced(conversation: ConversationId) -> Self {
+        Self {
+            conversation,
+            history: Bytes::new(),
+            token: None,
+            stray: None,
+            until: Instant::now(),
+        }
+    }
+
     /// Time until which the window is neither read nor filled because of this announcement. `None`
     /// if the write could not be announced.
     pub fn announced_until(&self) -> Option<Instant> {
@@ -142,6 +202,9 @@ pub enum Lookup {
     Busy,
     /// The window contains fewer messages than requested, and older ones exist.
     Short,
+    /// The window does not know the claimed user as the owner: the store must confirm the claim. Only
+    /// for [`Claim::Unconfirmed`].
+    OwnerUnknown,
     /// The window cannot be reached.
     Unavailable,
 }

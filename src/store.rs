@@ -8,6 +8,7 @@ mod conversations;
 mod effects;
 mod error;
 mod lineage;
+mod metadata_json;
 mod operation_error;
 mod operations;
 mod pool;
@@ -146,7 +147,8 @@ pub trait Store: Send + Sync + Debug {
     ) -> Result<Option<Conversation>, StoreError>;
 
     /// Reads a page of a user's conversations, latest activity first. The order comes from a
-    /// counter of the store, not from a clock.
+    /// counter of the store, not from a clock. A page whose conversations are too large for a
+    /// response ends early, after at least one.
     ///
     /// # Errors
     ///
@@ -214,7 +216,8 @@ pub trait Store: Send + Sync + Debug {
     async fn branch(&self, branch: &Branch) -> Result<Conversation, StoreError>;
 
     /// Reads a page of the conversations that were branched from this one, latest activity
-    /// first. `after` is the [`ConversationPage::next`] of the previous page.
+    /// first. `after` is the [`ConversationPage::next`] of the previous page. A page ends early as
+    /// that of [`Self::list`].
     ///
     /// # Errors
     ///
@@ -286,9 +289,9 @@ pub trait Store: Send + Sync + Debug {
     ///   redacted then.
     async fn redact(&self, redaction: &Redaction) -> Result<Redacted, StoreError>;
 
-    /// Reads the newest `limit` messages that no summary stands for, the pinned messages, the
-    /// summary and the conversation, in one consistent read. `contexts` selects whether the
-    /// messages include their contexts.
+    /// Reads the newest `limit` messages that no summary stands for, or fewer if they are large
+    /// ([`Newest::is_cut`]), the pinned messages, the summary and the conversation, in one
+    /// consistent read. `contexts` selects whether the messages include their contexts.
     ///
     /// # Errors
     ///
@@ -314,8 +317,9 @@ pub trait Store: Send + Sync + Debug {
         seq: i64,
     ) -> Result<Vec<(u32, Bytes)>, StoreError>;
 
-    /// Reads at most `limit` messages on one side of a number, in the order of `from`.
-    /// `contexts` selects whether the messages include their contexts.
+    /// Reads at most `limit` messages on one side of a number, in the order of `from`. Reads fewer
+    /// if they are large, but at least one if there is any, so that only an empty result shows the
+    /// end. `contexts` selects whether the messages include their contexts.
     ///
     /// # Errors
     ///
@@ -399,7 +403,7 @@ pub trait Store: Send + Sync + Debug {
 #[async_trait]
 pub trait Snapshot: Send {
     /// Reads at most `limit` messages with numbers above `seq`, in ascending order, with their
-    /// contexts.
+    /// contexts. Reads fewer if they are large, as [`Store::messages`] does.
     ///
     /// # Errors
     ///

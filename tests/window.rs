@@ -8,7 +8,7 @@ use bytes::Bytes;
 use conversation_memory::{
     domain::UserId,
     recent::{
-        Lookup, RecentWindow,
+        Claim, Lookup, RecentWindow,
         none::NoWindow,
         redis::{RedisRecent, WINDOW_BYTES},
     },
@@ -22,12 +22,15 @@ use test_support::window::{
 #[tokio::test]
 async fn no_window_is_always_a_miss() {
     let id = conversation_id();
-    let announcement = NoWindow.announce(id, LIMIT).await;
+    let announcement = NoWindow
+        .announce(id, Claim::Unclaimed, LIMIT)
+        .await
+        .unwrap();
     NoWindow
         .publish(announcement, &owner(), &messages(id, 1..=2), 6)
         .await;
     assert!(matches!(
-        NoWindow.newest(id, 10, 0).await,
+        NoWindow.newest(id, Claim::Unclaimed, 10, 0).await,
         Lookup::Miss(None)
     ));
     assert_eq!(NoWindow.capacity(), 0);
@@ -52,7 +55,11 @@ async fn messages_are_returned_unchanged() {
     let mut unusual = message(id, 1);
     unusual.content = content("\u{1}\u{7f}\u{2028}\\u0000 \"quoted\" 🙂\u{10ffff}\u{202e}\r\n");
     unusual.contexts.clear();
-    let announcement = fixture.recent.announce(id, LIMIT).await;
+    let announcement = fixture
+        .recent
+        .announce(id, Claim::Unclaimed, LIMIT)
+        .await
+        .unwrap();
     let user = UserId::parse("a:b{c} * 用户").unwrap();
     let saved = [unusual];
     fixture.recent.publish(announcement, &user, &saved, 6).await;
@@ -242,10 +249,17 @@ async fn a_window_that_ends_before_min_seq_is_dropped() {
     let fixture = WindowFixture::new().await;
     fixture.save(1..=2).await;
     assert!(matches!(
-        fixture.recent.newest(fixture.id, 10, 2).await,
+        fixture
+            .recent
+            .newest(fixture.id, Claim::Unclaimed, 10, 2)
+            .await,
         Lookup::Hit(_)
     ));
-    let Lookup::Miss(Some(lease)) = fixture.recent.newest(fixture.id, 10, 3).await else {
+    let Lookup::Miss(Some(lease)) = fixture
+        .recent
+        .newest(fixture.id, Claim::Unclaimed, 10, 3)
+        .await
+    else {
         panic!("expected a miss with a lease");
     };
     assert!(fixture.is_miss().await);
@@ -313,7 +327,11 @@ async fn every_use_resets_the_ttl() {
     assert!((ttl - 5_000..=ttl).contains(&fixture.pttl().await));
 
     // The key outlives every announced write.
-    let announcement = fixture.recent.announce(fixture.id, TTL * 2).await;
+    let announcement = fixture
+        .recent
+        .announce(fixture.id, Claim::Unclaimed, TTL * 2)
+        .await
+        .unwrap();
     assert!(fixture.pttl().await > ttl);
     fixture.save(4..=4).await;
     assert!(fixture.pttl().await > ttl);
@@ -421,12 +439,15 @@ async fn a_sidecar_reads_what_another_published() {
     let fixture = WindowFixture::new().await;
     let other = recent(&connect_and_wait(&shared_url(), &fixture.prefix).await);
     fixture.save(1..=1).await;
-    let announcement = other.announce(fixture.id, LIMIT).await;
+    let announcement = other
+        .announce(fixture.id, Claim::Unclaimed, LIMIT)
+        .await
+        .unwrap();
     other
         .publish(announcement, &owner(), &messages(fixture.id, 2..=2), 6)
         .await;
     assert_eq!(fixture.hit(10).await, (2, vec![1, 2]));
-    let Lookup::Hit(window) = other.newest(fixture.id, 10, 2).await else {
+    let Lookup::Hit(window) = other.newest(fixture.id, Claim::Unclaimed, 10, 2).await else {
         panic!("expected a hit");
     };
     assert_eq!(seqs(&window.messages), [1, 2]);
@@ -596,12 +617,15 @@ async fn windows_are_read_only_over_a_trusted_connection() {
     for other in [Some(connection + 1), None] {
         recent.trust(other);
         assert!(matches!(
-            recent.newest(id, 10, 0).await,
+            recent.newest(id, Claim::Unclaimed, 10, 0).await,
             Lookup::Unavailable
         ));
     }
     recent.trust(Some(connection));
-    assert!(matches!(recent.newest(id, 10, 0).await, Lookup::Hit(_)));
+    assert!(matches!(
+        recent.newest(id, Claim::Unclaimed, 10, 0).await,
+        Lookup::Hit(_)
+    ));
 }
 
 #[tokio::test]
@@ -610,4 +634,94 @@ async fn invalidated_window_is_a_miss() {
     fixture.save(1..=2).await;
     assert!(fixture.recent.invalidate(fixture.id).await);
     assert!(fixture.is_miss().await);
+}
+
+/// Fields of a window in order, and its expiry in seconds.
+async fn state(fixture: &WindowFixture) -> (Vec<String>, i64) {
+    let fields = fixture.call(&["HGETALL", &fixture.key]).await;
+    let fields: Vec<_> = fields.lines().map(str::to_owned).collect();
+    let mut fields: Vec<_> = fields.chunks(2).map(|pair| pair.join("=")).collect();
+    fields.sort();
+    (fields, fixture.pttl().await)
+}
+
+#[tokio::test]
+async fn another_user_changes_nothing_in_any_state_of_a_window() {
+    let fixture = WindowFixture::new().await;
+    let bob = UserId::parse("bob").unwrap();
+    let reject = async |what: &str| {
+        let (fields, ttl) = state(&fixture).await;
+        let claim = Claim::Unconfirmed(&bob);
+        for min_seq in [0, 1, 100] {
+            let lookup = fixture.recent.newest(fixture.id, claim, 10, min_seq).await;
+            assert!(matches!(lookup, Lookup::OwnerUnknown), "{what}: {lookup:?}");
+        }
+        let announced = fixture.recent.announce(fixture.id, claim, TTL * 2).await;
+        assert!(announced.is_none(), "{what}");
+        let (fields_after, ttl_after) = state(&fixture).await;
+        assert_eq!(fields_after, fields, "{what}");
+        assert!(ttl_after <= ttl, "{what}");
+    };
+    reject("missing").await;
+    let lease = fixture.lease().await;
+    reject("leased").await;
+    fixture.fill(lease, 2, 1..=2, true).await;
+    reject("filled").await;
+    fixture.save(3..=3).await;
+    reject("published").await;
+    let announcement = fixture.announce().await;
+    reject("announced").await;
+    fixture.publish(announcement, 4..=4).await;
+    assert_eq!(fixture.hit(10).await, (4, vec![1, 2, 3, 4]));
+    let _crashed = fixture.announce().await;
+    fixture.expire_announcements().await;
+    reject("abandoned").await;
+    assert!(fixture.is_miss().await);
+    reject("cold").await;
+    fixture.recent.retire(fixture.announce().await).await;
+    reject("retired").await;
+    assert_eq!(fixture.recent.pending_invalidations(), 0);
+}
+
+#[tokio::test]
+async fn the_store_confirms_an_owner_whom_the_window_does_not_know() {
+    let fixture = WindowFixture::new().await;
+    let (recent, id, ann) = (&fixture.recent, fixture.id, owner());
+    let read = async |claim| recent.newest(id, claim, 10, 0).await;
+    let unconfirmed = Claim::Unconfirmed(&ann);
+    assert!(matches!(read(unconfirmed).await, Lookup::OwnerUnknown));
+    assert!(recent.announce(id, unconfirmed, LIMIT).await.is_none());
+    let Lookup::Miss(Some(lease)) = read(unconfirmed.confirmed()).await else {
+        panic!("expected a lease");
+    };
+    fixture.fill(lease, 1, 1..=1, true).await;
+    assert!(matches!(read(unconfirmed).await, Lookup::Hit(_)));
+    // The owner stays known when the window becomes cold, and until the window is removed.
+    assert!(matches!(
+        recent.newest(id, unconfirmed, 10, 2).await,
+        Lookup::Miss(Some(_))
+    ));
+    let announcement = recent.announce(id, unconfirmed, LIMIT).await.unwrap();
+    recent.retire(announcement).await;
+    assert!(matches!(read(unconfirmed).await, Lookup::OwnerUnknown));
+
+    let announcement = recent.announce(id, unconfirmed.confirmed(), LIMIT).await;
+    assert!(matches!(read(unconfirmed).await, Lookup::Busy));
+    recent.forget(announcement.unwrap()).await;
+    assert!(matches!(read(unconfirmed).await, Lookup::OwnerUnknown));
+}
+
+#[tokio::test]
+async fn a_window_that_outlived_its_conversation_is_dropped_for_the_new_owner() {
+    let fixture = WindowFixture::new().await;
+    fixture.save(1..=2).await;
+    let bob = UserId::parse("bob").unwrap();
+    let claim = Claim::Confirmed(&bob);
+    let lookup = fixture.recent.newest(fixture.id, claim, 10, 0).await;
+    assert!(matches!(lookup, Lookup::Miss(Some(_))), "{lookup:?}");
+    let lookup = fixture
+        .recent
+        .newest(fixture.id, Claim::Unconfirmed(&bob), 10, 0)
+        .await;
+    assert!(matches!(lookup, Lookup::Miss(None)), "{lookup:?}");
 }

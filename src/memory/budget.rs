@@ -2,7 +2,8 @@ use crate::domain::Message;
 
 /// Number of messages in the first read, when their size is not known yet.
 const FIRST_READ: u32 = 32;
-/// Upper bound on the messages of a read.
+/// Upper bound on the messages of a read. It is at most twice the number of messages before it,
+/// since those that follow may be larger.
 const MAX_READ: u32 = 256;
 
 /// Limits the messages of a response to [`Message::MAX_BYTES_PER_RESPONSE`], and the reads from
@@ -24,13 +25,15 @@ impl Budget {
                 u32::try_from(left / average.max(1) + 1).unwrap_or(MAX_READ)
             }
         };
-        missing.min(fitting.min(MAX_READ))
+        let before = u32::try_from(self.messages).unwrap_or(MAX_READ);
+        let max = MAX_READ.min(FIRST_READ.max(before.saturating_mul(2)));
+        missing.min(fitting.min(max))
     }
 
     /// Counts messages, whether they fit or not.
     pub(super) fn add(&mut self, messages: &[Message]) {
         self.messages += messages.len();
-        self.bytes += messages.iter().map(Message::size).sum::<usize>();
+        self.bytes += messages.iter().map(Message::footprint).sum::<usize>();
     }
 
     /// Whether no further message fits.
@@ -40,7 +43,12 @@ impl Budget {
 
     /// Counts a message and returns true if it fits. The first message always fits.
     pub(super) fn admits(&mut self, message: &Message) -> bool {
-        let bytes = self.bytes + message.size();
+        self.admits_bytes(message.footprint())
+    }
+
+    /// Counts a message of a size, as [`Self::admits`] does.
+    pub(super) fn admits_bytes(&mut self, bytes: usize) -> bool {
+        let bytes = self.bytes + bytes;
         let fits = bytes <= Message::MAX_BYTES_PER_RESPONSE || self.messages == 0;
         if fits {
             self.bytes = bytes;

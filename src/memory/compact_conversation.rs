@@ -54,14 +54,15 @@ impl Memory {
         };
         let memory = self.clone();
         self.uninterrupted(async move {
-            let id = compaction.conversation.id;
+            let conversation = compaction.conversation.clone();
+            let id = conversation.id;
             let is_repeatable = compaction.request.is_some();
             let write = async |invalidation| {
                 compaction.invalidation = invalidation;
                 memory.0.store.compact(&compaction).await
             };
             memory
-                .retire_through(id, write)
+                .retire_through(&conversation, write)
                 .await
                 // Without an idempotency key, a retry could replace a later compaction.
                 .map_err(|error| Error::from_write(error, id, is_repeatable))

@@ -159,28 +159,29 @@ impl Memory {
     }
 
     async fn read_page(&self, request: &ListMessages) -> Result<(Vec<Message>, bool), Error> {
+        let limit = request.limit as usize;
         let mut page: Vec<Message> = Vec::new();
         let mut budget = Budget::default();
         let mut from = request.from;
         loop {
-            let missing = request.limit - u32::try_from(page.len()).unwrap_or(request.limit);
+            // One more shows whether another page follows.
+            let missing = u32::try_from(limit - page.len() + 1).unwrap_or(u32::MAX);
             let wanted = budget.next_read(missing);
             let messages = self
                 .0
                 .store
-                .messages(&request.conversation, from, wanted + 1, request.contexts)
+                .messages(&request.conversation, from, wanted, request.contexts)
                 .await
                 .map_err(|error| Error::from_store(error, request.conversation.id))?;
-            let more = messages.len() > wanted as usize;
-            for message in messages.into_iter().take(wanted as usize) {
-                if !budget.admits(&message) {
+            if messages.is_empty() {
+                return Ok((page, false));
+            }
+            for message in messages {
+                if page.len() == limit || !budget.admits(&message) {
                     return Ok((page, true));
                 }
                 from = from.past(message.seq);
                 page.push(message);
-            }
-            if !more || missing == wanted {
-                return Ok((page, more));
             }
         }
     }

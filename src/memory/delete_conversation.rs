@@ -19,7 +19,7 @@ impl Memory {
             let store = &memory.0.store;
             let write = async |invalidation| store.delete(&conversation, invalidation).await;
             memory
-                .retire_through(id, write)
+                .retire_through(&conversation, write)
                 .await
                 // A retry is safe: it deletes the conversation, or returns that it does not
                 // exist.

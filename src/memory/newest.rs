@@ -5,7 +5,7 @@ use super::{
 };
 use crate::{
     domain::{Conversation, ConversationRef, OlderMessages, UserId},
-    recent::{FillLease, Lookup, Window},
+    recent::{Claim, FillLease, Lookup, Window},
     store::Bound,
 };
 
@@ -51,7 +51,7 @@ pub(super) struct NewestMessages {
 impl Memory {
     /// Reads the newest messages: from the window if the query allows it and the window
     /// has them, otherwise from the store. A reader that gets the window's lease fills the
-    /// window.
+    /// window. For a missing conversation and for another user's, it does the same.
     pub(super) async fn newest(
         &self,
         conversation: &ConversationRef,
@@ -61,10 +61,7 @@ impl Memory {
         let lookup = if query.strong || query.contexts {
             Lookup::Miss(None)
         } else {
-            self.0
-                .recent
-                .newest(conversation.id, query.history.limit, query.min_seq)
-                .await
+            self.look_up(conversation, query).await?
         };
         let lease = match lookup {
             Lookup::Hit(window) if matches_claim(conversation, &window) => {
@@ -74,10 +71,38 @@ impl Memory {
                 None
             }
             // The store rejects a wrong owner in the same way as a missing conversation.
-            Lookup::Hit(_) | Lookup::Busy | Lookup::Short | Lookup::Unavailable => None,
+            Lookup::Hit(_)
+            | Lookup::Busy
+            | Lookup::Short
+            | Lookup::OwnerUnknown
+            | Lookup::Unavailable => None,
             Lookup::Miss(lease) => lease,
         };
         self.newest_in_store(conversation, query, lease).await
+    }
+
+    /// Reads the window. If that does not know the claimed user as the owner, the store confirms
+    /// the claim first, so that no other user's call changes the window.
+    async fn look_up(
+        &self,
+        conversation: &ConversationRef,
+        query: NewestQuery,
+    ) -> Result<Lookup, Error> {
+        let claim = Claim::of(conversation);
+        let read = async |claim| {
+            let limit = query.history.limit;
+            self.0
+                .recent
+                .newest(conversation.id, claim, limit, query.min_seq)
+                .await
+        };
+        match read(claim).await {
+            Lookup::OwnerUnknown => {
+                self.get_conversation(conversation).await?;
+                Ok(read(claim.confirmed()).await)
+            }
+            lookup => Ok(lookup),
+        }
     }
 
     async fn newest_in_store(
@@ -104,7 +129,7 @@ impl Memory {
             });
         }
         let is_settled = read.is_settled;
-        let mut is_all = read.messages.len() < wanted as usize;
+        let mut is_all = !read.is_cut && read.messages.len() < wanted as usize;
         let mut slice = Slice {
             pinned: read.pinned,
             summary: read.summary,
@@ -137,7 +162,7 @@ impl Memory {
                 .messages(conversation, before, wanted, query.contexts);
             let mut older = older.await.map_err(failed)?;
             let upto = found.compacted_upto_seq;
-            is_all = older.len() < wanted as usize || older.iter().any(|older| older.seq <= upto);
+            is_all = older.is_empty() || older.iter().any(|older| older.seq <= upto);
             older.retain(|older| older.seq > upto);
             budget.add(&older);
             older.reverse();

@@ -86,7 +86,8 @@ impl Memory {
     }
 
     async fn append(&self, mut append: Append) -> Result<SaveOutcome, Error> {
-        let id = append.conversation.id;
+        let conversation = append.conversation.clone();
+        let id = conversation.id;
         let session_id = append.session_id;
         // Without an idempotency key, a retry may save the turn a second time.
         let retry_is_safe = append.is_repeatable();
@@ -102,7 +103,7 @@ impl Memory {
         };
         let committed = self
             .write_through(
-                id,
+                &conversation,
                 APPEND_LIMIT,
                 write,
                 Committed::window_update,

@@ -36,7 +36,7 @@ impl Memory {
                 .map_err(Error::from_query)?;
             page.more = found.more;
             for hit in found.hits {
-                if !budget.admits(&hit.message) {
+                if !budget.admits_bytes(hit.footprint()) {
                     page.more = true;
                     return Ok(page);
                 }

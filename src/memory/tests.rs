@@ -4,8 +4,8 @@ use async_trait::async_trait;
 
 use super::{write_through::WindowUpdate, *};
 use crate::{
-    domain::{ConversationId, Message, SystemClock, UserId, UuidV7},
-    recent::{Announcement, FillLease, Lookup, Window, none::NoWindow},
+    domain::{ConversationId, ConversationRef, Message, SystemClock, UserId, UuidV7},
+    recent::{Announcement, Claim, FillLease, Lookup, Window, none::NoWindow},
     sessions::in_process::InProcessSessions,
     store::{StoreError, sqlite::SqliteStore},
 };
@@ -93,9 +93,14 @@ impl RecordingWindow {
 
 #[async_trait]
 impl RecentWindow for RecordingWindow {
-    async fn announce(&self, conversation: ConversationId, limit: Duration) -> Announcement {
+    async fn announce(
+        &self,
+        conversation: ConversationId,
+        claim: Claim<'_>,
+        limit: Duration,
+    ) -> Option<Announcement> {
         self.record("announce");
-        NoWindow.announce(conversation, limit).await
+        NoWindow.announce(conversation, claim, limit).await
     }
 
     async fn publish(&self, _: Announcement, _: &UserId, _: &[Message], _: i64) {
@@ -122,8 +127,14 @@ impl RecentWindow for RecordingWindow {
         self.record("leave");
     }
 
-    async fn newest(&self, conversation: ConversationId, limit: u32, min_seq: i64) -> Lookup {
-        NoWindow.newest(conversation, limit, min_seq).await
+    async fn newest(
+        &self,
+        conversation: ConversationId,
+        claim: Claim<'_>,
+        limit: u32,
+        min_seq: i64,
+    ) -> Lookup {
+        NoWindow.newest(conversation, claim, limit, min_seq).await
     }
 
     async fn fill(&self, _: FillLease, _: &Window) {}
@@ -156,11 +167,18 @@ async fn window_calls(
     let recording: Arc<dyn RecentWindow> = Arc::clone(&window) as Arc<dyn RecentWindow>;
     let memory = memory_with(recording);
     let id = ConversationId::from_uuid(memory.new_id());
+    let conversation = ConversationRef { id, user_id: None };
     let writer = memory.clone();
     let written = memory.uninterrupted(async move {
         let limit = Duration::from_secs(1);
         writer
-            .write_through(id, limit, async |_| write.await, update, async |()| {})
+            .write_through(
+                &conversation,
+                limit,
+                async |_| write.await,
+                update,
+                async |()| {},
+            )
             .await
             .map_err(|error| Error::from_write(error, id, true))
     });

@@ -44,14 +44,15 @@ impl Memory {
         };
         let memory = self.clone();
         self.uninterrupted(async move {
-            let id = truncation.conversation.id;
+            let conversation = truncation.conversation.clone();
+            let id = conversation.id;
             let is_repeatable = truncation.request.is_some();
             let write = async |invalidation| {
                 truncation.invalidation = invalidation;
                 memory.0.store.truncate(&truncation).await
             };
             memory
-                .retire_through(id, write)
+                .retire_through(&conversation, write)
                 .await
                 .map_err(|error| Error::from_write(error, id, is_repeatable))
         })

@@ -4,8 +4,8 @@ use futures_util::{FutureExt as _, StreamExt as _, stream};
 
 use super::Memory;
 use crate::{
-    domain::{ConversationId, Message, UserId},
-    recent::Announcement,
+    domain::{ConversationId, ConversationRef, Message, UserId},
+    recent::{Announcement, Claim},
     store::{Invalidation, REMOVAL_LIMIT, StoreError},
 };
 
@@ -35,7 +35,8 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// Fails with the error of `write`.
+    /// Fails with the error of `write`, and before it with [`StoreError::NotFound`] if there is no
+    /// such conversation.
     ///
     /// # Panics
     ///
@@ -47,13 +48,13 @@ impl Memory {
     /// deadline. Run it in [`Memory::uninterrupted`].
     pub(super) async fn write_through<T>(
         &self,
-        conversation: ConversationId,
+        conversation: &ConversationRef,
         limit: Duration,
         write: impl AsyncFnOnce(Invalidation) -> Result<T, StoreError>,
         update: impl FnOnce(&T) -> WindowUpdate<'_>,
         afterwards: impl AsyncFnOnce(&T),
     ) -> Result<T, StoreError> {
-        let announcement = self.0.recent.announce(conversation, limit).await;
+        let announcement = self.announce(conversation, limit).await?;
         let write = write(self.invalidation([&announcement]));
         match AssertUnwindSafe(write).catch_unwind().await {
             Ok(Ok(committed)) => {
@@ -90,7 +91,7 @@ impl Memory {
     /// Not cancel safe, as [`Self::write_through`] is not.
     pub(super) async fn retire_through<T>(
         &self,
-        conversation: ConversationId,
+        conversation: &ConversationRef,
         write: impl AsyncFnOnce(Invalidation) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         self.write_through(
@@ -105,7 +106,7 @@ impl Memory {
 
     /// Runs a removal from several conversations, and drops their recent windows. `affected` returns
     /// the conversations that the removal has changed: one that is not among `conversations` was
-    /// created after these were read.
+    /// created after these were read. The store has confirmed the owner of all of them.
     ///
     /// # Errors
     ///
@@ -150,13 +151,42 @@ impl Memory {
         }
     }
 
+    /// Announces a write. If the window does not know the claimed user as the owner, the store
+    /// confirms the claim first, so that no other user's call changes the window.
+    async fn announce(
+        &self,
+        conversation: &ConversationRef,
+        limit: Duration,
+    ) -> Result<Announcement, StoreError> {
+        let (recent, id) = (&self.0.recent, conversation.id);
+        let claim = Claim::of(conversation);
+        if let Some(announcement) = recent.announce(id, claim, limit).await {
+            return Ok(announcement);
+        }
+        self.0.store.get(conversation).await?;
+        Ok(self.announce_confirmed(id, claim.confirmed(), limit).await)
+    }
+
+    async fn announce_confirmed(
+        &self,
+        id: ConversationId,
+        claim: Claim<'_>,
+        limit: Duration,
+    ) -> Announcement {
+        let announced = self.0.recent.announce(id, claim, limit).await;
+        announced.unwrap_or_else(|| Announcement::unannounced(id))
+    }
+
     async fn announce_all(
         &self,
         conversations: Vec<ConversationId>,
         limit: Duration,
     ) -> HashMap<ConversationId, Announcement> {
         stream::iter(conversations)
-            .map(async |id| (id, self.0.recent.announce(id, limit).await))
+            .map(async |id| {
+                let announcement = self.announce_confirmed(id, Claim::Unclaimed, limit);
+                (id, announcement.await)
+            })
             .buffer_unordered(MAX_CONCURRENT_WINDOWS)
             .collect()
             .await

@@ -3,5 +3,6 @@
 redis.call("HDEL", key, announcement(ARGV[1]))
 if ARGV[2] == "1" then
   drop("unknown_conversation")
+  redis.call("HDEL", key, "user")
 end
 return reply("withdrawn")

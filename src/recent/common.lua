@@ -5,6 +5,7 @@
 --
 -- KEYS[1] is the window, a hash with these fields:
 --   owner      owner of the conversation
+--   user       owner of the conversation, also of a cold window: the store has confirmed it
 --   hi         sequence number of the conversation's last message; a window
 --              without this field is cold
 --   whole      1 if no messages older than the stored ones exist
@@ -110,7 +111,7 @@ local function drop(reason)
   local removed = { "owner", "hi", "whole" }
   removed[#removed + 1] = "lease" -- guard: a drop ends the lease
   for _, field in ipairs(fields) do
-    if field:sub(1, 2) ~= "p:" and field ~= "top" and field ~= "lease" then
+    if field:sub(1, 2) ~= "p:" and field ~= "top" and field ~= "lease" and field ~= "user" then
       removed[#removed + 1] = field
     end
   end

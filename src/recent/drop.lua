@@ -10,5 +10,7 @@ if not raise_top(1) then
   return reply("out_of_memory")
 end
 drop(ARGV[2])
+-- The conversation may have been deleted.
+redis.call("HDEL", key, "user")
 renew(ttl)
 return reply("cold")

@@ -19,7 +19,7 @@ end
 local old_messages, first_message = seqs, 10 + 2 * tonumber(ARGV[9])
 seqs = {}
 local values =
-  { "owner", ARGV[3], "hi", ARGV[4], "upto", ARGV[6], "tokens", ARGV[7], "v", "2",
+  { "owner", ARGV[3], "user", ARGV[3], "hi", ARGV[4], "upto", ARGV[6], "tokens", ARGV[7], "v", "2",
     "epoch", epoch }
 local stored = try("HSET", key, unpack(values)) and store("n:", 10, first_message - 1)
 local new = {}

@@ -1,4 +1,5 @@
--- Reads the newest messages, oldest first.
+-- Reads the newest messages, oldest first. A caller whose claim is confirmed becomes the owner that
+-- the window knows.
 -- ARGV: limit, sequence number that the window must contain, id and duration in ms
 --       of the lease to grant, TTL in ms
 -- Returns "busy", "short", "miss" with the id of the lease if it was granted, or "hit" with
@@ -25,6 +26,7 @@ local reason = is_invalid and "unreadable"
   or is_foreign and "other_epoch"
   or #expired > 0 and "abandoned"
   or hi and hi < min_seq and "stale"
+  or hi and is_confirmed and known[2] ~= claimed and "unknown_conversation"
 if reason then
   drop(reason)
 end
@@ -38,6 +40,9 @@ if not hi then
     local value = ARGV[3] .. "@" .. epoch .. " " .. format_integer(now + ARGV[4])
     if try("HSET", key, "lease", value) then
       granted = ARGV[3]
+      if is_confirmed then
+        redis.call("HSET", key, "user", claimed)
+      end
       -- A key that holds only the lease expires with it: the conversation may
       -- not exist.
       if top == 0 and #tokens == 0 then

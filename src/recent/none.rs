@@ -1,14 +1,10 @@
 //! Implementation without a window, for the embedded store, which is as fast as a cache.
 
-use std::{
-    future::pending,
-    time::{Duration, Instant},
-};
+use std::{future::pending, time::Duration};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 
-use super::{Announcement, FillLease, Lookup, RecentWindow, Window};
+use super::{Announcement, Claim, FillLease, Lookup, RecentWindow, Window};
 use crate::domain::{ConversationId, Message, UserId};
 
 /// Window that stores nothing: every lookup is a miss without a lease.
@@ -17,13 +13,13 @@ pub struct NoWindow;
 
 #[async_trait]
 impl RecentWindow for NoWindow {
-    async fn announce(&self, conversation: ConversationId, _limit: Duration) -> Announcement {
-        Announcement {
-            conversation,
-            history: Bytes::new(),
-            token: None,
-            until: Instant::now(),
-        }
+    async fn announce(
+        &self,
+        conversation: ConversationId,
+        _claim: Claim<'_>,
+        _limit: Duration,
+    ) -> Option<Announcement> {
+        Some(Announcement::unannounced(conversation))
     }
 
     async fn publish(
@@ -45,7 +41,13 @@ impl RecentWindow for NoWindow {
 
     async fn leave(&self, _announcement: Announcement) {}
 
-    async fn newest(&self, _conversation: ConversationId, _limit: u32, _min_seq: i64) -> Lookup {
+    async fn newest(
+        &self,
+        _conversation: ConversationId,
+        _claim: Claim<'_>,
+        _limit: u32,
+        _min_seq: i64,
+    ) -> Lookup {
         Lookup::Miss(None)
     }
 

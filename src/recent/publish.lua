@@ -31,7 +31,8 @@ local function append()
     redis.call("HDEL", key, "whole")
   end
   local stored = store("m:", 10, #ARGV)
-    and try("HSET", key, "owner", owner, "hi", ARGV[7], "tokens", ARGV[8], "v", "2", "epoch", epoch)
+    and try("HSET", key, "owner", owner, "user", owner, "hi", ARGV[7], "tokens", ARGV[8], "v", "2",
+      "epoch", epoch)
   if stored and ARGV[9] == "1" then
     stored = try("HSET", key, "grouped", "1")
   end

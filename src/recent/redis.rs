@@ -30,7 +30,7 @@ use self::{
     script_reply::ScriptReply,
     script_runner::ScriptRunner,
 };
-use super::{Announcement, FillLease, Lookup, RecentWindow, WINDOW_MESSAGES, Window};
+use super::{Announcement, Claim, FillLease, Lookup, RecentWindow, WINDOW_MESSAGES, Window};
 use crate::{
     domain::{ConversationId, IdSource, Message, UserId},
     redis::{ErrorReply, Redis, RedisError},
@@ -123,8 +123,10 @@ impl RedisRecent {
             conversation,
             history,
             token,
+            stray,
             ..
         } = announcement;
+        let token = token.or(stray);
         let dropped = self
             .runner
             .drop_window(conversation, history, reason, token.as_slice());
@@ -156,6 +158,7 @@ impl RedisRecent {
         match reply.outcome() {
             "busy" => Some(Lookup::Busy),
             "short" => Some(Lookup::Short),
+            "owner_unknown" => Some(Lookup::OwnerUnknown),
             "hit" => reply
                 .into_window(conversation)
                 .map(|window| Lookup::Hit(Box::new(window))),
@@ -211,31 +214,42 @@ impl RedisRecent {
 
 #[async_trait]
 impl RecentWindow for RedisRecent {
-    async fn announce(&self, conversation: ConversationId, limit: Duration) -> Announcement {
+    async fn announce(
+        &self,
+        conversation: ConversationId,
+        claim: Claim<'_>,
+        limit: Duration,
+    ) -> Option<Announcement> {
         let (token, until) = (self.new_id(), Instant::now() + limit);
         let history = self.runner.history();
+        let [claimed, is_confirmed] = claim_args(claim);
         let args = [
+            claimed,
+            is_confirmed,
             history.clone(),
             Bytes::from(token.clone()),
             milliseconds(limit + ANNOUNCEMENT_MARGIN),
             self.runner.ttl.clone(),
         ];
         let announce = &self.runner.scripts.announce;
-        let token = match self.runner.run(announce, conversation, &args).await {
-            Ok(_) => Some(token),
-            Err(RedisError::NoReply) => {
-                // The script may still set the token: it is withdrawn later.
-                self.add_pending(conversation, Some(token));
-                None
-            }
-            Err(_) => None,
+        let (token, stray) = match self.runner.run(announce, conversation, &args).await {
+            Ok(reply) if reply.outcome() == "owner_unknown" => return None,
+            Ok(_) => (Some(token), None),
+            // The script may still set the token: it is withdrawn later.
+            Err(RedisError::NoReply) => (None, Some(token)),
+            Err(_) => (None, None),
         };
-        Announcement {
+        // A caller who may not be the owner must not keep this process from reading the window.
+        if let (Some(stray), Claim::Unclaimed | Claim::Confirmed(_)) = (&stray, claim) {
+            self.add_pending(conversation, Some(stray.clone()));
+        }
+        Some(Announcement {
             conversation,
             history,
             token,
+            stray,
             until,
-        }
+        })
     }
 
     async fn publish(
@@ -310,9 +324,10 @@ impl RecentWindow for RedisRecent {
             conversation,
             history,
             token,
+            stray,
             ..
         } = announcement;
-        if let Some(token) = token {
+        if let Some(token) = token.or(stray) {
             // If this fails, the token expires at its deadline.
             let _ = self.runner.abort(conversation, history, token, false).await;
         }
@@ -323,8 +338,14 @@ impl RecentWindow for RedisRecent {
             conversation,
             history,
             token,
+            stray,
             ..
         } = announcement;
+        if let Some(stray) = stray {
+            // The caller may not be the owner. If this fails, the token expires at its deadline.
+            let _ = self.runner.abort(conversation, history, stray, false).await;
+            return;
+        }
         // Without an announcement, a later call drops the window.
         if let Some(token) = token
             && self
@@ -340,16 +361,25 @@ impl RecentWindow for RedisRecent {
     async fn leave(&self, announcement: Announcement) {
         // An unannounced write may be missing in an existing window.
         if announcement.token.is_none() {
-            self.add_pending(announcement.conversation, None);
+            self.add_pending(announcement.conversation, announcement.stray);
         }
     }
 
-    async fn newest(&self, conversation: ConversationId, limit: u32, min_seq: i64) -> Lookup {
+    async fn newest(
+        &self,
+        conversation: ConversationId,
+        claim: Claim<'_>,
+        limit: u32,
+        min_seq: i64,
+    ) -> Lookup {
         if !self.is_trusted() || self.runner.pending.contains(conversation) {
             return Lookup::Unavailable;
         }
         let history = self.runner.history();
+        let [claimed, is_confirmed] = claim_args(claim);
         let args = [
+            claimed,
+            is_confirmed,
             history.clone(),
             decimal(limit),
             decimal(min_seq),
@@ -413,6 +443,17 @@ impl fmt::Debug for RedisRecent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisRecent").finish_non_exhaustive()
     }
+}
+
+/// Encodes a claim as the first arguments of the scripts that check it.
+fn claim_args(claim: Claim<'_>) -> [Bytes; 2] {
+    let (user, is_confirmed) = match claim {
+        Claim::Unclaimed => ("", false),
+        Claim::Unconfirmed(user) => (user.as_str(), false),
+        Claim::Confirmed(user) => (user.as_str(), true),
+    };
+    let user = Bytes::copy_from_slice(user.as_bytes());
+    [user, decimal(u8::from(is_confirmed))]
 }
 
 /// Encodes messages as pairs of sequence number and JSON. `None` if they exceed

@@ -55,14 +55,17 @@ macro_rules! conversation_reads {
             connection: &mut $connection,
             query: &ConversationQuery,
         ) -> Result<ConversationPage, OperationError> {
-            let rows = sqlx::query($crate::store::sql::LIST)
-                .bind(query.user_id.as_str())
-                .bind(query.dept_id.as_ref().map(DeptId::as_str))
-                .bind(query.after.unwrap_or(i64::MAX))
-                .bind($crate::store::rows::limit_with_next(query.limit))
-                .fetch_all(connection)
-                .await?;
-            $crate::store::rows::page(rows.iter().map(decode_listed), query.limit)
+            let mut page = $crate::store::rows::PageReader::new(query.after, query.limit);
+            while let Some((after, limit)) = page.next_batch() {
+                let rows = sqlx::query($crate::store::sql::LIST)
+                    .bind(query.user_id.as_str())
+                    .bind(query.dept_id.as_ref().map(DeptId::as_str))
+                    .bind(after)
+                    .bind(limit)
+                    .fetch(&mut *connection);
+                add_batch(&mut page, rows).await?;
+            }
+            Ok(page.finish())
         }
 
         /// Reads a page of a conversation's branches.
@@ -74,14 +77,32 @@ macro_rules! conversation_reads {
         ) -> Result<ConversationPage, OperationError> {
             let parent = find(connection, conversation).await?;
             let parent = parent.ok_or(StoreError::NotFound)?;
-            let rows = sqlx::query($crate::store::sql::BRANCHES)
-                .bind($key(parent.id.as_uuid()))
-                .bind(parent.user_id.as_str())
-                .bind(after.unwrap_or(i64::MAX))
-                .bind($crate::store::rows::limit_with_next(limit))
-                .fetch_all(connection)
-                .await?;
-            $crate::store::rows::page(rows.iter().map(decode_listed), limit)
+            let mut page = $crate::store::rows::PageReader::new(after, limit);
+            while let Some((after, limit)) = page.next_batch() {
+                let rows = sqlx::query($crate::store::sql::BRANCHES)
+                    .bind($key(parent.id.as_uuid()))
+                    .bind(parent.user_id.as_str())
+                    .bind(after)
+                    .bind(limit)
+                    .fetch(&mut *connection);
+                add_batch(&mut page, rows).await?;
+            }
+            Ok(page.finish())
+        }
+
+        /// Adds the rows of a batch to a page, one by one. It reads them to the end, so that the
+        /// connection can be used again, but keeps none that is not part of the page.
+        async fn add_batch(
+            page: &mut $crate::store::rows::PageReader,
+            mut rows: impl futures_util::Stream<Item = sqlx::Result<$row>> + Unpin,
+        ) -> Result<(), OperationError> {
+            use futures_util::TryStreamExt as _;
+            while let Some(row) = rows.try_next().await? {
+                if !page.is_full() {
+                    page.add(decode_listed(&row)?);
+                }
+            }
+            Ok(())
         }
 
         /// Decodes a row of a page, with its activity.

@@ -22,8 +22,8 @@ pub(super) fn check_depth(ranges: i64) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Defines `share`, `truncate_history` and `delete_history` for a kind of connection and
-/// the type of its key columns. `$remove` is a function that deletes the messages of ranges that no
+/// Defines `share`, `truncate_history`, `is_titled_after` and `delete_history` for a kind of
+/// connection and the type of its key columns. `$remove` is a function that deletes the messages of ranges that no
 /// conversation contains any more, and returns those that will be deleted later.
 macro_rules! lineage {
     ($connection:ty, $key:ty, $remove:path) => {
@@ -105,7 +105,7 @@ macro_rules! lineage {
                 after_seq,
                 ..
             } = *point;
-            let clears_title = removes_title(connection, point).await?;
+            let clears_title = is_titled_after(connection, conversation, after_seq).await?;
             let (shared, shared_tokens) = if point.own_after == 0 {
                 (0, 0)
             } else {
@@ -174,24 +174,25 @@ macro_rules! lineage {
             })
         }
 
-        /// Whether the title was derived from a message after the point.
-        async fn removes_title(
+        /// Whether the title of a conversation was derived from a message after a number.
+        pub(super) async fn is_titled_after(
             connection: &mut $connection,
-            point: &TruncationPoint,
+            conversation: $key,
+            after_seq: i64,
         ) -> Result<bool, OperationError> {
             let (title, title_seq): (Option<String>, Option<i64>) = query_as(sql::TITLE)
-                .bind(point.conversation)
+                .bind(conversation)
                 .fetch_one(&mut *connection)
                 .await?;
             let Some(title) = title else {
                 return Ok(false);
             };
             if let Some(seq) = title_seq {
-                return Ok(seq > point.after_seq);
+                return Ok(seq > after_seq);
             }
             let texts: Vec<String> = query_scalar(sql::USER_TEXTS)
-                .bind(point.conversation)
-                .bind(point.after_seq)
+                .bind(conversation)
+                .bind(after_seq)
                 .fetch_all(connection)
                 .await?;
             Ok(texts.iter().any(|text| is_derived(&title, text)))

@@ -100,6 +100,9 @@ pub struct Newest {
     pub summary: Option<Message>,
     /// Newest messages that no summary stands for, in ascending order.
     pub messages: Vec<Message>,
+    /// Whether older messages may follow although `messages` has fewer than the limit: a read of
+    /// large messages ends early.
+    pub is_cut: bool,
     /// Whether no write to the conversation was in progress. Otherwise a recent window must not be
     /// filled: the announcement of that write may have expired.
     pub is_settled: bool,

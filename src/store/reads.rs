@@ -16,7 +16,10 @@ macro_rules! reads {
             store::{
                 Bound, Newest, StoreError,
                 operation_error::OperationError,
-                rows::{ContextRow, add_contexts},
+                rows::{
+                    Contexts,
+                    read_limits::{ReadLimits, RowLimit},
+                },
             },
         };
 
@@ -40,7 +43,7 @@ macro_rules! reads {
                 messages.push(row.decode(conversation)?);
             }
             if contexts {
-                read_contexts(connection, &mut messages).await?;
+                read_contexts(connection, &mut messages, &mut RowLimit::of_request()).await?;
             }
             Ok(messages)
         }
@@ -52,47 +55,49 @@ macro_rules! reads {
             limit: u32,
             contexts: bool,
         ) -> Result<Newest, OperationError> {
-            let rows = query(NEWEST)
-                .bind($key(conversation.id.as_uuid()))
-                .bind(conversation.user_id.as_ref().map(UserId::as_str))
-                .bind(i64::from(limit))
-                .fetch_all(&mut *connection)
-                .await?;
-            let is_settled = is_settled(&rows)?;
-            let (conversation, mut messages) = decode_history(&rows, conversation.id)?;
-            // Pinned messages have negative numbers, and the summary has 0.
-            let mut newest = messages.split_off(messages.partition_point(|m| m.seq <= 0));
-            let summary = messages.pop_if(|message| message.is_summary());
-            for message in &mut messages {
-                message.seq = -message.seq;
-            }
-            messages.reverse();
-            keep_newest(&mut messages, Newest::MAX_PINNED);
-            keep_newest(&mut newest, limit);
-            if contexts {
-                read_contexts(connection, &mut newest).await?;
-                // Pinned messages can be far apart, and contexts are read for whole ranges.
-                for message in &mut messages {
-                    read_contexts(connection, std::slice::from_mut(message)).await?;
+            let mut limits = ReadLimits::new(limit, Newest::MAX_PINNED);
+            loop {
+                let rows = query(NEWEST)
+                    .bind($key(conversation.id.as_uuid()))
+                    .bind(conversation.user_id.as_ref().map(UserId::as_str))
+                    .bind(i64::from(limits.messages()))
+                    .bind(i64::from(limits.pinned()))
+                    .fetch(&mut *connection);
+                let mut history = collect_history(rows, conversation.id, &mut limits).await?;
+                if limits.shrink() {
+                    continue;
                 }
-            }
-            Ok(Newest {
-                conversation,
-                pinned: messages,
-                summary,
-                messages: newest,
-                is_settled,
-            })
-        }
-
-        /// Whether no write to the conversation of a history was in progress.
-        fn is_settled(rows: &[$row]) -> Result<bool, OperationError> {
-            for row in rows {
-                if let Some(is_settled) = row.try_get("is_settled")? {
-                    return Ok(is_settled);
+                // Pinned messages have negative numbers, and the summary has 0.
+                let messages = &mut history.messages;
+                let mut newest = messages.split_off(messages.partition_point(|m| m.seq <= 0));
+                let summary = messages.pop_if(|message| message.is_summary());
+                let mut pinned = std::mem::take(messages);
+                for message in &mut pinned {
+                    message.seq = -message.seq;
                 }
+                pinned.reverse();
+                keep_newest(&mut pinned, limits.pinned());
+                keep_newest(&mut newest, limits.messages());
+                if contexts {
+                    read_contexts(connection, &mut newest, limits.of_messages()).await?;
+                    // Pinned messages can be far apart, and contexts are read for whole ranges.
+                    for message in &mut pinned {
+                        let message = std::slice::from_mut(message);
+                        read_contexts(connection, message, limits.of_pinned()).await?;
+                    }
+                    if limits.shrink() {
+                        continue;
+                    }
+                }
+                return Ok(Newest {
+                    conversation: history.conversation,
+                    pinned,
+                    summary,
+                    messages: newest,
+                    is_cut: limits.messages() < limit,
+                    is_settled: history.is_settled,
+                });
             }
-            Ok(false)
         }
 
         /// Reads the data of a message's blobs, with the indices of their parts.
@@ -124,25 +129,34 @@ macro_rules! reads {
                 Bound::After(seq) => (AFTER, seq),
                 Bound::Before(seq) => (BEFORE, seq),
             };
-            let rows = query(statement)
-                .bind($key(conversation.id.as_uuid()))
-                .bind(conversation.user_id.as_ref().map(UserId::as_str))
-                .bind(seq)
-                .bind(i64::from(limit))
-                .fetch_all(&mut *connection)
-                .await?;
-            let (_, mut messages) = decode_history(&rows, conversation.id)?;
-            match from {
-                Bound::After(_) => messages.truncate(limit as usize),
-                Bound::Before(_) => keep_newest(&mut messages, limit),
+            let mut limits = ReadLimits::new(limit, 0);
+            loop {
+                let rows = query(statement)
+                    .bind($key(conversation.id.as_uuid()))
+                    .bind(conversation.user_id.as_ref().map(UserId::as_str))
+                    .bind(seq)
+                    .bind(i64::from(limits.messages()))
+                    .fetch(&mut *connection);
+                let history = collect_history(rows, conversation.id, &mut limits).await?;
+                if limits.shrink() {
+                    continue;
+                }
+                let mut messages = history.messages;
+                match from {
+                    Bound::After(_) => messages.truncate(limits.messages() as usize),
+                    Bound::Before(_) => keep_newest(&mut messages, limits.messages()),
+                }
+                if contexts {
+                    read_contexts(connection, &mut messages, limits.of_messages()).await?;
+                    if limits.shrink() {
+                        continue;
+                    }
+                }
+                if matches!(from, Bound::Before(_)) {
+                    messages.reverse();
+                }
+                return Ok(messages);
             }
-            if contexts {
-                read_contexts(connection, &mut messages).await?;
-            }
-            if matches!(from, Bound::Before(_)) {
-                messages.reverse();
-            }
-            Ok(messages)
         }
 
         /// Removes the oldest messages beyond the limit: own and shared messages have
@@ -152,43 +166,71 @@ macro_rules! reads {
             messages.drain(..surplus);
         }
 
-        /// Decodes the rows of a history: the conversation and its messages, in
-        /// ascending order.
-        fn decode_history(
-            rows: &[$row],
+        /// Rows of a history.
+        struct HistoryRows {
+            conversation: Conversation,
+            /// Messages in ascending order; none if they exceed the limits of the read.
+            messages: Vec<Message>,
+            /// Whether no write to the conversation was in progress.
+            is_settled: bool,
+        }
+
+        /// Decodes the rows of a history as they arrive. Rows that exceed the limits are not kept,
+        /// and the rest is read, so that the connection can be used again.
+        async fn collect_history(
+            mut rows: impl futures_util::Stream<Item = sqlx::Result<$row>> + Unpin,
             id: ConversationId,
-        ) -> Result<(Conversation, Vec<Message>), OperationError> {
+            limits: &mut ReadLimits,
+        ) -> Result<HistoryRows, OperationError> {
+            use futures_util::TryStreamExt as _;
             let mut conversation = None;
-            let mut messages = Vec::with_capacity(rows.len());
-            for row in rows {
+            let mut is_settled = false;
+            let mut messages = Vec::new();
+            while let Some(row) = rows.try_next().await? {
                 if row.try_get::<Option<i64>, _>("seq")?.is_none() {
-                    conversation = Some(ConversationRow::from_row(row)?.decode()?);
-                } else {
-                    messages.push(MessageRow::from_row(row)?.decode(id)?);
+                    is_settled = row.try_get::<Option<bool>, _>("is_settled")? == Some(true);
+                    conversation = Some(ConversationRow::from_row(&row)?.decode()?);
+                } else if !limits.is_exceeded() {
+                    let message = MessageRow::from_row(&row)?.decode(id)?;
+                    limits.count(&message);
+                    messages.push(message);
                 }
             }
             // UNION ALL guarantees no order.
             messages.sort_unstable_by_key(|message| message.seq);
-            Ok((conversation.ok_or(StoreError::NotFound)?, messages))
+            Ok(HistoryRows {
+                conversation: conversation.ok_or(StoreError::NotFound)?,
+                messages,
+                is_settled,
+            })
         }
 
-        /// Reads the contexts of messages that are in ascending order.
+        /// Reads the contexts of messages that are in ascending order. They are incomplete if they
+        /// exceed the limits of the read.
         async fn read_contexts(
             connection: &mut $connection,
             messages: &mut [Message],
+            limit: &mut RowLimit,
         ) -> Result<(), OperationError> {
+            use futures_util::TryStreamExt as _;
             let [first, ..] = messages else {
                 return Ok(());
             };
             let (conversation, first) = (first.conversation_id, first.seq);
             let last = messages.last().map_or(first, |message| message.seq);
-            let rows: Vec<ContextRow> = query_as(sql::CONTEXTS)
+            let mut rows = query_as(sql::CONTEXTS)
                 .bind($key(conversation.as_uuid()))
                 .bind(first)
                 .bind(last)
-                .fetch_all(connection)
-                .await?;
-            Ok(add_contexts(messages, rows)?)
+                .fetch(connection);
+            let mut contexts = Contexts::default();
+            while let Some(row) = rows.try_next().await? {
+                if !limit.is_exceeded() {
+                    limit.count_context(contexts.add(row)?);
+                }
+            }
+            contexts.attach(messages);
+            Ok(())
         }
     };
 }

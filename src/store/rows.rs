@@ -1,15 +1,17 @@
 //! Rows of both databases, and their conversion to the types of the domain.
 
+pub(super) mod read_limits;
+
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 use sqlx::{FromRow, types::Json};
 use uuid::Uuid;
 
 use super::{
-    ConversationPage,
-    operation_error::{BackendError, ErrorKind, OperationError},
+    ConversationPage, metadata_json,
+    operation_error::{BackendError, ErrorKind},
 };
 use crate::domain::{
     AuthorName, Content, Conversation, ConversationId, DeptId, Message, MessageId, Metadata, Part,
@@ -86,7 +88,7 @@ impl<Id: Into<Uuid>, Time: Into<DateTime<Utc>>> ConversationRow<Id, Time> {
             last_seq: self.last_seq,
             created_at: self.created_at.into(),
             updated_at: self.updated_at.into(),
-            metadata: self.metadata.map(decode_metadata).transpose()?,
+            metadata: decode_metadata(self.metadata)?,
             parent_id: self
                 .parent_id
                 .map(|id| ConversationId::from_uuid(id.into())),
@@ -117,7 +119,7 @@ impl<Id: Into<Uuid>, Time: Into<DateTime<Utc>>> MessageRow<Id, Time> {
             tokens_used: self.tokens_used,
             latency_ms: self.latency_ms,
             created_at: self.created_at.into(),
-            metadata: self.metadata.map(decode_metadata).transpose()?,
+            metadata: decode_metadata(self.metadata)?,
             contexts: Vec::new(),
         })
     }
@@ -129,50 +131,107 @@ pub(super) fn limit_with_next(limit: u32) -> i64 {
     i64::from(limit) + 1
 }
 
-/// Builds a page from rows with their activity, which were read up to
-/// [`limit_with_next`].
-pub(super) fn page(
-    rows: impl Iterator<Item = Result<(Conversation, i64), OperationError>>,
-    limit: u32,
-) -> Result<ConversationPage, OperationError> {
-    let mut page = ConversationPage {
-        conversations: Vec::new(),
-        next: None,
-    };
-    let mut last = None;
-    for row in rows {
-        if page.conversations.len() == limit as usize {
-            page.next = last;
-            break;
-        }
-        let (conversation, activity) = row?;
-        page.conversations.push(conversation);
-        last = Some(activity);
-    }
-    Ok(page)
+/// Page of conversations that is read in batches, until it has enough conversations or bytes.
+pub(super) struct PageReader {
+    page: Vec<Conversation>,
+    /// Activity of the last conversation of the page, or the bound at which the page begins.
+    last: i64,
+    limit: usize,
+    bytes: usize,
+    /// Number of rows of the current batch that are still expected.
+    expected: i64,
+    is_full: bool,
 }
 
-/// Adds the contexts to their messages.
-pub(super) fn add_contexts(
-    messages: &mut [Message],
-    rows: Vec<ContextRow>,
-) -> Result<(), BackendError> {
-    let mut of_message: HashMap<i64, Vec<RetrievedContext>> = HashMap::new();
-    for row in rows {
-        of_message
-            .entry(row.seq)
-            .or_default()
-            .push(RetrievedContext {
-                doc_id: row.doc_id,
-                content: Content::from_stored(row.content),
-                score: row.score,
-                metadata: row.metadata.map(decode_metadata).transpose()?,
-            });
+impl PageReader {
+    /// Upper bound on the rows of a batch: the server sends no more that are not part of the page.
+    const MAX_BATCH: usize = 64;
+
+    /// Begins a page of at most `limit` conversations after a position.
+    pub(super) fn new(after: Option<i64>, limit: u32) -> Self {
+        Self {
+            page: Vec::new(),
+            last: after.unwrap_or(i64::MAX),
+            limit: limit as usize,
+            bytes: 0,
+            expected: 0,
+            is_full: false,
+        }
     }
-    for message in messages {
-        message.contexts = of_message.remove(&message.seq).unwrap_or_default();
+
+    /// Returns the position and the number of rows of the next batch. `None` at the end of the page
+    /// or of the conversations.
+    pub(super) fn next_batch(&mut self) -> Option<(i64, i64)> {
+        if self.is_full || self.expected > 0 {
+            return None;
+        }
+        // One more than the page contains shows whether another page follows.
+        let missing = self.limit.saturating_sub(self.page.len()) + 1;
+        self.expected = i64::try_from(missing.min(Self::MAX_BATCH)).unwrap_or(i64::MAX);
+        Some((self.last, self.expected))
     }
-    Ok(())
+
+    /// Adds a row of the batch, or ignores it if the page is full. The first conversation always
+    /// fits.
+    pub(super) fn add(&mut self, (conversation, activity): (Conversation, i64)) {
+        self.expected -= 1;
+        if self.is_full {
+            return;
+        }
+        self.bytes += conversation.footprint();
+        let fits = self.page.len() < self.limit
+            && (self.page.is_empty() || self.bytes <= Message::MAX_BYTES_PER_RESPONSE);
+        if fits {
+            self.page.push(conversation);
+            self.last = activity;
+        } else {
+            self.is_full = true;
+        }
+    }
+
+    /// Whether the remaining rows of the batch are ignored.
+    pub(super) fn is_full(&self) -> bool {
+        self.is_full
+    }
+
+    /// Ends the page.
+    pub(super) fn finish(self) -> ConversationPage {
+        ConversationPage {
+            next: self.is_full.then_some(self.last),
+            conversations: self.page,
+        }
+    }
+}
+
+/// Contexts of messages, by the number of the message.
+#[derive(Default)]
+pub(super) struct Contexts(HashMap<i64, Vec<RetrievedContext>>);
+
+impl Contexts {
+    /// Adds a row, and returns its context.
+    pub(super) fn add(&mut self, row: ContextRow) -> Result<&RetrievedContext, BackendError> {
+        let context = RetrievedContext {
+            doc_id: row.doc_id,
+            content: Content::from_stored(row.content),
+            score: row.score,
+            metadata: decode_metadata(row.metadata)?,
+        };
+        let contexts = self.0.entry(row.seq).or_default();
+        contexts.push(context);
+        Ok(&contexts[contexts.len() - 1])
+    }
+
+    /// Moves the contexts to their messages.
+    pub(super) fn attach(mut self, messages: &mut [Message]) {
+        for message in messages {
+            message.contexts = self.0.remove(&message.seq).unwrap_or_default();
+        }
+    }
+}
+
+fn decode_metadata(stored: Option<Object>) -> Result<Option<Metadata>, BackendError> {
+    let decoded = stored.map(|Json(object)| metadata_json::decode(object));
+    decoded.transpose()
 }
 
 /// Decodes the title of a conversation.
@@ -181,32 +240,6 @@ pub(super) fn decode_title(stored: Option<String>) -> Result<Option<Title>, Back
         .map(Title::parse)
         .transpose()
         .map_err(|_| invalid_value("title"))
-}
-
-fn decode_metadata(Json(object): Object) -> Result<Metadata, BackendError> {
-    let mut root = Value::Object(object);
-    restore_doubles(&mut root);
-    serde_json::from_value(root).map_err(|_| invalid_value("metadata"))
-}
-
-/// Converts integers beyond 2^53 back to doubles. `jsonb` writes the double 1e16 as the integer
-/// 10000000000000000, which is not equal to the saved value. No caller can have sent such an
-/// integer, since numbers are doubles.
-fn restore_doubles(value: &mut Value) {
-    const LARGEST_EXACT: u64 = 1 << 53;
-    match value {
-        Value::Number(number) => {
-            let large = number.as_i64().map(i64::unsigned_abs).or(number.as_u64());
-            if large.is_some_and(|size| size > LARGEST_EXACT)
-                && let Some(double) = number.as_f64().and_then(Number::from_f64)
-            {
-                *number = double;
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(restore_doubles),
-        Value::Object(fields) => fields.values_mut().for_each(restore_doubles),
-        Value::Null | Value::Bool(_) | Value::String(_) => {}
-    }
 }
 
 fn invalid_value(column: &str) -> BackendError {

@@ -1,3 +1,6 @@
+use futures_util::{Stream, TryStreamExt as _};
+
+use super::operation_error::OperationError;
 use crate::domain::{ConversationId, DeptId, Message, Role, SearchText, Title, UserId};
 
 /// Query that searches the messages of a user.
@@ -59,13 +62,45 @@ pub struct SearchPage {
     pub more: bool,
 }
 
+impl SearchHit {
+    /// Bytes that a response accounts for the hit, as [`Message::footprint`].
+    pub fn footprint(&self) -> usize {
+        let title = self.title.as_ref().map_or(0, |title| title.as_str().len());
+        self.message.footprint() + self.snippet.len() + title
+    }
+}
+
 impl SearchPage {
-    /// Builds a page from hits that were read up to
-    /// [`limit_with_next`](super::rows::limit_with_next).
-    pub(super) fn new(mut hits: Vec<SearchHit>, limit: u32) -> Self {
-        let more = hits.len() > limit as usize;
-        hits.truncate(limit as usize);
-        Self { hits, more }
+    /// Page of a query that finds nothing.
+    pub(super) const EMPTY: Self = Self {
+        hits: Vec::new(),
+        more: false,
+    };
+
+    /// Builds a page from rows that were read up to
+    /// [`limit_with_next`](super::rows::limit_with_next). It ends early if the hits are too large for
+    /// a response. All rows are read, so that the connection can be used again, but those that are
+    /// not part of the page are not kept.
+    pub(super) async fn collect<Row>(
+        mut rows: impl Stream<Item = sqlx::Result<Row>> + Unpin,
+        decode: impl Fn(&Row) -> Result<SearchHit, OperationError>,
+        limit: u32,
+    ) -> Result<Self, OperationError> {
+        let mut page = Self::EMPTY;
+        let mut bytes = 0;
+        while let Some(row) = rows.try_next().await? {
+            page.more = page.more || page.hits.len() == limit as usize;
+            if page.more {
+                continue;
+            }
+            let hit = decode(&row)?;
+            bytes += hit.footprint();
+            page.more = bytes > Message::MAX_BYTES_PER_RESPONSE && !page.hits.is_empty();
+            if !page.more {
+                page.hits.push(hit);
+            }
+        }
+        Ok(page)
     }
 }
 

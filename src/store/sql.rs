@@ -204,7 +204,7 @@ macro_rules! history {
 }
 pub(super) use history;
 
-/// Continues the statement of a history read with the newest pinned messages, whose numbers are
+/// Continues the statement of a history read with the newest $4 pinned messages, whose numbers are
 /// negated to distinguish them, and the summary, whose number is 0. They are part of the same
 /// statement, so that a concurrent compaction is seen as a whole. Conversations that have neither
 /// pay for the evaluation of two conditions.
@@ -219,12 +219,12 @@ macro_rules! history_head {
             $crate::store::sql::message_columns!(),
             " FROM messages m WHERE m.conversation_id = (SELECT c.id FROM c WHERE c.has_pinned) \
                 AND m.pinned AND m.seq > (SELECT c.own_after FROM c) \
-              ORDER BY m.seq DESC LIMIT 32) AS m UNION ALL SELECT ",
+              ORDER BY m.seq DESC LIMIT CAST($4 AS INTEGER)) AS m UNION ALL SELECT ",
             $crate::store::sql::history_message_columns!("-m.seq"),
             " FROM (SELECT ",
             $crate::store::sql::message_columns!(),
             $shared,
-            " LIMIT 32) AS m UNION ALL SELECT k.id, k.created_at, NULL AS metadata, ",
+            " LIMIT CAST($4 AS INTEGER)) AS m UNION ALL SELECT k.id, k.created_at, NULL AS metadata, ",
             $crate::store::sql::own_conversation_columns!("NULL AS "),
             ", 0 AS seq, 'system' AS role, k.summary AS content, NULL AS tokens_used, \
                NULL AS latency_ms, NULL AS name, NULL AS parts, k.token_count, \

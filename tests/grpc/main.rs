@@ -9,15 +9,18 @@
 )]
 
 mod branches;
+mod budgets;
 mod compactions;
 mod conversations;
 mod export;
 mod histories;
 mod hostile;
 mod import;
+mod isolation;
 mod parts;
 mod redactions;
 mod search;
 mod server;
 mod sessions;
+mod titles;
 mod turns;

@@ -2,7 +2,7 @@
 //! invalidations.
 
 use conversation_memory::{
-    recent::{Lookup, RecentWindow, redis::WINDOW_BYTES},
+    recent::{Claim, Lookup, RecentWindow, redis::WINDOW_BYTES},
     redis::{Redis, RedisSettings, RedisTarget},
 };
 
@@ -68,7 +68,10 @@ async fn drops_are_counted_by_reason() {
         .await;
 
     let fixture = warm_window().await;
-    let stale = fixture.recent.newest(fixture.id, 10, 3).await;
+    let stale = fixture
+        .recent
+        .newest(fixture.id, Claim::Unclaimed, 10, 3)
+        .await;
     assert!(matches!(stale, Lookup::Miss(Some(_))));
 
     let fixture = warm_window().await;
@@ -109,10 +112,16 @@ async fn a_missing_announcement_is_counted_as_unannounced() {
     let nowhere = Redis::connect(nowhere, RedisSettings::default());
     let disconnected = recent(&nowhere);
     let fixture = warm_window().await;
-    let announcement = disconnected.announce(fixture.id, LIMIT).await;
+    let announcement = disconnected
+        .announce(fixture.id, Claim::Unclaimed, LIMIT)
+        .await
+        .unwrap();
     fixture.publish(announcement, 3..=3).await;
     let fixture = warm_window().await;
-    let announcement = disconnected.announce(fixture.id, LIMIT).await;
+    let announcement = disconnected
+        .announce(fixture.id, Claim::Unclaimed, LIMIT)
+        .await
+        .unwrap();
     fixture.recent.publish_replay(announcement, 2).await;
     assert_eq!(meter.by(DROPS, "reason"), values([("unannounced", 4)]));
     nowhere.shutdown().await;
@@ -181,7 +190,10 @@ async fn dropping_a_cold_window_is_not_counted() {
     let late = fixture.announce().await;
     fixture.evict().await;
     fixture.publish(late, 8..=8).await;
-    let stale = fixture.recent.newest(fixture.id, 10, 9).await;
+    let stale = fixture
+        .recent
+        .newest(fixture.id, Claim::Unclaimed, 10, 9)
+        .await;
     assert!(matches!(stale, Lookup::Miss(_)));
     let _crashed = fixture.announce().await;
     fixture.expire_announcements().await;

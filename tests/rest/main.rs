@@ -12,6 +12,7 @@ mod caller;
 mod errors;
 mod hostile;
 mod isolation;
+mod numbers;
 mod openapi;
 mod parts;
 mod recorder;

@@ -8,12 +8,15 @@
 mod branch_trees;
 mod branches;
 mod broken;
+mod budgets;
 mod cancelled;
 mod compactions;
 mod conversations;
+mod dumps;
 mod encodings;
 mod faulty_store;
 mod history;
+mod hostile_texts;
 mod imports;
 mod invalidations;
 mod postgres;
@@ -24,6 +27,7 @@ mod retries;
 mod saves;
 mod search;
 mod sqlite;
+mod titles;
 mod upgrades;
 mod write_failures;
 
@@ -155,6 +159,16 @@ conformance! {
         shared_messages_are_found_once
         long_messages_are_searched_by_their_beginning
         marks_in_a_message_are_escaped;
+    titles:
+        branch_does_not_inherit_a_title_of_later_messages
+        title_that_was_cleared_has_no_origin;
+    budgets:
+        pages_of_conversations_end_at_their_bytes
+        long_pages_of_conversations_are_complete
+        pages_of_branches_end_at_their_bytes
+        pages_of_hits_end_at_their_bytes
+        reads_of_large_messages_end_early
+        large_messages_do_not_displace_pinned_ones;
     write_failures:
         busy_store_rejects_each_write
         full_disk_rejects_each_write

@@ -82,6 +82,8 @@ mod a_violation_is_found {
             "local is_foreign = hi and head[3] ~= epoch -- guard: a window belongs to one epoch" => "local is_foreign"
         when_an_announcement_of_another_epoch_publishes:
             r#"return "p:" .. id .. " " .. epoch -- guard: an announcement belongs to one epoch"# => r#"return "p:" .. id"#
+        when_another_user_reaches_the_window:
+            r#"return { "owner_unknown", "" } -- guard: only the owner reaches the window"# => ""
         when_a_window_behind_a_replay_is_kept:
             "drop(reason) -- guard: a window behind a replay is dropped" => ""
     }
@@ -108,6 +110,7 @@ struct Sidecars {
     end_lease: Script,
     expire: Script,
     snapshot: Script,
+    state: Script,
     rewind: Script,
 }
 
@@ -137,6 +140,19 @@ impl Sidecars {
             redis,
             evict: Script::new("evict", "redis.call('DEL', KEYS[1])"),
             end_lease: Script::new("end_lease", "redis.call('HDEL', KEYS[1], 'lease')"),
+            // The fields in order, because a hash has no order of its own, and the expiry.
+            state: Script::new(
+                "state",
+                "local fields = redis.call('HGETALL', KEYS[1])
+                 local pairs = {}
+                 for i = 1, #fields, 2 do pairs[#pairs + 1] = fields[i] .. '=' .. fields[i + 1] end
+                 table.sort(pairs)
+                 local time = redis.call('TIME')
+                 local expiry = redis.call('PTTL', KEYS[1])
+                 if expiry >= 0 then expiry = expiry + time[1] * 1000 + math.floor(time[2] / 1000) end
+                 pairs[#pairs + 1] = string.format('%.0f', expiry / 1000)
+                 return table.concat(pairs, ' ')",
+            ),
             snapshot: Script::new("snapshot", "return redis.call('DUMP', KEYS[1])"),
             rewind: Script::new(
                 "rewind",

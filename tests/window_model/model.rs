@@ -4,8 +4,8 @@ use std::mem;
 
 use bytes::Bytes;
 use conversation_memory::{
-    domain::{ConversationId, Message},
-    recent::{Announcement, FillLease, Lookup, RecentWindow},
+    domain::{ConversationId, Message, UserId},
+    recent::{Announcement, Claim, FillLease, Lookup, RecentWindow},
     redis::{Reply, Script},
 };
 
@@ -29,6 +29,10 @@ pub(crate) enum Step {
     ExpireAnnouncements,
     EndLease,
     Evict,
+    /// A sidecar reads for a caller who claims to be the owner.
+    ReadForeign(usize),
+    /// A sidecar writes for a caller who claims to be the owner.
+    WriteForeign(usize),
     /// Redis saves its data.
     Snapshot,
     /// Redis returns to the saved data, with another identity.
@@ -121,6 +125,8 @@ impl<'a> Model<'a> {
             (Step::Evict, self.evictions.min(1)),
             (Step::Snapshot, 1),
             (Step::Rewind, u16::from(self.snapshot.is_some())),
+            (Step::ReadForeign(0), 1),
+            (Step::WriteForeign(1), 1),
         ];
         for (i, writer) in self.writers.iter().enumerate() {
             match writer {
@@ -157,11 +163,24 @@ impl<'a> Model<'a> {
     pub(crate) async fn take(&mut self, step: Step) -> Result<String, String> {
         match step {
             Step::Announce(i) => {
-                let announcement = self.sidecars.connected[i].announce(self.id, LIMIT).await;
-                self.writers[i] = Writer::Announced(announcement);
+                let recent = &self.sidecars.connected[i];
+                let owner = owner();
+                let mut announced = recent
+                    .announce(self.id, Claim::Unconfirmed(&owner), LIMIT)
+                    .await;
+                if announced.is_none() {
+                    let claim = Claim::Confirmed(&owner);
+                    announced = recent.announce(self.id, claim, LIMIT).await;
+                }
+                self.writers[i] = Writer::Announced(announced.unwrap());
             }
             Step::AnnounceDisconnected(i) => {
-                let announcement = self.sidecars.disconnected.announce(self.id, LIMIT).await;
+                let announcement = self
+                    .sidecars
+                    .disconnected
+                    .announce(self.id, Claim::Unclaimed, LIMIT)
+                    .await
+                    .unwrap();
                 self.writers[i] = Writer::Announced(announcement);
             }
             Step::Append(i) => self.commit(i, CommitKind::Append),
@@ -196,6 +215,7 @@ impl<'a> Model<'a> {
                 self.evictions -= 1;
                 self.run(&self.sidecars.evict, &[]).await;
             }
+            Step::ReadForeign(i) | Step::WriteForeign(i) => return self.foreign(step, i).await,
             Step::Snapshot => {
                 let saved = match self.run(&self.sidecars.snapshot, &[]).await {
                     Reply::Bytes(saved) => saved,
@@ -274,8 +294,37 @@ impl<'a> Model<'a> {
         }
     }
 
+    /// Takes a step of a caller who is not the owner, which must change nothing.
+    async fn foreign(&self, step: Step, i: usize) -> Result<String, String> {
+        let recent = &self.sidecars.connected[i];
+        let other = UserId::parse("bob").unwrap();
+        let claim = Claim::Unconfirmed(&other);
+        let before = self.run(&self.sidecars.state, &[]).await;
+        let is_rejected = if matches!(step, Step::WriteForeign(_)) {
+            recent.announce(self.id, claim, LIMIT).await.is_none()
+        } else {
+            let lookup = recent.newest(self.id, claim, 10, 0).await;
+            matches!(lookup, Lookup::OwnerUnknown)
+        };
+        if is_rejected && self.run(&self.sidecars.state, &[]).await == before {
+            Ok("rejected".to_owned())
+        } else {
+            Err("another user's call was not rejected, or changed the window".to_owned())
+        }
+    }
+
     async fn newest(&mut self, i: usize) -> Result<String, String> {
-        match self.sidecars.connected[i].newest(self.id, 10, 0).await {
+        let recent = &self.sidecars.connected[i];
+        let owner = owner();
+        let mut lookup = recent
+            .newest(self.id, Claim::Unconfirmed(&owner), 10, 0)
+            .await;
+        if matches!(lookup, Lookup::OwnerUnknown) {
+            lookup = recent
+                .newest(self.id, Claim::Confirmed(&owner), 10, 0)
+                .await;
+        }
+        match lookup {
             Lookup::Hit(window) => {
                 let read = seqs(&window.messages);
                 let outcome = format!("{read:?} of {}", window.last_seq);

@@ -21,7 +21,7 @@ from conversation_memory import (
     ToolCallPart,
 )
 from conversation_memory import _convert as convert
-from conversation_memory._adk import EventSelection
+from conversation_memory._adk_events import EventSelection
 from conversation_memory._forms import (
     adk,
     anthropic,

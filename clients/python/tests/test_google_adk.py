@@ -21,7 +21,7 @@ from google.adk.sessions.base_session_service import GetSessionConfig
 from google.adk.tools.tool_context import ToolContext
 from google.genai import types
 
-from conversation_memory import AsyncConversationMemory, Unavailable, _adk
+from conversation_memory import AsyncConversationMemory, Unavailable, _adk, _adk_state
 from conversation_memory._async import adapters, operations
 from conversation_memory.google_adk import ConversationMemorySessionService
 
@@ -527,7 +527,7 @@ async def test_snapshot_includes_changes_saved_before_it(
     for value in (
         {"delta": {"a": 1}},
         {"delta": {"b": 1}},
-        _adk.snapshot({"a": 1}, through=1),
+        _adk_state.snapshot({"a": 1}, through=1),
         {"delta": {"c": 1}},
     ):
         await adapters.save(memory._operation(None), conversation, [_adk.to_message(value)])
@@ -580,7 +580,7 @@ async def test_shared_state_is_applied_after_a_crash_between_the_saves(
         raise Unavailable("between the event and the shared state")
 
     with monkeypatch.context() as patch:
-        patch.setattr(_adk, "change_shared_state", ended)
+        patch.setattr(_adk_state, "change_shared_state", ended)
         with pytest.raises(Unavailable):
             await service.append_event(session, event.model_copy(deep=True))
     expected = {"own": 1, "app:n": 1, "user:n": 1}

@@ -13,9 +13,10 @@ import pytest
 from google.protobuf import json_format
 from langchain_core.messages import messages_from_dict
 
-from conversation_memory import _adk as adk
+from conversation_memory import _adk_events as adk
 from conversation_memory import _convert as convert
 from conversation_memory import _types
+from conversation_memory._adk import record_of
 from conversation_memory._forms import anthropic, chat, responses
 from conversation_memory._proto.v1 import resources_pb2 as resources
 from conversation_memory.langchain import _to_langchain
@@ -74,7 +75,7 @@ def test_message_is_read_back_equal_by_its_framework(case: dict[str, Any]) -> No
         if case["value"]["type"] not in ("tool", "function"):
             assert _to_langchain([message]) == messages_from_dict([case["value"]])
     else:
-        assert adk.record_of(message) == case["value"]
+        assert record_of(message) == case["value"]
 
 
 def test_messages_are_valid_in_every_other_form() -> None:

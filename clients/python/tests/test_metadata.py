@@ -45,14 +45,22 @@ def test_service_accepts_the_maximum_depth(sidecar: Sidecar, user: str) -> None:
 
 
 def test_whole_numbers_are_read_as_int() -> None:
-    back = from_struct(to_struct({"n": 7, "x": 0.5}))
+    back = from_struct(to_struct({"n": 7, "x": 0.5, "zero": -0.0}))
     assert (type(back["n"]), type(back["x"])) == (int, float)
+    assert str(back["zero"]) == "-0.0"
+
+
+def test_integers_that_are_doubles_are_stored() -> None:
+    metadata = {"n": [2**53, -(2**60), 10**22]}
+    assert from_struct(to_struct(metadata)) == metadata
 
 
 @pytest.mark.parametrize(
     "metadata",
     [
         {"n": 2**53 + 1},
+        {"n": 1180000000000000123},
+        {"n": 10**400},
         {"n": [float("nan")]},
         {"n": {"m": float("inf")}},
         {"n": b"secret"},

@@ -6,7 +6,7 @@ import pytest
 from langchain_core.messages import ToolMessage
 
 from conversation_memory import Message, ToolCallPart, ToolCallResponsePart
-from conversation_memory import _adk as adk
+from conversation_memory import _adk_events as adk
 from conversation_memory._forms import anthropic, chat, responses
 from conversation_memory._forms.pairing import paired
 from conversation_memory.langchain import _from_langchain_message, _to_langchain

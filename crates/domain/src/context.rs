@@ -57,6 +57,12 @@ impl RetrievedContext {
         let metadata = self.metadata.as_ref().map_or(0, Metadata::size);
         self.doc_id.len() + self.content.as_str().len() + metadata
     }
+
+    /// Bytes that a response accounts for the context, as [`Metadata::footprint`].
+    pub fn footprint(&self) -> usize {
+        let metadata = self.metadata.as_ref().map_or(0, Metadata::footprint);
+        self.doc_id.len() + self.content.as_str().len() + metadata
+    }
 }
 
 fn parse_doc_id(doc_id: String) -> Result<String, InvalidValue> {

@@ -42,6 +42,21 @@ pub struct Conversation {
     pub uncompacted_tokens: i64,
 }
 
+impl Conversation {
+    /// Bytes that a response accounts for the conversation, as [`Metadata::footprint`].
+    pub fn footprint(&self) -> usize {
+        /// Upper bound on the bytes of ids, times and numbers.
+        const FIXED: usize = 256;
+        let texts = [
+            Some(self.user_id.as_str()),
+            self.dept_id.as_ref().map(DeptId::as_str),
+            self.title.as_ref().map(Title::as_str),
+        ];
+        let texts: usize = texts.into_iter().flatten().map(str::len).sum();
+        FIXED + texts + self.metadata.as_ref().map_or(0, Metadata::footprint)
+    }
+}
+
 /// Conversation to be created.
 #[derive(Clone, Debug)]
 pub struct NewConversation {

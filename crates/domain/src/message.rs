@@ -357,6 +357,15 @@ impl Message {
         )
     }
 
+    /// Bytes that a response accounts for the message: its size, or more if it has many small
+    /// values, as [`Metadata::footprint`].
+    pub fn footprint(&self) -> usize {
+        let parts = self.parts.iter().map(Part::size);
+        let metadata = self.metadata.as_ref().map_or(0, Metadata::footprint);
+        let contexts = self.contexts.iter().map(RetrievedContext::footprint);
+        self.content.as_str().len() + parts.sum::<usize>() + metadata + contexts.sum::<usize>()
+    }
+
     /// Tokens in a model's input. Those of a message that was saved before they were counted are
     /// estimated from its size.
     pub fn tokens(&self) -> u64 {

@@ -6,8 +6,10 @@ use serde_json::{Map, Number, Value};
 
 use super::{InvalidValue, text::reject_nul};
 
+mod literals;
+
 /// JSON object that a caller attaches to a conversation, a message or a context. Numbers
-/// are doubles, as in protobuf's Struct.
+/// are doubles, as in protobuf's Struct: integers that a double does not represent are rejected.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Metadata(Map<String, Value>);
@@ -44,7 +46,7 @@ impl Metadata {
     /// # Errors
     ///
     /// Fails as [`Self::parse`] does, and with [`InvalidValue`] if the text is not a JSON object of
-    /// finite numbers.
+    /// finite numbers, or contains an integer that a double would round.
     pub fn from_json(json: &str, max_bytes: usize) -> Result<Self, InvalidValue> {
         /// Upper bound on the factor by which escapes and white space lengthen compact JSON.
         const MAX_EXPANSION: usize = 8;
@@ -54,6 +56,9 @@ impl Metadata {
             return Err(too_large(max_bytes));
         }
         let mut root: Value = serde_json::from_str(json).map_err(|error| describe(&error))?;
+        if literals::has_rounded_integer(json) {
+            return Err(InvalidValue::new(ROUNDED_INTEGER));
+        }
         normalize_numbers(&mut root)?;
         match root {
             Value::Object(object) => Self::parse(object, max_bytes),
@@ -62,7 +67,7 @@ impl Metadata {
     }
 
     /// Converts a number. Whole numbers lose their ".0", so that the database shows them as
-    /// the caller wrote them.
+    /// the caller wrote them; the negative zero keeps its sign.
     ///
     /// # Errors
     ///
@@ -70,7 +75,8 @@ impl Metadata {
     #[expect(clippy::cast_possible_truncation, reason = "exact below 2^53")]
     pub fn number(number: f64) -> Result<Number, InvalidValue> {
         const EXACT: f64 = 9_007_199_254_740_992.0;
-        if number.fract() == 0.0 && number.abs() < EXACT {
+        let is_negative_zero = number == 0.0 && number.is_sign_negative();
+        if number.fract() == 0.0 && number.abs() < EXACT && !is_negative_zero {
             return Ok(Number::from(number as i64));
         }
         Number::from_f64(number).ok_or_else(|| InvalidValue::new("must have finite numbers only"))
@@ -102,12 +108,23 @@ impl Metadata {
         self.0.values().map(weight).sum()
     }
 
+    /// Bytes that a response accounts for the object: its size, or more if it has many small values.
+    /// In memory, a value takes more bytes than encoded.
+    pub fn footprint(&self) -> usize {
+        const BYTES_PER_VALUE: usize = 32;
+        self.size().max(self.weight() * BYTES_PER_VALUE)
+    }
+
     /// Formats the object as compact JSON with sorted keys, so that equal objects have equal
     /// texts.
     pub fn to_json(&self) -> String {
         serde_json::to_string(&self.0).unwrap_or_default()
     }
 }
+
+/// Rule that an integer violates if a double would round it.
+const ROUNDED_INTEGER: &str =
+    "must have only integers that a double represents, such as those up to 2^53; use a string";
 
 /// Describes the error of a text that is known to be well-formed JSON.
 fn describe(error: &serde_json::Error) -> InvalidValue {

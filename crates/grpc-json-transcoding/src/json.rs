@@ -69,7 +69,9 @@ pub(crate) fn decode(
     json: &[u8],
     limits: &Limits,
 ) -> Result<Vec<u8>, Status> {
-    structure::check(json, limits).map_err(|excess| excess.into_status(request, field))?;
+    let is_arbitrary = |path: &[_]| structure::is_arbitrary(request, field, path);
+    structure::check(json, limits, is_arbitrary)
+        .map_err(|excess| excess.into_status(request, field))?;
     let read = match field.map(|field| (field, field.kind())) {
         Some((field, Kind::Message(message))) => {
             let read = parse(message, Slot::Field(field.clone()), json)?;

@@ -22,6 +22,7 @@ pub struct PostgresServer {
     binaries: PathBuf,
     folder: TempDir,
     port: u16,
+    options: Vec<String>,
     process: Option<Child>,
 }
 
@@ -65,8 +66,52 @@ impl PostgresServer {
             binaries,
             port: listener.local_addr().unwrap().port(),
             folder,
+            options: Vec::new(),
             process: None,
         }
+    }
+
+    /// Starts a server that logs the statements it executes.
+    pub async fn start_logging() -> Self {
+        let mut server = Self::stopped();
+        server.options = [
+            "logging_collector=on",
+            "log_directory=statements",
+            "log_filename=log",
+            "log_statement=all",
+            "log_line_prefix=%m ",
+        ]
+        .map(str::to_owned)
+        .into();
+        server.run().await;
+        server
+    }
+
+    /// Returns the statements that were executed so far, each as the first line of its text, of a
+    /// server that logs them.
+    pub async fn statements(&self) -> Vec<String> {
+        const MARKER: &str = "SELECT 'all statements before'";
+        let log = || {
+            let log = fs::read_to_string(self.data().join("statements/log"));
+            log.unwrap_or_default()
+        };
+        let markers = |log: &str| log.matches(MARKER).count();
+        let written = markers(&log());
+        self.execute(MARKER).await;
+        // The log is written by another process.
+        eventually("the log has all statements", async || {
+            markers(&log()) > written
+        })
+        .await;
+        let log = log();
+        let statements = log.lines().filter_map(|line| {
+            let (_, logged) = line.split_once(" LOG:  ")?;
+            let kinds = ["execute ", "statement"];
+            let is_statement = kinds.iter().any(|kind| logged.starts_with(kind));
+            let (_, text) = logged.split_once(": ")?;
+            (is_statement && !text.starts_with(MARKER)).then(|| text.to_owned())
+        });
+        statements.collect()
     }
 
     /// Starts a standby that follows this server asynchronously.
@@ -115,6 +160,7 @@ impl PostgresServer {
             .arg("-D")
             .arg(&data)
             .args(["-p", &self.port.to_string()])
+            .args(self.options.iter().flat_map(|option| ["-c", option]))
             .args(["-c", "listen_addresses=127.0.0.1"])
             .arg("-c")
             .arg(format!("unix_socket_directories={}", data.display()))
@@ -145,6 +191,28 @@ impl PostgresServer {
             .execute(&mut connection)
             .await
             .unwrap();
+    }
+
+    /// Copies a database to an empty one, by `pg_dump` and `psql`.
+    pub fn copy_by_dump(&self, from: &str, to: &str) {
+        let url =
+            |database: &str| format!("postgres://postgres@127.0.0.1:{}/{database}", self.port);
+        let mut dump = as_server(&self.binaries.join("pg_dump"))
+            .arg(url(from))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let restored = as_server(&self.binaries.join("psql"))
+            .args(["--quiet", "--no-psqlrc", "--set", "ON_ERROR_STOP=1"])
+            .arg(url(to))
+            .stdin(dump.stdout.take().unwrap())
+            .stdout(Stdio::null())
+            .status();
+        assert!(dump.wait().unwrap().success(), "pg_dump of {from} failed");
+        assert!(
+            restored.unwrap().success(),
+            "the dump of {from} cannot be restored"
+        );
     }
 
     /// Kills all processes of the server, as a crash of the machine would.

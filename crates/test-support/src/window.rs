@@ -7,7 +7,7 @@ use chrono::DateTime;
 use conversation_memory::{
     domain::{Content, ConversationId, Message, MessageId, Metadata, Role, UserId, UuidV7},
     recent::{
-        Announcement, FillLease, Lookup, RecentWindow, Window,
+        Announcement, Claim, FillLease, Lookup, RecentWindow, Window,
         redis::{RedisRecent, StoreHistory},
     },
     redis::Redis,
@@ -141,7 +141,8 @@ impl WindowFixture {
     }
 
     pub async fn announce(&self) -> Announcement {
-        self.recent.announce(self.id, LIMIT).await
+        let announced = self.recent.announce(self.id, Claim::Unclaimed, LIMIT);
+        announced.await.unwrap()
     }
 
     pub async fn publish(&self, announcement: Announcement, seqs: RangeInclusive<i64>) {
@@ -159,7 +160,9 @@ impl WindowFixture {
     /// Reads the window over the present connection.
     pub async fn newest(&self, limit: u32) -> Lookup {
         trust(&self.recent);
-        self.recent.newest(self.id, limit, 0).await
+        self.recent
+            .newest(self.id, Claim::Unclaimed, limit, 0)
+            .await
     }
 
     /// Reads a hit, and returns the last sequence number and those of the messages.

@@ -1,10 +1,11 @@
 use crate::redis::Script;
 
 macro_rules! script {
-    ($name:literal) => {
+    ($name:literal $(after $prefix:literal)?) => {
         Script::new(
             $name,
             concat!(
+                $(include_str!(concat!("../", $prefix, ".lua")),)?
                 include_str!("../common.lua"),
                 include_str!(concat!("../", $name, ".lua"))
             ),
@@ -45,11 +46,11 @@ impl WindowScripts {
 impl Default for WindowScripts {
     fn default() -> Self {
         Self {
-            announce: script!("announce"),
+            announce: script!("announce" after "owner"),
             publish: script!("publish"),
             publish_replay: script!("publish_replay"),
             abort: script!("abort"),
-            newest: script!("newest"),
+            newest: script!("newest" after "owner"),
             fill: script!("fill"),
             drop: script!("drop"),
         }

@@ -4,7 +4,7 @@ use super::{
     ConversationRow, PostgresPool,
     connection::PooledConnection,
     conversations::read_branches,
-    lineage::share,
+    lineage::{is_titled_after, share},
     sql,
     transaction::{BEGIN, before_commit, end},
 };
@@ -21,16 +21,16 @@ const LOCK_PARENT: &str = concat!(
     " FOR SHARE"
 );
 
-/// Parameters: $1 branch, $2 parent, $3 number, $4 title or NULL, $5 time. A title that was
-/// derived from a message that the branch does not contain is not copied.
+/// Parameters: $1 branch, $2 parent, $3 number, $4 title or NULL, $5 time, $6 whether the parent's
+/// title is left out, because it was derived from a message that the branch does not contain.
 const CREATE: &str = concat!(
     "INSERT INTO conversations AS c (id, user_id, dept_id, title, metadata, last_seq, own_after, \
         parent_id, branched_at_seq, created_at, updated_at, title_seq, compacted_upto_seq, \
         uncompacted_tokens, has_pinned) \
      SELECT $1, p.user_id, p.dept_id, \
-        CASE WHEN $4 IS NULL AND p.title_seq > $3 THEN NULL ELSE coalesce($4, p.title) END, \
+        CASE WHEN $6 THEN $4 ELSE coalesce($4, p.title) END, \
         p.metadata, $3, $3, p.id, $3, $5, $5, \
-        CASE WHEN $4 IS NOT NULL THEN 0 WHEN p.title_seq > $3 THEN NULL ELSE p.title_seq END, \
+        CASE WHEN $4 IS NOT NULL THEN 0 WHEN $6 THEN NULL ELSE p.title_seq END, \
         CASE WHEN p.compacted_upto_seq <= $3 THEN p.compacted_upto_seq ELSE 0 END, \
         p.uncompacted_tokens, p.has_pinned \
      FROM conversations p WHERE p.id = $2 RETURNING ",
@@ -63,12 +63,14 @@ async fn create(
         let field = "at_seq";
         return Err(StoreError::BeyondEnd { field, last_seq }.into());
     }
+    let is_titled_later = is_titled_after(connection, parent, branch.at_seq).await?;
     let row: ConversationRow = query_as(CREATE)
         .bind(id)
         .bind(parent)
         .bind(branch.at_seq)
         .bind(branch.title.as_ref().map(Title::as_str))
         .bind(branch.at)
+        .bind(is_titled_later)
         .fetch_one(&mut *connection)
         .await?;
     share(connection, id, parent, own_after, branch.at_seq).await?;

@@ -5,7 +5,10 @@ use chrono::{DateTime, Utc};
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use crate::domain::{AuthorName, Metadata, NewMessage, Part, RetrievedContext};
+use crate::{
+    domain::{AuthorName, NewMessage, Part, RetrievedContext},
+    store::metadata_json::{self, MetadataJson},
+};
 
 /// Placeholders that [`bind_contexts`], [`bind_blobs`] and [`bind_messages`] bind, after the other
 /// parameters of the statement.
@@ -48,7 +51,7 @@ pub(super) use message_values;
 pub(super) struct MessageColumns<'a> {
     pub(super) ids: Vec<Uuid>,
     pub(super) created_at: Vec<DateTime<Utc>>,
-    pub(super) metadata: Vec<Option<Json<&'a Metadata>>>,
+    pub(super) metadata: Vec<Option<Json<MetadataJson<'a>>>>,
     pub(super) roles: Vec<&'static str>,
     pub(super) contents: Vec<&'a str>,
     pub(super) tokens_used: Vec<Option<i32>>,
@@ -87,7 +90,9 @@ impl<'a> MessageColumns<'a> {
         for message in messages {
             columns.ids.push(message.id.as_uuid());
             columns.created_at.push(message.created_at.unwrap_or(at));
-            columns.metadata.push(message.metadata.as_ref().map(Json));
+            columns
+                .metadata
+                .push(message.metadata.as_ref().map(metadata_json::bindable));
             columns.roles.push(message.role.as_str());
             columns.contents.push(message.content.as_str());
             columns.tokens_used.push(message.tokens_used);
@@ -114,7 +119,7 @@ pub(super) struct ContextColumns<'a> {
     pub(super) doc_ids: Vec<&'a str>,
     pub(super) contents: Vec<&'a str>,
     pub(super) scores: Vec<Option<f64>>,
-    pub(super) metadata: Vec<Option<Json<&'a Metadata>>>,
+    pub(super) metadata: Vec<Option<Json<MetadataJson<'a>>>>,
 }
 
 /// Binds [`ContextColumns`] to a query.
@@ -148,7 +153,9 @@ impl<'a> ContextColumns<'a> {
                 columns.doc_ids.push(doc_id);
                 columns.contents.push(content.as_str());
                 columns.scores.push(*score);
-                columns.metadata.push(metadata.as_ref().map(Json));
+                columns
+                    .metadata
+                    .push(metadata.as_ref().map(metadata_json::bindable));
             }
         }
         columns

@@ -1,5 +1,5 @@
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, postgres::PgRow, query_as, types::Json};
+use sqlx::{PgConnection, postgres::PgRow, query_as};
 
 use super::{ConversationRow, PostgresPool, connection::PooledConnection, sql};
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     },
     store::{
         ConversationPage, ConversationQuery, ReusedKey, StoreError,
-        conversations::conversation_reads, operation_error::OperationError,
+        conversations::conversation_reads, metadata_json, operation_error::OperationError,
     },
 };
 
@@ -39,7 +39,7 @@ const ATTACH: &str = concat!(
 const UPDATE: &str = concat!(
     "UPDATE conversations c \
      SET title = CASE WHEN $3 THEN $4 ELSE c.title END, \
-         title_seq = CASE WHEN $3 THEN 0 ELSE c.title_seq END, \
+         title_seq = CASE WHEN $3 THEN CASE WHEN $4 IS NOT NULL THEN 0 END ELSE c.title_seq END, \
          metadata = CASE WHEN $5 THEN $6 ELSE c.metadata END, \
          updated_at = greatest(c.updated_at, $7), \
          activity = nextval('activity_order') WHERE ",
@@ -69,7 +69,7 @@ async fn insert_or_find(
         .bind(new.user_id.as_str())
         .bind(new.dept_id.as_ref().map(DeptId::as_str))
         .bind(new.title.as_ref().map(Title::as_str))
-        .bind(new.metadata.as_ref().map(Json))
+        .bind(new.metadata.as_ref().map(metadata_json::bindable))
         .bind(new.session_id.map(SessionId::as_uuid))
         .bind(at)
         .bind(new.is_listed)
@@ -171,7 +171,12 @@ pub(super) async fn update(
         .bind(title.is_some())
         .bind(title.as_ref().and_then(Option::as_ref).map(Title::as_str))
         .bind(metadata.is_some())
-        .bind(metadata.as_ref().and_then(Option::as_ref).map(Json))
+        .bind(
+            metadata
+                .as_ref()
+                .and_then(Option::as_ref)
+                .map(metadata_json::bindable),
+        )
         .bind(at)
         .fetch_optional(&mut *connection)
         .await

@@ -2,7 +2,7 @@
 //! before its end, the connection is closed, which rolls the transaction back.
 
 use async_trait::async_trait;
-use sqlx::{PgConnection, query, query_as, raw_sql, types::Json};
+use sqlx::{PgConnection, query, query_as, raw_sql};
 use uuid::Uuid;
 
 use super::{
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     domain::{Conversation, DeptId, NumberedMessage, Title},
     store::{
-        Import, StoreError,
+        Import, StoreError, metadata_json,
         operation_error::OperationError,
         transfers::{ImportTotals, TransferPermit},
     },
@@ -115,7 +115,7 @@ async fn create(
         .bind(conversation.user_id.as_str())
         .bind(conversation.dept_id.as_ref().map(DeptId::as_str))
         .bind(conversation.title.as_ref().map(Title::as_str))
-        .bind(conversation.metadata.as_ref().map(Json))
+        .bind(conversation.metadata.as_ref().map(metadata_json::bindable))
         .bind(conversation.created_at)
         .bind(conversation.updated_at)
         .execute(connection)

@@ -16,14 +16,15 @@ search_rows!(PgRow, Uuid);
 
 /// Selects the page from the documents alone, and then reads the values of its hits. The schema
 /// defines the functions. A document is searched with the configuration under which its words
-/// were stored.
+/// were stored. Long words of the query are cut like those of the documents: PostgreSQL rejects
+/// a word that exceeds the length of a lexeme when it is folded to lower case.
 ///
 /// Parameters: $1 user, $2 text, $3 conversation, $4 department and $5 role or NULL, $6
 /// rank and $7 place of the last hit of the previous page, $8 limit.
 const SEARCH: &str = concat!(
     "WITH wanted AS MATERIALIZED (
-        SELECT websearch_to_tsquery('pg_catalog.english', $2) AS english,
-               websearch_to_tsquery('pg_catalog.simple', $2) AS simple
+        SELECT websearch_to_tsquery('pg_catalog.english', searched_text($2)) AS english,
+               websearch_to_tsquery('pg_catalog.simple', searched_text($2)) AS simple
     ), hits AS MATERIALIZED (
         SELECT d.id, d.conversation_id, d.seq, d.config, w.query, r.rank
         FROM message_documents d
@@ -65,21 +66,16 @@ pub(super) async fn search(
     search: &SearchQuery,
 ) -> Result<SearchPage, OperationError> {
     let mut connection = PooledConnection::acquire(pool).await?;
-    let rows = find(&mut connection, search).await;
-    let hits = connection
-        .release(rows)?
-        .iter()
-        .map(decode_hit)
-        .collect::<Result<_, _>>()?;
-    Ok(SearchPage::new(hits, search.limit))
+    let page = find(&mut connection, search).await;
+    connection.release(page)
 }
 
 async fn find(
     connection: &mut PgConnection,
     search: &SearchQuery,
-) -> Result<Vec<PgRow>, OperationError> {
+) -> Result<SearchPage, OperationError> {
     let SearchKey { rank, place } = search.after.unwrap_or(SearchKey::FIRST);
-    Ok(query(SEARCH)
+    let rows = query(SEARCH)
         .bind(search.user_id.as_str())
         .bind(limit_negations(search.text.as_str()))
         .bind(search.conversation_id.map(ConversationId::as_uuid))
@@ -88,8 +84,8 @@ async fn find(
         .bind(rank)
         .bind(place)
         .bind(limit_with_next(search.limit))
-        .fetch_all(connection)
-        .await?)
+        .fetch(connection);
+    SearchPage::collect(rows, decode_hit, search.limit).await
 }
 
 /// Returns an equivalent query with at most one negation before each operand. PostgreSQL fails

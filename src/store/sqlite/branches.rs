@@ -4,7 +4,7 @@ use super::{
     SqlitePool,
     connection::{self, Micros},
     conversations::{get_in, read_branches},
-    lineage::share,
+    lineage::{is_titled_after, share},
 };
 use crate::{
     domain::{Conversation, ConversationRef, Title},
@@ -14,14 +14,15 @@ use crate::{
 /// Number after which a conversation's own messages begin.
 pub(super) const OWN_AFTER: &str = "SELECT own_after FROM conversations WHERE id = $1";
 
+/// Parameters: those of the statement on PostgreSQL, with $5 activity, $6 time and $7 for its $6.
 const CREATE: &str = "
 INSERT INTO conversations (id, user_id, dept_id, title, metadata, last_seq, own_after, parent_id,
                            branched_at_seq, activity, created_at, updated_at, title_seq,
                            compacted_upto_seq, uncompacted_tokens, has_pinned)
 SELECT $1, p.user_id, p.dept_id,
-       CASE WHEN $4 IS NULL AND p.title_seq > $3 THEN NULL ELSE coalesce($4, p.title) END,
+       CASE WHEN $7 THEN $4 ELSE coalesce($4, p.title) END,
        p.metadata, $3, $3, p.id, $3, $5, $6, $6,
-       CASE WHEN $4 IS NOT NULL THEN 0 WHEN p.title_seq > $3 THEN NULL ELSE p.title_seq END,
+       CASE WHEN $4 IS NOT NULL THEN 0 WHEN $7 THEN NULL ELSE p.title_seq END,
        CASE WHEN p.compacted_upto_seq <= $3 THEN p.compacted_upto_seq ELSE 0 END,
        p.uncompacted_tokens, p.has_pinned
 FROM conversations p WHERE p.id = $2";
@@ -50,6 +51,7 @@ async fn create(
         branch.id.as_uuid().hyphenated(),
         parent.id.as_uuid().hyphenated(),
     );
+    let is_titled_later = is_titled_after(connection, parent, branch.at_seq).await?;
     let activity = connection::next_activity(connection).await?;
     query(CREATE)
         .bind(id)
@@ -58,6 +60,7 @@ async fn create(
         .bind(branch.title.as_ref().map(Title::as_str))
         .bind(activity)
         .bind(Micros::from(branch.at))
+        .bind(is_titled_later)
         .execute(&mut *connection)
         .await?;
     let own_after: i64 = query_scalar(OWN_AFTER)

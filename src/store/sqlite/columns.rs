@@ -5,7 +5,7 @@ use sqlx::{SqliteConnection, query, types::Json};
 use super::connection::Micros;
 use crate::{
     domain::{AuthorName, ConversationId, NewMessage},
-    store::operation_error::OperationError,
+    store::{metadata_json, operation_error::OperationError},
 };
 
 /// Statements that insert into the tables of a schema: that of the store, or that of the spool
@@ -60,7 +60,7 @@ pub(super) async fn insert(
         .bind(seq)
         .bind(message.id.as_uuid().hyphenated())
         .bind(message.created_at.map_or(at, Micros::from))
-        .bind(message.metadata.as_ref().map(Json))
+        .bind(message.metadata.as_ref().map(metadata_json::bindable))
         .bind(message.role.as_str())
         .bind(message.content.as_str())
         .bind(message.tokens_used)
@@ -80,7 +80,7 @@ pub(super) async fn insert(
             .bind(context.doc_id.as_str())
             .bind(context.content.as_str())
             .bind(context.score)
-            .bind(context.metadata.as_ref().map(Json))
+            .bind(context.metadata.as_ref().map(metadata_json::bindable))
             .execute(&mut *connection)
             .await?;
     }

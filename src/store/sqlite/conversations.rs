@@ -1,5 +1,5 @@
 use chrono::{DateTime, Utc};
-use sqlx::{SqliteConnection, query, query_scalar, sqlite::SqliteRow, types::Json};
+use sqlx::{SqliteConnection, query, query_scalar, sqlite::SqliteRow};
 use uuid::Uuid;
 
 use super::{
@@ -14,7 +14,7 @@ use crate::{
     },
     store::{
         ConversationPage, ConversationQuery, ReusedKey, StoreError,
-        conversations::conversation_reads, operation_error::OperationError,
+        conversations::conversation_reads, metadata_json, operation_error::OperationError,
     },
 };
 
@@ -34,7 +34,7 @@ const ATTACH: &str =
 const UPDATE: &str = "
 UPDATE conversations
 SET title = CASE WHEN $2 THEN $3 ELSE title END,
-    title_seq = CASE WHEN $2 THEN 0 ELSE title_seq END,
+    title_seq = CASE WHEN $2 THEN CASE WHEN $3 IS NOT NULL THEN 0 END ELSE title_seq END,
     metadata = CASE WHEN $4 THEN $5 ELSE metadata END,
     updated_at = max(updated_at, $6),
     activity = $7
@@ -80,7 +80,7 @@ async fn find_or_insert(
         .bind(new.user_id.as_str())
         .bind(new.dept_id.as_ref().map(DeptId::as_str))
         .bind(new.title.as_ref().map(Title::as_str))
-        .bind(new.metadata.as_ref().map(Json))
+        .bind(new.metadata.as_ref().map(metadata_json::bindable))
         .bind(new.session_id.map(|id| id.as_uuid().hyphenated()))
         .bind(Micros::from(at))
         .bind(if new.is_listed { activity } else { -activity })
@@ -190,7 +190,12 @@ async fn apply(
         .bind(title.is_some())
         .bind(title.as_ref().and_then(Option::as_ref).map(Title::as_str))
         .bind(metadata.is_some())
-        .bind(metadata.as_ref().and_then(Option::as_ref).map(Json))
+        .bind(
+            metadata
+                .as_ref()
+                .and_then(Option::as_ref)
+                .map(metadata_json::bindable),
+        )
         .bind(Micros::from(at))
         .bind(activity)
         .execute(&mut *connection)

@@ -10,7 +10,7 @@ use std::{
 use async_trait::async_trait;
 use sqlx::{
     ConnectOptions as _, Connection as _, SqliteConnection, query, raw_sql,
-    sqlite::SqliteConnectOptions, types::Json,
+    sqlite::SqliteConnectOptions,
 };
 
 use super::{
@@ -23,7 +23,7 @@ use super::{
 use crate::{
     domain::{Conversation, ConversationRef, DeptId, NumberedMessage, Title},
     store::{
-        Import, StoreError,
+        Import, StoreError, metadata_json,
         operation_error::{BackendError, OperationError},
         transfers::{ImportTotals, TransferPermit},
     },
@@ -179,7 +179,7 @@ async fn copy_from_spool(
         .bind(conversation.user_id.as_str())
         .bind(conversation.dept_id.as_ref().map(DeptId::as_str))
         .bind(conversation.title.as_ref().map(Title::as_str))
-        .bind(conversation.metadata.as_ref().map(Json))
+        .bind(conversation.metadata.as_ref().map(metadata_json::bindable))
         .bind(Micros::from(conversation.created_at))
         .bind(Micros::from(conversation.updated_at))
         .bind(last_seq)

@@ -76,11 +76,11 @@ pub(super) async fn search(
 ) -> Result<SearchPage, OperationError> {
     let Some(expression) = fts5_expression(search.text.as_str(), &search.user_id, text_search)
     else {
-        return Ok(SearchPage::new(Vec::new(), search.limit));
+        return Ok(SearchPage::EMPTY);
     };
     let SearchKey { rank, place } = search.after.unwrap_or(SearchKey::FIRST);
     let mut reader = connection::reader(readers).await?;
-    let hits = query(SEARCH)
+    let rows = query(SEARCH)
         .bind(search.user_id.as_str())
         .bind(expression)
         .bind(search.conversation_id.map(|id| id.as_uuid().hyphenated()))
@@ -89,12 +89,8 @@ pub(super) async fn search(
         .bind(rank)
         .bind(place)
         .bind(limit_with_next(search.limit))
-        .fetch_all(&mut *reader)
-        .await?
-        .iter()
-        .map(decode_hit)
-        .collect::<Result<_, _>>()?;
-    Ok(SearchPage::new(hits, search.limit))
+        .fetch(&mut *reader);
+    SearchPage::collect(rows, decode_hit, search.limit).await
 }
 
 /// Returns whether the index uses this configuration.

@@ -6,7 +6,7 @@ use opentelemetry::{KeyValue, metrics::Counter};
 use crate::{
     domain::{ConversationId, Message, UserId},
     instrumentation,
-    recent::{Announcement, FillLease, Lookup, RecentWindow, Window},
+    recent::{Announcement, Claim, FillLease, Lookup, RecentWindow, Window},
     telemetry::call,
 };
 
@@ -37,9 +37,14 @@ impl ObservedRecent {
 
 #[async_trait]
 impl RecentWindow for ObservedRecent {
-    async fn announce(&self, conversation: ConversationId, limit: Duration) -> Announcement {
+    async fn announce(
+        &self,
+        conversation: ConversationId,
+        claim: Claim<'_>,
+        limit: Duration,
+    ) -> Option<Announcement> {
         call::set_conversation(conversation);
-        self.inner.announce(conversation, limit).await
+        self.inner.announce(conversation, claim, limit).await
     }
 
     async fn publish(
@@ -74,14 +79,22 @@ impl RecentWindow for ObservedRecent {
         self.inner.leave(announcement).await;
     }
 
-    async fn newest(&self, conversation: ConversationId, limit: u32, min_seq: i64) -> Lookup {
+    async fn newest(
+        &self,
+        conversation: ConversationId,
+        claim: Claim<'_>,
+        limit: u32,
+        min_seq: i64,
+    ) -> Lookup {
         call::set_conversation(conversation);
-        let lookup = self.inner.newest(conversation, limit, min_seq).await;
+        let lookup = self.inner.newest(conversation, claim, limit, min_seq).await;
         let outcome = match &lookup {
             Lookup::Hit(_) => "hit",
             Lookup::Miss(_) => "miss",
             Lookup::Busy => "busy",
             Lookup::Short => "short",
+            // The owner's call reads once more, and another user's call has no lookup.
+            Lookup::OwnerUnknown => return lookup,
             Lookup::Unavailable => "error",
         };
         self.lookups.add(1, &[KeyValue::new("outcome", outcome)]);

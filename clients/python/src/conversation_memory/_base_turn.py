@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ._content import Content, message_of
+from ._content import Content, ToolCallLike, message_of
 from ._convert import write_message
 from ._errors import invalid_argument
 from ._forms import anthropic, chat, responses
@@ -236,7 +236,7 @@ class BaseTurn:
         self,
         content: Content | None = None,
         *,
-        tool_calls: Sequence[Mapping[str, Any]] = (),
+        tool_calls: Iterable[ToolCallLike] | None = None,
         tokens_used: int | None = None,
         latency_ms: int | None = None,
         contexts: Sequence[RetrievedContext] = (),
@@ -245,7 +245,8 @@ class BaseTurn:
 
         Args:
             content: Text or parts of the answer, see `user`; `None` if it consists of tool calls.
-            tool_calls: Tool calls in the OpenAI form.
+            tool_calls: Tool calls as dicts or objects of an SDK: of OpenAI's APIs, LangChain,
+                Anthropic or Gemini; `None` for none.
             tokens_used: Number of tokens that the model used; `None` if unknown.
             latency_ms: Duration of the answer in milliseconds; `None` if unknown.
             contexts: Documents that retrieval found for the answer.

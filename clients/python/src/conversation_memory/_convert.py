@@ -277,4 +277,8 @@ def _time(message: Any, field: str) -> datetime | None:
     if not message.HasField(field):
         return None
     time: Timestamp = getattr(message, field)
-    return time.ToDatetime(timezone.utc)
+    try:
+        return time.ToDatetime(timezone.utc)
+    except (ValueError, OverflowError):
+        # Python has no such year.
+        return None

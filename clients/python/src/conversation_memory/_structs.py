@@ -50,8 +50,10 @@ def _write(value: Value, item: Any, path: str, levels: int) -> None:
     elif isinstance(item, str):
         value.string_value = item
     elif isinstance(item, int):
-        if abs(item) > _MAX_EXACT_INTEGER:
-            raise ValueError(f"{path} has an integer beyond 2^53, which is not stored exactly")
+        if not _is_exact(item):
+            raise ValueError(
+                f"{path} has an integer beyond 2^53 that a double would round; use a string"
+            )
         value.number_value = item
     elif isinstance(item, float):
         if not math.isfinite(item):
@@ -70,6 +72,13 @@ def _write(value: Value, item: Any, path: str, levels: int) -> None:
         raise TypeError(f"{path} must have JSON values only, not {type(item).__name__}")
 
 
+def _is_exact(item: int) -> bool:
+    try:
+        return int(float(item)) == item
+    except OverflowError:
+        return False
+
+
 def _check_levels(levels: int, path: str) -> None:
     if levels == 0:
         raise ValueError(f"{path} must be at most {MAX_METADATA_DEPTH} levels deep")
@@ -81,7 +90,9 @@ def _read(value: Value) -> Any:
         return value.string_value
     if kind == "number_value":
         number = value.number_value
-        return int(number) if number.is_integer() and abs(number) <= _MAX_EXACT_INTEGER else number
+        is_exact = number.is_integer() and abs(number) <= _MAX_EXACT_INTEGER
+        is_negative_zero = number == 0 and math.copysign(1, number) < 0
+        return int(number) if is_exact and not is_negative_zero else number
     if kind == "bool_value":
         return value.bool_value
     if kind == "struct_value":

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, Literal, Protocol, get_args
 
 from ._forms import anthropic, chat, responses
+from ._forms.plain import to_plain
 from ._forms.template import to_json, validate
 from ._history_forms import HistoryForms
 from ._parts import Part, TextPart, texts_of
@@ -170,7 +171,7 @@ class Message:
             ValueError: The role is unknown, a number is not finite, the nesting is too deep, or the
                 message has a key that only `Message` has.
         """
-        value, own = chat.split_fields(message)
+        value, own = chat.split_fields(to_plain(message))
         return chat.to_message(value, **{**own, **fields})
 
     @classmethod
@@ -216,10 +217,9 @@ class Message:
 
 
 def _as_mapping(value: Mapping[str, Any] | SupportsModelDump) -> Mapping[str, Any]:
-    if isinstance(value, Mapping):
-        return value
-    if hasattr(value, "model_dump"):
-        return value.model_dump(exclude_unset=True)
+    plain = to_plain(value)
+    if isinstance(plain, Mapping):
+        return plain
     raise TypeError(f"a message must be a Message or a dict, not {type(value).__name__}")
 
 

@@ -7,8 +7,8 @@ runner = Runner(agent=agent, app_name="hr", session_service=sessions)
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
-from collections.abc import Mapping
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -17,8 +17,19 @@ from ._async import adapters, operations
 from ._async.client import AsyncConversationMemory
 from ._completion_async import run_to_completion
 from ._config import LONG_TIMEOUT
-from ._errors import AlreadyExists, NotFound, SeqMismatch
+from ._convert import write_message
+from ._errors import (
+    AlreadyExists,
+    ConversationMemoryError,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    SeqMismatch,
+)
+from ._forms import template
+from ._proto.v1 import resources_pb2 as resources
 from ._types import Message, SavedMessages
+from ._validation import validate_message
 
 try:
     from google.adk.errors import StaleSessionError
@@ -28,9 +39,10 @@ try:
     from google.adk.platform import time as platform_time
     from google.adk.sessions import BaseSessionService, Session
     from google.adk.sessions.base_session_service import GetSessionConfig, ListSessionsResponse
-    from google.adk.sessions.state import State
 
     from . import _adk as adk
+    from . import _adk_events as events
+    from . import _adk_state as state_of
 except ImportError as error:
     raise missing_framework("google-adk", error) from error
 
@@ -52,8 +64,9 @@ class ConversationMemorySessionService(BaseSessionService):
     `StaleSessionError` is raised. The comparison uses message numbers and never a clock.
 
     An event is saved together with the state that it changes, in one message. Its changes of
-    `app:` and `user:` follow in one message each. If the process ends in between, they are
-    applied when the session is next loaded; until then other sessions do not see them.
+    `app:` and `user:` follow in other conversations. If the process ends in between, they are
+    applied when the session is next loaded, except values that have been changed since; until then
+    other sessions do not see them.
     """
 
     def __init__(self, memory: AsyncConversationMemory) -> None:
@@ -63,6 +76,7 @@ class ConversationMemorySessionService(BaseSessionService):
             memory: Client to use. The caller closes it.
         """
         self._memory = memory
+        self._shared = state_of.SharedStates(memory)
         self._locks: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
 
     @staticmethod
@@ -96,22 +110,28 @@ class ConversationMemorySessionService(BaseSessionService):
 
         Raises:
             AlreadyExistsError: A session has the id.
+            TypeError: A key of the state is not a string.
+            ValueError: A name cannot be stored, or the state is too large or nested too deeply.
         """
+        adk.validate_name("app_name", app_name)
+        adk.validate_name("user_id", user_id, is_owner=True)
+        adk.validate_name("session_id", session_id or "")
         name = (session_id or "").strip() or Event.new_id()
         created = platform_time.get_time()
-        record = {"session": {"created": created, "state_delta": adk.storable(state or {})}}
+        delta = adk.storable_state(state or {})
+        record: adk.Record = {"session": {"created": created, "state_delta": delta}}
         saved = await run_to_completion(
             "a new session", self._create, app_name, user_id, name, record
         )
-        app, user = await self._shared_states(app_name, user_id)
+        app, user = await self._shared.of(app_name, user_id)
         session = Session(
             app_name=app_name,
             user_id=user_id,
             id=name,
-            state=adk.merge(app, user, adk.own_delta(record)),
+            state=adk.merge(app, user, state_of.own_delta(record)),
             last_update_time=created,
         )
-        _set_marker(session, saved.last_seq)
+        _set_marker(session, saved.last_seq, state_of.SNAPSHOT_INTERVAL)
         return session
 
     async def get_session(
@@ -134,15 +154,20 @@ class ConversationMemorySessionService(BaseSessionService):
         session, newest = await self._load(
             conversation, app_name, user_id, session_id.strip(), config
         )
-        if session is None or newest is None:
+        if session is None:
             return None
-        # If the process that appended the newest message ended too early, its changes of the
-        # shared states have not been applied yet.
-        delta = adk.state_delta_of(adk.record_of(newest))
-        await run_to_completion(
-            "a change of shared state", self._change_shared, app_name, user_id, newest.id, delta
-        )
-        app, user = await self._shared_states(app_name, user_id)
+        if newest is not None:
+            # If the process that appended the newest record ended too early, its changes of the
+            # shared states have not been applied yet.
+            await run_to_completion(
+                "a change of shared state",
+                self._shared.recover,
+                app_name,
+                user_id,
+                newest.id,
+                adk.record_of(newest),
+            )
+        app, user = await self._shared.of(app_name, user_id)
         session.state = adk.merge(app, user, session.state)
         return session
 
@@ -186,7 +211,7 @@ class ConversationMemorySessionService(BaseSessionService):
             app_name: Name of the app.
             user_id: User that the state belongs to.
         """
-        return await self._shared_state(adk.user_conversation(app_name, user_id))
+        return await self._shared.read(adk.user_conversation(app_name, user_id))
 
     async def append_event(self, session: Session, event: Event) -> Event:
         """Appends an event to a session, in memory and in the store.
@@ -200,7 +225,7 @@ class ConversationMemorySessionService(BaseSessionService):
 
         Raises:
             TypeError: The event is of a subclass, which could not be read back.
-            ValueError: The event has a value that JSON cannot represent.
+            ValueError: The event cannot be stored, because it is too large or nested too deeply.
             SessionNotFoundError: The session does not exist.
             StaleSessionError: Another caller has appended to the session since it was loaded.
         """
@@ -228,25 +253,39 @@ class ConversationMemorySessionService(BaseSessionService):
     async def _create(
         self, app_name: str, user_id: str, name: str, record: adk.Record
     ) -> SavedMessages:
+        conversation = adk.session_conversation(app_name, user_id, name)
+        record = record | await self._shared.base(app_name, user_id, record)
+        encoded = self._validated(conversation, adk.to_message(record), "state")
         await adapters.save(
             self._memory._operation(None),
             adk.users_conversation(app_name),
             [adk.to_message({"user": user_id})],
             request_id=hashlib.sha256(user_id.encode()).hexdigest(),
         )
-        conversation = adk.session_conversation(app_name, user_id, name)
         try:
             saved = await adapters.save(
-                self._memory._operation(None),
-                conversation,
-                [adk.to_message(record)],
-                expected_last_seq=0,
+                self._memory._operation(None), conversation, [encoded], expected_last_seq=0
             )
         except SeqMismatch:
             raise AlreadyExistsError(f"Session with id {name} already exists.") from None
-        delta = adk.state_delta_of(record)
-        await self._change_shared(app_name, user_id, saved.messages[0].id, delta)
+        await self._shared.apply(app_name, user_id, saved.messages[0].id, record)
         return saved
+
+    def _validated(
+        self, conversation: NamedConversation, message: Message, name: str
+    ) -> resources.Message:
+        """Encodes a message, before anything is written.
+
+        Raises:
+            ValueError: The service would reject it. The text names the argument and the limit.
+        """
+        limits = self._memory._config.limits
+        encoded = write_message(message, conversation.id, limits)
+        try:
+            validate_message(encoded, limits)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+        return encoded
 
     async def _load(
         self,
@@ -256,9 +295,9 @@ class ConversationMemorySessionService(BaseSessionService):
         name: str,
         config: GetSessionConfig | None,
     ) -> tuple[Session | None, Message | None]:
-        """Loads a session with its own state only, and the message that it ends with."""
-        selection = adk.EventSelection(config, app_name)
-        reader = adk.StateReader(adk.own_delta)
+        """Loads a session with its own state only, and its newest message with a record."""
+        selection = events.EventSelection(config, app_name)
+        reader = state_of.StateReader(state_of.own_delta)
 
         def is_last(message: Message) -> bool:
             # Both must be called with every message.
@@ -272,7 +311,7 @@ class ConversationMemorySessionService(BaseSessionService):
             is_last,
             with_blobs=selection.has_events,
         )
-        if not messages:
+        if last_seq == 0:
             return None, None
         session = Session(
             app_name=app_name,
@@ -280,27 +319,53 @@ class ConversationMemorySessionService(BaseSessionService):
             id=name,
             state=reader.state(messages),
             events=selection.events(),
-            last_update_time=adk.update_time(messages[-1]),
+            # Another client can have removed all messages.
+            last_update_time=events.update_time(messages[-1]) if messages else 0.0,
         )
-        _set_marker(session, last_seq)
-        return session, messages[-1]
+        next_snapshot = reader.next_snapshot
+        if next_snapshot <= last_seq and not state_of.snapshot(session.state, last_seq):
+            next_snapshot = last_seq + state_of.SNAPSHOT_INTERVAL
+        _set_marker(session, last_seq, next_snapshot)
+        return session, next((each for each in messages[::-1] if adk.record_of(each)), None)
 
     async def _append(
         self, conversation: NamedConversation, session: Session, event: Event
     ) -> Event:
-        record: adk.Record = {"event": event.model_dump(exclude_none=True, mode="json")}
-        expected = await self._expected_seq(conversation, session)
-        saved = await self._save_event(conversation, session, event, record, expected)
+        names = session.app_name, session.user_id
+        record = events.event_record(event)
+        # The key is derived from the event only, so that a retry has the same key.
+        request_id = adk.request_id_of(record)
+        expected, next_snapshot = await self._expected(conversation, session)
+        record = record | await self._shared.base(*names, record)
+        snapshot: adk.Record = {}
+        if next_snapshot <= expected + 1:
+            snapshot = await self._snapshot(conversation, expected)
+            if not snapshot:
+                next_snapshot = expected + 1 + state_of.SNAPSHOT_INTERVAL
+        saved = await self._save_event(
+            conversation, session, event, record, snapshot, request_id, expected
+        )
         if saved is None or (saved.replayed and event in session.events):
             return event
         if saved.messages:
-            delta = adk.state_delta_of(record)
-            await self._change_shared(
-                session.app_name, session.user_id, saved.messages[0].id, delta
-            )
+            apply = self._shared.recover if saved.replayed else self._shared.apply
+            await apply(*names, saved.messages[0].id, adk.record_of(saved.messages[0]))
+            if has_snapshot := adk.record_of(saved.messages[0]).get("snapshot"):
+                next_snapshot = has_snapshot["through"] + state_of.SNAPSHOT_INTERVAL
         session.last_update_time = event.timestamp
-        _set_marker(session, saved.last_seq)
+        _set_marker(session, saved.last_seq, next_snapshot)
         return self._commit_event_to_session(session, event)
+
+    async def _snapshot(self, conversation: NamedConversation, expected: int) -> adk.Record:
+        """Returns a snapshot of the session's state; an empty record if there can be none now."""
+        try:
+            state, through = await state_of.read_state(
+                self._memory._operation(None), conversation, state_of.own_delta
+            )
+        except ConversationMemoryError:
+            # An event does not need it.
+            return {}
+        return state_of.snapshot(state, through) if through == expected else {}
 
     async def _save_event(
         self,
@@ -308,53 +373,89 @@ class ConversationMemorySessionService(BaseSessionService):
         session: Session,
         event: Event,
         record: adk.Record,
+        snapshot: adk.Record,
+        request_id: str,
         expected: int,
     ) -> SavedMessages | None:
         """Saves an event if the session is as expected; returns `None` if it is saved already."""
-        # The key is derived before the snapshot is added, so that a retry has the same key.
-        request_id = adk.request_id_of(record)
-        if (expected + 1) % adk.SNAPSHOT_INTERVAL == 0:
-            state, through = await adk.read_state(
-                self._memory._operation(LONG_TIMEOUT), conversation, adk.own_delta
-            )
-            if through == expected:
-                record = record | adk.snapshot(state, through)
         try:
-            return await operations.save_messages(
-                self._memory._operation(None),
-                conversation.id,
-                [adk.event_message(event, record)],
-                user_id=conversation.user_id,
-                request_id=request_id,
-                expected_last_seq=expected,
-            )
+            if snapshot:
+                # An event whose message is too large with the snapshot is saved without it. A
+                # later event takes it.
+                with contextlib.suppress(ValueError, InvalidArgument, ResourceExhausted):
+                    message = events.event_message(event, record | snapshot)
+                    encoded = self._validated(conversation, message, "event")
+                    return await self._save_message(conversation, encoded, request_id, expected)
+            message = events.event_message(event, record)
+            return await self._save_message(conversation, message, request_id, expected)
         except NotFound:
             raise SessionNotFoundError(f"Session {session.id} not found.") from None
         except SeqMismatch:
             raise StaleSessionError(_STALE) from None
         except AlreadyExists:
-            # The same event was saved before, with a snapshot or without one.
+            # The same event was saved before, with other details than now.
             if event in session.events:
                 return None
-            raise StaleSessionError(_STALE) from None
+            return await self._saved_before(conversation, record, request_id, expected)
 
-    async def _expected_seq(self, conversation: NamedConversation, session: Session) -> int:
-        """Returns the number that the conversation ended with when the session was loaded."""
-        marker = session._storage_update_marker
-        if marker is not None and marker.isdecimal():
-            return int(marker)
+    async def _save_message(
+        self,
+        conversation: NamedConversation,
+        message: Message | resources.Message,
+        request_id: str,
+        expected: int,
+    ) -> SavedMessages:
+        return await operations.save_messages(
+            self._memory._operation(None),
+            conversation.id,
+            [message],
+            user_id=conversation.user_id,
+            request_id=request_id,
+            expected_last_seq=expected,
+        )
+
+    async def _saved_before(
+        self, conversation: NamedConversation, record: adk.Record, request_id: str, expected: int
+    ) -> SavedMessages:
+        """Returns the outcome of an earlier save of an event at the expected place."""
+        messages, _ = await adapters.read_backwards(
+            self._memory._operation(None),
+            conversation,
+            1,
+            lambda message: message.seq <= expected + 1,
+        )
+        if messages and messages[0].seq == expected + 1:
+            found = adk.record_of(messages[0]).get("event")
+            if template.is_same(found, record["event"]):
+                return SavedMessages(
+                    messages=(messages[0],),
+                    last_seq=messages[0].seq,
+                    replayed=True,
+                    request_id=request_id,
+                )
+        raise StaleSessionError(_STALE)
+
+    async def _expected(self, conversation: NamedConversation, session: Session) -> tuple[int, int]:
+        """Returns the number that the conversation ended with when the session was loaded.
+
+        The second number is that of the message that should have the next snapshot.
+        """
+        last_seq, _, next_snapshot = (session._storage_update_marker or "").partition(":")
+        if last_seq.isdecimal() and next_snapshot.isdecimal():
+            return int(last_seq), int(next_snapshot)
         # The caller constructed the session or deserialized it: its last event decides.
-        messages, last_seq = await adapters.read_backwards(
+        messages, found = await adapters.read_backwards(
             self._memory._operation(None), conversation, 1, lambda _: True, with_blobs=False
         )
-        if not messages:
+        if not found:
             raise SessionNotFoundError(f"Session {session.id} not found.")
-        if adk.update_time(messages[-1]) > session.last_update_time:
-            newest = adk.event_of(messages[-1])
+        if messages and events.update_time(messages[-1]) > session.last_update_time:
+            newest = events.event_of(messages[-1])
             known = session.events[-1].id if session.events else None
             if known != (newest.id if newest else None):
                 raise StaleSessionError(_STALE)
-        return last_seq
+        interval = state_of.SNAPSHOT_INTERVAL
+        return found, (found // interval + 1) * interval
 
     # Lists.
 
@@ -362,16 +463,17 @@ class ConversationMemorySessionService(BaseSessionService):
         messages = await adapters.read_newest(
             self._memory._operation(LONG_TIMEOUT), adk.users_conversation(app_name), None
         )
-        return [record["user"] for record in map(adk.record_of, messages) if "user" in record]
+        users = [record["user"] for record in map(adk.record_of, messages) if "user" in record]
+        return list(dict.fromkeys(users))
 
     async def _list_of_user(self, app_name: str, user_id: str) -> list[Session]:
         found = [
-            description["session_id"]
+            str(description.get("session_id"))
             async for conversation in self._memory.list_conversations(user_id, page_size=100)
             if (description := adk.description_of(conversation)).get("kind") == "session"
             and description.get("app_name") == app_name
         ]
-        app, user = await self._shared_states(app_name, user_id)
+        app, user = await self._shared.of(app_name, user_id)
         semaphore = asyncio.Semaphore(MAX_CONCURRENT_LOADS)
 
         async def load(name: str) -> Session | None:
@@ -385,41 +487,13 @@ class ConversationMemorySessionService(BaseSessionService):
         sessions = await asyncio.gather(*[load(name) for name in found])
         return [session for session in sessions if session is not None]
 
-    # Shared state.
-
-    async def _change_shared(
-        self, app_name: str, user_id: str, message_id: str, delta: Mapping[str, Any]
-    ) -> None:
-        """Applies the changes of a message to the shared states, unless they are applied."""
-        for conversation, prefix in (
-            (adk.app_conversation(app_name), State.APP_PREFIX),
-            (adk.user_conversation(app_name, user_id), State.USER_PREFIX),
-        ):
-            if part := adk.split(delta, prefix):
-                request_id = f"{message_id}:{prefix}"
-                await adk.change_shared_state(
-                    self._memory._operation(None), conversation, part, request_id
-                )
-
-    async def _shared_states(
-        self, app_name: str, user_id: str
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        app, user = await asyncio.gather(
-            self._shared_state(adk.app_conversation(app_name)),
-            self._shared_state(adk.user_conversation(app_name, user_id)),
-        )
-        return app, user
-
-    async def _shared_state(self, conversation: NamedConversation) -> dict[str, Any]:
-        state, _ = await adk.read_state(
-            self._memory._operation(LONG_TIMEOUT), conversation, adk.shared_delta
-        )
-        return state
-
 
 _NO_EVENTS = GetSessionConfig(num_recent_events=0)
 
 
-def _set_marker(session: Session, last_seq: int) -> None:
-    """Stores in the session the number that its conversation ends with."""
-    session._storage_update_marker = str(last_seq)
+def _set_marker(session: Session, last_seq: int, next_snapshot: int) -> None:
+    """Stores in the session the number that its conversation ends with.
+
+    The second number is that of the message that should have the next snapshot.
+    """
+    session._storage_update_marker = f"{last_seq}:{next_snapshot}"

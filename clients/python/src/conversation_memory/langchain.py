@@ -27,6 +27,7 @@ try:
         AIMessage,
         BaseMessage,
         HumanMessage,
+        RemoveMessage,
         SystemMessage,
         ToolMessage,
         message_to_dict,
@@ -49,7 +50,8 @@ class ConversationMemoryChatMessageHistory(BaseChatMessageHistory):
     """A chat history whose messages are those of a conversation. They are read back equal.
 
     A call that was never answered and a result without its call are left out, because the APIs of
-    models reject them.
+    models reject them. A message of another client, and one of a type that this process does not
+    know, is shown by its role, text and parts.
 
     With a `ConversationMemory` all methods can be used; the asynchronous ones run the blocking
     client in a thread. With an `AsyncConversationMemory` only the asynchronous ones can be used.
@@ -178,12 +180,16 @@ def _from_langchain(messages: Sequence[BaseMessage]) -> list[Message]:
 
 
 def _from_langchain_message(message: BaseMessage) -> Message:
+    if isinstance(message, RemoveMessage):
+        # Models and `str(history)` reject it.
+        raise TypeError("a RemoveMessage is no message of a history: use clear to remove messages")
     value = message_to_dict(message)
     if type(_from_dict(value)) is not type(message):
         raise TypeError(
             f"a message of the type {type(message).__name__} cannot be read back: use a type of"
             " langchain_core.messages"
         )
+    stored.validate(FORM, value)
     role, parts = form.split(value)
     name = message.name if role != "tool" else None
     return stored.message_of(FORM, value, role, parts, show=_show_one, name=common.short(name))
@@ -205,7 +211,13 @@ def _show_one(message: Message) -> dict[str, Any] | None:
 
 def _construct(shown: dict[str, Any]) -> BaseMessage:
     fields = dict(shown)
-    return _CLASSES[fields.pop("type")](**fields)
+    class_ = _CLASSES[fields.pop("type")]
+    try:
+        return class_(**fields)
+    except Exception:
+        # One message that LangChain rejects must not make the others unreadable.
+        kept = {key: fields[key] for key in ("tool_call_id",) if key in fields}
+        return class_(content=form.as_text(shown), **kept)
 
 
 def _to_langchain(messages: Sequence[Message]) -> list[BaseMessage]:
@@ -232,7 +244,8 @@ def _to_langchain(messages: Sequence[Message]) -> list[BaseMessage]:
 def _own(message: Message) -> BaseMessage | None:
     """Returns the message of LangChain that was saved; `None` if another client has saved it."""
     value = stored.value_of(message, FORM)
-    return _from_dict(value) if form.is_message(value) else None
+    own = _from_dict(value) if form.is_message(value) else None
+    return None if isinstance(own, RemoveMessage) else own
 
 
 def _has_calls(message: BaseMessage | None) -> TypeGuard[AIMessage]:

@@ -15,11 +15,13 @@ from ._async.client import AsyncConversationMemory
 from ._completion_async import run_to_completion
 from ._config import LONG_TIMEOUT
 from ._forms import responses
+from ._forms.plain import to_plain
 from ._types import Message
 
 try:
     from agents.items import TResponseInputItem
     from agents.memory import SessionSettings
+    from agents.memory.session_settings import coerce_session_settings, resolve_session_limit
 except ImportError as error:
     raise missing_framework("openai-agents", error) from error
 
@@ -48,7 +50,7 @@ class ConversationMemorySession:
         memory: AsyncConversationMemory,
         app: str = "",
         dept_id: str | None = None,
-        session_settings: SessionSettings | None = None,
+        session_settings: SessionSettings | dict[str, Any] | None = None,
         conversation_id: str | None = None,
     ) -> None:
         """Names a session. The conversation is created when the first item is added.
@@ -61,12 +63,16 @@ class ConversationMemorySession:
             app: Name of the application, which separates sessions with equal names.
             dept_id: Department or tenant, stored with a new conversation.
             session_settings: `limit` is the number of latest items that a run starts with if it
-                sets no limit; all without it.
+                sets no limit; all without it. A dict has the fields as keys.
             conversation_id: Id of a conversation of the user to use, such as that of a turn or of
                 another adapter; `None` derives the id from the names.
         """
         self.session_id = session_id
-        self.session_settings = session_settings or SessionSettings()
+        self.session_settings = (
+            SessionSettings()
+            if session_settings is None
+            else coerce_session_settings(session_settings)
+        )
         self._memory = memory
         self._conversation = NamedConversation.from_names(
             FORM, app, user_id, session_id, user_id=user_id, dept_id=dept_id
@@ -86,8 +92,7 @@ class ConversationMemorySession:
         Args:
             limit: Number of items; `None` uses the limit of `session_settings`, or reads all.
         """
-        if limit is None and self.session_settings is not None:
-            limit = self.session_settings.limit
+        limit = resolve_session_limit(limit, self.session_settings)
         operation = self._memory._operation(LONG_TIMEOUT)
         messages = await adapters.read_newest(operation, self._conversation, limit)
         return cast("list[TResponseInputItem]", responses.show_history(messages))
@@ -137,9 +142,10 @@ class ConversationMemorySession:
 
 
 def _to_message(item: Any) -> Message:
-    if not isinstance(item, Mapping):
+    value = to_plain(item)
+    if not isinstance(value, Mapping):
         raise TypeError(f"an item must be a dict, not {type(item).__name__}")
-    return responses.to_message(item)
+    return responses.to_message(value)
 
 
 def _to_item(message: Message) -> TResponseInputItem:

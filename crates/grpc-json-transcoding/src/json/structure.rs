@@ -12,6 +12,10 @@ use tonic::Status;
 use super::WellKnown;
 use crate::{Limits, OBJECT_WEIGHT, error::FieldViolation, template::find_field};
 
+/// Rule that an integer violates if a double would round it.
+const ROUNDED_INTEGER: &str =
+    "must have only integers that a double represents, such as those up to 2^53; use a string";
+
 /// A limit that a document exceeds.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Excess {
@@ -21,6 +25,10 @@ pub(super) enum Excess {
     Depth {
         max: usize,
         /// Keys and indices that lead to the value.
+        path: Vec<Step>,
+    },
+    /// An integer in arbitrary JSON that a double would round.
+    RoundedInteger {
         path: Vec<Step>,
     },
 }
@@ -39,12 +47,19 @@ enum Container {
     List { index: usize },
 }
 
-/// Checks a document against the limits.
+/// Checks a document against the limits. `is_arbitrary` returns whether the value at a path
+/// belongs to a field for arbitrary JSON, whose numbers are doubles.
 ///
 /// # Errors
-/// Fails if the document exceeds a limit.
-pub(super) fn check(json: &[u8], limits: &Limits) -> Result<(), Excess> {
+/// Fails if the document exceeds a limit, or such a field has an integer that a double would round.
+pub(super) fn check(
+    json: &[u8],
+    limits: &Limits,
+    is_arbitrary: impl Fn(&[Step]) -> bool,
+) -> Result<(), Excess> {
     let mut open: Vec<Container> = Vec::new();
+    // Whether the values of the current list or key belong to such a field, if that was asked for.
+    let mut arbitrary: Option<bool> = None;
     let mut values = 0;
     let mut at = 0;
     // Whether the next string is a key.
@@ -56,22 +71,28 @@ pub(super) fn check(json: &[u8], limits: &Limits) -> Result<(), Excess> {
             b'"' => {
                 at = end_of_string(json, at);
                 match open.last_mut() {
-                    Some(Container::Object { key }) if expects_key => *key = start..at,
+                    Some(Container::Object { key }) if expects_key => {
+                        *key = start..at;
+                        arbitrary = None;
+                    }
                     _ => values += 1,
                 }
             }
             b'{' => {
                 open.push(Container::Object { key: 0..0 });
+                arbitrary = None;
                 values += OBJECT_WEIGHT;
                 expects_key = true;
             }
             b'[' => {
                 open.push(Container::List { index: 0 });
+                arbitrary = None;
                 values += 1;
                 expects_key = false;
             }
             b'}' | b']' => {
                 open.pop();
+                arbitrary = None;
                 expects_key = false;
             }
             b':' => expects_key = false,
@@ -86,6 +107,12 @@ pub(super) fn check(json: &[u8], limits: &Limits) -> Result<(), Excess> {
                 let rest = json[at..].iter();
                 at += rest.take_while(|byte| !is_delimiter(**byte)).count();
                 values += 1;
+                if is_rounded_integer(&json[start..at])
+                    && *arbitrary.get_or_insert_with(|| is_arbitrary(&path(json, &open)))
+                {
+                    let path = path(json, &open);
+                    return Err(Excess::RoundedInteger { path });
+                }
             }
         }
         if values > limits.max_values {
@@ -143,24 +170,61 @@ impl Excess {
                 "the body has more than {max} values, where an object counts as {OBJECT_WEIGHT}"
             )),
             Self::Depth { max, path } => {
-                let field = field_path(request, field, &path);
+                let (field, _) = resolve(request, field, &path);
                 let reason = format!("must not be nested deeper than {max} levels");
                 FieldViolation::new(field, reason).into()
+            }
+            Self::RoundedInteger { path } => {
+                let (field, _) = resolve(request, field, &path);
+                FieldViolation::new(field, ROUNDED_INTEGER).into()
             }
         }
     }
 }
 
-/// Path of the field that contains a value. The path does not continue inside a field for
-/// arbitrary JSON, whose names and values are content of the caller.
-fn field_path(
+/// Whether a value belongs to a field for arbitrary JSON.
+pub(super) fn is_arbitrary(
     request: &MessageDescriptor,
     field: Option<&FieldDescriptor>,
     steps: &[Step],
-) -> String {
+) -> bool {
+    let (_, field) = resolve(request, field, steps);
+    let Some(Kind::Message(message)) = field.map(|field| field.kind()) else {
+        return false;
+    };
+    let known = WellKnown::of(&message);
+    matches!(
+        known,
+        Some(WellKnown::Struct | WellKnown::Value | WellKnown::List)
+    )
+}
+
+/// Whether a literal is an integer that a double would round. An integer is also kept if it is the
+/// shortest text of its double: JavaScript writes 2^60 as 1152921504606847000.
+fn is_rounded_integer(literal: &[u8]) -> bool {
+    /// Number of digits up to which every integer is a double.
+    const EXACT_DIGITS: usize = 15;
+
+    let digits = literal.strip_prefix(b"-").unwrap_or(literal);
+    if digits.len() <= EXACT_DIGITS || !digits.iter().all(u8::is_ascii_digit) {
+        return false;
+    }
+    let literal = String::from_utf8_lossy(literal);
+    let double: f64 = literal.parse().unwrap_or(f64::NAN);
+    double.to_string() != literal && format!("{double:.0}") != literal
+}
+
+/// Path of the field that contains a value, and the last field of the path. The path does not
+/// continue inside a field for arbitrary JSON, whose names and values are content of the caller.
+fn resolve(
+    request: &MessageDescriptor,
+    field: Option<&FieldDescriptor>,
+    steps: &[Step],
+) -> (String, Option<FieldDescriptor>) {
     let mut names = String::new();
     let mut message = Some(request.clone());
     let mut list = None;
+    let mut last = None;
     let first = field.map(|field| Step::Key(field.name().to_owned()));
     for step in first.iter().chain(steps) {
         match (step, message.take(), list.take()) {
@@ -173,10 +237,11 @@ fn field_path(
                 }
                 names.push_str(field.name());
                 if field.is_list() {
-                    list = Some(field);
+                    list = Some(field.clone());
                 } else if !field.is_map() {
                     message = described(&field);
                 }
+                last = Some(field);
             }
             (Step::Index(index), _, Some(field)) => {
                 names.extend(["[", &index.to_string(), "]"]);
@@ -188,7 +253,7 @@ fn field_path(
     if names.is_empty() {
         names.push_str("body");
     }
-    names
+    (names, last)
 }
 
 /// The message type of a field; `None` for scalars and well-known types.
@@ -227,12 +292,33 @@ mod tests {
             ("[1 2 3", 4),
             ("]]}1", 1),
         ] {
-            assert_eq!(check(json.as_bytes(), &limits(values, 9)), Ok(()), "{json}");
+            assert_eq!(
+                check(json.as_bytes(), &limits(values, 9), |_| true),
+                Ok(()),
+                "{json}"
+            );
             if values > 0 {
-                let excess = check(json.as_bytes(), &limits(values - 1, 9));
+                let excess = check(json.as_bytes(), &limits(values - 1, 9), |_| true);
                 assert_eq!(excess, Err(Excess::Values { max: values - 1 }), "{json}");
             }
         }
+    }
+
+    #[test]
+    fn asks_once_for_a_list_whether_it_is_arbitrary() {
+        let asked = std::cell::RefCell::new(Vec::new());
+        let ids = vec!["9007199254740993"; 100].join(",");
+        let json = format!(r#"{{"ids":[{ids}],"id":{}}}"#, 9_007_199_254_740_993_u64);
+        let checked = check(json.as_bytes(), &limits(999, 9), |path| {
+            asked.borrow_mut().push(path.to_vec());
+            false
+        });
+        assert_eq!(checked, Ok(()));
+        let key = |key: &str| Step::Key(key.to_owned());
+        assert_eq!(
+            *asked.borrow(),
+            [vec![key("ids"), Step::Index(0)], vec![key("id")]]
+        );
     }
 
     #[test]
@@ -240,7 +326,7 @@ mod tests {
         let json = r#"{"x":[1,{"a":[0]},{"b\n":[],"c":{"d":[[1]]}}]}"#;
         let key = |key: &str| Step::Key(key.to_owned());
         let path = vec![key("x"), Step::Index(2), key("c"), key("d"), Step::Index(0)];
-        let excess = check(json.as_bytes(), &limits(99, 4));
+        let excess = check(json.as_bytes(), &limits(99, 4), |_| true);
         assert_eq!(
             excess,
             Err(Excess::Depth {
@@ -248,11 +334,11 @@ mod tests {
                 path: path.clone()
             })
         );
-        let deeper = check(json.as_bytes(), &limits(99, 5));
+        let deeper = check(json.as_bytes(), &limits(99, 5), |_| true);
         let path = [path, vec![Step::Index(0)]].concat();
         assert_eq!(deeper, Err(Excess::Depth { max: 5, path }));
-        assert_eq!(check(json.as_bytes(), &limits(99, 6)), Ok(()));
+        assert_eq!(check(json.as_bytes(), &limits(99, 6), |_| true), Ok(()));
         let text = "[".repeat(1 << 20);
-        assert!(check(text.as_bytes(), &limits(usize::MAX, 64)).is_err());
+        assert!(check(text.as_bytes(), &limits(usize::MAX, 64), |_| true).is_err());
     }
 }

@@ -173,6 +173,11 @@ const REJECTIONS: &[(&str, &str)] = &[
         "books[0].metadata must be an object",
     ),
     (
+        r#"{"books":[{"metadata":{"a":[1,{"b":1180000000000000123}]}}]}"#,
+        "books[0].metadata must have only integers that a double represents, such as those up to \
+         2^53; use a string",
+    ),
+    (
         r#"{"books":[{"isLent":"true"}]}"#,
         "books[0].is_lent must be true or false",
     ),
@@ -284,6 +289,23 @@ fn accepts_every_form_of_numbers_nulls_and_names() {
     .unwrap();
     let written = written("UpdateBookRequest", encoded);
     assert_eq!(written, json!({ "updateMask": "name,fooBar,aB.cD" }));
+}
+
+#[test]
+fn integers_of_64_bits_are_exact_outside_of_arbitrary_json() {
+    let json = r#"{"expectedCount":1180000000000000123,"books":[{"serial":18446744073709551615}]}"#;
+    let encoded = read("AddBooksRequest", json).unwrap();
+    assert_eq!(
+        written("AddBooksRequest", encoded),
+        json!({ "expectedCount": "1180000000000000123", "books": [{ "serial": "18446744073709551615" }] })
+    );
+    let json =
+        r#"{"metadata":{"a":[1152921504606847000,9007199254740992,1e21,"9007199254740993"]}}"#;
+    let encoded = read("Note", json).unwrap();
+    assert_eq!(
+        written("Note", encoded),
+        json!({ "metadata": { "a": [1_152_921_504_606_847_000_f64, 9_007_199_254_740_992_f64, 1e21, "9007199254740993"] } })
+    );
 }
 
 #[test]

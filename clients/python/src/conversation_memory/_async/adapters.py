@@ -162,6 +162,14 @@ async def read_backwards(
     return found[::-1], last_seq
 
 
+async def end(operation: AsyncOperation, conversation: NamedConversation) -> int:
+    """Reads the number that a conversation ends with; 0 if it does not exist."""
+    try:
+        return await _last_seq(operation, conversation)
+    except NotFound:
+        return 0
+
+
 async def _last_seq(operation: AsyncOperation, conversation: NamedConversation) -> int:
     found = await operations.get_conversation(
         operation, conversation.id, user_id=conversation.user_id

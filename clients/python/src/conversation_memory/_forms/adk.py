@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -132,7 +131,7 @@ def _show_part(part: Part, tools: Mapping[str, str]) -> Iterable[dict[str, Any]]
 
 def _response(text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = common.parse_json(text)
+    except ValueError:
         value = text
     return value if isinstance(value, dict) else {"result": value}

@@ -36,6 +36,7 @@ _RESULT_TYPES = {"text", "image", "document"}
 def to_message(message: Mapping[str, Any], **fields: Any) -> Message:
     """Returns the message of a dict. See `Message.from_anthropic` for the errors."""
     value = {key: message[key] for key in ("role", "content") if key in message}
+    stored.validate(FORM, value)
     role, parts = split(value)
     return stored.message_of(FORM, value, role, parts, show=_show_one, **fields)
 

@@ -15,7 +15,7 @@ from .._parts import (
     ToolCallResponsePart,
     UriPart,
 )
-from . import common, stored
+from . import common, plain, stored
 from .pairing import paired
 
 if TYPE_CHECKING:
@@ -83,11 +83,30 @@ def split_fields(message: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
 
 def to_message(message: Mapping[str, Any], **fields: Any) -> Message:
     """Returns the message of a dict. See `Message.from_openai` for the errors."""
+    stored.validate(FORM, message)
+    message = _with_chat_calls(message)
     role, parts = split(message)
     name = message.get("name")
     if message.get("role") != "function" and isinstance(name, str) and common.is_storable(name):
         fields.setdefault("name", name[: common.MAX_NAME])
     return stored.message_of(FORM, dict(message), role, parts, show=_show_one, **fields)
+
+
+def _with_chat_calls(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns a message whose tool calls of other APIs have the form of this one."""
+    given = message.get("tool_calls")
+    if not isinstance(given, (list, tuple)):
+        return message
+    converted = [call if _is_call(call) else plain.chat_call(call) or call for call in given]
+    if all(call is old for call, old in zip(converted, given, strict=True)):
+        return message
+    return {**message, "tool_calls": converted}
+
+
+def _is_call(call: Any) -> bool:
+    return isinstance(call, Mapping) and isinstance(
+        call.get(str(call.get("type") or "function")), Mapping
+    )
 
 
 def show(message: Message) -> dict[str, Any]:
@@ -103,6 +122,8 @@ def show_history(messages: Iterable[Message]) -> list[dict[str, Any]]:
     for message in paired(messages):
         parts = common.portable_parts(message)
         value = None if common.is_result_as_text(message) else _value(message)
+        if value is not None and not _is_accepted(value):
+            value = None
         if message.role == "tool" and not common.is_result_as_text(message):
             shown += [value] if value is not None else _results(parts)
             media += [] if value is not None else _without_results(parts)
@@ -137,6 +158,25 @@ def _value(message: Message) -> dict[str, Any] | None:
     value = stored.value_of(message, FORM)
     role = value.get("role") if isinstance(value, dict) else None
     return value if isinstance(role, str) and role in ROLES else None
+
+
+def _is_accepted(value: Mapping[str, Any]) -> bool:
+    """Whether a value that a message was saved as has the types of the API.
+
+    Another client can have written it.
+    """
+    content, given = value.get("content"), value.get("tool_calls")
+    if isinstance(content, list):
+        if not all(isinstance(element, (str, Mapping)) for element in content):
+            return False
+    elif not (content is None or isinstance(content, str)):
+        return False
+    if value["role"] == "tool" and not isinstance(value.get("tool_call_id"), str):
+        return False
+    return given is None or (
+        isinstance(given, list)
+        and all(_is_call(call) and isinstance(call.get("id"), str) for call in given)
+    )
 
 
 def content_parts(content: Any) -> Iterable[Part]:

@@ -23,7 +23,7 @@ from .._parts import (
     UriPart,
     is_delta,
 )
-from .template import to_json
+from .template import to_json, validate
 
 if TYPE_CHECKING:
     from .._types import Message
@@ -36,6 +36,9 @@ MAX_SHOWN_JSON = 1000
 
 REDACTED = "[redacted]"
 """Text of a message whose text has been removed."""
+
+EMPTY = "[empty message]"
+"""Text of a message that cannot be shown, and has no text."""
 
 TOOL_RESULT = "[tool result]"
 """Heading of a result that is shown as text, because its call is unknown."""
@@ -209,10 +212,28 @@ def is_image(part: Part) -> bool:
     return isinstance(part, UriPart) and "image" in (part.modality, part.mime_type[:5])
 
 
+def parse_json(text: str) -> Any:
+    """Returns the value of a JSON text that APIs and frameworks accept.
+
+    Raises:
+        ValueError: The text is not JSON, or has numbers that are not finite, too many nesting
+            levels, or texts that are not valid Unicode.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("the nesting is too deep") from error
+    validate(value)
+    if "\\ud" in text.lower():
+        # Escape sequences can yield lone surrogates.
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
 def parse_object(text: str) -> dict[str, Any] | None:
     """Returns JSON text as an object; `None` if it is none."""
     try:
-        value = json.loads(text or "{}")
-    except (ValueError, RecursionError):
+        value = parse_json(text or "{}")
+    except ValueError:
         return None
     return value if isinstance(value, dict) else None

@@ -89,14 +89,14 @@ def _content_parts(content: Any) -> Iterable[Part]:
         if not isinstance(element, Mapping):
             yield from chat.content_parts([element])
             continue
-        kind = element.get("type")
+        kind = str(element.get("type"))
         if kind in _CALLS:
             # It is one of `tool_calls` too.
             continue
         if kind in ("reasoning", "thinking"):
             text = element.get("reasoning") or element.get("thinking")
             yield ReasoningPart(common.clean(text))
-        elif kind in _MEDIA and (part := _media(element, str(kind))):
+        elif kind in _MEDIA and (part := _media(element, kind)):
             yield part
         else:
             yield from chat.content_parts([element])
@@ -144,6 +144,14 @@ def show(message: Message) -> list[dict[str, Any]]:
     if message.name:
         shown["name"] = message.name
     return [shown] if shown["content"] or calls else []
+
+
+def as_text(shown: Mapping[str, Any]) -> str:
+    """Returns a message that LangChain rejects as a text."""
+    content, calls = shown.get("content"), shown.get("tool_calls") or ()
+    texts = [content if isinstance(content, str) else to_json(content)] if content else []
+    texts += [f"[tool call {call['name']}] {to_json(call['args'])}" for call in calls]
+    return "\n".join(texts)
 
 
 def _results(parts: Iterable[Part]) -> list[dict[str, Any]]:

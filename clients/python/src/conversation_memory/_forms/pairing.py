@@ -58,7 +58,9 @@ def renamed(messages: Iterable[Message], name: Callable[[str], str]) -> tuple[Me
                 open_calls.setdefault(part.id, []).append(new)
                 part = replace(part, id=new)
             elif isinstance(part, ToolCallResponsePart):
-                part = replace(part, id=open_calls[part.id].pop(0))
+                # Every result has a call, unless a message has a part that its role does not allow.
+                names = open_calls.get(part.id)
+                part = replace(part, id=names.pop(0) if names else name(part.id))
             parts.append(part)
         changed.append(message if tuple(parts) == message.parts else _with_parts(message, parts))
     return tuple(changed)

@@ -40,6 +40,7 @@ def is_item(message: Mapping[str, Any]) -> bool:
 
 def to_message(item: Mapping[str, Any], **fields: Any) -> Message:
     """Returns the message of an item. See `Message.from_responses` for the errors."""
+    stored.validate(FORM, item)
     role, parts = split(item)
     return stored.message_of(FORM, dict(item), role, parts, show=_show_one, **fields)
 

@@ -25,6 +25,20 @@ if TYPE_CHECKING:
     from .._types import Message, Role
 
 
+_WITH_ANY_NUMBER = {"google-adk", "langchain"}
+"""Forms of Python objects, which can have numbers that are not finite. No API reads them."""
+
+
+def validate(form: str, value: Any) -> None:
+    """Rejects a value that could not be stored in a form.
+
+    Raises:
+        TypeError: A value is not a JSON value, or a key not a string.
+        ValueError: A number is not finite, or the nesting is too deep.
+    """
+    template.validate(value, is_finite=form not in _WITH_ANY_NUMBER)
+
+
 def message_of(
     form: str,
     value: Any,
@@ -35,11 +49,11 @@ def message_of(
     name: str = "",
     **fields: Any,
 ) -> Message:
-    """Returns the message of a value in a form.
+    """Returns the message of a valid value in a form.
 
     Args:
         form: Name of the form.
-        value: The value, which consists of JSON values.
+        value: The value, which `validate` has accepted.
         role: Role of the message.
         parts: Parts that represent the value.
         show: Function that shows the message in the form; `None` always keeps the value.
@@ -47,12 +61,10 @@ def message_of(
         fields: Further fields of the message.
 
     Raises:
-        TypeError: A value is not a JSON value.
-        ValueError: A number is not finite, the nesting is too deep, or there are too many parts.
+        ValueError: There are too many parts.
     """
     from .._types import Message
 
-    template.validate(value)
     parts = _acceptable(role, parts)
     if len(parts) >= MAX_PARTS:
         raise ValueError(f"a message must have fewer than {MAX_PARTS} parts")
@@ -94,7 +106,9 @@ def value_of(message: Message, form: str, *, missing: str | None = None) -> Any:
     if not isinstance(last, GenericPart) or last.type != DELTA + form:
         return None
     try:
-        return template.decode(last.json, message.parts, missing=missing)
+        return template.decode(
+            last.json, message.parts, missing=missing, is_finite=form not in _WITH_ANY_NUMBER
+        )
     except ValueError:
         # Another client has written it, or the data of a part is missing.
         return None

@@ -2,7 +2,8 @@
 
 A template is the JSON value in which everything that a part contains is replaced by a reference:
 `{"$": [index, kind, …]}`. An object that has the key `$` itself is `{"$": {…}}`. Filling the
-references yields the value again, whatever a later version derives from the parts.
+references yields the value again, whatever a later version derives from the parts. A number that is
+not finite is `{"$": "nan"}`, `{"$": "inf"}` or `{"$": "-inf"}`.
 
 | Reference | Value |
 |---|---|
@@ -38,14 +39,37 @@ more than a quarter of them."""
 
 _KEY = "$"
 
+_NUMBERS = ("nan", "inf", "-inf")
+
 
 def to_json(value: Any) -> str:
-    """Encodes a value so that it can be stored as UTF-8."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    """Encodes a value so that it can be stored as UTF-8.
+
+    A number that is not finite becomes null, because JSON has none.
+    """
+    try:
+        text = _dumps(value)
+    except ValueError:
+        value = _finite(value)
+        text = _dumps(value)
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
         # A lone surrogate cannot be encoded as UTF-8, but its escape sequence can.
-        text = json.dumps(value, separators=(",", ":"))
+        text = _dumps(value, ensure_ascii=True)
     return text
+
+
+def _dumps(value: Any, *, ensure_ascii: bool = False) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, allow_nan=False, separators=(",", ":"))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
 
 
 def is_same(one: Any, other: Any) -> bool:
@@ -70,30 +94,55 @@ def is_same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and bool(one == other)
 
 
-def validate(value: Any, levels: int = MAX_DEPTH) -> None:
+def validate(value: Any, levels: int = MAX_DEPTH, *, is_finite: bool = True) -> None:
     """Rejects values that JSON would change, or that could not be parsed again.
 
+    Args:
+        value: The value.
+        levels: Upper bound on the nesting levels.
+        is_finite: Whether all numbers must be finite.
+
     Raises:
-        TypeError: A key is not a string.
+        TypeError: A value is not a JSON value, or a key not a string. The text names its place.
         ValueError: A number is not finite, or the nesting is too deep.
     """
+    if value is None or isinstance(value, (str, int)):
+        return
     if isinstance(value, float):
-        if not math.isfinite(value):
+        if is_finite and not math.isfinite(value):
             raise ValueError("a message must contain finite numbers only")
         return
-    items: Iterable[Any]
+    items: Iterable[tuple[Any, Any]]
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
-            raise TypeError("a message's keys must be strings")
-        items = value.values()
+            raise _Unsupported("a message's keys must be strings")
+        items = value.items()
     elif isinstance(value, (list, tuple)):
-        items = value
+        items = enumerate(value)
     else:
-        return
+        raise _Unsupported(f"a message must have JSON values only, not {type(value).__name__}")
     if levels == 0:
         raise ValueError(f"a message must have at most {MAX_DEPTH} nesting levels")
-    for item in items:
-        validate(item, levels - 1)
+    for key, item in items:
+        try:
+            validate(item, levels - 1, is_finite=is_finite)
+        except _Unsupported as error:
+            raise error.within(key) from None
+
+
+class _Unsupported(TypeError):
+    """Error of a value that JSON cannot represent, with its place in the message."""
+
+    def __init__(self, problem: str, path: str = "") -> None:
+        super().__init__(f"{problem} (at {path})" if path else problem)
+        self._problem = problem
+        self._path = path
+
+    def within(self, key: str | int) -> _Unsupported:
+        """Returns the error with the place in an outer value."""
+        step = f"[{key}]" if isinstance(key, int) else key[:40]
+        dot = "." if self._path and not self._path.startswith("[") else ""
+        return _Unsupported(self._problem, f"{step}{dot}{self._path}")
 
 
 def encode(value: Any, parts: Sequence[Part]) -> str:
@@ -101,20 +150,23 @@ def encode(value: Any, parts: Sequence[Part]) -> str:
     return to_json(_Encoder(parts).encode(value))
 
 
-def decode(template: str, parts: Sequence[Part], *, missing: str | None = None) -> Any:
+def decode(
+    template: str, parts: Sequence[Part], *, missing: str | None = None, is_finite: bool = True
+) -> Any:
     """Returns the value of a template.
 
     Args:
         template: The template as JSON.
         parts: Parts that it refers to.
         missing: Replacement for data that a response has left out; `None` rejects it.
+        is_finite: Whether all numbers must be finite.
 
     Raises:
         ValueError: The template is not valid, or its references do not fit the parts.
     """
     try:
         value = _Decoder(parts, missing).decode(json.loads(template))
-        validate(value)
+        validate(value, is_finite=is_finite)
     except (LookupError, TypeError, RecursionError) as error:
         raise ValueError("the template does not fit the parts") from error
     return value
@@ -158,6 +210,8 @@ class _Encoder:
                 if is_same(value, parsed):
                     return {_KEY: reference}
             return [self.encode(item) for item in value]
+        if isinstance(value, float) and not math.isfinite(value):
+            return {_KEY: repr(value)}
         return value
 
     def _reference(self, text: str) -> list[Any] | None:
@@ -191,6 +245,8 @@ class _Decoder:
             reference = template[_KEY]
             if isinstance(reference, dict):
                 return {key: self.decode(item) for key, item in reference.items()}
+            if reference in _NUMBERS:
+                return float(reference)
             return self._resolve(reference)
         if isinstance(template, list):
             return [self.decode(item) for item in template]

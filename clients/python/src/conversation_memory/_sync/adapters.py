@@ -163,6 +163,14 @@ def read_backwards(
     return found[::-1], last_seq
 
 
+def end(operation: Operation, conversation: NamedConversation) -> int:
+    """Reads the number that a conversation ends with; 0 if it does not exist."""
+    try:
+        return _last_seq(operation, conversation)
+    except NotFound:
+        return 0
+
+
 def _last_seq(operation: Operation, conversation: NamedConversation) -> int:
     found = operations.get_conversation(operation, conversation.id, user_id=conversation.user_id)
     return found.last_seq
