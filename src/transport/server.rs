@@ -37,7 +37,7 @@ use super::{
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// Limit on the bytes of a call's metadata. It allows for `baggage`, which can be large.
+/// Limit on the bytes of a call's metadata, and on the bytes that a connection over HTTP/1 buffers. It allows for `baggage`, which can be large.
 const MAX_METADATA_BYTES: u32 = 64 << 10;
 
 /// Time in which a connection that is closed after its exchanges must be closed.
@@ -172,8 +172,11 @@ fn http(executor: StreamExecutor, options: &ServerOptions) -> Builder<StreamExec
         .max_concurrent_streams(options.max_streams)
         .max_pending_accept_reset_streams(2 * options.max_streams as usize)
         .max_header_list_size(MAX_METADATA_BYTES);
-    // Without a timer there would be no limit on the time in which headers must arrive.
-    builder.http1().timer(TokioTimer::new());
+    builder
+        .http1()
+        // Without a timer there would be no limit on the time in which headers must arrive.
+        .timer(TokioTimer::new())
+        .max_buf_size(MAX_METADATA_BYTES as usize);
     builder
 }
 
