@@ -41,6 +41,10 @@ use crate::{
 /// not use up the file descriptors of callers.
 const MAX_OPS_CONNECTIONS: usize = 64;
 
+/// Upper bound on concurrent reads of messages. Each can hold several megabytes; more of them than
+/// connections to the store keep only more memory.
+const MAX_CONCURRENT_READS: usize = 16;
+
 /// Error that ends the program, as one line for operators.
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -188,6 +192,7 @@ fn memory(config: &Config, backends: &Backends, writes: TaskTracker) -> Memory {
         ids: Arc::new(UuidV7),
         writes,
         write_permits: FairSemaphore::new(config.limits.concurrent_calls),
+        read_permits: FairSemaphore::new(MAX_CONCURRENT_READS),
         default_limit: config.conversations.history_messages,
         compaction_tokens: config.conversations.compaction_tokens,
         token_encoding: config.conversations.token_encoding,

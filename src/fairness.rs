@@ -2,7 +2,7 @@
 //!
 //! A [`FairSemaphore`] bounds the use of a resource. A part of it is reserved for callers that
 //! use less than their share, so that one caller with many calls cannot use up the resource,
-//! and a permit that becomes free goes to the waiting caller that holds the fewest.
+//! and waiting callers take turns.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -58,6 +58,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     used: usize,
+    /// Number of grants to waits so far, which orders the callers.
+    grants: u64,
     /// Number of waits so far, which orders them.
     waits: u64,
     callers: HashMap<ShareKey, CallerState>,
@@ -68,6 +70,8 @@ struct State {
 struct CallerState {
     used: usize,
     waiting: VecDeque<Wait>,
+    /// Number of the last grant to a wait of the caller.
+    last_grant: u64,
 }
 
 #[derive(Debug)]
@@ -126,7 +130,8 @@ impl FairSemaphore {
     }
 
     /// Waits for a permit. A permit that becomes free is granted to the caller that holds the
-    /// fewest, and to its wait that began first. The caller bounds the time.
+    /// fewest; among several, to the one that has waited for the longest time since its last grant.
+    /// The caller bounds the time.
     ///
     /// # Cancel safety
     /// A dropped wait acquires nothing.
@@ -191,20 +196,23 @@ impl Shared {
     fn next(&self, state: &State) -> Option<ShareKey> {
         let waiting = state.callers.iter().filter_map(|(key, caller)| {
             let first = caller.waiting.front()?;
-            Some((caller.used, first.number, *key))
+            Some(((caller.used, caller.last_grant, first.number), *key))
         });
-        let next = waiting.min_by_key(|(used, number, _)| (*used, *number));
-        next.map(|(_, _, key)| key)
+        let next = waiting.min_by_key(|(order, _)| *order);
+        next.map(|(_, key)| key)
             .filter(|key| self.admits(state, *key, 1))
     }
 
     fn grant_waiting(self: &Arc<Self>, state: &mut State) {
         while let Some(key) = self.next(state) {
-            let wait = state
-                .callers
-                .get_mut(&key)
-                .and_then(|caller| caller.waiting.pop_front());
-            let Some(wait) = wait else { return };
+            state.grants += 1;
+            let Some(caller) = state.callers.get_mut(&key) else {
+                return;
+            };
+            caller.last_grant = state.grants;
+            let Some(wait) = caller.waiting.pop_front() else {
+                return;
+            };
             if wait.granted.is_closed() {
                 state.forget_if_unused(key);
                 continue;

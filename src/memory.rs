@@ -27,7 +27,7 @@ mod token_count;
 mod truncate_conversation;
 mod write_through;
 
-use std::{fmt, future::Future, sync::Arc};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use opentelemetry::context::FutureExt as _;
 use tokio_util::task::TaskTracker;
@@ -52,7 +52,8 @@ pub use self::{
 };
 use crate::{
     domain::{Clock, IdSource},
-    fairness::{FairSemaphore, ShareKey},
+    fairness::{FairSemaphore, Permits, ShareKey},
+    patience::with_patience,
     recent::RecentWindow,
     sessions::Sessions,
     store::Store,
@@ -76,6 +77,9 @@ pub struct Dependencies {
     pub writes: TaskTracker,
     /// Permits that bound the concurrent writes, including those whose callers no longer wait.
     pub write_permits: FairSemaphore,
+    /// Permits that bound the concurrent reads of messages from the store, and with them the
+    /// memory that these take.
+    pub read_permits: FairSemaphore,
     /// Number of messages in a history if the caller sets no limit.
     pub default_limit: u32,
     /// Number of tokens without a summary above which a conversation should be compacted; 0 for
@@ -84,6 +88,9 @@ pub struct Dependencies {
     /// Encoding that determines the number of tokens of a message.
     pub token_encoding: TokenEncoding,
 }
+
+/// Maximum time that a read waits for others.
+const MAX_READ_WAIT: Duration = Duration::from_secs(1);
 
 /// Use cases of the services. Clones share their dependencies.
 #[derive(Clone)]
@@ -101,6 +108,14 @@ impl Memory {
     /// Generates an id.
     pub fn new_id(&self) -> uuid::Uuid {
         self.0.ids.uuid()
+    }
+
+    /// Waits for a permit to read from the store, which lasts until the result is passed on: a read
+    /// that consists of several would otherwise keep its first part while it waits for the others.
+    async fn read_permit(&self) -> Result<Permits, Error> {
+        let acquired = self.0.read_permits.acquire(ShareKey::current());
+        let permits = with_patience(MAX_READ_WAIT, acquired).await;
+        permits.map_err(|_| Error::Unavailable("too many reads from the store at once".into()))
     }
 
     /// Runs a write on a tracked task, to its end even if the caller stops waiting. An

@@ -71,6 +71,7 @@ async fn check_order_and_ttl(store: Arc<dyn Store>) {
         ids: Arc::new(UuidV7),
         writes: TaskTracker::new(),
         write_permits: FairSemaphore::new(8),
+        read_permits: FairSemaphore::new(8),
         default_limit: 6,
         compaction_tokens: 0,
         token_encoding: TokenEncoding::None,

@@ -60,6 +60,7 @@ const MODULES: &[(&str, &[&str])] = &[
         &[
             "domain",
             "fairness",
+            "patience",
             "store",
             "recent",
             "sessions",

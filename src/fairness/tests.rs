@@ -96,6 +96,23 @@ async fn grants_permits_in_the_order_of_the_waits_of_equal_callers() {
 }
 
 #[tokio::test]
+async fn callers_take_turns_however_many_waits_each_has() {
+    let semaphore = FairSemaphore::with_reserve(1, 0);
+    let held = semaphore.try_acquire(key("a"), 1);
+    let mut many: Vec<_> = (0..5).map(|_| wait(&semaphore, "a")).collect();
+    drop(held);
+    let first = (&mut many[0]).now_or_never().expect("no other caller waits");
+    let mut one = wait(&semaphore, "b");
+    drop(first);
+    let granted = (&mut one).now_or_never().expect("it is b's turn");
+    let mut next = wait(&semaphore, "b");
+    drop(granted);
+    let granted = (&mut many[1]).now_or_never().expect("it is a's turn");
+    drop(granted);
+    assert!((&mut next).now_or_never().is_some());
+}
+
+#[tokio::test]
 async fn a_dropped_wait_acquires_nothing() {
     let semaphore = FairSemaphore::with_reserve(1, 0);
     let held = semaphore.try_acquire(key("a"), 1);

@@ -3,6 +3,7 @@ use bytes::Bytes;
 use super::{Error, Memory, Resource};
 use crate::{
     domain::{Blob, ConversationId, ConversationRef, Message, Part},
+    fairness::ShareKey,
     store::Bound,
 };
 
@@ -28,6 +29,7 @@ impl Memory {
         seq: i64,
         part: usize,
     ) -> Result<BlobData, Error> {
+        let _permit = self.read_permit().await?;
         let failed = |error| Error::from_store(error, conversation.id);
         let not_found = || Error::NotFound(Resource::Blob(conversation.id, seq, part));
         let from = Bound::After(seq - 1);
@@ -58,6 +60,11 @@ impl Memory {
         if !messages.iter().any(Message::has_blobs) {
             return;
         }
+        let permits = &self.0.read_permits;
+        let Some(_permit) = permits.try_acquire(ShareKey::current(), 1) else {
+            tracing::debug!("data of blobs is left out: too many reads from the store at once");
+            return;
+        };
         let bytes: usize = messages.iter().map(Message::size).sum();
         let mut left = Message::MAX_BYTES_PER_RESPONSE.saturating_sub(bytes);
         for message in messages.iter_mut().rev() {

@@ -71,6 +71,7 @@ impl Memory {
             after,
             limit,
         } = request;
+        let _permit = self.read_permit().await?;
         let page = self.0.store.branches(&conversation, after, limit).await;
         page.map_err(|error| Error::from_store(error, conversation.id))
     }

@@ -110,6 +110,7 @@ impl Memory {
         &self,
         query: ConversationQuery,
     ) -> Result<ConversationPage, Error> {
+        let _permit = self.read_permit().await?;
         self.0.store.list(&query).await.map_err(Error::from_query)
     }
 
@@ -151,6 +152,7 @@ impl Memory {
         &self,
         request: &ListMessages,
     ) -> Result<(Vec<Message>, bool), Error> {
+        let _permit = self.read_permit().await?;
         let (mut page, more) = self.read_page(request).await?;
         if request.blobs {
             self.attach_blobs(request.conversation.id, &mut page).await;

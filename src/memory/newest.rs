@@ -111,6 +111,7 @@ impl Memory {
         query: NewestQuery,
         lease: Option<FillLease>,
     ) -> Result<NewestMessages, Error> {
+        let _permit = self.read_permit().await?;
         let failed = |error| Error::from_store(error, conversation.id);
         let mut budget = Budget::default();
         let target = match &lease {

@@ -37,6 +37,7 @@ fn memory_of(recent: Arc<dyn RecentWindow>, token_encoding: TokenEncoding) -> Me
         ids: Arc::new(UuidV7),
         writes: TaskTracker::new(),
         write_permits: FairSemaphore::new(1),
+        read_permits: FairSemaphore::new(1),
         default_limit: 6,
         compaction_tokens: 0,
         token_encoding,
