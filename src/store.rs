@@ -19,6 +19,7 @@ mod replay;
 mod rows;
 mod schema;
 mod search;
+mod search_limit;
 mod sql;
 pub mod sqlite;
 mod transfers;
@@ -363,7 +364,11 @@ pub trait Store: Send + Sync + Debug {
     ///
     /// # Errors
     ///
-    /// Fails only with the errors of all methods: every text is a valid query.
+    /// Every text is a valid query.
+    ///
+    /// - [`StoreError::SearchTooExpensive`] if the search exceeded its time limit.
+    /// - [`StoreError::TooManySearches`] if others kept it waiting for too long. Other methods do not
+    ///   wait for searches.
     async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError>;
 
     /// Identity of the history of the store's data. It changes when the store goes back to an

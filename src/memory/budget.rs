@@ -4,7 +4,7 @@ use crate::domain::Message;
 const FIRST_READ: u32 = 32;
 /// Upper bound on the messages of a read. It is at most twice the number of messages before it,
 /// since those that follow may be larger.
-const MAX_READ: u32 = 256;
+const MAX_READ: u32 = 128;
 
 /// Limits the messages of a response to [`Message::MAX_BYTES_PER_RESPONSE`], and the reads from
 /// the store to a proportionate size.

@@ -41,6 +41,12 @@ pub enum Error {
         /// Maximum depth.
         max: i64,
     },
+    /// A search exceeded its limit. The same search exceeds it again.
+    #[error("the search exceeded its limit")]
+    SearchTooExpensive,
+    /// The limit on concurrent searches is reached.
+    #[error("the limit on concurrent searches is reached")]
+    TooManySearches,
     /// An id or idempotency key was used before with different content.
     #[error("{0} was used before with different content")]
     Reused(ReusedKey),
@@ -109,6 +115,8 @@ impl Error {
                 Self::Unavailable(cause)
             }
             StoreError::Full(cause) => Self::StoreFull(cause),
+            StoreError::SearchTooExpensive => Self::SearchTooExpensive,
+            StoreError::TooManySearches => Self::TooManySearches,
             other => Self::Internal(Box::new(other)),
         }
     }
@@ -135,6 +143,8 @@ impl Error {
                 retry_is_safe,
                 cause,
             },
+            StoreError::SearchTooExpensive => Self::SearchTooExpensive,
+            StoreError::TooManySearches => Self::TooManySearches,
             StoreError::Internal(cause) => Self::Internal(cause),
         }
     }

@@ -121,6 +121,15 @@ impl From<Error> for Status {
                 ),
                 &[("max_depth", max.to_string())],
             ),
+            // Without RetryInfo: the same request fails again.
+            Error::SearchTooExpensive => with_reason(
+                Code::ResourceExhausted,
+                "SEARCH_TOO_EXPENSIVE",
+                "the search exceeded its time limit: restrict it to a conversation, or search for \
+                 fewer and more specific words",
+                &[],
+            ),
+            Error::TooManySearches => busy("too many concurrent searches"),
             Error::Reused(id) => reused(id),
             Error::Unavailable(_) => unavailable("the store or session tier is unavailable"),
             // Without RetryInfo: the disk stays full until somebody makes room.

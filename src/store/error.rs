@@ -33,6 +33,12 @@ pub enum StoreError {
         /// Maximum depth.
         max: i64,
     },
+    /// A search exceeded its time limit.
+    #[error("the search exceeded its limit")]
+    SearchTooExpensive,
+    /// The limit on concurrent searches is reached.
+    #[error("the limit on concurrent searches is reached")]
+    TooManySearches,
     /// An id or an idempotency key is in use with other content.
     #[error("{0} is in use with other content")]
     AlreadyExists(ReusedKey),

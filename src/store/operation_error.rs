@@ -18,6 +18,8 @@ pub(super) enum ErrorKind {
     UniqueViolation,
     /// The database cannot execute the statement now, and has not executed it.
     Unavailable,
+    /// The statement exceeded its time limit. It has written nothing.
+    TimeLimit,
     /// The session does not accept writes. The server can do so by now, because a session keeps
     /// the settings with which it began.
     ReadOnly,
@@ -118,6 +120,7 @@ impl BackendError {
         match self.kind {
             ErrorKind::Retryable
             | ErrorKind::Unavailable
+            | ErrorKind::TimeLimit
             | ErrorKind::ReadOnly
             | ErrorKind::Interrupted
             | ErrorKind::WriteFailed
@@ -179,11 +182,19 @@ impl OperationError {
         }
     }
 
-    /// Reclassifies the error of a statement that preceded the COMMIT of its transaction: a
-    /// lost connection has a known outcome then, because the database rolls back uncommitted
-    /// changes.
+    /// Reclassifies the error of a statement that preceded the COMMIT of its transaction, or of a
+    /// transaction that preceded the one that makes an operation visible: a lost connection has a
+    /// known outcome then, because the database rolls back uncommitted changes.
     pub(super) fn before_commit(self) -> Self {
-        self.replace_connection_lost(ErrorKind::Unavailable)
+        match self.replace_connection_lost(ErrorKind::Unavailable) {
+            Self::Backend(error) if error.kind == ErrorKind::CommitWriteFailed => {
+                Self::Backend(BackendError {
+                    kind: ErrorKind::WriteFailed,
+                    ..error
+                })
+            }
+            other => other,
+        }
     }
 
     /// Reclassifies [`ErrorKind::ConnectionLost`] where the statement has written
@@ -195,6 +206,14 @@ impl OperationError {
             }
             other => other,
         }
+    }
+
+    /// Replaces the error of a search that exceeded its time limit.
+    pub(super) fn of_search(self) -> Self {
+        if self.kind() == Some(ErrorKind::TimeLimit) {
+            return StoreError::SearchTooExpensive.into();
+        }
+        self
     }
 
     /// Maps the error of an operation that writes nothing.

@@ -32,6 +32,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgConnectOptions;
+use tokio::time::timeout;
 
 use super::{
     Append, Appended, Bound, Branch, Compaction, ConversationPage, ConversationQuery, Import,
@@ -39,9 +40,12 @@ use super::{
     SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation,
     operation_error::OperationError, sql, transfers::TransferLimit,
 };
-use crate::domain::{
-    Conversation, ConversationChanges, ConversationId, ConversationRef, Message, NewConversation,
-    SessionId, TextSearch, UserId,
+use crate::{
+    domain::{
+        Conversation, ConversationChanges, ConversationId, ConversationRef, Message,
+        NewConversation, SessionId, TextSearch, UserId,
+    },
+    fairness::{FairSemaphore, Permits, ShareKey},
 };
 
 pub(super) use self::sqlstate::classify;
@@ -57,9 +61,11 @@ type MessageRow = super::rows::MessageRow<uuid::Uuid, DateTime<Utc>>;
 /// future.
 pub struct PostgresStore {
     pool: PostgresPool,
-    /// Limits exports and imports, which use a connection for a long time, to half of the
-    /// connections.
+    /// Limits exports and imports, which use a connection for a long time.
     transfers: TransferLimit,
+    /// Limits truncations, deletions, compactions and redactions, which can take long or wait for
+    /// each other. Together with the transfers and the searches, they leave connections for turns.
+    removals: FairSemaphore,
     check: Arc<SessionCheck>,
     /// Options for the connection that [`Store::prepare`] opens.
     options: PgConnectOptions,
@@ -86,12 +92,25 @@ impl PostgresStore {
         let server = Arc::new(ServerState::default());
         let check = Arc::new(SessionCheck::new(text_search, Arc::clone(&server)));
         let pool = PostgresPool::new(options.clone(), max_connections, Arc::clone(&check), server);
+        let share = (max_connections as usize * 3 / 10).max(1);
         Self {
             pool,
-            transfers: TransferLimit::new((max_connections as usize / 2).max(1)),
+            transfers: TransferLimit::new(share),
+            removals: FairSemaphore::new(share),
             check,
             options,
         }
+    }
+}
+
+impl PostgresStore {
+    /// Waits until another removal may use a connection.
+    async fn start_removal(&self) -> Result<Permits, StoreError> {
+        let permit = self.removals.acquire(ShareKey::current());
+        let permit = timeout(attempts::MAX_REMOVAL_WAIT, permit).await;
+        permit.map_err(|_| {
+            StoreError::Unavailable("too many removals and compactions at once".into())
+        })
     }
 }
 
@@ -163,6 +182,7 @@ impl Store for PostgresStore {
         conversation: &ConversationRef,
         invalidation: Invalidation,
     ) -> Result<(), StoreError> {
+        let _permit = self.start_removal().await?;
         attempts::transaction(&self.pool, || {
             removal::delete(&self.pool, conversation, invalidation)
         })
@@ -193,10 +213,12 @@ impl Store for PostgresStore {
     }
 
     async fn truncate(&self, truncation: &Truncation) -> Result<Truncated, StoreError> {
+        let _permit = self.start_removal().await?;
         attempts::transaction(&self.pool, || removal::truncate(&self.pool, truncation)).await
     }
 
     async fn compact(&self, compaction: &Compaction) -> Result<i64, StoreError> {
+        let _permit = self.start_removal().await?;
         attempts::transaction(&self.pool, || compaction::compact(&self.pool, compaction)).await
     }
 
@@ -212,6 +234,7 @@ impl Store for PostgresStore {
     }
 
     async fn redact(&self, redaction: &Redaction) -> Result<Redacted, StoreError> {
+        let _permit = self.start_removal().await?;
         attempts::transaction(&self.pool, || redaction::redact(&self.pool, redaction)).await
     }
 

@@ -5,7 +5,8 @@
 /// Defines `read_range`, `read_newest` and `read_page` for a kind of connection, its
 /// rows, and the function that converts a UUID to the type of a key column. The module
 /// that uses it defines the row types of that database, and the statements `NEWEST`,
-/// `AFTER` and `BEFORE`, since each database reads a lineage in a different way.
+/// `AFTER` and `BEFORE`, since each database reads a lineage in a different way, and the constant
+/// `READS_ALL_ROWS`.
 macro_rules! reads {
     ($connection:ty, $row:ty, $key:path) => {
         use sqlx::{FromRow as _, Row as _, query, query_as};
@@ -63,10 +64,11 @@ macro_rules! reads {
                     .bind(i64::from(limits.messages()))
                     .bind(i64::from(limits.pinned()))
                     .fetch(&mut *connection);
-                let mut history = collect_history(rows, conversation.id, &mut limits).await?;
-                if limits.shrink() {
+                let history = collect_history(rows, conversation.id, &mut limits).await?;
+                limits.shrink();
+                let Some(mut history) = history else {
                     continue;
-                }
+                };
                 // Pinned messages have negative numbers, and the summary has 0.
                 let messages = &mut history.messages;
                 let mut newest = messages.split_off(messages.partition_point(|m| m.seq <= 0));
@@ -138,10 +140,10 @@ macro_rules! reads {
                     .bind(i64::from(limits.messages()))
                     .fetch(&mut *connection);
                 let history = collect_history(rows, conversation.id, &mut limits).await?;
-                if limits.shrink() {
+                limits.shrink();
+                let Some(HistoryRows { mut messages, .. }) = history else {
                     continue;
-                }
-                let mut messages = history.messages;
+                };
                 match from {
                     Bound::After(_) => messages.truncate(limits.messages() as usize),
                     Bound::Before(_) => keep_newest(&mut messages, limits.messages()),
@@ -169,40 +171,49 @@ macro_rules! reads {
         /// Rows of a history.
         struct HistoryRows {
             conversation: Conversation,
-            /// Messages in ascending order; none if they exceed the limits of the read.
+            /// Messages in ascending order.
             messages: Vec<Message>,
             /// Whether no write to the conversation was in progress.
             is_settled: bool,
         }
 
-        /// Decodes the rows of a history as they arrive. Rows that exceed the limits are not kept,
-        /// and the rest is read, so that the connection can be used again.
+        /// Decodes the rows of a history as they arrive. `None` if they exceed the limits.
         async fn collect_history(
             mut rows: impl futures_util::Stream<Item = sqlx::Result<$row>> + Unpin,
             id: ConversationId,
             limits: &mut ReadLimits,
-        ) -> Result<HistoryRows, OperationError> {
+        ) -> Result<Option<HistoryRows>, OperationError> {
             use futures_util::TryStreamExt as _;
             let mut conversation = None;
             let mut is_settled = false;
             let mut messages = Vec::new();
             while let Some(row) = rows.try_next().await? {
+                if limits.is_exceeded() {
+                    messages = Vec::new();
+                    if READS_ALL_ROWS {
+                        continue;
+                    }
+                    break;
+                }
                 if row.try_get::<Option<i64>, _>("seq")?.is_none() {
                     is_settled = row.try_get::<Option<bool>, _>("is_settled")? == Some(true);
                     conversation = Some(ConversationRow::from_row(&row)?.decode()?);
-                } else if !limits.is_exceeded() {
+                } else {
                     let message = MessageRow::from_row(&row)?.decode(id)?;
                     limits.count(&message);
                     messages.push(message);
                 }
             }
+            if limits.is_exceeded() {
+                return Ok(None);
+            }
             // UNION ALL guarantees no order.
             messages.sort_unstable_by_key(|message| message.seq);
-            Ok(HistoryRows {
+            Ok(Some(HistoryRows {
                 conversation: conversation.ok_or(StoreError::NotFound)?,
                 messages,
                 is_settled,
-            })
+            }))
         }
 
         /// Reads the contexts of messages that are in ascending order. They are incomplete if they

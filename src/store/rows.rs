@@ -144,6 +144,9 @@ pub(super) struct PageReader {
 }
 
 impl PageReader {
+    /// Upper bound on the rows of the first batch, when their size is not known yet: a page of the
+    /// default size, and one more.
+    const FIRST_BATCH: usize = 21;
     /// Upper bound on the rows of a batch: the server sends no more that are not part of the page.
     const MAX_BATCH: usize = 64;
 
@@ -167,7 +170,14 @@ impl PageReader {
         }
         // One more than the page contains shows whether another page follows.
         let missing = self.limit.saturating_sub(self.page.len()) + 1;
-        self.expected = i64::try_from(missing.min(Self::MAX_BATCH)).unwrap_or(i64::MAX);
+        let fitting = match self.bytes.checked_div(self.page.len()) {
+            None => Self::FIRST_BATCH,
+            Some(average) => {
+                let left = Message::MAX_BYTES_PER_RESPONSE.saturating_sub(self.bytes);
+                (left / average.max(1) + 1).min(Self::MAX_BATCH)
+            }
+        };
+        self.expected = i64::try_from(missing.min(fitting)).unwrap_or(i64::MAX);
         Some((self.last, self.expected))
     }
 

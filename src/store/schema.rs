@@ -38,6 +38,7 @@ pub(super) fn check(migrator: &Migrator, applied: &[AppliedMigration]) -> Result
 pub(super) fn map_error(error: BackendError) -> SchemaError {
     match error.kind {
         ErrorKind::Unavailable
+        | ErrorKind::TimeLimit
         | ErrorKind::ReadOnly
         | ErrorKind::Interrupted
         | ErrorKind::Full

@@ -121,24 +121,35 @@ pub(super) use message_columns;
 
 mod lineage;
 
-/// Condition on the documents `d` that a search considers. Parameters: $1 user, $3
-/// conversation or NULL, $4 department or NULL, $5 role or NULL.
+/// Condition on the documents `d` that a search considers. Parameters: $1 user, $4 department or
+/// NULL, $5 role or NULL.
 ///
 /// Each stored message has one document, so that none is found twice, and is stored as long as
 /// a conversation contains it.
 macro_rules! search_condition {
     () => {
-        "d.user_id = $1 \
-         AND ($3 IS NULL \
-              OR d.conversation_id = $3 AND d.seq > (SELECT o.own_after FROM conversations o \
-                                                     WHERE o.id = $3) \
-              OR EXISTS (SELECT 1 FROM lineage l WHERE l.conversation_id = $3 \
-                         AND l.source_id = d.conversation_id \
-                         AND d.seq > l.after_seq AND d.seq <= l.upto_seq)) \
-         AND ($4 IS NULL OR d.dept_id = $4) AND ($5 IS NULL OR d.role = $5)"
+        "d.user_id = $1 AND ($4 IS NULL OR d.dept_id = $4) AND ($5 IS NULL OR d.role = $5)"
     };
 }
 pub(super) use search_condition;
+
+/// Ranges of the messages that a conversation contains: its own ones, and those of its lineage.
+macro_rules! searched_ranges {
+    () => {
+        $crate::store::sql::searched_ranges!("$3")
+    };
+    ($conversation:literal) => {
+        concat!(
+            "SELECT o.id AS source_id, o.own_after AS after_seq, o.last_seq AS upto_seq \
+               FROM conversations o WHERE o.id = ",
+            $conversation,
+            " UNION ALL SELECT l.source_id, l.after_seq, l.upto_seq \
+               FROM lineage l WHERE l.conversation_id = ",
+            $conversation
+        )
+    };
+}
+pub(super) use searched_ranges;
 
 /// Conversation that a search hit `h` belongs to: the requested one ($3), else the one that the
 /// message was saved in if that still contains it, else a branch.

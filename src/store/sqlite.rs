@@ -15,6 +15,7 @@ mod effects;
 mod history;
 mod import;
 mod lineage;
+mod pending_removals;
 mod prepare;
 mod redaction;
 mod removal;
@@ -23,7 +24,7 @@ mod search;
 mod search_syntax;
 mod snapshot;
 
-use std::{fmt, future::Future, io, path::Path, sync::Arc};
+use std::{fmt, future::Future, io, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -34,13 +35,15 @@ use super::{
     Append, Appended, Bound, Branch, Compaction, ConversationPage, ConversationQuery, Import,
     Invalidation, Newest, PendingInvalidation, Redacted, Redaction, SchemaError, SearchPage,
     SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation,
-    operation_error::OperationError, pool, sql, transfers::TransferLimit,
+    operation_error::OperationError, pool, search_limit::SearchLimit, sql,
+    transfers::TransferLimit,
 };
 use crate::domain::{
     Conversation, ConversationChanges, ConversationId, ConversationRef, Message, NewConversation,
     SessionId, TextSearch, UserId,
 };
 
+use self::pending_removals::Sweeper;
 pub(super) use self::result_codes::classify;
 
 type SqlitePool = pool::MeteredPool<Sqlite>;
@@ -51,7 +54,11 @@ type MessageRow = super::rows::MessageRow<uuid::fmt::Hyphenated, connection::Mic
 pub struct SqliteStore {
     options: SqliteConnectOptions,
     writer: Arc<SqlitePool>,
+    sweeper: Arc<Sweeper>,
     readers: SqlitePool,
+    /// Connections of searches, which can take long.
+    searchers: SqlitePool,
+    searches: SearchLimit,
     transfers: TransferLimit,
     text_search: TextSearch,
 }
@@ -93,9 +100,15 @@ impl SqliteStore {
     ) -> io::Result<Self> {
         connection::create_directory(options.get_filename())?;
         let options = connection::required_options(options);
+        let writer = Arc::new(connection::writer(options.clone()));
+        let file = options.get_filename().to_owned();
         Ok(Self {
-            writer: Arc::new(connection::writer(options.clone())),
+            sweeper: Arc::new(Sweeper::new(Arc::clone(&writer), file)),
+            writer,
             readers: connection::readers(options.clone()),
+            searchers: connection::searchers(options.clone()),
+            // A search whose caller has gone away is interrupted at once.
+            searches: SearchLimit::new(connection::SEARCHERS as usize, Duration::ZERO),
             transfers: TransferLimit::new(connection::MAX_TRANSFERS),
             options,
             text_search,
@@ -122,7 +135,9 @@ impl fmt::Debug for SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn prepare(&self, migrate: bool) -> Result<(), SchemaError> {
-        prepare::prepare(&self.options, self.text_search, migrate).await
+        let left = prepare::prepare(&self.options, self.text_search, migrate).await?;
+        self.sweeper.sweep_leftovers(left);
+        Ok(())
     }
 
     async fn create(
@@ -190,8 +205,11 @@ impl Store for SqliteStore {
         conversation: &ConversationRef,
         _invalidation: Invalidation,
     ) -> Result<(), StoreError> {
-        self.write(removal::delete(&self.writer, conversation))
-            .await
+        let left = self
+            .write(removal::delete(&self.writer, conversation))
+            .await?;
+        self.sweeper.sweep(left).await;
+        Ok(())
     }
 
     async fn append(&self, append: &Append) -> Result<Appended, StoreError> {
@@ -212,8 +230,11 @@ impl Store for SqliteStore {
     }
 
     async fn truncate(&self, truncation: &Truncation) -> Result<Truncated, StoreError> {
-        self.write(removal::truncate(&self.writer, truncation))
-            .await
+        let (truncated, left) = self
+            .write(removal::truncate(&self.writer, truncation))
+            .await?;
+        self.sweeper.sweep(left).await;
+        Ok(truncated)
     }
 
     async fn compact(&self, compaction: &Compaction) -> Result<i64, StoreError> {
@@ -290,6 +311,7 @@ impl Store for SqliteStore {
         self.write(import::begin(
             &self.options,
             &self.writer,
+            &self.sweeper,
             conversation,
             transfer,
         ))
@@ -297,7 +319,13 @@ impl Store for SqliteStore {
     }
 
     async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError> {
-        read(search::search(&self.readers, self.text_search, query)).await
+        read(search::search(
+            &self.searchers,
+            &self.searches,
+            self.text_search,
+            query,
+        ))
+        .await
     }
 
     // One process uses the file, and has no recent windows.
@@ -322,6 +350,8 @@ impl Store for SqliteStore {
     }
 
     async fn close(&self) {
+        self.sweeper.close().await;
+        self.searchers.close().await;
         self.readers.close().await;
         self.writer.close().await;
     }

@@ -8,7 +8,7 @@ use tonic::Code;
 
 use test_support::{
     new_id, new_user,
-    requests::{message, new_conversation, reason, rejected_field, save, save_text, seqs},
+    requests::{history, message, new_conversation, reason, rejected_field, save, save_text, seqs},
     sidecar::{Form, Memory, Sidecar},
 };
 
@@ -18,6 +18,7 @@ test_support::in_both_forms!(
     rejects_invalid_searches,
     searches_in_conversations_of_other_users_are_not_found,
     does_not_log_queries,
+    expensive_searches_do_not_affect_turns,
 );
 
 fn query(user: &str, query: &str) -> SearchMessagesRequest {
@@ -131,13 +132,14 @@ async fn rejects_invalid_searches(form: Form) {
     let user = new_user();
     let long = "é".repeat(256);
     let longer = "é".repeat(513);
-    let flaws: [Flaw<'_>; 15] = [
+    let flaws: [Flaw<'_>; 16] = [
         ("user_id", &|r| r.user_id.clear()),
         ("user_id", &|r| r.user_id = "a\0b".to_owned()),
         ("user_id", &|r| r.user_id.clone_from(&long)),
         ("query", &|r| r.query.clear()),
         ("query", &|r| r.query = "a\0b".to_owned()),
         ("query", &|r| r.query.clone_from(&longer)),
+        ("query", &|r| r.query = "w ".repeat(33)),
         ("conversation_id", &|r| r.conversation_id = "x".to_owned()),
         ("conversation_id", &|r| {
             r.conversation_id = format!("{{{}}}", new_id());
@@ -229,4 +231,45 @@ async fn does_not_log_queries(form: Form) {
     for line in sidecar.log() {
         assert!(!line.contains("unspeakable"), "{line}");
     }
+}
+
+/// Texts that repeat many words, searched for all of them by several callers at once.
+async fn expensive_searches_do_not_affect_turns(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let user = new_user();
+    let searched = new_conversation(&mut memory, &user).await;
+    let words: Vec<String> = ('a'..='z').map(|c| format!("{c}{c}")).collect();
+    let words = words.join(" ");
+    let text = vec![words.as_str(); 16_000 / words.len()].join(" ");
+    for _ in 0..40 {
+        save_text(&mut memory, &searched, &text).await;
+    }
+    let mut searches = tokio::task::JoinSet::new();
+    for _ in 0..12 {
+        let (mut memory, request) = (sidecar.memory(), query(&user, &words));
+        searches.spawn(async move {
+            let mut found = 0;
+            for _ in 0..4 {
+                match memory.search_messages(request.clone()).await {
+                    Ok(page) => found += page.into_inner().hits.len(),
+                    Err(refused) => {
+                        assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+                    }
+                }
+            }
+            found
+        });
+    }
+    let other = new_conversation(&mut memory, &new_user()).await;
+    let mut found = 0;
+    while !searches.is_empty() {
+        save_text(&mut memory, &other, "a turn").await;
+        memory.get_history(history(&other)).await.unwrap();
+        while let Some(searched) = searches.try_join_next() {
+            found += searched.unwrap();
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert!(found > 0);
 }

@@ -120,12 +120,18 @@ async fn the_pools_of_writer_and_readers_are_reported_separately() {
                     ("sqlite.writer", "idle", 1),
                     ("sqlite.writer", "used", 0),
                     ("sqlite.readers", "used", 0),
+                    ("sqlite.searchers", "idle", 0),
+                    ("sqlite.searchers", "used", 0),
                 ])
     })
     .await;
     assert_eq!(
         meter.by(MAX, NAME),
-        values([("sqlite.writer", 1), ("sqlite.readers", 4)])
+        values([
+            ("sqlite.writer", 1),
+            ("sqlite.readers", 4),
+            ("sqlite.searchers", 2)
+        ])
     );
     store.close().await;
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use conversation_memory::{
     domain::{ConversationId, ConversationRef, Message, NewConversation, NewMessage},
-    store::{Bound, ConversationPage, ConversationQuery},
+    store::{Bound, ConversationPage, ConversationQuery, SearchHit},
 };
 use serde_json::json;
 
@@ -139,7 +139,7 @@ pub(crate) async fn pages_of_hits_end_at_their_bytes(fixture: &StoreFixture) {
     let mut pages = 0;
     loop {
         let page = fixture.store.search(&query).await.unwrap();
-        let bytes: usize = page.hits.iter().map(|hit| hit.footprint()).sum();
+        let bytes: usize = page.hits.iter().map(SearchHit::footprint).sum();
         assert!(bytes <= Message::MAX_BYTES_PER_RESPONSE);
         pages += 1;
         query.after = page.hits.last().map(|hit| hit.key);

@@ -65,6 +65,10 @@ fn within_tokens(c: char) -> Vec<String> {
     ]
 }
 
+fn numbers() -> Vec<String> {
+    (0..9_000).map(|number| format!("{number:x}")).collect()
+}
+
 /// Combining marks, and hosts, paths and words of up to 100 KB.
 fn combined() -> Vec<String> {
     let mut texts = vec![
@@ -74,8 +78,8 @@ fn combined() -> Vec<String> {
         "👩\u{200d}👩\u{200d}👧".repeat(3_000),
         "\u{202e}\u{2066}العربية".repeat(2_000),
         "Ⱥ\u{212a}".repeat(1_000),
-        (0..9_000).map(|n| format!("{n:x} ")).collect(),
-        (0..9_000).map(|n| format!("x{n}.")).collect(),
+        numbers().join(" "),
+        numbers().join("."),
     ];
     for kilobytes in [3, 20, 100] {
         let size = kilobytes * 1_000;

@@ -19,6 +19,7 @@ mod history;
 mod hostile_texts;
 mod imports;
 mod invalidations;
+mod long_writes;
 mod postgres;
 mod postgres_servers;
 mod redactions;
@@ -26,6 +27,7 @@ mod removals;
 mod retries;
 mod saves;
 mod search;
+mod search_limits;
 mod sqlite;
 mod titles;
 mod upgrades;
@@ -147,6 +149,9 @@ conformance! {
         failed_import_stores_nothing
         import_is_the_latest_activity
         number_of_imports_is_limited;
+    long_writes:
+        imports_of_many_messages_do_not_delay_turns
+        removals_of_many_messages_do_not_delay_turns;
     search:
         hit_contains_message_title_and_snippet
         supports_search_box_syntax

@@ -53,6 +53,12 @@ fn rows(id: impl Fn(&str) -> String, time: &str, digest: &str) -> String {
     )
 }
 
+/// Returns the version of the schema that migrations lead to.
+pub(crate) fn latest_version(migrator: &Migrator) -> i64 {
+    let versions = migrator.migrations.iter().map(|m| m.version);
+    versions.max().unwrap()
+}
+
 /// Returns the migrations that the version before had.
 fn migrations_before(mut migrator: Migrator) -> Migrator {
     let before = migrator.migrations.iter().filter(|m| m.version <= 3);

@@ -191,7 +191,7 @@ def test_saving_an_empty_turn_is_rejected(memory: ConversationMemory, user: str)
     "message",
     [
         Message("user", "half \ud800"),
-        Message("user", metadata={"n": 2**60}),
+        Message("user", metadata={"n": 2**60 + 1}),
         Message("user", tokens_used=2**40),
         Message("developer", "x"),  # type: ignore[arg-type]
     ],

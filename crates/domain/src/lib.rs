@@ -37,9 +37,9 @@ pub use self::{
     metadata::Metadata,
     part::{Blob, Part, RawPart},
     role::Role,
-    search::TextSearch,
+    search::{SearchText, TextSearch},
     session::{NewSession, Session, SessionRef},
-    text::{AuthorName, DeptId, RequestId, SearchText, Title, UserId},
+    text::{AuthorName, DeptId, RequestId, Title, UserId},
     time::{from_rfc3339, from_unix_time, to_micros},
     validation::{FieldError, InField, InvalidValue, non_negative},
 };

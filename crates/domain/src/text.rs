@@ -61,11 +61,6 @@ bounded_text! {
     /// Idempotency key of a save or a truncation.
     RequestId, 128
 }
-bounded_text! {
-    /// Search query: words, phrases in quotation marks, excluded words with a leading `-`, and `or`.
-    SearchText, 512
-}
-
 impl Title {
     const MAX_DERIVED_CHARS: usize = 80;
 
@@ -97,7 +92,7 @@ impl Title {
     }
 }
 
-fn bounded(text: String, max: usize) -> Result<String, InvalidValue> {
+pub(super) fn bounded(text: String, max: usize) -> Result<String, InvalidValue> {
     if text.is_empty() {
         return Err(InvalidValue::new("is required"));
     }

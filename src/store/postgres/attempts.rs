@@ -24,12 +24,16 @@ const RETRY_WINDOW: Duration = Duration::from_millis(1_500);
 /// have stopped responding.
 const CALL_LIMIT: Duration = Duration::from_millis(7_750);
 
+/// Maximum time that a removal waits for others before its first attempt.
+pub(super) const MAX_REMOVAL_WAIT: Duration = Duration::from_secs(2);
+
 const _: () = {
     let last_start = RETRY_WINDOW.as_millis() + ACQUIRE_TIMEOUT.as_millis();
     assert!(last_start + STATEMENT_TIMEOUT.as_millis() < CALL_LIMIT.as_millis());
     assert!(CALL_LIMIT.as_millis() < APPEND_LIMIT.as_millis());
     let removal = REMOVAL_TIMEOUT.as_millis() + STATEMENT_TIMEOUT.as_millis();
-    assert!(last_start + removal < REMOVAL_LIMIT.as_millis());
+    let removal = MAX_REMOVAL_WAIT.as_millis() + last_start + removal;
+    assert!(removal < REMOVAL_LIMIT.as_millis());
 };
 
 /// Attempts a read, and retries it if its connection was lost.

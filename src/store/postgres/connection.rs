@@ -26,6 +26,7 @@ use crate::{
         operation_error::{BackendError, ErrorKind, OperationError},
         pool,
         pool::Pooled,
+        search_limit::SearchLimit,
     },
 };
 
@@ -65,6 +66,7 @@ pub(super) fn options(options: PgConnectOptions, text_search: TextSearch) -> PgC
 pub(super) struct PostgresPool {
     connections: pool::MeteredPool<Postgres>,
     pub(super) server: Arc<ServerState>,
+    pub(super) searches: SearchLimit,
     responsiveness: Arc<Responsiveness>,
 }
 
@@ -103,6 +105,7 @@ impl PostgresPool {
             connections: pool::MeteredPool::new("postgresql", connections)
                 .with_probe(Arc::clone(&probe)),
             server,
+            searches: SearchLimit::new((max_connections as usize / 5).max(1), STATEMENT_TIMEOUT),
             responsiveness: Arc::new(Responsiveness::new(probe)),
         }
     }

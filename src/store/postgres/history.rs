@@ -84,6 +84,9 @@ const BEFORE: &str = history!(
     "ORDER BY l.upto_seq DESC, m.seq DESC LIMIT $4"
 );
 
+/// Whether a response must be read to its end before the connection can be used again.
+const READS_ALL_ROWS: bool = true;
+
 reads!(PgConnection, PgRow, std::convert::identity);
 
 /// Reads a conversation and its newest messages.

@@ -19,54 +19,84 @@ search_rows!(PgRow, Uuid);
 /// were stored. Long words of the query are cut like those of the documents: PostgreSQL rejects
 /// a word that exceeds the length of a lexeme when it is folded to lower case.
 ///
-/// Parameters: $1 user, $2 text, $3 conversation, $4 department and $5 role or NULL, $6
-/// rank and $7 place of the last hit of the previous page, $8 limit.
-const SEARCH: &str = concat!(
-    "WITH wanted AS MATERIALIZED (
-        SELECT websearch_to_tsquery('pg_catalog.english', searched_text($2)) AS english,
-               websearch_to_tsquery('pg_catalog.simple', searched_text($2)) AS simple
-    ), hits AS MATERIALIZED (
-        SELECT d.id, d.conversation_id, d.seq, d.config, w.query, r.rank
-        FROM message_documents d
-        CROSS JOIN LATERAL (
-            SELECT CASE d.config WHEN 'simple' THEN (SELECT simple FROM wanted)
-                                 ELSE (SELECT english FROM wanted) END AS query
-            OFFSET 0
-        ) w
-        CROSS JOIN LATERAL (
-            SELECT ts_rank(d.words, w.query, 1)::double precision AS rank
-        ) r
-        WHERE ",
-    sql::search_condition!(),
-    "     AND d.words @@ w.query
-          AND (r.rank, d.id) < ($6, $7)
-        ORDER BY r.rank DESC, d.id DESC
-        LIMIT $8
-    ), shown AS MATERIALIZED (SELECT h.*, ",
-    sql::hit_conversation!(),
-    " AS shown_in FROM hits h)
-    SELECT h.id AS place, h.rank, h.shown_in AS conversation_id, c.title, ",
-    sql::message_columns!(),
-    ",
-        ts_headline(
-            CASE h.config WHEN 'simple' THEN 'pg_catalog.simple' ELSE 'pg_catalog.english'
-            END::regconfig,
-            translate(searched_text(m.content), '⟦⟧', '[]'), h.query,
-            'StartSel=⟦, StopSel=⟧, HighlightAll=true'
-        ) AS marked
-    FROM shown h
-    JOIN messages m ON m.conversation_id = h.conversation_id AND m.seq = h.seq
-    LEFT JOIN conversations c ON c.id = h.shown_in
-    ORDER BY h.rank DESC, h.id DESC"
-);
+/// A rank depends on how often a message contains the words. The operand that is in no message
+/// selects this ranking for all queries: for words that must all occur, PostgreSQL compares the
+/// positions of each two of them, which takes seconds for a message that repeats many words.
+///
+/// `$documents` selects the documents `d`. Parameters: $1 user, $2 text, $3 conversation, $4
+/// department and $5 role or NULL, $6 rank and $7 place of the last hit of the previous page, $8
+/// limit.
+macro_rules! search {
+    ($documents:expr) => {
+        concat!(
+            "WITH wanted AS MATERIALIZED (
+                SELECT websearch_to_tsquery('pg_catalog.english', searched_text($2)) AS english,
+                       websearch_to_tsquery('pg_catalog.simple', searched_text($2)) AS simple
+            ), hits AS MATERIALIZED (
+                SELECT d.id, d.conversation_id, d.seq, d.config, w.query, r.rank
+                FROM ",
+            $documents,
+            " CROSS JOIN LATERAL (
+                    SELECT CASE d.config WHEN 'simple' THEN (SELECT simple FROM wanted)
+                                         ELSE (SELECT english FROM wanted) END AS query
+                    OFFSET 0
+                ) w
+                CROSS JOIN LATERAL (
+                    SELECT ts_rank(d.words, w.query || '~'::tsquery, 1)::double precision AS rank
+                ) r
+                WHERE ",
+            sql::search_condition!(),
+            "     AND d.words @@ w.query
+                  AND (r.rank, d.id) < ($6, $7)
+                ORDER BY r.rank DESC, d.id DESC
+                LIMIT $8
+            ), shown AS MATERIALIZED (SELECT h.*, ",
+            sql::hit_conversation!(),
+            " AS shown_in FROM hits h)
+            SELECT h.id AS place, h.rank, h.shown_in AS conversation_id, c.title, ",
+            sql::message_columns!(),
+            ",
+                ts_headline(
+                    CASE h.config WHEN 'simple' THEN 'pg_catalog.simple'
+                                  ELSE 'pg_catalog.english' END::regconfig,
+                    translate(searched_text(m.content), '⟦⟧', '[]'), h.query,
+                    'StartSel=⟦, StopSel=⟧, HighlightAll=true'
+                ) AS marked
+            FROM shown h
+            JOIN messages m ON m.conversation_id = h.conversation_id AND m.seq = h.seq
+            LEFT JOIN conversations c ON c.id = h.shown_in
+            ORDER BY h.rank DESC, h.id DESC"
+        )
+    };
+}
+
+/// Searches all messages of a user.
+const SEARCH_USER: &str = search!("message_documents d");
+
+/// Searches the messages of a conversation. The others of its user are not read.
+const SEARCH_CONVERSATION: &str = search!(concat!(
+    "(",
+    sql::searched_ranges!(),
+    ") AS s CROSS JOIN LATERAL (SELECT d.* FROM message_documents d \
+       WHERE d.conversation_id = s.source_id AND d.seq > s.after_seq AND d.seq <= s.upto_seq \
+       OFFSET 0) AS d"
+));
 
 /// Reads a page of search hits.
 pub(super) async fn search(
     pool: &PostgresPool,
     search: &SearchQuery,
 ) -> Result<SearchPage, OperationError> {
-    let mut connection = PooledConnection::acquire(pool).await?;
+    let permit = pool.searches.start().await?;
+    let mut connection = match PooledConnection::acquire(pool).await {
+        Ok(connection) => connection,
+        Err(error) => {
+            permit.end();
+            return Err(error);
+        }
+    };
     let page = find(&mut connection, search).await;
+    permit.end();
     connection.release(page)
 }
 
@@ -75,7 +105,12 @@ async fn find(
     search: &SearchQuery,
 ) -> Result<SearchPage, OperationError> {
     let SearchKey { rank, place } = search.after.unwrap_or(SearchKey::FIRST);
-    let rows = query(SEARCH)
+    let statement = if search.conversation_id.is_some() {
+        SEARCH_CONVERSATION
+    } else {
+        SEARCH_USER
+    };
+    let rows = query(statement)
         .bind(search.user_id.as_str())
         .bind(limit_negations(search.text.as_str()))
         .bind(search.conversation_id.map(ConversationId::as_uuid))
@@ -85,7 +120,8 @@ async fn find(
         .bind(place)
         .bind(limit_with_next(search.limit))
         .fetch(connection);
-    SearchPage::collect(rows, decode_hit, search.limit).await
+    let page = SearchPage::collect(rows, decode_hit, search.limit).await;
+    page.map_err(OperationError::of_search)
 }
 
 /// Returns an equivalent query with at most one negation before each operand. PostgreSQL fails

@@ -21,16 +21,17 @@ const TABLE: &[(&str, ErrorKind, MessagePolicy)] = &[
     ("57P01", ErrorKind::ConnectionLost, MessagePolicy::Log), // admin shutdown
     ("57P02", ErrorKind::ConnectionLost, MessagePolicy::Log), // crash shutdown
     ("57P04", ErrorKind::ConnectionLost, MessagePolicy::Log), // database dropped
-    ("57", ErrorKind::Unavailable, MessagePolicy::Log), // starting up, statement timeout, idle session
-    ("53100", ErrorKind::Full, MessagePolicy::Log),     // disk full
-    ("53", ErrorKind::Unavailable, MessagePolicy::Log), // out of memory, too many connections
-    ("55", ErrorKind::Unavailable, MessagePolicy::Log), // lock not available, object in use
-    ("58", ErrorKind::Unavailable, MessagePolicy::Log), // I/O error
-    ("25006", ErrorKind::ReadOnly, MessagePolicy::Log), // read-only transaction
-    ("25P03", ErrorKind::Unavailable, MessagePolicy::Log), // idle in transaction for too long
-    ("28", ErrorKind::Unavailable, MessagePolicy::Log), // authentication
-    ("3D", ErrorKind::Unavailable, MessagePolicy::Log), // no such database
-    ("42501", ErrorKind::Unavailable, MessagePolicy::Log), // insufficient privilege
+    ("57014", ErrorKind::TimeLimit, MessagePolicy::Log),      // statement timeout
+    ("57", ErrorKind::Unavailable, MessagePolicy::Log),       // starting up, idle session
+    ("53100", ErrorKind::Full, MessagePolicy::Log),           // disk full
+    ("53", ErrorKind::Unavailable, MessagePolicy::Log),       // out of memory, too many connections
+    ("55", ErrorKind::Unavailable, MessagePolicy::Log),       // lock not available, object in use
+    ("58", ErrorKind::Unavailable, MessagePolicy::Log),       // I/O error
+    ("25006", ErrorKind::ReadOnly, MessagePolicy::Log),       // read-only transaction
+    ("25P03", ErrorKind::Unavailable, MessagePolicy::Log),    // idle in transaction for too long
+    ("28", ErrorKind::Unavailable, MessagePolicy::Log),       // authentication
+    ("3D", ErrorKind::Unavailable, MessagePolicy::Log),       // no such database
+    ("42501", ErrorKind::Unavailable, MessagePolicy::Log),    // insufficient privilege
     // The schema is another one, or does not exist yet.
     ("42P01", ErrorKind::Unavailable, MessagePolicy::Log), // undefined table
     ("42703", ErrorKind::Unavailable, MessagePolicy::Log), // undefined column

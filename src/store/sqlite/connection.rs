@@ -21,6 +21,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
 const READERS: u32 = 4;
 
+/// Maximum number of concurrent searches.
+pub(super) const SEARCHERS: u32 = 2;
+
 /// Maximum number of exports and imports at once, each of which opens a connection.
 pub(super) const MAX_TRANSFERS: usize = 8;
 
@@ -119,6 +122,12 @@ pub(super) fn writer(options: SqliteConnectOptions) -> SqlitePool {
 pub(super) fn readers(options: SqliteConnectOptions) -> SqlitePool {
     let connections = pool_options(READERS).connect_lazy_with(options.read_only(true));
     SqlitePool::new("sqlite.readers", connections)
+}
+
+/// Creates the pool of the connections that search.
+pub(super) fn searchers(options: SqliteConnectOptions) -> SqlitePool {
+    let connections = pool_options(SEARCHERS).connect_lazy_with(options.read_only(true));
+    SqlitePool::new("sqlite.searchers", connections)
 }
 
 fn pool_options(connections: u32) -> SqlitePoolOptions {

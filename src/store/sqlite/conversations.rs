@@ -26,7 +26,11 @@ INSERT INTO conversations (id, user_id, dept_id, title, metadata, last_session_i
 VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $6 IS NULL THEN NULL ELSE abs($8) END, $7, $7, $8,
         CASE WHEN $4 IS NULL THEN NULL ELSE 0 END)";
 
-const ID_IS_REFERENCED: &str = concat!("SELECT ", sql::id_is_referenced!());
+const ID_IS_REFERENCED: &str = concat!(
+    "SELECT ",
+    sql::id_is_referenced!(),
+    " OR EXISTS (SELECT 1 FROM pending_removals r WHERE r.source_id = $1)"
+);
 
 const ATTACH: &str =
     "UPDATE conversations SET last_session_id = $2, session_attached = $3 WHERE id = $1";

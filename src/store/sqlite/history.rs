@@ -67,6 +67,9 @@ const BEFORE: &str = history!(
      ORDER BY l.upto_seq DESC, m.seq DESC LIMIT CAST($4 AS INTEGER)"
 );
 
+/// Whether the rows of a statement must be read to their end before the connection can be used again.
+const READS_ALL_ROWS: bool = false;
+
 reads!(SqliteConnection, SqliteRow, Uuid::hyphenated);
 
 /// Reads a conversation and its newest messages.

@@ -1,6 +1,9 @@
 //! Import of a conversation. All writes share one writer, which must not wait for a client: an
-//! import collects its messages in a separate spool file, and copies them into the store in one
-//! transaction when it ends.
+//! import collects its messages in a separate spool file, and copies them into the store when it ends.
+//!
+//! The messages are copied in short transactions. No conversation contains them until the last one,
+//! and they are recorded as messages to be deleted, so that an import that does not end leaves
+//! nothing.
 
 use std::{
     path::{Path, PathBuf},
@@ -9,7 +12,7 @@ use std::{
 
 use async_trait::async_trait;
 use sqlx::{
-    ConnectOptions as _, Connection as _, SqliteConnection, query, raw_sql,
+    ConnectOptions as _, Connection as _, SqliteConnection, query, query_scalar, raw_sql,
     sqlite::SqliteConnectOptions,
 };
 
@@ -19,12 +22,14 @@ use super::{
     connection::{self, Micros},
     conversations::get_in,
     disk_space,
+    lineage::LineageRange,
+    pending_removals::{self, ImportLock, Step, Sweeper},
 };
 use crate::{
     domain::{Conversation, ConversationRef, DeptId, NumberedMessage, Title},
     store::{
         Import, StoreError, metadata_json,
-        operation_error::{BackendError, OperationError},
+        operation_error::{BackendError, ErrorKind, OperationError},
         transfers::{ImportTotals, TransferPermit},
     },
 };
@@ -36,7 +41,10 @@ PRAGMA spool.journal_mode = OFF;
 PRAGMA spool.synchronous = OFF;
 CREATE TABLE spool.messages AS SELECT * FROM main.messages WHERE false;
 CREATE TABLE spool.message_contexts AS SELECT * FROM main.message_contexts WHERE false;
-CREATE TABLE spool.message_blobs AS SELECT * FROM main.message_blobs WHERE false;";
+CREATE TABLE spool.message_blobs AS SELECT * FROM main.message_blobs WHERE false;
+CREATE INDEX spool.messages_by_seq ON messages (seq);
+CREATE INDEX spool.contexts_by_seq ON message_contexts (seq);
+CREATE INDEX spool.blobs_by_seq ON message_blobs (seq);";
 
 const INTO_SPOOL: Insertion = insertion_into!("spool");
 
@@ -47,15 +55,40 @@ INSERT INTO main.conversations (id, user_id, dept_id, title, metadata, created_a
                                 last_seq, activity, uncompacted_tokens, has_pinned)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
 
+/// Finds the last message of a batch. Parameters: $1 number before the batch, $2 limit.
+const BATCH_END: &str = "SELECT max(b.seq) FROM (SELECT m.seq FROM spool.messages m WHERE m.seq > $1 \
+    ORDER BY m.seq LIMIT CAST($2 AS INTEGER)) AS b";
+
+/// Copies a batch of messages. Parameters: $1 number before the first, $2 last number.
 const COPY_FROM_SPOOL: [&str; 3] = [
-    "INSERT INTO main.messages SELECT * FROM spool.messages ORDER BY rowid",
-    "INSERT INTO main.message_contexts SELECT * FROM spool.message_contexts ORDER BY rowid",
-    "INSERT INTO main.message_blobs SELECT * FROM spool.message_blobs ORDER BY rowid",
+    "INSERT INTO main.messages SELECT * FROM spool.messages WHERE seq > $1 AND seq <= $2 ORDER BY seq",
+    "INSERT INTO main.message_contexts SELECT * FROM spool.message_contexts \
+       WHERE seq > $1 AND seq <= $2 ORDER BY seq, position",
+    "INSERT INTO main.message_blobs SELECT * FROM spool.message_blobs \
+       WHERE seq > $1 AND seq <= $2 ORDER BY seq, position",
 ];
+
+/// Adds the search documents of a batch: the triggers add those of messages whose conversation
+/// exists. Parameters: $1 conversation, $2 and $3 the range, $4 user, $5 department.
+const ADD_DOCUMENTS: &str = "
+INSERT INTO main.message_documents (conversation_id, seq, user_id, dept_id, role)
+SELECT m.conversation_id, m.seq, $4, $5, m.role FROM main.messages m
+WHERE m.conversation_id = $1 AND m.seq > $2 AND m.seq <= $3 AND m.content <> '' ORDER BY m.seq";
+
+/// Adds the words of a batch to the search index. Parameters: $1 conversation, $2 and $3 the range.
+const ADD_WORDS: &str = "
+INSERT INTO main.message_words (rowid, owner, text)
+SELECT t.id, t.owner, t.text
+FROM main.message_documents d JOIN main.message_texts t ON t.id = d.id
+WHERE d.conversation_id = $1 AND d.seq > $2 AND d.seq <= $3 ORDER BY d.id";
+
+/// Number of attempts of a step while the store is busy.
+const MAX_ATTEMPTS: u32 = 10;
 
 struct SqliteImport {
     connection: SqliteConnection,
     writer: Arc<SqlitePool>,
+    sweeper: Arc<Sweeper>,
     conversation: Conversation,
     totals: ImportTotals,
     /// File of the store.
@@ -67,6 +100,7 @@ struct SqliteImport {
 pub(super) async fn begin(
     options: &SqliteConnectOptions,
     writer: &Arc<SqlitePool>,
+    sweeper: &Arc<Sweeper>,
     conversation: &Conversation,
     permit: TransferPermit,
 ) -> Result<Box<dyn Import>, OperationError> {
@@ -76,6 +110,7 @@ pub(super) async fn begin(
     Ok(Box::new(SqliteImport {
         connection: connection.map_err(OperationError::before_commit)?,
         writer: Arc::clone(writer),
+        sweeper: Arc::clone(sweeper),
         conversation: conversation.clone(),
         totals: ImportTotals::default(),
         file: file.to_owned(),
@@ -130,12 +165,23 @@ impl Import for SqliteImport {
         let Self {
             connection,
             writer,
+            sweeper,
             conversation,
             totals,
             file,
             ..
         } = &mut *self;
+        let id = conversation.id.as_uuid();
+        let lock = ImportLock::acquire(file, id).map_err(|error| {
+            let error = BackendError::new(disk_space::kind(&error), error.to_string());
+            OperationError::from(error).into_read_error()
+        })?;
         let finished = finish(connection, writer, conversation, last_seq, *totals).await;
+        if finished.is_err() {
+            // Deletes nothing if the import was committed.
+            sweeper.sweep(vec![range_of(conversation)]).await;
+        }
+        drop(lock);
         disk_space::write_outcome(finished, file).await
     }
 }
@@ -154,6 +200,7 @@ async fn spool(
     Ok(transaction.commit().await?)
 }
 
+/// Copies the messages, and creates the conversation.
 async fn finish(
     connection: &mut SqliteConnection,
     writer: &SqlitePool,
@@ -161,18 +208,121 @@ async fn finish(
     last_seq: i64,
     totals: ImportTotals,
 ) -> Result<Conversation, OperationError> {
+    let mut copied = attempt(connection, writer, conversation, None).await?;
+    while copied.is_some() {
+        copied = attempt(connection, writer, conversation, copied).await?;
+    }
     let _reserved = connection::reserve(writer).await?;
     let mut transaction = connection::begin_on(connection).await?;
-    let imported = copy_from_spool(&mut transaction, conversation, last_seq, totals).await;
-    connection::end_on(transaction, imported).await
+    let created = create(&mut transaction, conversation, last_seq, totals).await;
+    connection::end_on(transaction, created).await
 }
 
-async fn copy_from_spool(
+/// All messages that an import stores.
+fn range_of(conversation: &Conversation) -> LineageRange {
+    (conversation.id.as_uuid().hyphenated(), 0, i64::MAX)
+}
+
+/// Copies messages after a number in a transaction, and repeats it while the store is busy: other
+/// writes can wait before each step. Without a number, records the messages.
+async fn attempt(
+    connection: &mut SqliteConnection,
+    writer: &SqlitePool,
+    conversation: &Conversation,
+    copied: Option<i64>,
+) -> Result<Option<i64>, OperationError> {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        match step(connection, writer, conversation, copied).await {
+            Err(error)
+                if error.kind() == Some(ErrorKind::Unavailable) && attempts < MAX_ATTEMPTS => {}
+            attempted => return attempted.map_err(OperationError::before_commit),
+        }
+    }
+}
+
+async fn step(
+    connection: &mut SqliteConnection,
+    writer: &SqlitePool,
+    conversation: &Conversation,
+    copied: Option<i64>,
+) -> Result<Option<i64>, OperationError> {
+    let _reserved = connection::reserve(writer).await?;
+    let mut transaction = connection::begin_on(connection).await?;
+    let stepped = match copied {
+        Some(after_seq) => copy_step(&mut transaction, conversation, after_seq).await,
+        None => pending_removals::record(&mut transaction, range_of(conversation), true)
+            .await
+            .map(|()| Some(0)),
+    };
+    connection::end_on(transaction, stepped).await
+}
+
+/// Copies messages until the step is over. Returns the number of the last one, `None` if none is left.
+async fn copy_step(
+    connection: &mut SqliteConnection,
+    conversation: &Conversation,
+    mut after_seq: i64,
+) -> Result<Option<i64>, OperationError> {
+    let step = Step::begin();
+    while !step.is_over() {
+        let end: Option<i64> = query_scalar(BATCH_END)
+            .bind(after_seq)
+            .bind(pending_removals::BATCH)
+            .fetch_one(&mut *connection)
+            .await?;
+        let Some(end) = end else {
+            return Ok(None);
+        };
+        copy_batch(connection, conversation, after_seq, end).await?;
+        after_seq = end;
+    }
+    Ok(Some(after_seq))
+}
+
+async fn copy_batch(
+    connection: &mut SqliteConnection,
+    conversation: &Conversation,
+    after_seq: i64,
+    upto_seq: i64,
+) -> Result<(), OperationError> {
+    for statement in COPY_FROM_SPOOL {
+        query(statement)
+            .bind(after_seq)
+            .bind(upto_seq)
+            .execute(&mut *connection)
+            .await?;
+    }
+    let id = conversation.id.as_uuid().hyphenated();
+    query(ADD_DOCUMENTS)
+        .bind(id)
+        .bind(after_seq)
+        .bind(upto_seq)
+        .bind(conversation.user_id.as_str())
+        .bind(conversation.dept_id.as_ref().map(DeptId::as_str))
+        .execute(&mut *connection)
+        .await?;
+    query(ADD_WORDS)
+        .bind(id)
+        .bind(after_seq)
+        .bind(upto_seq)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Creates the conversation that contains the messages.
+async fn create(
     connection: &mut SqliteConnection,
     conversation: &Conversation,
     last_seq: i64,
     totals: ImportTotals,
 ) -> Result<Conversation, OperationError> {
+    if !pending_removals::complete(connection, range_of(conversation)).await? {
+        let cause = "the messages of the import were deleted by another process";
+        return Err(BackendError::new(ErrorKind::Internal, cause).into());
+    }
     let activity = connection::next_activity(connection).await?;
     query(CREATE)
         .bind(conversation.id.as_uuid().hyphenated())
@@ -188,9 +338,6 @@ async fn copy_from_spool(
         .bind(totals.has_pinned)
         .execute(&mut *connection)
         .await?;
-    for statement in COPY_FROM_SPOOL {
-        query(statement).execute(&mut *connection).await?;
-    }
     let imported = ConversationRef {
         id: conversation.id,
         user_id: None,

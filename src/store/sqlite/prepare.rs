@@ -9,7 +9,11 @@ use sqlx::{
 
 use tokio::time::{Instant, sleep};
 
-use super::{connection, result_codes, search};
+use super::{
+    connection,
+    pending_removals::{self, Leftover},
+    result_codes, search,
+};
 use crate::{
     domain::TextSearch,
     os_error,
@@ -29,14 +33,14 @@ const MIGRATION_TIMEOUT: Duration = Duration::from_secs(30);
 const BUSY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Checks the schema and, if `migrate` is set, migrates it and rebuilds a search index
-/// that uses another configuration.
+/// that uses another configuration. Returns the messages that are to be deleted.
 pub(super) async fn prepare(
     options: &SqliteConnectOptions,
     text_search: TextSearch,
     migrate: bool,
-) -> Result<(), SchemaError> {
+) -> Result<Vec<Leftover>, SchemaError> {
     if !migrate && !options.get_filename().exists() {
-        return schema::check(&MIGRATOR, &[]);
+        return schema::check(&MIGRATOR, &[]).map(|()| Vec::new());
     }
     if migrate {
         connection::create_file(options.get_filename()).map_err(|error| {
@@ -56,9 +60,15 @@ pub(super) async fn prepare(
             .await
             .map_err(|error| schema::map_error(error.into()));
     }
+    let left = match outcome {
+        Ok(()) => pending_removals::read(&mut connection)
+            .await
+            .map_err(|error| schema::map_error(error.into())),
+        Err(error) => Err(error),
+    };
     // An error while closing does not change the outcome.
     let _ = connection.close().await;
-    outcome
+    left
 }
 
 /// Opens the file. Switching to the write-ahead log does not wait for another process that does

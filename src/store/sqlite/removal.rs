@@ -6,7 +6,7 @@ use super::{
     branches::OWN_AFTER,
     connection::{self, Micros},
     conversations::get_in,
-    lineage::{TruncationPoint, delete_history, truncate_history},
+    lineage::{LineageRange, TruncationPoint, delete_history, truncate_history},
 };
 use crate::{
     domain::ConversationRef,
@@ -22,11 +22,11 @@ const DELETE: &str = "DELETE FROM conversations WHERE id = $1";
 const RECORD_ACTIVITY: &str =
     "UPDATE conversations SET updated_at = max(updated_at, $2), activity = $3 WHERE id = $1";
 
-/// Deletes a conversation.
+/// Deletes a conversation. Returns the ranges of messages that remain to be deleted.
 pub(super) async fn delete(
     writer: &SqlitePool,
     conversation: &ConversationRef,
-) -> Result<(), OperationError> {
+) -> Result<Vec<LineageRange>, OperationError> {
     let mut transaction = connection::begin(writer).await?;
     let deleted = find_and_delete(&mut transaction, conversation).await;
     connection::end(transaction, deleted).await
@@ -35,17 +35,17 @@ pub(super) async fn delete(
 async fn find_and_delete(
     connection: &mut SqliteConnection,
     conversation: &ConversationRef,
-) -> Result<(), OperationError> {
+) -> Result<Vec<LineageRange>, OperationError> {
     let found = get_in(connection, conversation).await?;
-    delete_history(connection, found.id.as_uuid().hyphenated(), DELETE).await?;
-    Ok(())
+    delete_history(connection, found.id.as_uuid().hyphenated(), DELETE).await
 }
 
-/// Removes the messages after a number, or finds the earlier outcome of the same call.
+/// Removes the messages after a number, or finds the earlier outcome of the same call. Also returns
+/// the ranges of messages that remain to be deleted.
 pub(super) async fn truncate(
     writer: &SqlitePool,
     truncation: &Truncation,
-) -> Result<Truncated, OperationError> {
+) -> Result<(Truncated, Vec<LineageRange>), OperationError> {
     let mut transaction = connection::begin(writer).await?;
     let truncated = replay_or_truncate(&mut transaction, truncation).await;
     connection::end(transaction, truncated).await
@@ -54,13 +54,14 @@ pub(super) async fn truncate(
 async fn replay_or_truncate(
     connection: &mut SqliteConnection,
     truncation: &Truncation,
-) -> Result<Truncated, OperationError> {
+) -> Result<(Truncated, Vec<LineageRange>), OperationError> {
     let found = get_in(connection, &truncation.conversation).await?;
     let last_seq = found.last_seq;
     if let Some(request) = &truncation.request
         && let Some(known) = find_request(connection, found.id, request).await?
     {
-        return Ok(replay::replayed_truncation(&known, request)?);
+        let replayed = replay::replayed_truncation(&known, request)?;
+        return Ok((replayed, Vec::new()));
     }
     replay::check_last_seq(truncation.expected_last_seq, last_seq)?;
     let id = found.id.as_uuid().hyphenated();
@@ -74,7 +75,7 @@ async fn replay_or_truncate(
         last_seq,
         own_after,
     };
-    let (removed, _) = truncate_history(connection, &point).await?;
+    let (removed, left) = truncate_history(connection, &point).await?;
     let at = Micros::from(truncation.at);
     let activity = connection::next_activity(connection).await?;
     query(RECORD_ACTIVITY)
@@ -93,5 +94,5 @@ async fn replay_or_truncate(
         };
         insert_request(connection, found.id, &entry).await?;
     }
-    Ok(Truncated { removed, last_seq })
+    Ok((Truncated { removed, last_seq }, left))
 }

@@ -6,6 +6,7 @@ use crate::store::operation_error::{BackendError, ErrorKind, OperationError};
 
 const BUSY: i32 = 5;
 const NOMEM: i32 = 7;
+const INTERRUPT: i32 = 9;
 const IOERR: i32 = 10;
 
 /// The disk rejected a write, for example because it exceeds a quota or the maximum size of a file.
@@ -18,15 +19,16 @@ const IOERR_SHMSIZE: i32 = 4874;
 /// Primary result codes and their kinds. Codes that are not listed are [`ErrorKind::Internal`],
 /// constraints among them: a write checks them under the write lock before it inserts.
 const TABLE: &[(i32, ErrorKind)] = &[
-    (BUSY, ErrorKind::Unavailable),  // another process writes
-    (6, ErrorKind::Unavailable),     // LOCKED
-    (NOMEM, ErrorKind::Unavailable), // out of memory
-    (8, ErrorKind::Unavailable),     // READONLY: the file or its directory
-    (9, ErrorKind::Unavailable),     // INTERRUPT
-    (IOERR, ErrorKind::Unavailable), // the disk failed
-    (13, ErrorKind::Full),           // FULL
-    (14, ErrorKind::Unavailable),    // CANTOPEN
-    (15, ErrorKind::Unavailable),    // PROTOCOL: the locks of the write-ahead log
+    (INTERRUPT, ErrorKind::TimeLimit), // the handler of a search
+    (BUSY, ErrorKind::Unavailable),    // another process writes
+    (6, ErrorKind::Unavailable),       // LOCKED
+    (NOMEM, ErrorKind::Unavailable),   // out of memory
+    (8, ErrorKind::Unavailable),       // READONLY: the file or its directory
+    (9, ErrorKind::Unavailable),       // INTERRUPT
+    (IOERR, ErrorKind::Unavailable),   // the disk failed
+    (13, ErrorKind::Full),             // FULL
+    (14, ErrorKind::Unavailable),      // CANTOPEN
+    (15, ErrorKind::Unavailable),      // PROTOCOL: the locks of the write-ahead log
 ];
 
 /// Classifies the error of a statement.

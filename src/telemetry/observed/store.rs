@@ -171,6 +171,8 @@ fn failure(error: &StoreError) -> Option<(&'static str, &StoreError)> {
         | StoreError::Conflict { .. }
         | StoreError::BeyondEnd { .. }
         | StoreError::TooDeep { .. }
+        | StoreError::SearchTooExpensive
+        | StoreError::TooManySearches
         | StoreError::AlreadyExists(_) => None,
         StoreError::Unavailable(_) => Some(("unavailable", error)),
         StoreError::Full(_) => Some(("full", error)),

@@ -7,34 +7,20 @@ runner = Runner(agent=agent, app_name="hr", session_service=sessions)
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 from typing import Any
 from weakref import WeakValueDictionary
 
 from ._adapters import NamedConversation, missing_framework
-from ._async import adapters, operations
+from ._async import adapters
 from ._async.client import AsyncConversationMemory
 from ._completion_async import run_to_completion
 from ._config import LONG_TIMEOUT
-from ._convert import write_message
-from ._errors import (
-    AlreadyExists,
-    ConversationMemoryError,
-    InvalidArgument,
-    NotFound,
-    ResourceExhausted,
-    SeqMismatch,
-)
-from ._forms import template
-from ._proto.v1 import resources_pb2 as resources
+from ._errors import NotFound, SeqMismatch
 from ._types import Message, SavedMessages
-from ._validation import validate_message
 
 try:
-    from google.adk.errors import StaleSessionError
     from google.adk.errors.already_exists_error import AlreadyExistsError
-    from google.adk.errors.session_not_found_error import SessionNotFoundError
     from google.adk.events import Event
     from google.adk.platform import time as platform_time
     from google.adk.sessions import BaseSessionService, Session
@@ -43,16 +29,12 @@ try:
     from . import _adk as adk
     from . import _adk_events as events
     from . import _adk_state as state_of
+    from ._adk_append import EventWriter, set_position, validated
 except ImportError as error:
     raise missing_framework("google-adk", error) from error
 
 MAX_CONCURRENT_LOADS = 8
 """Upper bound on the sessions that a listing loads at the same time."""
-
-_STALE = (
-    "The session has been modified in storage since it was loaded. "
-    "Please reload the session before appending more events."
-)
 
 
 class ConversationMemorySessionService(BaseSessionService):
@@ -77,6 +59,7 @@ class ConversationMemorySessionService(BaseSessionService):
         """
         self._memory = memory
         self._shared = state_of.SharedStates(memory)
+        self._writer = EventWriter(memory)
         self._locks: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
 
     @staticmethod
@@ -131,7 +114,7 @@ class ConversationMemorySessionService(BaseSessionService):
             state=adk.merge(app, user, state_of.own_delta(record)),
             last_update_time=created,
         )
-        _set_marker(session, saved.last_seq, state_of.SNAPSHOT_INTERVAL)
+        set_position(session, saved.last_seq, state_of.SNAPSHOT_INTERVAL)
         return session
 
     async def get_session(
@@ -255,7 +238,9 @@ class ConversationMemorySessionService(BaseSessionService):
     ) -> SavedMessages:
         conversation = adk.session_conversation(app_name, user_id, name)
         record = record | await self._shared.base(app_name, user_id, record)
-        encoded = self._validated(conversation, adk.to_message(record), "state")
+        encoded = validated(
+            conversation, adk.to_message(record), "state", self._memory._config.limits
+        )
         await adapters.save(
             self._memory._operation(None),
             adk.users_conversation(app_name),
@@ -270,22 +255,6 @@ class ConversationMemorySessionService(BaseSessionService):
             raise AlreadyExistsError(f"Session with id {name} already exists.") from None
         await self._shared.apply(app_name, user_id, saved.messages[0].id, record)
         return saved
-
-    def _validated(
-        self, conversation: NamedConversation, message: Message, name: str
-    ) -> resources.Message:
-        """Encodes a message, before anything is written.
-
-        Raises:
-            ValueError: The service would reject it. The text names the argument and the limit.
-        """
-        limits = self._memory._config.limits
-        encoded = write_message(message, conversation.id, limits)
-        try:
-            validate_message(encoded, limits)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
-        return encoded
 
     async def _load(
         self,
@@ -325,7 +294,7 @@ class ConversationMemorySessionService(BaseSessionService):
         next_snapshot = reader.next_snapshot
         if next_snapshot <= last_seq and not state_of.snapshot(session.state, last_seq):
             next_snapshot = last_seq + state_of.SNAPSHOT_INTERVAL
-        _set_marker(session, last_seq, next_snapshot)
+        set_position(session, last_seq, next_snapshot)
         return session, next((each for each in messages[::-1] if adk.record_of(each)), None)
 
     async def _append(
@@ -335,127 +304,29 @@ class ConversationMemorySessionService(BaseSessionService):
         record = events.event_record(event)
         # The key is derived from the event only, so that a retry has the same key.
         request_id = adk.request_id_of(record)
-        expected, next_snapshot = await self._expected(conversation, session)
+        expected, next_snapshot = await self._writer.position(conversation, session)
         record = record | await self._shared.base(*names, record)
         snapshot: adk.Record = {}
         if next_snapshot <= expected + 1:
-            snapshot = await self._snapshot(conversation, expected)
+            snapshot = await self._writer.snapshot(conversation, expected)
             if not snapshot:
                 next_snapshot = expected + 1 + state_of.SNAPSHOT_INTERVAL
-        saved = await self._save_event(
+        saved = await self._writer.save(
             conversation, session, event, record, snapshot, request_id, expected
         )
         if saved is None or (saved.replayed and event in session.events):
             return event
         if saved.messages:
-            apply = self._shared.recover if saved.replayed else self._shared.apply
-            await apply(*names, saved.messages[0].id, adk.record_of(saved.messages[0]))
-            if has_snapshot := adk.record_of(saved.messages[0]).get("snapshot"):
-                next_snapshot = has_snapshot["through"] + state_of.SNAPSHOT_INTERVAL
+            stored, message_id = adk.record_of(saved.messages[0]), saved.messages[0].id
+            if saved.replayed:
+                await self._shared.recover(*names, message_id, record | stored)
+            else:
+                await self._shared.apply(*names, message_id, record)
+            if "snapshot" in stored:
+                next_snapshot = stored["snapshot"]["through"] + state_of.SNAPSHOT_INTERVAL
         session.last_update_time = event.timestamp
-        _set_marker(session, saved.last_seq, next_snapshot)
+        set_position(session, saved.last_seq, next_snapshot)
         return self._commit_event_to_session(session, event)
-
-    async def _snapshot(self, conversation: NamedConversation, expected: int) -> adk.Record:
-        """Returns a snapshot of the session's state; an empty record if there can be none now."""
-        try:
-            state, through = await state_of.read_state(
-                self._memory._operation(None), conversation, state_of.own_delta
-            )
-        except ConversationMemoryError:
-            # An event does not need it.
-            return {}
-        return state_of.snapshot(state, through) if through == expected else {}
-
-    async def _save_event(
-        self,
-        conversation: NamedConversation,
-        session: Session,
-        event: Event,
-        record: adk.Record,
-        snapshot: adk.Record,
-        request_id: str,
-        expected: int,
-    ) -> SavedMessages | None:
-        """Saves an event if the session is as expected; returns `None` if it is saved already."""
-        try:
-            if snapshot:
-                # An event whose message is too large with the snapshot is saved without it. A
-                # later event takes it.
-                with contextlib.suppress(ValueError, InvalidArgument, ResourceExhausted):
-                    message = events.event_message(event, record | snapshot)
-                    encoded = self._validated(conversation, message, "event")
-                    return await self._save_message(conversation, encoded, request_id, expected)
-            message = events.event_message(event, record)
-            return await self._save_message(conversation, message, request_id, expected)
-        except NotFound:
-            raise SessionNotFoundError(f"Session {session.id} not found.") from None
-        except SeqMismatch:
-            raise StaleSessionError(_STALE) from None
-        except AlreadyExists:
-            # The same event was saved before, with other details than now.
-            if event in session.events:
-                return None
-            return await self._saved_before(conversation, record, request_id, expected)
-
-    async def _save_message(
-        self,
-        conversation: NamedConversation,
-        message: Message | resources.Message,
-        request_id: str,
-        expected: int,
-    ) -> SavedMessages:
-        return await operations.save_messages(
-            self._memory._operation(None),
-            conversation.id,
-            [message],
-            user_id=conversation.user_id,
-            request_id=request_id,
-            expected_last_seq=expected,
-        )
-
-    async def _saved_before(
-        self, conversation: NamedConversation, record: adk.Record, request_id: str, expected: int
-    ) -> SavedMessages:
-        """Returns the outcome of an earlier save of an event at the expected place."""
-        messages, _ = await adapters.read_backwards(
-            self._memory._operation(None),
-            conversation,
-            1,
-            lambda message: message.seq <= expected + 1,
-        )
-        if messages and messages[0].seq == expected + 1:
-            found = adk.record_of(messages[0]).get("event")
-            if template.is_same(found, record["event"]):
-                return SavedMessages(
-                    messages=(messages[0],),
-                    last_seq=messages[0].seq,
-                    replayed=True,
-                    request_id=request_id,
-                )
-        raise StaleSessionError(_STALE)
-
-    async def _expected(self, conversation: NamedConversation, session: Session) -> tuple[int, int]:
-        """Returns the number that the conversation ended with when the session was loaded.
-
-        The second number is that of the message that should have the next snapshot.
-        """
-        last_seq, _, next_snapshot = (session._storage_update_marker or "").partition(":")
-        if last_seq.isdecimal() and next_snapshot.isdecimal():
-            return int(last_seq), int(next_snapshot)
-        # The caller constructed the session or deserialized it: its last event decides.
-        messages, found = await adapters.read_backwards(
-            self._memory._operation(None), conversation, 1, lambda _: True, with_blobs=False
-        )
-        if not found:
-            raise SessionNotFoundError(f"Session {session.id} not found.")
-        if messages and events.update_time(messages[-1]) > session.last_update_time:
-            newest = events.event_of(messages[-1])
-            known = session.events[-1].id if session.events else None
-            if known != (newest.id if newest else None):
-                raise StaleSessionError(_STALE)
-        interval = state_of.SNAPSHOT_INTERVAL
-        return found, (found // interval + 1) * interval
 
     # Lists.
 
@@ -489,11 +360,3 @@ class ConversationMemorySessionService(BaseSessionService):
 
 
 _NO_EVENTS = GetSessionConfig(num_recent_events=0)
-
-
-def _set_marker(session: Session, last_seq: int, next_snapshot: int) -> None:
-    """Stores in the session the number that its conversation ends with.
-
-    The second number is that of the message that should have the next snapshot.
-    """
-    session._storage_update_marker = f"{last_seq}:{next_snapshot}"

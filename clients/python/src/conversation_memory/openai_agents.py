@@ -90,9 +90,12 @@ class ConversationMemorySession:
         """Reads the latest items, oldest first.
 
         Args:
-            limit: Number of items; `None` uses the limit of `session_settings`, or reads all.
+            limit: Number of items; `None` uses the limit of `session_settings`, or reads all. A
+                negative number reads all, as it does in the sessions of the SDK.
         """
         limit = resolve_session_limit(limit, self.session_settings)
+        if limit is not None and limit < 0:
+            limit = None
         operation = self._memory._operation(LONG_TIMEOUT)
         messages = await adapters.read_newest(operation, self._conversation, limit)
         return cast("list[TResponseInputItem]", responses.show_history(messages))
