@@ -43,7 +43,7 @@ const MAX_OPS_CONNECTIONS: usize = 64;
 
 /// Upper bound on concurrent reads of messages. Each can hold several megabytes; more of them than
 /// connections to the store keep only more memory.
-const MAX_CONCURRENT_READS: usize = 16;
+const MAX_CONCURRENT_READS: usize = 8;
 
 /// Error that ends the program, as one line for operators.
 type Failure = Box<dyn Error + Send + Sync>;
