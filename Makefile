@@ -1,6 +1,6 @@
 # `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run test soak check image bench fmt
+.PHONY: help run test soak check audit image bench fmt
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ soak: ## Check recorded histories under random faults for MINUTES=30
 
 check: ## Check format, lints, the API, dependencies, manifests and scripts
 	.ci/check
+
+audit: ## Compare the dependencies with known vulnerabilities (needs GitHub and PyPI)
+	.ci/audit
 
 image: ## Build and test the container image without Docker (as root)
 	tests/image
