@@ -226,16 +226,26 @@ pub(crate) fn rate_limit_exceeded(exceeded: &RateExceeded) -> Status {
 /// clients, expect `RESOURCE_EXHAUSTED`. This package never chooses `OUT_OF_RANGE` itself.
 /// A request that is incomplete, missing or cannot be decompressed is `INTERNAL`, although the
 /// caller caused it. This package chooses `INTERNAL` only in [`internal`].
+/// If the caller resets its request, the code depends on that of the reset, and can be `INTERNAL`,
+/// `UNKNOWN` or `UNAVAILABLE`. The caller, which does not receive it, has cancelled the call.
 pub(crate) fn replace_decoder_codes(headers: &mut HeaderMap) {
     let Some(code) = headers.get(Status::GRPC_STATUS) else {
         return;
     };
     let replacement = match Code::from_bytes(code.as_bytes()) {
+        _ if has_reset_message(headers) => Code::Cancelled,
         Code::OutOfRange => Code::ResourceExhausted,
         Code::Internal if !has_internal_message(headers) => Code::InvalidArgument,
         _ => return,
     };
     headers.insert(Status::GRPC_STATUS, (replacement as i32).into());
+}
+
+/// Whether the message is that of tonic for a request that was reset, as it is encoded in a
+/// header.
+fn has_reset_message(headers: &HeaderMap) -> bool {
+    let message = headers.get(Status::GRPC_MESSAGE);
+    message.is_some_and(|message| message.as_bytes().starts_with(b"h2%20protocol%20error"))
 }
 
 /// Whether the message is that of [`internal`], as it is encoded in a header.
@@ -328,6 +338,10 @@ mod tests {
         assert_eq!(replaced(Status::internal("any")), Code::InvalidArgument);
         assert_eq!(replaced(Status::out_of_range("")), Code::ResourceExhausted);
         assert_eq!(replaced(unavailable("")), Code::Unavailable);
+        for status in [Status::unknown, Status::internal, Status::unavailable] {
+            let reset = status("h2 protocol error: stream error".to_owned());
+            assert_eq!(replaced(reset), Code::Cancelled);
+        }
         let mut none = HeaderMap::new();
         replace_decoder_codes(&mut none);
         assert!(none.is_empty());
