@@ -7,6 +7,7 @@
 
 pub mod cpu_limit;
 pub mod http;
+pub mod json_grpc;
 pub mod otlp_sink;
 pub mod postgres_server;
 pub mod python;
