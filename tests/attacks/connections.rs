@@ -1,0 +1,92 @@
+//! Connections without calls, which occupy the slots of `MAX_CONNECTIONS`.
+
+use std::{fs, time::Duration};
+
+use data_encoding::HEXLOWER;
+use sha2::{Digest as _, Sha256};
+use test_support::sidecar::{Form, Sidecar};
+use tokio::task::JoinSet;
+
+use crate::{
+    raw::{DATA, LARGE_WINDOW, PING, PRIORITY, RawConnection, SETTINGS, WINDOW_UPDATE},
+    turns::{Access, Turns},
+};
+
+const TOKEN: &str = "correct-Horse-Battery-staple";
+const GET_HISTORY: &str = "/conversation_memory.v1.ConversationMemory/GetHistory";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_only_answer_pings_do_not_occupy_all_slots() {
+    let form = Form::embedded();
+    let sidecar = Sidecar::start_with(&form, &[("MAX_CONNECTIONS", "40")]).await;
+    let access = Access {
+        reconnects: true,
+        ..Access::default()
+    };
+    attack(&sidecar, access, 100, |_| {}).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_without_a_token_do_not_occupy_all_slots() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tokens");
+    let hash = HEXLOWER.encode(&Sha256::digest(TOKEN));
+    fs::write(&file, format!("agent:{hash}\n")).unwrap();
+    // The default limit is 900 connections.
+    let settings = [("AUTH_TOKENS_FILE", file.to_str().unwrap())];
+    let form = Form::embedded();
+    let sidecar = Sidecar::start_with(&form, &settings).await;
+    let access = Access {
+        token: Some(TOKEN),
+        reconnects: true,
+    };
+    attack(&sidecar, access, 1000, |connection| {
+        // A call that is rejected is no reason to keep the connection.
+        let stream = connection.begin_call(GET_HISTORY, None);
+        connection.frame(DATA, 1, stream, &[]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_without_calls_do_not_keep_connections() {
+    let form = Form::embedded();
+    let sidecar = Sidecar::start_with(&form, &[("MAX_CONNECTIONS", "40")]).await;
+    let access = Access {
+        reconnects: true,
+        ..Access::default()
+    };
+    attack(&sidecar, access, 100, |connection| {
+        connection.frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 16]);
+        connection.frame(SETTINGS, 0, 0, &[]);
+        connection.frame(WINDOW_UPDATE, 0, 0, &1_u32.to_be_bytes());
+        connection.frame(PING, 0, 0, &[7; 8]);
+    })
+    .await;
+}
+
+/// Keeps connections open, and opens them again when the server closes them, while the unrelated caller
+/// performs turns with connections of their own.
+async fn attack(
+    sidecar: &Sidecar,
+    access: Access,
+    connections: usize,
+    act: fn(&mut RawConnection),
+) {
+    let turns = Turns::start(sidecar, access).await;
+    let mut attackers = JoinSet::new();
+    for _ in 0..connections {
+        let address = sidecar.address;
+        attackers.spawn(async move {
+            loop {
+                let mut connection = RawConnection::open(address, LARGE_WINDOW).await.read();
+                while !connection.is_closed() {
+                    act(&mut connection);
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
+            }
+        });
+    }
+    turns.pass(30).await;
+    turns.finish(sidecar).await;
+}
