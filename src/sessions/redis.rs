@@ -278,7 +278,7 @@ impl From<RedisError> for SessionsUnavailable {
 }
 
 /// Decodes the list that the scripts on a session return. `None` if it is invalid.
-fn decode_session(id: SessionId, reply: Reply) -> Option<Session> {
+pub fn decode_session(id: SessionId, reply: Reply) -> Option<Session> {
     let parts = reply.list().ok()?;
     let [user, dept, conversation, created, active, expires] = parts.as_slice() else {
         return None;

@@ -4,13 +4,13 @@ use std::{fs, time::Duration};
 
 use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
-use test_support::sidecar::{Form, Sidecar};
+use test_support::{
+    raw_http2::{DATA, LARGE_WINDOW, PING, PRIORITY, RawConnection, SETTINGS, WINDOW_UPDATE},
+    sidecar::{Form, Sidecar},
+};
 use tokio::task::JoinSet;
 
-use crate::{
-    raw::{DATA, LARGE_WINDOW, PING, PRIORITY, RawConnection, SETTINGS, WINDOW_UPDATE},
-    turns::{Access, Turns},
-};
+use crate::turns::{Access, Turns};
 
 const TOKEN: &str = "correct-Horse-Battery-staple";
 const GET_HISTORY: &str = "/conversation_memory.v1.ConversationMemory/GetHistory";

@@ -10,7 +10,6 @@
 )]
 
 mod connections;
-mod raw;
 mod reads;
 mod shares;
 mod streams;

@@ -1,14 +1,14 @@
 //! Calls that are not finished: half-sent requests, and streams without an end.
 
 use bytes::BufMut as _;
-use test_support::sidecar::{Form, Sidecar};
+use test_support::{
+    raw_http2::{DATA, LARGE_WINDOW, RawConnection, announced, grpc_message},
+    sidecar::{Form, Sidecar},
+};
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 use tonic_health::pb::HealthCheckRequest;
 
-use crate::{
-    raw::{DATA, LARGE_WINDOW, RawConnection, announced, grpc_message},
-    turns::{Access, Turns},
-};
+use crate::turns::{Access, Turns};
 
 const SAVE: &str = "/conversation_memory.v1.ConversationMemory/SaveMessages";
 const CHECK: &str = "/grpc.health.v1.Health/Check";

@@ -8,14 +8,12 @@ use conversation_memory::proto::{
 };
 use test_support::{
     new_user,
+    raw_http2::{LARGE_WINDOW, NO_WINDOW, RawConnection, WINDOW_UPDATE},
     requests::{history, message, new_conversation, save},
     sidecar::{Form, Sidecar},
 };
 
-use crate::{
-    raw::{LARGE_WINDOW, NO_WINDOW, RawConnection, WINDOW_UPDATE},
-    turns::{Access, Turns},
-};
+use crate::turns::{Access, Turns};
 
 const GET_HISTORY: &str = "/conversation_memory.v1.ConversationMemory/GetHistory";
 const LIST_MESSAGES: &str = "/conversation_memory.v1.ConversationMemory/ListMessages";

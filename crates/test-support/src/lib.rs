@@ -12,6 +12,7 @@ pub mod otlp_sink;
 pub mod postgres_server;
 pub mod python;
 pub mod random;
+pub mod raw_http2;
 pub mod redis_server;
 pub mod requests;
 pub mod sentinel_group;

@@ -10,7 +10,6 @@ use std::{
 
 use bytes::{BufMut as _, BytesMut};
 use prost::Message;
-use test_support::within_progress;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{
@@ -20,27 +19,29 @@ use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
 };
 
-pub(crate) const DATA: u8 = 0;
-pub(crate) const HEADERS: u8 = 1;
-pub(crate) const PRIORITY: u8 = 2;
-pub(crate) const RST_STREAM: u8 = 3;
-pub(crate) const SETTINGS: u8 = 4;
-pub(crate) const PING: u8 = 6;
-pub(crate) const GOAWAY: u8 = 7;
-pub(crate) const WINDOW_UPDATE: u8 = 8;
+use crate::{eventually, within_progress};
 
-pub(crate) const END_STREAM: u8 = 1;
-pub(crate) const END_HEADERS: u8 = 4;
+pub const DATA: u8 = 0;
+pub const HEADERS: u8 = 1;
+pub const PRIORITY: u8 = 2;
+pub const RST_STREAM: u8 = 3;
+pub const SETTINGS: u8 = 4;
+pub const PING: u8 = 6;
+pub const GOAWAY: u8 = 7;
+pub const WINDOW_UPDATE: u8 = 8;
+
+pub const END_STREAM: u8 = 1;
+pub const END_HEADERS: u8 = 4;
 const ACK: u8 = 1;
 
 const INITIAL_WINDOW_SIZE: u16 = 4;
 
 /// Flow-control window of the streams that the peer announces.
-pub(crate) const NO_WINDOW: u32 = 0;
-pub(crate) const LARGE_WINDOW: u32 = (1 << 31) - 1;
+pub const NO_WINDOW: u32 = 0;
+pub const LARGE_WINDOW: u32 = (1 << 31) - 1;
 
 /// HTTP/2 connection.
-pub(crate) struct RawConnection {
+pub struct RawConnection {
     frames: UnboundedSender<BytesMut>,
     reader: Option<OwnedReadHalf>,
     next_stream: u32,
@@ -57,7 +58,7 @@ struct State {
 
 impl RawConnection {
     /// Connects, and announces a window for each stream.
-    pub(crate) async fn open(address: SocketAddr, stream_window: u32) -> Self {
+    pub async fn open(address: SocketAddr, stream_window: u32) -> Self {
         let (reader, writer) = TcpStream::connect(address).await.unwrap().into_split();
         let (frames, queue) = unbounded_channel();
         let state = Arc::new(State::default());
@@ -78,19 +79,19 @@ impl RawConnection {
     }
 
     /// Reads what the server sends from now on, and answers its pings.
-    pub(crate) fn read(mut self) -> Self {
+    pub fn read(mut self) -> Self {
         let reader = self.reader.take().unwrap();
         tokio::spawn(read(reader, self.frames.clone(), Arc::clone(&self.state)));
         self
     }
 
     /// Queues a frame. A connection that the server has closed ignores it.
-    pub(crate) fn frame(&self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+    pub fn frame(&self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         let _ = self.frames.send(encode(kind, flags, stream, payload));
     }
 
     /// Begins a gRPC call and returns its stream.
-    pub(crate) fn begin_call(&mut self, path: &str, token: Option<&str>) -> u32 {
+    pub fn begin_call(&mut self, path: &str, token: Option<&str>) -> u32 {
         let mut block = BytesMut::new();
         // Indexed fields of HPACK's static table: POST and http.
         block.put_slice(&[0x83, 0x86]);
@@ -108,7 +109,7 @@ impl RawConnection {
     }
 
     /// Makes a gRPC call with one complete request.
-    pub(crate) fn call(&mut self, path: &str, token: Option<&str>, request: &impl Message) -> u32 {
+    pub fn call(&mut self, path: &str, token: Option<&str>, request: &impl Message) -> u32 {
         let stream = self.begin_call(path, token);
         self.frame(
             DATA,
@@ -119,16 +120,16 @@ impl RawConnection {
         stream
     }
 
-    pub(crate) fn ended(&self) -> usize {
+    pub fn ended(&self) -> usize {
         self.state.ended.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
+    pub fn is_closed(&self) -> bool {
         self.state.is_closed.load(Ordering::Relaxed)
     }
 
     /// Waits until the server has ended a number of streams, or closed the connection.
-    pub(crate) async fn ends(&self, streams: usize) {
+    pub async fn ends(&self, streams: usize) {
         let ended = async || (self.is_closed(), self.ended());
         within_progress("the server ends the calls", ended, |(is_closed, ended)| {
             *is_closed || *ended >= streams
@@ -137,8 +138,8 @@ impl RawConnection {
     }
 
     /// Waits until the server has closed the connection.
-    pub(crate) async fn closes(&self) {
-        test_support::eventually("the server closes the connection", async || {
+    pub async fn closes(&self) {
+        eventually("the server closes the connection", async || {
             // Writing reveals a closed connection that nothing is read from.
             self.frame(PING, 0, 0, &[0; 8]);
             self.is_closed()
@@ -147,7 +148,7 @@ impl RawConnection {
     }
 }
 
-pub(crate) fn grpc_message(message: &[u8]) -> BytesMut {
+pub fn grpc_message(message: &[u8]) -> BytesMut {
     let length = u32::try_from(message.len()).unwrap();
     let mut framed = announced(length);
     framed.put_slice(message);
@@ -155,7 +156,7 @@ pub(crate) fn grpc_message(message: &[u8]) -> BytesMut {
 }
 
 /// The prefix of a gRPC message of this length.
-pub(crate) fn announced(length: u32) -> BytesMut {
+pub fn announced(length: u32) -> BytesMut {
     let mut prefix = BytesMut::new();
     prefix.put_u8(0);
     prefix.put_u32(length);
