@@ -18,7 +18,7 @@ const GET_HISTORY: &str = "/conversation_memory.v1.ConversationMemory/GetHistory
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_only_answer_pings_do_not_occupy_all_slots() {
     let form = Form::embedded();
-    let sidecar = Sidecar::start_with(&form, &[("MAX_CONNECTIONS", "40")]).await;
+    let sidecar = Sidecar::start_with(&form, &[("MAX_CONNECTIONS", "80")]).await;
     let access = Access {
         reconnects: true,
         ..Access::default()
@@ -51,7 +51,7 @@ async fn connections_without_a_token_do_not_occupy_all_slots() {
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_without_calls_do_not_keep_connections() {
     let form = Form::embedded();
-    let sidecar = Sidecar::start_with(&form, &[("MAX_CONNECTIONS", "40")]).await;
+    let sidecar = Sidecar::start_with(&form, &[("MAX_CONNECTIONS", "80")]).await;
     let access = Access {
         reconnects: true,
         ..Access::default()
@@ -64,6 +64,10 @@ async fn frames_without_calls_do_not_keep_connections() {
     })
     .await;
 }
+
+/// Time after which an attacker opens a closed connection again. A new connection takes the slot of
+/// another one, so that a slot lasts for about this time.
+const RECONNECT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Keeps connections open, and opens them again when the server closes them, while the unrelated caller
 /// performs turns with connections of their own.
@@ -84,6 +88,7 @@ async fn attack(
                     act(&mut connection);
                     tokio::time::sleep(Duration::from_millis(500)).await;
                 }
+                tokio::time::sleep(RECONNECT_INTERVAL).await;
             }
         });
     }
