@@ -193,7 +193,7 @@ impl Scene<'_> {
     /// Names a session in some of the requests that name a conversation.
     pub(crate) fn session(&mut self, request: &mut Value) {
         // A call with the name and the session of the other user is one of theirs.
-        let session = if request["userId"] == self.user {
+        let session = if request["userId"] == self.user && request["messages"].is_null() {
             self.any(Kind::Session)
         } else {
             self.own(Kind::Session)

@@ -11,15 +11,9 @@ use crate::{
 impl Scene<'_> {
     pub(crate) fn begin_turn(&mut self) -> Operation {
         let mut request = json!({ "userId": self.user });
-        let mut claimed = None;
         self.maybe(&mut request, 4, "deptId", "hr".into());
         match self.random.below(8) {
-            0 => {
-                let session = self.others(Kind::Session);
-                claimed = claim(&session);
-                request["sessionId"] = session.into();
-            }
-            1..5 => request["sessionId"] = self.own(Kind::Session).into(),
+            0..5 => request["sessionId"] = self.own(Kind::Session).into(),
             5 => request["sessionId"] = new_id(self.random).into(),
             _ => {}
         }
@@ -27,10 +21,7 @@ impl Scene<'_> {
             request["conversationId"] = self.any(Kind::Conversation).into();
         }
         self.limits(&mut request);
-        Operation {
-            claimed,
-            ..Operation::new("BeginTurn", request)
-        }
+        Operation::new("BeginTurn", request)
     }
 
     pub(crate) fn save_messages(&mut self) -> Operation {
