@@ -1,19 +1,14 @@
 //! Connections without calls, which occupy the slots of `MAX_CONNECTIONS`.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
-use data_encoding::HEXLOWER;
-use sha2::{Digest as _, Sha256};
 use test_support::{
-    raw_http2::{DATA, LARGE_WINDOW, PING, PRIORITY, RawConnection, SETTINGS, WINDOW_UPDATE},
+    raw_http2::{LARGE_WINDOW, PING, PRIORITY, RawConnection, SETTINGS, WINDOW_UPDATE},
     sidecar::{Form, Sidecar},
 };
 use tokio::task::JoinSet;
 
 use crate::turns::{Access, Turns};
-
-const TOKEN: &str = "correct-Horse-Battery-staple";
-const GET_HISTORY: &str = "/conversation_memory.v1.ConversationMemory/GetHistory";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_only_answer_pings_do_not_occupy_all_slots() {
@@ -24,28 +19,6 @@ async fn connections_that_only_answer_pings_do_not_occupy_all_slots() {
         ..Access::default()
     };
     attack(&sidecar, access, 100, |_| {}).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn connections_without_a_token_do_not_occupy_all_slots() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("tokens");
-    let hash = HEXLOWER.encode(&Sha256::digest(TOKEN));
-    fs::write(&file, format!("agent:{hash}\n")).unwrap();
-    // The default limit is 900 connections.
-    let settings = [("AUTH_TOKENS_FILE", file.to_str().unwrap())];
-    let form = Form::embedded();
-    let sidecar = Sidecar::start_with(&form, &settings).await;
-    let access = Access {
-        token: Some(TOKEN),
-        reconnects: true,
-    };
-    attack(&sidecar, access, 1000, |connection| {
-        // A call that is rejected is no reason to keep the connection.
-        let stream = connection.begin_call(GET_HISTORY, None);
-        connection.frame(DATA, 1, stream, &[]);
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

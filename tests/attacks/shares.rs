@@ -17,9 +17,9 @@ use crate::turns::{Access, Turns, with_access};
 const GREEDY: &str = "greedy-Horse-Battery-staple";
 const MODEST: &str = "modest-Horse-Battery-staple";
 
-test_support::in_both_forms!(a_caller_with_many_calls_leaves_a_share_to_others);
-
-async fn a_caller_with_many_calls_leaves_a_share_to_others(form: Form) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_with_many_calls_leaves_a_share_to_others() {
+    let form = Form::servers();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("tokens");
     let line =

@@ -1,14 +1,11 @@
-//! Responses that are not read: flow-control windows that are closed or opened slowly, and sockets that
-//! are not read.
-
-use std::time::Duration;
+//! Responses that are not read: flow-control windows that are closed.
 
 use conversation_memory::proto::{
-    ExportConversationRequest, ExportFormat, GetHistoryRequest, ListMessagesRequest, Role,
+    ExportConversationRequest, ExportFormat, GetHistoryRequest, Role,
 };
 use test_support::{
     new_user,
-    raw_http2::{LARGE_WINDOW, NO_WINDOW, RawConnection, WINDOW_UPDATE},
+    raw_http2::{NO_WINDOW, RawConnection},
     requests::{history, message, new_conversation, save},
     sidecar::{Form, Sidecar},
 };
@@ -16,19 +13,13 @@ use test_support::{
 use crate::turns::{Access, Turns};
 
 const GET_HISTORY: &str = "/conversation_memory.v1.ConversationMemory/GetHistory";
-const LIST_MESSAGES: &str = "/conversation_memory.v1.ConversationMemory/ListMessages";
 const EXPORT: &str = "/conversation_memory.v1.ConversationMemory/ExportConversation";
-
-/// Most concurrent calls that a connection permits.
-const CALLS: usize = 1024;
 
 /// Deadline of all calls, short enough for a test.
 const SETTINGS: [(&str, &str); 1] = [("MAX_CALL_SECONDS", "4")];
 
 test_support::in_both_forms!(
-    calls_with_closed_windows_end_at_their_deadline,
     unread_responses_of_many_connections_do_not_exhaust_memory,
-    a_connection_whose_socket_is_not_read_is_closed,
     unread_exports_do_not_block_other_exports,
 );
 
@@ -53,46 +44,6 @@ fn get_history(id: &str) -> GetHistoryRequest {
     }
 }
 
-async fn calls_with_closed_windows_end_at_their_deadline(form: Form) {
-    let sidecar = Sidecar::start_with(&form, &SETTINGS).await;
-    let id = large_conversation(&sidecar).await;
-    let turns = Turns::start(&sidecar, Access::default()).await;
-    // Closed windows of the streams; of the connection, after 64 KiB; and windows that are opened byte
-    // by byte.
-    for (stream_window, is_opened) in [(NO_WINDOW, false), (LARGE_WINDOW, false), (NO_WINDOW, true)]
-    {
-        let mut connection = RawConnection::open(sidecar.address, stream_window)
-            .await
-            .read();
-        let streams: Vec<_> = (0..CALLS)
-            .map(|call| {
-                if call % 2 == 0 {
-                    connection.call(GET_HISTORY, None, &get_history(&id))
-                } else {
-                    let list = ListMessagesRequest {
-                        conversation_id: id.clone(),
-                        ..ListMessagesRequest::default()
-                    };
-                    connection.call(LIST_MESSAGES, None, &list)
-                }
-            })
-            .collect();
-        let opening = async {
-            loop {
-                for stream in streams.iter().filter(|_| is_opened) {
-                    connection.frame(WINDOW_UPDATE, 0, *stream, &1_u32.to_be_bytes());
-                }
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        };
-        tokio::select! {
-            () = opening => {}
-            () = connection.ends(CALLS) => {}
-        }
-    }
-    turns.finish(&sidecar).await;
-}
-
 async fn unread_responses_of_many_connections_do_not_exhaust_memory(form: Form) {
     let sidecar = Sidecar::start_with(&form, &SETTINGS).await;
     let id = large_conversation(&sidecar).await;
@@ -107,25 +58,6 @@ async fn unread_responses_of_many_connections_do_not_exhaust_memory(form: Form) 
     }
     for connection in &connections {
         connection.ends(4).await;
-    }
-    turns.finish(&sidecar).await;
-}
-
-async fn a_connection_whose_socket_is_not_read_is_closed(form: Form) {
-    let sidecar = Sidecar::start_with(&form, &SETTINGS).await;
-    let id = large_conversation(&sidecar).await;
-    let turns = Turns::start(&sidecar, Access::default()).await;
-    let mut connections = Vec::new();
-    for _ in 0..10 {
-        let mut connection = RawConnection::open(sidecar.address, LARGE_WINDOW).await;
-        connection.frame(WINDOW_UPDATE, 0, 0, &(1_u32 << 30).to_be_bytes());
-        for _ in 0..32 {
-            connection.call(GET_HISTORY, None, &get_history(&id));
-        }
-        connections.push(connection);
-    }
-    for connection in &connections {
-        connection.closes().await;
     }
     turns.finish(&sidecar).await;
 }

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::{BufMut as _, BytesMut};
@@ -59,7 +60,13 @@ struct State {
 impl RawConnection {
     /// Connects, and announces a window for each stream.
     pub async fn open(address: SocketAddr, stream_window: u32) -> Self {
-        let (reader, writer) = TcpStream::connect(address).await.unwrap().into_split();
+        // A server with many connections may refuse one for a while.
+        let (reader, writer) = loop {
+            match TcpStream::connect(address).await {
+                Ok(stream) => break stream.into_split(),
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        };
         let (frames, queue) = unbounded_channel();
         let state = Arc::new(State::default());
         tokio::spawn(write(writer, queue, Arc::clone(&state)));
