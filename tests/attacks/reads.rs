@@ -17,6 +17,7 @@ use crate::turns::{Access, Turns};
 test_support::in_both_forms!(
     large_numbers_in_metadata_do_not_exhaust_memory,
     many_sessions_of_one_user_do_not_block_others,
+    expensive_searches_do_not_block_turns,
 );
 
 async fn large_numbers_in_metadata_do_not_exhaust_memory(form: Form) {
@@ -85,9 +86,7 @@ async fn many_sessions_of_one_user_do_not_block_others(form: Form) {
     turns.finish(&sidecar).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn expensive_searches_do_not_block_turns() {
-    let form = Form::embedded();
+async fn expensive_searches_do_not_block_turns(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let user = new_user();
