@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Number of sessions that are read or ended at a time.
-const BATCH: usize = 64;
+const BATCH: usize = 32;
 /// Number of times that a page is read on, if sessions of it have ended.
 const PAGE_READS: usize = 4;
 /// Time limit for a page of sessions. Each call on Redis has its own, short limit.

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Upper bound on the batches that one call imports.
-const BATCHES: usize = 16;
+const BATCHES: usize = 32;
 
 impl RedisSessions {
     /// Imports sessions of an earlier version in small steps, and ends those beyond the maximum.
