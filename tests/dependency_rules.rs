@@ -76,6 +76,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "log_throttle",
             "memory",
             "store",
+            "sessions",
             "proto",
             "instrumentation",
             "telemetry",
