@@ -77,6 +77,7 @@ async fn many_sessions_of_one_user_do_not_block_others(form: Form) {
             for _ in 0..5 {
                 let list = ListSessionsRequest {
                     user_id: user.clone(),
+                    ..ListSessionsRequest::default()
                 };
                 let _ = sessions.list_sessions(list).await;
             }

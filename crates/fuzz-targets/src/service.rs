@@ -17,7 +17,7 @@ use conversation_memory::{
     },
     recent::none::NoWindow,
     rpc::{self, ServiceConfig, rest},
-    sessions::in_process::InProcessSessions,
+    sessions::in_process::{InProcessLimits, InProcessSessions},
     store::{Store as _, sqlite::SqliteStore},
     tokens::TokenEncoding,
 };
@@ -207,6 +207,7 @@ async fn embedded(folder: &Path) -> Memory {
         sessions: Arc::new(InProcessSessions::new(
             Duration::from_mins(1),
             clock.clone(),
+            InProcessLimits::default(),
         )),
         clock,
         ids: Arc::new(UuidV7),
