@@ -1,6 +1,6 @@
 # `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run test soak check image bench fmt
+.PHONY: help run test fuzz soak check audit image bench fmt
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,13 +14,20 @@ test: ## Run every test, with a private PostgreSQL and Redis (installed if missi
 	RUST_TEST_THREADS=$$((2 * $$(nproc))) tests/with-servers cargo test --locked --workspace
 	tests/with-servers target/client-python/bin/pytest --quiet --numprocesses auto --dist worksteal clients/python
 
-MINUTES ?= 30
+fuzz: MINUTES ?= 10
+fuzz: ## Pass mutated inputs to every decoder for MINUTES=10 in total
+	fuzz/run $(MINUTES)
+
+soak: MINUTES ?= 30
 soak: ## Check recorded histories under random faults for MINUTES=30
 	CONSISTENCY_SECONDS=$$((60 * $(MINUTES))) tests/with-servers cargo test --locked --test consistency -- \
 		--nocapture mixed_faults
 
 check: ## Check format, lints, the API, dependencies, manifests and scripts
 	.ci/check
+
+audit: ## Compare the dependencies with known vulnerabilities (needs GitHub and PyPI)
+	.ci/audit
 
 image: ## Build and test the container image without Docker (as root)
 	tests/image

@@ -14,7 +14,7 @@ use rustls::{
     pki_types::{CertificateDer, pem, pem::PemObject as _},
 };
 
-use crate::os_error;
+use crate::{os_error, small_file};
 
 /// A file that contains no usable CA certificates.
 #[derive(Debug, thiserror::Error)]
@@ -38,10 +38,10 @@ pub fn client_config(file: Option<&Path>) -> Result<ClientConfig, CaFileError> {
         roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
     };
     if let Some(file) = file {
-        let certificates =
-            CertificateDer::pem_file_iter(file).map_err(|error| failed(&describe(&error)))?;
+        let contents = small_file::read_within_limit(file)
+            .map_err(|error| failed(&os_error::describe(&error)))?;
         let public = roots.len();
-        for certificate in certificates {
+        for certificate in CertificateDer::pem_slice_iter(&contents) {
             let certificate = certificate.map_err(|error| failed(&describe(&error)))?;
             roots.add(certificate).map_err(|error| failed(&error))?;
         }

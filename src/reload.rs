@@ -5,8 +5,7 @@
 //! as Kubernetes does with mounted Secrets.
 
 use std::{
-    fmt, fs,
-    io::{self, Read as _},
+    fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -15,17 +14,14 @@ use std::{
 use sha2::{Digest as _, Sha256};
 use tokio::{
     sync::watch,
-    task::spawn_blocking,
-    time::{MissedTickBehavior, interval},
+    task::{JoinHandle, spawn_blocking},
+    time::{MissedTickBehavior, interval, timeout},
 };
 
-use crate::{log_throttle::LogThrottle, os_error};
+use crate::{log_throttle::LogThrottle, os_error, small_file};
 
 /// Interval between two comparisons.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Upper bound on the size of a file.
-const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// The value that was parsed from files when they were last valid. Clones share it.
 #[derive(Debug)]
@@ -76,6 +72,9 @@ enum LastRead {
     Failed(String),
 }
 
+/// Read of all files in progress.
+type Reading = JoinHandle<Result<Vec<Vec<u8>>, String>>;
+
 impl<T> fmt::Debug for FileWatcher<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FileWatcher")
@@ -89,14 +88,15 @@ impl<T> fmt::Debug for FileWatcher<T> {
 /// keeps it up to date.
 ///
 /// # Errors
-/// Returns an error if a file cannot be read, is larger than 1 MiB, or is invalid.
+/// Returns an error if a file cannot be read within its time limit, is no regular file or
+/// larger than 1 MiB, or is invalid.
 pub fn load<T>(
     setting: &'static str,
     paths: Vec<PathBuf>,
     parse: impl Fn(&[Vec<u8>]) -> Result<T, String> + Send + Sync + 'static,
 ) -> Result<(Reloaded<T>, FileWatcher<T>), ReloadError> {
     let failed = |cause| ReloadError { setting, cause };
-    let contents = read_all(&paths).map_err(failed)?;
+    let contents = read_all(&paths, small_file::read_within_limit).map_err(failed)?;
     let current = watch::Sender::new(Arc::new(parse(&contents).map_err(failed)?));
     let watcher = FileWatcher {
         setting,
@@ -120,14 +120,29 @@ impl<T> FileWatcher<T> {
     pub async fn run(mut self) {
         let mut ticks = interval(CHECK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut reading = None;
         loop {
             ticks.tick().await;
+            self.check(&mut reading).await;
+        }
+    }
+
+    /// Reads the files once. `reading` is a read that has not ended: a file system that does not
+    /// respond blocks one thread, and not one for each check.
+    async fn check(&mut self, reading: &mut Option<Reading>) {
+        let read = reading.get_or_insert_with(|| {
             let paths = Arc::clone(&self.paths);
-            // Blocking, because the file may be on a disk that does not respond.
-            let Ok(contents) = spawn_blocking(move || read_all(&paths)).await else {
-                continue;
-            };
-            self.update(contents);
+            spawn_blocking(move || read_all(&paths, small_file::read))
+        });
+        match timeout(small_file::TIME_LIMIT, read).await {
+            Ok(read) => {
+                *reading = None;
+                // An error means that the read has panicked, which is logged.
+                if let Ok(contents) = read {
+                    self.update(contents);
+                }
+            }
+            Err(_) => self.update(Err(small_file::not_responding().to_string())),
         }
     }
 
@@ -162,23 +177,17 @@ impl<T> FileWatcher<T> {
     }
 }
 
-fn read_all(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>, String> {
+fn read_all(
+    paths: &[PathBuf],
+    read: impl Fn(&Path) -> io::Result<Vec<u8>>,
+) -> Result<Vec<Vec<u8>>, String> {
     let read = |path: &PathBuf| {
-        read_one(path).map_err(|error| {
+        read(path).map_err(|error| {
             let cause = os_error::describe(&error);
             format!("cannot read {}: {cause}", path.display())
         })
     };
     paths.iter().map(read).collect()
-}
-
-fn read_one(path: &Path) -> io::Result<Vec<u8>> {
-    let mut contents = Vec::new();
-    let mut file = fs::File::open(path)?.take(MAX_FILE_BYTES + 1);
-    if file.read_to_end(&mut contents)? as u64 > MAX_FILE_BYTES {
-        return Err(io::Error::other("larger than 1 MiB"));
-    }
-    Ok(contents)
 }
 
 fn digest(contents: &[Vec<u8>]) -> [u8; 32] {
@@ -192,7 +201,10 @@ fn digest(contents: &[Vec<u8>]) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::{
+        fs,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
 
     use tokio::time::advance;
 

@@ -11,6 +11,13 @@ use crate::domain::{NewSession, Session, SessionId, UserId};
 
 /// Session tier: storage of live sessions.
 ///
+/// Each user has their own sessions. What other users do with the same session id has no effect on
+/// the results of an operation that names a user. An operation that names none finds the session
+/// of the first user who started one with this id.
+///
+/// The number of a user's live sessions is bounded: a further one ends those that were not used for
+/// the longest time. The cost of an operation does not depend on their number.
+///
 /// An expired session is indistinguishable from one that never existed. Each use
 /// of a session resets its TTL; [`Self::get`] and [`Self::list`] do not count as
 /// use. TTLs do not depend on a wall clock that can be set.
@@ -18,22 +25,25 @@ use crate::domain::{NewSession, Session, SessionId, UserId};
 pub trait Sessions: Send + Sync + Debug {
     /// Starts a session. If the same user has a live session with this id, the session is
     /// renewed and, if `new` contains a conversation, this becomes its current
-    /// conversation. Returns `None` if the id belongs to another user's live session.
+    /// conversation.
     ///
     /// # Errors
     ///
     /// Fails with [`SessionsUnavailable`] if the session tier is unavailable.
-    async fn start(&self, new: &NewSession) -> Result<Option<Session>, SessionsUnavailable>;
+    async fn start(&self, new: &NewSession) -> Result<Session, SessionsUnavailable>;
 
-    /// Reads a session. Returns `None` if it is not live.
+    /// Reads a session. Returns `None` if `user` has no live session with this id.
     ///
     /// # Errors
     ///
     /// Fails with [`SessionsUnavailable`] if the session tier is unavailable.
-    async fn get(&self, id: SessionId) -> Result<Option<Session>, SessionsUnavailable>;
+    async fn get(
+        &self,
+        id: SessionId,
+        user: Option<&UserId>,
+    ) -> Result<Option<Session>, SessionsUnavailable>;
 
-    /// Renews a session and reads it. Returns `None`, without renewing it, if the session
-    /// is not live or belongs to a user other than `user`.
+    /// Renews a session and reads it. Returns `None` if `user` has no live session with this id.
     ///
     /// # Errors
     ///
@@ -44,19 +54,50 @@ pub trait Sessions: Send + Sync + Debug {
         user: Option<&UserId>,
     ) -> Result<Option<Session>, SessionsUnavailable>;
 
-    /// Ends a session. Returns `false` if it was not live.
+    /// Ends a session. Returns `false` if `user` had no live session with this id.
     ///
     /// # Errors
     ///
     /// Fails with [`SessionsUnavailable`] if the session tier is unavailable.
-    async fn end(&self, id: SessionId) -> Result<bool, SessionsUnavailable>;
+    async fn end(&self, id: SessionId, user: Option<&UserId>) -> Result<bool, SessionsUnavailable>;
 
-    /// Reads a user's live sessions, the most recently used first.
+    /// Reads a page of a user's live sessions, the most recently used first. A page can have fewer
+    /// sessions than the limit, or none, although more follow. A session that is used while its
+    /// user's pages are read can be on no page.
     ///
     /// # Errors
     ///
     /// Fails with [`SessionsUnavailable`] if the session tier is unavailable.
-    async fn list(&self, user: &UserId) -> Result<Vec<Session>, SessionsUnavailable>;
+    async fn list(&self, query: &SessionQuery) -> Result<SessionPage, SessionsUnavailable>;
+}
+
+/// Page of a user's live sessions to be read.
+#[derive(Clone, Debug)]
+pub struct SessionQuery {
+    /// User of the sessions.
+    pub user_id: UserId,
+    /// Value of [`SessionPage::next`] of the previous page; `None` for the first page.
+    pub after: Option<SessionKey>,
+    /// Upper bound on the sessions of the page.
+    pub limit: u32,
+}
+
+/// Page of a user's live sessions.
+#[derive(Debug)]
+pub struct SessionPage {
+    /// Sessions of the page.
+    pub sessions: Vec<Session>,
+    /// Key after which the next page begins; `None` for the last page.
+    pub next: Option<SessionKey>,
+}
+
+/// Key by which a user's sessions are ordered, descending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionKey {
+    /// Position of the last use in the order of all uses.
+    pub last_use: i64,
+    /// Session, which orders simultaneous uses.
+    pub id: SessionId,
 }
 
 /// Error of an operation while the session tier is unavailable.

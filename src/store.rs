@@ -131,12 +131,9 @@ pub trait Store: Send + Sync + Debug {
         session: SessionId,
     ) -> Result<Conversation, StoreError>;
 
-    /// Reads the current conversation of a session, as it was last recorded. Returns `None` if
-    /// none was recorded.
-    ///
-    /// Prefers the conversations of `user`. If only conversations of other users were recorded
-    /// for the session, one of them is returned, so that the caller can distinguish a foreign
-    /// session from an unknown one.
+    /// Reads the current conversation of a user's session, as it was last recorded. Returns `None`
+    /// if none was recorded. What other users recorded for the same id has no effect on the result,
+    /// nor on its cost.
     ///
     /// # Errors
     ///

@@ -105,6 +105,7 @@ impl Telemetry {
             tracing: TracingConfig {
                 is_exported: tracer.is_some(),
                 follows_caller: config.follows_caller,
+                allows_caller_project: config.allows_caller_project,
                 captures_content: config.captures_content,
             },
             tracer,

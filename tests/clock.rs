@@ -24,7 +24,7 @@ use conversation_memory::{
     fairness::FairSemaphore,
     memory::{BeginTurn, Dependencies, GetHistory, HistoryLimits, Memory, SaveMessages},
     recent::none::NoWindow,
-    sessions::in_process::InProcessSessions,
+    sessions::in_process::{InProcessLimits, InProcessSessions},
     store::{ConversationQuery, Store, postgres::PostgresStore, sqlite::SqliteStore},
     tokens::TokenEncoding,
 };
@@ -66,7 +66,11 @@ async fn check_order_and_ttl(store: Arc<dyn Store>) {
     let memory = Memory::new(Dependencies {
         store,
         recent: Arc::new(NoWindow),
-        sessions: Arc::new(InProcessSessions::new(TTL, Arc::clone(&clock))),
+        sessions: Arc::new(InProcessSessions::new(
+            TTL,
+            Arc::clone(&clock),
+            InProcessLimits::default(),
+        )),
         clock,
         ids: Arc::new(UuidV7),
         writes: TaskTracker::new(),

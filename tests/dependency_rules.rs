@@ -76,6 +76,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "log_throttle",
             "memory",
             "store",
+            "sessions",
             "proto",
             "instrumentation",
             "telemetry",
@@ -92,9 +93,10 @@ const MODULES: &[(&str, &[&str])] = &[
     ),
     // Authenticates callers by the connection and the headers, never by the content of a request.
     ("access", &["reload", "http", "governor"]),
-    ("reload", &["log_throttle", "os_error"]),
-    ("authorities", &["os_error", "rustls"]),
+    ("reload", &["log_throttle", "os_error", "small_file"]),
+    ("authorities", &["os_error", "small_file", "rustls"]),
     ("os_error", &[]),
+    ("small_file", &[]),
     (
         "transport",
         &[
@@ -126,6 +128,7 @@ const MODULES: &[(&str, &[&str])] = &[
         "config",
         &[
             "os_error",
+            "small_file",
             "access",
             "domain",
             "memory",

@@ -14,7 +14,7 @@ use conversation_memory::{
     domain::{NewSession, SessionId},
     recent::{Lookup, RecentWindow},
     redis::{ErrorReply, Redis, RedisError, RedisSettings, RedisTarget, Script},
-    sessions::{Sessions, redis::RedisSessions},
+    sessions::{SessionQuery, Sessions, redis::RedisSessions},
 };
 use test_support::{
     completes, eventually,
@@ -268,7 +268,7 @@ async fn cluster_calls_are_routed_without_redirects() {
     let servers = RedisServer::start_cluster(&[]).await;
     let url = servers[0].url().replace("redis://", "redis-cluster://");
     let redis = connect_and_wait(&url, "").await;
-    let sessions = RedisSessions::new(redis.clone(), test_support::window::TTL);
+    let sessions = RedisSessions::new(redis.clone(), test_support::window::TTL, 100);
     for _ in 0..20 {
         let fixture = WindowFixture::with(recent(&redis), &servers[0].url(), "");
         fixture.save(1..=1).await;
@@ -279,16 +279,14 @@ async fn cluster_calls_are_routed_without_redirects() {
             dept_id: None,
             conversation_id: Some(fixture.id),
         };
-        sessions.start(&new).await.unwrap().unwrap();
+        sessions.start(&new).await.unwrap();
     }
-    assert_eq!(
-        sessions
-            .list(&test_support::window::owner())
-            .await
-            .unwrap()
-            .len(),
-        20
-    );
+    let query = SessionQuery {
+        user_id: test_support::window::owner(),
+        after: None,
+        limit: 100,
+    };
+    assert_eq!(sessions.list(&query).await.unwrap().sessions.len(), 20);
     for server in &servers {
         let keys: u32 = server.call(&["DBSIZE"]).await.parse().unwrap();
         assert!(keys > 0, "both nodes hold keys");

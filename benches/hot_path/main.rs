@@ -18,6 +18,8 @@
 //!   additional cost of a save for the search documents.
 //! - `telemetry`: the cost of tracing, also with an unavailable collector.
 //! - `process`: startup time, and memory when idle and after 10,000 turns.
+//! - `attacks`: turns of a caller while others attack the sidecar, compared with those of an idle one,
+//!   and the memory that it takes.
 //! - `baseline`: the calls of a turn on this build, compared with those on the program
 //!   that the environment variable `BASELINE` names; skipped without it.
 //!
@@ -33,6 +35,7 @@
     reason = "a benchmark prints, fails by panicking, and is its own composition root"
 )]
 
+mod attacks;
 mod baseline;
 mod compare;
 mod conversation;
@@ -45,7 +48,7 @@ mod telemetry;
 
 use std::process::ExitCode;
 
-const SECTIONS: [&str; 10] = [
+const SECTIONS: [&str; 11] = [
     "growth",
     "histories",
     "window",
@@ -55,6 +58,7 @@ const SECTIONS: [&str; 10] = [
     "search",
     "telemetry",
     "process",
+    "attacks",
     "baseline",
 ];
 
@@ -89,6 +93,7 @@ fn main() -> ExitCode {
                 "search" => runtime.block_on(search::search(rounds)),
                 "telemetry" => runtime.block_on(telemetry::telemetry(rounds)),
                 "process" => runtime.block_on(process::process()),
+                "attacks" => runtime.block_on(attacks::attacks(rounds)),
                 _ => runtime.block_on(baseline::baseline(rounds)),
             }
         }

@@ -7,7 +7,11 @@ use crate::{
     os_error,
     recent::{RecentWindow, none::NoWindow, redis::RedisRecent},
     redis::{Redis, RedisSettings},
-    sessions::{Sessions, in_process::InProcessSessions, redis::RedisSessions},
+    sessions::{
+        Sessions,
+        in_process::{InProcessLimits, InProcessSessions},
+        redis::RedisSessions,
+    },
     store::{Store, postgres::PostgresStore, sqlite::SqliteStore},
     telemetry::observed::{DatabaseAttributes, ObservedRecent, ObservedSessions, ObservedStore},
 };
@@ -42,10 +46,15 @@ impl Backends {
             Some(redis) => Arc::new(RedisSessions::new(
                 redis.clone(),
                 config.conversations.session_ttl,
+                config.conversations.sessions_per_user,
             )),
             None => Arc::new(InProcessSessions::new(
                 config.conversations.session_ttl,
                 Arc::new(SystemClock) as Arc<dyn Clock>,
+                InProcessLimits {
+                    sessions_per_user: config.conversations.sessions_per_user as usize,
+                    ..InProcessLimits::default()
+                },
             )),
         };
         Ok(Self {

@@ -17,6 +17,18 @@ pub(super) struct ConversationArgs {
     )]
     session_ttl_minutes: Duration,
 
+    /// Maximum number of live sessions of a user. A further one ends the session that was not used
+    /// for the longest time.
+    #[arg(
+        long,
+        env,
+        global = true,
+        default_value = "1000",
+        value_parser = integer(1..=100_000_u32),
+        value_name = "NUMBER"
+    )]
+    max_sessions_per_user: u32,
+
     /// Number of messages in a history if the request sets no limit.
     #[arg(
         long,
@@ -74,6 +86,8 @@ pub(super) struct ConversationArgs {
 pub struct ConversationConfig {
     /// Lifetime of a session after its last use.
     pub session_ttl: Duration,
+    /// Upper bound on the live sessions of a user.
+    pub sessions_per_user: u32,
     /// Number of messages in a history if the request sets no limit.
     pub history_messages: u32,
     /// Encoding that determines the number of tokens of a message.
@@ -88,6 +102,7 @@ impl ConversationConfig {
     pub(super) fn from_args(args: &ConversationArgs) -> Self {
         Self {
             session_ttl: args.session_ttl_minutes,
+            sessions_per_user: args.max_sessions_per_user,
             history_messages: args.max_history_messages,
             token_encoding: args.token_encoding,
             compaction_tokens: args.compaction_tokens,

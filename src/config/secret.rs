@@ -1,7 +1,7 @@
-use std::{convert::Infallible, fmt, fs, path::Path, str::FromStr};
+use std::{convert::Infallible, fmt, path::Path, str::FromStr};
 
 use super::InvalidSetting;
-use crate::os_error;
+use crate::{os_error, small_file};
 
 /// Text whose Debug output does not contain it.
 #[derive(Clone, PartialEq, Eq)]
@@ -36,10 +36,12 @@ impl Secret {
             return Ok(None);
         };
         let invalid = |problem| InvalidSetting::new(&format!("{name}_FILE"), problem);
-        let text = fs::read_to_string(path).map_err(|error| {
+        let contents = small_file::read_within_limit(path).map_err(|error| {
             let cause = os_error::describe(&error);
             invalid(format!("cannot read {}: {cause}", path.display()))
         })?;
+        let text = String::from_utf8(contents)
+            .map_err(|_| invalid(format!("{} is not UTF-8 text", path.display())))?;
         let text = text.strip_suffix('\n').unwrap_or(&text);
         let text = text.strip_suffix('\r').unwrap_or(text);
         if text.is_empty() {

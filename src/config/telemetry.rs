@@ -30,6 +30,8 @@ pub struct TelemetryConfig {
     pub langsmith_unused: Option<LangSmithUnused>,
     /// Whether the span of a call becomes a child of the caller's span.
     pub follows_caller: bool,
+    /// Whether a caller may choose the project of its spans in LangSmith.
+    pub allows_caller_project: bool,
     /// Whether spans contain the content of messages.
     pub captures_content: bool,
 }
@@ -102,6 +104,11 @@ impl TelemetryConfig {
             langsmith_unused,
             follows_caller: non_empty(args.otel_propagators.as_deref())
                 .is_none_or(|list| list.split(',').any(|name| name.trim() == "tracecontext")),
+            allows_caller_project: flag(
+                args.langsmith_project_from_caller.as_deref(),
+                "LANGSMITH_PROJECT_FROM_CALLER",
+                false,
+            )?,
             captures_content: captures_content(
                 args.otel_instrumentation_genai_capture_message_content
                     .as_deref(),

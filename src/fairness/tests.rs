@@ -101,7 +101,9 @@ async fn callers_take_turns_however_many_waits_each_has() {
     let held = semaphore.try_acquire(key("a"), 1);
     let mut many: Vec<_> = (0..5).map(|_| wait(&semaphore, "a")).collect();
     drop(held);
-    let first = (&mut many[0]).now_or_never().expect("no other caller waits");
+    let first = (&mut many[0])
+        .now_or_never()
+        .expect("no other caller waits");
     let mut one = wait(&semaphore, "b");
     drop(first);
     let granted = (&mut one).now_or_never().expect("it is b's turn");

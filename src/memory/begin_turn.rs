@@ -2,7 +2,6 @@ use super::{
     Error, HistoryLimits, Memory, Resource, Source,
     history::History,
     newest::{NewestMessages, NewestQuery},
-    session_service::require_session,
 };
 use crate::domain::{
     Conversation, ConversationId, ConversationRef, DeptId, NewConversation, NewSession, Session,
@@ -143,7 +142,6 @@ impl Memory {
             .await
             .map_err(Error::from_query)?;
         match last_conversation {
-            Some(conversation) if conversation.user_id != turn.user_id => session_not_found(id),
             None if turn.conversation_id.is_none() && !is_unavailable => session_not_found(id),
             last_conversation if is_unavailable => Ok(SessionLookup::Unavailable {
                 id,
@@ -268,14 +266,13 @@ impl Memory {
             conversation_id: Some(conversation.id),
         };
         let session = match self.0.sessions.start(&new).await {
-            Ok(started) => require_session(id, started)?,
+            Ok(session) => session,
             Err(error) => {
                 tracing::debug!(error = %error, "the turn continues without a session");
                 return Ok((None, SessionState::Unavailable));
             }
         };
-        // Recorded only now: a session that did not start, or belongs to another user,
-        // must not replace a live one.
+        // Recorded only now: a session that did not start must not replace a live one.
         if !conversation.is_created && recorded != Some(conversation.id) {
             self.record_session(turn, id, conversation.id).await?;
         }

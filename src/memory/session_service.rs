@@ -1,6 +1,9 @@
 use super::{Error, Memory, Resource};
-use crate::domain::{
-    ConversationId, ConversationRef, DeptId, NewSession, Session, SessionId, SessionRef, UserId,
+use crate::{
+    domain::{
+        ConversationId, ConversationRef, DeptId, NewSession, Session, SessionId, SessionRef, UserId,
+    },
+    sessions::{SessionPage, SessionQuery},
 };
 
 /// Session to be started.
@@ -37,7 +40,7 @@ impl Memory {
             dept_id: request.dept_id,
             conversation_id: request.conversation_id,
         };
-        let session = require_session(id, self.0.sessions.start(&new).await?)?;
+        let session = self.0.sessions.start(&new).await?;
         // Recorded only now: a session that did not start must not replace a live one.
         if let Some(conversation) = conversation {
             self.attach_session(conversation, id).await?;
@@ -53,9 +56,8 @@ impl Memory {
     /// [`Error::Unavailable`] if the session tier cannot be reached.
     pub async fn get_session(&self, session: SessionRef) -> Result<Session, Error> {
         let SessionRef { id, user_id } = session;
-        let found = self.0.sessions.get(id).await?;
-        let has_claimed_user = |found: &Session| user_id.is_none_or(|user| user == found.user_id);
-        require_session(id, found.filter(has_claimed_user))
+        let found = self.0.sessions.get(id, user_id.as_ref()).await?;
+        require_session(id, found)
     }
 
     /// Resets the TTL of a session.
@@ -75,21 +77,18 @@ impl Memory {
     ///
     /// Fails as [`Self::get_session`] does.
     pub async fn end_session(&self, session: SessionRef) -> Result<(), Error> {
-        let id = session.id;
-        if session.user_id.is_some() {
-            // The check stays valid until the end: the user of a session never changes.
-            self.get_session(session).await?;
-        }
-        require_session(id, self.0.sessions.end(id).await?.then_some(()))
+        let SessionRef { id, user_id } = session;
+        let has_ended = self.0.sessions.end(id, user_id.as_ref()).await?;
+        require_session(id, has_ended.then_some(()))
     }
 
-    /// Lists a user's live sessions, the most recently used first.
+    /// Lists a page of a user's live sessions, the most recently used first.
     ///
     /// # Errors
     ///
     /// Fails with [`Error::Unavailable`] if the session tier cannot be reached.
-    pub async fn list_sessions(&self, user: &UserId) -> Result<Vec<Session>, Error> {
-        Ok(self.0.sessions.list(user).await?)
+    pub async fn list_sessions(&self, query: &SessionQuery) -> Result<SessionPage, Error> {
+        Ok(self.0.sessions.list(query).await?)
     }
 
     /// Records the current conversation of a session in the store, so that the session can be
@@ -114,6 +113,6 @@ impl Memory {
 }
 
 /// Converts a session that is not live into [`Error::NotFound`].
-pub(super) fn require_session<T>(id: SessionId, found: Option<T>) -> Result<T, Error> {
+fn require_session<T>(id: SessionId, found: Option<T>) -> Result<T, Error> {
     found.ok_or(Error::NotFound(Resource::Session(id)))
 }

@@ -6,7 +6,7 @@ use super::{write_through::WindowUpdate, *};
 use crate::{
     domain::{ConversationId, ConversationRef, Message, SystemClock, UserId, UuidV7},
     recent::{Announcement, Claim, FillLease, Lookup, Window, none::NoWindow},
-    sessions::in_process::InProcessSessions,
+    sessions::in_process::{InProcessLimits, InProcessSessions},
     store::{StoreError, sqlite::SqliteStore},
 };
 
@@ -32,6 +32,7 @@ fn memory_of(recent: Arc<dyn RecentWindow>, token_encoding: TokenEncoding) -> Me
         sessions: Arc::new(InProcessSessions::new(
             Duration::from_mins(1),
             Arc::clone(&clock),
+            InProcessLimits::default(),
         )),
         clock,
         ids: Arc::new(UuidV7),

@@ -8,11 +8,11 @@ use tonic::{
     Status,
     codec::{BufferSettings, Codec, DecodeBuf, Decoder},
 };
-use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
+use tonic_prost::{ProstCodec, ProstEncoder};
 
 use super::{
     POOL,
-    decode_limits::{DecodeLimits, DecodeRejection},
+    decode_limits::{DecodeLimits, DecodeRejection, Direction},
 };
 
 /// Limits of this contract's requests. `None` if they cannot be derived from it, which a
@@ -45,13 +45,19 @@ where
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        LimitedDecoder(ProstCodec::<T, U>::raw_decoder(BufferSettings::default()))
+        LimitedDecoder {
+            has_decoded: false,
+            message: PhantomData,
+        }
     }
 }
 
-/// The decoder of [`LimitedCodec`].
+/// The decoder of [`LimitedCodec`], which decodes the messages of one call.
 #[derive(Debug)]
-pub(crate) struct LimitedDecoder<U>(ProstDecoder<U>);
+pub(crate) struct LimitedDecoder<U> {
+    has_decoded: bool,
+    message: PhantomData<U>,
+}
 
 impl<U: Message + Name + Default + 'static> Decoder for LimitedDecoder<U> {
     type Item = U;
@@ -59,17 +65,21 @@ impl<U: Message + Name + Default + 'static> Decoder for LimitedDecoder<U> {
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         let limits = LIMITS.as_ref().ok_or(DecodeRejection::LimitsUnknown)?;
+        let is_second = std::mem::replace(&mut self.has_decoded, true);
+        if is_second && limits.direction_of::<U>()? == Direction::Request {
+            // Tonic would decode and discard further requests for as long as they arrive.
+            return Err(DecodeRejection::SecondRequest.into());
+        }
         // Tonic passes a message as one contiguous slice. If it did not, a part of the
         // message would not be checked.
         if buffer.chunk().len() != buffer.remaining() {
             return Err(DecodeRejection::LimitsUnknown.into());
         }
         limits.check::<U>(buffer.chunk())?;
-        self.0.decode(buffer)
-    }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        self.0.buffer_settings()
+        let decoded = U::decode(buffer).map_err(|error| DecodeRejection::Malformed {
+            cause: error.to_string(),
+        })?;
+        Ok(Some(decoded))
     }
 }
 

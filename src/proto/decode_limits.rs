@@ -41,6 +41,13 @@ pub(super) const MAX_MESSAGE_DEPTH: usize = 99;
 /// Reason for which a request is rejected before it is decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum DecodeRejection {
+    /// The bytes are not an encoded message.
+    Malformed {
+        /// Description, with the names of messages and fields and without their values.
+        cause: String,
+    },
+    /// A call of a method that takes one request contains another one.
+    SecondRequest,
     /// A repeated field, or all values together, exceed their limit.
     TooManyElements {
         /// Path of the field in which the limit was exceeded.
@@ -95,10 +102,17 @@ struct Entry {
     package: String,
     /// `None` if the message cannot exceed any limit, or is only ever a response.
     tables: Option<Tables>,
+    direction: Direction,
 }
 
-enum Direction {
+/// Use of a message in the methods of a contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// The only request of a call.
     Request,
+    /// One of a stream of requests.
+    StreamedRequest,
+    /// A response, which only a client decodes.
     Response,
 }
 
@@ -116,10 +130,12 @@ impl DecodeLimits {
                 messages
                     .entry(response.full_name().to_owned())
                     .or_insert((response, Direction::Response));
-                messages.insert(
-                    request.full_name().to_owned(),
-                    (request, Direction::Request),
-                );
+                let direction = if method.is_client_streaming() {
+                    Direction::StreamedRequest
+                } else {
+                    Direction::Request
+                };
+                messages.insert(request.full_name().to_owned(), (request, direction));
             }
         }
         let mut by_name = HashMap::new();
@@ -127,9 +143,10 @@ impl DecodeLimits {
             let entry = Entry {
                 package: message.package_name().to_owned(),
                 tables: match direction {
-                    Direction::Request => Tables::of(&message)?,
+                    Direction::Request | Direction::StreamedRequest => Tables::of(&message)?,
                     Direction::Response => None,
                 },
+                direction,
             };
             let name = message.name().to_owned();
             if by_name.insert(name, entry).is_some() {
@@ -137,6 +154,18 @@ impl DecodeLimits {
             }
         }
         Ok(Self { by_name })
+    }
+
+    /// Returns the use of the messages of type `M`.
+    ///
+    /// # Errors
+    /// Fails if `M` is not a message of the contract.
+    pub(crate) fn direction_of<M: Name>(&self) -> Result<Direction, DecodeRejection> {
+        let entry = self.by_name.get(M::NAME);
+        let entry = entry.filter(|entry| entry.package == M::PACKAGE);
+        entry
+            .map(|entry| entry.direction)
+            .ok_or(DecodeRejection::LimitsUnknown)
     }
 
     /// Checks the encoded form of a message of type `M`.

@@ -33,8 +33,13 @@ use self::{
 use super::{Announcement, Claim, FillLease, Lookup, RecentWindow, WINDOW_MESSAGES, Window};
 use crate::{
     domain::{ConversationId, IdSource, Message, UserId},
-    redis::{ErrorReply, Redis, RedisError},
+    redis::{ErrorReply, Redis, RedisError, Reply},
 };
+
+/// Decodes a window in the reply of a script. `None` if the reply has no window, or an invalid one.
+pub fn decode_window(conversation: ConversationId, reply: Reply) -> Option<Window> {
+    ScriptReply::parse(reply).ok()?.into_window(conversation)
+}
 
 /// Upper bound on the bytes of messages in a window: reading a larger one would
 /// block Redis for all other callers.

@@ -224,7 +224,7 @@ fn register_gauges(permits: &FairSemaphore) {
 fn response_of<E: std::fmt::Display>(response: Result<Response<Body>, E>) -> Response<Body> {
     match response {
         Ok(mut response) => {
-            status::replace_out_of_range(response.headers_mut());
+            status::replace_decoder_codes(response.headers_mut());
             response
         }
         Err(error) => {

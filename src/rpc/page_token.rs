@@ -7,7 +7,11 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest as _, Sha256};
 
-use crate::{domain::InvalidValue, store::SearchKey};
+use crate::{
+    domain::{InvalidValue, SessionId},
+    sessions::SessionKey,
+    store::SearchKey,
+};
 
 /// Version of the format. A token of another version is rejected, not misread.
 const VERSION: u8 = 1;
@@ -39,6 +43,21 @@ impl Key for SearchKey {
         Some(Self {
             rank: f64::from_be_bytes(rank.try_into().ok()?),
             place: i64::from_bytes(place)?,
+        })
+    }
+}
+
+impl Key for SessionKey {
+    fn to_bytes(self) -> Vec<u8> {
+        let id = self.id.as_uuid();
+        [&self.last_use.to_be_bytes(), id.as_bytes().as_slice()].concat()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (last_use, id) = bytes.split_at_checked(8)?;
+        Some(Self {
+            last_use: i64::from_bytes(last_use)?,
+            id: SessionId::from_uuid(uuid::Uuid::from_slice(id).ok()?),
         })
     }
 }

@@ -2,12 +2,15 @@ use tonic::{Request, Response, Status, async_trait};
 
 use super::{
     convert::{self, OwnerScope},
+    field::InField,
+    page_token,
     use_case::use_case,
 };
 use crate::{
     domain::{DeptId, Session},
     memory::{CreateSession, Memory},
     proto::{self, session_service_server},
+    sessions::SessionQuery,
 };
 
 /// Implementation of the service `SessionService`.
@@ -75,10 +78,18 @@ impl session_service_server::SessionService for SessionService {
         &self,
         request: Request<proto::ListSessionsRequest>,
     ) -> Result<Response<proto::ListSessionsResponse>, Status> {
-        let user = convert::user_id(&request.into_inner().user_id)?;
-        let sessions = use_case("list_sessions", self.memory.list_sessions(&user)).await?;
+        let request = request.into_inner();
+        let of = ["sessions", &request.user_id];
+        let query = SessionQuery {
+            user_id: convert::user_id(&request.user_id)?,
+            after: page_token::decode(&request.page_token, &of).in_field("page_token")?,
+            limit: convert::page_size(request.page_size, 20, 100)?,
+        };
+        let page = use_case("list_sessions", self.memory.list_sessions(&query)).await?;
+        let next = page.next.map(|key| page_token::encode(key, &of));
         Ok(Response::new(proto::ListSessionsResponse {
-            sessions: sessions.into_iter().map(convert::session).collect(),
+            sessions: page.sessions.into_iter().map(convert::session).collect(),
+            next_page_token: next.unwrap_or_default(),
         }))
     }
 }

@@ -62,6 +62,10 @@ impl From<DecodeRejection> for Status {
                     "{field} exceeds the limit of {max} {counted} per request"
                 ))
             }
+            DecodeRejection::Malformed { cause } => Self::invalid_argument(cause),
+            DecodeRejection::SecondRequest => {
+                Self::invalid_argument("this method takes one request, and the call has another")
+            }
             DecodeRejection::LimitsUnknown => internal(),
         }
     }
@@ -215,15 +219,39 @@ pub(crate) fn rate_limit_exceeded(exceeded: &RateExceeded) -> Status {
     busy_for(exceeded.retry_after, &message)
 }
 
-/// Replaces the code of a request that is too large. Tonic's decoder, which has no setting
-/// for it, chooses `OUT_OF_RANGE`; other implementations, and the retry rules of clients,
-/// expect `RESOURCE_EXHAUSTED`. This package never chooses `OUT_OF_RANGE` itself.
-pub(crate) fn replace_out_of_range(headers: &mut HeaderMap) {
-    let code = headers.get(Status::GRPC_STATUS);
-    if code.is_some_and(|code| Code::from_bytes(code.as_bytes()) == Code::OutOfRange) {
-        let code = (Code::ResourceExhausted as i32).into();
-        headers.insert(Status::GRPC_STATUS, code);
-    }
+/// Replaces the codes that tonic's decoder chooses for requests that it cannot decode, and for
+/// which it has no setting.
+///
+/// A request that is too large is `OUT_OF_RANGE`; other implementations, and the retry rules of
+/// clients, expect `RESOURCE_EXHAUSTED`. This package never chooses `OUT_OF_RANGE` itself.
+/// A request that is incomplete, missing or cannot be decompressed is `INTERNAL`, although the
+/// caller caused it. This package chooses `INTERNAL` only in [`internal`].
+/// If the caller resets its request, the code depends on that of the reset, and can be `INTERNAL`,
+/// `UNKNOWN` or `UNAVAILABLE`. The caller, which does not receive it, has cancelled the call.
+pub(crate) fn replace_decoder_codes(headers: &mut HeaderMap) {
+    let Some(code) = headers.get(Status::GRPC_STATUS) else {
+        return;
+    };
+    let replacement = match Code::from_bytes(code.as_bytes()) {
+        _ if has_reset_message(headers) => Code::Cancelled,
+        Code::OutOfRange => Code::ResourceExhausted,
+        Code::Internal if !has_internal_message(headers) => Code::InvalidArgument,
+        _ => return,
+    };
+    headers.insert(Status::GRPC_STATUS, (replacement as i32).into());
+}
+
+/// Whether the message is that of tonic for a request that was reset, as it is encoded in a
+/// header.
+fn has_reset_message(headers: &HeaderMap) -> bool {
+    let message = headers.get(Status::GRPC_MESSAGE);
+    message.is_some_and(|message| message.as_bytes().starts_with(b"h2%20protocol%20error"))
+}
+
+/// Whether the message is that of [`internal`], as it is encoded in a header.
+fn has_internal_message(headers: &HeaderMap) -> bool {
+    let message = headers.get(Status::GRPC_MESSAGE);
+    message.is_some_and(|message| message == "internal%20error")
 }
 
 /// Status of a temporary failure, after which the same request can succeed.
@@ -292,4 +320,30 @@ fn outcome_unknown(retry_is_safe: bool) -> Status {
         "the connection was lost during the commit: repeat the request unchanged",
         details,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replaced(status: Status) -> Code {
+        let mut headers = status.into_http::<()>().into_parts().0.headers;
+        replace_decoder_codes(&mut headers);
+        Status::from_header_map(&headers).unwrap().code()
+    }
+
+    #[test]
+    fn only_the_codes_of_the_decoder_are_replaced() {
+        assert_eq!(replaced(internal()), Code::Internal);
+        assert_eq!(replaced(Status::internal("any")), Code::InvalidArgument);
+        assert_eq!(replaced(Status::out_of_range("")), Code::ResourceExhausted);
+        assert_eq!(replaced(unavailable("")), Code::Unavailable);
+        for status in [Status::unknown, Status::internal, Status::unavailable] {
+            let reset = status("h2 protocol error: stream error".to_owned());
+            assert_eq!(replaced(reset), Code::Cancelled);
+        }
+        let mut none = HeaderMap::new();
+        replace_decoder_codes(&mut none);
+        assert!(none.is_empty());
+    }
 }

@@ -1,29 +1,42 @@
-//! Sessions in Redis: a hash for each session, and a set of ids for each user.
+//! Sessions in Redis: a hash for each session, and a sorted set of ids for each user.
 //!
 //! A script accesses one key, so that a cluster needs no hash tags; where two keys
 //! change, both scripts are sent concurrently. The set can therefore contain
-//! sessions that have ended or belong to another user: they are removed when the
-//! set is read, and a live session that is missing is added at its next use.
+//! sessions that have ended: they are removed when the set is read, and a live session that is
+//! missing is added at its next use.
+//!
+//! The hash of a session is `session:<id>`. If that has another user's session, it is
+//! `session:<id>:<user>`. A look-up that does not find the user's session under the first key uses
+//! the second one, whether the first one has another user's session or none.
 
-use std::{cmp::Reverse, collections::HashMap, sync::Arc, time::Duration};
+mod earlier_sets;
+
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::DateTime;
 use futures_util::future::try_join_all;
+use uuid::Uuid;
 
-use super::{Sessions, SessionsUnavailable};
+use super::{SessionKey, SessionPage, SessionQuery, Sessions, SessionsUnavailable};
 use crate::{
     domain::{ConversationId, DeptId, NewSession, Session, SessionId, UserId},
     patience::with_patience,
     redis::{Redis, RedisError, Reply, Script},
 };
 
-/// Number of sessions that are read at a time, and of ended sessions that are removed at a
-/// time.
-const BATCH: usize = 64;
-/// Time limit for reading all sessions of a user. Each call on Redis has its own, short limit.
+/// Number of sessions that are read or ended at a time.
+const BATCH: usize = 32;
+/// Number of times that a page is read on, if sessions of it have ended.
+const PAGE_READS: usize = 4;
+/// Time limit for a page of sessions. Each call on Redis has its own, short limit.
 const LIST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Key before that of every session. The largest integer that a script represents exactly.
+const BEFORE_ALL: SessionKey = SessionKey {
+    last_use: (1 << 53) - 1,
+    id: SessionId::from_uuid(Uuid::max()),
+};
 
 macro_rules! script {
     ($common:literal, $name:literal) => {
@@ -43,6 +56,8 @@ pub struct RedisSessions {
     redis: Redis,
     /// TTL of a session after its last use, in milliseconds.
     ttl: Bytes,
+    /// Upper bound on the live sessions of a user.
+    max_per_user: Bytes,
     scripts: Arc<SessionScripts>,
 }
 
@@ -53,36 +68,64 @@ struct SessionScripts {
     touch: Script,
     end: Script,
     user_add: Script,
-    user_list: Script,
+    user_renew: Script,
+    user_page: Script,
+    user_import: Script,
     user_remove: Script,
+    earlier_read: Script,
+    earlier_remove: Script,
+}
+
+/// Key of a session.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    /// Key of the first user's session with an id.
+    First,
+    /// Key of this user's session, if the first user is another one.
+    Further(&'a UserId),
 }
 
 impl RedisSessions {
-    /// Creates storage for sessions that expire `ttl` after their last use.
-    pub fn new(redis: Redis, ttl: Duration) -> Self {
+    /// Creates storage for sessions that expire `ttl` after their last use, and of which a user has
+    /// at most `max_per_user`.
+    pub fn new(redis: Redis, ttl: Duration, max_per_user: u32) -> Self {
         Self {
             redis,
             ttl: Bytes::from(ttl.as_millis().to_string()),
+            max_per_user: Bytes::from(max_per_user.to_string()),
             scripts: Arc::new(SessionScripts {
                 start: script!("session", "session_start"),
                 get: script!("session", "session_get"),
                 touch: script!("session", "session_touch"),
                 end: script!("session", "session_end"),
                 user_add: script!("user", "user_add"),
-                user_list: script!("user", "user_list"),
+                user_renew: script!("user", "user_renew"),
+                user_page: script!("user", "user_page"),
+                user_import: script!("user", "user_import"),
                 user_remove: script!("user", "user_remove"),
+                earlier_read: Script::new("earlier_read", include_str!("earlier_read.lua")),
+                earlier_remove: Script::new("earlier_remove", include_str!("earlier_remove.lua")),
             }),
         }
     }
 
+    /// Runs a script on the session of a user, or of any user.
     async fn run_on_session(
         &self,
         script: &Script,
-        id: SessionId,
+        (id, place): (SessionId, Place<'_>),
+        user: Option<&UserId>,
         args: &[Bytes],
     ) -> Result<Reply, RedisError> {
-        let key = self.redis.key(format_args!("session:{id}"));
-        self.redis.run(script, &key, args).await
+        let key = match place {
+            Place::First => self.redis.key(format_args!("session:{id}")),
+            Place::Further(user) => self
+                .redis
+                .key(format_args!("session:{id}:{}", user.as_str())),
+        };
+        let claimed = text(user.map_or("", UserId::as_str));
+        let args = [&[claimed], args].concat();
+        self.redis.run(script, &key, &args).await
     }
 
     async fn run_on_user(
@@ -91,150 +134,211 @@ impl RedisSessions {
         user: &UserId,
         args: &[Bytes],
     ) -> Result<Reply, RedisError> {
-        let key = self
-            .redis
-            .key(format_args!("user:{}:sessions", user.as_str()));
-        self.redis.run(script, &key, args).await
+        let key = self.redis.key(format_args!("user:{}:live", user.as_str()));
+        let args = [std::slice::from_ref(&self.ttl), args].concat();
+        self.redis.run(script, &key, &args).await
     }
 
-    /// Adds a session to its user's set. If the set is large, a sample is checked,
-    /// so that ended sessions do not accumulate in a set that is never listed.
-    async fn add_to_user(&self, user: &UserId, id: SessionId) -> Result<(), RedisError> {
-        let args = [self.ttl.clone(), Bytes::from(id.to_string())];
-        let added = self
-            .run_on_user(&self.scripts.user_add, user, &args)
-            .await?;
-        let sample = added.list()?;
-        if !sample.is_empty() {
-            let (sessions, user) = (self.clone(), user.clone());
-            self.redis.spawn(async move {
-                // A failure needs no handling: a later sample is checked instead.
-                let _ = sessions.read_members(&user, &sample).await;
-            });
+    /// Runs a script that reads or renews a session, under the second key if the first one does not
+    /// have it.
+    async fn find(
+        &self,
+        script: &Script,
+        id: SessionId,
+        user: Option<&UserId>,
+        args: &[Bytes],
+    ) -> Result<Option<Session>, RedisError> {
+        let first = (id, Place::First);
+        let reply = self.run_on_session(script, first, user, args).await?;
+        let found = self.decode(first, reply).await?;
+        match user {
+            Some(owner) if found.is_none() => {
+                let further = (id, Place::Further(owner));
+                let reply = self.run_on_session(script, further, user, args).await?;
+                self.decode(further, reply).await
+            }
+            _ => Ok(found),
         }
-        Ok(())
     }
 
     /// Decodes a session that a script returned. An invalid one is removed.
-    async fn decode(&self, id: SessionId, reply: Reply) -> Result<Option<Session>, RedisError> {
+    async fn decode(
+        &self,
+        (id, place): (SessionId, Place<'_>),
+        reply: Reply,
+    ) -> Result<Option<Session>, RedisError> {
         if reply.is_nil() {
             return Ok(None);
         }
         let session = decode_session(id, reply);
         if session.is_none() {
-            self.run_on_session(&self.scripts.end, id, &[]).await?;
+            let end = &self.scripts.end;
+            self.run_on_session(end, (id, place), None, &[]).await?;
         }
         Ok(session)
     }
 
-    /// Renews a session and, concurrently, its user's set.
-    async fn touch_of_user(
+    async fn read(
         &self,
         id: SessionId,
-        user: &UserId,
+        user: Option<&UserId>,
     ) -> Result<Option<Session>, RedisError> {
-        let args = [self.ttl.clone(), text(user.as_str())];
-        let (touched, added) = tokio::join!(
-            self.run_on_session(&self.scripts.touch, id, &args),
-            self.add_to_user(user, id)
-        );
-        added?;
-        self.decode(id, touched?).await
+        self.find(&self.scripts.get, id, user, &[]).await
     }
 
-    /// Renews a session of an unknown user, and then that user's set.
-    async fn touch_of_any_user(&self, id: SessionId) -> Result<Option<Session>, RedisError> {
-        let args = [self.ttl.clone(), Bytes::new()];
-        let touched = self.run_on_session(&self.scripts.touch, id, &args).await?;
-        let session = self.decode(id, touched).await?;
-        if let Some(session) = &session {
-            self.add_to_user(&session.user_id, id).await?;
+    /// Adds a session to its user's set, and ends the sessions beyond the maximum.
+    async fn add_to_user(&self, user: &UserId, id: SessionId) -> Result<(), RedisError> {
+        let args = [Bytes::from(id.to_string()), self.max_per_user.clone()];
+        let excess = self
+            .run_on_user(&self.scripts.user_add, user, &args)
+            .await?;
+        self.end_all(user, &excess.list()?).await
+    }
+
+    /// Records a use of a session in its user's set. Returns whether the set has the session.
+    async fn renew_of_user(&self, user: &UserId, id: SessionId) -> Result<bool, RedisError> {
+        let args = [Bytes::from(id.to_string())];
+        let renewed = self
+            .run_on_user(&self.scripts.user_renew, user, &args)
+            .await?;
+        Ok(renewed.integer()? == 1)
+    }
+
+    /// Ends sessions of a user, and removes them from the user's set.
+    async fn end_all(&self, user: &UserId, members: &[Reply]) -> Result<(), RedisError> {
+        for members in members.chunks(BATCH) {
+            let ids = members.iter().filter_map(parse_id);
+            try_join_all(ids.map(|id| self.end_of_user(id, user))).await?;
+            self.remove_from_user(user, members).await?;
         }
-        Ok(session)
+        Ok(())
     }
 
-    async fn read(&self, id: SessionId) -> Result<Option<Session>, RedisError> {
-        let read = self.run_on_session(&self.scripts.get, id, &[]).await?;
-        self.decode(id, read).await
+    /// Ends a session of a user under both keys.
+    async fn end_of_user(&self, id: SessionId, user: &UserId) -> Result<bool, RedisError> {
+        let end = async |place| {
+            let ended = self.run_on_session(&self.scripts.end, (id, place), Some(user), &[]);
+            Ok::<_, RedisError>(!ended.await?.is_nil())
+        };
+        let (first, further) = tokio::join!(end(Place::First), end(Place::Further(user)));
+        Ok(first? | further?)
     }
 
-    /// Reads all sessions of a user, a page at a time, so that no script keeps Redis busy.
-    async fn read_all(&self, user: &UserId) -> Result<Vec<Session>, RedisError> {
-        let mut sessions = HashMap::new();
-        let mut cursor = Bytes::from_static(b"0");
-        loop {
-            let args = [cursor, Bytes::from(BATCH.to_string())];
-            let page = self
-                .run_on_user(&self.scripts.user_list, user, &args)
+    async fn remove_from_user(&self, user: &UserId, members: &[Reply]) -> Result<(), RedisError> {
+        let members: Vec<Bytes> = members.iter().filter_map(bytes).collect();
+        if !members.is_empty() {
+            self.run_on_user(&self.scripts.user_remove, user, &members)
                 .await?;
-            let Ok([Reply::Bytes(next), Reply::List(members)]) =
-                <[Reply; 2]>::try_from(page.list()?)
-            else {
-                return Err(RedisError::UnexpectedReply);
-            };
-            for members in members.chunks(BATCH) {
-                let read = self.read_members(user, members).await?;
-                sessions.extend(read.into_iter().map(|session| (session.id, session)));
+        }
+        Ok(())
+    }
+
+    /// Starts a session under the first key, or, if that has another user's session, under the
+    /// second one. The number of calls is the same.
+    async fn start_of_user(&self, new: &NewSession) -> Result<Option<Session>, RedisError> {
+        let user = &new.user_id;
+        let args = [
+            self.ttl.clone(),
+            text(new.dept_id.as_ref().map_or("", DeptId::as_str)),
+            optional(new.conversation_id),
+        ];
+        let (start, end) = (&self.scripts.start, &self.scripts.end);
+        let (first, further) = ((new.id, Place::First), (new.id, Place::Further(user)));
+        let started = self.run_on_session(start, first, Some(user), &args).await?;
+        if started.is_nil() {
+            let started = self.run_on_session(start, further, Some(user), &args);
+            return self.decode(further, started.await?).await;
+        }
+        self.run_on_session(end, further, Some(user), &[]).await?;
+        self.decode(first, started).await
+    }
+
+    /// Reads a page, a few sessions at a time, so that no script keeps Redis busy.
+    async fn read_page(&self, query: &SessionQuery) -> Result<SessionPage, RedisError> {
+        let user = &query.user_id;
+        let mut after = query.after.unwrap_or(BEFORE_ALL);
+        let mut sessions = Vec::new();
+        if after == BEFORE_ALL && !self.import_earlier(user).await? {
+            return Ok(SessionPage {
+                sessions,
+                next: Some(after),
+            });
+        }
+        let limit = query.limit as usize;
+        for _ in 0..PAGE_READS {
+            let wanted = limit - sessions.len();
+            let args = [
+                decimal(after.last_use),
+                Bytes::from(after.id.to_string()),
+                decimal(wanted + 1),
+            ];
+            let page = self
+                .run_on_user(&self.scripts.user_page, user, &args)
+                .await?;
+            let page = page.list()?;
+            let has_more = page.len() > 2 * wanted;
+            let mut members = Vec::with_capacity(wanted);
+            for pair in page.chunks_exact(2).take(wanted) {
+                if let (Some(id), Ok(last_use)) = (parse_id(&pair[0]), pair[1].integer()) {
+                    after = SessionKey { last_use, id };
+                }
+                members.push(pair[0].clone());
             }
-            if next == "0" {
+            for members in members.chunks(BATCH) {
+                sessions.extend(self.read_members(user, members).await?);
+            }
+            if !has_more {
+                return Ok(SessionPage {
+                    sessions,
+                    next: None,
+                });
+            }
+            if sessions.len() == limit {
                 break;
             }
-            cursor = next;
         }
-        let mut sessions: Vec<Session> = sessions.into_values().collect();
-        sessions.sort_by_key(|session| Reverse((session.last_active_at, session.id)));
-        Ok(sessions)
+        Ok(SessionPage {
+            sessions,
+            next: Some(after),
+        })
     }
 
-    /// Reads some members of a user's set, and removes those that have ended or
-    /// belong to another user.
+    /// Reads some members of a user's set, and removes those that have ended.
     async fn read_members(
         &self,
         user: &UserId,
         members: &[Reply],
     ) -> Result<Vec<Session>, RedisError> {
-        let found =
-            try_join_all(members.iter().map(
-                async |member| match member.text().map(SessionId::parse) {
-                    Ok(Ok(id)) => self.read(id).await,
-                    _ => Ok(None),
-                },
-            ));
-        let (mut sessions, mut stale) = (Vec::new(), Vec::new());
-        for (member, session) in members.iter().zip(found.await?) {
-            match (member, session) {
-                (_, Some(session)) if session.user_id == *user => sessions.push(session),
-                (Reply::Bytes(id), _) => stale.push(id.clone()),
-                _ => {}
-            }
-        }
-        if !stale.is_empty() {
-            self.run_on_user(&self.scripts.user_remove, user, &stale)
-                .await?;
-        }
-        Ok(sessions)
+        let found = members.iter().map(async |member| match parse_id(member) {
+            Some(id) => self.read(id, Some(user)).await,
+            None => Ok(None),
+        });
+        let found = try_join_all(found).await?;
+        let ended = members.iter().zip(&found);
+        let ended = ended.filter(|(_, session)| session.is_none());
+        let ended: Vec<_> = ended.map(|(member, _)| member.clone()).collect();
+        self.remove_from_user(user, &ended).await?;
+        Ok(found.into_iter().flatten().collect())
     }
 }
 
 #[async_trait]
 impl Sessions for RedisSessions {
-    async fn start(&self, new: &NewSession) -> Result<Option<Session>, SessionsUnavailable> {
-        let args = [
-            self.ttl.clone(),
-            text(new.user_id.as_str()),
-            text(new.dept_id.as_ref().map_or("", DeptId::as_str)),
-            optional(new.conversation_id),
-        ];
+    async fn start(&self, new: &NewSession) -> Result<Session, SessionsUnavailable> {
         let (started, added) = tokio::join!(
-            self.run_on_session(&self.scripts.start, new.id, &args),
+            self.start_of_user(new),
             self.add_to_user(&new.user_id, new.id)
         );
         added?;
-        Ok(self.decode(new.id, started?).await?)
+        Ok(started?.ok_or(RedisError::UnexpectedReply)?)
     }
 
-    async fn get(&self, id: SessionId) -> Result<Option<Session>, SessionsUnavailable> {
-        Ok(self.read(id).await?)
+    async fn get(
+        &self,
+        id: SessionId,
+        user: Option<&UserId>,
+    ) -> Result<Option<Session>, SessionsUnavailable> {
+        Ok(self.read(id, user).await?)
     }
 
     async fn touch(
@@ -242,30 +346,54 @@ impl Sessions for RedisSessions {
         id: SessionId,
         user: Option<&UserId>,
     ) -> Result<Option<Session>, SessionsUnavailable> {
-        Ok(match user {
-            Some(user) => self.touch_of_user(id, user).await?,
-            None => self.touch_of_any_user(id).await?,
-        })
+        let args = [self.ttl.clone()];
+        let touch = self.find(&self.scripts.touch, id, user, &args);
+        let (session, is_listed) = if let Some(user) = user {
+            let (touched, renewed) = tokio::join!(touch, self.renew_of_user(user, id));
+            (touched?, renewed?)
+        } else {
+            let session = touch.await?;
+            let is_listed = match &session {
+                Some(session) => self.renew_of_user(&session.user_id, id).await?,
+                None => true,
+            };
+            (session, is_listed)
+        };
+        if let Some(session) = &session
+            && !is_listed
+        {
+            self.add_to_user(&session.user_id, id).await?;
+        }
+        Ok(session)
     }
 
-    async fn end(&self, id: SessionId) -> Result<bool, SessionsUnavailable> {
-        let ended = self.run_on_session(&self.scripts.end, id, &[]).await?;
+    async fn end(&self, id: SessionId, user: Option<&UserId>) -> Result<bool, SessionsUnavailable> {
+        if let Some(user) = user {
+            let member = [Reply::Bytes(Bytes::from(id.to_string()))];
+            let (ended, removed) = tokio::join!(
+                self.end_of_user(id, user),
+                self.remove_from_user(user, &member)
+            );
+            removed?;
+            return Ok(ended?);
+        }
+        let end = &self.scripts.end;
+        let ended = self.run_on_session(end, (id, Place::First), None, &[]);
+        let ended = ended.await?;
         let Ok(user) = ended.text() else {
             return Ok(false);
         };
         if let Ok(user) = UserId::parse(user) {
-            let args = [Bytes::from(id.to_string())];
+            let member = [Reply::Bytes(Bytes::from(id.to_string()))];
             // If this fails, the id is removed when the set is read.
-            let _ = self
-                .run_on_user(&self.scripts.user_remove, &user, &args)
-                .await;
+            let _ = self.remove_from_user(&user, &member).await;
         }
         Ok(true)
     }
 
-    async fn list(&self, user: &UserId) -> Result<Vec<Session>, SessionsUnavailable> {
-        match with_patience(LIST_TIMEOUT, Box::pin(self.read_all(user))).await {
-            Ok(sessions) => Ok(sessions?),
+    async fn list(&self, query: &SessionQuery) -> Result<SessionPage, SessionsUnavailable> {
+        match with_patience(LIST_TIMEOUT, Box::pin(self.read_page(query))).await {
+            Ok(page) => Ok(page?),
             Err(elapsed) => Err(SessionsUnavailable(Box::new(elapsed))),
         }
     }
@@ -278,7 +406,7 @@ impl From<RedisError> for SessionsUnavailable {
 }
 
 /// Decodes the list that the scripts on a session return. `None` if it is invalid.
-fn decode_session(id: SessionId, reply: Reply) -> Option<Session> {
+pub fn decode_session(id: SessionId, reply: Reply) -> Option<Session> {
     let parts = reply.list().ok()?;
     let [user, dept, conversation, created, active, expires] = parts.as_slice() else {
         return None;
@@ -309,4 +437,19 @@ fn text(text: &str) -> Bytes {
 
 fn optional(conversation: Option<ConversationId>) -> Bytes {
     conversation.map_or_else(Bytes::new, |id| Bytes::from(id.to_string()))
+}
+
+fn decimal(number: impl ToString) -> Bytes {
+    Bytes::from(number.to_string())
+}
+
+fn bytes(reply: &Reply) -> Option<Bytes> {
+    match reply {
+        Reply::Bytes(bytes) => Some(bytes.clone()),
+        _ => None,
+    }
+}
+
+fn parse_id(member: &Reply) -> Option<SessionId> {
+    SessionId::parse(member.text().ok()?).ok()
 }

@@ -2,26 +2,35 @@
 --
 -- KEYS[1] is the session, a hash of user_id, dept_id, conversation_id,
 -- created_at, last_active_at and expires_at. Times are Unix times in microseconds.
+-- ARGV[1] is the user whose session it must be, "" for any user. The other arguments follow.
 local key = KEYS[1]
+local claimed = table.remove(ARGV, 1)
 
 local time = redis.call("TIME")
 local now = string.format("%.0f", time[1] * 1000000 + time[2])
 
--- Returns the fields of the session, or nil if it has ended. A key with invalid
--- content was not written by a sidecar and is deleted.
+-- The owner is compared first, so that another user's session costs what a missing one costs.
+local owner = redis.pcall("HGET", key, "user_id")
+local is_unreadable = type(owner) == "table"
+local is_foreign = not is_unreadable and owner and claimed ~= "" and owner ~= claimed
+
+-- Returns the fields of the session, or nil if it has ended or belongs to another user. A key with
+-- invalid content was not written by a sidecar and is deleted.
 local function read()
-  local flat = redis.pcall("HGETALL", key)
-  if not flat.err and #flat == 0 then
+  if not owner or is_foreign then
     return nil
   end
   local session = {}
-  for i = 1, #flat, 2 do
-    session[flat[i]] = flat[i + 1]
+  if not is_unreadable then
+    local flat = redis.call("HGETALL", key)
+    for i = 1, #flat, 2 do
+      session[flat[i]] = flat[i + 1]
+    end
   end
   local function is_time(field)
     return (session[field] or ""):match("^%d+$") and #session[field] <= 17
   end
-  if session.user_id and is_time("created_at") and is_time("last_active_at")
+  if is_time("created_at") and is_time("last_active_at")
     and is_time("expires_at") and redis.call("PTTL", key) >= 0 then
     return session
   end

@@ -1,8 +1,8 @@
 -- Renews a session.
--- ARGV: TTL in ms, user or "" for any user
--- Returns the session, or nil if it has ended or belongs to another user.
+-- ARGV: TTL in ms
+-- Returns the session, or nil if it has ended.
 local session = read()
-if not session or (ARGV[2] ~= "" and session.user_id ~= ARGV[2]) then
+if not session then
   return nil
 end
 renew(session, ARGV[1])

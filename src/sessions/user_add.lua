@@ -1,10 +1,8 @@
--- Adds a session to the user's set and resets the TTL of the set, so that the set outlives
+-- Adds a session that is used now, and resets the TTL of the set, so that the set outlives
 -- each session in it.
--- ARGV: TTL in ms, session
--- Returns a sample of the sessions if one was added to a large set.
-local added = redis.call("SADD", key, ARGV[2])
-redis.call("PEXPIRE", key, ARGV[1])
-if added == 1 and redis.call("SCARD", key) > 64 then
-  return redis.call("SRANDMEMBER", key, 8)
-end
-return {}
+-- ARGV: session, maximum number of sessions
+-- Returns the sessions that must end, at most 16.
+redis.call("ZADD", key, format_integer(now), ARGV[1])
+redis.call("PEXPIRE", key, ttl)
+remove_expired(32)
+return excess(ARGV[2], 16)

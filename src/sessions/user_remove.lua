@@ -1,2 +1,2 @@
--- Removes sessions from the user's set. ARGV: session ids
-redis.call("SREM", key, unpack(ARGV))
+-- Removes sessions. ARGV: session ids
+redis.call("ZREM", key, unpack(ARGV))

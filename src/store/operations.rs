@@ -142,8 +142,7 @@ pub struct Append {
     pub request: Option<RequestIdentity>,
     /// Number at which the conversation must end; `None` skips the check.
     pub expected_last_seq: Option<i64>,
-    /// Session of the turn. It is not attached if its current conversation belongs to another
-    /// user.
+    /// Session of the turn, which becomes attached to the conversation.
     pub session_id: Option<SessionId>,
     /// Title that is set if the conversation has none, and the index of the message that it was
     /// derived from; `None` sets none.

@@ -279,16 +279,17 @@ pub(super) const CONVERSATION_IF_CURRENT: &str = concat!(
     " FROM conversations c WHERE ",
     conversation_condition!(),
     " AND c.last_session_id = $3 AND NOT EXISTS (SELECT 1 FROM conversations o \
-       WHERE o.last_session_id = $3 AND o.session_attached > c.session_attached)"
+       WHERE o.last_session_id = $3 AND o.user_id = c.user_id \
+         AND o.session_attached > c.session_attached)"
 );
 
-/// Reads the current conversation of a session, preferably one of this user. Parameters: $1
-/// session, $2 user.
+/// Reads the current conversation of a user's session. Other users may have recorded the same id.
+/// Parameters: $1 session, $2 user.
 pub(super) const CURRENT_CONVERSATION: &str = concat!(
     "SELECT ",
     conversation_columns!(),
-    " FROM conversations c WHERE c.last_session_id = $1 \
-      ORDER BY (c.user_id = $2) DESC, c.session_attached DESC LIMIT 1"
+    " FROM conversations c WHERE c.last_session_id = $1 AND c.user_id = $2 \
+      ORDER BY c.session_attached DESC LIMIT 1"
 );
 
 /// Reads a page of a user's conversations, without those in which nothing has been saved since a

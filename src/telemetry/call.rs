@@ -24,12 +24,18 @@ const MAX_CONTENT: usize = 64 << 10;
 
 /// Settings for tracing calls.
 #[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a setting of its own"
+)]
 pub struct TracingConfig {
     /// Whether spans are exported.
     pub is_exported: bool,
     /// Whether a call continues the trace in its caller's `traceparent` and
     /// `langsmith-trace`.
     pub follows_caller: bool,
+    /// Whether the caller's `baggage` may choose the project in LangSmith.
+    pub allows_caller_project: bool,
     /// Whether spans contain the text of messages.
     pub captures_content: bool,
 }
@@ -86,7 +92,9 @@ impl Call {
             method,
             kind,
             caller_name: caller_name.map(Arc::from),
-            caller_run: follows_run.then(|| Run::from_headers(headers)).flatten(),
+            caller_run: follows_run
+                .then(|| Run::from_headers(headers, tracing.allows_caller_project))
+                .flatten(),
             captures_content: tracing.is_exported && tracing.captures_content,
             details: Mutex::default(),
             pending: Mutex::default(),

@@ -40,16 +40,16 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Reads the caller's current run from the headers of a call. `None` if there is none or it
-    /// is invalid.
-    pub(super) fn from_headers(headers: &HeaderMap) -> Option<Self> {
+    /// Reads the caller's current run from the headers of a call, with its project if the caller
+    /// may choose it. `None` if there is none or it is invalid.
+    pub(super) fn from_headers(headers: &HeaderMap, allows_project: bool) -> Option<Self> {
         let order = headers.get("langsmith-trace")?.to_str().ok()?.trim();
-        let project = headers
-            .get_all("baggage")
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .find_map(project);
-        Self::parse(order, project)
+        let project = || {
+            let baggage = headers.get_all("baggage").iter();
+            let mut baggage = baggage.filter_map(|value| value.to_str().ok());
+            baggage.find_map(project)
+        };
+        Self::parse(order, allows_project.then(project).flatten())
     }
 
     fn parse(order: &str, project: Option<Arc<str>>) -> Option<Self> {
@@ -153,7 +153,9 @@ mod tests {
     #[test]
     fn child_runs_extend_the_callers_dotted_order() {
         let baggage = "a=b, langsmith-project=my%20agents%2C%20all,langsmith-tags=x";
-        let caller = Run::from_headers(&headers(&format!("{ROOT}.{CHILD}"), baggage)).unwrap();
+        let headers = headers(&format!("{ROOT}.{CHILD}"), baggage);
+        assert_eq!(Run::from_headers(&headers, false).unwrap().project, None);
+        let caller = Run::from_headers(&headers, true).unwrap();
         assert_eq!(caller.project.as_deref(), Some("my agents, all"));
         assert_eq!(caller.trace.to_string(), ROOT[START_LEN..]);
         let at = SystemTime::UNIX_EPOCH + Duration::from_hours(500_000);
@@ -193,7 +195,8 @@ mod tests {
             "20261122T101500000123Z0192f0c1-2d3e-7a4b-8c5d-6e7f8091a2bx",
             "20261122T101500+00123Z0192f0c1-2d3e-7a4b-8c5d-6e7f8091a2b3",
         ] {
-            assert_eq!(Run::from_headers(&headers(invalid, "")), None, "{invalid}");
+            let run = Run::from_headers(&headers(invalid, ""), true);
+            assert_eq!(run, None, "{invalid}");
         }
         for invalid in [
             "",

@@ -63,7 +63,7 @@ impl TokenFile {
     }
 }
 
-fn lines(tokens: &[(&str, &str)]) -> String {
+pub(crate) fn lines(tokens: &[(&str, &str)]) -> String {
     let mut text = "# callers\n\n".to_owned();
     for (name, token) in tokens {
         write!(text, "{name}:").unwrap();
@@ -75,7 +75,7 @@ fn lines(tokens: &[(&str, &str)]) -> String {
     text
 }
 
-fn authorization(token: &str) -> String {
+pub(crate) fn authorization(token: &str) -> String {
     format!("Bearer {token}")
 }
 

@@ -87,6 +87,32 @@ def check_network_policy(manifests):
     assert pod["initContainers"][0]["ports"][0]["containerPort"] in ports, "the policy admits scrapes of the metrics"
 
 
+def check_operations_policy(manifests):
+    """Requires that the policy admits only Prometheus to the operations port of the pods that it
+    selects, and everyone to each other port."""
+    policy = manifests["NetworkPolicy", "conversation-memory-ops"]["spec"]
+    template = manifests["Deployment", "full"]["spec"]["template"]
+    assert policy["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    operations = template["spec"]["initContainers"][0]["ports"][0]["containerPort"]
+    open_to = {True: set(), False: set()}
+    for rule in policy["ingress"]:
+        for port in rule["ports"]:
+            if port.get("protocol", "TCP") == "TCP":
+                open_to["from" in rule].update(range(port["port"], port.get("endPort", port["port"]) + 1))
+    assert open_to[True] == {operations}
+    assert open_to[False] == set(range(1, 65536)) - {operations}
+
+
+def check_service_account_tokens(*renderings):
+    """Requires that no pod mounts the token of its service account."""
+    for manifests in renderings:
+        for (kind, name), manifest in manifests.items():
+            has_sidecar = "initContainers" in str(manifest) and name != "unlabelled"
+            if kind in ("Job", "Pod") or (kind in ("Deployment", "StatefulSet") and has_sidecar):
+                pod = manifest["spec"] if kind == "Pod" else pod_of(manifest)
+                assert pod["automountServiceAccountToken"] is False, f"{kind} {name} mounts a token"
+
+
 def check_restricted(container):
     """Requires the restricted pod security standard and a read-only root. Checkov does not check
     init containers, which native sidecars are."""
@@ -167,7 +193,12 @@ def main():
     check_workloads(rendered(folder, "workloads"), SOCKET)
     check_workloads(rendered(folder, "loopback"), "127.0.0.1:50051")
     check_monitor(rendered(folder, "workloads"))
+    check_operations_policy(rendered(folder, "workloads"))
     example = rendered(folder, "example")
+    maintenance = yaml.safe_load((REPOSITORY / "deploy/kubernetes/maintenance.yaml").read_text())
+    check_service_account_tokens(
+        example, rendered(folder, "workloads"), rendered(folder, "loopback"), {("Pod", "maintenance"): maintenance}
+    )
     check_network_policy(example)
     check_maintenance(pod_of(example["Deployment", "agent"])["initContainers"][0])
 

@@ -24,3 +24,4 @@ mod server;
 mod sessions;
 mod titles;
 mod turns;
+mod undecodable;

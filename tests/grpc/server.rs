@@ -169,7 +169,7 @@ async fn malformed_messages_do_not_close_the_connection(form: Form) {
         .unary(Request::new(garbage), method.parse().unwrap(), codec)
         .await
         .unwrap_err();
-    assert_eq!(refused.code(), Code::Internal);
+    assert_eq!(refused.code(), Code::InvalidArgument);
     client.ready().await.unwrap();
     let codec =
         tonic_prost::ProstCodec::<prost_types::Timestamp, prost_types::Timestamp>::default();

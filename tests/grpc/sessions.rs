@@ -8,7 +8,9 @@ use tonic::{Code, Status};
 
 use test_support::{
     eventually, new_id, new_user,
-    requests::{begin, contents, history, new_conversation, reason, save, save_text, turn},
+    requests::{
+        begin, contents, history, new_conversation, reason, rejected_field, save, save_text, turn,
+    },
     sidecar::{Form, Sessions, Sidecar},
 };
 
@@ -20,7 +22,8 @@ test_support::in_both_forms!(
     an_unknown_session_resumes_on_the_given_conversation,
     a_session_moves_to_the_given_conversation,
     a_session_without_conversation_gets_one,
-    a_session_cannot_be_used_by_another_user,
+    another_users_use_of_a_session_id_changes_nothing,
+    sessions_are_listed_in_pages,
 );
 
 /// Session TTL of 1.5 seconds: long enough for some calls, and short enough to wait for.
@@ -215,33 +218,162 @@ async fn a_session_without_conversation_gets_one(form: Form) {
     assert_eq!(refused.code(), Code::NotFound);
 }
 
-async fn a_session_cannot_be_used_by_another_user(form: Form) {
+/// Another user uses the session's id in every call that can note it.
+async fn use_session(sidecar: &Sidecar, user: &str, session: &str) {
+    let (mut memory, mut sessions) = (sidecar.memory(), sidecar.sessions());
+    let own = new_conversation(&mut memory, user).await;
+    let mut turn_request = begin(user);
+    session.clone_into(&mut turn_request.session_id);
+    let mut saved = save(&own, turn("one", "two"));
+    session.clone_into(&mut saved.session_id);
+    memory.save_messages(saved).await.unwrap();
+    turn_request.conversation_id.clone_from(&own);
+    let begun = memory.begin_turn(turn_request.clone()).await.unwrap();
+    let begun = begun.into_inner();
+    // The response is that for an unknown id.
+    assert_eq!(begun.session.unwrap().user_id, user);
+    turn_request.conversation_id.clear();
+    let begun = memory.begin_turn(turn_request).await.unwrap().into_inner();
+    assert_eq!(begun.conversation.unwrap().id, own);
+    let read = GetHistoryRequest {
+        session_id: session.to_owned(),
+        ..history(&own)
+    };
+    memory.get_history(read).await.unwrap();
+    let extend = ExtendSessionRequest {
+        session_id: session.to_owned(),
+        user_id: user.to_owned(),
+    };
+    sessions.extend_session(extend).await.unwrap();
+}
+
+async fn another_users_use_of_a_session_id_changes_nothing(form: Form) {
     let sidecar = Sidecar::start_with(&form, &SHORT).await;
     let (mut memory, mut sessions) = (sidecar.memory(), sidecar.sessions());
-    let user = new_user();
-    let begun = memory.begin_turn(begin(&user)).await.unwrap().into_inner();
-    let (session, conversation) = (begun.session.unwrap().id, begun.conversation.unwrap().id);
-    let other = new_user();
-    let others = new_conversation(&mut memory, &other).await;
-    let mut steal = begin(&other);
-    steal.session_id.clone_from(&session);
-    steal.conversation_id.clone_from(&others);
-    let refused = memory.begin_turn(steal.clone()).await.unwrap_err();
-    assert_eq!(refused.code(), Code::NotFound);
-    let mut saved = save(&others, turn("one", "two"));
-    saved.session_id.clone_from(&session);
-    memory.save_messages(saved).await.unwrap();
-    expiry(&mut sessions, &session).await;
-    for _ in 0..2 {
-        let refused = memory.begin_turn(steal.clone()).await.unwrap_err();
-        assert_eq!(refused.code(), Code::NotFound);
-        steal.conversation_id.clear();
+    let (user, other) = (new_user(), new_user());
+    let own = new_conversation(&mut memory, &user).await;
+    for interference in [
+        "none",
+        "while it lives",
+        "after it expired",
+        "both",
+        "before it exists",
+    ] {
+        let request = CreateSessionRequest {
+            user_id: user.clone(),
+            ..CreateSessionRequest::default()
+        };
+        // In the last case, the user chooses an id that the other user has used.
+        let session = if interference == "before it exists" {
+            let chosen = new_id();
+            use_session(&sidecar, &other, &chosen).await;
+            chosen
+        } else {
+            let created = sessions.create_session(request).await.unwrap();
+            created.into_inner().session.unwrap().id
+        };
+        if ["while it lives", "both"].contains(&interference) {
+            use_session(&sidecar, &other, &session).await;
+        }
+        eventually("the session expires", async || {
+            get_as(&mut sessions, &session, &user).await.is_err()
+        })
+        .await;
+        if ["after it expired", "both"].contains(&interference) {
+            use_session(&sidecar, &other, &session).await;
+        }
+        let mut mine = begin(&user);
+        mine.session_id.clone_from(&session);
+        let unknown = memory.begin_turn(mine.clone()).await.unwrap_err();
+        assert_eq!(
+            reason(&unknown),
+            "SESSION_EXPIRED_OR_UNKNOWN",
+            "{interference}"
+        );
+        mine.conversation_id.clone_from(&own);
+        let resumed = memory.begin_turn(mine.clone()).await.unwrap().into_inner();
+        assert_eq!(
+            resumed.session_state(),
+            SessionState::Resumed,
+            "{interference}"
+        );
+        let resumed = resumed.session.unwrap();
+        assert_eq!((&resumed.id, &resumed.user_id), (&session, &user));
+        let mut saved = save(&own, turn("three", "four"));
+        saved.session_id.clone_from(&session);
+        memory.save_messages(saved).await.unwrap();
+
+        // The session is recorded for its user, whatever the other user records afterwards.
+        use_session(&sidecar, &other, &session).await;
+        mine.conversation_id.clear();
+        for state in [SessionState::Continued, SessionState::Resumed] {
+            let begun = memory.begin_turn(mine.clone()).await.unwrap().into_inner();
+            assert_eq!(begun.session_state(), state, "{interference}");
+            assert_eq!(begun.conversation.unwrap().id, own);
+            let end = EndSessionRequest {
+                session_id: session.clone(),
+                user_id: user.clone(),
+            };
+            sessions.end_session(end).await.unwrap();
+        }
+        let theirs = get_as(&mut sessions, &session, &other).await;
+        assert!(theirs.is_ok(), "{interference}");
     }
-    let mut mine = begin(&user);
-    mine.session_id = session;
-    let resumed = memory.begin_turn(mine).await.unwrap().into_inner();
-    assert_eq!(resumed.session_state(), SessionState::Resumed);
-    assert_eq!(resumed.conversation.unwrap().id, conversation);
+}
+
+async fn sessions_are_listed_in_pages(form: Form) {
+    let sidecar = Sidecar::start_with(&form, &[("MAX_SESSIONS_PER_USER", "50")]).await;
+    let mut sessions = sidecar.sessions();
+    let user = new_user();
+    let mut created = Vec::new();
+    for _ in 0..55 {
+        let request = CreateSessionRequest {
+            user_id: user.clone(),
+            ..CreateSessionRequest::default()
+        };
+        let session = sessions.create_session(request).await.unwrap();
+        created.push(session.into_inner().session.unwrap().id);
+    }
+    created.reverse();
+    let mut request = ListSessionsRequest {
+        user_id: user.clone(),
+        ..ListSessionsRequest::default()
+    };
+    let mut listed = Vec::new();
+    for length in [20, 20, 10] {
+        let page = sessions.list_sessions(request.clone()).await.unwrap();
+        let page = page.into_inner();
+        assert_eq!(page.sessions.len(), length);
+        listed.extend(page.sessions.into_iter().map(|session| session.id));
+        request.page_token = page.next_page_token;
+    }
+    assert_eq!(request.page_token, "");
+    assert_eq!(listed, created[..50], "the oldest sessions have ended");
+
+    request.page_size = 1_000;
+    let all = sessions.list_sessions(request.clone()).await.unwrap();
+    assert_eq!(all.into_inner().sessions.len(), 50);
+    request.page_size = 49;
+    let page = sessions.list_sessions(request.clone()).await.unwrap();
+    request.page_token = page.into_inner().next_page_token;
+    let last = sessions.list_sessions(request.clone()).await.unwrap();
+    assert_eq!(last.into_inner().sessions[0].id, created[49]);
+    request.user_id = new_user();
+    let refused = sessions.list_sessions(request.clone()).await.unwrap_err();
+    assert_eq!(rejected_field(&refused), "page_token");
+    request.page_token.clear();
+    request.page_size = -1;
+    let refused = sessions.list_sessions(request).await.unwrap_err();
+    assert_eq!(rejected_field(&refused), "page_size");
+}
+
+async fn get_as(sessions: &mut Sessions, id: &str, user: &str) -> Result<Session, Status> {
+    let request = GetSessionRequest {
+        session_id: id.to_owned(),
+        user_id: user.to_owned(),
+    };
+    let found = sessions.get_session(request).await?;
+    Ok(found.into_inner().session.unwrap())
 }
 
 async fn get(sessions: &mut Sessions, id: &str) -> Result<Session, Status> {
@@ -256,6 +388,7 @@ async fn get(sessions: &mut Sessions, id: &str) -> Result<Session, Status> {
 async fn list(sessions: &mut Sessions, user: &str) -> Vec<String> {
     let request = ListSessionsRequest {
         user_id: user.to_owned(),
+        ..ListSessionsRequest::default()
     };
     let listed = sessions.list_sessions(request).await.unwrap();
     let listed = listed.into_inner().sessions;

@@ -1,23 +1,15 @@
 //! Calls of any method with a request as JSON: over gRPC, and over HTTP as the OpenAPI document
 //! describes it.
 
-use conversation_memory::proto::DESCRIPTORS;
 use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use prost_reflect::{
-    DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor, prost::Message as _,
-};
 use serde_json::{Map, Value};
-use tonic::{
-    Code, Request, Status,
-    client::Grpc,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
-    transport::Channel,
-};
+use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use test_support::{
     http::{Http, HttpResponse},
+    json_grpc::JsonGrpc,
     sidecar::Sidecar,
 };
 
@@ -46,8 +38,7 @@ pub(crate) struct Caller {
     pub(crate) http: Http,
     /// The OpenAPI document.
     pub(crate) document: Value,
-    channel: Channel,
-    pool: DescriptorPool,
+    grpc: JsonGrpc,
 }
 
 /// A request for an operation of the OpenAPI document.
@@ -66,8 +57,7 @@ impl Caller {
         Self {
             document: http.get("/openapi.json").await.ok(),
             http,
-            channel: sidecar.channel(),
-            pool: DescriptorPool::decode(DESCRIPTORS).unwrap(),
+            grpc: JsonGrpc::new(sidecar.channel()),
         }
     }
 
@@ -147,46 +137,19 @@ impl Caller {
     }
 
     async fn grpc(&self, rpc: &str, request: &Value) -> Outcome {
-        let mut methods = self
-            .pool
-            .services()
-            .flat_map(|service| service.methods().collect::<Vec<_>>());
-        let method = methods.find(|method| method.name() == rpc).unwrap();
-        match self.messages(&method, request).await {
-            Ok(messages) if method.is_server_streaming() => {
-                let pieces = messages.iter().flat_map(|piece| {
+        let is_file = self.grpc.is_server_streaming(rpc);
+        match self.grpc.call(rpc, std::slice::from_ref(request)).await {
+            Ok(response) if is_file => {
+                let pieces = response.messages.iter().flat_map(|piece| {
                     let file = piece.get_field_by_name("file").unwrap();
                     let data = file.as_message().unwrap().get_field_by_name("data");
                     data.unwrap().as_bytes().unwrap().to_vec()
                 });
                 successful(String::from_utf8(pieces.collect()).unwrap().into())
             }
-            Ok(messages) => successful(serde_json::to_value(&messages[0]).unwrap()),
+            Ok(response) => successful(serde_json::to_value(&response.messages[0]).unwrap()),
             Err(status) => of_status(&status),
         }
-    }
-
-    async fn messages(
-        &self,
-        method: &MethodDescriptor,
-        request: &Value,
-    ) -> Result<Vec<DynamicMessage>, Status> {
-        let request = DynamicMessage::deserialize(method.input(), request).unwrap();
-        let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
-        let mut grpc = Grpc::new(self.channel.clone());
-        grpc.ready().await.unwrap();
-        // A unary response is a stream of one message.
-        let response = grpc.server_streaming(
-            Request::new(request),
-            path.parse().unwrap(),
-            Dynamic(method.output()),
-        );
-        let mut response = response.await?.into_inner();
-        let mut messages = Vec::new();
-        while let Some(message) = response.message().await? {
-            messages.push(message);
-        }
-        Ok(messages)
     }
 }
 
@@ -265,42 +228,5 @@ fn of_http(response: &HttpResponse) -> Outcome {
         field: field.as_str().unwrap_or_default().to_owned(),
         response: Value::Null,
         visible_text: format!("{} {headers:?} {body}", response.status),
-    }
-}
-
-/// Codec of messages of any type.
-struct Dynamic(MessageDescriptor);
-
-impl Codec for Dynamic {
-    type Encode = DynamicMessage;
-    type Decode = DynamicMessage;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self(self.0.clone())
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-impl Encoder for Dynamic {
-    type Item = DynamicMessage;
-    type Error = Status;
-
-    fn encode(&mut self, message: DynamicMessage, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        message.encode(to).unwrap();
-        Ok(())
-    }
-}
-
-impl Decoder for Dynamic {
-    type Item = DynamicMessage;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<DynamicMessage>, Status> {
-        Ok(Some(DynamicMessage::decode(self.0.clone(), from).unwrap()))
     }
 }

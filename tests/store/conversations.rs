@@ -1,5 +1,3 @@
-use std::collections::HashSet;
-
 use conversation_memory::{
     domain::{
         Conversation, ConversationChanges, ConversationId, ConversationRef, DeptId, IdSource,
@@ -346,45 +344,65 @@ pub(crate) async fn session_is_found_on_its_last_conversation(fixture: &StoreFix
     );
 }
 
-pub(crate) async fn save_does_not_attach_foreign_session(fixture: &StoreFixture) {
+pub(crate) async fn a_session_of_another_user_with_the_same_id_has_no_effect(
+    fixture: &StoreFixture,
+) {
     let session = session();
-    let mine = NewConversation {
+    let [ann, bob] = [user(), user()];
+    let [mine, theirs] = [&ann, &bob].map(|user| new_conversation(user));
+    for new in [&theirs, &mine] {
+        fixture.store.create(new, at(0)).await.unwrap();
+    }
+    let of = async |user: &UserId| {
+        let found = fixture.store.conversation_of_session(session, user).await;
+        found.unwrap().map(|conversation| conversation.id)
+    };
+    let save = async |new: &NewConversation, text| {
+        let mut append = turn(&owned_ref(new), &[text]);
+        append.session_id = Some(session);
+        fixture.save(&append).await.unwrap();
+    };
+    // The other user records the id before, between and after the user's own records.
+    save(&theirs, "first").await;
+    assert_eq!(of(&ann).await, None);
+    save(&mine, "second").await;
+    assert_eq!(
+        (of(&ann).await, of(&bob).await),
+        (Some(mine.id), Some(theirs.id))
+    );
+    let (mine_ref, theirs_ref) = (owned_ref(&mine), owned_ref(&theirs));
+    let attached = fixture.store.attach_session(&theirs_ref, session);
+    attached.await.unwrap();
+    let created = NewConversation {
+        session_id: Some(session),
+        ..new_conversation(&bob)
+    };
+    fixture.store.create(&created, at(0)).await.unwrap();
+    assert_eq!(
+        (of(&ann).await, of(&bob).await),
+        (Some(mine.id), Some(created.id))
+    );
+    // Attaching the session to the same conversation again is not hidden by the other user's.
+    let attached = fixture.store.attach_session(&mine_ref, session);
+    attached.await.unwrap();
+    fixture
+        .store
+        .delete(&owned_ref(&mine), Invalidation::Never)
+        .await
+        .unwrap();
+    assert_eq!((of(&ann).await, of(&bob).await), (None, Some(created.id)));
+}
+
+pub(crate) async fn a_user_without_the_session_finds_no_conversation(fixture: &StoreFixture) {
+    let session = session();
+    let new = NewConversation {
         session_id: Some(session),
         ..new_conversation(&user())
     };
-    fixture.store.create(&mine, at(0)).await.unwrap();
-    let thief = user();
-    let theirs = new_conversation(&thief);
-    fixture.store.create(&theirs, at(0)).await.unwrap();
-    let mut append = turn(&owned_ref(&theirs), &["said in a session of another"]);
-    append.session_id = Some(session);
-    fixture.save(&append).await.unwrap();
+    fixture.store.create(&new, at(0)).await.unwrap();
     let found = fixture
         .store
-        .conversation_of_session(session, &thief)
-        .await
-        .unwrap();
-    assert_eq!(found.unwrap().id, mine.id);
-}
-
-pub(crate) async fn session_lookup_prefers_own_conversations(fixture: &StoreFixture) {
-    let session = session();
-    let [mine, theirs] = [user(), user()].map(|user| NewConversation {
-        session_id: Some(session),
-        ..new_conversation(&user)
-    });
-    fixture.store.create(&mine, at(0)).await.unwrap();
-    fixture.store.create(&theirs, at(0)).await.unwrap();
-    let owner = async |user: &UserId| {
-        let found = fixture
-            .store
-            .conversation_of_session(session, user)
-            .await
-            .unwrap();
-        found.unwrap().user_id
-    };
-    assert_eq!(owner(&mine.user_id).await, mine.user_id);
-    assert_eq!(owner(&theirs.user_id).await, theirs.user_id);
-    let either: HashSet<_> = [mine.user_id, theirs.user_id].into();
-    assert!(either.contains(&owner(&user()).await));
+        .conversation_of_session(session, &user())
+        .await;
+    assert!(found.unwrap().is_none());
 }

@@ -69,8 +69,8 @@ conformance! {
         list_is_paged
         list_filters_by_department
         session_is_found_on_its_last_conversation
-        save_does_not_attach_foreign_session
-        session_lookup_prefers_own_conversations;
+        a_session_of_another_user_with_the_same_id_has_no_effect
+        a_user_without_the_session_finds_no_conversation;
     saves:
         concurrent_saves_get_consecutive_numbers
         batch_is_atomic

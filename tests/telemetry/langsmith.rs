@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
+use sha2::Digest as _;
 use tonic::Request;
 
 use crate::observed::{CallSpans, ObservedSidecar, ascii, traced};
@@ -25,8 +26,11 @@ const OVERRIDES: [&str; 5] = [
 
 test_support::in_both_forms!(spans_are_child_runs_of_the_caller);
 
+/// Lets callers choose the project.
+const PROJECT_FROM_CALLER: (&str, &str) = ("LANGSMITH_PROJECT_FROM_CALLER", "true");
+
 async fn spans_are_child_runs_of_the_caller(form: Form) {
-    let observed = ObservedSidecar::start(form).await;
+    let observed = ObservedSidecar::start_with(form, &[PROJECT_FROM_CALLER]).await;
     let mut memory = observed.memory().await;
     let runs = python("langsmith_runs.py", &["headers"], "").await;
     let (begun, request) = traced(begin(&new_user()));
@@ -168,7 +172,7 @@ async fn invalid_headers_are_ignored() {
 
 #[tokio::test]
 async fn a_run_without_a_project_is_continued() {
-    let observed = ObservedSidecar::start(Form::embedded()).await;
+    let observed = ObservedSidecar::start_with(Form::embedded(), &[PROJECT_FROM_CALLER]).await;
     let mut memory = observed.memory().await;
     let conversation = new_conversation(&mut memory, &new_user()).await;
     let mut traces = Vec::new();
@@ -190,6 +194,54 @@ async fn a_run_without_a_project_is_continued() {
         let call = exported.call(&trace);
         call.assert_on_every_span("langsmith.trace.id", &RUN[22..]);
         call.assert_on_every_span("langsmith.trace.session_name", "");
+    }
+}
+
+#[tokio::test]
+async fn callers_choose_neither_the_project_nor_attributes_of_the_server() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let hash = sha2::Sha256::digest("token");
+    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    std::fs::write(file.path(), format!("agent:{hash}\n")).unwrap();
+    let tokens = ("AUTH_TOKENS_FILE", file.path().to_str().unwrap());
+    let observed = ObservedSidecar::start_with(Form::embedded(), &[tokens]).await;
+    let mut memory = observed.memory().await;
+    let (begun, mut request) = traced(begin(&new_user()));
+    let hostile = "langsmith-project=other,langsmith-tags=a,langsmith-metadata=%7B%22conversation_id\
+                   %22%3A%22x%22%2C%22thread_id%22%3A%22x%22%7D,langsmith.metadata.conversation_id=x,\
+                   session.id=x,gen_ai.conversation.id=x,enduser.id=x,langsmith.span.kind=llm";
+    for (name, value) in [
+        ("authorization", "Bearer token"),
+        ("langsmith-trace", RUN),
+        ("baggage", hostile),
+        ("tracestate", "langsmith-project=other"),
+        ("langsmith-project", "other"),
+        ("session.id", "x"),
+        ("x-conversation-id", "x"),
+    ] {
+        request.metadata_mut().insert(name, ascii(value));
+    }
+    let answer = memory.begin_turn(request).await.unwrap().into_inner();
+    let conversation = answer.conversation.unwrap().id;
+    let exported = observed.stop().await;
+    let call = exported.call(&begun);
+    for (key, value) in [
+        ("langsmith.trace.session_name", ""),
+        ("langsmith.metadata.conversation_id", &conversation),
+        ("langsmith.metadata.thread_id", &conversation),
+        ("session.id", &conversation),
+        ("gen_ai.conversation.id", &conversation),
+        ("langsmith.span.kind", "chain"),
+        ("langsmith.trace.id", &RUN[22..]),
+    ] {
+        call.assert_on_every_span(key, value);
+    }
+    let names = call.spans.iter().map(|span| span.text("enduser.id"));
+    assert_eq!(names.collect::<String>(), "agent");
+    for span in &call.spans {
+        let mut keys = span.attributes.keys();
+        let found = keys.find(|key| key.contains("tags") || key.starts_with("baggage"));
+        assert_eq!(found, None, "{span:#?}");
     }
 }
 

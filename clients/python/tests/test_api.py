@@ -168,6 +168,9 @@ def test_session_is_created_extended_and_ended(memory: ConversationMemory, user:
     assert session.expires_at is not None
     assert extended.expires_at >= session.expires_at
     assert [live.id for live in memory.list_sessions(user)] == [session.id]
+    more = [memory.create_session(user).id for _ in range(4)]
+    listed = [live.id for live in memory.list_sessions(user, page_size=2)]
+    assert listed == [*reversed(more), session.id]
     memory.end_session(session.id)
     with pytest.raises(cm.SessionExpired):
         memory.get_session(session.id)

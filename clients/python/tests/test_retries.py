@@ -344,7 +344,7 @@ def test_turn_begins_in_one_listed_conversation_if_the_response_is_lost(
     proxy: Proxy, proxied: ConversationMemory, direct: ConversationMemory, user: str
 ) -> None:
     def sessions() -> list[cm.Session]:
-        return direct.list_sessions(user)
+        return list(direct.list_sessions(user))
 
     begun = drop_response(proxy, lambda: proxied.begin_turn(user), sessions).result()
     direct.save_messages(begun.conversation.id, [Message("user", "hi")])

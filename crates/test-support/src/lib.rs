@@ -7,10 +7,12 @@
 
 pub mod cpu_limit;
 pub mod http;
+pub mod json_grpc;
 pub mod otlp_sink;
 pub mod postgres_server;
 pub mod python;
 pub mod random;
+pub mod raw_http2;
 pub mod redis_server;
 pub mod requests;
 pub mod sentinel_group;

@@ -25,6 +25,11 @@ pub(in crate::config) struct TelemetryArgs {
     #[arg(long, env, global = true, value_name = "NAME")]
     pub(super) langsmith_project: Option<String>,
 
+    /// Whether the baggage of a caller (langsmith-project) may name another project for its spans.
+    /// Callers can then write to every project that the key can write to. [default: false]
+    #[arg(long, env, global = true, value_name = "BOOL")]
+    pub(super) langsmith_project_from_caller: Option<String>,
+
     /// URL of LangSmith. [default: https://api.smith.langchain.com]
     #[arg(long, env, global = true, value_name = "URL")]
     pub(super) langsmith_endpoint: Option<String>,

@@ -69,6 +69,7 @@ async fn call(stream: Messages, frames: usize) -> Vec<SpanData> {
     let observe = Observe::new(TracingConfig {
         is_exported: true,
         follows_caller: true,
+        allows_caller_project: false,
         captures_content: false,
     });
     let mut service = observe.layer(service_fn(move |_| {

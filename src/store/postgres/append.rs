@@ -30,8 +30,7 @@ replays!(PgConnection, std::convert::identity, DateTime<Utc>);
 ///
 /// All parts see one snapshot: after a wait for the lock, PostgreSQL re-evaluates only the
 /// conversation's own row. The check of the requests ledger is therefore only an optimization,
-/// and the primary key of the ledger is what rejects a duplicate. A session whose current
-/// conversation belongs to another user is not attached to this one.
+/// and the primary key of the ledger is what rejects a duplicate.
 const APPEND: &str = concat!(
     "
 WITH saved AS (
@@ -44,14 +43,9 @@ WITH saved AS (
                          ELSE c.title_seq END,
         uncompacted_tokens = c.uncompacted_tokens + $11,
         has_pinned = c.has_pinned OR $12,
-        last_session_id = coalesce(own.session_id, c.last_session_id),
-        session_attached = CASE WHEN own.session_id IS NULL THEN c.session_attached
+        last_session_id = coalesce($6, c.last_session_id),
+        session_attached = CASE WHEN $6 IS NULL THEN c.session_attached
                                 ELSE nextval('activity_order') END
-    FROM (SELECT CASE WHEN $6 IS NOT NULL AND NOT EXISTS (
-                     SELECT 1 FROM conversations o
-                     WHERE o.last_session_id = $6
-                       AND o.user_id <> (SELECT s.user_id FROM conversations s WHERE s.id = $1))
-                 THEN $6 END AS session_id) own
     WHERE c.id = $1
       AND ($2 IS NULL OR c.user_id = $2)
       AND ($7 IS NULL OR c.last_seq = $7)

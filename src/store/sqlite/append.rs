@@ -1,4 +1,4 @@
-use sqlx::{SqliteConnection, query, query_as, query_scalar};
+use sqlx::{SqliteConnection, query, query_as};
 use uuid::{Uuid, fmt::Hyphenated};
 
 use super::{
@@ -30,9 +30,6 @@ SET last_seq = $2,
     uncompacted_tokens = uncompacted_tokens + $8,
     has_pinned = has_pinned OR $9
 WHERE id = $1";
-
-const IS_FOREIGN_SESSION: &str = "
-SELECT EXISTS (SELECT 1 FROM conversations WHERE last_session_id = $1 AND user_id <> $2)";
 
 const INTO_STORE: Insertion = insertion_into!("main");
 
@@ -83,7 +80,7 @@ async fn save(
         insert_request(connection, id, &entry).await?;
     }
     let activity = connection::next_activity(connection).await?;
-    let session = attachable_session(connection, append, &conversation).await?;
+    let session = append.session_id.map(|id| id.as_uuid().hyphenated());
     let title = append.title.as_ref();
     query(ADVANCE)
         .bind(id.as_uuid().hyphenated())
@@ -102,24 +99,6 @@ async fn save(
         first_seq,
         uncompacted_tokens: conversation.uncompacted_tokens + append.tokens(),
     })
-}
-
-/// Returns the session to attach to the conversation. `None` if its current conversation
-/// belongs to another user.
-async fn attachable_session(
-    connection: &mut SqliteConnection,
-    append: &Append,
-    conversation: &Conversation,
-) -> Result<Option<Hyphenated>, OperationError> {
-    let Some(session) = append.session_id.map(|id| id.as_uuid().hyphenated()) else {
-        return Ok(None);
-    };
-    let is_foreign: bool = query_scalar(IS_FOREIGN_SESSION)
-        .bind(session)
-        .bind(conversation.user_id.as_str())
-        .fetch_one(connection)
-        .await?;
-    Ok((!is_foreign).then_some(session))
 }
 
 /// Returns the conversations and numbers of the messages with these ids, in ascending order of

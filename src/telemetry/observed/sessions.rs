@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use crate::{
     domain::{NewSession, Session, SessionId, UserId},
-    sessions::{Sessions, SessionsUnavailable},
+    sessions::{SessionPage, SessionQuery, Sessions, SessionsUnavailable},
     telemetry::call,
 };
 
@@ -21,13 +21,17 @@ impl ObservedSessions {
 
 #[async_trait]
 impl Sessions for ObservedSessions {
-    async fn start(&self, new: &NewSession) -> Result<Option<Session>, SessionsUnavailable> {
+    async fn start(&self, new: &NewSession) -> Result<Session, SessionsUnavailable> {
         call::set_conversation_if_unset(new.conversation_id);
         self.0.start(new).await
     }
 
-    async fn get(&self, id: SessionId) -> Result<Option<Session>, SessionsUnavailable> {
-        Ok(record_conversation(self.0.get(id).await?))
+    async fn get(
+        &self,
+        id: SessionId,
+        user: Option<&UserId>,
+    ) -> Result<Option<Session>, SessionsUnavailable> {
+        Ok(record_conversation(self.0.get(id, user).await?))
     }
 
     async fn touch(
@@ -38,12 +42,12 @@ impl Sessions for ObservedSessions {
         Ok(record_conversation(self.0.touch(id, user).await?))
     }
 
-    async fn end(&self, id: SessionId) -> Result<bool, SessionsUnavailable> {
-        self.0.end(id).await
+    async fn end(&self, id: SessionId, user: Option<&UserId>) -> Result<bool, SessionsUnavailable> {
+        self.0.end(id, user).await
     }
 
-    async fn list(&self, user: &UserId) -> Result<Vec<Session>, SessionsUnavailable> {
-        self.0.list(user).await
+    async fn list(&self, query: &SessionQuery) -> Result<SessionPage, SessionsUnavailable> {
+        self.0.list(query).await
     }
 }
 

@@ -15,7 +15,6 @@ from ._parts import BlobPart, Part
 from ._parts_wire import read_part, validated_text, write_part
 from ._proto.v1 import conversation_memory_pb2 as api
 from ._proto.v1 import resources_pb2 as resources
-from ._proto.v1 import session_service_pb2 as session_api
 from ._structs import from_struct, to_struct
 from ._types import (
     BegunTurn,
@@ -240,11 +239,6 @@ def read_hit(hit: api.SearchMessagesResponse.Hit) -> Hit:
         snippet=hit.snippet,
         rank=hit.rank,
     )
-
-
-def read_sessions(sessions: session_api.ListSessionsResponse) -> list[Session]:
-    """Decodes a list of sessions."""
-    return [read_session(session) for session in sessions.sessions]
 
 
 def _write_context(context: RetrievedContext) -> resources.RetrievedContext:

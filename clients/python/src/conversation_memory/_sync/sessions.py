@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from .. import _convert as convert
 from .._proto.v1 import methods
 from .._proto.v1 import session_service_pb2 as api
@@ -106,18 +108,26 @@ class Sessions(BaseClient):
         request = api.EndSessionRequest(session_id=session_id, user_id=user_id or "")
         self._operation(timeout).call(methods.END_SESSION, request)
 
-    def list_sessions(self, user_id: str, *, timeout: float | None = None) -> list[Session]:
+    def list_sessions(
+        self, user_id: str, *, page_size: int = 0, timeout: float | None = None
+    ) -> Iterator[Session]:
         """Lists a user's sessions that have not expired, most recently used first.
+
+        A page is read when its first item is needed. A session that is used meanwhile may be on
+        no page. After an error the iterator has ended; call the method again.
 
         Args:
             user_id: User that the sessions belong to.
-            timeout: Time limit in seconds; `None` uses the client's `timeout`.
+            page_size: Number of sessions that one request reads; 0 uses the service's default.
+            timeout: Time limit of each page in seconds; `None` uses the client's `timeout`.
 
         Returns:
-            The sessions.
-
-        Raises:
-            ConversationMemoryError: The call failed.
+            An iterator over the sessions. It raises `ConversationMemoryError` if a page cannot be
+            read.
         """
-        request = api.ListSessionsRequest(user_id=user_id)
-        return convert.read_sessions(self._operation(timeout).call(methods.LIST_SESSIONS, request))
+        request = api.ListSessionsRequest(user_id=user_id, page_size=page_size)
+
+        def read(page: api.ListSessionsResponse) -> list[Session]:
+            return [convert.read_session(session) for session in page.sessions]
+
+        return self._pages(methods.LIST_SESSIONS, request, read, timeout)

@@ -15,7 +15,7 @@ _sym_db = _symbol_database.Default()
 from conversation_memory._proto.v1 import resources_pb2 as conversation__memory_dot___proto_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n3conversation_memory/_proto/v1/session_service.proto\x12\x1d\x63onversation_memory_client.v1\x1a-conversation_memory/_proto/v1/resources.proto\"q\n\x14\x43reateSessionRequest\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x17\n\x07\x64\x65pt_id\x18\x02 \x01(\tR\x06\x64\x65ptId\x12\'\n\x0f\x63onversation_id\x18\x03 \x01(\tR\x0e\x63onversationId\"Y\n\x15\x43reateSessionResponse\x12@\n\x07session\x18\x01 \x01(\x0b\x32&.conversation_memory_client.v1.SessionR\x07session\"K\n\x11GetSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n\x07user_id\x18\x02 \x01(\tR\x06userId\"V\n\x12GetSessionResponse\x12@\n\x07session\x18\x01 \x01(\x0b\x32&.conversation_memory_client.v1.SessionR\x07session\"N\n\x14\x45xtendSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n\x07user_id\x18\x02 \x01(\tR\x06userId\"Y\n\x15\x45xtendSessionResponse\x12@\n\x07session\x18\x01 \x01(\x0b\x32&.conversation_memory_client.v1.SessionR\x07session\"K\n\x11\x45ndSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n\x07user_id\x18\x02 \x01(\tR\x06userId\"\x14\n\x12\x45ndSessionResponse\".\n\x13ListSessionsRequest\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\"Z\n\x14ListSessionsResponse\x12\x42\n\x08sessions\x18\x01 \x03(\x0b\x32&.conversation_memory_client.v1.SessionR\x08sessionsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n3conversation_memory/_proto/v1/session_service.proto\x12\x1d\x63onversation_memory_client.v1\x1a-conversation_memory/_proto/v1/resources.proto\"q\n\x14\x43reateSessionRequest\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x17\n\x07\x64\x65pt_id\x18\x02 \x01(\tR\x06\x64\x65ptId\x12\'\n\x0f\x63onversation_id\x18\x03 \x01(\tR\x0e\x63onversationId\"Y\n\x15\x43reateSessionResponse\x12@\n\x07session\x18\x01 \x01(\x0b\x32&.conversation_memory_client.v1.SessionR\x07session\"K\n\x11GetSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n\x07user_id\x18\x02 \x01(\tR\x06userId\"V\n\x12GetSessionResponse\x12@\n\x07session\x18\x01 \x01(\x0b\x32&.conversation_memory_client.v1.SessionR\x07session\"N\n\x14\x45xtendSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n\x07user_id\x18\x02 \x01(\tR\x06userId\"Y\n\x15\x45xtendSessionResponse\x12@\n\x07session\x18\x01 \x01(\x0b\x32&.conversation_memory_client.v1.SessionR\x07session\"K\n\x11\x45ndSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n\x07user_id\x18\x02 \x01(\tR\x06userId\"\x14\n\x12\x45ndSessionResponse\"j\n\x13ListSessionsRequest\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x1b\n\tpage_size\x18\x02 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\"\x82\x01\n\x14ListSessionsResponse\x12\x42\n\x08sessions\x18\x01 \x03(\x0b\x32&.conversation_memory_client.v1.SessionR\x08sessions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageTokenb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,7 +39,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENDSESSIONRESPONSE']._serialized_start=752
   _globals['_ENDSESSIONRESPONSE']._serialized_end=772
   _globals['_LISTSESSIONSREQUEST']._serialized_start=774
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=820
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=822
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=912
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=880
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=883
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1013
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,125 @@
+//! Decoders that need no service.
+
+use std::sync::Arc;
+
+use archive::{ArchiveReader, Format};
+use bytes::Bytes;
+use conversation_memory::{
+    access::{CrossSitePolicy, HostName, HostPolicy, Tokens, WebOrigin},
+    recent::redis::decode_window,
+    redis::{RedisTarget, Reply},
+    sessions::redis::decode_session,
+    telemetry::call::{Call, CallKind, TracingConfig},
+};
+use domain::{ConversationId, Limits, SessionId};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use uuid::Uuid;
+
+const ID: Uuid = Uuid::from_u128(7);
+
+/// Upper bound on a message of a file.
+const MAX_MESSAGE_BYTES: usize = 1 << 20;
+
+/// Reads a file as an import does. The first byte selects the format, and the size of the pieces.
+pub(crate) fn archive(data: &[u8]) {
+    let Some((first, file)) = data.split_first() else {
+        return;
+    };
+    let format = match first % 3 {
+        0 => None,
+        1 => Some(Format::Json),
+        _ => Some(Format::JsonLines),
+    };
+    let piece = 1 + usize::from(*first);
+    let reader = ArchiveReader::new(
+        format,
+        Limits::default(),
+        MAX_MESSAGE_BYTES,
+        Box::new(|| ID),
+    );
+    let mut reader = reader.expect("the format can be read");
+    let mut last_seq = 0;
+    for piece in file.chunks(piece) {
+        reader.push(Bytes::copy_from_slice(piece));
+        loop {
+            match reader.read_next() {
+                Ok(Some(_)) => {
+                    assert!(reader.last_seq() >= last_seq, "numbers do not decrease");
+                    last_seq = reader.last_seq();
+                }
+                Ok(None) => break,
+                Err(_) => return,
+            }
+        }
+    }
+    while let Ok(Some(_)) = reader.end() {}
+}
+
+/// Parses the file with the tokens of callers.
+pub(crate) fn tokens_file(data: &[u8]) {
+    if let Err(reason) = Tokens::parse(data) {
+        // The reason is logged, and the file contains secrets.
+        assert!(reason.len() < 200, "the reason quotes the file: {reason}");
+    }
+}
+
+/// Decodes replies of the scripts on windows and sessions. Each line is a value.
+pub(crate) fn redis_reply(data: &[u8]) {
+    let values = data.split(|byte| *byte == b'\n');
+    let reply = || {
+        let values = values.clone().map(|value| match value {
+            b"nil" => Reply::Nil,
+            value => Reply::Bytes(Bytes::copy_from_slice(value)),
+        });
+        Reply::List(values.collect())
+    };
+    if let Some(window) = decode_window(ConversationId::from_uuid(ID), reply()) {
+        assert!(window.messages.is_sorted_by(|a, b| a.seq < b.seq));
+        assert_eq!(window.summary.is_some(), window.compacted_upto_seq > 0);
+    }
+    let _ = decode_session(SessionId::from_uuid(ID), reply());
+}
+
+/// Evaluates headers. The first line is the URI of the request, each other one a header.
+pub(crate) fn request_headers(data: &[u8]) {
+    let mut lines = data.split(|byte| *byte == b'\n');
+    let Some(Ok(uri)) = lines.next().map(Uri::try_from) else {
+        return;
+    };
+    let mut headers = HeaderMap::new();
+    for line in lines.take(64) {
+        let mut parts = line.splitn(2, |byte| *byte == b':');
+        let (Some(name), Some(value)) = (parts.next(), parts.next()) else {
+            continue;
+        };
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
+        {
+            headers.append(name, value);
+        }
+    }
+    let tracing = TracingConfig {
+        is_exported: true,
+        follows_caller: true,
+        captures_content: true,
+    };
+    let kind = CallKind {
+        run: "chain",
+        operation: None,
+    };
+    let _ = Call::context(&headers, Arc::from("method"), kind, tracing, None);
+    let name = |header: &str| headers.get(header).and_then(|value| value.to_str().ok());
+    let allowed: Option<HostName> = name("host").and_then(|name| name.parse().ok());
+    let _ = HostPolicy::of_api(Vec::new()).admits(None, &uri, &headers);
+    let _ = HostPolicy::of_api(allowed.into_iter().collect()).admits(None, &uri, &headers);
+    let trusted: Option<WebOrigin> = name("origin").and_then(|origin| origin.parse().ok());
+    let trusted = CrossSitePolicy::new(trusted.into_iter().collect());
+    let _ = trusted.admits(&Method::POST, &uri, &headers);
+}
+
+/// Parses the address of a server.
+pub(crate) fn server_url(data: &[u8]) {
+    if let Ok(url) = std::str::from_utf8(data) {
+        let _ = RedisTarget::from_url(url);
+    }
+}

@@ -1,0 +1,100 @@
+//! Responses that are not read: flow-control windows that are closed.
+
+use conversation_memory::proto::{
+    ExportConversationRequest, ExportFormat, GetHistoryRequest, Role,
+};
+use test_support::{
+    new_user,
+    raw_http2::{NO_WINDOW, RawConnection},
+    requests::{history, message, new_conversation, save},
+    sidecar::{Form, Sidecar},
+};
+
+use crate::turns::{Access, Turns};
+
+const GET_HISTORY: &str = "/conversation_memory.v1.ConversationMemory/GetHistory";
+const EXPORT: &str = "/conversation_memory.v1.ConversationMemory/ExportConversation";
+
+/// Deadline of all calls, short enough for a test.
+const SETTINGS: [(&str, &str); 1] = [("MAX_CALL_SECONDS", "4")];
+
+test_support::in_both_forms!(
+    unread_responses_of_many_connections_do_not_exhaust_memory,
+    unread_exports_do_not_block_other_exports,
+);
+
+/// Creates a conversation whose histories are as large as a response can be.
+async fn large_conversation(sidecar: &Sidecar) -> String {
+    let mut memory = sidecar.memory();
+    let id = new_conversation(&mut memory, &new_user()).await;
+    for _ in 0..3 {
+        let text = "x".repeat((1 << 20) - 1024);
+        let request = save(&id, vec![message(Role::User, &text)]);
+        memory.save_messages(request).await.unwrap();
+    }
+    // Further reads come from the window, if there is one.
+    memory.get_history(history(&id)).await.unwrap();
+    id
+}
+
+fn get_history(id: &str) -> GetHistoryRequest {
+    GetHistoryRequest {
+        limit: 10,
+        ..history(id)
+    }
+}
+
+async fn unread_responses_of_many_connections_do_not_exhaust_memory(form: Form) {
+    let sidecar = Sidecar::start_with(&form, &SETTINGS).await;
+    let id = large_conversation(&sidecar).await;
+    let turns = Turns::start(&sidecar, Access::default()).await;
+    let mut connections = Vec::new();
+    for _ in 0..100 {
+        let mut connection = RawConnection::open(sidecar.address, NO_WINDOW).await.read();
+        for _ in 0..4 {
+            connection.call(GET_HISTORY, None, &get_history(&id));
+        }
+        connections.push(connection);
+    }
+    for connection in &connections {
+        connection.ends(4).await;
+    }
+    turns.finish(&sidecar).await;
+}
+
+async fn unread_exports_do_not_block_other_exports(form: Form) {
+    let sidecar = Sidecar::start_with(&form, &[("MAX_CALL_SECONDS", "20")]).await;
+    let id = large_conversation(&sidecar).await;
+    let turns = Turns::start(&sidecar, Access::default()).await;
+    let export = ExportConversationRequest {
+        conversation_id: id.clone(),
+        format: ExportFormat::Jsonl.into(),
+        ..ExportConversationRequest::default()
+    };
+    let mut connections = Vec::new();
+    for _ in 0..12 {
+        let mut connection = RawConnection::open(sidecar.address, NO_WINDOW).await.read();
+        connection.call(EXPORT, None, &export);
+        connections.push(connection);
+    }
+    turns.pass(5).await;
+    let mut memory = sidecar.memory();
+    let other = new_conversation(&mut memory, &new_user()).await;
+    test_support::eventually("another caller can export", async || {
+        let export = ExportConversationRequest {
+            conversation_id: other.clone(),
+            ..export.clone()
+        };
+        let Ok(exported) = memory.export_conversation(export).await else {
+            return false;
+        };
+        let mut pieces = exported.into_inner();
+        let mut size = 0;
+        while let Ok(Some(piece)) = pieces.message().await {
+            size += piece.file.unwrap().data.len();
+        }
+        size > 0
+    })
+    .await;
+    turns.finish(&sidecar).await;
+}
