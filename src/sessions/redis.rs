@@ -268,9 +268,9 @@ impl RedisSessions {
         for _ in 0..PAGE_READS {
             let wanted = limit - sessions.len();
             let args = [
-                decimal(after.last_use),
+                decimal(&after.last_use),
                 Bytes::from(after.id.to_string()),
-                decimal(wanted + 1),
+                decimal(&(wanted + 1)),
             ];
             let page = self
                 .run_on_user(&self.scripts.user_page, user, &args)
@@ -439,7 +439,7 @@ fn optional(conversation: Option<ConversationId>) -> Bytes {
     conversation.map_or_else(Bytes::new, |id| Bytes::from(id.to_string()))
 }
 
-fn decimal(number: impl ToString) -> Bytes {
+fn decimal(number: &impl ToString) -> Bytes {
     Bytes::from(number.to_string())
 }
 

@@ -60,7 +60,7 @@ impl Exchange {
     ) -> Self {
         let state = Arc::new_cyclic(|exchange| ExchangeState {
             connection: Arc::clone(connection),
-            index: connection.add_exchange(WeakExchange(exchange.clone())),
+            index: connection.add_exchange(WeakExchange(Weak::clone(exchange))),
             budgets: Arc::clone(budgets),
             key: OnceLock::new(),
             deadline: AtomicTime::at(deadline),

@@ -86,6 +86,7 @@ impl RawConnection {
     }
 
     /// Reads what the server sends from now on, and answers its pings.
+    #[must_use]
     pub fn read(mut self) -> Self {
         let reader = self.reader.take().unwrap();
         tokio::spawn(read(reader, self.frames.clone(), Arc::clone(&self.state)));

@@ -20,7 +20,7 @@ impl RedisSessions {
         for _ in 0..BATCHES {
             let read = &self.scripts.earlier_read;
             let members = self
-                .run_on_earlier(read, user, &[decimal(BATCH)])
+                .run_on_earlier(read, user, &[decimal(&BATCH)])
                 .await?
                 .list()?;
             if members.is_empty() {
@@ -38,7 +38,7 @@ impl RedisSessions {
         let found = try_join_all(ids.map(|id| self.read(id, Some(user)))).await?;
         let mut args = vec![self.max_per_user.clone()];
         for session in found.into_iter().flatten() {
-            args.push(decimal(session.last_active_at.timestamp_micros()));
+            args.push(decimal(&session.last_active_at.timestamp_micros()));
             args.push(Bytes::from(session.id.to_string()));
         }
         if args.len() > 1 {
