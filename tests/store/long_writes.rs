@@ -9,7 +9,7 @@ use conversation_memory::{
 use sqlx::{
     ConnectOptions as _, Connection as _, query_scalar, raw_sql, sqlite::SqliteConnectOptions,
 };
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 
 use crate::{branches::branch_of, imports::imported, search::query};
 use test_support::{
@@ -21,10 +21,18 @@ use test_support::{
 const MANY: i64 = 12_000;
 
 /// Saves turns of another user until a write has ended, and returns its outcome.
-async fn with_turns<T>(fixture: &StoreFixture, mut write: JoinHandle<T>) -> T {
+async fn with_turns<T: Send + 'static>(
+    fixture: &StoreFixture,
+    write: impl Future<Output = T> + Send + 'static,
+) -> T {
     let other = fixture.create_conversation().await;
+    let mut writes = JoinSet::new();
+    writes.spawn(write);
     let mut turns = 0;
-    while !write.is_finished() {
+    loop {
+        if let Some(outcome) = writes.try_join_next() {
+            return outcome.unwrap();
+        }
         fixture
             .store
             .append(&turn(&other, &["turn"]))
@@ -35,7 +43,6 @@ async fn with_turns<T>(fixture: &StoreFixture, mut write: JoinHandle<T>) -> T {
         assert_eq!(newest.messages[0].seq, turns);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    (&mut write).await.unwrap()
 }
 
 /// Imports a conversation of many messages while another user saves turns.
@@ -53,15 +60,16 @@ async fn import_many(fixture: &StoreFixture) -> ConversationRef {
             .collect();
         import.add(&messages).await.unwrap();
     }
-    let finish = tokio::spawn(import.finish(MANY));
+    let finish = import.finish(MANY);
     let reference = ConversationRef {
         id: conversation.id,
         user_id: Some(conversation.user_id.clone()),
     };
-    let reader = {
+    let mut reader = JoinSet::new();
+    {
         let (store, reference) = (Arc::clone(&fixture.store), reference.clone());
         let query = query(&conversation.user_id, "many");
-        tokio::spawn(async move {
+        reader.spawn(async move {
             loop {
                 let found = store.search(&query).await.unwrap().hits.len();
                 match store.newest(&reference, 1, false).await {
@@ -71,10 +79,10 @@ async fn import_many(fixture: &StoreFixture) -> ConversationRef {
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-        })
-    };
+        });
+    }
     with_turns(fixture, finish).await.unwrap();
-    reader.await.unwrap();
+    reader.join_all().await;
     let found = query(&conversation.user_id, "number 11999");
     assert_eq!(fixture.store.search(&found).await.unwrap().hits.len(), 1);
     reference
@@ -93,7 +101,7 @@ pub(crate) async fn removals_of_many_messages_do_not_delay_turns(fixture: &Store
     let conversation = import_many(fixture).await;
     let branch = fixture.branch(&branch_of(&conversation, 10)).await;
     let (store, of) = (Arc::clone(&fixture.store), truncation(&conversation, 100));
-    let truncate = tokio::spawn(async move { store.truncate(&of).await });
+    let truncate = async move { store.truncate(&of).await };
     let truncated = with_turns(fixture, truncate).await.unwrap();
     assert_eq!((truncated.removed, truncated.last_seq), (MANY - 100, MANY));
     assert_eq!(fixture.seqs(&conversation).await.len(), 100);
@@ -110,7 +118,7 @@ pub(crate) async fn removals_of_many_messages_do_not_delay_turns(fixture: &Store
     }
     assert_eq!(fixture.count_stored(&[conversation.id]).await, MANY + 100);
     let (store, of) = (Arc::clone(&fixture.store), conversation.clone());
-    let delete = tokio::spawn(async move { store.delete(&of, Invalidation::Never).await });
+    let delete = async move { store.delete(&of, Invalidation::Never).await };
     with_turns(fixture, delete).await.unwrap();
     assert_eq!(fixture.count_stored(&[conversation.id]).await, 10);
     assert_eq!(fixture.texts(&branch).await.len(), 10);

@@ -102,6 +102,7 @@ pub(crate) fn request_headers(data: &[u8]) {
         is_exported: true,
         follows_caller: true,
         captures_content: true,
+        allows_caller_project: true,
     };
     let kind = CallKind {
         run: "chain",
