@@ -349,7 +349,7 @@ pub(crate) async fn a_session_of_another_user_with_the_same_id_has_no_effect(
 ) {
     let session = session();
     let [ann, bob] = [user(), user()];
-    let [mine, theirs] = [&ann, &bob].map(|user| new_conversation(user));
+    let [mine, theirs] = [&ann, &bob].map(new_conversation);
     for new in [&theirs, &mine] {
         fixture.store.create(new, at(0)).await.unwrap();
     }

@@ -200,8 +200,7 @@ async fn a_run_without_a_project_is_continued() {
 #[tokio::test]
 async fn callers_choose_neither_the_project_nor_attributes_of_the_server() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let hash = sha2::Sha256::digest("token");
-    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = data_encoding::HEXLOWER.encode(&sha2::Sha256::digest("token"));
     std::fs::write(file.path(), format!("agent:{hash}\n")).unwrap();
     let tokens = ("AUTH_TOKENS_FILE", file.path().to_str().unwrap());
     let observed = ObservedSidecar::start_with(Form::embedded(), &[tokens]).await;

@@ -1,11 +1,6 @@
 //! Functions that pass arbitrary bytes to each decoder of external data, and panic if they find a
 //! defect. `fuzz/` runs them with libFuzzer, and `tests/fuzz_targets.rs` with fixed inputs.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "the targets are their own composition root: they generate ids"
-)]
-
 mod decoders;
 mod service;
 

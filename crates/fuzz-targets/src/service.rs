@@ -126,7 +126,7 @@ pub(crate) fn rest_request(data: &[u8]) {
     let service = SERVICE.lock().unwrap_or_else(PoisonError::into_inner);
     // Without authentication, the transcoder rejects requests that do not become calls as an internal
     // error, so that only a panic is a defect.
-    service.respond(request);
+    drop(service.respond(request));
 }
 
 fn body_of(bytes: &[u8]) -> Body {

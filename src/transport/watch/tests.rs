@@ -9,7 +9,7 @@ use crate::transport::{
 };
 
 /// Time limit of the exchanges.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 struct Fixture {
     connections: OpenConnections,
