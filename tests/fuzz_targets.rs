@@ -1,7 +1,11 @@
 //! The fuzz targets with fixed inputs: their corpora, and mutations that depend on a seed only.
 //! `make fuzz` runs the same targets with libFuzzer.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::{fs, path::Path};
 
