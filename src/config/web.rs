@@ -1,4 +1,5 @@
 #![expect(clippy::doc_markdown, reason = "these comments are the text of --help")]
+#![allow(rustdoc::bare_urls, reason = "these comments are the text of --help")]
 
 use crate::access::{HostName, WebOrigin};
 
