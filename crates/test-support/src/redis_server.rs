@@ -215,7 +215,11 @@ impl RedisServer {
         self.try_call(command).await.unwrap()
     }
 
-    async fn try_call(&self, command: &[&str]) -> std::io::Result<String> {
+    /// Executes a command as [`Self::call`] does.
+    ///
+    /// # Errors
+    /// Fails if the server closes the connection, as it does when it becomes a replica.
+    pub async fn try_call(&self, command: &[&str]) -> std::io::Result<String> {
         call(&self.url(), command).await
     }
 
