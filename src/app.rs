@@ -212,7 +212,7 @@ fn server_limits(config: &Config, connections: &OpenConnections) -> ServerLimits
     let limits = &config.limits;
     ServerLimits {
         connections: connections.clone(),
-        budgets: ByteBudgets::new(
+        budgets: ByteBudgets::with_metrics(
             limits.pending_request_bytes,
             limits.pending_response_bytes,
             limits.request_bytes,

@@ -99,7 +99,7 @@ pub(super) struct LimitArgs {
     max_pending_request_bytes: Option<usize>,
 
     /// Maximum size of all responses together that callers have not read. Further calls with a
-    /// response of more than 8 KiB receive RESOURCE_EXHAUSTED. A quarter is reserved for callers that
+    /// response of more than 8 KiB receive RESOURCE_EXHAUSTED. At least 16 MiB. A quarter is reserved for callers that
     /// use less than their share.
     #[arg(
         long,

@@ -47,6 +47,9 @@ pub enum Error {
     /// The limit on concurrent searches is reached.
     #[error("the limit on concurrent searches is reached")]
     TooManySearches,
+    /// The limit on concurrent exports and imports is reached.
+    #[error("the limit on concurrent exports and imports is reached")]
+    TooManyTransfers,
     /// An id or idempotency key was used before with different content.
     #[error("{0} was used before with different content")]
     Reused(ReusedKey),
@@ -117,6 +120,7 @@ impl Error {
             StoreError::Full(cause) => Self::StoreFull(cause),
             StoreError::SearchTooExpensive => Self::SearchTooExpensive,
             StoreError::TooManySearches => Self::TooManySearches,
+            StoreError::TooManyTransfers => Self::TooManyTransfers,
             other => Self::Internal(Box::new(other)),
         }
     }
@@ -145,6 +149,7 @@ impl Error {
             },
             StoreError::SearchTooExpensive => Self::SearchTooExpensive,
             StoreError::TooManySearches => Self::TooManySearches,
+            StoreError::TooManyTransfers => Self::TooManyTransfers,
             StoreError::Internal(cause) => Self::Internal(cause),
         }
     }

@@ -133,7 +133,12 @@ impl From<Error> for Status {
                  fewer and more specific words",
                 &[],
             ),
-            Error::TooManySearches => busy("too many concurrent searches"),
+            Error::TooManySearches => {
+                busy("too many concurrent searches: search less often, or restrict searches")
+            }
+            Error::TooManyTransfers => {
+                busy("too many exports and imports at once: wait for one of them to end")
+            }
             Error::Reused(id) => reused(id),
             Error::Unavailable(_) => unavailable("the store or session tier is unavailable"),
             // Without RetryInfo: the disk stays full until somebody makes room.

@@ -39,6 +39,9 @@ pub enum StoreError {
     /// The limit on concurrent searches is reached.
     #[error("the limit on concurrent searches is reached")]
     TooManySearches,
+    /// The limit on concurrent exports and imports is reached.
+    #[error("the limit on concurrent exports and imports is reached")]
+    TooManyTransfers,
     /// An id or an idempotency key is in use with other content.
     #[error("{0} is in use with other content")]
     AlreadyExists(ReusedKey),

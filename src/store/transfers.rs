@@ -20,13 +20,13 @@ impl TransferLimit {
         Self(FairSemaphore::new(max))
     }
 
-    /// Counts one more transfer, or rejects it with [`StoreError::Unavailable`] when
-    /// the limit is reached.
+    /// Counts one more transfer, or rejects it with [`StoreError::TooManyTransfers`]
+    /// when the limit is reached.
     pub(super) fn start(&self) -> Result<TransferPermit, StoreError> {
         let permit = self.0.try_acquire(ShareKey::current(), 1);
         permit
             .map(TransferPermit)
-            .ok_or_else(|| StoreError::Unavailable("too many exports and imports at once".into()))
+            .ok_or(StoreError::TooManyTransfers)
     }
 }
 

@@ -1,4 +1,6 @@
-use crate::fairness::FairSemaphore;
+use opentelemetry::metrics::Meter;
+
+use crate::{fairness::FairSemaphore, instrumentation};
 
 /// Limits on the bytes of all requests and of all responses in progress.
 #[derive(Debug)]
@@ -21,4 +23,38 @@ impl ByteBudgets {
             max_request,
         }
     }
+
+    /// Creates the limits as [`Self::new`] does, with metrics.
+    pub fn with_metrics(requests: usize, responses: usize, max_request: usize) -> Self {
+        let meter = instrumentation::meter();
+        let budgets = Self::new(requests, responses, max_request);
+        register_gauge(
+            &meter,
+            "conversation_memory.requests.pending_size",
+            "Bytes of the requests in progress. MAX_PENDING_REQUEST_BYTES is the limit.",
+            &budgets.requests,
+        );
+        register_gauge(
+            &meter,
+            "conversation_memory.responses.pending_size",
+            "Bytes of the responses that callers have not read. MAX_PENDING_RESPONSE_BYTES is the limit.",
+            &budgets.responses,
+        );
+        budgets
+    }
+}
+
+fn register_gauge(
+    meter: &Meter,
+    name: &'static str,
+    description: &'static str,
+    bytes: &FairSemaphore,
+) {
+    let bytes = bytes.clone();
+    meter
+        .u64_observable_gauge(name)
+        .with_unit("By")
+        .with_description(description)
+        .with_callback(move |gauge| gauge.observe(bytes.used() as u64, &[]))
+        .build();
 }

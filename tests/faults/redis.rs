@@ -220,7 +220,7 @@ async fn keys_expire_with_the_session() {
     let session = begun.session.unwrap().id;
     for key in [
         format!("session:{session}"),
-        format!("user:{user}:sessions"),
+        format!("user:{user}:live"),
         format!("history:{conversation}:recent"),
     ] {
         let ttl: u64 = servers.redis.call(&["TTL", &key]).await.parse().unwrap();

@@ -173,6 +173,7 @@ fn failure(error: &StoreError) -> Option<(&'static str, &StoreError)> {
         | StoreError::TooDeep { .. }
         | StoreError::SearchTooExpensive
         | StoreError::TooManySearches
+        | StoreError::TooManyTransfers
         | StoreError::AlreadyExists(_) => None,
         StoreError::Unavailable(_) => Some(("unavailable", error)),
         StoreError::Full(_) => Some(("full", error)),
