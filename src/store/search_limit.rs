@@ -23,7 +23,8 @@ impl SearchLimit {
     /// Creates the limit. A search whose caller has gone away ends after `continues_for`.
     pub(super) fn new(max: usize, continues_for: Duration) -> Self {
         Self {
-            permits: FairSemaphore::new(max),
+            // One caller with many long searches must not make others wait.
+            permits: FairSemaphore::with_reserve(max, max / 2),
             continues_for,
             abandoned: TaskTracker::new(),
         }

@@ -276,7 +276,8 @@ async fn another_users_use_of_a_session_id_changes_nothing(form: Form) {
             use_session(&sidecar, &other, &session).await;
         }
         eventually("the session expires", async || {
-            get_as(&mut sessions, &session, &user).await.is_err()
+            let found = get_as(&mut sessions, &session, &user).await;
+            found.is_err_and(|error| error.code() == Code::NotFound)
         })
         .await;
         if ["after it expired", "both"].contains(&interference) {

@@ -235,7 +235,10 @@ async fn sessions_and_turns(recorder: &Recorder, user: &str, id: &str) {
     let session = json!({ "sessionId": created["session"]["id"], "userId": user });
     recorder.ok("GetSession", session.clone()).await;
     recorder.ok("ExtendSession", session.clone()).await;
-    recorder.ok("ListSessions", json!({ "userId": user })).await;
+    recorder
+        .ok("CreateSession", json!({ "userId": user }))
+        .await;
+    pages(recorder, "ListSessions", json!({ "userId": user })).await;
     let begin = json!({
         "userId": user,
         "deptId": "hr",

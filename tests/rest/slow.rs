@@ -90,6 +90,8 @@ async fn a_stalled_body_ends_at_the_maximum_call_time(form: Form) {
     let mut sidecar = Sidecar::start_with(&form, &settings).await;
     let http = Http::new(&sidecar);
     let id = http.conversation(&new_user()).await;
+    // The permit of a call is released when its response has been sent.
+    calls_are_active(&mut sidecar, 0).await;
     let head = head(&id, &announced(), "");
     let (status, response) = response_to_half(&sidecar, &head).await;
     assert_eq!(status, 504);

@@ -29,6 +29,10 @@ const MAX_PROBES: usize = 64;
 /// Time in which the request of a probe must have arrived.
 const MAX_REQUEST_TIME: Duration = Duration::from_secs(5);
 
+/// The same while more than half of the probes are in progress, so that requests that never arrive
+/// do not keep others out.
+const MAX_REQUEST_TIME_WHEN_BUSY: Duration = Duration::from_millis(250);
+
 /// Duration that stands for no limit: a health state is watched for as long as the caller wants.
 const UNLIMITED: Duration = Duration::from_hours(24 * 365);
 
@@ -89,8 +93,13 @@ impl ProbeLimits {
             exchange.set_deadline(deadline);
             exchange.hold(Arc::clone(&permit));
         }
+        let request_time = if 2 * permits.used() > permits.limit() {
+            MAX_REQUEST_TIME_WHEN_BUSY
+        } else {
+            MAX_REQUEST_TIME
+        };
         let call = inner_call(inner, request);
-        match tokio::time::timeout_at(now + MAX_REQUEST_TIME, call).await {
+        match tokio::time::timeout_at(now + request_time, call).await {
             Err(_) => status::deadline_exceeded().into_http(),
             Ok(response) => {
                 let deadline = (!is_watch).then_some(deadline);
