@@ -105,7 +105,7 @@ pub(super) struct LimitArgs {
         long,
         env,
         global = true,
-        default_value = "67108864",
+        default_value = "33554432",
         value_parser = integer(MIN_PENDING_RESPONSE_BYTES..=MAX_BYTES),
         value_name = "BYTES"
     )]
