@@ -39,8 +39,8 @@ use crate::{
     transport::Exchange,
 };
 
-/// Resolution of timers: a shorter deadline would pass unnoticed.
-const TIMER_RESOLUTION: Duration = Duration::from_millis(1);
+/// A deadline that is not longer may pass unnoticed, since timers have a resolution of a millisecond.
+const TIMER_RESOLUTION: Duration = Duration::from_millis(2);
 
 static FAILURE_LOG: LogThrottle = LogThrottle::new();
 
@@ -157,7 +157,7 @@ impl GuardState {
         };
         let permit: CallPermit = Arc::new((permit, self.calls.token()));
         let timeout = timeout::of(request.headers(), self.max_call_time);
-        if timeout < TIMER_RESOLUTION {
+        if timeout <= TIMER_RESOLUTION {
             return status::deadline_exceeded().into_http();
         }
         let deadline = Instant::now() + timeout;

@@ -238,7 +238,8 @@ async fn sessions_and_turns(recorder: &Recorder, user: &str, id: &str) {
     recorder
         .ok("CreateSession", json!({ "userId": user }))
         .await;
-    pages(recorder, "ListSessions", json!({ "userId": user })).await;
+    let list = json!({ "userId": user, "pageSize": 1 });
+    pages(recorder, "ListSessions", list).await;
     let begin = json!({
         "userId": user,
         "deptId": "hr",
