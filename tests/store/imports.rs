@@ -191,7 +191,7 @@ pub(crate) async fn number_of_imports_is_limited(fixture: &StoreFixture) {
         }
         assert!(running.len() < 100);
     };
-    assert!(matches!(refused, StoreError::Unavailable(_)));
+    assert!(matches!(refused, StoreError::TooManyTransfers));
     // Other calls continue.
     let store = Arc::clone(&fixture.store);
     let other = fixture.create_conversation().await;
@@ -199,6 +199,6 @@ pub(crate) async fn number_of_imports_is_limited(fixture: &StoreFixture) {
     running.pop();
     while matches!(
         store.import(&imported(user())).await,
-        Err(StoreError::Unavailable(_))
+        Err(StoreError::TooManyTransfers)
     ) {}
 }

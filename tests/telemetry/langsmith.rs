@@ -256,7 +256,7 @@ async fn oversized_metadata_fails_only_its_own_call() {
             request.metadata_mut().insert(name, text);
             request
         };
-        memory.get_history(with(40_000)).await.unwrap();
+        memory.get_history(with(12_000)).await.unwrap();
         // The transport rejects it with an HTTP status, whose mapping to a gRPC status
         // is up to the client.
         memory.get_history(with(100_000)).await.unwrap_err();
