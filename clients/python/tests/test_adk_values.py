@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from google.adk.events import Event, EventActions
-from google.adk.sessions import InMemorySessionService, Session
+from google.adk.sessions import InMemorySessionService
 from google.genai import types
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
@@ -21,7 +21,7 @@ from conversation_memory import (
 from conversation_memory._forms.template import is_same
 from conversation_memory.google_adk import ConversationMemorySessionService
 
-MIB = 1 << 20
+from .adk_sessions import MIB, changing, loaded
 
 
 @pytest.fixture
@@ -32,20 +32,6 @@ def service(aio: AsyncConversationMemory) -> ConversationMemorySessionService:
 @pytest.fixture
 def app(user: str) -> str:
     return f"app of {user}"
-
-
-def changing(delta: dict[str, Any], content: str = "") -> Event:
-    parts = types.Content(role="model", parts=[types.Part(text=content)]) if content else None
-    actions = EventActions(state_delta=delta)
-    return Event(author="agent", invocation_id="i", actions=actions, content=parts)
-
-
-async def loaded(
-    service: ConversationMemorySessionService, app: str, user: str, session: str
-) -> Session:
-    found = await service.get_session(app_name=app, user_id=user, session_id=session)
-    assert found is not None
-    return found
 
 
 class Color(enum.Enum):
