@@ -5,7 +5,7 @@ use http::Request;
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{body::Body, service::Routes};
-use tower::{Layer as _, util::MapRequestLayer};
+use tower::{Layer as _, service_fn, util::MapRequestLayer};
 use tower_http::validate_request::ValidateRequestHeaderLayer;
 
 use super::{
@@ -114,6 +114,9 @@ pub async fn serve_probes(
         budgets: ByteBudgets::new(MAX_PROBE_BYTES, MAX_PROBE_BYTES, MAX_PROBE_BYTES).into(),
         request_rejection: status::too_many_request_bytes,
     };
-    let service = web.layer(ProbeGuard::new(MAX_PROBE_TIME).layer(routes.prepare()));
+    let (routes, probes) = (routes.prepare(), ProbeGuard::new(MAX_PROBE_TIME));
+    let service = web.layer(service_fn(move |request| {
+        probes.clone().call(routes.clone(), request)
+    }));
     transport::serve(incoming, connections, service, options, stop).await;
 }

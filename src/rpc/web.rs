@@ -1,7 +1,7 @@
 //! The layer that rejects requests that pages in a browser may have sent, before anything else
 //! is done for them: those for a host that is not allowed, with 421, and those by which a page of
-//! another origin would change something, with 403. Pages of trusted origins may read responses
-//! (CORS).
+//! another origin would change something, with 403. By CORS, pages of
+//! trusted origins may read responses.
 
 use std::{
     convert::Infallible,

@@ -12,7 +12,7 @@ pub const MAX_BRANCH_DEPTH: i64 = 1_000;
 ///
 /// # Errors
 ///
-/// Fails with [`StoreError::TooDeep`].
+/// Fails with [`StoreError::TooDeep`] if the branch would exceed the depth.
 pub(super) fn check_depth(ranges: i64) -> Result<(), StoreError> {
     if ranges > MAX_BRANCH_DEPTH {
         return Err(StoreError::TooDeep {

@@ -204,7 +204,7 @@ impl PageReader {
         self.is_full
     }
 
-    /// Ends the page.
+    /// Returns the page, with the keyset of the next one if it is full.
     pub(super) fn finish(self) -> ConversationPage {
         ConversationPage {
             next: self.is_full.then_some(self.last),

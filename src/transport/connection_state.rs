@@ -16,9 +16,9 @@ use crate::fairness::ShareKey;
 /// Kind of socket of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SocketKind {
-    /// A TCP socket.
+    /// Socket whose peer can be on another machine.
     Tcp,
-    /// A Unix socket.
+    /// Socket in the file system, whose peer is on this machine.
     Unix,
 }
 

@@ -134,7 +134,7 @@ impl OpenConnections {
         })
     }
 
-    /// All open connections.
+    /// Returns the connections that are open at present.
     pub(super) fn all(&self) -> Vec<Arc<ConnectionState>> {
         self.open().values().map(Arc::clone).collect()
     }

@@ -41,7 +41,7 @@ const INITIAL_WINDOW_SIZE: u16 = 4;
 pub const NO_WINDOW: u32 = 0;
 pub const LARGE_WINDOW: u32 = (1 << 31) - 1;
 
-/// HTTP/2 connection.
+/// Connection over HTTP/2 whose frames a test writes itself, as no library would.
 pub struct RawConnection {
     frames: UnboundedSender<BytesMut>,
     reader: Option<OwnedReadHalf>,

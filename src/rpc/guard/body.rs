@@ -1,4 +1,5 @@
 use std::{
+    any::Any,
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
@@ -11,13 +12,13 @@ use futures_util::FutureExt as _;
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
-use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::{Status, body::Body};
 
-use crate::{fairness::Permits, rpc::status};
+use crate::rpc::status;
 
-/// Permit and tracker token of a call, which are released with the last byte of the response.
-pub(super) type CallPermit = Arc<(Permits, TaskTrackerToken)>;
+/// What a call holds until the last byte of the response: its permit, and the token by which a
+/// shutdown waits for it.
+pub(super) type CallPermit = Arc<dyn Any + Send + Sync>;
 
 /// Body of a response. It ends at the call's deadline with `DEADLINE_EXCEEDED`, and a panic in
 /// its producer ends it with `INTERNAL`, so that a client never treats it as complete.

@@ -1,17 +1,9 @@
-use std::{
-    convert::Infallible,
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
 use tonic::body::Body;
-use tower::{Layer, Service};
+use tower::Service;
 
 use super::{
     body::{CallPermit, GuardedBody},
@@ -48,8 +40,6 @@ const WATCH: &str = "/grpc.health.v1.Health/Watch";
 pub(super) struct ProbeLimits {
     checks: FairSemaphore,
     watches: FairSemaphore,
-    /// Never waited for: probes do not delay a shutdown.
-    untracked: TaskTracker,
 }
 
 impl ProbeLimits {
@@ -57,7 +47,6 @@ impl ProbeLimits {
         Self {
             checks: FairSemaphore::new(MAX_PROBES),
             watches: FairSemaphore::new(MAX_PROBES),
-            untracked: TaskTracker::new(),
         }
     }
 
@@ -86,7 +75,7 @@ impl ProbeLimits {
         let Some(permit) = permits.try_acquire(key, 1) else {
             return status::too_many_calls(permits.limit()).into_http();
         };
-        let permit: CallPermit = Arc::new((permit, self.untracked.token()));
+        let permit: CallPermit = Arc::new(permit);
         let now = Instant::now();
         let deadline = now + if is_watch { UNLIMITED } else { max_time };
         if let Some(exchange) = exchange {
@@ -109,8 +98,7 @@ impl ProbeLimits {
     }
 }
 
-/// The layer that enforces the limits on health checks and reflection alone, for a port that serves
-/// no calls. Clones share the limits.
+/// Limits on health checks and reflection alone, for a port that serves no calls. Clones share them.
 #[derive(Clone, Debug)]
 pub struct ProbeGuard {
     limits: Arc<ProbeLimits>,
@@ -118,56 +106,29 @@ pub struct ProbeGuard {
 }
 
 impl ProbeGuard {
-    /// Creates a layer with limits of its own. A probe takes `max_time` at most.
+    /// Creates limits of their own. A probe takes `max_time` at most.
     pub fn new(max_time: Duration) -> Self {
         Self {
             limits: Arc::new(ProbeLimits::new()),
             max_time,
         }
     }
-}
 
-impl<S> Layer<S> for ProbeGuard {
-    type Service = ProbeGuardedService<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        ProbeGuardedService {
-            inner,
-            guard: self.clone(),
-        }
-    }
-}
-
-/// A service behind a [`ProbeGuard`].
-#[derive(Clone, Debug)]
-pub struct ProbeGuardedService<S> {
-    inner: S,
-    guard: ProbeGuard,
-}
-
-impl<S> Service<Request<Body>> for ProbeGuardedService<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
-        + Clone
-        + Send
-        + 'static,
-    S::Future: Send,
-{
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // The routes are always ready.
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let mut inner = self.inner.clone();
+    /// Calls the routes within the limits.
+    ///
+    /// # Errors
+    /// Never fails.
+    pub async fn call<S>(
+        self,
+        mut inner: S,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Infallible>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    {
         if !request.uri().path().starts_with(PATH_PREFIX) {
-            return Box::pin(inner.call(request));
+            return inner.call(request).await;
         }
-        let ProbeGuard { limits, max_time } = self.guard.clone();
-        Box::pin(async move { Ok(limits.call(&mut inner, request, max_time).await) })
+        Ok(self.limits.call(&mut inner, request, self.max_time).await)
     }
 }

@@ -93,7 +93,7 @@ impl RowLimit {
         Self::new(1)
     }
 
-    /// Counts a context.
+    /// Adds the size of a context to the bytes that have been read.
     pub(in crate::store) fn count_context(&mut self, context: &RetrievedContext) {
         self.add(context.footprint());
     }

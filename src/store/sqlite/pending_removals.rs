@@ -67,7 +67,7 @@ pub(super) async fn read(connection: &mut SqliteConnection) -> sqlx::Result<Vec<
 pub(super) struct Step(Instant);
 
 impl Step {
-    /// Begins a step.
+    /// Begins a step, whose time runs from now on.
     pub(super) fn begin() -> Self {
         Self(Instant::now())
     }
@@ -308,7 +308,7 @@ impl ImportLock {
 
 impl Drop for ImportLock {
     fn drop(&mut self) {
-        // An empty file that remains is locked by nobody.
+        // If it remains, the file is empty and no process holds its lock.
         let _ = std::fs::remove_file(&self.path);
     }
 }
