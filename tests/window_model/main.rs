@@ -1,7 +1,8 @@
 //! Model test of the recent window: random interleavings of two sidecars with two
-//! writers and two readers, crashes, evictions, early expiry of announcements, and a
-//! sidecar without a connection to Redis, and a Redis that goes back to an earlier state. The scripts and Redis are real; the store
-//! is a list.
+//! writers and two readers, crashes, evictions, early expiry of announcements, a
+//! sidecar without a connection to Redis, callers who are not the owner, and a Redis
+//! that goes back to an earlier state. The scripts and Redis are real; the store is a
+//! list.
 //!
 //! The invariant: a read contains every save that was acknowledged before the read
 //! began, without gaps, and no message whose removal was acknowledged before. The

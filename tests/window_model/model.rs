@@ -123,8 +123,8 @@ impl<'a> Model<'a> {
             (Step::ExpireAnnouncements, 1),
             (Step::EndLease, 1),
             (Step::Evict, self.evictions.min(1)),
-            (Step::Snapshot, 1),
-            (Step::Rewind, u16::from(self.snapshot.is_some())),
+            (Step::Snapshot, 2),
+            (Step::Rewind, 2 * u16::from(self.snapshot.is_some())),
             (Step::ReadForeign(0), 1),
             (Step::WriteForeign(1), 1),
         ];
