@@ -23,6 +23,7 @@ mod instruments;
 mod prepared_scripts;
 mod reply_value;
 mod script;
+mod send_queue;
 mod sentinels;
 mod server_identity;
 mod supervisor;
@@ -30,7 +31,7 @@ mod target;
 mod write_refusals;
 
 pub use self::{
-    client::{Redis, RedisSettings},
+    client::{HashReply, Redis, RedisSettings},
     script::{Reply, Script},
     target::{InvalidRedisUrl, RedisTarget},
 };

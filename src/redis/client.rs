@@ -42,6 +42,15 @@ impl Default for RedisSettings {
     }
 }
 
+/// Fields of a hash, with the server that they were read from.
+#[derive(Clone, Debug)]
+pub struct HashReply {
+    /// Names and values by turns.
+    pub fields: Reply,
+    /// Identity of the server's replication history, which is the value of `server` in scripts.
+    pub server: Arc<str>,
+}
+
 /// Connection to Redis, shared by its clones.
 #[derive(Clone, Debug)]
 pub struct Redis(Arc<Shared>);
@@ -148,7 +157,31 @@ impl Redis {
         args: &[Bytes],
     ) -> Result<Reply, RedisError> {
         let recorder = self.0.instruments.start_call(script);
-        let call = self.0.evaluate(script, key, args);
+        let limit = self.0.settings.call_timeout;
+        let call = self
+            .0
+            .call(async |connection: &Connection| connection.run(script, key, args, limit).await);
+        let result = call.instrument(recorder.span()).await;
+        recorder.finish(&result);
+        result
+    }
+
+    /// Reads all fields of a hash, and resets its TTL in milliseconds, in one round trip. The server is
+    /// a master.
+    ///
+    /// # Errors
+    ///
+    /// Fails like [`Self::run`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future does not undo the call.
+    pub async fn read_hash(&self, key: &str, ttl: &Bytes) -> Result<HashReply, RedisError> {
+        let recorder = self.0.instruments.start_command("HGETALL");
+        let limit = self.0.settings.call_timeout;
+        let call = self
+            .0
+            .call(async |connection: &Connection| connection.read_hash(key, ttl, limit).await);
         let result = call.instrument(recorder.span()).await;
         recorder.finish(&result);
         result
@@ -175,17 +208,15 @@ impl Shared {
         format!("{}{name}", self.settings.key_prefix)
     }
 
-    async fn evaluate(
+    /// Makes a call on the present connection.
+    async fn call<T>(
         &self,
-        script: &Script,
-        key: &str,
-        args: &[Bytes],
-    ) -> Result<Reply, RedisError> {
+        call: impl AsyncFnOnce(&Connection) -> Result<T, CallError>,
+    ) -> Result<T, RedisError> {
         let Some(available) = self.available.borrow().clone() else {
             return Err(RedisError::Unavailable);
         };
-        let limit = self.settings.call_timeout;
-        let error = match available.connection.run(script, key, args, limit).await {
+        let error = match call(&*available.connection).await {
             Ok(reply) => return Ok(reply),
             Err(CallError::TimedOut { is_silent }) => {
                 if is_silent {

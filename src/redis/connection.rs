@@ -18,18 +18,19 @@ use fred::{
         config::{Config, Options, Server, ServerConfig},
     },
 };
-use futures_util::future::try_join_all;
+use futures_util::future::{join, try_join_all};
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
 };
 
 use super::{
-    ErrorReply, RedisError, Reply, Script, cause,
+    ErrorReply, HashReply, RedisError, Reply, Script, cause,
     driver::{ClusterChanges, Driver, MAX_ATTEMPTS, client},
     fault::Fault,
     prepared_scripts::PreparedScripts,
     reply_value::{classify, reply},
+    send_queue::SendQueue,
     server_identity::{ServerIdentity, ServerInfo},
 };
 use crate::patience::{Elapsed, with_patience};
@@ -51,7 +52,10 @@ pub(super) struct Connection {
     client: Client,
     /// The client with the options of calls.
     calls: WithOptions<Client>,
+    queue: SendQueue,
     scripts: PreparedScripts,
+    /// Identity of the data, which is the value of `server` in scripts.
+    identity: Arc<str>,
     servers: Servers,
     opened: Instant,
     /// Time of the last reply, in microseconds since `opened`.
@@ -114,7 +118,9 @@ impl Connection {
         let connection = Self {
             calls: client.with_options(&options),
             client,
+            queue: SendQueue::new(),
             scripts: PreparedScripts::new(identity.as_str()),
+            identity: identity.as_str().into(),
             servers,
             opened: Instant::now(),
             last_reply: AtomicU64::new(0),
@@ -172,21 +178,60 @@ impl Connection {
         values.push(Value::from(1));
         values.push(Value::from(key));
         values.extend(args.iter().cloned().map(Value::Bytes));
-        // The key is passed explicitly: the library would route by the first
+        let call = self.command(command, key, values);
+        let result = self.wait(limit, self.queue.call(call)).await?;
+        let received = self.receive(result).and_then(reply);
+        received.map_err(CallError::Failed)
+    }
+
+    /// Resets the TTL of a hash, and reads all of its fields.
+    pub(super) async fn read_hash(
+        &self,
+        key: &str,
+        ttl: &Bytes,
+        limit: Duration,
+    ) -> Result<HashReply, CallError> {
+        let renewal = vec![Value::from(key), Value::Bytes(ttl.clone())];
+        let renewal = self.command("PEXPIRE", key, renewal);
+        let read = self.command("HGETALL", key, vec![Value::from(key)]);
+        // In this order: the server that replies to the read has accepted a write before it, so that
+        // it is no replica.
+        let call = self.queue.call(join(renewal, read));
+        let (renewed, fields) = self.wait(limit, call).await?;
+        let renewed = self.receive(renewed).and_then(reply);
+        let fields = self.receive(fields).and_then(reply);
+        renewed.map_err(CallError::Failed)?;
+        Ok(HashReply {
+            fields: fields.map_err(CallError::Failed)?,
+            server: Arc::clone(&self.identity),
+        })
+    }
+
+    /// Creates the future of a command, which sends it when it is first polled.
+    fn command(
+        &self,
+        name: &'static str,
+        key: &str,
+        values: Vec<Value>,
+    ) -> impl Future<Output = Result<Value, Error>> + Send + use<> {
+        // The key is passed explicitly: the library would route scripts by the first
         // argument, which is the script.
-        let command = CustomCommand::new_static(command, key, false);
+        let command = CustomCommand::new_static(name, key, false);
+        let calls = self.calls.clone();
+        async move { calls.custom(command, values).await }
+    }
+
+    /// Waits for the result of a call.
+    async fn wait<T>(
+        &self,
+        limit: Duration,
+        call: impl Future<Output = T>,
+    ) -> Result<T, CallError> {
         let sent = self.now();
-        // The library's future is large, and would be part of that of each call.
-        let call = Box::pin(self.calls.custom::<Value, _>(command, values));
-        match with_patience(limit, call).await {
-            Ok(result) => self
-                .receive(result)
-                .and_then(reply)
-                .map_err(CallError::Failed),
-            Err(Elapsed) => Err(CallError::TimedOut {
-                is_silent: self.last_reply.load(Ordering::Relaxed) < sent,
-            }),
-        }
+        let result = with_patience(limit, call).await;
+        result.map_err(|Elapsed| CallError::TimedOut {
+            is_silent: self.last_reply.load(Ordering::Relaxed) < sent,
+        })
     }
 
     /// Records that a reply was received, and the fault that an error reply reveals.

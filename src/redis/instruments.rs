@@ -1,7 +1,7 @@
 //! Instruments of the Redis client: a span and a duration for each call, the
 //! number of outages, and whether the circuit breaker is closed.
 
-use std::{sync::Arc, time::Instant};
+use std::{fmt, sync::Arc, time::Instant};
 
 use opentelemetry::{
     KeyValue,
@@ -13,9 +13,9 @@ use tracing::{Span, field::Empty};
 use super::{RedisError, RedisTarget, Script, write_refusals::WriteRefusals};
 use crate::instrumentation;
 
-/// Operation name of every call. It is the same when the script's source has to
+/// Operation name of every script. It is the same when the script's source has to
 /// be sent with EVAL.
-const OPERATION: &str = "EVALSHA";
+const SCRIPT: &str = "EVALSHA";
 /// `error.type` of a call whose future was dropped.
 const CANCELLED: &str = "cancelled";
 
@@ -63,30 +63,40 @@ impl RedisInstruments {
         self.outages.add(1, &[]);
     }
 
-    /// Starts a call. It is recorded when the recorder is dropped.
+    /// Starts a call of a script. It is recorded when the recorder is dropped.
     pub(super) fn start_call(&self, script: &Script) -> CallRecorder<'_> {
+        self.start(SCRIPT, Some(script.name()))
+    }
+
+    /// Starts a command, like [`Self::start_call`].
+    pub(super) fn start_command(&self, operation: &'static str) -> CallRecorder<'_> {
+        self.start(operation, None)
+    }
+
+    fn start(&self, operation: &'static str, script: Option<&'static str>) -> CallRecorder<'_> {
         CallRecorder {
             duration: &self.duration,
-            script: script.name(),
+            operation,
+            script,
             started: Instant::now(),
-            span: self.span(script.name()),
+            span: self.span(operation, script),
             error: Some(CANCELLED),
         }
     }
 
     /// Creates the span of a call, if there is a trace that it belongs to:
     /// background tasks have none. A disabled span costs next to nothing.
-    fn span(&self, script: &'static str) -> Span {
+    fn span(&self, operation: &'static str, script: Option<&'static str>) -> Span {
         if !instrumentation::is_in_trace() {
             return Span::none();
         }
         tracing::debug_span!(
             "redis",
-            otel.name = %format_args!("{OPERATION} {script}"),
+            otel.name = %Name(operation, script),
             otel.kind = "client",
             otel.status_code = Empty,
             db.system.name = "redis",
-            db.operation.name = OPERATION,
+            db.operation.name = operation,
             db.stored_procedure.name = script,
             db.namespace = self.database.as_deref(),
             server.address = self.host.as_deref(),
@@ -96,10 +106,23 @@ impl RedisInstruments {
     }
 }
 
+/// Name of a span.
+struct Name(&'static str, Option<&'static str>);
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.1 {
+            Some(script) => write!(f, "{} {script}", self.0),
+            None => f.write_str(self.0),
+        }
+    }
+}
+
 /// Records a call when it is dropped, so that cancelled calls are recorded too.
 pub(super) struct CallRecorder<'a> {
     duration: &'a Histogram<f64>,
-    script: &'static str,
+    operation: &'static str,
+    script: Option<&'static str>,
     started: Instant,
     span: Span,
     error: Option<&'static str>,
@@ -119,16 +142,17 @@ impl CallRecorder<'_> {
 
 impl Drop for CallRecorder<'_> {
     fn drop(&mut self) {
-        let attributes = [
-            KeyValue::new("db.system.name", "redis"),
-            KeyValue::new("db.operation.name", OPERATION),
-            KeyValue::new("db.stored_procedure.name", self.script),
-            KeyValue::new("error.type", self.error.unwrap_or_default()),
+        let optional = [
+            ("db.stored_procedure.name", self.script),
+            ("error.type", self.error),
         ];
-        // The error is the last attribute, and omitted if there is none.
-        let count = attributes.len() - usize::from(self.error.is_none());
+        let mut attributes = Vec::with_capacity(4);
+        attributes.push(KeyValue::new("db.system.name", "redis"));
+        attributes.push(KeyValue::new("db.operation.name", self.operation));
+        let present = optional.into_iter();
+        attributes.extend(present.filter_map(|(name, value)| Some(KeyValue::new(name, value?))));
         self.duration
-            .record(self.started.elapsed().as_secs_f64(), &attributes[..count]);
+            .record(self.started.elapsed().as_secs_f64(), &attributes);
         if let Some(error) = self.error {
             self.span.record("error.type", error);
             self.span.record("otel.status_code", "ERROR");
