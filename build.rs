@@ -1,6 +1,6 @@
 //! Compiles the contract with protox, so that protoc is not required.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, Value};
@@ -11,6 +11,9 @@ const FILES: [&str; 3] = [
     "conversation_memory/v1/session_service.proto",
     "conversation_memory/v1/conversation_memory.proto",
 ];
+
+/// Codec of clients and servers.
+const CODEC: &str = "crate::proto::codec::LimitedCodec";
 
 /// Encodes the descriptors with the comments of the contract. The comments of Google's files and the
 /// positions of elements without a comment are left out: the program keeps descriptors in memory.
@@ -47,6 +50,30 @@ fn descriptors(compiler: &protox::Compiler) -> Result<Vec<u8>, Box<dyn std::erro
         }
     }
     Ok(set.encode_to_vec())
+}
+
+/// Generates the traits of the services, with responses whose histories are encoded already.
+fn generate_servers(
+    out: &Path,
+    compiler: &protox::Compiler,
+) -> Result<(), Box<dyn std::error::Error>> {
+    std::fs::create_dir_all(out)?;
+    let mut config = Config::new();
+    config
+        .extern_path(".conversation_memory.v1", "crate::proto")
+        .extern_path(".google.api", "crate::proto");
+    for response in ["GetHistoryResponse", "BeginTurnResponse"] {
+        config.extern_path(
+            format!(".conversation_memory.v1.{response}"),
+            format!("crate::proto::Encoded{response}"),
+        );
+    }
+    tonic_prost_build::configure()
+        .build_client(false)
+        .out_dir(out)
+        .codec_path(CODEC)
+        .compile_fds_with_config(compiler.file_descriptor_set(), config)?;
+    Ok(())
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -86,7 +113,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The codec finds the limits of a request by the name of its type.
     config.enable_type_names();
     tonic_prost_build::configure()
-        .codec_path("crate::proto::codec::LimitedCodec")
+        .build_server(false)
+        .codec_path(CODEC)
         .compile_fds_with_config(compiler.file_descriptor_set(), config)?;
-    Ok(())
+    generate_servers(&out.join("servers"), &compiler)
 }

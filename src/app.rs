@@ -3,6 +3,7 @@
 
 mod backends;
 mod healthcheck;
+mod inspect_window;
 mod listeners;
 mod ops;
 mod readiness;
@@ -72,7 +73,10 @@ fn execute(config: Config) -> Result<(), Failure> {
         return on_runtime(async {
             match config.command {
                 Command::Migrate => backends::migrate(&config).await,
-                _ => healthcheck::check(&config).await,
+                Command::InspectWindow { conversation } => {
+                    inspect_window::inspect_window(&config, conversation).await
+                }
+                Command::Healthcheck | Command::Serve => healthcheck::check(&config).await,
             }
         });
     }

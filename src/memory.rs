@@ -42,7 +42,7 @@ pub use self::{
     error::{Error, Resource},
     export_conversation::ConversationExport,
     get_history::{GetHistory, HistoryLimits, HistoryOutcome},
-    history::{History, HistoryQuery},
+    history::{History, HistoryMessages, HistoryQuery},
     import_conversation::{ConversationImport, ImportConversation},
     newest::Source,
     redact_messages::RedactMessages,

@@ -2,10 +2,13 @@
 
 use std::sync::LazyLock;
 
-use prost_reflect::{DescriptorError, DescriptorPool};
+use prost_reflect::{DescriptorError, DescriptorPool, MessageDescriptor};
 
 pub(crate) mod codec;
 pub(crate) mod decode_limits;
+mod history_response;
+mod messages;
+pub(crate) mod structs;
 
 mod generated {
     #![expect(
@@ -20,6 +23,8 @@ mod generated {
     pub mod conversation_memory {
         pub mod v1 {
             tonic::include_proto!("conversation_memory.v1");
+            // The servers respond with types that contain encoded messages.
+            tonic::include_proto!("servers/conversation_memory.v1");
         }
     }
 
@@ -35,7 +40,16 @@ mod generated {
     }
 }
 
-pub use self::generated::{conversation_memory::v1::*, google::api::HttpBody};
+pub(crate) use self::messages::timestamp;
+pub use self::{
+    generated::{conversation_memory::v1::*, google::api::HttpBody},
+    history_response::{HasMessages, HistoryResponse},
+};
+
+/// Response of `GetHistory` as the server sends it.
+pub type EncodedGetHistoryResponse = HistoryResponse<GetHistoryResponse>;
+/// Response of `BeginTurn` as the server sends it.
+pub type EncodedBeginTurnResponse = HistoryResponse<BeginTurnResponse>;
 
 /// Encoded descriptors of the contract and of its imports, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
@@ -43,6 +57,12 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 /// The descriptors of the contract, decoded once.
 pub(crate) static POOL: LazyLock<Result<DescriptorPool, DescriptorError>> =
     LazyLock::new(|| DescriptorPool::decode(DESCRIPTORS));
+
+/// Returns the descriptor of a message of the contract.
+pub(crate) fn message_descriptor(name: &str) -> Option<MessageDescriptor> {
+    let pool = POOL.as_ref().ok()?;
+    pool.get_message_by_name(&format!("conversation_memory.v1.{name}"))
+}
 
 impl std::fmt::Debug for Message {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

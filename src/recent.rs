@@ -10,6 +10,7 @@
 //! are read only after the pending invalidations have been completed once on the present
 //! connection, by [`RecentWindow::invalidate`] and [`RecentWindow::trust`].
 
+mod encoded;
 pub mod none;
 pub mod redis;
 
@@ -21,6 +22,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use self::encoded::{EncodedMessage, item};
 use crate::domain::{ConversationId, ConversationRef, Message, UserId};
 
 /// Minimum capacity of a window, in messages.
@@ -91,7 +93,7 @@ pub trait RecentWindow: Send + Sync + Debug {
 
     /// Fills a window with the newest messages from the store. Does nothing if a write was
     /// announced after the lease was granted.
-    async fn fill(&self, lease: FillLease, window: &Window);
+    async fn fill(&self, lease: FillLease, window: &Window<Message>);
 
     /// Drops a window that lacks a write or contains what was removed. Returns whether it was
     /// dropped.
@@ -195,7 +197,7 @@ pub struct FillLease {
 #[derive(Debug)]
 pub enum Lookup {
     /// The window contains the requested messages.
-    Hit(Box<Window>),
+    Hit(Box<Window<EncodedMessage>>),
     /// There is no window. The reader fills it if it was granted a lease.
     Miss(Option<FillLease>),
     /// A write is announced: the reader must read the store.
@@ -209,23 +211,24 @@ pub enum Lookup {
     Unavailable,
 }
 
-/// Content of a window.
+/// Content of a window, whose messages are of type `M`: [`Message`] when it is filled, and
+/// [`EncodedMessage`] when it is read.
 #[derive(Clone, Debug)]
-pub struct Window {
+pub struct Window<M> {
     /// Owner of the conversation.
     pub owner: UserId,
     /// Sequence number of the conversation's last message.
     pub last_seq: i64,
     /// Pinned messages, oldest first, without contexts. They can also be among `messages`.
-    pub pinned: Vec<Message>,
+    pub pinned: Vec<M>,
     /// Summary, if the conversation is compacted.
-    pub summary: Option<Message>,
+    pub summary: Option<M>,
     /// Number of the last message that the summary stands for; 0 if there is none.
     pub compacted_upto_seq: i64,
     /// Tokens of the conversation's messages that no summary stands for.
     pub uncompacted_tokens: i64,
     /// Newest messages that no summary stands for, oldest first, without contexts.
-    pub messages: Vec<Message>,
+    pub messages: Vec<M>,
     /// Whether there are no older messages that no summary stands for.
     pub is_complete: bool,
 }

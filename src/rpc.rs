@@ -17,7 +17,6 @@ mod page_token;
 pub mod rest;
 mod session_service;
 mod status;
-mod structs;
 mod use_case;
 pub mod web;
 

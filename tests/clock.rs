@@ -22,7 +22,9 @@ use conversation_memory::{
         UserId, UuidV7,
     },
     fairness::FairSemaphore,
-    memory::{BeginTurn, Dependencies, GetHistory, HistoryLimits, Memory, SaveMessages},
+    memory::{
+        BeginTurn, Dependencies, GetHistory, HistoryLimits, HistoryMessages, Memory, SaveMessages,
+    },
     recent::none::NoWindow,
     sessions::in_process::{InProcessLimits, InProcessSessions},
     store::{ConversationQuery, Store, postgres::PostgresStore, sqlite::SqliteStore},
@@ -108,6 +110,9 @@ async fn check_order_and_ttl(store: Arc<dyn Store>) {
             contexts: false,
         });
         let messages = history.await.unwrap().history.messages;
+        let HistoryMessages::Decoded(messages) = messages else {
+            panic!("there is no recent window");
+        };
         let contents: Vec<&str> = messages
             .iter()
             .map(|found| found.content.as_str())

@@ -336,7 +336,7 @@ async fn follows_a_sentinel_failover() {
     fixture.save(1..=1).await;
     assert_eq!(fixture.hit(10).await, (1, vec![1]));
     eventually("the replica has the window", async || {
-        fixture.fields("m:").await == 1
+        fixture.fields("s:").await == 1
     })
     .await;
     main.kill();

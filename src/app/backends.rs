@@ -194,7 +194,7 @@ fn database(backend: &StoreBackend) -> DatabaseAttributes {
     }
 }
 
-fn connect(config: &RedisConfig) -> Redis {
+pub(super) fn connect(config: &RedisConfig) -> Redis {
     tracing::info!(servers = %config.target, "sessions and recent windows: Redis");
     let settings = RedisSettings {
         key_prefix: config.key_prefix.clone(),

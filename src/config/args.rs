@@ -7,6 +7,7 @@ use super::{
     postgres::PostgresArgs, redis::RedisArgs, server::ServerArgs, store::StoreArgs,
     telemetry::TelemetryArgs, web::WebArgs,
 };
+use crate::domain::ConversationId;
 
 /// Conversation memory for agent services, over gRPC and REST.
 ///
@@ -64,6 +65,16 @@ pub enum Command {
     /// Check whether the sidecar with these settings is serving, and exit with 0 if it is.
     /// Connects to the first address of LISTEN_ADDR without TLS, otherwise to OPS_ADDR.
     Healthcheck,
+    /// Print the recent window of a conversation in Redis as JSON, and exit. The window is not changed.
+    InspectWindow {
+        /// Id of the conversation.
+        #[arg(value_name = "ID", value_parser = conversation_id)]
+        conversation: ConversationId,
+    },
+}
+
+fn conversation_id(text: &str) -> Result<ConversationId, String> {
+    ConversationId::parse(text).map_err(|error| error.to_string())
 }
 
 /// Parses the command line and the environment. An empty environment variable counts as

@@ -106,7 +106,8 @@ impl Memory {
             .start_turn_session(&turn, lookup, &conversation)
             .await?;
         let TurnConversation { id, mut newest, .. } = conversation;
-        self.attach_blobs(id, &mut newest.history.messages).await;
+        self.attach_history_blobs(id, &mut newest.history.messages)
+            .await;
         Ok(BeginTurnOutcome {
             session,
             session_state,

@@ -1,9 +1,10 @@
 use bytes::Bytes;
 
-use super::{Error, Memory, Resource};
+use super::{Error, HistoryMessages, Memory, Resource, history::Selectable};
 use crate::{
-    domain::{Blob, ConversationId, ConversationRef, Message, Part},
+    domain::{ConversationId, ConversationRef, Message, Part},
     fairness::ShareKey,
+    recent::EncodedMessage,
     store::Bound,
 };
 
@@ -49,15 +50,27 @@ impl Memory {
         })
     }
 
+    /// Adds the data of blobs to the messages of a history, as [`Self::attach_blobs`].
+    pub(super) async fn attach_history_blobs(
+        &self,
+        conversation: ConversationId,
+        messages: &mut HistoryMessages,
+    ) {
+        match messages {
+            HistoryMessages::Decoded(messages) => self.attach_blobs(conversation, messages).await,
+            HistoryMessages::Encoded(messages) => self.attach_blobs(conversation, messages).await,
+        }
+    }
+
     /// Adds the data of blobs to the messages of a response, the newest first, as far as it fits.
     /// The caller reads the rest one by one. Therefore an error leaves the data out as well: a
     /// history from the recent window does not depend on the store.
-    pub(super) async fn attach_blobs(
+    pub(super) async fn attach_blobs<M: HasBlobs>(
         &self,
         conversation: ConversationId,
-        messages: &mut [Message],
+        messages: &mut [M],
     ) {
-        if !messages.iter().any(Message::has_blobs) {
+        if !messages.iter().any(HasBlobs::has_blobs) {
             return;
         }
         let permits = &self.0.read_permits;
@@ -65,14 +78,14 @@ impl Memory {
             tracing::debug!("data of blobs is left out: too many reads from the store at once");
             return;
         };
-        let bytes: usize = messages.iter().map(Message::size).sum();
+        let bytes: usize = messages.iter().map(Selectable::size).sum();
         let mut left = Message::MAX_BYTES_PER_RESPONSE.saturating_sub(bytes);
         for message in messages.iter_mut().rev() {
-            let mut sizes = message.parts.iter().filter_map(Part::as_blob);
-            if !sizes.any(|blob| blob.bytes <= left) {
+            let blobs = message.blob_sizes();
+            if !blobs.iter().any(|(_, bytes)| *bytes <= left) {
                 continue;
             }
-            let read = match self.0.store.blobs(conversation, message.seq).await {
+            let read = match self.0.store.blobs(conversation, message.seq()).await {
                 Ok(read) => read,
                 Err(error) => {
                     tracing::debug!(error = %error, "data of blobs is left out");
@@ -80,14 +93,53 @@ impl Memory {
                 }
             };
             for (position, data) in read {
-                let part = message.parts.get_mut(position as usize);
-                if let Some(Blob { data: unread, .. }) = part.and_then(Part::as_blob_mut)
-                    && data.len() <= left
-                {
+                if blobs.iter().any(|(blob, _)| *blob == position) && data.len() <= left {
                     left -= data.len();
-                    *unread = Some(data);
+                    message.attach_blob(position, data);
                 }
             }
         }
+    }
+}
+
+/// Message to which the data of blobs can be added.
+pub(super) trait HasBlobs: Selectable {
+    fn has_blobs(&self) -> bool;
+    /// Sizes of the blobs in bytes, with the positions of their parts.
+    fn blob_sizes(&self) -> Vec<(u32, usize)>;
+    fn attach_blob(&mut self, position: u32, data: Bytes);
+}
+
+impl HasBlobs for Message {
+    fn has_blobs(&self) -> bool {
+        self.has_blobs()
+    }
+
+    fn blob_sizes(&self) -> Vec<(u32, usize)> {
+        let parts = (0..).zip(&self.parts);
+        parts
+            .filter_map(|(position, part)| Some((position, part.as_blob()?.bytes)))
+            .collect()
+    }
+
+    fn attach_blob(&mut self, position: u32, data: Bytes) {
+        let part = self.parts.get_mut(position as usize);
+        if let Some(blob) = part.and_then(Part::as_blob_mut) {
+            blob.data = Some(data);
+        }
+    }
+}
+
+impl HasBlobs for EncodedMessage {
+    fn has_blobs(&self) -> bool {
+        self.has_blobs
+    }
+
+    fn blob_sizes(&self) -> Vec<(u32, usize)> {
+        self.blob_sizes()
+    }
+
+    fn attach_blob(&mut self, position: u32, data: Bytes) {
+        self.attach_blob(position, data);
     }
 }

@@ -79,7 +79,7 @@ impl Memory {
         if claimed.is_none() {
             self.renew_session(request.session_id, &owner).await;
         }
-        self.attach_blobs(request.conversation.id, &mut history.messages)
+        self.attach_history_blobs(request.conversation.id, &mut history.messages)
             .await;
         Ok(HistoryOutcome {
             history,

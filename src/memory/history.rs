@@ -2,10 +2,10 @@
 
 use crate::{
     domain::{
-        Conversation, HistoryBudget, HistoryItem, HistorySelection, Message, OlderMessages, Part,
+        Conversation, HistoryBudget, HistoryItem, HistorySelection, Message, OlderMessages,
         SelectedMessages, select_history,
     },
-    recent::Window,
+    recent::{self, EncodedMessage, Window},
 };
 
 /// Upper bound on the size of the pinned messages of a history, in bytes of [`Message::size`].
@@ -26,7 +26,7 @@ pub struct HistoryQuery {
 #[derive(Debug, Default)]
 pub struct History {
     /// Pinned messages from before, the summary, and the newest messages; each oldest first.
-    pub messages: Vec<Message>,
+    pub messages: HistoryMessages,
     /// Tokens of these messages.
     pub token_count: u64,
     /// Whether the conversation has messages that are not in the history and that no summary
@@ -34,14 +34,93 @@ pub struct History {
     pub older_omitted: bool,
 }
 
+/// Messages of a history, in the form in which they were read.
+#[derive(Debug)]
+pub enum HistoryMessages {
+    /// Messages from the store.
+    Decoded(Vec<Message>),
+    /// Messages from a recent window.
+    Encoded(Vec<EncodedMessage>),
+}
+
+impl Default for HistoryMessages {
+    fn default() -> Self {
+        Self::Decoded(Vec::new())
+    }
+}
+
+/// Message from which a history is selected.
+pub(super) trait Selectable: Sized {
+    fn seq(&self) -> i64;
+    fn tokens(&self) -> u64;
+    /// Size in bytes of [`Message::size`].
+    fn size(&self) -> usize;
+    fn is_pinned(&self) -> bool;
+    /// Properties that determine whether a history contains the message.
+    fn item(&self) -> HistoryItem<'_>;
+    fn into_history(messages: Vec<Self>) -> HistoryMessages;
+}
+
+impl Selectable for Message {
+    fn seq(&self) -> i64 {
+        self.seq
+    }
+
+    fn tokens(&self) -> u64 {
+        self.tokens()
+    }
+
+    fn size(&self) -> usize {
+        self.size()
+    }
+
+    fn is_pinned(&self) -> bool {
+        self.pinned
+    }
+
+    fn item(&self) -> HistoryItem<'_> {
+        recent::item(self)
+    }
+
+    fn into_history(messages: Vec<Self>) -> HistoryMessages {
+        HistoryMessages::Decoded(messages)
+    }
+}
+
+impl Selectable for EncodedMessage {
+    fn seq(&self) -> i64 {
+        self.seq
+    }
+
+    fn tokens(&self) -> u64 {
+        self.tokens
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn is_pinned(&self) -> bool {
+        self.pinned
+    }
+
+    fn item(&self) -> HistoryItem<'_> {
+        self.item()
+    }
+
+    fn into_history(messages: Vec<Self>) -> HistoryMessages {
+        HistoryMessages::Encoded(messages)
+    }
+}
+
 /// Newest messages of a conversation, from which a history is selected.
 #[derive(Debug)]
-pub(super) struct Slice {
+pub(super) struct Slice<M> {
     /// Newest pinned messages, oldest first. They can also be among `messages`.
-    pub(super) pinned: Vec<Message>,
-    pub(super) summary: Option<Message>,
+    pub(super) pinned: Vec<M>,
+    pub(super) summary: Option<M>,
     /// Newest messages, oldest first.
-    pub(super) messages: Vec<Message>,
+    pub(super) messages: Vec<M>,
     /// What is known of the messages before.
     pub(super) older: OlderMessages,
 }
@@ -56,8 +135,8 @@ struct Selection {
     bytes: usize,
 }
 
-impl Slice {
-    pub(super) fn from_window(window: Window) -> Self {
+impl<M: Selectable> Slice<M> {
+    pub(super) fn from_window(window: Window<M>) -> Self {
         Self {
             pinned: window.pinned,
             summary: window.summary,
@@ -85,15 +164,15 @@ impl Slice {
             messages = selection.messages.pick(messages);
         }
         pinned.retain(|pinned| {
-            let position = messages.binary_search_by_key(&pinned.seq, |message| message.seq);
+            let position = messages.binary_search_by_key(&pinned.seq(), Selectable::seq);
             position.is_err()
         });
         // A pinned message can lie between the messages of a group.
-        let first = messages.first().map_or(i64::MAX, |first| first.seq);
-        let mut inner = pinned.split_off(pinned.partition_point(|pinned| pinned.seq < first));
+        let first = messages.first().map_or(i64::MAX, Selectable::seq);
+        let mut inner = pinned.split_off(pinned.partition_point(|pinned| pinned.seq() < first));
         if !inner.is_empty() {
             messages.append(&mut inner);
-            messages.sort_unstable_by_key(|message| message.seq);
+            messages.sort_unstable_by_key(Selectable::seq);
         }
         let mut history = pinned;
         history.extend(self.summary);
@@ -102,7 +181,7 @@ impl Slice {
             messages = history;
         }
         Some(History {
-            messages,
+            messages: M::into_history(messages),
             token_count: selection.token_count,
             older_omitted: selection.messages.omits_older,
         })
@@ -144,16 +223,16 @@ impl Slice {
         let max_tokens = query.max_tokens.map(u64::from);
         let pinned = &self.pinned[first_pinned..];
         let head = || pinned.iter().chain(&self.summary);
-        let head_tokens: u64 = head().map(Message::tokens).sum();
-        let head_bytes: usize = head().map(Message::size).sum();
+        let head_tokens: u64 = head().map(Selectable::tokens).sum();
+        let head_bytes: usize = head().map(Selectable::size).sum();
         let items: Vec<_> = self
             .messages
             .iter()
             .map(|message| {
                 // The head includes the message, whether it is selected or not.
-                let is_in_head =
-                    message.pinned && pinned.binary_search_by_key(&message.seq, |p| p.seq).is_ok();
-                let mut item = item(message);
+                let is_in_head = message.is_pinned()
+                    && pinned.binary_search_by_key(&message.seq(), M::seq).is_ok();
+                let mut item = message.item();
                 if is_in_head {
                     (item.tokens, item.bytes) = (0, 0);
                 }
@@ -193,7 +272,7 @@ impl Slice {
     }
 
     /// Converts into the window of the conversation.
-    pub(super) fn into_window(self, conversation: &Conversation) -> Window {
+    pub(super) fn into_window(self, conversation: &Conversation) -> Window<M> {
         Window {
             owner: conversation.user_id.clone(),
             last_seq: conversation.last_seq,
@@ -205,23 +284,4 @@ impl Slice {
             is_complete: self.older == OlderMessages::None,
         }
     }
-}
-
-/// Returns the properties of a message that determine whether a history contains it.
-fn item(message: &Message) -> HistoryItem<'_> {
-    let mut item = HistoryItem::plain(message.role, message.tokens(), message.size());
-    if message.parts.is_empty() {
-        return item;
-    }
-    item.has_only_reasoning = true;
-    for part in &message.parts {
-        match part {
-            Part::ToolCall { id, .. } => item.calls.push(id),
-            Part::ToolCallResponse { id, .. } => item.results.push(id),
-            Part::Reasoning { .. } => continue,
-            _ => {}
-        }
-        item.has_only_reasoning = false;
-    }
-    item
 }

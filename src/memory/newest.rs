@@ -5,7 +5,7 @@ use super::{
 };
 use crate::{
     domain::{Conversation, ConversationRef, OlderMessages, UserId},
-    recent::{Claim, FillLease, Lookup, Window},
+    recent::{Claim, EncodedMessage, FillLease, Lookup, Window},
     store::Bound,
 };
 
@@ -202,7 +202,7 @@ impl NewestMessages {
     }
 
     /// Selects the history from a window. `None` if it depends on older messages.
-    fn from_window(window: Window, query: &HistoryQuery) -> Option<Self> {
+    fn from_window(window: Window<EncodedMessage>, query: &HistoryQuery) -> Option<Self> {
         let (owner, last_seq) = (window.owner.clone(), window.last_seq);
         let uncompacted_tokens = window.uncompacted_tokens;
         Some(Self {
@@ -216,7 +216,7 @@ impl NewestMessages {
     }
 }
 
-fn matches_claim(conversation: &ConversationRef, window: &Window) -> bool {
+fn matches_claim<M>(conversation: &ConversationRef, window: &Window<M>) -> bool {
     conversation
         .user_id
         .as_ref()

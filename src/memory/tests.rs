@@ -139,7 +139,7 @@ impl RecentWindow for RecordingWindow {
         NoWindow.newest(conversation, claim, limit, min_seq).await
     }
 
-    async fn fill(&self, _: FillLease, _: &Window) {}
+    async fn fill(&self, _: FillLease, _: &Window<Message>) {}
 
     async fn invalidate(&self, _conversation: ConversationId) -> bool {
         true

@@ -1,32 +1,33 @@
--- Reads the newest messages, oldest first. A caller whose claim is confirmed becomes the owner that
--- the window knows.
--- ARGV: limit, sequence number that the window must contain, id and duration in ms
+-- Reads the window for a caller who cannot read it without a script. A caller whose claim is
+-- confirmed becomes the owner that the window knows.
+-- ARGV from 4: sequence number that the window must contain, id and duration in ms
 --       of the lease to grant, TTL in ms
--- Returns "busy", "short", "miss" with the id of the lease if it was granted, or "hit" with
--- owner, hi, upto, tokens, 1 if there are no older messages than the returned ones, the number
--- of pinned messages and summary, then these, then the messages: all of the window if they are
--- grouped, since the reader then may need more than its limit to find the groups.
-local limit, min_seq, ttl = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[5])
+-- Returns "busy", "miss" with the id of the lease if it was granted, or "hit" with all fields.
+local min_seq, ttl = tonumber(ARGV[4]), tonumber(ARGV[7])
+local now = clock()
 
-local active, expired = {}, {}
-for _, token in ipairs(tokens) do
-  local deadline = read_number(token)
-  local group = deadline and deadline > now and active or expired
-  group[#group + 1] = token
+local active, expired = 0, {}
+for _, field in ipairs(redis.call("HKEYS", key)) do
+  if field:sub(1, 2) == "p:" then
+    local deadline = tonumber(redis.call("HGET", key, field) or "")
+    if deadline and deadline > now then
+      active = active + 1
+    else
+      expired[#expired + 1] = field
+    end
+  end
 end
-if #active > 0 then
+if active > 0 then
   return reply("busy") -- guard: no read while a write is announced
 end
 if #expired > 0 then
   redis.call("HDEL", key, unpack(expired))
-  tokens = active
 end
 
-local reason = is_invalid and "unreadable"
-  or is_foreign and "other_epoch"
+local reason = fault
   or #expired > 0 and "abandoned"
   or hi and hi < min_seq and "stale"
-  or hi and is_confirmed and known[2] ~= claimed and "unknown_conversation"
+  or hi and is_confirmed and values[5] ~= claimed and "unknown_conversation"
 if reason then
   drop(reason)
 end
@@ -37,38 +38,23 @@ if not hi then
   local expiry = tonumber(lease:match(" (%d+)$") or "")
   local granted = ""
   if not expiry or expiry <= now then
-    local value = ARGV[3] .. "@" .. epoch .. " " .. format_integer(now + ARGV[4])
+    local value = ARGV[5] .. "@" .. epoch .. " " .. format_integer(now + ARGV[6])
     if try("HSET", key, "lease", value) then
-      granted = ARGV[3]
+      granted, expiry = ARGV[5], now + ARGV[6]
       if is_confirmed then
         redis.call("HSET", key, "user", claimed)
       end
-      -- A key that holds only the lease expires with it: the conversation may
-      -- not exist.
-      if top == 0 and #tokens == 0 then
-        redis.call("PEXPIRE", key, ARGV[4])
-      else
-        renew(ttl)
-      end
     end
+  end
+  -- A key that holds only the lease expires with it: the conversation may
+  -- not exist.
+  if top > 0 then
+    extend(ttl)
+  elseif expiry then
+    redis.call("PEXPIREAT", key, format_integer(expiry))
   end
   return reply("miss", granted)
 end
 
-renew(ttl)
-local whole = redis.call("HGET", key, "whole") == "1"
-if #seqs < limit and not whole then
-  return reply("short")
-end
-local values = redis.call("HMGET", key, "owner", "upto", "tokens")
-local oldest = present.grouped and 1 or math.max(1, #seqs - limit + 1)
-local is_complete = whole and oldest == 1
-local hit = reply("hit", values[1], format_integer(hi), values[2] or "0", values[3] or "0",
-  is_complete and "1" or "0", format_integer(#heads))
-for _, field in ipairs(heads) do
-  hit[#hit + 1] = redis.call("HGET", key, field)
-end
-for i = oldest, #seqs do
-  hit[#hit + 1] = redis.call("HGET", key, "m:" .. format_integer(seqs[i]))
-end
-return hit
+extend(ttl)
+return reply("hit", redis.call("HGETALL", key))

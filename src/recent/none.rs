@@ -51,7 +51,7 @@ impl RecentWindow for NoWindow {
         Lookup::Miss(None)
     }
 
-    async fn fill(&self, _lease: FillLease, _window: &Window) {}
+    async fn fill(&self, _lease: FillLease, _window: &Window<Message>) {}
 
     async fn invalidate(&self, _conversation: ConversationId) -> bool {
         true

@@ -1,16 +1,20 @@
 //! The recent window in Redis.
 //!
 //! A window is one hash, so that it expires and is evicted as a whole, and every
-//! access is one script. `common.lua` defines the fields. A script may be executed
+//! access is atomic: a read of all fields if it is a hit for a known owner, and a script otherwise.
+//! `common.lua` defines the fields. A script may be executed
 //! after its call has timed out, and may find that the window no longer exists:
 //! the cost is a miss or a busy read, never a missing message.
 
+mod entry;
+mod inspect;
 mod instruments;
-mod message_codec;
+mod known_owners;
 mod pending_invalidations;
 mod script_reply;
 mod script_runner;
 mod scripts;
+mod window_fields;
 
 use std::{
     fmt,
@@ -24,21 +28,28 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub use self::scripts::WindowScripts;
+pub use self::{
+    inspect::inspect,
+    scripts::{HitCondition, WindowScripts},
+};
 use self::{
     instruments::{DropReason, FillOutcome},
+    known_owners::KnownOwners,
     script_reply::ScriptReply,
     script_runner::ScriptRunner,
+    window_fields::{Properties, WindowFields},
 };
-use super::{Announcement, Claim, FillLease, Lookup, RecentWindow, WINDOW_MESSAGES, Window};
+use super::{
+    Announcement, Claim, EncodedMessage, FillLease, Lookup, RecentWindow, WINDOW_MESSAGES, Window,
+};
 use crate::{
     domain::{ConversationId, IdSource, Message, UserId},
     redis::{ErrorReply, Redis, RedisError, Reply},
 };
 
-/// Decodes a window in the reply of a script. `None` if the reply has no window, or an invalid one.
-pub fn decode_window(conversation: ConversationId, reply: Reply) -> Option<Window> {
-    ScriptReply::parse(reply).ok()?.into_window(conversation)
+/// Decodes all messages of a window from its fields. `None` if they are no window, or an invalid one.
+pub fn decode_window(fields: Reply) -> Option<Window<EncodedMessage>> {
+    WindowFields::parse(fields)?.into_whole()
 }
 
 /// Upper bound on the bytes of messages in a window: reading a larger one would
@@ -67,6 +78,7 @@ pub struct RedisRecent {
     runner: Arc<ScriptRunner>,
     ids: Arc<dyn IdSource>,
     capacity: usize,
+    owners: KnownOwners,
     /// [`RecentWindow::connection`] over which windows may be read.
     trusted: AtomicU64,
     /// Number of times that there were too many pending invalidations.
@@ -102,6 +114,7 @@ impl RedisRecent {
             runner,
             ids,
             capacity: capacity.clamp(WINDOW_MESSAGES, MAX_WINDOW_MESSAGES),
+            owners: KnownOwners::default(),
             trusted: AtomicU64::new(UNTRUSTED),
             overflows: AtomicU64::new(0),
         }
@@ -154,19 +167,63 @@ impl RedisRecent {
         self.connection() == Some(self.trusted.load(Ordering::SeqCst))
     }
 
+    /// Reads a window without a script. `None` if that is not possible: a script must find out
+    /// why.
+    async fn read_hit(
+        &self,
+        conversation: ConversationId,
+        claim: Claim<'_>,
+        history: &Bytes,
+        (limit, min_seq): (u32, i64),
+    ) -> Option<Lookup> {
+        let scripts = &self.runner.scripts;
+        let conditions = scripts.conditions;
+        let is_known = self.owners.admits(conversation, claim);
+        if !is_known && conditions.same_owner {
+            return None;
+        }
+        let reply = match self.runner.read(conversation).await {
+            Ok(reply) => reply,
+            // The error recurs in the script, which logs it, unless it concerns the type of the key, or
+            // a permission.
+            Err(RedisError::ErrorReply(_)) => return None,
+            Err(_) => return Some(Lookup::Unavailable),
+        };
+        let fields = WindowFields::parse(reply.fields)?;
+        let server = match &scripts.server_of {
+            Some(server_of) => server_of(conversation).into(),
+            None => reply.server,
+        };
+        if fields.is_hit(claim, (&*server, history.as_ref()), min_seq, conditions) {
+            return fields.into_lookup(limit);
+        }
+        // The conversation may have been deleted, and its id used again by another user.
+        if let Claim::Unconfirmed(user) | Claim::Confirmed(user) = claim
+            && !fields.admits(claim)
+        {
+            self.owners.remove(conversation, user);
+        }
+        None
+    }
+
     /// Decodes the reply of `newest.lua`. `None` if the content is invalid.
     fn decode_lookup(
+        &self,
         conversation: ConversationId,
+        claim: Claim<'_>,
         history: &Bytes,
         reply: ScriptReply,
+        limit: u32,
     ) -> Option<Lookup> {
+        if reply.outcome() == "owner_unknown" {
+            return Some(Lookup::OwnerUnknown);
+        }
+        if let Claim::Unconfirmed(user) | Claim::Confirmed(user) = claim {
+            self.owners.add(conversation, user);
+        }
         match reply.outcome() {
             "busy" => Some(Lookup::Busy),
-            "short" => Some(Lookup::Short),
-            "owner_unknown" => Some(Lookup::OwnerUnknown),
-            "hit" => reply
-                .into_window(conversation)
-                .map(|window| Lookup::Hit(Box::new(window))),
+            "hit" => reply.into_fields()?.into_lookup(limit),
             "miss" => {
                 let id = reply.into_text()?;
                 let lease = (!id.is_empty()).then(|| FillLease {
@@ -180,34 +237,43 @@ impl RedisRecent {
         }
     }
 
-    async fn run_fill(&self, lease: FillLease, window: &Window) -> FillOutcome {
+    async fn run_fill(&self, lease: FillLease, window: &Window<Message>) -> FillOutcome {
         if self.runner.pending.contains(lease.conversation) {
             return FillOutcome::Refused;
         }
         let messages = self.newest_of(&window.messages);
-        let head = window.pinned.iter().chain(&window.summary);
-        let Some(pairs) = encode(head.chain(messages)) else {
+        let heads = window.pinned.iter().chain(&window.summary);
+        let Some(entries) = encode(heads.chain(messages)) else {
             return FillOutcome::TooLarge;
         };
-        let head_length = window.pinned.len() + usize::from(window.summary.is_some());
-        let is_complete = window.is_complete && messages.len() == window.messages.len();
+        let heads = window.pinned.len() + usize::from(window.summary.is_some());
+        let properties = Properties {
+            count: messages.len(),
+            capacity: self.capacity,
+            bytes: entries[heads..].iter().map(Bytes::len).sum(),
+            is_whole: window.is_complete && messages.len() == window.messages.len(),
+            is_grouped: are_grouped(messages),
+            heads,
+            compacted_upto_seq: window.compacted_upto_seq,
+            uncompacted_tokens: window.uncompacted_tokens,
+        };
         let mut args = vec![
             lease.history,
             Bytes::from(lease.id),
             self.runner.ttl.clone(),
             Bytes::copy_from_slice(window.owner.as_str().as_bytes()),
             decimal(window.last_seq),
-            decimal(u8::from(is_complete)),
-            decimal(window.compacted_upto_seq),
-            decimal(window.uncompacted_tokens),
-            decimal(u8::from(are_grouped(messages))),
-            decimal(head_length),
+            properties.encode(),
+            decimal(heads),
         ];
-        args.extend(pairs);
+        args.extend(entries);
         let fill = &self.runner.scripts.fill;
         match self.runner.run(fill, lease.conversation, &args).await {
             Ok(reply) => match reply.outcome() {
-                "filled" => FillOutcome::Filled,
+                "filled" => {
+                    self.owners.add(lease.conversation, &window.owner);
+                    FillOutcome::Filled
+                }
                 "out_of_memory" => FillOutcome::OutOfMemory,
                 _ => FillOutcome::Refused,
             },
@@ -229,9 +295,9 @@ impl RecentWindow for RedisRecent {
         let history = self.runner.history();
         let [claimed, is_confirmed] = claim_args(claim);
         let args = [
+            history.clone(),
             claimed,
             is_confirmed,
-            history.clone(),
             Bytes::from(token.clone()),
             milliseconds(limit + ANNOUNCEMENT_MARGIN),
             self.runner.ttl.clone(),
@@ -273,7 +339,7 @@ impl RecentWindow for RedisRecent {
                 .await;
         };
         let newest = self.newest_of(messages);
-        let Some(pairs) = encode(newest.iter()) else {
+        let Some(entries) = encode(newest.iter()) else {
             return self
                 .drop_after_commit(announcement, DropReason::TooLarge)
                 .await;
@@ -290,13 +356,15 @@ impl RecentWindow for RedisRecent {
             decimal(uncompacted_tokens),
             decimal(u8::from(are_grouped(newest))),
         ];
-        args.extend(pairs);
+        args.extend(entries);
         let publish = &self.runner.scripts.publish;
         let published = self.runner.run(publish, announcement.conversation, &args);
         if published.await.is_err() {
             self.drop_after_commit(announcement, DropReason::Unpublished)
                 .await;
+            return;
         }
+        self.owners.add(announcement.conversation, owner);
     }
 
     async fn publish_replay(&self, announcement: Announcement, last_seq: i64) {
@@ -381,12 +449,15 @@ impl RecentWindow for RedisRecent {
             return Lookup::Unavailable;
         }
         let history = self.runner.history();
+        let wanted = (limit, min_seq);
+        if let Some(hit) = self.read_hit(conversation, claim, &history, wanted).await {
+            return hit;
+        }
         let [claimed, is_confirmed] = claim_args(claim);
         let args = [
+            history.clone(),
             claimed,
             is_confirmed,
-            history.clone(),
-            decimal(limit),
             decimal(min_seq),
             Bytes::from(self.new_id()),
             milliseconds(LEASE_DURATION),
@@ -396,7 +467,8 @@ impl RecentWindow for RedisRecent {
         let Ok(reply) = self.runner.run(newest, conversation, &args).await else {
             return Lookup::Unavailable;
         };
-        if let Some(lookup) = Self::decode_lookup(conversation, &history, reply) {
+        let lookup = self.decode_lookup(conversation, claim, &history, reply, limit);
+        if let Some(lookup) = lookup {
             return lookup;
         }
         let dropped = self
@@ -408,7 +480,7 @@ impl RecentWindow for RedisRecent {
         Lookup::Miss(None)
     }
 
-    async fn fill(&self, lease: FillLease, window: &Window) {
+    async fn fill(&self, lease: FillLease, window: &Window<Message>) {
         // A failure needs no handling: the next read is a miss.
         let outcome = self.run_fill(lease, window).await;
         self.runner.instruments.count_fill(outcome);
@@ -461,20 +533,19 @@ fn claim_args(claim: Claim<'_>) -> [Bytes; 2] {
     [user, decimal(u8::from(is_confirmed))]
 }
 
-/// Encodes messages as pairs of sequence number and JSON. `None` if they exceed
-/// [`WINDOW_BYTES`].
+/// Encodes messages as entries. `None` if they exceed [`WINDOW_BYTES`].
 fn encode<'a>(messages: impl Iterator<Item = &'a Message>) -> Option<Vec<Bytes>> {
-    let mut pairs = Vec::with_capacity(2 * messages.size_hint().0);
+    let mut entries = Vec::with_capacity(messages.size_hint().0);
     let mut bytes = 0;
     for message in messages {
-        let json = message_codec::encode(message)?;
-        bytes += json.len();
+        let entry = entry::encode(message);
+        bytes += entry.len();
         if bytes > WINDOW_BYTES {
             return None;
         }
-        pairs.extend([decimal(message.seq), json]);
+        entries.push(entry);
     }
-    Some(pairs)
+    Some(entries)
 }
 
 /// Whether some of the messages are not valid in every history by themselves.

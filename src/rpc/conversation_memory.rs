@@ -30,7 +30,7 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
     async fn begin_turn(
         &self,
         request: Request<proto::BeginTurnRequest>,
-    ) -> Result<Response<proto::BeginTurnResponse>, Status> {
+    ) -> Result<Response<proto::EncodedBeginTurnResponse>, Status> {
         let request = request.into_inner();
         let turn = BeginTurn {
             conversation_id: convert::optional_conversation_id(&request.conversation_id)?,
@@ -50,7 +50,7 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
     async fn get_history(
         &self,
         request: Request<proto::GetHistoryRequest>,
-    ) -> Result<Response<proto::GetHistoryResponse>, Status> {
+    ) -> Result<Response<proto::EncodedGetHistoryResponse>, Status> {
         let request = request.into_inner();
         let read = GetHistory {
             conversation: self.conversation(&request.conversation_id, &request.user_id)?,
@@ -65,14 +65,7 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
             contexts: request.include_contexts,
         };
         let read = use_case("get_history", self.memory.get_history(read)).await?;
-        Ok(Response::new(proto::GetHistoryResponse {
-            token_count: read.history.token_count.try_into().unwrap_or(i64::MAX),
-            older_omitted: read.history.older_omitted,
-            messages: convert::messages(read.history.messages),
-            last_seq: read.last_seq,
-            source: convert::source(read.source),
-            compaction_due: read.compaction_due,
-        }))
+        Ok(Response::new(convert::read_history(read)))
     }
 
     async fn save_messages(

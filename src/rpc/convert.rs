@@ -12,7 +12,7 @@ pub(crate) use self::{
         optional_conversation_id, optional_role, page_size, seq, strong, user_id,
     },
     render::{
-        begun, conversation as render_conversation, conversation_page, hits, messages, session,
-        source,
+        begun, conversation as render_conversation, conversation_page, hits, messages,
+        read_history, session,
     },
 };

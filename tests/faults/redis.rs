@@ -110,7 +110,7 @@ async fn unexpected_redis_replies_lose_nothing() {
         &[&["SCRIPT", "FLUSH"]],
         &[&["DEL", &key], &["SET", &key, "no hash"]],
         &[&["HSET", &key, "hi", "garbage"]],
-        &[&["HSET", &key, "m:1", "{\"v\":0}"]],
+        &[&["HSET", &key, "s:0", "garbage"]],
         &[&["CONFIG", "SET", "maxmemory", "1"]],
         &[&["CONFIG", "SET", "maxmemory", "0"]],
         &[

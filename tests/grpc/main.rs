@@ -16,6 +16,7 @@ mod export;
 mod histories;
 mod hostile;
 mod import;
+mod inspect_window;
 mod isolation;
 mod parts;
 mod redactions;

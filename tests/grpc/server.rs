@@ -368,6 +368,7 @@ async fn help_shows_every_setting_and_no_secret() {
         "serve",
         "migrate",
         "healthcheck",
+        "inspect-window",
     ] {
         assert!(help.contains(name), "{name}");
     }

@@ -17,6 +17,23 @@ use test_support::{new_id, new_user, random::Random, requests::save, sidecar::Me
 /// Tokens of each summary.
 const SUMMARY_TOKENS: i32 = 12;
 
+/// Script that removes the oldest messages of a window.
+const TRIM: &str = "
+local v = redis.call('HGET', KEYS[1], 'v')
+local count, capacity, bytes, rest = v:match('^3 (%d+) (%d+) (%d+) [01] (.*)$')
+local stored = math.min(count, capacity)
+local kept = {}
+for i = count - stored + ARGV[1], count - 1 do
+  kept[#kept + 1] = string.format('s:%.0f', #kept / 2)
+  kept[#kept + 1] = redis.call('HGET', KEYS[1], string.format('s:%.0f', i % capacity))
+end
+for i = 0, capacity - 1 do
+  redis.call('HDEL', KEYS[1], string.format('s:%.0f', i))
+end
+v = table.concat({ '3', #kept / 2, capacity, bytes, '0', rest }, ' ')
+redis.call('HSET', KEYS[1], 'v', v, unpack(kept))
+";
+
 /// Conversation of a family, with its summary.
 struct Member {
     id: String,
@@ -217,21 +234,15 @@ impl<'a> Family<'a> {
         let Some(fields) = self.fixture.redis(&["HKEYS", &key]).await else {
             return;
         };
-        let seqs = fields.lines().filter_map(|field| field.strip_prefix("m:"));
-        let mut seqs: Vec<i64> = seqs.map(|seq| seq.parse().unwrap()).collect();
-        if seqs.len() < 2 {
+        let messages = fields.lines().filter(|field| field.starts_with("s:"));
+        let messages = messages.count();
+        if messages < 2 {
             return;
         }
-        seqs.sort_unstable();
-        let removed = 1 + self.random.below(seqs.len() - 1);
+        let removed = 1 + self.random.below(messages - 1);
         self.steps
             .push(format!("trim {removed} messages of the window of {at}"));
-        let removed: Vec<String> = seqs[..removed]
-            .iter()
-            .map(|seq| format!("m:{seq}"))
-            .collect();
-        let mut command = vec!["HDEL", &key, "whole"];
-        command.extend(removed.iter().map(String::as_str));
+        let command = ["EVAL", TRIM, "1", &key, &removed.to_string()];
         self.fixture.redis(&command).await;
     }
 

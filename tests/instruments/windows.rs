@@ -133,7 +133,7 @@ async fn invalid_content_is_counted_once() {
     let commands: [&[&str]; 4] = [
         // Invalid content that only the sidecar detects, that the scripts detect, and a
         // key of another type.
-        &["HSET", "m:2", "garbage"],
+        &["HSET", "s:1", "garbage"],
         &["HSET", "hi", "many"],
         &["HSET", "owner", "\u{0}"],
         &["SET", "text"],

@@ -16,17 +16,24 @@
 )]
 
 mod model;
+mod previous;
+mod sidecar;
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
 
 use bytes::Bytes;
 use conversation_memory::{
-    domain::UuidV7,
-    recent::redis::{RedisRecent, WindowScripts},
+    domain::{ConversationId, UuidV7},
+    recent::redis::{HitCondition, RedisRecent, WindowScripts},
     redis::{Redis, RedisSettings, RedisTarget, Script},
 };
 use futures_util::future::join_all;
 use model::Model;
+use previous::PreviousSidecar;
+use sidecar::Sidecar;
 use test_support::redis_server::{connect_and_wait, shared_url, unique_prefix};
 use test_support::window::{TTL, trust};
 
@@ -37,16 +44,24 @@ const CONCURRENT_RUNS: u64 = 32;
 /// Number of runs without a violation that the scripts must pass. The runs are the
 /// same every time.
 const RUNS: u64 = 4_000;
+/// Number of runs with a sidecar of the version before.
+const MIXED_RUNS: u64 = 2_000;
 /// Number of runs within which a missing guard must cause a violation.
 const RUNS_WITHOUT_GUARD: u64 = 12_000;
 
 #[tokio::test]
 async fn reads_contain_every_acknowledged_save() {
     let sidecars = Sidecars::start(WindowScripts::default()).await;
-    if let Some(choices) = sidecars.find_violation(RUNS).await {
-        let choices = sidecars.shrink(choices).await;
-        let trace = sidecars.run(&choices).await.unwrap_err();
-        panic!("a violation:\n{}", trace.join("\n"));
+    sidecars.expect_no_violation(RUNS).await;
+}
+
+#[tokio::test]
+async fn reads_contain_every_save_that_a_sidecar_of_either_version_acknowledged() {
+    for index in 0..2 {
+        let mut sidecars = Sidecars::start(WindowScripts::default()).await;
+        let previous = PreviousSidecar::new(sidecars.redis.clone());
+        sidecars.connected[index] = Sidecar::Previous(Box::new(previous));
+        sidecars.expect_no_violation(MIXED_RUNS / 2).await;
     }
 }
 
@@ -66,27 +81,47 @@ mod a_violation_is_found {
         when_a_drop_keeps_the_lease:
             r#"removed[#removed + 1] = "lease" -- guard: a drop ends the lease"# => ""
         when_a_missing_announcement_is_ignored:
-            "drop(reason) -- guard: a missing announcement drops the window" => ""
+            r#"reason = "unannounced" -- guard: a missing announcement drops the window"# => ""
         when_a_window_is_read_while_a_write_is_announced:
             r#"return reply("busy") -- guard: no read while a write is announced"# => ""
         when_a_window_starts_above_top:
-            "is_beginning = is_beginning and previous_top < 1 -- guard: a cold window starts only below top" => ""
+            "is_beginning = is_beginning and top < 1 -- guard: a cold window starts only below top" => ""
         when_a_fill_requires_no_lease:
-            "allowed = allowed and id == ARGV[1] .. \"@\" .. epoch and tonumber(expiry) > now -- guard: a fill requires its lease" => ""
+            "allowed = allowed and id == ARGV[2] .. \"@\" .. epoch and tonumber(expiry) > clock() -- guard: a fill requires its lease" => ""
         when_a_lease_of_another_epoch_fills:
-            "allowed = allowed and id == ARGV[1] .. \"@\" .. epoch and tonumber(expiry) > now -- guard: a fill requires its lease" => "allowed = allowed and id:match('^[^@]+') == ARGV[1] and tonumber(expiry) > now"
+            "allowed = allowed and id == ARGV[2] .. \"@\" .. epoch and tonumber(expiry) > clock() -- guard: a fill requires its lease" => "allowed = allowed and id:match('^[^@]+') == ARGV[2] and tonumber(expiry) > clock()"
         when_a_drop_does_not_raise_top:
             "raise_top(1)" => "true"
         when_a_gap_is_ignored:
-            r#"drop("gap") -- guard: a gap drops the window"# => ""
+            r#"reason = "gap" -- guard: a gap drops the window"# => ""
         when_a_window_of_another_epoch_is_read:
-            "local is_foreign = hi and head[3] ~= epoch -- guard: a window belongs to one epoch" => "local is_foreign"
+            r#"fault = "other_epoch" -- guard: a window belongs to one epoch"# => ""
         when_an_announcement_of_another_epoch_publishes:
             r#"return "p:" .. id .. " " .. epoch -- guard: an announcement belongs to one epoch"# => r#"return "p:" .. id"#
         when_another_user_reaches_the_window:
-            r#"return { "owner_unknown", "" } -- guard: only the owner reaches the window"# => ""
+            r#"return reply("owner_unknown") -- guard: only the owner reaches the window"# => ""
         when_a_window_behind_a_replay_is_kept:
             "drop(reason) -- guard: a window behind a replay is dropped" => ""
+    }
+}
+
+macro_rules! without_conditions {
+    ($($name:ident: $condition:ident)*) => {
+        $(#[tokio::test]
+        async fn $name() {
+            let scripts = WindowScripts::default().without(HitCondition::$condition);
+            super::expect_violation_with(scripts).await;
+        })*
+    };
+}
+
+mod a_violation_is_found_in_reads_without_a_script {
+    use super::*;
+
+    without_conditions! {
+        when_writes_may_be_announced: NoAnnouncement
+        when_windows_of_another_epoch_are_read: SameEpoch
+        when_other_users_may_read: SameOwner
     }
 }
 
@@ -97,14 +132,45 @@ async fn expect_violation(guard: &str, replacement: &str) {
         source.replace(guard, replacement)
     });
     assert!(found, "no script contains the guard");
+    expect_violation_with(scripts).await;
+}
+
+async fn expect_violation_with(scripts: WindowScripts) {
     let sidecars = Sidecars::start(scripts).await;
     let violation = sidecars.find_violation(RUNS_WITHOUT_GUARD).await;
     assert!(violation.is_some(), "no violation was found");
 }
 
+/// Creates a script for which the identity of the server changes when a run goes back to an earlier
+/// state.
+fn scripts_of_model(name: &'static str, source: &str) -> Script {
+    Script::new(name, with_identity_of_model(source))
+}
+
+fn with_identity_of_model(source: &str) -> String {
+    let identity = r#"(redis.call("GET", KEYS[1] .. ":server") or "0") .. "/""#;
+    source.replace(r#"server .. "/""#, identity)
+}
+
+/// Identities of the server in each run, the number of times that it went back.
+#[derive(Clone, Debug, Default)]
+struct Servers(Arc<Mutex<HashMap<ConversationId, u64>>>);
+
+impl Servers {
+    fn advance(&self, run: ConversationId) {
+        *self.0.lock().unwrap().entry(run).or_default() += 1;
+    }
+
+    fn of(&self, run: ConversationId) -> String {
+        let servers = self.0.lock().unwrap();
+        servers.get(&run).copied().unwrap_or_default().to_string()
+    }
+}
+
 /// Two sidecars that share a Redis, and one without a connection to it.
 struct Sidecars {
-    connected: [RedisRecent; 2],
+    connected: [Sidecar; 2],
+    servers: Servers,
     disconnected: RedisRecent,
     redis: Redis,
     evict: Script,
@@ -117,11 +183,11 @@ struct Sidecars {
 
 impl Sidecars {
     async fn start(scripts: WindowScripts) -> Self {
-        // The identity of the server changes when a run goes back to an earlier state.
-        let scripts = scripts.with_edited_sources(|source| {
-            let identity = r#"(redis.call("GET", KEYS[1] .. ":server") or "0") .. "/""#;
-            source.replace(r#"server .. "/""#, identity)
-        });
+        let servers = Servers::default();
+        let of_runs = servers.clone();
+        let scripts = scripts
+            .with_edited_sources(with_identity_of_model)
+            .with_server_of(move |run| of_runs.of(run));
         let (url, prefix) = (shared_url(), unique_prefix());
         let redis = connect_and_wait(&url, &prefix).await;
         let other = connect_and_wait(&url, &prefix).await;
@@ -136,7 +202,8 @@ impl Sidecars {
             recent
         };
         Self {
-            connected: [recent(&redis), recent(&other)],
+            connected: [&redis, &other].map(|redis| Sidecar::Present(Box::new(recent(redis)))),
+            servers,
             disconnected: recent(&nowhere),
             redis,
             evict: Script::new("evict", "redis.call('DEL', KEYS[1])"),
@@ -167,6 +234,14 @@ impl Sidecars {
                    if field:sub(1, 2) == 'p:' then redis.call('HSET', KEYS[1], field, 1) end
                  end",
             ),
+        }
+    }
+
+    async fn expect_no_violation(&self, runs: u64) {
+        if let Some(choices) = self.find_violation(runs).await {
+            let choices = self.shrink(choices).await;
+            let trace = self.run(&choices).await.unwrap_err();
+            panic!("a violation:\n{}", trace.join("\n"));
         }
     }
 

@@ -5,12 +5,15 @@ use std::mem;
 use bytes::Bytes;
 use conversation_memory::{
     domain::{ConversationId, Message, UserId},
-    recent::{Announcement, Claim, FillLease, Lookup, RecentWindow},
+    recent::{Claim, EncodedMessage, Lookup, RecentWindow},
     redis::{Reply, Script},
 };
 
-use crate::Sidecars;
-use test_support::window::{LIMIT, conversation_id, last_tokens, message, owner, seqs, window};
+use crate::{
+    Sidecars,
+    sidecar::{Announced, Lease, Read},
+};
+use test_support::window::{LIMIT, conversation_id, message, owner, seqs};
 
 /// Step of a writer or reader, given by its index, or a failure.
 #[derive(Clone, Copy, Debug)]
@@ -63,16 +66,16 @@ enum CommitKind {
 #[derive(Debug)]
 enum Writer {
     Idle,
-    Announced(Announcement),
-    Committed(Announcement, Commit),
+    Announced(Announced),
+    Committed(Announced, Commit),
 }
 
 #[derive(Debug)]
 enum Reader {
     Idle,
-    Missed(Option<FillLease>),
+    Missed(Option<Lease>),
     /// Has read the state with this index from the store.
-    Read(FillLease, usize),
+    Read(Lease, usize),
 }
 
 pub(crate) struct Model<'a> {
@@ -163,16 +166,8 @@ impl<'a> Model<'a> {
     pub(crate) async fn take(&mut self, step: Step) -> Result<String, String> {
         match step {
             Step::Announce(i) => {
-                let recent = &self.sidecars.connected[i];
-                let owner = owner();
-                let mut announced = recent
-                    .announce(self.id, Claim::Unconfirmed(&owner), LIMIT)
-                    .await;
-                if announced.is_none() {
-                    let claim = Claim::Confirmed(&owner);
-                    announced = recent.announce(self.id, claim, LIMIT).await;
-                }
-                self.writers[i] = Writer::Announced(announced.unwrap());
+                let announced = self.sidecars.connected[i].announce(self.id).await;
+                self.writers[i] = Writer::Announced(announced);
             }
             Step::AnnounceDisconnected(i) => {
                 let announcement = self
@@ -181,7 +176,7 @@ impl<'a> Model<'a> {
                     .announce(self.id, Claim::Unclaimed, LIMIT)
                     .await
                     .unwrap();
-                self.writers[i] = Writer::Announced(announcement);
+                self.writers[i] = Writer::Announced(Announced::Present(announcement));
             }
             Step::Append(i) => self.commit(i, CommitKind::Append),
             Step::Truncate(i) => self.commit(i, CommitKind::Truncate),
@@ -189,7 +184,9 @@ impl<'a> Model<'a> {
             Step::Acknowledge(i) => self.acknowledge(i).await,
             Step::Abort(i) => {
                 if let Writer::Announced(announcement) = self.take_writer(i) {
-                    self.sidecars.connected[i].abort(announcement).await;
+                    self.sidecars.connected[i]
+                        .abort(self.id, announcement)
+                        .await;
                 }
             }
             Step::Crash(i) => {
@@ -226,6 +223,7 @@ impl<'a> Model<'a> {
             Step::Rewind => {
                 let saved = self.snapshot.take().unwrap_or_default();
                 self.run(&self.sidecars.rewind, &[saved]).await;
+                self.sidecars.servers.advance(self.id);
             }
         }
         let State { last_seq, messages } = self.current();
@@ -280,11 +278,13 @@ impl<'a> Model<'a> {
         match commit.kind {
             CommitKind::Append => {
                 let saved = &state.messages[state.messages.len() - 1..];
-                let tokens = last_tokens(saved);
-                recent.publish(announcement, &owner(), saved, tokens).await;
+                recent.publish(self.id, announcement, saved).await;
             }
-            CommitKind::Truncate => recent.retire(announcement).await,
-            CommitKind::Replay => recent.publish_replay(announcement, state.last_seq).await,
+            CommitKind::Truncate => recent.retire(self.id, announcement).await,
+            CommitKind::Replay => {
+                let last_seq = state.last_seq;
+                recent.publish_replay(self.id, announcement, last_seq).await;
+            }
         }
         self.acknowledged = self.acknowledged.max(state.last_seq);
         if matches!(commit.kind, CommitKind::Truncate) {
@@ -296,7 +296,9 @@ impl<'a> Model<'a> {
 
     /// Takes a step of a caller who is not the owner, which must change nothing.
     async fn foreign(&self, step: Step, i: usize) -> Result<String, String> {
-        let recent = &self.sidecars.connected[i];
+        let Some(recent) = self.sidecars.connected[i].present() else {
+            return Ok("skipped".to_owned());
+        };
         let other = UserId::parse("bob").unwrap();
         let claim = Claim::Unconfirmed(&other);
         let before = self.run(&self.sidecars.state, &[]).await;
@@ -314,40 +316,32 @@ impl<'a> Model<'a> {
     }
 
     async fn newest(&mut self, i: usize) -> Result<String, String> {
-        let recent = &self.sidecars.connected[i];
-        let owner = owner();
-        let mut lookup = recent
-            .newest(self.id, Claim::Unconfirmed(&owner), 10, 0)
-            .await;
-        if matches!(lookup, Lookup::OwnerUnknown) {
-            lookup = recent
-                .newest(self.id, Claim::Confirmed(&owner), 10, 0)
-                .await;
-        }
-        match lookup {
-            Lookup::Hit(window) => {
-                let read = seqs(&window.messages);
-                let outcome = format!("{read:?} of {}", window.last_seq);
-                let mut remaining = (1..=window.last_seq).filter(|seq| !self.removed.contains(seq));
-                let is_valid = window.last_seq >= self.acknowledged
-                    && window.last_seq <= self.current().last_seq
+        match self.sidecars.connected[i].newest(self.id).await {
+            Read::Hit {
+                last_seq,
+                seqs: read,
+                encoded,
+            } => {
+                let outcome = format!("{read:?} of {last_seq}");
+                let mut remaining = (1..=last_seq).filter(|seq| !self.removed.contains(seq));
+                let is_valid = last_seq >= self.acknowledged
+                    && last_seq <= self.current().last_seq
                     && remaining.all(|seq| read.contains(&seq))
                     && !self
                         .removal_acknowledged
                         .iter()
                         .any(|seq| read.contains(seq))
-                    && window
-                        .messages
+                    && encoded
                         .iter()
-                        .all(|m| *m == message(self.id, m.seq));
+                        .all(|m| *m == EncodedMessage::encode(&message(self.id, m.seq)));
                 if is_valid { Ok(outcome) } else { Err(outcome) }
             }
-            Lookup::Miss(lease) => {
+            Read::Miss(lease) => {
                 let outcome = format!("miss, lease: {}", lease.is_some());
                 self.readers[i] = Reader::Missed(lease);
                 Ok(outcome)
             }
-            other => Ok(format!("{other:?}")),
+            Read::Other(outcome) => Ok(outcome),
         }
     }
 
@@ -356,8 +350,9 @@ impl<'a> Model<'a> {
             let (last_seq, messages) = self.states[state].newest();
             let whole = messages.len() == self.states[state].messages.len();
             let recent = &self.sidecars.connected[i];
-            let window = window(last_seq, messages.to_vec(), whole);
-            recent.fill(lease, &window).await;
+            recent
+                .fill(self.id, lease, (last_seq, messages, whole))
+                .await;
         }
     }
 

@@ -11,7 +11,7 @@ use conversation_memory::{
     sessions::redis::decode_session,
     telemetry::call::{Call, CallKind, TracingConfig},
 };
-use domain::{ConversationId, Limits, SessionId};
+use domain::{Limits, SessionId};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use uuid::Uuid;
 
@@ -73,7 +73,7 @@ pub(crate) fn redis_reply(data: &[u8]) {
         });
         Reply::List(values.collect())
     };
-    if let Some(window) = decode_window(ConversationId::from_uuid(ID), reply()) {
+    if let Some(window) = decode_window(reply()) {
         assert!(window.messages.is_sorted_by(|a, b| a.seq < b.seq));
         assert_eq!(window.summary.is_some(), window.compacted_upto_seq > 0);
     }

@@ -255,8 +255,10 @@ pub async fn call(url: &str, command: &[&str]) -> std::io::Result<String> {
     stream.write_all(request.as_bytes()).await?;
     // Redis replies to what it has read and then closes the stream.
     stream.shutdown().await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await?;
+    // Values can be binary.
+    let answer = String::from_utf8_lossy(&answer);
     let answer = answer.trim_end();
     Ok(match answer.chars().next() {
         Some('$') => answer

@@ -7,7 +7,7 @@ use chrono::DateTime;
 use conversation_memory::{
     domain::{Content, ConversationId, Message, MessageId, Metadata, Role, UserId, UuidV7},
     recent::{
-        Announcement, Claim, FillLease, Lookup, RecentWindow, Window,
+        Announcement, Claim, EncodedMessage, FillLease, Lookup, RecentWindow, Window,
         redis::{RedisRecent, StoreHistory},
     },
     redis::Redis,
@@ -62,7 +62,7 @@ pub fn messages(id: ConversationId, seqs: RangeInclusive<i64>) -> Vec<Message> {
 }
 
 /// Creates the content of a window of [`owner`].
-pub fn window(last_seq: i64, messages: Vec<Message>, is_complete: bool) -> Window {
+pub fn window(last_seq: i64, messages: Vec<Message>, is_complete: bool) -> Window<Message> {
     Window {
         owner: owner(),
         last_seq,
@@ -81,6 +81,11 @@ pub fn last_tokens(messages: &[Message]) -> i64 {
 }
 
 pub fn seqs(messages: &[Message]) -> Vec<i64> {
+    messages.iter().map(|message| message.seq).collect()
+}
+
+/// Sequence numbers of messages that were read from a window.
+pub fn encoded_seqs(messages: &[EncodedMessage]) -> Vec<i64> {
     messages.iter().map(|message| message.seq).collect()
 }
 
@@ -170,10 +175,12 @@ impl WindowFixture {
         match self.newest(limit).await {
             Lookup::Hit(window) => {
                 assert_eq!(window.owner, owner());
-                for message in &window.messages {
-                    assert_eq!(message.conversation_id, self.id);
+                for encoded in &window.messages {
+                    let message = encoded.decode().unwrap();
+                    assert_eq!(message.conversation_id, self.id.to_string());
+                    assert_eq!(message.seq, encoded.seq);
                 }
-                (window.last_seq, seqs(&window.messages))
+                (window.last_seq, encoded_seqs(&window.messages))
             }
             other => panic!("expected a hit: {other:?}"),
         }

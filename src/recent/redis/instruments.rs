@@ -29,6 +29,8 @@ pub(super) enum DropReason {
     Abandoned,
     /// The content was invalid or of another version.
     Unreadable,
+    /// The window has fewer slots than the sidecars store messages.
+    Outgrown,
     /// The window would have exceeded [`super::WINDOW_BYTES`].
     TooLarge,
     /// A commit could not be published.
@@ -40,7 +42,8 @@ pub(super) enum DropReason {
 }
 
 impl DropReason {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
+        Self::Outgrown,
         Self::OtherEpoch,
         Self::Diverged,
         Self::Removed,
@@ -67,6 +70,7 @@ impl DropReason {
             Self::Stale => "stale",
             Self::Abandoned => "abandoned",
             Self::Unreadable => "unreadable",
+            Self::Outgrown => "outgrown",
             Self::TooLarge => "too_large",
             Self::Unpublished => "unpublished",
             Self::UnknownConversation => "unknown_conversation",

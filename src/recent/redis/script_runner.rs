@@ -15,7 +15,7 @@ use super::{
 use crate::{
     domain::ConversationId,
     log_throttle::LogThrottle,
-    redis::{Redis, RedisError, Script},
+    redis::{HashReply, Redis, RedisError, Script},
 };
 
 /// Number of windows that are dropped at a time once Redis is available again.
@@ -69,9 +69,7 @@ impl ScriptRunner {
         conversation: ConversationId,
         args: &[Bytes],
     ) -> Result<ScriptReply, RedisError> {
-        let key = self
-            .redis
-            .key(format_args!("history:{conversation}:recent"));
+        let key = self.key(conversation);
         let reply = self.redis.run(script, &key, args).await;
         let result = reply.and_then(ScriptReply::parse);
         match &result {
@@ -83,6 +81,19 @@ impl ScriptRunner {
             Err(_) => {}
         }
         result
+    }
+
+    /// Reads all fields of the window of a conversation, and resets its TTL.
+    pub(super) async fn read(&self, conversation: ConversationId) -> Result<HashReply, RedisError> {
+        // No announced write lasts longer than the TTL, which is at least a minute.
+        self.redis
+            .read_hash(&self.key(conversation), &self.ttl)
+            .await
+    }
+
+    fn key(&self, conversation: ConversationId) -> String {
+        self.redis
+            .key(format_args!("history:{conversation}:recent"))
     }
 
     fn log_error(&self, error: RedisError) {

@@ -8,11 +8,10 @@ use crate::{
         from_unix_time, non_negative,
     },
     memory::{CompactConversation, HistoryLimits, Memory},
-    proto,
+    proto::{self, structs},
     rpc::{
         convert::{captured, owner_scope::OwnerScope},
         field::{FieldViolation, InField},
-        structs,
     },
     telemetry::call,
 };

@@ -1,13 +1,10 @@
-use chrono::{DateTime, Utc};
-use prost_types::Timestamp;
+use prost::bytes::Bytes;
 
 use crate::{
-    domain::{
-        AuthorName, Conversation, DeptId, Message, RawPart, RetrievedContext, Role, Session, Title,
-    },
-    memory::{BeginTurnOutcome, SessionState, Source},
-    proto,
-    rpc::{convert::captured, structs},
+    domain::{Conversation, DeptId, Message, Session, Title},
+    memory::{BeginTurnOutcome, HistoryMessages, HistoryOutcome, SessionState, Source},
+    proto::{self, structs, timestamp},
+    rpc::convert::captured,
     store::{ConversationPage, SearchHit},
     telemetry::call,
 };
@@ -17,7 +14,44 @@ pub(crate) fn messages(messages: Vec<Message>) -> Vec<proto::Message> {
     call::capture_output(|| {
         captured::messages(messages.iter().map(|m| (m.role, m.content.as_str())))
     });
-    messages.into_iter().map(message).collect()
+    messages.into_iter().map(proto::Message::from).collect()
+}
+
+/// Renders the messages of a history: those to be encoded, and those that are encoded already.
+fn history(messages: HistoryMessages) -> (Vec<proto::Message>, Vec<Bytes>) {
+    let encoded = match messages {
+        HistoryMessages::Decoded(decoded) => return (self::messages(decoded), Vec::new()),
+        HistoryMessages::Encoded(encoded) => encoded,
+    };
+    call::capture_output(|| {
+        let decoded: Vec<_> = encoded
+            .iter()
+            .filter_map(|message| Some((message.role, message.decode()?.content)))
+            .collect();
+        captured::messages(
+            decoded
+                .iter()
+                .map(|(role, content)| (*role, content.as_str())),
+        )
+    });
+    let encoded = encoded.into_iter().map(|message| message.bytes);
+    (Vec::new(), encoded.collect())
+}
+
+/// Renders the result of `GetHistory`.
+pub(crate) fn read_history(read: HistoryOutcome) -> proto::EncodedGetHistoryResponse {
+    let (messages, encoded) = history(read.history.messages);
+    proto::HistoryResponse {
+        response: proto::GetHistoryResponse {
+            token_count: read.history.token_count.try_into().unwrap_or(i64::MAX),
+            older_omitted: read.history.older_omitted,
+            messages,
+            last_seq: read.last_seq,
+            source: source(read.source),
+            compaction_due: read.compaction_due,
+        },
+        encoded,
+    }
 }
 
 /// Renders the hits of a search.
@@ -28,91 +62,12 @@ pub(crate) fn hits(hits: Vec<SearchHit>) -> Vec<proto::search_messages_response:
     });
     hits.into_iter()
         .map(|hit| proto::search_messages_response::Hit {
-            message: Some(message(hit.message)),
+            message: Some(hit.message.into()),
             conversation_title: hit.title.map(Title::into_string).unwrap_or_default(),
             snippet: hit.snippet,
             rank: hit.key.rank,
         })
         .collect()
-}
-
-fn message(message: Message) -> proto::Message {
-    proto::Message {
-        id: message.id.to_string(),
-        conversation_id: message.conversation_id.to_string(),
-        seq: message.seq,
-        role: role(message.role).into(),
-        name: message
-            .name
-            .clone()
-            .map(AuthorName::into_string)
-            .unwrap_or_default(),
-        parts: message.raw_parts().into_iter().map(part).collect(),
-        is_summary: message.is_summary(),
-        token_count: message.token_count,
-        pinned: message.pinned,
-        redacted: message.redacted,
-        content: message.content.into_string(),
-        tokens_used: message.tokens_used,
-        latency_ms: message.latency_ms,
-        created_at: Some(timestamp(message.created_at)),
-        metadata: message.metadata.map(structs::render),
-        contexts: message.contexts.into_iter().map(context).collect(),
-    }
-}
-
-fn part(part: RawPart) -> proto::Part {
-    use proto::part::Kind;
-    let kind = match part {
-        RawPart::Text { content } => Kind::Text(proto::TextPart { content }),
-        RawPart::Reasoning { content } => Kind::Reasoning(proto::ReasoningPart { content }),
-        RawPart::ToolCall {
-            id,
-            name,
-            arguments,
-        } => Kind::ToolCall(proto::ToolCallPart {
-            id,
-            name,
-            arguments,
-        }),
-        RawPart::ToolCallResponse { id, response } => {
-            Kind::ToolCallResponse(proto::ToolCallResponsePart { id, response })
-        }
-        RawPart::Blob {
-            mime_type,
-            modality,
-            data,
-            bytes,
-        } => Kind::Blob(proto::BlobPart {
-            mime_type,
-            modality,
-            data: data.unwrap_or_default(),
-            size_bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
-        }),
-        RawPart::Uri {
-            mime_type,
-            modality,
-            uri,
-        } => Kind::Uri(proto::UriPart {
-            mime_type,
-            modality,
-            uri,
-        }),
-        RawPart::File {
-            mime_type,
-            modality,
-            file_id,
-        } => Kind::File(proto::FilePart {
-            mime_type,
-            modality,
-            file_id,
-        }),
-        RawPart::Generic { generic_type, json } => Kind::Generic(proto::GenericPart {
-            r#type: generic_type,
-            json,
-        }),
-    };
-    proto::Part { kind: Some(kind) }
 }
 
 /// Renders a conversation.
@@ -164,7 +119,7 @@ pub(crate) fn session(session: Session) -> proto::Session {
 }
 
 /// Renders the result of `BeginTurn`.
-pub(crate) fn begun(begun: BeginTurnOutcome) -> proto::BeginTurnResponse {
+pub(crate) fn begun(begun: BeginTurnOutcome) -> proto::EncodedBeginTurnResponse {
     let state = match begun.session_state {
         SessionState::Started => proto::SessionState::Started,
         SessionState::Continued => proto::SessionState::Continued,
@@ -180,49 +135,27 @@ pub(crate) fn begun(begun: BeginTurnOutcome) -> proto::BeginTurnResponse {
             ..proto::Conversation::default()
         },
     };
-    proto::BeginTurnResponse {
-        session: begun.session.map(session),
-        session_state: state.into(),
-        conversation: Some(conversation),
-        token_count: begun.history.token_count.try_into().unwrap_or(i64::MAX),
-        older_omitted: begun.history.older_omitted,
-        messages: messages(begun.history.messages),
-        source: source(begun.source),
-        compaction_due: begun.compaction_due,
+    let (messages, encoded) = history(begun.history.messages);
+    proto::HistoryResponse {
+        response: proto::BeginTurnResponse {
+            session: begun.session.map(session),
+            session_state: state.into(),
+            conversation: Some(conversation),
+            token_count: begun.history.token_count.try_into().unwrap_or(i64::MAX),
+            older_omitted: begun.history.older_omitted,
+            messages,
+            source: source(begun.source),
+            compaction_due: begun.compaction_due,
+        },
+        encoded,
     }
 }
 
 /// Renders the source of a response.
-pub(crate) fn source(source: Source) -> i32 {
+fn source(source: Source) -> i32 {
     match source {
         Source::Cache => proto::Source::Cache,
         Source::Store => proto::Source::Store,
     }
     .into()
-}
-
-fn context(context: RetrievedContext) -> proto::RetrievedContext {
-    proto::RetrievedContext {
-        doc_id: context.doc_id,
-        content: context.content.into_string(),
-        score: context.score,
-        metadata: context.metadata.map(structs::render),
-    }
-}
-
-fn role(role: Role) -> proto::Role {
-    match role {
-        Role::User => proto::Role::User,
-        Role::Assistant => proto::Role::Assistant,
-        Role::System => proto::Role::System,
-        Role::Tool => proto::Role::Tool,
-    }
-}
-
-#[expect(clippy::cast_possible_wrap, reason = "below 2,000,000,000")]
-fn timestamp(time: DateTime<Utc>) -> Timestamp {
-    Timestamp {
-        seconds: time.timestamp(),
-        nanos: time.timestamp_subsec_nanos() as i32,
-    }
 }

@@ -101,7 +101,7 @@ impl RecentWindow for ObservedRecent {
         lookup
     }
 
-    async fn fill(&self, lease: FillLease, window: &Window) {
+    async fn fill(&self, lease: FillLease, window: &Window<Message>) {
         self.inner.fill(lease, window).await;
     }
 
