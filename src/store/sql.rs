@@ -301,7 +301,7 @@ pub(super) const LIST: &str = concat!(
     ", c.activity FROM conversations c \
       WHERE c.user_id = $1 AND ($2 IS NULL OR c.dept_id = $2) AND c.activity < $3 \
         AND c.activity > 0 \
-      ORDER BY c.activity DESC LIMIT $4"
+      ORDER BY c.activity DESC LIMIT CAST($4 AS bigint)"
 );
 
 /// Reads the messages that were saved to this conversation itself and that it still contains: a
@@ -364,7 +364,7 @@ pub(super) const BRANCHES: &str = concat!(
     conversation_columns!(),
     ", c.activity FROM conversations c \
       WHERE c.parent_id = $1 AND c.user_id = $2 AND c.activity < $3 \
-      ORDER BY c.activity DESC LIMIT $4"
+      ORDER BY c.activity DESC LIMIT CAST($4 AS bigint)"
 );
 
 /// Condition that messages are stored under the id $1 for a branch, or that a branch refers to

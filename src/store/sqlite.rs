@@ -363,3 +363,6 @@ async fn read<T>(
 ) -> Result<T, StoreError> {
     operation.await.map_err(OperationError::into_read_error)
 }
+
+#[cfg(test)]
+mod tests;

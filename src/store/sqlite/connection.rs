@@ -27,6 +27,9 @@ pub(super) const SEARCHERS: u32 = 2;
 /// Maximum number of exports and imports at once, each of which opens a connection.
 pub(super) const MAX_TRANSFERS: usize = 8;
 
+/// Number of statements that a connection keeps prepared. The store has fewer.
+const PREPARED_STATEMENTS: usize = 256;
+
 /// Acquires the write lock at once: a transaction that acquires it later can fail with BUSY
 /// after its first statements.
 const BEGIN: &str = "BEGIN IMMEDIATE";
@@ -91,7 +94,10 @@ pub(super) fn options(file: &Path) -> SqliteConnectOptions {
 
 /// Adds the options that every connection of the store depends on.
 pub(super) fn required_options(options: SqliteConnectOptions) -> SqliteConnectOptions {
-    options.foreign_keys(true).disable_statement_logging()
+    options
+        .foreign_keys(true)
+        .statement_cache_capacity(PREPARED_STATEMENTS)
+        .disable_statement_logging()
 }
 
 /// Adds the options of connections that write: a commit is durable before it is

@@ -47,7 +47,7 @@ macro_rules! search {
                 FROM found f
             ), hits AS MATERIALIZED (
                 SELECT * FROM ranked r WHERE (r.rank, r.id) < ($6, $7)
-                ORDER BY r.rank DESC, r.id DESC LIMIT $8
+                ORDER BY r.rank DESC, r.id DESC LIMIT CAST($8 AS INTEGER)
             ), shown AS MATERIALIZED (SELECT h.*, ",
             sql::hit_conversation!(),
             " AS shown_in FROM hits h)
