@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from conversation_memory import (
     TextPart,
 )
 from conversation_memory import _convert as convert
+from conversation_memory._forms.chat import show_history
 from conversation_memory._proto.v1 import resources_pb2 as resources
 
 TOOL_CALLS = [
@@ -138,6 +140,27 @@ def test_any_message_is_decoded_equal(example: dict[str, Any]) -> None:
     back = encode_and_decode(message)
     assert same(back.to_openai(), example)
     assert back.content == message.content
+
+
+@given(
+    st.fixed_dictionaries({"role": roles, "content": texts}),
+    st.sampled_from([{}, {"tokens_used": 1}, {"pinned": True}, {"name": "ana"}]),
+)
+def test_a_text_is_the_same_message_as_from_any_mapping(
+    example: dict[str, Any], fields: dict[str, Any]
+) -> None:
+    # Only plain dicts with a role and a text are converted directly.
+    converted = Message.from_openai(MappingProxyType(example), **fields)
+    assert Message.from_openai(example, **fields) == converted
+
+
+@given(st.lists(st.tuples(st.sampled_from(["user", "assistant", "system"]), texts, texts)))
+def test_texts_are_shown_the_same_with_and_without_other_messages(
+    given_texts: list[tuple[Any, str, str]],
+) -> None:
+    messages = [Message(role, text, name=name) for role, text, name in given_texts]
+    image = Message("user", parts=(BlobPart("image/png", b"x"),))
+    assert show_history(messages) == show_history([*messages, image])[:-1]
 
 
 @pytest.mark.parametrize(

@@ -281,14 +281,15 @@ class BaseTurn:
 
     def _validate(self, encoded: Sequence[resources.Message]) -> int:
         """Rejects new messages that the service would reject; returns the values in metadata."""
-        ids = {message.id.lower() for message in self._encoded if message.id}
         values = self._metadata_values
         for message in encoded:
             validate_message(message, self._limits)
-            if message.id and message.id.lower() in ids:
-                raise ValueError("a message has the id of an earlier message of the turn")
-            ids.add(message.id.lower())
             values += weight(message)
+        given = [message.id.lower() for message in encoded if message.id]
+        if given:
+            given += [message.id.lower() for message in self._encoded if message.id]
+            if len(set(given)) < len(given):
+                raise ValueError("a message has the id of an earlier message of the turn")
         if values > MAX_VALUES_PER_SAVE:
             raise ValueError(
                 f"a turn must have at most {MAX_VALUES_PER_SAVE} values in metadata, because it is"
@@ -367,11 +368,13 @@ class BaseTurn:
         """Ends the turn if all messages are saved; returns whether it has ended."""
         if self._saved is None and self._saved_batches and self._saved_count == len(self._added):
             last = self._saved_batches[-1]
-            self._saved = replace(
-                last,
-                messages=tuple(
-                    message for each in self._saved_batches for message in each.messages
-                ),
-                replayed=all(each.replayed for each in self._saved_batches),
-            )
+            self._saved = last if len(self._saved_batches) == 1 else self._joined(last)
         return self._saved is not None
+
+    def _joined(self, last: SavedMessages) -> SavedMessages:
+        batches = self._saved_batches
+        return replace(
+            last,
+            messages=tuple(message for each in batches for message in each.messages),
+            replayed=all(each.replayed for each in batches),
+        )

@@ -42,6 +42,8 @@ def message_of(
             of another type.
         ValueError: The message is not valid in the OpenAI form.
     """
+    if type(content) is str and tool_calls is None and tool_call_id is None:
+        return Message.from_openai({"role": role, "content": content}, **fields)
     calls = _calls(tool_calls)
     content = _as_content(content)
     if parts := _own_parts(content):

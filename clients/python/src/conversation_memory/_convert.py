@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
-from datetime import datetime, timezone
+from dataclasses import fields, replace
+from datetime import datetime, timedelta, timezone
 from typing import Any, cast
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -34,6 +34,10 @@ from ._types import (
     Truncated,
     to_message,
 )
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_KEPT = {each.name for each in fields(Message)} - {"role", "content", "parts", "original"}
+"""Fields that a message keeps when its parts are derived from its original."""
 
 _ROLES = {"user": 1, "assistant": 2, "system": 3, "tool": 4}
 _ROLE_NAMES: dict[int, Role] = {1: "user", 2: "assistant", 3: "system", 4: "tool"}
@@ -77,29 +81,39 @@ def write_message(
     message: Message, conversation_id: str, limits: Limits = DEFAULT_LIMITS
 ) -> resources.Message:
     """Encodes a message. A message that was read from another conversation gets a new id."""
-    metadata = dict(message.metadata)
+    metadata = message.metadata
     if message.original is not None:
         if ORIGINAL_KEY in metadata:
             raise ValueError(
                 f"metadata must not have the key {ORIGINAL_KEY} if the message has an original"
             )
-        metadata[ORIGINAL_KEY] = {"form": message.original.form, "json": message.original.json}
-    is_from_another = message.conversation_id not in ("", conversation_id.lower())
-    return resources.Message(
-        id="" if is_from_another else message.id,
-        role=role_number(message.role),
-        # The service derives the content from the parts.
-        content="" if message.parts else validated_text(message.content),
-        parts=[_write_part(part, limits) for part in message.parts],
-        name=validated_text(message.name),
-        tokens_used=message.tokens_used,
-        latency_ms=message.latency_ms,
-        token_count=message.token_count,
-        pinned=message.pinned,
-        created_at=None if message.created_at is None else _timestamp(message.created_at),
-        metadata=to_struct(metadata) if metadata else None,
-        contexts=[_write_context(context) for context in message.contexts],
-    )
+        original = {"form": message.original.form, "json": message.original.json}
+        metadata = {**metadata, ORIGINAL_KEY: original}
+    # The service derives the content from the parts.
+    content = "" if message.parts else validated_text(message.content)
+    encoded = resources.Message(role=role_number(message.role), content=content)
+    # Most messages are a text, so that only what is set is written.
+    if message.id and message.conversation_id in ("", conversation_id.lower()):
+        encoded.id = message.id
+    if message.parts:
+        encoded.parts.extend(_write_part(part, limits) for part in message.parts)
+    if message.name:
+        encoded.name = validated_text(message.name)
+    if message.tokens_used is not None:
+        encoded.tokens_used = message.tokens_used
+    if message.latency_ms is not None:
+        encoded.latency_ms = message.latency_ms
+    if message.token_count is not None:
+        encoded.token_count = message.token_count
+    if message.pinned:
+        encoded.pinned = message.pinned
+    if message.created_at is not None:
+        encoded.created_at.CopyFrom(_timestamp(message.created_at))
+    if metadata:
+        encoded.metadata.CopyFrom(to_struct(metadata))
+    if message.contexts:
+        encoded.contexts.extend(_write_context(context) for context in message.contexts)
+    return encoded
 
 
 def _write_part(part: Part, limits: Limits) -> resources.Part:
@@ -115,33 +129,34 @@ def _write_part(part: Part, limits: Limits) -> resources.Part:
 
 def read_message(message: resources.Message) -> Message:
     """Decodes a message."""
-    metadata = from_struct(message.metadata)
-    fields: dict[str, Any] = {
-        "name": message.name,
-        "id": message.id,
-        "conversation_id": message.conversation_id,
-        "seq": message.seq,
-        "created_at": _time(message, "created_at"),
-        "metadata": metadata,
-        "tokens_used": message.tokens_used if message.HasField("tokens_used") else None,
-        "latency_ms": message.latency_ms if message.HasField("latency_ms") else None,
-        "contexts": tuple(_read_context(context) for context in message.contexts),
-        "token_count": message.token_count if message.HasField("token_count") else None,
-        "pinned": message.pinned,
-        "redacted": message.redacted,
-        "is_summary": message.is_summary,
-    }
-    role = _ROLE_NAMES.get(message.role, "user")
+    has = message.HasField
+    metadata = _metadata(message)
+    plain = Message(
+        _ROLE_NAMES.get(message.role, "user"),
+        "" if message.parts else message.content,
+        name=message.name,
+        id=message.id,
+        conversation_id=message.conversation_id,
+        seq=message.seq,
+        created_at=_time(message.created_at) if has("created_at") else None,
+        metadata=metadata,
+        tokens_used=message.tokens_used if has("tokens_used") else None,
+        latency_ms=message.latency_ms if has("latency_ms") else None,
+        contexts=tuple(map(_read_context, message.contexts)) if message.contexts else (),
+        token_count=message.token_count if has("token_count") else None,
+        pinned=message.pinned,
+        redacted=message.redacted,
+        is_summary=message.is_summary,
+    )
     if message.parts:
-        return Message(role, parts=tuple(map(read_part, message.parts)), **fields)
-    if (found := split_original(message.content, metadata)) is None:
-        return Message(role, message.content, **fields)
+        return replace(plain, parts=tuple(map(read_part, message.parts)))
+    if not metadata or (found := split_original(message.content, metadata)) is None:
+        return plain
     text, form, original = found
     del metadata[ORIGINAL_KEY]
-    plain = Message(role, text, **fields)
-    if not fields["name"]:
-        del fields["name"]
-    return upgrade(plain, form, original, **fields) or replace(
+    plain = replace(plain, content=text)
+    kept = {name: getattr(plain, name) for name in _KEPT if name != "name" or plain.name}
+    return upgrade(plain, form, original, **kept) or replace(
         plain, original=Original(form, original)
     )
 
@@ -153,15 +168,16 @@ def read_messages(messages: Iterable[resources.Message]) -> tuple[Message, ...]:
 
 def read_conversation(conversation: resources.Conversation) -> Conversation:
     """Decodes a conversation."""
+    has = conversation.HasField
     return Conversation(
         id=conversation.id,
         user_id=conversation.user_id,
         dept_id=conversation.dept_id,
         title=conversation.title,
         last_seq=conversation.last_seq,
-        created_at=_time(conversation, "created_at"),
-        updated_at=_time(conversation, "updated_at"),
-        metadata=from_struct(conversation.metadata),
+        created_at=_time(conversation.created_at) if has("created_at") else None,
+        updated_at=_time(conversation.updated_at) if has("updated_at") else None,
+        metadata=_metadata(conversation),
         parent_id=conversation.parent_id,
         branched_at_seq=conversation.branched_at_seq,
         compacted_upto_seq=conversation.compacted_upto_seq,
@@ -170,14 +186,15 @@ def read_conversation(conversation: resources.Conversation) -> Conversation:
 
 def read_session(session: resources.Session) -> Session:
     """Decodes a session."""
+    has = session.HasField
     return Session(
         id=session.id,
         user_id=session.user_id,
         dept_id=session.dept_id,
         conversation_id=session.conversation_id,
-        created_at=_time(session, "created_at"),
-        last_active_at=_time(session, "last_active_at"),
-        expires_at=_time(session, "expires_at"),
+        created_at=_time(session.created_at) if has("created_at") else None,
+        last_active_at=_time(session.last_active_at) if has("last_active_at") else None,
+        expires_at=_time(session.expires_at) if has("expires_at") else None,
     )
 
 
@@ -255,8 +272,13 @@ def _read_context(context: resources.RetrievedContext) -> RetrievedContext:
         content=context.content,
         doc_id=context.doc_id,
         score=context.score if context.HasField("score") else None,
-        metadata=from_struct(context.metadata),
+        metadata=_metadata(context),
     )
+
+
+def _metadata(message: Any) -> dict[str, Any]:
+    # Reading a field that is not set would create its message.
+    return from_struct(message.metadata) if message.HasField("metadata") else {}
 
 
 def _timestamp(time: datetime) -> Timestamp:
@@ -267,12 +289,12 @@ def _timestamp(time: datetime) -> Timestamp:
     return timestamp
 
 
-def _time(message: Any, field: str) -> datetime | None:
-    if not message.HasField(field):
+def _time(timestamp: Timestamp) -> datetime | None:
+    nanos = timestamp.nanos
+    if not 0 <= nanos < 1_000_000_000:
         return None
-    time: Timestamp = getattr(message, field)
     try:
-        return time.ToDatetime(timezone.utc)
-    except (ValueError, OverflowError):
+        return _EPOCH + timedelta(0, timestamp.seconds, nanos // 1000)
+    except OverflowError:
         # Python has no such year.
         return None

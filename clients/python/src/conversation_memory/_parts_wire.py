@@ -82,6 +82,8 @@ def validated_text(text: str) -> str:
     Raises:
         ValueError: The text contains lone surrogates.
     """
+    if str.isascii(text):
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:

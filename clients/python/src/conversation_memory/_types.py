@@ -40,6 +40,14 @@ AnthropicInput = dict[str, Any]
 """Arguments `messages` and, with instructions, `system` of Anthropic's `messages.create`."""
 
 
+_PARTS = get_args(Part)
+
+_NOT_SHOWN = frozenset(
+    ("tokens_used", "latency_ms", "contexts", "token_count", "pinned", "metadata", "created_at")
+)
+"""Fields of a message that no form shows."""
+
+
 class SupportsModelDump(Protocol):
     """Interface of a Pydantic model, such as the message in a response of OpenAI's client."""
 
@@ -140,9 +148,11 @@ class Message:
     """Foreign form that this package cannot convert; `None` if there is none."""
 
     def __post_init__(self) -> None:
+        if self.parts == ():
+            return
         parts = tuple(self.parts)
         for part in parts:
-            if not isinstance(part, get_args(Part)):
+            if not isinstance(part, _PARTS):
                 raise TypeError(f"a part must be a TextPart or the like, not {type(part).__name__}")
         if parts:
             texts = texts_of(parts)
@@ -171,6 +181,8 @@ class Message:
             ValueError: The role is unknown, a number is not finite, the nesting is too deep, or the
                 message has a key that only `Message` has.
         """
+        if fields.keys() <= _NOT_SHOWN and (text := chat.plain_text(message)) is not None:
+            return cls(message["role"], text, **fields)
         value, own = chat.split_fields(to_plain(message))
         return chat.to_message(value, **{**own, **fields})
 

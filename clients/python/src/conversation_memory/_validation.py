@@ -39,9 +39,10 @@ def validate_message(message: resources.Message, limits: Limits = DEFAULT_LIMITS
         raise ValueError(
             "a message's id must be a UUID such as 0198a2f0-7c4e-7b1e-9d5a-3f1c2b4d5e6f"
         )
-    _validate_name("name", message.name)
+    if message.name:
+        _validate_name("name", message.name)
     _validate_parts(message, limits)
-    has_metadata = bool(message.metadata.fields)
+    has_metadata = message.HasField("metadata") and bool(message.metadata.fields)
     if not message.content and not message.parts and not has_metadata:
         raise ValueError("a message must have content, parts or metadata")
     if message.pinned and _is_grouped(message):
@@ -51,7 +52,8 @@ def validate_message(message: resources.Message, limits: Limits = DEFAULT_LIMITS
     for field in ("token_count", "tokens_used", "latency_ms"):
         if getattr(message, field) < 0:
             raise ValueError(f"a message's {field} must not be negative")
-    _validate_metadata("metadata", message.metadata, limits)
+    if has_metadata:
+        _validate_metadata("metadata", message.metadata, limits)
     if len(message.contexts) > MAX_CONTEXTS:
         raise ValueError(f"a message must have at most {MAX_CONTEXTS} contexts")
     for index, context in enumerate(message.contexts):
@@ -60,6 +62,8 @@ def validate_message(message: resources.Message, limits: Limits = DEFAULT_LIMITS
 
 def weight(message: resources.Message) -> int:
     """Returns the number of values in the metadata of a message and of its contexts."""
+    if not message.HasField("metadata") and not message.contexts:
+        return 0
     structs = [message.metadata, *(context.metadata for context in message.contexts)]
     return sum(_weight(value) for struct in structs for value in struct.fields.values())
 
@@ -74,6 +78,9 @@ def _weight(value: Value) -> int:
 
 
 def _validate_parts(message: resources.Message, limits: Limits) -> None:
+    if not message.parts:
+        _validate_text("content", message.content, limit=limits.content_bytes)
+        return
     if len(message.parts) > MAX_PARTS:
         raise ValueError(f"a message must have at most {MAX_PARTS} parts")
     texts = [message.content] if message.content else []
@@ -171,7 +178,7 @@ def _validate_reference(path: str, text: str) -> int:
 
 def _validate_text(path: str, text: str, *, limit: int | None = None) -> int:
     """Validates a text; returns its size in bytes."""
-    size = len(text.encode())
+    size = len(text) if text.isascii() else len(text.encode())
     if limit is not None and size > limit:
         raise ValueError(f"{path} must have at most {limit} bytes; it has {size}")
     if "\0" in text:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from .._concurrency_async import map_concurrently
@@ -32,13 +31,14 @@ async def get_blob(
 async def with_blobs(
     operation: AsyncOperation,
     conversation_id: str,
-    messages: Sequence[Message],
+    messages: tuple[Message, ...],
     *,
     user_id: str | None,
 ) -> tuple[Message, ...]:
     """Returns messages with the data that their response has left out.
 
-    Data that has been removed since stays `None`.
+    If it has left out none, it returns the same tuple. Data that has been removed since stays
+    `None`.
     """
     missing = [
         (index, position)
@@ -47,7 +47,7 @@ async def with_blobs(
         if isinstance(part, BlobPart) and part.data is None
     ]
     if not missing:
-        return tuple(messages)
+        return messages
 
     async def read(place: Place) -> bytes | None:
         index, position = place

@@ -32,6 +32,9 @@ ROLES: dict[str, Role] = {
     "function": "tool",
 }
 
+_PLAIN_ROLES = frozenset({"user", "assistant", "system"})
+"""Roles of messages that are a text and no more."""
+
 _MESSAGE_FIELDS = {"parts", "contexts", "metadata"}
 """Keys that the API does not have, and that could be meant to be fields of `Message`."""
 
@@ -81,6 +84,19 @@ def split_fields(message: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
     return {key: message[key] for key in message if key not in ("pinned", "token_count")}, own
 
 
+def plain_text(message: Mapping[str, Any]) -> str | None:
+    """Returns the text of a dict that consists of a role and a text; `None` for any other.
+
+    Such a dict is its message: `to_message` would return the same.
+    """
+    if type(message) is not dict or len(message) != 2:
+        return None
+    role, content = message.get("role"), message.get("content")
+    if type(role) is not str or type(content) is not str or role not in _PLAIN_ROLES:
+        return None
+    return content if content and common.is_storable(content) else None
+
+
 def to_message(message: Mapping[str, Any], **fields: Any) -> Message:
     """Returns the message of a dict. See `Message.from_openai` for the errors."""
     stored.validate(FORM, message)
@@ -117,6 +133,9 @@ def show(message: Message) -> dict[str, Any]:
 
 def show_history(messages: Iterable[Message]) -> list[dict[str, Any]]:
     """Returns messages as the API accepts them: each call directly before its results."""
+    messages = tuple(messages)
+    if all(map(_is_plain, messages)):
+        return [_show_plain(message) for message in messages if message.content]
     shown: list[dict[str, Any]] = []
     media: list[Part] = []
     for message in paired(messages):
@@ -141,6 +160,18 @@ def show_history(messages: Iterable[Message]) -> list[dict[str, Any]]:
             shown.append(value)
     # While other results are still to follow, nothing may come between.
     return shown if _has_open_call(shown) else shown + _media(media)
+
+
+def _is_plain(message: Message) -> bool:
+    """Whether a message is a text that belongs to no call."""
+    return not message.parts and not message.redacted and message.role != "tool"
+
+
+def _show_plain(message: Message) -> dict[str, Any]:
+    shown: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.name and (name := common.author_name(message.name)):
+        shown["name"] = name
+    return shown
 
 
 def _has_open_call(messages: list[dict[str, Any]]) -> bool:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from .._concurrency_sync import map_concurrently
@@ -33,13 +32,14 @@ def get_blob(
 def with_blobs(
     operation: Operation,
     conversation_id: str,
-    messages: Sequence[Message],
+    messages: tuple[Message, ...],
     *,
     user_id: str | None,
 ) -> tuple[Message, ...]:
     """Returns messages with the data that their response has left out.
 
-    Data that has been removed since stays `None`.
+    If it has left out none, it returns the same tuple. Data that has been removed since stays
+    `None`.
     """
     missing = [
         (index, position)
@@ -48,7 +48,7 @@ def with_blobs(
         if isinstance(part, BlobPart) and part.data is None
     ]
     if not missing:
-        return tuple(messages)
+        return messages
 
     def read(place: Place) -> bytes | None:
         index, position = place

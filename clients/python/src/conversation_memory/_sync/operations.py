@@ -61,7 +61,7 @@ def begin_turn(
     if conversation.last_seq >= operation.observed_seqs.last_seq(conversation.id):
         operation.observed_seqs.record(conversation.id, conversation.last_seq)
         messages = with_blobs(operation, conversation.id, begun.messages, user_id=user_id)
-        return replace(begun, messages=messages)
+        return begun if messages is begun.messages else replace(begun, messages=messages)
     history = get_history(
         operation, conversation.id, user_id=user_id, window=window, session_id=session_id
     )
@@ -122,7 +122,7 @@ def get_history(
     observed_seqs.record(conversation_id, answer.last_seq)
     history = convert.read_history(answer)
     messages = with_blobs(operation, conversation_id, history.messages, user_id=user_id)
-    return replace(history, messages=messages)
+    return history if messages is history.messages else replace(history, messages=messages)
 
 
 def save_messages(
