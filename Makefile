@@ -33,6 +33,7 @@ image: ## Build and test the container image without Docker (as root)
 	tests/image
 
 bench: ## Measure the hot paths, with a private PostgreSQL and Redis
+	tests/python-env bench
 	tests/with-servers cargo bench --locked --bench hot_path -- $(SECTION)
 
 fmt: ## Format the code

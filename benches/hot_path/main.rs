@@ -5,6 +5,9 @@
 //! by the ratio, or the difference, of their medians. No time makes the benchmark
 //! fail.
 //!
+//! - `throughput`: calls per second of 1 to 256 callers and the CPU time that a call takes, compared
+//!   with baselines and goals; docs/BENCHMARKS.md describes it. Its arguments are paths:
+//!   `SECTION='throughput reads saves'`.
 //! - `growth`: calls on a conversation of 1,000,000 messages, compared with one of
 //!   10, which grows to some hundred messages during the run.
 //! - `histories`: the cost of token budgets, tool calls, pinned messages, compaction
@@ -45,10 +48,14 @@ mod outages;
 mod process;
 mod search;
 mod telemetry;
+mod throughput;
 
 use std::process::ExitCode;
 
-const SECTIONS: [&str; 11] = [
+use self::throughput::{SERVE, serve};
+
+const SECTIONS: [&str; 12] = [
+    "throughput",
     "growth",
     "histories",
     "window",
@@ -63,10 +70,17 @@ const SECTIONS: [&str; 11] = [
 ];
 
 fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((SERVE, arguments)) = arguments
+        .split_first()
+        .map(|(first, others)| (first.as_str(), others))
+    {
+        return serve(arguments);
+    }
     // Cargo adds the option `--bench`.
-    let mut args = std::env::args().skip(1).filter(|arg| !arg.starts_with('-'));
+    let mut args = arguments.into_iter().filter(|arg| !arg.starts_with('-'));
     let chosen = args.next();
-    let rounds = args.next().map_or(300, |rounds| rounds.parse().unwrap());
+    let details: Vec<String> = args.collect();
     if let Some(name) = &chosen
         && !SECTIONS.contains(&name.as_str())
     {
@@ -76,6 +90,10 @@ fn main() -> ExitCode {
         );
         return ExitCode::from(2);
     }
+    let rounds = match details.first() {
+        Some(rounds) if chosen.as_deref() != Some("throughput") => rounds.parse().unwrap(),
+        _ => 300,
+    };
     // One thread, so that the sidecar can use the other processors.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -84,6 +102,7 @@ fn main() -> ExitCode {
     for section in SECTIONS {
         if chosen.as_deref().is_none_or(|chosen| chosen == section) {
             match section {
+                "throughput" => runtime.block_on(throughput::throughput(&details)),
                 "growth" => runtime.block_on(costs::growth(rounds)),
                 "histories" => runtime.block_on(histories::histories(rounds)),
                 "window" => runtime.block_on(costs::window(rounds)),

@@ -66,12 +66,15 @@ async fn table(title: &str, rounds: usize, callers: Vec<Caller>) {
 async fn collector(responds: bool) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = endpoint(&listener);
-    tokio::spawn(async move {
-        while let Ok((connection, _)) = listener.accept().await {
-            tokio::spawn(serve(connection, responds));
-        }
-    });
+    tokio::spawn(collect(listener, responds));
     endpoint
+}
+
+/// Accepts connections of exporters.
+pub(crate) async fn collect(listener: TcpListener, responds: bool) {
+    while let Ok((connection, _)) = listener.accept().await {
+        tokio::spawn(serve(connection, responds));
+    }
 }
 
 fn endpoint(listener: &TcpListener) -> String {

@@ -1,0 +1,71 @@
+//! Turns of a Python program, with the client of this project or with drivers alone.
+
+use std::{path::Path, process::Stdio, time::Duration};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
+    process::{Child, ChildStdin, ChildStdout, Command},
+};
+
+use super::{
+    client::Sample,
+    cpu::{Processes, Usage},
+};
+
+/// Python process that takes turns when it is told to.
+#[derive(Debug)]
+pub(super) struct Python {
+    // Ends the process when it is dropped.
+    _process: Child,
+    commands: ChildStdin,
+    results: Lines<BufReader<ChildStdout>>,
+    servers: Processes,
+}
+
+impl Python {
+    /// Starts `turns.py`.
+    pub(super) fn start(arguments: &[&str], servers: Processes) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let interpreter = root.join("target/bench-python/bin/python");
+        let mut process = Command::new(interpreter)
+            .arg(root.join("benches/python/turns.py"))
+            .args(arguments)
+            .env_clear()
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the environment exists: run `tests/python-env bench`");
+        let output = process.stdout.take().unwrap();
+        Self {
+            commands: process.stdin.take().unwrap(),
+            results: BufReader::new(output).lines(),
+            _process: process,
+            servers,
+        }
+    }
+
+    /// Takes turns with a number of callers.
+    pub(super) async fn run(&mut self, callers: usize, duration: Duration) -> (Sample, Usage) {
+        let before = self.servers.snapshot();
+        let command = format!("{callers} {}\n", duration.as_secs_f64());
+        self.commands.write_all(command.as_bytes()).await.unwrap();
+        let line = self.results.next_line().await.unwrap();
+        let usage = self.servers.snapshot() - before;
+        let result: Value = serde_json::from_str(&line.expect("turns.py has ended")).unwrap();
+        let times = result["times"].as_array().unwrap();
+        let times = times
+            .iter()
+            .map(|time| Duration::from_secs_f64(time.as_f64().unwrap()));
+        let times: Vec<_> = times.collect();
+        let sample = Sample {
+            calls: times.len(),
+            rejected: 0,
+            elapsed: Duration::from_secs_f64(result["elapsed"].as_f64().unwrap()),
+            times,
+        };
+        (sample, usage)
+    }
+}
