@@ -1,7 +1,7 @@
 """Sessions, histories and saves by redis-py and psycopg alone.
 
 A session is a hash and a history is a list in Redis, both with a TTL. Messages are saved in
-PostgreSQL with one statement, and are added to the list after the commit.
+PostgreSQL in a transaction, and are added to the list after the commit.
 """
 
 from __future__ import annotations
@@ -84,9 +84,7 @@ class Drivers:
 
     def __init__(self, database_url: str, redis_url: str) -> None:
         self._redis = redis.Redis.from_url(redis_url)
-        self._pool = ConnectionPool(
-            database_url, min_size=1, max_size=CONNECTIONS, open=True
-        )
+        self._pool = ConnectionPool(database_url, min_size=1, max_size=CONNECTIONS, open=True)
         with self._pool.connection() as connection:
             connection.execute(SCHEMA)
 
@@ -123,9 +121,7 @@ class AsyncDrivers:
     @classmethod
     async def connect(cls, database_url: str, redis_url: str) -> AsyncDrivers:
         """Opens the connections and creates the tables."""
-        pool = AsyncConnectionPool(
-            database_url, min_size=1, max_size=CONNECTIONS, open=False
-        )
+        pool = AsyncConnectionPool(database_url, min_size=1, max_size=CONNECTIONS, open=False)
         await pool.open()
         async with pool.connection() as connection:
             await connection.execute(SCHEMA)

@@ -5,7 +5,7 @@
 
 STYLE is `blocking` (a thread for each caller) or `asyncio` (a task for each caller). `client` uses
 `ConversationMemory.turn`. `drivers` uses redis-py and psycopg alone: it reads the session and the
-newest messages from Redis, saves the new ones in PostgreSQL with one statement, which is as durable,
+newest messages from Redis, saves the new ones in PostgreSQL in a transaction, which is as durable,
 and adds them to Redis afterwards.
 
 Each line of standard input, `CALLERS SECONDS`, starts a measurement. Its result is a line of JSON.
@@ -23,6 +23,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from by_hand import AsyncDrivers, Drivers
+
 from conversation_memory import AsyncConversationMemory, ConversationMemory
 
 QUESTION = ("A question as people write them to an assistant. " * 5)[:200]
@@ -165,9 +166,7 @@ async def asynchronous(kind: str, arguments: list[str]) -> None:
         times: list[float] = []
         start = time.perf_counter()
         end = start + float(seconds)
-        await asyncio.gather(
-            *(repeat_async(turn, end, times) for turn in turns[: int(callers)])
-        )
+        await asyncio.gather(*(repeat_async(turn, end, times) for turn in turns[: int(callers)]))
         report(start, times)
 
 
