@@ -9,9 +9,12 @@ mod ops;
 mod readiness;
 mod startup_log;
 
-use std::{error::Error, pin::pin, process::ExitCode, sync::Arc};
+use std::{
+    error::Error, num::NonZero, pin::pin, process::ExitCode, sync::Arc,
+    thread::available_parallelism,
+};
 
-use tokio::{runtime::Runtime, task::JoinHandle};
+use tokio::{runtime::Builder, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::dispatcher;
 
@@ -45,6 +48,10 @@ const MAX_OPS_CONNECTIONS: usize = 64;
 /// Upper bound on concurrent reads of messages. Each can hold several megabytes; more of them than
 /// connections to the store keep only more memory.
 const MAX_CONCURRENT_READS: usize = 8;
+
+/// Upper bound on the threads that serve calls. Four serve more calls than PostgreSQL can save, and on a
+/// machine with many processors, more threads take more memory and wake each other more often.
+const MAX_WORKERS: usize = 4;
 
 /// Error that ends the program, as one line for operators.
 type Failure = Box<dyn Error + Send + Sync>;
@@ -89,7 +96,10 @@ fn execute(config: Config) -> Result<(), Failure> {
 }
 
 fn on_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    let runtime = Runtime::new().map_err(|error| {
+    let workers = available_parallelism().map_or(MAX_WORKERS, NonZero::get);
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(workers.min(MAX_WORKERS));
+    let runtime = builder.enable_all().build().map_err(|error| {
         let cause = os_error::describe(&error);
         format!("cannot start the runtime: {cause}")
     })?;
@@ -118,7 +128,7 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
         config.limits.call_time,
         calls.clone(),
     );
-    let routes = rpc::routes(&memory, service_config(&config), health.clone())?;
+    let api = rpc::api(&memory, service_config(&config), health.clone())?;
     let (web, ops_web) = web_guards(&config);
     let layers = CallLayers {
         web,
@@ -128,14 +138,14 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
             config.server.reflection,
             config.auth.tokens_file.is_some(),
         )?,
-        observe: Observe::new(telemetry.tracing()),
+        observe: Observe::new(telemetry.tracer()),
         admission: Admission::new(Arc::clone(&listeners.access)),
         guard,
     };
     let startup_log = StartupLog::new(listeners.addresses.clone(), &config.auth);
     let limits = server_limits(&config, &listeners.connections);
     let connections = listeners.into_connections(&background, &stop);
-    let serving = rpc::serve(connections, routes, layers, limits, stop.clone());
+    let serving = rpc::serve(connections, api, layers, limits, stop.clone());
     let server = background.spawn(serving);
     if let Some(ops) = ops {
         let routes = ops::routes(readiness.subscribe(), health, telemetry.prometheus());

@@ -4,9 +4,8 @@
 //! exported to is decided in `telemetry` alone.
 
 use opentelemetry::{
-    Context, KeyValue, global,
+    KeyValue, global,
     metrics::{Counter, Meter},
-    trace::TraceContextExt as _,
 };
 
 /// Name of the instrumentation scope, shared by the meter and the tracer.
@@ -28,9 +27,4 @@ pub fn meter() -> Meter {
 /// increment.
 pub fn export_zero(counter: &Counter<u64>, attributes: &[KeyValue]) {
     counter.add(0, attributes);
-}
-
-/// Whether there is a trace that a span of an operation would belong to. Background tasks have none.
-pub fn is_in_trace() -> bool {
-    Context::map_current(Context::has_active_span)
 }

@@ -5,6 +5,7 @@
 //! request. The modules below are listed in reading order.
 
 pub mod app;
+pub mod call;
 pub mod config;
 pub mod fairness;
 pub mod instrumentation;

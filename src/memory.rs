@@ -29,9 +29,7 @@ mod write_through;
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
-use opentelemetry::context::FutureExt as _;
 use tokio_util::task::TaskTracker;
-use tracing::Instrument as _;
 
 pub use self::{
     begin_turn::{BeginTurn, BeginTurnOutcome, SessionState},
@@ -51,6 +49,7 @@ pub use self::{
     truncate_conversation::TruncateConversation,
 };
 use crate::{
+    call,
     domain::{Clock, IdSource},
     fairness::{FairSemaphore, Permits, ShareKey},
     patience::with_patience,
@@ -145,7 +144,7 @@ impl Memory {
         };
         self.0
             .writes
-            .spawn(key.scope(write.in_current_span().with_current_context()))
+            .spawn(key.scope(call::inherit(write)))
             .await
             // The panic's own text may quote a message. The log has its location.
             .unwrap_or_else(|_| Err(Error::Internal("a write panicked".into())))

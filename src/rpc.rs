@@ -3,6 +3,7 @@
 //! or Redis.
 
 pub mod admit;
+mod api;
 mod blob;
 mod conversation_memory;
 mod convert;
@@ -20,7 +21,10 @@ mod status;
 mod use_case;
 pub mod web;
 
-pub use self::listener::{CallLayers, ServerLimits, serve, serve_probes};
+pub use self::{
+    api::Api,
+    listener::{CallLayers, ServerLimits, serve, serve_probes},
+};
 use tonic::{codec::CompressionEncoding, service::Routes};
 use tonic_health::pb::health_server::{Health, HealthServer};
 
@@ -57,15 +61,15 @@ pub struct ServiceConfig {
     pub reflection: bool,
 }
 
-/// Routes of the services, of health and of reflection.
+/// The services, with health and reflection.
 ///
 /// # Errors
 /// Fails if the descriptors cannot be registered for reflection.
-pub fn routes<H: Health>(
+pub fn api<H: Health>(
     memory: &Memory,
     config: ServiceConfig,
     health: HealthServer<H>,
-) -> Result<Routes, tonic_reflection::server::Error> {
+) -> Result<Api, tonic_reflection::server::Error> {
     let owner_scope = OwnerScope {
         is_required: config.require_user_id,
     };
@@ -86,20 +90,17 @@ pub fn routes<H: Health>(
     })
     .accept_compressed(CompressionEncoding::Gzip)
     .max_decoding_message_size(config.max_request_bytes);
-    let mut routes = Routes::builder();
-    routes
-        .add_service(conversations)
-        .add_service(sessions)
-        .add_service(health);
+    let mut others = Routes::builder();
+    others.add_service(health);
     if config.reflection {
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(DESCRIPTORS)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
-        routes
+        others
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?);
     }
-    Ok(routes.routes())
+    Ok(Api::new(conversations, sessions, others.routes()))
 }

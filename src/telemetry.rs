@@ -4,36 +4,38 @@
 //! their output is sent. Spans exist only if traces are exported: otherwise they are
 //! disabled and cost nothing.
 
-pub mod call;
-mod call_span_processor;
+mod call_tracer;
 mod export;
-mod langsmith;
 mod logs;
 mod metrics;
 pub mod observed;
-mod pending_spans;
+mod otlp;
 mod process_metrics;
+mod span_events;
 #[cfg(test)]
 pub(crate) mod testing;
 
 use std::{
     fmt,
-    sync::mpsc::{self, RecvTimeoutError},
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError},
+    },
     thread,
     time::Duration,
 };
 
-use opentelemetry::{global, trace::TracerProvider as _};
-use opentelemetry_sdk::{
-    Resource, error::OTelSdkError, metrics::SdkMeterProvider, trace::SdkTracerProvider,
-};
+use opentelemetry::global;
+use opentelemetry_sdk::{Resource, error::OTelSdkError, metrics::SdkMeterProvider};
 
-use self::call::TracingConfig;
-pub use self::{export::ExportError, logs::InvalidLogFilter, metrics::PrometheusMetrics};
-use crate::{
-    config::{Export, LangSmithUnused, LogFormat, TelemetryConfig},
-    instrumentation,
+use self::call_tracer::CallExporter;
+pub use self::{
+    call_tracer::{CallTracer, TracingConfig},
+    export::ExportError,
+    logs::InvalidLogFilter,
+    metrics::PrometheusMetrics,
 };
+use crate::config::{Export, LangSmithUnused, LogFormat, TelemetryConfig};
 
 /// Time limit for exporting the last spans and metrics, after the drain.
 pub const FLUSH_LIMIT: Duration = Duration::from_secs(3);
@@ -51,7 +53,7 @@ pub enum StartError {
 
 /// Providers of traces and metrics, from start to [`Telemetry::shutdown`].
 pub struct Telemetry {
-    tracer: Option<SdkTracerProvider>,
+    spans: Option<Arc<CallExporter>>,
     meter: SdkMeterProvider,
     prometheus: PrometheusMetrics,
     tracing: TracingConfig,
@@ -69,7 +71,7 @@ impl fmt::Debug for Telemetry {
 ///
 /// Fails if the filter is invalid, or if telemetry was started before.
 pub fn log_only(format: LogFormat, filter: &str) -> Result<(), InvalidLogFilter> {
-    logs::init(format, filter, None)
+    logs::init(format, filter, false)
 }
 
 impl Telemetry {
@@ -87,36 +89,29 @@ impl Telemetry {
         let resource = Resource::builder()
             .with_detector(Box::new(export::ServiceDetector))
             .build();
-        let tracer = match &config.traces {
-            Some(export) => Some(export::tracer(export, config.sampling, resource.clone())?),
+        let spans = match &config.traces {
+            Some(export) => Some(export::spans(export, config.sampling, &resource)?),
             None => None,
         };
         let (meter, prometheus) = metrics::start(config.metrics.as_ref(), resource)?;
-        logs::init(
-            format,
-            filter,
-            tracer
-                .as_ref()
-                .map(|provider| provider.tracer(instrumentation::SCOPE)),
-        )?;
+        logs::init(format, filter, spans.is_some())?;
         global::set_meter_provider(meter.clone());
         log_destinations(config);
         Ok(Self {
             tracing: TracingConfig {
-                is_exported: tracer.is_some(),
                 follows_caller: config.follows_caller,
                 allows_caller_project: config.allows_caller_project,
                 captures_content: config.captures_content,
             },
-            tracer,
+            spans,
             meter,
             prometheus,
         })
     }
 
-    /// Settings for tracing calls.
-    pub fn tracing(&self) -> TracingConfig {
-        self.tracing
+    /// Begins calls, and traces them if traces are exported.
+    pub fn tracer(&self) -> CallTracer {
+        CallTracer::new(self.tracing, self.spans.clone())
     }
 
     /// Metrics to be scraped.
@@ -129,11 +124,11 @@ impl Telemetry {
     pub fn shutdown(self) {
         // Both senders are dropped when both exports are done.
         let (done, both_done) = mpsc::channel::<()>();
-        let (tracer, meter) = (self.tracer, self.meter);
+        let (spans, meter) = (self.spans, self.meter);
         let also_done = done.clone();
         thread::spawn(move || {
-            if let Some(tracer) = tracer
-                && let Err(error) = tracer.shutdown_with_timeout(FLUSH_LIMIT)
+            if let Some(spans) = spans
+                && let Err(error) = spans.shutdown(FLUSH_LIMIT)
             {
                 tracing::warn!(cause = describe(&error), "cannot export the last traces");
             }

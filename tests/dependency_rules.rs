@@ -17,6 +17,8 @@ const PACKAGES: &[&str] = &["archive", "domain", "tokens"];
 /// module that has stricter rules is listed by its path.
 const MODULES: &[(&str, &[&str])] = &[
     ("instrumentation", &["opentelemetry"]),
+    // What spans and log lines contain, as every module may record it.
+    ("call", &["domain", "http", "opentelemetry"]),
     ("log_throttle", &[]),
     ("patience", &[]),
     ("fairness", &[]),
@@ -49,6 +51,7 @@ const MODULES: &[(&str, &[&str])] = &[
         "redis",
         &[
             "authorities",
+            "call",
             "instrumentation",
             "log_throttle",
             "patience",
@@ -60,6 +63,7 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "memory",
         &[
+            "call",
             "domain",
             "fairness",
             "patience",
@@ -67,12 +71,12 @@ const MODULES: &[(&str, &[&str])] = &[
             "recent",
             "sessions",
             "tokens",
-            "opentelemetry",
         ],
     ),
     (
         "rpc",
         &[
+            "call",
             "domain",
             "archive",
             "log_throttle",
@@ -144,6 +148,7 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "telemetry",
         &[
+            "call",
             "config",
             "domain",
             "instrumentation",
@@ -151,6 +156,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "store",
             "recent",
             "sessions",
+            "protobuf_wire",
             "http",
             "opentelemetry",
             "opentelemetry_sdk",

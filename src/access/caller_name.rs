@@ -37,6 +37,11 @@ impl CallerName {
         Self(format!("{USER_PREFIX}{uid}").into())
     }
 
+    /// The text, which clones of the name share.
+    pub fn to_shared(&self) -> Arc<str> {
+        Arc::clone(&self.0)
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -9,7 +9,6 @@ use std::{
 use bytes::Bytes;
 use tokio::{sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::Instrument as _;
 
 use super::{
     ErrorReply, RedisError, RedisTarget, Reply, Script,
@@ -161,7 +160,7 @@ impl Redis {
         let call = self
             .0
             .call(async |connection: &Connection| connection.run(script, key, args, limit).await);
-        let result = call.instrument(recorder.span()).await;
+        let result = call.await;
         recorder.finish(&result);
         result
     }
@@ -182,7 +181,7 @@ impl Redis {
         let call = self
             .0
             .call(async |connection: &Connection| connection.read_hash(key, ttl, limit).await);
-        let result = call.instrument(recorder.span()).await;
+        let result = call.await;
         recorder.finish(&result);
         result
     }

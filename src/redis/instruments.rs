@@ -1,17 +1,17 @@
 //! Instruments of the Redis client: a span and a duration for each call, the
 //! number of outages, and whether the circuit breaker is closed.
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use opentelemetry::{
-    KeyValue,
+    KeyValue, Value,
     metrics::{Counter, Histogram, Meter},
+    trace::SpanKind,
 };
 use tokio::sync::watch;
-use tracing::{Span, field::Empty};
 
 use super::{RedisError, RedisTarget, Script, write_refusals::WriteRefusals};
-use crate::instrumentation;
+use crate::{call::Span, instrumentation};
 
 /// Operation name of every script. It is the same when the script's source has to
 /// be sent with EVAL.
@@ -24,9 +24,8 @@ const CANCELLED: &str = "cancelled";
 pub(super) struct RedisInstruments {
     duration: Histogram<f64>,
     outages: Counter<u64>,
-    host: Option<String>,
-    port: Option<u16>,
-    database: Option<String>,
+    /// Attributes of the server in spans.
+    server: Vec<KeyValue>,
 }
 
 impl RedisInstruments {
@@ -52,9 +51,7 @@ impl RedisInstruments {
                 .with_description("Duration of database client operations.")
                 .build(),
             outages,
-            host: target.single_server().map(|(host, _)| host.to_owned()),
-            port: target.single_server().map(|(_, port)| port),
-            database: target.database().map(|number| number.to_string()),
+            server: server_attributes(target),
         }
     }
 
@@ -84,38 +81,36 @@ impl RedisInstruments {
         }
     }
 
-    /// Creates the span of a call, if there is a trace that it belongs to:
-    /// background tasks have none. A disabled span costs next to nothing.
+    /// Starts the span of a call, if it belongs to a call that is traced: background tasks do not.
     fn span(&self, operation: &'static str, script: Option<&'static str>) -> Span {
-        if !instrumentation::is_in_trace() {
-            return Span::none();
-        }
-        tracing::debug_span!(
-            "redis",
-            otel.name = %Name(operation, script),
-            otel.kind = "client",
-            otel.status_code = Empty,
-            db.system.name = "redis",
-            db.operation.name = operation,
-            db.stored_procedure.name = script,
-            db.namespace = self.database.as_deref(),
-            server.address = self.host.as_deref(),
-            server.port = self.port,
-            error.type = Empty,
-        )
+        Span::start(SpanKind::Client, || {
+            let mut attributes = Vec::with_capacity(MAX_ATTRIBUTES);
+            attributes.push(KeyValue::new("db.operation.name", operation));
+            attributes.extend(script.map(|name| KeyValue::new("db.stored_procedure.name", name)));
+            attributes.extend_from_slice(&self.server);
+            let name = script.map_or(Cow::Borrowed(operation), |script| {
+                format!("{operation} {script}").into()
+            });
+            (name, attributes)
+        })
     }
 }
 
-/// Name of a span.
-struct Name(&'static str, Option<&'static str>);
+/// Number of attributes that a span can get. The vector does not grow then.
+const MAX_ATTRIBUTES: usize = 12;
 
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.1 {
-            Some(script) => write!(f, "{} {script}", self.0),
-            None => f.write_str(self.0),
-        }
+fn server_attributes(target: &RedisTarget) -> Vec<KeyValue> {
+    let mut attributes = vec![KeyValue::new("db.system.name", "redis")];
+    let shared = |text: &str| Value::from(Arc::<str>::from(text));
+    if let Some(number) = target.database() {
+        let number = shared(&number.to_string());
+        attributes.push(KeyValue::new("db.namespace", number));
     }
+    if let Some((host, port)) = target.single_server() {
+        attributes.push(KeyValue::new("server.address", shared(host)));
+        attributes.push(KeyValue::new("server.port", i64::from(port)));
+    }
+    attributes
 }
 
 /// Records a call when it is dropped, so that cancelled calls are recorded too.
@@ -129,11 +124,6 @@ pub(super) struct CallRecorder<'a> {
 }
 
 impl CallRecorder<'_> {
-    /// Span of the call.
-    pub(super) fn span(&self) -> Span {
-        self.span.clone()
-    }
-
     /// Ends the call with its result.
     pub(super) fn finish<T>(mut self, result: &Result<T, RedisError>) {
         self.error = result.as_ref().err().map(|error| error.kind());
@@ -154,8 +144,8 @@ impl Drop for CallRecorder<'_> {
         self.duration
             .record(self.started.elapsed().as_secs_f64(), &attributes);
         if let Some(error) = self.error {
-            self.span.record("error.type", error);
-            self.span.record("otel.status_code", "ERROR");
+            self.span.set_attribute("error.type", error);
+            self.span.set_error(|| "");
         }
     }
 }

@@ -6,11 +6,11 @@ use futures_util::{
     stream::{self, Stream},
 };
 use tonic::{Response, Status};
-use tracing::{Instrument as _, Span, debug_span};
 
 use super::{status, use_case::failed};
 use crate::{
     archive::{ArchiveWriter, Format},
+    call::{self, Span},
     domain::Message,
     memory::{ConversationExport, Error},
     proto::{ExportConversationResponse, HttpBody},
@@ -77,7 +77,7 @@ fn pieces(export: ConversationExport, format: Format) -> Pieces {
         unwritten: Vec::new().into_iter(),
         written,
         sent: 0,
-        span: debug_span!("use_case", otel.name = "export_messages"),
+        span: Span::of_use_case("export_messages"),
     };
     let pieces = stream::try_unfold(file, async |mut file| {
         let data = file.next().await?;
@@ -114,9 +114,9 @@ impl ExportFile {
         {
             self.written.drain(..self.sent);
             self.sent = 0;
-            let span = self.span.clone();
-            let read = self.next_message().instrument(span).await;
-            match read.map_err(|error| failed(&self.span, error))? {
+            let scope = self.span.scope();
+            let read = call::run_in(scope, self.next_message()).await;
+            match read.map_err(|error| failed(&mut self.span, error))? {
                 None => self.written.extend_from_slice(writer.end()),
                 Some(message) => {
                     self.written.append(&mut writer.add(&[message]));

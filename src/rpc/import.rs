@@ -1,6 +1,5 @@
 use bytes::Bytes;
 use tonic::{Status, Streaming};
-use tracing::{Instrument as _, Span, debug_span};
 
 use super::{
     convert::{self, Parser},
@@ -9,6 +8,7 @@ use super::{
 };
 use crate::{
     archive::{ArchiveReader, ConversationHeader, Record},
+    call::{self, Span},
     domain::{DeptId, InvalidValue, UserId},
     memory::{ConversationImport, ImportConversation, Memory},
     proto::{
@@ -30,8 +30,9 @@ pub(super) async fn import(
         let reason = InvalidValue::new("is required in the first message");
         return Err(FieldViolation::new("options", reason).into());
     };
-    let span = debug_span!("use_case", otel.name = "import_conversation");
-    let mut file = ImportFile::begin(parser, &options, span.clone())?;
+    let span = Span::of_use_case("import_conversation");
+    let scope = span.scope();
+    let mut file = ImportFile::begin(parser, &options, span)?;
     let work = async {
         while let Some(request) = requests.message().await? {
             let Some(Part::File(piece)) = request.part else {
@@ -45,7 +46,7 @@ pub(super) async fn import(
         tokio::task::yield_now().await;
         file.end().await
     };
-    work.instrument(span).await
+    call::run_in(scope, work).await
 }
 
 /// A file that is stored while it arrives.
@@ -95,7 +96,7 @@ impl ImportFile {
             return Err(super::status::internal());
         };
         let finished = import.finish(self.reader.last_seq()).await;
-        let (conversation, messages) = finished.map_err(|error| failed(&self.span, error))?;
+        let (conversation, messages) = finished.map_err(|error| failed(&mut self.span, error))?;
         Ok(ImportConversationResponse {
             conversation: Some(convert::render_conversation(conversation)),
             imported_messages: messages,
@@ -112,7 +113,7 @@ impl ImportFile {
             return Err(super::status::internal());
         };
         let added = import.add(message).await;
-        added.map_err(|error| failed(&self.span, error))
+        added.map_err(|error| failed(&mut self.span, error))
     }
 
     async fn conversation(&mut self, header: ConversationHeader) -> Result<(), Status> {
@@ -128,7 +129,7 @@ impl ImportFile {
             updated_at: header.updated_at,
             metadata: header.metadata,
         });
-        self.import = Some(begun.await.map_err(|error| failed(&self.span, error))?);
+        self.import = Some(begun.await.map_err(|error| failed(&mut self.span, error))?);
         Ok(())
     }
 }

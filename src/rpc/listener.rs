@@ -9,6 +9,7 @@ use tower::{Layer as _, service_fn, util::MapRequestLayer};
 use tower_http::validate_request::ValidateRequestHeaderLayer;
 
 use super::{
+    Api,
     admit::{Admission, Authenticator},
     guard::{Guard, ProbeGuard},
     observe::Observe,
@@ -73,12 +74,12 @@ pub struct ServerLimits {
 /// connection is closed.
 pub async fn serve(
     incoming: impl Stream<Item = Connection> + Send,
-    routes: Routes,
+    api: Api,
     layers: CallLayers,
     limits: ServerLimits,
     stop: CancellationToken,
 ) {
-    let guarded = layers.guard.layer(routes.prepare());
+    let guarded = layers.guard.layer(api);
     let admitted = ValidateRequestHeaderLayer::custom(layers.admission).layer(guarded);
     let observed = layers.observe.layer(admitted);
     let transcoded = layers.rest.layer(observed);

@@ -2,7 +2,7 @@ use std::{collections::HashMap, sync::LazyLock};
 
 use prost_reflect::DescriptorPool;
 
-use crate::{proto::POOL, telemetry::call::CallKind};
+use crate::{call::CallKind, proto::POOL};
 
 /// Methods of the contract by path. Other paths have no entry, so that callers cannot create
 /// metric attributes of their own.
@@ -15,7 +15,7 @@ static METHODS: LazyLock<HashMap<String, Method>> = LazyLock::new(|| {
             methods.insert(
                 format!("/{name}"),
                 Method {
-                    name: name.into(),
+                    name,
                     kind,
                     is_server_streaming: method.is_server_streaming(),
                 },
@@ -26,7 +26,7 @@ static METHODS: LazyLock<HashMap<String, Method>> = LazyLock::new(|| {
 });
 
 static OTHER: LazyLock<Method> = LazyLock::new(|| Method {
-    name: "_OTHER".into(),
+    name: "_OTHER".to_owned(),
     kind: kind("", ""),
     is_server_streaming: false,
 });
@@ -34,14 +34,18 @@ static OTHER: LazyLock<Method> = LazyLock::new(|| Method {
 /// Method as it appears in traces and metrics.
 #[derive(Debug)]
 pub(super) struct Method {
-    /// Value of `rpc.method`: the path without its leading slash.
-    pub(super) name: std::sync::Arc<str>,
+    name: String,
     pub(super) kind: CallKind,
     /// Whether the response is a stream of messages.
     pub(super) is_server_streaming: bool,
 }
 
 impl Method {
+    /// Value of `rpc.method`: the path without its leading slash.
+    pub(super) fn name(&'static self) -> &'static str {
+        &self.name
+    }
+
     /// Returns the method at `path`, or `_OTHER` if the contract has none.
     pub(super) fn of(path: &str) -> &'static Self {
         METHODS.get(path).unwrap_or(&OTHER)
@@ -81,7 +85,7 @@ mod tests {
     fn only_methods_of_the_contract_have_names() {
         let path = "/conversation_memory.v1.ConversationMemory/GetHistory";
         let read = Method::of(path);
-        assert_eq!(*read.name, path[1..]);
+        assert_eq!(read.name(), &path[1..]);
         assert_eq!(read.kind.run, "retriever");
         let save = Method::of("/conversation_memory.v1.ConversationMemory/SaveMessages");
         assert_eq!(save.kind.run, "tool");
@@ -90,7 +94,7 @@ mod tests {
         assert_eq!(turn.kind.run, "chain");
         let end = Method::of("/conversation_memory.v1.SessionService/EndSession");
         assert_eq!((end.kind.run, end.kind.operation), ("tool", None));
-        assert_eq!(*Method::of("/x/y").name, *"_OTHER");
+        assert_eq!(Method::of("/x/y").name(), "_OTHER");
         assert_eq!(Method::of("/x/y").kind.run, "chain");
     }
 }

@@ -1,5 +1,5 @@
-//! The layer that records every call: its span, its duration and outcome, and the context by
-//! which all work for the call finds its [`Call`].
+//! The layer that records every call: its span, its duration and outcome, and the scope by which all
+//! work for the call finds its data.
 //!
 //! It runs before the guard, so that rejected calls are recorded, too. Health checks and
 //! reflection (`/grpc.…`) are not recorded.
@@ -11,41 +11,38 @@ use std::{
     convert::Infallible,
     future::Future,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
 };
 
 use http::{HeaderMap, Request, Response};
-use opentelemetry::{context::FutureExt as _, metrics::Histogram};
+use opentelemetry::metrics::Histogram;
 use tonic::body::Body;
 use tower::{Layer, Service};
-use tracing::Instrument as _;
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use self::{body::ObservedBody, call_outcome::CallOutcome};
 use super::{admit, method::Method};
 use crate::{
     access::{Caller, CallerName},
     instrumentation,
-    telemetry::call::{Call, TracingConfig},
+    telemetry::CallTracer,
 };
 
 /// The layer.
 #[derive(Clone, Debug)]
 pub struct Observe {
-    tracing: TracingConfig,
+    tracer: CallTracer,
     durations: Histogram<f64>,
 }
 
 impl Observe {
     /// Creates the layer.
-    pub fn new(tracing: TracingConfig) -> Self {
+    pub fn new(tracer: CallTracer) -> Self {
         let durations = instrumentation::meter()
             .f64_histogram("rpc.server.call.duration")
             .with_unit("s")
             .with_description("Duration of inbound calls up to the last byte of the response.")
             .build();
-        Self { tracing, durations }
+        Self { tracer, durations }
     }
 }
 
@@ -89,45 +86,28 @@ where
         }
         let method = Method::of(request.uri().path());
         let authenticated = admit::caller(&request);
-        let caller = authenticated.and_then(Caller::name).map(CallerName::as_str);
+        let caller = authenticated
+            .and_then(Caller::name)
+            .map(CallerName::to_shared);
         // A rejected caller must not add spans to the traces of others.
         let none = HeaderMap::new();
         let headers = authenticated.map_or(&none, |_| request.headers());
-        let name = Arc::clone(&method.name);
-        let context = Call::context(headers, name, method.kind, self.observe.tracing, caller);
-        let span = tracing::debug_span!(
-            "call",
-            otel.name = &*method.name,
-            otel.kind = "server",
-            rpc.system.name = "grpc",
-            rpc.method = &*method.name,
-        );
-        // It fails only without a tracer, when no span is exported.
-        let _ = span.set_parent(context.clone());
-        if let Some(caller) = caller {
-            span.set_attribute("enduser.id", caller.to_owned());
-        }
-        let outcome = CallOutcome::new(
-            method,
-            span.clone(),
-            context.clone(),
-            self.observe.durations.clone(),
-        );
+        let (scope, span) = self
+            .observe
+            .tracer
+            .begin(headers, method.name(), method.kind, caller);
+        let mut outcome =
+            CallOutcome::new(method, span, scope.clone(), self.observe.durations.clone());
         // The handler's future is created inside, so that its work before its first await is
-        // in the span.
+        // in the scope.
         let mut inner = self.inner.clone();
-        let response = {
-            let (span, context) = (span.clone(), context.clone());
-            async move {
-                let mut outcome = outcome;
-                let (head, body) = inner.call(request).await?.into_parts();
-                // A rejection can have no body. Its status is in the headers.
-                outcome.record_headers(&head.headers);
-                let body = ObservedBody::new(body, outcome, span, context);
-                Ok(Response::from_parts(head, Body::new(body)))
-            }
-        };
-        Box::pin(response.instrument(span).with_context(context))
+        Box::pin(scope.run(async move {
+            let (head, body) = inner.call(request).await?.into_parts();
+            // A rejection can have no body. Its status is in the headers.
+            outcome.record_headers(&head.headers);
+            let body = ObservedBody::new(body, outcome);
+            Ok(Response::from_parts(head, Body::new(body)))
+        }))
     }
 }
 

@@ -1,11 +1,12 @@
 use std::{error::Error as _, future::Future};
 
-use opentelemetry::trace;
 use tonic::Status;
-use tracing::{Instrument as _, Span, debug_span};
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use crate::{log_throttle::LogThrottle, memory::Error};
+use crate::{
+    call::{Scope, Span},
+    log_throttle::LogThrottle,
+    memory::Error,
+};
 
 /// During an outage every call fails with the same causes.
 static FAILURE_LOG: LogThrottle = LogThrottle::new();
@@ -17,29 +18,33 @@ pub(super) async fn use_case<T>(
     name: &'static str,
     work: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Status> {
-    let span = debug_span!("use_case", otel.name = name);
-    let outcome = work.instrument(span.clone()).await;
-    outcome.map_err(|error| failed(&span, error))
+    let mut span = Span::of_use_case(name);
+    let outcome = span.run(work).await;
+    outcome.map_err(|error| failed(&mut span, error))
 }
 
 /// Converts the error of a use case that ran in `span`, and logs it like [`use_case`].
-pub(super) fn failed(span: &Span, error: Error) -> Status {
+pub(super) fn failed(span: &mut Span, error: Error) -> Status {
     if let Some(level) = severity(&error) {
-        span.set_status(trace::Status::error(error.to_string()));
-        log(span, level, &chain(&error));
+        span.set_error(|| error.to_string());
+        log(span.scope(), level, &chain(&error));
     }
     error.into()
 }
 
-fn log(span: &Span, level: Severity, error: &str) {
+fn log(scope: Option<Scope>, level: Severity, error: &str) {
     let Some(suppressed) = FAILURE_LOG.admit(error) else {
         return;
     };
     let suppressed = suppressed.count();
-    span.in_scope(|| match level {
+    let write = || match level {
         Severity::Warning => tracing::warn!(error, suppressed, "call failed"),
         Severity::Bug => tracing::error!(error, suppressed, "call failed"),
-    });
+    };
+    match scope {
+        Some(scope) => scope.run_sync(write),
+        None => write(),
+    }
 }
 
 #[derive(Clone, Copy)]

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use http::{
     HeaderMap, HeaderName, HeaderValue,
@@ -11,11 +13,14 @@ use opentelemetry_otlp::{
 use opentelemetry_sdk::{
     Resource,
     resource::{EnvResourceDetector, ResourceDetector, SdkProvidedResourceDetector},
-    trace::{BatchSpanProcessor, Sampler, SdkTracerProvider},
+    trace::{BatchSpanProcessor, Sampler, SpanProcessor as _},
 };
 use reqwest::{blocking::Client, redirect::Policy};
 
-use super::call_span_processor::CallSpanProcessor;
+use super::{
+    call_tracer::CallExporter,
+    otlp::{BodyClient, NextBody, OtlpExporter},
+};
 use crate::{
     authorities::{CaFileError, client_config},
     config::{Export, Sampling, Secret},
@@ -65,31 +70,29 @@ impl ResourceDetector for ServiceDetector {
     }
 }
 
-/// Creates a tracer provider that exports batches on a dedicated thread: calls never
+/// Creates an exporter of spans that sends batches on a dedicated thread: calls never
 /// wait for a collector, and spans are dropped while the queue is full.
-pub(super) fn tracer(
+pub(super) fn spans(
     export: &Export,
     sampling: Sampling,
-    resource: Resource,
-) -> Result<SdkTracerProvider, ExportError> {
+    resource: &Resource,
+) -> Result<Arc<CallExporter>, ExportError> {
     let exporter = SpanExporter::builder()
         .with_http()
         .with_endpoint(&export.url)
         .with_timeout(export.timeout)
         .with_protocol(Protocol::HttpBinary);
-    let client = client(export)?;
+    let (client, body) = (client(export)?, NextBody::default());
     let exporter = if export.headers.is_empty() {
-        exporter.with_http_client(client)
+        exporter.with_http_client(BodyClient::new(client, body.clone()))
     } else {
-        exporter.with_http_client(DestinationClient::new(client, &export.headers)?)
+        let client = DestinationClient::new(client, &export.headers)?;
+        exporter.with_http_client(BodyClient::new(client, body.clone()))
     };
     let exporter = exporter.build().map_err(ExportError::other)?;
-    let processor = CallSpanProcessor::new(BatchSpanProcessor::builder(exporter).build());
-    Ok(SdkTracerProvider::builder()
-        .with_span_processor(processor)
-        .with_sampler(sampler(sampling))
-        .with_resource(resource)
-        .build())
+    let mut processor = BatchSpanProcessor::builder(OtlpExporter::new(exporter, body)).build();
+    processor.set_resource(resource);
+    Ok(CallExporter::new(sampler(sampling), processor))
 }
 
 fn sampler(sampling: Sampling) -> Sampler {

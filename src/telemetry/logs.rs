@@ -5,11 +5,10 @@ use std::{
     io::{self, IsTerminal as _},
 };
 
-use opentelemetry_sdk::trace::SdkTracer;
-use tracing::{Event, Level, Metadata, Subscriber, level_filters::LevelFilter};
+use tracing::{Event, Metadata, Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
-    filter::{FilterExt as _, dynamic_filter_fn, filter_fn},
+    filter::{FilterExt as _, dynamic_filter_fn},
     fmt::{
         FmtContext, FormatEvent, FormatFields, format,
         format::{JsonFields, Writer},
@@ -19,8 +18,8 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-use super::call;
-use crate::{config::LogFormat, log_throttle::LogThrottle};
+use super::span_events::SpanEvents;
+use crate::{call, config::LogFormat, log_throttle::LogThrottle};
 
 /// Error for an invalid log filter.
 #[derive(Debug, thiserror::Error)]
@@ -36,19 +35,18 @@ const LIBRARY_LEVELS: &str = "sqlx=error,sqlx_core::pool=off,fred=error,hyper=wa
                      reqwest=warn,rustls=warn,opentelemetry=warn,opentelemetry_sdk=warn,\
                      opentelemetry-otlp=error,opentelemetry-http=warn";
 
-/// Installs the subscriber, which logs to standard error and, if a tracer is given, creates
-/// spans.
+/// Installs the subscriber, which logs to standard error and, if spans are exported, adds the lines
+/// of a call to its spans.
 pub(super) fn init(
     format: LogFormat,
     filter: &str,
-    tracer: Option<SdkTracer>,
+    exports_spans: bool,
 ) -> Result<(), InvalidLogFilter> {
     let filter =
         EnvFilter::try_new(format!("{LIBRARY_LEVELS},{filter}")).map_err(|_| InvalidLogFilter)?;
     // Separately for each event: exporters log an unreachable collector for every batch.
     let exporters = LogThrottle::new();
-    // The formatter adds the fields of the call to a line, so that spans stay
-    // disabled, and cost nothing, where they are not exported.
+    // The formatter adds the fields of the call to a line. Spans of libraries are not used.
     let lines = dynamic_filter_fn(move |metadata: &Metadata<'_>, _: &Context<'_, Registry>| {
         metadata.is_event()
             && (!is_from_exporter(metadata) || exporters.admit_location(metadata.name()).is_some())
@@ -56,7 +54,7 @@ pub(super) fn init(
     .with_max_level_hint(LevelFilter::TRACE);
     Registry::default()
         .with(lines_to_stderr(format).with_filter(filter.and(lines)))
-        .with(tracer.map(spans))
+        .with(exports_spans.then(SpanEvents::layer))
         .try_init()
         .map_err(|_| InvalidLogFilter)?;
     log_panics();
@@ -88,30 +86,6 @@ fn lines_to_stderr(log_format: LogFormat) -> Box<dyn Layer<Registry> + Send + Sy
             .event_format(JsonFormat(json))
             .boxed()
     }
-}
-
-/// Layer that exports the spans of this program with the lines logged in them.
-pub(super) fn spans<S>(tracer: SdkTracer) -> impl Layer<S>
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-{
-    tracing_opentelemetry::layer()
-        .with_tracer(tracer)
-        .with_location(false)
-        .with_threads(false)
-        .with_target(false)
-        .with_tracked_inactivity(false)
-        .with_error_events_to_status(false)
-        .with_error_events_to_exceptions(false)
-        .with_error_fields_to_exceptions(false)
-        .with_error_records_to_exceptions(false)
-        .with_filter(
-            filter_fn(|metadata: &Metadata<'_>| {
-                metadata.target().starts_with(env!("CARGO_CRATE_NAME"))
-                    && (metadata.is_span() || *metadata.level() <= Level::INFO)
-            })
-            .with_max_level_hint(LevelFilter::DEBUG),
-        )
 }
 
 /// Formats lines as text, with the fields of the call at the end.
@@ -171,10 +145,10 @@ where
 /// None of the values needs escaping.
 fn call_fields() -> impl Iterator<Item = (&'static str, String)> {
     let call = call::log_context();
-    let ids = call.span.map(|span| {
+    let ids = call.span.map(|(trace, span)| {
         [
-            ("trace_id", span.trace_id().to_string()),
-            ("span_id", span.span_id().to_string()),
+            ("trace_id", trace.to_string()),
+            ("span_id", span.to_string()),
         ]
     });
     ids.into_iter()

@@ -5,15 +5,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use opentelemetry::trace::TracerProvider as _;
 pub(crate) use opentelemetry_sdk::trace::SpanData;
 use opentelemetry_sdk::{
     error::OTelSdkResult,
-    trace::{SdkTracerProvider, SimpleSpanProcessor, SpanExporter},
+    trace::{Sampler, SimpleSpanProcessor, SpanExporter},
 };
-use tracing_subscriber::{Registry, layer::SubscriberExt as _};
 
-use super::{call_span_processor::CallSpanProcessor, logs};
+use super::{CallTracer, TracingConfig, call_tracer::CallExporter};
 
 /// Spans that were exported.
 #[derive(Clone, Debug, Default)]
@@ -32,14 +30,10 @@ impl SpanExporter for ExportedSpans {
     }
 }
 
-/// Creates a subscriber that processes spans as the program does, and exports them
-/// to the returned list.
-pub(crate) fn subscriber() -> (ExportedSpans, impl tracing::Subscriber) {
+/// Creates a tracer that exports all spans to the returned list.
+pub(crate) fn tracer(config: TracingConfig) -> (ExportedSpans, CallTracer) {
     let exported = ExportedSpans::default();
-    let processor = CallSpanProcessor::new(SimpleSpanProcessor::new(exported.clone()));
-    let provider = SdkTracerProvider::builder()
-        .with_span_processor(processor)
-        .build();
-    let subscriber = Registry::default().with(logs::spans(provider.tracer("test")));
-    (exported, subscriber)
+    let processor = SimpleSpanProcessor::new(exported.clone());
+    let exporter = CallExporter::new(Sampler::AlwaysOn, processor);
+    (exported, CallTracer::new(config, Some(exporter)))
 }

@@ -2,24 +2,25 @@
 
 use std::{
     collections::BTreeMap,
-    future,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use bytes::Bytes;
 use conversation_memory::{
+    call::{
+        Call, CallKind, EndedSpans, NewCall, Scope, Span, SpanDestination, SpanRecord, TracedCall,
+    },
     recent::RecentWindow,
     redis::{Redis, RedisError, RedisSettings, RedisTarget, Script},
 };
 use futures_util::FutureExt as _;
-use opentelemetry::trace::{SpanId, SpanKind, Status, TracerProvider as _};
-use opentelemetry_sdk::{
-    error::OTelSdkResult,
-    trace::{SdkTracerProvider, SpanData, SpanExporter},
+use opentelemetry::trace::{
+    SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
 };
-use tracing::Instrument as _;
-use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::meter::{Meter, Point};
 use test_support::{
@@ -231,24 +232,47 @@ async fn refused_writes_count_as_unavailability() {
     redis.shutdown().await;
 }
 
-/// Exporter that stores spans.
-#[derive(Clone, Debug, Default)]
-struct MemoryExporter(Arc<Mutex<Vec<SpanData>>>);
+/// Destination that stores spans.
+#[derive(Debug, Default)]
+struct StoredSpans {
+    spans: Mutex<Vec<SpanRecord>>,
+    ids: AtomicU64,
+}
 
-impl SpanExporter for MemoryExporter {
-    fn export(&self, batch: Vec<SpanData>) -> impl Future<Output = OTelSdkResult> + Send {
-        self.0.lock().unwrap().extend(batch);
-        future::ready(Ok(()))
+impl SpanDestination for StoredSpans {
+    fn new_span_id(&self) -> SpanId {
+        SpanId::from(2 + self.ids.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn export(&self, _: &Call, ended: EndedSpans) {
+        self.spans.lock().unwrap().extend(ended.spans);
     }
 }
 
-impl MemoryExporter {
-    fn take(&self) -> Vec<SpanData> {
-        std::mem::take(&mut self.0.lock().unwrap())
-    }
+/// Begins a call whose spans are stored.
+fn traced_call(spans: &Arc<StoredSpans>) -> (Scope, Span) {
+    let trace = TraceId::from(1);
+    let id = SpanId::from(1);
+    let new = NewCall {
+        method: "root",
+        kind: CallKind {
+            run: "tool",
+            operation: None,
+        },
+        caller_name: None,
+        trace: SpanContext::new(trace, id, TraceFlags::SAMPLED, false, TraceState::NONE),
+    };
+    let traced = TracedCall {
+        parent: SpanContext::NONE,
+        caller_run: None,
+        captures_content: false,
+        attributes: Vec::new(),
+        destination: Arc::clone(spans) as Arc<dyn SpanDestination>,
+    };
+    Call::traced(new, traced)
 }
 
-fn attributes(span: &SpanData) -> BTreeMap<&str, String> {
+fn attributes(span: &SpanRecord) -> BTreeMap<&str, String> {
     let attributes = span.attributes.iter();
     attributes
         .map(|attribute| (attribute.key.as_str(), attribute.value.to_string()))
@@ -259,42 +283,30 @@ fn attributes(span: &SpanData) -> BTreeMap<&str, String> {
 async fn a_call_within_a_trace_creates_a_span() {
     let server = RedisServer::start(&[]).await;
     let _meter = Meter::start().await;
-    let spans = MemoryExporter::default();
-    let provider = SdkTracerProvider::builder()
-        .with_simple_exporter(spans.clone())
-        .build();
-    let layer = tracing_opentelemetry::layer()
-        .with_tracer(provider.tracer("test"))
-        .with_location(false)
-        .with_threads(false)
-        .with_target(false)
-        .with_level(false)
-        .with_tracked_inactivity(false);
-    let subscriber = tracing_subscriber::registry().with(layer);
-    let _default = tracing::subscriber::set_default(subscriber);
+    let spans = Arc::<StoredSpans>::default();
     let redis = connect_and_wait(&server.url(), "").await;
     let ok = Script::new("announce", "return 'secret ' .. ARGV[1]");
 
     redis.run(&ok, "secret", &[Bytes::new()]).await.unwrap();
-    let names: Vec<_> = spans.take().into_iter().map(|span| span.name).collect();
-    assert_eq!(names, [""; 0], "there is no trace");
+    assert_eq!(spans.ids.load(Ordering::Relaxed), 0, "there is no trace");
 
-    let root = tracing::info_span!("root");
+    let (scope, root) = traced_call(&spans);
     let args = [Bytes::from_static(b"secret")];
     let call = async {
         redis.run(&ok, "secret", &args).await.unwrap();
         let bad = Script::new("bad", "return redis.call('secret')");
         redis.run(&bad, "secret", &args).await.unwrap_err();
     };
-    call.instrument(root).await;
-    let spans = spans.take();
+    scope.run(call).await;
+    drop(root);
+    let spans = spans.spans.lock().unwrap();
     let [call, failed, root] = spans.as_slice() else {
         panic!("{spans:?}");
     };
-    assert_eq!(root.parent_span_id, SpanId::INVALID);
+    assert_eq!(root.parent, SpanId::INVALID);
     for span in [call, failed] {
-        assert_eq!(span.parent_span_id, root.span_context.span_id());
-        assert_eq!(span.span_kind, SpanKind::Client);
+        assert_eq!(span.parent, root.id);
+        assert_eq!(span.kind, SpanKind::Client);
         assert!(!format!("{span:?}").contains("secret"), "{span:?}");
     }
     assert_eq!(call.name, "EVALSHA announce");

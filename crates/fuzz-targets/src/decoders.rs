@@ -1,15 +1,14 @@
 //! Decoders that need no service.
 
-use std::sync::Arc;
-
 use archive::{ArchiveReader, Format};
 use bytes::Bytes;
 use conversation_memory::{
     access::{CrossSitePolicy, HostName, HostPolicy, Tokens, WebOrigin},
+    call::{CallKind, Run},
     recent::redis::decode_window,
     redis::{RedisTarget, Reply},
     sessions::redis::decode_session,
-    telemetry::call::{Call, CallKind, TracingConfig},
+    telemetry::{CallTracer, TracingConfig},
 };
 use domain::{Limits, SessionId};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
@@ -99,7 +98,6 @@ pub(crate) fn request_headers(data: &[u8]) {
         }
     }
     let tracing = TracingConfig {
-        is_exported: true,
         follows_caller: true,
         captures_content: true,
         allows_caller_project: true,
@@ -108,7 +106,9 @@ pub(crate) fn request_headers(data: &[u8]) {
         run: "chain",
         operation: None,
     };
-    let _ = Call::context(&headers, Arc::from("method"), kind, tracing, None);
+    let _ = Run::from_headers(&headers, true);
+    let tracer = CallTracer::without_exporter(tracing);
+    let _ = tracer.begin(&headers, "method", kind, None);
     let name = |header: &str| headers.get(header).and_then(|value| value.to_str().ok());
     let allowed: Option<HostName> = name("host").and_then(|name| name.parse().ok());
     let _ = HostPolicy::of_api(Vec::new()).admits(None, &uri, &headers);

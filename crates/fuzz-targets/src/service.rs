@@ -146,11 +146,11 @@ impl Service {
             reflection: false,
         };
         let (_, health) = tonic_health::server::health_reporter();
-        let routes = rpc::routes(&memory, config, health).expect("the services can be created");
+        let api = rpc::api(&memory, config, health).expect("the services can be created");
         let rest = rest::layer(MAX_REQUEST_BYTES, false, false).expect("the rules are valid");
         Self {
             runtime,
-            api: BoxCloneSyncService::new(rest.layer(routes)),
+            api: BoxCloneSyncService::new(rest.layer(api)),
             methods: methods(),
             _folder: folder,
         }

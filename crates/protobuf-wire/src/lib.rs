@@ -1,10 +1,13 @@
-//! The protobuf wire format, for code that reads or measures messages without decoding them.
+//! The protobuf wire format, for code that reads, measures or writes messages without generated types.
 //!
-//! No other package of this workspace parses or measures encoded messages by hand.
+//! No other package of this workspace parses, measures or writes encoded messages by hand.
+
+mod write;
 
 use bytes::Bytes;
 use prost::encoding::{DecodeContext, decode_key, decode_varint, encoded_len_varint, skip_field};
 
+pub use self::write::{put_bytes, put_fixed32, put_fixed64, put_message, put_varint};
 pub use prost::encoding::WireType;
 
 /// Error of bytes that are not an encoded message.

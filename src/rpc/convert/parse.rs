@@ -1,7 +1,7 @@
 use prost_types::FieldMask;
 
 use crate::{
-    archive,
+    archive, call,
     domain::{
         Content, ConversationChanges, ConversationId, FieldError, InvalidValue, Limits, MessageId,
         Metadata, NewMessage, RawContext, RawMessage, RawPart, RequestId, Role, Title, UserId,
@@ -13,7 +13,6 @@ use crate::{
         convert::{captured, owner_scope::OwnerScope},
         field::{FieldViolation, InField},
     },
-    telemetry::call,
 };
 
 /// Parses an optional text. An empty text is `None`.

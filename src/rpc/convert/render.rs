@@ -1,12 +1,12 @@
 use prost::bytes::Bytes;
 
 use crate::{
+    call,
     domain::{Conversation, DeptId, Message, Session, Title},
     memory::{BeginTurnOutcome, HistoryMessages, HistoryOutcome, SessionState, Source},
     proto::{self, structs, timestamp},
     rpc::convert::captured,
     store::{ConversationPage, SearchHit},
-    telemetry::call,
 };
 
 /// Renders messages, in their order.

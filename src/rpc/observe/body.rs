@@ -6,32 +6,19 @@ use std::{
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tonic::{Status, body::Body};
-use tracing::Span;
 
 use super::call_outcome::CallOutcome;
 
-/// Body of a response. Its producer is polled in the span of the call, which lasts until the
+/// Body of a response. Its producer is polled in the scope of the call, whose span lasts until the
 /// last message.
 pub(super) struct ObservedBody {
     inner: Body,
     outcome: CallOutcome,
-    span: Span,
-    context: opentelemetry::Context,
 }
 
 impl ObservedBody {
-    pub(super) fn new(
-        inner: Body,
-        outcome: CallOutcome,
-        span: Span,
-        context: opentelemetry::Context,
-    ) -> Self {
-        Self {
-            inner,
-            outcome,
-            span,
-            context,
-        }
+    pub(super) fn new(inner: Body, outcome: CallOutcome) -> Self {
+        Self { inner, outcome }
     }
 }
 
@@ -44,9 +31,9 @@ impl http_body::Body for ObservedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
-        let _context = this.context.clone().attach();
-        let _entered = this.span.enter();
-        let frame = std::task::ready!(Pin::new(&mut this.inner).poll_frame(cx));
+        let scope = this.outcome.scope();
+        let polled = scope.run_sync(|| Pin::new(&mut this.inner).poll_frame(cx));
+        let frame = std::task::ready!(polled);
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(trailers) = frame.trailers_ref() {

@@ -1,19 +1,21 @@
 use std::time::Instant;
 
 use http::HeaderMap;
-use opentelemetry::{Context, KeyValue, metrics::Histogram, trace};
+use opentelemetry::{KeyValue, metrics::Histogram};
 use tonic::{Code, Status};
-use tracing::{Level, Span};
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing::Level;
 
-use crate::rpc::{method::Method, status};
+use crate::{
+    call::{Scope, Span},
+    rpc::{method::Method, status},
+};
 
 /// Recorder of a call's outcome in its span and in metrics. It records once: when the status is
 /// known or, if the caller cancels before that, when the recorder is dropped.
 pub(super) struct CallOutcome {
     method: &'static Method,
     span: Span,
-    context: Context,
+    scope: Scope,
     durations: Histogram<f64>,
     started: Instant,
     is_recorded: bool,
@@ -23,17 +25,22 @@ impl CallOutcome {
     pub(super) fn new(
         method: &'static Method,
         span: Span,
-        context: Context,
+        scope: Scope,
         durations: Histogram<f64>,
     ) -> Self {
         Self {
             method,
             span,
-            context,
+            scope,
             durations,
             started: Instant::now(),
             is_recorded: false,
         }
+    }
+
+    /// Scope of the call.
+    pub(super) fn scope(&self) -> Scope {
+        self.scope.clone()
     }
 
     /// Records the status in headers or trailers, if there is one.
@@ -48,24 +55,25 @@ impl CallOutcome {
             return;
         }
         let name = status::code_name(code);
-        let mut attributes = vec![
+        let attributes = [
             KeyValue::new("rpc.system.name", "grpc"),
-            KeyValue::new("rpc.method", std::sync::Arc::clone(&self.method.name)),
+            KeyValue::new("rpc.method", self.method.name()),
             KeyValue::new("rpc.response.status_code", name),
+            KeyValue::new("error.type", name),
         ];
+        // The error is the last attribute, and omitted if there is none.
+        let count = attributes.len() - usize::from(!is_server_error(code));
         self.span.set_attribute("rpc.response.status_code", name);
         if is_server_error(code) {
-            attributes.push(KeyValue::new("error.type", name));
             self.span.set_attribute("error.type", name);
-            self.span
-                .set_status(trace::Status::error(message.to_owned()));
+            self.span.set_error(|| message.to_owned());
         }
         let duration = self.started.elapsed().as_secs_f64();
-        self.durations.record(duration, &attributes);
+        self.durations.record(duration, &attributes[..count]);
         if tracing::enabled!(Level::DEBUG) {
-            // The context adds the call's ids to the log line.
-            let _context = self.context.clone().attach();
-            tracing::debug!(code = name, duration, "call ended");
+            // The scope adds the call's ids to the log line.
+            self.scope()
+                .run_sync(|| tracing::debug!(code = name, duration, "call ended"));
         }
     }
 }

@@ -15,9 +15,10 @@ use tower::{Layer as _, Service as _, service_fn};
 
 use super::Observe;
 use crate::{
+    call::{self, Span},
     domain::ConversationId,
     telemetry::{
-        call::{self, TracingConfig},
+        TracingConfig,
         testing::{self, SpanData},
     },
 };
@@ -45,7 +46,7 @@ impl http_body::Body for Messages {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
-        tracing::debug_span!("work").in_scope(|| {});
+        drop(Span::of_use_case("work"));
         let frame = self.frames.pop_front();
         call::set_conversation(self.conversation);
         Poll::Ready(frame.map(|frame| Ok(frame.map_or_else(Frame::trailers, Frame::data))))
@@ -64,14 +65,12 @@ fn messages(conversation: ConversationId, grpc_status: &'static str) -> Messages
 
 /// Calls a method with a response stream and reads `frames` frames of it.
 async fn call(stream: Messages, frames: usize) -> Vec<SpanData> {
-    let (exported, subscriber) = testing::subscriber();
-    let _default = tracing::subscriber::set_default(subscriber);
-    let observe = Observe::new(TracingConfig {
-        is_exported: true,
+    let (exported, tracer) = testing::tracer(TracingConfig {
         follows_caller: true,
         allows_caller_project: false,
         captures_content: false,
     });
+    let observe = Observe::new(tracer);
     let mut service = observe.layer(service_fn(move |_| {
         let body = Body::new(stream.clone());
         async move { Ok::<_, Infallible>(Response::new(body)) }

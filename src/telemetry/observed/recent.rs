@@ -4,10 +4,10 @@ use async_trait::async_trait;
 use opentelemetry::{KeyValue, metrics::Counter};
 
 use crate::{
+    call,
     domain::{ConversationId, Message, UserId},
     instrumentation,
     recent::{Announcement, Claim, FillLease, Lookup, RecentWindow, Window},
-    telemetry::call,
 };
 
 /// Values of the attribute `outcome`.

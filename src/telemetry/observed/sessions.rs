@@ -3,9 +3,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::{
+    call,
     domain::{NewSession, Session, SessionId, UserId},
     sessions::{SessionPage, SessionQuery, Sessions, SessionsUnavailable},
-    telemetry::call,
 };
 
 /// Decorator of the session tier that sets the conversation of the current call.

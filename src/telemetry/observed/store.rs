@@ -4,18 +4,17 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use opentelemetry::{
-    KeyValue,
+    KeyValue, Value,
     metrics::{Counter, Histogram},
-    trace::Status,
+    trace::SpanKind,
 };
-use tracing::{Instrument as _, Span, debug_span};
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::{
     availability::{Access, StoreAvailability},
     import::ObservedImport,
 };
 use crate::{
+    call::{self, Span},
     domain::{
         Conversation, ConversationChanges, ConversationId, ConversationRef, Message,
         NewConversation, SessionId, UserId,
@@ -26,7 +25,6 @@ use crate::{
         Invalidation, Newest, PendingInvalidation, Redacted, Redaction, SchemaError, SearchPage,
         SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation,
     },
-    telemetry::call,
 };
 
 /// Attributes of a database in the semantic conventions of OpenTelemetry.
@@ -46,7 +44,9 @@ pub struct DatabaseAttributes {
 #[derive(Debug)]
 pub struct ObservedStore {
     inner: Arc<dyn Store>,
-    database: DatabaseAttributes,
+    system: &'static str,
+    /// Attributes of the database in spans.
+    database: Vec<KeyValue>,
     durations: Histogram<f64>,
     saved: Counter<u64>,
     replayed: Counter<u64>,
@@ -59,7 +59,8 @@ impl ObservedStore {
         let meter = instrumentation::meter();
         let store = Self {
             inner,
-            database,
+            system: database.system,
+            database: database.into_attributes(),
             durations: meter
                 .f64_histogram("db.client.operation.duration")
                 .with_unit("s")
@@ -90,20 +91,18 @@ impl ObservedStore {
         table: &'static str,
         work: impl Future<Output = Result<T, StoreError>> + Send,
     ) -> Result<T, StoreError> {
-        let system = self.database.system;
-        let span = self.span(operation, table);
         let mut recorder = OperationRecorder {
             durations: &self.durations,
-            attributes: vec![
-                KeyValue::new("db.system.name", system),
-                KeyValue::new("db.operation.name", operation),
-                KeyValue::new("db.collection.name", table),
+            attributes: [
+                ("db.system.name", self.system),
+                ("db.operation.name", operation),
+                ("db.collection.name", table),
             ],
-            span: span.clone(),
+            span: self.span(operation, table),
             started: Instant::now(),
             error: Some((CANCELLED, String::new())),
         };
-        let outcome = work.instrument(span).await;
+        let outcome = work.await;
         let failed = outcome.as_ref().err().and_then(failure);
         if let Some(access) = Access::of(operation) {
             self.availability.record(access, &outcome);
@@ -112,28 +111,34 @@ impl ObservedStore {
         outcome
     }
 
-    /// Creates the span of an operation, if there is a trace that it belongs to.
+    /// Starts the span of an operation, if it belongs to a call that is traced.
     fn span(&self, operation: &'static str, table: &'static str) -> Span {
-        if !instrumentation::is_in_trace() {
-            return Span::none();
-        }
-        let DatabaseAttributes {
-            system,
-            namespace,
-            host,
-            port,
-        } = &self.database;
-        debug_span!(
-            "store",
-            otel.name = format_args!("{operation} {table}"),
-            otel.kind = "client",
-            db.system.name = system,
-            db.operation.name = operation,
-            db.collection.name = table,
-            db.namespace = namespace,
-            server.address = host,
-            server.port = port,
-        )
+        Span::start(SpanKind::Client, || {
+            let mut attributes = Vec::with_capacity(MAX_ATTRIBUTES);
+            attributes.extend([
+                KeyValue::new("db.operation.name", operation),
+                KeyValue::new("db.collection.name", table),
+            ]);
+            attributes.extend_from_slice(&self.database);
+            (format!("{operation} {table}"), attributes)
+        })
+    }
+}
+
+/// Number of attributes that a span can get. The vector does not grow then.
+const MAX_ATTRIBUTES: usize = 12;
+
+impl DatabaseAttributes {
+    fn into_attributes(self) -> Vec<KeyValue> {
+        let shared = |text: String| Value::from(Arc::<str>::from(text));
+        let mut attributes = vec![KeyValue::new("db.system.name", self.system)];
+        let namespace = self.namespace.map(shared);
+        attributes.extend(namespace.map(|name| KeyValue::new("db.namespace", name)));
+        let host = self.host.map(shared);
+        attributes.extend(host.map(|host| KeyValue::new("server.address", host)));
+        let port = self.port.map(i64::from);
+        attributes.extend(port.map(|port| KeyValue::new("server.port", port)));
+        attributes
     }
 }
 
@@ -144,7 +149,7 @@ const CANCELLED: &str = "cancelled";
 /// Records an operation when it is dropped, so that cancelled ones are recorded too.
 struct OperationRecorder<'a> {
     durations: &'a Histogram<f64>,
-    attributes: Vec<KeyValue>,
+    attributes: [(&'static str, &'static str); 3],
     span: Span,
     started: Instant,
     /// Value of `error.type`, and the description of the span's status.
@@ -153,13 +158,18 @@ struct OperationRecorder<'a> {
 
 impl Drop for OperationRecorder<'_> {
     fn drop(&mut self) {
-        if let Some((kind, error)) = self.error.take() {
-            self.attributes.push(KeyValue::new("error.type", kind));
-            self.span.set_attribute("error.type", kind);
-            self.span.set_status(Status::error(error));
-        }
+        let kind = self.error.as_ref().map_or("", |(kind, _)| *kind);
+        let [system, operation, table] = self.attributes;
+        let attributes = [system, operation, table, ("error.type", kind)];
+        let attributes = attributes.map(|(key, value)| KeyValue::new(key, value));
+        // The error is the last attribute, and omitted if there is none.
+        let count = attributes.len() - usize::from(self.error.is_none());
         self.durations
-            .record(self.started.elapsed().as_secs_f64(), &self.attributes);
+            .record(self.started.elapsed().as_secs_f64(), &attributes[..count]);
+        if let Some((kind, error)) = self.error.take() {
+            self.span.set_attribute("error.type", kind);
+            self.span.set_error(|| error);
+        }
     }
 }
 

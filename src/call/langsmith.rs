@@ -30,7 +30,7 @@ const MAX_PROJECT: usize = 256;
 
 /// Run in a LangSmith trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Run {
+pub struct Run {
     trace: Uuid,
     id: Uuid,
     parent: Option<Uuid>,
@@ -42,7 +42,7 @@ pub(super) struct Run {
 impl Run {
     /// Reads the caller's current run from the headers of a call, with its project if the caller
     /// may choose it. `None` if there is none or it is invalid.
-    pub(super) fn from_headers(headers: &HeaderMap, allows_project: bool) -> Option<Self> {
+    pub fn from_headers(headers: &HeaderMap, allows_project: bool) -> Option<Self> {
         let order = headers.get("langsmith-trace")?.to_str().ok()?.trim();
         let project = || {
             let baggage = headers.get_all("baggage").iter();
@@ -89,17 +89,16 @@ impl Run {
     }
 
     /// Attributes that attach a span to the caller's trace.
-    pub(super) fn attributes(self) -> impl Iterator<Item = KeyValue> {
-        let project = self
-            .project
-            .map(|project| KeyValue::new("langsmith.trace.session_name", project));
+    pub(super) fn attributes(&self) -> impl Iterator<Item = KeyValue> + use<> {
+        let project = self.project.clone();
+        let project = project.map(|project| KeyValue::new("langsmith.trace.session_name", project));
         let parent = self
             .parent
             .map(|id| KeyValue::new("langsmith.span.parent_id", id.to_string()));
         [
             KeyValue::new("langsmith.trace.id", self.trace.to_string()),
             KeyValue::new("langsmith.span.id", self.id.to_string()),
-            KeyValue::new("langsmith.span.dotted_order", self.order),
+            KeyValue::new("langsmith.span.dotted_order", self.order.clone()),
         ]
         .into_iter()
         .chain(parent)
