@@ -1,8 +1,8 @@
 //! Observability: logs, traces and metrics.
 //!
-//! Other modules use the APIs of `tracing` and OpenTelemetry; this one decides where
-//! their output is sent. Spans exist only if traces are exported: otherwise they are
-//! disabled and cost nothing.
+//! Other modules log with `tracing`, measure with OpenTelemetry's API, and record spans in their
+//! [`call`](crate::call); this one decides where the output is sent. Spans exist only for calls
+//! that are sampled: for others they cost next to nothing.
 
 mod call_tracer;
 mod export;

@@ -44,7 +44,7 @@ pub struct SpanRecord {
 
 impl Span {
     /// Starts a span below the current one, if the current work belongs to a call that is traced.
-    /// Only then, `attributes` is called.
+    /// Only then, `describe` is called, which returns the name and the attributes.
     pub fn start<N: Into<Cow<'static, str>>>(
         kind: SpanKind,
         describe: impl FnOnce() -> (N, Vec<KeyValue>),
