@@ -96,10 +96,10 @@ impl RedisSessions {
             scripts: Arc::new(SessionScripts {
                 start: script!("session", "session_start"),
                 get: script!("session", "session_get"),
-                touch: script!("session", "session_touch"),
+                touch: Script::new("session_touch", include_str!("session_touch.lua")),
                 end: script!("session", "session_end"),
                 user_add: script!("user", "user_add"),
-                user_renew: script!("user", "user_renew"),
+                user_renew: Script::new("user_renew", include_str!("user_renew.lua")),
                 user_page: script!("user", "user_page"),
                 user_import: script!("user", "user_import"),
                 user_remove: script!("user", "user_remove"),

@@ -13,7 +13,7 @@ use crate::{
     Sidecars,
     sidecar::{Announced, Lease, Read},
 };
-use test_support::window::{LIMIT, conversation_id, message, owner, seqs};
+use test_support::window::{LIMIT, conversation_id, message, seqs};
 
 /// Step of a writer or reader, given by its index, or a failure.
 #[derive(Clone, Copy, Debug)]

@@ -6,10 +6,9 @@ use conversation_memory::{
     domain::{ConversationId, Message, UserId},
     redis::{Redis, Reply, Script},
 };
-use uuid::Uuid;
 
 use crate::scripts_of_model;
-use test_support::window::{LIMIT, TTL};
+use test_support::window::{LIMIT, TTL, conversation_id};
 
 macro_rules! script {
     ($name:literal $(after $prefix:literal)?) => {
@@ -62,7 +61,7 @@ impl PreviousSidecar {
         user: &UserId,
         is_confirmed: bool,
     ) -> Option<String> {
-        let token = Uuid::now_v7().simple().to_string();
+        let token = conversation_id().as_uuid().simple().to_string();
         let claim = claim(user, is_confirmed);
         let args = [
             &claim[..],
@@ -117,7 +116,7 @@ impl PreviousSidecar {
         user: &UserId,
         is_confirmed: bool,
     ) -> PreviousLookup {
-        let lease = Uuid::now_v7().simple().to_string();
+        let lease = conversation_id().as_uuid().simple().to_string();
         let claim = claim(user, is_confirmed);
         let args = [
             &claim[..],
