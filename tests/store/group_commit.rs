@@ -26,8 +26,8 @@ use test_support::{
     rounds,
     sidecar::send_signal,
     store_fixture::{
-        append_of, at, context, message, new_conversation, owned_ref, retry_of, server_options,
-        turn, user, with_chosen_id, with_request_id,
+        append_of, at, context, new_conversation, owned_ref, retry_of, server_options, session,
+        title, turn, user, with_chosen_id, with_request_id,
     },
     tcp_proxy::TcpProxy,
 };
@@ -105,7 +105,7 @@ async fn texts(store: &PostgresStore, conversation: &ConversationRef) -> Vec<Str
     let page = store.messages(conversation, Bound::After(0), 1_000, false);
     let messages = page.await.unwrap();
     let seqs: Vec<_> = messages.iter().map(|message| message.seq).collect();
-    let dense: Vec<_> = (1..).take(seqs.len()).collect();
+    let dense: Vec<i64> = (1..).take(seqs.len()).collect();
     assert_eq!(seqs, dense);
     let texts = messages.into_iter().map(|one| one.content.into_string());
     texts.collect()
@@ -142,7 +142,11 @@ impl Exception {
 
     /// Prepares a save that has this reason. The conversation has one message.
     async fn prepare(self, store: &PostgresStore, conversation: &ConversationRef) -> Append {
-        let earlier = with_request_id(append_of(conversation, vec![with_chosen_id("one")]), "key");
+        let first = match self {
+            Self::ReusedMessageId => append_of(conversation, vec![with_chosen_id("one")]),
+            _ => turn(conversation, &["one"]),
+        };
+        let earlier = with_request_id(first, "key");
         store.append(&earlier).await.unwrap();
         let mut save = with_request_id(turn(conversation, &["two"]), "other key");
         match self {
@@ -153,7 +157,7 @@ impl Exception {
                 .await
                 .unwrap(),
             Self::WrongLastSeq => save.expected_last_seq = Some(0),
-            Self::KnownRequest => save = earlier,
+            Self::KnownRequest => save = retry_of(&earlier),
             Self::ReusedRequest => save = with_request_id(turn(conversation, &["two"]), "key"),
             Self::ReusedMessageId => {
                 save.messages[0] = {
@@ -238,34 +242,37 @@ async fn rejected_save_fails_alone_at_each_position_of_a_batch() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn locked_conversation_does_not_delay_the_other_saves_of_its_batch() {
+async fn locked_conversation_does_not_delay_other_saves() {
     let database = private_database().await;
     let store = Arc::new(prepared(database.clone(), 10).await);
-    let mut admin = database.connect().await.unwrap();
-    let all = conversations(&store, 4).await;
+    let all = conversations(&store, 16).await;
     let mut other = database.connect().await.unwrap();
     let mut removal = other.begin().await.unwrap();
     query("SELECT 1 FROM conversations WHERE id = $1 FOR UPDATE")
-        .bind(all[1].id.as_uuid())
+        .bind(all[0].id.as_uuid())
         .execute(&mut *removal)
         .await
         .unwrap();
-    let mut saves = JoinSet::new();
-    // The lock is also waited for by a save that is not in a batch.
-    for (number, conversation) in [(1, &all[1]), (2, &all[1])] {
-        let (store, save) = (Arc::clone(&store), turn(conversation, &["late"]));
-        saves.spawn(async move { (number, store.append(&save).await) });
+    let mut late = JoinSet::new();
+    for _ in 0..2 {
+        let (store, save) = (Arc::clone(&store), turn(&all[0], &["late"]));
+        late.spawn(async move { store.append(&save).await });
     }
-    let free: Vec<_> = [0, 2, 3].map(|index| turn(&all[index], &["text"])).into();
-    for outcome in write_together(&store, &mut admin, &free).await {
-        assert!(is_saved_at(&outcome, 1), "{outcome:?}");
+    // More than the batches in progress, all of which a wait for the lock would occupy.
+    for seq in 1..=3 {
+        let saves: Vec<_> = all[1..].iter().map(|one| turn(one, &["text"])).collect();
+        let outcomes = join_all(saves.iter().map(|save| store.append(save))).await;
+        assert!(
+            outcomes.iter().all(|outcome| is_saved_at(outcome, seq)),
+            "{outcomes:?}"
+        );
     }
-    assert!(saves.try_join_next().is_none());
+    assert!(late.try_join_next().is_none());
     removal.rollback().await.unwrap();
-    for (_, outcome) in saves.join_all().await {
+    for outcome in late.join_all().await {
         outcome.unwrap();
     }
-    assert_eq!(texts(&store, &all[1]).await, ["late", "late"]);
+    assert_eq!(texts(&store, &all[0]).await, ["late", "late"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -279,8 +286,8 @@ async fn all_fields_of_batched_saves_are_stored() {
         let mut save = turn(conversation, &["one", "two", "three"]);
         save.messages.truncate(index % 3 + 1);
         save.at = at(index.try_into().unwrap());
-        save.title = Some((test_support::store_fixture::title("title"), 0));
-        save.session_id = Some(test_support::store_fixture::session());
+        save.title = Some((title("title"), 0));
+        save.session_id = Some(session());
         for (number, message) in (0..).zip(&mut save.messages) {
             message.token_count = Some(number + 1);
             message.pinned = index == 2;
@@ -372,17 +379,16 @@ const WAIT_FOR_STANDBY: &str = "
 
 #[tokio::test(flavor = "multi_thread")]
 async fn saves_of_a_batch_whose_server_process_is_killed_after_the_commit_are_replayed() {
-    let server = PostgresServer::start().await;
+    let mut server = PostgresServer::start().await;
     let options: PgConnectOptions = server.url().parse().unwrap();
     drop(prepared(options.clone(), 2).await);
     let mut admin = server.connect().await;
     for statement in WAIT_FOR_STANDBY.split_inclusive(";\n") {
         raw_sql(statement).execute(&mut admin).await.unwrap();
     }
-    query("SELECT pg_reload_conf()")
-        .execute(&mut admin)
-        .await
-        .unwrap();
+    server.stop();
+    server.run().await;
+    let mut admin = server.connect().await;
     let store = prepared(options.clone(), 10).await;
     let all = conversations(&store, 6).await;
     let saves: Vec<_> = all

@@ -1,3 +1,5 @@
+#![expect(clippy::disallowed_methods, reason = "the tests wait for their tasks")]
+
 use std::{
     error::Error as _,
     sync::atomic::{AtomicUsize, Ordering},
