@@ -1,7 +1,7 @@
 //! Store on PostgreSQL, which all sidecars share.
 //!
-//! Saves are statements in autocommit mode, each of which saves one turn or several. Removals are transactions, whose connection is
-//! closed if the transaction does not end.
+//! Saves are statements in autocommit mode, each of which saves one turn or several. Removals are
+//! transactions, whose connection is closed if the transaction does not end.
 
 mod append;
 mod attempts;

@@ -67,7 +67,7 @@ impl SaveWriter for Arc<TestWriter> {
 
     async fn begin(&self) -> Result<(), BackendError> {
         if self.behaviour == Behaviour::HasNoSession {
-            sleep(LIMITS.wait).await;
+            sleep(LIMITS.wait / 2).await;
             return Err(unavailable("no session"));
         }
         self.sessions.acquire().await.unwrap().forget();
@@ -385,7 +385,7 @@ async fn cancelled_save_of_an_idle_store_does_not_stop_the_queue() {
 #[tokio::test]
 async fn saves_that_arrive_while_a_session_is_awaited_join_the_batch() {
     let fixture = Fixture::new(Behaviour::Saves, LIMITS);
-    fixture.writer.sessions.forget_permits(1_000);
+    fixture.writer.sessions.forget_permits(999);
     let mut calls = fixture.calls([1, 2]).await;
     fixture.finish(1).await;
     calls.extend(fixture.calls([3]).await);
@@ -422,7 +422,7 @@ async fn save_that_is_being_written_is_waited_for_beyond_the_limit_on_waits() {
 async fn saves_without_a_session_fail_with_its_error_after_their_own_wait() {
     let fixture = Fixture::new(Behaviour::HasNoSession, LIMITS);
     let calls = fixture.calls([1, 2]).await;
-    sleep(LIMITS.wait / 2).await;
+    sleep(LIMITS.wait * 2 / 3).await;
     let later = fixture.call(0, save(3, "text")).await;
     for call in calls {
         let failed = (ErrorKind::Unavailable, "no session".to_owned());
