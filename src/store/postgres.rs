@@ -1,10 +1,11 @@
 //! Store on PostgreSQL, which all sidecars share.
 //!
-//! A save is one statement in autocommit mode. Removals are transactions, whose connection is
-//! closed if the transaction does not end.
+//! Saves are statements in autocommit mode, each of which saves one turn or several. Removals are
+//! transactions, whose connection is closed if the transaction does not end.
 
 mod append;
 mod attempts;
+mod batch;
 mod branches;
 mod columns;
 mod compaction;
@@ -25,6 +26,7 @@ mod session_check;
 mod snapshot;
 mod sqlstate;
 mod transaction;
+mod writer;
 
 use std::{fmt, sync::Arc};
 
@@ -37,7 +39,7 @@ use tokio::time::timeout;
 use super::{
     Append, Appended, Bound, Branch, Compaction, ConversationPage, ConversationQuery, Import,
     Invalidation, Newest, PendingInvalidation, Redacted, Redaction, SchemaError, SearchPage,
-    SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation,
+    SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation, group_commit::GroupCommit,
     operation_error::OperationError, sql, transfers::TransferLimit,
 };
 use crate::{
@@ -49,7 +51,10 @@ use crate::{
 };
 
 pub(super) use self::sqlstate::classify;
-use self::{connection::PostgresPool, server_state::ServerState, session_check::SessionCheck};
+use self::{
+    connection::PostgresPool, server_state::ServerState, session_check::SessionCheck,
+    writer::PostgresWriter,
+};
 
 type ConversationRow = super::rows::ConversationRow<uuid::Uuid, DateTime<Utc>>;
 type MessageRow = super::rows::MessageRow<uuid::Uuid, DateTime<Utc>>;
@@ -60,7 +65,8 @@ type MessageRow = super::rows::MessageRow<uuid::Uuid, DateTime<Utc>>;
 /// affect later calls on the same pool. A caller that needs the outcome must not drop the
 /// future.
 pub struct PostgresStore {
-    pool: PostgresPool,
+    pool: Arc<PostgresPool>,
+    saves: GroupCommit<PostgresWriter>,
     /// Limits exports and imports, which use a connection for a long time.
     transfers: TransferLimit,
     /// Limits truncations, deletions, compactions and redactions, which can take long or wait for
@@ -92,8 +98,10 @@ impl PostgresStore {
         let server = Arc::new(ServerState::default());
         let check = Arc::new(SessionCheck::new(text_search, Arc::clone(&server)));
         let pool = PostgresPool::new(options.clone(), max_connections, Arc::clone(&check), server);
+        let pool = Arc::new(pool);
         let share = (max_connections as usize * 3 / 10).max(1);
         Self {
+            saves: GroupCommit::new(PostgresWriter::new(Arc::clone(&pool)), writer::LIMITS),
             pool,
             transfers: TransferLimit::new(share),
             removals: FairSemaphore::new(share),
@@ -190,10 +198,14 @@ impl Store for PostgresStore {
     }
 
     async fn append(&self, append: &Append) -> Result<Appended, StoreError> {
-        attempts::write(&self.pool, |after_loss| {
-            append::append(&self.pool, append, after_loss)
-        })
-        .await
+        let appended = if append.messages.iter().any(|message| message.id_chosen) {
+            // A transaction of unlimited duration, such as an import, can use the same id. The save
+            // waits for its end, and must not make others wait.
+            self.saves.append_single(append).await
+        } else {
+            self.saves.append(append).await
+        };
+        appended.map_err(OperationError::into_write_error)
     }
 
     async fn branch(&self, branch: &Branch) -> Result<Conversation, StoreError> {
@@ -310,6 +322,7 @@ impl Store for PostgresStore {
     }
 
     async fn close(&self) {
+        self.saves.close().await;
         self.pool.close().await;
     }
 }

@@ -98,6 +98,96 @@ async fn crash_between_commit_and_publish_causes_no_stale_read() {
     }
 }
 
+/// Makes commits of messages with the text `committed` wait for a standby that does not exist: they
+/// are durable, and are not acknowledged.
+const WAIT_FOR_STANDBY: [&str; 4] = [
+    "ALTER SYSTEM SET synchronous_standby_names = 'none'",
+    "ALTER DATABASE postgres SET synchronous_commit = 'local'",
+    "CREATE FUNCTION wait_for_standby() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+       PERFORM set_config('synchronous_commit', 'on', true); RETURN NULL; END $$",
+    "CREATE TRIGGER wait_for_standby AFTER INSERT ON messages FOR EACH ROW \
+       WHEN (new.content = 'committed') EXECUTE FUNCTION wait_for_standby()",
+];
+
+#[tokio::test]
+async fn saves_of_a_batch_are_replayed_if_the_sidecar_is_killed_after_the_commit() {
+    let mut servers = Servers::start().await;
+    drop(Sidecar::start(&servers.form()).await);
+    for statement in WAIT_FOR_STANDBY {
+        servers.postgres.execute(statement).await;
+    }
+    servers.postgres.stop();
+    servers.postgres.run().await;
+    let doomed = Sidecar::start(&servers.form()).await;
+    let mut requests = Vec::new();
+    for index in 0..16 {
+        let conversation = new_conversation(&mut doomed.memory(), &new_user()).await;
+        // The first saves are written by themselves, while the others wait.
+        let text = if index < 4 { "first" } else { "committed" };
+        let messages = vec![
+            message(Role::User, text),
+            message(Role::Assistant, "answer"),
+        ];
+        let mut request = save(&conversation, messages);
+        request.request_id = "turn".to_owned();
+        requests.push(request);
+    }
+    let mut admin = servers.postgres.connect().await;
+    let mut lock = sqlx::Connection::begin(&mut admin).await.unwrap();
+    sqlx::query("LOCK TABLE messages IN SHARE MODE")
+        .execute(&mut *lock)
+        .await
+        .unwrap();
+    let mut calls = JoinSet::new();
+    let mut observer = servers.postgres.connect().await;
+    for (index, request) in requests.iter().enumerate() {
+        let (mut memory, request) = (doomed.memory(), request.clone());
+        calls.spawn(async move { memory.save_messages(request).await });
+        if index == 3 {
+            eventually("saves wait for the lock", async || {
+                waiting(&mut observer, "relation").await >= 1
+            })
+            .await;
+        }
+    }
+    lock.commit().await.unwrap();
+    eventually("saves are committed", async || {
+        waiting(&mut observer, "SyncRep").await >= 1
+    })
+    .await;
+    doomed.kill().await;
+    calls.join_all().await;
+    // The server makes the commits visible.
+    for statement in [
+        "ALTER SYSTEM RESET synchronous_standby_names",
+        "SELECT pg_reload_conf()",
+    ] {
+        servers.postgres.execute(statement).await;
+    }
+    let survivor = Sidecar::start(&servers.form()).await;
+    let mut memory = survivor.memory();
+    for request in requests {
+        let saved = unless_timed_out(async || memory.save_messages(request.clone()).await).await;
+        assert_eq!(seqs(&saved.into_inner().messages), [1, 2]);
+        let again = memory.save_messages(request.clone()).await.unwrap();
+        assert_eq!(seqs(&again.into_inner().messages), [1, 2]);
+    }
+    let stored: i64 = sqlx::query_scalar("SELECT count(*) FROM messages")
+        .fetch_one(&mut observer)
+        .await
+        .unwrap();
+    assert_eq!(stored, 32);
+}
+
+/// Number of the server's processes that wait for an event.
+async fn waiting(observer: &mut sqlx::PgConnection, event: &str) -> i64 {
+    sqlx::query_scalar("SELECT count(*) FROM pg_stat_activity WHERE wait_event = $1")
+        .bind(event)
+        .fetch_one(observer)
+        .await
+        .unwrap()
+}
+
 #[tokio::test]
 async fn sidecar_recovers_from_missing_file_descriptors() {
     let form = Form::embedded();

@@ -8,7 +8,9 @@ use sqlx::{ConnectOptions as _, Connection as _, query};
 use crate::meter::{Meter, Point, values};
 use test_support::{
     eventually,
-    store_fixture::{at, new_conversation, owned_ref, server_options, turn, user},
+    store_fixture::{
+        append_of, at, new_conversation, owned_ref, server_options, user, with_chosen_id,
+    },
 };
 
 const NAME: &str = "db.client.connection.pool.name";
@@ -70,7 +72,7 @@ async fn an_exhausted_pool_is_reported() {
         .execute(&mut *lock)
         .await
         .unwrap();
-    let save = turn(&conversation, &["one"]);
+    let save = append_of(&conversation, vec![with_chosen_id("one")]);
     let held = store.append(&save);
     let refused = async {
         eventually("the connection is used", async || {

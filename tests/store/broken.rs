@@ -71,8 +71,8 @@ impl FaultyProxy {
         self.state.store(state, Ordering::SeqCst);
     }
 
-    /// Opens a store that connects through this proxy, with one connection that has saved
-    /// before, so that its next save is one message to the server.
+    /// Opens a store that connects through this proxy, with one connection that has executed all
+    /// statements of saves before, so that its next save is one message to the server.
     async fn store(&self) -> (PostgresStore, ConversationRef) {
         let options = server_options().host("127.0.0.1").port(self.address.port());
         let store = PostgresStore::new(options, 1);
@@ -84,6 +84,10 @@ impl FaultyProxy {
             .append(&turn(&conversation, &["before"]))
             .await
             .unwrap();
+        let mut rejected = turn(&conversation, &["rejected"]);
+        rejected.expected_last_seq = Some(0);
+        let rejected = store.append(&rejected).await;
+        assert!(matches!(rejected, Err(StoreError::Conflict { .. })));
         (store, conversation)
     }
 }

@@ -20,7 +20,7 @@ use test_support::store_fixture::{
 };
 
 /// Polls a future at most `times` times and then drops it. None if it did not complete.
-async fn poll_limited<F: Future>(future: F, times: usize) -> Option<F::Output> {
+pub(crate) async fn poll_limited<F: Future>(future: F, times: usize) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut left = times;
     std::future::poll_fn(move |context: &mut Context<'_>| {

@@ -15,6 +15,7 @@ mod conversations;
 mod dumps;
 mod encodings;
 mod faulty_store;
+mod group_commit;
 mod history;
 mod hostile_texts;
 mod imports;

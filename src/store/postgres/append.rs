@@ -25,14 +25,17 @@ use crate::{
 
 replays!(PgConnection, std::convert::identity, DateTime<Utc>);
 
-/// Saves a turn. The UPDATE locks the conversation's row, so that numbers are assigned in
-/// commit order, and everything else depends on the row that it returns.
+/// Statement that saves a turn. The UPDATE locks the conversation's row, so that numbers are assigned
+/// in commit order, and everything else depends on the row that it returns. `$conversation` is the id
+/// of that row, and `$attachments` saves contexts and blobs.
 ///
 /// All parts see one snapshot: after a wait for the lock, PostgreSQL re-evaluates only the
 /// conversation's own row. The check of the requests ledger is therefore only an optimization,
 /// and the primary key of the ledger is what rejects a duplicate.
-const APPEND: &str = concat!(
-    "
+macro_rules! append_statement {
+    ($conversation:literal, $attachments:expr) => {
+        concat!(
+            "
 WITH saved AS (
     UPDATE conversations c
     SET last_seq = c.last_seq + $3,
@@ -46,7 +49,9 @@ WITH saved AS (
         last_session_id = coalesce($6, c.last_session_id),
         session_attached = CASE WHEN $6 IS NULL THEN c.session_attached
                                 ELSE nextval('activity_order') END
-    WHERE c.id = $1
+    WHERE c.id = ",
+            $conversation,
+            "
       AND ($2 IS NULL OR c.user_id = $2)
       AND ($7 IS NULL OR c.last_seq = $7)
       AND NOT EXISTS (SELECT 1 FROM requests r
@@ -54,44 +59,62 @@ WITH saved AS (
     RETURNING c.id, c.user_id, c.last_seq - $3 AS before_seq, c.uncompacted_tokens
 ), new_messages AS (
     INSERT INTO messages (conversation_id, seq, ",
-    message_values!(""),
-    ")
+            message_values!(""),
+            ")
     SELECT s.id, s.before_seq + m.number, ",
-    message_values!("m."),
-    "
+            message_values!("m."),
+            "
     FROM saved s, unnest(",
-    placeholders!(append messages),
-    ") WITH ORDINALITY AS m (",
-    message_values!(""),
-    ", number)
-), new_contexts AS (
-    INSERT INTO message_contexts (conversation_id, seq, position, ",
-    sql::context_columns!(""),
-    ")
-    SELECT s.id, s.before_seq + x.number, x.position, ",
-    sql::context_columns!("x."),
-    "
-    FROM saved s, unnest(",
-    placeholders!(append contexts),
-    ") AS x (number, position, ",
-    sql::context_columns!(""),
-    ")
-), new_blobs AS (
-    INSERT INTO message_blobs (conversation_id, seq, position, data)
-    SELECT s.id, s.before_seq + b.number, b.position, b.data
-    FROM saved s, unnest(",
-    placeholders!(append blobs),
-    ") AS b (number, position, data)
-), new_request AS (
+            placeholders!(append messages),
+            ") WITH ORDINALITY AS m (",
+            message_values!(""),
+            ", number)
+), ",
+            $attachments,
+            "new_request AS (
     INSERT INTO requests (conversation_id, request_id, digest, first_seq, last_seq, created_at)
     SELECT s.id, $8, $9, s.before_seq + 1, s.before_seq + $3, $4
     FROM saved s WHERE $8 IS NOT NULL
 ), pending_invalidation AS (
     ",
-    record_saved!("$34"),
-    "
+            record_saved!("$34"),
+            "
 )
 SELECT s.user_id, s.before_seq + 1 AS first_seq, s.uncompacted_tokens FROM saved s"
+        )
+    };
+}
+
+/// Saves a turn after a wait for the lock of its conversation.
+const APPEND: &str = append_statement!(
+    "$1",
+    concat!(
+        "new_contexts AS (
+    INSERT INTO message_contexts (conversation_id, seq, position, ",
+        sql::context_columns!(""),
+        ")
+    SELECT s.id, s.before_seq + x.number, x.position, ",
+        sql::context_columns!("x."),
+        "
+    FROM saved s, unnest(",
+        placeholders!(append contexts),
+        ") AS x (number, position, ",
+        sql::context_columns!(""),
+        ")
+), new_blobs AS (
+    INSERT INTO message_blobs (conversation_id, seq, position, data)
+    SELECT s.id, s.before_seq + b.number, b.position, b.data
+    FROM saved s, unnest(",
+        placeholders!(append blobs),
+        ") AS b (number, position, data)
+), "
+    )
+);
+
+/// Saves a turn without contexts and blobs, unless its conversation is locked.
+const APPEND_UNLOCKED: &str = append_statement!(
+    "(SELECT l.id FROM conversations l WHERE l.id = $1 FOR NO KEY UPDATE SKIP LOCKED)",
+    ""
 );
 
 const FIND_MESSAGES: &str =
@@ -119,7 +142,7 @@ async fn save_or_replay(
     append: &Append,
     after_loss: bool,
 ) -> Result<Appended, OperationError> {
-    match save(connection, server, append).await {
+    match save(connection, server, append, APPEND).await {
         Ok(Some(saved)) => return Ok(saved),
         Ok(None) => {}
         Err(error) if error.kind == ErrorKind::UniqueViolation => {}
@@ -132,18 +155,28 @@ async fn save_or_replay(
         .map_err(|error| error.replace_connection_lost(ErrorKind::Retryable))
 }
 
-/// Executes the save. `None` if a condition of the statement is not met.
+/// Saves a turn without contexts and blobs. `None` if a check fails or the conversation is locked.
+pub(super) async fn append_unlocked(
+    connection: &mut PgConnection,
+    server: &ServerState,
+    append: &Append,
+) -> Result<Option<Appended>, BackendError> {
+    save(connection, server, append, APPEND_UNLOCKED).await
+}
+
+/// Executes the save with one of the statements. `None` if a condition of the statement is not met.
 async fn save(
     connection: &mut PgConnection,
     server: &ServerState,
     append: &Append,
+    statement: &'static str,
 ) -> Result<Option<Appended>, BackendError> {
     let messages = MessageColumns::new(append.messages.iter(), append.at);
     let contexts = ContextColumns::new((1..).zip(&append.messages));
     let blobs = BlobColumns::new((1..).zip(&append.messages));
     let request = append.request.as_ref();
     let title = append.title.as_ref();
-    let query = query_as(APPEND)
+    let query = query_as(statement)
         .bind(append.conversation.id.as_uuid())
         .bind(append.conversation.user_id.as_ref().map(UserId::as_str))
         .bind(i64::try_from(append.messages.len()).unwrap_or(i64::MAX))

@@ -2,7 +2,7 @@
 
 use std::{future::Future, time::Duration};
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     connection::{ACQUIRE_TIMEOUT, PostgresPool, REMOVAL_TIMEOUT, STATEMENT_TIMEOUT},
@@ -22,7 +22,7 @@ const RETRY_WINDOW: Duration = Duration::from_millis(1_500);
 
 /// Time limit of a call other than a removal. It does not depend on the server, which may
 /// have stopped responding.
-const CALL_LIMIT: Duration = Duration::from_millis(7_750);
+pub(super) const CALL_LIMIT: Duration = Duration::from_millis(7_750);
 
 /// Maximum time that a removal waits for others before its first attempt.
 pub(super) const MAX_REMOVAL_WAIT: Duration = Duration::from_secs(2);
@@ -44,7 +44,15 @@ pub(super) async fn read<T, R>(
 where
     R: Future<Output = Result<T, OperationError>>,
 {
-    match within_limits(pool, Box::pin(retry(pool, |_| attempt()))).await {
+    let started = Instant::now();
+    let retries = Retries::new(pool, started);
+    match within_limits(
+        pool,
+        started,
+        Box::pin(retry(retries, false, |_| attempt())),
+    )
+    .await
+    {
         Ok((outcome, _)) => outcome.map_err(OperationError::into_read_error),
         Err(cause) => Err(StoreError::Unavailable(cause.into())),
     }
@@ -59,7 +67,26 @@ pub(super) async fn write<T, R>(
 where
     R: Future<Output = Result<T, OperationError>>,
 {
-    match within_limits(pool, Box::pin(retry(pool, attempt))).await {
+    write_since(pool, Instant::now(), false, attempt).await
+}
+
+/// Continues an idempotent write that began at `started`. `after_loss` means that its first attempt
+/// lost its connection and may have been executed. See [`write`].
+pub(super) async fn write_since<T, R>(
+    pool: &PostgresPool,
+    started: Instant,
+    after_loss: bool,
+    attempt: impl Fn(bool) -> R,
+) -> Result<T, StoreError>
+where
+    R: Future<Output = Result<T, OperationError>>,
+{
+    let mut retries = Retries::new(pool, started);
+    if after_loss && !retries.may_follow(Some(ErrorKind::ConnectionLost)).await {
+        return Err(StoreError::OutcomeUnknown("the connection was lost".into()));
+    }
+    let attempts = Box::pin(retry(retries, after_loss, attempt));
+    match within_limits(pool, started, attempts).await {
         Ok((Err(OperationError::Backend(error)), true)) => {
             Err(StoreError::OutcomeUnknown(error.cause.into()))
         }
@@ -78,7 +105,7 @@ pub(super) async fn transaction<T, R>(
 where
     R: Future<Output = Result<T, OperationError>>,
 {
-    let mut retries = Retries::new(pool);
+    let mut retries = Retries::new(pool, Instant::now());
     loop {
         let outcome = attempt().await;
         let kind = outcome.as_ref().err().and_then(OperationError::kind);
@@ -92,10 +119,11 @@ where
 /// Ends a call that exceeds its limit, or whose server stops responding.
 async fn within_limits<T>(
     pool: &PostgresPool,
+    started: Instant,
     attempts: impl Future<Output = T>,
 ) -> Result<T, Cause> {
     let wait = pool.wait();
-    match timeout(CALL_LIMIT, wait.for_outcome(attempts)).await {
+    match timeout_at(started + CALL_LIMIT, wait.for_outcome(attempts)).await {
         Ok(Ok(outcome)) => Ok(outcome),
         Ok(Err(silent)) => {
             pool.server.record_loss();
@@ -105,18 +133,18 @@ async fn within_limits<T>(
     }
 }
 
-/// Returns the outcome of the last attempt, and whether any attempt lost its connection.
+/// Returns the outcome of the last attempt, and whether any attempt lost its connection, an earlier
+/// one included (`was_lost`).
 /// After a loss, only tested connections are used, so that one restart of the server does
 /// not use up all attempts.
 async fn retry<T, R>(
-    pool: &PostgresPool,
+    mut retries: Retries<'_>,
+    mut was_lost: bool,
     attempt: impl Fn(bool) -> R,
 ) -> (Result<T, OperationError>, bool)
 where
     R: Future<Output = Result<T, OperationError>>,
 {
-    let mut retries = Retries::new(pool);
-    let mut was_lost = false;
     loop {
         let outcome = attempt(was_lost).await;
         let kind = outcome.as_ref().err().and_then(OperationError::kind);
@@ -137,10 +165,11 @@ struct Retries<'a> {
 }
 
 impl<'a> Retries<'a> {
-    fn new(pool: &'a PostgresPool) -> Self {
+    /// Creates the attempts of a call that began at `started`.
+    fn new(pool: &'a PostgresPool, started: Instant) -> Self {
         Self {
             server: &pool.server,
-            started: Instant::now(),
+            started,
             attempt_started: std::time::Instant::now(),
             attempts: 0,
             was_read_only: false,

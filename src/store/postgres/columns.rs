@@ -22,6 +22,15 @@ macro_rules! placeholders {
     (append messages) => {
         "$22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33"
     };
+    (batch contexts) => {
+        "$16, $17, $18, $19, $20, $21"
+    };
+    (batch blobs) => {
+        "$23, $24, $25"
+    };
+    (batch messages) => {
+        "$27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38"
+    };
     (import contexts) => {
         "$2, $3, $4, $5, $6, $7"
     };
@@ -87,25 +96,33 @@ impl<'a> MessageColumns<'a> {
     /// Collects the columns. `at` is the time of messages that have none.
     pub(super) fn new(messages: impl Iterator<Item = &'a NewMessage>, at: DateTime<Utc>) -> Self {
         let mut columns = Self::default();
-        for message in messages {
-            columns.ids.push(message.id.as_uuid());
-            columns.created_at.push(message.created_at.unwrap_or(at));
-            columns
-                .metadata
-                .push(message.metadata.as_ref().map(metadata_json::bindable));
-            columns.roles.push(message.role.as_str());
-            columns.contents.push(message.content.as_str());
-            columns.tokens_used.push(message.tokens_used);
-            columns.latency_ms.push(message.latency_ms);
-            let name = message.name.as_ref().map(AuthorName::as_str);
-            columns.names.push(name);
-            let parts = (!message.parts.is_empty()).then_some(Json(&message.parts[..]));
-            columns.parts.push(parts);
-            columns.token_counts.push(message.token_count);
-            columns.pinned.push(message.pinned);
-            columns.redacted.push(message.redacted);
-        }
+        columns.extend(messages, at);
         columns
+    }
+
+    /// Adds messages. See [`Self::new`].
+    pub(super) fn extend(
+        &mut self,
+        messages: impl Iterator<Item = &'a NewMessage>,
+        at: DateTime<Utc>,
+    ) {
+        for message in messages {
+            self.ids.push(message.id.as_uuid());
+            self.created_at.push(message.created_at.unwrap_or(at));
+            self.metadata
+                .push(message.metadata.as_ref().map(metadata_json::bindable));
+            self.roles.push(message.role.as_str());
+            self.contents.push(message.content.as_str());
+            self.tokens_used.push(message.tokens_used);
+            self.latency_ms.push(message.latency_ms);
+            let name = message.name.as_ref().map(AuthorName::as_str);
+            self.names.push(name);
+            let parts = (!message.parts.is_empty()).then_some(Json(&message.parts[..]));
+            self.parts.push(parts);
+            self.token_counts.push(message.token_count);
+            self.pinned.push(message.pinned);
+            self.redacted.push(message.redacted);
+        }
     }
 }
 

@@ -181,7 +181,7 @@ pub(super) struct PooledConnection {
 
 impl PooledConnection {
     /// Waits for a connection. Nothing has been sent if there is none.
-    pub(super) async fn acquire(pool: &PostgresPool) -> Result<Self, OperationError> {
+    pub(super) async fn acquire(pool: &PostgresPool) -> Result<Self, BackendError> {
         let Wait {
             responsiveness,
             started: requested,
@@ -196,23 +196,28 @@ impl PooledConnection {
             Err(BackendError { cause, .. }) => Err(BackendError {
                 kind: ErrorKind::Unavailable,
                 cause,
-            }
-            .into()),
+            }),
         }
     }
 
     /// Waits for a connection that has just responded, for writes whose outcome cannot be
     /// determined if the connection is lost. A statement that is sent on a connection that the
     /// server has already closed is not executed, but the client cannot detect that.
-    pub(super) async fn acquire_tested(pool: &PostgresPool) -> Result<Self, OperationError> {
+    pub(super) async fn acquire_tested(pool: &PostgresPool) -> Result<Self, BackendError> {
         let mut acquired = Self::acquire(pool).await?;
-        let (kind, cause) = match with_patience(PING_TIMEOUT, acquired.connection.ping()).await {
-            Ok(Ok(())) => return Ok(acquired),
+        acquired.test(&pool.server).await?;
+        Ok(acquired)
+    }
+
+    /// Tests whether the connection responds. It must not be used after an error.
+    pub(super) async fn test(&mut self, server: &ServerState) -> Result<(), BackendError> {
+        let (kind, cause) = match with_patience(PING_TIMEOUT, self.connection.ping()).await {
+            Ok(Ok(())) => return Ok(()),
             Ok(Err(_)) => (ErrorKind::Retryable, "the server had closed the connection"),
             Err(_) => (ErrorKind::Unavailable, "the server does not respond"),
         };
-        pool.server.record_loss();
-        Err(BackendError::new(kind, cause).into())
+        server.record_loss();
+        Err(BackendError::new(kind, cause))
     }
 
     /// Begins another call, which uses this connection from the beginning.

@@ -92,7 +92,7 @@ pub(super) async fn search(
         Ok(connection) => connection,
         Err(error) => {
             permit.end();
-            return Err(error);
+            return Err(error.into());
         }
     };
     let page = find(&mut connection, search).await;
