@@ -18,6 +18,10 @@ const PACKAGES: &[&str] = &["archive", "domain", "tokens"];
 const MODULES: &[(&str, &[&str])] = &[
     ("instrumentation", &["opentelemetry"]),
     ("log_throttle", &[]),
+    (
+        "rejections",
+        &["instrumentation", "log_throttle", "opentelemetry"],
+    ),
     ("patience", &[]),
     ("fairness", &[]),
     (
@@ -42,7 +46,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "opentelemetry",
         ],
     ),
-    ("sessions", &["domain", "patience", "redis"]),
+    ("sessions", &["domain", "patience", "redis", "rejections"]),
     (
         "redis",
         &[
@@ -65,6 +69,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "recent",
             "sessions",
             "tokens",
+            "rejections",
             "opentelemetry",
         ],
     ),
@@ -74,6 +79,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "domain",
             "archive",
             "log_throttle",
+            "rejections",
             "memory",
             "store",
             "sessions",
@@ -105,6 +111,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "instrumentation",
             "log_throttle",
             "os_error",
+            "rejections",
             "reload",
             "tonic",
             "rustls",
@@ -166,6 +173,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "config",
             "domain",
             "fairness",
+            "rejections",
             "memory",
             "recent",
             "redis",

@@ -161,6 +161,11 @@ impl GuardState {
             return status::deadline_exceeded().into_http();
         }
         let deadline = Instant::now() + timeout;
+        let expired = if timeout < self.max_call_time {
+            status::deadline_exceeded
+        } else {
+            status::call_time_exceeded
+        };
         if let Some(exchange) = &exchange {
             exchange.trust_connection();
             exchange.set_deadline(deadline);
@@ -169,10 +174,10 @@ impl GuardState {
         let is_stream = Method::of(request.uri().path()).is_server_streaming;
         let call = key.scope(inner_call(inner, request));
         match tokio::time::timeout_at(deadline, call).await {
-            Err(_) => status::deadline_exceeded().into_http(),
+            Err(_) => expired().into_http(),
             Ok(response) => {
                 let (head, body) = response.into_parts();
-                let mut body = GuardedBody::new(body, Some(deadline), permit);
+                let mut body = GuardedBody::new(body, Some(deadline), permit, expired);
                 if let Some(exchange) = exchange
                     && !is_stream
                     && !exchange.reserve_response(body.prefetch())

@@ -13,7 +13,7 @@ use opentelemetry::{
 };
 
 use super::connection_state::{ConnectionState, SocketKind};
-use crate::instrumentation;
+use crate::{instrumentation, rejections::Limit};
 
 /// Inactivity after which a connection whose calls have been accepted is closed in favor of a new
 /// one. It excludes connections between the calls of a turn.
@@ -53,7 +53,7 @@ pub(super) struct ConnectionPermit {
 }
 
 /// Reason for which a connection was closed before it was served.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RefusalReason {
     /// The limit was reached.
     Limit,
@@ -109,7 +109,7 @@ impl OpenConnections {
         let same_kind = || open.values().filter(|it| it.kind == kind);
         let untrusted = same_kind().filter(|it| !it.is_trusted()).count();
         let is_full = same_kind().count() >= self.0.max;
-        if is_full || untrusted >= self.0.max - self.0.max / 4 {
+        let replaced = if is_full || untrusted >= self.0.max - self.0.max / 4 {
             let replaced =
                 longest_inactive(same_kind().filter(|it| !it.is_trusted())).or_else(|| {
                     let may_be_closed = |it: &&Arc<ConnectionState>| {
@@ -123,11 +123,17 @@ impl OpenConnections {
                 return None;
             };
             open.remove(&replaced.id);
-            self.close(&replaced, ClosureReason::Replaced);
-        }
+            Some(replaced)
+        } else {
+            None
+        };
         let id = self.0.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         let state = ConnectionState::new(id, kind);
         open.insert(id, Arc::clone(&state));
+        drop(open);
+        if let Some(replaced) = replaced {
+            self.close(&replaced, ClosureReason::Replaced);
+        }
         Some(ConnectionPermit {
             state,
             connections: self.clone(),
@@ -158,12 +164,23 @@ impl OpenConnections {
     pub(super) fn count_refused(&self, reason: RefusalReason) {
         if let Some(metrics) = &self.0.metrics {
             metrics.refused.add(1, &[attribute(reason.as_str())]);
+            if reason == RefusalReason::Limit {
+                Limit::Connections.record_rejection();
+            }
         }
     }
 
     fn count_closed(&self, reason: ClosureReason) {
         if let Some(metrics) = &self.0.metrics {
             metrics.closed.add(1, &[attribute(reason.as_str())]);
+            match reason {
+                ClosureReason::Replaced => Limit::Connections.record_rejection(),
+                ClosureReason::Stalled | ClosureReason::Overdue => {
+                    Limit::UnreadResponses.record_rejection();
+                }
+                // No caller loses anything.
+                ClosureReason::Idle => {}
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use super::{
     connection_state::ConnectionState,
     open_connections::{ClosureReason, OpenConnections},
 };
+use crate::rejections::Limit;
 
 /// Interval between two examinations of all connections.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -51,9 +52,12 @@ fn examine(connections: &OpenConnections, connection: &ConnectionState) {
     for exchange in &exchanges {
         if exchange.is_aborted() {
             unaccepted += 1;
-        } else if exchange.overdue_for() > DEADLINE_GRACE && !exchange.abort() {
-            // HTTP/1 has no stream that could be ended by itself.
-            return connections.close(connection, ClosureReason::Overdue);
+        } else if exchange.overdue_for() > DEADLINE_GRACE {
+            if !exchange.abort() {
+                // HTTP/1 has no stream that could be ended by itself.
+                return connections.close(connection, ClosureReason::Overdue);
+            }
+            Limit::UnreadResponses.record_rejection();
         }
     }
     if unaccepted > MAX_UNACCEPTED {
