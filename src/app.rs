@@ -2,6 +2,7 @@
 //! listeners that are configured, and connects them.
 
 mod backends;
+mod data_dir;
 mod healthcheck;
 mod listeners;
 mod ops;
@@ -15,15 +16,16 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::dispatcher;
 
 use self::{
-    backends::Backends, listeners::Listeners, readiness::Readiness, startup_log::StartupLog,
+    backends::Backends, data_dir::DataDirLock, listeners::Listeners, readiness::Readiness,
+    startup_log::StartupLog,
 };
 use crate::{
     access::HostPolicy,
-    config::{Command, Config, WebConfig},
+    config::{Command, Config, StoreBackend, WebConfig},
     domain::{SystemClock, UuidV7},
     fairness::FairSemaphore,
     memory::{Dependencies, Memory},
-    os_error,
+    os_error, rejections,
     rpc::{
         self, CallLayers, ServerLimits, ServiceConfig,
         admit::{Admission, Authenticator},
@@ -100,9 +102,15 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
         let cause = os_error::describe(&error);
         format!("cannot install signal handlers: {cause}")
     })?;
+    rejections::export_metric();
     let listeners = Listeners::open(&config).await?;
     let ops = ops::bind(config.server.ops).await?;
     let backends = Backends::open(&config)?;
+    // Held until the process ends, because tasks can use the folder until then.
+    let _data_dir = tokio::select! {
+        lock = lock_data_dir(&config.store.backend) => lock?,
+        () = signals.next() => return Ok(()),
+    };
 
     let (calls, writes, background) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
     let stop = CancellationToken::new();
@@ -169,6 +177,17 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
     backends.close().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Locks the folder of the embedded store, if it is configured.
+///
+/// # Errors
+/// Fails if another process has the lock.
+async fn lock_data_dir(store: &StoreBackend) -> Result<Option<DataDirLock>, Failure> {
+    match store {
+        StoreBackend::Embedded { data_dir } => Ok(Some(DataDirLock::acquire(data_dir).await?)),
+        StoreBackend::Postgres(_) => Ok(None),
+    }
 }
 
 /// Creates the rules about requests of web pages, of the API and of the operations port.
