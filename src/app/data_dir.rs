@@ -113,14 +113,12 @@ mod tests {
         let refused = DataDirLock::acquire(folder.path()).await.unwrap_err();
         let text = refused.to_string();
         assert!(text.contains(folder.path().to_str().unwrap()), "{text}");
-        let waiting = tokio::spawn({
-            let folder = folder.path().to_owned();
-            async move { DataDirLock::acquire(&folder).await.map(drop) }
-        });
-        sleep(MAX_WAIT / 2).await;
-        assert!(!waiting.is_finished());
-        drop(first);
-        waiting.await.unwrap().unwrap();
+        let release = async {
+            sleep(MAX_WAIT / 2).await;
+            drop(first);
+        };
+        let (second, ()) = tokio::join!(DataDirLock::acquire(folder.path()), release);
+        second.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -54,10 +54,10 @@ impl Scrape {
     pub(crate) fn has_labels(&self, name: &str, labels: &[(&str, &str)]) -> bool {
         let mut samples = self.0.iter().filter(|sample| sample.name == name);
         samples.any(|sample| {
-            let labels = labels.iter();
-            labels
-                .map(|(key, value)| sample.labels.get(*key).is_some_and(|it| it == value))
-                .all(|is_equal| is_equal)
+            let has = |(key, value): &(&str, &str)| {
+                sample.labels.get(*key).is_some_and(|found| found == value)
+            };
+            labels.iter().all(has)
         })
     }
 
