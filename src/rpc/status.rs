@@ -22,6 +22,7 @@ use crate::{
     proto::decode_limits::{Counted, DecodeRejection},
     rejections::Limit,
     store::ReusedKey,
+    transport::RequestFailure,
 };
 
 /// Domain of every `ErrorInfo`.
@@ -275,15 +276,29 @@ fn search_too_expensive() -> Status {
     )
 }
 
-/// Status of a call whose request does not fit into the bytes of all requests.
-pub(crate) fn too_many_request_bytes(max: usize) -> Status {
-    busy(
-        Limit::PendingRequestBytes,
-        &format!(
-            "the requests in progress exceed their limit of {max} bytes: send fewer or smaller \
-             ones at once, or raise MAX_PENDING_REQUEST_BYTES"
+/// Status of a call whose request is not received completely.
+pub(crate) fn request_failed(failure: RequestFailure) -> Status {
+    match failure {
+        RequestFailure::TooManyBytes { max } => busy(
+            Limit::PendingRequestBytes,
+            &format!(
+                "the requests in progress exceed their limit of {max} bytes: send fewer or smaller \
+                 ones at once, or raise MAX_PENDING_REQUEST_BYTES"
+            ),
         ),
-    )
+        RequestFailure::Stalled { limit } => {
+            let seconds = limit.as_secs();
+            Status::deadline_exceeded(format!(
+                "the request is incomplete, and no more of it has arrived for {seconds} s: send it \
+                 without pauses"
+            ))
+        }
+        RequestFailure::Displaced => busy(
+            Limit::ConcurrentCalls,
+            "the request was incomplete, and the server has no capacity to wait for it: send it \
+             without pauses",
+        ),
+    }
 }
 
 /// Status of a call whose response does not fit into the bytes of all responses.

@@ -131,7 +131,10 @@ async fn retires_idle_connections() {
     for (is_trusted, max) in [(false, MAX_IDLE_UNTRUSTED), (true, MAX_IDLE)] {
         let fixture = Fixture::new();
         if is_trusted {
-            fixture.permit.state.trust();
+            fixture
+                .permit
+                .state
+                .trust(crate::fairness::ShareKey::ANONYMOUS);
         }
         fixture.examine_after(max).await;
         drop(fixture.begin());
