@@ -110,6 +110,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "fairness",
             "instrumentation",
             "log_throttle",
+            "patience",
             "os_error",
             "rejections",
             "reload",

@@ -9,11 +9,10 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use tokio::time::{Sleep, sleep};
 use tonic::{Status, body::Body};
 
 use super::exchange::{Exchange, UNCOUNTED_BYTES};
-use crate::fairness::Permits;
+use crate::{fairness::Permits, patience::running_time};
 
 /// Size of the pieces in which a response is passed to the connection, in bytes. The connection
 /// takes the next piece when the peer accepts bytes, so that at most one piece of a response that
@@ -45,13 +44,12 @@ pub type RequestRejection = fn(RequestFailure) -> Status;
 
 /// Body of a request. It fails if the requests in progress exceed their budget, or if its peer does
 /// not send it.
-#[derive(Debug)]
 pub(super) struct ReceivedBody<B> {
     inner: B,
     exchange: Exchange,
     received: usize,
     /// Time at which the wait for the next bytes ends.
-    wait: Option<Pin<Box<Sleep>>>,
+    wait: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     rejection: RequestRejection,
 }
 
@@ -73,7 +71,9 @@ impl<B> ReceivedBody<B> {
         }
         self.exchange.begin_wait(cx.waker());
         let limit = MAX_REQUEST_STALL;
-        let wait = self.wait.get_or_insert_with(|| Box::pin(sleep(limit)));
+        let wait = self
+            .wait
+            .get_or_insert_with(|| Box::pin(running_time(limit)));
         let expired = wait.as_mut().poll(cx);
         expired.map(|()| RequestFailure::Stalled { limit })
     }

@@ -3,7 +3,7 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep_until};
 
 use super::{
     connection_state::ConnectionState,
@@ -32,11 +32,17 @@ const MAX_IDLE_UNTRUSTED: Duration = Duration::from_mins(1);
 
 /// Enforces the limits on the connections' time.
 pub(super) async fn watch(connections: &OpenConnections) -> Infallible {
-    let mut ticks = interval(INTERVAL);
-    // After a stop of the process, peers have had no time to accept anything.
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut next = Instant::now() + INTERVAL;
+    let mut is_late = false;
     loop {
-        ticks.tick().await;
+        sleep_until(next).await;
+        let now = Instant::now();
+        let was_late = std::mem::replace(&mut is_late, now > next + INTERVAL);
+        next = now + INTERVAL;
+        // After a stop of the process, what peers have accepted meanwhile is noted first.
+        if is_late && !was_late {
+            continue;
+        }
         for connection in connections.all() {
             examine(connections, &connection);
         }
