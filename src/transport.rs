@@ -14,6 +14,7 @@ mod open_connections;
 mod server;
 mod tls;
 mod unix;
+mod unstarted;
 mod watch;
 
 pub use self::{

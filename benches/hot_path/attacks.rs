@@ -18,6 +18,7 @@ use test_support::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    runtime::{Builder, Handle},
     task::JoinSet,
     time::sleep,
 };
@@ -79,15 +80,18 @@ pub(crate) async fn attacks(rounds: usize) {
         ("embedded", Form::embedded()),
         ("PostgreSQL + Redis", Form::servers()),
     ];
+    // A thread of their own, so that the measured caller does not wait for the attackers.
+    let mut builder = Builder::new_multi_thread();
+    let attackers = builder.worker_threads(1).enable_all().build().unwrap();
     for (label, form) in &forms {
         let columns = ["median", "p99", "of idle p99", "failed", "peak RSS"];
         heading(&format!("attacks: turns, {label}"), &columns);
         let mut idle = Duration::ZERO;
         for (name, attack) in ATTACKS {
             let mut sidecar = Sidecar::start(form).await;
-            let attackers = attack.start(&mut sidecar).await;
+            let mut attack_tasks = attack.start(&mut sidecar, attackers.handle()).await;
             let (mut times, failed) = turns(&sidecar, rounds).await;
-            drop(attackers);
+            attack_tasks.shutdown().await;
             times.sort_unstable();
             let (median, p99) = (times[times.len() / 2], times[times.len() * 99 / 100]);
             if matches!(attack, Attack::None) {
@@ -106,6 +110,7 @@ pub(crate) async fn attacks(rounds: usize) {
             );
         }
     }
+    attackers.shutdown_background();
 }
 
 /// Performs turns, and returns their times and the number of failed ones.
@@ -134,8 +139,11 @@ async fn turns(sidecar: &Sidecar, rounds: usize) -> (Vec<Duration>, usize) {
 }
 
 impl Attack {
-    async fn start(self, sidecar: &mut Sidecar) -> JoinSet<()> {
-        let mut tasks = JoinSet::new();
+    async fn start(self, sidecar: &mut Sidecar, attackers: &Handle) -> JoinSet<()> {
+        let mut tasks = Attackers {
+            set: JoinSet::new(),
+            runtime: attackers.clone(),
+        };
         match self {
             Self::None => {}
             Self::UnreadResponses => {
@@ -168,13 +176,25 @@ impl Attack {
             Self::Frames(frames) => flood(&mut tasks, sidecar.address, frames),
             Self::Metrics => scrape(&mut tasks, sidecar.operations().await),
         }
-        tasks
+        tasks.set
+    }
+}
+
+/// Tasks on the runtime of the attackers.
+struct Attackers {
+    set: JoinSet<()>,
+    runtime: Handle,
+}
+
+impl Attackers {
+    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.set.spawn_on(task, &self.runtime);
     }
 }
 
 /// Keeps connections open, and opens and uses each again when the server has closed it.
 fn hold(
-    tasks: &mut JoinSet<()>,
+    tasks: &mut Attackers,
     sidecar: &Sidecar,
     connections: usize,
     window: u32,
@@ -206,7 +226,7 @@ async fn large_conversation(sidecar: &Sidecar) -> String {
 }
 
 /// Searches texts of 16 KiB that consist of the words of the query.
-async fn search(tasks: &mut JoinSet<()>, sidecar: &Sidecar) {
+async fn search(tasks: &mut Attackers, sidecar: &Sidecar) {
     let mut memory = sidecar.memory();
     let user = new_user();
     let id = new_conversation(&mut memory, &user).await;
@@ -235,7 +255,7 @@ async fn search(tasks: &mut JoinSet<()>, sidecar: &Sidecar) {
 }
 
 /// Performs turns without a pause.
-fn overload(tasks: &mut JoinSet<()>, sidecar: &Sidecar) {
+fn overload(tasks: &mut Attackers, sidecar: &Sidecar) {
     let memory = sidecar.memory();
     for _ in 0..64 {
         let (mut memory, user) = (memory.clone(), new_user());
@@ -257,7 +277,7 @@ fn overload(tasks: &mut JoinSet<()>, sidecar: &Sidecar) {
 const FRAMES: u32 = 1000;
 
 /// Writes frames over four connections as fast as the server reads them.
-fn flood(tasks: &mut JoinSet<()>, address: SocketAddr, frames: fn(u32) -> Vec<u8>) {
+fn flood(tasks: &mut Attackers, address: SocketAddr, frames: fn(u32) -> Vec<u8>) {
     for _ in 0..4 {
         tasks.spawn(async move {
             loop {
@@ -299,7 +319,7 @@ fn cancelled_call(number: u32) -> Vec<u8> {
 }
 
 /// Reads the metrics without a pause.
-fn scrape(tasks: &mut JoinSet<()>, address: SocketAddr) {
+fn scrape(tasks: &mut Attackers, address: SocketAddr) {
     for _ in 0..16 {
         tasks.spawn(async move {
             let mut stream = TcpStream::connect(address).await.unwrap();

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     exchange::{Exchange, WeakExchange},
     open_connections::WeakOpenConnections,
+    unstarted::UnstartedExchanges,
 };
 use crate::fairness::ShareKey;
 
@@ -31,6 +32,7 @@ pub(super) struct ConnectionState {
     pub(super) id: u64,
     pub(super) kind: SocketKind,
     others: WeakOpenConnections,
+    pub(super) unstarted: UnstartedExchanges,
     /// The caller of the first call that has been accepted on the connection.
     caller: OnceLock<ShareKey>,
     /// Begin or end of the last exchange, or the begin of the connection.
@@ -53,11 +55,17 @@ pub(super) struct ConnectionState {
 }
 
 impl ConnectionState {
-    pub(super) fn new(id: u64, kind: SocketKind, others: WeakOpenConnections) -> Arc<Self> {
+    pub(super) fn new(
+        id: u64,
+        kind: SocketKind,
+        others: WeakOpenConnections,
+        unstarted: UnstartedExchanges,
+    ) -> Arc<Self> {
         Arc::new(Self {
             id,
             kind,
             others,
+            unstarted,
             caller: OnceLock::new(),
             active_at: AtomicTime::now(),
             accepted_at: AtomicTime::now(),

@@ -12,7 +12,10 @@ use opentelemetry::{
     metrics::{Counter, Meter},
 };
 
-use super::connection_state::{ConnectionState, SocketKind};
+use super::{
+    connection_state::{ConnectionState, SocketKind},
+    unstarted::UnstartedExchanges,
+};
 use crate::{fairness::ShareKey, instrumentation, rejections::Limit};
 
 /// Inactivity after which a connection whose calls have been accepted is closed in favor of a new
@@ -42,6 +45,7 @@ struct Shared {
     max: usize,
     last_id: AtomicU64,
     open: Mutex<HashMap<u64, Arc<ConnectionState>>>,
+    unstarted: UnstartedExchanges,
     metrics: Option<Metrics>,
 }
 
@@ -112,6 +116,7 @@ impl OpenConnections {
             max,
             last_id: AtomicU64::new(0),
             open: Mutex::default(),
+            unstarted: UnstartedExchanges::default(),
             metrics,
         }))
     }
@@ -138,7 +143,7 @@ impl OpenConnections {
         };
         let id = self.0.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         let others = WeakOpenConnections(Arc::downgrade(&self.0));
-        let state = ConnectionState::new(id, kind, others);
+        let state = ConnectionState::new(id, kind, others, self.0.unstarted.of_new_connection());
         open.insert(id, Arc::clone(&state));
         drop(open);
         if let Some(replaced) = replaced {
