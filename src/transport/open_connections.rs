@@ -32,7 +32,7 @@ const MIN_INACTIVITY: Duration = Duration::from_secs(10);
 ///    connections need until their first call;
 /// 2. that of the caller with the most connections, if it has more than its share;
 /// 3. the longest inactive one without an accepted call;
-/// 4. one that has been inactive for [`MIN_INACTIVITY`].
+/// 4. one that has been inactive for ten seconds.
 ///
 /// Connections with a call in progress are not replaced. If there is no other, the new connection is
 /// closed at once: its peer can then try another server or try again later, and it allocates no
