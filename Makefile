@@ -8,11 +8,8 @@ help: ## List the targets
 run: ## Serve on 127.0.0.1:50051, embedded
 	cargo run --release
 
-# Most tests wait more than they compute, so more tests than cores run at once.
-test: ## Run every test, with a private PostgreSQL and Redis (installed if missing)
-	tests/python-env
-	RUST_TEST_THREADS=$$((2 * $$(nproc))) tests/with-servers cargo test --locked --workspace
-	tests/with-servers target/client-python/bin/pytest --quiet --numprocesses auto --dist worksteal clients/python
+test: ## Run every test, with private PostgreSQL and Redis servers (installed if missing)
+	tests/run
 
 fuzz: MINUTES ?= 10
 fuzz: ## Pass mutated inputs to every decoder for MINUTES=10 in total

@@ -6,6 +6,7 @@
 //! rejected by their host and their origin.
 
 mod caller_name;
+mod excerpt;
 mod host;
 mod peer;
 mod rate;
@@ -19,11 +20,12 @@ use http::{HeaderMap, header::AUTHORIZATION};
 use self::rate::CallerRate;
 pub use self::{
     caller_name::CallerName,
-    host::{HostName, HostPolicy, InvalidHostName},
+    excerpt::Excerpt,
+    host::{HostName, HostPolicy, InvalidHostName, RefusedHost},
     peer::{Peer, Process, TcpPeer, UnixAllowList},
     rate::RateExceeded,
     tokens::Tokens,
-    web_origin::{CrossSitePolicy, InvalidWebOrigin, WebOrigin},
+    web_origin::{CrossSitePolicy, InvalidWebOrigin, RefusedOrigin, WebOrigin},
 };
 use crate::reload::Reloaded;
 

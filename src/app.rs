@@ -2,6 +2,7 @@
 //! listeners that are configured, and connects them.
 
 mod backends;
+mod data_dir;
 mod healthcheck;
 mod inspect_window;
 mod listeners;
@@ -19,15 +20,16 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::dispatcher;
 
 use self::{
-    backends::Backends, listeners::Listeners, readiness::Readiness, startup_log::StartupLog,
+    backends::Backends, data_dir::DataDirLock, listeners::Listeners, readiness::Readiness,
+    startup_log::StartupLog,
 };
 use crate::{
     access::HostPolicy,
-    config::{Command, Config, WebConfig},
+    config::{Command, Config, StoreBackend, WebConfig},
     domain::{SystemClock, UuidV7},
     fairness::FairSemaphore,
     memory::{Dependencies, Memory},
-    os_error,
+    os_error, rejections,
     rpc::{
         self, CallLayers, ServerLimits, ServiceConfig,
         admit::{Admission, Authenticator},
@@ -52,6 +54,10 @@ const MAX_CONCURRENT_READS: usize = 8;
 /// Upper bound on the threads that serve calls. Four serve more calls than PostgreSQL can save, and on a
 /// machine with many processors, more threads take more memory and wake each other more often.
 const MAX_WORKERS: usize = 4;
+
+/// Number of tasks that a thread runs before it looks for events of sockets, while it is never idle.
+/// With tokio's default of 61, connections that always have bytes to read delay all others.
+const TASKS_PER_EVENTS: u32 = 16;
 
 /// Error that ends the program, as one line for operators.
 type Failure = Box<dyn Error + Send + Sync>;
@@ -99,7 +105,8 @@ fn on_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Fai
     let workers = available_parallelism().map_or(MAX_WORKERS, NonZero::get);
     let mut builder = Builder::new_multi_thread();
     builder.worker_threads(workers.min(MAX_WORKERS));
-    let runtime = builder.enable_all().build().map_err(|error| {
+    builder.enable_all().event_interval(TASKS_PER_EVENTS);
+    let runtime = builder.build().map_err(|error| {
         let cause = os_error::describe(&error);
         format!("cannot start the runtime: {cause}")
     })?;
@@ -114,9 +121,15 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
         let cause = os_error::describe(&error);
         format!("cannot install signal handlers: {cause}")
     })?;
+    rejections::export_metric();
     let listeners = Listeners::open(&config).await?;
     let ops = ops::bind(config.server.ops).await?;
     let backends = Backends::open(&config)?;
+    // Held until the process ends, because tasks can use the folder until then.
+    let _data_dir = tokio::select! {
+        lock = lock_data_dir(&config.store.backend) => lock?,
+        () = signals.next() => return Ok(()),
+    };
 
     let (calls, writes, background) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
     let stop = CancellationToken::new();
@@ -183,6 +196,17 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
     backends.close().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Locks the folder of the embedded store, if it is configured.
+///
+/// # Errors
+/// Fails if another process has the lock.
+async fn lock_data_dir(store: &StoreBackend) -> Result<Option<DataDirLock>, Failure> {
+    match store {
+        StoreBackend::Embedded { data_dir } => Ok(Some(DataDirLock::acquire(data_dir).await?)),
+        StoreBackend::Postgres(_) => Ok(None),
+    }
 }
 
 /// Creates the rules about requests of web pages, of the API and of the operations port.

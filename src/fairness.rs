@@ -25,6 +25,9 @@ impl ShareKey {
     /// Key of the work that no caller waits for.
     const BACKGROUND: Self = Self(0);
 
+    /// Key of all callers without a name together.
+    pub const ANONYMOUS: Self = Self(1);
+
     /// Key of the callers with the identity `of`.
     pub fn new(of: impl Hash) -> Self {
         let mut hasher = DefaultHasher::new();
@@ -124,6 +127,11 @@ impl FairSemaphore {
             .then(|| self.0.grant(&mut state, key, number))
     }
 
+    /// Whether a caller with `number` more permits holds no more than its share.
+    pub fn is_within_share(&self, key: ShareKey, number: usize) -> bool {
+        self.0.is_within_share(&self.0.state(), key, number)
+    }
+
     /// Acquires `number` permits even beyond the limit. Others are then not available for longer.
     pub fn acquire_beyond_limit(&self, key: ShareKey, number: usize) -> Permits {
         self.0.grant(&mut self.0.state(), key, number)
@@ -171,15 +179,17 @@ impl Shared {
 
     fn admits(&self, state: &State, key: ShareKey, number: usize) -> bool {
         let used = state.used.saturating_add(number);
-        if used <= self.limit - self.reserved {
-            return true;
-        }
+        used <= self.limit - self.reserved
+            || used <= self.limit && self.is_within_share(state, key, number)
+    }
+
+    fn is_within_share(&self, state: &State, key: ShareKey, number: usize) -> bool {
         let held = state.callers.get(&key).map_or(0, |caller| caller.used);
         let others = state.callers.values().filter(|caller| caller.used > 0);
         let others = others.count() - usize::from(held > 0);
         // As if there were one more, for whom its share is kept.
         let share = (self.limit / (others + 2)).max(1);
-        used <= self.limit && held.saturating_add(number) <= share
+        held.saturating_add(number) <= share
     }
 
     fn grant(self: &Arc<Self>, state: &mut State, key: ShareKey, number: usize) -> Permits {

@@ -12,6 +12,7 @@ pub mod instrumentation;
 pub mod log_throttle;
 mod os_error;
 pub mod patience;
+pub mod rejections;
 pub mod shutdown;
 mod small_file;
 pub mod telemetry;

@@ -54,6 +54,7 @@ use crate::{
     fairness::{FairSemaphore, Permits, ShareKey},
     patience::with_patience,
     recent::RecentWindow,
+    rejections::Limit,
     sessions::Sessions,
     store::Store,
     tokens::TokenEncoding,
@@ -114,7 +115,10 @@ impl Memory {
     async fn read_permit(&self) -> Result<Permits, Error> {
         let acquired = self.0.read_permits.acquire(ShareKey::current());
         let permits = with_patience(MAX_READ_WAIT, acquired).await;
-        permits.map_err(|_| Error::Unavailable("too many reads from the store at once".into()))
+        permits.map_err(|_| {
+            Limit::Reads.record_rejection();
+            Error::Unavailable("too many reads from the store at once".into())
+        })
     }
 
     /// Runs a write on a tracked task, to its end even if the caller stops waiting. An

@@ -6,6 +6,7 @@ mod byte_budgets;
 mod certificate;
 mod connection;
 mod connection_state;
+mod displacement;
 mod exchange;
 mod exchange_body;
 mod listener;
@@ -13,6 +14,7 @@ mod open_connections;
 mod server;
 mod tls;
 mod unix;
+mod unstarted;
 mod watch;
 
 pub use self::{
@@ -20,7 +22,7 @@ pub use self::{
     byte_budgets::ByteBudgets,
     connection::Connection,
     exchange::Exchange,
-    exchange_body::RequestRejection,
+    exchange_body::{RequestFailure, RequestRejection},
     listener::{Listener, incoming},
     open_connections::OpenConnections,
     server::{ServerOptions, serve},

@@ -20,6 +20,10 @@ const MODULES: &[(&str, &[&str])] = &[
     // What spans and log lines contain, as every module may record it.
     ("call", &["domain", "http", "opentelemetry"]),
     ("log_throttle", &[]),
+    (
+        "rejections",
+        &["instrumentation", "log_throttle", "opentelemetry"],
+    ),
     ("patience", &[]),
     ("fairness", &[]),
     (
@@ -46,7 +50,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "prost_reflect",
         ],
     ),
-    ("sessions", &["domain", "patience", "redis"]),
+    ("sessions", &["domain", "patience", "redis", "rejections"]),
     (
         "redis",
         &[
@@ -71,6 +75,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "recent",
             "sessions",
             "tokens",
+            "rejections",
         ],
     ),
     (
@@ -80,6 +85,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "domain",
             "archive",
             "log_throttle",
+            "rejections",
             "memory",
             "store",
             "sessions",
@@ -110,7 +116,9 @@ const MODULES: &[(&str, &[&str])] = &[
             "fairness",
             "instrumentation",
             "log_throttle",
+            "patience",
             "os_error",
+            "rejections",
             "reload",
             "tonic",
             "rustls",
@@ -174,6 +182,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "config",
             "domain",
             "fairness",
+            "rejections",
             "memory",
             "recent",
             "redis",

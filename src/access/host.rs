@@ -4,9 +4,9 @@ use std::{
     str::FromStr,
 };
 
-use http::{HeaderMap, Uri, header::HOST};
+use http::{HeaderMap, HeaderValue, Uri, header::HOST};
 
-use super::{Peer, TcpPeer};
+use super::{Excerpt, Peer, TcpPeer};
 
 /// Name or IP address of a host, without a port, in lower case and without a trailing dot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +22,20 @@ pub struct InvalidHostName;
 enum Host<N> {
     Ip(IpAddr),
     Name(N),
+}
+
+/// Reason for which a request is refused by its host.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RefusedHost {
+    /// The request names no host.
+    #[error("the request names no host")]
+    Missing,
+    /// The request has several host headers.
+    #[error("the request has several host headers")]
+    Several,
+    /// The host is not allowed.
+    #[error("the host {0} is not allowed")]
+    NotAllowed(Excerpt),
 }
 
 /// Rule about the names by which callers may address this server.
@@ -54,9 +68,17 @@ impl HostPolicy {
         }
     }
 
-    /// Whether a request of `peer` may be served. If the rule applies to the peer, each host that
-    /// the request names must be allowed, and it must name one.
-    pub fn admits(&self, peer: Option<&Peer>, uri: &Uri, headers: &HeaderMap) -> bool {
+    /// Checks whether a request of `peer` may be served. If the rule applies to the peer, each host
+    /// that the request names must be allowed, and it must name one.
+    ///
+    /// # Errors
+    /// Fails with the first host that is not allowed.
+    pub fn check(
+        &self,
+        peer: Option<&Peer>,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<(), RefusedHost> {
         let is_covered = match peer {
             Some(Peer::Unix(_)) => false,
             Some(Peer::Tcp(TcpPeer { is_on_loopback, .. })) => {
@@ -65,19 +87,25 @@ impl HostPolicy {
             None => true,
         };
         if !is_covered {
-            return true;
+            return Ok(());
         }
         let mut header = headers.get_all(HOST).iter();
         let (first, second) = (header.next(), header.next());
         if second.is_some() {
-            return false;
+            return Err(RefusedHost::Several);
         }
         // HTTP/2 has the host in the URI, and so has HTTP/1.1 if the request's target is a URL.
         let in_uri = uri.authority().map(http::uri::Authority::as_str);
-        let in_header = first.map(|value| value.to_str().unwrap_or_default());
-        (in_uri.is_some() || in_header.is_some())
-            && in_uri.is_none_or(|host| self.allows(host))
-            && in_header.is_none_or(|host| self.allows(host))
+        let in_header = first.map(HeaderValue::as_bytes);
+        let named = [in_uri.map(str::as_bytes), in_header];
+        let mut named = named.into_iter().flatten().peekable();
+        if named.peek().is_none() {
+            return Err(RefusedHost::Missing);
+        }
+        let refused = named.find(|host| !str::from_utf8(host).is_ok_and(|host| self.allows(host)));
+        refused.map_or(Ok(()), |host| {
+            Err(RefusedHost::NotAllowed(Excerpt::of(host)))
+        })
     }
 
     /// Whether the host of an authority, `host` or `host:port`, is allowed.
@@ -259,7 +287,10 @@ mod tests {
         let uri = Uri::from_static("/");
         for host in LOOPBACK {
             let headers = headers(&[host]);
-            assert!(policy.admits(Some(&peer(true)), &uri, &headers), "{host}");
+            assert!(
+                policy.check(Some(&peer(true)), &uri, &headers).is_ok(),
+                "{host}"
+            );
         }
     }
 
@@ -269,21 +300,31 @@ mod tests {
         let uri = Uri::from_static("/");
         for host in FOREIGN {
             let headers = headers(&[host]);
-            assert!(!policy.admits(Some(&peer(true)), &uri, &headers), "{host}");
-            assert!(policy.admits(Some(&peer(false)), &uri, &headers), "{host}");
+            assert!(
+                policy.check(Some(&peer(true)), &uri, &headers).is_err(),
+                "{host}"
+            );
+            assert!(
+                policy.check(Some(&peer(false)), &uri, &headers).is_ok(),
+                "{host}"
+            );
             let unix = Peer::Unix(None);
-            assert!(policy.admits(Some(&unix), &uri, &headers), "{host}");
+            assert!(policy.check(Some(&unix), &uri, &headers).is_ok(), "{host}");
         }
         for invalid in [&[][..], &["localhost", "localhost"], &["localhost", "a"]] {
             let headers = headers(invalid);
-            assert!(!policy.admits(Some(&peer(true)), &uri, &headers));
+            assert!(policy.check(Some(&peer(true)), &uri, &headers).is_err());
         }
         let no_text: HeaderMap = [(HOST, http::HeaderValue::from_bytes(b"localhost\xff"))]
             .map(|(name, value)| (name, value.unwrap()))
             .into_iter()
             .collect();
-        assert!(!policy.admits(Some(&peer(true)), &uri, &no_text));
-        assert!(!policy.admits(None, &uri, &headers(&["evil.example"])));
+        assert!(policy.check(Some(&peer(true)), &uri, &no_text).is_err());
+        assert!(
+            policy
+                .check(None, &uri, &headers(&["evil.example"]))
+                .is_err()
+        );
     }
 
     #[test]
@@ -291,7 +332,9 @@ mod tests {
         let policy = HostPolicy::of_api(Vec::new());
         let admits = |uri: &str, hosts: &[&str]| {
             let uri = uri.parse().unwrap();
-            policy.admits(Some(&peer(true)), &uri, &headers(hosts))
+            policy
+                .check(Some(&peer(true)), &uri, &headers(hosts))
+                .is_ok()
         };
         assert!(admits("http://localhost:1/x", &[]));
         assert!(admits("http://localhost:1/x", &["127.0.0.1"]));
@@ -325,16 +368,25 @@ mod tests {
             for is_on_loopback in [true, false] {
                 let headers = headers(&[host]);
                 let peer = peer(is_on_loopback);
-                assert!(api.admits(Some(&peer), &uri, &headers), "{host}");
-                assert!(operations.admits(Some(&peer), &uri, &headers), "{host}");
+                assert!(api.check(Some(&peer), &uri, &headers).is_ok(), "{host}");
+                assert!(
+                    operations.check(Some(&peer), &uri, &headers).is_ok(),
+                    "{host}"
+                );
             }
         }
         for host in ["example.com", "a.memory.example.com", "10.0.0.8", "evil"] {
             let headers = headers(&[host]);
-            assert!(!api.admits(Some(&peer(false)), &uri, &headers), "{host}");
-            assert!(!api.admits(Some(&peer(true)), &uri, &headers), "{host}");
-            assert!(!operations.admits(Some(&peer(true)), &uri, &headers));
-            assert!(operations.admits(Some(&peer(false)), &uri, &headers));
+            assert!(
+                api.check(Some(&peer(false)), &uri, &headers).is_err(),
+                "{host}"
+            );
+            assert!(
+                api.check(Some(&peer(true)), &uri, &headers).is_err(),
+                "{host}"
+            );
+            assert!(operations.check(Some(&peer(true)), &uri, &headers).is_err());
+            assert!(operations.check(Some(&peer(false)), &uri, &headers).is_ok());
         }
     }
 

@@ -2,7 +2,7 @@ use std::str::FromStr;
 
 use http::{HeaderMap, HeaderValue, Method, Uri, header};
 
-use super::host::is_authority;
+use super::{Excerpt, host::is_authority};
 
 /// Origin of a web page: `https://app.example.com` or `http://localhost:3000`, in the form in
 /// which browsers send it.
@@ -48,6 +48,20 @@ impl FromStr for WebOrigin {
     }
 }
 
+/// Reason for which a request of a page is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RefusedOrigin {
+    /// The request is from a page of another site, and names no origin.
+    #[error("the request of a web page names no origin")]
+    Missing,
+    /// The request has several origins.
+    #[error("the request of a web page names several origins")]
+    Several,
+    /// The origin is not trusted.
+    #[error("requests of web pages of the origin {0} are not allowed")]
+    NotAllowed(Excerpt),
+}
+
 /// Rule about requests that pages of other sites make a browser send.
 ///
 /// A browser sends some requests to another site without asking its server first, among them a
@@ -64,11 +78,19 @@ impl CrossSitePolicy {
         Self { trusted }
     }
 
-    /// Whether a request may be served: it changes nothing, or it is not from a page of another
-    /// origin, or that origin is trusted.
-    pub fn admits(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> bool {
+    /// Checks whether a request may be served: it changes nothing, or it is not from a page of
+    /// another origin, or that origin is trusted.
+    ///
+    /// # Errors
+    /// Fails with the origin that is not trusted.
+    pub fn check(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<(), RefusedOrigin> {
         if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
-            return true;
+            return Ok(());
         }
         let mut sites = headers.get_all("sec-fetch-site").iter();
         let is_same_site = match (sites.next(), sites.next()) {
@@ -78,11 +100,15 @@ impl CrossSitePolicy {
         };
         let mut origins = headers.get_all(header::ORIGIN).iter();
         match (is_same_site, origins.next(), origins.next()) {
-            (Some(true), ..) | (None, None, _) => true,
-            (Some(false), None, _) | (_, _, Some(_)) => false,
-            (Some(false), Some(origin), None) => self.is_trusted(origin),
-            (None, Some(origin), None) => {
-                self.is_trusted(origin) || is_own_host(origin, uri, headers)
+            (Some(true), ..) | (None, None, _) => Ok(()),
+            (Some(false), None, _) => Err(RefusedOrigin::Missing),
+            (_, Some(_), Some(_)) => Err(RefusedOrigin::Several),
+            (is_same_site, Some(origin), None) => {
+                let is_own = || is_same_site.is_none() && is_own_host(origin, uri, headers);
+                if self.is_trusted(origin) || is_own() {
+                    return Ok(());
+                }
+                Err(RefusedOrigin::NotAllowed(Excerpt::of(origin.as_bytes())))
             }
         }
     }
@@ -120,7 +146,9 @@ mod tests {
             (name, value.parse().unwrap())
         });
         let uri = Uri::from_static("/x");
-        CrossSitePolicy::new(trusted).admits(method, &uri, &headers.collect())
+        CrossSitePolicy::new(trusted)
+            .check(method, &uri, &headers.collect())
+            .is_ok()
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::{
     future::Future,
     panic::AssertUnwindSafe,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -33,7 +33,7 @@ use self::{
 };
 use super::{method::Method, status};
 use crate::{
-    fairness::{FairSemaphore, ShareKey},
+    fairness::{FairSemaphore, Permits, ShareKey},
     instrumentation,
     log_throttle::LogThrottle,
     transport::Exchange,
@@ -152,27 +152,33 @@ impl GuardState {
         let key = exchange
             .as_ref()
             .map_or_else(ShareKey::current, Exchange::key);
-        let Some(permit) = self.permits.try_acquire(key, 1) else {
+        let Some(slot) = self.acquire_slot(key, exchange.as_ref()) else {
             return status::too_many_calls(self.permits.limit()).into_http();
         };
-        let permit: CallPermit = Arc::new((permit, self.calls.token()));
+        let permit: CallPermit = Arc::new((Arc::clone(&slot), self.calls.token()));
         let timeout = timeout::of(request.headers(), self.max_call_time);
         if timeout <= TIMER_RESOLUTION {
             return status::deadline_exceeded().into_http();
         }
         let deadline = Instant::now() + timeout;
+        let expired = if timeout < self.max_call_time {
+            status::deadline_exceeded
+        } else {
+            status::call_time_exceeded
+        };
         if let Some(exchange) = &exchange {
-            exchange.trust_connection();
+            exchange.accept_call();
             exchange.set_deadline(deadline);
+            exchange.hold(SlotRelease(slot));
             exchange.hold(Arc::clone(&permit));
         }
         let is_stream = Method::of(request.uri().path()).is_server_streaming;
         let call = key.scope(inner_call(inner, request));
         match tokio::time::timeout_at(deadline, call).await {
-            Err(_) => status::deadline_exceeded().into_http(),
+            Err(_) => expired().into_http(),
             Ok(response) => {
                 let (head, body) = response.into_parts();
-                let mut body = GuardedBody::new(body, Some(deadline), permit);
+                let mut body = GuardedBody::new(body, Some(deadline), permit, expired);
                 if let Some(exchange) = exchange
                     && !is_stream
                     && !exchange.reserve_response(body.prefetch())
@@ -183,6 +189,37 @@ impl GuardState {
                 Response::from_parts(head, Body::new(body))
             }
         }
+    }
+}
+
+impl GuardState {
+    /// Acquires a slot. If there is none, it takes that of a call that waits for its peer, so that
+    /// such calls do not keep others out.
+    fn acquire_slot(&self, key: ShareKey, exchange: Option<&Exchange>) -> Option<Arc<CallSlot>> {
+        let acquire = || self.permits.try_acquire(key, 1);
+        let permit = acquire().or_else(|| {
+            let is_within_share = self.permits.is_within_share(key, 1);
+            let has_displaced = exchange?.displace_call(is_within_share);
+            has_displaced.then(acquire)?
+        });
+        Some(Arc::new(CallSlot(Mutex::new(Some(permit?)))))
+    }
+}
+
+/// Slot of a call among the concurrent ones.
+#[derive(Debug)]
+struct CallSlot(Mutex<Option<Permits>>);
+
+/// Releases the slot of a call when it is dropped, even if the call continues.
+#[derive(Debug)]
+struct SlotRelease(Arc<CallSlot>);
+
+impl Drop for SlotRelease {
+    fn drop(&mut self) {
+        let mut permit = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let released = permit.take();
+        drop(permit);
+        drop(released);
     }
 }
 

@@ -95,7 +95,7 @@ pub async fn serve(
             .requires_certificates
             .then_some(MAX_AUTHENTICATED_AGE),
         budgets: limits.budgets.into(),
-        request_rejection: status::too_many_request_bytes,
+        request_rejection: status::request_failed,
     };
     transport::serve(incoming, limits.connections, service, options, stop).await;
 }
@@ -113,7 +113,7 @@ pub async fn serve_probes(
         max_exchange_time: MAX_PROBE_TIME,
         max_connection_age: None,
         budgets: ByteBudgets::new(MAX_PROBE_BYTES, MAX_PROBE_BYTES, MAX_PROBE_BYTES).into(),
-        request_rejection: status::too_many_request_bytes,
+        request_rejection: status::request_failed,
     };
     let (routes, probes) = (routes.prepare(), ProbeGuard::new(MAX_PROBE_TIME));
     let service = web.layer(service_fn(move |request| {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use grpc_json_transcoding::{Config, Limits, OpenApiInfo, TranscodingLayer};
 
-use super::{admit, export};
+use super::{admit, export, status};
 use crate::{archive::Format, proto::POOL};
 
 /// Maximum number of values in a request. Without this limit, the conversion of one request could
@@ -33,6 +33,8 @@ pub fn layer(
             max_bytes: max_request_bytes,
             max_values: MAX_VALUES,
             max_depth: MAX_DEPTH,
+            too_large: status::request_too_large,
+            too_many_values: status::too_many_values,
         },
         optional_body: Some("conversation_memory.v1.optional_body".to_owned()),
         media_types: media_types(),

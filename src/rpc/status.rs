@@ -8,22 +8,28 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use grpc_json_transcoding::OBJECT_WEIGHT;
 pub(crate) use grpc_json_transcoding::code_name;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::field::FieldViolation;
 use crate::{
-    access::{AccessDenied, RateExceeded},
-    domain::{FieldError, InvalidValue},
+    access::{AccessDenied, RateExceeded, RefusedHost, RefusedOrigin},
+    domain::{FieldError, InvalidValue, SizeLimit},
     memory::{Error, Resource},
     proto::decode_limits::{Counted, DecodeRejection},
+    rejections::Limit,
     store::ReusedKey,
+    transport::RequestFailure,
 };
 
 /// Domain of every `ErrorInfo`.
 pub(crate) const DOMAIN: &str = "conversation-memory";
+
+/// What a caller can do about a request that is too large.
+const SPLIT_REQUEST: &str = "split the request, or raise MAX_REQUEST_BYTES";
 
 /// Delay before a retry, sent to callers in `RetryInfo`.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
@@ -31,10 +37,24 @@ const RETRY_DELAY: Duration = Duration::from_millis(500);
 impl From<FieldViolation> for Status {
     fn from(violation: FieldViolation) -> Self {
         let error = FieldError::from(violation);
+        if let Some(limit) = error.reason.exceeded() {
+            Limit::from(limit).record_rejection();
+        }
         let message = format!("{} {}", error.path, error.reason);
         let details =
             ErrorDetails::with_bad_request_violation(error.path, error.reason.to_string());
         Self::with_error_details(Code::InvalidArgument, message, details)
+    }
+}
+
+impl From<SizeLimit> for Limit {
+    fn from(limit: SizeLimit) -> Self {
+        match limit {
+            SizeLimit::Content => Self::ContentBytes,
+            SizeLimit::Metadata => Self::MetadataBytes,
+            SizeLimit::Blob => Self::BlobBytes,
+            SizeLimit::Request => Self::RequestBytes,
+        }
     }
 }
 
@@ -57,8 +77,7 @@ impl From<DecodeRejection> for Status {
                     Counted::Values => "JSON values",
                     Counted::Elements => "elements",
                 };
-                // Without RetryInfo: the same request fails again.
-                Self::resource_exhausted(format!(
+                too_many_elements(format!(
                     "{field} exceeds the limit of {max} {counted} per request"
                 ))
             }
@@ -116,29 +135,16 @@ impl From<Error> for Status {
                 FieldViolation::new(field, reason).into()
             }
             // Without RetryInfo: the same request fails again.
-            Error::BranchTooDeep { max } => with_reason(
-                Code::FailedPrecondition,
-                "BRANCH_TOO_DEEP",
-                &format!(
-                    "the branch would be more than {max} branches deep: branch at an earlier \
-                     message, or import an export of the conversation and branch that"
-                ),
-                &[("max_depth", max.to_string())],
+            Error::BranchTooDeep { max } => branch_too_deep(max),
+            Error::SearchTooExpensive => search_too_expensive(),
+            Error::TooManySearches => busy(
+                Limit::Searches,
+                "too many concurrent searches: search less often, or restrict searches",
             ),
-            // Without RetryInfo: the same request fails again.
-            Error::SearchTooExpensive => with_reason(
-                Code::ResourceExhausted,
-                "SEARCH_TOO_EXPENSIVE",
-                "the search exceeded its time limit: restrict it to a conversation, or search for \
-                 fewer and more specific words",
-                &[],
+            Error::TooManyTransfers => busy(
+                Limit::Transfers,
+                "too many exports and imports at once: wait for one of them to end",
             ),
-            Error::TooManySearches => {
-                busy("too many concurrent searches: search less often, or restrict searches")
-            }
-            Error::TooManyTransfers => {
-                busy("too many exports and imports at once: wait for one of them to end")
-            }
             Error::Reused(id) => reused(id),
             Error::Unavailable(_) => unavailable("the store or session tier is unavailable"),
             // Without RetryInfo: the disk stays full until somebody makes room.
@@ -148,7 +154,7 @@ impl From<Error> for Status {
                 "the disk of the store is full: nothing was written",
                 &[],
             ),
-            Error::Overloaded => busy("too many concurrent writes"),
+            Error::Overloaded => busy(Limit::Writes, "too many concurrent writes"),
             Error::OutcomeUnknown { retry_is_safe, .. } => outcome_unknown(retry_is_safe),
             Error::Internal(_) => internal(),
         }
@@ -182,46 +188,137 @@ pub(crate) fn access_denied(denied: AccessDenied) -> Status {
     }
 }
 
-/// Status of a request for a host that is not allowed.
-pub(crate) fn host_not_allowed() -> Status {
-    Status::permission_denied(
-        "the host of the request is not allowed: use a name of loopback, or add it to ALLOWED_HOSTS",
-    )
+/// Status of a call that has reached the limit on the duration of calls, not a deadline that its
+/// caller has set.
+pub(crate) fn call_time_exceeded() -> Status {
+    Limit::CallTime.record_rejection();
+    deadline_exceeded()
 }
 
-/// Status of a request that a page of another origin has sent.
-pub(crate) fn origin_not_allowed() -> Status {
-    Status::permission_denied(
-        "requests of web pages are not allowed: add their origin to CORS_ALLOWED_ORIGINS",
-    )
+/// Status of a request for a host that is not allowed. The caller counts and logs it.
+pub(crate) fn host_not_allowed(refused: &RefusedHost) -> Status {
+    Status::permission_denied(format!(
+        "{refused}: use localhost or a loopback address, or add the host to ALLOWED_HOSTS"
+    ))
+}
+
+/// Status of a request that a page of another origin has sent. The caller counts and logs it.
+pub(crate) fn origin_not_allowed(refused: &RefusedOrigin) -> Status {
+    Status::permission_denied(format!(
+        "{refused}: add the origin to CORS_ALLOWED_ORIGINS if its pages may call"
+    ))
 }
 
 /// Status of a call beyond the limit on concurrent calls.
 pub(crate) fn too_many_calls(max: usize) -> Status {
-    busy(&format!("too many concurrent calls (limit {max})"))
+    busy(
+        Limit::ConcurrentCalls,
+        &format!(
+            "too many concurrent calls (limit {max}): make fewer at once, or raise MAX_CONCURRENT_CALLS"
+        ),
+    )
 }
 
-/// Status of a call whose request does not fit into the bytes of all requests.
-pub(crate) fn too_many_request_bytes(max: usize) -> Status {
-    busy(&format!(
-        "the requests in progress exceed their limit of {max} bytes: send fewer or smaller ones at once"
+/// Status of a health check or a call of reflection beyond the limit on them.
+pub(crate) fn too_many_probes(limit: Limit, max: usize) -> Status {
+    busy(
+        limit,
+        &format!("too many concurrent health checks or calls of reflection (limit {max})"),
+    )
+}
+
+/// Status of a request that is larger than the limit. Without `RetryInfo`: the same request fails
+/// again.
+pub(crate) fn request_too_large(max: usize) -> Status {
+    Limit::RequestBytes.record_rejection();
+    Status::resource_exhausted(format!(
+        "the request has more than {max} bytes: {SPLIT_REQUEST}"
     ))
+}
+
+/// Status of a request with more JSON values than the limit.
+pub(crate) fn too_many_values(max: usize) -> Status {
+    too_many_elements(format!(
+        "the body has more than {max} values, where an object counts as {OBJECT_WEIGHT}"
+    ))
+}
+
+/// Status of a request with too many values or elements. Without `RetryInfo`: the same request
+/// fails again.
+fn too_many_elements(excess: String) -> Status {
+    Limit::RequestElements.record_rejection();
+    Status::resource_exhausted(excess + ": split the request")
+}
+
+/// Status of a branch that would be too deep. Without `RetryInfo`: the same request fails again.
+fn branch_too_deep(max: i64) -> Status {
+    Limit::BranchDepth.record_rejection();
+    with_reason(
+        Code::FailedPrecondition,
+        "BRANCH_TOO_DEEP",
+        &format!(
+            "the branch would be more than {max} branches deep: branch at an earlier message, or \
+             import an export of the conversation and branch that"
+        ),
+        &[("max_depth", max.to_string())],
+    )
+}
+
+/// Status of a search that took too long. Without `RetryInfo`: the same request fails again.
+fn search_too_expensive() -> Status {
+    Limit::SearchTime.record_rejection();
+    with_reason(
+        Code::ResourceExhausted,
+        "SEARCH_TOO_EXPENSIVE",
+        "the search exceeded its time limit: restrict it to a conversation, or search for fewer \
+         and more specific words",
+        &[],
+    )
+}
+
+/// Status of a call whose request is not received completely.
+pub(crate) fn request_failed(failure: RequestFailure) -> Status {
+    match failure {
+        RequestFailure::TooManyBytes { max } => busy(
+            Limit::PendingRequestBytes,
+            &format!(
+                "the requests in progress exceed their limit of {max} bytes: send fewer or smaller \
+                 ones at once, or raise MAX_PENDING_REQUEST_BYTES"
+            ),
+        ),
+        RequestFailure::Stalled { limit } => {
+            let seconds = limit.as_secs();
+            Status::deadline_exceeded(format!(
+                "the request is incomplete, and no more of it has arrived for {seconds} s: send it \
+                 without pauses"
+            ))
+        }
+        RequestFailure::Displaced => busy(
+            Limit::ConcurrentCalls,
+            "the request was incomplete, and the server has no capacity to wait for it: send it \
+             without pauses",
+        ),
+    }
 }
 
 /// Status of a call whose response does not fit into the bytes of all responses.
 pub(crate) fn too_many_response_bytes(max: usize) -> Status {
-    busy(&format!(
-        "the responses that callers have not read exceed their limit of {max} bytes: read them sooner, or request less"
-    ))
+    busy(
+        Limit::PendingResponseBytes,
+        &format!(
+            "the responses that callers have not read exceed their limit of {max} bytes: read \
+             them sooner, request less, or raise MAX_PENDING_RESPONSE_BYTES"
+        ),
+    )
 }
 
 /// Status of a call beyond the rate of its caller.
 pub(crate) fn rate_limit_exceeded(exceeded: &RateExceeded) -> Status {
     let message = format!(
-        "rate limit exceeded ({} calls/s)",
+        "rate limit exceeded ({} calls/s): call less often, or raise MAX_CALLER_RATE",
         exceeded.calls_per_second
     );
-    busy_for(exceeded.retry_after, &message)
+    busy_for(Limit::CallerRate, exceeded.retry_after, &message)
 }
 
 /// Replaces the codes that tonic's decoder chooses for requests that it cannot decode, and for
@@ -239,11 +336,26 @@ pub(crate) fn replace_decoder_codes(headers: &mut HeaderMap) {
     };
     let replacement = match Code::from_bytes(code.as_bytes()) {
         _ if has_reset_message(headers) => Code::Cancelled,
-        Code::OutOfRange => Code::ResourceExhausted,
+        Code::OutOfRange => {
+            add_advice(headers);
+            Limit::RequestBytes.record_rejection();
+            Code::ResourceExhausted
+        }
         Code::Internal if !has_internal_message(headers) => Code::InvalidArgument,
         _ => return,
     };
     headers.insert(Status::GRPC_STATUS, (replacement as i32).into());
+}
+
+/// Adds to the decoder's message for a request that is too large what the caller can do.
+fn add_advice(headers: &mut HeaderMap) {
+    let message = headers.get(Status::GRPC_MESSAGE);
+    let message = message.map_or(&b""[..], HeaderValue::as_bytes);
+    let advice = SPLIT_REQUEST.replace(' ', "%20");
+    let message = [message, b":%20", advice.as_bytes()].concat();
+    if let Ok(message) = HeaderValue::from_bytes(&message) {
+        headers.insert(Status::GRPC_MESSAGE, message);
+    }
 }
 
 /// Whether the message is that of tonic for a request that was reset, as it is encoded in a
@@ -265,12 +377,13 @@ fn unavailable(message: &str) -> Status {
     Status::with_error_details(Code::Unavailable, message, details)
 }
 
-/// Status of a request for which the server has no capacity.
-fn busy(message: &str) -> Status {
-    busy_for(RETRY_DELAY, message)
+/// Status of a request for which the server has no capacity within `limit`.
+fn busy(limit: Limit, message: &str) -> Status {
+    busy_for(limit, RETRY_DELAY, message)
 }
 
-fn busy_for(retry_delay: Duration, message: &str) -> Status {
+fn busy_for(limit: Limit, retry_delay: Duration, message: &str) -> Status {
+    limit.record_rejection();
     let details = ErrorDetails::with_retry_info(Some(retry_delay));
     Status::with_error_details(Code::ResourceExhausted, message, details)
 }

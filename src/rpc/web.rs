@@ -25,6 +25,7 @@ use super::status;
 use crate::{
     access::{CrossSitePolicy, HostPolicy, Peer, WebOrigin},
     log_throttle::LogThrottle,
+    rejections::Limit,
 };
 
 static REJECTION_LOG: LogThrottle = LogThrottle::new();
@@ -150,19 +151,21 @@ impl WebPolicies {
     fn check(&self, request: &Request<Body>) -> Option<Response<Body>> {
         let (uri, headers) = (request.uri(), request.headers());
         let peer = request.extensions().get::<Peer>();
-        if !self.hosts.admits(peer, uri, headers) {
+        if let Err(refused) = self.hosts.check(peer, uri, headers) {
+            Limit::Hosts.count_rejection();
             let http = StatusCode::MISDIRECTED_REQUEST;
-            return Some(reject(headers, &status::host_not_allowed(), http));
+            return Some(reject(headers, status::host_not_allowed(&refused), http));
         }
-        if !self.cross_site.admits(request.method(), uri, headers) {
+        if let Err(refused) = self.cross_site.check(request.method(), uri, headers) {
+            Limit::Origins.count_rejection();
             let http = StatusCode::FORBIDDEN;
-            return Some(reject(headers, &status::origin_not_allowed(), http));
+            return Some(reject(headers, status::origin_not_allowed(&refused), http));
         }
         None
     }
 }
 
-fn reject(headers: &HeaderMap, status: &Status, http: StatusCode) -> Response<Body> {
+fn reject(headers: &HeaderMap, status: Status, http: StatusCode) -> Response<Body> {
     let cause = status.message();
     if let Some(suppressed) = REJECTION_LOG.admit(cause) {
         let suppressed = suppressed.count();
@@ -170,10 +173,10 @@ fn reject(headers: &HeaderMap, status: &Status, http: StatusCode) -> Response<Bo
     }
     let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     if content_type.is_some_and(|value| value.starts_with(b"application/grpc")) {
-        // A gRPC client derives a status from the one of HTTP, and might parse a body.
-        let mut response = Response::new(Body::empty());
+        // A gRPC client prefers this status to the one that it would derive from that of HTTP.
+        let mut response = status.into_http();
         *response.status_mut() = http;
         return response;
     }
-    render_error(status, Some(http))
+    render_error(&status, Some(http))
 }

@@ -12,7 +12,10 @@ use tokio::time::Instant;
 
 use self::table::SessionTable;
 use super::{SessionKey, SessionPage, SessionQuery, Sessions, SessionsUnavailable};
-use crate::domain::{Clock, NewSession, Session, SessionId, UserId};
+use crate::{
+    domain::{Clock, NewSession, Session, SessionId, UserId},
+    rejections::Limit,
+};
 
 /// Sessions in the memory of this process. They are lost when it exits.
 #[derive(Debug)]
@@ -93,7 +96,11 @@ impl InProcessSessions {
         session.conversation_id = new.conversation_id.or(session.conversation_id);
         session.last_active_at = now;
         session.expires_at = now + self.ttl;
-        table.insert(session.clone(), Instant::now() + self.ttl);
+        let ended = table.insert(session.clone(), Instant::now() + self.ttl);
+        // The log may block.
+        drop(table);
+        Limit::SessionsPerUser.record_rejections(ended.beyond_user);
+        Limit::SessionMemory.record_rejections(ended.beyond_memory);
         session
     }
 

@@ -24,6 +24,7 @@ use crate::{
     domain::{ConversationId, DeptId, NewSession, Session, SessionId, UserId},
     patience::with_patience,
     redis::{Redis, RedisError, Reply, Script},
+    rejections::Limit,
 };
 
 /// Number of sessions that are read or ended at a time.
@@ -192,7 +193,7 @@ impl RedisSessions {
         let excess = self
             .run_on_user(&self.scripts.user_add, user, &args)
             .await?;
-        self.end_all(user, &excess.list()?).await
+        self.end_excess(user, &excess.list()?).await
     }
 
     /// Records a use of a session in its user's set. Returns whether the set has the session.
@@ -204,11 +205,13 @@ impl RedisSessions {
         Ok(renewed.integer()? == 1)
     }
 
-    /// Ends sessions of a user, and removes them from the user's set.
-    async fn end_all(&self, user: &UserId, members: &[Reply]) -> Result<(), RedisError> {
+    /// Ends sessions of a user beyond the maximum, and removes them from the user's set.
+    async fn end_excess(&self, user: &UserId, members: &[Reply]) -> Result<(), RedisError> {
         for members in members.chunks(BATCH) {
             let ids = members.iter().filter_map(parse_id);
-            try_join_all(ids.map(|id| self.end_of_user(id, user))).await?;
+            let ended = try_join_all(ids.map(|id| self.end_of_user(id, user))).await?;
+            let ended = ended.into_iter().filter(|was_live| *was_live).count();
+            Limit::SessionsPerUser.record_rejections(ended as u64);
             self.remove_from_user(user, members).await?;
         }
         Ok(())

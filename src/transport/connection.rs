@@ -22,6 +22,15 @@ const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(10);
 /// Number of first bytes: fewer than the shortest request has.
 const FIRST_BYTES: usize = 16;
 
+/// Number of bytes that a connection reads before others have their turn, so that frames that begin
+/// no call delay others little.
+const BYTES_PER_TURN: usize = 8 << 10;
+
+/// The same after a turn in which more than [`CALLS_PER_TURN`] calls began. Calls that clients make
+/// to get a response are larger than these.
+const BYTES_PER_TURN_OF_MANY_CALLS: usize = 1 << 10;
+const CALLS_PER_TURN: usize = 64;
+
 /// A stream of bytes in both directions.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send {}
 
@@ -34,6 +43,10 @@ pub struct Connection {
     /// Deadline of the first bytes, and how many of them are missing. `None` once they have
     /// arrived.
     first_bytes: Option<(Pin<Box<Sleep>>, usize)>,
+    /// Number of bytes that may still be read in this turn.
+    bytes_of_turn: usize,
+    /// Number of calls that had begun before this turn.
+    calls_before_turn: usize,
     permit: ConnectionPermit,
 }
 
@@ -43,6 +56,8 @@ impl Connection {
             stream: Box::pin(stream),
             peer,
             first_bytes: Some((Box::pin(sleep(FIRST_BYTES_TIMEOUT)), FIRST_BYTES)),
+            bytes_of_turn: BYTES_PER_TURN,
+            calls_before_turn: 0,
             permit,
         }
     }
@@ -53,6 +68,22 @@ impl Connection {
 
     pub(super) fn state(&self) -> &Arc<ConnectionState> {
         &self.permit.state
+    }
+
+    /// Whether other tasks run before the connection reads more: those of its requests, too.
+    fn ends_turn(&mut self) -> bool {
+        let unstarted = &self.permit.state.unstarted;
+        if self.bytes_of_turn > 0 && !unstarted.is_limit_reached() {
+            return false;
+        }
+        let begun = unstarted.begun();
+        self.bytes_of_turn = if begun.wrapping_sub(self.calls_before_turn) > CALLS_PER_TURN {
+            BYTES_PER_TURN_OF_MANY_CALLS
+        } else {
+            BYTES_PER_TURN
+        };
+        self.calls_before_turn = begun;
+        true
     }
 
     /// Records whether the socket accepts bytes.
@@ -76,8 +107,23 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.ends_turn() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
-        let read = self.stream.as_mut().poll_read(cx, buf);
+        let read = if self.bytes_of_turn <= BYTES_PER_TURN_OF_MANY_CALLS {
+            let length = self.bytes_of_turn.min(buf.remaining());
+            let mut part = ReadBuf::new(buf.initialize_unfilled_to(length));
+            let read = self.stream.as_mut().poll_read(cx, &mut part);
+            let received = part.filled().len();
+            buf.advance(received);
+            read
+        } else {
+            self.stream.as_mut().poll_read(cx, buf)
+        };
+        let received = buf.filled().len() - before;
+        self.bytes_of_turn = self.bytes_of_turn.saturating_sub(received);
         let Some((deadline, missing)) = &mut self.first_bytes else {
             return read;
         };
@@ -85,7 +131,7 @@ impl AsyncRead for Connection {
             let expired = deadline.as_mut().poll(cx);
             return expired.map(|()| Err(io::ErrorKind::TimedOut.into()));
         }
-        *missing = missing.saturating_sub(buf.filled().len() - before);
+        *missing = missing.saturating_sub(received);
         if *missing == 0 {
             self.first_bytes = None;
         }

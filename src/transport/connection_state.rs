@@ -1,7 +1,7 @@
 use std::{
     sync::{
-        Arc, LazyLock, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -10,7 +10,11 @@ use slab::Slab;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::exchange::{Exchange, WeakExchange};
+use super::{
+    exchange::{Exchange, WeakExchange},
+    open_connections::WeakOpenConnections,
+    unstarted::UnstartedExchanges,
+};
 use crate::fairness::ShareKey;
 
 /// Kind of socket of a connection.
@@ -27,8 +31,10 @@ pub(super) enum SocketKind {
 pub(super) struct ConnectionState {
     pub(super) id: u64,
     pub(super) kind: SocketKind,
-    /// Whether a call on the connection has been accepted.
-    is_trusted: AtomicBool,
+    others: WeakOpenConnections,
+    pub(super) unstarted: UnstartedExchanges,
+    /// The caller of the first call that has been accepted on the connection.
+    caller: OnceLock<ShareKey>,
     /// Begin or end of the last exchange, or the begin of the connection.
     active_at: AtomicTime,
     /// When the peer has last accepted a piece of a response.
@@ -38,6 +44,8 @@ pub(super) struct ConnectionState {
     /// Since when the socket has accepted no bytes, if bytes are to be written.
     blocked_since: AtomicTime,
     exchanges: Mutex<Slab<WeakExchange>>,
+    /// Number of exchanges that wait for their peer to send more of the request.
+    awaited: AtomicUsize,
     /// The exchange whose stream is about to be spawned.
     beginning: Mutex<Option<WeakExchange>>,
     /// Cancelled when the connection is to be closed at once.
@@ -47,16 +55,24 @@ pub(super) struct ConnectionState {
 }
 
 impl ConnectionState {
-    pub(super) fn new(id: u64, kind: SocketKind) -> Arc<Self> {
+    pub(super) fn new(
+        id: u64,
+        kind: SocketKind,
+        others: WeakOpenConnections,
+        unstarted: UnstartedExchanges,
+    ) -> Arc<Self> {
         Arc::new(Self {
             id,
             kind,
-            is_trusted: AtomicBool::new(false),
+            others,
+            unstarted,
+            caller: OnceLock::new(),
             active_at: AtomicTime::now(),
             accepted_at: AtomicTime::now(),
             pieces: AtomicUsize::new(0),
             blocked_since: AtomicTime::unset(),
             exchanges: Mutex::default(),
+            awaited: AtomicUsize::new(0),
             beginning: Mutex::default(),
             closed: CancellationToken::new(),
             retired: CancellationToken::new(),
@@ -68,15 +84,18 @@ impl ConnectionState {
         ShareKey::new(self.id)
     }
 
-    pub(super) fn trust(&self) {
-        // Read first, because most calls find it set.
-        if !self.is_trusted() {
-            self.is_trusted.store(true, Ordering::Relaxed);
-        }
+    /// Records that a call of `caller` has been accepted. The connection counts for the first one.
+    pub(super) fn trust(&self, caller: ShareKey) {
+        self.caller.get_or_init(|| caller);
+    }
+
+    /// The caller for whom the connection counts. `None` before a call on it has been accepted.
+    pub(super) fn caller(&self) -> Option<ShareKey> {
+        self.caller.get().copied()
     }
 
     pub(super) fn is_trusted(&self) -> bool {
-        self.is_trusted.load(Ordering::Relaxed)
+        self.caller.get().is_some()
     }
 
     /// Time since the begin or end of the last exchange.
@@ -124,8 +143,23 @@ impl ConnectionState {
         self.exchanges().try_remove(index);
     }
 
-    pub(super) fn has_exchanges(&self) -> bool {
-        !self.exchanges().is_empty()
+    /// Whether the connection has an exchange that does not wait for its peer to send a request.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.exchanges().len() > self.awaited.load(Ordering::Relaxed)
+    }
+
+    /// Records that one more exchange waits for its peer to send more of the request.
+    pub(super) fn add_awaited(&self) {
+        self.awaited.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn remove_awaited(&self) {
+        self.awaited.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The open connections, of which this is one.
+    pub(super) fn all_connections(&self) -> Vec<Arc<Self>> {
+        self.others.all()
     }
 
     /// Exchanges that have not ended.
@@ -179,7 +213,7 @@ fn milliseconds(at: Instant) -> u64 {
 }
 
 impl AtomicTime {
-    fn unset() -> Self {
+    pub(super) fn unset() -> Self {
         Self(AtomicU64::new(0))
     }
 
@@ -192,7 +226,7 @@ impl AtomicTime {
     }
 
     /// Sets the present time, or none.
-    fn set(&self, is_set: bool) {
+    pub(super) fn set(&self, is_set: bool) {
         let now = if is_set {
             milliseconds(Instant::now())
         } else {
@@ -205,7 +239,7 @@ impl AtomicTime {
         self.0.store(milliseconds(time), Ordering::Relaxed);
     }
 
-    fn is_set(&self) -> bool {
+    pub(super) fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed) != 0
     }
 

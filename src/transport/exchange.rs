@@ -4,6 +4,7 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
+    task::Waker,
     time::Duration,
 };
 
@@ -13,8 +14,9 @@ use tokio::{task::AbortHandle, time::Instant};
 use super::{
     byte_budgets::ByteBudgets,
     connection_state::{AtomicTime, ConnectionState},
+    displacement::displace_one,
 };
-use crate::fairness::{Permits, ShareKey};
+use crate::fairness::{FairSemaphore, Permits, ShareKey};
 
 /// Number of bytes of a request or a response that no budget counts. They are bounded by the
 /// number of exchanges, and most exchanges have fewer.
@@ -40,6 +42,12 @@ struct ExchangeState {
     /// The task of an HTTP/2 stream. HTTP/1 has none.
     stream: OnceLock<AbortHandle>,
     is_aborted: AtomicBool,
+    /// Whether the exchange is a call that has been accepted.
+    is_call: AtomicBool,
+    /// Whether what the exchange held was left to other requests.
+    is_displaced: AtomicBool,
+    /// Since when the exchange has waited for its peer to send the request or to read the response.
+    waits_since: AtomicTime,
     held: Mutex<Held>,
 }
 
@@ -49,6 +57,10 @@ struct Held {
     values: Vec<Box<dyn Any + Send>>,
     request: Option<Permits>,
     response: Option<Permits>,
+    /// The task that reads the request, while it waits for the peer.
+    reader: Option<Waker>,
+    /// Whether the complete response waits for the peer.
+    is_answered: bool,
 }
 
 impl Exchange {
@@ -66,6 +78,9 @@ impl Exchange {
             deadline: AtomicTime::at(deadline),
             stream: OnceLock::new(),
             is_aborted: AtomicBool::new(false),
+            is_call: AtomicBool::new(false),
+            is_displaced: AtomicBool::new(false),
+            waits_since: AtomicTime::unset(),
             held: Mutex::default(),
         });
         Self(state)
@@ -97,9 +112,25 @@ impl Exchange {
         let _ = self.0.key.set(key);
     }
 
-    /// Records that the peer may call: its connection is kept in favor of others.
-    pub fn trust_connection(&self) {
-        self.0.connection.trust();
+    /// Records that the call of the exchange has been accepted. Its connection counts for the caller.
+    pub fn accept_call(&self) {
+        self.0.is_call.store(true, Ordering::Relaxed);
+        let is_anonymous = self.key() == self.connection_key();
+        let caller = if is_anonymous {
+            ShareKey::ANONYMOUS
+        } else {
+            self.key()
+        };
+        self.0.connection.trust(caller);
+    }
+
+    /// Takes what an accepted call holds that waits for its peer, for a call of this exchange's caller.
+    /// Others lose it only if `may_displace_others`. Returns false if there is no such call.
+    pub fn displace_call(&self, may_displace_others: bool) -> bool {
+        displace_one(&self.0.connection, |other| {
+            let is_call = other.0.is_call.load(Ordering::Relaxed);
+            is_call && (may_displace_others || other.key() == self.key())
+        })
     }
 
     /// Replaces the time at which the exchange is ended.
@@ -110,7 +141,7 @@ impl Exchange {
     /// Keeps a value until the peer has accepted the response, or the exchange is ended.
     pub fn hold(&self, value: impl Any + Send) {
         let mut held = self.held();
-        if !self.is_aborted() {
+        if !self.is_aborted() && !self.is_displaced() {
             held.values.push(Box::new(value));
         }
     }
@@ -118,13 +149,18 @@ impl Exchange {
     /// Counts the bytes of a complete response that waits for the peer. Returns whether they are
     /// within the budget; if not, the response must not be sent.
     pub fn reserve_response(&self, bytes: usize) -> bool {
-        if bytes <= UNCOUNTED_BYTES {
-            return true;
+        if bytes > UNCOUNTED_BYTES {
+            let responses = &self.0.budgets.responses;
+            let reserved = self.acquire_bytes(responses, bytes, Self::reserved_response);
+            let is_admitted = reserved.is_some();
+            self.held().response = reserved;
+            if !is_admitted {
+                return false;
+            }
         }
-        let permits = self.0.budgets.responses.try_acquire(self.key(), bytes);
-        let is_admitted = permits.is_some();
-        self.held().response = permits;
-        is_admitted
+        self.held().is_answered = true;
+        self.0.waits_since.set(true);
+        true
     }
 
     /// Number of bytes of the response that have been counted.
@@ -142,20 +178,98 @@ impl Exchange {
     /// Counts the bytes of the request, of which `bytes` have been received. Returns whether they
     /// are within the budget.
     pub(super) fn count_request(&self, bytes: usize) -> bool {
-        let requests = &self.0.budgets.requests;
-        let mut held = self.held();
-        let counted = held.request.as_ref().map_or(0, Permits::number);
+        let counted = self.counted_request();
         let Some(more) = bytes.checked_sub(counted).filter(|more| *more > 0) else {
             return true;
         };
-        let Some(permits) = requests.try_acquire(self.key(), more) else {
+        let requests = &self.0.budgets.requests;
+        let Some(permits) = self.acquire_bytes(requests, more, Self::counted_request) else {
             return false;
         };
-        match &mut held.request {
+        match &mut self.held().request {
             Some(request) => request.merge(permits),
             request => *request = Some(permits),
         }
         true
+    }
+
+    /// Acquires bytes of a budget. If there are none and the caller is within its share, those of
+    /// exchanges that wait for their peer are taken, of which `bytes_of` returns the number.
+    fn acquire_bytes(
+        &self,
+        budget: &FairSemaphore,
+        bytes: usize,
+        bytes_of: fn(&Self) -> usize,
+    ) -> Option<Permits> {
+        loop {
+            let acquired = budget.try_acquire(self.key(), bytes);
+            if acquired.is_some() || !budget.is_within_share(self.key(), bytes) {
+                return acquired;
+            }
+            if !displace_one(&self.0.connection, |other| bytes_of(other) > 0) {
+                return None;
+            }
+        }
+    }
+
+    /// Number of bytes of the request that have been counted.
+    fn counted_request(&self) -> usize {
+        self.held().request.as_ref().map_or(0, Permits::number)
+    }
+
+    /// Records that the exchange waits for its peer to send more of the request, and which task reads
+    /// it.
+    pub(super) fn begin_wait(&self, reader: &Waker) {
+        match &mut self.held().reader {
+            Some(waker) => waker.clone_from(reader),
+            waker => {
+                *waker = Some(reader.clone());
+                self.0.waits_since.set(true);
+                self.0.connection.add_awaited();
+            }
+        }
+    }
+
+    pub(super) fn end_wait(&self) {
+        if self.held().reader.take().is_some() {
+            self.0.waits_since.set(false);
+            self.0.connection.remove_awaited();
+        }
+    }
+
+    /// Whether the server has nothing to do for the exchange until the peer has sent more of the
+    /// request or read the response.
+    pub(super) fn waits_for_peer(&self) -> bool {
+        self.0.waits_since.is_set() && !self.is_displaced() && !self.is_aborted()
+    }
+
+    pub(super) fn waits_for(&self) -> Duration {
+        self.0.waits_since.elapsed()
+    }
+
+    /// Drops what an exchange holds that waits for its peer. Its request fails when it is next read,
+    /// or its response is ended. Returns false if it no longer waits.
+    pub(super) fn displace(&self) -> bool {
+        let mut held = {
+            let mut held = self.held();
+            if held.reader.is_none() && !held.is_answered {
+                return false;
+            }
+            self.0.is_displaced.store(true, Ordering::Relaxed);
+            std::mem::take(&mut *held)
+        };
+        if let Some(reader) = held.reader.take() {
+            self.0.connection.remove_awaited();
+            reader.wake();
+        } else if !self.abort() {
+            // HTTP/1 has no stream that could be ended by itself.
+            self.0.connection.closed.cancel();
+        }
+        true
+    }
+
+    pub(super) fn is_displaced(&self) -> bool {
+        self.0.is_displaced.load(Ordering::Relaxed)
     }
 
     pub(super) fn connection(&self) -> &Arc<ConnectionState> {

@@ -1,42 +1,86 @@
 //! Bodies of requests and responses that count the bytes of their exchange.
 
 use std::{
+    error::Error,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use hyper::body::Incoming;
 use tonic::{Status, body::Body};
 
 use super::exchange::{Exchange, UNCOUNTED_BYTES};
-use crate::fairness::Permits;
+use crate::{fairness::Permits, patience::running_time};
 
 /// Size of the pieces in which a response is passed to the connection, in bytes. The connection
 /// takes the next piece when the peer accepts bytes, so that at most one piece of a response that
 /// is not read remains after its end.
 const PIECE_BYTES: usize = 32 << 10;
 
-/// Creates the error of a request whose bytes exceed the budget of all requests, in bytes.
-pub type RequestRejection = fn(usize) -> Status;
+/// Time in which the next bytes of a request must arrive while the server waits for them.
+const MAX_REQUEST_STALL: Duration = Duration::from_secs(10);
 
-/// Body of a request. It fails if the requests in progress exceed their budget.
-#[derive(Debug)]
-pub(super) struct ReceivedBody {
-    inner: Incoming,
+/// Reason for which a request is not received completely.
+#[derive(Clone, Copy, Debug)]
+pub enum RequestFailure {
+    /// The bytes of all requests exceed their budget.
+    TooManyBytes {
+        /// The budget.
+        max: usize,
+    },
+    /// No further bytes have arrived in time.
+    Stalled {
+        /// Time for which none have arrived.
+        limit: Duration,
+    },
+    /// Other requests needed what this one held before it was complete.
+    Displaced,
+}
+
+/// Creates the error of a request that is not received completely.
+pub type RequestRejection = fn(RequestFailure) -> Status;
+
+/// Body of a request. It fails if the requests in progress exceed their budget, or if its peer does
+/// not send it.
+pub(super) struct ReceivedBody<B> {
+    inner: B,
     exchange: Exchange,
     received: usize,
+    /// Time at which the wait for the next bytes ends.
+    wait: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     rejection: RequestRejection,
 }
 
-impl ReceivedBody {
-    pub(super) fn new(inner: Incoming, exchange: Exchange, rejection: RequestRejection) -> Self {
+impl<B> ReceivedBody<B> {
+    pub(super) fn new(inner: B, exchange: Exchange, rejection: RequestRejection) -> Self {
         Self {
             inner,
             exchange,
             received: 0,
+            wait: None,
             rejection,
+        }
+    }
+
+    /// Waits for the next bytes. It ends with the reason for which the request fails.
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<RequestFailure> {
+        if self.exchange.is_displaced() {
+            return Poll::Ready(RequestFailure::Displaced);
+        }
+        self.exchange.begin_wait(cx.waker());
+        let limit = MAX_REQUEST_STALL;
+        let wait = self
+            .wait
+            .get_or_insert_with(|| Box::pin(running_time(limit)));
+        let expired = wait.as_mut().poll(cx);
+        expired.map(|()| RequestFailure::Stalled { limit })
+    }
+
+    fn end_wait(&mut self) {
+        if self.wait.take().is_some() {
+            self.exchange.end_wait();
         }
     }
 
@@ -47,11 +91,15 @@ impl ReceivedBody {
         if counted <= UNCOUNTED_BYTES || self.exchange.count_request(counted) {
             return Ok(());
         }
-        Err((self.rejection)(budgets.requests.limit()))
+        let max = budgets.requests.limit();
+        Err((self.rejection)(RequestFailure::TooManyBytes { max }))
     }
 }
 
-impl http_body::Body for ReceivedBody {
+impl<B> http_body::Body for ReceivedBody<B>
+where
+    B: http_body::Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin,
+{
     type Data = Bytes;
     type Error = Status;
 
@@ -59,7 +107,16 @@ impl http_body::Body for ReceivedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+        let Poll::Ready(received) = Pin::new(&mut self.inner).poll_frame(cx) else {
+            let failed = self.poll_wait(cx);
+            return failed.map(|failure| Some(Err((self.rejection)(failure))));
+        };
+        self.end_wait();
+        if self.exchange.is_displaced() {
+            let failure = RequestFailure::Displaced;
+            return Poll::Ready(Some(Err((self.rejection)(failure))));
+        }
+        let frame = match received {
             None => return Poll::Ready(None),
             Some(Err(error)) => return Poll::Ready(Some(Err(Status::from_error(error.into())))),
             Some(Ok(frame)) => frame,
@@ -74,6 +131,12 @@ impl http_body::Body for ReceivedBody {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+impl<B> Drop for ReceivedBody<B> {
+    fn drop(&mut self) {
+        self.end_wait();
     }
 }
 
@@ -168,3 +231,6 @@ impl Drop for Piece {
         self.exchange.connection().remove_piece();
     }
 }
+
+#[cfg(test)]
+mod tests;

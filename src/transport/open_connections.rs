@@ -1,7 +1,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -12,8 +12,11 @@ use opentelemetry::{
     metrics::{Counter, Meter},
 };
 
-use super::connection_state::{ConnectionState, SocketKind};
-use crate::instrumentation;
+use super::{
+    connection_state::{ConnectionState, SocketKind},
+    unstarted::UnstartedExchanges,
+};
+use crate::{fairness::ShareKey, instrumentation, rejections::Limit};
 
 /// Inactivity after which a connection whose calls have been accepted is closed in favor of a new
 /// one. It excludes connections between the calls of a turn.
@@ -23,11 +26,17 @@ const MIN_INACTIVITY: Duration = Duration::from_secs(10);
 /// handshake is not complete, and the same limit again for Unix sockets, so that TCP peers
 /// cannot exhaust the quota of the pod's own processes. Clones share the limit.
 ///
-/// A quarter is reserved for connections on which a call has been accepted. A connection beyond the
-/// limits replaces the connection without an accepted call that has been inactive for the longest
-/// time; if there is none, the longest inactive one with an accepted call. If none is inactive, the
-/// new connection is closed at once: its peer can then try another server or try again later, and it
-/// allocates no memory here.
+/// A new connection beyond the limit replaces another one, so that neither connections without an
+/// accepted call nor those of one caller can keep others out:
+/// 1. the longest inactive one without an accepted call, if these occupy a quarter, which is what new
+///    connections need until their first call;
+/// 2. that of the caller with the most connections, if it has more than its share;
+/// 3. the longest inactive one without an accepted call;
+/// 4. one that has been inactive for ten seconds.
+///
+/// Connections with a call in progress are not replaced. If there is no other, the new connection is
+/// closed at once: its peer can then try another server or try again later, and it allocates no
+/// memory here. Connections without an accepted call never occupy more than three quarters.
 #[derive(Clone, Debug)]
 pub struct OpenConnections(Arc<Shared>);
 
@@ -36,6 +45,7 @@ struct Shared {
     max: usize,
     last_id: AtomicU64,
     open: Mutex<HashMap<u64, Arc<ConnectionState>>>,
+    unstarted: UnstartedExchanges,
     metrics: Option<Metrics>,
 }
 
@@ -43,6 +53,18 @@ struct Shared {
 struct Metrics {
     refused: Counter<u64>,
     closed: Counter<u64>,
+}
+
+/// Reference to [`OpenConnections`] that does not prolong them.
+#[derive(Clone, Debug)]
+pub(super) struct WeakOpenConnections(Weak<Shared>);
+
+impl WeakOpenConnections {
+    /// Returns the connections that are open at present.
+    pub(super) fn all(&self) -> Vec<Arc<ConnectionState>> {
+        let shared = self.0.upgrade().map(OpenConnections);
+        shared.map_or_else(Vec::new, |connections| connections.all())
+    }
 }
 
 /// Permit of one open connection, which is returned when it is dropped.
@@ -53,7 +75,7 @@ pub(super) struct ConnectionPermit {
 }
 
 /// Reason for which a connection was closed before it was served.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RefusalReason {
     /// The limit was reached.
     Limit,
@@ -94,6 +116,7 @@ impl OpenConnections {
             max,
             last_id: AtomicU64::new(0),
             open: Mutex::default(),
+            unstarted: UnstartedExchanges::default(),
             metrics,
         }))
     }
@@ -106,28 +129,26 @@ impl OpenConnections {
     /// limit is reached and no connection is inactive.
     pub(super) fn try_acquire(&self, kind: SocketKind) -> Option<ConnectionPermit> {
         let mut open = self.open();
-        let same_kind = || open.values().filter(|it| it.kind == kind);
-        let untrusted = same_kind().filter(|it| !it.is_trusted()).count();
-        let is_full = same_kind().count() >= self.0.max;
-        if is_full || untrusted >= self.0.max - self.0.max / 4 {
-            let replaced =
-                longest_inactive(same_kind().filter(|it| !it.is_trusted())).or_else(|| {
-                    let may_be_closed = |it: &&Arc<ConnectionState>| {
-                        !it.has_exchanges() && it.inactive_for() >= MIN_INACTIVITY
-                    };
-                    longest_inactive(same_kind().filter(may_be_closed))
-                });
-            let Some(replaced) = replaced else {
+        let same_kind = Connections::of(&open, kind);
+        let replaced = if same_kind.is_limit_reached(self.0.max) {
+            let Some(replaced) = same_kind.to_be_replaced(self.0.max) else {
                 drop(open);
                 self.count_refused(RefusalReason::Limit);
                 return None;
             };
             open.remove(&replaced.id);
+            Some(replaced)
+        } else {
+            None
+        };
+        let id = self.0.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let others = WeakOpenConnections(Arc::downgrade(&self.0));
+        let state = ConnectionState::new(id, kind, others, self.0.unstarted.of_new_connection());
+        open.insert(id, Arc::clone(&state));
+        drop(open);
+        if let Some(replaced) = replaced {
             self.close(&replaced, ClosureReason::Replaced);
         }
-        let id = self.0.last_id.fetch_add(1, Ordering::Relaxed) + 1;
-        let state = ConnectionState::new(id, kind);
-        open.insert(id, Arc::clone(&state));
         Some(ConnectionPermit {
             state,
             connections: self.clone(),
@@ -158,12 +179,23 @@ impl OpenConnections {
     pub(super) fn count_refused(&self, reason: RefusalReason) {
         if let Some(metrics) = &self.0.metrics {
             metrics.refused.add(1, &[attribute(reason.as_str())]);
+            if reason == RefusalReason::Limit {
+                Limit::Connections.record_rejection();
+            }
         }
     }
 
     fn count_closed(&self, reason: ClosureReason) {
         if let Some(metrics) = &self.0.metrics {
             metrics.closed.add(1, &[attribute(reason.as_str())]);
+            match reason {
+                ClosureReason::Replaced => Limit::Connections.record_rejection(),
+                ClosureReason::Stalled | ClosureReason::Overdue => {
+                    Limit::UnreadResponses.record_rejection();
+                }
+                // No caller loses anything.
+                ClosureReason::Idle => {}
+            }
         }
     }
 
@@ -185,6 +217,68 @@ impl OpenConnections {
             .with_description("Limit on open connections over TCP, and the same limit over Unix sockets. Connections beyond it replace inactive ones, or are closed.")
             .with_callback(move |gauge| gauge.observe(max as u64, &[]))
             .build();
+    }
+}
+
+/// Open connections of one kind.
+struct Connections<'a> {
+    untrusted: Vec<&'a Arc<ConnectionState>>,
+    /// Connections on which a call has been accepted, by their caller.
+    trusted: Vec<(ShareKey, &'a Arc<ConnectionState>)>,
+}
+
+impl<'a> Connections<'a> {
+    fn of(open: &'a HashMap<u64, Arc<ConnectionState>>, kind: SocketKind) -> Self {
+        let (mut untrusted, mut trusted) = (Vec::new(), Vec::new());
+        for connection in open.values().filter(|it| it.kind == kind) {
+            match connection.caller() {
+                None => untrusted.push(connection),
+                Some(caller) => trusted.push((caller, connection)),
+            }
+        }
+        Self { untrusted, trusted }
+    }
+
+    fn is_limit_reached(&self, max: usize) -> bool {
+        let untrusted = self.untrusted.len();
+        untrusted + self.trusted.len() >= max || untrusted >= max - max / 4
+    }
+
+    /// Returns the connection that a new one replaces.
+    fn to_be_replaced(&self, max: usize) -> Option<Arc<ConnectionState>> {
+        let untrusted = || longest_inactive(self.untrusted.iter().copied());
+        if self.untrusted.len() >= (max / 4).max(1) {
+            return untrusted();
+        }
+        let inactive = || {
+            self.unused(None)
+                .filter(|it| it.inactive_for() >= MIN_INACTIVITY)
+        };
+        self.caller_above_share(max)
+            .and_then(|caller| longest_inactive(self.unused(Some(caller))))
+            .or_else(untrusted)
+            .or_else(|| longest_inactive(inactive()))
+    }
+
+    /// Returns the caller with the most connections if it has more than its share, which is
+    /// that of each caller if there were one more.
+    fn caller_above_share(&self, max: usize) -> Option<ShareKey> {
+        let mut counts = HashMap::<ShareKey, usize>::new();
+        for (caller, _) in &self.trusted {
+            *counts.entry(*caller).or_default() += 1;
+        }
+        let share = (max / (counts.len() + 1)).max(1);
+        let (caller, count) = counts.into_iter().max_by_key(|(_, count)| *count)?;
+        (count > share).then_some(caller)
+    }
+
+    /// Connections without a call in progress, of one caller or of all.
+    fn unused(&self, of: Option<ShareKey>) -> impl Iterator<Item = &'a Arc<ConnectionState>> {
+        let of_caller = move |caller: &ShareKey| of.is_none_or(|of| of == *caller);
+        let connections = self.trusted.iter();
+        connections
+            .filter(move |(caller, connection)| of_caller(caller) && !connection.is_in_use())
+            .map(|(_, connection)| *connection)
     }
 }
 

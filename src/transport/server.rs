@@ -230,7 +230,9 @@ where
         request.extensions_mut().insert(self.peer.clone());
         request.extensions_mut().insert(exchange.clone());
         let mut service = self.inner.clone();
+        let unstarted = self.connection.unstarted.add();
         Box::pin(async move {
+            drop(unstarted);
             let response = service.call(request).await?;
             Ok(response.map(|body| DeliveredBody::new(body, exchange)))
         })

@@ -3,12 +3,13 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep_until};
 
 use super::{
     connection_state::ConnectionState,
     open_connections::{ClosureReason, OpenConnections},
 };
+use crate::rejections::Limit;
 
 /// Interval between two examinations of all connections.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -31,11 +32,17 @@ const MAX_IDLE_UNTRUSTED: Duration = Duration::from_mins(1);
 
 /// Enforces the limits on the connections' time.
 pub(super) async fn watch(connections: &OpenConnections) -> Infallible {
-    let mut ticks = interval(INTERVAL);
-    // After a stop of the process, peers have had no time to accept anything.
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut next = Instant::now() + INTERVAL;
+    let mut is_late = false;
     loop {
-        ticks.tick().await;
+        sleep_until(next).await;
+        let now = Instant::now();
+        let was_late = std::mem::replace(&mut is_late, now > next + INTERVAL);
+        next = now + INTERVAL;
+        // After a stop of the process, what peers have accepted meanwhile is noted first.
+        if is_late && !was_late {
+            continue;
+        }
         for connection in connections.all() {
             examine(connections, &connection);
         }
@@ -51,9 +58,12 @@ fn examine(connections: &OpenConnections, connection: &ConnectionState) {
     for exchange in &exchanges {
         if exchange.is_aborted() {
             unaccepted += 1;
-        } else if exchange.overdue_for() > DEADLINE_GRACE && !exchange.abort() {
-            // HTTP/1 has no stream that could be ended by itself.
-            return connections.close(connection, ClosureReason::Overdue);
+        } else if exchange.overdue_for() > DEADLINE_GRACE {
+            if !exchange.abort() {
+                // HTTP/1 has no stream that could be ended by itself.
+                return connections.close(connection, ClosureReason::Overdue);
+            }
+            Limit::UnreadResponses.record_rejection();
         }
     }
     if unaccepted > MAX_UNACCEPTED {

@@ -63,7 +63,7 @@ async fn limits_the_rate_of_each_caller() {
     );
     assert_eq!(
         refused.unwrap().message(),
-        "rate limit exceeded (1 calls/s)"
+        "rate limit exceeded (1 calls/s): call less often, or raise MAX_CALLER_RATE"
     );
     // Other callers have their own rate, and health checks are not counted.
     begin_with(&mut memory, Some(&second)).await.unwrap();

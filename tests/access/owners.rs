@@ -146,6 +146,7 @@ async fn reflection_can_be_disabled() {
     let answer = http(connect(&sidecar).await, "GET /openapi.json", "").await;
     assert_eq!(answer.status, StatusCode::NOT_FOUND);
     begin(&mut sidecar.memory()).await.unwrap();
+    drop(sidecar);
     let sidecar = Sidecar::start(&form).await;
     assert!(is_reflected(sidecar.channel(), None).await);
 }

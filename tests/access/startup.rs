@@ -3,7 +3,7 @@
 use std::{net::TcpListener, os::unix::ffi::OsStringExt as _, path::Path, process::Stdio};
 
 use serde_json::Value;
-use test_support::sidecar::command;
+use test_support::sidecar::{Form, Sidecar, command};
 
 /// Standard error of a sidecar that cannot start with these settings.
 fn failure(data_dir: &Path, settings: &[(&str, &str)]) -> String {
@@ -68,6 +68,35 @@ fn failures_are_log_lines_that_name_the_setting_and_the_cause() {
         assert_eq!(line["level"], "ERROR");
         assert_eq!(line["message"], *expected);
     }
+}
+
+#[tokio::test]
+async fn a_second_sidecar_on_a_folder_does_not_start_until_the_first_one_has_ended() {
+    let form = Form::embedded();
+    let Form::Embedded(folder) = &form else {
+        panic!("the form has a folder");
+    };
+    let first = Sidecar::start(&form).await;
+    let settings = [("LOG_FORMAT", "text")];
+    let line = failure(folder.path(), &settings);
+    let expected = format!(
+        "ERROR DATA_DIR: {} is in use by another sidecar: stop it, or set another folder; several \
+         sidecars can share conversations in PostgreSQL (DATABASE_URL)\n",
+        folder.path().display()
+    );
+    assert!(line.ends_with(&expected), "{line}");
+    // Other commands need no lock.
+    let migrated = command()
+        .arg("migrate")
+        .env("DATA_DIR", folder.path())
+        .output()
+        .unwrap();
+    assert!(migrated.status.success(), "{migrated:?}");
+    // A sidecar that overlaps its killed predecessor takes the folder over.
+    let mut second = Sidecar::launch(&form, &[]);
+    second.wait_for_log("waiting for its end").await;
+    first.kill().await;
+    second.serving().await;
 }
 
 #[test]

@@ -111,6 +111,36 @@ fn named(id: &str) -> GetConversationRequest {
     }
 }
 
+/// Checks that a rejection names the host, and the setting that allows it.
+fn assert_names(message: &str, host: &str) {
+    assert!(message.contains(&format!("\"{host}\"")), "{message}");
+    assert!(message.contains("ALLOWED_HOSTS"), "{message}");
+}
+
+#[tokio::test]
+async fn refused_hosts_and_origins_are_shown_shortened_and_without_other_characters() {
+    let form = Form::embedded();
+    let sidecar = Sidecar::start(&form).await;
+    let long = "a".repeat(2_000);
+    for (host, shown) in [
+        ("<b>&\"evil\"</b>", "\"?b???evil??/b?\""),
+        (long.as_str(), &format!("\"{}...\"", &long[..100])),
+    ] {
+        let request = format!("GET /x HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        let (status, response) = send_text(sidecar.address, &request).await;
+        assert_eq!(status, 421);
+        assert!(response.contains(&shown.replace('"', "\\\"")), "{response}");
+        assert!(!response.contains("<b>") && !response.contains(&long));
+        let http = Http::new(&sidecar);
+        let origin = [("origin", host)];
+        let rejected = http.send(Method::POST, "/x", &origin, "{}").await;
+        assert_eq!(rejected.status, StatusCode::FORBIDDEN);
+        let message = rejected.error()["message"].as_str().unwrap().to_owned();
+        assert!(message.contains(shown), "{message}");
+        assert!(message.contains("CORS_ALLOWED_ORIGINS"), "{message}");
+    }
+}
+
 #[tokio::test]
 async fn foreign_hosts_are_rejected_on_loopback() {
     let form = Form::embedded();
@@ -118,8 +148,8 @@ async fn foreign_hosts_are_rejected_on_loopback() {
     let operations = sidecar.operations().await;
     let id = Http::new(&sidecar).conversation(&new_user()).await;
     let address = sidecar.address;
-    let mut rejections = Vec::new();
     for host in FOREIGN_HOSTS {
+        let mut rejections = Vec::new();
         let header = format!("host: {host}\r\n");
         for path in ["/livez", "/readyz", "/metrics", "/x"] {
             assert_eq!(get(operations, path, &header).await, 421, "{host} {path}");
@@ -129,20 +159,22 @@ async fn foreign_hosts_are_rejected_on_loopback() {
             assert_eq!(get(address, &path, &header).await, 421, "{host}");
             let rejection = get_over_http_2(address, host, &path).await;
             assert_eq!(rejection.status, StatusCode::MISDIRECTED_REQUEST, "{host}");
+            assert_names(rejection.error()["message"].as_str().unwrap(), host);
             rejections.push(rejection.body);
             let mut memory = Memory::new(channel(address, host));
             let rejected = memory.get_conversation(named(id)).await.unwrap_err();
-            assert_eq!(rejected.code(), Code::Unknown, "{host} {rejected:?}");
-            assert!(rejected.message().contains("421"), "{rejected:?}");
+            assert_eq!(rejected.code(), Code::PermissionDenied, "{rejected:?}");
+            assert_names(rejected.message(), host);
         }
         for address in [address, operations] {
             let mut health = HealthClient::new(channel(address, host));
             let rejected = health.check(HealthCheckRequest::default()).await;
-            assert_eq!(rejected.unwrap_err().code(), Code::Unknown, "{host}");
+            let rejected = rejected.unwrap_err();
+            assert_eq!(rejected.code(), Code::PermissionDenied, "{rejected:?}");
         }
+        rejections.dedup();
+        assert_eq!(rejections.len(), 1, "{rejections:?}");
     }
-    rejections.dedup();
-    assert_eq!(rejections.len(), 1, "{rejections:?}");
     for invalid in [
         "",
         "host:\r\n",
@@ -370,6 +402,7 @@ async fn pages_of_other_origins_change_nothing(form: Form) {
             }
             let rejected = http.send(Method::POST, get_conversation, &grpc, call).await;
             assert_eq!(rejected.status, StatusCode::FORBIDDEN, "{headers:?}");
+            assert_eq!(rejected.headers["grpc-status"], "7");
             assert_eq!(rejected.body, "");
             let read = http.send(Method::GET, &path, headers, "").await;
             assert_eq!(read.ok()["messages"].as_array().unwrap().len(), 1);

@@ -13,6 +13,7 @@ mod connections;
 mod reads;
 mod shares;
 mod streams;
+mod tokens;
 mod turns;
 mod windows;
 mod writes;

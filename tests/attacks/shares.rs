@@ -1,10 +1,6 @@
 //! Callers with many calls, next to one with few.
 
-use std::fs;
-
 use conversation_memory::proto::{GetHistoryRequest, Role};
-use data_encoding::HEXLOWER;
-use sha2::{Digest as _, Sha256};
 use test_support::{
     new_user,
     requests::{history, message, save},
@@ -12,23 +8,16 @@ use test_support::{
 };
 use tokio::task::JoinSet;
 
-use crate::turns::{Access, Turns, with_access};
-
-const GREEDY: &str = "greedy-Horse-Battery-staple";
-const MODEST: &str = "modest-Horse-Battery-staple";
+use crate::{
+    tokens::{GREEDY, MODEST, TokensFile},
+    turns::{Access, Turns, with_access},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_with_many_calls_leaves_a_share_to_others() {
     let form = Form::servers();
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("tokens");
-    let line =
-        |name: &str, token: &str| format!("{name}:{}\n", HEXLOWER.encode(&Sha256::digest(token)));
-    fs::write(&file, line("greedy", GREEDY) + &line("modest", MODEST)).unwrap();
-    let settings = [
-        ("AUTH_TOKENS_FILE", file.to_str().unwrap()),
-        ("MAX_CONCURRENT_CALLS", "64"),
-    ];
+    let tokens = TokensFile::new();
+    let settings = [tokens.setting(), ("MAX_CONCURRENT_CALLS", "64")];
     let sidecar = Sidecar::start_with(&form, &settings).await;
     let access = Access {
         token: Some(MODEST),

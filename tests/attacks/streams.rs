@@ -1,11 +1,13 @@
 //! Calls that are not finished: half-sent requests, and streams without an end.
 
+use std::time::Duration;
+
 use bytes::BufMut as _;
 use test_support::{
     raw_http2::{DATA, LARGE_WINDOW, RawConnection, announced, grpc_message},
     sidecar::{Form, Sidecar},
 };
-use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, task::JoinSet};
 use tonic_health::pb::HealthCheckRequest;
 
 use crate::turns::{Access, Turns};
@@ -20,7 +22,35 @@ const CALLS: usize = 1024;
 /// Size of the requests that are announced.
 const ANNOUNCED: u32 = 12 << 20;
 
+const IMPORT: &str = "/conversation_memory.v1.ConversationMemory/ImportConversation";
+
 test_support::in_both_forms!(half_sent_requests_do_not_exhaust_memory_or_calls);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_sent_calls_of_many_connections_leave_calls_to_others() {
+    let form = Form::embedded();
+    let sidecar = Sidecar::start_with(&form, &[("MAX_CONCURRENT_CALLS", "64")]).await;
+    let turns = Turns::start(&sidecar, Access::default()).await;
+    let mut attackers = JoinSet::new();
+    for _ in 0..40 {
+        let mut connection = RawConnection::open(sidecar.address, LARGE_WINDOW)
+            .await
+            .read();
+        attackers.spawn(async move {
+            // Calls that have ended are repeated.
+            while !connection.is_closed() {
+                for path in [SAVE, IMPORT] {
+                    let stream = connection.begin_call(path, None);
+                    connection.frame(DATA, 0, stream, &announced(100));
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        });
+    }
+    turns.pass(20).await;
+    assert_eq!(attackers.len(), 40, "no connection is closed");
+    turns.finish(&sidecar).await;
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn half_sent_health_checks_do_not_exhaust_memory() {

@@ -59,9 +59,12 @@ impl Turns {
                     let endpoint = tonic::transport::Endpoint::try_from(address.clone());
                     memory = Memory::new(endpoint.unwrap().connect_lazy());
                 }
-                if let Err(failure) = turn(&mut memory, &user, access.token).await {
-                    failures.push(failure);
+                let mut performed = turn(&mut memory, &user, access.token).await;
+                if access.reconnects && performed.as_ref().is_err_and(is_disconnected) {
+                    // Clients connect again when a connection is closed before its first call.
+                    performed = turn(&mut memory, &user, access.token).await;
                 }
+                failures.extend(performed.err());
                 counted.fetch_add(1, Ordering::Relaxed);
                 tokio::time::sleep(INTERVAL).await;
             }
@@ -110,6 +113,11 @@ impl Turns {
             peak >> 10
         );
     }
+}
+
+/// Whether the connection was closed, which is not a reply of the sidecar.
+fn is_disconnected(failure: &Status) -> bool {
+    std::error::Error::source(failure).is_some()
 }
 
 /// Begins and saves one turn.

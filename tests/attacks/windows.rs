@@ -1,11 +1,15 @@
-//! Responses that are not read: flow-control windows that are closed.
+//! Responses that are not read: flow-control windows that are closed or opened slowly, and sockets that
+//! are not read.
+
+use std::time::Duration;
 
 use conversation_memory::proto::{
-    ExportConversationRequest, ExportFormat, GetHistoryRequest, Role,
+    ExportConversationRequest, ExportFormat, GetHistoryRequest, ListMessagesRequest, Role,
 };
+use futures_util::future::{join_all, select_all};
 use test_support::{
     new_user,
-    raw_http2::{NO_WINDOW, RawConnection},
+    raw_http2::{LARGE_WINDOW, NO_WINDOW, RawConnection, WINDOW_UPDATE},
     requests::{history, message, new_conversation, save},
     sidecar::{Form, Sidecar},
 };
@@ -13,12 +17,18 @@ use test_support::{
 use crate::turns::{Access, Turns};
 
 const GET_HISTORY: &str = "/conversation_memory.v1.ConversationMemory/GetHistory";
+const LIST_MESSAGES: &str = "/conversation_memory.v1.ConversationMemory/ListMessages";
 const EXPORT: &str = "/conversation_memory.v1.ConversationMemory/ExportConversation";
+
+/// Calls of each of four connections, which together could hold all concurrent calls.
+const CALLS: usize = 256;
 
 /// Deadline of all calls, short enough for a test.
 const SETTINGS: [(&str, &str); 1] = [("MAX_CALL_SECONDS", "4")];
 
 test_support::in_both_forms!(
+    calls_with_closed_windows_end_at_their_deadline,
+    connections_whose_sockets_are_not_read_are_closed,
     unread_responses_of_many_connections_do_not_exhaust_memory,
     unread_exports_do_not_block_other_exports,
 );
@@ -44,6 +54,52 @@ fn get_history(id: &str) -> GetHistoryRequest {
     }
 }
 
+async fn calls_with_closed_windows_end_at_their_deadline(form: Form) {
+    let sidecar = Sidecar::start_with(&form, &SETTINGS).await;
+    let id = large_conversation(&sidecar).await;
+    let turns = Turns::start(&sidecar, Access::default()).await;
+    // Closed windows of the streams; of the connection, after 64 KiB; and windows that are opened byte
+    // by byte.
+    let attacks = [
+        (NO_WINDOW, false),
+        (NO_WINDOW, false),
+        (LARGE_WINDOW, false),
+        (NO_WINDOW, true),
+    ];
+    let attacks = attacks.map(|(window, is_opened)| leave_unread(&sidecar, &id, window, is_opened));
+    join_all(attacks).await;
+    turns.finish(&sidecar).await;
+}
+
+/// Makes calls whose responses are not read, until they have ended.
+async fn leave_unread(sidecar: &Sidecar, id: &str, stream_window: u32, is_opened: bool) {
+    let mut connection = RawConnection::open(sidecar.address, stream_window)
+        .await
+        .read();
+    let list = ListMessagesRequest {
+        conversation_id: id.to_owned(),
+        ..ListMessagesRequest::default()
+    };
+    let streams: Vec<_> = (0..CALLS)
+        .map(|call| match call % 2 {
+            0 => connection.call(GET_HISTORY, None, &get_history(id)),
+            _ => connection.call(LIST_MESSAGES, None, &list),
+        })
+        .collect();
+    let opening = async {
+        loop {
+            for stream in streams.iter().filter(|_| is_opened) {
+                connection.frame(WINDOW_UPDATE, 0, *stream, &1_u32.to_be_bytes());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::select! {
+        () = opening => {}
+        () = connection.ends(CALLS) => {}
+    }
+}
+
 async fn unread_responses_of_many_connections_do_not_exhaust_memory(form: Form) {
     let sidecar = Sidecar::start_with(&form, &SETTINGS).await;
     let id = large_conversation(&sidecar).await;
@@ -59,6 +115,29 @@ async fn unread_responses_of_many_connections_do_not_exhaust_memory(form: Form) 
     for connection in &connections {
         connection.ends(4).await;
     }
+    turns.finish(&sidecar).await;
+}
+
+async fn connections_whose_sockets_are_not_read_are_closed(form: Form) {
+    let sidecar = Sidecar::start_with(&form, &SETTINGS).await;
+    let id = large_conversation(&sidecar).await;
+    let turns = Turns::start(&sidecar, Access::default()).await;
+    let mut connections = Vec::new();
+    for _ in 0..10 {
+        let mut connection = RawConnection::open(sidecar.address, LARGE_WINDOW).await;
+        connection.frame(WINDOW_UPDATE, 0, 0, &(1_u32 << 30).to_be_bytes());
+        for _ in 0..32 {
+            connection.call(GET_HISTORY, None, &get_history(&id));
+        }
+        connections.push(connection);
+    }
+    // Its other connections may have nothing to send.
+    select_all(
+        connections
+            .iter()
+            .map(|connection| Box::pin(connection.closes())),
+    )
+    .await;
     turns.finish(&sidecar).await;
 }
 

@@ -88,7 +88,7 @@ async fn stalls_are_not_noticed(has_cpu_limit: bool, pace: Pace) {
 
 /// Runs the workload once, and returns what callers have noticed.
 async fn run(cluster: &Arc<Cluster>, pace: Pace) -> Result<(), Vec<String>> {
-    let seconds = test_support::rounds("CONSISTENCY_STALL_SECONDS", 30);
+    let seconds = test_support::rounds("CONSISTENCY_STALL_SECONDS", 20);
     let round = Round {
         cluster,
         seed: crate::seed(),

@@ -17,13 +17,15 @@ use test_support::{
 };
 
 const WRITERS: usize = 8;
+/// Messages of each writer without a fault, and with one.
 const MESSAGES: usize = 500;
+const MESSAGES_DURING_FAULT: usize = 150;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_sidecars_keep_one_order() {
     let servers = Servers::start().await;
     let sidecars = two(&servers.form()).await;
-    let load = Load::start(&sidecars).await;
+    let load = Load::start(&sidecars, MESSAGES).await;
     load.finish(&sidecars).await;
 }
 
@@ -31,11 +33,11 @@ async fn two_sidecars_keep_one_order() {
 async fn order_survives_a_suspended_redis() {
     let servers = Servers::start().await;
     let sidecars = two(&servers.form()).await;
-    let load = Load::start(&sidecars).await;
+    let load = Load::start(&sidecars, MESSAGES_DURING_FAULT).await;
     for part in 1..=3 {
-        load.reaches(part * 1500).await;
+        load.reaches(part * 500).await;
         servers.redis.freeze();
-        load.reaches(part * 1500 + 500).await;
+        load.reaches(part * 500 + 200).await;
         servers.redis.thaw();
     }
     load.finish(&sidecars).await;
@@ -48,8 +50,8 @@ async fn order_survives_a_killed_sidecar() {
     // The writers of the killed sidecar repeat their calls until its replacement answers.
     let port = first.address.to_string();
     let sidecars = [first, second];
-    let load = Load::start(&sidecars).await;
-    load.reaches(2_000).await;
+    let load = Load::start(&sidecars, MESSAGES_DURING_FAULT).await;
+    load.reaches(700).await;
     let [first, second] = sidecars;
     first.kill().await;
     let again = [("LISTEN_ADDR", port.as_str())];
@@ -63,6 +65,7 @@ async fn two(form: &Form) -> [Sidecar; 2] {
 
 /// Concurrent writers and readers of one conversation.
 struct Load {
+    messages: usize,
     conversation: String,
     observer: Memory,
     writers: JoinSet<Vec<(i64, String)>>,
@@ -71,7 +74,7 @@ struct Load {
 }
 
 impl Load {
-    async fn start(sidecars: &[Sidecar; 2]) -> Self {
+    async fn start(sidecars: &[Sidecar; 2], messages: usize) -> Self {
         let mut observer = sidecars[1].memory();
         let conversation = new_conversation(&mut observer, &new_user()).await;
         let done = Arc::new(AtomicBool::new(false));
@@ -79,7 +82,12 @@ impl Load {
         for (at, sidecar) in sidecars.iter().enumerate() {
             for writer in 0..WRITERS {
                 let name = format!("{at}-{writer}");
-                writers.spawn(write(sidecar.memory(), conversation.clone(), name));
+                writers.spawn(write(
+                    sidecar.memory(),
+                    conversation.clone(),
+                    name,
+                    messages,
+                ));
             }
             readers.spawn(watch(
                 sidecar.memory(),
@@ -88,6 +96,7 @@ impl Load {
             ));
         }
         Self {
+            messages,
             conversation,
             observer,
             writers,
@@ -115,7 +124,7 @@ impl Load {
         self.done.store(true, Ordering::Relaxed);
         self.readers.join_all().await;
         acknowledged.sort();
-        let total = i64::try_from(2 * WRITERS * MESSAGES).unwrap();
+        let total = i64::try_from(2 * WRITERS * self.messages).unwrap();
         let numbers: Vec<i64> = acknowledged.iter().map(|(seq, _)| *seq).collect();
         assert_eq!(numbers, (1..=total).collect::<Vec<_>>());
         for sidecar in sidecars {
@@ -129,9 +138,14 @@ impl Load {
 }
 
 /// Saves messages one after the other, and repeats each save until it is acknowledged.
-async fn write(mut memory: Memory, conversation: String, name: String) -> Vec<(i64, String)> {
+async fn write(
+    mut memory: Memory,
+    conversation: String,
+    name: String,
+    messages: usize,
+) -> Vec<(i64, String)> {
     let mut saved = Vec::new();
-    for number in 0..MESSAGES {
+    for number in 0..messages {
         let text = format!("{name}-{number}");
         let mut request = save(&conversation, vec![message(Role::User, &text)]);
         request.request_id.clone_from(&text);

@@ -332,11 +332,12 @@ async fn rejects_invalid_compactions(form: Form) {
 }
 
 async fn concurrent_saves_are_not_lost(form: Form) {
-    let sidecars = [Sidecar::start(&form).await, Sidecar::start(&form).await];
+    let sidecars = Sidecar::start_all(&form).await;
     let mut memory = sidecars[0].memory();
     let conversation = new_conversation(&mut memory, &new_user()).await;
     let mut tasks = JoinSet::new();
-    for sidecar in &sidecars {
+    for writer in 0..2 {
+        let sidecar = &sidecars[writer % sidecars.len()];
         let (mut memory, conversation) = (sidecar.memory(), conversation.clone());
         tasks.spawn(async move {
             for _ in 0..25 {
@@ -359,7 +360,7 @@ async fn concurrent_saves_are_not_lost(form: Form) {
         });
     }
     for round in 0..15 {
-        let sidecar = &sidecars[round % 2];
+        let sidecar = &sidecars[round % sidecars.len()];
         let mut memory = sidecar.memory();
         let read = memory.get_history(history(&conversation)).await.unwrap();
         let last_seq = read.into_inner().last_seq;

@@ -403,7 +403,7 @@ async fn rejects_requests_with_too_many_elements(form: Form) {
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
     assert_eq!(
         refused.message(),
-        "messages exceeds the limit of 1000 elements per request"
+        "messages exceeds the limit of 1000 elements per request: split the request"
     );
     assert!(sidecar.peak_kib() < before + (64 << 10));
     let read = memory.get_history(history(&conversation)).await.unwrap();

@@ -182,10 +182,6 @@ async fn canary_conversations(sidecars: &[Sidecar], user: &str) -> Vec<String> {
     conversations
 }
 
-async fn sidecars(form: &Form) -> Vec<Sidecar> {
-    vec![Sidecar::start(form).await, Sidecar::start(form).await]
-}
-
 async fn redaction_leaves_number_id_role_and_times(form: Form) {
     let sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
@@ -228,10 +224,10 @@ async fn redaction_leaves_number_id_role_and_times(form: Form) {
 }
 
 async fn no_response_contains_a_redacted_message(form: Form) {
-    let sidecars = sidecars(&form).await;
+    let sidecars = Sidecar::start_all(&form).await;
     let user = new_user();
     let conversations = canary_conversations(&sidecars, &user).await;
-    let mut memory = sidecars[1].memory();
+    let mut memory = sidecars[sidecars.len() - 1].memory();
     // Redacted in the branch, the message is redacted in its parent and in its own branch, too.
     let request = redaction_of(&conversations[1], &[2]);
     let redacted = memory.redact_messages(request).await.unwrap();
@@ -259,10 +255,10 @@ async fn no_response_contains_a_redacted_message(form: Form) {
 }
 
 async fn no_response_contains_a_truncated_message(form: Form) {
-    let sidecars = sidecars(&form).await;
+    let sidecars = Sidecar::start_all(&form).await;
     let user = new_user();
     let conversations = canary_conversations(&sidecars, &user).await;
-    let mut memory = sidecars[1].memory();
+    let mut memory = sidecars[sidecars.len() - 1].memory();
     for (removed, conversation) in conversations.iter().enumerate() {
         let request = TruncateConversationRequest {
             conversation_id: conversation.clone(),

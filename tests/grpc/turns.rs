@@ -92,6 +92,7 @@ async fn history_has_the_newest_messages_oldest_first(form: Form) {
     assert_eq!(seqs(&read(&mut memory, 1000).await.messages), all);
     assert_eq!(seqs(&read(&mut memory, i32::MAX).await.messages), all);
 
+    drop(sidecar);
     let other = Sidecar::start_with(&form, &settings).await;
     let mut memory = other.memory();
     assert_eq!(seqs(&read(&mut memory, 0).await.messages), [7, 8, 9, 10]);

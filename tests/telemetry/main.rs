@@ -16,6 +16,7 @@ mod logs;
 mod metrics;
 mod observed;
 mod outages;
+mod rejections;
 
 mod rest;
 mod shutdown;

@@ -50,6 +50,17 @@ impl Scrape {
         self.0.iter().any(|sample| sample.name == name)
     }
 
+    /// Whether there is a sample with this name and these labels.
+    pub(crate) fn has_labels(&self, name: &str, labels: &[(&str, &str)]) -> bool {
+        let mut samples = self.0.iter().filter(|sample| sample.name == name);
+        samples.any(|sample| {
+            let has = |(key, value): &(&str, &str)| {
+                sample.labels.get(*key).is_some_and(|found| found == value)
+            };
+            labels.iter().all(has)
+        })
+    }
+
     /// Sum of the samples with this name and these labels. 0 if there are none.
     pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let matches = |sample: &&Sample| {

@@ -10,7 +10,9 @@ use super::{
     schema::{ConversationObject, HeaderObject, JsonObject, MessageObject, parse, parse_seq},
     split::{Element, ElementKind, Splitter},
 };
-use domain::{FieldError, InField as _, InvalidValue, Limits, MessageId, NumberedMessage};
+use domain::{
+    FieldError, InField as _, InvalidValue, Limits, MessageId, NumberedMessage, SizeLimit,
+};
 
 /// Upper bound on the factor by which JSON escapes lengthen a text.
 const MAX_ESCAPE_FACTOR: usize = 6;
@@ -214,7 +216,7 @@ impl ArchiveReader {
         let header = header.map_err(|error| error.below("conversation"))?;
         self.progress.stated_last_seq = header.last_seq;
         let max_element_bytes = self.max_message_bytes.saturating_mul(MAX_ESCAPE_FACTOR);
-        self.splitter.set_max(max_element_bytes);
+        self.splitter.begin_messages(max_element_bytes);
         Ok(Record::Conversation(Box::new(header)))
     }
 
@@ -226,8 +228,9 @@ impl ArchiveReader {
         let message = object.validate(&self.limits, generate_id)?;
         if message.size() + message.blob_bytes() > self.max_message_bytes {
             let max = self.max_message_bytes;
-            let reason = format!("has a message of more than {max} bytes");
-            return Err(FieldError::new("", InvalidValue::new(reason)).into());
+            let reason = format_args!("has a message of more than {max} bytes");
+            let reason = InvalidValue::exceeds(SizeLimit::Request, reason);
+            return Err(FieldError::new("", reason).into());
         }
         Ok(Record::Message(Box::new(NumberedMessage { seq, message })))
     }

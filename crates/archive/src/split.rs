@@ -7,7 +7,7 @@ use std::mem;
 use bytes::{Buf as _, Bytes};
 
 use super::error::{LineError, UNKNOWN_MEMBER};
-use domain::InvalidValue;
+use domain::{InvalidValue, SizeLimit};
 
 /// Member of a document whose list items are separate elements.
 const LIST: &str = "messages";
@@ -58,6 +58,8 @@ pub(super) struct Splitter {
     buffer_line: u64,
     /// Upper bound on an element in bytes.
     max: usize,
+    /// Whether the bound is that of messages, which a setting raises.
+    is_max_of_messages: bool,
     nesting: Nesting,
     /// Whether the document's list has begun.
     has_list: bool,
@@ -152,15 +154,17 @@ impl Splitter {
             buffer: Vec::new(),
             buffer_line: 1,
             max,
+            is_max_of_messages: false,
             nesting: Nesting::default(),
             has_list: false,
             may_be_lines: false,
         }
     }
 
-    /// Changes the upper bound on the following elements, in bytes.
-    pub(super) fn set_max(&mut self, max: usize) {
+    /// Changes the upper bound on the following elements, in bytes, to that of messages.
+    pub(super) fn begin_messages(&mut self, max: usize) {
         self.max = max;
+        self.is_max_of_messages = true;
     }
 
     /// Adds the next piece of the file. [`Self::next`] must have consumed the previous one.
@@ -285,7 +289,12 @@ impl Splitter {
             self.buffer_line = self.line;
         }
         if self.buffer.len() == self.max {
-            let reason = InvalidValue::new(format!("must have at most {} bytes", self.max));
+            let reason = format!("must have at most {} bytes", self.max);
+            let reason = if self.is_max_of_messages {
+                InvalidValue::exceeds(SizeLimit::Request, reason)
+            } else {
+                InvalidValue::new(reason)
+            };
             return Err(LineError::new(self.buffer_line, reason));
         }
         self.buffer.push(byte);

@@ -1,6 +1,6 @@
 use std::fmt;
 
-use super::{InvalidValue, Limits, text::reject_nul};
+use super::{InvalidValue, Limits, SizeLimit, text::reject_nul};
 
 /// Text of a message or of a retrieved document: within the size limit and without U+0000. The
 /// Debug output contains only its size.
@@ -16,10 +16,9 @@ impl Content {
     /// U+0000.
     pub fn parse(text: String, limits: &Limits) -> Result<Self, InvalidValue> {
         if text.len() > limits.content_bytes {
-            return Err(InvalidValue::new(format!(
-                "must have at most {} bytes",
-                limits.content_bytes
-            )));
+            let max = limits.content_bytes;
+            let reason = format_args!("must have at most {max} bytes");
+            return Err(InvalidValue::exceeds(SizeLimit::Content, reason));
         }
         reject_nul(&text)?;
         Ok(Self(text))

@@ -41,7 +41,7 @@ pub use self::{
     session::{NewSession, Session, SessionRef},
     text::{AuthorName, DeptId, RequestId, Title, UserId},
     time::{from_rfc3339, from_unix_time, to_micros},
-    validation::{FieldError, InField, InvalidValue, non_negative},
+    validation::{FieldError, InField, InvalidValue, SizeLimit, non_negative},
 };
 
 /// Limits on the size of what a caller may save.

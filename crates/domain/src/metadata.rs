@@ -4,12 +4,13 @@ use protobuf_wire::delimited_size;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
-use super::{InvalidValue, text::reject_nul};
+use super::{InvalidValue, SizeLimit, text::reject_nul};
 
 mod literals;
 
 /// JSON object that a caller attaches to a conversation, a message or a context. Numbers
-/// are doubles, as in protobuf's Struct: integers that a double does not represent are rejected.
+/// are doubles, as in protobuf's Struct: numbers beyond 2^53 that a double does not represent are
+/// rejected.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Metadata(Map<String, Value>);
@@ -46,7 +47,7 @@ impl Metadata {
     /// # Errors
     ///
     /// Fails as [`Self::parse`] does, and with [`InvalidValue`] if the text is not a JSON object of
-    /// finite numbers, or contains an integer that a double would round.
+    /// finite numbers, or contains a number beyond 2^53 that a double would round.
     pub fn from_json(json: &str, max_bytes: usize) -> Result<Self, InvalidValue> {
         /// Upper bound on the factor by which escapes and white space lengthen compact JSON.
         const MAX_EXPANSION: usize = 8;
@@ -56,8 +57,8 @@ impl Metadata {
             return Err(too_large(max_bytes));
         }
         let mut root: Value = serde_json::from_str(json).map_err(|error| describe(&error))?;
-        if literals::has_rounded_integer(json) {
-            return Err(InvalidValue::new(ROUNDED_INTEGER));
+        if literals::has_rounded_number(json) {
+            return Err(InvalidValue::new(ROUNDED_NUMBER));
         }
         normalize_numbers(&mut root)?;
         match root {
@@ -122,9 +123,9 @@ impl Metadata {
     }
 }
 
-/// Rule that an integer violates if a double would round it.
-const ROUNDED_INTEGER: &str =
-    "must have only integers that a double represents, such as those up to 2^53; use a string";
+/// Rule that a number violates if a double would round it.
+const ROUNDED_NUMBER: &str =
+    "must not have numbers beyond 2^53 that a double would round; use a string";
 
 /// Describes the error of a text that is known to be well-formed JSON.
 fn describe(error: &serde_json::Error) -> InvalidValue {
@@ -145,7 +146,8 @@ fn too_deep() -> InvalidValue {
 }
 
 fn too_large(max_bytes: usize) -> InvalidValue {
-    InvalidValue::new(format!("must have at most {max_bytes} bytes as JSON"))
+    let reason = format_args!("must have at most {max_bytes} bytes as JSON");
+    InvalidValue::exceeds(SizeLimit::Metadata, reason)
 }
 
 impl fmt::Debug for Metadata {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{FieldError, InField as _, InvalidValue, Limits, Role, text::reject_nul};
+use super::{FieldError, InField as _, InvalidValue, Limits, Role, SizeLimit, text::reject_nul};
 
 /// Text between two texts of a message in its content.
 const SEPARATOR: &str = "\n";
@@ -231,10 +231,14 @@ pub(super) fn assemble(
         let bytes = own_bytes + texts.as_ref().map_or(content.len(), String::len);
         let (max, max_together) = (limits.content_bytes, limits.content_bytes / 2 * 3);
         if own_bytes > max || bytes > max_together {
-            let reason = format!(
-                "must have at most {max} bytes of text besides the content, and {max_together} with it"
+            let reason = InvalidValue::exceeds(
+                SizeLimit::Content,
+                format_args!(
+                    "must have at most {max} bytes of text besides the content, and \
+                     {max_together} with it"
+                ),
             );
-            return Err(FieldError::new("parts", InvalidValue::new(reason)));
+            return Err(FieldError::new("parts", reason));
         }
         parts.push(part);
     }
@@ -361,9 +365,8 @@ fn validate_blob(
     }
     let max = limits.blob_bytes;
     if data.len() > max {
-        let reason = InvalidValue::new(format!(
-            "must have at most {max} bytes: store larger data elsewhere and save its URI"
-        ));
+        let reason = format_args!("must have at most {max} bytes");
+        let reason = InvalidValue::exceeds(SizeLimit::Blob, reason);
         return Err(FieldError::new("data", reason));
     }
     if mime_type.is_empty() {

@@ -3,13 +3,54 @@ use std::{borrow::Cow, fmt};
 /// Reason that a value is invalid, as a phrase that follows the field's name:
 /// "must not be negative". It never repeats the value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct InvalidValue(Cow<'static, str>);
+#[error("{reason}")]
+pub struct InvalidValue {
+    reason: Cow<'static, str>,
+    exceeded: Option<SizeLimit>,
+}
+
+/// Limit on a size that a setting raises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SizeLimit {
+    /// Text of a message or a context.
+    Content,
+    /// Metadata as JSON.
+    Metadata,
+    /// Data of a binary part.
+    Blob,
+    /// Message of a request or a file.
+    Request,
+}
 
 impl InvalidValue {
     /// Creates a reason from its phrase.
     pub fn new(reason: impl Into<Cow<'static, str>>) -> Self {
-        Self(reason.into())
+        Self {
+            reason: reason.into(),
+            exceeded: None,
+        }
+    }
+
+    /// Creates the reason of a value that exceeds `limit`, from a phrase to which the advice what
+    /// to do is added.
+    pub fn exceeds(limit: SizeLimit, reason: impl fmt::Display) -> Self {
+        let advice = match limit {
+            SizeLimit::Content => "split the text, or raise MAX_CONTENT_BYTES",
+            SizeLimit::Metadata => "store less, or raise MAX_METADATA_BYTES",
+            SizeLimit::Blob => {
+                "store larger data elsewhere and save its URI, or raise MAX_BLOB_BYTES"
+            }
+            SizeLimit::Request => "split the message, or raise MAX_REQUEST_BYTES",
+        };
+        Self {
+            reason: format!("{reason}: {advice}").into(),
+            exceeded: Some(limit),
+        }
+    }
+
+    /// Limit that the value exceeds, if that is the reason.
+    pub fn exceeded(&self) -> Option<SizeLimit> {
+        self.exceeded
     }
 }
 

@@ -111,11 +111,11 @@ pub(crate) fn request_headers(data: &[u8]) {
     let _ = tracer.begin(&headers, "method", kind, None);
     let name = |header: &str| headers.get(header).and_then(|value| value.to_str().ok());
     let allowed: Option<HostName> = name("host").and_then(|name| name.parse().ok());
-    let _ = HostPolicy::of_api(Vec::new()).admits(None, &uri, &headers);
-    let _ = HostPolicy::of_api(allowed.into_iter().collect()).admits(None, &uri, &headers);
+    let _ = HostPolicy::of_api(Vec::new()).check(None, &uri, &headers);
+    let _ = HostPolicy::of_api(allowed.into_iter().collect()).check(None, &uri, &headers);
     let trusted: Option<WebOrigin> = name("origin").and_then(|origin| origin.parse().ok());
     let trusted = CrossSitePolicy::new(trusted.into_iter().collect());
-    let _ = trusted.admits(&Method::POST, &uri, &headers);
+    let _ = trusted.check(&Method::POST, &uri, &headers);
 }
 
 /// Parses the address of a server.

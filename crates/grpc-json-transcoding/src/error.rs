@@ -85,6 +85,16 @@ pub fn render(status: &Status, http: Option<StatusCode>) -> Response<Body> {
     let body = serde_json::json!({ "error": error });
     let mut response = response::json(body.to_string());
     *response.status_mut() = http;
+    // Rounded up, because a retry after a shorter time fails again.
+    if let Some(delay) = status
+        .get_details_retry_info()
+        .and_then(|it| it.retry_delay)
+    {
+        let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, seconds.into());
+    }
     if status.code() == Code::Unauthenticated {
         let scheme = HeaderValue::from_static("Bearer");
         response

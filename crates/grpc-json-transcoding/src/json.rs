@@ -71,7 +71,7 @@ pub(crate) fn decode(
 ) -> Result<Vec<u8>, Status> {
     let is_arbitrary = |path: &[_]| structure::is_arbitrary(request, field, path);
     structure::check(json, limits, is_arbitrary)
-        .map_err(|excess| excess.into_status(request, field))?;
+        .map_err(|excess| excess.into_status(request, field, limits))?;
     let read = match field.map(|field| (field, field.kind())) {
         Some((field, Kind::Message(message))) => {
             let read = parse(message, Slot::Field(field.clone()), json)?;

@@ -109,6 +109,10 @@ pub struct Limits {
     pub max_values: usize,
     /// Maximum number of levels of nested lists and objects in a body. It is at most 127.
     pub max_depth: usize,
+    /// Creates the status of a request with more than the maximum number of bytes.
+    pub too_large: fn(usize) -> Status,
+    /// Creates the status of a request with more than the maximum number of values.
+    pub too_many_values: fn(usize) -> Status,
 }
 
 /// Number of values that an object counts as, since it needs more memory than other values.

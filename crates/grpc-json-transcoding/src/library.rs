@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use prost_reflect::{DescriptorPool, MessageDescriptor};
+use tonic::Status;
 
 use crate::{Config, Limits, pool::with_opaque_json};
 
@@ -10,6 +11,8 @@ pub(crate) const LIMITS: Limits = Limits {
     max_bytes: 1 << 20,
     max_values: 10_000,
     max_depth: 64,
+    too_large: |max| Status::resource_exhausted(format!("more than {max} bytes")),
+    too_many_values: |max| Status::resource_exhausted(format!("more than {max} values")),
 };
 
 /// The compiled contract.

@@ -202,8 +202,7 @@ impl RequestEncoder {
     }
 
     fn too_large(&self) -> Status {
-        let max = self.limits.max_bytes;
-        Status::resource_exhausted(format!("the request has more than {max} bytes"))
+        (self.limits.too_large)(self.limits.max_bytes)
     }
 }
 

@@ -1,6 +1,9 @@
 //! Plain HTTP client, and checks of its responses.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -12,6 +15,11 @@ use hyper_util::{
 use serde_json::{Value, json};
 
 use crate::sidecar::Sidecar;
+
+/// Time limit of a sidecar's calls of Redis.
+const REDIS_CALL_LIMIT: Duration = Duration::from_millis(40);
+/// Highest number of attempts of a request.
+const MAX_ATTEMPTS: usize = 20;
 
 /// HTTP client of one sidecar.
 pub struct Http {
@@ -46,7 +54,8 @@ impl Http {
         Self { client, address }
     }
 
-    /// Sends a request with the given headers and body.
+    /// Sends a request with the given headers and body. On a busy machine, a call of Redis may exceed its
+    /// time limit. Nothing has been written then, and the request is repeated.
     pub async fn send(
         &self,
         method: Method,
@@ -54,12 +63,31 @@ impl Http {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> HttpResponse {
+        let body = body.into();
+        for _ in 1..MAX_ATTEMPTS {
+            let started = Instant::now();
+            let response = self.send_once(&method, path, headers, &body).await;
+            let is_refused = response.status == StatusCode::SERVICE_UNAVAILABLE;
+            if !is_refused || started.elapsed() < REDIS_CALL_LIMIT {
+                return response;
+            }
+        }
+        self.send_once(&method, path, headers, &body).await
+    }
+
+    async fn send_once(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &Bytes,
+    ) -> HttpResponse {
         let uri = format!("http://{}{path}", self.address);
-        let mut request = Request::builder().method(method).uri(uri);
+        let mut request = Request::builder().method(method.clone()).uri(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.body(Full::new(body.into())).unwrap();
+        let request = request.body(Full::new(body.clone())).unwrap();
         let (head, body) = self.client.request(request).await.unwrap().into_parts();
         HttpResponse {
             status: head.status,

@@ -76,12 +76,7 @@ impl RawConnection {
             next_stream: 1,
             state,
         };
-        let preface = &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..];
-        let _ = connection.frames.send(preface.into());
-        let mut settings = BytesMut::new();
-        settings.put_u16(INITIAL_WINDOW_SIZE);
-        settings.put_u32(stream_window);
-        connection.frame(SETTINGS, 0, 0, &settings);
+        let _ = connection.frames.send(preface(stream_window));
         connection
     }
 
@@ -100,16 +95,7 @@ impl RawConnection {
 
     /// Begins a gRPC call and returns its stream.
     pub fn begin_call(&mut self, path: &str, token: Option<&str>) -> u32 {
-        let mut block = BytesMut::new();
-        // Indexed fields of HPACK's static table: POST and http.
-        block.put_slice(&[0x83, 0x86]);
-        literal(&mut block, &[0x04], path);
-        literal(&mut block, &[0x01], "localhost");
-        literal(&mut block, &[0x0f, 0x10], "application/grpc");
-        literal(&mut block, b"\0\x02te", "trailers");
-        if let Some(token) = token {
-            literal(&mut block, &[0x0f, 0x08], &format!("Bearer {token}"));
-        }
+        let block = request_head(path, token);
         let stream = self.next_stream;
         self.next_stream += 2;
         self.frame(HEADERS, END_HEADERS, stream, &block);
@@ -171,7 +157,33 @@ pub fn announced(length: u32) -> BytesMut {
     prefix
 }
 
-fn encode(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> BytesMut {
+/// The first bytes of a connection, with a window for each stream.
+pub fn preface(stream_window: u32) -> BytesMut {
+    let mut preface = BytesMut::from(&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..]);
+    let mut settings = BytesMut::new();
+    settings.put_u16(INITIAL_WINDOW_SIZE);
+    settings.put_u32(stream_window);
+    preface.put_slice(&encode(SETTINGS, 0, 0, &settings));
+    preface
+}
+
+/// The compressed headers of a gRPC call.
+pub fn request_head(path: &str, token: Option<&str>) -> BytesMut {
+    let mut block = BytesMut::new();
+    // Indexed fields of HPACK's static table: POST and http.
+    block.put_slice(&[0x83, 0x86]);
+    literal(&mut block, &[0x04], path);
+    literal(&mut block, &[0x01], "localhost");
+    literal(&mut block, &[0x0f, 0x10], "application/grpc");
+    literal(&mut block, b"\0\x02te", "trailers");
+    if let Some(token) = token {
+        literal(&mut block, &[0x0f, 0x08], &format!("Bearer {token}"));
+    }
+    block
+}
+
+/// Encodes a frame.
+pub fn encode(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> BytesMut {
     let mut frame = BytesMut::with_capacity(9 + payload.len());
     frame.put_uint(payload.len() as u64, 3);
     frame.put_u8(kind);

@@ -92,6 +92,16 @@ impl Sidecar {
         sidecar
     }
 
+    /// Starts as many sidecars as a test uses together: two on servers, and one on a folder, which
+    /// belongs to one sidecar.
+    pub async fn start_all(form: &Form) -> Vec<Self> {
+        let mut sidecars = vec![Self::start(form).await];
+        if let Form::Servers { .. } = form {
+            sidecars.push(Self::start(form).await);
+        }
+        sidecars
+    }
+
     /// Starts another build of the program and waits until it serves.
     pub async fn start_program(program: &Path, form: &Form) -> Self {
         let mut sidecar = Self::launch_command(command_of(program), form, &[]);

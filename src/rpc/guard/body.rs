@@ -27,17 +27,25 @@ pub(super) struct GuardedBody {
     /// The first frame, if it has been produced already.
     first: Option<Frame<Bytes>>,
     deadline: Option<Pin<Box<Sleep>>>,
+    /// Creates the status at the deadline.
+    expired: fn() -> Status,
     /// `None` once the body has ended.
     permit: Option<CallPermit>,
 }
 
 impl GuardedBody {
-    /// Creates a body that ends at `deadline`, if there is one.
-    pub(super) fn new(inner: Body, deadline: Option<Instant>, permit: CallPermit) -> Self {
+    /// Creates a body that ends at `deadline`, if there is one, with the status of `expired`.
+    pub(super) fn new(
+        inner: Body,
+        deadline: Option<Instant>,
+        permit: CallPermit,
+        expired: fn() -> Status,
+    ) -> Self {
         Self {
             inner,
             first: None,
             deadline: deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline))),
+            expired,
             permit: Some(permit),
         }
     }
@@ -91,7 +99,8 @@ impl http_body::Body for GuardedBody {
             Ok(Poll::Pending) => {
                 let deadline = self.deadline.as_mut();
                 if deadline.is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) {
-                    return self.end_with(&status::deadline_exceeded());
+                    let expired = (self.expired)();
+                    return self.end_with(&expired);
                 }
                 Poll::Pending
             }

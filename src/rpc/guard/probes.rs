@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     fairness::{FairSemaphore, ShareKey},
+    rejections::Limit,
     rpc::status,
     transport::Exchange,
 };
@@ -64,16 +65,16 @@ impl ProbeLimits {
     {
         let exchange = Exchange::of(&request).cloned();
         let is_watch = request.uri().path() == WATCH;
-        let permits = if is_watch {
-            &self.watches
+        let (permits, limit) = if is_watch {
+            (&self.watches, Limit::HealthWatches)
         } else {
-            &self.checks
+            (&self.checks, Limit::Probes)
         };
         let key = exchange
             .as_ref()
             .map_or_else(ShareKey::current, Exchange::connection_key);
         let Some(permit) = permits.try_acquire(key, 1) else {
-            return status::too_many_calls(permits.limit()).into_http();
+            return status::too_many_probes(limit, permits.limit()).into_http();
         };
         let permit: CallPermit = Arc::new(permit);
         let now = Instant::now();
@@ -92,7 +93,14 @@ impl ProbeLimits {
             Err(_) => status::deadline_exceeded().into_http(),
             Ok(response) => {
                 let deadline = (!is_watch).then_some(deadline);
-                response.map(|body| Body::new(GuardedBody::new(body, deadline, permit)))
+                response.map(|body| {
+                    Body::new(GuardedBody::new(
+                        body,
+                        deadline,
+                        permit,
+                        status::deadline_exceeded,
+                    ))
+                })
             }
         }
     }

@@ -43,6 +43,15 @@ struct SessionEntry {
     last_use: u64,
 }
 
+/// Numbers of live sessions that ended because a limit was exceeded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct EndedByLimits {
+    /// Sessions beyond the number for a user.
+    pub(super) beyond_user: u64,
+    /// Sessions beyond the memory for a user or for all sessions.
+    pub(super) beyond_memory: u64,
+}
+
 impl SessionTable {
     pub(super) fn new(limits: InProcessLimits) -> Self {
         Self {
@@ -78,8 +87,9 @@ impl SessionTable {
         (entry.expires > Instant::now()).then_some(&mut entry.session)
     }
 
-    /// Adds a session as the one that was used last, in place of one with the same id.
-    pub(super) fn insert(&mut self, session: Session, expires: Instant) {
+    /// Adds a session as the one that was used last, in place of one with the same id. Ends the
+    /// sessions beyond the limits.
+    pub(super) fn insert(&mut self, session: Session, expires: Instant) -> EndedByLimits {
         let id = session.id;
         let first_user = self.first_users.get(&id).cloned();
         self.remove(&session.user_id, id);
@@ -103,7 +113,7 @@ impl SessionTable {
         self.by_use.insert(last_use, (Arc::clone(&user), id));
         let first_user = first_user.unwrap_or_else(|| Arc::clone(&user));
         self.first_users.insert(id, first_user);
-        self.end_excess(&user, last_use);
+        self.end_excess(&user, last_use)
     }
 
     /// Makes a session the one that was used last.
@@ -189,22 +199,29 @@ impl SessionTable {
     }
 
     /// Ends the sessions beyond the limits, but not the one that was used at `newest`.
-    fn end_excess(&mut self, user: &Arc<UserId>, newest: u64) {
+    fn end_excess(&mut self, user: &Arc<UserId>, newest: u64) -> EndedByLimits {
+        let mut ended = EndedByLimits::default();
         let limits = self.limits;
         while let Some(sessions) = self.users.get(user)
             && (sessions.entries.len() > limits.sessions_per_user
                 || sessions.bytes > limits.bytes_per_user)
             && let Some((_, id)) = sessions.by_use.range(..newest).next()
         {
-            let id = *id;
-            self.remove(user, id);
+            let (id, is_in_number) = (*id, sessions.entries.len() <= limits.sessions_per_user);
+            let is_live = u64::from(self.remove(user, id));
+            if is_in_number {
+                ended.beyond_memory += is_live;
+            } else {
+                ended.beyond_user += is_live;
+            }
         }
         while (self.by_use.len() > limits.sessions || self.bytes > limits.bytes)
             && let Some((_, (user, id))) = self.by_use.range(..newest).next()
         {
             let (user, id) = (Arc::clone(user), *id);
-            self.remove(&user, id);
+            ended.beyond_memory += u64::from(self.remove(&user, id));
         }
+        ended
     }
 }
 

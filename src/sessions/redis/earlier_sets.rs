@@ -44,7 +44,7 @@ impl RedisSessions {
         if args.len() > 1 {
             let import = &self.scripts.user_import;
             let excess = self.run_on_user(import, user, &args).await?;
-            self.end_all(user, &excess.list()?).await?;
+            self.end_excess(user, &excess.list()?).await?;
         }
         let members: Vec<Bytes> = members.iter().filter_map(super::bytes).collect();
         let remove = &self.scripts.earlier_remove;

@@ -1,5 +1,6 @@
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
+use futures_util::FutureExt as _;
 use tokio::time::{Instant, advance};
 
 use super::*;
@@ -131,7 +132,10 @@ async fn retires_idle_connections() {
     for (is_trusted, max) in [(false, MAX_IDLE_UNTRUSTED), (true, MAX_IDLE)] {
         let fixture = Fixture::new();
         if is_trusted {
-            fixture.permit.state.trust();
+            fixture
+                .permit
+                .state
+                .trust(crate::fairness::ShareKey::ANONYMOUS);
         }
         fixture.examine_after(max).await;
         drop(fixture.begin());
@@ -140,4 +144,27 @@ async fn retires_idle_connections() {
         fixture.examine_after(Duration::from_millis(1)).await;
         assert!(fixture.is_retired() && !fixture.is_closed());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_of_the_process_closes_no_connection() {
+    let fixture = Fixture::new();
+    let mut watch = pin!(watch(&fixture.connections));
+    let state = &fixture.permit.state;
+    state.add_piece();
+    assert!(watch.as_mut().now_or_never().is_none());
+    advance(2 * MAX_STALL).await;
+    assert!(watch.as_mut().now_or_never().is_none());
+    assert!(!fixture.is_closed());
+    // The peer has accepted it, and does not accept the next one.
+    state.remove_piece();
+    state.add_piece();
+    advance(INTERVAL).await;
+    assert!(watch.as_mut().now_or_never().is_none());
+    assert!(!fixture.is_closed());
+    for _ in 0..=MAX_STALL.as_millis() / INTERVAL.as_millis() {
+        advance(INTERVAL).await;
+        assert!(watch.as_mut().now_or_never().is_none());
+    }
+    assert!(fixture.is_closed());
 }

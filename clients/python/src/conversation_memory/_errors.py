@@ -42,7 +42,10 @@ class ConversationMemoryError(Exception):
 
 
 class InvalidArgument(ConversationMemoryError):
-    """A field is missing or invalid. Nothing was written."""
+    """A field is missing, invalid or too large; `violations` says which. Nothing was written.
+
+    The same call fails again: correct the field.
+    """
 
     violations: Mapping[str, str]
     """Description of each invalid field, by the path of the field."""
@@ -61,11 +64,14 @@ class SessionExpired(NotFound):
 
 
 class AlreadyExists(ConversationMemoryError):
-    """A request id, message id or conversation id is in use with different content."""
+    """A request, message or conversation id is in use with different content: use a new one."""
 
 
 class SeqMismatch(ConversationMemoryError):
-    """The conversation does not end with `expected_last_seq`: another caller has saved since."""
+    """The conversation does not end with `expected_last_seq`: another caller has saved since.
+
+    Read the conversation, then repeat the call with `current_seq`.
+    """
 
     @property
     def current_seq(self) -> int:
@@ -83,11 +89,17 @@ class MinSeqNotReached(ConversationMemoryError):
 
 
 class FailedPrecondition(ConversationMemoryError):
-    """The state of the service or of the object does not allow the call."""
+    """The state of the service or of the object does not allow the call.
+
+    `reason` says why, such as `BRANCH_TOO_DEEP`. The same call fails again.
+    """
 
 
 class Unavailable(ConversationMemoryError):
-    """The service, or a store that it needs, is unreachable; or the client was closed."""
+    """The service, or a store that it needs, is unreachable; or the client was closed.
+
+    Repeat the call after `retry_after` if it is `retryable`.
+    """
 
 
 class OutcomeUnknown(ConversationMemoryError):
@@ -95,19 +107,31 @@ class OutcomeUnknown(ConversationMemoryError):
 
 
 class DeadlineExceeded(ConversationMemoryError):
-    """The call exceeded its timeout. A write may have been committed."""
+    """The call exceeded its timeout. A write may have been committed.
+
+    Repeat it with a longer `timeout`, and a write with the error's `request_id`.
+    """
 
 
 class ResourceExhausted(ConversationMemoryError):
-    """A limit was exceeded: too many calls, or a message that is too large."""
+    """A limit was exceeded, which the message names with its setting.
+
+    With `retry_after`, too much happens at once: repeat the call then. Without it, the same call
+    fails again: split a request that is too large, or restrict a search
+    (`SEARCH_TOO_EXPENSIVE`); `STORE_FULL` means that the disk of the store is full.
+    """
 
 
 class PermissionDenied(ConversationMemoryError):
-    """The caller is not allowed to make the call."""
+    """The caller is not allowed to make the call.
+
+    The process is not on the list of allowed ones, or the message names the host or the web page
+    that the service refuses, and the setting that allows it.
+    """
 
 
 class Unauthenticated(ConversationMemoryError):
-    """The service did not accept the caller's token or certificate."""
+    """The service did not accept the caller's token or certificate: give the client a valid one."""
 
 
 class Unimplemented(ConversationMemoryError):

@@ -228,7 +228,9 @@ fn errors_name_line_and_member_and_repeat_no_value() {
         ),
         (
             full("content", json!("x".repeat(MAX + 1))),
-            format!("3 content: must have at most {MAX} bytes"),
+            format!(
+                "3 content: must have at most {MAX} bytes: split the text, or raise MAX_CONTENT_BYTES"
+            ),
         ),
     ] {
         assert_eq!(given, wanted);
@@ -332,7 +334,11 @@ fn rejects_files_of_other_formats() {
 fn bounds_the_size_of_lines_and_messages() {
     let endless = lines(&[json!({"role": "user", "content": "x".repeat(MAX * 7)})]);
     let error = error_of(Format::JsonLines, &endless);
-    assert_eq!(error, format!("2 : must have at most {} bytes", MAX * 6));
+    let advice = "split the message, or raise MAX_REQUEST_BYTES";
+    assert_eq!(
+        error,
+        format!("2 : must have at most {} bytes: {advice}", MAX * 6)
+    );
     let texts = json!({
         "role": "user", "content": "x".repeat(60),
         "contexts": [{"doc_id": "", "content": "x".repeat(41)}],
@@ -341,11 +347,8 @@ fn bounds_the_size_of_lines_and_messages() {
     reader.push(Bytes::from(lines(&[texts])));
     assert!(reader.read_next().unwrap().is_some());
     let error = reader.read_next().unwrap_err();
-    let reason = "has a message of more than 100 bytes";
-    assert_eq!(
-        (error.line, error.error.reason.to_string()),
-        (2, reason.to_owned())
-    );
+    let reason = format!("has a message of more than 100 bytes: {advice}");
+    assert_eq!((error.line, error.error.reason.to_string()), (2, reason));
 }
 
 #[test]

@@ -1,10 +1,9 @@
 //! Number literals of JSON texts.
 
-/// Number of digits up to which every integer is a double.
-const EXACT_DIGITS: usize = 15;
+use json_numbers::is_rounded;
 
-/// Whether a valid JSON text contains an integer that a double would round.
-pub(super) fn has_rounded_integer(json: &str) -> bool {
+/// Whether a valid JSON text contains a number that [`is_rounded`].
+pub(super) fn has_rounded_number(json: &str) -> bool {
     let mut bytes = json.bytes().enumerate();
     while let Some((start, byte)) = bytes.next() {
         match byte {
@@ -36,57 +35,30 @@ pub(super) fn has_rounded_integer(json: &str) -> bool {
     false
 }
 
-/// Whether a number literal is an integer that a double would round. An integer is also kept if it
-/// is the shortest text of its double: JavaScript writes 2^60 as 1152921504606847000.
-fn is_rounded(literal: &str) -> bool {
-    let digits = literal.strip_prefix('-').unwrap_or(literal);
-    if digits.len() <= EXACT_DIGITS || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return false;
-    }
-    let double: f64 = literal.parse().unwrap_or(f64::NAN);
-    double.to_string() != literal && format!("{double:.0}") != literal
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn integers_that_a_double_rounds_are_found() {
+    fn numbers_are_found_outside_of_strings() {
         for literal in [
             "9007199254740993",
-            "-9007199254740993",
-            "1180000000000000123",
-            "18446744073709551615",
-            "100000000000000000000000000000000001",
-            &format!("1{}1", "0".repeat(400)),
+            "-1180000000000000123.0",
+            "1180000000000000123e0",
         ] {
-            assert!(is_rounded(literal), "{literal}");
-            assert!(has_rounded_integer(&format!(r#"{{"a":[1,{literal}]}}"#)));
-            assert!(has_rounded_integer(&format!(r#"{{"\\\"":{literal} }}"#)));
-            assert!(!has_rounded_integer(&format!(
+            assert!(has_rounded_number(&format!(r#"{{"a":[1,{literal}]}}"#)));
+            assert!(has_rounded_number(&format!(r#"{{"\\\"":{literal} }}"#)));
+            assert!(!has_rounded_number(&format!(
                 r#"{{"\"{literal}":"{literal}"}}"#
             )));
         }
         for literal in [
             "0",
-            "-0",
-            "9007199254740991",
-            "9007199254740992",
-            "-9007199254740992",
-            "18014398509481984",
-            "1152921504606846976",
             "1152921504606847000",
-            "1000000000000000000000",
-            "9007199254740993.0",
-            "9007199254740993e0",
             "0.1000000000000000055511151231257827",
-            "1e308",
         ] {
-            assert!(
-                !has_rounded_integer(&format!(r#"{{"a":{literal},"b":[{literal}]}}"#)),
-                "{literal}"
-            );
+            let json = format!(r#"{{"a":{literal},"b":[{literal}]}}"#);
+            assert!(!has_rounded_number(&json), "{literal}");
         }
     }
 }

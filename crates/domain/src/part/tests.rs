@@ -121,7 +121,7 @@ fn rejects_invalid_parts() {
         ),
         (
             vec![blob("image/png", b"123456789")],
-            "parts[0].blob.data must have at most 8 bytes: store larger data elsewhere and save its URI",
+            "parts[0].blob.data must have at most 8 bytes: store larger data elsewhere and save its URI, or raise MAX_BLOB_BYTES",
         ),
         (vec![blob("", b"1")], "parts[0].blob.mime_type is required"),
         (
@@ -130,7 +130,7 @@ fn rejects_invalid_parts() {
         ),
         (
             vec![reasoning],
-            "parts must have at most 100 bytes of text besides the content, and 150 with it",
+            "parts must have at most 100 bytes of text besides the content, and 150 with it: split the text, or raise MAX_CONTENT_BYTES",
         ),
         (
             vec![uri],

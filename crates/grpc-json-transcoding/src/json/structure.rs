@@ -6,29 +6,28 @@
 
 use std::ops::Range;
 
+use json_numbers::is_rounded;
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 use tonic::Status;
 
 use super::WellKnown;
 use crate::{Limits, OBJECT_WEIGHT, error::FieldViolation, template::find_field};
 
-/// Rule that an integer violates if a double would round it.
-const ROUNDED_INTEGER: &str =
-    "must have only integers that a double represents, such as those up to 2^53; use a string";
+/// Rule that a number violates if a double would round it.
+const ROUNDED_NUMBER: &str =
+    "must not have numbers beyond 2^53 that a double would round; use a string";
 
 /// A limit that a document exceeds.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Excess {
-    Values {
-        max: usize,
-    },
+    Values,
     Depth {
         max: usize,
         /// Keys and indices that lead to the value.
         path: Vec<Step>,
     },
-    /// An integer in arbitrary JSON that a double would round.
-    RoundedInteger {
+    /// A number beyond 2^53 in arbitrary JSON that a double would round.
+    RoundedNumber {
         path: Vec<Step>,
     },
 }
@@ -51,7 +50,8 @@ enum Container {
 /// belongs to a field for arbitrary JSON, whose numbers are doubles.
 ///
 /// # Errors
-/// Fails if the document exceeds a limit, or such a field has an integer that a double would round.
+/// Fails if the document exceeds a limit, or such a field has a number beyond 2^53 that
+/// a double would round.
 pub(super) fn check(
     json: &[u8],
     limits: &Limits,
@@ -107,17 +107,17 @@ pub(super) fn check(
                 let rest = json[at..].iter();
                 at += rest.take_while(|byte| !is_delimiter(**byte)).count();
                 values += 1;
-                if is_rounded_integer(&json[start..at])
+                let literal = str::from_utf8(&json[start..at]).unwrap_or_default();
+                if is_rounded(literal)
                     && *arbitrary.get_or_insert_with(|| is_arbitrary(&path(json, &open)))
                 {
                     let path = path(json, &open);
-                    return Err(Excess::RoundedInteger { path });
+                    return Err(Excess::RoundedNumber { path });
                 }
             }
         }
         if values > limits.max_values {
-            let max = limits.max_values;
-            return Err(Excess::Values { max });
+            return Err(Excess::Values);
         }
         if open.len() > limits.max_depth {
             let max = limits.max_depth;
@@ -164,19 +164,18 @@ impl Excess {
         self,
         request: &MessageDescriptor,
         field: Option<&FieldDescriptor>,
+        limits: &Limits,
     ) -> Status {
         match self {
-            Self::Values { max } => Status::resource_exhausted(format!(
-                "the body has more than {max} values, where an object counts as {OBJECT_WEIGHT}"
-            )),
+            Self::Values => (limits.too_many_values)(limits.max_values),
             Self::Depth { max, path } => {
                 let (field, _) = resolve(request, field, &path);
                 let reason = format!("must not be nested deeper than {max} levels");
                 FieldViolation::new(field, reason).into()
             }
-            Self::RoundedInteger { path } => {
+            Self::RoundedNumber { path } => {
                 let (field, _) = resolve(request, field, &path);
-                FieldViolation::new(field, ROUNDED_INTEGER).into()
+                FieldViolation::new(field, ROUNDED_NUMBER).into()
             }
         }
     }
@@ -197,21 +196,6 @@ pub(super) fn is_arbitrary(
         known,
         Some(WellKnown::Struct | WellKnown::Value | WellKnown::List)
     )
-}
-
-/// Whether a literal is an integer that a double would round. An integer is also kept if it is the
-/// shortest text of its double: JavaScript writes 2^60 as 1152921504606847000.
-fn is_rounded_integer(literal: &[u8]) -> bool {
-    /// Number of digits up to which every integer is a double.
-    const EXACT_DIGITS: usize = 15;
-
-    let digits = literal.strip_prefix(b"-").unwrap_or(literal);
-    if digits.len() <= EXACT_DIGITS || !digits.iter().all(u8::is_ascii_digit) {
-        return false;
-    }
-    let literal = String::from_utf8_lossy(literal);
-    let double: f64 = literal.parse().unwrap_or(f64::NAN);
-    double.to_string() != literal && format!("{double:.0}") != literal
 }
 
 /// Path of the field that contains a value, and the last field of the path. The path does not
@@ -267,12 +251,14 @@ fn described(field: &FieldDescriptor) -> Option<MessageDescriptor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::library::LIMITS;
 
     fn limits(max_values: usize, max_depth: usize) -> Limits {
         Limits {
             max_bytes: usize::MAX,
             max_values,
             max_depth,
+            ..LIMITS
         }
     }
 
@@ -299,7 +285,7 @@ mod tests {
             );
             if values > 0 {
                 let excess = check(json.as_bytes(), &limits(values - 1, 9), |_| true);
-                assert_eq!(excess, Err(Excess::Values { max: values - 1 }), "{json}");
+                assert_eq!(excess, Err(Excess::Values), "{json}");
             }
         }
     }

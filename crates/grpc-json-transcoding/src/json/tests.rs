@@ -174,8 +174,8 @@ const REJECTIONS: &[(&str, &str)] = &[
     ),
     (
         r#"{"books":[{"metadata":{"a":[1,{"b":1180000000000000123}]}}]}"#,
-        "books[0].metadata must have only integers that a double represents, such as those up to \
-         2^53; use a string",
+        "books[0].metadata must not have numbers beyond 2^53 that a double would round; use a \
+         string",
     ),
     (
         r#"{"books":[{"isLent":"true"}]}"#,
@@ -252,7 +252,7 @@ fn limits_are_checked_before_parsing() {
     let long = metadata(&format!(r#"{{"a":[{}0]}}"#, "0,".repeat(10_000)));
     assert_eq!(
         read("AddBooksRequest", &long).unwrap_err(),
-        "the body has more than 10000 values, where an object counts as 8"
+        "more than 10000 values"
     );
 }
 

@@ -45,10 +45,10 @@ class AsyncConversations(AsyncBaseClient):
             The conversation.
 
         Raises:
-            ValueError: The metadata has a value that would not be stored exactly.
+            ValueError: The metadata has a value that would not be stored exactly: use a string.
             TypeError: The metadata has a value that JSON cannot represent.
-            AlreadyExists: Another conversation has the id.
-            ConversationMemoryError: The call failed for another reason.
+            AlreadyExists: Another conversation has the id: use a new one.
+            ConversationMemoryError: The call failed for another reason; its class says what to do.
         """
         return await operations.create_conversation(
             self._operation(timeout),
@@ -73,8 +73,8 @@ class AsyncConversations(AsyncBaseClient):
             The conversation.
 
         Raises:
-            NotFound: The conversation does not exist or belongs to another user.
-            ConversationMemoryError: The call failed for another reason.
+            NotFound: The conversation does not exist or belongs to another user: check both ids.
+            ConversationMemoryError: The call failed for another reason; its class says what to do.
         """
         return await operations.get_conversation(
             self._operation(timeout), conversation_id, user_id=user_id
@@ -102,7 +102,7 @@ class AsyncConversations(AsyncBaseClient):
 
         Returns:
             An iterator over the conversations. It raises `ConversationMemoryError` if a page
-            cannot be read.
+            cannot be read; its class says what to do.
         """
         request = api.ListConversationsRequest(
             user_id=user_id, dept_id=dept_id or "", page_size=page_size
@@ -136,10 +136,10 @@ class AsyncConversations(AsyncBaseClient):
             The changed conversation.
 
         Raises:
-            ValueError: The metadata has a value that would not be stored exactly.
+            ValueError: The metadata has a value that would not be stored exactly: use a string.
             TypeError: The metadata has a value that JSON cannot represent.
-            NotFound: The conversation does not exist or belongs to another user.
-            ConversationMemoryError: The call failed for another reason.
+            NotFound: The conversation does not exist or belongs to another user: check both ids.
+            ConversationMemoryError: The call failed for another reason; its class says what to do.
         """
         fields = {"title": title, "metadata": metadata}
         request = api.UpdateConversationRequest(
@@ -171,8 +171,8 @@ class AsyncConversations(AsyncBaseClient):
                 longer.
 
         Raises:
-            NotFound: The conversation does not exist or belongs to another user.
-            ConversationMemoryError: The call failed for another reason.
+            NotFound: The conversation does not exist or belongs to another user: check both ids.
+            ConversationMemoryError: The call failed for another reason; its class says what to do.
         """
         request = api.DeleteConversationRequest(
             conversation_id=conversation_id, user_id=user_id or ""
@@ -206,9 +206,13 @@ class AsyncConversations(AsyncBaseClient):
 
         Raises:
             InvalidArgument: `at_seq` is less than 1 or beyond the end of the conversation.
-            NotFound: The conversation does not exist or belongs to another user.
-            OutcomeUnknown: The branch may have been created.
-            ConversationMemoryError: The call failed for another reason.
+            NotFound: The conversation does not exist or belongs to another user: check both ids.
+            FailedPrecondition: The branch would be too deep, with the reason `BRANCH_TOO_DEEP`:
+                branch at an earlier message, or import an export of the conversation and branch
+                that.
+            OutcomeUnknown: The branch may have been created: look for it with `list_branches`
+                before repeating the call.
+            ConversationMemoryError: The call failed for another reason; its class says what to do.
         """
         request = api.BranchConversationRequest(
             conversation_id=conversation_id, user_id=user_id or "", at_seq=at_seq, title=title or ""
@@ -237,7 +241,8 @@ class AsyncConversations(AsyncBaseClient):
 
         Returns:
             An iterator over the branches. It raises `NotFound` if the conversation does not exist
-            or belongs to another user, and `ConversationMemoryError` if a page cannot be read.
+            or belongs to another user, and `ConversationMemoryError` if a page cannot be read; its
+            class says what to do.
         """
         request = api.ListBranchesRequest(
             conversation_id=conversation_id, user_id=user_id or "", page_size=page_size

@@ -44,7 +44,8 @@ class AsyncMessages(AsyncBaseClient):
 
         Returns:
             An iterator over the messages. It raises `NotFound` if the conversation does not exist
-            or belongs to another user, and `ConversationMemoryError` if a page cannot be read.
+            or belongs to another user, and `ConversationMemoryError` if a page cannot be read; its
+            class says what to do.
         """
         request = api.ListMessagesRequest(
             conversation_id=conversation_id,
@@ -87,12 +88,19 @@ class AsyncMessages(AsyncBaseClient):
             timeout: Time limit of each page in seconds; `None` uses the client's `timeout`.
 
         Returns:
-            An iterator over the hits. It raises `NotFound` if the given conversation does not
-            exist or belongs to another user, and `ConversationMemoryError` if a page cannot be
-            read.
+            An iterator over the hits.
 
         Raises:
-            ValueError: The role is unknown.
+            ValueError: The role is unknown. The following errors are raised by the iterator.
+            InvalidArgument: The query is empty, too long, or has more than 32 words: shorten it.
+            NotFound: The given conversation does not exist or belongs to another user: check both
+                ids.
+            ResourceExhausted: The search took longer than five seconds, with the reason
+                `SEARCH_TOO_EXPENSIVE`: restrict it to a conversation, or search for fewer and more
+                specific words. Without a reason, too many searches run at once: repeat it after
+                `retry_after`.
+            ConversationMemoryError: A page cannot be read for another reason; its class says what
+                to do.
         """
         request = api.SearchMessagesRequest(
             user_id=user_id,
@@ -136,10 +144,11 @@ class AsyncMessages(AsyncBaseClient):
             The number of removed messages and the conversation's last number.
 
         Raises:
-            NotFound: The conversation does not exist or belongs to another user.
-            SeqMismatch: The conversation does not end with `expected_last_seq`.
-            AlreadyExists: The key is in use with different arguments.
-            ConversationMemoryError: The call failed for another reason.
+            NotFound: The conversation does not exist or belongs to another user: check both ids.
+            SeqMismatch: The conversation does not end with `expected_last_seq`: read it again, then
+                repeat the call with `current_seq` of the error.
+            AlreadyExists: The key is in use with different arguments: use a new key.
+            ConversationMemoryError: The call failed for another reason; its class says what to do.
         """
         return await operations.truncate_conversation(
             self._operation(timeout, at_least=LONG_TIMEOUT),
@@ -183,11 +192,12 @@ class AsyncMessages(AsyncBaseClient):
             The conversation's last number, which a compaction does not change.
 
         Raises:
-            NotFound: The conversation does not exist or belongs to another user.
-            SeqMismatch: The conversation does not end with `expected_last_seq`.
-            InvalidArgument: `upto_seq` is beyond the end, or the summary is empty.
-            AlreadyExists: The key is in use with different arguments.
-            ConversationMemoryError: The call failed for another reason.
+            NotFound: The conversation does not exist or belongs to another user: check both ids.
+            SeqMismatch: The conversation does not end with `expected_last_seq`: read it again, then
+                repeat the call with `current_seq` of the error.
+            InvalidArgument: `upto_seq` is beyond the end, or the summary is empty or too long.
+            AlreadyExists: The key is in use with different arguments: use a new key.
+            ConversationMemoryError: The call failed for another reason; its class says what to do.
         """
         return await operations.compact_conversation(
             self._operation(timeout),
@@ -225,8 +235,8 @@ class AsyncMessages(AsyncBaseClient):
 
         Raises:
             NotFound: The conversation or one of the messages does not exist, or the conversation
-                belongs to another user.
-            ConversationMemoryError: The call failed for another reason.
+                belongs to another user: check the numbers and both ids.
+            ConversationMemoryError: The call failed for another reason; its class says what to do.
         """
         request = api.RedactMessagesRequest(
             conversation_id=conversation_id, user_id=user_id or "", seqs=seqs
@@ -258,8 +268,8 @@ class AsyncMessages(AsyncBaseClient):
 
         Raises:
             NotFound: The part does not exist or is no blob, or the conversation belongs to another
-                user.
-            ConversationMemoryError: The call failed for another reason.
+                user: check the part of the message, and both ids.
+            ConversationMemoryError: The call failed for another reason; its class says what to do.
         """
         operation = self._operation(timeout)
         return await blobs.get_blob(operation, conversation_id, seq, part, user_id=user_id)

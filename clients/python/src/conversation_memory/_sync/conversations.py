@@ -46,10 +46,10 @@ class Conversations(BaseClient):
             The conversation.
 
         Raises:
-            ValueError: The metadata has a value that would not be stored exactly.
+            ValueError: The metadata has a value that would not be stored exactly: use a string.
             TypeError: The metadata has a value that JSON cannot represent.
-            AlreadyExists: Another conversation has the id.
-            ConversationMemoryError: The call failed for another reason.
+            AlreadyExists: Another conversation has the id: use a new one.
+            ConversationMemoryError: The call failed for another reason; its class says what to do.
         """
         return operations.create_conversation(
             self._operation(timeout),
@@ -74,8 +74,8 @@ class Conversations(BaseClient):
             The conversation.
 
         Raises:
-            NotFound: The conversation does not exist or belongs to another user.
-            ConversationMemoryError: The call failed for another reason.
+            NotFound: The conversation does not exist or belongs to another user: check both ids.
+            ConversationMemoryError: The call failed for another reason; its class says what to do.
         """
         return operations.get_conversation(
             self._operation(timeout), conversation_id, user_id=user_id
@@ -103,7 +103,7 @@ class Conversations(BaseClient):
 
         Returns:
             An iterator over the conversations. It raises `ConversationMemoryError` if a page
-            cannot be read.
+            cannot be read; its class says what to do.
         """
         request = api.ListConversationsRequest(
             user_id=user_id, dept_id=dept_id or "", page_size=page_size
@@ -137,10 +137,10 @@ class Conversations(BaseClient):
             The changed conversation.
 
         Raises:
-            ValueError: The metadata has a value that would not be stored exactly.
+            ValueError: The metadata has a value that would not be stored exactly: use a string.
             TypeError: The metadata has a value that JSON cannot represent.
-            NotFound: The conversation does not exist or belongs to another user.
-            ConversationMemoryError: The call failed for another reason.
+            NotFound: The conversation does not exist or belongs to another user: check both ids.
+            ConversationMemoryError: The call failed for another reason; its class says what to do.
         """
         fields = {"title": title, "metadata": metadata}
         request = api.UpdateConversationRequest(
@@ -172,8 +172,8 @@ class Conversations(BaseClient):
                 longer.
 
         Raises:
-            NotFound: The conversation does not exist or belongs to another user.
-            ConversationMemoryError: The call failed for another reason.
+            NotFound: The conversation does not exist or belongs to another user: check both ids.
+            ConversationMemoryError: The call failed for another reason; its class says what to do.
         """
         request = api.DeleteConversationRequest(
             conversation_id=conversation_id, user_id=user_id or ""
@@ -207,9 +207,13 @@ class Conversations(BaseClient):
 
         Raises:
             InvalidArgument: `at_seq` is less than 1 or beyond the end of the conversation.
-            NotFound: The conversation does not exist or belongs to another user.
-            OutcomeUnknown: The branch may have been created.
-            ConversationMemoryError: The call failed for another reason.
+            NotFound: The conversation does not exist or belongs to another user: check both ids.
+            FailedPrecondition: The branch would be too deep, with the reason `BRANCH_TOO_DEEP`:
+                branch at an earlier message, or import an export of the conversation and branch
+                that.
+            OutcomeUnknown: The branch may have been created: look for it with `list_branches`
+                before repeating the call.
+            ConversationMemoryError: The call failed for another reason; its class says what to do.
         """
         request = api.BranchConversationRequest(
             conversation_id=conversation_id, user_id=user_id or "", at_seq=at_seq, title=title or ""
@@ -238,7 +242,8 @@ class Conversations(BaseClient):
 
         Returns:
             An iterator over the branches. It raises `NotFound` if the conversation does not exist
-            or belongs to another user, and `ConversationMemoryError` if a page cannot be read.
+            or belongs to another user, and `ConversationMemoryError` if a page cannot be read; its
+            class says what to do.
         """
         request = api.ListBranchesRequest(
             conversation_id=conversation_id, user_id=user_id or "", page_size=page_size

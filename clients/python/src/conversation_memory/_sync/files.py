@@ -56,8 +56,10 @@ class Files(BaseClient):
         Raises:
             ValueError: The format is unknown.
             OSError: The destination cannot be written.
-            NotFound: The conversation does not exist or belongs to another user.
-            ConversationMemoryError: The call failed for another reason.
+            ResourceExhausted: Too many exports and imports run at once: repeat the call after
+                `retry_after`.
+            NotFound: The conversation does not exist or belongs to another user: check both ids.
+            ConversationMemoryError: The call failed for another reason; its class says what to do.
         """
         request = export_request(conversation_id, format, user_id)
         with open_destination(destination) as file:
@@ -101,7 +103,11 @@ class Files(BaseClient):
             ValueError: The format is unknown.
             OSError: The source cannot be read.
             InvalidArgument: The file is not valid; `violations` names the line and field.
-            ConversationMemoryError: The call failed for another reason.
+            ResourceExhausted: Too many exports and imports run at once: repeat the call after
+                `retry_after`. With the reason `STORE_FULL`, the disk of the store is full.
+            OutcomeUnknown: The conversation may have been created: look for it with
+                `list_conversations` before repeating the call.
+            ConversationMemoryError: The call failed for another reason; its class says what to do.
         """
         with open_source(source) as file:
             requests = ImportRequests(file, import_options(format, user_id, dept_id))

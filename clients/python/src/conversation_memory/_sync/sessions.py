@@ -37,8 +37,8 @@ class Sessions(BaseClient):
             The session.
 
         Raises:
-            NotFound: The conversation does not exist or belongs to another user.
-            ConversationMemoryError: The call failed for another reason.
+            NotFound: The conversation does not exist or belongs to another user: check both ids.
+            ConversationMemoryError: The call failed for another reason; its class says what to do.
         """
         request = api.CreateSessionRequest(
             user_id=user_id, dept_id=dept_id or "", conversation_id=conversation_id or ""
@@ -60,8 +60,9 @@ class Sessions(BaseClient):
             The session.
 
         Raises:
-            SessionExpired: The session has expired, is unknown or belongs to another user.
-            ConversationMemoryError: The call failed for another reason.
+            SessionExpired: The session has expired, is unknown or belongs to another user: begin a
+                turn without it.
+            ConversationMemoryError: The call failed for another reason; its class says what to do.
         """
         request = api.GetSessionRequest(session_id=session_id, user_id=user_id or "")
         answer = self._operation(timeout).call(methods.GET_SESSION, request)
@@ -81,8 +82,9 @@ class Sessions(BaseClient):
             The extended session.
 
         Raises:
-            SessionExpired: The session has expired, is unknown or belongs to another user.
-            ConversationMemoryError: The call failed for another reason.
+            SessionExpired: The session has expired, is unknown or belongs to another user: begin a
+                turn without it.
+            ConversationMemoryError: The call failed for another reason; its class says what to do.
         """
         request = api.ExtendSessionRequest(session_id=session_id, user_id=user_id or "")
         answer = self._operation(timeout).call(methods.EXTEND_SESSION, request)
@@ -102,8 +104,9 @@ class Sessions(BaseClient):
             timeout: Time limit in seconds; `None` uses the client's `timeout`.
 
         Raises:
-            SessionExpired: The session has expired, is unknown or belongs to another user.
-            ConversationMemoryError: The call failed for another reason.
+            SessionExpired: The session has expired, is unknown or belongs to another user: begin a
+                turn without it.
+            ConversationMemoryError: The call failed for another reason; its class says what to do.
         """
         request = api.EndSessionRequest(session_id=session_id, user_id=user_id or "")
         self._operation(timeout).call(methods.END_SESSION, request)
@@ -123,7 +126,7 @@ class Sessions(BaseClient):
 
         Returns:
             An iterator over the sessions. It raises `ConversationMemoryError` if a page cannot be
-            read.
+            read; its class says what to do.
         """
         request = api.ListSessionsRequest(user_id=user_id, page_size=page_size)
 

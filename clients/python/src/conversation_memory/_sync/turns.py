@@ -107,9 +107,10 @@ class Turns(BaseClient):
             text at most, so that it may contain fewer messages than `limit`, the newest ones.
 
         Raises:
-            SessionExpired: The session is unknown or belongs to another user.
-            NotFound: The conversation does not exist or belongs to another user.
-            ConversationMemoryError: The call failed for another reason.
+            SessionExpired: The session is unknown or belongs to another user: begin the turn
+                without it.
+            NotFound: The conversation does not exist or belongs to another user: check both ids.
+            ConversationMemoryError: The call failed for another reason; its class says what to do.
         """
         return operations.begin_turn(
             self._operation(timeout),
@@ -151,11 +152,17 @@ class Turns(BaseClient):
         Raises:
             ValueError: A message cannot be encoded.
             TypeError: A message has a value that JSON cannot represent.
-            InvalidArgument: The service rejects a field.
-            NotFound: The conversation does not exist or belongs to another user.
-            SeqMismatch: The conversation does not end with `expected_last_seq`.
-            AlreadyExists: The key or a message id is in use with different content.
-            ConversationMemoryError: The call failed for another reason.
+            InvalidArgument: The service rejects a field; `violations` says why. For a text,
+                metadata or data that is too large, it names the setting of the limit.
+            ResourceExhausted: The request is too large: save fewer messages at once. With
+                `retry_after`, too many calls: repeat it then. With the reason `STORE_FULL`, the
+                disk of the store is full.
+            NotFound: The conversation does not exist or belongs to another user: check both ids.
+            SeqMismatch: The conversation does not end with `expected_last_seq`: read it again, then
+                repeat the call with `current_seq` of the error.
+            AlreadyExists: The key or a message id is in use with different content: use a new
+                one.
+            ConversationMemoryError: The call failed for another reason; its class says what to do.
         """
         return operations.save_messages(
             self._operation(timeout),
@@ -203,9 +210,10 @@ class Turns(BaseClient):
             it may contain fewer messages than `limit`, the newest ones.
 
         Raises:
-            NotFound: The conversation does not exist or belongs to another user.
-            MinSeqNotReached: The conversation ends before the given `min_seq`.
-            ConversationMemoryError: The call failed for another reason.
+            NotFound: The conversation does not exist or belongs to another user: check both ids.
+            MinSeqNotReached: The conversation ends before the given `min_seq`: no message with that
+                number has been saved.
+            ConversationMemoryError: The call failed for another reason; its class says what to do.
         """
         return operations.get_history(
             self._operation(timeout),
