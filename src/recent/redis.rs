@@ -8,7 +8,6 @@
 
 mod entry;
 mod inspect;
-mod instruments;
 mod known_owners;
 mod pending_invalidations;
 mod script_reply;
@@ -33,7 +32,6 @@ pub use self::{
     scripts::{HitCondition, WindowScripts},
 };
 use self::{
-    instruments::{DropReason, FillOutcome},
     known_owners::KnownOwners,
     script_reply::ScriptReply,
     script_runner::ScriptRunner,
@@ -41,6 +39,7 @@ use self::{
 };
 use super::{
     Announcement, Claim, EncodedMessage, FillLease, Lookup, RecentWindow, WINDOW_MESSAGES, Window,
+    instruments::{DropReason, FillOutcome},
 };
 use crate::{
     domain::{ConversationId, IdSource, Message, UserId},
@@ -230,6 +229,7 @@ impl RedisRecent {
                     conversation,
                     history: history.clone(),
                     id,
+                    guard: None,
                 });
                 Some(Lookup::Miss(lease))
             }
@@ -319,6 +319,7 @@ impl RecentWindow for RedisRecent {
             history,
             token,
             stray,
+            number: None,
             until,
         })
     }
@@ -509,6 +510,10 @@ impl RecentWindow for RedisRecent {
     fn trust(&self, connection: Option<u64>) {
         self.trusted
             .store(connection.unwrap_or(UNTRUSTED), Ordering::SeqCst);
+    }
+
+    fn is_shared(&self) -> bool {
+        true
     }
 
     fn capacity(&self) -> u32 {
