@@ -7,6 +7,7 @@ mod compactions;
 mod conversations;
 mod effects;
 mod error;
+mod group_commit;
 mod lineage;
 mod metadata_json;
 mod operation_error;

@@ -40,7 +40,7 @@ pub(super) enum ErrorKind {
 }
 
 /// Error of a database, of its driver or of its data, classified.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct BackendError {
     pub(super) kind: ErrorKind,
     pub(super) cause: Cause,

@@ -154,6 +154,12 @@ pub struct Append {
 }
 
 impl Append {
+    /// Approximate size of all messages, with their contexts and the data of blobs, in bytes.
+    pub fn size(&self) -> usize {
+        let size = |message: &NewMessage| message.size() + message.blob_bytes();
+        self.messages.iter().map(size).sum()
+    }
+
     /// Number of tokens of all messages.
     pub fn tokens(&self) -> i64 {
         let counts = self
