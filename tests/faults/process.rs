@@ -108,9 +108,9 @@ async fn saves_of_an_embedded_sidecar_that_is_killed_are_replayed_with_their_num
         conversations.push(new_conversation(&mut first.memory(), &new_user()).await);
     }
     first.kill().await;
-    for round in 0..4 {
+    for round in 0..2 {
         let doomed = Sidecar::start(&form).await;
-        let request = |conversation: &str, turn: usize| {
+        let request = move |conversation: &str, turn: usize| {
             let texts = [message(Role::User, "x"), message(Role::Assistant, "y")];
             let mut request = save(conversation, texts.into());
             request.request_id = format!("{round}-{turn}");

@@ -55,7 +55,7 @@ impl SaveWriter for BatchWriter {
         }
         match connection::end(session, Ok(())).await {
             Ok(()) => outcomes.into_iter().map(GroupOutcome::Ended).collect(),
-            Err(error) => uncommitted(&outcomes, error),
+            Err(error) => uncommitted(&outcomes, &error),
         }
     }
 
@@ -88,9 +88,9 @@ fn interrupted(
 /// beside saves that do not exist, and are determined again as well.
 fn uncommitted(
     outcomes: &[Result<Appended, OperationError>],
-    error: OperationError,
+    error: &OperationError,
 ) -> Vec<GroupOutcome> {
-    let outcome = |_| match &error {
+    let outcome = |_| match error {
         OperationError::Backend(error) if is_unknown(error) || outcomes.len() == 1 => {
             GroupOutcome::Ended(Err(error.clone().into()))
         }
