@@ -1,5 +1,5 @@
 //! The recent window: the newest messages of a conversation, cached where every
-//! sidecar can read them faster than from the store.
+//! process that uses the store can read them faster than from the store.
 //!
 //! The window is optional. Every method returns normally even if Redis has failed, and a window
 //! that may be incomplete is treated as a miss. One rule keeps it correct: a writer announces
@@ -11,6 +11,8 @@
 //! connection, by [`RecentWindow::invalidate`] and [`RecentWindow::trust`].
 
 mod encoded;
+pub mod in_process;
+mod instruments;
 pub mod none;
 pub mod redis;
 
@@ -115,6 +117,10 @@ pub trait RecentWindow: Send + Sync + Debug {
     /// `None` when one of them cannot be completed.
     fn trust(&self, connection: Option<u64>);
 
+    /// Whether other processes use the same windows. If not, a window never lacks a write, and no
+    /// invalidation is ever pending.
+    fn is_shared(&self) -> bool;
+
     /// Upper bound on messages in a window; 0 if there are no windows. A reader that was granted a lease
     /// reads at least this many messages from the store.
     fn capacity(&self) -> u32;
@@ -158,6 +164,8 @@ pub struct Announcement {
     history: Bytes,
     /// Token of the announcement in the window. `None` if the write could not be announced.
     token: Option<String>,
+    /// Number of the announcement in the windows of this process.
+    number: Option<u64>,
     /// Token of a write that counts as not announced, because Redis did not reply, but that may
     /// exist in the window.
     stray: Option<String>,
@@ -172,6 +180,7 @@ impl Announcement {
             conversation,
             history: Bytes::new(),
             token: None,
+            number: None,
             stray: None,
             until: Instant::now(),
         }
@@ -180,7 +189,7 @@ impl Announcement {
     /// Time until which the window is neither read nor filled because of this announcement. `None`
     /// if the write could not be announced.
     pub fn announced_until(&self) -> Option<Instant> {
-        self.token.is_some().then_some(self.until)
+        (self.token.is_some() || self.number.is_some()).then_some(self.until)
     }
 }
 
@@ -191,6 +200,8 @@ pub struct FillLease {
     /// History of the store when the lease was granted.
     history: Bytes,
     id: String,
+    /// Lease of a window of this process.
+    guard: Option<in_process::LeaseGuard>,
 }
 
 /// Result of reading a window.

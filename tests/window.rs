@@ -1,4 +1,4 @@
-//! The contract of the recent window in Redis, operation by operation.
+//! The contract of the recent window, operation by operation.
 //! `tests/window_model` tests interleavings of the operations, and
 //! `tests/window_faults.rs` failures of Redis.
 
@@ -6,18 +6,62 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use conversation_memory::{
-    domain::UserId,
+    domain::{ConversationId, UserId},
     recent::{
         Claim, EncodedMessage, Lookup, RecentWindow,
+        in_process::InProcessRecent,
         none::NoWindow,
         redis::{RedisRecent, WINDOW_BYTES},
     },
 };
 use test_support::redis_server::{RedisServer, call, connect_and_wait, shared_url, unique_prefix};
 use test_support::window::{
-    LIMIT, NONE, TTL, WindowFixture, content, conversation_id, encoded_seqs, message, messages,
-    owner, recent, recent_of, window,
+    LIMIT, NONE, TTL, TestedWindow, WindowFixture, content, conversation_id, encoded_seqs, message,
+    messages, owner, recent, recent_of, window,
 };
+
+/// Defines tests of the contract for the window in Redis and for the one in the process.
+macro_rules! contract {
+    ($($case:ident)+) => {
+        mod in_redis {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case::<conversation_memory::recent::redis::RedisRecent>().await;
+            })+
+        }
+
+        mod in_process {
+            $(#[tokio::test(start_paused = true)]
+            async fn $case() {
+                super::$case::<conversation_memory::recent::in_process::InProcessRecent>().await;
+            })+
+        }
+    };
+}
+
+contract! {
+    the_first_messages_start_a_window
+    messages_are_returned_unchanged
+    a_window_is_trimmed_to_its_capacity
+    a_window_is_neither_read_nor_filled_while_a_write_is_announced
+    one_reader_gets_the_lease_of_a_cold_window
+    empty_windows_and_windows_with_gaps_are_hits
+    a_fill_is_trimmed_to_the_capacity
+    commits_published_out_of_order_drop_the_window
+    publishing_known_messages_changes_nothing
+    a_replay_drops_a_window_that_ends_before_it
+    retire_drops_the_window
+    abort_leaves_the_window_unchanged
+    an_expired_announcement_drops_the_window
+    a_window_that_ends_before_min_seq_is_dropped
+    a_save_beyond_the_capacity_makes_a_window_partial
+    forget_drops_the_window
+    a_window_above_the_size_limit_is_dropped
+    other_messages_under_the_same_numbers_drop_the_window
+    invalidated_window_is_a_miss
+    the_store_confirms_an_owner_whom_the_window_does_not_know
+    a_window_that_outlived_its_conversation_is_dropped_for_the_new_owner
+}
 
 #[tokio::test]
 async fn no_window_is_always_a_miss() {
@@ -36,9 +80,8 @@ async fn no_window_is_always_a_miss() {
     assert_eq!(NoWindow.capacity(), 0);
 }
 
-#[tokio::test]
-async fn the_first_messages_start_a_window() {
-    let fixture = WindowFixture::new().await;
+async fn the_first_messages_start_a_window<R: TestedWindow>() {
+    let fixture = R::fixture().await;
     assert!(fixture.is_miss().await);
     fixture.save(1..=2).await;
     assert_eq!(fixture.hit(10).await, (2, vec![1, 2]));
@@ -48,9 +91,8 @@ async fn the_first_messages_start_a_window() {
     assert_eq!(fixture.hit(0).await, (3, vec![]));
 }
 
-#[tokio::test]
-async fn messages_are_returned_unchanged() {
-    let fixture = WindowFixture::new().await;
+async fn messages_are_returned_unchanged<R: TestedWindow>() {
+    let fixture = R::fixture().await;
     let id = fixture.id;
     let mut unusual = message(id, 1);
     unusual.content = content("\u{1}\u{7f}\u{2028}\\u0000 \"quoted\" 🙂\u{10ffff}\u{202e}\r\n");
@@ -71,28 +113,26 @@ async fn messages_are_returned_unchanged() {
     assert_eq!(window.owner, user);
 }
 
-#[tokio::test]
-async fn a_window_is_trimmed_to_its_capacity() {
-    let fixture = WindowFixture::new().await;
+async fn a_window_is_trimmed_to_its_capacity<R: TestedWindow>() {
+    let fixture = R::fixture().await;
     assert_eq!(fixture.recent.capacity(), 12);
     fixture.save(1..=8).await;
     fixture.save(9..=14).await;
     assert_eq!(fixture.hit(12).await, (14, (3..=14).collect()));
     assert!(matches!(fixture.newest(13).await, Lookup::Short));
-    assert_eq!(fixture.fields("s:").await, 12);
+    assert!(fixture.has_fields("s:", 12).await);
     fixture.save(15..=114).await;
     assert_eq!(fixture.hit(12).await, (114, (103..=114).collect()));
-    assert_eq!(fixture.fields("s:").await, 12);
+    assert!(fixture.has_fields("s:", 12).await);
 
-    let long = WindowFixture::new().await;
+    let long = R::fixture().await;
     long.save(1..=100).await;
     assert_eq!(long.hit(12).await, (100, (89..=100).collect()));
     assert!(matches!(long.newest(13).await, Lookup::Short));
 }
 
-#[tokio::test]
-async fn a_window_is_neither_read_nor_filled_while_a_write_is_announced() {
-    let fixture = WindowFixture::new().await;
+async fn a_window_is_neither_read_nor_filled_while_a_write_is_announced<R: TestedWindow>() {
+    let fixture = R::fixture().await;
     fixture.save(1..=1).await;
     let announcement = fixture.announce().await;
     assert!(matches!(fixture.newest(10).await, Lookup::Busy));
@@ -107,9 +147,8 @@ async fn a_window_is_neither_read_nor_filled_while_a_write_is_announced() {
     assert!(fixture.is_miss().await, "the announcement ends the lease");
 }
 
-#[tokio::test]
-async fn one_reader_gets_the_lease_of_a_cold_window() {
-    let fixture = WindowFixture::new().await;
+async fn one_reader_gets_the_lease_of_a_cold_window<R: TestedWindow>() {
+    let fixture = R::fixture().await;
     let lease = fixture.lease().await;
     assert!(matches!(fixture.newest(10).await, Lookup::Miss(None)));
     fixture.fill(lease, 20, 9..=20, false).await;
@@ -129,9 +168,8 @@ async fn one_reader_gets_the_lease_of_a_cold_window() {
     assert_eq!(fixture.hit(1).await, (20, vec![20]));
 }
 
-#[tokio::test]
-async fn empty_windows_and_windows_with_gaps_are_hits() {
-    let fixture = WindowFixture::new().await;
+async fn empty_windows_and_windows_with_gaps_are_hits<R: TestedWindow>() {
+    let fixture = R::fixture().await;
     let lease = fixture.lease().await;
     fixture.fill(lease, 0, NONE, true).await;
     assert_eq!(fixture.hit(10).await, (0, vec![]));
@@ -147,25 +185,23 @@ async fn empty_windows_and_windows_with_gaps_are_hits() {
     assert_eq!(fixture.hit(10).await, (6, vec![1, 2, 6]));
 }
 
-#[tokio::test]
-async fn a_fill_is_trimmed_to_the_capacity() {
-    let fixture = WindowFixture::new().await;
+async fn a_fill_is_trimmed_to_the_capacity<R: TestedWindow>() {
+    let fixture = R::fixture().await;
     let lease = fixture.lease().await;
     fixture.fill(lease, 30, 1..=30, true).await;
     assert_eq!(fixture.hit(12).await, (30, (19..=30).collect()));
     assert!(matches!(fixture.newest(13).await, Lookup::Short));
 }
 
-#[tokio::test]
-async fn commits_published_out_of_order_drop_the_window() {
-    let fixture = WindowFixture::new().await;
+async fn commits_published_out_of_order_drop_the_window<R: TestedWindow>() {
+    let fixture = R::fixture().await;
     let (first, second) = (fixture.announce().await, fixture.announce().await);
     fixture.publish(second, 2..=2).await;
     assert!(matches!(fixture.newest(10).await, Lookup::Busy));
     fixture.publish(first, 1..=1).await;
     assert!(fixture.is_miss().await, "a window without 2 is not started");
 
-    let fixture = WindowFixture::new().await;
+    let fixture = R::fixture().await;
     fixture.save(1..=1).await;
     let (first, second) = (fixture.announce().await, fixture.announce().await);
     fixture.publish(second, 3..=3).await;
@@ -173,18 +209,16 @@ async fn commits_published_out_of_order_drop_the_window() {
     assert!(fixture.is_miss().await, "a gap drops the window");
 }
 
-#[tokio::test]
-async fn publishing_known_messages_changes_nothing() {
-    let fixture = WindowFixture::new().await;
+async fn publishing_known_messages_changes_nothing<R: TestedWindow>() {
+    let fixture = R::fixture().await;
     fixture.save(1..=3).await;
     let announcement = fixture.announce().await;
     fixture.publish(announcement, 2..=3).await;
     assert_eq!(fixture.hit(10).await, (3, vec![1, 2, 3]));
 }
 
-#[tokio::test]
-async fn a_replay_drops_a_window_that_ends_before_it() {
-    let fixture = WindowFixture::new().await;
+async fn a_replay_drops_a_window_that_ends_before_it<R: TestedWindow>() {
+    let fixture = R::fixture().await;
     fixture.save(1..=2).await;
     let announcement = fixture.announce().await;
     fixture.recent.publish_replay(announcement, 2).await;
@@ -193,7 +227,7 @@ async fn a_replay_drops_a_window_that_ends_before_it() {
     fixture.recent.publish_replay(announcement, 3).await;
     assert!(fixture.is_miss().await);
 
-    let fixture = WindowFixture::new().await;
+    let fixture = R::fixture().await;
     let (slow, replay) = (fixture.announce().await, fixture.announce().await);
     fixture.recent.publish_replay(replay, 2).await;
     fixture.publish(slow, 1..=1).await;
@@ -203,9 +237,8 @@ async fn a_replay_drops_a_window_that_ends_before_it() {
     );
 }
 
-#[tokio::test]
-async fn retire_drops_the_window() {
-    let fixture = WindowFixture::new().await;
+async fn retire_drops_the_window<R: TestedWindow>() {
+    let fixture = R::fixture().await;
     fixture.save(1..=2).await;
     let announcement = fixture.announce().await;
     fixture.recent.retire(announcement).await;
@@ -213,7 +246,7 @@ async fn retire_drops_the_window() {
     fixture.fill(lease, 2, 1..=1, true).await;
     assert_eq!(fixture.hit(10).await, (2, vec![1]));
 
-    let fixture = WindowFixture::new().await;
+    let fixture = R::fixture().await;
     let (slow, removal) = (fixture.announce().await, fixture.announce().await);
     fixture.recent.retire(removal).await;
     fixture.publish(slow, 1..=2).await;
@@ -223,31 +256,28 @@ async fn retire_drops_the_window() {
     );
 }
 
-#[tokio::test]
-async fn abort_leaves_the_window_unchanged() {
-    let fixture = WindowFixture::new().await;
+async fn abort_leaves_the_window_unchanged<R: TestedWindow>() {
+    let fixture = R::fixture().await;
     fixture.save(1..=2).await;
     let announcement = fixture.announce().await;
     fixture.recent.abort(announcement).await;
     assert_eq!(fixture.hit(10).await, (2, vec![1, 2]));
 }
 
-#[tokio::test]
-async fn an_expired_announcement_drops_the_window() {
-    let fixture = WindowFixture::new().await;
+async fn an_expired_announcement_drops_the_window<R: TestedWindow>() {
+    let fixture = R::fixture().await;
     fixture.save(1..=2).await;
     let slow = fixture.announce().await;
     fixture.expire_announcements().await;
     let lease = fixture.lease().await;
-    assert_eq!(fixture.fields("p:").await, 0);
+    assert!(fixture.has_fields("p:", 0).await);
     fixture.fill(lease, 2, 1..=2, true).await;
     fixture.publish(slow, 3..=3).await;
     assert!(fixture.is_miss().await, "its announcement has expired");
 }
 
-#[tokio::test]
-async fn a_window_that_ends_before_min_seq_is_dropped() {
-    let fixture = WindowFixture::new().await;
+async fn a_window_that_ends_before_min_seq_is_dropped<R: TestedWindow>() {
+    let fixture = R::fixture().await;
     fixture.save(1..=2).await;
     assert!(matches!(
         fixture
@@ -277,9 +307,8 @@ async fn a_key_with_only_a_lease_expires_with_it() {
     assert!(fixture.pttl().await > 10_000);
 }
 
-#[tokio::test]
-async fn a_save_beyond_the_capacity_makes_a_window_partial() {
-    let fixture = WindowFixture::new().await;
+async fn a_save_beyond_the_capacity_makes_a_window_partial<R: TestedWindow>() {
+    let fixture = R::fixture().await;
     let lease = fixture.lease().await;
     fixture.fill(lease, 0, NONE, true).await;
     let many = i64::from(fixture.recent.capacity()) + 5;
@@ -288,18 +317,17 @@ async fn a_save_beyond_the_capacity_makes_a_window_partial() {
     assert!(matches!(newest, Lookup::Short), "{newest:?}");
 }
 
-#[tokio::test]
-async fn forget_drops_the_window() {
-    let fixture = WindowFixture::new().await;
+async fn forget_drops_the_window<R: TestedWindow>() {
+    let fixture = R::fixture().await;
     fixture.save(1..=2).await;
     let announcement = fixture.announce().await;
     fixture.recent.forget(announcement).await;
     assert!(fixture.is_miss().await);
     // Of a window that did not exist, nothing remains.
-    let unknown = WindowFixture::new().await;
+    let unknown = R::fixture().await;
     let announcement = unknown.announce().await;
     unknown.recent.forget(announcement).await;
-    assert_eq!(unknown.pttl().await, -2);
+    assert!(R::is_forgotten(&unknown).await);
 }
 
 #[tokio::test]
@@ -410,9 +438,8 @@ async fn a_key_of_another_type_is_a_cold_window() {
     assert!(fixture.is_miss().await);
 }
 
-#[tokio::test]
-async fn a_window_above_the_size_limit_is_dropped() {
-    let fixture = WindowFixture::new().await;
+async fn a_window_above_the_size_limit_is_dropped<R: TestedWindow>() {
+    let fixture = R::fixture().await;
     let sized = |seq, bytes| {
         let mut message = message(fixture.id, seq);
         message.content = content(&"x".repeat(bytes));
@@ -434,7 +461,7 @@ async fn a_window_above_the_size_limit_is_dropped() {
     let large = sized(3, WINDOW_BYTES);
     fixture.recent.fill(lease, &window(3, large, false)).await;
     assert!(fixture.is_miss().await, "the message exceeds the limit");
-    assert_eq!(fixture.fields("s:").await, 0);
+    assert!(fixture.has_fields("s:", 0).await);
 }
 
 #[tokio::test]
@@ -595,9 +622,8 @@ async fn lease_of_another_history_does_not_fill() {
     assert_eq!(after.fields("s:").await, 0);
 }
 
-#[tokio::test]
-async fn other_messages_under_the_same_numbers_drop_the_window() {
-    let fixture = WindowFixture::new().await;
+async fn other_messages_under_the_same_numbers_drop_the_window<R: TestedWindow>() {
+    let fixture = R::fixture().await;
     fixture.save(1..=3).await;
     // The store lost the third message and assigned its number again.
     let mut other = message(fixture.id, 3);
@@ -630,9 +656,8 @@ async fn windows_are_read_only_over_a_trusted_connection() {
     ));
 }
 
-#[tokio::test]
-async fn invalidated_window_is_a_miss() {
-    let fixture = WindowFixture::new().await;
+async fn invalidated_window_is_a_miss<R: TestedWindow>() {
+    let fixture = R::fixture().await;
     fixture.save(1..=2).await;
     assert!(fixture.recent.invalidate(fixture.id).await);
     assert!(fixture.is_miss().await);
@@ -685,9 +710,8 @@ async fn another_user_changes_nothing_in_any_state_of_a_window() {
     assert_eq!(fixture.recent.pending_invalidations(), 0);
 }
 
-#[tokio::test]
-async fn the_store_confirms_an_owner_whom_the_window_does_not_know() {
-    let fixture = WindowFixture::new().await;
+async fn the_store_confirms_an_owner_whom_the_window_does_not_know<R: TestedWindow>() {
+    let fixture = R::fixture().await;
     let (recent, id, ann) = (&fixture.recent, fixture.id, owner());
     let read = async |claim| recent.newest(id, claim, 10, 0).await;
     let unconfirmed = Claim::Unconfirmed(&ann);
@@ -713,9 +737,8 @@ async fn the_store_confirms_an_owner_whom_the_window_does_not_know() {
     assert!(matches!(read(unconfirmed).await, Lookup::OwnerUnknown));
 }
 
-#[tokio::test]
-async fn a_window_that_outlived_its_conversation_is_dropped_for_the_new_owner() {
-    let fixture = WindowFixture::new().await;
+async fn a_window_that_outlived_its_conversation_is_dropped_for_the_new_owner<R: TestedWindow>() {
+    let fixture = R::fixture().await;
     fixture.save(1..=2).await;
     let bob = UserId::parse("bob").unwrap();
     let claim = Claim::Confirmed(&bob);
@@ -726,4 +749,82 @@ async fn a_window_that_outlived_its_conversation_is_dropped_for_the_new_owner() 
         .newest(fixture.id, Claim::Unconfirmed(&bob), 10, 0)
         .await;
     assert!(matches!(lookup, Lookup::Miss(None)), "{lookup:?}");
+}
+
+/// Saves the first message of a conversation.
+async fn start_window(recent: &InProcessRecent, bytes: usize) -> ConversationId {
+    let id = conversation_id();
+    let mut first = message(id, 1);
+    first.content = content(&"x".repeat(bytes));
+    let announcement = recent.announce(id, Claim::Unclaimed, LIMIT).await.unwrap();
+    recent.publish(announcement, &owner(), &[first], 3).await;
+    id
+}
+
+async fn is_hit(recent: &InProcessRecent, id: ConversationId) -> bool {
+    let lookup = recent.newest(id, Claim::Unclaimed, 10, 0).await;
+    matches!(lookup, Lookup::Hit(_))
+}
+
+#[tokio::test]
+async fn windows_that_were_not_used_for_the_longest_time_leave_first() {
+    const MAX_BYTES: usize = 256 << 10;
+    let recent = InProcessRecent::new(12, MAX_BYTES);
+    let used = start_window(&recent, 1_000).await;
+    let mut others = Vec::new();
+    let mut fullest = 0;
+    for _ in 0..1_000 {
+        assert!(is_hit(&recent, used).await, "it was used recently");
+        others.push(start_window(&recent, 1_000).await);
+        assert!(recent.stored_bytes() <= MAX_BYTES);
+        fullest = fullest.max(recent.stored_bytes());
+    }
+    assert!(fullest > MAX_BYTES - 4_000, "the bound is used");
+    let stored = recent.stored_conversations();
+    let (left, kept) = others.split_at(others.len() + 1 - stored);
+    for id in kept {
+        assert!(is_hit(&recent, *id).await);
+    }
+    for id in left {
+        assert!(!is_hit(&recent, *id).await);
+    }
+    // Large windows displace as many others as their bytes require.
+    start_window(&recent, 100_000).await;
+    assert!(recent.stored_bytes() <= MAX_BYTES);
+    assert!((50..stored - 20).contains(&recent.stored_conversations()));
+    // A window that would displace all others is not kept.
+    let huge = start_window(&recent, MAX_BYTES).await;
+    assert!(!is_hit(&recent, huge).await);
+    assert!(recent.stored_conversations() > 50);
+}
+
+#[tokio::test]
+async fn reads_that_find_no_conversation_leave_nothing_in_the_process() {
+    let recent = InProcessRecent::new(12, 1 << 20);
+    let kept = start_window(&recent, 100).await;
+    for _ in 0..10_000 {
+        let lookup = recent
+            .newest(conversation_id(), Claim::Unclaimed, 10, 0)
+            .await;
+        assert!(matches!(lookup, Lookup::Miss(Some(_))));
+    }
+    assert_eq!(recent.stored_conversations(), 1);
+    assert!(is_hit(&recent, kept).await);
+}
+
+#[tokio::test]
+async fn announced_writes_of_a_window_that_has_left_do_not_restore_it() {
+    let recent = InProcessRecent::new(12, 1 << 20);
+    let id = start_window(&recent, 100).await;
+    let first = recent.announce(id, Claim::Unclaimed, LIMIT).await.unwrap();
+    recent.evict(id);
+    let Lookup::Miss(Some(lease)) = recent.newest(id, Claim::Unclaimed, 10, 0).await else {
+        panic!("expected a lease");
+    };
+    let saved = [message(id, 2)];
+    recent.publish(first, &owner(), &saved, 6).await;
+    // The reader may have read the store before the commit.
+    let read = window(1, vec![message(id, 1)], true);
+    recent.fill(lease, &read).await;
+    assert!(!is_hit(&recent, id).await);
 }

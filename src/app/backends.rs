@@ -5,7 +5,7 @@ use crate::{
     config::{Config, PostgresConfig, RedisConfig, StoreBackend},
     domain::{Clock, IdSource, SystemClock, UuidV7},
     os_error,
-    recent::{RecentWindow, none::NoWindow, redis::RedisRecent},
+    recent::{RecentWindow, in_process::InProcessRecent, none::NoWindow, redis::RedisRecent},
     redis::{Redis, RedisSettings},
     sessions::{
         Sessions,
@@ -109,6 +109,7 @@ fn recent_window(
     redis: Option<&Redis>,
     store: &Arc<dyn Store>,
 ) -> Arc<dyn RecentWindow> {
+    let capacity = config.conversations.history_messages as usize;
     match (&config.store.backend, redis) {
         (StoreBackend::Postgres(_), Some(redis)) => {
             let store = Arc::clone(store);
@@ -117,37 +118,50 @@ fn recent_window(
                 redis.clone(),
                 Arc::new(UuidV7) as Arc<dyn IdSource>,
                 config.conversations.session_ttl,
-                config.conversations.history_messages as usize,
+                capacity,
                 history,
             ))))
         }
-        // A window would not be faster than the file, and windows in a shared Redis would
-        // mix the conversations of different files.
-        (StoreBackend::Embedded { .. }, Some(_)) => {
-            tracing::warn!(
-                "sessions are shared through Redis, but conversations are in a local file"
-            );
-            Arc::new(NoWindow)
-        }
-        (backend, None) => {
-            tracing::info!("sessions: in memory");
-            if let Some(file) = &config.missing_redis_url_file {
-                tracing::warn!(file = %file.display(), "REDIS_URL_FILE does not exist");
-            }
-            if let StoreBackend::Postgres(_) = backend {
+        // Windows in a shared Redis would mix the conversations of different files.
+        (
+            StoreBackend::Embedded {
+                recent_window_bytes,
+                ..
+            },
+            redis,
+        ) => {
+            if redis.is_some() {
                 tracing::warn!(
-                    "Redis is not configured: sessions are not shared with other sidecars"
+                    "sessions are shared through Redis, but conversations are in a local file"
                 );
+            } else {
+                log_sessions_in_memory(config);
             }
+            if *recent_window_bytes == 0 {
+                return Arc::new(NoWindow);
+            }
+            let windows = InProcessRecent::new(capacity, *recent_window_bytes);
+            Arc::new(ObservedRecent::new(Arc::new(windows)))
+        }
+        (StoreBackend::Postgres(_), None) => {
+            log_sessions_in_memory(config);
+            tracing::warn!("Redis is not configured: sessions are not shared with other sidecars");
             Arc::new(NoWindow)
         }
+    }
+}
+
+fn log_sessions_in_memory(config: &Config) {
+    tracing::info!("sessions: in memory");
+    if let Some(file) = &config.missing_redis_url_file {
+        tracing::warn!(file = %file.display(), "REDIS_URL_FILE does not exist");
     }
 }
 
 fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
     let text_search = config.conversations.text_search;
     match &config.store.backend {
-        StoreBackend::Embedded { data_dir } => {
+        StoreBackend::Embedded { data_dir, .. } => {
             let file = data_dir.join("conversations.db");
             let store = SqliteStore::with_text_search(&file, text_search).map_err(|error| {
                 let cause = os_error::describe(&error);

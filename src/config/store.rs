@@ -2,9 +2,12 @@ use std::path::PathBuf;
 
 use super::{
     InvalidSetting,
-    parse::boolean,
+    parse::{boolean, integer},
     postgres::{PostgresArgs, PostgresConfig},
 };
+
+/// The largest size of the recent windows in memory.
+const MAX_WINDOW_BYTES: usize = u32::MAX as usize;
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Storage")]
@@ -18,6 +21,19 @@ pub(super) struct StoreArgs {
         value_name = "DIRECTORY"
     )]
     data_dir: PathBuf,
+
+    /// Maximum size of the newest messages of conversations that the embedded store keeps in memory.
+    /// Beyond it, those of the conversations that were not used for the longest time are read from
+    /// the file. 0 keeps none.
+    #[arg(
+        long,
+        env,
+        global = true,
+        default_value = "33554432",
+        value_parser = integer(0..=MAX_WINDOW_BYTES),
+        value_name = "BYTES"
+    )]
+    recent_window_bytes: usize,
 
     /// Migrate the database schema to this program's version on start. With false, run
     /// `conversation-memory migrate` first.
@@ -49,6 +65,8 @@ pub enum StoreBackend {
     Embedded {
         /// Directory of the file.
         data_dir: PathBuf,
+        /// Upper bound on the recent windows in memory, in bytes; 0 disables them.
+        recent_window_bytes: usize,
     },
     /// PostgreSQL server.
     Postgres(PostgresConfig),
@@ -63,6 +81,7 @@ impl StoreConfig {
             Some(postgres) => StoreBackend::Postgres(postgres),
             None => StoreBackend::Embedded {
                 data_dir: args.data_dir,
+                recent_window_bytes: args.recent_window_bytes,
             },
         };
         Ok(Self {

@@ -20,7 +20,7 @@ impl Memory {
     /// Completes pending invalidations while the windows can be reached, until the future is
     /// dropped.
     pub async fn complete_invalidations(&self) {
-        while self.0.recent.capacity() > 0 {
+        while self.0.recent.is_shared() {
             let connection = self.0.recent.connection();
             self.complete_present_invalidations().await;
             // Reads over a new connection wait for this.

@@ -155,6 +155,10 @@ impl RecentWindow for RecordingWindow {
 
     fn trust(&self, _connection: Option<u64>) {}
 
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     fn capacity(&self) -> u32 {
         0
     }

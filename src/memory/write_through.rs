@@ -197,7 +197,7 @@ impl Memory {
         &self,
         announcements: impl IntoIterator<Item = &'a Announcement>,
     ) -> Invalidation {
-        if self.0.recent.capacity() == 0 {
+        if !self.0.recent.is_shared() {
             return Invalidation::Never;
         }
         // The minimum is `None` if any write is not announced.

@@ -1,4 +1,4 @@
-//! Implementation without a window, for the embedded store, which is as fast as a cache.
+//! Implementation without a window, for PostgreSQL without Redis.
 
 use std::{future::pending, time::Duration};
 
@@ -66,6 +66,10 @@ impl RecentWindow for NoWindow {
     }
 
     fn trust(&self, _connection: Option<u64>) {}
+
+    fn is_shared(&self) -> bool {
+        false
+    }
 
     fn capacity(&self) -> u32 {
         0

@@ -9,7 +9,6 @@
 mod contents;
 mod entry;
 mod inspect;
-mod instruments;
 mod known_owners;
 mod pending_invalidations;
 mod script_reply;
@@ -31,7 +30,6 @@ use bytes::Bytes;
 
 use self::{
     contents::{are_grouped, encode},
-    instruments::DropReason,
     known_owners::KnownOwners,
     script_runner::ScriptRunner,
     window_fields::WindowFields,
@@ -42,6 +40,7 @@ pub use self::{
 };
 use super::{
     Announcement, Claim, EncodedMessage, FillLease, Lookup, RecentWindow, WINDOW_MESSAGES, Window,
+    instruments::DropReason,
 };
 use crate::{
     domain::{ConversationId, IdSource, Message, UserId},
@@ -205,6 +204,7 @@ impl RecentWindow for RedisRecent {
             history,
             token,
             stray,
+            number: None,
             until,
         })
     }
@@ -395,6 +395,10 @@ impl RecentWindow for RedisRecent {
     fn trust(&self, connection: Option<u64>) {
         self.trusted
             .store(connection.unwrap_or(UNTRUSTED), Ordering::SeqCst);
+    }
+
+    fn is_shared(&self) -> bool {
+        true
     }
 
     fn capacity(&self) -> u32 {

@@ -1,10 +1,11 @@
 //! Store in an SQLite file, for a sidecar that runs without other servers.
 //!
 //! All writes of a process use one connection, each in a transaction that takes the
-//! file's write lock when it begins. Reads use separate connections and see the last
+//! file's write lock when it begins. Saves that arrive meanwhile share a transaction. Reads use separate connections and see the last
 //! commit. Several processes can share a file.
 
 mod append;
+mod batches;
 mod branches;
 mod columns;
 mod compaction;
@@ -34,7 +35,7 @@ use sqlx::{Sqlite, sqlite::SqliteConnectOptions};
 use super::{
     Append, Appended, Bound, Branch, Compaction, ConversationPage, ConversationQuery, Import,
     Invalidation, Newest, PendingInvalidation, Redacted, Redaction, SchemaError, SearchPage,
-    SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation,
+    SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation, group_commit::GroupCommit,
     operation_error::OperationError, pool, search_limit::SearchLimit, sql,
     transfers::TransferLimit,
 };
@@ -43,8 +44,8 @@ use crate::domain::{
     SessionId, TextSearch, UserId,
 };
 
-use self::pending_removals::Sweeper;
 pub(super) use self::result_codes::classify;
+use self::{batches::BatchWriter, pending_removals::Sweeper};
 
 type SqlitePool = pool::MeteredPool<Sqlite>;
 type ConversationRow = super::rows::ConversationRow<uuid::fmt::Hyphenated, connection::Micros>;
@@ -54,6 +55,7 @@ type MessageRow = super::rows::MessageRow<uuid::fmt::Hyphenated, connection::Mic
 pub struct SqliteStore {
     options: SqliteConnectOptions,
     writer: Arc<SqlitePool>,
+    saves: GroupCommit<BatchWriter>,
     sweeper: Arc<Sweeper>,
     readers: SqlitePool,
     /// Connections of searches, which can take long.
@@ -104,6 +106,7 @@ impl SqliteStore {
         let file = options.get_filename().to_owned();
         Ok(Self {
             sweeper: Arc::new(Sweeper::new(Arc::clone(&writer), file)),
+            saves: GroupCommit::new(BatchWriter(Arc::clone(&writer)), batches::LIMITS),
             writer,
             readers: connection::readers(options.clone()),
             searchers: connection::searchers(options.clone()),
@@ -213,7 +216,7 @@ impl Store for SqliteStore {
     }
 
     async fn append(&self, append: &Append) -> Result<Appended, StoreError> {
-        self.write(append::append(&self.writer, append)).await
+        self.write(self.saves.append(append)).await
     }
 
     async fn branch(&self, branch: &Branch) -> Result<Conversation, StoreError> {
@@ -351,6 +354,7 @@ impl Store for SqliteStore {
 
     async fn close(&self) {
         self.sweeper.close().await;
+        self.saves.close().await;
         self.searchers.close().await;
         self.readers.close().await;
         self.writer.close().await;

@@ -11,7 +11,7 @@ use crate::{Servers, unless_timed_out};
 use test_support::{
     eventually, new_user,
     requests::{contents, history, message, new_conversation, save, save_text, seqs},
-    sidecar::{Form, Sidecar},
+    sidecar::{Form, Memory, Sidecar},
 };
 
 #[tokio::test]
@@ -186,6 +186,76 @@ async fn waiting(observer: &mut sqlx::PgConnection, event: &str) -> i64 {
         .fetch_one(observer)
         .await
         .unwrap()
+}
+
+#[tokio::test]
+async fn saves_of_an_embedded_sidecar_that_is_killed_are_replayed_with_their_numbers() {
+    const CALLERS: usize = 64;
+    let form = Form::embedded();
+    let first = Sidecar::start(&form).await;
+    let mut conversations = Vec::new();
+    for _ in 0..CALLERS {
+        conversations.push(new_conversation(&mut first.memory(), &new_user()).await);
+    }
+    first.kill().await;
+    for round in 0..2 {
+        let doomed = Sidecar::start(&form).await;
+        let request = move |conversation: &str, turn: usize| {
+            let texts = [message(Role::User, "x"), message(Role::Assistant, "y")];
+            let mut request = save(conversation, texts.into());
+            request.request_id = format!("{round}-{turn}");
+            request
+        };
+        let mut callers = JoinSet::new();
+        let (started, mut is_started) = tokio::sync::mpsc::unbounded_channel();
+        for conversation in conversations.clone() {
+            let (mut memory, started) = (doomed.memory(), started.clone());
+            callers.spawn(async move {
+                let mut outcomes = Vec::new();
+                loop {
+                    let saved = memory.save_messages(request(&conversation, outcomes.len()));
+                    match saved.await {
+                        Ok(saved) => outcomes.push(seqs(&saved.into_inner().messages)),
+                        Err(_) => return (conversation, outcomes),
+                    }
+                    let _ = started.send(());
+                }
+            });
+        }
+        for _ in 0..CALLERS * (round + 2) {
+            is_started.recv().await.unwrap();
+        }
+        doomed.kill().await;
+        let survivor = Sidecar::start(&form).await;
+        let mut memory = survivor.memory();
+        for (conversation, outcomes) in callers.join_all().await {
+            // The last save has no outcome: it is committed, or not.
+            let before = newest_embedded(&mut memory, &conversation).await;
+            let last = memory.save_messages(request(&conversation, outcomes.len()));
+            let last = last.await.unwrap().into_inner();
+            assert!(seqs(&last.messages) == [before - 1, before] || !last.replayed);
+            for (turn, seqs_before) in outcomes.iter().enumerate() {
+                let again = memory.save_messages(request(&conversation, turn)).await;
+                let again = again.unwrap().into_inner();
+                assert!(again.replayed);
+                assert_eq!(seqs(&again.messages), *seqs_before);
+            }
+            let after = newest_embedded(&mut memory, &conversation).await;
+            assert_eq!(after, last.last_seq);
+        }
+    }
+}
+
+/// Last number of a conversation of the embedded form.
+async fn newest_embedded(memory: &mut Memory, conversation: &str) -> i64 {
+    let mut request = history(conversation);
+    request.set_consistency(Consistency::Strong);
+    memory
+        .get_history(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .last_seq
 }
 
 #[tokio::test]

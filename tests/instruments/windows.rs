@@ -2,7 +2,7 @@
 //! invalidations.
 
 use conversation_memory::{
-    recent::{Claim, Lookup, RecentWindow, redis::WINDOW_BYTES},
+    recent::{Claim, Lookup, RecentWindow, in_process::InProcessRecent, redis::WINDOW_BYTES},
     redis::{Redis, RedisSettings, RedisTarget},
 };
 
@@ -13,7 +13,9 @@ use crate::{
 use test_support::{
     eventually,
     redis_server::RedisServer,
-    window::{LIMIT, WindowFixture, content, message, messages, owner, recent, window},
+    window::{
+        LIMIT, WindowFixture, content, conversation_id, message, messages, owner, recent, window,
+    },
 };
 
 const DROPS: &str = "conversation_memory.recent_window.drops";
@@ -287,4 +289,26 @@ async fn fills_are_counted_by_outcome() {
         ])
     );
     assert_eq!(meter.points(FILLS)[0].unit, "{fill}");
+}
+
+#[tokio::test]
+async fn windows_in_the_process_report_their_size_and_those_that_left() {
+    const SIZE: &str = "conversation_memory.recent_window.size";
+    let meter = Meter::start().await;
+    let recent = InProcessRecent::new(10, 8 << 10);
+    assert_eq!(meter.value(SIZE), Some(0.0));
+    for _ in 0..20 {
+        let id = conversation_id();
+        let announcement = recent.announce(id, Claim::Unclaimed, LIMIT).await.unwrap();
+        let saved = messages(id, 1..=1);
+        recent.publish(announcement, &owner(), &saved, 3).await;
+    }
+    let stored = recent.stored_conversations();
+    assert!((2..19).contains(&stored), "{stored}");
+    let evicted = u32::try_from(20 - stored).unwrap();
+    assert_eq!(meter.by(DROPS, "reason"), values([("evicted", evicted)]));
+    let size = meter.value(SIZE).unwrap();
+    assert!(size > 1_000.0 && size <= 8_192.0, "{size}");
+    drop(recent);
+    assert_eq!(meter.value(SIZE), None);
 }

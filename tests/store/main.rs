@@ -30,6 +30,7 @@ mod saves;
 mod search;
 mod search_limits;
 mod sqlite;
+mod sqlite_batches;
 mod titles;
 mod upgrades;
 mod write_failures;

@@ -31,7 +31,7 @@ async fn the_spans_of_a_call_form_a_tree(form: Form) {
     let conversation = answer.conversation.unwrap().id;
     let (saved, request) = traced(save(&conversation, turn("one", "two")));
     memory.save_messages(request).await.unwrap();
-    let read = read_newest(&mut memory, &conversation, &observed.form).await;
+    let read = read_newest(&mut memory, &conversation).await;
     let mut strong = history(&conversation);
     strong.set_consistency(Consistency::Strong);
     let (from_store, request) = traced(strong);
@@ -42,8 +42,9 @@ async fn the_spans_of_a_call_form_a_tree(form: Form) {
     });
     memory.delete_conversation(request).await.unwrap();
 
+    // The windows of the embedded form are in the process.
     let (redis, store, both): (&[&str], &[&str], &[&str]) = match observed.form {
-        Form::Embedded(_) => (&["sqlite"], &["sqlite"], &["sqlite"]),
+        Form::Embedded(_) => (&[], &["sqlite"], &["sqlite"]),
         Form::Servers { .. } => (&["redis"], &["postgresql"], &["postgresql", "redis"]),
     };
     let exported = observed.stop().await;
@@ -75,18 +76,14 @@ async fn the_spans_of_a_call_form_a_tree(form: Form) {
     }
 }
 
-/// Reads a history, from Redis if there is one.
-async fn read_newest(memory: &mut Memory, conversation: &str, form: &Form) -> Trace {
-    let expected = match form {
-        Form::Embedded(_) => Source::Store,
-        Form::Servers { .. } => Source::Cache,
-    };
+/// Reads a history from the window.
+async fn read_newest(memory: &mut Memory, conversation: &str) -> Trace {
     let mut read = None;
-    eventually("the history is read from the expected source", async || {
+    eventually("the history is read from the window", async || {
         let (trace, request) = traced(history(conversation));
         let answer = memory.get_history(request).await.unwrap();
         read = Some(trace);
-        answer.into_inner().source() == expected
+        answer.into_inner().source() == Source::Cache
     })
     .await;
     read.unwrap()
@@ -131,6 +128,7 @@ async fn a_rejected_request_is_no_server_error() {
 
 /// The client is `tests/python/traced_client.py`.
 async fn continues_the_trace_of_a_python_client(form: Form) {
+    let is_embedded = matches!(form, Form::Embedded(_));
     let observed = ObservedSidecar::start(form).await;
     let address = observed.sidecar.address.to_string();
     let collector = format!("{}/v1/traces", observed.sink.url());
@@ -159,7 +157,9 @@ async fn continues_the_trace_of_a_python_client(form: Form) {
         let call = CallSpans::with_descendants(server, &own);
         assert_is_served(&call, method, "OK");
         call.assert_conversation(result["conversation"].as_str().unwrap());
-        assert!(!call.databases().is_empty());
+        // The history is read from the window in the process.
+        let is_in_process = is_embedded && method == "GetHistory";
+        assert_eq!(call.databases().is_empty(), is_in_process);
     }
     for span in own.iter().chain(&agent) {
         assert_eq!(json!(span.trace_id), result["trace"], "{span:#?}");

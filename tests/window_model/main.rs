@@ -2,7 +2,7 @@
 //! writers and two readers, crashes, evictions, early expiry of announcements, a
 //! sidecar without a connection to Redis, callers who are not the owner, and a Redis
 //! that goes back to an earlier state. The scripts and Redis are real; the store is a
-//! list.
+//! list. The window in the process is tested by the same model.
 //!
 //! The invariant: a read contains every save that was acknowledged before the read
 //! began, without gaps, and no message whose removal was acknowledged before. The
@@ -15,6 +15,7 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+mod in_process;
 mod model;
 mod previous;
 mod sidecar;
@@ -27,11 +28,14 @@ use std::{
 use bytes::Bytes;
 use conversation_memory::{
     domain::{ConversationId, UuidV7},
-    recent::redis::{HitCondition, RedisRecent, WindowScripts},
-    redis::{Redis, RedisSettings, RedisTarget, Script},
+    recent::{
+        RecentWindow,
+        redis::{HitCondition, RedisRecent, WindowScripts},
+    },
+    redis::{Redis, RedisSettings, RedisTarget, Reply, Script},
 };
 use futures_util::future::join_all;
-use model::Model;
+use model::{Model, Windows};
 use previous::PreviousSidecar;
 use sidecar::Sidecar;
 use test_support::redis_server::{connect_and_wait, shared_url, unique_prefix};
@@ -202,7 +206,7 @@ impl Sidecars {
             recent
         };
         Self {
-            connected: [&redis, &other].map(|redis| Sidecar::Present(Box::new(recent(redis)))),
+            connected: [&redis, &other].map(|redis| Sidecar::Present(Arc::new(recent(redis)))),
             servers,
             disconnected: recent(&nowhere),
             redis,
@@ -240,7 +244,7 @@ impl Sidecars {
     async fn expect_no_violation(&self, runs: u64) {
         if let Some(choices) = self.find_violation(runs).await {
             let choices = self.shrink(choices).await;
-            let trace = self.run(&choices).await.unwrap_err();
+            let trace = run(self, &choices).await.unwrap_err();
             panic!("a violation:\n{}", trace.join("\n"));
         }
     }
@@ -251,7 +255,7 @@ impl Sidecars {
             let seeds = batch * CONCURRENT_RUNS..(batch + 1) * CONCURRENT_RUNS;
             let found = join_all(seeds.map(async |seed| {
                 let choices = choices(seed);
-                self.run(&choices).await.is_err().then_some(choices)
+                run(self, &choices).await.is_err().then_some(choices)
             }));
             if let Some(choices) = found.await.into_iter().flatten().next() {
                 return Some(choices);
@@ -266,7 +270,7 @@ impl Sidecars {
         while index < choices.len() {
             let mut fewer = choices.clone();
             fewer.remove(index);
-            if self.run(&fewer).await.is_err() {
+            if run(self, &fewer).await.is_err() {
                 choices = fewer;
             } else {
                 index += 1;
@@ -275,31 +279,78 @@ impl Sidecars {
         choices
     }
 
-    /// Takes the steps that `choices` select. An error is the trace of a violation.
-    async fn run(&self, choices: &[u16]) -> Result<(), Vec<String>> {
-        let mut model = Model::new(self);
-        let mut trace = Vec::new();
-        for choice in choices {
-            let steps = model.steps();
-            let total: u16 = steps.iter().map(|(_, weight)| weight).sum();
-            let mut rest = choice % total;
-            let chosen = steps.iter().find(|(_, weight)| {
-                let hit = rest < *weight;
-                rest = rest.saturating_sub(*weight);
-                hit
-            });
-            let step = chosen.unwrap().0;
-            let outcome = model.take(step).await;
-            trace.push(format!(
-                "{step:?}: {}",
-                outcome.as_ref().unwrap_or_else(|e| e)
-            ));
-            if outcome.is_err() {
-                return Err(trace);
-            }
-        }
-        Ok(())
+    async fn run(&self, script: &Script, id: ConversationId, args: &[Bytes]) -> Reply {
+        let key = self.redis.key(format!("history:{id}:recent"));
+        self.redis.run(script, &key, args).await.unwrap()
     }
+}
+
+impl Windows for Sidecars {
+    fn sidecar(&self, index: usize) -> &Sidecar {
+        &self.connected[index]
+    }
+
+    fn disconnected(&self) -> Option<&dyn RecentWindow> {
+        Some(&self.disconnected)
+    }
+
+    fn can_go_back(&self) -> bool {
+        true
+    }
+
+    async fn expire_announcements(&self, id: ConversationId) {
+        self.run(&self.expire, id, &[]).await;
+    }
+
+    async fn end_lease(&self, id: ConversationId) {
+        self.run(&self.end_lease, id, &[]).await;
+    }
+
+    async fn evict(&self, id: ConversationId) {
+        self.run(&self.evict, id, &[]).await;
+    }
+
+    async fn save(&self, id: ConversationId) -> Bytes {
+        match self.run(&self.snapshot, id, &[]).await {
+            Reply::Bytes(saved) => saved,
+            _ => Bytes::new(),
+        }
+    }
+
+    async fn go_back(&self, id: ConversationId, saved: Bytes) {
+        self.run(&self.rewind, id, &[saved]).await;
+        self.servers.advance(id);
+    }
+
+    async fn state(&self, id: ConversationId) -> String {
+        format!("{:?}", self.run(&self.state, id, &[]).await)
+    }
+}
+
+/// Takes the steps that `choices` select. An error is the trace of a violation.
+async fn run<W: Windows>(windows: &W, choices: &[u16]) -> Result<(), Vec<String>> {
+    let mut model = Model::new(windows);
+    let mut trace = Vec::new();
+    for choice in choices {
+        let steps = model.steps();
+        let total: u16 = steps.iter().map(|(_, weight)| weight).sum();
+        let mut rest = choice % total;
+        let chosen = steps.iter().find(|(_, weight)| {
+            let hit = rest < *weight;
+            rest = rest.saturating_sub(*weight);
+            hit
+        });
+        let step = chosen.unwrap().0;
+        let outcome = model.take(step).await;
+        trace.push(format!(
+            "{step:?}: {}",
+            outcome.as_ref().unwrap_or_else(|e| e)
+        ));
+        if outcome.is_err() {
+            return Err(trace);
+        }
+    }
+    Ok(())
 }
 
 /// Choices of a run. They are repeatable, by the generator splitmix64.

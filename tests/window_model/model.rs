@@ -6,14 +6,37 @@ use bytes::Bytes;
 use conversation_memory::{
     domain::{ConversationId, Message, UserId},
     recent::{Claim, EncodedMessage, Lookup, RecentWindow},
-    redis::{Reply, Script},
 };
 
-use crate::{
-    Sidecars,
-    sidecar::{Announced, Lease, Read},
-};
-use test_support::window::{LIMIT, conversation_id, message, seqs};
+use crate::sidecar::{Announced, Lease, Read, Sidecar};
+use test_support::window::{LIMIT, conversation_id, message, owner, seqs};
+
+/// Windows that a model uses, and what can happen to them.
+pub(crate) trait Windows {
+    fn sidecar(&self, index: usize) -> &Sidecar;
+
+    /// Windows of a sidecar that cannot reach them. `None` if that is impossible.
+    fn disconnected(&self) -> Option<&dyn RecentWindow>;
+
+    /// Whether the windows can return to saved data.
+    fn can_go_back(&self) -> bool;
+
+    /// Lets the deadlines of all announced writes pass.
+    async fn expire_announcements(&self, id: ConversationId);
+
+    async fn end_lease(&self, id: ConversationId);
+
+    async fn evict(&self, id: ConversationId);
+
+    /// Returns the data of a window; empty if there is none.
+    async fn save(&self, id: ConversationId) -> Bytes;
+
+    /// Returns to saved data, with another identity.
+    async fn go_back(&self, id: ConversationId, saved: Bytes);
+
+    /// Describes all that is stored of a conversation.
+    async fn state(&self, id: ConversationId) -> String;
+}
 
 /// Step of a writer or reader, given by its index, or a failure.
 #[derive(Clone, Copy, Debug)]
@@ -78,10 +101,9 @@ enum Reader {
     Read(Lease, usize),
 }
 
-pub(crate) struct Model<'a> {
-    sidecars: &'a Sidecars,
+pub(crate) struct Model<'a, W> {
+    windows: &'a W,
     id: ConversationId,
-    key: String,
     /// All states of the conversation, the current one last.
     states: Vec<State>,
     /// Highest acknowledged sequence number.
@@ -101,13 +123,11 @@ pub(crate) struct Model<'a> {
     snapshot: Option<Bytes>,
 }
 
-impl<'a> Model<'a> {
-    pub(crate) fn new(sidecars: &'a Sidecars) -> Self {
-        let id = conversation_id();
+impl<'a, W: Windows> Model<'a, W> {
+    pub(crate) fn new(windows: &'a W) -> Self {
         Self {
-            sidecars,
-            id,
-            key: sidecars.redis.key(format!("history:{id}:recent")),
+            windows,
+            id: conversation_id(),
             states: vec![State::default()],
             acknowledged: 0,
             removed: Vec::new(),
@@ -126,15 +146,20 @@ impl<'a> Model<'a> {
             (Step::ExpireAnnouncements, 1),
             (Step::EndLease, 1),
             (Step::Evict, self.evictions.min(1)),
-            (Step::Snapshot, 2),
-            (Step::Rewind, 2 * u16::from(self.snapshot.is_some())),
-            (Step::ReadForeign(0), 1),
-            (Step::WriteForeign(1), 1),
         ];
+        if self.windows.can_go_back() {
+            let can_rewind = u16::from(self.snapshot.is_some());
+            steps.extend([(Step::Snapshot, 2), (Step::Rewind, 2 * can_rewind)]);
+        }
+        steps.extend([(Step::ReadForeign(0), 1), (Step::WriteForeign(1), 1)]);
+        let can_disconnect = u16::from(self.windows.disconnected().is_some());
         for (i, writer) in self.writers.iter().enumerate() {
             match writer {
                 Writer::Idle => {
-                    steps.extend([(Step::Announce(i), 4), (Step::AnnounceDisconnected(i), 1)]);
+                    steps.extend([
+                        (Step::Announce(i), 4),
+                        (Step::AnnounceDisconnected(i), can_disconnect),
+                    ]);
                 }
                 Writer::Announced(_) => {
                     // At most as many messages as a window holds, so that none is trimmed.
@@ -166,16 +191,13 @@ impl<'a> Model<'a> {
     pub(crate) async fn take(&mut self, step: Step) -> Result<String, String> {
         match step {
             Step::Announce(i) => {
-                let announced = self.sidecars.connected[i].announce(self.id).await;
+                let announced = self.windows.sidecar(i).announce(self.id).await;
                 self.writers[i] = Writer::Announced(announced);
             }
             Step::AnnounceDisconnected(i) => {
-                let announcement = self
-                    .sidecars
-                    .disconnected
-                    .announce(self.id, Claim::Unclaimed, LIMIT)
-                    .await
-                    .unwrap();
+                let disconnected = self.windows.disconnected().unwrap();
+                let announcement = disconnected.announce(self.id, Claim::Unclaimed, LIMIT);
+                let announcement = announcement.await.unwrap();
                 self.writers[i] = Writer::Announced(Announced::Present(announcement));
             }
             Step::Append(i) => self.commit(i, CommitKind::Append),
@@ -184,9 +206,8 @@ impl<'a> Model<'a> {
             Step::Acknowledge(i) => self.acknowledge(i).await,
             Step::Abort(i) => {
                 if let Writer::Announced(announcement) = self.take_writer(i) {
-                    self.sidecars.connected[i]
-                        .abort(self.id, announcement)
-                        .await;
+                    let sidecar = self.windows.sidecar(i);
+                    sidecar.abort(self.id, announcement).await;
                 }
             }
             Step::Crash(i) => {
@@ -203,27 +224,22 @@ impl<'a> Model<'a> {
             }
             Step::Fill(i) => self.fill(i).await,
             Step::ExpireAnnouncements => {
-                self.run(&self.sidecars.expire, &[]).await;
+                self.windows.expire_announcements(self.id).await;
             }
             Step::EndLease => {
-                self.run(&self.sidecars.end_lease, &[]).await;
+                self.windows.end_lease(self.id).await;
             }
             Step::Evict => {
                 self.evictions -= 1;
-                self.run(&self.sidecars.evict, &[]).await;
+                self.windows.evict(self.id).await;
             }
             Step::ReadForeign(i) | Step::WriteForeign(i) => return self.foreign(step, i).await,
             Step::Snapshot => {
-                let saved = match self.run(&self.sidecars.snapshot, &[]).await {
-                    Reply::Bytes(saved) => saved,
-                    _ => Bytes::new(),
-                };
-                self.snapshot = Some(saved);
+                self.snapshot = Some(self.windows.save(self.id).await);
             }
             Step::Rewind => {
                 let saved = self.snapshot.take().unwrap_or_default();
-                self.run(&self.sidecars.rewind, &[saved]).await;
-                self.sidecars.servers.advance(self.id);
+                self.windows.go_back(self.id, saved).await;
             }
         }
         let State { last_seq, messages } = self.current();
@@ -273,7 +289,7 @@ impl<'a> Model<'a> {
         let Writer::Committed(announcement, commit) = self.take_writer(i) else {
             return;
         };
-        let recent = &self.sidecars.connected[i];
+        let recent = self.windows.sidecar(i);
         let state = &self.states[commit.state];
         match commit.kind {
             CommitKind::Append => {
@@ -296,19 +312,19 @@ impl<'a> Model<'a> {
 
     /// Takes a step of a caller who is not the owner, which must change nothing.
     async fn foreign(&self, step: Step, i: usize) -> Result<String, String> {
-        let Some(recent) = self.sidecars.connected[i].present() else {
+        let Some(recent) = self.windows.sidecar(i).present() else {
             return Ok("skipped".to_owned());
         };
         let other = UserId::parse("bob").unwrap();
         let claim = Claim::Unconfirmed(&other);
-        let before = self.run(&self.sidecars.state, &[]).await;
+        let before = self.windows.state(self.id).await;
         let is_rejected = if matches!(step, Step::WriteForeign(_)) {
             recent.announce(self.id, claim, LIMIT).await.is_none()
         } else {
             let lookup = recent.newest(self.id, claim, 10, 0).await;
             matches!(lookup, Lookup::OwnerUnknown)
         };
-        if is_rejected && self.run(&self.sidecars.state, &[]).await == before {
+        if is_rejected && self.windows.state(self.id).await == before {
             Ok("rejected".to_owned())
         } else {
             Err("another user's call was not rejected, or changed the window".to_owned())
@@ -316,7 +332,7 @@ impl<'a> Model<'a> {
     }
 
     async fn newest(&mut self, i: usize) -> Result<String, String> {
-        match self.sidecars.connected[i].newest(self.id).await {
+        match self.windows.sidecar(i).newest(self.id).await {
             Read::Hit {
                 last_seq,
                 seqs: read,
@@ -349,16 +365,11 @@ impl<'a> Model<'a> {
         if let Reader::Read(lease, state) = mem::replace(&mut self.readers[i], Reader::Idle) {
             let (last_seq, messages) = self.states[state].newest();
             let whole = messages.len() == self.states[state].messages.len();
-            let recent = &self.sidecars.connected[i];
+            let recent = self.windows.sidecar(i);
             recent
                 .fill(self.id, lease, (last_seq, messages, whole))
                 .await;
         }
-    }
-
-    async fn run(&self, script: &Script, args: &[Bytes]) -> Reply {
-        let reply = self.sidecars.redis.run(script, &self.key, args).await;
-        reply.unwrap()
     }
 
     fn take_writer(&mut self, i: usize) -> Writer {

@@ -1,18 +1,18 @@
 //! Sidecars of this version and of the version before.
 
+use std::sync::Arc;
+
 use conversation_memory::{
     domain::{ConversationId, Message},
-    recent::{
-        Announcement, Claim, EncodedMessage, FillLease, Lookup, RecentWindow, redis::RedisRecent,
-    },
+    recent::{Announcement, Claim, EncodedMessage, FillLease, Lookup, RecentWindow},
 };
 
 use crate::previous::{PreviousLookup, PreviousSidecar};
 use test_support::window::{LIMIT, encoded_seqs, last_tokens, owner, window};
 
-/// Sidecar that is connected to Redis.
+/// Sidecar that is connected to the windows.
 pub(crate) enum Sidecar {
-    Present(Box<RedisRecent>),
+    Present(Arc<dyn RecentWindow>),
     Previous(Box<PreviousSidecar>),
 }
 
@@ -45,9 +45,9 @@ pub(crate) enum Read {
 }
 
 impl Sidecar {
-    pub(crate) fn present(&self) -> Option<&RedisRecent> {
+    pub(crate) fn present(&self) -> Option<&dyn RecentWindow> {
         match self {
-            Self::Present(recent) => Some(recent),
+            Self::Present(recent) => Some(&**recent),
             Self::Previous(_) => None,
         }
     }

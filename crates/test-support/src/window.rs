@@ -1,4 +1,4 @@
-//! Fixture of a conversation with its recent window in Redis.
+//! Fixture of a conversation with its recent window, in Redis or in the process.
 
 use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
@@ -8,6 +8,7 @@ use conversation_memory::{
     domain::{Content, ConversationId, Message, MessageId, Metadata, Role, UserId, UuidV7},
     recent::{
         Announcement, Claim, EncodedMessage, FillLease, Lookup, RecentWindow, Window,
+        in_process::InProcessRecent,
         redis::{RedisRecent, StoreHistory},
     },
     redis::Redis,
@@ -103,7 +104,7 @@ pub fn recent_of(redis: &Redis, history: StoreHistory) -> RedisRecent {
 }
 
 /// Permits reads over the present connection.
-pub fn trust(recent: &RedisRecent) {
+pub fn trust(recent: &impl RecentWindow) {
     if let Some(connection) = recent.connection() {
         recent.trust(Some(connection));
     }
@@ -111,14 +112,99 @@ pub fn trust(recent: &RedisRecent) {
 
 /// One conversation with its window.
 #[derive(Debug)]
-pub struct WindowFixture {
-    pub recent: RedisRecent,
+pub struct WindowFixture<R = RedisRecent> {
+    pub recent: R,
     pub id: ConversationId,
-    /// Key prefix of the sidecar.
+    /// Key prefix of the sidecar; empty without Redis.
     pub prefix: String,
-    /// Key of the window in Redis.
+    /// Key of the window in Redis; empty without Redis.
     pub key: String,
     url: String,
+}
+
+/// Recent window that a suite tests.
+pub trait TestedWindow: RecentWindow + Sized {
+    /// Creates a conversation with a window of its own, with a capacity of 12 messages.
+    fn fixture() -> impl Future<Output = WindowFixture<Self>>;
+
+    /// Deletes all that is stored of the conversation.
+    fn evict(fixture: &WindowFixture<Self>) -> impl Future<Output = ()>;
+
+    /// Lets the present lease end.
+    fn end_lease(fixture: &WindowFixture<Self>) -> impl Future<Output = ()>;
+
+    /// Lets the deadlines of all announced writes pass.
+    fn expire_announcements(fixture: &WindowFixture<Self>) -> impl Future<Output = ()>;
+
+    /// Whether nothing is stored of the conversation.
+    fn is_forgotten(fixture: &WindowFixture<Self>) -> impl Future<Output = bool>;
+
+    /// Number of fields of the window whose names start with `prefix`; `None` without Redis.
+    fn number_of_fields(
+        fixture: &WindowFixture<Self>,
+        prefix: &str,
+    ) -> impl Future<Output = Option<usize>>;
+}
+
+impl TestedWindow for RedisRecent {
+    async fn fixture() -> WindowFixture<Self> {
+        WindowFixture::new().await
+    }
+
+    async fn evict(fixture: &WindowFixture<Self>) {
+        fixture.call(&["DEL", &fixture.key]).await;
+    }
+
+    async fn end_lease(fixture: &WindowFixture<Self>) {
+        fixture.call(&["HDEL", &fixture.key, "lease"]).await;
+    }
+
+    async fn expire_announcements(fixture: &WindowFixture<Self>) {
+        for field in fixture.field_names("p:").await {
+            fixture.call(&["HSET", &fixture.key, &field, "1"]).await;
+        }
+    }
+
+    async fn is_forgotten(fixture: &WindowFixture<Self>) -> bool {
+        fixture.pttl().await == -2
+    }
+
+    async fn number_of_fields(fixture: &WindowFixture<Self>, prefix: &str) -> Option<usize> {
+        Some(fixture.fields(prefix).await)
+    }
+}
+
+/// The time of the test must be paused.
+impl TestedWindow for InProcessRecent {
+    async fn fixture() -> WindowFixture<Self> {
+        WindowFixture {
+            recent: Self::new(12, 64 << 20),
+            id: conversation_id(),
+            prefix: String::new(),
+            key: String::new(),
+            url: String::new(),
+        }
+    }
+
+    async fn evict(fixture: &WindowFixture<Self>) {
+        fixture.recent.evict(fixture.id);
+    }
+
+    async fn end_lease(_fixture: &WindowFixture<Self>) {
+        tokio::time::advance(Duration::from_secs(3)).await;
+    }
+
+    async fn expire_announcements(_fixture: &WindowFixture<Self>) {
+        tokio::time::advance(LIMIT + Duration::from_secs(1)).await;
+    }
+
+    async fn is_forgotten(fixture: &WindowFixture<Self>) -> bool {
+        fixture.recent.stored_conversations() == 0
+    }
+
+    async fn number_of_fields(_fixture: &WindowFixture<Self>, _prefix: &str) -> Option<usize> {
+        None
+    }
 }
 
 impl WindowFixture {
@@ -145,6 +231,30 @@ impl WindowFixture {
         }
     }
 
+    /// Remaining TTL of the window in milliseconds; -2 if there is none.
+    pub async fn pttl(&self) -> i64 {
+        self.call(&["PTTL", &self.key]).await.parse().unwrap()
+    }
+
+    /// Number of fields of the window whose names start with `prefix`.
+    pub async fn fields(&self, prefix: &str) -> usize {
+        self.field_names(prefix).await.len()
+    }
+
+    /// Names of the fields of the window that start with `prefix`.
+    pub async fn field_names(&self, prefix: &str) -> Vec<String> {
+        let fields = self.call(&["HKEYS", &self.key]).await;
+        let names = fields.lines().filter(|name| name.starts_with(prefix));
+        names.map(str::to_owned).collect()
+    }
+
+    /// Calls a command of Redis and returns its reply.
+    pub async fn call(&self, command: &[&str]) -> String {
+        call(&self.url, command).await.unwrap()
+    }
+}
+
+impl<R: TestedWindow> WindowFixture<R> {
     pub async fn announce(&self) -> Announcement {
         let announced = self.recent.announce(self.id, Claim::Unclaimed, LIMIT);
         announced.await.unwrap()
@@ -217,39 +327,22 @@ impl WindowFixture {
 
     /// Deletes the window.
     pub async fn evict(&self) {
-        self.call(&["DEL", &self.key]).await;
+        R::evict(self).await;
     }
 
     pub async fn end_lease(&self) {
-        self.call(&["HDEL", &self.key, "lease"]).await;
+        R::end_lease(self).await;
     }
 
     /// Moves the deadlines of all announced writes into the past.
     pub async fn expire_announcements(&self) {
-        for field in self.field_names("p:").await {
-            self.call(&["HSET", &self.key, &field, "1"]).await;
-        }
+        R::expire_announcements(self).await;
     }
 
-    /// Remaining TTL of the window in milliseconds; -2 if there is none.
-    pub async fn pttl(&self) -> i64 {
-        self.call(&["PTTL", &self.key]).await.parse().unwrap()
-    }
-
-    /// Number of fields of the window whose names start with `prefix`.
-    pub async fn fields(&self, prefix: &str) -> usize {
-        self.field_names(prefix).await.len()
-    }
-
-    /// Names of the fields of the window that start with `prefix`.
-    pub async fn field_names(&self, prefix: &str) -> Vec<String> {
-        let fields = self.call(&["HKEYS", &self.key]).await;
-        let names = fields.lines().filter(|name| name.starts_with(prefix));
-        names.map(str::to_owned).collect()
-    }
-
-    /// Calls a command of Redis and returns its reply.
-    pub async fn call(&self, command: &[&str]) -> String {
-        call(&self.url, command).await.unwrap()
+    /// Whether the window, if it is in Redis, has this number of fields whose names start with
+    /// `prefix`.
+    pub async fn has_fields(&self, prefix: &str, number: usize) -> bool {
+        let fields = R::number_of_fields(self, prefix).await;
+        fields.is_none_or(|fields| fields == number)
     }
 }

@@ -4,13 +4,12 @@ use bytes::Bytes;
 
 use super::{
     RedisRecent, WINDOW_BYTES, decimal, entry,
-    instruments::FillOutcome,
     script_reply::ScriptReply,
     window_fields::{Properties, WindowFields},
 };
 use crate::{
     domain::{ConversationId, Message},
-    recent::{Claim, FillLease, Lookup, Window},
+    recent::{Claim, FillLease, Lookup, Window, instruments::FillOutcome},
     redis::{ErrorReply, RedisError},
 };
 
@@ -78,6 +77,7 @@ impl RedisRecent {
                     conversation,
                     history: history.clone(),
                     id,
+                    guard: None,
                 });
                 Some(Lookup::Miss(lease))
             }

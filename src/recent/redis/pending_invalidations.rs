@@ -1,11 +1,11 @@
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::Notify;
 
-use crate::domain::ConversationId;
+use crate::{domain::ConversationId, instrumentation};
 
 /// Upper bound on tokens stored for one conversation. A token beyond it stays in
 /// the window until its deadline and makes reads busy until then.
@@ -126,4 +126,22 @@ impl Invalidation {
             additions: entry.additions,
         }
     }
+}
+
+/// Reports the number of pending invalidations until they are dropped.
+pub(super) fn observe_pending(pending: &Arc<PendingInvalidations>) {
+    let pending = Arc::downgrade(pending);
+    instrumentation::meter()
+        .u64_observable_gauge("conversation_memory.recent_window.unpublished")
+        .with_unit("{conversation}")
+        .with_description(
+            "Conversations that this process reads from the store only, until it can drop \
+             their windows.",
+        )
+        .with_callback(move |observer| {
+            if let Some(pending) = pending.upgrade() {
+                observer.observe(pending.len() as u64, &[]);
+            }
+        })
+        .build();
 }

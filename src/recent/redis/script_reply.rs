@@ -1,7 +1,10 @@
 use std::vec;
 
-use super::{instruments::DropReason, window_fields::WindowFields};
-use crate::redis::{RedisError, Reply};
+use super::window_fields::WindowFields;
+use crate::{
+    recent::instruments::DropReason,
+    redis::{RedisError, Reply},
+};
 
 /// Reply of a window script: its outcome, the reason if it dropped the window,
 /// and further values. `common.lua` defines the form.

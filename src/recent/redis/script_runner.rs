@@ -5,16 +5,15 @@ use futures_util::future::join_all;
 use tokio::time::sleep;
 
 use super::{
-    StoreHistory, decimal,
-    instruments::{DropReason, WindowInstruments},
-    milliseconds,
-    pending_invalidations::PendingInvalidations,
+    StoreHistory, decimal, milliseconds,
+    pending_invalidations::{PendingInvalidations, observe_pending},
     script_reply::ScriptReply,
     scripts::WindowScripts,
 };
 use crate::{
     domain::ConversationId,
     log_throttle::LogThrottle,
+    recent::instruments::{DropReason, WindowInstruments},
     redis::{HashReply, Redis, RedisError, Script},
 };
 
@@ -45,12 +44,13 @@ impl ScriptRunner {
         scripts: WindowScripts,
     ) -> Self {
         let pending = Arc::default();
+        observe_pending(&pending);
         Self {
             redis,
             history,
             scripts,
             ttl: milliseconds(ttl),
-            instruments: WindowInstruments::new(&pending),
+            instruments: WindowInstruments::new(),
             pending,
             error_log: LogThrottle::default(),
         }

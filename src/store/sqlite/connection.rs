@@ -11,7 +11,10 @@ use sqlx::{
 };
 
 use super::{SqlitePool, result_codes};
-use crate::store::{operation_error::OperationError, pool::Pooled};
+use crate::store::{
+    operation_error::{BackendError, ErrorKind, OperationError},
+    pool::Pooled,
+};
 
 /// Maximum time that a call waits for the writer, or for a reader.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -168,6 +171,17 @@ pub(super) async fn begin(
 ) -> Result<Pooled<Transaction<'static, Sqlite>>, OperationError> {
     let begun = writer.begin_with(BEGIN).await;
     begun.map_err(|error| OperationError::from(error).before_commit())
+}
+
+/// Begins a transaction of several saves. See [`begin`].
+pub(super) async fn begin_batch(
+    writer: &SqlitePool,
+) -> Result<Pooled<Transaction<'static, Sqlite>>, BackendError> {
+    let begun = writer.begin_with(BEGIN).await;
+    begun.map_err(|error| match OperationError::from(error).before_commit() {
+        OperationError::Backend(error) => error,
+        OperationError::Store(error) => BackendError::new(ErrorKind::Internal, error.to_string()),
+    })
 }
 
 /// Begins a transaction on the given connection. See [`begin`].

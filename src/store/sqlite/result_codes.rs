@@ -16,8 +16,14 @@ const IOERR_WRITE: i32 = 778;
 /// The file of the shared memory cannot grow.
 const IOERR_SHMSIZE: i32 = 4874;
 
+/// A value of a primary key is in use.
+const CONSTRAINT_PRIMARYKEY: i32 = 1555;
+
+/// A value of another unique key is in use.
+const CONSTRAINT_UNIQUE: i32 = 2067;
+
 /// Primary result codes and their kinds. Codes that are not listed are [`ErrorKind::Internal`],
-/// constraints among them: a write checks them under the write lock before it inserts.
+/// most constraints among them: a write checks them under the write lock before it inserts.
 const TABLE: &[(i32, ErrorKind)] = &[
     (INTERRUPT, ErrorKind::TimeLimit), // the handler of a search
     (BUSY, ErrorKind::Unavailable),    // another process writes
@@ -64,6 +70,7 @@ fn kind(code: i32) -> ErrorKind {
     match code {
         IOERR_WRITE => return ErrorKind::WriteFailed,
         IOERR_SHMSIZE => return ErrorKind::Full,
+        CONSTRAINT_PRIMARYKEY | CONSTRAINT_UNIQUE => return ErrorKind::UniqueViolation,
         _ => {}
     }
     let known = TABLE.iter().find(|(known, _)| *known == code & 0xff);

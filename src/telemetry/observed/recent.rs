@@ -121,6 +121,10 @@ impl RecentWindow for ObservedRecent {
         self.inner.trust(connection);
     }
 
+    fn is_shared(&self) -> bool {
+        self.inner.is_shared()
+    }
+
     fn capacity(&self) -> u32 {
         self.inner.capacity()
     }

@@ -1,11 +1,5 @@
-use std::sync::Arc;
+use opentelemetry::{KeyValue, metrics::Counter};
 
-use opentelemetry::{
-    KeyValue,
-    metrics::{Counter, Meter},
-};
-
-use super::pending_invalidations::PendingInvalidations;
 use crate::instrumentation;
 
 /// Reason why a window was dropped. The scripts use the same names.
@@ -31,7 +25,7 @@ pub(super) enum DropReason {
     Unreadable,
     /// The window has fewer slots than the sidecars store messages.
     Outgrown,
-    /// The window would have exceeded [`super::WINDOW_BYTES`].
+    /// The window would have exceeded the upper bound on its size.
     TooLarge,
     /// A commit could not be published.
     Unpublished,
@@ -39,10 +33,12 @@ pub(super) enum DropReason {
     UnknownConversation,
     /// Redis has reached its memory limit.
     OutOfMemory,
+    /// Windows in the process needed the space, and this one was not used for the longest time.
+    Evicted,
 }
 
 impl DropReason {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Outgrown,
         Self::OtherEpoch,
         Self::Diverged,
@@ -57,6 +53,7 @@ impl DropReason {
         Self::Unpublished,
         Self::UnknownConversation,
         Self::OutOfMemory,
+        Self::Evicted,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -75,6 +72,7 @@ impl DropReason {
             Self::Unpublished => "unpublished",
             Self::UnknownConversation => "unknown_conversation",
             Self::OutOfMemory => "out_of_memory",
+            Self::Evicted => "evicted",
         }
     }
 
@@ -89,7 +87,7 @@ pub(super) enum FillOutcome {
     Filled,
     /// The lease had expired, or a write was announced.
     Refused,
-    /// The messages exceed [`super::WINDOW_BYTES`].
+    /// The messages exceed the upper bound on the size of a window.
     TooLarge,
     OutOfMemory,
     /// The call on Redis failed.
@@ -124,11 +122,9 @@ pub(super) struct WindowInstruments {
 }
 
 impl WindowInstruments {
-    /// Creates the instruments. The gauge reports the length of `pending` until
-    /// that is dropped.
-    pub(super) fn new(pending: &Arc<PendingInvalidations>) -> Self {
+    /// Creates the instruments.
+    pub(super) fn new() -> Self {
         let meter = instrumentation::meter();
-        observe_pending(&meter, pending);
         let instruments = Self {
             fills: meter
                 .u64_counter("conversation_memory.recent_window.fills")
@@ -164,21 +160,4 @@ impl WindowInstruments {
     pub(super) fn count_drop(&self, reason: DropReason) {
         self.drops.add(1, &[KeyValue::new("reason", reason.name())]);
     }
-}
-
-fn observe_pending(meter: &Meter, pending: &Arc<PendingInvalidations>) {
-    let pending = Arc::downgrade(pending);
-    meter
-        .u64_observable_gauge("conversation_memory.recent_window.unpublished")
-        .with_unit("{conversation}")
-        .with_description(
-            "Conversations that this process reads from the store only, until it can drop \
-             their windows.",
-        )
-        .with_callback(move |observer| {
-            if let Some(pending) = pending.upgrade() {
-                observer.observe(pending.len() as u64, &[]);
-            }
-        })
-        .build();
 }

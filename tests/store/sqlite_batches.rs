@@ -1,0 +1,310 @@
+//! Saves that the store on SQLite writes together.
+
+use std::{
+    future::{Future, poll_fn},
+    path::PathBuf,
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+};
+
+use conversation_memory::{
+    domain::ConversationRef,
+    store::{
+        Append, Appended, Bound, Invalidation, ReusedKey, Store, StoreError, sqlite::SqliteStore,
+    },
+};
+use futures_util::future::join_all;
+use sqlx::{
+    AssertSqlSafe, ConnectOptions as _, SqliteConnection, raw_sql, sqlite::SqliteConnectOptions,
+};
+use test_support::store_fixture::{
+    append_of, at, context, message, new_conversation, owned_ref, retry_of, title, turn, user,
+    with_chosen_id, with_request_id,
+};
+use tokio::task::JoinSet;
+
+type Outcome = Result<Appended, StoreError>;
+
+/// Store in a file, with a connection that does not belong to it.
+struct Fixture {
+    store: Arc<SqliteStore>,
+    other: SqliteConnection,
+    _folder: tempfile::TempDir,
+}
+
+impl Fixture {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file: PathBuf = folder.path().join("memory.db");
+        let store = SqliteStore::open(&file).unwrap();
+        store.prepare(true).await.unwrap();
+        let other = SqliteConnectOptions::new().filename(file).connect();
+        Self {
+            store: Arc::new(store),
+            other: other.await.unwrap(),
+            _folder: folder,
+        }
+    }
+
+    async fn execute(&mut self, statement: &str) {
+        let statement = raw_sql(AssertSqlSafe(statement.to_owned()));
+        statement.execute(&mut self.other).await.unwrap();
+    }
+
+    async fn conversations(&self, number: usize) -> Vec<ConversationRef> {
+        let user = user();
+        let mut conversations = Vec::new();
+        for _ in 0..number {
+            let new = new_conversation(&user);
+            self.store.create(&new, at(0)).await.unwrap();
+            conversations.push(owned_ref(&new));
+        }
+        conversations
+    }
+
+    /// Calls `append` for all saves, so that they wait for another one and are then written in one
+    /// batch.
+    async fn write_together(&mut self, saves: &[Append]) -> Vec<Outcome> {
+        let first = self.conversations(1).await;
+        let first = turn(&first[0], &["first"]);
+        self.execute("BEGIN IMMEDIATE").await;
+        let store = Arc::clone(&self.store);
+        let all = std::iter::once(&first).chain(saves);
+        let mut calls = pin!(join_all(all.map(|save| store.append(save))));
+        // The first poll of each call adds its save to those in progress, or to the queue.
+        poll_fn(|context| {
+            assert!(calls.as_mut().poll(context).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        self.execute("ROLLBACK").await;
+        calls.await.split_off(1)
+    }
+
+    async fn texts(&self, conversation: &ConversationRef) -> Vec<String> {
+        let page = self
+            .store
+            .messages(conversation, Bound::After(0), 1_000, false);
+        let messages = page.await.unwrap();
+        let dense = (1..)
+            .zip(&messages)
+            .all(|(seq, message)| message.seq == seq);
+        assert!(dense);
+        let texts = messages.into_iter().map(|one| one.content.into_string());
+        texts.collect()
+    }
+}
+
+fn is_saved_at(outcome: &Outcome, seq: i64) -> bool {
+    matches!(outcome, Ok(Appended::Saved { first_seq, .. }) if *first_seq == seq)
+}
+
+/// Reason why a save of a batch is not saved with the others.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Exception {
+    Foreign,
+    Missing,
+    Deleted,
+    WrongLastSeq,
+    KnownRequest,
+    ReusedRequest,
+    ReusedMessageId,
+    RepeatedMessageId,
+    DatabaseError,
+}
+
+impl Exception {
+    const ALL: [Self; 9] = [
+        Self::Foreign,
+        Self::Missing,
+        Self::Deleted,
+        Self::WrongLastSeq,
+        Self::KnownRequest,
+        Self::ReusedRequest,
+        Self::ReusedMessageId,
+        Self::RepeatedMessageId,
+        Self::DatabaseError,
+    ];
+
+    /// Prepares a save that has this reason. The conversation has one message.
+    async fn prepare(self, store: &SqliteStore, conversation: &ConversationRef) -> Append {
+        let earlier = with_request_id(append_of(conversation, vec![with_chosen_id("one")]), "key");
+        store.append(&earlier).await.unwrap();
+        let mut save = with_request_id(turn(conversation, &["two"]), "other key");
+        match self {
+            Self::Foreign => save.conversation.user_id = Some(user()),
+            Self::Missing => save.conversation = owned_ref(&new_conversation(&user())),
+            Self::Deleted => {
+                let deleted = store.delete(conversation, Invalidation::Never).await;
+                deleted.unwrap();
+            }
+            Self::WrongLastSeq => save.expected_last_seq = Some(0),
+            Self::KnownRequest => save = retry_of(&earlier),
+            Self::ReusedRequest => save = with_request_id(turn(conversation, &["two"]), "key"),
+            Self::ReusedMessageId => {
+                let mut reused = with_chosen_id("two");
+                reused.id = earlier.messages[0].id;
+                save.messages = vec![message("three"), reused];
+            }
+            Self::RepeatedMessageId => {
+                save.messages = vec![with_chosen_id("two"); 2];
+            }
+            Self::DatabaseError => save.messages = vec![message("three"), message("refused")],
+        }
+        save
+    }
+
+    fn check(self, outcome: &Outcome) {
+        let is_expected = match self {
+            Self::Foreign | Self::Missing | Self::Deleted => {
+                matches!(outcome, Err(StoreError::NotFound))
+            }
+            Self::WrongLastSeq => matches!(outcome, Err(StoreError::Conflict { current_seq: 1 })),
+            Self::KnownRequest => matches!(outcome, Ok(Appended::Replayed { last_seq: 1, .. })),
+            Self::ReusedRequest => matches!(
+                outcome,
+                Err(StoreError::AlreadyExists(ReusedKey::RequestId))
+            ),
+            Self::ReusedMessageId | Self::RepeatedMessageId => matches!(
+                outcome,
+                Err(StoreError::AlreadyExists(ReusedKey::MessageId))
+            ),
+            Self::DatabaseError => matches!(outcome, Err(StoreError::Internal(_))),
+        };
+        assert!(is_expected, "{self:?}: {outcome:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rejected_save_fails_alone_at_each_position_of_a_batch() {
+    let mut fixture = Fixture::new().await;
+    let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON messages WHEN new.content = 'refused' \
+                  BEGIN SELECT RAISE(ABORT, 'refused'); END";
+    fixture.execute(refuse).await;
+    for exception in Exception::ALL {
+        for position in 0..4 {
+            let all = fixture.conversations(4).await;
+            let mut saves = Vec::new();
+            for (index, conversation) in all.iter().enumerate() {
+                saves.push(if index == position {
+                    exception.prepare(&fixture.store, conversation).await
+                } else {
+                    with_request_id(turn(conversation, &["a", "b"]), "key")
+                });
+            }
+            let outcomes = fixture.write_together(&saves).await;
+            for (index, outcome) in outcomes.iter().enumerate() {
+                if index == position {
+                    exception.check(outcome);
+                } else {
+                    assert!(is_saved_at(outcome, 1), "{exception:?}: {outcome:?}");
+                    assert_eq!(fixture.texts(&all[index]).await, ["a", "b"]);
+                }
+            }
+            if exception != Exception::Deleted {
+                assert_eq!(fixture.texts(&all[position]).await, ["one"]);
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_two_saves_of_a_batch_with_the_same_message_id_is_saved() {
+    let mut fixture = Fixture::new().await;
+    let all = fixture.conversations(4).await;
+    let mut saves: Vec<_> = all.iter().map(|one| turn(one, &["a", "b"])).collect();
+    for at in [1, 2] {
+        saves[at].messages[1].id = saves[1].messages[1].id;
+        saves[at].messages[1].id_chosen = true;
+    }
+    let outcomes = fixture.write_together(&saves).await;
+    assert!(matches!(
+        outcomes[2],
+        Err(StoreError::AlreadyExists(ReusedKey::MessageId))
+    ));
+    assert!([0, 1, 3].iter().all(|at| is_saved_at(&outcomes[*at], 1)));
+    assert!(fixture.texts(&all[2]).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn saves_of_a_batch_keep_all_their_fields() {
+    let mut fixture = Fixture::new().await;
+    let all = fixture.conversations(4).await;
+    let mut saves = Vec::new();
+    for (index, conversation) in (0..).zip(&all) {
+        // The last one has more messages than are inserted by one statement.
+        let texts = [
+            "one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
+        ];
+        let mut save = turn(conversation, &texts);
+        save.messages
+            .truncate([1, 2, 8, 9][usize::try_from(index).unwrap()]);
+        save.at = at(index);
+        save.title = Some((title("title"), 0));
+        save.session_id = Some(test_support::store_fixture::session());
+        for (number, message) in (0..).zip(&mut save.messages) {
+            message.token_count = Some(number + 1);
+            message.pinned = index == 2;
+            if index == 1 {
+                message.contexts = vec![context(&format!("{number}"), "context"); 2];
+            }
+        }
+        saves.push(if index % 2 == 0 {
+            save
+        } else {
+            with_request_id(save, "key")
+        });
+    }
+    let outcomes = fixture.write_together(&saves).await;
+    for ((outcome, save), conversation) in outcomes.iter().zip(&saves).zip(&all) {
+        let tokens = save.tokens();
+        assert!(
+            matches!(outcome, Ok(Appended::Saved { first_seq: 1, uncompacted_tokens, owner })
+                if *uncompacted_tokens == tokens && Some(owner) == conversation.user_id.as_ref()),
+            "{outcome:?}"
+        );
+        let page = fixture
+            .store
+            .messages(conversation, Bound::After(0), 100, true);
+        let stored = page.await.unwrap();
+        assert_eq!(stored.len(), save.messages.len());
+        for (new, stored) in save.messages.iter().zip(&stored) {
+            assert!(new.is_saved_as(stored), "{stored:?}");
+            assert_eq!(stored.created_at, save.at);
+        }
+        let found = fixture.store.get(conversation).await.unwrap();
+        assert_eq!(found.title, Some(title("title")));
+        assert_eq!(found.uncompacted_tokens, tokens);
+        let (session, user) = (save.session_id.unwrap(), conversation.user_id.as_ref());
+        let current = fixture
+            .store
+            .conversation_of_session(session, user.unwrap());
+        assert_eq!(
+            current.await.unwrap().map(|one| one.id),
+            Some(conversation.id)
+        );
+        let replayed = fixture.store.append(&retry_of(save)).await.unwrap();
+        let is_replayed = matches!(replayed, Appended::Replayed { .. });
+        assert_eq!(is_replayed, save.request.is_some());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_callers_are_served_without_rejections() {
+    const CALLERS: usize = 256;
+    const SAVES: i64 = 4;
+    let fixture = Fixture::new().await;
+    let mut callers = JoinSet::new();
+    for conversation in fixture.conversations(CALLERS).await {
+        let store = Arc::clone(&fixture.store);
+        callers.spawn(async move {
+            for number in 0..SAVES {
+                let save = turn(&conversation, &["question", "answer"]);
+                let outcome = store.append(&save).await;
+                assert!(is_saved_at(&outcome, 2 * number + 1), "{outcome:?}");
+            }
+        });
+    }
+    callers.join_all().await;
+}
