@@ -18,11 +18,11 @@ static LOG: LogThrottle = LogThrottle::new();
 pub enum Limit {
     /// Calls per second of one caller.
     CallerRate,
-    /// Concurrent calls.
+    /// Number of calls that are served at the same time.
     ConcurrentCalls,
     /// Duration of a call, unless its caller has set a shorter deadline.
     CallTime,
-    /// Open connections.
+    /// Number of connections that are open at the same time.
     Connections,
     /// Time in which a peer must accept responses.
     UnreadResponses,
@@ -36,7 +36,7 @@ pub enum Limit {
     RequestElements,
     /// Bytes of a text.
     ContentBytes,
-    /// Bytes of metadata.
+    /// Number of bytes of one metadata object.
     MetadataBytes,
     /// Bytes of the data of a binary part.
     BlobBytes,
@@ -44,7 +44,7 @@ pub enum Limit {
     SessionsPerUser,
     /// Number and bytes of the sessions in the memory of the process.
     SessionMemory,
-    /// Concurrent searches.
+    /// Number of searches that are executed at the same time.
     Searches,
     /// Duration of a search.
     SearchTime,
@@ -54,11 +54,11 @@ pub enum Limit {
     Writes,
     /// Concurrent reads of messages from the store.
     Reads,
-    /// Depth of branches.
+    /// Number of branches between a conversation and its root.
     BranchDepth,
     /// Concurrent health checks and calls of reflection.
     Probes,
-    /// Watched health states.
+    /// Number of callers that watch the health state at the same time.
     HealthWatches,
     /// Hosts by which callers may address the server.
     Hosts,
@@ -84,7 +84,7 @@ pub fn export_metric() {
 }
 
 impl Limit {
-    /// All limits.
+    /// The limits in the order of their declaration.
     pub const ALL: [Self; 24] = [
         Self::CallerRate,
         Self::ConcurrentCalls,

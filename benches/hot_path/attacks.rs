@@ -74,12 +74,14 @@ const ATTACKS: [(&str, Attack); 13] = [
     ("16 callers of /metrics without a pause", Attack::Metrics),
 ];
 
-/// Measures the turns of one caller, one every 100 ms, during each attack.
+/// Measures the turns of one caller, one every 100 ms, during each attack, or during those whose names
+/// contain the variable `ATTACK`.
 pub(crate) async fn attacks(rounds: usize) {
     let forms = [
         ("embedded", Form::embedded()),
         ("PostgreSQL + Redis", Form::servers()),
     ];
+    let chosen = std::env::var("ATTACK").ok();
     // A thread of their own, so that the measured caller does not wait for the attackers.
     let mut builder = Builder::new_multi_thread();
     let attackers = builder.worker_threads(1).enable_all().build().unwrap();
@@ -88,6 +90,10 @@ pub(crate) async fn attacks(rounds: usize) {
         heading(&format!("attacks: turns, {label}"), &columns);
         let mut idle = Duration::ZERO;
         for (name, attack) in ATTACKS {
+            let is_chosen = chosen.as_deref().is_none_or(|chosen| name.contains(chosen));
+            if !is_chosen && !matches!(attack, Attack::None) {
+                continue;
+            }
             let mut sidecar = Sidecar::start(form).await;
             let mut attack_tasks = attack.start(&mut sidecar, attackers.handle()).await;
             let (mut times, failed) = turns(&sidecar, rounds).await;

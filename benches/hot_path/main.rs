@@ -22,7 +22,7 @@
 //! - `telemetry`: the cost of tracing, also with an unavailable collector.
 //! - `process`: startup time, and memory when idle and after 10,000 turns.
 //! - `attacks`: turns of a caller while others attack the sidecar, compared with those of an idle one,
-//!   and the memory that it takes.
+//!   and the memory that it takes. The environment variable `ATTACK` selects those whose names contain it.
 //! - `baseline`: the calls of a turn on this build, compared with those on the program
 //!   that the environment variable `BASELINE` names; skipped without it.
 //!

@@ -190,9 +190,7 @@ impl GuardState {
             }
         }
     }
-}
 
-impl GuardState {
     /// Acquires a slot. If there is none, it takes that of a call that waits for its peer, so that
     /// such calls do not keep others out.
     fn acquire_slot(&self, key: ShareKey, exchange: Option<&Exchange>) -> Option<Arc<CallSlot>> {

@@ -60,7 +60,7 @@ pub struct CallLayers {
 /// Limits of the server of the API.
 #[derive(Debug)]
 pub struct ServerLimits {
-    /// Open connections.
+    /// Limit on the connections that are open at the same time.
     pub connections: OpenConnections,
     /// Bytes of requests and responses in progress.
     pub budgets: ByteBudgets,

@@ -27,7 +27,7 @@ const MAX_REQUEST_STALL: Duration = Duration::from_secs(10);
 pub enum RequestFailure {
     /// The bytes of all requests exceed their budget.
     TooManyBytes {
-        /// The budget.
+        /// Number of bytes that the budget permits.
         max: usize,
     },
     /// No further bytes have arrived in time.

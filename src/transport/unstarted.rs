@@ -24,7 +24,9 @@ pub(super) struct UnstartedExchange {
 }
 
 impl UnstartedExchanges {
-    const MAX: usize = 512;
+    /// Tasks of other callers wait behind these. Many more would not fit in the runtime's local queues
+    /// (256 tasks), from where they pass into a queue that is read rarely.
+    const MAX: usize = 64;
 
     /// Creates the number for one more connection.
     pub(super) fn of_new_connection(&self) -> Self {

@@ -14,7 +14,7 @@ pub struct InvalidValue {
 pub enum SizeLimit {
     /// Text of a message or a context.
     Content,
-    /// Metadata as JSON.
+    /// The JSON text of a metadata object.
     Metadata,
     /// Data of a binary part.
     Blob,

@@ -182,7 +182,7 @@ pub fn request_head(path: &str, token: Option<&str>) -> BytesMut {
     block
 }
 
-/// Encodes a frame.
+/// Returns a frame of HTTP/2 as it is sent on a connection.
 pub fn encode(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> BytesMut {
     let mut frame = BytesMut::with_capacity(9 + payload.len());
     frame.put_uint(payload.len() as u64, 3);

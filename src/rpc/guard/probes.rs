@@ -125,7 +125,7 @@ impl ProbeGuard {
     /// Calls the routes within the limits.
     ///
     /// # Errors
-    /// Never fails.
+    /// The result is never an error: a rejected probe has a response with a status.
     pub async fn call<S>(
         self,
         mut inner: S,
