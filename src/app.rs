@@ -204,7 +204,7 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
 /// Fails if another process has the lock.
 async fn lock_data_dir(store: &StoreBackend) -> Result<Option<DataDirLock>, Failure> {
     match store {
-        StoreBackend::Embedded { data_dir } => Ok(Some(DataDirLock::acquire(data_dir).await?)),
+        StoreBackend::Embedded { data_dir, .. } => Ok(Some(DataDirLock::acquire(data_dir).await?)),
         StoreBackend::Postgres(_) => Ok(None),
     }
 }

@@ -39,10 +39,11 @@ impl Fixture {
         let file: PathBuf = folder.path().join("memory.db");
         let store = SqliteStore::open(&file).unwrap();
         store.prepare(true).await.unwrap();
-        let other = SqliteConnectOptions::new().filename(file).connect();
+        let options = SqliteConnectOptions::new().filename(file);
+        let other = options.connect().await.unwrap();
         Self {
             store: Arc::new(store),
-            other: other.await.unwrap(),
+            other,
             _folder: folder,
         }
     }

@@ -9,7 +9,7 @@ use conversation_memory::{
 };
 
 use crate::sidecar::{Announced, Lease, Read, Sidecar};
-use test_support::window::{LIMIT, conversation_id, message, owner, seqs};
+use test_support::window::{LIMIT, conversation_id, message, seqs};
 
 /// Windows that a model uses, and what can happen to them.
 pub(crate) trait Windows {
