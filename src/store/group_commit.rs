@@ -232,14 +232,13 @@ impl<W: SaveWriter> GroupCommit<W> {
         number: u64,
         mut outcome: oneshot::Receiver<GroupOutcome>,
     ) -> GroupOutcome {
-        let received = match with_patience(self.0.limits.wait, &mut outcome).await {
-            Ok(received) => received,
-            Err(_) => {
-                if let Some(error) = self.0.queue().give_up(number) {
-                    return GroupOutcome::Ended(Err(error.into()));
-                }
-                outcome.await
+        let received = if let Ok(received) = with_patience(self.0.limits.wait, &mut outcome).await {
+            received
+        } else {
+            if let Some(error) = self.0.queue().give_up(number) {
+                return GroupOutcome::Ended(Err(error.into()));
             }
+            outcome.await
         };
         received.unwrap_or_else(|_| interrupted())
     }

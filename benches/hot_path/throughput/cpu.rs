@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     fs,
-    ops::Sub,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -113,12 +112,10 @@ impl Processes {
     }
 }
 
-impl Sub for Snapshot {
-    type Output = Usage;
-
+impl Snapshot {
     /// Returns the time between two moments. That of threads which ended in between is left out,
     /// unless they were processes of PostgreSQL.
-    fn sub(self, earlier: Self) -> Usage {
+    pub(super) fn since(&self, earlier: &Self) -> Usage {
         let between = |later: &Threads, earlier: &Threads| -> Duration {
             let times = later.iter().map(|(thread, time)| {
                 let before = earlier.get(thread).copied().unwrap_or_default();

@@ -17,7 +17,7 @@ const PERIOD: Duration = Duration::from_millis(1500);
 /// Calls that a number of callers repeat.
 #[derive(Debug)]
 pub(super) enum Load {
-    Grpc(Calls, Processes),
+    Grpc(Box<Calls>, Processes),
     Pgbench(Pgbench),
     Python(Python),
 }
@@ -41,7 +41,7 @@ impl Load {
             Self::Grpc(calls, processes) => {
                 let before = processes.snapshot();
                 let sample = calls.run(callers, duration).await;
-                (sample, processes.snapshot() - before)
+                (sample, processes.snapshot().since(&before))
             }
             Self::Pgbench(pgbench) => pgbench.run(callers, duration).await,
             Self::Python(python) => python.run(callers, duration).await,

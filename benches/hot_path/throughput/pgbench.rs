@@ -92,7 +92,7 @@ impl Pgbench {
             if line.starts_with("progress:") && window.is_none() {
                 let before = self.servers.snapshot();
                 sleep(Duration::from_millis(900)).await;
-                window = Some(self.servers.snapshot() - before);
+                window = Some(self.servers.snapshot().since(&before));
             }
             messages.push(line);
         }

@@ -53,7 +53,7 @@ impl Python {
         let command = format!("{callers} {}\n", duration.as_secs_f64());
         self.commands.write_all(command.as_bytes()).await.unwrap();
         let line = self.results.next_line().await.unwrap();
-        let usage = self.servers.snapshot() - before;
+        let usage = self.servers.snapshot().since(&before);
         let result: Value = serde_json::from_str(&line.expect("turns.py has ended")).unwrap();
         let times = result["times"].as_array().unwrap();
         let times = times

@@ -69,7 +69,7 @@ impl Conversations {
 
     fn reads(&self, sidecar: &Sidecar, servers: Processes) -> Load {
         let calls = Calls::new(sidecar.address, GET_HISTORY, self.requests());
-        Load::Grpc(calls, Processes::of(sidecar, servers))
+        Load::Grpc(Box::new(calls), Processes::of(sidecar, servers))
     }
 
     /// The same requests to a server to compare with.
@@ -79,7 +79,7 @@ impl Conversations {
             server: Some(bare.id()),
             ..servers
         };
-        Load::Grpc(calls, processes)
+        Load::Grpc(Box::new(calls), processes)
     }
 }
 
@@ -104,7 +104,7 @@ pub(super) async fn hits() -> Vec<Verdict> {
     let mut loads = [
         conversations.baseline(&handler, servers),
         conversations.reads(&sidecar, servers),
-        Load::Grpc(begun, Processes::of(&sidecar, servers)),
+        Load::Grpc(Box::new(begun), Processes::of(&sidecar, servers)),
     ];
     let paths = [
         Path {

@@ -74,5 +74,5 @@ async fn saves(sidecar: &Sidecar, servers: Processes) -> Load {
         });
     }
     let calls = Calls::new(sidecar.address, SAVE_MESSAGES, requests);
-    Load::Grpc(calls, Processes::of(sidecar, servers))
+    Load::Grpc(Box::new(calls), Processes::of(sidecar, servers))
 }

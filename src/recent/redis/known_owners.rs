@@ -62,7 +62,6 @@ impl KnownOwners {
         let hash = self.random.hash_one((id, user.as_str()));
         // The hash is never 0, which no owner has.
         let hash = hash.max(1);
-        #[expect(clippy::cast_possible_truncation, reason = "the index has fewer bits")]
         let index = (hash >> 32) as usize % CAPACITY;
         (hash, &self.hashes[index])
     }
