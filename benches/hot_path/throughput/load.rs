@@ -19,7 +19,7 @@ const PERIOD: Duration = Duration::from_millis(1500);
 pub(super) enum Load {
     Grpc(Box<Calls>, Processes),
     Pgbench(Pgbench),
-    Python(Python),
+    Python(Box<Python>),
 }
 
 /// What was measured in all periods of a load.

@@ -31,8 +31,11 @@ pub(super) async fn turns() -> Vec<Verdict> {
         let by_hand = [style, "drivers", database_url, redis_url];
         let by_client = [style, "client", &address];
         let mut loads = [
-            Load::Python(Python::start(&by_hand, servers)),
-            Load::Python(Python::start(&by_client, Processes::of(&sidecar, servers))),
+            Load::Python(Box::new(Python::start(&by_hand, servers))),
+            Load::Python(Box::new(Python::start(
+                &by_client,
+                Processes::of(&sidecar, servers),
+            ))),
         ];
         let path = Path {
             name,
