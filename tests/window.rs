@@ -2,6 +2,12 @@
 //! `tests/window_model` tests interleavings of the operations, and
 //! `tests/window_faults.rs` failures of Redis.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking, in its helpers too"
+)]
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;

@@ -481,10 +481,7 @@ async fn two_sidecars_that_save_to_the_same_conversations_do_not_deadlock() {
         assert!((1..).zip(&read).all(|(seq, message)| message.seq == seq));
         stored += seqs;
     }
-    assert_eq!(
-        stored,
-        i64::try_from(2 * 64 * 2).unwrap() * i64::from(saves)
-    );
+    assert_eq!(stored, 2 * 64 * 2 * i64::from(saves));
     let mut admin = database.connect().await.unwrap();
     // Statistics of a process are reported when it ends, at the latest.
     for store in &stores {
