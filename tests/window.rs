@@ -669,12 +669,19 @@ async fn invalidated_window_is_a_miss<R: TestedWindow>() {
     assert!(fixture.is_miss().await);
 }
 
-/// Fields of a window in order, and its expiry in seconds.
-async fn state(fixture: &WindowFixture) -> (Vec<String>, i64) {
-    let fields = fixture.call(&["HGETALL", &fixture.key]).await;
-    let fields: Vec<_> = fields.lines().map(str::to_owned).collect();
-    let mut fields: Vec<_> = fields.chunks(2).map(|pair| pair.join("=")).collect();
-    fields.sort();
+/// Returns the fields of a hash in order, with values in hexadecimal digits.
+const FIELDS: &str = "
+    local found, lines = redis.call('HGETALL', KEYS[1]), {}
+    for i = 1, #found, 2 do
+        local value = found[i + 1]:gsub('.', function(c) return ('%02x'):format(c:byte()) end)
+        lines[#lines + 1] = found[i] .. '=' .. value
+    end
+    table.sort(lines)
+    return table.concat(lines, ' ')";
+
+/// Fields of a window, and its expiry in seconds.
+async fn state(fixture: &WindowFixture) -> (String, i64) {
+    let fields = fixture.call(&["EVAL", FIELDS, "1", &fixture.key]).await;
     (fields, fixture.pttl().await)
 }
 

@@ -154,8 +154,8 @@ impl CallSpans {
         clients.map(|span| span.text("db.system.name")).collect()
     }
 
-    /// Asserts that all spans are descendants of the server span, and that there is a
-    /// use case with children.
+    /// Asserts that all spans are descendants of the server span, and that there is a use case. It has no
+    /// children if a window in the process answers.
     pub(crate) fn assert_is_a_tree(&self) {
         let ids: BTreeSet<&str> = self.spans.iter().map(|span| span.id.as_str()).collect();
         assert_eq!(ids.len(), self.spans.len(), "duplicate id: {self:#?}");
@@ -167,7 +167,7 @@ impl CallSpans {
                 "{span:#?}"
             );
         }
-        assert!(!self.children(self.use_case()).is_empty(), "{self:#?}");
+        self.use_case();
     }
 
     /// Asserts that every span contains the conversation.
