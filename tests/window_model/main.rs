@@ -5,7 +5,8 @@
 //! list. The window in the process is tested by the same model.
 //!
 //! The invariant: a read contains every save that was acknowledged before the read
-//! began, without gaps, and no message whose removal was acknowledged before. The
+//! began, without gaps, and no message whose removal was acknowledged before. As long as
+//! no announcement was lost, it also contains every save that an earlier read has returned. The
 //! test also shows that every guard in the scripts is necessary: without it, a
 //! violation of the invariant is found.
 

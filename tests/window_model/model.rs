@@ -52,6 +52,8 @@ pub(crate) enum Step {
     Newest(usize),
     ReadStore(usize),
     Fill(usize),
+    /// A reader reads the store, whatever the window contains.
+    ReadStrong,
     ExpireAnnouncements,
     EndLease,
     Evict,
@@ -108,6 +110,10 @@ pub(crate) struct Model<'a, W> {
     states: Vec<State>,
     /// Highest acknowledged sequence number.
     acknowledged: i64,
+    /// Highest sequence number that a read of the store has returned while every commit was announced.
+    seen: i64,
+    /// Whether commits may not be announced, because announcements could be lost or not be made.
+    is_disturbed: bool,
     /// Sequence numbers of removed messages. Until the removal is acknowledged, a
     /// read may contain them or not.
     removed: Vec<i64>,
@@ -130,6 +136,8 @@ impl<'a, W: Windows> Model<'a, W> {
             id: conversation_id(),
             states: vec![State::default()],
             acknowledged: 0,
+            seen: 0,
+            is_disturbed: false,
             removed: Vec::new(),
             removal_acknowledged: Vec::new(),
             writers: [Writer::Idle, Writer::Idle],
@@ -143,6 +151,7 @@ impl<'a, W: Windows> Model<'a, W> {
     /// Steps that are possible now, with their weights.
     pub(crate) fn steps(&self) -> Vec<(Step, u16)> {
         let mut steps = vec![
+            (Step::ReadStrong, 1),
             (Step::ExpireAnnouncements, 1),
             (Step::EndLease, 1),
             (Step::Evict, self.evictions.min(1)),
@@ -189,6 +198,10 @@ impl<'a, W: Windows> Model<'a, W> {
 
     /// Takes a step and describes its outcome. An error is a violation.
     pub(crate) async fn take(&mut self, step: Step) -> Result<String, String> {
+        self.is_disturbed |= matches!(
+            step,
+            Step::AnnounceDisconnected(_) | Step::ExpireAnnouncements | Step::Evict | Step::Rewind
+        );
         match step {
             Step::Announce(i) => {
                 let announced = self.windows.sidecar(i).announce(self.id).await;
@@ -223,6 +236,11 @@ impl<'a, W: Windows> Model<'a, W> {
                 }
             }
             Step::Fill(i) => self.fill(i).await,
+            Step::ReadStrong => {
+                if !self.is_disturbed {
+                    self.seen = self.current().last_seq;
+                }
+            }
             Step::ExpireAnnouncements => {
                 self.windows.expire_announcements(self.id).await;
             }
@@ -340,7 +358,7 @@ impl<'a, W: Windows> Model<'a, W> {
             } => {
                 let outcome = format!("{read:?} of {last_seq}");
                 let mut remaining = (1..=last_seq).filter(|seq| !self.removed.contains(seq));
-                let is_valid = last_seq >= self.acknowledged
+                let is_valid = last_seq >= self.acknowledged.max(self.seen)
                     && last_seq <= self.current().last_seq
                     && remaining.all(|seq| read.contains(&seq))
                     && !self
