@@ -330,6 +330,10 @@ impl<W: SaveWriter> BatchSlot<W> {
 
     async fn write_batch(&mut self, session: W::Session) {
         let batch = self.shared.queue().take(&self.shared.limits);
+        // Another batch has taken the saves, or their callers have stopped waiting.
+        if batch.is_empty() {
+            return;
+        }
         self.conversations = batch.iter().map(Waiting::conversation).collect();
         let saves: Vec<_> = batch.iter().map(Waiting::grouped).collect();
         let outcomes = self.shared.writer.write_batch(session, &saves).await;

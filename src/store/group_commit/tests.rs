@@ -338,7 +338,7 @@ async fn save_that_a_batch_could_not_write_is_written_by_its_call() {
     for (after_loss, first_seq) in [(false, 500), (true, 1_000)] {
         let fixture = Fixture::new(Behaviour::LeavesToCallers { after_loss }, LIMITS);
         let calls = fixture.calls(1..=3).await;
-        fixture.finish(4).await;
+        fixture.finish(5).await;
         assert_eq!(
             fixture.written(),
             [vec![1], vec![1], vec![2, 3], vec![2], vec![3]]
