@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -146,6 +147,40 @@ def test_save_is_not_retried_beyond_its_deadline() -> None:
             memory.save_messages(CONVERSATION, [Message("user", "a")])
     assert failed.value.retryable
     assert fake.calls["SaveMessages"] == 3
+
+
+@pytest.mark.parametrize("timeout", [0, -1])
+async def test_call_without_time_is_not_sent(tmp_path: Path, timeout: float) -> None:
+    """gRPC sends a call whose time limit is 0, and a fast service could respond to it."""
+    fake = FakeService()
+    fake.streams = {"GetBlob": lambda *_: [], "ExportConversation": lambda *_: []}
+    messages = [Message("user", "a")]
+    destination = tmp_path / "exported"
+    with serving(fake) as address:
+        with ConversationMemory(address, timeout=TIMEOUT) as memory:
+            memory.get_conversation(CONVERSATION)
+            fake.calls.clear()
+            for call in (
+                lambda: memory.get_history(CONVERSATION, timeout=timeout),
+                lambda: memory.save_messages(CONVERSATION, messages, timeout=timeout),
+                lambda: memory.get_blob(CONVERSATION, 1, 0, timeout=timeout),
+                lambda: memory.export_conversation(CONVERSATION, destination, timeout=timeout),
+                lambda: memory.import_conversation(io.BytesIO(b"{}"), timeout=timeout),
+            ):
+                with pytest.raises(cm.DeadlineExceeded):
+                    call()
+        async with AsyncConversationMemory(address, timeout=TIMEOUT) as aio:
+            for awaitable in (
+                aio.get_history(CONVERSATION, timeout=timeout),
+                aio.save_messages(CONVERSATION, messages, timeout=timeout),
+                aio.get_blob(CONVERSATION, 1, 0, timeout=timeout),
+                aio.export_conversation(CONVERSATION, destination, timeout=timeout),
+                aio.import_conversation(io.BytesIO(b"{}"), timeout=timeout),
+            ):
+                with pytest.raises(cm.DeadlineExceeded):
+                    await awaitable
+    assert not fake.calls
+    assert not destination.exists()
 
 
 def test_large_request_is_retried() -> None:

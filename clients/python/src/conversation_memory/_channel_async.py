@@ -10,7 +10,7 @@ from typing import Any
 from grpc import aio
 
 from ._config import ClientConfig
-from ._errors import ClientClosed
+from ._errors import ClientClosed, time_left
 from ._method import Method, Request, Response
 from ._retries import Call
 
@@ -33,7 +33,7 @@ class AsyncChannel:
         running = connection.running
         sent = connection.method(call.method, "unary_unary")(
             call.request,
-            timeout=max(seconds, 0),
+            timeout=time_left(seconds),
             metadata=self._config.metadata(),
             wait_for_ready=call.is_save or None,
         )
@@ -54,7 +54,7 @@ class AsyncChannel:
     ) -> Any:
         """Sends one request and returns gRPC's call, an asynchronous iterator of the responses."""
         return self._connection().method(method, "unary_stream")(
-            request, timeout=seconds, metadata=self._config.metadata()
+            request, timeout=time_left(seconds), metadata=self._config.metadata()
         )
 
     async def stream_unary(
@@ -62,7 +62,7 @@ class AsyncChannel:
     ) -> Response:
         """Sends a stream of requests and returns the response."""
         response: Response = await self._connection().method(method, "stream_unary")(
-            aiter(requests), timeout=seconds, metadata=self._config.metadata()
+            aiter(requests), timeout=time_left(seconds), metadata=self._config.metadata()
         )
         return response
 

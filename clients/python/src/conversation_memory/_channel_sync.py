@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 
 from ._config import ClientConfig, Option
+from ._errors import time_left
 from ._method import Method, Request, Response
 from ._retries import Call
 
@@ -39,7 +40,7 @@ class Channel:
             try:
                 response: Response = method(
                     call.request,
-                    timeout=max(seconds, 0),
+                    timeout=time_left(seconds),
                     metadata=metadata,
                     wait_for_ready=call.is_save or None,
                 )
@@ -55,7 +56,7 @@ class Channel:
     ) -> Any:
         """Sends one request and returns gRPC's call, an iterator of the responses."""
         return self._method(method, "unary_stream")(
-            request, timeout=seconds, metadata=self._config.metadata()
+            request, timeout=time_left(seconds), metadata=self._config.metadata()
         )
 
     def stream_unary(
@@ -63,7 +64,7 @@ class Channel:
     ) -> Response:
         """Sends a stream of requests and returns the response."""
         response: Response = self._method(method, "stream_unary")(
-            iter(requests), timeout=seconds, metadata=self._config.metadata()
+            iter(requests), timeout=time_left(seconds), metadata=self._config.metadata()
         )
         return response
 

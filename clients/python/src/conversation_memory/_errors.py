@@ -187,23 +187,53 @@ class _Details:
     retry_after: float | None = None
 
 
-class ClientClosed(grpc.RpcError):
+class _LocalError(grpc.RpcError):
+    """Error of a call that this client ended, with the methods of gRPC's errors."""
+
+    _code: grpc.StatusCode
+    _details: str
+
+    def code(self) -> grpc.StatusCode:
+        """Returns the status code."""
+        return self._code
+
+    def details(self) -> str:
+        """Returns the message of the status."""
+        return self._details
+
+    def trailing_metadata(self) -> tuple[()]:
+        """Returns no metadata, because none was received."""
+        return ()
+
+
+class ClientClosed(_LocalError):
     """Error of a call that ended because its client was closed.
 
     gRPC's blocking API raises an equivalent error; its asyncio API only cancels the call.
     """
 
-    def code(self) -> grpc.StatusCode:
-        """Returns the status code."""
-        return grpc.StatusCode.CANCELLED
+    _code = grpc.StatusCode.CANCELLED
+    _details = "the client was closed"
 
-    def details(self) -> str:
-        """Returns the message of the status."""
-        return "the client was closed"
 
-    def trailing_metadata(self) -> tuple[()]:
-        """Returns no metadata, because none was received."""
-        return ()
+class NoTimeLeft(_LocalError):
+    """Error of a call that was not sent because its deadline has passed."""
+
+    _code = grpc.StatusCode.DEADLINE_EXCEEDED
+    _details = "no time is left for the call, which was not sent"
+
+
+def time_left(seconds: float) -> float:
+    """Returns the time limit of a call that is sent now.
+
+    gRPC sends a call whose time limit is 0, and a fast service can respond to it.
+
+    Raises:
+        NoTimeLeft: It is not positive.
+    """
+    if seconds <= 0:
+        raise NoTimeLeft
+    return seconds
 
 
 def describe_for_log(failure: BaseException) -> str:

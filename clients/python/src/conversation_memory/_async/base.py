@@ -79,14 +79,15 @@ class AsyncOperation:
             ConversationMemoryError: The call failed.
         """
         responses: list[Response] = []
-        call = self._channel.unary_stream(method, request, max(self._remaining(), 0))
         try:
-            async for response in call:
-                responses.append(response)
+            call = self._channel.unary_stream(method, request, self._remaining())
+            try:
+                async for response in call:
+                    responses.append(response)
+            finally:
+                call.cancel()
         except grpc.RpcError as error:
             raise to_exception(Call(method, request), error) from error
-        finally:
-            call.cancel()
         return responses
 
     def _remaining(self) -> float:

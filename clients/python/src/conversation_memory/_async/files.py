@@ -64,15 +64,16 @@ class AsyncFiles(AsyncBaseClient):
         request = export_request(conversation_id, format, user_id)
         with open_destination(destination) as file:
             seconds = self._config.seconds(timeout, LONG_TIMEOUT)
-            call = self._channel.unary_stream(methods.EXPORT_CONVERSATION, request, seconds)
             try:
-                async for response in call:
-                    await asyncio.to_thread(write_chunk, file, response)
+                call = self._channel.unary_stream(methods.EXPORT_CONVERSATION, request, seconds)
+                try:
+                    async for response in call:
+                        await asyncio.to_thread(write_chunk, file, response)
+                finally:
+                    # An export that is not read to its end must not hold the server's snapshot.
+                    call.cancel()
             except grpc.RpcError as error:
                 raise from_rpc_error(error, idempotent=True, request_id=None) from error
-            finally:
-                # An export that is not read to its end must not hold the server's snapshot.
-                call.cancel()
 
     async def import_conversation(
         self,
