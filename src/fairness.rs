@@ -1,17 +1,30 @@
 //! Fair shares of bounded resources between callers.
 //!
 //! A [`FairSemaphore`] bounds the use of a resource. A part of it is reserved for callers that
-//! use less than their share, so that one caller with many calls cannot use up the resource,
-//! and waiting callers take turns.
+//! use less than their share, so that one caller with many calls cannot use up the resource.
+//! Waiting callers are ordered by start-time fair queueing: each gets the resource for the same time,
+//! so that a caller with short uses does not wait for several long ones of others.
 
 use std::{
     collections::{HashMap, VecDeque},
     future::Future,
     hash::{DefaultHasher, Hash, Hasher as _},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
+
+/// Bounds on the time that is charged for a grant to a wait: grants of no duration alternate, too, and
+/// a use that took long because a server did not respond has no lasting effect.
+const MIN_CHARGE: Duration = Duration::from_micros(100);
+const MAX_CHARGE: Duration = Duration::from_millis(100);
+
+/// Time that a caller may use before others, after it has used less than they have: several short uses.
+const CREDIT: Duration = Duration::from_millis(20);
+
+/// Maximum number of callers whose charges are remembered while they neither hold nor wait.
+const MAX_REMEMBERED: usize = 1_000;
 
 tokio::task_local! {
     static CURRENT: ShareKey;
@@ -61,9 +74,9 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     used: usize,
-    /// Number of grants to waits so far, which orders the callers.
-    grants: u64,
-    /// Number of waits so far, which orders them.
+    /// Charge that a caller would have that had always waited and got its share.
+    virtual_time: Duration,
+    /// Number of waits so far, which orders those of equal callers.
     waits: u64,
     callers: HashMap<ShareKey, CallerState>,
 }
@@ -73,8 +86,8 @@ struct State {
 struct CallerState {
     used: usize,
     waiting: VecDeque<Wait>,
-    /// Number of the last grant to a wait of the caller.
-    last_grant: u64,
+    /// Time for which the caller has held permits, compared with that of others.
+    charge: Duration,
 }
 
 #[derive(Debug)]
@@ -89,6 +102,8 @@ pub struct Permits {
     shared: Arc<Shared>,
     key: ShareKey,
     number: usize,
+    /// Time of the grant, if the time until the return is charged.
+    charged_since: Option<Instant>,
 }
 
 impl FairSemaphore {
@@ -138,8 +153,8 @@ impl FairSemaphore {
     }
 
     /// Waits for a permit. A permit that becomes free is granted to the caller that holds the
-    /// fewest; among several, to the one that has waited for the longest time since its last grant.
-    /// The caller bounds the time.
+    /// fewest; among several, to the one that has held permits for the shortest time. The caller
+    /// bounds the time.
     ///
     /// # Cancel safety
     /// A dropped wait acquires nothing.
@@ -152,7 +167,8 @@ impl FairSemaphore {
                     .get(&key)
                     .is_none_or(|it| it.waiting.is_empty());
                 if is_first && self.0.admits(&state, key, 1) {
-                    return self.0.grant(&mut state, key, 1);
+                    state.begin_wait(key);
+                    return self.0.grant_to_wait(&mut state, key);
                 }
                 let (sender, granted) = oneshot::channel();
                 state.waits += 1;
@@ -160,7 +176,7 @@ impl FairSemaphore {
                     number: state.waits,
                     granted: sender,
                 };
-                let caller = state.callers.entry(key).or_default();
+                let caller = state.begin_wait(key);
                 caller.remove_dropped_waits();
                 caller.waiting.push_back(wait);
                 granted
@@ -199,14 +215,26 @@ impl Shared {
             shared: Arc::clone(self),
             key,
             number,
+            charged_since: None,
         }
+    }
+
+    /// Grants a permit whose time is charged.
+    fn grant_to_wait(self: &Arc<Self>, state: &mut State, key: ShareKey) -> Permits {
+        let mut permits = self.grant(state, key, 1);
+        permits.charged_since = Some(Instant::now());
+        if let Some(caller) = state.callers.get_mut(&key) {
+            state.virtual_time = state.virtual_time.max(caller.charge);
+            caller.charge += MIN_CHARGE;
+        }
+        permits
     }
 
     /// Returns the caller whose wait is to be granted next.
     fn next(&self, state: &State) -> Option<ShareKey> {
         let waiting = state.callers.iter().filter_map(|(key, caller)| {
             let first = caller.waiting.front()?;
-            Some(((caller.used, caller.last_grant, first.number), *key))
+            Some(((caller.used, caller.charge, first.number), *key))
         });
         let next = waiting.min_by_key(|(order, _)| *order);
         next.map(|(_, key)| key)
@@ -215,11 +243,9 @@ impl Shared {
 
     fn grant_waiting(self: &Arc<Self>, state: &mut State) {
         while let Some(key) = self.next(state) {
-            state.grants += 1;
             let Some(caller) = state.callers.get_mut(&key) else {
                 return;
             };
-            caller.last_grant = state.grants;
             let Some(wait) = caller.waiting.pop_front() else {
                 return;
             };
@@ -227,33 +253,67 @@ impl Shared {
                 state.forget_if_unused(key);
                 continue;
             }
-            let permits = self.grant(state, key, 1);
+            let permits = self.grant_to_wait(state, key);
             if let Err(permits) = wait.granted.send(permits) {
                 // The wait was dropped meanwhile. Its permits are returned here, since the lock is held.
-                state.release(permits.disarmed(), key);
+                state.release(permits.disarmed(), key, Duration::ZERO);
             }
         }
     }
 }
 
 impl State {
-    fn release(&mut self, number: usize, key: ShareKey) {
+    /// Returns the caller of a new wait.
+    fn begin_wait(&mut self, key: ShareKey) -> &mut CallerState {
+        let least = self.least_charge();
+        let caller = self.callers.entry(key).or_default();
+        caller.charge = caller.charge.max(least);
+        caller
+    }
+
+    /// Charge of a caller that has used less than the others.
+    fn least_charge(&self) -> Duration {
+        self.virtual_time.saturating_sub(CREDIT)
+    }
+
+    fn release(&mut self, number: usize, key: ShareKey, charge: Duration) {
         self.used -= number;
         if let Some(caller) = self.callers.get_mut(&key) {
             caller.used -= number;
+            caller.charge += charge;
+        }
+        if !charge.is_zero() {
+            // New callers, however many there are, do not come before an earlier one forever.
+            let others = self.callers.values().filter(|it| !it.is_unused());
+            let callers = 1 + others.count();
+            self.virtual_time += charge / u32::try_from(callers).unwrap_or(u32::MAX);
         }
         self.forget_if_unused(key);
     }
 
+    /// Forgets callers that neither hold nor wait, unless they would be granted a permit later than
+    /// others.
     fn forget_if_unused(&mut self, key: ShareKey) {
-        let is_unused = |caller: &CallerState| caller.used == 0 && caller.waiting.is_empty();
-        if self.callers.get(&key).is_some_and(is_unused) {
+        if self.callers.len() > MAX_REMEMBERED {
+            self.forget_unused();
+        } else if let Some(caller) = self.callers.get(&key)
+            && caller.is_unused()
+            && caller.charge <= self.least_charge()
+        {
             self.callers.remove(&key);
         }
+    }
+
+    fn forget_unused(&mut self) {
+        self.callers.retain(|_, caller| !caller.is_unused());
     }
 }
 
 impl CallerState {
+    fn is_unused(&self) -> bool {
+        self.used == 0 && self.waiting.is_empty()
+    }
+
     /// Removes dropped waits, so that they do not accumulate while no permit becomes free. The
     /// queue is examined each time its length has doubled.
     fn remove_dropped_waits(&mut self) {
@@ -285,9 +345,14 @@ impl Drop for Permits {
         if self.number == 0 {
             return;
         }
+        let held = self.charged_since.map(|since| since.elapsed());
+        let charge = held.unwrap_or_default().min(MAX_CHARGE);
         let mut state = self.shared.state();
-        state.release(self.number, self.key);
+        state.release(self.number, self.key, charge);
         self.shared.grant_waiting(&mut state);
+        if state.used == 0 {
+            state.forget_unused();
+        }
     }
 }
 

@@ -58,6 +58,8 @@ pub enum Limit {
     BranchDepth,
     /// Concurrent health checks and calls of reflection.
     Probes,
+    /// Number of bytes of a health check.
+    ProbeBytes,
     /// Number of callers that watch the health state at the same time.
     HealthWatches,
     /// Hosts by which callers may address the server.
@@ -85,7 +87,7 @@ pub fn export_metric() {
 
 impl Limit {
     /// The limits in the order of their declaration.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::CallerRate,
         Self::ConcurrentCalls,
         Self::CallTime,
@@ -107,6 +109,7 @@ impl Limit {
         Self::Reads,
         Self::BranchDepth,
         Self::Probes,
+        Self::ProbeBytes,
         Self::HealthWatches,
         Self::Hosts,
         Self::Origins,
@@ -136,6 +139,7 @@ impl Limit {
             Self::Reads => "reads",
             Self::BranchDepth => "branch_depth",
             Self::Probes => "probes",
+            Self::ProbeBytes => "probe_bytes",
             Self::HealthWatches => "health_watches",
             Self::Hosts => "ALLOWED_HOSTS",
             Self::Origins => "CORS_ALLOWED_ORIGINS",
@@ -181,6 +185,7 @@ impl Limit {
             }
             Self::Reads => "let callers read less at once, or find out why the store is slow",
             Self::BranchDepth => "let callers branch at earlier messages",
+            Self::ProbeBytes => "let clients check the health of a service by its name",
             Self::Probes | Self::HealthWatches => "let fewer clients check the health at once",
             Self::Hosts => "add the host to ALLOWED_HOSTS if callers may use it",
             Self::Origins => "add the origin to CORS_ALLOWED_ORIGINS if its pages may call",

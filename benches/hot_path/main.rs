@@ -21,8 +21,9 @@
 //!   additional cost of a save for the search documents.
 //! - `telemetry`: the cost of tracing, also with an unavailable collector.
 //! - `process`: startup time, and memory when idle and after 10,000 turns.
-//! - `attacks`: turns of a caller while others attack the sidecar, compared with those of an idle one,
-//!   and the memory that it takes. The environment variable `ATTACK` selects those whose names contain it.
+//! - `attacks`: turns of a caller while others attack the sidecar, and the memory that it takes. Their
+//!   p99 is compared with the mean of those of an idle sidecar before and after. The environment
+//!   variable `ATTACK` selects the attacks whose names contain it.
 //! - `baseline`: the calls of a turn on this build, compared with those on the program
 //!   that the environment variable `BASELINE` names; skipped without it.
 //!

@@ -96,7 +96,7 @@ async fn grants_permits_in_the_order_of_the_waits_of_equal_callers() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn callers_take_turns_however_many_waits_each_has() {
     let semaphore = FairSemaphore::with_reserve(1, 0);
     let held = semaphore.try_acquire(key("a"), 1);
@@ -113,6 +113,73 @@ async fn callers_take_turns_however_many_waits_each_has() {
     let granted = (&mut many[1]).now_or_never().expect("it is a's turn");
     drop(granted);
     assert!((&mut next).now_or_never().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_with_short_uses_does_not_wait_for_several_long_ones() {
+    let semaphore = FairSemaphore::with_reserve(1, 0);
+    let long = Duration::from_millis(20);
+    let mut holder = semaphore.acquire(key("0")).await;
+    let mut waits: VecDeque<_> = ["1", "2", "3"]
+        .map(|name| (name, wait(&semaphore, name)))
+        .into();
+    let mut name = "0";
+    for _ in 0..10 {
+        // Each waits again as soon as it has returned its permit.
+        tokio::time::advance(long).await;
+        drop(holder);
+        let again = (name, wait(&semaphore, name));
+        let (next, granted) = waits.pop_front().unwrap();
+        (name, holder) = (next, granted.now_or_never().expect("it is its turn"));
+        waits.push_back(again);
+    }
+    for _ in 0..2 {
+        let short = wait(&semaphore, "short");
+        tokio::time::advance(long).await;
+        drop(holder);
+        let again = (name, wait(&semaphore, name));
+        let granted = short.now_or_never().expect("it is its turn");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        drop(granted);
+        let (next, granted) = waits.pop_front().unwrap();
+        (name, holder) = (next, granted.now_or_never().expect("it is its turn"));
+        waits.push_back(again);
+    }
+    drop((holder, waits));
+    assert!(semaphore.0.state().callers.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_callers_do_not_keep_a_caller_waiting_forever() {
+    let semaphore = FairSemaphore::with_reserve(1, 0);
+    let mut holder = semaphore.acquire(key("earlier")).await;
+    tokio::time::advance(MAX_CHARGE).await;
+    let mut earlier = wait(&semaphore, "earlier");
+    let mut new = 0;
+    while (&mut earlier).now_or_never().is_none() {
+        new += 1;
+        assert!(new < 1_000, "the earlier caller must be granted a permit");
+        let next = wait(&semaphore, &new.to_string());
+        drop(holder);
+        let Some(granted) = next.now_or_never() else {
+            return;
+        };
+        holder = granted;
+        tokio::time::advance(Duration::from_millis(5)).await;
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn charges_of_many_callers_are_forgotten() {
+    let semaphore = FairSemaphore::with_reserve(1, 0);
+    let mut held = semaphore.acquire(key("first")).await;
+    for number in 0..3 * MAX_REMEMBERED {
+        let next = wait(&semaphore, &number.to_string());
+        drop(held);
+        held = next.await;
+    }
+    assert!(semaphore.0.state().callers.len() <= MAX_REMEMBERED + 2);
 }
 
 #[tokio::test]

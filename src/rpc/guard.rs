@@ -36,6 +36,7 @@ use crate::{
     fairness::{FairSemaphore, Permits, ShareKey},
     instrumentation,
     log_throttle::LogThrottle,
+    rejections::Limit,
     transport::Exchange,
 };
 
@@ -173,7 +174,7 @@ impl GuardState {
             exchange.hold(Arc::clone(&permit));
         }
         let is_stream = Method::of(request.uri().path()).is_server_streaming;
-        let call = key.scope(inner_call(inner, request));
+        let call = key.scope(inner_call(inner, request, Limit::RequestBytes));
         match tokio::time::timeout_at(deadline, call).await {
             Err(_) => expired().into_http(),
             Ok(response) => {
@@ -221,8 +222,9 @@ impl Drop for SlotRelease {
     }
 }
 
-/// Calls the routes. A panic is the status `INTERNAL`.
-async fn inner_call<S>(inner: &mut S, request: Request<Body>) -> Response<Body>
+/// Calls the routes. A panic is the status `INTERNAL`. `size_limit` is the limit on the bytes of the
+/// request.
+async fn inner_call<S>(inner: &mut S, request: Request<Body>, size_limit: Limit) -> Response<Body>
 where
     S: Service<Request<Body>, Response = Response<Body>>,
     S::Error: std::fmt::Display,
@@ -233,7 +235,7 @@ where
     match response.await {
         // The panic hook has logged the panic.
         Err(_) => status::internal().into_http(),
-        Ok(response) => response_of(response),
+        Ok(response) => response_of(response, size_limit),
     }
 }
 
@@ -256,10 +258,13 @@ fn register_gauges(permits: &FairSemaphore) {
 }
 
 /// The response of the routes, with the codes that clients expect.
-fn response_of<E: std::fmt::Display>(response: Result<Response<Body>, E>) -> Response<Body> {
+fn response_of<E: std::fmt::Display>(
+    response: Result<Response<Body>, E>,
+    size_limit: Limit,
+) -> Response<Body> {
     match response {
         Ok(mut response) => {
-            status::replace_decoder_codes(response.headers_mut());
+            status::replace_decoder_codes(response.headers_mut(), size_limit);
             response
         }
         Err(error) => {

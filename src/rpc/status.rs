@@ -325,20 +325,23 @@ pub(crate) fn rate_limit_exceeded(exceeded: &RateExceeded) -> Status {
 /// which it has no setting.
 ///
 /// A request that is too large is `OUT_OF_RANGE`; other implementations, and the retry rules of
-/// clients, expect `RESOURCE_EXHAUSTED`. This package never chooses `OUT_OF_RANGE` itself.
+/// clients, expect `RESOURCE_EXHAUSTED`. This package never chooses `OUT_OF_RANGE` itself. `size_limit` has
+/// rejected such a request.
 /// A request that is incomplete, missing or cannot be decompressed is `INTERNAL`, although the
 /// caller caused it. This package chooses `INTERNAL` only in [`internal`].
 /// If the caller resets its request, the code depends on that of the reset, and can be `INTERNAL`,
 /// `UNKNOWN` or `UNAVAILABLE`. The caller, which does not receive it, has cancelled the call.
-pub(crate) fn replace_decoder_codes(headers: &mut HeaderMap) {
+pub(crate) fn replace_decoder_codes(headers: &mut HeaderMap, size_limit: Limit) {
     let Some(code) = headers.get(Status::GRPC_STATUS) else {
         return;
     };
     let replacement = match Code::from_bytes(code.as_bytes()) {
         _ if has_reset_message(headers) => Code::Cancelled,
         Code::OutOfRange => {
-            add_advice(headers);
-            Limit::RequestBytes.record_rejection();
+            if size_limit == Limit::RequestBytes {
+                add_advice(headers);
+            }
+            size_limit.record_rejection();
             Code::ResourceExhausted
         }
         Code::Internal if !has_internal_message(headers) => Code::InvalidArgument,
@@ -446,7 +449,7 @@ mod tests {
 
     fn replaced(status: Status) -> Code {
         let mut headers = status.into_http::<()>().into_parts().0.headers;
-        replace_decoder_codes(&mut headers);
+        replace_decoder_codes(&mut headers, Limit::RequestBytes);
         Status::from_header_map(&headers).unwrap().code()
     }
 
@@ -461,7 +464,7 @@ mod tests {
             assert_eq!(replaced(reset), Code::Cancelled);
         }
         let mut none = HeaderMap::new();
-        replace_decoder_codes(&mut none);
+        replace_decoder_codes(&mut none, Limit::RequestBytes);
         assert!(none.is_empty());
     }
 }

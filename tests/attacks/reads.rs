@@ -1,13 +1,12 @@
 //! Reads that cost much: responses that grow, long lists, and searches.
 
 use conversation_memory::proto::{
-    CreateSessionRequest, ListMessagesRequest, ListSessionsRequest, Message, Role,
-    SearchMessagesRequest,
+    ListMessagesRequest, ListSessionsRequest, Message, Role, SearchMessagesRequest,
 };
 use prost_types::{ListValue, Value, value::Kind};
 use test_support::{
     new_user,
-    requests::{message, new_conversation, object, save},
+    requests::{create_session, message, new_conversation, object, save},
     sidecar::{Form, Sidecar},
 };
 use tokio::task::JoinSet;
@@ -67,12 +66,8 @@ async fn many_sessions_of_one_user_do_not_block_others(form: Form) {
         let (mut sessions, user) = (sidecar.sessions(), user.clone());
         callers.spawn(async move {
             for _ in 0..200 {
-                let create = CreateSessionRequest {
-                    user_id: user.clone(),
-                    ..CreateSessionRequest::default()
-                };
                 // The calls may be rejected, those of others may not.
-                let _ = sessions.create_session(create).await;
+                let _ = sessions.create_session(create_session(&user)).await;
             }
             for _ in 0..5 {
                 let list = ListSessionsRequest {

@@ -2,15 +2,13 @@
 
 use bytes::Bytes;
 use conversation_memory::proto::{
-    BranchConversationRequest, DeleteConversationRequest, ExportFormat, HttpBody,
-    ImportConversationRequest, Role, TruncateConversationRequest,
-    import_conversation_request::{Options, Part},
+    ExportFormat, TruncateConversationRequest, import_conversation_request::Options,
 };
 use futures_util::stream;
 use test_support::{
     new_user,
-    requests::{message, new_conversation, save},
-    sidecar::{Form, Memory, Sidecar},
+    requests::{delete, import, nest, new_conversation},
+    sidecar::{Form, Sidecar},
 };
 
 use crate::turns::{Access, Turns};
@@ -36,27 +34,13 @@ async fn a_large_import_does_not_block_turns(form: Form) {
     };
     let head = "{\"format\":\"conversation-memory\",\"version\":1,\"conversation\":{}}\n";
     let line = "{\"role\":\"user\",\"content\":\"What is our vacation policy?\"}\n";
-    let mut pieces = vec![Part::Options(options), file(head.to_owned())];
-    for _ in 0..MESSAGES / 1000 {
-        pieces.push(file(line.repeat(1000)));
-    }
-    let pieces = pieces
-        .into_iter()
-        .map(|part| ImportConversationRequest { part: Some(part) });
-    let imported = memory
-        .import_conversation(stream::iter(pieces))
-        .await
-        .unwrap();
+    let pieces = vec![Bytes::from(line.repeat(1000)); MESSAGES / 1000];
+    let file = [Bytes::from(head)].into_iter().chain(pieces);
+    let requests = stream::iter(import(options, file));
+    let imported = memory.import_conversation(requests).await.unwrap();
     let imported = imported.into_inner().imported_messages;
     assert_eq!(imported, i64::try_from(MESSAGES).unwrap());
     turns.finish(&sidecar).await;
-}
-
-fn file(text: String) -> Part {
-    Part::File(HttpBody {
-        data: Bytes::from(text),
-        ..HttpBody::default()
-    })
 }
 
 async fn removals_of_deep_branches_do_not_block_turns(form: Form) {
@@ -66,18 +50,11 @@ async fn removals_of_deep_branches_do_not_block_turns(form: Form) {
     let root = new_conversation(&mut memory, &new_user()).await;
     let mut deepest = root.clone();
     for depth in 1..=DEPTH {
-        let text = vec![message(Role::User, "deeper")];
-        memory.save_messages(save(&deepest, text)).await.unwrap();
-        let branch = BranchConversationRequest {
-            conversation_id: deepest.clone(),
-            at_seq: depth,
-            ..BranchConversationRequest::default()
-        };
-        let Ok(branched) = memory.branch_conversation(branch).await else {
+        let Ok(branch) = nest(&mut memory, &deepest, depth).await else {
             // The depth is limited.
             break;
         };
-        deepest = branched.into_inner().conversation.unwrap().id;
+        deepest = branch;
     }
     let truncate = TruncateConversationRequest {
         conversation_id: deepest.clone(),
@@ -86,15 +63,7 @@ async fn removals_of_deep_branches_do_not_block_turns(form: Form) {
     };
     memory.truncate_conversation(truncate).await.unwrap();
     for id in [deepest, root] {
-        delete(&mut memory, id).await;
+        memory.delete_conversation(delete(&id)).await.unwrap();
     }
     turns.finish(&sidecar).await;
-}
-
-async fn delete(memory: &mut Memory, id: String) {
-    let delete = DeleteConversationRequest {
-        conversation_id: id,
-        ..DeleteConversationRequest::default()
-    };
-    memory.delete_conversation(delete).await.unwrap();
 }

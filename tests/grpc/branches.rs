@@ -1,8 +1,8 @@
 //! Branches of conversations.
 
 use conversation_memory::proto::{
-    BranchConversationRequest, Consistency, DeleteConversationRequest, GetHistoryRequest,
-    ListBranchesRequest, ListMessagesRequest, Role, Source, TruncateConversationRequest,
+    BranchConversationRequest, Consistency, GetHistoryRequest, ListBranchesRequest,
+    ListMessagesRequest, Role, Source, TruncateConversationRequest,
 };
 use tonic::Code;
 use tonic_types::StatusExt as _;
@@ -10,7 +10,8 @@ use tonic_types::StatusExt as _;
 use test_support::{
     new_id, new_user,
     requests::{
-        contents, history, message, new_conversation, reason, rejected_field, save, save_text, seqs,
+        branch_at, contents, delete, history, message, new_conversation, reason, rejected_field,
+        save, save_text, seqs,
     },
     sidecar::{Form, Memory, Sidecar},
 };
@@ -23,14 +24,6 @@ test_support::in_both_forms!(
     lists_branches_in_pages,
     limits_the_depth_of_branches,
 );
-
-fn branch_at(conversation: &str, at_seq: i64) -> BranchConversationRequest {
-    BranchConversationRequest {
-        conversation_id: conversation.to_owned(),
-        at_seq,
-        ..BranchConversationRequest::default()
-    }
-}
 
 async fn branch(memory: &mut Memory, conversation: &str, at_seq: i64) -> String {
     let request = branch_at(conversation, at_seq);
@@ -128,11 +121,7 @@ async fn branches_keep_their_messages_when_the_parent_is_deleted(form: Form) {
             let left = newest(&mut memory, &parent).await.0;
             assert_eq!(left, ["2", "3", "4", "5", "6", "7"]);
         } else if step == "deleted" {
-            let request = DeleteConversationRequest {
-                conversation_id: parent.clone(),
-                ..DeleteConversationRequest::default()
-            };
-            memory.delete_conversation(request).await.unwrap();
+            memory.delete_conversation(delete(&parent)).await.unwrap();
         }
         for (branch, shown) in &branches {
             assert_eq!(newest(&mut memory, branch).await.0, *shown, "{step}");
@@ -256,7 +245,7 @@ async fn lists_branches_in_pages(form: Form) {
 }
 
 async fn limits_the_depth_of_branches(form: Form) {
-    let sidecar = Sidecar::start(&form).await;
+    let mut sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let mut deepest = conversation_of(&mut memory, &new_user(), 1).await;
     for depth in 1..=1_000 {
@@ -267,6 +256,8 @@ async fn limits_the_depth_of_branches(form: Form) {
     let refused = memory.branch_conversation(request).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert_eq!(reason(&refused), "BRANCH_TOO_DEEP");
+    // A rejection is counted where it is logged.
+    sidecar.wait_for_log("\"limit\":\"branch_depth\"").await;
     assert!(refused.get_error_details().retry_info().is_none());
     let (texts, _) = newest(&mut memory, &deepest).await;
     assert!(texts.iter().all(|text| text == "next"), "{texts:?}");
@@ -277,9 +268,5 @@ async fn limits_the_depth_of_branches(form: Form) {
     };
     let truncated = memory.truncate_conversation(truncation).await.unwrap();
     assert_eq!(truncated.into_inner().removed_messages, 501);
-    let deletion = DeleteConversationRequest {
-        conversation_id: deepest,
-        ..DeleteConversationRequest::default()
-    };
-    memory.delete_conversation(deletion).await.unwrap();
+    memory.delete_conversation(delete(&deepest)).await.unwrap();
 }

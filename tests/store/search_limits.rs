@@ -10,18 +10,11 @@ use crate::{postgres::empty_schema, search::query};
 use test_support::{
     eventually,
     stopwatch::Stopwatch,
-    store_fixture::{StoreFixture, turn},
+    store_fixture::{SLOW_SEARCHES_ON_POSTGRES, StoreFixture, turn},
 };
 
 /// Upper bound on the time of a turn, which a search exceeds.
 const PROMPT: Duration = Duration::from_millis(3_500);
-
-/// Makes the excerpts of hits take longer than a search may.
-const SLOW_ON_POSTGRES: &str = "CREATE OR REPLACE FUNCTION searched_text(content text) RETURNS text LANGUAGE plpgsql IMMUTABLE \
-     AS $$ BEGIN \
-         IF current_query() LIKE '%ts_headline%' THEN PERFORM pg_sleep(10); END IF; \
-         RETURN content; \
-     END $$";
 
 const FAST_ON_POSTGRES: &str = "CREATE OR REPLACE FUNCTION searched_text(content text) RETURNS text LANGUAGE sql IMMUTABLE \
      RETURN left(content, 16384)";
@@ -45,7 +38,7 @@ async fn searches_have_a_limit_on_postgres() {
     let fixture = StoreFixture::prepared(PostgresStore::new(options.clone(), 5)).await;
     searches_have_a_limit(&fixture, async |slow| {
         let statements = if slow {
-            SLOW_ON_POSTGRES
+            SLOW_SEARCHES_ON_POSTGRES
         } else {
             FAST_ON_POSTGRES
         };

@@ -17,7 +17,7 @@ mod metrics;
 mod observed;
 mod outages;
 mod rejections;
-
+mod rejections_when_busy;
 mod rest;
 mod shutdown;
 mod tree;

@@ -1,17 +1,14 @@
 //! Metrics and log lines that show an outage of a server to operators.
 
 use bytes::Bytes;
-use conversation_memory::proto::{
-    Consistency, ExportFormat, HttpBody, ImportConversationRequest,
-    import_conversation_request::{Options, Part},
-};
+use conversation_memory::proto::{Consistency, ExportFormat, import_conversation_request::Options};
 use tonic::Code;
 
 use crate::metrics::Scrape;
 use test_support::{
     eventually, new_user,
     postgres_server::PostgresServer,
-    requests::{history, new_conversation, save, save_text, turn},
+    requests::{self, history, new_conversation, save, save_text, turn},
     sidecar::{Form, Memory, Sidecar},
 };
 
@@ -40,17 +37,15 @@ async fn imported_messages_count_as_saved(form: Form) {
 }
 
 async fn import(memory: &mut Memory, file: String) -> Result<(), tonic::Status> {
-    let options = Part::Options(Options {
+    let options = Options {
         user_id: new_user(),
         format: ExportFormat::Jsonl.into(),
         ..Options::default()
-    });
-    let file = Part::File(HttpBody {
-        data: Bytes::from(file),
-        ..HttpBody::default()
-    });
-    let parts = [options, file].map(|part| ImportConversationRequest { part: Some(part) });
-    let imported = memory.import_conversation(tokio_stream::iter(parts)).await;
+    };
+    let requests = requests::import(options, [Bytes::from(file)]);
+    let imported = memory
+        .import_conversation(tokio_stream::iter(requests))
+        .await;
     imported.map(drop)
 }
 

@@ -1,8 +1,7 @@
 //! The counter and the log lines of what limits reject.
 
 use conversation_memory::proto::{
-    BlobPart, CreateSessionRequest, Message, Part, Role, part::Kind,
-    session_service_client::SessionServiceClient,
+    BlobPart, Message, Part, Role, part::Kind, session_service_client::SessionServiceClient,
 };
 use http::{Method, StatusCode};
 use prost_types::value;
@@ -10,10 +9,11 @@ use serde_json::json;
 use test_support::{
     http::Http,
     new_user,
-    requests::{message, new_conversation, object, save},
+    requests::{create_session, message, new_conversation, object, save},
     sidecar::{Form, Sidecar},
 };
 use tonic::Code;
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::metrics::Scrape;
 
@@ -21,7 +21,7 @@ test_support::in_both_forms!(rejections_are_counted_by_limit);
 
 const REJECTIONS: &str = "conversation_memory_rejections_total";
 
-fn rejections(scrape: &Scrape, limit: &str) -> u64 {
+pub(crate) fn rejections(scrape: &Scrape, limit: &str) -> u64 {
     scrape.count(REJECTIONS, &[("limit", limit)])
 }
 
@@ -50,6 +50,7 @@ async fn rejections_are_counted_by_limit(form: Form) {
     exceed_sizes(&sidecar).await;
     exceed_sizes_over_rest(&sidecar).await;
     end_sessions(&sidecar).await;
+    check_a_long_name(&sidecar).await;
     let http = Http::new(&sidecar);
     let headers = [("host", "evil.example")];
     http.send(Method::GET, "/x", &headers, "").await;
@@ -62,6 +63,7 @@ async fn rejections_are_counted_by_limit(form: Form) {
         ("MAX_BLOB_BYTES", 1),
         ("MAX_REQUEST_BYTES", 2),
         ("request_elements", 1),
+        ("probe_bytes", 1),
         ("MAX_SESSIONS_PER_USER", 2),
         ("ALLOWED_HOSTS", 1),
         ("CORS_ALLOWED_ORIGINS", 1),
@@ -134,12 +136,22 @@ async fn end_sessions(sidecar: &Sidecar) {
     let mut sessions = SessionServiceClient::new(sidecar.channel());
     let user_id = new_user();
     for _ in 0..4 {
-        let request = CreateSessionRequest {
-            user_id: user_id.clone(),
-            ..CreateSessionRequest::default()
-        };
-        sessions.create_session(request).await.unwrap();
+        sessions
+            .create_session(create_session(&user_id))
+            .await
+            .unwrap();
     }
+}
+
+/// Exceeds the size of a health check, which has a limit of its own.
+async fn check_a_long_name(sidecar: &Sidecar) {
+    let request = HealthCheckRequest {
+        service: "x".repeat(5_000),
+    };
+    let error = HealthClient::new(sidecar.channel()).check(request).await;
+    let error = error.unwrap_err();
+    assert_eq!(error.code(), Code::ResourceExhausted);
+    assert!(!error.message().contains("MAX_REQUEST_BYTES"), "{error:?}");
 }
 
 #[tokio::test]

@@ -1,8 +1,12 @@
 //! Short constructors of requests, and checks of responses.
 
+use bytes::Bytes;
 use conversation_memory::proto::{
-    BeginTurnRequest, CreateConversationRequest, GetHistoryRequest, Message, Part, Role,
-    SaveMessagesRequest, SaveMessagesResponse, ToolCallPart, ToolCallResponsePart, part,
+    BeginTurnRequest, BranchConversationRequest, CreateConversationRequest, CreateSessionRequest,
+    DeleteConversationRequest, GetHistoryRequest, HttpBody, ImportConversationRequest, Message,
+    Part, Role, SaveMessagesRequest, SaveMessagesResponse, ToolCallPart, ToolCallResponsePart,
+    import_conversation_request::{Options, Part as ImportPart},
+    part,
 };
 use prost_types::{Struct, Value, value::Kind};
 use tonic::Status;
@@ -76,6 +80,55 @@ pub fn begin(user: &str) -> BeginTurnRequest {
         user_id: user.to_owned(),
         ..BeginTurnRequest::default()
     }
+}
+
+pub fn branch_at(conversation: &str, at_seq: i64) -> BranchConversationRequest {
+    BranchConversationRequest {
+        conversation_id: conversation.to_owned(),
+        at_seq,
+        ..BranchConversationRequest::default()
+    }
+}
+
+pub fn delete(conversation: &str) -> DeleteConversationRequest {
+    DeleteConversationRequest {
+        conversation_id: conversation.to_owned(),
+        ..DeleteConversationRequest::default()
+    }
+}
+
+pub fn create_session(user: &str) -> CreateSessionRequest {
+    CreateSessionRequest {
+        user_id: user.to_owned(),
+        ..CreateSessionRequest::default()
+    }
+}
+
+/// Creates the requests of an import: its options, and a file in pieces.
+pub fn import(
+    options: Options,
+    file: impl IntoIterator<Item = Bytes>,
+) -> Vec<ImportConversationRequest> {
+    let pieces = file.into_iter().map(|data| {
+        ImportPart::File(HttpBody {
+            data,
+            ..HttpBody::default()
+        })
+    });
+    std::iter::once(ImportPart::Options(options))
+        .chain(pieces)
+        .map(|part| ImportConversationRequest { part: Some(part) })
+        .collect()
+}
+
+/// Saves a message with the number `seq`, and branches after it.
+pub async fn nest(memory: &mut Memory, conversation: &str, seq: i64) -> Result<String, Status> {
+    let text = vec![message(Role::User, "deeper")];
+    memory.save_messages(save(conversation, text)).await?;
+    let branched = memory
+        .branch_conversation(branch_at(conversation, seq))
+        .await?;
+    Ok(branched.into_inner().conversation.unwrap().id)
 }
 
 pub async fn new_conversation(memory: &mut Memory, user: &str) -> String {
