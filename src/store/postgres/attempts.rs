@@ -71,7 +71,7 @@ where
 }
 
 /// Continues an idempotent write that began at `started`. `after_loss` means that its first attempt
-/// lost its connection and may have been executed. See [`write`].
+/// lost its connection and may have been executed. See [`write()`].
 pub(super) async fn write_since<T, R>(
     pool: &PostgresPool,
     started: Instant,
