@@ -24,6 +24,7 @@ mod result_codes;
 mod search;
 mod search_syntax;
 mod snapshot;
+mod together;
 
 use std::{fmt, future::Future, io, path::Path, sync::Arc, time::Duration};
 

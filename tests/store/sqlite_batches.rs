@@ -1,5 +1,7 @@
 //! Saves that the store on SQLite writes together.
 
+mod equality;
+
 use std::{
     future::{Future, poll_fn},
     path::PathBuf,
@@ -68,10 +70,14 @@ impl Fixture {
     /// batch.
     async fn write_together(&mut self, saves: &[Append]) -> Vec<Outcome> {
         let first = self.conversations(1).await;
-        let first = turn(&first[0], &["first"]);
+        self.write_after(&turn(&first[0], &["first"]), saves).await
+    }
+
+    /// See [`Self::write_together`]; `first` is the save that the others wait for.
+    async fn write_after(&mut self, first: &Append, saves: &[Append]) -> Vec<Outcome> {
         self.execute("BEGIN IMMEDIATE").await;
         let store = Arc::clone(&self.store);
-        let all = std::iter::once(&first).chain(saves);
+        let all = std::iter::once(first).chain(saves);
         let mut calls = pin!(join_all(all.map(|save| store.append(save))));
         // The first poll of each call adds its save to those in progress, or to the queue.
         poll_fn(|context| {

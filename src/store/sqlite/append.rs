@@ -2,7 +2,9 @@
 
 use std::{fmt::Write as _, sync::LazyLock};
 
-use sqlx::{Sqlite, SqliteConnection, query, query::Query, query_as, sqlite::SqliteArguments};
+use sqlx::{
+    Sqlite, SqliteConnection, query, query::Query, query_as, sqlite::SqliteArguments, types::Json,
+};
 use uuid::{Uuid, fmt::Hyphenated};
 
 use super::{
@@ -22,6 +24,39 @@ use crate::{
 
 replays!(SqliteConnection, Uuid::hyphenated, Micros);
 
+/// Assignments to a conversation that is appended to.
+macro_rules! set_conversation {
+    (last_seq: $last_seq:literal, at: $at:literal, activity: $activity:literal,
+     title: $title:literal, title_number: $title_number:literal, session: $session:literal,
+     tokens: $tokens:literal, has_pinned: $has_pinned:literal) => {
+        concat!(
+            "last_seq = ",
+            $last_seq,
+            ", updated_at = max(updated_at, ",
+            $at,
+            "), activity = ",
+            $activity,
+            ", title = coalesce(title, ",
+            $title,
+            "), title_seq = CASE WHEN title IS NULL AND ",
+            $title,
+            " IS NOT NULL THEN last_seq + ",
+            $title_number,
+            " ELSE title_seq END, last_session_id = coalesce(",
+            $session,
+            ", last_session_id), session_attached = CASE WHEN ",
+            $session,
+            " IS NULL THEN session_attached ELSE ",
+            $activity,
+            " END, uncompacted_tokens = uncompacted_tokens + ",
+            $tokens,
+            ", has_pinned = has_pinned OR ",
+            $has_pinned
+        )
+    };
+}
+pub(super) use set_conversation;
+
 /// Reads what a save needs of its conversation, and whether it may be a retry or use an id that is
 /// in use. Parameters: $1 conversation, $2 user or NULL, $3 idempotency key or NULL, $4 ids of the
 /// messages that the caller chose, as a JSON array, or NULL.
@@ -35,9 +70,10 @@ const STATE: &str = concat!(
     sql::conversation_condition!()
 );
 
-/// Begins what [`END_TURN`] ends or [`UNDO_TURN`] undoes.
+/// Begins what [`END_TURN`] ends or [`UNDO_TURN`] undoes, in a turn whose messages are inserted one
+/// by one.
 const BEGIN_TURN: &str = "SAVEPOINT turn";
-const END_TURN: &str = "RELEASE turn";
+const END_TURN: &str = ";\nRELEASE turn";
 const UNDO_TURN: &str = "ROLLBACK TO turn; RELEASE turn";
 
 /// Adds the idempotency key of a save. Parameters: see [`bind_turn`].
@@ -46,20 +82,21 @@ const ADD_REQUEST: &str = "INSERT INTO requests \
     VALUES ($1, $9, $10, $11, $2, NULL, $3)";
 
 /// Advances the counter that orders activity, and the conversation. Parameters: see [`bind_turn`].
-const ADVANCE: &str = "
-UPDATE activity_order SET last = last + 1 WHERE only = 1;
-UPDATE conversations
-SET last_seq = $2,
-    updated_at = max(updated_at, $3),
-    activity = (SELECT o.last FROM activity_order o WHERE o.only = 1),
-    title = coalesce(title, $4),
-    last_session_id = coalesce($5, last_session_id),
-    session_attached = CASE WHEN $5 IS NULL THEN session_attached
-                            ELSE (SELECT o.last FROM activity_order o WHERE o.only = 1) END,
-    title_seq = CASE WHEN title IS NULL AND $4 IS NOT NULL THEN last_seq + $6 ELSE title_seq END,
-    uncompacted_tokens = uncompacted_tokens + $7,
-    has_pinned = has_pinned OR $8
-WHERE id = $1";
+const ADVANCE: &str = concat!(
+    "UPDATE activity_order SET last = last + 1 WHERE only = 1;
+UPDATE conversations SET ",
+    set_conversation!(
+        last_seq: "$2",
+        at: "$3",
+        activity: "(SELECT o.last FROM activity_order o WHERE o.only = 1)",
+        title: "$4",
+        title_number: "$6",
+        session: "$5",
+        tokens: "$7",
+        has_pinned: "$8"
+    ),
+    " WHERE id = $1"
+);
 
 /// Number of the parameters that [`bind_turn`] binds.
 const TURN_PARAMETERS: usize = 11;
@@ -87,10 +124,43 @@ struct TurnStatements {
 }
 
 /// State of a conversation before a save.
-struct State {
+pub(super) struct State {
     last_seq: i64,
     owner: UserId,
     uncompacted_tokens: i64,
+}
+
+/// Columns of a [`State`].
+pub(super) type StateRow = (i64, String, i64);
+
+impl State {
+    /// Decodes the state of the conversation of a save. `None` if the save is rejected because of
+    /// it.
+    pub(super) fn of(append: &Append, row: StateRow) -> Option<Self> {
+        let (last_seq, owner, uncompacted_tokens) = row;
+        let is_expected = append.expected_last_seq.is_none_or(|seq| seq == last_seq);
+        // An owner that is not valid is reported by the read of the whole conversation.
+        let owner = UserId::parse(owner).ok();
+        owner.filter(|_| is_expected).map(|owner| Self {
+            last_seq,
+            owner,
+            uncompacted_tokens,
+        })
+    }
+
+    /// Number of the first message of the save.
+    pub(super) fn first_seq(&self) -> i64 {
+        self.last_seq + 1
+    }
+
+    /// Outcome of the save.
+    pub(super) fn saved(self, append: &Append) -> Appended {
+        Appended::Saved {
+            first_seq: self.first_seq(),
+            owner: self.owner,
+            uncompacted_tokens: self.uncompacted_tokens + append.tokens(),
+        }
+    }
 }
 
 /// Saves a turn, or finds its earlier save, in a transaction of its own.
@@ -114,7 +184,10 @@ pub(super) async fn append_in(
         match save(connection, append, state).await {
             // An id occurs twice in the turn, or in another one of the same transaction.
             Err(error) if error.kind() == Some(ErrorKind::UniqueViolation) => {
-                query(UNDO_TURN).execute(&mut *connection).await?;
+                // The statements for a whole turn have written nothing.
+                if whole_turn(append).is_none() {
+                    query(UNDO_TURN).execute(&mut *connection).await?;
+                }
             }
             saved => return saved,
         }
@@ -136,30 +209,16 @@ async fn new_save(
         .bind(chosen_ids(append))
         .fetch_optional(connection)
         .await?;
-    let Some((last_seq, owner, uncompacted_tokens, is_known)) = read else {
-        return Ok(None);
-    };
-    let is_expected = append.expected_last_seq.is_none_or(|seq| seq == last_seq);
-    // An owner that is not valid is reported by the read of the whole conversation.
-    let owner = UserId::parse(owner).ok();
-    Ok(owner
-        .filter(|_| is_expected && !is_known)
-        .map(|owner| State {
-            last_seq,
-            owner,
-            uncompacted_tokens,
-        }))
+    Ok(read
+        .filter(|(.., is_known)| !is_known)
+        .and_then(|(last_seq, owner, tokens, _)| State::of(append, (last_seq, owner, tokens))))
 }
 
-/// Returns the ids that the caller chose, as a JSON array.
-fn chosen_ids(append: &Append) -> Option<String> {
-    let mut ids = String::new();
-    for message in append.messages.iter().filter(|message| message.id_chosen) {
-        let separator = if ids.is_empty() { '[' } else { ',' };
-        // A write to a string does not fail.
-        let _ = write!(ids, "{separator}\"{}\"", message.id.as_uuid().hyphenated());
-    }
-    (!ids.is_empty()).then(|| ids + "]")
+/// Returns the ids that the caller chose.
+pub(super) fn chosen_ids(append: &Append) -> Option<Json<Vec<String>>> {
+    let chosen = append.messages.iter().filter(|message| message.id_chosen);
+    let ids: Vec<_> = chosen.map(|message| message.id.to_string()).collect();
+    (!ids.is_empty()).then_some(Json(ids))
 }
 
 async fn replay_or_save(
@@ -188,14 +247,11 @@ async fn save(
         Micros::from(append.at),
         &append.messages,
     );
-    let first_seq = state.last_seq + 1;
-    let is_plain = messages.len() <= MAX_TOGETHER && !messages.iter().any(has_further_rows);
-    let statements = match messages.len().checked_sub(1) {
-        Some(index) if is_plain => &WHOLE_TURN[index],
-        _ => &*REST_OF_TURN,
-    };
+    let first_seq = state.first_seq();
+    let whole = whole_turn(append);
+    let statements = whole.unwrap_or(&REST_OF_TURN);
     let mut write = bind_turn(query(statements.of_save(append)), append, first_seq);
-    if is_plain {
+    if whole.is_some() {
         for (seq, message) in (first_seq..).zip(messages) {
             write = bind_columns(write, seq, message, at);
         }
@@ -206,11 +262,17 @@ async fn save(
         }
     }
     write.execute(connection).await?;
-    Ok(Appended::Saved {
-        owner: state.owner,
-        first_seq,
-        uncompacted_tokens: state.uncompacted_tokens + append.tokens(),
-    })
+    Ok(state.saved(append))
+}
+
+/// Returns the statements that write the whole turn. Only the insertion of the messages, which is
+/// the first one, can violate the uniqueness of a value: then nothing is written. `None` if the
+/// messages are inserted one by one.
+fn whole_turn(append: &Append) -> Option<&'static TurnStatements> {
+    let messages = &append.messages;
+    let index = messages.len().checked_sub(1)?;
+    let statements = WHOLE_TURN.get(index)?;
+    (!messages.iter().any(has_further_rows)).then_some(statements)
 }
 
 impl TurnStatements {
@@ -218,10 +280,12 @@ impl TurnStatements {
     /// messages were inserted before.
     fn of(messages: usize) -> Self {
         let mut begin = String::new();
+        let end = if messages == 0 { END_TURN } else { "" };
         if messages > 0 {
-            let _ = write!(begin, "{BEGIN_TURN};\n{}", INTO_STORE.message_columns);
+            begin += INTO_STORE.message_columns;
             for message in 0..messages {
                 let separator = if message == 0 { " VALUES" } else { "," };
+                // A write to a string does not fail.
                 let _ = write!(begin, "{separator} ($1");
                 let first = TURN_PARAMETERS + message * BOUND_COLUMNS + 1;
                 for parameter in first..first + BOUND_COLUMNS {
@@ -232,8 +296,8 @@ impl TurnStatements {
             begin.push_str(";\n");
         }
         Self {
-            with_request: format!("{begin}{ADD_REQUEST};{ADVANCE};\n{END_TURN}").leak(),
-            without_request: format!("{begin}{ADVANCE};\n{END_TURN}").leak(),
+            with_request: format!("{begin}{ADD_REQUEST};\n{ADVANCE}{end}").leak(),
+            without_request: format!("{begin}{ADVANCE}{end}").leak(),
         }
     }
 

@@ -8,6 +8,7 @@ use super::{
     SqlitePool,
     append::{append, append_in},
     connection,
+    together::append_together,
 };
 use crate::store::{
     Append, Appended,
@@ -40,15 +41,27 @@ impl SaveWriter for BatchWriter {
         mut session: Self::Session,
         saves: &[GroupedSave<'_>],
     ) -> Vec<GroupOutcome> {
+        let together = match append_together(&mut session, saves).await {
+            Ok(together) => together,
+            Err(error) => {
+                // This rolls the transaction back. The error may concern one save only.
+                let ended = connection::end::<()>(session, Err(error)).await;
+                return interrupted(saves.len(), None, ended);
+            }
+        };
         let mut outcomes = Vec::with_capacity(saves.len());
-        for save in saves {
-            match append_in(&mut session, save.append).await {
+        for (save, saved) in saves.iter().zip(together) {
+            let outcome = match saved {
+                Some(saved) => Ok(saved),
+                None => append_in(&mut session, save.append).await,
+            };
+            match outcome {
                 Err(OperationError::Backend(error)) => {
                     let failed = outcomes.len();
                     let error = OperationError::from(error);
                     // This rolls the transaction back.
                     let ended = connection::end::<()>(session, Err(error)).await;
-                    return interrupted(saves.len(), failed, ended);
+                    return interrupted(saves.len(), Some(failed), ended);
                 }
                 outcome => outcomes.push(outcome),
             }
@@ -68,16 +81,17 @@ impl SaveWriter for BatchWriter {
     }
 }
 
-/// Returns the outcomes of a batch that was rolled back because of the error of one save. The others
-/// are written by themselves.
+/// Returns the outcomes of a batch that was rolled back because of an error, of one save if it is
+/// known. The others are written by themselves.
 fn interrupted(
     saves: usize,
-    failed: usize,
+    failed: Option<usize>,
     ended: Result<(), OperationError>,
 ) -> Vec<GroupOutcome> {
     let single = || GroupOutcome::Single { after_loss: false };
     let mut outcomes: Vec<_> = (0..saves).map(|_| single()).collect();
-    if let (Some(outcome), Err(error)) = (outcomes.get_mut(failed), ended) {
+    let failed = failed.and_then(|failed| outcomes.get_mut(failed));
+    if let (Some(outcome), Err(error)) = (failed, ended) {
         *outcome = GroupOutcome::Ended(Err(error));
     }
     outcomes

@@ -41,8 +41,9 @@ const NEXT_ACTIVITY: &str =
     "UPDATE activity_order SET last = last + 1 WHERE only = 1 RETURNING last";
 
 /// Time as it is stored: microseconds since 1970-01-01 UTC.
-#[derive(Clone, Copy, sqlx::Type)]
+#[derive(Clone, Copy, sqlx::Type, serde::Serialize)]
 #[sqlx(transparent)]
+#[serde(transparent)]
 pub(super) struct Micros(i64);
 
 impl From<DateTime<Utc>> for Micros {
@@ -123,7 +124,9 @@ pub(super) fn writer(options: SqliteConnectOptions) -> SqlitePool {
             let is_usable = !connection.is_in_transaction();
             Box::pin(async move { Ok(is_usable) })
         })
-        .connect_lazy_with(writer_options(options));
+        // Pages that a statement changes are copied before, in case that it fails. The copies of a
+        // batch would be written to a temporary file, which is not overwritten when it is deleted.
+        .connect_lazy_with(writer_options(options).pragma("temp_store", "MEMORY"));
     SqlitePool::new("sqlite.writer", connections)
 }
 
