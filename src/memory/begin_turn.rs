@@ -100,8 +100,17 @@ impl Memory {
     /// [`Error::Unavailable`] if the store is needed and cannot be reached. An unavailable session
     /// tier is not an error.
     pub async fn begin_turn(&self, turn: BeginTurn) -> Result<BeginTurnOutcome, Error> {
-        let lookup = self.find_session(&turn).await?;
-        let conversation = self.find_conversation(&turn, &lookup).await?;
+        // Neither needs the other if the caller names the conversation, so that both take one round
+        // trip.
+        let (lookup, named) = tokio::join!(
+            self.find_session(&turn),
+            self.find_named_conversation(&turn)
+        );
+        let lookup = lookup?;
+        let conversation = match named {
+            Some(named) => named?,
+            None => self.find_current_conversation(&turn, &lookup).await?,
+        };
         let (session, session_state) = self
             .start_turn_session(&turn, lookup, &conversation)
             .await?;
@@ -155,7 +164,16 @@ impl Memory {
         }
     }
 
-    async fn find_conversation(
+    /// Reads the conversation that the caller names. `None` if the caller names none.
+    async fn find_named_conversation(
+        &self,
+        turn: &BeginTurn,
+    ) -> Option<Result<TurnConversation, Error>> {
+        Some(self.read_conversation(turn, turn.conversation_id?).await)
+    }
+
+    /// Reads the current conversation of the session, or creates one.
+    async fn find_current_conversation(
         &self,
         turn: &BeginTurn,
         lookup: &SessionLookup,
@@ -177,32 +195,37 @@ impl Memory {
                     .map(|last_conversation| last_conversation.id),
             ),
         };
-        if let Some(id) = turn.conversation_id.or(of_session) {
-            let conversation = ConversationRef {
-                id,
-                user_id: Some(turn.user_id.clone()),
-            };
-            let query = NewestQuery {
-                history: self.history_query(turn.limits),
-                min_seq: 0,
-                strong: false,
-                contexts: false,
-            };
-            match self.newest(&conversation, query).await {
-                Ok(newest) => {
-                    return Ok(TurnConversation {
-                        id,
-                        newest,
-                        is_created: false,
-                    });
-                }
+        if let Some(id) = of_session {
+            match self.read_conversation(turn, id).await {
                 // The session outlived its conversation, which was deleted: the turn
                 // begins a new one.
-                Err(Error::NotFound(_)) if turn.conversation_id.is_none() => {}
-                Err(error) => return Err(error),
+                Err(Error::NotFound(_)) => {}
+                found => return found,
             }
         }
         self.create_turn_conversation(turn, session_id).await
+    }
+
+    async fn read_conversation(
+        &self,
+        turn: &BeginTurn,
+        id: ConversationId,
+    ) -> Result<TurnConversation, Error> {
+        let conversation = ConversationRef {
+            id,
+            user_id: Some(turn.user_id.clone()),
+        };
+        let query = NewestQuery {
+            history: self.history_query(turn.limits),
+            min_seq: 0,
+            strong: false,
+            contexts: false,
+        };
+        Ok(TurnConversation {
+            id,
+            newest: self.newest(&conversation, query).await?,
+            is_created: false,
+        })
     }
 
     async fn create_turn_conversation(
