@@ -170,12 +170,17 @@ impl Memory {
             slice.messages.splice(0..0, older);
         }
         if let Some(lease) = lease {
+            let older = slice.older;
             let window = slice.into_window(&found);
             // The lease expires unused otherwise.
             if is_settled {
                 self.0.recent.fill(lease, &window).await;
             }
-            slice = Slice::from_window(window);
+            // A window does not tell that older messages are out of reach.
+            slice = Slice {
+                older,
+                ..Slice::from_window(window)
+            };
         }
         Ok(NewestMessages {
             owner: found.user_id.clone(),

@@ -173,7 +173,7 @@ impl GuardState {
             exchange.hold(SlotRelease(slot));
             exchange.hold(Arc::clone(&permit));
         }
-        let is_stream = Method::of(request.uri().path()).is_server_streaming;
+        let method = Method::of(request.uri().path());
         let call = key.scope(inner_call(inner, request, Limit::RequestBytes));
         match tokio::time::timeout_at(deadline, call).await {
             Err(_) => expired().into_http(),
@@ -181,11 +181,16 @@ impl GuardState {
                 let (head, body) = response.into_parts();
                 let mut body = GuardedBody::new(body, Some(deadline), permit, expired);
                 if let Some(exchange) = exchange
-                    && !is_stream
+                    && !method.is_server_streaming
                     && !exchange.reserve_response(body.prefetch())
                 {
-                    let max = exchange.max_response_bytes();
-                    return status::too_many_response_bytes(max).into_http();
+                    // A write has been executed: its caller must not simply repeat it.
+                    let rejected = if method.is_write() {
+                        status::response_of_write_not_sent()
+                    } else {
+                        status::too_many_response_bytes(exchange.max_response_bytes())
+                    };
+                    return rejected.into_http();
                 }
                 Response::from_parts(head, Body::new(body))
             }

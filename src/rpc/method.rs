@@ -46,6 +46,11 @@ impl Method {
         &self.name
     }
 
+    /// Whether a call changes conversations or sessions, other than by beginning a turn.
+    pub(super) fn is_write(&self) -> bool {
+        self.kind.run == "tool"
+    }
+
     /// Returns the method at `path`, or `_OTHER` if the contract has none.
     pub(super) fn of(path: &str) -> &'static Self {
         METHODS.get(path).unwrap_or(&OTHER)
@@ -89,6 +94,7 @@ mod tests {
         assert_eq!(read.kind.run, "retriever");
         let save = Method::of("/conversation_memory.v1.ConversationMemory/SaveMessages");
         assert_eq!(save.kind.run, "tool");
+        assert!(save.is_write() && !read.is_write());
         assert_eq!(save.kind.operation, Some("create_memory"));
         let turn = Method::of("/conversation_memory.v1.ConversationMemory/BeginTurn");
         assert_eq!(turn.kind.run, "chain");

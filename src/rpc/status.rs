@@ -312,6 +312,18 @@ pub(crate) fn too_many_response_bytes(max: usize) -> Status {
     )
 }
 
+/// Status of a write whose response does not fit into the bytes of all responses.
+pub(crate) fn response_of_write_not_sent() -> Status {
+    Limit::PendingResponseBytes.record_rejection();
+    with_reason(
+        Code::Unknown,
+        "COMMIT_OUTCOME_UNKNOWN",
+        "the request was executed, but the responses that callers have not read exceed their limit: \
+         read the conversation before repeating the request",
+        &[],
+    )
+}
+
 /// Status of a call beyond the rate of its caller.
 pub(crate) fn rate_limit_exceeded(exceeded: &RateExceeded) -> Status {
     let message = format!(

@@ -2,7 +2,7 @@
 
 use conversation_memory::proto::{
     CompactConversationRequest, Consistency, CreateConversationRequest, GetHistoryRequest,
-    GetHistoryResponse, Message, Role,
+    GetHistoryResponse, Message, Role, TruncateConversationRequest,
 };
 
 use test_support::{
@@ -22,6 +22,7 @@ test_support::in_both_forms!(
     pinned_messages_are_in_every_history,
     a_pinned_message_between_those_of_a_group_keeps_its_place,
     large_messages_fit_the_responses_of_clients,
+    a_result_whose_call_is_out_of_reach_does_not_empty_a_history,
     a_turn_without_a_save_leaves_no_entry_in_the_list,
     compaction_is_due_above_the_configured_tokens,
 );
@@ -317,6 +318,34 @@ async fn large_messages_fit_the_responses_of_clients(form: Form) {
     memory.compact_conversation(compaction).await.unwrap();
     // The pinned message does not fit beside the summary and the newest group.
     assert_eq!(read_seqs(&mut memory, &conversation, 2).await, [0, 8, 9]);
+}
+
+async fn a_result_whose_call_is_out_of_reach_does_not_empty_a_history(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let first: Vec<_> = (0..100).map(|_| user("text")).collect();
+    let conversation = saved(&mut memory, first.clone()).await;
+    for _ in 0..10 {
+        let request = save(&conversation, first.clone());
+        memory.save_messages(request).await.unwrap();
+    }
+    let last = vec![tool_result("missing", "sunny"), user("removed")];
+    let request = save(&conversation, last);
+    memory.save_messages(request).await.unwrap();
+    // This drops the window, so that the next read has a lease to fill it.
+    let request = TruncateConversationRequest {
+        conversation_id: conversation.clone(),
+        after_seq: 1_101,
+        ..TruncateConversationRequest::default()
+    };
+    memory.truncate_conversation(request).await.unwrap();
+    for consistency in [Consistency::Unspecified, Consistency::Strong] {
+        let mut request = history(&conversation);
+        request.set_consistency(consistency);
+        let read = memory.get_history(request).await.unwrap().into_inner();
+        assert_eq!(seqs(&read.messages), [1095, 1096, 1097, 1098, 1099, 1100]);
+        assert!(read.older_omitted);
+    }
 }
 
 async fn a_turn_without_a_save_leaves_no_entry_in_the_list(form: Form) {

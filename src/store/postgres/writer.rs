@@ -8,7 +8,7 @@ use super::{
     PostgresPool, append,
     attempts::{self, CALL_LIMIT},
     batch::append_batch,
-    connection::{ACQUIRE_TIMEOUT, PooledConnection},
+    connection::PooledConnection,
 };
 use crate::store::{
     APPEND_LIMIT, Append, Appended,
@@ -23,7 +23,7 @@ pub(super) const LIMITS: GroupLimits = GroupLimits {
     saves: 64,
     bytes: 256 * 1024,
     waiting: 4_096,
-    wait: ACQUIRE_TIMEOUT,
+    wait: Duration::from_secs(2),
 };
 
 // A batch whose saves have waited ends within the limit of their calls.
