@@ -158,6 +158,7 @@ conformance! {
         hit_contains_message_title_and_snippet
         supports_search_box_syntax
         accepts_every_query
+        words_beside_a_long_run_are_found
         finds_no_messages_of_other_users
         filters_narrow_a_search
         hits_are_ordered_by_rank_then_recency

@@ -130,6 +130,27 @@ pub(crate) async fn supports_search_box_syntax(fixture: &StoreFixture) {
     }
 }
 
+pub(crate) async fn words_beside_a_long_run_are_found(fixture: &StoreFixture) {
+    let run = "é".repeat(600);
+    let text = format!("vivid\tvelvet\u{b}violet\u{c}silver\r\n{run}\nvalve {run}");
+    let (_, user) = conversation_with(fixture, &[&text]).await;
+    for word in [
+        "vivid",
+        "velvet",
+        "violet",
+        "silver",
+        "valve",
+        "\"silver\" valve",
+    ] {
+        assert_eq!(
+            found(fixture, &query(&user, word)).await,
+            [text.as_str()],
+            "{word}"
+        );
+    }
+    assert!(found(fixture, &query(&user, "ivid")).await.is_empty());
+}
+
 pub(crate) async fn accepts_every_query(fixture: &StoreFixture) {
     let words = "a b c d e ".repeat(6);
     let either = "x or ".repeat(16);
