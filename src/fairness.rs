@@ -153,8 +153,8 @@ impl FairSemaphore {
     }
 
     /// Waits for a permit. A permit that becomes free is granted to the caller that holds the
-    /// fewest; among several, to the one that has held permits for the shortest time. The caller
-    /// bounds the time.
+    /// fewest; among several, to the one that has held permits for the shortest time. The wait has
+    /// no limit of its own.
     ///
     /// # Cancel safety
     /// A dropped wait acquires nothing.

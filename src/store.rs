@@ -365,8 +365,8 @@ pub trait Store: Send + Sync + Debug {
     /// Every text is a valid query.
     ///
     /// - [`StoreError::SearchTooExpensive`] if the search exceeded its time limit.
-    /// - [`StoreError::TooManySearches`] if others kept it waiting for too long. Other methods never
-    ///   wait for searches.
+    /// - [`StoreError::TooManySearches`] if others kept it waiting for too long. No other method
+    ///   ever waits for searches to end.
     async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError>;
 
     /// Identity of the history of the store's data. It changes when the store goes back to an

@@ -122,7 +122,7 @@ pub(super) struct WindowInstruments {
 }
 
 impl WindowInstruments {
-    /// Creates the instruments.
+    /// Creates the counters of windows, with a zero for each value of their attributes.
     pub(super) fn new() -> Self {
         let meter = instrumentation::meter();
         let instruments = Self {

@@ -227,8 +227,8 @@ pub(crate) fn too_many_probes(limit: Limit, max: usize) -> Status {
     )
 }
 
-/// Status of a request that is larger than the limit. Without `RetryInfo`: the same request fails
-/// again.
+/// Status of a request that is larger than the limit. It has no `RetryInfo`, because the same
+/// request fails again.
 pub(crate) fn request_too_large(max: usize) -> Status {
     Limit::RequestBytes.record_rejection();
     Status::resource_exhausted(format!(

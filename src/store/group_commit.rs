@@ -153,8 +153,8 @@ impl<W: SaveWriter> GroupCommit<W> {
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, the save is executed completely or not at all, and others are not
-    /// affected.
+    /// If the future is dropped, the save is executed completely or not at all. Other saves are not
+    /// affected by that.
     pub(super) async fn append(&self, append: &Append) -> Result<Appended, OperationError> {
         let started = Instant::now();
         let bytes = append.size();

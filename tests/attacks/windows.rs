@@ -1,5 +1,5 @@
-//! Responses that are not read: flow-control windows that are closed or opened slowly, and sockets that
-//! are not read.
+//! Responses that are not read: flow-control windows that are closed or opened slowly, and sockets
+//! that their clients do not read.
 
 use std::time::Duration;
 
@@ -58,8 +58,8 @@ async fn calls_with_closed_windows_end_at_their_deadline(form: Form) {
     let sidecar = Sidecar::start_with(&form, &SETTINGS).await;
     let id = large_conversation(&sidecar).await;
     let turns = Turns::start(&sidecar, Access::default()).await;
-    // Closed windows of the streams; of the connection, after 64 KiB; and windows that are opened byte
-    // by byte.
+    // Closed windows of the streams; of the connection, after 64 KiB; and windows that are opened by
+    // one byte at a time.
     let attacks = [
         (NO_WINDOW, false),
         (NO_WINDOW, false),

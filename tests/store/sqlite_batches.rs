@@ -66,8 +66,8 @@ impl Fixture {
         conversations
     }
 
-    /// Calls `append` for all saves, so that they wait for another one and are then written in one
-    /// batch.
+    /// Calls `append` for all saves, so that they wait for another one and are then written
+    /// together in one batch.
     async fn write_together(&mut self, saves: &[Append]) -> Vec<Outcome> {
         let first = self.conversations(1).await;
         self.write_after(&turn(&first[0], &["first"]), saves).await

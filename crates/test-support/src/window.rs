@@ -339,8 +339,8 @@ impl<R: TestedWindow> WindowFixture<R> {
         R::expire_announcements(self).await;
     }
 
-    /// Whether the window, if it is in Redis, has this number of fields whose names start with
-    /// `prefix`.
+    /// Whether the window, if it is in Redis, has this number of fields with names that start with
+    /// the given prefix.
     pub async fn has_fields(&self, prefix: &str, number: usize) -> bool {
         let fields = R::number_of_fields(self, prefix).await;
         fields.is_none_or(|fields| fields == number)

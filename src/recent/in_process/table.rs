@@ -46,7 +46,7 @@ struct Entry {
     /// Highest sequence number that was ever published while the entry existed. It only matters
     /// while writes are announced, and therefore need not be kept after them.
     top: i64,
-    /// Announced writes.
+    /// Writes that are announced and neither published nor withdrawn.
     writes: Vec<AnnouncedWrite>,
     lease: Option<Lease>,
 }

@@ -70,8 +70,8 @@ const STATE: &str = concat!(
     sql::conversation_condition!()
 );
 
-/// Begins what [`END_TURN`] ends or [`UNDO_TURN`] undoes, in a turn whose messages are inserted one
-/// by one.
+/// Begins what [`END_TURN`] ends or [`UNDO_TURN`] undoes, in a turn whose messages are inserted by
+/// one statement each.
 const BEGIN_TURN: &str = "SAVEPOINT turn";
 const END_TURN: &str = ";\nRELEASE turn";
 const UNDO_TURN: &str = "ROLLBACK TO turn; RELEASE turn";

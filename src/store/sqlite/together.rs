@@ -113,7 +113,7 @@ struct TurnRow<'a> {
     tokens: i64,
     has_pinned: bool,
     request_id: Option<&'a str>,
-    /// Hexadecimal digits.
+    /// Digest of the request, in hexadecimal digits.
     digest: Option<String>,
 }
 
