@@ -1,18 +1,10 @@
 //! Saves that PostgreSQL writes together.
 
-use std::{
-    future::{Future, poll_fn},
-    pin::pin,
-    sync::Arc,
-    task::Poll,
-};
+use std::sync::Arc;
 
 use conversation_memory::{
-    domain::{Content, ConversationRef, IdSource, UuidV7},
-    store::{
-        Append, Appended, Bound, Invalidation, ReusedKey, Store, StoreError,
-        postgres::PostgresStore,
-    },
+    domain::{ConversationRef, IdSource, UuidV7},
+    store::{Append, Appended, Bound, Invalidation, Store, StoreError, postgres::PostgresStore},
 };
 use futures_util::future::join_all;
 use sqlx::{
@@ -25,18 +17,15 @@ use test_support::{
     random::Random,
     rounds,
     sidecar::send_signal,
-    store_fixture::{
-        append_of, at, context, new_conversation, owned_ref, retry_of, server_options, session,
-        title, turn, user, with_chosen_id, with_request_id,
-    },
+    store_fixture::{at, context, retry_of, server_options, session, title, turn, with_request_id},
     tcp_proxy::TcpProxy,
 };
 use tokio::task::JoinSet;
 
+use crate::batches::{Exception, Outcome, append_all, conversations, is_saved_at, texts};
+
 /// Number of batches that a store writes at the same time.
 const BATCHES: usize = 2;
-
-type Outcome = Result<Appended, StoreError>;
 
 /// Creates a database whose tables a test can lock without affecting others.
 async fn private_database() -> PgConnectOptions {
@@ -53,17 +42,6 @@ async fn prepared(options: PgConnectOptions, connections: u32) -> PostgresStore 
     store
 }
 
-async fn conversations(store: &PostgresStore, number: usize) -> Vec<ConversationRef> {
-    let user = user();
-    let mut conversations = Vec::new();
-    for _ in 0..number {
-        let new = new_conversation(&user);
-        store.create(&new, at(0)).await.unwrap();
-        conversations.push(owned_ref(&new));
-    }
-    conversations
-}
-
 /// Calls `append` for all saves, so that they are written in one batch after those that are in
 /// progress first. `admin` is a connection to the same database.
 async fn write_together(
@@ -78,17 +56,9 @@ async fn write_together(
         .execute(&mut *lock)
         .await
         .unwrap();
-    let mut calls = pin!(join_all(
-        first.iter().chain(saves).map(|save| store.append(save))
-    ));
-    // The first poll of each call adds its save to those in progress, or to the queue.
-    poll_fn(|context| {
-        assert!(calls.as_mut().poll(context).is_pending());
-        Poll::Ready(())
-    })
-    .await;
-    lock.commit().await.unwrap();
-    calls.await.split_off(BATCHES)
+    let saves = first.iter().chain(saves);
+    let mut outcomes = append_all(store, saves, async { lock.commit().await.unwrap() }).await;
+    outcomes.split_off(BATCHES)
 }
 
 /// Number of the transactions that saved the messages of these conversations.
@@ -101,115 +71,21 @@ async fn transactions(admin: &mut PgConnection, conversations: &[ConversationRef
         .unwrap()
 }
 
-async fn texts(store: &PostgresStore, conversation: &ConversationRef) -> Vec<String> {
-    let page = store.messages(conversation, Bound::After(0), 1_000, false);
-    let messages = page.await.unwrap();
-    let seqs: Vec<_> = messages.iter().map(|message| message.seq).collect();
-    let dense: Vec<i64> = (1..).take(seqs.len()).collect();
-    assert_eq!(seqs, dense);
-    let texts = messages.into_iter().map(|one| one.content.into_string());
-    texts.collect()
-}
-
-fn is_saved_at(outcome: &Outcome, seq: i64) -> bool {
-    matches!(outcome, Ok(Appended::Saved { first_seq, .. }) if *first_seq == seq)
-}
-
-/// Reason why a save of a batch is not saved with the others.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Exception {
-    Foreign,
-    Missing,
-    Deleted,
-    WrongLastSeq,
-    KnownRequest,
-    ReusedRequest,
-    ReusedMessageId,
-    InvalidText,
-}
-
-impl Exception {
-    const ALL: [Self; 8] = [
-        Self::Foreign,
-        Self::Missing,
-        Self::Deleted,
-        Self::WrongLastSeq,
-        Self::KnownRequest,
-        Self::ReusedRequest,
-        Self::ReusedMessageId,
-        Self::InvalidText,
-    ];
-
-    /// Prepares a save that has this reason. The conversation has one message.
-    async fn prepare(self, store: &PostgresStore, conversation: &ConversationRef) -> Append {
-        let first = match self {
-            Self::ReusedMessageId => append_of(conversation, vec![with_chosen_id("one")]),
-            _ => turn(conversation, &["one"]),
-        };
-        let earlier = with_request_id(first, "key");
-        store.append(&earlier).await.unwrap();
-        let mut save = with_request_id(turn(conversation, &["two"]), "other key");
-        match self {
-            Self::Foreign => save.conversation.user_id = Some(user()),
-            Self::Missing => save.conversation = owned_ref(&new_conversation(&user())),
-            Self::Deleted => store
-                .delete(conversation, Invalidation::Never)
-                .await
-                .unwrap(),
-            Self::WrongLastSeq => save.expected_last_seq = Some(0),
-            Self::KnownRequest => save = retry_of(&earlier),
-            Self::ReusedRequest => save = with_request_id(turn(conversation, &["two"]), "key"),
-            Self::ReusedMessageId => {
-                save.messages[0] = {
-                    let mut message = with_chosen_id("two");
-                    message.id = earlier.messages[0].id;
-                    message
-                }
-            }
-            Self::InvalidText => {
-                save.messages[0].content = Content::from_stored("nul \0".to_owned());
-            }
-        }
-        save
-    }
-
-    fn check(self, outcome: &Outcome) {
-        let is_expected = match self {
-            Self::Foreign | Self::Missing | Self::Deleted => {
-                matches!(outcome, Err(StoreError::NotFound))
-            }
-            Self::WrongLastSeq => matches!(outcome, Err(StoreError::Conflict { current_seq: 1 })),
-            Self::KnownRequest => matches!(outcome, Ok(Appended::Replayed { last_seq: 1, .. })),
-            Self::ReusedRequest => {
-                matches!(
-                    outcome,
-                    Err(StoreError::AlreadyExists(ReusedKey::RequestId))
-                )
-            }
-            Self::ReusedMessageId => {
-                matches!(
-                    outcome,
-                    Err(StoreError::AlreadyExists(ReusedKey::MessageId))
-                )
-            }
-            Self::InvalidText => matches!(outcome, Err(StoreError::Internal(_))),
-        };
-        assert!(is_expected, "{self:?}: {outcome:?}");
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn rejected_save_fails_alone_at_each_position_of_a_batch() {
     let database = private_database().await;
     let store = prepared(database.clone(), 10).await;
     let mut admin = database.connect().await.unwrap();
-    for exception in Exception::ALL {
+    for exception in Exception::COMMON
+        .into_iter()
+        .chain([Exception::InvalidText])
+    {
         for position in 0..4 {
             let all = conversations(&store, 4).await;
             let mut saves = Vec::new();
             for (index, conversation) in all.iter().enumerate() {
                 saves.push(if index == position {
-                    exception.prepare(&store, conversation).await
+                    exception.prepare(&store, conversation, false).await
                 } else {
                     let mut save = with_request_id(turn(conversation, &["a", "b"]), "key");
                     save.messages[1].contexts = vec![context("document", "c")];
@@ -245,7 +121,7 @@ async fn rejected_save_fails_alone_at_each_position_of_a_batch() {
 async fn locked_conversation_does_not_delay_other_saves() {
     let database = private_database().await;
     let store = Arc::new(prepared(database.clone(), 10).await);
-    let all = conversations(&store, 16).await;
+    let all = conversations(&*store, 16).await;
     let mut other = database.connect().await.unwrap();
     let mut removal = other.begin().await.unwrap();
     query("SELECT 1 FROM conversations WHERE id = $1 FOR UPDATE")
@@ -272,7 +148,7 @@ async fn locked_conversation_does_not_delay_other_saves() {
     for outcome in late.join_all().await {
         outcome.unwrap();
     }
-    assert_eq!(texts(&store, &all[0]).await, ["late", "late"]);
+    assert_eq!(texts(&*store, &all[0]).await, ["late", "late"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -451,7 +327,7 @@ async fn two_sidecars_that_save_to_the_same_conversations_do_not_deadlock() {
         Arc::new(prepared(database.clone(), 10).await),
         Arc::new(prepared(database.clone(), 10).await),
     ];
-    let all = Arc::new(conversations(&stores[0], 20).await);
+    let all = Arc::new(conversations(&*stores[0], 20).await);
     let mut tasks = JoinSet::new();
     for (store, writer) in stores
         .iter()
@@ -500,7 +376,7 @@ async fn cancelled_saves_of_batches_are_complete_or_absent_and_change_no_others(
     let store = Arc::new(prepared(server_options(), 4).await);
     let callers = 32;
     let saves = rounds("CANCELLED_SAVES", 640) / callers;
-    let all = conversations(&store, callers.try_into().unwrap()).await;
+    let all = conversations(&*store, callers.try_into().unwrap()).await;
     let mut tasks = JoinSet::new();
     for (conversation, caller) in all.into_iter().zip(0..) {
         let store = Arc::clone(&store);

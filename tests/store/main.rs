@@ -5,6 +5,7 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+mod batches;
 mod branch_trees;
 mod branches;
 mod broken;

@@ -2,31 +2,22 @@
 
 mod equality;
 
-use std::{
-    future::{Future, poll_fn},
-    path::PathBuf,
-    pin::pin,
-    sync::Arc,
-    task::Poll,
-};
+use std::{path::PathBuf, sync::Arc};
 
 use conversation_memory::{
     domain::ConversationRef,
-    store::{
-        Append, Appended, Bound, Invalidation, ReusedKey, Store, StoreError, sqlite::SqliteStore,
-    },
+    store::{Append, Appended, Bound, ReusedKey, Store, StoreError, sqlite::SqliteStore},
 };
-use futures_util::future::join_all;
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, SqliteConnection, raw_sql, sqlite::SqliteConnectOptions,
 };
 use test_support::store_fixture::{
     append_of, at, context, message, new_conversation, owned_ref, retry_of, title, turn, user,
-    with_chosen_id, with_request_id,
+    with_request_id,
 };
 use tokio::task::JoinSet;
 
-type Outcome = Result<Appended, StoreError>;
+use crate::batches::{self, Exception, Outcome, append_all, is_saved_at};
 
 /// Store in a file, with a connection that does not belong to it.
 struct Fixture {
@@ -56,14 +47,7 @@ impl Fixture {
     }
 
     async fn conversations(&self, number: usize) -> Vec<ConversationRef> {
-        let user = user();
-        let mut conversations = Vec::new();
-        for _ in 0..number {
-            let new = new_conversation(&user);
-            self.store.create(&new, at(0)).await.unwrap();
-            conversations.push(owned_ref(&new));
-        }
-        conversations
+        batches::conversations(&*self.store, number).await
     }
 
     /// Calls `append` for all saves, so that they wait for another one and are then written
@@ -78,108 +62,12 @@ impl Fixture {
         self.execute("BEGIN IMMEDIATE").await;
         let store = Arc::clone(&self.store);
         let all = std::iter::once(first).chain(saves);
-        let mut calls = pin!(join_all(all.map(|save| store.append(save))));
-        // The first poll of each call adds its save to those in progress, or to the queue.
-        poll_fn(|context| {
-            assert!(calls.as_mut().poll(context).is_pending());
-            Poll::Ready(())
-        })
-        .await;
-        self.execute("ROLLBACK").await;
-        calls.await.split_off(1)
+        let mut outcomes = append_all(&*store, all, self.execute("ROLLBACK")).await;
+        outcomes.split_off(1)
     }
 
     async fn texts(&self, conversation: &ConversationRef) -> Vec<String> {
-        let page = self
-            .store
-            .messages(conversation, Bound::After(0), 1_000, false);
-        let messages = page.await.unwrap();
-        let dense = (1..)
-            .zip(&messages)
-            .all(|(seq, message)| message.seq == seq);
-        assert!(dense);
-        let texts = messages.into_iter().map(|one| one.content.into_string());
-        texts.collect()
-    }
-}
-
-fn is_saved_at(outcome: &Outcome, seq: i64) -> bool {
-    matches!(outcome, Ok(Appended::Saved { first_seq, .. }) if *first_seq == seq)
-}
-
-/// Reason why a save of a batch is not saved with the others.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Exception {
-    Foreign,
-    Missing,
-    Deleted,
-    WrongLastSeq,
-    KnownRequest,
-    ReusedRequest,
-    ReusedMessageId,
-    RepeatedMessageId,
-    DatabaseError,
-}
-
-impl Exception {
-    const ALL: [Self; 9] = [
-        Self::Foreign,
-        Self::Missing,
-        Self::Deleted,
-        Self::WrongLastSeq,
-        Self::KnownRequest,
-        Self::ReusedRequest,
-        Self::ReusedMessageId,
-        Self::RepeatedMessageId,
-        Self::DatabaseError,
-    ];
-
-    /// Prepares a save that has this reason. The conversation has one message.
-    async fn prepare(self, store: &SqliteStore, conversation: &ConversationRef) -> Append {
-        let earlier = with_request_id(append_of(conversation, vec![with_chosen_id("one")]), "key");
-        store.append(&earlier).await.unwrap();
-        let mut save = with_request_id(turn(conversation, &["two"]), "other key");
-        match self {
-            Self::Foreign => save.conversation.user_id = Some(user()),
-            Self::Missing => save.conversation = owned_ref(&new_conversation(&user())),
-            Self::Deleted => {
-                let deleted = store.delete(conversation, Invalidation::Never).await;
-                deleted.unwrap();
-            }
-            Self::WrongLastSeq => save.expected_last_seq = Some(0),
-            Self::KnownRequest => save = retry_of(&earlier),
-            Self::ReusedRequest => save = with_request_id(turn(conversation, &["two"]), "key"),
-            Self::ReusedMessageId => {
-                let mut reused = with_chosen_id("two");
-                reused.id = earlier.messages[0].id;
-                save.messages = vec![message("three"), reused];
-            }
-            Self::RepeatedMessageId => {
-                save.messages = vec![with_chosen_id("two"); 2];
-            }
-            Self::DatabaseError => save.messages = vec![message("three"), message("refused")],
-        }
-        save
-    }
-
-    fn check(self, outcome: &Outcome) {
-        let is_expected = match self {
-            Self::Foreign | Self::Missing | Self::Deleted => {
-                matches!(outcome, Err(StoreError::NotFound))
-            }
-            Self::WrongLastSeq => matches!(outcome, Err(StoreError::Conflict { current_seq: 1 })),
-            Self::KnownRequest => matches!(outcome, Ok(Appended::Replayed { last_seq: 1, .. })),
-            Self::ReusedRequest => matches!(
-                outcome,
-                Err(StoreError::AlreadyExists(ReusedKey::RequestId))
-            ),
-            Self::ReusedMessageId | Self::RepeatedMessageId => matches!(
-                outcome,
-                Err(StoreError::AlreadyExists(ReusedKey::MessageId))
-            ),
-            Self::DatabaseError => matches!(outcome, Err(StoreError::Internal(_))),
-        };
-        assert!(is_expected, "{self:?}: {outcome:?}");
+        batches::texts(&*self.store, conversation).await
     }
 }
 
@@ -189,13 +77,14 @@ async fn rejected_save_fails_alone_at_each_position_of_a_batch() {
     let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON messages WHEN new.content = 'refused' \
                   BEGIN SELECT RAISE(ABORT, 'refused'); END";
     fixture.execute(refuse).await;
-    for exception in Exception::ALL {
+    let own = [Exception::RepeatedMessageId, Exception::RefusedText];
+    for exception in Exception::COMMON.into_iter().chain(own) {
         for position in 0..4 {
             let all = fixture.conversations(4).await;
             let mut saves = Vec::new();
             for (index, conversation) in all.iter().enumerate() {
                 saves.push(if index == position {
-                    exception.prepare(&fixture.store, conversation).await
+                    exception.prepare(&*fixture.store, conversation, true).await
                 } else {
                     with_request_id(turn(conversation, &["a", "b"]), "key")
                 });
