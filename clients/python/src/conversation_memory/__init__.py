@@ -26,6 +26,7 @@ from ._errors import (
     Unimplemented,
 )
 from ._limits import Limits
+from ._names import conversation_id_for
 from ._parts import (
     BlobPart,
     FilePart,
@@ -115,4 +116,5 @@ __all__ = [
     "Unimplemented",
     "UriPart",
     "__version__",
+    "conversation_id_for",
 ]

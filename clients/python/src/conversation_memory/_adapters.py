@@ -1,27 +1,18 @@
-"""Parts that the adapters of agent frameworks share.
-
-A framework identifies a session by an arbitrary text, together with a user and an application.
-The id of its conversation is the UUID (version 5, in `NAMESPACE`) of these names. Every process
-therefore derives the same id without a lookup, and two users or applications never share one.
-"""
+"""Parts that the adapters of agent frameworks share."""
 
 from __future__ import annotations
 
-import json
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ._config import LONG_TIMEOUT
 from ._limits import MAX_MESSAGES_PER_SAVE, MAX_VALUES_PER_SAVE, Limits
+from ._names import derived_id
 from ._parts import BlobPart, text_of
 from ._proto.v1 import resources_pb2 as resources
 from ._types import Message
 from ._validation import validate_message, weight
-
-NAMESPACE = uuid.UUID("a8f12931-1738-5414-9644-362c0d1bafd1")
-"""Namespace of the derived ids. It must never change: all conversations would appear empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +28,7 @@ class NamedConversation:
     @classmethod
     def from_names(cls, *names: str, user_id: str, **fields: Any) -> NamedConversation:
         """Derives the id from a list of names, the first of which is the framework's."""
-        return cls(str(uuid.uuid5(NAMESPACE, json.dumps(names))), user_id, **fields)
+        return cls(derived_id(*names), user_id, **fields)
 
     def with_id(self, conversation_id: str | None) -> NamedConversation:
         """Returns the conversation with another id; `None` keeps the derived one."""
