@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from langchain_core.messages import HumanMessage
 
 from conversation_memory import AsyncConversationMemory, conversation_id_for
 from conversation_memory.google_adk import ConversationMemorySessionService
@@ -69,3 +70,37 @@ def test_a_name_of_another_type_is_rejected(argument: str) -> None:
 def test_a_thread_has_no_owner() -> None:
     with pytest.raises(ValueError, match="neither an app nor a user_id"):
         conversation_id_for("thread-1", user_id="ana")
+
+
+async def test_a_listing_shows_the_names(aio: AsyncConversationMemory, user: str) -> None:
+    session = ConversationMemorySession("thread-1", user_id=user, memory=aio, app="hr")
+    await session.add_items([{"role": "user", "content": "Hi"}])
+    history = ConversationMemoryChatMessageHistory("thread-2", user_id=user, memory=aio)
+    await history.aadd_messages([HumanMessage("Hi")])
+    sessions = ConversationMemorySessionService(aio)
+    await sessions.create_session(app_name="hr", user_id=user, session_id="thread-3")
+    # Names that cannot be stored are left out.
+    for odd in ("\0", "x" * 5000):
+        other = ConversationMemorySession(odd, user_id=user, memory=aio)
+        await other.add_items([{"role": "user", "content": "Hi"}])
+    listed = [found async for found in aio.list_conversations(user)]
+    assert [found.metadata.get("framework_session") for found in listed[::-1]] == [
+        {"framework": "openai-agents", "app": "hr", "name": "thread-1"},
+        {"framework": "langchain", "app": "", "name": "thread-2"},
+        {"framework": "google-adk", "app": "hr", "name": "thread-3"},
+        None,
+        None,
+    ]
+    assert listed[-1].id == conversation_id_for(
+        "thread-1", framework="openai-agents", app="hr", user_id=user
+    )
+
+
+async def test_conversations_of_earlier_versions_are_used(
+    aio: AsyncConversationMemory, user: str
+) -> None:
+    id_ = conversation_id_for("thread-1", framework="openai-agents", user_id=user)
+    await aio.create_conversation(user, conversation_id=id_)
+    session = ConversationMemorySession("thread-1", user_id=user, memory=aio)
+    await session.add_items([{"role": "user", "content": "Hi"}])
+    assert await session.get_items() == [{"role": "user", "content": "Hi"}]

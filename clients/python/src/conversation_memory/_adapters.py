@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ._config import LONG_TIMEOUT
+from ._forms.common import is_storable
 from ._limits import MAX_MESSAGES_PER_SAVE, MAX_VALUES_PER_SAVE, Limits
 from ._names import derived_id
 from ._parts import BlobPart, text_of
@@ -30,9 +31,36 @@ class NamedConversation:
         """Derives the id from a list of names, the first of which is the framework's."""
         return cls(derived_id(*names), user_id, **fields)
 
+    @classmethod
+    def of_session(
+        cls, framework: str, *, app: str, user_id: str, name: str, dept_id: str | None = None
+    ) -> NamedConversation:
+        """Returns the conversation of a framework's session; its metadata has the names."""
+        metadata = session_metadata(framework, app=app, name=name)
+        return cls.from_names(
+            framework, app, user_id, name, user_id=user_id, dept_id=dept_id, metadata=metadata
+        )
+
     def with_id(self, conversation_id: str | None) -> NamedConversation:
         """Returns the conversation with another id; `None` keeps the derived one."""
         return self if conversation_id is None else replace(self, id=conversation_id)
+
+
+SESSION_KEY = "framework_session"
+"""Key of a conversation's metadata with the names that a framework knows it by."""
+
+MAX_SESSION_NAME = 4096
+"""Upper bound on the characters of a name that is stored with a conversation."""
+
+
+def session_metadata(framework: str, *, app: str, name: str) -> dict[str, Any] | None:
+    """Returns the metadata of a session's conversation, so that a listing shows whose it is.
+
+    A name that cannot be stored, or is too long, is left out: the id is derived from it anyway.
+    """
+    names = {"framework": framework, "app": app, "name": name}
+    is_stored = all(is_storable(text) and len(text) <= MAX_SESSION_NAME for text in names.values())
+    return {SESSION_KEY: names} if is_stored else None
 
 
 MAX_QUICK_BYTES = 4 << 20

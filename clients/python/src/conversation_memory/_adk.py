@@ -26,7 +26,7 @@ from typing import Any
 from google.adk.sessions.state import State
 from pydantic_core import to_jsonable_python
 
-from ._adapters import NamedConversation
+from ._adapters import NamedConversation, session_metadata
 from ._forms import adk as form
 from ._forms import common, stored, template
 from ._limits import MAX_NAME_CHARS
@@ -200,12 +200,15 @@ def _app_owner(app_name: str) -> str:
 
 
 def _conversation(owner: str, kind: str, **names: str) -> NamedConversation:
-    title = "" if kind == "session" else f"{kind.replace('_', ' ')} of {names['app_name']}"[:255]
+    title, shown = f"{kind.replace('_', ' ')} of {names['app_name']}"[:255], None
+    if kind == "session":
+        title = ""
+        shown = session_metadata(FORM, app=names["app_name"], name=names["session_id"])
     return NamedConversation.from_names(
         FORM,
         kind,
         *names.values(),
         user_id=owner,
         title=title,
-        metadata={METADATA_KEY: {"kind": kind, **names}},
+        metadata={METADATA_KEY: {"kind": kind, **names}, **(shown or {})},
     )

@@ -86,8 +86,8 @@ class ConversationMemoryChatMessageHistory(BaseChatMessageHistory):
         """
         self._memory = memory
         self._limit = limit
-        self._conversation = NamedConversation.from_names(
-            FORM, app, user_id, session_id, user_id=user_id, dept_id=dept_id
+        self._conversation = NamedConversation.of_session(
+            FORM, app=app, user_id=user_id, name=session_id, dept_id=dept_id
         ).with_id(conversation_id)
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
+from . import _openai_replacement as replacement
 from ._adapters import NamedConversation, append_timeout, missing_framework
 from ._async import adapters
 from ._async.client import AsyncConversationMemory
@@ -19,6 +20,7 @@ from ._forms.plain import to_plain
 from ._types import Message
 
 try:
+    from agents import RunContextWrapper
     from agents.items import TResponseInputItem
     from agents.memory import SessionSettings
     from agents.memory.session_settings import coerce_session_settings, resolve_session_limit
@@ -74,8 +76,8 @@ class ConversationMemorySession:
             else coerce_session_settings(session_settings)
         )
         self._memory = memory
-        self._conversation = NamedConversation.from_names(
-            FORM, app, user_id, session_id, user_id=user_id, dept_id=dept_id
+        self._conversation = NamedConversation.of_session(
+            FORM, app=app, user_id=user_id, name=session_id, dept_id=dept_id
         ).with_id(conversation_id)
 
     @property
@@ -86,27 +88,36 @@ class ConversationMemorySession:
         """
         return self._conversation.id
 
-    async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
+    async def get_items(
+        self, limit: int | None = None, *, wrapper: RunContextWrapper[Any] | None = None
+    ) -> list[TResponseInputItem]:
         """Reads the latest items, oldest first.
 
         Args:
             limit: Number of items; `None` uses the limit of `session_settings`, or reads all. A
                 negative number reads all, as it does in the sessions of the SDK.
+            wrapper: Context of the run, which is not used.
         """
         limit = resolve_session_limit(limit, self.session_settings)
         if limit is not None and limit < 0:
             limit = None
         operation = self._memory._operation(LONG_TIMEOUT)
-        messages = await adapters.read_newest(operation, self._conversation, limit)
+        messages = await replacement.read_newest(operation, self._conversation, limit)
         return cast("list[TResponseInputItem]", responses.show_history(messages))
 
-    async def add_items(self, items: list[TResponseInputItem]) -> None:
+    async def add_items(
+        self,
+        items: list[TResponseInputItem],
+        *,
+        wrapper: RunContextWrapper[Any] | None = None,
+    ) -> None:
         """Appends items. Up to 100 are saved completely or not at all, more in batches of 100.
 
         A cancellation is raised after the save has ended.
 
         Args:
             items: Items to append.
+            wrapper: Context of the run, which is not used.
 
         Raises:
             TypeError: An item is not a dict, or has a value that JSON cannot represent.
@@ -121,24 +132,68 @@ class ConversationMemorySession:
             messages,
         )
 
-    async def pop_item(self) -> TResponseInputItem | None:
-        """Removes the latest item and returns it to this caller only; `None` if there is none."""
+    async def pop_item(
+        self, *, wrapper: RunContextWrapper[Any] | None = None
+    ) -> TResponseInputItem | None:
+        """Removes the latest item and returns it to this caller only; `None` if there is none.
+
+        Args:
+            wrapper: Context of the run, which is not used.
+        """
         message = await run_to_completion(
             self._log_name("a removal from"),
-            adapters.pop,
+            replacement.pop,
             self._memory._operation(None),
             self._conversation,
         )
         return None if message is None else _to_item(message)
 
-    async def clear_session(self) -> None:
-        """Removes all items. The conversation stays, empty."""
+    async def clear_session(self, *, wrapper: RunContextWrapper[Any] | None = None) -> None:
+        """Removes all items. The conversation stays, empty.
+
+        Args:
+            wrapper: Context of the run, which is not used.
+        """
         await run_to_completion(
             self._log_name("a removal from"),
             adapters.clear,
             self._memory._operation(LONG_TIMEOUT),
             self._conversation,
         )
+
+    async def replace_items(self, items: list[TResponseInputItem]) -> None:
+        """Replaces all items at once, as after a compaction. The process can end at any time.
+
+        The replaced items remain in the conversation, for `list_messages`, search and export.
+        Items that are added while this method runs are not lost: they are replaced, or they follow.
+
+        Args:
+            items: Items that the session has afterwards.
+
+        Raises:
+            TypeError: An item is not a dict, or has a value that JSON cannot represent.
+            ValueError: A number is not finite, or the nesting is too deep.
+            SeqMismatch: Other callers save so often that more than about 100 items cannot be saved
+                without an interruption. The session is as before.
+        """
+        await run_to_completion(
+            self._log_name("a replacement in"),
+            replacement.replace_all,
+            self._memory._operation(LONG_TIMEOUT),
+            self._conversation,
+            [_to_message(item) for item in items],
+        )
+
+    async def _atomic_replace_items(self, items: list[TResponseInputItem]) -> bool:
+        """Replaces all items for `OpenAIResponsesCompactionSession`, which finds it by its name.
+
+        Without it, the SDK would clear the session and then add the items.
+        """
+        # A subclass that changes items on their way must not be bypassed, as in the SDK's sessions.
+        if type(self) is not ConversationMemorySession:
+            return False
+        await self.replace_items(items)
+        return True
 
     def _log_name(self, write: str) -> str:
         return f"{write} conversation {self.conversation_id}"

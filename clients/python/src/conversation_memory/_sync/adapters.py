@@ -208,27 +208,37 @@ def _list_backwards(
 
 def pop(operation: Operation, conversation: NamedConversation) -> Message | None:
     """Removes the newest message, and returns it to one caller only; `None` if there is none."""
-    while True:
-        try:
-            messages, last_seq = read_backwards(operation, conversation, 1, lambda _: True)
-            if not messages:
-                return None
-            message = messages[-1]
-            truncated = operations.truncate_conversation(
-                operation,
-                conversation.id,
-                message.seq - 1,
-                user_id=conversation.user_id,
-                expected_last_seq=last_seq,
-            )
-        except NotFound:
-            return None
-        except SeqMismatch:
-            # Another message has been saved in between.
-            continue
-        if truncated.removed_messages:
+    while (newest := read_last(operation, conversation)) is not None:
+        message, last_seq = newest
+        if remove_after(operation, conversation, message.seq - 1, last_seq):
             return message
-        # Another caller has removed the message.
+    return None
+
+
+def read_last(operation: Operation, conversation: NamedConversation) -> tuple[Message, int] | None:
+    """Reads the newest message and the conversation's last number; `None` if there is none."""
+    messages, last_seq = read_backwards(operation, conversation, 1, lambda _: True)
+    return (messages[-1], last_seq) if messages else None
+
+
+def remove_after(
+    operation: Operation, conversation: NamedConversation, after_seq: int, last_seq: int
+) -> bool:
+    """Removes the messages after `after_seq`; returns whether this caller has removed some.
+
+    Nothing is removed if another message was saved since the conversation ended with `last_seq`.
+    """
+    try:
+        truncated = operations.truncate_conversation(
+            operation,
+            conversation.id,
+            after_seq,
+            user_id=conversation.user_id,
+            expected_last_seq=last_seq,
+        )
+    except (NotFound, SeqMismatch):
+        return False
+    return bool(truncated.removed_messages)
 
 
 def clear(operation: Operation, conversation: NamedConversation) -> None:

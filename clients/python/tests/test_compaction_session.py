@@ -1,0 +1,239 @@
+"""Compactions of the Agents SDK on a session, whose process can end at any time."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from agents.items import TResponseInputItem
+from agents.memory import OpenAIResponsesCompactionSession
+
+from conversation_memory import AsyncConversationMemory
+from conversation_memory._openai_replacement import SUMMARY
+from conversation_memory.openai_agents import ConversationMemorySession
+
+from .sidecar import TIMEOUT, Sidecar
+
+BEFORE = [
+    {"role": "user", "content": "What is our vacation policy?"},
+    {"type": "function_call", "call_id": "call_1", "name": "look_up", "arguments": "{}"},
+    {"type": "function_call_output", "call_id": "call_1", "output": "25 days"},
+    {"role": "assistant", "content": "25 days a year."},
+]
+COMPACTED = [
+    {"role": "user", "content": "What is our vacation policy?"},
+    {"type": "compaction", "id": "cmp_1", "encrypted_content": "gAAAA"},
+]
+
+
+def items(given: list[dict[str, Any]]) -> list[TResponseInputItem]:
+    return cast("list[TResponseInputItem]", given)
+
+
+class FakeClient:
+    """OpenAI's client, as far as compactions use it."""
+
+    def __init__(self, output: list[dict[str, Any]]) -> None:
+        self.output = output
+        self.inputs: list[Any] = []
+        self.responses = self
+
+    async def compact(self, *, model: str, input: list[Any]) -> Any:
+        self.inputs.append(input)
+        return SimpleNamespace(output=self.output, usage=None)
+
+
+def compacting(
+    session: ConversationMemorySession, output: list[dict[str, Any]]
+) -> OpenAIResponsesCompactionSession:
+    return OpenAIResponsesCompactionSession(
+        session.session_id, session, client=cast("Any", FakeClient(output))
+    )
+
+
+@pytest.fixture
+def session(aio: AsyncConversationMemory, user: str) -> ConversationMemorySession:
+    return ConversationMemorySession("thread", user_id=user, memory=aio)
+
+
+async def contents(
+    session: ConversationMemorySession, memory: AsyncConversationMemory
+) -> list[str]:
+    return [message.content async for message in memory.list_messages(session.conversation_id)]
+
+
+async def test_a_compaction_replaces_the_items_and_keeps_the_messages(
+    session: ConversationMemorySession, aio: AsyncConversationMemory, user: str
+) -> None:
+    await session.add_items(items(BEFORE))
+    wrapped = compacting(session, COMPACTED)
+    await wrapped.run_compaction({"force": True})
+    assert await session.get_items() == COMPACTED
+    assert [await session.get_items(limit) for limit in (1, 2, 3)] == [
+        COMPACTED[1:],
+        COMPACTED,
+        COMPACTED,
+    ]
+    assert (await contents(session, aio))[:4] == [
+        "What is our vacation policy?",
+        "",
+        "25 days",
+        "25 days a year.",
+    ]
+    # Other clients read the summary and the new items.
+    history = await aio.get_history(session.conversation_id, user_id=user, limit=100)
+    assert [message.content for message in history.messages][:2] == [
+        SUMMARY,
+        "What is our vacation policy?",
+    ]
+    assert history.messages[0].is_summary
+    added = [{"role": "user", "content": "How do I request it?"}]
+    await wrapped.add_items(items(added))
+    assert await session.get_items() == [*COMPACTED, *added]
+    # A second compaction replaces the items of the first one.
+    await compacting(session, COMPACTED[1:]).run_compaction({"force": True})
+    assert await session.get_items() == COMPACTED[1:]
+
+
+async def test_items_before_a_compaction_are_not_popped(
+    session: ConversationMemorySession, aio: AsyncConversationMemory
+) -> None:
+    await session.add_items(items(BEFORE))
+    await session.replace_items(items(COMPACTED))
+    assert [await session.pop_item() for _ in range(3)] == [*COMPACTED[::-1], None]
+    assert await session.get_items() == []
+    assert len(await contents(session, aio)) == 5
+    await session.add_items(items(BEFORE[:1]))
+    assert await session.get_items() == BEFORE[:1]
+    await session.clear_session()
+    assert (await session.get_items(), await contents(session, aio)) == ([], [])
+    await session.add_items(items(BEFORE))
+    assert await session.get_items() == BEFORE
+
+
+async def test_a_new_session_can_be_replaced(session: ConversationMemorySession) -> None:
+    await session.replace_items(items(COMPACTED))
+    assert await session.get_items() == COMPACTED
+    await session.replace_items([])
+    assert await session.get_items() == []
+
+
+async def test_more_items_than_a_save_takes_are_replaced_at_once(
+    session: ConversationMemorySession, aio: AsyncConversationMemory
+) -> None:
+    many = [{"role": "user", "content": str(n)} for n in range(250)]
+    await session.add_items(items(BEFORE))
+    interrupted = await interrupt_after_first_save(session, aio, items(many))
+    assert interrupted
+    assert await session.get_items() == BEFORE
+    assert await session.get_items(1) == BEFORE[3:]
+    assert await session.get_items(3) == BEFORE[1:]
+    assert await session.pop_item() == BEFORE[3]
+    assert await session.get_items() == BEFORE[:3]
+    await session.replace_items(items(many))
+    assert await session.get_items() == many
+    assert await session.get_items(120) == many[-120:]
+
+
+async def interrupt_after_first_save(
+    session: ConversationMemorySession,
+    memory: AsyncConversationMemory,
+    given: list[TResponseInputItem],
+) -> bool:
+    channel, calls = memory._channel, 0
+    unary = channel.unary
+
+    async def failing(call: Any, seconds: float) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            raise RuntimeError("the process ended")
+        return await unary(call, seconds)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(channel, "unary", failing)
+        with pytest.raises(RuntimeError, match="ended"):
+            await session.replace_items(given)
+    return calls == 2
+
+
+async def test_metadata_of_other_clients_does_not_hide_messages(
+    session: ConversationMemorySession, aio: AsyncConversationMemory, user: str
+) -> None:
+    from conversation_memory import Message
+
+    await session.add_items(items(BEFORE[:1]))
+    for value in (1, "x", {}, {"id": 1, "index": 0}, {"id": "a", "index": True}, {"id": "a"}):
+        message = Message("user", "x", metadata={"openai_agents": {"replacement": value}})
+        await aio.save_messages(session.conversation_id, [message], user_id=user)
+    assert len(await session.get_items()) == 7
+    assert await session.pop_item() == {"role": "user", "content": "x"}
+
+
+CHILD = """
+import asyncio, json, os, signal, sys
+from tests.test_compaction_session import *
+from conversation_memory import AsyncConversationMemory
+
+async def main(address, user, last_call, moment):
+    async with AsyncConversationMemory(address, timeout=120) as memory:
+        session = ConversationMemorySession("thread", user_id=user, memory=memory)
+        unary, calls = memory._channel.unary, 0
+
+        async def dying(call, seconds):
+            nonlocal calls
+            calls += 1
+            if calls == last_call and moment == "before":
+                os.kill(os.getpid(), signal.SIGKILL)
+            answer = await unary(call, seconds)
+            if calls == last_call:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return answer
+
+        memory._channel.unary = dying
+        await compacting(session, COMPACTED).run_compaction({"force": True})
+
+asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]))
+"""
+
+
+def endings(sidecar: Sidecar, user: str, moment: str) -> Iterator[int]:
+    """Kills a process before or after its first call, its second call and so on, until it ends."""
+    for call in range(1, 20):
+        done = subprocess.run(
+            [sys.executable, "-c", CHILD, sidecar.address, user, str(call), moment],
+            cwd=str(__file__).rpartition("/tests/")[0],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+        )
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+        if done.returncode == 0:
+            return
+        yield call
+    raise AssertionError("the process does not end")
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_a_killed_process_loses_no_item(
+    sidecar: Sidecar, aio: AsyncConversationMemory, user: str, moment: str
+) -> None:
+    seen: list[str] = []
+    session = ConversationMemorySession("thread", user_id=user, memory=aio)
+    await session.add_items(items(BEFORE))
+    for _ in endings(sidecar, user, moment):
+        found = await session.get_items()
+        assert found in (BEFORE, COMPACTED), json.dumps(found)
+        seen.append("compacted" if found == COMPACTED else "before")
+        listed = await contents(session, aio)
+        assert listed[:4] == ["What is our vacation policy?", "", "25 days", "25 days a year."]
+    assert await session.get_items() == COMPACTED
+    assert "before" in seen
+    if moment == "after":
+        assert "compacted" in seen
