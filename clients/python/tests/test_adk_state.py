@@ -266,7 +266,7 @@ async def test_sessions_of_earlier_versions_do_not_revert_newer_values(
         return Message("system", original=Original.of("google-adk", record))
 
     session = _adk.session_conversation(app, user, "old")
-    shared = _adk.user_conversation(app, user)
+    shared = _adk.earlier_user_conversation(app, user)
     delta = {"a": "old", "b": "old"}
     record = {
         "session": {"created": 1.0, "state_delta": {"own": 1, "user:a": "old", "user:b": "old"}}

@@ -6,6 +6,7 @@ Each message stores one of these records as the details of its form:
 - `{"event": {…}}`: an event of the session in ADK's own form. Its content is in the parts of the
   message.
 - `{"delta": {…}}`: a change of an app's or a user's state, in a separate conversation.
+- `{"event": {…}, "memory": {…}}`: a memory, in a separate conversation, and what its event lacks.
 - `{"user": "…"}`: a user who has sessions in an app, in a separate conversation.
 
 A state is the result of the deltas in its conversation, applied in their order. Concurrent
@@ -13,8 +14,12 @@ changes therefore do not overwrite each other. So that a state need not be read 
 message on, about every hundredth message has a snapshot: `{"snapshot": {"state", "through"}}` is
 the state after the messages up to the number `through`.
 
-A record of a session that changes shared states has `{"base": {"app:", "user:"}}`: the numbers that
-their conversations ended with before it was saved. Changes with higher numbers are newer.
+A record of a session that changes shared states has `{"base": {"app:", "user_state"}}`: the numbers
+that their conversations ended with before it was saved. Changes with higher numbers are newer.
+
+The conversations of shared states belong to owners of their own, so that no user's list has them.
+Earlier versions kept the state of a user in a conversation of the user, which is still read. Their
+records have the base `user:` instead of `user_state`.
 """
 
 from __future__ import annotations
@@ -30,9 +35,13 @@ from ._adapters import NamedConversation, session_metadata
 from ._forms import adk as form
 from ._forms import common, stored, template
 from ._limits import MAX_NAME_CHARS
+from ._names import derived_id
 from ._types import Conversation, Message
 
 FORM = form.FORM
+
+SECRET_PREFIX = "secret:"  # noqa: S105
+"""Prefix of the keys of a state that are never stored."""
 
 METADATA_KEY = "google_adk"
 """Key of a conversation's metadata that describes its purpose: kind, app_name, session_id."""
@@ -59,7 +68,7 @@ def record_of(message: Message) -> Record:
             "created": _time(created),
             "state_delta": delta if isinstance(delta, Mapping) else {},
         }
-    for key, kind in (("event", Mapping), ("delta", Mapping), ("user", str), ("base", Mapping)):
+    for key, kind in _FIELDS.items():
         if isinstance(found := value.get(key), kind):
             record[key] = found
     snapshot = value.get("snapshot")
@@ -68,6 +77,15 @@ def record_of(message: Message) -> Record:
         if type(through) is int and 0 <= through < message.seq:
             record["snapshot"] = snapshot
     return record
+
+
+_FIELDS: dict[str, type] = {
+    "event": Mapping,
+    "delta": Mapping,
+    "user": str,
+    "base": Mapping,
+    "memory": Mapping,
+}
 
 
 def _time(value: Any) -> float:
@@ -101,9 +119,9 @@ def state_delta_of(record: Record) -> dict[str, Any]:
     return dict(delta) if isinstance(delta, Mapping) else {}
 
 
-def base_of(record: Record, prefix: str) -> int | None:
+def base_of(record: Record, key: str) -> int | None:
     """Returns the last change of a shared state before a record; `None` if it is unknown."""
-    base = record.get("base", {}).get(prefix)
+    base = record.get("base", {}).get(key)
     return base if type(base) is int and base >= 0 else None
 
 
@@ -114,7 +132,7 @@ def split(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """
     if prefix:
         return {key[len(prefix) :]: state[key] for key in state if key.startswith(prefix)}
-    scopes = (State.APP_PREFIX, State.USER_PREFIX, State.TEMP_PREFIX)
+    scopes = (State.APP_PREFIX, State.USER_PREFIX, State.TEMP_PREFIX, SECRET_PREFIX)
     return {key: state[key] for key in state if not key.startswith(scopes)}
 
 
@@ -127,7 +145,7 @@ def storable(value: Any) -> Any:
 
 
 def storable_state(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a state as `storable` values, without its temporary part.
+    """Returns a state as `storable` values, without its temporary and secret parts.
 
     Raises:
         TypeError: A key is not a string.
@@ -135,7 +153,8 @@ def storable_state(state: Mapping[str, Any]) -> dict[str, Any]:
     for key in state:
         if not isinstance(key, str):
             raise TypeError(f"the keys of state must be strings, not {type(key).__name__}")
-    permanent = {key: state[key] for key in state if not key.startswith(State.TEMP_PREFIX)}
+    unstored = (State.TEMP_PREFIX, SECRET_PREFIX)
+    permanent = {key: state[key] for key in state if not key.startswith(unstored)}
     converted: dict[str, Any] = storable(permanent)
     return converted
 
@@ -177,10 +196,13 @@ def session_conversation(app_name: str, user_id: str, session_id: str) -> NamedC
 
 
 def user_conversation(app_name: str, user_id: str) -> NamedConversation:
-    """Returns the conversation of a user's state in an app.
+    """Returns the conversation of a user's state in an app."""
+    owner = f"google-adk:{derived_id(FORM, 'user', app_name, user_id)}"
+    return _conversation(owner, "state_of_user", app_name=app_name, user_id=user_id)
 
-    It belongs to the user, so that it is listed when all data of the user is to be erased.
-    """
+
+def earlier_user_conversation(app_name: str, user_id: str) -> NamedConversation:
+    """Returns the conversation of a user's state in an app that earlier versions have used."""
     return _conversation(user_id, "user_state", app_name=app_name, user_id=user_id)
 
 
@@ -196,7 +218,7 @@ def users_conversation(app_name: str) -> NamedConversation:
 
 def _app_owner(app_name: str) -> str:
     """Returns the owner of the conversations that belong to an app and not to a user."""
-    return f"google-adk:{NamedConversation.from_names(FORM, 'app', app_name, user_id='').id}"
+    return f"google-adk:{derived_id(FORM, 'app', app_name)}"
 
 
 def _conversation(owner: str, kind: str, **names: str) -> NamedConversation:

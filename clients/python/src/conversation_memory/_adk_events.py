@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from google.adk.events import Event
+from google.adk.events import Event, EventActions
 from google.adk.sessions.base_session_service import GetSessionConfig
 from google.genai import types
 
-from ._adk import FORM, Record, record_of, storable
+from ._adk import FORM, SECRET_PREFIX, Record, record_of, storable
 from ._adk_state import SNAPSHOT_INTERVAL
 from ._forms import adk as form
 from ._forms import common, stored
@@ -32,7 +32,7 @@ def event_record(event: Event) -> Record:
     Raises:
         ValueError: The event refers to itself.
     """
-    actions = event.actions
+    actions = without_secrets(event.actions)
     plain = event.model_copy(
         update={
             "output": storable(event.output),
@@ -49,6 +49,15 @@ def event_record(event: Event) -> Record:
         parts = [_plain_part(part) for part in event.content.parts]
         plain.content = event.content.model_copy(update={"parts": parts})
     return {"event": storable(plain.model_dump(exclude_none=True))}
+
+
+def without_secrets(actions: EventActions) -> EventActions:
+    """Returns actions that change no secret part of the state."""
+    delta = actions.state_delta
+    if not any(str(key).startswith(SECRET_PREFIX) for key in delta):
+        return actions
+    kept = {key: value for key, value in delta.items() if not str(key).startswith(SECRET_PREFIX)}
+    return actions.model_copy(update={"state_delta": kept})
 
 
 def _plain_part(part: types.Part) -> types.Part:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.adk.sessions.state import State
 
@@ -15,6 +15,7 @@ from ._adk import (
     Record,
     app_conversation,
     base_of,
+    earlier_user_conversation,
     record_of,
     split,
     state_delta_of,
@@ -117,10 +118,20 @@ class SharedStates:
 
     async def of(self, app_name: str, user_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """Reads the states of an app and of a user in it."""
-        app, user = await asyncio.gather(
-            self.read(app_conversation(app_name)), self.read(user_conversation(app_name, user_id))
-        )
+        app, user = await asyncio.gather(self.of_app(app_name), self.of_user(app_name, user_id))
         return app, user
+
+    async def of_user(self, app_name: str, user_id: str) -> dict[str, Any]:
+        """Reads the state of a user in an app."""
+        earlier, current = await asyncio.gather(
+            self.read(earlier_user_conversation(app_name, user_id)),
+            self.read(user_conversation(app_name, user_id)),
+        )
+        return {**earlier, **current}
+
+    async def of_app(self, app_name: str) -> dict[str, Any]:
+        """Reads the state of an app."""
+        return await self.read(app_conversation(app_name))
 
     async def read(self, conversation: NamedConversation) -> dict[str, Any]:
         """Reads the state of a conversation."""
@@ -136,29 +147,32 @@ class SharedStates:
             ValueError: A change of a shared state could not be saved.
         """
         base: dict[str, int] = {}
-        for prefix, conversation, delta in _shared_parts(app_name, user_id, record):
-            encode_delta(delta, conversation, self._memory._config.limits)
+        for part in _shared_parts(app_name, user_id, record):
+            encode_delta(part.delta, part.conversation, self._memory._config.limits)
             operation = self._memory._operation(None)
-            base[prefix] = await adapters.end(operation, conversation)
+            base[part.base_key] = await adapters.end(operation, part.conversation)
         return {"base": base} if base else {}
 
     async def apply(self, app_name: str, user_id: str, message_id: str, record: Record) -> None:
         """Applies the changes of a record right after it was saved as a message."""
-        for prefix, conversation, delta in _shared_parts(app_name, user_id, record):
+        for part in _shared_parts(app_name, user_id, record):
             await change_shared_state(
-                self._memory._operation(None), conversation, delta, f"{message_id}:{prefix}"
+                self._memory._operation(None),
+                part.conversation,
+                part.delta,
+                f"{message_id}:{part.prefix}",
             )
 
     async def recover(self, app_name: str, user_id: str, message_id: str, record: Record) -> None:
         """Applies the changes of a record that was saved before, unless they are applied."""
-        for prefix, conversation, delta in _shared_parts(app_name, user_id, record):
+        for part in _shared_parts(app_name, user_id, record, is_saved=True):
             try:
                 await recover_shared_state(
                     self._memory._operation(None),
-                    conversation,
-                    delta,
-                    f"{message_id}:{prefix}",
-                    base_of(record, prefix),
+                    part.conversation,
+                    part.delta,
+                    f"{message_id}:{part.prefix}",
+                    base_of(record, part.base_key),
                 )
             except (ConversationMemoryError, ValueError) as failure:
                 # The session can be read without them.
@@ -169,16 +183,32 @@ class SharedStates:
                 )
 
 
+class _SharedPart(NamedTuple):
+    """The part of a change that concerns one shared state."""
+
+    prefix: str
+    base_key: str
+    conversation: NamedConversation
+    delta: dict[str, Any]
+
+
+_USER_BASE = "user_state"
+"""Key of a record's base for the state of a user. Earlier versions used the prefix."""
+
+
 def _shared_parts(
-    app_name: str, user_id: str, record: Record
-) -> Iterable[tuple[str, NamedConversation, dict[str, Any]]]:
+    app_name: str, user_id: str, record: Record, *, is_saved: bool = False
+) -> Iterable[_SharedPart]:
     delta = state_delta_of(record)
-    for prefix, conversation in (
-        (State.APP_PREFIX, app_conversation(app_name)),
-        (State.USER_PREFIX, user_conversation(app_name, user_id)),
-    ):
-        if part := split(delta, prefix):
-            yield prefix, conversation, part
+    if part := split(delta, State.APP_PREFIX):
+        yield _SharedPart(State.APP_PREFIX, State.APP_PREFIX, app_conversation(app_name), part)
+    if part := split(delta, State.USER_PREFIX):
+        if is_saved and _USER_BASE not in record.get("base", {}):
+            # An earlier version has saved the record.
+            conversation, key = earlier_user_conversation(app_name, user_id), State.USER_PREFIX
+        else:
+            conversation, key = user_conversation(app_name, user_id), _USER_BASE
+        yield _SharedPart(State.USER_PREFIX, key, conversation, part)
 
 
 def encode_delta(

@@ -1,7 +1,10 @@
-"""Sessions of Google's ADK, stored in conversation-memory.
+"""Sessions and memories of Google's ADK, stored in conversation-memory.
 
 sessions = ConversationMemorySessionService(memory)
-runner = Runner(agent=agent, app_name="hr", session_service=sessions)
+memories = ConversationMemoryMemoryService(memory)
+runner = Runner(
+    agent=agent, app_name="hr", session_service=sessions, memory_service=memories
+)
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from ._async.client import AsyncConversationMemory
 from ._completion_async import run_to_completion
 from ._config import LONG_TIMEOUT
 from ._errors import NotFound, SeqMismatch
-from ._types import Message, SavedMessages
+from ._types import Conversation, Message, SavedMessages
 
 try:
     from google.adk.errors.already_exists_error import AlreadyExistsError
@@ -30,8 +33,12 @@ try:
     from . import _adk_events as events
     from . import _adk_state as state_of
     from ._adk_append import EventWriter, set_position, validated
+    from ._adk_list import ListedStates, listed_session
+    from ._adk_memory import ConversationMemoryMemoryService
 except ImportError as error:
     raise missing_framework("google-adk", error) from error
+
+__all__ = ["ConversationMemoryMemoryService", "ConversationMemorySessionService"]
 
 MAX_CONCURRENT_LOADS = 8
 """Upper bound on the sessions that a listing loads at the same time."""
@@ -41,9 +48,10 @@ class ConversationMemorySessionService(BaseSessionService):
     """A session service of ADK. A session is a conversation, and its events are messages.
 
     State is shared as ADK defines it: `app:` by all sessions of an app, `user:` by those of a
-    user in an app; `temp:` is not stored. Any number of processes can use the same sessions. An
-    event is appended only if the session is as the caller last saw it; otherwise
-    `StaleSessionError` is raised. The comparison uses message numbers and never a clock.
+    user in an app. `temp:` and `secret:` are in the session object only and never stored. Any
+    number of processes can use the same sessions. An event is appended only if the session is as
+    the caller last saw it; otherwise `StaleSessionError` is raised. The comparison uses message
+    numbers and never a clock.
 
     An event is saved together with the state that it changes, in one message. Its changes of
     `app:` and `user:` follow in other conversations. If the process ends in between, they are
@@ -60,6 +68,7 @@ class ConversationMemorySessionService(BaseSessionService):
         self._memory = memory
         self._shared = state_of.SharedStates(memory)
         self._writer = EventWriter(memory)
+        self._listed = ListedStates(memory)
         self._locks: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
 
     @staticmethod
@@ -164,7 +173,14 @@ class ConversationMemorySessionService(BaseSessionService):
             user_id: User whose sessions are listed; `None` lists those of all users.
         """
         users = [user_id] if user_id is not None else await self._users(app_name)
-        found = [session for user in users for session in await self._list_of_user(app_name, user)]
+        app = await self._shared.of_app(app_name)
+        loads = asyncio.Semaphore(MAX_CONCURRENT_LOADS)
+        found: list[Session] = []
+        for first in range(0, len(users), MAX_CONCURRENT_LOADS):
+            chunk = users[first : first + MAX_CONCURRENT_LOADS]
+            lists = [self._list_of_user(app_name, user, app, loads) for user in chunk]
+            for listed in await asyncio.gather(*lists):
+                found += listed
         found.sort(key=lambda session: (session.last_update_time, session.user_id, session.id))
         return ListSessionsResponse(sessions=found)
 
@@ -176,7 +192,9 @@ class ConversationMemorySessionService(BaseSessionService):
             user_id: User that the session belongs to.
             session_id: Id of the session.
         """
-        conversation = adk.session_conversation(app_name, user_id, session_id.strip())
+        await self._delete(adk.session_conversation(app_name, user_id, session_id.strip()))
+
+    async def _delete(self, conversation: NamedConversation) -> None:
         try:
             await run_to_completion(
                 "a deletion",
@@ -194,7 +212,22 @@ class ConversationMemorySessionService(BaseSessionService):
             app_name: Name of the app.
             user_id: User that the state belongs to.
         """
-        return await self._shared.read(adk.user_conversation(app_name, user_id))
+        return await self._shared.of_user(app_name, user_id)
+
+    async def delete_user_state(self, *, app_name: str, user_id: str) -> None:
+        """Deletes the state of a user in an app, which no list of the user's conversations has.
+
+        Sessions of the user lose their `user:` state. ADK itself does not call this method.
+
+        Args:
+            app_name: Name of the app.
+            user_id: User that the state belongs to.
+        """
+        for conversation in (
+            adk.user_conversation(app_name, user_id),
+            adk.earlier_user_conversation(app_name, user_id),
+        ):
+            await self._delete(conversation)
 
     async def append_event(self, session: Session, event: Event) -> Event:
         """Appends an event to a session, in memory and in the store.
@@ -218,6 +251,10 @@ class ConversationMemorySessionService(BaseSessionService):
             raise TypeError(f"an event of the type {type(event).__name__} cannot be read back")
         self._apply_temp_state(session, event)
         event = self._trim_temp_delta_state(event)
+        for name, value in event.actions.state_delta.items():
+            if name.startswith(adk.SECRET_PREFIX):
+                session.state[name] = value
+        event.actions = events.without_secrets(event.actions)
         conversation = adk.session_conversation(session.app_name, session.user_id, session.id)
         # Callers that share the session object append one after another.
         key = (id(asyncio.get_running_loop()), conversation.id)
@@ -247,6 +284,8 @@ class ConversationMemorySessionService(BaseSessionService):
             [adk.to_message({"user": user_id})],
             request_id=hashlib.sha256(user_id.encode()).hexdigest(),
         )
+        own, created = state_of.own_delta(record), record["session"]["created"]
+        conversation = self._listed.described(conversation, own, created)
         try:
             saved = await adapters.save(
                 self._memory._operation(None), conversation, [encoded], expected_last_seq=0
@@ -273,15 +312,23 @@ class ConversationMemorySessionService(BaseSessionService):
             is_full = selection.is_full_at(message)
             return reader.is_complete_at(message) and is_full
 
-        messages, last_seq = await adapters.read_backwards(
-            self._memory._operation(LONG_TIMEOUT),
-            conversation,
-            selection.expected_count,
-            is_last,
-            with_blobs=selection.has_events,
-        )
-        if last_seq == 0:
+        operation = self._memory._operation(LONG_TIMEOUT)
+        found = await adapters.find(operation, conversation)
+        if found is None or found.last_seq == 0:
             return None, None
+        last_seq = found.last_seq
+        try:
+            messages = await adapters.list_backwards(
+                operation,
+                conversation,
+                last_seq,
+                selection.expected_count,
+                is_last,
+                with_blobs=selection.has_events,
+            )
+        except NotFound:
+            return None, None
+        messages.reverse()
         session = Session(
             app_name=app_name,
             user_id=user_id,
@@ -295,6 +342,14 @@ class ConversationMemorySessionService(BaseSessionService):
         if next_snapshot <= last_seq and not state_of.snapshot(session.state, last_seq):
             next_snapshot = last_seq + state_of.SNAPSHOT_INTERVAL
         set_position(session, last_seq, next_snapshot)
+        await run_to_completion(
+            "a listed state",
+            self._listed.correct,
+            found,
+            session.state,
+            last_seq,
+            session.last_update_time,
+        )
         return session, next((each for each in messages[::-1] if adk.record_of(each)), None)
 
     async def _append(
@@ -324,6 +379,8 @@ class ConversationMemorySessionService(BaseSessionService):
                 await self._shared.apply(*names, message_id, record)
             if "snapshot" in stored:
                 next_snapshot = stored["snapshot"]["through"] + state_of.SNAPSHOT_INTERVAL
+        if own := state_of.own_delta(record):
+            await self._listed.change(conversation, own, saved.last_seq, event.timestamp)
         session.last_update_time = event.timestamp
         set_position(session, saved.last_seq, next_snapshot)
         return self._commit_event_to_session(session, event)
@@ -337,25 +394,29 @@ class ConversationMemorySessionService(BaseSessionService):
         users = [record["user"] for record in map(adk.record_of, messages) if "user" in record]
         return list(dict.fromkeys(users))
 
-    async def _list_of_user(self, app_name: str, user_id: str) -> list[Session]:
-        found = [
-            str(description.get("session_id"))
+    async def _list_of_user(
+        self, app_name: str, user_id: str, app: dict[str, Any], loads: asyncio.Semaphore
+    ) -> list[Session]:
+        conversations = [
+            conversation
             async for conversation in self._memory.list_conversations(user_id, page_size=100)
             if (description := adk.description_of(conversation)).get("kind") == "session"
             and description.get("app_name") == app_name
         ]
-        app, user = await self._shared.of(app_name, user_id)
-        semaphore = asyncio.Semaphore(MAX_CONCURRENT_LOADS)
+        user = await self._shared.of_user(app_name, user_id) if conversations else {}
 
-        async def load(name: str) -> Session | None:
-            conversation = adk.session_conversation(app_name, user_id, name)
-            async with semaphore:
-                session, _ = await self._load(conversation, app_name, user_id, name, _NO_EVENTS)
+        async def session_of(conversation: Conversation) -> Session | None:
+            session = listed_session(app_name, user_id, conversation)
+            if session is None:
+                name = str(adk.description_of(conversation).get("session_id"))
+                named = adk.session_conversation(app_name, user_id, name)
+                async with loads:
+                    session, _ = await self._load(named, app_name, user_id, name, _NO_EVENTS)
             if session is not None:
                 session.state = adk.merge(app, user, session.state)
             return session
 
-        sessions = await asyncio.gather(*[load(name) for name in found])
+        sessions = await asyncio.gather(*map(session_of, conversations))
         return [session for session in sessions if session is not None]
 
 

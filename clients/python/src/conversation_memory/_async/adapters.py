@@ -10,7 +10,7 @@ from .._convert import write_messages
 from .._errors import AlreadyExists, NotFound, SeqMismatch
 from .._limits import MAX_PAGE_SIZE
 from .._proto.v1 import resources_pb2 as resources
-from .._types import History, Message, SavedMessages
+from .._types import Conversation, History, Message, SavedMessages
 from .._window import Window
 from . import operations
 from .base import AsyncOperation
@@ -125,7 +125,7 @@ async def _read_older(
             remaining -= 1
         return message.seq <= first_seq or remaining == 0
 
-    messages = await _list_backwards(operation, conversation, history.last_seq, 0, is_last)
+    messages = await list_backwards(operation, conversation, history.last_seq, 0, is_last)
     return [message for message in messages if first_seq <= message.seq < before]
 
 
@@ -154,7 +154,7 @@ async def read_backwards(
     """
     try:
         last_seq = await _last_seq(operation, conversation)
-        found = await _list_backwards(
+        found = await list_backwards(
             operation, conversation, last_seq, expected_count, is_last, with_blobs=with_blobs
         )
     except NotFound:
@@ -162,12 +162,20 @@ async def read_backwards(
     return found[::-1], last_seq
 
 
+async def find(operation: AsyncOperation, conversation: NamedConversation) -> Conversation | None:
+    """Reads a conversation without its messages; `None` if it does not exist."""
+    try:
+        return await operations.get_conversation(
+            operation, conversation.id, user_id=conversation.user_id
+        )
+    except NotFound:
+        return None
+
+
 async def end(operation: AsyncOperation, conversation: NamedConversation) -> int:
     """Reads the number that a conversation ends with; 0 if it does not exist."""
-    try:
-        return await _last_seq(operation, conversation)
-    except NotFound:
-        return 0
+    found = await find(operation, conversation)
+    return 0 if found is None else found.last_seq
 
 
 async def _last_seq(operation: AsyncOperation, conversation: NamedConversation) -> int:
@@ -177,7 +185,7 @@ async def _last_seq(operation: AsyncOperation, conversation: NamedConversation) 
     return found.last_seq
 
 
-async def _list_backwards(
+async def list_backwards(
     operation: AsyncOperation,
     conversation: NamedConversation,
     last_seq: int,

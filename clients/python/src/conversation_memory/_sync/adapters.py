@@ -11,7 +11,7 @@ from .._convert import write_messages
 from .._errors import AlreadyExists, NotFound, SeqMismatch
 from .._limits import MAX_PAGE_SIZE
 from .._proto.v1 import resources_pb2 as resources
-from .._types import History, Message, SavedMessages
+from .._types import Conversation, History, Message, SavedMessages
 from .._window import Window
 from . import operations
 from .base import Operation
@@ -126,7 +126,7 @@ def _read_older(
             remaining -= 1
         return message.seq <= first_seq or remaining == 0
 
-    messages = _list_backwards(operation, conversation, history.last_seq, 0, is_last)
+    messages = list_backwards(operation, conversation, history.last_seq, 0, is_last)
     return [message for message in messages if first_seq <= message.seq < before]
 
 
@@ -155,7 +155,7 @@ def read_backwards(
     """
     try:
         last_seq = _last_seq(operation, conversation)
-        found = _list_backwards(
+        found = list_backwards(
             operation, conversation, last_seq, expected_count, is_last, with_blobs=with_blobs
         )
     except NotFound:
@@ -163,12 +163,18 @@ def read_backwards(
     return found[::-1], last_seq
 
 
+def find(operation: Operation, conversation: NamedConversation) -> Conversation | None:
+    """Reads a conversation without its messages; `None` if it does not exist."""
+    try:
+        return operations.get_conversation(operation, conversation.id, user_id=conversation.user_id)
+    except NotFound:
+        return None
+
+
 def end(operation: Operation, conversation: NamedConversation) -> int:
     """Reads the number that a conversation ends with; 0 if it does not exist."""
-    try:
-        return _last_seq(operation, conversation)
-    except NotFound:
-        return 0
+    found = find(operation, conversation)
+    return 0 if found is None else found.last_seq
 
 
 def _last_seq(operation: Operation, conversation: NamedConversation) -> int:
@@ -176,7 +182,7 @@ def _last_seq(operation: Operation, conversation: NamedConversation) -> int:
     return found.last_seq
 
 
-def _list_backwards(
+def list_backwards(
     operation: Operation,
     conversation: NamedConversation,
     last_seq: int,
