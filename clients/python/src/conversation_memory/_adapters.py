@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import metadata
 from typing import Any
 
 from ._config import LONG_TIMEOUT
@@ -40,6 +41,10 @@ class NamedConversation:
         return cls.from_names(
             framework, app, user_id, name, user_id=user_id, dept_id=dept_id, metadata=metadata
         )
+
+    def with_metadata(self, metadata: Mapping[str, Any]) -> NamedConversation:
+        """Returns the conversation with further metadata."""
+        return replace(self, metadata={**(self.metadata or {}), **metadata})
 
     def with_id(self, conversation_id: str | None) -> NamedConversation:
         """Returns the conversation with another id; `None` keeps the derived one."""
@@ -116,9 +121,23 @@ def split_into_saves(
 
 
 def missing_framework(extra: str, error: ImportError) -> ImportError:
-    """Returns the error of an adapter whose framework is not installed."""
+    """Returns the error of an adapter whose framework is not installed, or too old."""
+    # The framework itself is installed: this package need not be in an index.
     return ImportError(
-        f"{error}: install it with pip install 'conversation-memory[{extra}]'",
+        f"{error}: install it with pip install '{_requirement_of(extra)}'",
         name=error.name,
         path=error.path,
     )
+
+
+def _requirement_of(extra: str) -> str:
+    """Returns the requirement of an extra: the framework and its versions."""
+    try:
+        requirements = metadata.requires("conversation-memory") or ()
+    except metadata.PackageNotFoundError:
+        requirements = ()
+    for requirement in requirements:
+        name, _, marker = requirement.partition(";")
+        if marker.replace("'", '"').strip() == f'extra == "{extra}"':
+            return name.strip()
+    return extra

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .._types import Message, Role
 
 
-_WITH_ANY_NUMBER = {"google-adk", "langchain"}
+_WITH_ANY_NUMBER = {"agent-framework", "google-adk", "langchain"}
 """Forms of Python objects, which can have numbers that are not finite. No API reads them."""
 
 
