@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from inspect import getsource
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from agents import Agent, ModelResponse, RunConfig, Runner, Usage
 from agents.items import TResponseInputItem
 from agents.memory import OpenAIResponsesCompactionSession
+from agents.memory import openai_responses_compaction_session as sdk
+from agents.models.interface import Model
+from openai.types.responses import ResponseOutputMessage, ResponseOutputText
 
 from conversation_memory import AsyncConversationMemory
 from conversation_memory._openai_replacement import SUMMARY
-from conversation_memory.openai_agents import ConversationMemorySession
+from conversation_memory.openai_agents import (
+    ConversationMemoryCompactionSession,
+    ConversationMemorySession,
+)
 
 from .sidecar import TIMEOUT, Sidecar
 
@@ -44,17 +55,34 @@ class FakeClient:
         self.inputs: list[Any] = []
         self.responses = self
 
-    async def compact(self, *, model: str, input: list[Any]) -> Any:
+    async def compact(self, *, model: str, input: Any) -> Any:
         self.inputs.append(input)
         return SimpleNamespace(output=self.output, usage=None)
 
 
 def compacting(
-    session: ConversationMemorySession, output: list[dict[str, Any]]
+    session: ConversationMemorySession, output: list[dict[str, Any]], *, is_sdk: bool = False
 ) -> OpenAIResponsesCompactionSession:
-    return OpenAIResponsesCompactionSession(
-        session.session_id, session, client=cast("Any", FakeClient(output))
-    )
+    class_ = OpenAIResponsesCompactionSession if is_sdk else ConversationMemoryCompactionSession
+    return class_(session.session_id, session, client=cast("Any", FakeClient(output)))
+
+
+# Earlier versions of the SDK clear the session and then add the new items.
+CLASSES = [False, *([True] if "_atomic_replace_items" in getsource(sdk) else [])]
+
+
+class Answering(Model):
+    """A model that always answers the same."""
+
+    async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
+        text = ResponseOutputText(type="output_text", text="Hello.", annotations=[])
+        message = ResponseOutputMessage(
+            id="m", type="message", role="assistant", status="completed", content=[text]
+        )
+        return ModelResponse(output=[message], usage=Usage(), response_id="resp_1")
+
+    def stream_response(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError
 
 
 @pytest.fixture
@@ -68,11 +96,12 @@ async def contents(
     return [message.content async for message in memory.list_messages(session.conversation_id)]
 
 
+@pytest.mark.parametrize("is_sdk", CLASSES)
 async def test_a_compaction_replaces_the_items_and_keeps_the_messages(
-    session: ConversationMemorySession, aio: AsyncConversationMemory, user: str
+    session: ConversationMemorySession, aio: AsyncConversationMemory, user: str, is_sdk: bool
 ) -> None:
     await session.add_items(items(BEFORE))
-    wrapped = compacting(session, COMPACTED)
+    wrapped = compacting(session, COMPACTED, is_sdk=is_sdk)
     await wrapped.run_compaction({"force": True})
     assert await session.get_items() == COMPACTED
     assert [await session.get_items(limit) for limit in (1, 2, 3)] == [
@@ -99,6 +128,42 @@ async def test_a_compaction_replaces_the_items_and_keeps_the_messages(
     # A second compaction replaces the items of the first one.
     await compacting(session, COMPACTED[1:]).run_compaction({"force": True})
     assert await session.get_items() == COMPACTED[1:]
+
+
+async def test_a_compaction_without_items_and_a_failed_one(
+    session: ConversationMemorySession, aio: AsyncConversationMemory
+) -> None:
+    await session.add_items(items(BEFORE))
+    wrapped = compacting(session, [{"role": "user", "content": float("nan")}])
+    with pytest.raises(ValueError, match="finite"):
+        await wrapped.run_compaction({"force": True})
+    assert await session.get_items() == BEFORE
+    await compacting(session, []).run_compaction({"force": True})
+    assert await session.get_items() == []
+    assert len(await contents(session, aio)) == 5
+    # Outside of a compaction, the methods are those of the session.
+    await wrapped.add_items(items(BEFORE))
+    assert await wrapped.pop_item() == BEFORE[-1]
+    assert await wrapped.get_items() == BEFORE[:-1]
+    await wrapped.clear_session()
+    assert await contents(session, aio) == []
+
+
+async def test_a_run_compacts_the_session(
+    session: ConversationMemorySession, aio: AsyncConversationMemory
+) -> None:
+    wrapped = ConversationMemoryCompactionSession(
+        "thread",
+        session,
+        client=cast("Any", client := FakeClient(COMPACTED)),
+        compaction_mode="input",
+        should_trigger_compaction=lambda _: True,
+    )
+    agent = Agent(name="hr", model=Answering())
+    await Runner.run(agent, "Hi", session=wrapped, run_config=RunConfig(tracing_disabled=True))
+    assert client.inputs
+    assert await session.get_items() == COMPACTED
+    assert (await contents(session, aio))[:2] == ["Hi", "Hello."]
 
 
 async def test_items_before_a_compaction_are_not_popped(
@@ -176,58 +241,75 @@ async def test_metadata_of_other_clients_does_not_hide_messages(
     assert await session.pop_item() == {"role": "user", "content": "x"}
 
 
-CHILD = """
-import asyncio, json, os, signal, sys
-from tests.test_compaction_session import *
-from conversation_memory import AsyncConversationMemory
+def compact_and_die(address: str, user: str, last_call: int, moment: str, is_sdk: bool) -> None:
+    """Compacts a session in a process that kills itself before or after its n-th call."""
 
-async def main(address, user, last_call, moment):
-    async with AsyncConversationMemory(address, timeout=120) as memory:
-        session = ConversationMemorySession("thread", user_id=user, memory=memory)
-        unary, calls = memory._channel.unary, 0
+    async def main() -> None:
+        async with AsyncConversationMemory(address, timeout=TIMEOUT) as memory:
+            session = ConversationMemorySession("thread", user_id=user, memory=memory)
+            unary, calls = memory._channel.unary, 0
 
-        async def dying(call, seconds):
-            nonlocal calls
-            calls += 1
-            if calls == last_call and moment == "before":
-                os.kill(os.getpid(), signal.SIGKILL)
-            answer = await unary(call, seconds)
-            if calls == last_call:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return answer
+            async def dying(call: Any, seconds: float) -> Any:
+                nonlocal calls
+                calls += 1
+                if calls == last_call and moment == "before":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                answer = await unary(call, seconds)
+                if calls == last_call:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return answer
 
-        memory._channel.unary = dying
-        await compacting(session, COMPACTED).run_compaction({"force": True})
+            memory._channel.unary = dying  # type: ignore[method-assign]
+            await compacting(session, COMPACTED, is_sdk=is_sdk).run_compaction({"force": True})
 
-asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]))
-"""
+    asyncio.run(main())
 
 
-def endings(sidecar: Sidecar, user: str, moment: str) -> Iterator[int]:
-    """Kills a process before or after its first call, its second call and so on, until it ends."""
+def fork_compactions(address: str, user: str, moment: str, is_sdk: str) -> None:
+    """Forks processes that end at their first call, at their second call and so on.
+
+    Importing the SDK takes longer than the rest. This process must not use gRPC itself.
+    """
     for call in range(1, 20):
-        done = subprocess.run(
-            [sys.executable, "-c", CHILD, sidecar.address, user, str(call), moment],
-            cwd=str(__file__).rpartition("/tests/")[0],
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-        )
-        assert done.returncode in (0, -signal.SIGKILL), done.stderr
-        if done.returncode == 0:
-            return
-        yield call
-    raise AssertionError("the process does not end")
+        if (pid := os.fork()) == 0:
+            compact_and_die(address, user, call, moment, is_sdk == "True")
+            os._exit(0)
+        _, status = os.waitpid(pid, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+        sys.stdin.readline()
 
 
+def endings(*arguments: Any) -> Iterator[int]:
+    """Kills a process at its first call, its second call and so on, until one ends by itself."""
+    script = f"import sys\nfrom {__name__} import *\nfork_compactions(*sys.argv[1:])"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        cwd=Path(__file__).parents[1],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        try:
+            while (code := int(process.stdout.readline())) != 0:
+                assert code == -signal.SIGKILL
+                yield code
+                process.stdin.write("\n")
+                process.stdin.flush()
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("is_sdk", CLASSES)
 @pytest.mark.parametrize("moment", ["before", "after"])
 async def test_a_killed_process_loses_no_item(
-    sidecar: Sidecar, aio: AsyncConversationMemory, user: str, moment: str
+    sidecar: Sidecar, aio: AsyncConversationMemory, user: str, moment: str, is_sdk: bool
 ) -> None:
     seen: list[str] = []
     session = ConversationMemorySession("thread", user_id=user, memory=aio)
     await session.add_items(items(BEFORE))
-    for _ in endings(sidecar, user, moment):
+    for _ in endings(sidecar.address, user, moment, is_sdk):
         found = await session.get_items()
         assert found in (BEFORE, COMPACTED), json.dumps(found)
         seen.append("compacted" if found == COMPACTED else "before")

@@ -24,8 +24,12 @@ try:
     from agents.items import TResponseInputItem
     from agents.memory import SessionSettings
     from agents.memory.session_settings import coerce_session_settings, resolve_session_limit
+
+    from ._openai_compaction import ConversationMemoryCompactionSession
 except ImportError as error:
     raise missing_framework("openai-agents", error) from error
+
+__all__ = ["ConversationMemoryCompactionSession", "ConversationMemorySession"]
 
 FORM = responses.FORM
 
