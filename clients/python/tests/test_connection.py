@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import itertools
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -19,7 +21,7 @@ import trustme
 import conversation_memory as cm
 from conversation_memory import AsyncConversationMemory, ConversationMemory, Message, Tls
 
-from .fake import CONVERSATION, FakeService, serving
+from .fake import CONVERSATION, FakeService, failing, serving
 from .proxy import Proxy
 from .sidecar import TIMEOUT, Sidecar
 
@@ -312,3 +314,20 @@ def test_timeout_that_is_not_finite_is_rejected(timeout: float) -> None:
             memory.get_history(CONVERSATION, timeout=timeout)
         with pytest.raises(ValueError, match="finite"):
             memory.delete_conversation(CONVERSATION, timeout=timeout)
+
+
+def test_an_error_of_the_connection_names_the_address_and_the_time() -> None:
+    with ConversationMemory("127.0.0.1:1", timeout=1) as memory:
+        with pytest.raises((cm.Unavailable, cm.DeadlineExceeded)) as failed:
+            memory.get_conversation(CONVERSATION)
+        assert re.search(r" \(127\.0\.0\.1:1, after \d+\.\d s\)$", str(failed.value))
+        with pytest.raises((cm.Unavailable, cm.DeadlineExceeded)) as failed:
+            memory.export_conversation(CONVERSATION, io.BytesIO())
+        assert re.search(r" \(127\.0\.0\.1:1, after \d+\.\d s\)$", str(failed.value))
+    # Other errors do not depend on the address.
+    fake = FakeService()
+    fake.answers = {"GetConversation": failing(grpc.StatusCode.NOT_FOUND)}
+    with serving(fake) as address:
+        with ConversationMemory(address) as memory, pytest.raises(cm.NotFound) as missing:
+            memory.get_conversation(CONVERSATION)
+    assert address not in str(missing.value)

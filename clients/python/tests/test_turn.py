@@ -299,3 +299,36 @@ def test_invalid_window_creates_no_conversation(
     with pytest.raises(cm.InvalidArgument), memory.turn(user, **bounds):  # type: ignore[arg-type]
         pass
     assert list(memory.list_conversations(user)) == []
+
+
+def test_a_turn_creates_its_conversation(memory: ConversationMemory, user: str) -> None:
+    id_ = cm.conversation_id_for("thread-1", framework="mine", user_id=user)
+    with pytest.raises(cm.NotFound):
+        memory.begin_turn(user, conversation_id=id_)
+    for question in ("one", "two"):
+        with memory.turn(user, conversation_id=id_, create=True, dept_id="hr") as turn:
+            turn.user(question)
+    assert [message.content for message in turn.history] == ["one"]
+    assert turn.conversation_id == id_
+    assert memory.get_conversation(id_, user_id=user).dept_id == "hr"
+    # A conversation of another user cannot be distinguished from one that is not created.
+    with pytest.raises(cm.NotFound):
+        memory.begin_turn(user + "'", conversation_id=id_, create=True)
+    with pytest.raises(cm.SessionExpired):
+        session = "00000000-0000-4000-8000-000000000000"
+        memory.begin_turn(user, session_id=session, create=True)
+    assert memory.begin_turn(user, create=True).conversation.id != id_
+
+
+async def test_concurrent_turns_create_one_conversation(
+    aio: AsyncConversationMemory, user: str
+) -> None:
+    id_ = cm.conversation_id_for("thread-1", framework="mine", user_id=user)
+
+    async def one(question: str) -> None:
+        async with aio.turn(user, conversation_id=id_, create=True) as turn:
+            turn.user(question)
+
+    await asyncio.gather(*[one(str(n)) for n in range(8)])
+    listed = [message.content async for message in aio.list_messages(id_)]
+    assert sorted(listed) == [str(n) for n in range(8)]

@@ -25,6 +25,7 @@ from ._adapters import NamedConversation, split_into_saves
 from ._adk import FORM, Record, record_of, storable, validate_name
 from ._adk_append import validated
 from ._adk_events import event_message, event_record, own_event
+from ._arguments import validates_arguments
 from ._async import adapters
 from ._async.client import AsyncConversationMemory
 from ._completion_async import run_to_completion
@@ -44,6 +45,7 @@ MAX_QUERY_WORDS = 32
 MAX_QUERY_CHARS = 512
 
 
+@validates_arguments
 class ConversationMemoryMemoryService(BaseMemoryService):
     """A memory service of ADK that finds words. Any number of processes can use it.
 

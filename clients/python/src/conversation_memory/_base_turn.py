@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ._arguments import validates_arguments
 from ._content import Content, ToolCallLike, message_of
 from ._convert import write_message
 from ._errors import invalid_argument
@@ -49,12 +50,14 @@ class TurnOptions:
     user_id: str
     session_id: str | None
     conversation_id: str | None
+    create: bool
     dept_id: str | None
     window: Window
     if_unchanged: bool
     save_question_first: bool
 
 
+@validates_arguments
 class BaseTurn:
     """History and new messages of a turn.
 

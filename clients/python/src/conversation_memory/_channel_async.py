@@ -19,6 +19,7 @@ class AsyncChannel:
     """Channels to the service: one for each event loop, opened by its first call. Thread-safe."""
 
     def __init__(self, config: ClientConfig) -> None:
+        self.target = config.target
         self._config = config
         self._lock = threading.Lock()
         self._connections: dict[asyncio.AbstractEventLoop, _Connection] = {}

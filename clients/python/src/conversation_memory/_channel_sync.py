@@ -21,6 +21,7 @@ class Channel:
     """A channel to the service, opened by the first call. Thread-safe."""
 
     def __init__(self, config: ClientConfig) -> None:
+        self.target = config.target
         self._config = config
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None

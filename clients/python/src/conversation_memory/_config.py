@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import grpc
 
+from ._arguments import validate_fields
 from ._limits import DEFAULT_LIMITS, Limits
 from ._plaintext import Secret, hidden, is_local, warn_of_plaintext_token
 from ._retries import service_config
@@ -96,6 +97,8 @@ class ClientConfig:
     allow_plaintext_token: bool = False
 
     def __post_init__(self) -> None:
+        # The types of the token are validated below, so that no traceback shows it.
+        validate_fields(self, ("target", "tls", "timeout", "limits", "allow_plaintext_token"))
         _validated_timeout(self.timeout)
         if self.token is not None and not callable(self.token):
             object.__setattr__(self, "token", _validated_token(self.token))

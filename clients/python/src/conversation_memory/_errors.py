@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, cast
@@ -171,6 +172,9 @@ _TRANSIENT_CODES = {
 }
 
 
+_CONNECTION_CODES = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+
+
 class _RpcError(Protocol):
     """Methods that the errors of gRPC's blocking and asyncio APIs have in common."""
 
@@ -252,13 +256,27 @@ def invalid_argument(field: str, description: str) -> InvalidArgument:
     return error
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Address and start of a call, for the text of its error."""
+
+    target: str
+    """Address of the service."""
+    started: float = field(default_factory=time.monotonic)
+    """Time of the start, of the monotonic clock."""
+
+    def __str__(self) -> str:
+        return f"{self.target}, after {time.monotonic() - self.started:.1f} s"
+
+
 def from_rpc_error(
-    rpc_error: grpc.RpcError, *, idempotent: bool, request_id: str | None
+    rpc_error: grpc.RpcError, attempt: Attempt, *, idempotent: bool, request_id: str | None
 ) -> ConversationMemoryError:
     """Converts the error of a failed call.
 
     Args:
         rpc_error: Error of gRPC.
+        attempt: The call. An error of the connection names its address and the time spent.
         idempotent: Whether repeating the call has no second effect.
         request_id: Idempotency key of the call; `None` if it has none.
     """
@@ -267,7 +285,8 @@ def from_rpc_error(
     kind = _BY_REASON.get(details.reason) or _BY_CODE.get(code, ConversationMemoryError)
     if code is grpc.StatusCode.UNKNOWN and details.reason == "COMMIT_OUTCOME_UNKNOWN":
         kind = OutcomeUnknown
-    error = kind(f"{code.name}: {status.details() or 'no message'}")
+    text = f"{code.name}: {status.details() or 'no message'}"
+    error = kind(f"{text} ({attempt})" if code in _CONNECTION_CODES else text)
     error.code = code
     error.reason = details.reason
     error.details = details.metadata

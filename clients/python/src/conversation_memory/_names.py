@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import uuid
 
+from ._arguments import validated
+
 NAMESPACE = uuid.UUID("a8f12931-1738-5414-9644-362c0d1bafd1")
 """Namespace of the derived ids. It must never change: all conversations would appear empty."""
 
@@ -18,6 +20,7 @@ LANGGRAPH = "langgraph"
 GOOGLE_ADK = "google-adk"
 
 
+@validated
 def conversation_id_for(
     name: str, *, framework: str = LANGGRAPH, app: str = "", user_id: str = ""
 ) -> str:
@@ -40,14 +43,6 @@ def conversation_id_for(
         TypeError: An argument is not a string.
         ValueError: A thread of LangGraph is given an app or a user.
     """
-    for argument, value in (
-        ("name", name),
-        ("framework", framework),
-        ("app", app),
-        ("user_id", user_id),
-    ):
-        if not isinstance(value, str):
-            raise TypeError(f"{argument} must be a str, not {type(value).__name__}")
     if framework == LANGGRAPH:
         if app or user_id:
             raise ValueError("a thread of LangGraph has neither an app nor a user_id")

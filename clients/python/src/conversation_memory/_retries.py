@@ -9,7 +9,7 @@ from typing import Any, Generic
 
 import grpc
 
-from ._errors import ConversationMemoryError, ResourceExhausted, from_rpc_error
+from ._errors import Attempt, ConversationMemoryError, ResourceExhausted, from_rpc_error
 from ._method import Method, Request, Response
 from ._proto.v1 import methods
 
@@ -68,10 +68,13 @@ def is_idempotent(method: Method[Any, Any]) -> bool:
     return method.path in _IDEMPOTENT_PATHS
 
 
-def to_exception(call: Call[Any, Any], error: grpc.RpcError) -> ConversationMemoryError:
+def to_exception(
+    call: Call[Any, Any], error: grpc.RpcError, attempt: Attempt
+) -> ConversationMemoryError:
     """Converts the gRPC error of a failed call to this package's exception."""
     failure = from_rpc_error(
         error,
+        attempt,
         idempotent=is_idempotent(call.method) and call.has_caller_key,
         request_id=call.request_id,
     )

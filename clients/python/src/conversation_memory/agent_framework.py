@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ._adapters import NamedConversation, append_timeout, missing_framework
+from ._arguments import validates_arguments
 from ._async import adapters
 from ._async.client import AsyncConversationMemory
 from ._completion_async import run_to_completion
@@ -30,6 +31,7 @@ except ImportError as error:
 FORM = form.FORM
 
 
+@validates_arguments
 class ConversationMemoryHistoryProvider(HistoryProvider):
     """A history provider whose messages are those of a conversation. They are read back equal.
 

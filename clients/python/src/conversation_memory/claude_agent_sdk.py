@@ -16,6 +16,7 @@ from typing import Any, cast
 from weakref import WeakValueDictionary
 
 from ._adapters import NamedConversation, append_timeout, missing_framework, split_into_saves
+from ._arguments import validates_arguments
 from ._async import adapters
 from ._async.client import AsyncConversationMemory
 from ._completion_async import run_to_completion
@@ -49,6 +50,7 @@ METADATA_KEY = "claude_agent_sdk"
 log = logging.getLogger("conversation_memory")
 
 
+@validates_arguments
 class ConversationMemorySessionStore(SessionStore):
     """A session store whose transcripts are conversations. Their entries are read back equal.
 

@@ -15,6 +15,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from ._adapters import NamedConversation, missing_framework
+from ._arguments import validates_arguments
 from ._async import adapters
 from ._async.client import AsyncConversationMemory
 from ._completion_async import run_to_completion
@@ -44,6 +45,7 @@ MAX_CONCURRENT_LOADS = 8
 """Upper bound on the sessions that a listing loads at the same time."""
 
 
+@validates_arguments
 class ConversationMemorySessionService(BaseSessionService):
     """A session service of ADK. A session is a conversation, and its events are messages.
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, TypeGuard
 
 from ._adapters import NamedConversation, append_timeout, missing_framework
+from ._arguments import validates_arguments
 from ._async import adapters as async_adapters
 from ._async.client import AsyncConversationMemory
 from ._completion_async import run_to_completion
@@ -46,6 +47,7 @@ _CLASSES: dict[str, type[BaseMessage]] = {
 }
 
 
+@validates_arguments
 class ConversationMemoryChatMessageHistory(BaseChatMessageHistory):
     """A chat history whose messages are those of a conversation. They are read back equal.
 

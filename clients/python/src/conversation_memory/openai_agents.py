@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from . import _openai_replacement as replacement
 from ._adapters import NamedConversation, append_timeout, missing_framework
+from ._arguments import validates_arguments
 from ._async import adapters
 from ._async.client import AsyncConversationMemory
 from ._completion_async import run_to_completion
@@ -23,7 +24,7 @@ try:
     from agents import RunContextWrapper
     from agents.items import TResponseInputItem
     from agents.memory import SessionSettings
-    from agents.memory.session_settings import coerce_session_settings, resolve_session_limit
+    from agents.memory.session_settings import resolve_session_limit
 
     from ._openai_compaction import ConversationMemoryCompactionSession
 except ImportError as error:
@@ -34,6 +35,7 @@ __all__ = ["ConversationMemoryCompactionSession", "ConversationMemorySession"]
 FORM = responses.FORM
 
 
+@validates_arguments
 class ConversationMemorySession:
     """A `Session` of the Agents SDK whose items are the messages of a conversation.
 
@@ -74,11 +76,9 @@ class ConversationMemorySession:
                 another adapter; `None` derives the id from the names.
         """
         self.session_id = session_id
-        self.session_settings = (
-            SessionSettings()
-            if session_settings is None
-            else coerce_session_settings(session_settings)
-        )
+        if not isinstance(session_settings, SessionSettings):
+            session_settings = SessionSettings(**(session_settings or {}))
+        self.session_settings = session_settings
         self._memory = memory
         self._conversation = NamedConversation.of_session(
             FORM, app=app, user_id=user_id, name=session_id, dept_id=dept_id

@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 
 import grpc
 
+from .._arguments import validates_arguments
 from .._channel_async import AsyncChannel
 from .._completion_async import is_running_to_completion
 from .._config import DEFAULT_TARGET, DEFAULT_TIMEOUT, ClientConfig, Option, Tls
+from .._errors import Attempt
 from .._limits import DEFAULT_LIMITS, Limits
 from .._method import Method, Request, Response
 from .._plaintext import hidden
@@ -34,7 +36,8 @@ class AsyncOperation:
         self.observed_seqs = observed_seqs
         self.limits = limits
         self._channel = channel
-        self._deadline = time.monotonic() + seconds
+        self._attempt = Attempt(channel.target)
+        self._deadline = self._attempt.started + seconds
 
     async def call(
         self,
@@ -65,7 +68,7 @@ class AsyncOperation:
                     raise
                 # The next iteration sends the same request, which is idempotent.
             except grpc.RpcError as error:
-                failure = to_exception(call, error)
+                failure = to_exception(call, error, self._attempt)
                 delay = retry_delay(call, failure, self._remaining())
                 if delay is None:
                     raise failure from error
@@ -87,7 +90,7 @@ class AsyncOperation:
             finally:
                 call.cancel()
         except grpc.RpcError as error:
-            raise to_exception(Call(method, request), error) from error
+            raise to_exception(Call(method, request), error, self._attempt) from error
         return responses
 
     def _remaining(self) -> float:
@@ -96,6 +99,10 @@ class AsyncOperation:
 
 class AsyncBaseClient:
     """Connection and state of an asynchronous client."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        validates_arguments(cls)
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ import logging
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from .._arguments import validates_arguments
 from .._base_turn import BaseTurn, TurnOptions
 from .._completion_async import run_to_completion
 from .._errors import ConversationMemoryError, describe_for_log
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("conversation_memory")
 
 
+@validates_arguments
 class AsyncTurn(BaseTurn):
     """A turn of an asynchronous agent, used as `async with memory.turn(...) as turn`.
 
@@ -37,6 +39,7 @@ class AsyncTurn(BaseTurn):
             options.user_id,
             session_id=options.session_id,
             conversation_id=options.conversation_id,
+            create=options.create,
             dept_id=options.dept_id,
             limit=options.window.limit,
             max_tokens=options.window.max_tokens,

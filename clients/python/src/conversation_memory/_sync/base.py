@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 
 import grpc
 
+from .._arguments import validates_arguments
 from .._channel_sync import Channel
 from .._config import DEFAULT_TARGET, DEFAULT_TIMEOUT, ClientConfig, Option, Tls
+from .._errors import Attempt
 from .._limits import DEFAULT_LIMITS, Limits
 from .._method import Method, Request, Response
 from .._plaintext import hidden
@@ -33,7 +35,8 @@ class Operation:
         self.observed_seqs = observed_seqs
         self.limits = limits
         self._channel = channel
-        self._deadline = time.monotonic() + seconds
+        self._attempt = Attempt(channel.target)
+        self._deadline = self._attempt.started + seconds
 
     def call(
         self,
@@ -60,7 +63,7 @@ class Operation:
                     time.sleep(delay)
                 return self._channel.unary(call, self._remaining())
             except grpc.RpcError as error:
-                failure = to_exception(call, error)
+                failure = to_exception(call, error, self._attempt)
                 delay = retry_delay(call, failure, self._remaining())
                 if delay is None:
                     raise failure from error
@@ -80,7 +83,7 @@ class Operation:
             finally:
                 call.cancel()
         except grpc.RpcError as error:
-            raise to_exception(Call(method, request), error) from error
+            raise to_exception(Call(method, request), error, self._attempt) from error
         return responses
 
     def _remaining(self) -> float:
@@ -89,6 +92,10 @@ class Operation:
 
 class BaseClient:
     """Connection and state of a blocking client."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        validates_arguments(cls)
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ import grpc
 
 from .._config import LONG_TIMEOUT
 from .._convert import read_imported
-from .._errors import from_rpc_error
+from .._errors import Attempt, from_rpc_error
 from .._files import (
     Destination,
     ExportFormat,
@@ -64,6 +64,7 @@ class Files(BaseClient):
         request = export_request(conversation_id, format, user_id)
         with open_destination(destination) as file:
             seconds = self._config.seconds(timeout, LONG_TIMEOUT)
+            attempt = Attempt(self._config.target)
             try:
                 call = self._channel.unary_stream(methods.EXPORT_CONVERSATION, request, seconds)
                 try:
@@ -73,7 +74,7 @@ class Files(BaseClient):
                     # An export that is not read to its end must not hold the server's snapshot.
                     call.cancel()
             except grpc.RpcError as error:
-                raise from_rpc_error(error, idempotent=True, request_id=None) from error
+                raise from_rpc_error(error, attempt, idempotent=True, request_id=None) from error
 
     def import_conversation(
         self,
@@ -113,12 +114,13 @@ class Files(BaseClient):
         with open_source(source) as file:
             requests = ImportRequests(file, import_options(format, user_id, dept_id))
             seconds = self._config.seconds(timeout, LONG_TIMEOUT)
+            attempt = Attempt(self._config.target)
             try:
                 answer = self._channel.stream_unary(methods.IMPORT_CONVERSATION, requests, seconds)
             except grpc.RpcError as error:
                 if requests.failure is not None:
                     raise requests.failure from None
-                raise from_rpc_error(error, idempotent=False, request_id=None) from error
+                raise from_rpc_error(error, attempt, idempotent=False, request_id=None) from error
         return read_imported(answer)
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import uuid
 from collections.abc import Iterable, Mapping
@@ -10,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from .. import _convert as convert
-from .._errors import MinSeqNotReached
+from .._errors import AlreadyExists, MinSeqNotReached, NotFound, SessionExpired
 from .._ids import new_conversation_id
 from .._proto.v1 import conversation_memory_pb2 as api
 from .._proto.v1 import methods
@@ -38,6 +39,7 @@ def begin_turn(
     *,
     session_id: str | None,
     conversation_id: str | None,
+    create: bool,
     dept_id: str | None,
     window: Window,
 ) -> BegunTurn:
@@ -56,7 +58,18 @@ def begin_turn(
         max_tokens=window.max_tokens or 0,
         start_on_user=window.start_on_user,
     )
-    begun = convert.read_begun(operation.call(methods.BEGIN_TURN, request))
+    try:
+        answer = operation.call(methods.BEGIN_TURN, request)
+    except NotFound as error:
+        if not (create and conversation_id) or isinstance(error, SessionExpired):
+            raise
+        # An id that is in use is another user's, or another caller has just created it.
+        with contextlib.suppress(AlreadyExists):
+            create_conversation(
+                operation, user_id, dept_id=dept_id, conversation_id=conversation_id
+            )
+        answer = operation.call(methods.BEGIN_TURN, request)
+    begun = convert.read_begun(answer)
     conversation = begun.conversation
     if conversation.last_seq >= operation.observed_seqs.last_seq(conversation.id):
         operation.observed_seqs.record(conversation.id, conversation.last_seq)

@@ -8,6 +8,7 @@ import logging
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from .._arguments import validates_arguments
 from .._base_turn import BaseTurn, TurnOptions
 from .._completion_sync import run_to_completion
 from .._errors import ConversationMemoryError, describe_for_log
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("conversation_memory")
 
 
+@validates_arguments
 class Turn(BaseTurn):
     """A turn of a blocking agent, used as `with memory.turn(...) as turn`.
 
@@ -38,6 +40,7 @@ class Turn(BaseTurn):
             options.user_id,
             session_id=options.session_id,
             conversation_id=options.conversation_id,
+            create=options.create,
             dept_id=options.dept_id,
             limit=options.window.limit,
             max_tokens=options.window.max_tokens,

@@ -22,6 +22,7 @@ class Turns(BaseClient):
         *,
         session_id: str | None = None,
         conversation_id: str | None = None,
+        create: bool = False,
         dept_id: str | None = None,
         limit: int = 0,
         max_tokens: int | None = None,
@@ -44,6 +45,8 @@ class Turns(BaseClient):
             conversation_id: Conversation to continue; `None` uses the session's conversation, or
                 a new one. Given together with the session, the conversation is found even while
                 the service has no access to its sessions.
+            create: Whether to create the conversation `conversation_id`, a UUID, if it does not
+                exist. One of another user raises `NotFound`.
             dept_id: Department or tenant of the user, stored with what the turn creates.
             limit: Target number of messages of the history, at most 1000; 0 uses the service's
                 default. Calls and their results are kept together, and each is a message: set a
@@ -66,6 +69,7 @@ class Turns(BaseClient):
             user_id,
             session_id,
             conversation_id,
+            create,
             dept_id,
             window,
             if_unchanged,
@@ -79,6 +83,7 @@ class Turns(BaseClient):
         *,
         session_id: str | None = None,
         conversation_id: str | None = None,
+        create: bool = False,
         dept_id: str | None = None,
         limit: int = 0,
         max_tokens: int | None = None,
@@ -94,6 +99,8 @@ class Turns(BaseClient):
             session_id: Session of the previous turn; `None` starts a session.
             conversation_id: Conversation to continue; `None` uses the session's conversation, or
                 a new one.
+            create: Whether to create the conversation `conversation_id`, a UUID, if it does not
+                exist. One of another user raises `NotFound`.
             dept_id: Department or tenant of the user, stored with what the call creates.
             limit: Target number of messages, at most 1000; 0 uses the service's
                 default. Calls and their results are kept together.
@@ -117,6 +124,7 @@ class Turns(BaseClient):
             user_id,
             session_id=session_id,
             conversation_id=conversation_id,
+            create=create,
             dept_id=dept_id,
             window=Window(limit, max_tokens, start_on_user),
         )
