@@ -143,6 +143,27 @@ def check_langchain(messages: Sequence[BaseMessage]) -> None:
         can_answer = bool(open_calls)
 
 
+def check_agent_framework(messages: Sequence[Any]) -> None:
+    """Checks messages of Agent Framework: each call is answered directly after its message."""
+    open_calls: list[str] = []
+    can_answer = False
+    for message in messages:
+        assert message.contents
+        kinds = [content.type for content in message.contents]
+        if message.role == "tool":
+            assert can_answer
+            for content in message.contents:
+                if content.type == "function_result":
+                    open_calls.remove(content.call_id)
+            continue
+        assert "function_result" not in kinds
+        assert not open_calls, "a call is answered before another message"
+        calls = [content for content in message.contents if content.type == "function_call"]
+        assert message.role == "assistant" or not calls
+        open_calls = [content.call_id for content in calls]
+        can_answer = bool(open_calls)
+
+
 def check_events(events: Sequence[Any]) -> None:
     """Checks contents of Gemini's API: as many results as calls, directly after them."""
     calls: list[str] = []

@@ -19,11 +19,15 @@ from agent_framework import (
     FunctionInvocationLayer,
     InMemoryHistoryProvider,
     Message,
+    _sessions,
 )
 
 import conversation_memory as cm
 from conversation_memory import AsyncConversationMemory, NotFound, conversation_id_for
 from conversation_memory.agent_framework import ConversationMemoryHistoryProvider
+
+KNOWS_REPLAYS = hasattr(_sessions, "filter_new_messages")
+"""Whether the framework's own providers recognise messages that they have saved already."""
 
 PNG = b"\x89PNG" * 100
 
@@ -188,7 +192,7 @@ async def test_providers_agree(provider: ConversationMemoryHistoryProvider, seed
         )
         said += group
         # An agent can give the whole transcript, or its end, again.
-        overlap = source.choice([0, 0, len(said), 1, 2, 5])
+        overlap = source.choice([0, 0, len(said), 1, 2, 5]) if KNOWS_REPLAYS else 0
         given = said[-(len(group) + overlap) :] if overlap else group
         if given[0].role == "tool":
             given = group

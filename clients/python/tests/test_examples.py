@@ -58,6 +58,39 @@ def test_openai_agents_session(sidecar: Sidecar) -> None:
     ]
 
 
+def test_openai_agents_handoff(sidecar: Sidecar) -> None:
+    assert run("openai_agents_handoff.py", sidecar.address) == [
+        "remembered: 0 items",
+        "user:       My name is Ana. How do I request vacation?",
+        "vacation:   Request it in the HR portal, two weeks ahead.",
+        "remembered: 4 items",
+        "user:       Who am I?",
+        "vacation:   You are Ana.",
+    ]
+
+
+def test_google_adk_runner(sidecar: Sidecar) -> None:
+    assert run("google_adk_runner.py", sidecar.address) == [
+        "user:       My name is Ana.",
+        "assistant:  Nice to meet you.",
+        "user:       What is my name?",
+        "assistant:  You are Ana.",
+        "monday: Nice to meet you.",
+        "tuesday: You are Ana.",
+    ]
+
+
+def test_agent_framework_history(sidecar: Sidecar) -> None:
+    assert run("agent_framework_history.py", sidecar.address) == [
+        "remembered: 0 messages",
+        "user:       What is our vacation policy?",
+        "assistant:  It is vacation: 25 days a year.",
+        "remembered: 4 messages",
+        "user:       How do I request it?",
+        "assistant:  It is requested in the HR portal, two weeks ahead.",
+    ]
+
+
 def test_compaction(tmp_path: Path) -> None:
     backend = Backend.embedded(tmp_path)
     backend.settings["COMPACTION_TOKENS"] = "40"

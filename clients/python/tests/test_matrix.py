@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
+from agent_framework import Content
+from agent_framework import Message as AgentMessage
 from google.adk.events import Event
 from google.genai import types
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
@@ -25,12 +27,20 @@ from conversation_memory import (
 from conversation_memory._adapters import NamedConversation
 from conversation_memory._proto.v1 import conversation_memory_pb2 as api
 from conversation_memory._proto.v1 import methods
+from conversation_memory.agent_framework import ConversationMemoryHistoryProvider
 from conversation_memory.google_adk import ConversationMemorySessionService
 from conversation_memory.langchain import ConversationMemoryChatMessageHistory
 from conversation_memory.openai_agents import ConversationMemorySession
 
 from .sidecar import TIMEOUT, Backend, Sidecar
-from .strict import check_anthropic, check_chat, check_events, check_langchain, check_responses
+from .strict import (
+    check_agent_framework,
+    check_anthropic,
+    check_chat,
+    check_events,
+    check_langchain,
+    check_responses,
+)
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 PNG_BASE64 = base64.b64encode(PNG).decode()
@@ -67,6 +77,7 @@ class Setting:
         self.agents = ConversationMemorySession("s", user_id=user, memory=memory)
         self.langchain = ConversationMemoryChatMessageHistory("s", user_id=user, memory=memory)
         self.adk = ConversationMemorySessionService(memory)
+        self.microsoft = ConversationMemoryHistoryProvider(user_id=user, memory=memory)
         self.id = ""
 
     def use(self, conversation: str) -> None:
@@ -74,6 +85,8 @@ class Setting:
         self.id = conversation
         for adapter in (self.agents, self.langchain):
             adapter._conversation = NamedConversation(conversation, self.user)
+        named = NamedConversation(conversation, self.user)
+        self.microsoft._conversation = lambda *_: named  # type: ignore[method-assign]
 
 
 Writer = Callable[[Setting], Awaitable[None]]
@@ -254,12 +267,44 @@ async def write_adk(it: Setting) -> None:
         await it.adk.append_event(session, Event(author=author, content=content))
 
 
+async def write_microsoft(it: Setting) -> None:
+    def call(id_: str, arguments: Any) -> Content:
+        return Content.from_function_call(id_, "look_up", arguments=arguments)
+
+    messages = [
+        AgentMessage("user", [QUESTION]),
+        AgentMessage("assistant", [Content.from_text_reasoning(text="Hm."), call(CALL, {"a": 1})]),
+        AgentMessage("tool", [Content.from_function_result(CALL, result="25 days")]),
+        AgentMessage("assistant", ["Look.", call("call_2", "not JSON"), call("call_3", {})]),
+        AgentMessage(
+            "tool",
+            [
+                Content.from_function_result("call_3", result="two"),
+                Content.from_function_result("call_2", result={"one": 1}),
+            ],
+        ),
+        AgentMessage(
+            "user",
+            [
+                "And this?",
+                Content.from_data(PNG, "image/png"),
+                Content.from_hosted_file("file-1"),
+            ],
+        ),
+        AgentMessage("assistant", [LONG]),
+        AgentMessage("user", [SECRET]),
+    ]
+    await it.memory.save_messages(it.id, [Message("system", FACT, pinned=True)], user_id=it.user)
+    await it.microsoft.save_messages("s", messages)
+
+
 WRITERS: dict[str, Writer] = {
     "turn": write_turn,
     "raw": write_raw,
     "agents": write_agents,
     "langchain": write_langchain,
     "adk": write_adk,
+    "microsoft": write_microsoft,
 }
 
 
@@ -311,6 +356,11 @@ async def test_every_client_reads_what_another_one_has_saved(
     check_langchain(messages)
     assert_complete(str(messages), has_reasoning=writer != "turn")
     assert PNG_BASE64 in str(messages)
+    agent_messages = await it.microsoft.get_messages("s")
+    check_agent_framework(agent_messages)
+    contents = str([message.to_dict() for message in agent_messages])
+    assert_complete(contents, has_reasoning=writer != "turn")
+    assert PNG_BASE64 in contents
     session = await it.adk.get_session(app_name="hr", user_id=user, session_id="s")
     assert session is not None
     check_events([event for event in session.events if event.content])
@@ -337,6 +387,8 @@ async def test_window_of_any_size_is_valid(
         check_anthropic(history.to_anthropic())
         it.langchain._limit = limit
         check_langchain(await it.langchain.aget_messages())
+        it.microsoft._limit = limit
+        check_agent_framework(await it.microsoft.get_messages("s"))
         check_responses(await it.agents.get_items(limit))
 
 

@@ -215,12 +215,20 @@ def _construct(shown: dict[str, Any]) -> AgentMessage:
 
 def _to_agent_framework(messages: Sequence[Message]) -> list[AgentMessage]:
     found: list[AgentMessage] = []
+    is_open = False
     for message in paired(messages):
-        own = _own(message)
-        if own is None and (shown := form.show(message)) is not None:
-            own = _construct(shown)
-        if own is not None:
+        if (own := _own(message)) is not None:
             found.append(own)
+            is_open = False
+        elif (shown := form.show(message)) is not None:
+            new = _construct(shown)
+            has_calls = any(content.type == "function_call" for content in new.contents)
+            if has_calls and is_open:
+                # Another client has saved each of parallel calls in a message of its own.
+                found[-1].contents.extend(new.contents)
+            else:
+                found.append(new)
+            is_open = has_calls
     return found
 
 
