@@ -14,16 +14,32 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Class = TypeVar("Class", bound=type)
 
-_Check = Callable[[Any], bool]
-
 
 class _Unchecked(Exception):
-    """An annotation that is not checked."""
+    """An annotation that accepts everything."""
+
+
+@dataclass(slots=True)
+class _Rule:
+    """Types that an argument can have."""
+
+    quick: set[type] = field(default_factory=set)
+    """Types that are valid without a further check."""
+    checks: list[Callable[[Any], bool]] = field(default_factory=list)
+    """Checks, one of which must hold for a value of another type."""
+    names: list[str] = field(default_factory=list)
+
+    def check(self, name: str, value: Any) -> None:
+        """Rejects a value of another type. The text names the types, and never the value."""
+        if not any(check(value) for check in self.checks):
+            kind = "None" if value is None else type(value).__name__
+            raise TypeError(f"{name} must be {' or '.join(self.names)}, not {kind}")
 
 
 def validates_arguments(class_: Class) -> Class:
@@ -43,29 +59,22 @@ def validated(function: Function) -> Function:
 
     The text names the argument and the types, and never the value.
     """
-    parameters = inspect.signature(function).parameters
-    positional = [
-        name
-        for name, it in parameters.items()
-        if it.kind in (it.POSITIONAL_ONLY, it.POSITIONAL_OR_KEYWORD)
-    ]
-
-    @functools.cache
-    def checks() -> dict[str, tuple[_Check, str]]:
-        # Annotations can name classes that are defined later.
-        module = vars(sys.modules[function.__module__])
-        return {
-            name: found
-            for name, it in parameters.items()
-            if it.kind not in (it.VAR_POSITIONAL, it.VAR_KEYWORD)
-            and (found := _check_of(it.annotation, module)) is not None
-        }
+    parameters = inspect.signature(function).parameters.values()
+    named = [it for it in parameters if it.kind not in (it.VAR_POSITIONAL, it.VAR_KEYWORD)]
+    positional = [it.name for it in named if it.kind is not it.KEYWORD_ONLY]
+    rules: dict[str, _Rule] | None = None
 
     def check(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        known = checks()
-        for name, value in (*zip(positional, args, strict=False), *kwargs.items()):
-            if (found := known.get(name)) is not None:
-                _check(name, value, *found)
+        nonlocal rules
+        if rules is None:
+            # Annotations can name classes that are defined after the function.
+            rules = _rules({it.name: it.annotation for it in named}, function.__module__)
+        for name, value in kwargs.items():
+            if (rule := rules.get(name)) is not None and type(value) not in rule.quick:
+                rule.check(name, value)
+        for name, value in zip(positional, args, strict=False):
+            if (rule := rules.get(name)) is not None and type(value) not in rule.quick:
+                rule.check(name, value)
 
     if inspect.iscoroutinefunction(function):
 
@@ -90,61 +99,63 @@ def validate_fields(instance: Any, names: Iterable[str]) -> None:
     Raises:
         TypeError: A field has another type.
     """
-    module = vars(sys.modules[type(instance).__module__])
-    for name in names:
-        if (found := _check_of(type(instance).__annotations__[name], module)) is not None:
-            _check(name, getattr(instance, name), *found)
+    class_ = type(instance)
+    hints = {name: class_.__annotations__[name] for name in names}
+    for name, rule in _rules(hints, class_.__module__).items():
+        rule.check(name, getattr(instance, name))
 
 
-def _check(name: str, value: Any, is_valid: _Check, types_: str) -> None:
-    if not is_valid(value):
-        kind = "None" if value is None else type(value).__name__
-        raise TypeError(f"{name} must be {types_}, not {kind}")
+def _rules(hints: dict[str, Any], module: str) -> dict[str, _Rule]:
+    """Returns the rules of annotations, except those that accept everything."""
+    rules: dict[str, _Rule] = {}
+    for name, hint in hints.items():
+        if hint is inspect.Parameter.empty:
+            continue
+        rule = _Rule()
+        try:
+            if isinstance(hint, str):
+                hint = eval(hint, vars(sys.modules[module]))  # noqa: S307
+            _add(rule, hint)
+        except (NameError, _Unchecked):
+            # A name can be known to type checkers only.
+            continue
+        rules[name] = rule
+    return rules
 
 
-def _check_of(hint: Any, module: dict[str, Any]) -> tuple[_Check, str] | None:
-    """Returns the check of an annotation and the names of its types; `None` if it has none."""
-    if hint is inspect.Parameter.empty:
-        return None
-    try:
-        if isinstance(hint, str):
-            hint = eval(hint, module)  # noqa: S307
-        checks, names = _kinds(hint)
-    except (NameError, _Unchecked):
-        # A name can be known to type checkers only.
-        return None
-    return lambda value: any(check(value) for check in checks), " or ".join(names)
-
-
-def _kinds(hint: Any) -> tuple[list[_Check], list[str]]:
-    """Returns the checks of an annotation, one of which must hold, and the names of the types.
+def _add(rule: _Rule, hint: Any) -> None:
+    """Adds the types of an annotation to a rule.
 
     Raises:
         _Unchecked: The annotation accepts everything.
     """
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
-        checks: list[_Check] = []
-        names: list[str] = []
         for each in get_args(hint):
-            more, more_names = _kinds(each)
-            checks += more
-            names += [name for name in more_names if name not in names]
-        return checks, names
-    if origin is Literal:
-        return _kinds(type(get_args(hint)[0]))
-    kind = origin or hint
-    if kind is None or kind is types.NoneType:
-        return [lambda value: value is None], ["None"]
-    if (check := _CHECKS.get(kind)) is not None:
-        return [check[0]], [check[1]]
+            _add(rule, each)
+        return
+    kind = types.NoneType if hint is None else origin or hint
+    if kind is Literal:
+        kind = type(get_args(hint)[0])
     if typing.is_typeddict(kind):
-        return _kinds(dict)
-    is_abstract = getattr(kind, "_is_protocol", False) or kind.__module__ == "typing"
-    if not isinstance(kind, type) or is_abstract or kind is object:
-        raise _Unchecked
-    name = kind.__name__
-    return [lambda value: isinstance(value, kind)], [f"{'an' if name[0] in 'AEIO' else 'a'} {name}"]
+        kind = dict
+    if kind not in _CHECKS:
+        is_abstract = getattr(kind, "_is_protocol", False) or kind.__module__ == "typing"
+        if not isinstance(kind, type) or is_abstract or kind is object:
+            raise _Unchecked
+        article = "an" if kind.__name__[0] in "AEIO" else "a"
+        check, name = _of(kind), f"{article} {kind.__name__}"
+    else:
+        check, name = _CHECKS[kind]
+    if isinstance(kind, type) and not inspect.isabstract(kind):
+        rule.quick.add(kind)
+    rule.checks.append(check)
+    if name not in rule.names:
+        rule.names.append(name)
+
+
+def _of(*kinds: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, kinds)
 
 
 def _is_items(value: Any) -> bool:
@@ -163,11 +174,8 @@ def _is_number(value: Any) -> bool:
     return hasattr(type(value), "__float__") and not isinstance(value, (bool, str))
 
 
-def _of(*kinds: type) -> _Check:
-    return lambda value: isinstance(value, kinds)
-
-
-_CHECKS: dict[Any, tuple[_Check, str]] = {
+_CHECKS: dict[Any, tuple[Callable[[Any], bool], str]] = {
+    types.NoneType: (_of(types.NoneType), "None"),
     str: (_of(str), "a str"),
     bytes: (_of(bytes, bytearray, memoryview), "bytes"),
     bool: (_of(bool), "a bool"),

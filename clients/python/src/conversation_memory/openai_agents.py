@@ -24,7 +24,7 @@ try:
     from agents import RunContextWrapper
     from agents.items import TResponseInputItem
     from agents.memory import SessionSettings
-    from agents.memory.session_settings import resolve_session_limit
+    from agents.memory.session_settings import coerce_session_settings, resolve_session_limit
 
     from ._openai_compaction import ConversationMemoryCompactionSession
 except ImportError as error:
@@ -76,9 +76,11 @@ class ConversationMemorySession:
                 another adapter; `None` derives the id from the names.
         """
         self.session_id = session_id
-        if not isinstance(session_settings, SessionSettings):
-            session_settings = SessionSettings(**(session_settings or {}))
-        self.session_settings = session_settings
+        self.session_settings = (
+            SessionSettings()
+            if session_settings is None
+            else coerce_session_settings(session_settings)
+        )
         self._memory = memory
         self._conversation = NamedConversation.of_session(
             FORM, app=app, user_id=user_id, name=session_id, dept_id=dept_id
