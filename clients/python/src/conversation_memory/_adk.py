@@ -43,6 +43,9 @@ FORM = form.FORM
 SECRET_PREFIX = "secret:"  # noqa: S105
 """Prefix of the keys of a state that are never stored."""
 
+UNSTORED_PREFIXES = (State.TEMP_PREFIX, SECRET_PREFIX)
+"""Prefixes of the keys of a state that are in the session object only."""
+
 METADATA_KEY = "google_adk"
 """Key of a conversation's metadata that describes its purpose: kind, app_name, session_id."""
 
@@ -132,7 +135,7 @@ def split(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """
     if prefix:
         return {key[len(prefix) :]: state[key] for key in state if key.startswith(prefix)}
-    scopes = (State.APP_PREFIX, State.USER_PREFIX, State.TEMP_PREFIX, SECRET_PREFIX)
+    scopes = (State.APP_PREFIX, State.USER_PREFIX, *UNSTORED_PREFIXES)
     return {key: state[key] for key in state if not key.startswith(scopes)}
 
 
@@ -153,8 +156,7 @@ def storable_state(state: Mapping[str, Any]) -> dict[str, Any]:
     for key in state:
         if not isinstance(key, str):
             raise TypeError(f"the keys of state must be strings, not {type(key).__name__}")
-    unstored = (State.TEMP_PREFIX, SECRET_PREFIX)
-    permanent = {key: state[key] for key in state if not key.startswith(unstored)}
+    permanent = {key: state[key] for key in state if not key.startswith(UNSTORED_PREFIXES)}
     converted: dict[str, Any] = storable(permanent)
     return converted
 

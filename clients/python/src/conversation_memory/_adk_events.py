@@ -10,7 +10,7 @@ from google.adk.events import Event, EventActions
 from google.adk.sessions.base_session_service import GetSessionConfig
 from google.genai import types
 
-from ._adk import FORM, SECRET_PREFIX, Record, record_of, storable
+from ._adk import FORM, UNSTORED_PREFIXES, Record, record_of, storable
 from ._adk_state import SNAPSHOT_INTERVAL
 from ._forms import adk as form
 from ._forms import common, stored
@@ -32,7 +32,7 @@ def event_record(event: Event) -> Record:
     Raises:
         ValueError: The event refers to itself.
     """
-    actions = without_secrets(event.actions)
+    actions = stored_actions(event.actions)
     plain = event.model_copy(
         update={
             "output": storable(event.output),
@@ -51,13 +51,11 @@ def event_record(event: Event) -> Record:
     return {"event": storable(plain.model_dump(exclude_none=True))}
 
 
-def without_secrets(actions: EventActions) -> EventActions:
-    """Returns actions that change no secret part of the state."""
+def stored_actions(actions: EventActions) -> EventActions:
+    """Returns actions without the changes of state that are never stored."""
     delta = actions.state_delta
-    if not any(str(key).startswith(SECRET_PREFIX) for key in delta):
-        return actions
-    kept = {key: value for key, value in delta.items() if not str(key).startswith(SECRET_PREFIX)}
-    return actions.model_copy(update={"state_delta": kept})
+    kept = {key: delta[key] for key in delta if not str(key).startswith(UNSTORED_PREFIXES)}
+    return actions if len(kept) == len(delta) else actions.model_copy(update={"state_delta": kept})
 
 
 def _plain_part(part: types.Part) -> types.Part:

@@ -251,12 +251,10 @@ class ConversationMemorySessionService(BaseSessionService):
             return event
         if type(event) is not Event:
             raise TypeError(f"an event of the type {type(event).__name__} cannot be read back")
-        self._apply_temp_state(session, event)
-        event = self._trim_temp_delta_state(event)
         for name, value in event.actions.state_delta.items():
-            if name.startswith(adk.SECRET_PREFIX):
+            if name.startswith(adk.UNSTORED_PREFIXES):
                 session.state[name] = value
-        event.actions = events.without_secrets(event.actions)
+        event.actions = events.stored_actions(event.actions)
         conversation = adk.session_conversation(session.app_name, session.user_id, session.id)
         # Callers that share the session object append one after another.
         key = (id(asyncio.get_running_loop()), conversation.id)
@@ -385,7 +383,9 @@ class ConversationMemorySessionService(BaseSessionService):
             await self._listed.change(conversation, own, saved.last_seq, event.timestamp)
         session.last_update_time = event.timestamp
         set_position(session, saved.last_seq, next_snapshot)
-        return self._commit_event_to_session(session, event)
+        session.state.update(event.actions.state_delta)
+        session.events.append(event)
+        return event
 
     # Lists.
 
