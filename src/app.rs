@@ -231,6 +231,7 @@ fn memory(config: &Config, backends: &Backends, writes: TaskTracker) -> Memory {
         writes,
         write_permits: FairSemaphore::new(config.limits.concurrent_calls),
         read_permits: FairSemaphore::new(MAX_CONCURRENT_READS),
+        import_permit: FairSemaphore::new(1),
         default_limit: config.conversations.history_messages,
         compaction_tokens: config.conversations.compaction_tokens,
         token_encoding: config.conversations.token_encoding,

@@ -54,7 +54,6 @@ use crate::{
     fairness::{FairSemaphore, Permits, ShareKey},
     patience::with_patience,
     recent::RecentWindow,
-    rejections::Limit,
     sessions::Sessions,
     store::Store,
     tokens::TokenEncoding,
@@ -80,6 +79,9 @@ pub struct Dependencies {
     /// Permits that bound the concurrent reads of messages from the store, and with them the
     /// memory that these take.
     pub read_permits: FairSemaphore,
+    /// Permit of the import that writes messages. Imports write one at a time, because a turn would
+    /// otherwise wait for a processor behind all of them.
+    pub import_permit: FairSemaphore,
     /// Number of messages in a history if the caller sets no limit.
     pub default_limit: u32,
     /// Number of tokens without a summary above which a conversation should be compacted; 0 for
@@ -115,10 +117,7 @@ impl Memory {
     async fn read_permit(&self) -> Result<Permits, Error> {
         let acquired = self.0.read_permits.acquire(ShareKey::current());
         let permits = with_patience(MAX_READ_WAIT, acquired).await;
-        permits.map_err(|_| {
-            Limit::Reads.record_rejection();
-            Error::Unavailable("too many reads from the store at once".into())
-        })
+        permits.map_err(|_| Error::TooManyReads)
     }
 
     /// Runs a write on a tracked task, to its end even if the caller stops waiting. An

@@ -52,6 +52,8 @@ pub enum Limit {
     Transfers,
     /// Concurrent writes, including those whose callers no longer wait.
     Writes,
+    /// Saves that wait for those before.
+    WaitingSaves,
     /// Concurrent reads of messages from the store.
     Reads,
     /// Number of branches between a conversation and its root.
@@ -87,7 +89,7 @@ pub fn export_metric() {
 
 impl Limit {
     /// The limits in the order of their declaration.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::CallerRate,
         Self::ConcurrentCalls,
         Self::CallTime,
@@ -106,6 +108,7 @@ impl Limit {
         Self::SearchTime,
         Self::Transfers,
         Self::Writes,
+        Self::WaitingSaves,
         Self::Reads,
         Self::BranchDepth,
         Self::Probes,
@@ -136,6 +139,7 @@ impl Limit {
             Self::SearchTime => "search_time",
             Self::Transfers => "transfers",
             Self::Writes => "writes",
+            Self::WaitingSaves => "waiting_saves",
             Self::Reads => "reads",
             Self::BranchDepth => "branch_depth",
             Self::Probes => "probes",
@@ -180,6 +184,9 @@ impl Limit {
                 "let callers make fewer at once; with PostgreSQL, raise POSTGRES_MAX_CONNECTIONS"
             }
             Self::SearchTime => "let callers restrict searches to a conversation or to rarer words",
+            Self::WaitingSaves => {
+                "let callers save less at once, or find out why the store is slow"
+            }
             Self::Writes => {
                 "raise MAX_CONCURRENT_CALLS, or find out why writes of the store are slow"
             }

@@ -79,6 +79,7 @@ async fn check_order_and_ttl(store: Arc<dyn Store>) {
         writes: TaskTracker::new(),
         write_permits: FairSemaphore::new(8),
         read_permits: FairSemaphore::new(8),
+        import_permit: FairSemaphore::new(1),
         default_limit: 6,
         compaction_tokens: 0,
         token_encoding: TokenEncoding::None,

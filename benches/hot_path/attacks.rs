@@ -11,7 +11,7 @@ use test_support::{
     new_user,
     raw_http2::{PING, PRIORITY, SETTINGS, encode},
     requests::{begin, message, save},
-    sidecar::{Form, Sidecar},
+    sidecar::{Form, Memory, Sessions, Sidecar},
 };
 use tokio::{
     runtime::{Builder, Handle},
@@ -234,5 +234,17 @@ struct Attackers {
 impl Attackers {
     fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
         self.set.spawn_on(task, &self.runtime);
+    }
+
+    /// Client whose connection belongs to the runtime of the attackers, too.
+    fn memory(&self, sidecar: &Sidecar) -> Memory {
+        let _context = self.runtime.enter();
+        sidecar.memory()
+    }
+
+    /// Client of sessions, like [`Self::memory`].
+    fn sessions(&self, sidecar: &Sidecar) -> Sessions {
+        let _context = self.runtime.enter();
+        sidecar.sessions()
     }
 }

@@ -47,6 +47,12 @@ pub enum Error {
     /// The limit on concurrent searches is reached.
     #[error("the limit on concurrent searches is reached")]
     TooManySearches,
+    /// The limit on the saves that wait for others is reached. Nothing was written.
+    #[error("the limit on waiting saves is reached")]
+    TooManySaves,
+    /// The limit on concurrent reads from the store is reached.
+    #[error("the limit on concurrent reads is reached")]
+    TooManyReads,
     /// The limit on concurrent exports and imports is reached.
     #[error("the limit on concurrent exports and imports is reached")]
     TooManyTransfers,
@@ -150,6 +156,7 @@ impl Error {
             StoreError::SearchTooExpensive => Self::SearchTooExpensive,
             StoreError::TooManySearches => Self::TooManySearches,
             StoreError::TooManyTransfers => Self::TooManyTransfers,
+            StoreError::TooManySaves => Self::TooManySaves,
             StoreError::Internal(cause) => Self::Internal(cause),
         }
     }

@@ -3,17 +3,18 @@ use chrono::{DateTime, Utc};
 use super::{Error, Memory};
 use crate::{
     domain::{Conversation, ConversationId, DeptId, Metadata, NumberedMessage, Title, UserId},
+    fairness::ShareKey,
     store,
 };
 
 /// Approximate size of the messages that are written to the store at a time, in bytes of
-/// [`crate::domain::NewMessage::size`].
-const BATCH_BYTES: usize = 1 << 20;
+/// [`crate::domain::NewMessage::size`]. Writes are short, so that turns are served between them.
+const BATCH_BYTES: usize = 256 << 10;
 /// Upper bound on the messages that are written at a time.
-const BATCH_MESSAGES: usize = 512;
+const BATCH_MESSAGES: usize = 128;
 /// Approximate number of values in their metadata, which in memory take far more bytes than
 /// in the file.
-const BATCH_VALUES: usize = 50_000;
+const BATCH_VALUES: usize = 10_000;
 
 /// Conversation to be imported.
 #[derive(Clone, Debug)]
@@ -158,6 +159,9 @@ impl ConversationImport {
         if messages.is_empty() {
             return Ok(());
         }
+        // Each holder is bounded by the time limit of a write.
+        let permit = self.memory.0.import_permit.acquire(ShareKey::current());
+        let _permit = permit.await;
         let (seqs, messages): (Vec<_>, Vec<_>) = messages
             .into_iter()
             .map(|numbered| (numbered.seq, numbered.message))

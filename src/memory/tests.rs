@@ -1,10 +1,13 @@
-use std::{error::Error as _, sync::Mutex, time::Duration};
+use std::{error::Error as _, path::Path, sync::Mutex, time::Duration};
 
 use async_trait::async_trait;
 
 use super::{write_through::WindowUpdate, *};
 use crate::{
-    domain::{ConversationId, ConversationRef, Message, SystemClock, UserId, UuidV7},
+    domain::{
+        ConversationId, ConversationRef, Limits, Message, MessageId, NewMessage, NumberedMessage,
+        RawMessage, Role, SystemClock, UserId, UuidV7,
+    },
     recent::{Announcement, Claim, FillLease, Lookup, Window, none::NoWindow},
     sessions::in_process::{InProcessLimits, InProcessSessions},
     store::{StoreError, sqlite::SqliteStore},
@@ -23,8 +26,15 @@ pub(super) fn memory_counting(encoding: TokenEncoding) -> Memory {
 }
 
 fn memory_of(recent: Arc<dyn RecentWindow>, token_encoding: TokenEncoding) -> Memory {
-    let folder = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(&folder.path().join("conversations.db")).unwrap();
+    memory_in(tempfile::tempdir().unwrap().path(), recent, token_encoding)
+}
+
+fn memory_in(
+    folder: &Path,
+    recent: Arc<dyn RecentWindow>,
+    token_encoding: TokenEncoding,
+) -> Memory {
+    let store = SqliteStore::open(&folder.join("conversations.db")).unwrap();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     Memory::new(Dependencies {
         store: Arc::new(store),
@@ -39,6 +49,7 @@ fn memory_of(recent: Arc<dyn RecentWindow>, token_encoding: TokenEncoding) -> Me
         writes: TaskTracker::new(),
         write_permits: FairSemaphore::new(1),
         read_permits: FairSemaphore::new(1),
+        import_permit: FairSemaphore::new(1),
         default_limit: 6,
         compaction_tokens: 0,
         token_encoding,
@@ -77,6 +88,40 @@ async fn abandoned_writes_count_towards_the_limit() {
     memory.0.writes.close();
     memory.0.writes.wait().await;
     memory.uninterrupted(async { Ok(()) }).await.unwrap();
+}
+
+#[tokio::test]
+async fn imports_write_one_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let memory = memory_in(folder.path(), Arc::new(NoWindow), TokenEncoding::None);
+    memory.0.store.prepare(true).await.unwrap();
+    let import = ImportConversation {
+        user_id: UserId::parse("ana".to_owned()).unwrap(),
+        dept_id: None,
+        title: None,
+        created_at: None,
+        updated_at: None,
+        metadata: None,
+    };
+    let mut import = memory.import_conversation(import).await.unwrap();
+    let message = NewMessage::new(
+        RawMessage::text(Role::User, "a question"),
+        std::iter::empty(),
+        || MessageId::from_uuid(memory.new_id()),
+        &Limits::default(),
+    );
+    let message = message.unwrap();
+    import
+        .add(NumberedMessage { seq: 1, message })
+        .await
+        .unwrap();
+    let another = memory.0.import_permit.acquire(ShareKey::current()).await;
+    let mut finish = Box::pin(import.finish(1));
+    let finished = tokio::time::timeout(Duration::from_millis(50), &mut finish).await;
+    assert!(finished.is_err());
+    drop(another);
+    let (conversation, messages) = finish.await.unwrap();
+    assert_eq!((conversation.last_seq, messages), (1, 1));
 }
 
 /// Window that records the methods that are called.

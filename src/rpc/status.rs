@@ -141,6 +141,14 @@ impl From<Error> for Status {
                 Limit::Searches,
                 "too many concurrent searches: search less often, or restrict searches",
             ),
+            Error::TooManySaves => busy(
+                Limit::WaitingSaves,
+                "too many saves wait for the store: save less at once",
+            ),
+            Error::TooManyReads => {
+                Limit::Reads.record_rejection();
+                unavailable("too many reads from the store at once: read less at once")
+            }
             Error::TooManyTransfers => busy(
                 Limit::Transfers,
                 "too many exports and imports at once: wait for one of them to end",

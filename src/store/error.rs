@@ -39,6 +39,9 @@ pub enum StoreError {
     /// The limit on concurrent searches is reached.
     #[error("the limit on concurrent searches is reached")]
     TooManySearches,
+    /// The limit on the saves that wait for others is reached. Nothing was written.
+    #[error("the limit on waiting saves is reached")]
+    TooManySaves,
     /// The limit on concurrent exports and imports is reached.
     #[error("the limit on concurrent exports and imports is reached")]
     TooManyTransfers,

@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use self::queue::{Queue, Waiting};
 use super::{
-    Append, Appended,
+    Append, Appended, StoreError,
     operation_error::{BackendError, ErrorKind, OperationError},
 };
 use crate::{domain::ConversationId, fairness::ShareKey, patience::with_patience};
@@ -164,10 +164,7 @@ impl<W: SaveWriter> GroupCommit<W> {
             match self.admit(append, bytes, started) {
                 Admission::Idle(slot) => write_idle(slot, append, started).await,
                 Admission::Queued(number, outcome) => self.outcome(number, outcome).await,
-                Admission::Rejected => {
-                    let cause = format!("{} saves wait already", self.0.limits.waiting);
-                    return Err(unavailable(cause).into());
-                }
+                Admission::Rejected => return Err(StoreError::TooManySaves.into()),
             }
         };
         match outcome {
@@ -374,10 +371,6 @@ impl<W: SaveWriter> Drop for BatchSlot<W> {
             Shared::start_batch(&self.shared);
         }
     }
-}
-
-fn unavailable(cause: impl Into<String>) -> BackendError {
-    BackendError::new(ErrorKind::Unavailable, cause)
 }
 
 #[cfg(test)]

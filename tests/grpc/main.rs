@@ -26,3 +26,4 @@ mod sessions;
 mod titles;
 mod turns;
 mod undecodable;
+mod unread_writes;

@@ -43,7 +43,7 @@ pub(super) async fn search(attackers: &mut Attackers, sidecar: &Sidecar) {
         memory.save_messages(save).await.unwrap();
     }
     for _ in 0..12 {
-        let (mut memory, user, query) = (sidecar.memory(), user.clone(), query.clone());
+        let (mut memory, user, query) = (attackers.memory(sidecar), user.clone(), query.clone());
         attackers.spawn(async move {
             loop {
                 let search = SearchMessagesRequest {
@@ -64,7 +64,7 @@ pub(super) async fn list_sessions(attackers: &mut Attackers, sidecar: &Sidecar, 
     let user = new_user();
     create_sessions(sidecar, &user, sessions).await;
     for _ in 0..LISTING {
-        let (mut client, user) = (sidecar.sessions(), user.clone());
+        let (mut client, user) = (attackers.sessions(sidecar), user.clone());
         attackers.spawn(async move {
             let mut list = ListSessionsRequest {
                 user_id: user,

@@ -27,7 +27,7 @@ const DEPTH: usize = 1_000;
 
 /// Performs turns without a pause.
 pub(super) fn overload(attackers: &mut Attackers, sidecar: &Sidecar) {
-    let memory = sidecar.memory();
+    let memory = attackers.memory(sidecar);
     for _ in 0..64 {
         let (mut memory, user) = (memory.clone(), new_user());
         attackers.spawn(async move {
@@ -65,7 +65,7 @@ pub(super) async fn create_sessions(sidecar: &Sidecar, user: &str, number: usize
 pub(super) fn keep_creating_sessions(attackers: &mut Attackers, sidecar: &Sidecar) {
     let request = create_session(&new_user());
     for _ in 0..CREATING {
-        let (mut client, request) = (sidecar.sessions(), request.clone());
+        let (mut client, request) = (attackers.sessions(sidecar), request.clone());
         attackers.spawn(async move {
             loop {
                 // Rejected calls are repeated, too.
@@ -88,7 +88,7 @@ pub(super) fn import_files(attackers: &mut Attackers, sidecar: &Sidecar) {
         ..Options::default()
     };
     for _ in 0..IMPORTING {
-        let mut memory = sidecar.memory();
+        let mut memory = attackers.memory(sidecar);
         let requests = import(options.clone(), pieces.clone());
         attackers.spawn(async move {
             loop {
@@ -106,7 +106,7 @@ pub(super) fn import_files(attackers: &mut Attackers, sidecar: &Sidecar) {
 pub(super) async fn nest_branches(attackers: &mut Attackers, sidecar: &Sidecar) {
     let mut started = JoinSet::new();
     for caller in 0..BRANCHING {
-        let mut memory = sidecar.memory();
+        let mut memory = attackers.memory(sidecar);
         started.spawn(async move {
             // At any time, some callers create branches and others remove them.
             let mut ids = vec![new_conversation(&mut memory, &new_user()).await];

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     domain::{ConversationRef, Limits, MessageId, NewMessage, RawMessage, Role, UserId},
-    store::{Invalidation, StoreError},
+    store::Invalidation,
 };
 
 const LIMITS: GroupLimits = GroupLimits {
@@ -68,7 +68,7 @@ impl SaveWriter for Arc<TestWriter> {
     async fn begin(&self) -> Result<(), BackendError> {
         if self.behaviour == Behaviour::HasNoSession {
             sleep(LIMITS.wait / 2).await;
-            return Err(unavailable("no session"));
+            return Err(BackendError::new(ErrorKind::Unavailable, "no session"));
         }
         self.sessions.acquire().await.unwrap().forget();
         Ok(())
@@ -443,9 +443,11 @@ async fn number_of_waiting_saves_is_limited() {
     };
     let fixture = Fixture::new(Behaviour::Saves, limits);
     let mut calls = fixture.calls(1..=4).await;
-    let (kind, cause) = failure(calls.pop().unwrap()).await;
-    assert_eq!(kind, ErrorKind::Unavailable);
-    assert_eq!(cause, "2 saves wait already");
+    let rejected = calls.pop().unwrap().await.unwrap();
+    assert!(matches!(
+        rejected,
+        Err(OperationError::Store(StoreError::TooManySaves))
+    ));
     fixture.finish(2).await;
     assert_eq!(first_seqs(calls).await.len(), 3);
 }

@@ -22,7 +22,7 @@ use super::{SqlitePool, connection, lineage::LineageRange, sql};
 use crate::store::operation_error::OperationError;
 
 /// Time after which a transaction deletes or inserts no further messages.
-const STEP_TIME: Duration = Duration::from_millis(20);
+const STEP_TIME: Duration = Duration::from_millis(4);
 
 /// Number of messages that are deleted or inserted between two looks at the time.
 pub(super) const BATCH: i64 = 16;

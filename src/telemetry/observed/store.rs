@@ -183,6 +183,7 @@ fn failure(error: &StoreError) -> Option<(&'static str, &StoreError)> {
         | StoreError::TooDeep { .. }
         | StoreError::SearchTooExpensive
         | StoreError::TooManySearches
+        | StoreError::TooManySaves
         | StoreError::TooManyTransfers
         | StoreError::AlreadyExists(_) => None,
         StoreError::Unavailable(_) => Some(("unavailable", error)),
