@@ -1,17 +1,21 @@
 //! A write whose response cannot be sent, because responses that are not read occupy all bytes.
 
 use bytes::Bytes;
-use conversation_memory::proto::{GetHistoryRequest, Role, SaveMessagesRequest};
+use conversation_memory::proto::{
+    Conversation, GetConversationRequest, GetHistoryRequest, UpdateConversationRequest,
+};
 use h2::client::SendRequest;
 use http::{HeaderMap, Request};
 use prost::Message;
+use prost_types::value::Kind;
 use tokio::net::TcpStream;
 use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 
 use test_support::{
     new_user,
     raw_http2::grpc_message,
-    requests::{history, message, new_conversation, save, save_text},
+    requests::{history, new_conversation, object, save_text},
     sidecar::{Form, Sidecar},
 };
 
@@ -19,10 +23,9 @@ test_support::in_both_forms!(a_write_whose_response_cannot_be_sent_has_an_unknow
 
 /// Smallest valid value.
 const MAX_PENDING: (&str, &str) = ("MAX_PENDING_RESPONSE_BYTES", "16777216");
-/// Sizes of the unread responses. The smallest one is smaller than the response of the write.
-const SIZES: [usize; 5] = [1_000_000, 100_000, 10_000, 1_000, 1];
-/// Number of messages of the write.
-const MESSAGES: usize = 100;
+/// Sizes of the unread responses. What remains is less than the response of the write.
+const SIZES: [usize; 3] = [1_000_000, 200_000, 40_000];
+const TITLE: &str = "A title";
 
 async fn a_write_whose_response_cannot_be_sent_has_an_unknown_outcome(form: Form) {
     let sidecar = Sidecar::start_with(&form, &[MAX_PENDING]).await;
@@ -36,21 +39,31 @@ async fn a_write_whose_response_cannot_be_sent_has_an_unknown_outcome(form: Form
         assert_eq!(rejected.code(), Code::ResourceExhausted, "{rejected:?}");
     }
 
-    let id = new_conversation(&mut memory, &user).await;
-    let request = SaveMessagesRequest {
-        request_id: "a-request".to_owned(),
-        ..save(&id, vec![message(Role::User, "a question"); MESSAGES])
+    let text = Kind::StringValue("x".repeat(60_000));
+    let conversation_id = new_conversation(&mut memory, &user).await;
+    let conversation = Conversation {
+        id: conversation_id.clone(),
+        title: TITLE.to_owned(),
+        metadata: Some(object(&[("text", text)])),
+        ..Conversation::default()
     };
-    let outcome = unread.call("SaveMessages", &request).await;
-    let status = outcome.expect("the response is rejected");
+    let request = UpdateConversationRequest {
+        conversation: Some(conversation),
+        ..UpdateConversationRequest::default()
+    };
+    let outcome = unread.call("UpdateConversation", &request).await;
+    let status = outcome.expect("the response is not sent");
     assert_eq!(status.code(), Code::Unknown, "{status:?}");
-    assert!(status.message().contains("executed"), "{status:?}");
-    drop(unread);
+    let info = status.get_details_error_info().unwrap();
+    assert_eq!(info.reason, "COMMIT_OUTCOME_UNKNOWN");
 
-    // The write was performed once, and repeating it returns its outcome.
-    let repeated = memory.save_messages(request).await.unwrap().into_inner();
-    assert!(repeated.replayed);
-    assert_eq!(repeated.last_seq, i64::try_from(MESSAGES).unwrap());
+    // The write was performed.
+    let request = GetConversationRequest {
+        conversation_id,
+        ..GetConversationRequest::default()
+    };
+    let found = memory.get_conversation(request).await.unwrap();
+    assert_eq!(found.into_inner().conversation.unwrap().title, TITLE);
 }
 
 /// A connection that accepts no data of any response.
