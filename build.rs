@@ -6,10 +6,11 @@ use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, Value};
 use tonic_prost_build::Config;
 
-const FILES: [&str; 3] = [
+const FILES: [&str; 4] = [
     "conversation_memory/v1/resources.proto",
     "conversation_memory/v1/session_service.proto",
     "conversation_memory/v1/conversation_memory.proto",
+    "conversation_memory/v1/store_service.proto",
 ];
 
 /// Codec of clients and servers.
@@ -94,8 +95,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ".conversation_memory.v1.CompactConversationRequest",
         ".conversation_memory.v1.FilePart",
         ".conversation_memory.v1.GenericPart",
+        ".conversation_memory.v1.Item",
         ".conversation_memory.v1.Message",
+        ".conversation_memory.v1.PutItemRequest",
         ".conversation_memory.v1.ReasoningPart",
+        ".conversation_memory.v1.SearchItemsRequest",
         ".conversation_memory.v1.TextPart",
         ".conversation_memory.v1.ToolCallPart",
         ".conversation_memory.v1.ToolCallResponsePart",

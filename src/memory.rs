@@ -18,6 +18,7 @@ mod get_history;
 mod history;
 mod import_conversation;
 mod invalidations;
+mod items;
 mod newest;
 mod redact_messages;
 mod save_messages;
@@ -42,6 +43,7 @@ pub use self::{
     get_history::{GetHistory, HistoryLimits, HistoryOutcome},
     history::{History, HistoryMessages, HistoryQuery},
     import_conversation::{ConversationImport, ImportConversation},
+    items::{FoundItems, FoundNamespaces, ItemBatchOutcome, ItemOperation, ItemResult},
     newest::Source,
     redact_messages::RedactMessages,
     save_messages::{SaveMessages, SaveOutcome},

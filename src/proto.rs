@@ -93,7 +93,10 @@ opaque_debug! {
     CompactConversationRequest
     FilePart
     GenericPart
+    Item
+    PutItemRequest
     ReasoningPart
+    SearchItemsRequest
     TextPart
     ToolCallPart
     ToolCallResponsePart

@@ -18,6 +18,7 @@ mod page_token;
 pub mod rest;
 mod session_service;
 mod status;
+mod store_service;
 mod use_case;
 pub mod web;
 
@@ -30,22 +31,24 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 
 use self::{
     conversation_memory::ConversationMemory,
-    convert::{OwnerScope, Parser},
+    convert::{OwnerScope, Parser, items::ItemParser},
     session_service::SessionService,
+    store_service::StoreService,
 };
 use crate::{
     domain::Limits,
     memory::Memory,
     proto::{
         DESCRIPTORS, conversation_memory_server::ConversationMemoryServer,
-        session_service_server::SessionServiceServer,
+        session_service_server::SessionServiceServer, store_service_server::StoreServiceServer,
     },
 };
 
 /// Services whose health is reported, in addition to the empty name.
-pub const SERVICE_NAMES: [&str; 2] = [
+pub const SERVICE_NAMES: [&str; 3] = [
     "conversation_memory.v1.ConversationMemory",
     "conversation_memory.v1.SessionService",
+    "conversation_memory.v1.StoreService",
 ];
 
 /// Limits and switches that the services share.
@@ -90,6 +93,14 @@ pub fn api<H: Health>(
     })
     .accept_compressed(CompressionEncoding::Gzip)
     .max_decoding_message_size(config.max_request_bytes);
+    let items = StoreServiceServer::new(StoreService {
+        memory: memory.clone(),
+        parser: ItemParser {
+            max_value_bytes: config.limits.content_bytes,
+        },
+    })
+    .accept_compressed(CompressionEncoding::Gzip)
+    .max_decoding_message_size(config.max_request_bytes);
     let mut others = Routes::builder();
     others.add_service(health);
     if config.reflection {
@@ -102,5 +113,5 @@ pub fn api<H: Health>(
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?);
     }
-    Ok(Api::new(conversations, sessions, others.routes()))
+    Ok(Api::new(conversations, sessions, items, others.routes()))
 }

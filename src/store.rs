@@ -8,6 +8,7 @@ mod conversations;
 mod effects;
 mod error;
 mod group_commit;
+mod items;
 mod lineage;
 mod metadata_json;
 mod operation_error;
@@ -25,7 +26,7 @@ mod sql;
 pub mod sqlite;
 mod transfers;
 
-use std::{fmt::Debug, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -33,6 +34,10 @@ use chrono::{DateTime, Utc};
 
 pub use self::{
     error::{ReusedKey, SchemaError, StoreError},
+    items::{
+        ItemHit, ItemHits, ItemSearch, ItemStore, ItemWrite, MAX_EXAMINED, NamespacePage,
+        NamespaceQuery, NewItem, StoredItem,
+    },
     lineage::MAX_BRANCH_DEPTH,
     operations::{
         Append, Appended, Bound, Branch, Compaction, ConversationPage, ConversationQuery,
@@ -54,7 +59,7 @@ pub const APPEND_LIMIT: Duration = Duration::from_secs(8);
 /// [`APPEND_LIMIT`], because a removal can affect many messages.
 pub const REMOVAL_LIMIT: Duration = Duration::from_secs(45);
 
-/// Durable storage of conversations and messages.
+/// Durable storage of conversations and messages, and of items.
 ///
 /// # Contract of all methods
 ///
@@ -83,7 +88,7 @@ pub const REMOVAL_LIMIT: Duration = Duration::from_secs(45);
 /// Reads are cancel safe. Writes are not: if the future is dropped, the write may be executed,
 /// completely or not at all, and its outcome is lost. Run writes on tasks that no caller drops.
 #[async_trait]
-pub trait Store: Send + Sync + Debug {
+pub trait Store: ItemStore {
     /// Checks that the schema has the version of this program and, if `migrate` is set,
     /// migrates an older one. Several processes can call it at the same time.
     ///

@@ -51,7 +51,7 @@ impl Readiness {
     }
 
     /// Prepares the store, retrying until it succeeds, and becomes ready. Then completes pending
-    /// invalidations until the future is dropped.
+    /// invalidations and removes expired items until the future is dropped.
     ///
     /// # Cancel safety
     /// If the future is dropped before, the process stays not ready.
@@ -75,7 +75,10 @@ impl Readiness {
         self.state.send_replace(ServingState::Serving);
         self.report(ServingStatus::Serving).await;
         startup_log.write();
-        memory.complete_invalidations().await;
+        tokio::join!(
+            memory.complete_invalidations(),
+            memory.remove_expired_items()
+        );
     }
 
     /// Reports that the process is stopping. Calls that still arrive are served.

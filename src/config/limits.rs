@@ -117,7 +117,7 @@ pub(super) struct LimitArgs {
     #[arg(long, env, global = true, value_parser = integer(0..=MAX_BYTES), value_name = "BYTES")]
     max_blob_bytes: Option<usize>,
 
-    /// Maximum size of the text of a message or a context.
+    /// Maximum size of the text of a message, a context or the value of an item.
     #[arg(
         long,
         env,

@@ -131,6 +131,17 @@ impl Error {
         }
     }
 
+    /// Converts an error of a write of items, whose retry is safe.
+    pub(super) fn from_item_write(error: StoreError) -> Self {
+        match error {
+            StoreError::OutcomeUnknown(cause) => Self::OutcomeUnknown {
+                retry_is_safe: true,
+                cause,
+            },
+            other => Self::from_query(other),
+        }
+    }
+
     /// Converts an error of a write to a conversation. `retry_is_safe` is whether the same
     /// write can be repeated without a second effect.
     pub(super) fn from_write(

@@ -8,18 +8,23 @@ use http::{Request, Response};
 use tonic::{body::Body, codegen::BoxFuture, service::Routes};
 use tower::Service;
 
-use super::{conversation_memory::ConversationMemory, session_service::SessionService};
+use super::{
+    conversation_memory::ConversationMemory, session_service::SessionService,
+    store_service::StoreService,
+};
 use crate::proto::{
     conversation_memory_server::{self, ConversationMemoryServer},
     session_service_server::{self, SessionServiceServer},
+    store_service_server::{self, StoreServiceServer},
 };
 
-/// All services. The two of this program are called directly: a router allocates and copies for
+/// All services. Those of this program are called directly: a router allocates and copies for
 /// each of its layers, which is a part of the cost of a short call.
 #[derive(Clone, Debug)]
 pub struct Api {
     conversations: ConversationMemoryServer<ConversationMemory>,
     sessions: SessionServiceServer<SessionService>,
+    items: StoreServiceServer<StoreService>,
     /// Health and reflection. They answer requests for unknown services, too.
     others: Routes,
 }
@@ -28,11 +33,13 @@ impl Api {
     pub(super) fn new(
         conversations: ConversationMemoryServer<ConversationMemory>,
         sessions: SessionServiceServer<SessionService>,
+        items: StoreServiceServer<StoreService>,
         others: Routes,
     ) -> Self {
         Self {
             conversations,
             sessions,
+            items,
             others: others.prepare(),
         }
     }
@@ -55,6 +62,8 @@ impl Service<Request<Body>> for Api {
             Either::Left(self.conversations.call(request))
         } else if is_of(session_service_server::SERVICE_NAME, path) {
             Either::Left(self.sessions.call(request))
+        } else if is_of(store_service_server::SERVICE_NAME, path) {
+            Either::Left(self.items.call(request))
         } else {
             Either::Right(self.others.call(request))
         }

@@ -1,6 +1,7 @@
 //! Conversion of requests into domain types, and of domain types into responses.
 
 mod captured;
+pub(crate) mod items;
 mod owner_scope;
 mod parse;
 mod render;

@@ -278,8 +278,8 @@ fn search_too_expensive() -> Status {
     with_reason(
         Code::ResourceExhausted,
         "SEARCH_TOO_EXPENSIVE",
-        "the search exceeded its time limit: restrict it to a conversation, or search for fewer \
-         and more specific words",
+        "the search exceeded its limits: restrict it to a conversation or a longer namespace, or search \
+         for fewer and more specific words",
         &[],
     )
 }

@@ -15,6 +15,7 @@ mod effects;
 mod history;
 mod import;
 mod invalidations;
+mod items;
 mod lineage;
 mod prepare;
 mod redaction;

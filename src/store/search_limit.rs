@@ -8,6 +8,9 @@ use tokio_util::task::TaskTracker;
 use super::StoreError;
 use crate::fairness::{FairSemaphore, Permits, ShareKey};
 
+/// Time limit of a search in SQLite, and of one that consists of several statements.
+pub(super) const SEARCH_TIME: Duration = Duration::from_secs(5);
+
 /// Maximum time that a search waits for others to end.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 

@@ -15,6 +15,7 @@ mod disk_space;
 mod effects;
 mod history;
 mod import;
+mod items;
 mod lineage;
 mod pending_removals;
 mod prepare;

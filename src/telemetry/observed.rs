@@ -5,6 +5,7 @@
 
 mod availability;
 mod import;
+mod items;
 mod recent;
 mod sessions;
 mod store;

@@ -18,6 +18,7 @@ mod hostile;
 mod import;
 mod inspect_window;
 mod isolation;
+mod items;
 mod parts;
 mod redactions;
 mod search;

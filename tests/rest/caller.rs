@@ -100,13 +100,20 @@ impl Caller {
             if value.is_some() {
                 given.push(name.to_owned());
             }
-            let text = value.map(|value| encoded(&value));
             if parameter["in"] == "path" {
                 let variable = format!("{{{name}}}");
+                let text = value.map(|value| encoded(&value));
                 path = path.replace(&variable, &text.unwrap_or_default());
-            } else if let Some(text) = text {
+                continue;
+            }
+            // A list is a parameter for each of its elements.
+            let values = match value {
+                Some(Value::Array(values)) => values,
+                value => value.into_iter().collect(),
+            };
+            for value in values {
                 let mark = if query.is_empty() { '?' } else { '&' };
-                query.extend([mark.to_string().as_str(), name, "=", &text]);
+                query.extend([mark.to_string().as_str(), name, "=", &encoded(&value)]);
             }
         }
         let body = described.get("requestBody").map(|_| {

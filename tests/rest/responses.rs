@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::recorder::Recorder;
+use crate::{both_protocols::with_changes, recorder::Recorder};
 use test_support::{
     eventually, new_id, new_user,
     sidecar::{Form, Sidecar},
@@ -25,6 +25,7 @@ async fn responses_match_the_document(form: Form) {
     files(&recorder, &user, &conversation).await;
     searches(&recorder, &user, &conversation).await;
     sessions_and_turns(&recorder, &user, &conversation).await;
+    items(&recorder, &user).await;
     sparse(&recorder).await;
     rejections(&recorder, &conversation).await;
     deletions(&recorder, &user, &conversation).await;
@@ -257,6 +258,69 @@ async fn sessions_and_turns(recorder: &Recorder, user: &str, id: &str) {
 }
 
 /// Makes calls whose requests and responses have as few fields as possible.
+async fn items(recorder: &Recorder, user: &str) {
+    let address = json!({ "userId": user, "namespace": ["facts", "é"], "key": "k" });
+    let with = |changes: Value| with_changes(address.clone(), &changes);
+    let put = with(json!({
+        "value": "{\"n\":9007199254740993}",
+        "ttlMinutes": 60,
+        "vectors": [{ "values": [0.5, -1] }],
+    }));
+    recorder.ok("PutItem", put.clone()).await;
+    let get = with(json!({ "refreshTtl": true }));
+    let read = recorder.ok("GetItem", get.clone()).await;
+    assert_eq!(read["item"]["value"], put["value"]);
+    let search = json!({
+        "userId": user,
+        "namespacePrefix": ["facts"],
+        "filter": "{\"n\":{\"$gt\":1}}",
+        "limit": 1,
+        "offset": 0,
+        "queryVector": { "values": [1, 0] },
+        "refreshTtl": true,
+    });
+    let list = json!({
+        "userId": user,
+        "conditions": [{ "matchType": "NAMESPACE_MATCH_TYPE_SUFFIX", "labels": ["*"] }],
+        "maxDepth": 1,
+        "limit": 1,
+        "offset": 0,
+    });
+    let second = with(json!({ "key": "l", "namespace": ["more"], "value": "{\"n\":2}" }));
+    recorder.ok("PutItem", second).await;
+    let found = recorder.ok("SearchItems", search.clone()).await;
+    assert_eq!(found["items"][0]["item"]["key"], "k");
+    let listed = recorder.ok("ListNamespaces", list.clone()).await;
+    assert_eq!(listed["nextOffset"], 1);
+    let all = json!({ "userId": user, "limit": 1 });
+    let found = recorder.ok("SearchItems", all.clone()).await;
+    assert_eq!(found["nextOffset"], 1);
+    let batch = json!({ "userId": user, "operations": [
+        { "get": get },
+        { "search": search },
+        { "listNamespaces": list },
+        { "put": put },
+        { "delete": address },
+    ] });
+    let results = recorder.ok("BatchItems", batch).await;
+    assert_eq!(results["results"].as_array().unwrap().len(), 5);
+    let large = format!("{{\"a\":\"{}\"}}", "x".repeat(1_000_000));
+    let mut gets = Vec::new();
+    for key in ["1", "2", "3", "4"] {
+        let put = with(json!({ "key": key, "value": large }));
+        recorder.ok("PutItem", put).await;
+        gets.push(json!({ "get": with(json!({ "key": key })) }));
+    }
+    let incomplete = json!({ "userId": user, "operations": gets });
+    let results = recorder.ok("BatchItems", incomplete).await;
+    assert_eq!(results["incomplete"], true);
+    assert_eq!(results["results"][3]["get"]["omitted"], true);
+    recorder.ok("DeleteItem", address).await;
+    recorder
+        .ok("GetItem", json!({ "namespace": ["x"], "key": "k" }))
+        .await;
+}
+
 async fn sparse(recorder: &Recorder) {
     let user = new_user();
     for operation in ["ListConversations", "ListSessions"] {

@@ -21,6 +21,7 @@ mod history;
 mod hostile_texts;
 mod imports;
 mod invalidations;
+mod items;
 mod long_writes;
 mod postgres;
 mod postgres_servers;
@@ -178,6 +179,22 @@ conformance! {
         pages_of_hits_end_at_their_bytes
         reads_of_large_messages_end_early
         large_messages_do_not_displace_pinned_ones;
+    items:
+        items_round_trip
+        largest_addresses_are_stored
+        a_batch_of_writes_is_atomic
+        concurrent_batches_of_the_same_items_are_serialized
+        items_of_other_owners_are_not_found
+        searches_are_limited_to_a_prefix
+        pages_of_items_continue
+        filters_apply_to_values
+        hits_are_ordered_by_similarity
+        large_items_are_read_in_parts
+        namespaces_are_listed
+        expired_items_are_absent
+        expired_items_are_removed_in_steps
+        reads_restart_the_time_to_live
+        a_namespace_with_many_items_does_not_delay_others;
     write_failures:
         busy_store_rejects_each_write
         full_disk_rejects_each_write

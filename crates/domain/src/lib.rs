@@ -12,6 +12,8 @@ mod conversation;
 mod digest;
 mod history;
 mod id;
+mod item;
+mod item_filter;
 mod message;
 mod metadata;
 mod part;
@@ -33,13 +35,15 @@ pub use self::{
         select_history,
     },
     id::{ConversationId, MessageId, SessionId},
+    item::{Embedding, ItemId, ItemOwner, ItemTtl, ItemValue, Namespace, NamespaceCondition},
+    item_filter::ItemFilter,
     message::{Message, NewMessage, NumberedMessage, RawMessage},
     metadata::Metadata,
     part::{Blob, Part, RawPart},
     role::Role,
     search::{SearchText, TextSearch},
     session::{NewSession, Session, SessionRef},
-    text::{AuthorName, DeptId, RequestId, Title, UserId},
+    text::{AuthorName, DeptId, ItemKey, RequestId, Title, UserId},
     time::{from_rfc3339, from_unix_time, to_micros},
     validation::{FieldError, InField, InvalidValue, SizeLimit, non_negative},
 };

@@ -1,7 +1,7 @@
 use std::fmt;
 
 use protobuf_wire::delimited_size;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 use serde_json::{Map, Number, Value};
 
 use super::{InvalidValue, SizeLimit, text::reject_nul};
@@ -56,7 +56,7 @@ impl Metadata {
         if json.len() > max_bytes.saturating_mul(MAX_EXPANSION) {
             return Err(too_large(max_bytes));
         }
-        let mut root: Value = serde_json::from_str(json).map_err(|error| describe(&error))?;
+        let mut root = parse_json(json)?;
         if literals::has_rounded_number(json) {
             return Err(InvalidValue::new(ROUNDED_NUMBER));
         }
@@ -126,6 +126,21 @@ impl Metadata {
 /// Rule that a number violates if a double would round it.
 const ROUNDED_NUMBER: &str =
     "must not have numbers beyond 2^53 that a double would round; use a string";
+
+/// Parses a JSON text whose length is limited.
+///
+/// # Errors
+///
+/// Fails with [`InvalidValue`] if the text is not JSON of finite numbers.
+pub(super) fn parse_json(json: &str) -> Result<Value, InvalidValue> {
+    serde_json::from_str(json).map_err(|error| {
+        // Accepts numbers and texts that are not representable, and any depth.
+        if serde_json::from_str::<IgnoredAny>(json).is_err() {
+            return InvalidValue::new("must be JSON");
+        }
+        describe(&error)
+    })
+}
 
 /// Describes the error of a text that is known to be well-formed JSON.
 fn describe(error: &serde_json::Error) -> InvalidValue {
@@ -207,7 +222,9 @@ fn normalize_numbers(value: &mut Value) -> Result<(), InvalidValue> {
     }
 }
 
-fn check(value: &Value, depth: usize) -> Result<(), InvalidValue> {
+/// Rejects U+0000, and values that are nested more deeply than [`Metadata::MAX_DEPTH`]. `depth` is the
+/// level of the value.
+pub(super) fn check(value: &Value, depth: usize) -> Result<(), InvalidValue> {
     if depth > Metadata::MAX_DEPTH && (value.is_object() || value.is_array()) {
         return Err(too_deep());
     }

@@ -61,6 +61,10 @@ bounded_text! {
     /// Idempotency key of a save or a truncation.
     RequestId, 128
 }
+bounded_text! {
+    /// Key of an item within its namespace.
+    ItemKey, 512
+}
 impl Title {
     const MAX_DERIVED_CHARS: usize = 80;
 

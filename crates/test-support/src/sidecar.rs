@@ -12,7 +12,7 @@ use std::{
 
 use conversation_memory::proto::{
     conversation_memory_client::ConversationMemoryClient,
-    session_service_client::SessionServiceClient,
+    session_service_client::SessionServiceClient, store_service_client::StoreServiceClient,
 };
 use tonic::transport::{Channel, Endpoint};
 
@@ -20,6 +20,7 @@ use crate::{eventually, required_variable, within_progress};
 
 pub type Memory = ConversationMemoryClient<Channel>;
 pub type Sessions = SessionServiceClient<Channel>;
+pub type Items = StoreServiceClient<Channel>;
 
 /// Storage of a sidecar: an embedded SQLite file, or PostgreSQL and Redis.
 pub enum Form {
@@ -221,6 +222,10 @@ impl Sidecar {
 
     pub fn memory(&self) -> Memory {
         Memory::new(self.channel()).max_decoding_message_size(64 << 20)
+    }
+
+    pub fn items(&self) -> Items {
+        StoreServiceClient::new(self.channel())
     }
 
     pub fn sessions(&self) -> Sessions {

@@ -368,6 +368,6 @@ fn raw_part(part: proto::Part, index: usize) -> Result<RawPart, FieldError> {
     })
 }
 
-fn clamp(number: i64, max: u32) -> u32 {
+pub(super) fn clamp(number: i64, max: u32) -> u32 {
     u32::try_from(number).map_or(max, |number| number.min(max))
 }

@@ -8,7 +8,7 @@ use crate::{
     domain::{ConversationId, DeptId, Role},
     store::{
         SearchKey, SearchPage, SearchQuery, operation_error::OperationError, rows::limit_with_next,
-        search::search_rows, sql,
+        search::search_rows, search_limit::SearchPermit, sql,
     },
 };
 
@@ -87,17 +87,24 @@ pub(super) async fn search(
     pool: &PostgresPool,
     search: &SearchQuery,
 ) -> Result<SearchPage, OperationError> {
-    let permit = pool.searches.start().await?;
-    let mut connection = match PooledConnection::acquire(pool).await {
-        Ok(connection) => connection,
-        Err(error) => {
-            permit.end();
-            return Err(error.into());
-        }
-    };
+    let (permit, mut connection) = begin_search(pool).await?;
     let page = find(&mut connection, search).await;
     permit.end();
     connection.release(page)
+}
+
+/// Waits until another search may use a connection, and for the connection.
+pub(super) async fn begin_search(
+    pool: &PostgresPool,
+) -> Result<(SearchPermit, PooledConnection), OperationError> {
+    let permit = pool.searches.start().await?;
+    match PooledConnection::acquire(pool).await {
+        Ok(connection) => Ok((permit, connection)),
+        Err(error) => {
+            permit.end();
+            Err(error.into())
+        }
+    }
 }
 
 async fn find(

@@ -3,18 +3,26 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use sqlx::{SqliteConnection, query, query_as, query_scalar, sqlite::SqliteRow};
+use sqlx::{
+    Sqlite, SqliteConnection, pool::PoolConnection, query, query_as, query_scalar,
+    sqlite::SqliteRow,
+};
 use uuid::fmt::Hyphenated;
 
 use super::{SqlitePool, connection, search_syntax::fts5_expression};
 use crate::{
     domain::{DeptId, Role, TextSearch},
     store::{
-        SearchKey, SearchPage, SearchQuery, operation_error::OperationError, rows::limit_with_next,
-        search::search_rows, search_limit::SearchLimit, sql,
+        SearchKey, SearchPage, SearchQuery,
+        operation_error::OperationError,
+        pool::Pooled,
+        rows::limit_with_next,
+        search::search_rows,
+        search_limit::{SEARCH_TIME, SearchLimit, SearchPermit},
+        sql,
     },
 };
 
@@ -100,9 +108,6 @@ const EXTENT: &str = concat!(
        AND d.seq > s.after_seq AND d.seq <= s.upto_seq"
 );
 
-/// Time limit of a search.
-const SEARCH_LIMIT: Duration = Duration::from_secs(5);
-
 /// Number of instructions of SQLite's virtual machine between two checks of the limit.
 const STEPS_PER_CHECK: i32 = 1_000;
 
@@ -137,12 +142,40 @@ pub(super) async fn search(
     else {
         return Ok(SearchPage::EMPTY);
     };
-    let permit = limit.start().await?;
-    let mut searcher = connection::reader(searchers).await?;
-    let _limit = limit_time(&mut searcher).await?;
-    let found = find(&mut searcher, search, expression).await;
-    permit.end();
-    found.map_err(OperationError::of_search)
+    let mut searcher = LimitedSearcher::acquire(searchers, limit).await?;
+    let found = find(&mut searcher.connection, search, expression).await;
+    searcher.end(found)
+}
+
+/// Connection of one search. Its statements are interrupted at the time limit of a search, and when it
+/// is dropped because the caller has gone away.
+pub(super) struct LimitedSearcher {
+    permit: SearchPermit,
+    pub(super) connection: Pooled<PoolConnection<Sqlite>>,
+    _limit: InterruptOnDrop,
+}
+
+impl LimitedSearcher {
+    /// Waits for a permit and a connection.
+    pub(super) async fn acquire(
+        searchers: &SqlitePool,
+        limit: &SearchLimit,
+    ) -> Result<Self, OperationError> {
+        let permit = limit.start().await?;
+        let mut connection = connection::reader(searchers).await?;
+        let limit = limit_time(&mut connection).await?;
+        Ok(Self {
+            permit,
+            connection,
+            _limit: limit,
+        })
+    }
+
+    /// Ends the search with its outcome.
+    pub(super) fn end<T>(self, found: Result<T, OperationError>) -> Result<T, OperationError> {
+        self.permit.end();
+        found.map_err(OperationError::of_search)
+    }
 }
 
 /// Interrupts the statements of a connection at the time limit of a search, or when the returned
@@ -150,7 +183,7 @@ pub(super) async fn search(
 async fn limit_time(connection: &mut SqliteConnection) -> sqlx::Result<InterruptOnDrop> {
     let is_dropped = Arc::new(AtomicBool::new(false));
     let (limit, interrupt) = (
-        Instant::now() + SEARCH_LIMIT,
+        Instant::now() + SEARCH_TIME,
         InterruptOnDrop(Arc::clone(&is_dropped)),
     );
     let mut handle = connection.lock_handle().await?;

@@ -41,6 +41,7 @@ impl Access {
             | "search"
             | "find_containing"
             | "list_branches"
+            | "list_namespaces"
             | "pending_invalidations"
             | "conversation_of_session" => Some(Self::Read),
             _ => Some(Self::Write),

@@ -43,7 +43,7 @@ pub struct DatabaseAttributes {
 /// Decorator of a store that traces and measures its operations, and counts saves.
 #[derive(Debug)]
 pub struct ObservedStore {
-    inner: Arc<dyn Store>,
+    pub(super) inner: Arc<dyn Store>,
     system: &'static str,
     /// Attributes of the database in spans.
     database: Vec<KeyValue>,
@@ -85,7 +85,7 @@ impl ObservedStore {
 
     /// Runs an operation on a table in a span and measures it. A rejected request is not an
     /// error of the operation.
-    async fn observe<T>(
+    pub(super) async fn observe<T>(
         &self,
         operation: &'static str,
         table: &'static str,

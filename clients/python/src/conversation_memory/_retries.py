@@ -32,6 +32,12 @@ IDEMPOTENT_METHODS = (
     methods.GET_SESSION,
     methods.EXTEND_SESSION,
     methods.LIST_SESSIONS,
+    methods.PUT_ITEM,
+    methods.GET_ITEM,
+    methods.DELETE_ITEM,
+    methods.SEARCH_ITEMS,
+    methods.LIST_NAMESPACES,
+    methods.BATCH_ITEMS,
 )
 """Methods that are idempotent as this client calls them: reads, and writes with a key.
 

@@ -6,13 +6,14 @@ from types import TracebackType
 
 from .conversations import AsyncConversations
 from .files import AsyncFiles
+from .items import AsyncItems
 from .messages import AsyncMessages
 from .sessions import AsyncSessions
 from .turns import AsyncTurns
 
 
 class AsyncConversationMemory(
-    AsyncTurns, AsyncConversations, AsyncMessages, AsyncFiles, AsyncSessions
+    AsyncTurns, AsyncConversations, AsyncMessages, AsyncFiles, AsyncSessions, AsyncItems
 ):
     """Asynchronous client of conversation-memory.
 

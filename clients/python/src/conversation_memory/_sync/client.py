@@ -7,12 +7,13 @@ from types import TracebackType
 
 from .conversations import Conversations
 from .files import Files
+from .items import Items
 from .messages import Messages
 from .sessions import Sessions
 from .turns import Turns
 
 
-class ConversationMemory(Turns, Conversations, Messages, Files, Sessions):
+class ConversationMemory(Turns, Conversations, Messages, Files, Sessions, Items):
     """Blocking client of conversation-memory.
 
     The first call opens the connection. Threads can share one client.

@@ -3,6 +3,7 @@
 from ..._method import Method
 from . import conversation_memory_pb2
 from . import session_service_pb2
+from . import store_service_pb2
 
 BEGIN_TURN = Method(
     "/conversation_memory.v1.ConversationMemory/BeginTurn",
@@ -118,4 +119,34 @@ LIST_SESSIONS = Method(
     "/conversation_memory.v1.SessionService/ListSessions",
     session_service_pb2.ListSessionsRequest.SerializeToString,
     session_service_pb2.ListSessionsResponse.FromString,
+)
+PUT_ITEM = Method(
+    "/conversation_memory.v1.StoreService/PutItem",
+    store_service_pb2.PutItemRequest.SerializeToString,
+    store_service_pb2.PutItemResponse.FromString,
+)
+GET_ITEM = Method(
+    "/conversation_memory.v1.StoreService/GetItem",
+    store_service_pb2.GetItemRequest.SerializeToString,
+    store_service_pb2.GetItemResponse.FromString,
+)
+DELETE_ITEM = Method(
+    "/conversation_memory.v1.StoreService/DeleteItem",
+    store_service_pb2.DeleteItemRequest.SerializeToString,
+    store_service_pb2.DeleteItemResponse.FromString,
+)
+SEARCH_ITEMS = Method(
+    "/conversation_memory.v1.StoreService/SearchItems",
+    store_service_pb2.SearchItemsRequest.SerializeToString,
+    store_service_pb2.SearchItemsResponse.FromString,
+)
+LIST_NAMESPACES = Method(
+    "/conversation_memory.v1.StoreService/ListNamespaces",
+    store_service_pb2.ListNamespacesRequest.SerializeToString,
+    store_service_pb2.ListNamespacesResponse.FromString,
+)
+BATCH_ITEMS = Method(
+    "/conversation_memory.v1.StoreService/BatchItems",
+    store_service_pb2.BatchItemsRequest.SerializeToString,
+    store_service_pb2.BatchItemsResponse.FromString,
 )
