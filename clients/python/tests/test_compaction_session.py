@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from typing import Any, cast
 import pytest
 from agents import Agent, ModelResponse, RunConfig, Runner, Usage
 from agents.items import TResponseInputItem
-from agents.memory import OpenAIResponsesCompactionSession
+from agents.memory import OpenAIResponsesCompactionSession, SQLiteSession
 from agents.memory import openai_responses_compaction_session as sdk
 from agents.models.interface import Model
 from openai.types.responses import ResponseOutputMessage, ResponseOutputText
@@ -169,6 +170,41 @@ async def test_a_run_compacts_the_session(
     assert client.inputs
     assert await session.get_items() == COMPACTED
     assert (await contents(session, aio))[:2] == ["Hi", "Hello."]
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_compacted_sessions_are_those_of_the_sdk(
+    session: ConversationMemorySession, seed: int
+) -> None:
+    source = random.Random(seed)
+    other = SQLiteSession("thread")
+    for step in range(40):
+        text = f"step {step}"
+        turn = [{"role": "user", "content": text}, {"role": "assistant", "content": text}]
+        kind = source.choice(["add", "add", "add", "pop", "compact", "clear", "limit"])
+        output = COMPACTED[: source.randrange(3)]
+        limit = source.randrange(1, 6)
+        outcomes: list[Any] = []
+        for each in (session, other):
+            is_own = isinstance(each, ConversationMemorySession)
+            class_: Any = (
+                ConversationMemoryCompactionSession if is_own else OpenAIResponsesCompactionSession
+            )
+            wrapped: Any = class_("thread", each, client=FakeClient(output))
+            if kind == "add":
+                await wrapped.add_items(items(turn))
+            elif kind == "pop":
+                outcomes.append(await wrapped.pop_item())
+            elif kind == "compact":
+                await wrapped.run_compaction({"force": True})
+            elif kind == "clear" and step % 3 == 0:
+                await wrapped.clear_session()
+            elif kind == "limit":
+                outcomes.append(await each.get_items(limit))
+            outcomes.append(await each.get_items())
+        half = len(outcomes) // 2
+        assert outcomes[:half] == outcomes[half:], f"step {step}: {kind}"
+    other.close()
 
 
 async def test_items_before_a_compaction_are_not_popped(

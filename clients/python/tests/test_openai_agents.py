@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 from collections.abc import AsyncIterator
 from typing import Any, cast
@@ -101,6 +102,16 @@ EVERY_KIND = items(
 def test_implements_the_session_protocol(session: ConversationMemorySession) -> None:
     it: Session = session
     assert isinstance(it, Session)
+
+
+@pytest.mark.parametrize("name", ["get_items", "add_items", "pop_item", "clear_session"])
+def test_methods_accept_the_context_of_the_run(
+    session: ConversationMemorySession, name: str
+) -> None:
+    # The SDK passes it only to sessions whose four methods have the parameter.
+    parameter = inspect.signature(getattr(session, name)).parameters["wrapper"]
+    assert parameter.kind is parameter.KEYWORD_ONLY
+    assert parameter.default is None
 
 
 async def test_items_are_read_back_equal(session: ConversationMemorySession) -> None:
