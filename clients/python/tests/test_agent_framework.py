@@ -254,3 +254,18 @@ async def test_an_agent_remembers(aio: AsyncConversationMemory, user: str) -> No
         "How many days?",
     ]
     assert json.dumps(plain(shown))
+
+
+async def test_an_agent_serves_the_users_of_its_sessions(
+    aio: AsyncConversationMemory, user: str
+) -> None:
+    provider = ConversationMemoryHistoryProvider(memory=aio)
+    agent = Agent(Model(), tools=[look_up], context_providers=[provider])
+    for owner in (user, user + "'"):
+        session = agent.create_session(session_id="s")
+        session.state["conversation_memory"] = {"user_id": owner}
+        await agent.run(f"What is the policy of {owner}?", session=session)
+    for owner in (user, user + "'"):
+        id_ = provider.conversation_id("s", user_id=owner)
+        first = await anext(aio.list_messages(id_, user_id=owner))
+        assert first.content == f"What is the policy of {owner}?"
