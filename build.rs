@@ -6,7 +6,8 @@ use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, Value};
 use tonic_prost_build::Config;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
+    "conversation_memory/v1/checkpoint_service.proto",
     "conversation_memory/v1/resources.proto",
     "conversation_memory/v1/session_service.proto",
     "conversation_memory/v1/conversation_memory.proto",
@@ -92,6 +93,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // src/proto.rs has an implementation without it.
     config.skip_debug([
         ".conversation_memory.v1.BlobPart",
+        ".conversation_memory.v1.Checkpoint",
+        ".conversation_memory.v1.CheckpointPiece",
+        ".conversation_memory.v1.CheckpointPiece.piece",
+        ".conversation_memory.v1.GetContentsResponse",
+        ".conversation_memory.v1.ListCheckpointsRequest",
+        ".conversation_memory.v1.PutContentsRequest",
         ".conversation_memory.v1.CompactConversationRequest",
         ".conversation_memory.v1.FilePart",
         ".conversation_memory.v1.GenericPart",
@@ -113,6 +120,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     config.bytes([
         ".google.api.HttpBody.data",
         ".conversation_memory.v1.BlobPart.data",
+        ".conversation_memory.v1.CheckpointPiece",
+        ".conversation_memory.v1.GetContentsResponse.contents",
+        ".conversation_memory.v1.PutContentsRequest.contents",
     ]);
     // The codec finds the limits of a request by the name of its type.
     config.enable_type_names();

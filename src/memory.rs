@@ -9,6 +9,7 @@ mod begin_turn;
 mod blobs;
 mod branches;
 mod budget;
+mod checkpoints;
 mod compact_conversation;
 mod conversations;
 mod delete_conversation;
@@ -36,6 +37,7 @@ pub use self::{
     begin_turn::{BeginTurn, BeginTurnOutcome, SessionState},
     blobs::BlobData,
     branches::{BranchConversation, ListBranches},
+    checkpoints::{NewThread, PutOutcome},
     compact_conversation::CompactConversation,
     conversations::{CreateConversation, ListMessages},
     error::{Error, Resource},

@@ -90,6 +90,11 @@ macro_rules! opaque_debug {
 
 opaque_debug! {
     BlobPart
+    Checkpoint
+    CheckpointPiece
+    GetContentsResponse
+    ListCheckpointsRequest
+    PutContentsRequest
     CompactConversationRequest
     FilePart
     GenericPart
@@ -101,6 +106,12 @@ opaque_debug! {
     ToolCallPart
     ToolCallResponsePart
     UriPart
+}
+
+impl std::fmt::Debug for checkpoint_piece::Piece {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Piece")
+    }
 }
 
 impl std::fmt::Debug for HttpBody {

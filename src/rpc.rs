@@ -5,6 +5,7 @@
 pub mod admit;
 mod api;
 mod blob;
+mod checkpoint_service;
 mod conversation_memory;
 mod convert;
 mod export;
@@ -30,8 +31,9 @@ use tonic::{codec::CompressionEncoding, service::Routes};
 use tonic_health::pb::health_server::{Health, HealthServer};
 
 use self::{
+    checkpoint_service::CheckpointService,
     conversation_memory::ConversationMemory,
-    convert::{OwnerScope, Parser, items::ItemParser},
+    convert::{CheckpointParser, OwnerScope, Parser, items::ItemParser},
     session_service::SessionService,
     store_service::StoreService,
 };
@@ -39,13 +41,15 @@ use crate::{
     domain::Limits,
     memory::Memory,
     proto::{
-        DESCRIPTORS, conversation_memory_server::ConversationMemoryServer,
+        DESCRIPTORS, checkpoint_service_server::CheckpointServiceServer,
+        conversation_memory_server::ConversationMemoryServer,
         session_service_server::SessionServiceServer, store_service_server::StoreServiceServer,
     },
 };
 
 /// Services whose health is reported, in addition to the empty name.
-pub const SERVICE_NAMES: [&str; 3] = [
+pub const SERVICE_NAMES: [&str; 4] = [
+    "conversation_memory.v1.CheckpointService",
     "conversation_memory.v1.ConversationMemory",
     "conversation_memory.v1.SessionService",
     "conversation_memory.v1.StoreService",
@@ -76,14 +80,15 @@ pub fn api<H: Health>(
     let owner_scope = OwnerScope {
         is_required: config.require_user_id,
     };
+    let parser = Parser {
+        limits: config.limits,
+        max_request_bytes: config.max_request_bytes,
+        memory: memory.clone(),
+        owner_scope,
+    };
     let conversations = ConversationMemoryServer::new(ConversationMemory {
         memory: memory.clone(),
-        parser: Parser {
-            limits: config.limits,
-            max_request_bytes: config.max_request_bytes,
-            memory: memory.clone(),
-            owner_scope,
-        },
+        parser: parser.clone(),
     })
     .accept_compressed(CompressionEncoding::Gzip)
     .max_decoding_message_size(config.max_request_bytes);
@@ -101,6 +106,12 @@ pub fn api<H: Health>(
     })
     .accept_compressed(CompressionEncoding::Gzip)
     .max_decoding_message_size(config.max_request_bytes);
+    let checkpoints = CheckpointServiceServer::new(CheckpointService {
+        memory: memory.clone(),
+        parser: CheckpointParser { messages: parser },
+    })
+    .accept_compressed(CompressionEncoding::Gzip)
+    .max_decoding_message_size(config.max_request_bytes);
     let mut others = Routes::builder();
     others.add_service(health);
     if config.reflection {
@@ -113,5 +124,11 @@ pub fn api<H: Health>(
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?);
     }
-    Ok(Api::new(conversations, sessions, items, others.routes()))
+    Ok(Api::new(
+        conversations,
+        sessions,
+        items,
+        checkpoints,
+        others.routes(),
+    ))
 }

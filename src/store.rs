@@ -3,6 +3,7 @@
 //! The use cases depend on [`Store`] alone. The trait defines the contract, and one
 //! conformance suite runs its cases on every backend.
 
+pub mod checkpoints;
 mod compactions;
 mod conversations;
 mod effects;
@@ -33,6 +34,10 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 pub use self::{
+    checkpoints::{
+        AncestorQuery, CheckpointPage, CheckpointPosition, CheckpointQuery, CheckpointRecord,
+        CheckpointStore, PutCheckpoint, PutWrites, StoredCheckpoint,
+    },
     error::{ReusedKey, SchemaError, StoreError},
     items::{
         ItemHit, ItemHits, ItemSearch, ItemStore, ItemWrite, MAX_EXAMINED, NamespacePage,
@@ -88,7 +93,7 @@ pub const REMOVAL_LIMIT: Duration = Duration::from_secs(45);
 /// Reads are cancel safe. Writes are not: if the future is dropped, the write may be executed,
 /// completely or not at all, and its outcome is lost. Run writes on tasks that no caller drops.
 #[async_trait]
-pub trait Store: ItemStore {
+pub trait Store: CheckpointStore + ItemStore {
     /// Checks that the schema has the version of this program and, if `migrate` is set,
     /// migrates an older one. Several processes can call it at the same time.
     ///

@@ -67,15 +67,7 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "memory",
         &[
-            "call",
-            "domain",
-            "fairness",
-            "patience",
-            "store",
-            "recent",
-            "sessions",
-            "tokens",
-            "rejections",
+            "call", "domain", "fairness", "patience", "store", "recent", "sessions", "tokens",
         ],
     ),
     (

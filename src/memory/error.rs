@@ -41,6 +41,18 @@ pub enum Error {
         /// Maximum depth.
         max: i64,
     },
+    /// The version that begins a list of a checkpoint is not stored, or has fewer items.
+    #[error("the base version of a list is not stored")]
+    BaseVersionMissing,
+    /// Data that a checkpoint refers to is not stored.
+    #[error("referenced data is not stored")]
+    ContentMissing,
+    /// A checkpoint does not fit into a response.
+    #[error("the checkpoint does not fit into a response")]
+    CheckpointTooLarge,
+    /// Messages cannot be removed from a conversation with checkpoints.
+    #[error("the conversation has checkpoints")]
+    HasCheckpoints,
     /// A search exceeded its limit. The same search exceeds it again.
     #[error("the search exceeded its limit")]
     SearchTooExpensive,
@@ -91,6 +103,8 @@ pub enum Resource {
     Session(SessionId),
     /// A message of a conversation.
     Message(ConversationId, i64),
+    /// A checkpoint of a conversation.
+    Checkpoint(ConversationId),
     /// A binary part of a message.
     Blob(ConversationId, i64, usize),
 }
@@ -101,6 +115,7 @@ impl fmt::Display for Resource {
             Self::Conversation(id) => write!(f, "conversation {id}"),
             Self::Session(id) => write!(f, "session {id}"),
             Self::Message(id, seq) => write!(f, "message {seq} of conversation {id}"),
+            Self::Checkpoint(id) => write!(f, "checkpoint of conversation {id}"),
             Self::Blob(id, seq, part) => {
                 write!(
                     f,
@@ -157,6 +172,10 @@ impl Error {
             StoreError::Conflict { current_seq } => Self::SeqMismatch { current_seq },
             StoreError::BeyondEnd { field, last_seq } => Self::BeyondEnd { field, last_seq },
             StoreError::TooDeep { max } => Self::BranchTooDeep { max },
+            StoreError::BaseVersionMissing => Self::BaseVersionMissing,
+            StoreError::ContentMissing => Self::ContentMissing,
+            StoreError::CheckpointTooLarge => Self::CheckpointTooLarge,
+            StoreError::HasCheckpoints => Self::HasCheckpoints,
             StoreError::AlreadyExists(what) => Self::Reused(what),
             StoreError::Unavailable(cause) => Self::Unavailable(cause),
             StoreError::Full(cause) => Self::StoreFull(cause),

@@ -194,7 +194,7 @@ fn leave_out_texts(messages: &mut [Message]) {
 
 /// Derives the title for a conversation that has none, from the first user message, and returns
 /// it with the index of that message.
-fn derive_title(messages: &[NewMessage]) -> Option<(Title, usize)> {
+pub(super) fn derive_title(messages: &[NewMessage]) -> Option<(Title, usize)> {
     let index = messages
         .iter()
         .position(|message| message.role == Role::User)?;

@@ -23,6 +23,8 @@ pub(super) enum WindowUpdate<'a> {
     /// The write was a retry of one that was committed up to `last_seq`: invalidate a
     /// window that does not include it.
     Replay { last_seq: i64 },
+    /// Nothing that the window contains was changed.
+    Unchanged,
     /// The window cannot be updated, because messages were removed, pinned or compacted: retire it.
     Removal,
 }
@@ -223,6 +225,7 @@ impl Memory {
             WindowUpdate::Replay { last_seq } => {
                 recent.publish_replay(announcement, last_seq).await;
             }
+            WindowUpdate::Unchanged => recent.abort(announcement).await,
             WindowUpdate::Removal => recent.retire(announcement).await,
         }
     }

@@ -9,10 +9,11 @@ use tonic::{body::Body, codegen::BoxFuture, service::Routes};
 use tower::Service;
 
 use super::{
-    conversation_memory::ConversationMemory, session_service::SessionService,
-    store_service::StoreService,
+    checkpoint_service::CheckpointService, conversation_memory::ConversationMemory,
+    session_service::SessionService, store_service::StoreService,
 };
 use crate::proto::{
+    checkpoint_service_server::{self, CheckpointServiceServer},
     conversation_memory_server::{self, ConversationMemoryServer},
     session_service_server::{self, SessionServiceServer},
     store_service_server::{self, StoreServiceServer},
@@ -25,6 +26,7 @@ pub struct Api {
     conversations: ConversationMemoryServer<ConversationMemory>,
     sessions: SessionServiceServer<SessionService>,
     items: StoreServiceServer<StoreService>,
+    checkpoints: CheckpointServiceServer<CheckpointService>,
     /// Health and reflection. They answer requests for unknown services, too.
     others: Routes,
 }
@@ -34,12 +36,14 @@ impl Api {
         conversations: ConversationMemoryServer<ConversationMemory>,
         sessions: SessionServiceServer<SessionService>,
         items: StoreServiceServer<StoreService>,
+        checkpoints: CheckpointServiceServer<CheckpointService>,
         others: Routes,
     ) -> Self {
         Self {
             conversations,
             sessions,
             items,
+            checkpoints,
             others: others.prepare(),
         }
     }
@@ -64,6 +68,8 @@ impl Service<Request<Body>> for Api {
             Either::Left(self.sessions.call(request))
         } else if is_of(store_service_server::SERVICE_NAME, path) {
             Either::Left(self.items.call(request))
+        } else if is_of(checkpoint_service_server::SERVICE_NAME, path) {
+            Either::Left(self.checkpoints.call(request))
         } else {
             Either::Right(self.others.call(request))
         }

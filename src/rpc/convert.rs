@@ -1,12 +1,17 @@
 //! Conversion of requests into domain types, and of domain types into responses.
 
 mod captured;
+mod checkpoints;
 pub(crate) mod items;
 mod owner_scope;
 mod parse;
 mod render;
 
 pub(crate) use self::{
+    checkpoints::{
+        CheckpointParser, channels, checkpoint_page, contents, deletes_threads, filter, namespace,
+        runs,
+    },
     owner_scope::OwnerScope,
     parse::{
         Parser, export_format, history_limits, import_format, message_seq, message_seqs, optional,

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     domain::{InvalidValue, SessionId},
     sessions::SessionKey,
-    store::SearchKey,
+    store::{CheckpointPosition, SearchKey},
 };
 
 /// Version of the format. A token of another version is rejected, not misread.
@@ -58,6 +58,20 @@ impl Key for SessionKey {
         Some(Self {
             last_use: i64::from_bytes(last_use)?,
             id: SessionId::from_uuid(uuid::Uuid::from_slice(id).ok()?),
+        })
+    }
+}
+
+impl Key for CheckpointPosition {
+    fn to_bytes(self) -> Vec<u8> {
+        [&self.namespace.to_be_bytes(), self.id.as_bytes().as_slice()].concat()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (namespace, id) = bytes.split_at_checked(8)?;
+        Some(Self {
+            namespace: i64::from_bytes(namespace)?,
+            id: uuid::Uuid::from_slice(id).ok()?,
         })
     }
 }

@@ -111,6 +111,12 @@ impl From<Error> for Status {
                 "MESSAGE_NOT_FOUND",
                 "no such message",
             ),
+            Error::NotFound(Resource::Checkpoint(id)) => not_found(
+                "checkpoint",
+                id.to_string(),
+                "CHECKPOINT_NOT_FOUND",
+                "the thread has no such checkpoint",
+            ),
             Error::NotFound(Resource::Blob(id, seq, part)) => not_found(
                 "blob",
                 format!("{id}/{seq}/{part}"),
@@ -136,6 +142,10 @@ impl From<Error> for Status {
             }
             // Without RetryInfo: the same request fails again.
             Error::BranchTooDeep { max } => branch_too_deep(max),
+            Error::BaseVersionMissing
+            | Error::ContentMissing
+            | Error::CheckpointTooLarge
+            | Error::HasCheckpoints => checkpoint_rejected(&error),
             Error::SearchTooExpensive => search_too_expensive(),
             Error::TooManySearches => busy(
                 Limit::Searches,
@@ -418,6 +428,38 @@ fn with_reason(code: Code, reason: &str, message: &str, metadata: &[(&str, Strin
         .collect();
     let details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
     Status::with_error_details(code, message, details)
+}
+
+/// Status of a call that concerns checkpoints. Without `RetryInfo`: the same request fails again.
+fn checkpoint_rejected(error: &Error) -> Status {
+    match error {
+        Error::BaseVersionMissing => with_reason(
+            Code::FailedPrecondition,
+            "BASE_VERSION_MISSING",
+            "the base_version of a list is not stored, or has fewer items: send all items",
+            &[],
+        ),
+        Error::ContentMissing => with_reason(
+            Code::FailedPrecondition,
+            "CONTENT_MISSING",
+            "data is not stored that the request refers to by its digest: send the data",
+            &[],
+        ),
+        Error::CheckpointTooLarge => with_reason(
+            Code::ResourceExhausted,
+            "CHECKPOINT_TOO_LARGE",
+            "the checkpoint has too many small values for one response: store fewer items",
+            &[],
+        ),
+        Error::HasCheckpoints => with_reason(
+            Code::FailedPrecondition,
+            "CONVERSATION_HAS_CHECKPOINTS",
+            "the messages are contained in checkpoints, too: remove them in the graph, or delete \
+             the conversation",
+            &[],
+        ),
+        _ => internal(),
+    }
 }
 
 fn not_found(kind: &str, name: String, reason: &str, message: &str) -> Status {

@@ -33,6 +33,18 @@ pub enum StoreError {
         /// Maximum depth.
         max: i64,
     },
+    /// The version that begins a list is not stored, or has fewer items.
+    #[error("the base of a list is not stored")]
+    BaseVersionMissing,
+    /// Data that a value refers to is not stored.
+    #[error("referenced data is not stored")]
+    ContentMissing,
+    /// A checkpoint does not fit into a response.
+    #[error("the checkpoint does not fit into a response")]
+    CheckpointTooLarge,
+    /// The conversation has checkpoints, which contain its messages.
+    #[error("the conversation has checkpoints")]
+    HasCheckpoints,
     /// A search exceeded its time limit.
     #[error("the search exceeded its limit")]
     SearchTooExpensive,

@@ -7,6 +7,7 @@ mod append;
 mod attempts;
 mod batch;
 mod branches;
+mod checkpoints;
 mod columns;
 mod compaction;
 mod connection;

@@ -4,6 +4,7 @@
 //! traits need no telemetry.
 
 mod availability;
+mod checkpoints;
 mod import;
 mod items;
 mod recent;

@@ -11,6 +11,7 @@ mod branches;
 mod broken;
 mod budgets;
 mod cancelled;
+mod checkpoints;
 mod compactions;
 mod conversations;
 mod dumps;
@@ -63,6 +64,18 @@ macro_rules! conformance {
 }
 
 conformance! {
+    checkpoints:
+        the_latest_checkpoint_is_the_one_with_the_highest_id
+        pages_of_checkpoints_continue_where_the_previous_one_ends
+        lists_that_share_items_are_read_as_they_were_written
+        what_a_list_or_value_refers_to_must_be_stored
+        a_write_is_kept_unless_its_index_is_negative
+        ancestors_are_read_until_each_channel_has_a_value
+        messages_of_checkpoints_are_saved_once
+        a_copy_contains_the_thread
+        checkpoints_of_runs_are_deleted_with_what_only_they_need
+        a_foreign_thread_is_not_found
+        a_deleted_conversation_has_no_checkpoints;
     conversations:
         create_stores_all_fields
         foreign_conversation_is_not_found

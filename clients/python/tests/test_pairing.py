@@ -9,7 +9,7 @@ from conversation_memory import Message, ToolCallPart, ToolCallResponsePart
 from conversation_memory import _adk_events as adk
 from conversation_memory._forms import anthropic, chat, responses
 from conversation_memory._forms.pairing import paired
-from conversation_memory.langchain import _from_langchain_message, _to_langchain
+from conversation_memory.langchain import _to_langchain, from_langchain_message
 
 from .conversations import Conversations
 from .strict import check_anthropic, check_chat, check_events, check_langchain, check_responses
@@ -101,7 +101,7 @@ def test_redacted_result_without_its_call_is_left_out() -> None:
 
 def test_failure_of_a_tool_is_an_error_for_anthropic() -> None:
     for status in ("error", "success"):
-        failed = _from_langchain_message(ToolMessage("no", tool_call_id="1", status=status))
+        failed = from_langchain_message(ToolMessage("no", tool_call_id="1", status=status))
         (_, _, shown) = anthropic.show_history([USER, call("1"), failed])["messages"]
         assert shown["content"][0].get("is_error", False) is (status == "error")
 

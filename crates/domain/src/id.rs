@@ -57,6 +57,10 @@ id! {
     /// Id of a session.
     SessionId
 }
+id! {
+    /// Id of a checkpoint, unique in its namespace. Checkpoints are ordered by it.
+    CheckpointId
+}
 
 fn parse_uuid(text: &str) -> Result<Uuid, InvalidValue> {
     // Uuid::try_parse also accepts braces, "urn:uuid:" and 32 digits without hyphens. One

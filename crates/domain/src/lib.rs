@@ -5,6 +5,7 @@
 //! field. Request parsing and archive reading call the same constructors, so that
 //! each rule exists once.
 
+mod checkpoint;
 mod clock;
 mod content;
 mod context;
@@ -25,6 +26,12 @@ mod time;
 mod validation;
 
 pub use self::{
+    checkpoint::{
+        ChannelData, ChannelValue, ChannelWrite, Checkpoint, CheckpointData, CheckpointNamespace,
+        ContentDigest, Contents, ListBase, MAX_CHANNELS, MAX_CHECKPOINT_MESSAGES, MAX_INLINE_BYTES,
+        MAX_LIST_ITEMS, MAX_PIECE_BYTES, MAX_PIECES, MAX_STATE_BYTES, MAX_WRITES, Piece,
+        checkpoint_message_id,
+    },
     clock::{Clock, IdSource, SystemClock, UuidV7},
     content::Content,
     context::{RawContext, RetrievedContext},
@@ -34,7 +41,7 @@ pub use self::{
         HistoryBudget, HistoryItem, HistorySelection, OlderMessages, SelectedMessages,
         select_history,
     },
-    id::{ConversationId, MessageId, SessionId},
+    id::{CheckpointId, ConversationId, MessageId, SessionId},
     item::{Embedding, ItemId, ItemOwner, ItemTtl, ItemValue, Namespace, NamespaceCondition},
     item_filter::ItemFilter,
     message::{Message, NewMessage, NumberedMessage, RawMessage},

@@ -142,7 +142,7 @@ async fn save_or_replay(
     append: &Append,
     after_loss: bool,
 ) -> Result<Appended, OperationError> {
-    match save(connection, server, append, APPEND).await {
+    match save(connection, Some(server), append, APPEND).await {
         Ok(Some(saved)) => return Ok(saved),
         Ok(None) => {}
         Err(error) if error.kind == ErrorKind::UniqueViolation => {}
@@ -155,19 +155,29 @@ async fn save_or_replay(
         .map_err(|error| error.replace_connection_lost(ErrorKind::Retryable))
 }
 
+/// Saves a turn in a transaction that has locked the conversation. The ids of its messages are not
+/// in use, and the transaction records the pending invalidation.
+pub(super) async fn append_in(
+    connection: &mut PgConnection,
+    append: &Append,
+) -> Result<Appended, OperationError> {
+    let saved = save(connection, None, append, APPEND).await?;
+    Ok(saved.ok_or(StoreError::NotFound)?)
+}
+
 /// Saves a turn without contexts and blobs. `None` if a check fails or the conversation is locked.
 pub(super) async fn append_unlocked(
     connection: &mut PgConnection,
     server: &ServerState,
     append: &Append,
 ) -> Result<Option<Appended>, BackendError> {
-    save(connection, server, append, APPEND_UNLOCKED).await
+    save(connection, Some(server), append, APPEND_UNLOCKED).await
 }
 
 /// Executes the save with one of the statements. `None` if a condition of the statement is not met.
 async fn save(
     connection: &mut PgConnection,
-    server: &ServerState,
+    server: Option<&ServerState>,
     append: &Append,
     statement: &'static str,
 ) -> Result<Option<Appended>, BackendError> {
@@ -193,7 +203,7 @@ async fn save(
         bind_blobs!(bind_contexts!(query, contexts), blobs),
         messages
     )
-    .bind(record_after(append.invalidation, server));
+    .bind(server.and_then(|server| record_after(append.invalidation, server)));
     let row: Option<(String, i64, i64)> = query.fetch_optional(connection).await?;
     let Some((owner, first_seq, uncompacted_tokens)) = row else {
         return Ok(None);

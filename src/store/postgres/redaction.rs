@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::{
     PostgresPool,
+    checkpoints::reject_checkpoints,
     connection::PooledConnection,
     effects::apply_effects,
     invalidations::{record_after, record_statement},
@@ -87,6 +88,8 @@ async fn lock_and_redact(
         // used.
         lock(connection, &unlocked, &mut titles).await?;
     };
+    let affected: Vec<Uuid> = located.conversations.keys().copied().collect();
+    reject_checkpoints(connection, &affected).await?;
     apply_effects(connection, &located.effects(&titles)).await?;
     erase(connection, &located).await?;
     Ok(located.into_redacted())

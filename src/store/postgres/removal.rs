@@ -9,6 +9,7 @@ use sqlx::{PgConnection, query, query_as, raw_sql};
 use super::{
     PostgresPool,
     append::{find_request, insert_request},
+    checkpoints::reject_checkpoints,
     connection::PooledConnection,
     invalidations::{record_after, record_statement},
     lineage::{TruncationPoint, delete_history, lock_messages, truncate_history},
@@ -101,6 +102,7 @@ async fn replay_or_truncate(
         last_seq,
         own_after,
     };
+    reject_checkpoints(connection, &[point.conversation]).await?;
     lock_messages(connection, point.conversation).await?;
     let (removed, _) = truncate_history(connection, &point).await?;
     let truncated = Truncated { removed, last_seq };

@@ -5,7 +5,7 @@
 //! a future that is dropped inside it returns a connection to the pool with a transaction that
 //! is still open.
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 use sqlx::{AssertSqlSafe, raw_sql};
 use tokio::time::timeout;
@@ -25,8 +25,17 @@ pub(super) async fn before_commit<T>(
     wait: Wait,
     statements: impl Future<Output = Result<T, OperationError>>,
 ) -> Result<T, OperationError> {
+    before_commit_within(wait, REMOVAL_TIMEOUT, statements).await
+}
+
+/// Limits the time of the statements before the COMMIT, like [`before_commit`], to `limit`.
+pub(super) async fn before_commit_within<T>(
+    wait: Wait,
+    limit: Duration,
+    statements: impl Future<Output = Result<T, OperationError>>,
+) -> Result<T, OperationError> {
     let exceeded = "the transaction exceeded its time limit";
-    let outcome = wait.within(REMOVAL_TIMEOUT, exceeded, statements).await;
+    let outcome = wait.within(limit, exceeded, statements).await;
     outcome.map_err(OperationError::before_commit)
 }
 

@@ -1,7 +1,7 @@
 use sqlx::SqliteConnection;
 use uuid::{Uuid, fmt::Hyphenated};
 
-use super::{SqlitePool, connection, effects::apply_effects};
+use super::{SqlitePool, checkpoints::reject_checkpoints, connection, effects::apply_effects};
 use crate::store::redactions::redactions;
 
 redactions!(SqliteConnection, Uuid::hyphenated, Hyphenated);
@@ -38,6 +38,7 @@ async fn locate_and_redact(
     seqs: &[i64],
 ) -> Result<Redacted, OperationError> {
     let located = locate(connection, conversation, seqs).await?;
+    reject_checkpoints(connection, located.conversations.keys().copied()).await?;
     let titles = read_titles(connection, &located).await?;
     apply_effects(connection, &located.effects(&titles)).await?;
     erase(connection, &located).await?;

@@ -4,6 +4,7 @@ use super::{
     SqlitePool,
     append::{find_request, insert_request},
     branches::OWN_AFTER,
+    checkpoints::reject_checkpoints,
     connection::{self, Micros},
     conversations::get_in,
     lineage::{LineageRange, TruncationPoint, delete_history, truncate_history},
@@ -75,6 +76,7 @@ async fn replay_or_truncate(
         last_seq,
         own_after,
     };
+    reject_checkpoints(connection, [found.id.as_uuid()].into_iter()).await?;
     let (removed, left) = truncate_history(connection, &point).await?;
     let at = Micros::from(truncation.at);
     let activity = connection::next_activity(connection).await?;

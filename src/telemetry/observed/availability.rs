@@ -43,6 +43,10 @@ impl Access {
             | "list_branches"
             | "list_namespaces"
             | "pending_invalidations"
+            | "get_checkpoint"
+            | "get_contents"
+            | "list_checkpoints"
+            | "find_runs"
             | "conversation_of_session" => Some(Self::Read),
             _ => Some(Self::Write),
         }

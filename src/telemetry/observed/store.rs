@@ -48,7 +48,7 @@ pub struct ObservedStore {
     /// Attributes of the database in spans.
     database: Vec<KeyValue>,
     durations: Histogram<f64>,
-    saved: Counter<u64>,
+    pub(super) saved: Counter<u64>,
     replayed: Counter<u64>,
     availability: Arc<StoreAvailability>,
 }
@@ -181,6 +181,10 @@ fn failure(error: &StoreError) -> Option<(&'static str, &StoreError)> {
         | StoreError::Conflict { .. }
         | StoreError::BeyondEnd { .. }
         | StoreError::TooDeep { .. }
+        | StoreError::BaseVersionMissing
+        | StoreError::ContentMissing
+        | StoreError::CheckpointTooLarge
+        | StoreError::HasCheckpoints
         | StoreError::SearchTooExpensive
         | StoreError::TooManySearches
         | StoreError::TooManySaves

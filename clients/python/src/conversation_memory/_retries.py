@@ -38,6 +38,17 @@ IDEMPOTENT_METHODS = (
     methods.SEARCH_ITEMS,
     methods.LIST_NAMESPACES,
     methods.BATCH_ITEMS,
+    methods.PUT_CHECKPOINT,
+    methods.PUT_WRITES,
+    methods.PUT_CONTENTS,
+    methods.GET_CHECKPOINT,
+    methods.GET_CONTENTS,
+    methods.LIST_CHECKPOINTS,
+    methods.GET_DELTA_HISTORY,
+    methods.DELETE_THREAD,
+    methods.COPY_THREAD,
+    methods.DELETE_RUNS,
+    methods.PRUNE_THREADS,
 )
 """Methods that are idempotent as this client calls them: reads, and writes with a key.
 

@@ -178,10 +178,16 @@ class ConversationMemoryChatMessageHistory(BaseChatMessageHistory):
 
 
 def _from_langchain(messages: Sequence[BaseMessage]) -> list[Message]:
-    return [_from_langchain_message(message) for message in messages]
+    return [from_langchain_message(message) for message in messages]
 
 
-def _from_langchain_message(message: BaseMessage) -> Message:
+def from_langchain_message(message: BaseMessage) -> Message:
+    """Returns a message of LangChain with its parts, from which it can be read back.
+
+    Raises:
+        TypeError: LangChain cannot read back a message of this type.
+        ValueError: The message cannot be stored without a change.
+    """
     if isinstance(message, RemoveMessage):
         # Models and `str(history)` reject it.
         raise TypeError("a RemoveMessage is no message of a history: use clear to remove messages")

@@ -1,0 +1,324 @@
+"""Conversion between the checkpoints of LangGraph and those of the service."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    WRITES_IDX_MAP,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    DeltaChannelHistory,
+    PendingWrite,
+    get_checkpoint_id,
+    get_checkpoint_metadata,
+)
+
+from ._adapters import session_metadata
+from ._checkpoint_messages import write_messages
+from ._checkpoint_values import (
+    KnownLists,
+    SerializedList,
+    ValueCodec,
+    common_items,
+    is_small,
+    read_data,
+    write_data,
+)
+from ._forms.common import is_storable
+from ._limits import Limits
+from ._names import LANGGRAPH, conversation_id_for
+from ._proto.v1 import checkpoint_service_pb2 as api
+from ._structs import to_struct
+
+DEFAULT_USER = "langgraph"
+"""Owner of a thread whose run and saver name no user."""
+
+MAX_THREAD_NAME_CHARS = 1024
+"""Upper bound on the characters of a thread's name that is stored."""
+
+MESSAGES = "messages"
+"""Channel whose messages become messages of the conversation."""
+
+_SEPARATE = ("channel_values", "channel_versions", "id")
+"""Fields of a checkpoint that are not part of its state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """A thread and its conversation."""
+
+    name: str
+    conversation_id: str
+    user_id: str | None
+    """User that must be the owner; `None` accepts any."""
+
+    @classmethod
+    def of(cls, config: RunnableConfig, user_id: str | None) -> Thread:
+        """Returns the thread of a run; its user, if it names one, replaces that of the saver."""
+        configurable = config["configurable"]
+        name = str(configurable["thread_id"])
+        given = configurable.get("user_id")
+        return cls(name, conversation_id_for(name), str(given) if given else user_id)
+
+    def new(self) -> api.NewThread:
+        """Returns the conversation to create if it does not exist."""
+        named = is_storable(self.name) and len(self.name) <= MAX_THREAD_NAME_CHARS
+        metadata = session_metadata(LANGGRAPH, app="", name=self.name)
+        return api.NewThread(
+            user_id=self.user_id or DEFAULT_USER,
+            thread_id=self.name if named else "",
+            metadata=None if metadata is None else to_struct(metadata),
+        )
+
+
+@dataclass(slots=True)
+class PreparedPut:
+    """A checkpoint to store."""
+
+    request: api.PutCheckpointRequest
+    messages: list[api.CheckpointMessage]
+    """Messages, which can be more than one request may have."""
+    lists: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+    """Version and digests of each list, which are known once the checkpoint is stored."""
+
+
+def namespace_of(config: RunnableConfig) -> str:
+    """Returns the namespace of a run."""
+    return str(config["configurable"].get("checkpoint_ns") or "")
+
+
+def write_checkpoint(
+    codec: ValueCodec,
+    known: KnownLists,
+    thread: Thread,
+    config: RunnableConfig,
+    checkpoint: Checkpoint,
+    metadata: CheckpointMetadata,
+    new_versions: ChannelVersions,
+    limits: Limits,
+) -> PreparedPut:
+    """Prepares a checkpoint to be stored. Lists are sent without the items that are known."""
+    namespace = namespace_of(config)
+    values, versions = checkpoint["channel_values"], checkpoint["channel_versions"]
+    all_metadata = get_checkpoint_metadata(config, metadata)
+    json_text, opaque = _split_metadata(all_metadata)
+    state = {key: value for key, value in checkpoint.items() if key not in _SEPARATE}
+    encoded = api.Checkpoint(
+        namespace=namespace,
+        checkpoint_id=checkpoint["id"],
+        parent_checkpoint_id=get_checkpoint_id(config) or "",
+        state=write_data(*codec.dump([state, opaque])),
+        metadata_json=json_text,
+    )
+    for channel, version in versions.items():
+        encoded.channel_versions.add(channel=channel, version=json.dumps(version))
+        if channel in values and is_small(values[channel]):
+            encoded.values.add(channel=channel, single=write_data(*codec.dump(values[channel])))
+    prepared = PreparedPut(
+        api.PutCheckpointRequest(
+            conversation_id=thread.conversation_id,
+            user_id=thread.user_id or "",
+            new_thread=thread.new(),
+            run_id=_run_id(all_metadata),
+        ),
+        [],
+    )
+    for channel, version in new_versions.items():
+        if channel not in values or is_small(values[channel]):
+            continue
+        value = values[channel]
+        added = encoded.values.add(channel=channel, version=json.dumps(version))
+        items = codec.dump_list(value)
+        if items is None:
+            added.single.CopyFrom(write_data(*codec.dump(value)))
+            continue
+        base_version, base = known.get(thread.conversation_id, namespace, channel)
+        first = common_items(base, items.digests)
+        _write_list(added.list, items, first)
+        if first:
+            added.list.base_version = base_version
+        prepared.lists[channel] = (added.version, items.digests)
+        if channel == MESSAGES and not namespace:
+            prepared.messages = write_messages(
+                value, items.digests, first, thread.conversation_id, limits
+            )
+    prepared.request.checkpoint.CopyFrom(encoded)
+    return prepared
+
+
+def _write_list(written: api.CheckpointList, items: SerializedList, first: int) -> None:
+    written.base_items = first
+    written.items.extend(write_data(kind, data) for kind, data in items.items[first:])
+
+
+def _run_id(metadata: Mapping[str, Any]) -> str:
+    run_id = metadata.get("run_id")
+    return run_id if isinstance(run_id, str) and len(run_id) <= 255 else ""
+
+
+def _split_metadata(metadata: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Returns metadata as JSON, and the members that JSON changes."""
+    members: dict[str, str] = {}
+    opaque: dict[str, Any] = {}
+    for key, value in metadata.items():
+        try:
+            text = json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            opaque[key] = value
+            continue
+        members[key] = text
+        if not _is_same(json.loads(text), value):
+            opaque[key] = value
+    fields = (f"{json.dumps(key)}:{text}" for key, text in members.items())
+    return f"{{{','.join(fields)}}}", opaque
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_is_same(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    return bool(one == other)
+
+
+def write_writes(
+    codec: ValueCodec,
+    thread: Thread,
+    config: RunnableConfig,
+    writes: Sequence[tuple[str, Any]],
+    task_id: str,
+    task_path: str,
+) -> api.PutWritesRequest:
+    """Prepares the writes of a task to be stored."""
+    request = api.PutWritesRequest(
+        conversation_id=thread.conversation_id,
+        user_id=thread.user_id or "",
+        new_thread=thread.new(),
+        namespace=namespace_of(config),
+        checkpoint_id=config["configurable"]["checkpoint_id"],
+        task_id=task_id,
+        task_path=task_path,
+    )
+    for index, (channel, value) in enumerate(writes):
+        write = request.writes.add(index=WRITES_IDX_MAP.get(channel, index), channel=channel)
+        items = codec.dump_list(value)
+        if items is None:
+            write.single.CopyFrom(write_data(*codec.dump(value)))
+        else:
+            _write_list(write.list, items, 0)
+    return request
+
+
+def read_tuple(
+    codec: ValueCodec, known: KnownLists, thread: Thread, found: api.GetCheckpointResponse
+) -> CheckpointTuple:
+    """Decodes a checkpoint whose data is complete, and remembers its lists."""
+    stored = found.checkpoint
+    state, opaque = codec.load(*read_data(stored.state))
+    values: dict[str, Any] = {}
+    for value in stored.values:
+        values[value.channel], digests = _read_value(codec, value)
+        if digests:
+            known.put(
+                thread.conversation_id, stored.namespace, value.channel, value.version, digests
+            )
+    checkpoint: dict[str, Any] = {
+        **state,
+        "id": stored.checkpoint_id,
+        "channel_values": values,
+        "channel_versions": {
+            each.channel: json.loads(each.version) for each in stored.channel_versions
+        },
+    }
+    parent = stored.parent_checkpoint_id
+    return CheckpointTuple(
+        config=_config(thread, stored.namespace, stored.checkpoint_id),
+        checkpoint=cast("Checkpoint", checkpoint),
+        metadata=cast("CheckpointMetadata", {**json.loads(stored.metadata_json), **opaque}),
+        parent_config=_config(thread, stored.namespace, parent) if parent else None,
+        pending_writes=[_read_write(codec, write) for write in found.writes],
+    )
+
+
+def _read_write(codec: ValueCodec, write: api.CheckpointWrite) -> PendingWrite:
+    return write.task_id, write.channel, _read_value(codec, write)[0]
+
+
+def _read_value(
+    codec: ValueCodec, value: api.CheckpointValue | api.CheckpointWrite
+) -> tuple[Any, bytes]:
+    if not value.HasField("list"):
+        return codec.load(*read_data(value.single)), b""
+    return codec.load_list([read_data(item) for item in value.list.items])
+
+
+def _config(thread: Thread, namespace: str, checkpoint_id: str) -> RunnableConfig:
+    return {
+        "configurable": {
+            "thread_id": thread.name,
+            "checkpoint_ns": namespace,
+            "checkpoint_id": checkpoint_id,
+        }
+    }
+
+
+def stored_config(thread: Thread, config: RunnableConfig, checkpoint_id: str) -> RunnableConfig:
+    """Returns the config of a stored checkpoint."""
+    return _config(thread, namespace_of(config), checkpoint_id)
+
+
+def list_request(
+    thread: Thread,
+    config: RunnableConfig,
+    filter: Mapping[str, Any] | None,
+    before: RunnableConfig | None,
+    limit: int | None,
+) -> api.ListCheckpointsRequest:
+    """Returns the request for the first page of a list."""
+    return api.ListCheckpointsRequest(
+        conversation_id=thread.conversation_id,
+        user_id=thread.user_id or "",
+        namespace=config["configurable"].get("checkpoint_ns"),
+        checkpoint_id=get_checkpoint_id(config) or "",
+        before_checkpoint_id=(get_checkpoint_id(before) or "") if before else "",
+        filter_json=json.dumps(filter) if filter else "",
+        page_size=min(limit or 0, 100),
+    )
+
+
+class DeltaHistory:
+    """What ancestors of a checkpoint have contributed to channels, collected from the newest on."""
+
+    def __init__(self, codec: ValueCodec, channels: Sequence[str]) -> None:
+        self._codec = codec
+        self.remaining = list(dict.fromkeys(channels))
+        self._writes: dict[str, list[PendingWrite]] = {channel: [] for channel in channels}
+        self._seeds: dict[str, Any] = {}
+
+    def add(self, ancestor: api.GetCheckpointResponse) -> None:
+        """Adds an ancestor, whose data is complete."""
+        for write in reversed(ancestor.writes):
+            if write.channel in self.remaining:
+                self._writes[write.channel].append(_read_write(self._codec, write))
+        for value in ancestor.checkpoint.values:
+            if value.channel in self.remaining:
+                self._seeds[value.channel] = _read_value(self._codec, value)[0]
+                self.remaining.remove(value.channel)
+
+    def result(self) -> dict[str, DeltaChannelHistory]:
+        """Returns the contributions, oldest first."""
+        found: dict[str, DeltaChannelHistory] = {}
+        for channel, writes in self._writes.items():
+            found[channel] = {"writes": writes[::-1]}
+            if channel in self._seeds:
+                found[channel]["seed"] = self._seeds[channel]
+        return found

@@ -1,0 +1,273 @@
+"""Graphs of LangGraph on the saver: what users of both see."""
+
+from __future__ import annotations
+
+import asyncio
+import operator
+import uuid
+from typing import Annotated, Any, TypedDict
+
+import pytest
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import empty_checkpoint
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.types import Command, Send, interrupt
+
+from conversation_memory import (
+    AsyncConversationMemory,
+    ConversationMemory,
+    FailedPrecondition,
+    conversation_id_for,
+)
+from conversation_memory.langgraph import ConversationMemorySaver
+
+from .checkpoint_pairs import PairedSaver
+from .sidecar import TIMEOUT, Backend, Sidecar
+
+
+def thread(**more: Any) -> RunnableConfig:
+    return {"configurable": {"thread_id": f"thread {uuid.uuid4()} ☃", **more}}
+
+
+def conversation(config: RunnableConfig) -> str:
+    return conversation_id_for(config["configurable"]["thread_id"])
+
+
+def agent(saver: Any) -> Any:
+    """An agent that asks a person before it uses a tool."""
+
+    def model(state: MessagesState) -> dict[str, Any]:
+        last = state["messages"][-1]
+        number = len(state["messages"])
+        if isinstance(last, ToolMessage):
+            return {"messages": [AIMessage(f"It is {last.content}.", id=f"a{number}")]}
+        call = {"name": "balance", "args": {"days": 3}, "id": f"call-{number}"}
+        return {"messages": [AIMessage("", tool_calls=[call], id=f"c{number}")]}
+
+    def tool(state: MessagesState) -> dict[str, Any]:
+        last: Any = state["messages"][-1]
+        call = last.tool_calls[0]
+        answer = interrupt(call["args"])
+        result = ToolMessage(str(answer), tool_call_id=call["id"], id=f"r-{call['id']}")
+        return {"messages": [result]}
+
+    def route(state: MessagesState) -> str:
+        last: Any = state["messages"][-1]
+        return "tool" if last.tool_calls else END
+
+    builder: Any = StateGraph(MessagesState)
+    builder.add_node("model", model)
+    builder.add_node("tool", tool)
+    builder.add_edge(START, "model")
+    builder.add_conditional_edges("model", route, ["tool", END])
+    builder.add_edge("tool", "model")
+    return builder.compile(checkpointer=saver)
+
+
+def ask(graph: Any, config: RunnableConfig, number: int) -> Any:
+    question = HumanMessage(f"How many days, {number}?", id=f"q{number}")
+    graph.invoke({"messages": [question]}, config)
+    return graph.invoke(Command(resume=f"{number} days"), config)
+
+
+def texts(memory: ConversationMemory, config: RunnableConfig) -> list[str]:
+    messages = memory.list_messages(conversation(config))
+    return [message.content or message.role for message in messages]
+
+
+def test_a_thread_is_a_conversation_of_its_user(sidecar: Sidecar, user: str) -> None:
+    with ConversationMemory(sidecar.address, timeout=TIMEOUT) as memory:
+        graph = agent(ConversationMemorySaver(memory))
+        config = thread(user_id=user)
+        ask(graph, config, 1)
+        ask(graph, config, 2)
+        (listed,) = memory.list_conversations(user)
+        assert (listed.id, listed.title) == (conversation(config), "How many days, 1?")
+        assert listed.metadata["framework_session"]["name"] == config["configurable"]["thread_id"]
+        roles = [message.role for message in memory.list_messages(listed.id)]
+        assert roles == ["user", "assistant", "tool", "assistant"] * 2
+        history = memory.get_history(listed.id, limit=4)
+        assert [message.role for message in history.messages] == roles[4:]
+        (hit, *_) = memory.search_messages(user, "days")
+        assert hit.message.conversation_id == listed.id
+        # The messages are also in the checkpoints.
+        with pytest.raises(FailedPrecondition, match="checkpoints"):
+            memory.truncate_conversation(listed.id, 0)
+        ConversationMemorySaver(memory).delete_thread(config["configurable"]["thread_id"])
+        assert list(memory.list_conversations(user)) == []
+
+
+def test_a_thread_of_another_user_is_not_found(sidecar: Sidecar, user: str) -> None:
+    with ConversationMemory(sidecar.address, timeout=TIMEOUT) as memory:
+        config = thread(user_id=user)
+        ask(agent(ConversationMemorySaver(memory)), config, 1)
+        foreign = ConversationMemorySaver(memory, user_id=f"not {user}")
+        name = config["configurable"]["thread_id"]
+        assert foreign.get_tuple({"configurable": {"thread_id": name}}) is None
+        foreign.delete_thread(name)
+        foreign.prune([name], strategy="delete")
+        assert ConversationMemorySaver(memory).get_tuple(config) is not None
+
+
+def test_time_travel_adds_the_new_branch_to_the_conversation(sidecar: Sidecar) -> None:
+    with ConversationMemory(sidecar.address, timeout=TIMEOUT) as memory:
+        graph = agent(PairedSaver(ConversationMemorySaver(memory)))
+        config = thread()
+        ask(graph, config, 1)
+        before = texts(memory, config)
+        waiting = next(each for each in graph.get_state_history(config) if each.next == ("tool",))
+        graph.invoke(None, waiting.config)
+        other = graph.invoke(Command(resume="12 days"), config)
+        assert other["messages"][-1].content == "It is 12 days."
+        # The messages of the other branch have the ids of those that they replace.
+        assert texts(memory, config) == before
+
+
+def test_a_copy_continues_by_itself(sidecar: Sidecar) -> None:
+    with ConversationMemory(sidecar.address, timeout=TIMEOUT) as memory:
+        saver = ConversationMemorySaver(memory)
+        config, copy = thread(), thread()
+        graph = agent(saver)
+        ask(graph, config, 1)
+        saver.copy_thread(config["configurable"]["thread_id"], copy["configurable"]["thread_id"])
+        ask(agent(ConversationMemorySaver(memory)), copy, 2)
+        assert len(texts(memory, config)) == 4
+        assert len(texts(memory, copy)) == 8
+        assert len(graph.get_state(copy).values["messages"]) == 8
+
+
+def test_a_large_value_is_sent_and_read_in_pieces(sidecar: Sidecar) -> None:
+    with ConversationMemory(sidecar.address, timeout=TIMEOUT) as memory:
+        for serde in (None, JsonPlusSerializer(pickle_fallback=True)):
+            saver = PairedSaver(ConversationMemorySaver(memory, serde=serde))
+            large = [uuid.uuid4().bytes * (100 << 10) for _ in range(9)]
+            checkpoint = empty_checkpoint()
+            checkpoint["channel_values"] = {"large": large, "small": 1}
+            checkpoint["channel_versions"] = versions = {"large": "1", "small": "1"}
+            config = thread(checkpoint_ns="")
+            stored = saver.put(config, checkpoint, {"source": "input"}, versions)
+            saver.put_writes(stored, [("large", large[:5])], "t1")
+            assert list(saver.list(config))
+            found = saver.get_tuple(stored)
+            assert found is not None
+            assert found.checkpoint["channel_values"]["large"] == large
+
+
+def test_a_message_that_was_changed_in_place_is_stored_again(sidecar: Sidecar) -> None:
+    with ConversationMemory(sidecar.address, timeout=TIMEOUT) as memory:
+        saver = PairedSaver(ConversationMemorySaver(memory))
+        messages: list[AnyMessage] = [AIMessage(f"{n}" * 99, id=f"m{n}") for n in range(5)]
+        config = thread(checkpoint_ns="")
+        for version in ("1", "2", "3"):
+            checkpoint = empty_checkpoint()
+            checkpoint["channel_values"] = {"messages": messages}
+            checkpoint["channel_versions"] = {"messages": version}
+            config = saver.put(config, checkpoint, {}, {"messages": version})
+            messages[2].content = f"changed after {version}"
+            messages.append(HumanMessage(version, id=f"new {version}"))
+
+
+class Xor:
+    """A cipher for tests, whose output differs each time."""
+
+    def encrypt(self, plaintext: bytes) -> tuple[str, bytes]:
+        key = uuid.uuid4().bytes[:1]
+        return "xor", key + bytes(each ^ key[0] for each in plaintext)
+
+    def decrypt(self, ciphername: str, ciphertext: bytes) -> bytes:
+        assert ciphername == "xor"
+        return bytes(each ^ ciphertext[0] for each in ciphertext[1:])
+
+
+def test_encrypted_lists_are_stored_once(sidecar: Sidecar) -> None:
+    with ConversationMemory(sidecar.address, timeout=TIMEOUT) as memory:
+        config = thread()
+        for number in range(3):
+            # Each run is another process.
+            saver = ConversationMemorySaver(memory, serde=EncryptedSerializer(Xor()))
+            result = ask(agent(saver), config, number)
+            assert len(result["messages"]) == 4 * (number + 1)
+        assert len(texts(memory, config)) == 12
+
+
+class Many(TypedDict):
+    found: Annotated[list[int], operator.add]
+    messages: Annotated[list[Any], operator.add]
+
+
+async def test_parallel_branches(aio: AsyncConversationMemory) -> None:
+    async def branch(state: dict[str, int]) -> dict[str, Any]:
+        await asyncio.sleep(0)
+        return {"found": [state["n"]], "messages": [HumanMessage(f"branch {state['n']}")]}
+
+    builder: Any = StateGraph(Many)
+    builder.add_node("branch", branch)
+    builder.add_conditional_edges(
+        START, lambda _: [Send("branch", {"n": n}) for n in range(20)], ["branch"]
+    )
+    graph = builder.compile(checkpointer=PairedSaver(ConversationMemorySaver(aio)))
+    config = thread()
+    streamed = [part async for part in graph.astream({"found": []}, config, stream_mode="updates")]
+    assert len(streamed) == 20
+    state = await graph.aget_state(config)
+    assert state.values["found"] == list(range(20))
+    found = [each.content async for each in aio.list_messages(conversation(config))]
+    assert found == [f"branch {n}" for n in range(20)]
+
+
+async def test_a_cancelled_run_continues(aio: AsyncConversationMemory) -> None:
+    reached, release = asyncio.Event(), asyncio.Event()
+
+    async def first(_: Any) -> dict[str, Any]:
+        return {"messages": [AIMessage("first", id="first")]}
+
+    async def second(_: Any) -> dict[str, Any]:
+        reached.set()
+        await release.wait()
+        return {"messages": [AIMessage("second", id="second")]}
+
+    builder: Any = StateGraph(MessagesState)
+    builder.add_node("first", first)
+    builder.add_node("second", second)
+    builder.add_edge(START, "first")
+    builder.add_edge("first", "second")
+    graph = builder.compile(checkpointer=ConversationMemorySaver(aio))
+    config = thread()
+    run = asyncio.create_task(graph.ainvoke({"messages": []}, config))
+    await reached.wait()
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    release.set()
+    result = await graph.ainvoke(None, config)
+    assert [each.content for each in result["messages"]] == ["first", "second"]
+
+
+def test_a_run_survives_a_restart_of_the_sidecar(
+    backend: Backend, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    if backend.name == "embedded":
+        backend = Backend.embedded(tmp_path_factory.mktemp("restarted"))
+    sidecar = Sidecar(backend)
+    with ConversationMemory(sidecar.address, timeout=TIMEOUT) as memory:
+        config = thread()
+        graph = agent(ConversationMemorySaver(memory))
+        question = HumanMessage("How many days?", id="q1")
+        for _ in graph.stream({"messages": [question]}, config, durability="sync"):
+            sidecar.kill()
+            sidecar = sidecar.restarted()
+        result = graph.invoke(Command(resume="3 days"), config)
+        assert [each.type for each in result["messages"]] == ["human", "ai", "tool", "ai"]
+        assert len(texts(memory, config)) == 4
+    sidecar.stop()
+
+
+def test_the_blocking_methods_need_the_blocking_client(sidecar: Sidecar) -> None:
+    saver = ConversationMemorySaver(AsyncConversationMemory(sidecar.address))
+    with pytest.raises(TypeError, match="ainvoke"):
+        saver.get_tuple(thread())
+    with pytest.raises(ValueError, match="thread_id"):
+        saver.list(None)

@@ -1,0 +1,272 @@
+//! Removal of checkpoints, and of what no other checkpoint of the thread needs.
+
+use std::collections::{HashMap, HashSet};
+
+use uuid::Uuid;
+
+use super::{
+    encoding::{decode_checkpoint, decode_value, decode_writes},
+    put::segments_of,
+    rows::{CheckpointRow, CheckpointRows, ValueRow},
+};
+use crate::{
+    domain::{
+        ChannelData, Checkpoint, CheckpointData, CheckpointId, ContentDigest, ConversationRef,
+    },
+    store::{StoreError, operation_error::OperationError},
+};
+
+/// Number of rows that are read or deleted together.
+const BATCH: u32 = 500;
+
+/// Member of the metadata whose members are the channels that store only what is written to them.
+const DELTA_CHANNELS: &str = "counters_since_delta_snapshot";
+
+/// Checkpoints to delete.
+enum Selection {
+    /// All but the latest of each namespace, and the ancestors that it needs.
+    AllButLatest,
+    /// Those of runs.
+    OfRuns(Vec<Uuid>),
+}
+
+/// Deletes all checkpoints but the latest ones. See
+/// [`CheckpointStore::prune_checkpoints`](super::CheckpointStore::prune_checkpoints).
+pub(in crate::store) async fn prune<R: CheckpointRows>(
+    rows: &mut R,
+    conversation: &ConversationRef,
+) -> Result<i64, OperationError> {
+    remove(rows, conversation, &Selection::AllButLatest).await
+}
+
+/// Deletes the checkpoints of runs. See
+/// [`CheckpointStore::delete_runs`](super::CheckpointStore::delete_runs).
+pub(in crate::store) async fn delete_runs<R: CheckpointRows>(
+    rows: &mut R,
+    conversation: &ConversationRef,
+    runs: &[ContentDigest],
+) -> Result<i64, OperationError> {
+    let runs = runs.iter().map(|run| run.as_uuid()).collect();
+    remove(rows, conversation, &Selection::OfRuns(runs)).await
+}
+
+/// Deletes the selected checkpoints, and what only they needed. Returns their number.
+async fn remove<R: CheckpointRows>(
+    rows: &mut R,
+    conversation: &ConversationRef,
+    selection: &Selection,
+) -> Result<i64, OperationError> {
+    let place = rows.lock(conversation, "").await?;
+    let Some(thread) = place.ok_or(StoreError::NotFound)?.thread else {
+        return Ok(0);
+    };
+    let mut removed = 0;
+    let mut kept = HashSet::new();
+    let mut after = 0;
+    loop {
+        let namespaces = rows.namespaces(thread, after, BATCH).await?;
+        if namespaces.is_empty() {
+            break;
+        }
+        for (namespace, _) in namespaces {
+            after = namespace;
+            let ids = match selection {
+                Selection::AllButLatest => superseded(rows, namespace).await?,
+                Selection::OfRuns(runs) => rows.checkpoints_of_runs(namespace, runs).await?,
+            };
+            for batch in ids.chunks(BATCH as usize) {
+                rows.delete_checkpoints(namespace, batch).await?;
+                removed += i64::try_from(batch.len()).unwrap_or_default();
+            }
+            sweep_values(rows, namespace, &mut kept).await?;
+        }
+    }
+    sweep_contents(rows, thread, &kept).await?;
+    Ok(removed)
+}
+
+/// Ids of the checkpoints of a namespace that the latest one does not need.
+async fn superseded<R: CheckpointRows>(
+    rows: &mut R,
+    namespace: i64,
+) -> Result<Vec<Uuid>, OperationError> {
+    let kept = needed(rows, namespace).await?;
+    let mut removed = Vec::new();
+    let mut below = None;
+    loop {
+        let batch = rows.checkpoints(namespace, below, BATCH).await?;
+        let Some(last) = batch.last() else {
+            return Ok(removed);
+        };
+        below = Some(last.key.id);
+        let ids = batch.iter().map(|row| row.key.id);
+        removed.extend(ids.filter(|id| !kept.contains(id)));
+    }
+}
+
+/// Ids of the latest checkpoint of a namespace, and of the ancestors that its channels need which
+/// store only what is written to them: up to the one that has their value.
+async fn needed<R: CheckpointRows>(
+    rows: &mut R,
+    namespace: i64,
+) -> Result<HashSet<Uuid>, OperationError> {
+    let mut kept = HashSet::new();
+    let Some(latest) = rows.checkpoint(namespace, None).await? else {
+        return Ok(kept);
+    };
+    kept.insert(latest.key.id);
+    let mut parent = latest.parent_id;
+    let mut missing = delta_channels(&decoded(latest)?);
+    while let Some(id) = parent
+        && !missing.is_empty()
+        && let Some(row) = rows.checkpoint(namespace, Some(id)).await?
+    {
+        kept.insert(id);
+        parent = row.parent_id;
+        let ancestor = decoded(row)?;
+        for value in &ancestor.values {
+            missing.remove(&value.channel);
+        }
+        let keys: HashMap<Uuid, &String> = ancestor
+            .versions
+            .iter()
+            .filter(|(channel, _)| missing.contains(channel))
+            .map(|(channel, version)| {
+                (
+                    ContentDigest::of_version(channel, version).as_uuid(),
+                    channel,
+                )
+            })
+            .collect();
+        let wanted: Vec<Uuid> = keys.keys().copied().collect();
+        let stored = if wanted.is_empty() {
+            Vec::new()
+        } else {
+            rows.values(namespace, &wanted, true).await?
+        };
+        for row in stored {
+            if let Some(channel) = keys.get(&row.key) {
+                missing.remove(*channel);
+            }
+        }
+    }
+    Ok(kept)
+}
+
+fn delta_channels(checkpoint: &Checkpoint) -> HashSet<String> {
+    let metadata: serde_json::Value =
+        serde_json::from_str(&checkpoint.metadata).unwrap_or_default();
+    let counters = metadata.get(DELTA_CHANNELS);
+    let counters = counters.and_then(serde_json::Value::as_object);
+    counters.map_or_else(HashSet::new, |counters| counters.keys().cloned().collect())
+}
+
+fn decoded(row: CheckpointRow) -> Result<Checkpoint, OperationError> {
+    decode_checkpoint(CheckpointId::from_uuid(row.key.id), None, row.body)
+}
+
+/// Deletes the values of a namespace that no checkpoint needs, and adds the digests of the data that
+/// the others, the checkpoints and the writes refer to.
+async fn sweep_values<R: CheckpointRows>(
+    rows: &mut R,
+    namespace: i64,
+    kept: &mut HashSet<Uuid>,
+) -> Result<(), OperationError> {
+    let mut keys = HashSet::new();
+    let mut below = None;
+    loop {
+        let batch = rows.checkpoints(namespace, below, BATCH).await?;
+        let Some(last) = batch.last() else { break };
+        below = Some(last.key.id);
+        for row in batch {
+            let checkpoint = decoded(row)?;
+            for value in &checkpoint.values {
+                add(kept, value.data.parts());
+            }
+            for (channel, version) in &checkpoint.versions {
+                keys.insert(ContentDigest::of_version(channel, version).as_uuid());
+            }
+        }
+    }
+    let needed = needed_items(rows, namespace, &keys).await?;
+    let mut unneeded = Vec::new();
+    let mut after = None;
+    loop {
+        let batch = rows.values_after(namespace, after, BATCH).await?;
+        let Some(last) = batch.last() else { break };
+        after = Some(last.key);
+        for row in batch {
+            let is_part = row.sequence.is_some_and(|own| {
+                let items = needed.get(&own.sequence);
+                own.first < own.last && items.is_some_and(|items| own.first < *items)
+            });
+            if keys.contains(&row.key) || is_part {
+                add(kept, decode_value(row.body)?.parts());
+            } else {
+                unneeded.push(row.key);
+            }
+        }
+    }
+    for batch in unneeded.chunks(BATCH as usize) {
+        rows.delete_values(namespace, batch).await?;
+    }
+    let mut after = None;
+    loop {
+        let batch = rows.writes_after(namespace, after, BATCH).await?;
+        let Some((checkpoint, digest, _)) = batch.last() else {
+            break;
+        };
+        after = Some((*checkpoint, *digest));
+        for (_, _, body) in batch {
+            for write in decode_writes(body)? {
+                add(kept, ChannelData::parts(&write.data));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Number of first items that the values with these keys need of each sequence.
+async fn needed_items<R: CheckpointRows>(
+    rows: &mut R,
+    namespace: i64,
+    keys: &HashSet<Uuid>,
+) -> Result<HashMap<i32, i32>, OperationError> {
+    let keys: Vec<Uuid> = keys.iter().copied().collect();
+    let mut needed: HashMap<i32, i32> = HashMap::new();
+    for batch in keys.chunks(BATCH as usize) {
+        let found: Vec<ValueRow> = rows.values(namespace, batch, true).await?;
+        for row in found.iter().filter(|row| row.sequence.is_some()) {
+            for segment in segments_of(row)? {
+                let items = needed.entry(segment.sequence).or_default();
+                *items = segment.items.max(*items);
+            }
+        }
+    }
+    Ok(needed)
+}
+
+/// Deletes the data of a thread that nothing refers to.
+async fn sweep_contents<R: CheckpointRows>(
+    rows: &mut R,
+    thread: i64,
+    kept: &HashSet<Uuid>,
+) -> Result<(), OperationError> {
+    let mut after = None;
+    loop {
+        let batch = rows.digests_after(thread, after, BATCH).await?;
+        let Some(last) = batch.last() else {
+            return Ok(());
+        };
+        after = Some(*last);
+        let unneeded: Vec<Uuid> = batch.into_iter().filter(|id| !kept.contains(id)).collect();
+        if !unneeded.is_empty() {
+            rows.delete_contents(thread, &unneeded).await?;
+        }
+    }
+}
+
+fn add(kept: &mut HashSet<Uuid>, parts: &[CheckpointData]) {
+    let digests = parts.iter().flat_map(CheckpointData::digests);
+    kept.extend(digests.map(ContentDigest::as_uuid));
+}

@@ -1,0 +1,256 @@
+//! Checkpoints in PostgreSQL: transactions around what both databases share.
+
+mod rows;
+mod statements;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sqlx::{PgConnection, query_scalar, raw_sql};
+use uuid::Uuid;
+
+use super::{
+    PostgresPool, PostgresStore, attempts,
+    connection::{PooledConnection, REMOVAL_TIMEOUT, STATEMENT_TIMEOUT},
+    invalidations::{record_after, record_statement},
+    transaction::{BEGIN, before_commit_within, end_with},
+};
+use crate::{
+    domain::{
+        CheckpointId, CheckpointNamespace, ContentDigest, Contents, ConversationId,
+        ConversationRef, UserId,
+    },
+    store::{
+        AncestorQuery, CheckpointPage, CheckpointQuery, CheckpointStore, Invalidation,
+        PutCheckpoint, PutWrites, StoreError, StoredCheckpoint, checkpoints,
+        operation_error::OperationError,
+    },
+};
+
+const OF_RUNS: &str = "SELECT DISTINCT t.conversation_id FROM checkpoints c \
+        JOIN checkpoint_namespaces n ON n.id = c.namespace_id \
+        JOIN checkpoint_threads t ON t.id = n.thread_id \
+        JOIN conversations o ON o.id = t.conversation_id \
+    WHERE c.run_id = ANY ($1) AND ($2 IS NULL OR o.user_id = $2) \
+      AND ($3 IS NULL OR t.conversation_id > $3) \
+    ORDER BY t.conversation_id LIMIT $4";
+
+const HAVE_CHECKPOINTS: &str =
+    "SELECT EXISTS (SELECT 1 FROM checkpoint_threads t WHERE t.conversation_id = ANY ($1))";
+
+/// Rejects a removal of messages from conversations whose checkpoints contain them. The rows of the
+/// conversations are locked.
+pub(super) async fn reject_checkpoints(
+    connection: &mut PgConnection,
+    conversations: &[Uuid],
+) -> Result<(), OperationError> {
+    let found = query_scalar(HAVE_CHECKPOINTS).bind(conversations);
+    if found.fetch_one(connection).await? {
+        return Err(StoreError::HasCheckpoints.into());
+    }
+    Ok(())
+}
+
+/// Runs writes in a transaction, which records a pending invalidation if it commits late.
+async fn write<T>(
+    pool: &PostgresPool,
+    conversation: ConversationId,
+    invalidation: Invalidation,
+    limit: std::time::Duration,
+    statements: impl AsyncFnOnce(&mut PgConnection) -> Result<T, OperationError>,
+) -> Result<T, OperationError> {
+    let after = record_after(invalidation, &pool.server);
+    let mut connection = PooledConnection::acquire(pool).await?;
+    let wait = connection.wait();
+    let written = before_commit_within(wait, limit, async {
+        raw_sql(BEGIN).execute(&mut *connection).await?;
+        statements(&mut connection).await
+    })
+    .await;
+    end_with(
+        connection,
+        written,
+        &record_statement([conversation], after),
+    )
+    .await
+}
+
+/// Runs reads on a connection.
+async fn read<T>(
+    pool: &PostgresPool,
+    statements: impl AsyncFnOnce(&mut PgConnection) -> Result<T, OperationError>,
+) -> Result<T, OperationError> {
+    let mut connection = PooledConnection::acquire(pool).await?;
+    let read = statements(&mut connection).await;
+    connection.release(read)
+}
+
+#[async_trait]
+impl CheckpointStore for PostgresStore {
+    async fn put_checkpoint(&self, put: &PutCheckpoint) -> Result<StoredCheckpoint, StoreError> {
+        let (pool, limit) = (&self.pool, STATEMENT_TIMEOUT);
+        attempts::transaction(pool, || {
+            write(
+                pool,
+                put.conversation.id,
+                put.invalidation,
+                limit,
+                async |rows| checkpoints::put_checkpoint(rows, put).await,
+            )
+        })
+        .await
+    }
+
+    async fn put_writes(&self, put: &PutWrites) -> Result<(), StoreError> {
+        let (pool, limit) = (&self.pool, STATEMENT_TIMEOUT);
+        let id = put.conversation.id;
+        attempts::transaction(pool, || {
+            write(pool, id, Invalidation::Never, limit, async |rows| {
+                checkpoints::put_writes(rows, put).await
+            })
+        })
+        .await
+    }
+
+    async fn put_contents(
+        &self,
+        conversation: &ConversationRef,
+        thread_name: Option<&str>,
+        contents: &Contents,
+    ) -> Result<(), StoreError> {
+        let (pool, limit) = (&self.pool, STATEMENT_TIMEOUT);
+        attempts::transaction(pool, || {
+            write(
+                pool,
+                conversation.id,
+                Invalidation::Never,
+                limit,
+                async |rows| {
+                    checkpoints::put_contents(rows, conversation, thread_name, contents).await
+                },
+            )
+        })
+        .await
+    }
+
+    async fn checkpoint(
+        &self,
+        conversation: &ConversationRef,
+        namespace: &CheckpointNamespace,
+        id: Option<CheckpointId>,
+    ) -> Result<CheckpointPage, StoreError> {
+        attempts::read(&self.pool, || {
+            read(&self.pool, async |rows| {
+                checkpoints::read_checkpoint(rows, conversation, namespace, id).await
+            })
+        })
+        .await
+    }
+
+    async fn checkpoint_contents(
+        &self,
+        conversation: &ConversationRef,
+        digests: &[ContentDigest],
+    ) -> Result<Vec<Bytes>, StoreError> {
+        attempts::read(&self.pool, || {
+            read(&self.pool, async |rows| {
+                checkpoints::read_contents(rows, conversation, digests).await
+            })
+        })
+        .await
+    }
+
+    async fn checkpoints(&self, query: &CheckpointQuery) -> Result<CheckpointPage, StoreError> {
+        attempts::read(&self.pool, || {
+            read(&self.pool, async |rows| {
+                checkpoints::read_page(rows, query).await
+            })
+        })
+        .await
+    }
+
+    async fn checkpoint_ancestors(
+        &self,
+        query: &AncestorQuery,
+    ) -> Result<CheckpointPage, StoreError> {
+        attempts::read(&self.pool, || {
+            read(&self.pool, async |rows| {
+                checkpoints::read_ancestors(rows, query).await
+            })
+        })
+        .await
+    }
+
+    async fn copy_checkpoints(
+        &self,
+        source: &ConversationRef,
+        target: &ConversationRef,
+        thread_name: Option<&str>,
+    ) -> Result<(), StoreError> {
+        let _permit = self.start_removal().await?;
+        let (pool, limit) = (&self.pool, REMOVAL_TIMEOUT);
+        attempts::transaction(pool, || {
+            write(pool, target.id, Invalidation::Never, limit, async |rows| {
+                checkpoints::copy_thread(rows, source, target, thread_name).await
+            })
+        })
+        .await
+    }
+
+    async fn prune_checkpoints(&self, conversation: &ConversationRef) -> Result<i64, StoreError> {
+        let _permit = self.start_removal().await?;
+        let (pool, limit) = (&self.pool, REMOVAL_TIMEOUT);
+        attempts::transaction(pool, || {
+            write(
+                pool,
+                conversation.id,
+                Invalidation::Never,
+                limit,
+                async |rows| checkpoints::prune(rows, conversation).await,
+            )
+        })
+        .await
+    }
+
+    async fn conversations_of_runs(
+        &self,
+        runs: &[ContentDigest],
+        user: Option<&UserId>,
+        after: Option<ConversationId>,
+        limit: u32,
+    ) -> Result<Vec<ConversationId>, StoreError> {
+        let runs: Vec<Uuid> = runs.iter().map(|run| run.as_uuid()).collect();
+        let runs = &runs;
+        attempts::read(&self.pool, || {
+            read(&self.pool, async |connection| {
+                let found: Vec<Uuid> = query_scalar(OF_RUNS)
+                    .bind(runs)
+                    .bind(user.map(UserId::as_str))
+                    .bind(after.map(ConversationId::as_uuid))
+                    .bind(i64::from(limit))
+                    .fetch_all(connection)
+                    .await?;
+                Ok(found.into_iter().map(ConversationId::from_uuid).collect())
+            })
+        })
+        .await
+    }
+
+    async fn delete_runs(
+        &self,
+        conversation: &ConversationRef,
+        runs: &[ContentDigest],
+    ) -> Result<i64, StoreError> {
+        let _permit = self.start_removal().await?;
+        let (pool, limit) = (&self.pool, REMOVAL_TIMEOUT);
+        attempts::transaction(pool, || {
+            write(
+                pool,
+                conversation.id,
+                Invalidation::Never,
+                limit,
+                async |rows| checkpoints::delete_runs(rows, conversation, runs).await,
+            )
+        })
+        .await
+    }
+}

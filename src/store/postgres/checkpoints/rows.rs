@@ -1,0 +1,379 @@
+use sqlx::{PgConnection, query, query_as, query_scalar};
+use uuid::Uuid;
+
+use super::{super::append::append_in, statements};
+use crate::{
+    domain::{ConversationRef, UserId},
+    store::{
+        Appended,
+        checkpoints::{
+            CheckpointColumns, CheckpointRow, CheckpointRows, Content, NewCheckpointRow,
+            NewMessages, NewValueRow, NewWritesRow, SequenceRow, ThreadPlace, ValueColumns,
+            ValueRow,
+        },
+        operation_error::OperationError,
+    },
+};
+
+type Outcome<T> = Result<T, OperationError>;
+type PlaceRow = (i64, bool, Option<i64>, Option<i64>);
+
+impl CheckpointRows for PgConnection {
+    async fn lock(
+        &mut self,
+        conversation: &ConversationRef,
+        namespace: &str,
+    ) -> Outcome<Option<ThreadPlace>> {
+        let locked: Option<Uuid> = query_scalar(statements::LOCK)
+            .bind(conversation.id.as_uuid())
+            .bind(conversation.user_id.as_ref().map(UserId::as_str))
+            .fetch_optional(&mut *self)
+            .await?;
+        if locked.is_none() {
+            return Ok(None);
+        }
+        self.find(conversation, namespace).await
+    }
+
+    async fn find(
+        &mut self,
+        conversation: &ConversationRef,
+        namespace: &str,
+    ) -> Outcome<Option<ThreadPlace>> {
+        let found: Option<PlaceRow> = query_as(statements::FIND)
+            .bind(conversation.id.as_uuid())
+            .bind(conversation.user_id.as_ref().map(UserId::as_str))
+            .bind(namespace)
+            .fetch_optional(self)
+            .await?;
+        Ok(
+            found.map(|(last_seq, has_lineage, thread, namespace)| ThreadPlace {
+                last_seq,
+                thread,
+                namespace,
+                has_lineage,
+            }),
+        )
+    }
+
+    async fn add_thread(&mut self, conversation: Uuid, name: Option<&str>) -> Outcome<i64> {
+        let added = query_scalar(statements::ADD_THREAD)
+            .bind(conversation)
+            .bind(name);
+        Ok(added.fetch_one(self).await?)
+    }
+
+    async fn add_namespace(&mut self, thread: i64, namespace: &str) -> Outcome<i64> {
+        let added = query_scalar(statements::ADD_NAMESPACE)
+            .bind(thread)
+            .bind(namespace);
+        Ok(added.fetch_one(self).await?)
+    }
+
+    async fn namespaces(
+        &mut self,
+        thread: i64,
+        after: i64,
+        limit: u32,
+    ) -> Outcome<Vec<(i64, String)>> {
+        let found = query_as(statements::NAMESPACES)
+            .bind(thread)
+            .bind(after)
+            .bind(i64::from(limit));
+        Ok(found.fetch_all(self).await?)
+    }
+
+    async fn add_contents(&mut self, thread: i64, contents: Vec<Content>) -> Outcome<()> {
+        let digests: Vec<Uuid> = contents.iter().map(|content| content.digest).collect();
+        let sizes: Vec<i32> = contents.iter().map(|content| content.size).collect();
+        let data: Vec<Vec<u8>> = contents.into_iter().map(|content| content.data).collect();
+        query(statements::ADD_CONTENTS)
+            .bind(thread)
+            .bind(digests)
+            .bind(sizes)
+            .bind(data)
+            .execute(self)
+            .await?;
+        Ok(())
+    }
+
+    async fn count_contents(&mut self, thread: i64, digests: &[Uuid]) -> Outcome<i64> {
+        let counted = query_scalar(statements::COUNT_CONTENTS)
+            .bind(thread)
+            .bind(digests);
+        Ok(counted.fetch_one(self).await?)
+    }
+
+    async fn contents(
+        &mut self,
+        thread: i64,
+        digests: &[Uuid],
+        max_bytes: i64,
+    ) -> Outcome<Vec<Content>> {
+        let found: Vec<(Uuid, i32, Vec<u8>)> = query_as(statements::CONTENTS)
+            .bind(thread)
+            .bind(digests)
+            .bind(max_bytes)
+            .fetch_all(self)
+            .await?;
+        let contents = found
+            .into_iter()
+            .map(|(digest, size, data)| Content { digest, size, data });
+        Ok(contents.collect())
+    }
+
+    async fn values(
+        &mut self,
+        namespace: i64,
+        keys: &[Uuid],
+        heads_only: bool,
+    ) -> Outcome<Vec<ValueRow>> {
+        let found: Vec<ValueColumns> = query_as(statements::VALUES)
+            .bind(namespace)
+            .bind(keys)
+            .bind(heads_only)
+            .fetch_all(self)
+            .await?;
+        Ok(found.into_iter().map(ValueRow::new).collect())
+    }
+
+    async fn is_continued(&mut self, namespace: i64, sequence: i32, items: i32) -> Outcome<bool> {
+        let found = query_scalar(statements::IS_CONTINUED)
+            .bind(namespace)
+            .bind(sequence)
+            .bind(items);
+        Ok(found.fetch_one(self).await?)
+    }
+
+    async fn last_sequence(&mut self, namespace: i64) -> Outcome<i32> {
+        let found = query_scalar(statements::LAST_SEQUENCE).bind(namespace);
+        Ok(found.fetch_one(self).await?)
+    }
+
+    async fn sequence(
+        &mut self,
+        namespace: i64,
+        sequence: i32,
+        items: i32,
+    ) -> Outcome<Vec<(SequenceRow, Vec<u8>)>> {
+        let found: Vec<(i32, i32, Vec<u8>)> = query_as(statements::SEQUENCE)
+            .bind(namespace)
+            .bind(sequence)
+            .bind(items)
+            .fetch_all(self)
+            .await?;
+        let rows = found.into_iter().map(|(first, last, body)| {
+            let row = SequenceRow {
+                sequence,
+                first,
+                last,
+            };
+            (row, body)
+        });
+        Ok(rows.collect())
+    }
+
+    async fn add_values(&mut self, namespace: i64, values: Vec<NewValueRow>) -> Outcome<()> {
+        let sequence = |of: fn(SequenceRow) -> i32| -> Vec<Option<i32>> {
+            values.iter().map(|value| value.sequence.map(of)).collect()
+        };
+        let sequences = sequence(|row| row.sequence);
+        let first = sequence(|row| row.first);
+        let last = sequence(|row| row.last);
+        let keys: Vec<Uuid> = values.iter().map(|value| value.key).collect();
+        let (prefixes, bodies): (Vec<Option<Vec<u8>>>, Vec<Vec<u8>>) = values
+            .into_iter()
+            .map(|value| (value.prefix, value.body))
+            .unzip();
+        query(statements::ADD_VALUES)
+            .bind(namespace)
+            .bind(keys)
+            .bind(sequences)
+            .bind(first)
+            .bind(last)
+            .bind(prefixes)
+            .bind(bodies)
+            .execute(self)
+            .await?;
+        Ok(())
+    }
+
+    async fn put_checkpoint(&mut self, namespace: i64, row: NewCheckpointRow) -> Outcome<()> {
+        query(statements::PUT_CHECKPOINT)
+            .bind(namespace)
+            .bind(row.id)
+            .bind(row.parent_id)
+            .bind(row.run_id)
+            .bind(row.body)
+            .execute(self)
+            .await?;
+        Ok(())
+    }
+
+    async fn put_writes(&mut self, namespace: i64, row: NewWritesRow) -> Outcome<()> {
+        let statement = if row.replaces {
+            statements::REPLACE_WRITES
+        } else {
+            statements::PUT_WRITES
+        };
+        query(statement)
+            .bind(namespace)
+            .bind(row.checkpoint_id)
+            .bind(row.digest)
+            .bind(row.body)
+            .execute(self)
+            .await?;
+        Ok(())
+    }
+
+    async fn checkpoint(
+        &mut self,
+        namespace: i64,
+        id: Option<Uuid>,
+    ) -> Outcome<Option<CheckpointRow>> {
+        let found = match id {
+            Some(id) => query_as(statements::CHECKPOINT).bind(namespace).bind(id),
+            None => query_as(statements::LATEST).bind(namespace),
+        };
+        let found: Option<CheckpointColumns> = found.fetch_optional(self).await?;
+        Ok(found.map(|row| CheckpointRow::new(namespace, row)))
+    }
+
+    async fn checkpoints(
+        &mut self,
+        namespace: i64,
+        before: Option<Uuid>,
+        limit: u32,
+    ) -> Outcome<Vec<CheckpointRow>> {
+        let found: Vec<CheckpointColumns> = query_as(statements::CHECKPOINTS)
+            .bind(namespace)
+            .bind(before)
+            .bind(i64::from(limit))
+            .fetch_all(self)
+            .await?;
+        let rows = found
+            .into_iter()
+            .map(|row| CheckpointRow::new(namespace, row));
+        Ok(rows.collect())
+    }
+
+    async fn writes(
+        &mut self,
+        namespace: i64,
+        checkpoint: Uuid,
+        limit: u32,
+    ) -> Outcome<Vec<Vec<u8>>> {
+        let found = query_scalar(statements::WRITES)
+            .bind(namespace)
+            .bind(checkpoint)
+            .bind(i64::from(limit));
+        Ok(found.fetch_all(self).await?)
+    }
+
+    async fn messages(&mut self, ids: &[Uuid]) -> Outcome<Vec<(Uuid, i64, Uuid)>> {
+        Ok(query_as(statements::MESSAGES)
+            .bind(ids)
+            .fetch_all(self)
+            .await?)
+    }
+
+    async fn lineage(&mut self, conversation: Uuid) -> Outcome<Vec<(Uuid, i64)>> {
+        Ok(query_as(statements::LINEAGE)
+            .bind(conversation)
+            .fetch_all(self)
+            .await?)
+    }
+
+    async fn append(&mut self, new: NewMessages) -> Outcome<Appended> {
+        append_in(self, &new.into_append()).await
+    }
+
+    async fn copy_namespace(&mut self, from: i64, to: i64) -> Outcome<()> {
+        for statement in statements::COPY_NAMESPACE {
+            query(statement)
+                .bind(from)
+                .bind(to)
+                .execute(&mut *self)
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn copy_contents(&mut self, from: i64, to: i64) -> Outcome<()> {
+        let copied = query(statements::COPY_CONTENTS).bind(from).bind(to);
+        copied.execute(self).await?;
+        Ok(())
+    }
+
+    async fn checkpoints_of_runs(&mut self, namespace: i64, runs: &[Uuid]) -> Outcome<Vec<Uuid>> {
+        let found = query_scalar(statements::OF_RUNS).bind(namespace).bind(runs);
+        Ok(found.fetch_all(self).await?)
+    }
+
+    async fn delete_checkpoints(&mut self, namespace: i64, ids: &[Uuid]) -> Outcome<()> {
+        for statement in statements::DELETE_CHECKPOINTS {
+            query(statement)
+                .bind(namespace)
+                .bind(ids)
+                .execute(&mut *self)
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn values_after(
+        &mut self,
+        namespace: i64,
+        after: Option<Uuid>,
+        limit: u32,
+    ) -> Outcome<Vec<ValueRow>> {
+        let found: Vec<ValueColumns> = query_as(statements::VALUES_AFTER)
+            .bind(namespace)
+            .bind(after)
+            .bind(i64::from(limit))
+            .fetch_all(self)
+            .await?;
+        Ok(found.into_iter().map(ValueRow::new).collect())
+    }
+
+    async fn writes_after(
+        &mut self,
+        namespace: i64,
+        after: Option<(Uuid, Uuid)>,
+        limit: u32,
+    ) -> Outcome<Vec<(Uuid, Uuid, Vec<u8>)>> {
+        let found = query_as(statements::WRITES_AFTER)
+            .bind(namespace)
+            .bind(after.map(|(checkpoint, _)| checkpoint))
+            .bind(after.map(|(_, digest)| digest))
+            .bind(i64::from(limit));
+        Ok(found.fetch_all(self).await?)
+    }
+
+    async fn delete_values(&mut self, namespace: i64, keys: &[Uuid]) -> Outcome<()> {
+        let deleted = query(statements::DELETE_VALUES).bind(namespace).bind(keys);
+        deleted.execute(self).await?;
+        Ok(())
+    }
+
+    async fn digests_after(
+        &mut self,
+        thread: i64,
+        after: Option<Uuid>,
+        limit: u32,
+    ) -> Outcome<Vec<Uuid>> {
+        let found = query_scalar(statements::DIGESTS_AFTER)
+            .bind(thread)
+            .bind(after)
+            .bind(i64::from(limit));
+        Ok(found.fetch_all(self).await?)
+    }
+
+    async fn delete_contents(&mut self, thread: i64, digests: &[Uuid]) -> Outcome<()> {
+        let deleted = query(statements::DELETE_CONTENTS)
+            .bind(thread)
+            .bind(digests);
+        deleted.execute(self).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,129 @@
+//! Statements on the rows of checkpoints.
+
+/// Locks the row of the conversation; whatever the statements after it read was committed before.
+pub(super) const LOCK: &str = "SELECT c.id FROM conversations c \
+    WHERE c.id = $1 AND ($2 IS NULL OR c.user_id = $2) FOR NO KEY UPDATE";
+
+pub(super) const FIND: &str = "SELECT c.last_seq, c.own_after > 0, t.id, n.id FROM conversations c \
+    LEFT JOIN checkpoint_threads t ON t.conversation_id = c.id \
+    LEFT JOIN checkpoint_namespaces n ON n.thread_id = t.id AND n.namespace = $3 \
+    WHERE c.id = $1 AND ($2 IS NULL OR c.user_id = $2)";
+
+pub(super) const ADD_THREAD: &str =
+    "INSERT INTO checkpoint_threads (conversation_id, name) VALUES ($1, $2) RETURNING id";
+
+pub(super) const ADD_NAMESPACE: &str =
+    "INSERT INTO checkpoint_namespaces (thread_id, namespace) VALUES ($1, $2) RETURNING id";
+
+pub(super) const NAMESPACES: &str = "SELECT n.id, n.namespace FROM checkpoint_namespaces n \
+    WHERE n.thread_id = $1 AND n.id > $2 ORDER BY n.id LIMIT $3";
+
+pub(super) const ADD_CONTENTS: &str = "INSERT INTO checkpoint_contents (thread_id, digest, size, data) \
+    SELECT $1, d.digest, d.size, d.data FROM unnest($2, $3, $4) AS d (digest, size, data) \
+    ON CONFLICT (thread_id, digest) DO NOTHING";
+
+pub(super) const COUNT_CONTENTS: &str =
+    "SELECT count(*) FROM checkpoint_contents d WHERE d.thread_id = $1 AND d.digest = ANY ($2)";
+
+/// The sum before a piece decides, so that the first one is always read.
+pub(super) const CONTENTS: &str = "SELECT s.digest, s.size, s.data FROM (\
+        SELECT d.digest, d.size, d.data, w.number, \
+            sum(d.size) OVER (ORDER BY w.number) - d.size AS bytes_before \
+        FROM unnest($2) WITH ORDINALITY AS w (digest, number) \
+        JOIN checkpoint_contents d ON d.thread_id = $1 AND d.digest = w.digest) AS s \
+    WHERE s.bytes_before + s.size <= $3 OR s.bytes_before = 0 ORDER BY s.number";
+
+pub(super) const VALUES: &str = "SELECT v.key, v.sequence, v.first_item, v.last_item, v.prefix, \
+        CASE WHEN $3 THEN ''::bytea ELSE v.body END \
+    FROM checkpoint_values v WHERE v.namespace_id = $1 AND v.key = ANY ($2)";
+
+pub(super) const IS_CONTINUED: &str = "SELECT coalesce((SELECT v.last_item \
+    FROM checkpoint_values v WHERE v.namespace_id = $1 AND v.sequence = $2 \
+      AND v.last_item > v.first_item ORDER BY v.first_item DESC LIMIT 1), 0) > $3";
+
+pub(super) const LAST_SEQUENCE: &str = "SELECT coalesce(max(v.sequence), 0) FROM checkpoint_values v \
+    WHERE v.namespace_id = $1 AND v.last_item > v.first_item";
+
+pub(super) const SEQUENCE: &str = "SELECT v.first_item, v.last_item, v.body FROM checkpoint_values v \
+    WHERE v.namespace_id = $1 AND v.sequence = $2 AND v.first_item < $3 \
+      AND v.last_item > v.first_item ORDER BY v.first_item";
+
+pub(super) const ADD_VALUES: &str = "INSERT INTO checkpoint_values \
+        (namespace_id, key, sequence, first_item, last_item, prefix, body) \
+    SELECT $1, v.* FROM unnest($2, $3, $4, $5, $6, $7) AS v \
+    ON CONFLICT (namespace_id, key) DO NOTHING";
+
+pub(super) const PUT_CHECKPOINT: &str = "INSERT INTO checkpoints AS c \
+        (namespace_id, id, parent_id, run_id, body) VALUES ($1, $2, $3, $4, $5) \
+    ON CONFLICT (namespace_id, id) DO UPDATE \
+    SET parent_id = excluded.parent_id, run_id = excluded.run_id, body = excluded.body";
+
+pub(super) const PUT_WRITES: &str = "INSERT INTO checkpoint_writes AS w \
+        (namespace_id, checkpoint_id, digest, body) VALUES ($1, $2, $3, $4) \
+    ON CONFLICT (namespace_id, checkpoint_id, digest) DO NOTHING";
+
+pub(super) const REPLACE_WRITES: &str = "INSERT INTO checkpoint_writes AS w \
+        (namespace_id, checkpoint_id, digest, body) VALUES ($1, $2, $3, $4) \
+    ON CONFLICT (namespace_id, checkpoint_id, digest) DO UPDATE SET number = DEFAULT";
+
+pub(super) const CHECKPOINT: &str = "SELECT c.id, c.parent_id, c.body FROM checkpoints c \
+    WHERE c.namespace_id = $1 AND c.id = $2";
+
+pub(super) const LATEST: &str = "SELECT c.id, c.parent_id, c.body FROM checkpoints c \
+    WHERE c.namespace_id = $1 ORDER BY c.id DESC LIMIT 1";
+
+pub(super) const CHECKPOINTS: &str = "SELECT c.id, c.parent_id, c.body FROM checkpoints c \
+    WHERE c.namespace_id = $1 AND ($2 IS NULL OR c.id < $2) ORDER BY c.id DESC LIMIT $3";
+
+pub(super) const WRITES: &str = "SELECT w.body FROM checkpoint_writes w \
+    WHERE w.namespace_id = $1 AND w.checkpoint_id = $2 ORDER BY w.number LIMIT $3";
+
+pub(super) const MESSAGES: &str =
+    "SELECT m.conversation_id, m.seq, m.id FROM messages m WHERE m.id = ANY ($1)";
+
+pub(super) const LINEAGE: &str = "SELECT l.source_id, max(l.upto_seq) FROM lineage l \
+    WHERE l.conversation_id = $1 GROUP BY l.source_id";
+
+pub(super) const COPY_NAMESPACE: [&str; 3] = [
+    "INSERT INTO checkpoints (namespace_id, id, parent_id, run_id, body) \
+     SELECT $2, c.id, c.parent_id, c.run_id, c.body FROM checkpoints c WHERE c.namespace_id = $1 \
+     ON CONFLICT DO NOTHING",
+    "INSERT INTO checkpoint_writes (namespace_id, checkpoint_id, digest, body) \
+     SELECT $2, w.checkpoint_id, w.digest, w.body FROM checkpoint_writes w \
+     WHERE w.namespace_id = $1 ORDER BY w.number ON CONFLICT DO NOTHING",
+    "INSERT INTO checkpoint_values \
+         (namespace_id, key, sequence, first_item, last_item, prefix, body) \
+     SELECT $2, v.key, v.sequence, v.first_item, v.last_item, v.prefix, v.body \
+     FROM checkpoint_values v WHERE v.namespace_id = $1 ON CONFLICT DO NOTHING",
+];
+
+pub(super) const COPY_CONTENTS: &str = "INSERT INTO checkpoint_contents (thread_id, digest, size, data) \
+    SELECT $2, d.digest, d.size, d.data FROM checkpoint_contents d WHERE d.thread_id = $1 \
+    ON CONFLICT DO NOTHING";
+
+pub(super) const OF_RUNS: &str = "SELECT c.id FROM checkpoints c \
+    WHERE c.run_id = ANY ($2) AND c.namespace_id = $1";
+
+pub(super) const DELETE_CHECKPOINTS: [&str; 3] = [
+    "DELETE FROM checkpoint_writes w WHERE w.namespace_id = $1 AND w.checkpoint_id = ANY ($2)",
+    "DELETE FROM checkpoints c WHERE c.namespace_id = $1 AND c.id = ANY ($2)",
+    "UPDATE checkpoints c SET parent_id = NULL \
+     WHERE c.namespace_id = $1 AND c.parent_id = ANY ($2)",
+];
+
+pub(super) const VALUES_AFTER: &str = "SELECT v.key, v.sequence, v.first_item, v.last_item, v.prefix, v.body \
+    FROM checkpoint_values v WHERE v.namespace_id = $1 AND ($2 IS NULL OR v.key > $2) \
+    ORDER BY v.key LIMIT $3";
+
+pub(super) const WRITES_AFTER: &str = "SELECT w.checkpoint_id, w.digest, w.body FROM checkpoint_writes w \
+    WHERE w.namespace_id = $1 AND ($2 IS NULL OR (w.checkpoint_id, w.digest) > ($2, $3)) \
+    ORDER BY w.checkpoint_id, w.digest LIMIT $4";
+
+pub(super) const DELETE_VALUES: &str =
+    "DELETE FROM checkpoint_values v WHERE v.namespace_id = $1 AND v.key = ANY ($2)";
+
+pub(super) const DIGESTS_AFTER: &str = "SELECT d.digest FROM checkpoint_contents d \
+    WHERE d.thread_id = $1 AND ($2 IS NULL OR d.digest > $2) ORDER BY d.digest LIMIT $3";
+
+pub(super) const DELETE_CONTENTS: &str =
+    "DELETE FROM checkpoint_contents d WHERE d.thread_id = $1 AND d.digest = ANY ($2)";

@@ -1,0 +1,125 @@
+//! Statements on the rows of checkpoints.
+
+pub(super) const FIND: &str = "SELECT c.last_seq, c.own_after > 0, t.id, n.id FROM conversations c \
+    LEFT JOIN checkpoint_threads t ON t.conversation_id = c.id \
+    LEFT JOIN checkpoint_namespaces n ON n.thread_id = t.id AND n.namespace = $3 \
+    WHERE c.id = $1 AND ($2 IS NULL OR c.user_id = $2)";
+
+pub(super) const ADD_THREAD: &str =
+    "INSERT INTO checkpoint_threads (conversation_id, name) VALUES ($1, $2) RETURNING id";
+
+pub(super) const ADD_NAMESPACE: &str =
+    "INSERT INTO checkpoint_namespaces (thread_id, namespace) VALUES ($1, $2) RETURNING id";
+
+pub(super) const NAMESPACES: &str = "SELECT n.id, n.namespace FROM checkpoint_namespaces n \
+    WHERE n.thread_id = $1 AND n.id > $2 ORDER BY n.id LIMIT CAST($3 AS INTEGER)";
+
+pub(super) const ADD_CONTENT: &str = "INSERT INTO checkpoint_contents (thread_id, digest, size, data) \
+    VALUES ($1, $2, $3, $4) ON CONFLICT (thread_id, digest) DO NOTHING";
+
+pub(super) const COUNT_CONTENTS: &str = "SELECT count(*) FROM json_each($2) w CROSS JOIN checkpoint_contents d \
+    ON d.thread_id = $1 AND d.digest = unhex(w.value)";
+
+/// The sum before a piece decides, so that the first one is always read.
+pub(super) const CONTENTS: &str = "SELECT d.digest, d.size, d.data FROM (\
+        SELECT d.digest AS digest, w.key AS number, d.size AS size, \
+            sum(d.size) OVER (ORDER BY w.key) - d.size AS bytes_before \
+        FROM json_each($2) w CROSS JOIN checkpoint_contents d \
+            ON d.thread_id = $1 AND d.digest = unhex(w.value)) AS s \
+    CROSS JOIN checkpoint_contents d ON d.thread_id = $1 AND d.digest = s.digest \
+    WHERE s.bytes_before + s.size <= $3 OR s.bytes_before = 0 ORDER BY s.number";
+
+pub(super) const VALUES: &str = "SELECT v.key, v.sequence, v.first_item, v.last_item, v.prefix, \
+        CASE WHEN $3 THEN x'' ELSE v.body END \
+    FROM json_each($2) w CROSS JOIN checkpoint_values v \
+        ON v.namespace_id = $1 AND v.key = unhex(w.value)";
+
+pub(super) const IS_CONTINUED: &str = "SELECT coalesce((SELECT v.last_item \
+    FROM checkpoint_values v WHERE v.namespace_id = $1 AND v.sequence = $2 \
+      AND v.last_item > v.first_item ORDER BY v.first_item DESC LIMIT 1), 0) > $3";
+
+pub(super) const LAST_SEQUENCE: &str = "SELECT coalesce(max(v.sequence), 0) FROM checkpoint_values v \
+    WHERE v.namespace_id = $1 AND v.last_item > v.first_item";
+
+pub(super) const SEQUENCE: &str = "SELECT v.first_item, v.last_item, v.body FROM checkpoint_values v \
+    WHERE v.namespace_id = $1 AND v.sequence = $2 AND v.first_item < $3 \
+      AND v.last_item > v.first_item ORDER BY v.first_item";
+
+pub(super) const ADD_VALUE: &str = "INSERT INTO checkpoint_values \
+        (namespace_id, key, sequence, first_item, last_item, prefix, body) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (namespace_id, key) DO NOTHING";
+
+pub(super) const PUT_CHECKPOINT: &str = "INSERT INTO checkpoints (namespace_id, id, parent_id, run_id, body) \
+    VALUES ($1, $2, $3, $4, $5) ON CONFLICT (namespace_id, id) DO UPDATE \
+    SET parent_id = excluded.parent_id, run_id = excluded.run_id, body = excluded.body";
+
+pub(super) const PUT_WRITES: &str = "INSERT INTO checkpoint_writes \
+        (namespace_id, checkpoint_id, digest, body) VALUES ($1, $2, $3, $4) \
+    ON CONFLICT (namespace_id, checkpoint_id, digest) DO NOTHING";
+
+/// Before a call is stored again, so that it gets a higher number.
+pub(super) const FORGET_WRITES: &str = "DELETE FROM checkpoint_writes \
+    WHERE namespace_id = $1 AND checkpoint_id = $2 AND digest = $3";
+
+pub(super) const CHECKPOINT: &str = "SELECT c.id, c.parent_id, c.body FROM checkpoints c \
+    WHERE c.namespace_id = $1 AND c.id = $2";
+
+pub(super) const LATEST: &str = "SELECT c.id, c.parent_id, c.body FROM checkpoints c \
+    WHERE c.namespace_id = $1 ORDER BY c.id DESC LIMIT 1";
+
+pub(super) const CHECKPOINTS: &str = "SELECT c.id, c.parent_id, c.body FROM checkpoints c \
+    WHERE c.namespace_id = $1 AND c.id < $2 ORDER BY c.id DESC LIMIT CAST($3 AS INTEGER)";
+
+pub(super) const WRITES: &str = "SELECT w.body FROM checkpoint_writes w \
+    WHERE w.namespace_id = $1 AND w.checkpoint_id = $2 ORDER BY w.number LIMIT CAST($3 AS INTEGER)";
+
+pub(super) const MESSAGES: &str = "SELECT m.conversation_id, m.seq, m.id FROM json_each($1) w \
+    CROSS JOIN messages m ON m.id = w.value";
+
+pub(super) const LINEAGE: &str = "SELECT l.source_id, max(l.upto_seq) FROM lineage l \
+    WHERE l.conversation_id = $1 GROUP BY l.source_id";
+
+pub(super) const COPY_NAMESPACE: [&str; 3] = [
+    "INSERT OR IGNORE INTO checkpoints (namespace_id, id, parent_id, run_id, body) \
+     SELECT $2, c.id, c.parent_id, c.run_id, c.body FROM checkpoints c WHERE c.namespace_id = $1",
+    "INSERT OR IGNORE INTO checkpoint_writes (namespace_id, checkpoint_id, digest, body) \
+     SELECT $2, w.checkpoint_id, w.digest, w.body FROM checkpoint_writes w \
+     WHERE w.namespace_id = $1 ORDER BY w.number",
+    "INSERT OR IGNORE INTO checkpoint_values \
+         (namespace_id, key, sequence, first_item, last_item, prefix, body) \
+     SELECT $2, v.key, v.sequence, v.first_item, v.last_item, v.prefix, v.body \
+     FROM checkpoint_values v WHERE v.namespace_id = $1",
+];
+
+pub(super) const COPY_CONTENTS: &str = "INSERT OR IGNORE INTO checkpoint_contents \
+        (thread_id, digest, size, data) \
+    SELECT $2, d.digest, d.size, d.data FROM checkpoint_contents d WHERE d.thread_id = $1";
+
+pub(super) const OF_RUNS: &str = "SELECT c.id FROM json_each($2) w \
+    CROSS JOIN checkpoints c ON c.run_id = unhex(w.value) AND c.namespace_id = $1";
+
+pub(super) const DELETE_CHECKPOINTS: [&str; 3] = [
+    "DELETE FROM checkpoint_writes WHERE namespace_id = $1 \
+     AND checkpoint_id IN (SELECT unhex(w.value) FROM json_each($2) w)",
+    "DELETE FROM checkpoints WHERE namespace_id = $1 \
+     AND id IN (SELECT unhex(w.value) FROM json_each($2) w)",
+    "UPDATE checkpoints SET parent_id = NULL WHERE namespace_id = $1 \
+     AND parent_id IN (SELECT unhex(w.value) FROM json_each($2) w)",
+];
+
+pub(super) const VALUES_AFTER: &str = "SELECT v.key, v.sequence, v.first_item, v.last_item, v.prefix, v.body \
+    FROM checkpoint_values v WHERE v.namespace_id = $1 AND v.key > $2 \
+    ORDER BY v.key LIMIT CAST($3 AS INTEGER)";
+
+pub(super) const WRITES_AFTER: &str = "SELECT w.checkpoint_id, w.digest, w.body FROM checkpoint_writes w \
+    WHERE w.namespace_id = $1 AND (w.checkpoint_id, w.digest) > ($2, $3) \
+    ORDER BY w.checkpoint_id, w.digest LIMIT CAST($4 AS INTEGER)";
+
+pub(super) const DELETE_VALUES: &str = "DELETE FROM checkpoint_values WHERE namespace_id = $1 \
+    AND key IN (SELECT unhex(w.value) FROM json_each($2) w)";
+
+pub(super) const DIGESTS_AFTER: &str = "SELECT d.digest FROM checkpoint_contents d \
+    WHERE d.thread_id = $1 AND d.digest > $2 ORDER BY d.digest LIMIT CAST($3 AS INTEGER)";
+
+pub(super) const DELETE_CONTENTS: &str = "DELETE FROM checkpoint_contents WHERE thread_id = $1 \
+    AND digest IN (SELECT unhex(w.value) FROM json_each($2) w)";
