@@ -146,7 +146,8 @@ def test_a_large_value_is_sent_and_read_in_pieces(sidecar: Sidecar) -> None:
             large = [uuid.uuid4().bytes * (100 << 10) for _ in range(9)]
             checkpoint = empty_checkpoint()
             checkpoint["channel_values"] = {"large": large, "small": 1}
-            checkpoint["channel_versions"] = versions = {"large": "1", "small": "1"}
+            versions: dict[str, str | int | float] = {"large": "1", "small": "1"}
+            checkpoint["channel_versions"] = versions
             config = thread(checkpoint_ns="")
             stored = saver.put(config, checkpoint, {"source": "input"}, versions)
             saver.put_writes(stored, [("large", large[:5])], "t1")
