@@ -96,8 +96,10 @@ opaque_debug! {
     ListCheckpointsRequest
     PutContentsRequest
     CompactConversationRequest
+    DeleteItemRequest
     FilePart
     GenericPart
+    GetItemRequest
     Item
     PutItemRequest
     ReasoningPart

@@ -3,7 +3,7 @@
 mod queries;
 mod ranking;
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -82,7 +82,7 @@ pub trait ItemStore: Send + Sync + Debug {
 }
 
 /// Item as it is stored.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct StoredItem {
     /// Namespace.
     pub namespace: Namespace,
@@ -105,6 +105,15 @@ impl StoredItem {
         let labels = self.namespace.labels().iter();
         let labels: usize = labels.map(|label| label.len() + 32).sum();
         self.value.len() + self.key.len() + labels + OVERHEAD
+    }
+}
+
+impl fmt::Debug for StoredItem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Key and value are content.
+        f.debug_struct("StoredItem")
+            .field("updated_at", &self.updated_at)
+            .finish_non_exhaustive()
     }
 }
 

@@ -17,6 +17,7 @@ mod histories;
 mod hostile;
 mod import;
 mod inspect_window;
+mod invalid_items;
 mod isolation;
 mod items;
 mod parts;

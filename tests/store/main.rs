@@ -22,6 +22,7 @@ mod history;
 mod hostile_texts;
 mod imports;
 mod invalidations;
+mod item_searches;
 mod items;
 mod long_writes;
 mod postgres;
@@ -198,15 +199,16 @@ conformance! {
         a_batch_of_writes_is_atomic
         concurrent_batches_of_the_same_items_are_serialized
         items_of_other_owners_are_not_found
+        large_items_are_read_in_parts
+        expired_items_are_absent
+        expired_items_are_removed_in_steps
+        reads_restart_the_time_to_live;
+    item_searches:
         searches_are_limited_to_a_prefix
         pages_of_items_continue
         filters_apply_to_values
         hits_are_ordered_by_similarity
-        large_items_are_read_in_parts
         namespaces_are_listed
-        expired_items_are_absent
-        expired_items_are_removed_in_steps
-        reads_restart_the_time_to_live
         a_namespace_with_many_items_does_not_delay_others;
     write_failures:
         busy_store_rejects_each_write

@@ -20,6 +20,7 @@ from conversation_memory.google_adk import (
     ConversationMemorySessionService,
 )
 from conversation_memory.langchain import ConversationMemoryChatMessageHistory
+from conversation_memory.langgraph import ConversationMemoryStore
 from conversation_memory.openai_agents import ConversationMemorySession
 
 CLASSES = [
@@ -33,6 +34,7 @@ CLASSES = [
     ConversationMemoryMemoryService,
     ConversationMemoryHistoryProvider,
     ConversationMemorySessionStore,
+    ConversationMemoryStore,
 ]
 
 # Annotations whose types are validated; the others are those of contents and of SDKs.
