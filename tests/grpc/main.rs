@@ -10,6 +10,7 @@
 
 mod branches;
 mod budgets;
+mod checkpoints;
 mod compactions;
 mod conversations;
 mod export;

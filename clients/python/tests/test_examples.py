@@ -69,6 +69,15 @@ def test_openai_agents_handoff(sidecar: Sidecar) -> None:
     ]
 
 
+def test_langgraph_agent(sidecar: Sidecar) -> None:
+    assert run("langgraph_agent.py", sidecar.address) == [
+        "waits for:  {'days': 3}",
+        "assistant:  Your vacation is approved.",
+        "instead:    Your vacation is refused.",
+        "stored:     Please request three days of vacation. (6 messages)",
+    ]
+
+
 def test_google_adk_runner(sidecar: Sidecar) -> None:
     assert run("google_adk_runner.py", sidecar.address) == [
         "user:       My name is Ana.",
