@@ -16,7 +16,7 @@ CREATE TABLE checkpoint_namespaces (
     UNIQUE (thread_id, namespace)
 );
 
-CREATE TABLE checkpoints (
+CREATE TABLE checkpoint_states (
     namespace_id bigint NOT NULL,
     id           uuid   NOT NULL,
     parent_id    uuid,
@@ -27,11 +27,11 @@ CREATE TABLE checkpoints (
     PRIMARY KEY (namespace_id, id)
 );
 
-CREATE INDEX checkpoints_by_run ON checkpoints (run_id) WHERE run_id IS NOT NULL;
+CREATE INDEX checkpoints_by_run ON checkpoint_states (run_id) WHERE run_id IS NOT NULL;
 
 -- Each call that stores writes of a task is a row. The writes of a task are those of its rows, in the
 -- order of their numbers.
-CREATE TABLE checkpoint_writes (
+CREATE TABLE checkpoint_task_writes (
     namespace_id  bigint NOT NULL,
     checkpoint_id uuid   NOT NULL,
     -- Digest of the row's content: a retry adds no row.
@@ -73,8 +73,8 @@ CREATE TABLE checkpoint_contents (
 );
 
 -- They are compressed already.
-ALTER TABLE checkpoints ALTER COLUMN body SET STORAGE EXTERNAL;
-ALTER TABLE checkpoint_writes ALTER COLUMN body SET STORAGE EXTERNAL;
+ALTER TABLE checkpoint_states ALTER COLUMN body SET STORAGE EXTERNAL;
+ALTER TABLE checkpoint_task_writes ALTER COLUMN body SET STORAGE EXTERNAL;
 ALTER TABLE checkpoint_values ALTER COLUMN body SET STORAGE EXTERNAL;
 ALTER TABLE checkpoint_contents ALTER COLUMN data SET STORAGE EXTERNAL;
 
@@ -92,8 +92,8 @@ BEGIN
         DELETE FROM checkpoint_namespaces n WHERE n.thread_id = thread RETURNING n.id
     )
     SELECT array_agg(r.id) INTO namespaces FROM removed r;
-    DELETE FROM checkpoints c WHERE c.namespace_id = ANY (namespaces);
-    DELETE FROM checkpoint_writes w WHERE w.namespace_id = ANY (namespaces);
+    DELETE FROM checkpoint_states c WHERE c.namespace_id = ANY (namespaces);
+    DELETE FROM checkpoint_task_writes w WHERE w.namespace_id = ANY (namespaces);
     DELETE FROM checkpoint_values v WHERE v.namespace_id = ANY (namespaces);
     DELETE FROM checkpoint_contents d WHERE d.thread_id = thread;
     RETURN NULL;

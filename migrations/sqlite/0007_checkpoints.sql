@@ -13,7 +13,7 @@ CREATE TABLE checkpoint_namespaces (
     UNIQUE (thread_id, namespace)
 ) STRICT;
 
-CREATE TABLE checkpoints (
+CREATE TABLE checkpoint_states (
     namespace_id INTEGER NOT NULL,
     id           BLOB    NOT NULL,
     parent_id    BLOB,
@@ -22,9 +22,9 @@ CREATE TABLE checkpoints (
     PRIMARY KEY (namespace_id, id)
 ) STRICT;
 
-CREATE INDEX checkpoints_by_run ON checkpoints (run_id) WHERE run_id IS NOT NULL;
+CREATE INDEX checkpoints_by_run ON checkpoint_states (run_id) WHERE run_id IS NOT NULL;
 
-CREATE TABLE checkpoint_writes (
+CREATE TABLE checkpoint_task_writes (
     number        INTEGER PRIMARY KEY AUTOINCREMENT,
     namespace_id  INTEGER NOT NULL,
     checkpoint_id BLOB    NOT NULL,
@@ -57,9 +57,9 @@ CREATE TABLE checkpoint_contents (
 
 CREATE TRIGGER conversation_checkpoints_removed AFTER DELETE ON conversations
 BEGIN
-    DELETE FROM checkpoints WHERE namespace_id IN (SELECT n.id FROM checkpoint_namespaces n
+    DELETE FROM checkpoint_states WHERE namespace_id IN (SELECT n.id FROM checkpoint_namespaces n
         JOIN checkpoint_threads t ON t.id = n.thread_id WHERE t.conversation_id = old.id);
-    DELETE FROM checkpoint_writes WHERE namespace_id IN (SELECT n.id FROM checkpoint_namespaces n
+    DELETE FROM checkpoint_task_writes WHERE namespace_id IN (SELECT n.id FROM checkpoint_namespaces n
         JOIN checkpoint_threads t ON t.id = n.thread_id WHERE t.conversation_id = old.id);
     DELETE FROM checkpoint_values WHERE namespace_id IN (SELECT n.id FROM checkpoint_namespaces n
         JOIN checkpoint_threads t ON t.id = n.thread_id WHERE t.conversation_id = old.id);

@@ -56,6 +56,39 @@ async fn concurrent_prepare_calls_succeed() {
     create_conversation(&store).await;
 }
 
+/// Tables that frameworks create for memories of their own, in the same database perhaps.
+const TABLES_OF_FRAMEWORKS: [&str; 13] = [
+    "checkpoints",
+    "checkpoint_blobs",
+    "checkpoint_writes",
+    "checkpoint_migrations",
+    "store",
+    "store_vectors",
+    "store_migrations",
+    "sessions",
+    "events",
+    "app_states",
+    "user_states",
+    "agent_sessions",
+    "agent_messages",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prepare_succeeds_beside_the_tables_of_frameworks() {
+    let options = empty_schema().await;
+    let mut other = options.connect().await.unwrap();
+    for table in TABLES_OF_FRAMEWORKS {
+        let create = format!("CREATE TABLE {table} (unrelated int)");
+        raw_sql(AssertSqlSafe(create))
+            .execute(&mut other)
+            .await
+            .unwrap();
+    }
+    let store = PostgresStore::new(options, 2);
+    store.prepare(true).await.unwrap();
+    create_conversation(&store).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn prepare_reports_other_schema_versions() {
     let options = empty_schema().await;

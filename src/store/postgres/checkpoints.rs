@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-const OF_RUNS: &str = "SELECT DISTINCT t.conversation_id FROM checkpoints c \
+const OF_RUNS: &str = "SELECT DISTINCT t.conversation_id FROM checkpoint_states c \
         JOIN checkpoint_namespaces n ON n.id = c.namespace_id \
         JOIN checkpoint_threads t ON t.id = n.thread_id \
         JOIN conversations o ON o.id = t.conversation_id \

@@ -21,7 +21,7 @@ use crate::{
 };
 
 const OF_RUNS: &str = "SELECT DISTINCT t.conversation_id FROM json_each($1) w \
-        CROSS JOIN checkpoints c ON c.run_id = unhex(w.value) \
+        CROSS JOIN checkpoint_states c ON c.run_id = unhex(w.value) \
         CROSS JOIN checkpoint_namespaces n ON n.id = c.namespace_id \
         CROSS JOIN checkpoint_threads t ON t.id = n.thread_id \
         CROSS JOIN conversations o ON o.id = t.conversation_id \

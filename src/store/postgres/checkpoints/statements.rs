@@ -53,29 +53,29 @@ pub(super) const ADD_VALUES: &str = "INSERT INTO checkpoint_values \
     SELECT $1, v.* FROM unnest($2, $3, $4, $5, $6, $7) AS v \
     ON CONFLICT (namespace_id, key) DO NOTHING";
 
-pub(super) const PUT_CHECKPOINT: &str = "INSERT INTO checkpoints AS c \
+pub(super) const PUT_CHECKPOINT: &str = "INSERT INTO checkpoint_states AS c \
         (namespace_id, id, parent_id, run_id, body) VALUES ($1, $2, $3, $4, $5) \
     ON CONFLICT (namespace_id, id) DO UPDATE \
     SET parent_id = excluded.parent_id, run_id = excluded.run_id, body = excluded.body";
 
-pub(super) const PUT_WRITES: &str = "INSERT INTO checkpoint_writes AS w \
+pub(super) const PUT_WRITES: &str = "INSERT INTO checkpoint_task_writes AS w \
         (namespace_id, checkpoint_id, digest, body) VALUES ($1, $2, $3, $4) \
     ON CONFLICT (namespace_id, checkpoint_id, digest) DO NOTHING";
 
-pub(super) const REPLACE_WRITES: &str = "INSERT INTO checkpoint_writes AS w \
+pub(super) const REPLACE_WRITES: &str = "INSERT INTO checkpoint_task_writes AS w \
         (namespace_id, checkpoint_id, digest, body) VALUES ($1, $2, $3, $4) \
     ON CONFLICT (namespace_id, checkpoint_id, digest) DO UPDATE SET number = DEFAULT";
 
-pub(super) const CHECKPOINT: &str = "SELECT c.id, c.parent_id, c.body FROM checkpoints c \
+pub(super) const CHECKPOINT: &str = "SELECT c.id, c.parent_id, c.body FROM checkpoint_states c \
     WHERE c.namespace_id = $1 AND c.id = $2";
 
-pub(super) const LATEST: &str = "SELECT c.id, c.parent_id, c.body FROM checkpoints c \
+pub(super) const LATEST: &str = "SELECT c.id, c.parent_id, c.body FROM checkpoint_states c \
     WHERE c.namespace_id = $1 ORDER BY c.id DESC LIMIT 1";
 
-pub(super) const CHECKPOINTS: &str = "SELECT c.id, c.parent_id, c.body FROM checkpoints c \
+pub(super) const CHECKPOINTS: &str = "SELECT c.id, c.parent_id, c.body FROM checkpoint_states c \
     WHERE c.namespace_id = $1 AND ($2 IS NULL OR c.id < $2) ORDER BY c.id DESC LIMIT $3";
 
-pub(super) const WRITES: &str = "SELECT w.body FROM checkpoint_writes w \
+pub(super) const WRITES: &str = "SELECT w.body FROM checkpoint_task_writes w \
     WHERE w.namespace_id = $1 AND w.checkpoint_id = $2 ORDER BY w.number LIMIT $3";
 
 pub(super) const MESSAGES: &str =
@@ -85,11 +85,11 @@ pub(super) const LINEAGE: &str = "SELECT l.source_id, max(l.upto_seq) FROM linea
     WHERE l.conversation_id = $1 GROUP BY l.source_id";
 
 pub(super) const COPY_NAMESPACE: [&str; 3] = [
-    "INSERT INTO checkpoints (namespace_id, id, parent_id, run_id, body) \
-     SELECT $2, c.id, c.parent_id, c.run_id, c.body FROM checkpoints c WHERE c.namespace_id = $1 \
+    "INSERT INTO checkpoint_states (namespace_id, id, parent_id, run_id, body) \
+     SELECT $2, c.id, c.parent_id, c.run_id, c.body FROM checkpoint_states c WHERE c.namespace_id = $1 \
      ON CONFLICT DO NOTHING",
-    "INSERT INTO checkpoint_writes (namespace_id, checkpoint_id, digest, body) \
-     SELECT $2, w.checkpoint_id, w.digest, w.body FROM checkpoint_writes w \
+    "INSERT INTO checkpoint_task_writes (namespace_id, checkpoint_id, digest, body) \
+     SELECT $2, w.checkpoint_id, w.digest, w.body FROM checkpoint_task_writes w \
      WHERE w.namespace_id = $1 ORDER BY w.number ON CONFLICT DO NOTHING",
     "INSERT INTO checkpoint_values \
          (namespace_id, key, sequence, first_item, last_item, prefix, body) \
@@ -101,13 +101,13 @@ pub(super) const COPY_CONTENTS: &str = "INSERT INTO checkpoint_contents (thread_
     SELECT $2, d.digest, d.size, d.data FROM checkpoint_contents d WHERE d.thread_id = $1 \
     ON CONFLICT DO NOTHING";
 
-pub(super) const OF_RUNS: &str = "SELECT c.id FROM checkpoints c \
+pub(super) const OF_RUNS: &str = "SELECT c.id FROM checkpoint_states c \
     WHERE c.run_id = ANY ($2) AND c.namespace_id = $1";
 
 pub(super) const DELETE_CHECKPOINTS: [&str; 3] = [
-    "DELETE FROM checkpoint_writes w WHERE w.namespace_id = $1 AND w.checkpoint_id = ANY ($2)",
-    "DELETE FROM checkpoints c WHERE c.namespace_id = $1 AND c.id = ANY ($2)",
-    "UPDATE checkpoints c SET parent_id = NULL \
+    "DELETE FROM checkpoint_task_writes w WHERE w.namespace_id = $1 AND w.checkpoint_id = ANY ($2)",
+    "DELETE FROM checkpoint_states c WHERE c.namespace_id = $1 AND c.id = ANY ($2)",
+    "UPDATE checkpoint_states c SET parent_id = NULL \
      WHERE c.namespace_id = $1 AND c.parent_id = ANY ($2)",
 ];
 
@@ -115,7 +115,7 @@ pub(super) const VALUES_AFTER: &str = "SELECT v.key, v.sequence, v.first_item, v
     FROM checkpoint_values v WHERE v.namespace_id = $1 AND ($2 IS NULL OR v.key > $2) \
     ORDER BY v.key LIMIT $3";
 
-pub(super) const WRITES_AFTER: &str = "SELECT w.checkpoint_id, w.digest, w.body FROM checkpoint_writes w \
+pub(super) const WRITES_AFTER: &str = "SELECT w.checkpoint_id, w.digest, w.body FROM checkpoint_task_writes w \
     WHERE w.namespace_id = $1 AND ($2 IS NULL OR (w.checkpoint_id, w.digest) > ($2, $3)) \
     ORDER BY w.checkpoint_id, w.digest LIMIT $4";
 

@@ -49,28 +49,28 @@ pub(super) const ADD_VALUE: &str = "INSERT INTO checkpoint_values \
         (namespace_id, key, sequence, first_item, last_item, prefix, body) \
     VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (namespace_id, key) DO NOTHING";
 
-pub(super) const PUT_CHECKPOINT: &str = "INSERT INTO checkpoints (namespace_id, id, parent_id, run_id, body) \
+pub(super) const PUT_CHECKPOINT: &str = "INSERT INTO checkpoint_states (namespace_id, id, parent_id, run_id, body) \
     VALUES ($1, $2, $3, $4, $5) ON CONFLICT (namespace_id, id) DO UPDATE \
     SET parent_id = excluded.parent_id, run_id = excluded.run_id, body = excluded.body";
 
-pub(super) const PUT_WRITES: &str = "INSERT INTO checkpoint_writes \
+pub(super) const PUT_WRITES: &str = "INSERT INTO checkpoint_task_writes \
         (namespace_id, checkpoint_id, digest, body) VALUES ($1, $2, $3, $4) \
     ON CONFLICT (namespace_id, checkpoint_id, digest) DO NOTHING";
 
 /// Before a call is stored again, so that it gets a higher number.
-pub(super) const FORGET_WRITES: &str = "DELETE FROM checkpoint_writes \
+pub(super) const FORGET_WRITES: &str = "DELETE FROM checkpoint_task_writes \
     WHERE namespace_id = $1 AND checkpoint_id = $2 AND digest = $3";
 
-pub(super) const CHECKPOINT: &str = "SELECT c.id, c.parent_id, c.body FROM checkpoints c \
+pub(super) const CHECKPOINT: &str = "SELECT c.id, c.parent_id, c.body FROM checkpoint_states c \
     WHERE c.namespace_id = $1 AND c.id = $2";
 
-pub(super) const LATEST: &str = "SELECT c.id, c.parent_id, c.body FROM checkpoints c \
+pub(super) const LATEST: &str = "SELECT c.id, c.parent_id, c.body FROM checkpoint_states c \
     WHERE c.namespace_id = $1 ORDER BY c.id DESC LIMIT 1";
 
-pub(super) const CHECKPOINTS: &str = "SELECT c.id, c.parent_id, c.body FROM checkpoints c \
+pub(super) const CHECKPOINTS: &str = "SELECT c.id, c.parent_id, c.body FROM checkpoint_states c \
     WHERE c.namespace_id = $1 AND c.id < $2 ORDER BY c.id DESC LIMIT CAST($3 AS INTEGER)";
 
-pub(super) const WRITES: &str = "SELECT w.body FROM checkpoint_writes w \
+pub(super) const WRITES: &str = "SELECT w.body FROM checkpoint_task_writes w \
     WHERE w.namespace_id = $1 AND w.checkpoint_id = $2 ORDER BY w.number LIMIT CAST($3 AS INTEGER)";
 
 pub(super) const MESSAGES: &str = "SELECT m.conversation_id, m.seq, m.id FROM json_each($1) w \
@@ -80,10 +80,10 @@ pub(super) const LINEAGE: &str = "SELECT l.source_id, max(l.upto_seq) FROM linea
     WHERE l.conversation_id = $1 GROUP BY l.source_id";
 
 pub(super) const COPY_NAMESPACE: [&str; 3] = [
-    "INSERT OR IGNORE INTO checkpoints (namespace_id, id, parent_id, run_id, body) \
-     SELECT $2, c.id, c.parent_id, c.run_id, c.body FROM checkpoints c WHERE c.namespace_id = $1",
-    "INSERT OR IGNORE INTO checkpoint_writes (namespace_id, checkpoint_id, digest, body) \
-     SELECT $2, w.checkpoint_id, w.digest, w.body FROM checkpoint_writes w \
+    "INSERT OR IGNORE INTO checkpoint_states (namespace_id, id, parent_id, run_id, body) \
+     SELECT $2, c.id, c.parent_id, c.run_id, c.body FROM checkpoint_states c WHERE c.namespace_id = $1",
+    "INSERT OR IGNORE INTO checkpoint_task_writes (namespace_id, checkpoint_id, digest, body) \
+     SELECT $2, w.checkpoint_id, w.digest, w.body FROM checkpoint_task_writes w \
      WHERE w.namespace_id = $1 ORDER BY w.number",
     "INSERT OR IGNORE INTO checkpoint_values \
          (namespace_id, key, sequence, first_item, last_item, prefix, body) \
@@ -96,14 +96,14 @@ pub(super) const COPY_CONTENTS: &str = "INSERT OR IGNORE INTO checkpoint_content
     SELECT $2, d.digest, d.size, d.data FROM checkpoint_contents d WHERE d.thread_id = $1";
 
 pub(super) const OF_RUNS: &str = "SELECT c.id FROM json_each($2) w \
-    CROSS JOIN checkpoints c ON c.run_id = unhex(w.value) AND c.namespace_id = $1";
+    CROSS JOIN checkpoint_states c ON c.run_id = unhex(w.value) AND c.namespace_id = $1";
 
 pub(super) const DELETE_CHECKPOINTS: [&str; 3] = [
-    "DELETE FROM checkpoint_writes WHERE namespace_id = $1 \
+    "DELETE FROM checkpoint_task_writes WHERE namespace_id = $1 \
      AND checkpoint_id IN (SELECT unhex(w.value) FROM json_each($2) w)",
-    "DELETE FROM checkpoints WHERE namespace_id = $1 \
+    "DELETE FROM checkpoint_states WHERE namespace_id = $1 \
      AND id IN (SELECT unhex(w.value) FROM json_each($2) w)",
-    "UPDATE checkpoints SET parent_id = NULL WHERE namespace_id = $1 \
+    "UPDATE checkpoint_states SET parent_id = NULL WHERE namespace_id = $1 \
      AND parent_id IN (SELECT unhex(w.value) FROM json_each($2) w)",
 ];
 
@@ -111,7 +111,7 @@ pub(super) const VALUES_AFTER: &str = "SELECT v.key, v.sequence, v.first_item, v
     FROM checkpoint_values v WHERE v.namespace_id = $1 AND v.key > $2 \
     ORDER BY v.key LIMIT CAST($3 AS INTEGER)";
 
-pub(super) const WRITES_AFTER: &str = "SELECT w.checkpoint_id, w.digest, w.body FROM checkpoint_writes w \
+pub(super) const WRITES_AFTER: &str = "SELECT w.checkpoint_id, w.digest, w.body FROM checkpoint_task_writes w \
     WHERE w.namespace_id = $1 AND (w.checkpoint_id, w.digest) > ($2, $3) \
     ORDER BY w.checkpoint_id, w.digest LIMIT CAST($4 AS INTEGER)";
 
