@@ -1,6 +1,6 @@
 //! Checkpoints of agent graphs: the trait, and what both databases share.
 //!
-//! A put or a read is planned here, on rows that [`rows::CheckpointRows`] reads and writes in a
+//! A put or a read is planned here, on rows that `rows::CheckpointRows` reads and writes in a
 //! database. The rows are described in `migrations/postgres/0012_checkpoints.sql`.
 
 mod copy;
