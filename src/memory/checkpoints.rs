@@ -59,7 +59,7 @@ impl Memory {
     pub async fn put_checkpoint(
         &self,
         mut put: PutCheckpoint,
-        new: NewThread,
+        new: Option<NewThread>,
     ) -> Result<PutOutcome, Error> {
         let (keys, messages): (Vec<String>, Vec<NewMessage>) = put.messages.into_iter().unzip();
         let messages = self.count_tokens(messages).await?;
@@ -111,7 +111,7 @@ impl Memory {
         })
     }
 
-    /// Stores writes of a task. Creates the conversation if it does not exist.
+    /// Stores writes of a task. Creates the conversation `new` if it does not exist.
     ///
     /// # Errors
     ///
@@ -120,7 +120,7 @@ impl Memory {
     /// # Cancel safety
     ///
     /// Once it has begun, the write runs to its end even if the future is dropped.
-    pub async fn put_writes(&self, put: PutWrites, new: NewThread) -> Result<(), Error> {
+    pub async fn put_writes(&self, put: PutWrites, new: Option<NewThread>) -> Result<(), Error> {
         let memory = self.clone();
         self.uninterrupted(async move {
             let (store, thread) = (&memory.0.store, &put.conversation);
@@ -134,7 +134,7 @@ impl Memory {
         .await
     }
 
-    /// Stores data that later writes refer to. Creates the conversation if it does not exist.
+    /// Stores data that later writes refer to. Creates the conversation `new` if it does not exist.
     ///
     /// # Errors
     ///
@@ -147,11 +147,14 @@ impl Memory {
         &self,
         conversation: ConversationRef,
         contents: Contents,
-        new: NewThread,
+        new: Option<NewThread>,
     ) -> Result<(), Error> {
         let memory = self.clone();
         self.uninterrupted(async move {
-            let (store, name) = (&memory.0.store, new.name.clone());
+            let (store, name) = (
+                &memory.0.store,
+                new.as_ref().and_then(|new| new.name.clone()),
+            );
             let write = || store.put_contents(&conversation, name.as_deref(), &contents);
             let mut written = write().await;
             if matches!(written, Err(StoreError::NotFound)) {
@@ -163,14 +166,17 @@ impl Memory {
         .await
     }
 
-    /// Creates the conversation of a thread. If the id is in use, the next write reports whether the
+    /// Creates the conversation of a thread, if the caller wants that. If the id is in use, the next write reports whether the
     /// caller owns that conversation.
     async fn create_thread(
         &self,
         conversation: &ConversationRef,
-        new: NewThread,
+        new: Option<NewThread>,
     ) -> Result<(), Error> {
         let id = conversation.id;
+        let Some(new) = new else {
+            return Err(Error::NotFound(Resource::Conversation(id)));
+        };
         let user_id = new.user_id.or_else(|| conversation.user_id.clone());
         let user_id = user_id.ok_or(Error::NotFound(Resource::Conversation(id)))?;
         let new = NewConversation {
@@ -278,12 +284,12 @@ impl Memory {
         &self,
         source: ConversationRef,
         target: ConversationId,
-        new: NewThread,
+        new: Option<NewThread>,
     ) -> Result<(), Error> {
         let memory = self.clone();
         self.uninterrupted(async move {
             let store = &memory.0.store;
-            let name = new.name.clone();
+            let name = new.as_ref().and_then(|new| new.name.clone());
             let error_of = |id| move |error| Error::from_write(error, id, true);
             let original = store.get(&source).await.map_err(error_of(source.id))?;
             let target = ConversationRef {
@@ -294,7 +300,9 @@ impl Memory {
                 Ok(found) if found.parent_id == Some(source.id) || found.last_seq == 0 => {}
                 Ok(_) => return Err(Error::Reused(ReusedKey::ConversationId)),
                 Err(StoreError::NotFound) if original.last_seq == 0 => {
-                    memory.create_thread(&target, new).await?;
+                    memory
+                        .create_thread(&target, Some(new.unwrap_or_default()))
+                        .await?;
                 }
                 Err(StoreError::NotFound) => {
                     let branch = Branch {

@@ -199,12 +199,13 @@ impl checkpoint_service_server::CheckpointService for CheckpointService {
         request: Request<proto::PruneThreadsRequest>,
     ) -> Result<Response<proto::PruneThreadsResponse>, Status> {
         let request = request.into_inner();
+        let scope = self.owner_scope();
+        scope.user(&request.user_id)?;
         let deletes = convert::deletes_threads(request.strategy)?;
         if request.conversation_ids.is_empty() || request.conversation_ids.len() > MAX_THREADS {
             let reason = InvalidValue::new(format!("must have 1 to {MAX_THREADS} ids"));
             return Err(FieldViolation::new("conversation_ids", reason).into());
         }
-        let scope = self.owner_scope();
         let threads = request.conversation_ids.iter().enumerate();
         let threads = threads.map(|(index, id)| {
             let path = format!("conversation_ids[{index}]");

@@ -70,6 +70,10 @@ async fn every_method_requires_user_id_if_configured() {
     assert!(methods.len() > 15);
     for method in methods {
         let (service, name) = (method.parent_service().full_name(), method.name());
+        // Items without a user are those of the application.
+        if service.ends_with(".StoreService") {
+            continue;
+        }
         let request = without_user(&method.input());
         let path = format!("/{service}/{name}");
         let status = call(&sidecar, &path, &request).await.expect(name);

@@ -378,6 +378,7 @@ async fn imports_a_long_file_in_little_memory(form: Form) {
     let before = sidecar.peak_kib();
     let imported = import(&mut memory, wanted(), exported.as_bytes()).await;
     assert_eq!(imported.unwrap().imported_messages, 20_000);
-    let grown = sidecar.peak_kib() - before;
+    // The kernel rounds the peak, so that it can be lower than before.
+    let grown = sidecar.peak_kib().saturating_sub(before);
     assert!(grown < 16 << 10, "{grown} KiB for 20,000 messages");
 }

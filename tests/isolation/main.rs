@@ -12,12 +12,14 @@
 )]
 
 mod deployment;
+mod items;
 mod known;
 mod messages;
 mod normalize;
 mod operations;
 mod pair;
 mod requests;
+mod threads;
 mod view;
 
 use std::{env, process};

@@ -72,7 +72,7 @@ impl Operation {
 
 impl Scene<'_> {
     pub(crate) fn operation(mut self) -> Operation {
-        match self.random.below(100) {
+        match self.random.below(124) {
             0..12 => self.begin_turn(),
             12..32 => self.save_messages(),
             32..41 => self.get_history(),
@@ -96,7 +96,9 @@ impl Scene<'_> {
             92..93 => self.of_session("GetSession"),
             93..95 => self.of_session("ExtendSession"),
             95..98 => self.of_session("EndSession"),
-            _ => self.list_sessions(),
+            98..100 => self.list_sessions(),
+            100..114 => self.of_threads(),
+            _ => self.of_items(),
         }
     }
 

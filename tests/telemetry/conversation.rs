@@ -235,7 +235,7 @@ async fn concurrent_calls_are_traced_with_their_own_conversation(form: Form) {
 impl ExportedTelemetry {
     /// Asserts that the spans of all calls, given with their methods, contain the
     /// conversation.
-    fn assert_conversation_of_calls(&self, calls: &[(&str, Trace)], conversation: &str) {
+    pub(crate) fn assert_conversation_of_calls(&self, calls: &[(&str, Trace)], conversation: &str) {
         for (method, trace) in calls {
             let call = self.call(trace);
             assert!(

@@ -8,6 +8,7 @@
     reason = "a test fails by panicking, and is its own composition root"
 )]
 
+mod checkpoints;
 mod content;
 mod conversation;
 mod export;

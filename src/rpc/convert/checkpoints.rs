@@ -37,7 +37,7 @@ impl CheckpointParser {
     pub(crate) fn put_checkpoint(
         &self,
         request: proto::PutCheckpointRequest,
-    ) -> Result<(PutCheckpoint, NewThread), FieldViolation> {
+    ) -> Result<(PutCheckpoint, Option<NewThread>), FieldViolation> {
         let conversation = self
             .messages
             .owner_scope
@@ -64,7 +64,7 @@ impl CheckpointParser {
         let new = self.new_thread(request.new_thread)?;
         let put = PutCheckpoint {
             conversation,
-            thread_name: new.name.clone(),
+            thread_name: new.as_ref().and_then(|new| new.name.clone()),
             namespace,
             checkpoint,
             run: run.as_deref().map(ContentDigest::of_run),
@@ -97,7 +97,7 @@ impl CheckpointParser {
     pub(crate) fn put_writes(
         &self,
         request: proto::PutWritesRequest,
-    ) -> Result<(PutWrites, NewThread), FieldViolation> {
+    ) -> Result<(PutWrites, Option<NewThread>), FieldViolation> {
         let conversation = self
             .messages
             .owner_scope
@@ -126,7 +126,7 @@ impl CheckpointParser {
         let new = self.new_thread(request.new_thread)?;
         let put = PutWrites {
             conversation,
-            thread_name: new.name.clone(),
+            thread_name: new.as_ref().and_then(|new| new.name.clone()),
             namespace: namespace(request.namespace)?,
             checkpoint_id: CheckpointId::parse(&request.checkpoint_id).in_field("checkpoint_id")?,
             writes,
@@ -135,21 +135,23 @@ impl CheckpointParser {
         Ok((put, new))
     }
 
-    /// Parses the conversation of a new thread.
+    /// Parses the conversation of a new thread, if the call creates one.
     pub(crate) fn new_thread(
         &self,
         new: Option<proto::NewThread>,
-    ) -> Result<NewThread, FieldViolation> {
-        let new = new.unwrap_or_default();
+    ) -> Result<Option<NewThread>, FieldViolation> {
+        let Some(new) = new else {
+            return Ok(None);
+        };
         let name =
             at_most(new.thread_id, MAX_THREAD_NAME_CHARS).in_field("new_thread.thread_id")?;
-        Ok(NewThread {
+        Ok(Some(NewThread {
             user_id: optional(&new.user_id, "new_thread.user_id", UserId::parse)?,
             name: (!name.is_empty()).then_some(name),
             metadata: self
                 .messages
                 .metadata(new.metadata, "new_thread.metadata")?,
-        })
+        }))
     }
 }
 
