@@ -22,7 +22,7 @@ impl Scene<'_> {
     }
 
     fn item(&mut self) -> Value {
-        let key = match self.random.below(12) {
+        let key = match self.random.below(6) {
             0 => String::new(),
             _ => format!("key-{}", self.random.below(KEYS)),
         };

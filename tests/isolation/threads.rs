@@ -25,7 +25,7 @@ impl Scene<'_> {
             12..15 => self.get_contents(),
             15 => self.list_checkpoints(),
             16 => self.get_delta_history(),
-            17 => Operation::new("DeleteThread", self.named()),
+            17 => self.delete_thread(),
             18 => self.copy_thread(),
             19 => self.delete_runs(),
             _ => self.prune_threads(),
@@ -78,7 +78,7 @@ impl Scene<'_> {
     fn get_checkpoint(&mut self) -> Operation {
         let mut request = self.named();
         let id = self.checkpoint_id();
-        self.maybe(&mut request, 2, "checkpointId", id);
+        self.maybe(&mut request, 4, "checkpointId", id);
         Operation::new("GetCheckpoint", request)
     }
 
@@ -102,6 +102,13 @@ impl Scene<'_> {
         self.maybe(&mut request, 2, "checkpointId", id);
         request["channels"] = json!([CHANNEL]);
         Operation::new("GetDeltaHistory", request)
+    }
+
+    fn delete_thread(&mut self) -> Operation {
+        let mut request = self.named();
+        // A thread that does not exist is no error.
+        self.maybe(&mut request, 4, "conversationId", "x".into());
+        Operation::new("DeleteThread", request)
     }
 
     fn copy_thread(&mut self) -> Operation {
