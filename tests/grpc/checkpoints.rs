@@ -161,6 +161,7 @@ async fn what_is_acknowledged_survives_a_crash(form: Form) {
     let upload = PutContentsRequest {
         conversation_id: thread.clone(),
         user_id: user.clone(),
+        new_thread: Some(NewThread::default()),
         contents: vec![large.clone().into(); 2],
         ..PutContentsRequest::default()
     };
