@@ -115,7 +115,7 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// Fails as [`Self::put_checkpoint`].
+    /// Fails with the errors of [`Self::put_checkpoint`].
     ///
     /// # Cancel safety
     ///
@@ -138,7 +138,7 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// Fails as [`Self::put_checkpoint`].
+    /// Fails with the errors of [`Self::put_checkpoint`].
     ///
     /// # Cancel safety
     ///
@@ -219,7 +219,7 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// Fails as [`Self::get_checkpoint`], and with [`Error::ContentMissing`].
+    /// Fails with the errors of [`Self::get_checkpoint`], and with [`Error::ContentMissing`].
     pub async fn get_contents(
         &self,
         conversation: &ConversationRef,
@@ -250,7 +250,7 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// Fails as [`Self::list_checkpoints`].
+    /// Fails with the errors of [`Self::list_checkpoints`].
     pub async fn get_delta_history(&self, query: &AncestorQuery) -> Result<CheckpointPage, Error> {
         let _permit = self.read_permit().await?;
         let read = self.0.store.checkpoint_ancestors(query).await;
@@ -261,7 +261,7 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// Fails as [`Self::delete_conversation`].
+    /// Fails with the errors of [`Self::delete_conversation`].
     pub async fn delete_thread(&self, conversation: ConversationRef) -> Result<(), Error> {
         match self.delete_conversation(conversation).await {
             Err(Error::NotFound(_)) => Ok(()),

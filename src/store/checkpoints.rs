@@ -42,7 +42,7 @@ pub const MAX_CONTENT_BYTES: usize = 3 << 20;
 /// Upper bound on the bytes of checkpoints and values, without stored data, that one response has.
 pub const MAX_SKELETON_BYTES: usize = 8 << 20;
 
-/// Checkpoint to store.
+/// Request to store a checkpoint with its new values and messages.
 #[derive(Clone, Debug)]
 pub struct PutCheckpoint {
     /// Conversation of the thread.
@@ -108,7 +108,7 @@ pub struct CheckpointRecord {
 /// Checkpoints, and the data that fits into a response.
 #[derive(Clone, Debug, Default)]
 pub struct CheckpointPage {
-    /// Checkpoints.
+    /// Checkpoints of the page, in the order of the query.
     pub records: Vec<CheckpointRecord>,
     /// Data by digest, up to [`MAX_CONTENT_BYTES`], in the order in which the records refer to it.
     pub contents: Vec<(ContentDigest, Bytes)>,
@@ -224,7 +224,7 @@ pub trait CheckpointStore: Send + Sync + Debug {
     ///
     /// # Errors
     ///
-    /// Fails as [`Self::checkpoint`].
+    /// Fails with the errors of [`Self::checkpoint`].
     async fn checkpoints(&self, query: &CheckpointQuery) -> Result<CheckpointPage, StoreError>;
 
     /// Reads ancestors of a checkpoint, the parent first, until every channel has had a value. The
@@ -232,7 +232,7 @@ pub trait CheckpointStore: Send + Sync + Debug {
     ///
     /// # Errors
     ///
-    /// Fails as [`Self::checkpoint`].
+    /// Fails with the errors of [`Self::checkpoint`].
     async fn checkpoint_ancestors(
         &self,
         query: &AncestorQuery,

@@ -139,11 +139,11 @@ async fn invalid_checkpoints_are_rejected_with_their_field(form: Form) {
     let none = checkpoints.get_checkpoint(get(&thread, &user)).await;
     assert_eq!(reason(&none.unwrap_err()), "CHECKPOINT_NOT_FOUND");
 
-    let nobody = PutCheckpointRequest {
+    let without_user = PutCheckpointRequest {
         user_id: String::new(),
         ..put(&new_id(), "")
     };
-    let rejected = checkpoints.put_checkpoint(nobody).await.unwrap_err();
+    let rejected = checkpoints.put_checkpoint(without_user).await.unwrap_err();
     assert_eq!(rejected.code(), Code::NotFound);
     let prune = PruneThreadsRequest {
         conversation_ids: vec![thread],
@@ -163,7 +163,6 @@ async fn what_is_acknowledged_survives_a_crash(form: Form) {
         user_id: user.clone(),
         new_thread: Some(NewThread::default()),
         contents: vec![large.clone().into(); 2],
-        ..PutContentsRequest::default()
     };
     checkpoints.put_contents(upload.clone()).await.unwrap();
     checkpoints.put_contents(upload).await.unwrap();

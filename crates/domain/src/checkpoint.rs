@@ -212,7 +212,7 @@ pub struct ListBase {
 /// Value of a channel in a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelValue {
-    /// Channel.
+    /// Name of the channel.
     pub channel: String,
     /// Version; empty for a value that belongs to the checkpoint alone.
     pub version: String,
@@ -231,7 +231,7 @@ pub struct ChannelWrite {
     pub task_path: String,
     /// Index among the writes of the task; negative for one that later ones replace.
     pub index: i32,
-    /// Channel.
+    /// Name of the channel.
     pub channel: String,
     /// Written value.
     pub data: ChannelData,
@@ -242,7 +242,7 @@ pub struct ChannelWrite {
 pub struct Checkpoint {
     /// Id.
     pub id: CheckpointId,
-    /// Checkpoint before.
+    /// Id of the checkpoint that this one continues; `None` for the first one.
     pub parent_id: Option<CheckpointId>,
     /// What the checkpoint contains besides values and versions.
     pub state: CheckpointData,

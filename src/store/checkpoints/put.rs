@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{
     domain::{
-        ChannelData, ChannelValue, CheckpointId, ContentDigest, Contents, ConversationId,
-        ConversationRef, checkpoint_message_id,
+        ChannelData, ChannelValue, CheckpointId, CheckpointNamespace, ContentDigest, Contents,
+        ConversationId, ConversationRef, checkpoint_message_id,
     },
     store::{StoreError, operation_error::OperationError},
 };
@@ -33,13 +33,9 @@ pub(in crate::store) async fn put_checkpoint<R: CheckpointRows>(
     rows: &mut R,
     put: &PutCheckpoint,
 ) -> Result<StoredCheckpoint, OperationError> {
-    let namespace = put.namespace.as_str();
-    let place = rows.lock(&put.conversation, namespace).await?;
-    let mut place = place.ok_or(StoreError::NotFound)?;
     let name = put.thread_name.as_deref();
-    let (thread, namespace) =
-        place_of(rows, &put.conversation, name, namespace, &mut place).await?;
-    add_contents(rows, thread, &put.contents).await?;
+    let opened = open(rows, &put.conversation, name, &put.namespace, &put.contents);
+    let (place, namespace) = opened.await?;
     add_values(rows, namespace, &put.checkpoint.values).await?;
     let row = NewCheckpointRow {
         id: put.checkpoint.id.as_uuid(),
@@ -70,13 +66,9 @@ pub(in crate::store) async fn put_writes<R: CheckpointRows>(
     rows: &mut R,
     put: &PutWrites,
 ) -> Result<(), OperationError> {
-    let namespace = put.namespace.as_str();
-    let place = rows.lock(&put.conversation, namespace).await?;
-    let mut place = place.ok_or(StoreError::NotFound)?;
     let name = put.thread_name.as_deref();
-    let (thread, namespace) =
-        place_of(rows, &put.conversation, name, namespace, &mut place).await?;
-    add_contents(rows, thread, &put.contents).await?;
+    let opened = open(rows, &put.conversation, name, &put.namespace, &put.contents);
+    let (_, namespace) = opened.await?;
     let body = encode_writes(&put.writes);
     let row = NewWritesRow {
         checkpoint_id: put.checkpoint_id.as_uuid(),
@@ -98,6 +90,23 @@ pub(in crate::store) async fn put_contents<R: CheckpointRows>(
     let mut place = place.ok_or(StoreError::NotFound)?;
     let thread = thread_of(rows, conversation, thread_name, &mut place).await?;
     add_contents(rows, thread, contents).await
+}
+
+/// Locks the conversation, and stores data that its thread does not have. Returns the place of the
+/// thread, and the number of the namespace.
+async fn open<R: CheckpointRows>(
+    rows: &mut R,
+    conversation: &ConversationRef,
+    name: Option<&str>,
+    namespace: &CheckpointNamespace,
+    contents: &Contents,
+) -> Result<(ThreadPlace, i64), OperationError> {
+    let namespace = namespace.as_str();
+    let place = rows.lock(conversation, namespace).await?;
+    let mut place = place.ok_or(StoreError::NotFound)?;
+    let (thread, number) = place_of(rows, conversation, name, namespace, &mut place).await?;
+    add_contents(rows, thread, contents).await?;
+    Ok((place, number))
 }
 
 /// Returns the numbers of the thread and the namespace, which are added if they are missing.

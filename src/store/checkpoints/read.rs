@@ -11,7 +11,8 @@ use uuid::Uuid;
 use super::{
     AncestorQuery, CheckpointPage, CheckpointPosition, CheckpointQuery, CheckpointRecord,
     MAX_CONTENT_BYTES, MAX_SKELETON_BYTES,
-    encoding::{Segment, decode_checkpoint, decode_prefix, decode_value, decode_writes},
+    encoding::{Segment, decode_checkpoint, decode_value, decode_writes},
+    put::segments_of,
     rows::{CheckpointRow, CheckpointRows, ThreadPlace, ValueRow},
 };
 use crate::{
@@ -388,12 +389,7 @@ async fn value_of<R: CheckpointRows>(
         // The row has all items.
         return decode_value(row.body);
     }
-    let mut segments = decode_prefix(row.prefix.as_deref())?;
-    segments.push(Segment {
-        sequence: own.sequence,
-        items: own.last,
-    });
-    let items = list_items(rows, namespace, &segments).await?;
+    let items = list_items(rows, namespace, &segments_of(&row)?).await?;
     Ok(ChannelData::List(items))
 }
 

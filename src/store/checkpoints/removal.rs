@@ -22,7 +22,7 @@ const BATCH: u32 = 500;
 /// Member of the metadata whose members are the channels that store only what is written to them.
 const DELTA_CHANNELS: &str = "counters_since_delta_snapshot";
 
-/// Checkpoints to delete.
+/// Which checkpoints of a thread a removal deletes.
 enum Selection {
     /// All but the latest of each namespace, and the ancestors that it needs.
     AllButLatest,

@@ -39,7 +39,7 @@ pub(in crate::store) struct CheckpointRow {
     pub(in crate::store) body: Vec<u8>,
 }
 
-/// Checkpoint to store.
+/// Row of a checkpoint, which replaces a row with the same id.
 #[derive(Debug)]
 pub(in crate::store) struct NewCheckpointRow {
     pub(in crate::store) id: Uuid,

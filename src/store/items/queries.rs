@@ -58,7 +58,7 @@ fn invalid(column: &str) -> BackendError {
 /// `$now` is the current time, and `$requested` joins the items `i` with the requested ids `o` of $2,
 /// whose order is `$order` and which `$bind_ids` converts.
 macro_rules! item_queries {
-    ($connection:ty, $time:ty, $now:literal, $requested:literal, $order:literal, $bind_ids:path) => {
+    ($connection:ty, $time:ty, $now:expr, $requested:literal, $order:literal, $bind_ids:path) => {
         /// Parameters: $1 owner, $2 ids.
         const READ: &str = concat!(
             "SELECT i.id, i.namespace, i.key, i.value, i.created_at, i.updated_at, i.expires_at FROM ",

@@ -68,7 +68,7 @@ DELETE FROM items WHERE id IN (
     SELECT i.id FROM items i WHERE i.id = ANY($1) AND i.expires_at = '-infinity'
     FOR UPDATE SKIP LOCKED)";
 
-/// Deletes an item. Parameters: $1 owner, $2 id.
+/// Deletes an item that belongs to the owner. Parameters: $1 owner, $2 id.
 const DELETE: &str = "DELETE FROM items WHERE id = $2 AND owner = $1";
 
 /// Restarts times to live. A row that another write has locked is skipped: that write sets it, or

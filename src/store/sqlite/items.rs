@@ -38,7 +38,7 @@ macro_rules! now {
 item_queries!(
     SqliteConnection,
     Micros,
-    "CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
+    now!(),
     "json_each($2) o CROSS JOIN items i ON i.id = unhex(o.value)",
     "o.key",
     to_json
