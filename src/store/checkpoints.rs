@@ -9,6 +9,7 @@ mod put;
 mod read;
 mod removal;
 mod rows;
+mod values;
 
 use std::{fmt::Debug, time::Duration};
 
@@ -19,12 +20,16 @@ use uuid::Uuid;
 
 pub(super) use self::{
     copy::copy_thread,
-    put::{put_checkpoint, put_contents, put_writes},
+    put::{
+        contents_rows, keys_of, new_messages, plan_put, put_checkpoint, put_contents, put_writes,
+        writes_row,
+    },
     read::{read_ancestors, read_checkpoint, read_contents, read_page},
     removal::{delete_runs, prune},
     rows::{
-        CheckpointColumns, CheckpointRow, CheckpointRows, Content, NewCheckpointRow, NewMessages,
-        NewValueRow, NewWritesRow, SequenceRow, ThreadPlace, ValueColumns, ValueRow,
+        CheckpointColumns, CheckpointRow, CheckpointRows, Content, HeadColumns, Heads,
+        NewCheckpointRow, NewMessages, NewValueRow, NewWritesRow, PlannedPut, SequenceRow,
+        ThreadPlace, ValueColumns, ValueHead, ValueRow,
     },
 };
 use super::{Appended, Invalidation, StoreError};
@@ -75,6 +80,16 @@ pub struct StoredCheckpoint {
     pub last_seq: i64,
     /// Messages that were saved, and the outcome of their save; `None` if there were none.
     pub saved: Option<(Vec<NewMessage>, Appended)>,
+}
+
+impl StoredCheckpoint {
+    /// Outcome of a put that has saved no messages.
+    pub(super) fn without_messages(last_seq: i64) -> Self {
+        Self {
+            last_seq,
+            saved: None,
+        }
+    }
 }
 
 /// Writes of a task to store.
@@ -160,7 +175,7 @@ pub struct AncestorQuery {
 /// Storage of checkpoints.
 ///
 /// The contract, the errors and the cancel safety are those of all methods of
-/// [`Store`](super::Store). All writes are idempotent, and lock the conversation.
+/// [`Store`](super::Store). All writes are idempotent.
 #[async_trait]
 pub trait CheckpointStore: Send + Sync + Debug {
     /// Stores a checkpoint in place of one with the same id, and its values, except those of

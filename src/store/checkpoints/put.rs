@@ -1,32 +1,26 @@
 //! Writes of checkpoints, of writes of tasks and of data.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use uuid::Uuid;
 
 use super::{
     PutCheckpoint, PutWrites, StoredCheckpoint,
-    encoding::{
-        Segment, content, decode_prefix, encode_checkpoint, encode_prefix, encode_value,
-        encode_writes,
-    },
+    encoding::{compress, content, encode_checkpoint, encode_writes},
     read::list_items,
     rows::{
-        CheckpointRows, NewCheckpointRow, NewMessages, NewValueRow, NewWritesRow, SequenceRow,
-        ThreadPlace, ValueRow,
+        CheckpointRows, Content, Heads, NewCheckpointRow, NewMessages, NewWritesRow, PlannedPut,
+        ThreadPlace,
     },
+    values,
 };
 use crate::{
     domain::{
-        ChannelData, ChannelValue, CheckpointId, CheckpointNamespace, ContentDigest, Contents,
-        ConversationId, ConversationRef, checkpoint_message_id,
+        ChannelValue, CheckpointId, CheckpointNamespace, ContentDigest, Contents, ConversationId,
+        ConversationRef, checkpoint_message_id,
     },
     store::{StoreError, operation_error::OperationError},
 };
-
-/// Upper bound on the sequences that a list consists of. A list that would consist of more is
-/// stored as a whole.
-const MAX_SEGMENTS: usize = 16;
 
 /// Stores a checkpoint. See [`CheckpointStore::put_checkpoint`](super::CheckpointStore::put_checkpoint).
 pub(in crate::store) async fn put_checkpoint<R: CheckpointRows>(
@@ -37,20 +31,10 @@ pub(in crate::store) async fn put_checkpoint<R: CheckpointRows>(
     let opened = open(rows, &put.conversation, name, &put.namespace, &put.contents);
     let (place, namespace) = opened.await?;
     add_values(rows, namespace, &put.checkpoint.values).await?;
-    let row = NewCheckpointRow {
-        id: put.checkpoint.id.as_uuid(),
-        parent_id: put.checkpoint.parent_id.map(CheckpointId::as_uuid),
-        run_id: put.run.map(ContentDigest::as_uuid),
-        body: encode_checkpoint(&put.checkpoint),
-    };
-    rows.put_checkpoint(namespace, row).await?;
+    rows.put_checkpoint(namespace, checkpoint_row(put)).await?;
     let new = new_messages(rows, put, &place).await?;
     if new.messages.is_empty() {
-        let last_seq = place.last_seq;
-        return Ok(StoredCheckpoint {
-            last_seq,
-            saved: None,
-        });
+        return Ok(StoredCheckpoint::without_messages(place.last_seq));
     }
     let messages = new.messages.clone();
     let appended = rows.append(new).await?;
@@ -69,14 +53,55 @@ pub(in crate::store) async fn put_writes<R: CheckpointRows>(
     let name = put.thread_name.as_deref();
     let opened = open(rows, &put.conversation, name, &put.namespace, &put.contents);
     let (_, namespace) = opened.await?;
+    rows.put_writes(namespace, writes_row(put)).await
+}
+
+/// Rows of a put that was planned with `stored`; `None` if further reads are necessary.
+pub(in crate::store) fn plan_put(
+    put: &PutCheckpoint,
+    stored: &Heads,
+) -> Result<Option<PlannedPut>, OperationError> {
+    let planned = values::plan(&put.checkpoint.values, stored)?;
+    if !planned.iter().all(|value| value.repeated.is_empty()) {
+        return Ok(None);
+    }
+    let values = planned.into_iter();
+    Ok(Some(PlannedPut {
+        contents: contents_rows(&put.contents),
+        values: values.map(|value| value.encode(Vec::new())).collect(),
+        checkpoint: checkpoint_row(put),
+    }))
+}
+
+/// Keys of the values that a put is planned with.
+pub(in crate::store) fn keys_of(put: &PutCheckpoint) -> Vec<Uuid> {
+    values::keys_of(&put.checkpoint.values)
+}
+
+fn checkpoint_row(put: &PutCheckpoint) -> NewCheckpointRow {
+    NewCheckpointRow {
+        id: put.checkpoint.id.as_uuid(),
+        parent_id: put.checkpoint.parent_id.map(CheckpointId::as_uuid),
+        run_id: put.run.map(ContentDigest::as_uuid),
+        body: encode_checkpoint(&put.checkpoint),
+    }
+}
+
+/// Row of the writes of a call.
+pub(in crate::store) fn writes_row(put: &PutWrites) -> NewWritesRow {
     let body = encode_writes(&put.writes);
-    let row = NewWritesRow {
+    NewWritesRow {
         checkpoint_id: put.checkpoint_id.as_uuid(),
         digest: ContentDigest::of(&body).as_uuid(),
         replaces: put.writes.iter().all(|write| write.index < 0),
-        body: super::encoding::compress(&body),
-    };
-    rows.put_writes(namespace, row).await
+        body: compress(&body),
+    }
+}
+
+/// Rows of new data.
+pub(in crate::store) fn contents_rows(contents: &Contents) -> Vec<Content> {
+    let new = contents.new.iter();
+    new.map(|(digest, data)| content(*digest, data)).collect()
 }
 
 /// Stores data. See [`CheckpointStore::put_contents`](super::CheckpointStore::put_contents).
@@ -154,9 +179,7 @@ async fn add_contents<R: CheckpointRows>(
     if contents.new.is_empty() {
         return Ok(());
     }
-    let new = contents.new.iter();
-    let new = new.map(|(digest, data)| content(*digest, data)).collect();
-    rows.add_contents(thread, new).await
+    rows.add_contents(thread, contents_rows(contents)).await
 }
 
 /// Stores the values of versions that are not stored yet.
@@ -165,27 +188,15 @@ async fn add_values<R: CheckpointRows>(
     namespace: i64,
     values: &[ChannelValue],
 ) -> Result<(), OperationError> {
-    let versioned = || values.iter().filter(|value| !value.version.is_empty());
-    if versioned().next().is_none() {
+    let keys = values::keys_of(values);
+    if keys.is_empty() {
         return Ok(());
     }
-    let own = versioned().map(key_of);
-    let bases = versioned().filter_map(base_key_of);
-    let keys: Vec<Uuid> = own
-        .chain(bases)
-        .collect::<HashSet<_>>()
-        .into_iter()
-        .collect();
-    let heads = rows.values(namespace, &keys, true).await?;
-    let heads: HashMap<Uuid, ValueRow> = heads.into_iter().map(|row| (row.key, row)).collect();
-    let mut plan = Plan {
-        namespace,
-        next_sequence: None,
-    };
+    let stored = rows.heads(namespace, &keys).await?;
     let mut new = Vec::new();
-    for value in versioned().filter(|value| !heads.contains_key(&key_of(value))) {
-        let base = base_key_of(value).and_then(|key| heads.get(&key));
-        new.push(plan.row(rows, value, base).await?);
+    for planned in values::plan(values, &stored)? {
+        let repeated = list_items(rows, namespace, &planned.repeated).await?;
+        new.push(planned.encode(repeated));
     }
     if new.is_empty() {
         return Ok(());
@@ -193,138 +204,9 @@ async fn add_values<R: CheckpointRows>(
     rows.add_values(namespace, new).await
 }
 
-fn key_of(value: &ChannelValue) -> Uuid {
-    ContentDigest::of_version(&value.channel, &value.version).as_uuid()
-}
-
-fn base_key_of(value: &ChannelValue) -> Option<Uuid> {
-    let base = value.base.as_ref()?;
-    Some(ContentDigest::of_version(&value.channel, &base.version).as_uuid())
-}
-
-/// Plan of the rows that a put adds to a namespace.
-struct Plan {
-    namespace: i64,
-    next_sequence: Option<i32>,
-}
-
-impl Plan {
-    async fn row<R: CheckpointRows>(
-        &mut self,
-        rows: &mut R,
-        value: &ChannelValue,
-        base: Option<&ValueRow>,
-    ) -> Result<NewValueRow, OperationError> {
-        let ChannelData::List(items) = &value.data else {
-            return Ok(new_row(value, None, &[], &value.data));
-        };
-        let base_items = value.base.as_ref().map_or(0, |base| base.items);
-        let base_items = i32::try_from(base_items).map_err(|_| StoreError::BaseVersionMissing)?;
-        if value.base.is_some() && base.is_none() {
-            return Err(StoreError::BaseVersionMissing.into());
-        }
-        let mut segments = match base {
-            Some(base) if base.sequence.is_some() => segments_of(base)?,
-            // An empty list has no sequence.
-            _ => Vec::new(),
-        };
-        let total: i32 = segments.iter().map(|segment| segment.items).sum();
-        if base_items > total {
-            return Err(StoreError::BaseVersionMissing.into());
-        }
-        let is_whole = base_items == total;
-        truncate(&mut segments, base_items);
-        let added = i32::try_from(items.len()).unwrap_or(i32::MAX);
-        // A row continues a sequence, unless another version already does. One without items of its
-        // own ends within a sequence.
-        if let Some(last) = segments.last().copied()
-            && (added == 0
-                || is_whole
-                    && !rows
-                        .is_continued(self.namespace, last.sequence, last.items)
-                        .await?)
-        {
-            segments.pop();
-            let sequence = SequenceRow {
-                sequence: last.sequence,
-                first: last.items,
-                last: last.items.saturating_add(added),
-            };
-            return Ok(new_row(value, Some(sequence), &segments, &value.data));
-        }
-        if added == 0 {
-            return Ok(new_row(value, None, &[], &value.data));
-        }
-        let sequence = self.next_sequence(rows).await?;
-        if segments.len() < MAX_SEGMENTS {
-            let sequence = SequenceRow {
-                sequence,
-                first: 0,
-                last: added,
-            };
-            return Ok(new_row(value, Some(sequence), &segments, &value.data));
-        }
-        let mut all = list_items(rows, self.namespace, &segments).await?;
-        all.extend_from_slice(items);
-        let sequence = SequenceRow {
-            sequence,
-            first: 0,
-            last: i32::try_from(all.len()).unwrap_or(i32::MAX),
-        };
-        Ok(new_row(value, Some(sequence), &[], &ChannelData::List(all)))
-    }
-
-    async fn next_sequence<R: CheckpointRows>(
-        &mut self,
-        rows: &mut R,
-    ) -> Result<i32, OperationError> {
-        let next = match self.next_sequence {
-            Some(next) => next,
-            None => rows.last_sequence(self.namespace).await? + 1,
-        };
-        self.next_sequence = Some(next + 1);
-        Ok(next)
-    }
-}
-
-fn new_row(
-    value: &ChannelValue,
-    sequence: Option<SequenceRow>,
-    prefix: &[Segment],
-    data: &ChannelData,
-) -> NewValueRow {
-    NewValueRow {
-        key: key_of(value),
-        sequence,
-        prefix: encode_prefix(prefix),
-        body: encode_value(data),
-    }
-}
-
-/// Segments that a stored list consists of. Fails if the value is no list.
-pub(super) fn segments_of(row: &ValueRow) -> Result<Vec<Segment>, OperationError> {
-    let own = row.sequence.ok_or(StoreError::BaseVersionMissing)?;
-    let mut segments = decode_prefix(row.prefix.as_deref())?;
-    segments.push(Segment {
-        sequence: own.sequence,
-        items: own.last,
-    });
-    Ok(segments)
-}
-
-/// Keeps the first `items` of a list.
-fn truncate(segments: &mut Vec<Segment>, items: i32) {
-    let mut left = items;
-    segments.retain_mut(|segment| {
-        segment.items = segment.items.min(left);
-        left -= segment.items;
-        segment.items > 0
-    });
-}
-
 /// Selects the messages that the conversation does not contain. A message of a thread that was
 /// copied has the id that was derived from the original.
-async fn new_messages<R: CheckpointRows>(
+pub(in crate::store) async fn new_messages<R: CheckpointRows>(
     rows: &mut R,
     put: &PutCheckpoint,
     place: &ThreadPlace,

@@ -12,8 +12,8 @@ use super::{
     AncestorQuery, CheckpointPage, CheckpointPosition, CheckpointQuery, CheckpointRecord,
     MAX_CONTENT_BYTES, MAX_SKELETON_BYTES,
     encoding::{Segment, decode_checkpoint, decode_value, decode_writes},
-    put::segments_of,
     rows::{CheckpointRow, CheckpointRows, ThreadPlace, ValueRow},
+    values::segments_of,
 };
 use crate::{
     domain::{
@@ -348,7 +348,7 @@ async fn record<R: CheckpointRows>(
     let found = if keys.is_empty() {
         Vec::new()
     } else {
-        rows.values(key.namespace, &keys, false).await?
+        rows.values(key.namespace, &keys).await?
     };
     for row in found {
         let Some((channel, version)) = versions.remove(&row.key) else {
@@ -389,7 +389,12 @@ async fn value_of<R: CheckpointRows>(
         // The row has all items.
         return decode_value(row.body);
     }
-    let items = list_items(rows, namespace, &segments_of(&row)?).await?;
+    let items = list_items(
+        rows,
+        namespace,
+        &segments_of(row.sequence, row.prefix.as_deref())?,
+    )
+    .await?;
     Ok(ChannelData::List(items))
 }
 

@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use super::{
     encoding::{decode_checkpoint, decode_value, decode_writes},
-    put::segments_of,
-    rows::{CheckpointRow, CheckpointRows, ValueRow},
+    rows::{CheckpointRow, CheckpointRows},
+    values::segments_of,
 };
 use crate::{
     domain::{
@@ -60,6 +60,7 @@ async fn remove<R: CheckpointRows>(
     let Some(thread) = place.ok_or(StoreError::NotFound)?.thread else {
         return Ok(0);
     };
+    rows.count_removal(thread).await?;
     let mut removed = 0;
     let mut kept = HashSet::new();
     let mut after = 0;
@@ -142,7 +143,7 @@ async fn needed<R: CheckpointRows>(
         let stored = if wanted.is_empty() {
             Vec::new()
         } else {
-            rows.values(namespace, &wanted, true).await?
+            rows.heads(namespace, &wanted).await?.heads
         };
         for row in stored {
             if let Some(channel) = keys.get(&row.key) {
@@ -235,9 +236,9 @@ async fn needed_items<R: CheckpointRows>(
     let keys: Vec<Uuid> = keys.iter().copied().collect();
     let mut needed: HashMap<i32, i32> = HashMap::new();
     for batch in keys.chunks(BATCH as usize) {
-        let found: Vec<ValueRow> = rows.values(namespace, batch, true).await?;
-        for row in found.iter().filter(|row| row.sequence.is_some()) {
-            for segment in segments_of(row)? {
+        let found = rows.heads(namespace, batch).await?.heads;
+        for head in found.iter().filter(|head| head.sequence.is_some()) {
+            for segment in segments_of(head.sequence, head.prefix.as_deref())? {
                 let items = needed.entry(segment.sequence).or_default();
                 *items = segment.items.max(*items);
             }

@@ -69,6 +69,25 @@ pub(in crate::store) struct ValueRow {
     pub(in crate::store) body: Vec<u8>,
 }
 
+/// Stored value of a version without its data.
+#[derive(Debug)]
+pub(in crate::store) struct ValueHead {
+    pub(in crate::store) key: Uuid,
+    /// `None` for a value that is no list.
+    pub(in crate::store) sequence: Option<SequenceRow>,
+    pub(in crate::store) prefix: Option<Vec<u8>>,
+    /// Whether another version continues its sequence.
+    pub(in crate::store) is_continued: bool,
+}
+
+/// What a namespace has of the values that a put adds or continues.
+#[derive(Debug)]
+pub(in crate::store) struct Heads {
+    pub(in crate::store) heads: Vec<ValueHead>,
+    /// Highest number of a sequence; 0 if there is none.
+    pub(in crate::store) last_sequence: i32,
+}
+
 /// Columns of a [`CheckpointRow`] without its namespace.
 pub(in crate::store) type CheckpointColumns = (Uuid, Option<Uuid>, Vec<u8>);
 
@@ -94,16 +113,34 @@ pub(in crate::store) type ValueColumns = (
 
 impl ValueRow {
     pub(in crate::store) fn new((key, sequence, first, last, prefix, body): ValueColumns) -> Self {
-        let sequence = sequence.map(|sequence| SequenceRow {
-            sequence,
-            first: first.unwrap_or_default(),
-            last: last.unwrap_or_default(),
-        });
         Self {
             key,
-            sequence,
+            sequence: SequenceRow::of_columns(sequence, first, last),
             prefix,
             body,
+        }
+    }
+}
+
+/// Columns of a [`ValueHead`].
+pub(in crate::store) type HeadColumns = (
+    Uuid,
+    Option<i32>,
+    Option<i32>,
+    Option<i32>,
+    Option<Vec<u8>>,
+    bool,
+);
+
+impl ValueHead {
+    pub(in crate::store) fn new(
+        (key, sequence, first, last, prefix, is_continued): HeadColumns,
+    ) -> Self {
+        Self {
+            key,
+            sequence: SequenceRow::of_columns(sequence, first, last),
+            prefix,
+            is_continued,
         }
     }
 }
@@ -114,6 +151,16 @@ pub(in crate::store) struct SequenceRow {
     pub(in crate::store) sequence: i32,
     pub(in crate::store) first: i32,
     pub(in crate::store) last: i32,
+}
+
+impl SequenceRow {
+    fn of_columns(sequence: Option<i32>, first: Option<i32>, last: Option<i32>) -> Option<Self> {
+        Some(Self {
+            sequence: sequence?,
+            first: first?,
+            last: last?,
+        })
+    }
 }
 
 /// Value of a version to store.
@@ -131,6 +178,14 @@ pub(in crate::store) struct Content {
     pub(in crate::store) digest: Uuid,
     pub(in crate::store) size: i32,
     pub(in crate::store) data: Vec<u8>,
+}
+
+/// Rows of a put.
+#[derive(Debug)]
+pub(in crate::store) struct PlannedPut {
+    pub(in crate::store) contents: Vec<Content>,
+    pub(in crate::store) values: Vec<NewValueRow>,
+    pub(in crate::store) checkpoint: NewCheckpointRow,
 }
 
 /// Messages to append with a checkpoint.
@@ -203,24 +258,18 @@ pub(in crate::store) trait CheckpointRows: Send {
         max_bytes: i64,
     ) -> impl Future<Output = Outcome<Vec<Content>>> + Send;
 
-    /// Reads values without their bodies if `heads_only`.
     fn values(
         &mut self,
         namespace: i64,
         keys: &[Uuid],
-        heads_only: bool,
     ) -> impl Future<Output = Outcome<Vec<ValueRow>>> + Send;
 
-    /// Whether a sequence has items after its first `items`.
-    fn is_continued(
+    /// Reads what the rows of values are planned with.
+    fn heads(
         &mut self,
         namespace: i64,
-        sequence: i32,
-        items: i32,
-    ) -> impl Future<Output = Outcome<bool>> + Send;
-
-    /// Highest number of a sequence; 0 if there is none.
-    fn last_sequence(&mut self, namespace: i64) -> impl Future<Output = Outcome<i32>> + Send;
+        keys: &[Uuid],
+    ) -> impl Future<Output = Outcome<Heads>> + Send;
 
     /// Reads the rows of a sequence that contain its first `items`, in their order.
     fn sequence(
@@ -300,6 +349,9 @@ pub(in crate::store) trait CheckpointRows: Send {
         runs: &[Uuid],
     ) -> impl Future<Output = Outcome<Vec<Uuid>>> + Send;
 
+    /// Lets writes fail that were planned with what a removal deletes.
+    fn count_removal(&mut self, thread: i64) -> impl Future<Output = Outcome<()>> + Send;
+
     /// Deletes checkpoints with their writes, and clears references to them as parents.
     fn delete_checkpoints(
         &mut self,
@@ -345,9 +397,8 @@ pub(in crate::store) trait CheckpointRows: Send {
 }
 
 impl NewMessages {
-    /// The save of the messages. The transaction that it is a part of records the pending
-    /// invalidation.
-    pub(in crate::store) fn into_append(self) -> Append {
+    /// The save of the messages.
+    pub(in crate::store) fn into_append(self, invalidation: Invalidation) -> Append {
         Append {
             conversation: self.conversation,
             messages: self.messages,
@@ -355,7 +406,7 @@ impl NewMessages {
             expected_last_seq: None,
             session_id: None,
             title: self.title,
-            invalidation: Invalidation::Never,
+            invalidation,
             at: self.at,
         }
     }

@@ -1,18 +1,16 @@
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, query_as};
+use sqlx::{PgConnection, Postgres, postgres::PgArguments, query::QueryAs, query_as};
 use uuid::Uuid;
 
 use super::{
     PostgresPool,
     columns::{
         BlobColumns, ContextColumns, MessageColumns, bind_blobs, bind_contexts, bind_messages,
-        message_values, placeholders,
     },
     connection::PooledConnection,
     conversations, history,
-    invalidations::{record_after, record_saved},
+    invalidations::record_after,
     server_state::ServerState,
-    sql,
 };
 use crate::{
     domain::{Conversation, Message, RequestId, SessionId, Title, UserId},
@@ -27,16 +25,18 @@ replays!(PgConnection, std::convert::identity, DateTime<Utc>);
 
 /// Statement that saves a turn. The UPDATE locks the conversation's row, so that numbers are assigned
 /// in commit order, and everything else depends on the row that it returns. `$conversation` is the id
-/// of that row, and `$attachments` saves contexts and blobs.
+/// of that row, `$before` begins the statement, and `$attachments` saves contexts and blobs.
 ///
 /// All parts see one snapshot: after a wait for the lock, PostgreSQL re-evaluates only the
 /// conversation's own row. The check of the requests ledger is therefore only an optimization,
 /// and the primary key of the ledger is what rejects a duplicate.
 macro_rules! append_statement {
-    ($conversation:literal, $attachments:expr) => {
+    ($before:literal, $conversation:literal, $attachments:expr) => {
         concat!(
             "
-WITH saved AS (
+WITH ",
+            $before,
+            "saved AS (
     UPDATE conversations c
     SET last_seq = c.last_seq + $3,
         updated_at = greatest(c.updated_at, $4),
@@ -59,15 +59,15 @@ WITH saved AS (
     RETURNING c.id, c.user_id, c.last_seq - $3 AS before_seq, c.uncompacted_tokens
 ), new_messages AS (
     INSERT INTO messages (conversation_id, seq, ",
-            message_values!(""),
+            $crate::store::postgres::columns::message_values!(""),
             ")
     SELECT s.id, s.before_seq + m.number, ",
-            message_values!("m."),
+            $crate::store::postgres::columns::message_values!("m."),
             "
     FROM saved s, unnest(",
-            placeholders!(append messages),
+            $crate::store::postgres::columns::placeholders!(append messages),
             ") WITH ORDINALITY AS m (",
-            message_values!(""),
+            $crate::store::postgres::columns::message_values!(""),
             ", number)
 ), ",
             $attachments,
@@ -77,42 +77,49 @@ WITH saved AS (
     FROM saved s WHERE $8 IS NOT NULL
 ), pending_invalidation AS (
     ",
-            record_saved!("$34"),
+            $crate::store::postgres::invalidations::record_saved!("$34"),
             "
 )
 SELECT s.user_id, s.before_seq + 1 AS first_seq, s.uncompacted_tokens FROM saved s"
         )
     };
 }
+pub(super) use append_statement;
 
-/// Saves a turn after a wait for the lock of its conversation.
-const APPEND: &str = append_statement!(
-    "$1",
-    concat!(
-        "new_contexts AS (
+/// Saves the contexts and blobs of the messages of [`append_statement`].
+macro_rules! attachments {
+    () => {
+        concat!(
+            "new_contexts AS (
     INSERT INTO message_contexts (conversation_id, seq, position, ",
-        sql::context_columns!(""),
-        ")
+            $crate::store::sql::context_columns!(""),
+            ")
     SELECT s.id, s.before_seq + x.number, x.position, ",
-        sql::context_columns!("x."),
-        "
+            $crate::store::sql::context_columns!("x."),
+            "
     FROM saved s, unnest(",
-        placeholders!(append contexts),
-        ") AS x (number, position, ",
-        sql::context_columns!(""),
-        ")
+            $crate::store::postgres::columns::placeholders!(append contexts),
+            ") AS x (number, position, ",
+            $crate::store::sql::context_columns!(""),
+            ")
 ), new_blobs AS (
     INSERT INTO message_blobs (conversation_id, seq, position, data)
     SELECT s.id, s.before_seq + b.number, b.position, b.data
     FROM saved s, unnest(",
-        placeholders!(append blobs),
-        ") AS b (number, position, data)
+            $crate::store::postgres::columns::placeholders!(append blobs),
+            ") AS b (number, position, data)
 ), "
-    )
-);
+        )
+    };
+}
+pub(super) use attachments;
+
+/// Saves a turn after a wait for the lock of its conversation.
+const APPEND: &str = append_statement!("", "$1", attachments!());
 
 /// Saves a turn without contexts and blobs, unless its conversation is locked.
 const APPEND_UNLOCKED: &str = append_statement!(
+    "",
     "(SELECT l.id FROM conversations l WHERE l.id = $1 FOR NO KEY UPDATE SKIP LOCKED)",
     ""
 );
@@ -181,12 +188,26 @@ async fn save(
     append: &Append,
     statement: &'static str,
 ) -> Result<Option<Appended>, BackendError> {
+    let record_after = server.and_then(|server| record_after(append.invalidation, server));
+    let query = bind_append(query_as(statement), append, record_after);
+    saved(query.fetch_optional(connection).await?)
+}
+
+/// Row of a saved turn: owner, number of its first message, tokens that are not compacted.
+pub(super) type SavedRow = (String, i64, i64);
+
+/// Binds the parameters of [`append_statement`].
+pub(super) fn bind_append<'q>(
+    query: QueryAs<'q, Postgres, SavedRow, PgArguments>,
+    append: &'q Append,
+    record_after: Option<DateTime<Utc>>,
+) -> QueryAs<'q, Postgres, SavedRow, PgArguments> {
     let messages = MessageColumns::new(append.messages.iter(), append.at);
     let contexts = ContextColumns::new((1..).zip(&append.messages));
     let blobs = BlobColumns::new((1..).zip(&append.messages));
     let request = append.request.as_ref();
     let title = append.title.as_ref();
-    let query = query_as(statement)
+    let query = query
         .bind(append.conversation.id.as_uuid())
         .bind(append.conversation.user_id.as_ref().map(UserId::as_str))
         .bind(i64::try_from(append.messages.len()).unwrap_or(i64::MAX))
@@ -199,12 +220,15 @@ async fn save(
         .bind(title.and_then(|(_, index)| i64::try_from(index + 1).ok()))
         .bind(append.tokens())
         .bind(append.has_pinned());
-    let query = bind_messages!(
+    bind_messages!(
         bind_blobs!(bind_contexts!(query, contexts), blobs),
         messages
     )
-    .bind(server.and_then(|server| record_after(append.invalidation, server)));
-    let row: Option<(String, i64, i64)> = query.fetch_optional(connection).await?;
+    .bind(record_after)
+}
+
+/// Outcome of the statement; `None` if it has returned no row.
+pub(super) fn saved(row: Option<SavedRow>) -> Result<Option<Appended>, BackendError> {
     let Some((owner, first_seq, uncompacted_tokens)) = row else {
         return Ok(None);
     };

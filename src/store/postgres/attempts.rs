@@ -10,7 +10,7 @@ use super::{
 };
 use crate::store::{
     APPEND_LIMIT, REMOVAL_LIMIT, StoreError,
-    operation_error::{Cause, ErrorKind, OperationError},
+    operation_error::{BackendError, Cause, ErrorKind, OperationError},
 };
 
 const MAX_ATTEMPTS: u32 = 3;
@@ -114,6 +114,16 @@ where
             return outcome.map_err(OperationError::into_write_error);
         }
     }
+}
+
+/// Fails if a call that began at `started` has waited for so long that it would exceed its limit with
+/// another transaction. Nothing was changed.
+pub(super) fn may_start(started: Instant) -> Result<(), OperationError> {
+    if started.elapsed() <= RETRY_WINDOW {
+        return Ok(());
+    }
+    let cause = "other writes to the same rows took too long";
+    Err(BackendError::new(ErrorKind::Unavailable, cause).into())
 }
 
 /// Ends a call that exceeds its limit, or whose server stops responding.

@@ -1,11 +1,14 @@
 //! Checkpoints in PostgreSQL: transactions around what both databases share.
 
+mod columns;
 mod rows;
 mod statements;
+mod unlocked;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use sqlx::{PgConnection, query_scalar, raw_sql};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
@@ -87,26 +90,35 @@ async fn read<T>(
 #[async_trait]
 impl CheckpointStore for PostgresStore {
     async fn put_checkpoint(&self, put: &PutCheckpoint) -> Result<StoredCheckpoint, StoreError> {
-        let (pool, limit) = (&self.pool, STATEMENT_TIMEOUT);
-        attempts::transaction(pool, || {
-            write(
-                pool,
-                put.conversation.id,
-                put.invalidation,
-                limit,
-                async |rows| checkpoints::put_checkpoint(rows, put).await,
-            )
+        let pool = &self.pool;
+        let started = Instant::now();
+        attempts::transaction(pool, || async {
+            if let Some(stored) = unlocked::put_checkpoint(pool, put).await? {
+                return Ok(stored);
+            }
+            attempts::may_start(started)?;
+            let (id, limit) = (put.conversation.id, STATEMENT_TIMEOUT);
+            write(pool, id, put.invalidation, limit, async |rows| {
+                checkpoints::put_checkpoint(rows, put).await
+            })
+            .await
         })
         .await
     }
 
     async fn put_writes(&self, put: &PutWrites) -> Result<(), StoreError> {
-        let (pool, limit) = (&self.pool, STATEMENT_TIMEOUT);
-        let id = put.conversation.id;
-        attempts::transaction(pool, || {
+        let pool = &self.pool;
+        let started = Instant::now();
+        if attempts::write(pool, |_| unlocked::put_writes(pool, put)).await? {
+            return Ok(());
+        }
+        attempts::transaction(pool, || async {
+            attempts::may_start(started)?;
+            let (id, limit) = (put.conversation.id, STATEMENT_TIMEOUT);
             write(pool, id, Invalidation::Never, limit, async |rows| {
                 checkpoints::put_writes(rows, put).await
             })
+            .await
         })
         .await
     }

@@ -1,15 +1,19 @@
 use sqlx::{PgConnection, query, query_as, query_scalar};
 use uuid::Uuid;
 
-use super::{super::append::append_in, statements};
+use super::{
+    super::append::append_in,
+    columns::{self, ContentColumns},
+    statements,
+};
 use crate::{
     domain::{ConversationRef, UserId},
     store::{
-        Appended,
+        Appended, Invalidation,
         checkpoints::{
-            CheckpointColumns, CheckpointRow, CheckpointRows, Content, NewCheckpointRow,
-            NewMessages, NewValueRow, NewWritesRow, SequenceRow, ThreadPlace, ValueColumns,
-            ValueRow,
+            CheckpointColumns, CheckpointRow, CheckpointRows, Content, HeadColumns, Heads,
+            NewCheckpointRow, NewMessages, NewValueRow, NewWritesRow, SequenceRow, ThreadPlace,
+            ValueColumns, ValueHead, ValueRow,
         },
         operation_error::OperationError,
     },
@@ -32,6 +36,8 @@ impl CheckpointRows for PgConnection {
         if locked.is_none() {
             return Ok(None);
         }
+        let thread = query(statements::LOCK_THREAD).bind(conversation.id.as_uuid());
+        thread.execute(&mut *self).await?;
         self.find(conversation, namespace).await
     }
 
@@ -84,14 +90,12 @@ impl CheckpointRows for PgConnection {
     }
 
     async fn add_contents(&mut self, thread: i64, contents: Vec<Content>) -> Outcome<()> {
-        let digests: Vec<Uuid> = contents.iter().map(|content| content.digest).collect();
-        let sizes: Vec<i32> = contents.iter().map(|content| content.size).collect();
-        let data: Vec<Vec<u8>> = contents.into_iter().map(|content| content.data).collect();
+        let columns = ContentColumns::new(contents);
         query(statements::ADD_CONTENTS)
             .bind(thread)
-            .bind(digests)
-            .bind(sizes)
-            .bind(data)
+            .bind(columns.digests)
+            .bind(columns.sizes)
+            .bind(columns.data)
             .execute(self)
             .await?;
         Ok(())
@@ -122,32 +126,26 @@ impl CheckpointRows for PgConnection {
         Ok(contents.collect())
     }
 
-    async fn values(
-        &mut self,
-        namespace: i64,
-        keys: &[Uuid],
-        heads_only: bool,
-    ) -> Outcome<Vec<ValueRow>> {
+    async fn values(&mut self, namespace: i64, keys: &[Uuid]) -> Outcome<Vec<ValueRow>> {
         let found: Vec<ValueColumns> = query_as(statements::VALUES)
             .bind(namespace)
             .bind(keys)
-            .bind(heads_only)
             .fetch_all(self)
             .await?;
         Ok(found.into_iter().map(ValueRow::new).collect())
     }
 
-    async fn is_continued(&mut self, namespace: i64, sequence: i32, items: i32) -> Outcome<bool> {
-        let found = query_scalar(statements::IS_CONTINUED)
+    async fn heads(&mut self, namespace: i64, keys: &[Uuid]) -> Outcome<Heads> {
+        let found: Vec<HeadColumns> = query_as(statements::HEADS)
             .bind(namespace)
-            .bind(sequence)
-            .bind(items);
-        Ok(found.fetch_one(self).await?)
-    }
-
-    async fn last_sequence(&mut self, namespace: i64) -> Outcome<i32> {
-        let found = query_scalar(statements::LAST_SEQUENCE).bind(namespace);
-        Ok(found.fetch_one(self).await?)
+            .bind(keys)
+            .fetch_all(&mut *self)
+            .await?;
+        let last_sequence = query_scalar(statements::LAST_SEQUENCE).bind(namespace);
+        Ok(Heads {
+            heads: found.into_iter().map(ValueHead::new).collect(),
+            last_sequence: last_sequence.fetch_one(self).await?,
+        })
     }
 
     async fn sequence(
@@ -174,25 +172,15 @@ impl CheckpointRows for PgConnection {
     }
 
     async fn add_values(&mut self, namespace: i64, values: Vec<NewValueRow>) -> Outcome<()> {
-        let sequence = |of: fn(SequenceRow) -> i32| -> Vec<Option<i32>> {
-            values.iter().map(|value| value.sequence.map(of)).collect()
-        };
-        let sequences = sequence(|row| row.sequence);
-        let first = sequence(|row| row.first);
-        let last = sequence(|row| row.last);
-        let keys: Vec<Uuid> = values.iter().map(|value| value.key).collect();
-        let (prefixes, bodies): (Vec<Option<Vec<u8>>>, Vec<Vec<u8>>) = values
-            .into_iter()
-            .map(|value| (value.prefix, value.body))
-            .unzip();
+        let columns = columns::ValueColumns::new(values);
         query(statements::ADD_VALUES)
             .bind(namespace)
-            .bind(keys)
-            .bind(sequences)
-            .bind(first)
-            .bind(last)
-            .bind(prefixes)
-            .bind(bodies)
+            .bind(columns.keys)
+            .bind(columns.sequences)
+            .bind(columns.first_items)
+            .bind(columns.last_items)
+            .bind(columns.prefixes)
+            .bind(columns.bodies)
             .execute(self)
             .await?;
         Ok(())
@@ -285,7 +273,9 @@ impl CheckpointRows for PgConnection {
     }
 
     async fn append(&mut self, new: NewMessages) -> Outcome<Appended> {
-        append_in(self, &new.into_append()).await
+        // The transaction records the pending invalidation.
+        let append = new.into_append(Invalidation::Never);
+        append_in(self, &append).await
     }
 
     async fn copy_namespace(&mut self, from: i64, to: i64) -> Outcome<()> {
@@ -308,6 +298,12 @@ impl CheckpointRows for PgConnection {
     async fn checkpoints_of_runs(&mut self, namespace: i64, runs: &[Uuid]) -> Outcome<Vec<Uuid>> {
         let found = query_scalar(statements::OF_RUNS).bind(namespace).bind(runs);
         Ok(found.fetch_all(self).await?)
+    }
+
+    async fn count_removal(&mut self, thread: i64) -> Outcome<()> {
+        let counted = query(statements::COUNT_REMOVAL).bind(thread);
+        counted.execute(self).await?;
+        Ok(())
     }
 
     async fn delete_checkpoints(&mut self, namespace: i64, ids: &[Uuid]) -> Outcome<()> {

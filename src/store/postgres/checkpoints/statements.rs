@@ -1,13 +1,143 @@
 //! Statements on the rows of checkpoints.
 
+use super::super::append::{append_statement, attachments};
+
+/// Whether another version continues the sequence of the value `v`.
+macro_rules! is_continued {
+    () => {
+        "coalesce((SELECT x.last_item FROM checkpoint_values x \
+             WHERE x.namespace_id = v.namespace_id AND x.sequence = v.sequence \
+               AND x.last_item > x.first_item ORDER BY x.first_item DESC LIMIT 1), 0) > v.last_item"
+    };
+}
+
 /// Locks the row of the conversation; whatever the statements after it read was committed before.
 pub(super) const LOCK: &str = "SELECT c.id FROM conversations c \
     WHERE c.id = $1 AND ($2 IS NULL OR c.user_id = $2) FOR NO KEY UPDATE";
+
+/// Locks the thread against writes that do not lock the conversation.
+pub(super) const LOCK_THREAD: &str =
+    "SELECT t.id FROM checkpoint_threads t WHERE t.conversation_id = $1 FOR UPDATE";
+
+pub(super) const COUNT_REMOVAL: &str =
+    "UPDATE checkpoint_threads SET removals = removals + 1 WHERE id = $1";
 
 pub(super) const FIND: &str = "SELECT c.last_seq, c.own_after > 0, t.id, n.id FROM conversations c \
     LEFT JOIN checkpoint_threads t ON t.conversation_id = c.id \
     LEFT JOIN checkpoint_namespaces n ON n.thread_id = t.id AND n.namespace = $3 \
     WHERE c.id = $1 AND ($2 IS NULL OR c.user_id = $2)";
+
+/// Finds what a put is planned with: a row for each value that is stored, and at least one.
+pub(super) const FIND_PLAN: &str = concat!(
+    "SELECT c.last_seq, c.own_after > 0, t.id, t.removals, n.id, \
+        coalesce((SELECT max(x.sequence) FROM checkpoint_values x \
+            WHERE x.namespace_id = n.id AND x.last_item > x.first_item), 0), \
+        v.key, v.sequence, v.first_item, v.last_item, v.prefix, coalesce(",
+    is_continued!(),
+    ", false) \
+    FROM conversations c JOIN checkpoint_threads t ON t.conversation_id = c.id \
+        JOIN checkpoint_namespaces n ON n.thread_id = t.id AND n.namespace = $3 \
+        LEFT JOIN checkpoint_values v ON v.namespace_id = n.id AND v.key = ANY ($4) \
+    WHERE c.id = $1 AND ($2 IS NULL OR c.user_id = $2)"
+);
+
+macro_rules! new_contents {
+    ($columns:literal) => {
+        concat!(
+            "new_contents AS (INSERT INTO checkpoint_contents (thread_id, digest, size, data) \
+             SELECT p.thread, d.digest, d.size, d.data FROM place p, unnest(",
+            $columns,
+            ") AS d (digest, size, data) ON CONFLICT (thread_id, digest) DO NOTHING)"
+        )
+    };
+}
+
+/// Continues a statement whose `place` has the thread with the rows of a put. The parameters are the
+/// number of the namespace, and the columns.
+macro_rules! new_rows {
+    ($namespace:literal, $contents:literal, $values:literal, $checkpoint:literal) => {
+        concat!(
+            new_contents!($contents),
+            ", new_values AS (INSERT INTO checkpoint_values \
+                 (namespace_id, key, sequence, first_item, last_item, prefix, body) \
+             SELECT ",
+            $namespace,
+            ", v.* FROM place p, unnest(",
+            $values,
+            ") AS v ON CONFLICT (namespace_id, key) DO NOTHING), \
+             new_checkpoint AS (INSERT INTO checkpoint_states \
+                 (namespace_id, id, parent_id, run_id, body) \
+             SELECT ",
+            $namespace,
+            ", ",
+            $checkpoint,
+            " FROM place p ON CONFLICT (namespace_id, id) DO UPDATE \
+             SET parent_id = excluded.parent_id, run_id = excluded.run_id, body = excluded.body)"
+        )
+    };
+}
+
+/// Stores a put without messages. Returns whether its plan applies. The shared lock of the thread
+/// waits for a removal from it, and keeps one from deleting what the put refers to.
+pub(super) const PUT: &str = concat!(
+    "WITH place AS MATERIALIZED (SELECT t.id AS thread \
+     FROM conversations c JOIN checkpoint_threads t ON t.conversation_id = c.id \
+     WHERE c.id = $1 AND ($2 IS NULL OR c.user_id = $2) AND t.id = $3 AND t.removals = $4 \
+     FOR KEY SHARE OF t), ",
+    new_rows!(
+        "$5",
+        "$6, $7, $8",
+        "$9, $10, $11, $12, $13, $14",
+        "$15, $16, $17, $18"
+    ),
+    " SELECT EXISTS (SELECT 1 FROM place)"
+);
+
+/// Stores a put with messages, like [`PUT`] and the statement that saves a turn. The row of the
+/// conversation is locked first, as by all other writes.
+pub(super) const PUT_WITH_MESSAGES: &str = append_statement!(
+    "locked AS MATERIALIZED (SELECT c.id FROM conversations c \
+     WHERE c.id = $1 AND ($2 IS NULL OR c.user_id = $2) FOR NO KEY UPDATE), \
+     place AS MATERIALIZED (SELECT t.id AS thread, t.conversation_id \
+     FROM locked l JOIN checkpoint_threads t ON t.conversation_id = l.id \
+     WHERE t.id = $35 AND t.removals = $36 FOR KEY SHARE OF t), ",
+    "(SELECT p.conversation_id FROM place p)",
+    concat!(
+        attachments!(),
+        new_rows!(
+            "$37",
+            "$38, $39, $40",
+            "$41, $42, $43, $44, $45, $46",
+            "$47, $48, $49, $50"
+        ),
+        ", "
+    )
+);
+
+/// Stores writes of a task. Returns whether the thread, with its namespace, and its conversation
+/// exist. Writes of a thread wait for each other, so that their numbers are in the order of their
+/// commits.
+macro_rules! put_writes {
+    ($on_conflict:literal) => {
+        concat!(
+            "WITH place AS MATERIALIZED (SELECT t.id AS thread, n.id AS namespace \
+             FROM conversations c JOIN checkpoint_threads t ON t.conversation_id = c.id \
+                 JOIN checkpoint_namespaces n ON n.thread_id = t.id AND n.namespace = $3 \
+             WHERE c.id = $1 AND ($2 IS NULL OR c.user_id = $2) FOR NO KEY UPDATE OF t), ",
+            new_contents!("$4, $5, $6"),
+            ", new_writes AS (INSERT INTO checkpoint_task_writes \
+                 (namespace_id, checkpoint_id, digest, body) \
+             SELECT p.namespace, $7, $8, $9 FROM place p \
+             ON CONFLICT (namespace_id, checkpoint_id, digest) ",
+            $on_conflict,
+            ") SELECT EXISTS (SELECT 1 FROM place)"
+        )
+    };
+}
+
+pub(super) const PUT_WRITES_UNLOCKED: &str = put_writes!("DO NOTHING");
+
+pub(super) const REPLACE_WRITES_UNLOCKED: &str = put_writes!("DO UPDATE SET number = DEFAULT");
 
 pub(super) const ADD_THREAD: &str =
     "INSERT INTO checkpoint_threads (conversation_id, name) VALUES ($1, $2) RETURNING id";
@@ -33,13 +163,14 @@ pub(super) const CONTENTS: &str = "SELECT s.digest, s.size, s.data FROM (\
         JOIN checkpoint_contents d ON d.thread_id = $1 AND d.digest = w.digest) AS s \
     WHERE s.bytes_before + s.size <= $3 OR s.bytes_before = 0 ORDER BY s.number";
 
-pub(super) const VALUES: &str = "SELECT v.key, v.sequence, v.first_item, v.last_item, v.prefix, \
-        CASE WHEN $3 THEN ''::bytea ELSE v.body END \
+pub(super) const VALUES: &str = "SELECT v.key, v.sequence, v.first_item, v.last_item, v.prefix, v.body \
     FROM checkpoint_values v WHERE v.namespace_id = $1 AND v.key = ANY ($2)";
 
-pub(super) const IS_CONTINUED: &str = "SELECT coalesce((SELECT v.last_item \
-    FROM checkpoint_values v WHERE v.namespace_id = $1 AND v.sequence = $2 \
-      AND v.last_item > v.first_item ORDER BY v.first_item DESC LIMIT 1), 0) > $3";
+pub(super) const HEADS: &str = concat!(
+    "SELECT v.key, v.sequence, v.first_item, v.last_item, v.prefix, ",
+    is_continued!(),
+    " FROM checkpoint_values v WHERE v.namespace_id = $1 AND v.key = ANY ($2)"
+);
 
 pub(super) const LAST_SEQUENCE: &str = "SELECT coalesce(max(v.sequence), 0) FROM checkpoint_values v \
     WHERE v.namespace_id = $1 AND v.last_item > v.first_item";

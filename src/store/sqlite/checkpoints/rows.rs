@@ -5,11 +5,11 @@ use super::{super::append::append_in, statements};
 use crate::{
     domain::{ConversationRef, UserId},
     store::{
-        Appended,
+        Appended, Invalidation,
         checkpoints::{
-            CheckpointColumns, CheckpointRow, CheckpointRows, Content, NewCheckpointRow,
-            NewMessages, NewValueRow, NewWritesRow, SequenceRow, ThreadPlace, ValueColumns,
-            ValueRow,
+            CheckpointColumns, CheckpointRow, CheckpointRows, Content, HeadColumns, Heads,
+            NewCheckpointRow, NewMessages, NewValueRow, NewWritesRow, SequenceRow, ThreadPlace,
+            ValueColumns, ValueHead, ValueRow,
         },
         operation_error::OperationError,
     },
@@ -114,32 +114,26 @@ impl CheckpointRows for SqliteConnection {
         Ok(contents.collect())
     }
 
-    async fn values(
-        &mut self,
-        namespace: i64,
-        keys: &[Uuid],
-        heads_only: bool,
-    ) -> Outcome<Vec<ValueRow>> {
+    async fn values(&mut self, namespace: i64, keys: &[Uuid]) -> Outcome<Vec<ValueRow>> {
         let found: Vec<ValueColumns> = query_as(statements::VALUES)
             .bind(namespace)
             .bind(list(keys))
-            .bind(heads_only)
             .fetch_all(self)
             .await?;
         Ok(found.into_iter().map(ValueRow::new).collect())
     }
 
-    async fn is_continued(&mut self, namespace: i64, sequence: i32, items: i32) -> Outcome<bool> {
-        let found = query_scalar(statements::IS_CONTINUED)
+    async fn heads(&mut self, namespace: i64, keys: &[Uuid]) -> Outcome<Heads> {
+        let found: Vec<HeadColumns> = query_as(statements::HEADS)
             .bind(namespace)
-            .bind(sequence)
-            .bind(items);
-        Ok(found.fetch_one(self).await?)
-    }
-
-    async fn last_sequence(&mut self, namespace: i64) -> Outcome<i32> {
-        let found = query_scalar(statements::LAST_SEQUENCE).bind(namespace);
-        Ok(found.fetch_one(self).await?)
+            .bind(list(keys))
+            .fetch_all(&mut *self)
+            .await?;
+        let last_sequence = query_scalar(statements::LAST_SEQUENCE).bind(namespace);
+        Ok(Heads {
+            heads: found.into_iter().map(ValueHead::new).collect(),
+            last_sequence: last_sequence.fetch_one(self).await?,
+        })
     }
 
     async fn sequence(
@@ -277,7 +271,9 @@ impl CheckpointRows for SqliteConnection {
     }
 
     async fn append(&mut self, new: NewMessages) -> Outcome<Appended> {
-        append_in(self, &new.into_append()).await
+        // The transaction records the pending invalidation.
+        let append = new.into_append(Invalidation::Never);
+        append_in(self, &append).await
     }
 
     async fn copy_namespace(&mut self, from: i64, to: i64) -> Outcome<()> {
@@ -302,6 +298,11 @@ impl CheckpointRows for SqliteConnection {
             .bind(namespace)
             .bind(list(runs));
         Ok(found.fetch_all(self).await?)
+    }
+
+    /// No write is planned outside of the transaction that has the write lock of the file.
+    async fn count_removal(&mut self, _thread: i64) -> Outcome<()> {
+        Ok(())
     }
 
     async fn delete_checkpoints(&mut self, namespace: i64, ids: &[Uuid]) -> Outcome<()> {

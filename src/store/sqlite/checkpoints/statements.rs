@@ -29,14 +29,16 @@ pub(super) const CONTENTS: &str = "SELECT d.digest, d.size, d.data FROM (\
     CROSS JOIN checkpoint_contents d ON d.thread_id = $1 AND d.digest = s.digest \
     WHERE s.bytes_before + s.size <= $3 OR s.bytes_before = 0 ORDER BY s.number";
 
-pub(super) const VALUES: &str = "SELECT v.key, v.sequence, v.first_item, v.last_item, v.prefix, \
-        CASE WHEN $3 THEN x'' ELSE v.body END \
+pub(super) const VALUES: &str = "SELECT v.key, v.sequence, v.first_item, v.last_item, v.prefix, v.body \
     FROM json_each($2) w CROSS JOIN checkpoint_values v \
         ON v.namespace_id = $1 AND v.key = unhex(w.value)";
 
-pub(super) const IS_CONTINUED: &str = "SELECT coalesce((SELECT v.last_item \
-    FROM checkpoint_values v WHERE v.namespace_id = $1 AND v.sequence = $2 \
-      AND v.last_item > v.first_item ORDER BY v.first_item DESC LIMIT 1), 0) > $3";
+pub(super) const HEADS: &str = "SELECT v.key, v.sequence, v.first_item, v.last_item, v.prefix, \
+        coalesce((SELECT x.last_item FROM checkpoint_values x \
+            WHERE x.namespace_id = v.namespace_id AND x.sequence = v.sequence \
+              AND x.last_item > x.first_item ORDER BY x.first_item DESC LIMIT 1), 0) > v.last_item \
+    FROM json_each($2) w CROSS JOIN checkpoint_values v \
+        ON v.namespace_id = $1 AND v.key = unhex(w.value)";
 
 pub(super) const LAST_SEQUENCE: &str = "SELECT coalesce(max(v.sequence), 0) FROM checkpoint_values v \
     WHERE v.namespace_id = $1 AND v.last_item > v.first_item";
