@@ -4,7 +4,7 @@ use super::{
     history::{History, HistoryQuery, Slice},
 };
 use crate::{
-    domain::{Conversation, ConversationRef, OlderMessages, UserId},
+    domain::{Conversation, ConversationRef, Message, OlderMessages, UserId},
     recent::{Claim, EncodedMessage, FillLease, Lookup, Window},
     store::Bound,
 };
@@ -112,63 +112,24 @@ impl Memory {
         lease: Option<FillLease>,
     ) -> Result<NewestMessages, Error> {
         let _permit = self.read_permit().await?;
-        let failed = |error| Error::from_store(error, conversation.id);
-        let mut budget = Budget::default();
         let target = match &lease {
             Some(_) => query.history.limit.max(self.0.recent.capacity()),
             None => query.history.limit,
         };
-        // One more shows whether there are older messages.
-        let target = target.saturating_add(1);
-        let mut wanted = budget.next_read(target);
-        let read = self.0.store.newest(conversation, wanted, query.contexts);
-        let read = read.await.map_err(failed)?;
-        let found = read.conversation;
-        if found.last_seq < query.min_seq {
-            return Err(Error::MinSeqNotReached {
-                last_seq: found.last_seq,
-            });
-        }
-        let is_settled = read.is_settled;
-        let mut is_all = !read.is_cut && read.messages.len() < wanted as usize;
-        let mut slice = Slice {
-            pinned: read.pinned,
-            summary: read.summary,
-            messages: read.messages,
-            older: OlderMessages::Unread,
-        };
-        budget.add(&slice.messages);
-        loop {
-            let length = u32::try_from(slice.messages.len()).unwrap_or(u32::MAX);
-            slice.older = if is_all {
-                OlderMessages::None
-            } else if budget.is_exhausted() || length >= query.history.limit + REACH {
-                OlderMessages::OutOfReach
-            } else {
-                OlderMessages::Unread
-            };
-            let missing = target.saturating_sub(length);
-            let is_long_enough = missing == 0 || slice.older != OlderMessages::Unread;
-            if is_long_enough && slice.is_decided(&query.history) {
-                break;
+        // Each repetition follows a truncation, and the deadline of the call limits them.
+        let read = loop {
+            if let Some(read) = self
+                .try_newest_in_store(conversation, query, target)
+                .await?
+            {
+                break read;
             }
-            let Some(first) = slice.messages.first() else {
-                break;
-            };
-            wanted = budget.next_read(if missing > 0 { missing } else { length });
-            let before = Bound::Before(first.seq);
-            let older = self
-                .0
-                .store
-                .messages(conversation, before, wanted, query.contexts);
-            let mut older = older.await.map_err(failed)?;
-            let upto = found.compacted_upto_seq;
-            is_all = older.is_empty() || older.iter().any(|older| older.seq <= upto);
-            older.retain(|older| older.seq > upto);
-            budget.add(&older);
-            older.reverse();
-            slice.messages.splice(0..0, older);
-        }
+        };
+        let StoredNewest {
+            conversation: found,
+            mut slice,
+            is_settled,
+        } = read;
         if let Some(lease) = lease {
             let older = slice.older;
             let window = slice.into_window(&found);
@@ -191,6 +152,104 @@ impl Memory {
             source: Source::Store,
         })
     }
+
+    /// Reads the newest messages, `target` of them if the conversation has as many. `None` if some
+    /// of them were removed between two reads: then the messages are not from one state.
+    async fn try_newest_in_store(
+        &self,
+        conversation: &ConversationRef,
+        query: NewestQuery,
+        target: u32,
+    ) -> Result<Option<StoredNewest>, Error> {
+        let failed = |error| Error::from_store(error, conversation.id);
+        let mut budget = Budget::default();
+        // One more shows whether there are older messages.
+        let target = target.saturating_add(1);
+        let mut wanted = budget.next_read(target);
+        let read = self.0.store.newest(conversation, wanted, query.contexts);
+        let read = read.await.map_err(failed)?;
+        let found = read.conversation;
+        if found.last_seq < query.min_seq {
+            return Err(Error::MinSeqNotReached {
+                last_seq: found.last_seq,
+            });
+        }
+        let is_settled = read.is_settled;
+        let mut is_all = !read.is_cut && read.messages.len() < wanted as usize;
+        let mut slice = Slice {
+            pinned: read.pinned,
+            summary: read.summary,
+            messages: read.messages,
+            older: OlderMessages::Unread,
+        };
+        budget.add(&slice.messages);
+        let first_read = slice.messages.first().map(|message| message.seq);
+        let mut reads = 1;
+        loop {
+            let length = u32::try_from(slice.messages.len()).unwrap_or(u32::MAX);
+            slice.older = if is_all {
+                OlderMessages::None
+            } else if budget.is_exhausted() || length >= query.history.limit + REACH {
+                OlderMessages::OutOfReach
+            } else {
+                OlderMessages::Unread
+            };
+            let missing = target.saturating_sub(length);
+            let is_long_enough = missing == 0 || slice.older != OlderMessages::Unread;
+            if is_long_enough && slice.is_decided(&query.history) {
+                break;
+            }
+            let Some(first) = slice.messages.first() else {
+                break;
+            };
+            wanted = budget.next_read(if missing > 0 { missing } else { length });
+            reads += 1;
+            let before = Bound::Before(first.seq);
+            let older = self
+                .0
+                .store
+                .messages(conversation, before, wanted, query.contexts);
+            let mut older = older.await.map_err(failed)?;
+            let upto = found.compacted_upto_seq;
+            is_all = older.is_empty() || older.iter().any(|older| older.seq <= upto);
+            older.retain(|older| older.seq > upto);
+            budget.add(&older);
+            older.reverse();
+            slice.messages.splice(0..0, older);
+        }
+        if reads > 1 && !self.is_stored(conversation, first_read).await? {
+            return Ok(None);
+        }
+        Ok(Some(StoredNewest {
+            conversation: found,
+            slice,
+            is_settled,
+        }))
+    }
+
+    /// Whether a conversation contains the message with a number. A removal ends at the last
+    /// message, so that all messages before this one have been there as long as it.
+    async fn is_stored(
+        &self,
+        conversation: &ConversationRef,
+        seq: Option<i64>,
+    ) -> Result<bool, Error> {
+        let Some(seq) = seq else {
+            return Ok(true);
+        };
+        let upto = Bound::Before(seq.saturating_add(1));
+        let read = self.0.store.messages(conversation, upto, 1, false).await;
+        let read = read.map_err(|error| Error::from_store(error, conversation.id))?;
+        Ok(read.first().is_some_and(|message| message.seq == seq))
+    }
+}
+
+/// Newest messages of a conversation in the store.
+struct StoredNewest {
+    conversation: Conversation,
+    slice: Slice<Message>,
+    /// Whether a window may be filled with them.
+    is_settled: bool,
 }
 
 impl NewestMessages {

@@ -6,6 +6,7 @@ use conversation_memory::proto::{
     conversation_memory_client::ConversationMemoryClient, part,
 };
 use prost_types::{Timestamp, value::Kind};
+use tokio::task::JoinSet;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
@@ -28,6 +29,7 @@ test_support::in_both_forms!(
     min_seq_requires_a_save,
     truncation_does_not_reuse_numbers,
     retried_truncation_keeps_later_messages,
+    a_read_during_a_truncation_is_of_one_state,
     saved_messages_survive_a_restart,
     histories_fit_the_size_limit_of_clients,
     reads_a_long_history,
@@ -311,6 +313,41 @@ async fn retried_truncation_keeps_later_messages(form: Form) {
     assert_eq!((again.last_seq, again.messages.len()), (2, 0));
     let read = memory.get_history(history(&conversation)).await.unwrap();
     assert_eq!(contents(&read.into_inner().messages), ["three"]);
+}
+
+async fn a_read_during_a_truncation_is_of_one_state(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let conversation = new_conversation(&mut memory, &new_user()).await;
+    // More than are read from the store at once.
+    let turn = vec![message(Role::User, "text"); 80];
+    for _ in 0..40 {
+        memory
+            .save_messages(save(&conversation, turn.clone()))
+            .await
+            .unwrap();
+        let mut readers = JoinSet::new();
+        for _ in 0..8 {
+            let mut memory = memory.clone();
+            let request = GetHistoryRequest {
+                limit: 80,
+                consistency: Consistency::Strong.into(),
+                ..history(&conversation)
+            };
+            readers.spawn(async move {
+                let read = memory.get_history(request).await.unwrap().into_inner();
+                read.messages.len()
+            });
+        }
+        let truncation = TruncateConversationRequest {
+            conversation_id: conversation.clone(),
+            ..TruncateConversationRequest::default()
+        };
+        memory.truncate_conversation(truncation).await.unwrap();
+        for read in readers.join_all().await {
+            assert!(read == 80 || read == 0, "{read} messages");
+        }
+    }
 }
 
 async fn saved_messages_survive_a_restart(form: Form) {
