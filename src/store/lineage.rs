@@ -5,8 +5,9 @@ use super::StoreError;
 
 /// Maximum number of ranges in the lineage of a branch, which is the depth of branches: each branch
 /// adds at most one range to those of its parent. Each branch stores its ranges, and removals examine
-/// them.
-pub const MAX_BRANCH_DEPTH: i64 = 1_000;
+/// them. In SQLite, where all writes share one writer, those of a branch of this depth take a few
+/// milliseconds.
+pub const MAX_BRANCH_DEPTH: i64 = 250;
 
 /// Rejects a branch whose lineage would have more ranges than [`MAX_BRANCH_DEPTH`].
 ///
