@@ -38,6 +38,10 @@ impl ShareKey {
     /// Key of the work that no caller waits for.
     const BACKGROUND: Self = Self(0);
 
+    /// Key of a batch, in which several callers have calls. Its charge does not last, because the next
+    /// batch has other callers: it counts as a caller that has used less than the others.
+    pub(crate) const BATCH: Self = Self(2);
+
     /// Key of all callers without a name together.
     pub const ANONYMOUS: Self = Self(1);
 
@@ -267,7 +271,10 @@ impl State {
     fn begin_wait(&mut self, key: ShareKey) -> &mut CallerState {
         let least = self.least_charge();
         let caller = self.callers.entry(key).or_default();
-        caller.charge = caller.charge.max(least);
+        caller.charge = match key {
+            ShareKey::BATCH => least,
+            _ => caller.charge.max(least),
+        };
         caller
     }
 

@@ -1,3 +1,5 @@
+use std::pin::pin;
+
 use futures_util::{FutureExt as _, future::BoxFuture};
 
 use super::*;
@@ -147,6 +149,36 @@ async fn a_caller_with_short_uses_does_not_wait_for_several_long_ones() {
     }
     drop((holder, waits));
     assert!(semaphore.0.state().callers.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_does_not_wait_for_several_long_uses_after_earlier_batches() {
+    let semaphore = FairSemaphore::with_reserve(1, 0);
+    let mut held = ("0", semaphore.acquire(key("0")).await);
+    let mut waits = vec![("1", wait(&semaphore, "1")), ("2", wait(&semaphore, "2"))];
+    for round in 0..40 {
+        let mut batch = pin!(semaphore.acquire(ShareKey::BATCH));
+        // At first, nobody has used more than the others.
+        let has_batch = round >= 3;
+        if has_batch {
+            assert!(batch.as_mut().now_or_never().is_none(), "it must wait");
+        }
+        tokio::time::advance(Duration::from_millis(20)).await;
+        let (name, holder) = held;
+        drop(holder);
+        waits.push((name, wait(&semaphore, name)));
+        if has_batch {
+            let granted = batch.now_or_never().expect("it is the batch's turn");
+            tokio::time::advance(Duration::from_millis(8)).await;
+            drop(granted);
+        }
+        let granted = waits.iter_mut().enumerate().find_map(|(at, (_, wait))| {
+            let permits = wait.now_or_never()?;
+            Some((at, permits))
+        });
+        let (at, permits) = granted.expect("one of them is granted the permit");
+        held = (waits.remove(at).0, permits);
+    }
 }
 
 #[tokio::test(start_paused = true)]

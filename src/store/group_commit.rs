@@ -254,7 +254,8 @@ impl<W: SaveWriter> Shared<W> {
         let starts = shared.queue().start_batch(&shared.limits);
         if starts {
             let slot = BatchSlot::new(shared, None);
-            shared.tasks.spawn_on(slot.run(), &shared.runtime);
+            let batch = ShareKey::BATCH.scope(slot.run());
+            shared.tasks.spawn_on(batch, &shared.runtime);
         }
     }
 }
