@@ -61,7 +61,7 @@ impl checkpoint_service_server::CheckpointService for CheckpointService {
         let request = request.into_inner();
         let conversation = self.conversation(&request.conversation_id, &request.user_id)?;
         let contents = convert::contents(request.contents)?;
-        let new = self.parser.new_thread(request.new_thread)?;
+        let new = self.parser.new_thread(request.new_thread, &conversation)?;
         let work = self.memory.put_contents(conversation, contents, new);
         use_case("put_contents", work).await?;
         Ok(Response::new(proto::PutContentsResponse {}))
@@ -174,7 +174,7 @@ impl checkpoint_service_server::CheckpointService for CheckpointService {
             let reason = InvalidValue::new("must not be conversation_id");
             return Err(FieldViolation::new("target_conversation_id", reason).into());
         }
-        let new = self.parser.new_thread(request.new_thread)?;
+        let new = self.parser.new_thread(request.new_thread, &source)?;
         let work = self.memory.copy_thread(source, target.id, new);
         use_case("copy_thread", work).await?;
         Ok(Response::new(proto::CopyThreadResponse {}))

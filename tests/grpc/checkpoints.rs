@@ -2,10 +2,10 @@
 
 use conversation_memory::proto::{
     Checkpoint, CheckpointData, CheckpointList, CheckpointMessage, CheckpointPiece,
-    CheckpointValue, CheckpointVersion, CheckpointWrite, GetCheckpointRequest, GetContentsRequest,
-    NewThread, PruneThreadsRequest, PutCheckpointRequest, PutContentsRequest, PutWritesRequest,
-    Role, checkpoint_piece::Piece, checkpoint_service_client::CheckpointServiceClient,
-    checkpoint_value, checkpoint_write,
+    CheckpointValue, CheckpointVersion, CheckpointWrite, CopyThreadRequest, GetCheckpointRequest,
+    GetContentsRequest, NewThread, PruneThreadsRequest, PutCheckpointRequest, PutContentsRequest,
+    PutWritesRequest, Role, checkpoint_piece::Piece,
+    checkpoint_service_client::CheckpointServiceClient, checkpoint_value, checkpoint_write,
 };
 use tonic::{Code, Status, transport::Channel};
 
@@ -17,6 +17,7 @@ use test_support::{
 
 test_support::in_both_forms!(
     invalid_checkpoints_are_rejected_with_their_field,
+    a_new_thread_belongs_to_the_claimed_user,
     what_is_acknowledged_survives_a_crash,
     another_user_finds_no_thread,
     concurrent_puts_save_each_message_once,
@@ -151,6 +152,41 @@ async fn invalid_checkpoints_are_rejected_with_their_field(form: Form) {
     };
     let rejected = checkpoints.prune_threads(prune).await.unwrap_err();
     assert_eq!(rejected_field(&rejected), "strategy");
+}
+
+async fn a_new_thread_belongs_to_the_claimed_user(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let mut checkpoints = client(&sidecar);
+    let (thread, user) = (new_id(), new_user());
+    let for_other = Some(NewThread {
+        user_id: new_user(),
+        ..NewThread::default()
+    });
+    let put = PutCheckpointRequest {
+        new_thread: for_other.clone(),
+        ..put(&thread, &user)
+    };
+    let contents = PutContentsRequest {
+        conversation_id: thread.clone(),
+        user_id: user.clone(),
+        new_thread: for_other.clone(),
+        contents: vec![vec![0; 200].into()],
+    };
+    let copy = CopyThreadRequest {
+        conversation_id: thread.clone(),
+        user_id: user.clone(),
+        target_conversation_id: new_id(),
+        new_thread: for_other,
+    };
+    let rejected = [
+        checkpoints.put_checkpoint(put).await.map(drop),
+        checkpoints.put_contents(contents).await.map(drop),
+        checkpoints.copy_thread(copy).await.map(drop),
+    ];
+    for rejected in rejected.map(Result::unwrap_err) {
+        assert_eq!(rejected.code(), Code::InvalidArgument);
+        assert_eq!(rejected_field(&rejected), "new_thread.user_id");
+    }
 }
 
 async fn what_is_acknowledged_survives_a_crash(form: Form) {

@@ -61,7 +61,7 @@ impl CheckpointParser {
             messages.extend(self.message(parsed, &conversation).map(|new| (key, new)));
         }
         let run = optional(&request.run_id, "run_id", |run| name(run.to_owned()))?;
-        let new = self.new_thread(request.new_thread)?;
+        let new = self.new_thread(request.new_thread, &conversation)?;
         let put = PutCheckpoint {
             conversation,
             thread_name: new.as_ref().and_then(|new| new.name.clone()),
@@ -123,7 +123,7 @@ impl CheckpointParser {
             });
         }
         contents.deduplicate();
-        let new = self.new_thread(request.new_thread)?;
+        let new = self.new_thread(request.new_thread, &conversation)?;
         let put = PutWrites {
             conversation,
             thread_name: new.as_ref().and_then(|new| new.name.clone()),
@@ -135,18 +135,27 @@ impl CheckpointParser {
         Ok((put, new))
     }
 
-    /// Parses the conversation of a new thread, if the call creates one.
+    /// Parses the conversation of a new thread, if the call creates one. It belongs to the user that
+    /// the caller claims, if there is one.
     pub(crate) fn new_thread(
         &self,
         new: Option<proto::NewThread>,
+        conversation: &ConversationRef,
     ) -> Result<Option<NewThread>, FieldViolation> {
         let Some(new) = new else {
             return Ok(None);
         };
         let name =
             at_most(new.thread_id, MAX_THREAD_NAME_CHARS).in_field("new_thread.thread_id")?;
+        let user_id = optional(&new.user_id, "new_thread.user_id", UserId::parse)?;
+        if let (Some(owner), Some(claimed)) = (&user_id, &conversation.user_id)
+            && owner != claimed
+        {
+            let reason = InvalidValue::new("must be empty or equal to user_id");
+            return Err(FieldViolation::new("new_thread.user_id", reason));
+        }
         Ok(Some(NewThread {
-            user_id: optional(&new.user_id, "new_thread.user_id", UserId::parse)?,
+            user_id,
             name: (!name.is_empty()).then_some(name),
             metadata: self
                 .messages
