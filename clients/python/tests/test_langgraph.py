@@ -22,6 +22,8 @@ from conversation_memory import (
     FailedPrecondition,
     conversation_id_for,
 )
+from conversation_memory._checkpoints import PreparedPut
+from conversation_memory._sync import checkpoints
 from conversation_memory.langgraph import ConversationMemorySaver
 
 from .checkpoint_pairs import PairedSaver
@@ -192,6 +194,51 @@ def test_encrypted_lists_are_stored_once(sidecar: Sidecar) -> None:
             result = ask(agent(saver), config, number)
             assert len(result["messages"]) == 4 * (number + 1)
         assert len(texts(memory, config)) == 12
+
+
+class OtherSerializer(JsonPlusSerializer):
+    """A serializer of the caller, whose lists are stored as a whole."""
+
+
+def test_messages_of_lists_that_are_stored_as_a_whole_are_saved(sidecar: Sidecar) -> None:
+    with ConversationMemory(sidecar.address, timeout=TIMEOUT) as memory:
+        config = thread()
+        saver = ConversationMemorySaver(memory, serde=OtherSerializer())
+        ask(agent(saver), config, 0)
+        ask(agent(saver), config, 1)
+        # This run is another process.
+        ask(agent(ConversationMemorySaver(memory, serde=OtherSerializer())), config, 2)
+        assert len(texts(memory, config)) == 12
+
+
+def test_an_interrupted_put_of_many_messages_is_completed(
+    sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_prepared = checkpoints._put_prepared
+
+    def interrupted(operation: Any, prepared: PreparedPut) -> None:
+        is_partial = len(prepared.messages) > 1
+        del prepared.messages[1:]
+        put_prepared(operation, prepared)
+        if is_partial:
+            raise ConnectionError("interrupted")
+
+    with ConversationMemory(sidecar.address, timeout=TIMEOUT) as memory:
+        config = thread()
+        builder: Any = StateGraph(MessagesState)
+        builder.add_node("model", lambda state: {"messages": [AIMessage("answer")]})
+        builder.add_edge(START, "model")
+        messages = [HumanMessage(str(number)) for number in range(2500)]
+        with monkeypatch.context() as patched, pytest.raises(ConnectionError):
+            patched.setattr(checkpoints, "_put_prepared", interrupted)
+            graph = builder.compile(checkpointer=ConversationMemorySaver(memory))
+            graph.invoke({"messages": messages}, config, durability="sync")
+        for saver in (ConversationMemorySaver(memory), ConversationMemorySaver(memory)):
+            graph = builder.compile(checkpointer=saver)
+            result = graph.invoke({"messages": [HumanMessage("next")]}, config)
+            found = memory.get_conversation(conversation(config))
+            assert found.last_seq == len(result["messages"])
+        assert found.last_seq > 2500
 
 
 class Many(TypedDict):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from langchain_core.messages import BaseMessage
@@ -22,6 +22,9 @@ MAX_KEY_CHARS = 255
 
 MAX_MESSAGES = 1000
 """Upper bound on the messages of one request."""
+
+MAX_BATCH_BYTES = 2 << 20
+"""Upper bound on the messages of one request in bytes, unless it is a single one."""
 
 
 def write_messages(
@@ -58,6 +61,21 @@ def write_messages(
         key = item.id if _is_key(item.id) else f"{index}:{digest.hex()}"
         written.append(api.CheckpointMessage(key=key, message=message))
     return written
+
+
+def message_batches(
+    messages: Sequence[api.CheckpointMessage],
+) -> Iterable[list[api.CheckpointMessage]]:
+    """Divides messages into those of one request each; the first one may have none."""
+    batch: list[api.CheckpointMessage] = []
+    size = 0
+    for message in messages:
+        if batch and (len(batch) == MAX_MESSAGES or size + message.ByteSize() > MAX_BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(message)
+        size += message.ByteSize()
+    yield batch
 
 
 def _is_key(text: str | None) -> bool:

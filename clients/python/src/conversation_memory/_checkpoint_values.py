@@ -105,6 +105,20 @@ class ValueCodec:
         return kind, self._cipher.decrypt(name, data)
 
 
+def item_digests(items: Sequence[Any]) -> bytes:
+    """Returns digests of the items of a list that is stored as a whole."""
+    plain = JsonPlusSerializer(pickle_fallback=True)
+    return b"".join(_digest(_dumped(plain, item)) for item in items)
+
+
+def _dumped(serde: SerializerProtocol, item: Any) -> bytes:
+    try:
+        return serde.dumps_typed(item)[1]
+    except Exception:
+        # A serializer that the caller provides can do more. The digest only tells items apart.
+        return repr(item).encode("utf-8", "surrogatepass")
+
+
 def _digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
 
@@ -124,6 +138,18 @@ def is_small(value: Any) -> bool:
     return type(value) is str and len(value) <= MAX_SMALL_CHARS
 
 
+@dataclass(frozen=True, slots=True)
+class KnownList:
+    """A list that this process has read or written."""
+
+    version: str
+    """Its version; empty if it was stored as a whole."""
+    digests: bytes
+    """Digests of its items."""
+    saved: int
+    """Number of first items whose messages the conversation has."""
+
+
 class KnownLists:
     """Digests of the items of lists that this process has read or written, by version.
 
@@ -135,29 +161,27 @@ class KnownLists:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._lock = threading.Lock()
-        self._digests: OrderedDict[tuple[str, str, str], tuple[str, bytes]] = OrderedDict()
+        self._lists: OrderedDict[tuple[str, str, str], KnownList] = OrderedDict()
 
-    def get(self, conversation: str, namespace: str, channel: str) -> tuple[str, bytes]:
-        """Returns the version of a channel that was used last, and the digests of its items."""
+    def get(self, conversation: str, namespace: str, channel: str) -> KnownList:
+        """Returns the list of a channel that was used last; an empty one if none is known."""
         key = (conversation, namespace, channel)
         with self._lock:
-            found = self._digests.get(key)
+            found = self._lists.get(key)
             if found is None:
-                return "", b""
-            self._digests.move_to_end(key)
+                return KnownList("", b"", 0)
+            self._lists.move_to_end(key)
             return found
 
-    def put(
-        self, conversation: str, namespace: str, channel: str, version: str, digests: bytes
-    ) -> None:
-        """Remembers the list of a version."""
+    def put(self, conversation: str, namespace: str, channel: str, known: KnownList) -> None:
+        """Remembers the list that a channel has."""
         key = (conversation, namespace, channel)
         with self._lock:
             self._remove(key)
-            self._digests[key] = (version, digests)
-            self._bytes += _size(key, digests)
+            self._lists[key] = known
+            self._bytes += _size(key, known.digests)
             while self._bytes > self._max_bytes:
-                self._remove(next(iter(self._digests)))
+                self._remove(next(iter(self._lists)))
 
     def forget(self, conversation: str, namespace: str, channel: str) -> None:
         """Forgets a channel, whose versions the service does not have any more."""
@@ -165,9 +189,9 @@ class KnownLists:
             self._remove((conversation, namespace, channel))
 
     def _remove(self, key: tuple[str, str, str]) -> None:
-        found = self._digests.pop(key, None)
+        found = self._lists.pop(key, None)
         if found is not None:
-            self._bytes -= _size(key, found[1])
+            self._bytes -= _size(key, found.digests)
 
 
 def _size(key: tuple[str, str, str], digests: bytes) -> int:

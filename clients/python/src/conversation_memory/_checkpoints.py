@@ -21,13 +21,15 @@ from langgraph.checkpoint.base import (
 )
 
 from ._adapters import session_metadata
-from ._checkpoint_messages import write_messages
+from ._checkpoint_messages import message_batches, write_messages
 from ._checkpoint_values import (
+    KnownList,
     KnownLists,
     SerializedList,
     ValueCodec,
     common_items,
     is_small,
+    item_digests,
     read_data,
     write_data,
 )
@@ -48,6 +50,9 @@ MESSAGES = "messages"
 
 _SEPARATE = ("channel_values", "channel_versions", "id")
 """Fields of a checkpoint that are not part of its state."""
+
+_IS_PARTIAL = "partial"
+"""Mark of a checkpoint whose messages are more than one request saves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +88,10 @@ class PreparedPut:
     """A checkpoint to store."""
 
     request: api.PutCheckpointRequest
-    messages: list[api.CheckpointMessage]
-    """Messages, which can be more than one request may have."""
-    lists: dict[str, tuple[str, bytes]] = field(default_factory=dict)
-    """Version and digests of each list, which are known once the checkpoint is stored."""
+    messages: list[list[api.CheckpointMessage]] = field(default_factory=lambda: [[]])
+    """Messages of each request. The first one also stores the checkpoint."""
+    lists: dict[str, KnownList] = field(default_factory=dict)
+    """Lists, which are known once all requests are done."""
 
 
 def namespace_of(config: RunnableConfig) -> str:
@@ -114,7 +119,6 @@ def write_checkpoint(
         namespace=namespace,
         checkpoint_id=checkpoint["id"],
         parent_checkpoint_id=get_checkpoint_id(config) or "",
-        state=write_data(*codec.dump([state, opaque])),
         metadata_json=json_text,
     )
     for channel, version in versions.items():
@@ -127,28 +131,41 @@ def write_checkpoint(
             user_id=thread.user_id or "",
             new_thread=thread.new(),
             run_id=_run_id(all_metadata),
-        ),
-        [],
+        )
     )
     for channel, version in new_versions.items():
         if channel not in values or is_small(values[channel]):
             continue
         value = values[channel]
         added = encoded.values.add(channel=channel, version=json.dumps(version))
+        has_messages = channel == MESSAGES and not namespace and isinstance(value, list)
         items = codec.dump_list(value)
         if items is None:
             added.single.CopyFrom(write_data(*codec.dump(value)))
-            continue
-        base_version, base = known.get(thread.conversation_id, namespace, channel)
-        first = common_items(base, items.digests)
-        _write_list(added.list, items, first)
-        if first:
-            added.list.base_version = base_version
-        prepared.lists[channel] = (added.version, items.digests)
-        if channel == MESSAGES and not namespace:
-            prepared.messages = write_messages(
-                value, items.digests, first, thread.conversation_id, limits
+            if not has_messages:
+                continue
+            digests = item_digests(value)
+        else:
+            digests = items.digests
+        base = known.get(thread.conversation_id, namespace, channel)
+        first = common_items(base.digests, digests)
+        if items is not None:
+            base_items = first if base.version else 0
+            _write_list(added.list, items, base_items)
+            if base_items:
+                added.list.base_version = base.version
+        version = added.version if items is not None else ""
+        prepared.lists[channel] = KnownList(version, digests, len(value))
+        if has_messages:
+            written = write_messages(
+                value, digests, min(first, base.saved), thread.conversation_id, limits
             )
+            prepared.messages = list(message_batches(written))
+    parts: list[Any] = [state, opaque]
+    if len(prepared.messages) > 1:
+        # Whoever reads the checkpoint does not know whether the later requests were successful.
+        parts.append(_IS_PARTIAL)
+    encoded.state.CopyFrom(write_data(*codec.dump(parts)))
     prepared.request.checkpoint.CopyFrom(encoded)
     return prepared
 
@@ -223,14 +240,14 @@ def read_tuple(
 ) -> CheckpointTuple:
     """Decodes a checkpoint whose data is complete, and remembers its lists."""
     stored = found.checkpoint
-    state, opaque = codec.load(*read_data(stored.state))
+    state, opaque, *marks = codec.load(*read_data(stored.state))
     values: dict[str, Any] = {}
     for value in stored.values:
         values[value.channel], digests = _read_value(codec, value)
         if digests:
-            known.put(
-                thread.conversation_id, stored.namespace, value.channel, value.version, digests
-            )
+            saved = 0 if _IS_PARTIAL in marks else len(values[value.channel])
+            read = KnownList(value.version, digests, saved)
+            known.put(thread.conversation_id, stored.namespace, value.channel, read)
     checkpoint: dict[str, Any] = {
         **state,
         "id": stored.checkpoint_id,

@@ -17,7 +17,6 @@ from langgraph.checkpoint.base import (
 )
 
 from .. import _checkpoints as forms
-from .._checkpoint_messages import MAX_MESSAGES
 from .._checkpoint_values import KnownLists, ValueCodec, batches, pieces_of, take_contents
 from .._checkpoints import Thread
 from .._errors import FailedPrecondition, NotFound
@@ -57,8 +56,8 @@ def put(
             codec, known, thread, config, checkpoint, metadata, new_versions, operation.limits
         )
         _put_prepared(operation, prepared)
-        for channel, (version, digests) in prepared.lists.items():
-            known.put(thread.conversation_id, forms.namespace_of(config), channel, version, digests)
+        for channel, stored in prepared.lists.items():
+            known.put(thread.conversation_id, forms.namespace_of(config), channel, stored)
 
     try:
         attempt()
@@ -74,25 +73,10 @@ def put(
 
 def _put_prepared(operation: Operation, prepared: forms.PreparedPut) -> None:
     request = prepared.request
-    for batch in _message_batches(prepared.messages):
+    for batch in prepared.messages:
         del request.messages[:]
         request.messages.extend(batch)
         _send(operation, methods.PUT_CHECKPOINT, request, request.checkpoint.values)
-
-
-def _message_batches(
-    messages: Sequence[api.CheckpointMessage],
-) -> Iterable[list[api.CheckpointMessage]]:
-    """Divides messages into those of one request each; the first one may have none."""
-    batch: list[api.CheckpointMessage] = []
-    size = 0
-    for message in messages:
-        if batch and (len(batch) == MAX_MESSAGES or size + message.ByteSize() > MAX_BATCH_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(message)
-        size += message.ByteSize()
-    yield batch
 
 
 def put_writes(
