@@ -296,7 +296,14 @@ impl Memory {
                 id: target,
                 user_id: Some(original.user_id.clone()),
             };
-            match store.get(&target).await {
+            let anyones = ConversationRef {
+                user_id: None,
+                ..target
+            };
+            match store.get(&anyones).await {
+                Ok(found) if found.user_id != original.user_id => {
+                    return Err(error_of(target.id)(StoreError::NotFound));
+                }
                 Ok(found) if found.parent_id == Some(source.id) || found.last_seq == 0 => {}
                 Ok(_) => return Err(Error::Reused(ReusedKey::ConversationId)),
                 Err(StoreError::NotFound) if original.last_seq == 0 => {

@@ -125,7 +125,8 @@ pub struct CheckpointRecord {
 pub struct CheckpointPage {
     /// Checkpoints of the page, in the order of the query.
     pub records: Vec<CheckpointRecord>,
-    /// Data by digest, up to [`MAX_CONTENT_BYTES`], in the order in which the records refer to it.
+    /// Data by digest, up to [`MAX_CONTENT_BYTES`] at all places where the records refer to it, in the
+    /// order of the first ones.
     pub contents: Vec<(ContentDigest, Bytes)>,
     /// Position after which the next page begins; `None` on the last page.
     pub next: Option<CheckpointPosition>,

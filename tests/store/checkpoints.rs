@@ -21,12 +21,12 @@ use uuid::Uuid;
 /// Number of versions in a random thread.
 const VERSIONS: u64 = 120;
 
-fn root() -> CheckpointNamespace {
+pub(crate) fn root() -> CheckpointNamespace {
     CheckpointNamespace::parse("").unwrap()
 }
 
 /// Ids in ascending order.
-fn id(number: u64) -> CheckpointId {
+pub(crate) fn id(number: u64) -> CheckpointId {
     CheckpointId::from_uuid(Uuid::from_u128(u128::from(number) + 1))
 }
 
@@ -39,7 +39,7 @@ fn data(text: &str, contents: &mut Contents) -> CheckpointData {
 }
 
 /// A checkpoint whose state is its number.
-fn put(thread: &ConversationRef, number: u64) -> PutCheckpoint {
+pub(crate) fn put(thread: &ConversationRef, number: u64) -> PutCheckpoint {
     PutCheckpoint {
         conversation: thread.clone(),
         thread_name: Some("thread".to_owned()),
@@ -65,7 +65,7 @@ fn put(thread: &ConversationRef, number: u64) -> PutCheckpoint {
 }
 
 /// Adds a list of a version to a checkpoint: the first items of a base, and further ones.
-fn with_list(
+pub(crate) fn with_list(
     mut put: PutCheckpoint,
     version: &str,
     base: Option<(&str, usize)>,
@@ -114,7 +114,11 @@ fn text(page: &CheckpointPage, data: &CheckpointData) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-async fn get(fixture: &StoreFixture, thread: &ConversationRef, number: u64) -> CheckpointPage {
+pub(crate) async fn get(
+    fixture: &StoreFixture,
+    thread: &ConversationRef,
+    number: u64,
+) -> CheckpointPage {
     let root = root();
     let read = fixture.store.checkpoint(thread, &root, Some(id(number)));
     read.await.unwrap()
@@ -466,12 +470,13 @@ pub(crate) async fn a_copy_contains_the_thread(fixture: &StoreFixture) {
         id: branch.id,
         user_id: thread.user_id.clone(),
     };
-    for _ in 0..2 {
-        store
-            .copy_checkpoints(&thread, &copy, Some("copy"))
-            .await
-            .unwrap();
-    }
+    let copied = store.copy_checkpoints(&thread, &copy, Some("copy")).await;
+    copied.unwrap();
+    let again = store.copy_checkpoints(&thread, &copy, Some("copy")).await;
+    assert!(
+        matches!(again, Err(StoreError::AlreadyExists(_))),
+        "{again:?}"
+    );
     let copied = get(fixture, &copy, 0).await;
     assert_eq!(list(&copied), long);
     assert_eq!(copied.records[0].writes.len(), 1);

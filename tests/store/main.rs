@@ -11,6 +11,7 @@ mod branches;
 mod broken;
 mod budgets;
 mod cancelled;
+mod checkpoint_limits;
 mod checkpoints;
 mod compactions;
 mod conversations;
@@ -65,6 +66,10 @@ macro_rules! conformance {
 }
 
 conformance! {
+    checkpoint_limits:
+        ancestors_in_a_circle_are_examined_once
+        data_counts_at_each_of_its_places
+        writes_that_exceed_a_response_are_rejected;
     checkpoints:
         the_latest_checkpoint_is_the_one_with_the_highest_id
         pages_of_checkpoints_continue_where_the_previous_one_ends

@@ -18,7 +18,7 @@ pub const MAX_LIST_ITEMS: usize = 20_000;
 /// Upper bound on the channels of a checkpoint.
 pub const MAX_CHANNELS: usize = 1000;
 /// Upper bound on the writes of one call.
-pub const MAX_WRITES: usize = 1000;
+pub const MAX_WRITES: usize = 10_000;
 /// Upper bound on the messages that are saved with a checkpoint.
 pub const MAX_CHECKPOINT_MESSAGES: usize = 1000;
 /// Upper bound on the bytes of the state of a checkpoint, and of its metadata.

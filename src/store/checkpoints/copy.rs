@@ -4,7 +4,7 @@ use super::{
 };
 use crate::{
     domain::ConversationRef,
-    store::{StoreError, operation_error::OperationError},
+    store::{ReusedKey, StoreError, operation_error::OperationError},
 };
 
 /// Number of namespaces that are read together.
@@ -32,6 +32,10 @@ pub(in crate::store) async fn copy_thread<R: CheckpointRows>(
     } else {
         (second, first)
     };
+    // The sequences of two threads have the same numbers, and cannot be mixed.
+    if to.thread.is_some() {
+        return Err(StoreError::AlreadyExists(ReusedKey::ConversationId).into());
+    }
     let Some(from_thread) = from.thread else {
         return Ok(());
     };

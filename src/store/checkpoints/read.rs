@@ -363,12 +363,8 @@ async fn record<R: CheckpointRows>(
             data,
         });
     }
-    let mut writes = read_writes(rows, key.namespace, key.id).await?;
+    let mut writes = read_writes(rows, (key.namespace, key.id), skeleton).await?;
     writes.retain(|write| is_wanted(&write.channel));
-    for write in &writes {
-        skeleton.add(write.task_id.len() + write.task_path.len() + write.channel.len() + 16)?;
-        skeleton.add_data(&write.data)?;
-    }
     Ok(CheckpointRecord {
         namespace: namespace.to_owned(),
         checkpoint,
@@ -428,13 +424,16 @@ pub(super) async fn list_items<R: CheckpointRows>(
 /// applies them.
 async fn read_writes<R: CheckpointRows>(
     rows: &mut R,
-    namespace: i64,
-    checkpoint: Uuid,
+    (namespace, checkpoint): (i64, Uuid),
+    skeleton: &mut Skeleton,
 ) -> Result<Vec<ChannelWrite>, OperationError> {
     let calls = rows.writes(namespace, checkpoint, MAX_CALLS).await?;
     let mut writes: HashMap<(String, i32), ChannelWrite> = HashMap::new();
     for body in calls {
+        // Counted call by call: what is stored compressed can be larger than all memory.
         for write in decode_writes(body)? {
+            skeleton.add(write.task_id.len() + write.task_path.len() + write.channel.len() + 16)?;
+            skeleton.add_data(&write.data)?;
             let key = (write.task_id.clone(), write.index);
             if write.index < 0 || !writes.contains_key(&key) {
                 writes.insert(key, write);
@@ -453,31 +452,42 @@ async fn read_writes<R: CheckpointRows>(
     Ok(writes)
 }
 
-/// Reads the data that the records of a page refer to, as far as it fits.
+/// Reads the data that the records of a page refer to, as far as it fits at all its places.
 async fn attach_contents<R: CheckpointRows>(
     rows: &mut R,
     thread: i64,
     page: &mut CheckpointPage,
 ) -> Result<(), OperationError> {
-    let mut seen = HashSet::new();
+    let mut places: HashMap<ContentDigest, usize> = HashMap::new();
     let mut digests: Vec<Uuid> = Vec::new();
     for record in &page.records {
         let values = record.checkpoint.values.iter().map(|value| &value.data);
         let writes = record.writes.iter().map(|write| &write.data);
         let parts = values.chain(writes).flat_map(ChannelData::parts);
         for digest in parts.flat_map(CheckpointData::digests) {
-            if seen.insert(digest) {
+            let number = places.entry(digest).or_default();
+            if *number == 0 {
                 digests.push(digest.as_uuid());
             }
+            *number += 1;
         }
     }
     if digests.is_empty() {
         return Ok(());
     }
     let contents = rows.contents(thread, &digests, max_bytes()).await?;
+    let mut bytes = 0_usize;
     for content in contents {
         let digest = ContentDigest::from_uuid(content.digest);
-        page.contents.push((digest, content.decoded()?));
+        let data = content.decoded()?;
+        let number = places.get(&digest).copied().unwrap_or_default();
+        let at_all_places = data.len().saturating_mul(number);
+        // Data that is left out is read by its digest.
+        let fits = bytes.saturating_add(at_all_places) <= MAX_CONTENT_BYTES;
+        if fits || page.contents.is_empty() && number == 1 {
+            bytes = bytes.saturating_add(at_all_places);
+            page.contents.push((digest, data));
+        }
     }
     Ok(())
 }

@@ -120,9 +120,10 @@ async fn needed<R: CheckpointRows>(
     let mut missing = delta_channels(&decoded(latest)?);
     while let Some(id) = parent
         && !missing.is_empty()
+        // Ancestors that form a circle are examined once.
+        && kept.insert(id)
         && let Some(row) = rows.checkpoint(namespace, Some(id)).await?
     {
-        kept.insert(id);
         parent = row.parent_id;
         let ancestor = decoded(row)?;
         for value in &ancestor.values {

@@ -326,7 +326,7 @@ class ConversationMemorySaver(BaseCheckpointSaver[str]):
             target_thread_id: Name of the copy.
 
         Raises:
-            AlreadyExists: The target exists, and is no copy of the thread.
+            AlreadyExists: The target has checkpoints, or messages of its own.
         """
         operation = self._blocking._operation(None, at_least=LONG_TIMEOUT)
         checkpoints.copy_thread(operation, source_thread_id, target_thread_id, self._user_id)
@@ -339,7 +339,7 @@ class ConversationMemorySaver(BaseCheckpointSaver[str]):
             target_thread_id: Name of the copy.
 
         Raises:
-            AlreadyExists: The target exists, and is no copy of the thread.
+            AlreadyExists: The target has checkpoints, or messages of its own.
         """
         if not isinstance(self._memory, AsyncConversationMemory):
             return await asyncio.to_thread(self.copy_thread, source_thread_id, target_thread_id)
