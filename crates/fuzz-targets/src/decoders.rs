@@ -1,7 +1,10 @@
 //! Decoders that need no service.
 
-use archive::{ArchiveReader, Format};
+use std::io::{Cursor, Read as _};
+
+use archive::ArchiveReader;
 use bytes::Bytes;
+use chrono::DateTime;
 use conversation_memory::{
     access::{CrossSitePolicy, HostName, HostPolicy, Tokens, WebOrigin},
     call::{CallKind, Run},
@@ -10,9 +13,11 @@ use conversation_memory::{
     sessions::redis::decode_session,
     telemetry::{CallTracer, TracingConfig},
 };
-use domain::{Limits, SessionId};
+use domain::{Limits, SessionId, UserId};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use import_formats::{ConversationReader, Format, ImportOptions, Outcome};
 use uuid::Uuid;
+use zip_files::ZipReader;
 
 const ID: Uuid = Uuid::from_u128(7);
 
@@ -26,8 +31,8 @@ pub(crate) fn archive(data: &[u8]) {
     };
     let format = match first % 3 {
         0 => None,
-        1 => Some(Format::Json),
-        _ => Some(Format::JsonLines),
+        1 => Some(archive::Format::Json),
+        _ => Some(archive::Format::JsonLines),
     };
     let piece = 1 + usize::from(*first);
     let reader = ArchiveReader::new(
@@ -52,6 +57,52 @@ pub(crate) fn archive(data: &[u8]) {
         }
     }
     while let Ok(Some(_)) = reader.end() {}
+}
+
+/// Reads a file of another product. The first byte selects the format.
+pub(crate) fn import_file(data: &[u8]) {
+    let Some((first, file)) = data.split_first() else {
+        return;
+    };
+    let named = usize::from(*first) % (Format::ALL.len() + 1);
+    let options = ImportOptions {
+        user_id: UserId::parse("ana").expect("the user is valid"),
+        now: DateTime::UNIX_EPOCH,
+    };
+    let format = Format::ALL.get(named).copied();
+    for outcome in ConversationReader::new(file, format, options) {
+        let Outcome::Converted(imported) = outcome.expect("memory can be read") else {
+            continue;
+        };
+        let seqs = imported.messages.iter().map(|message| message.seq);
+        assert!(
+            seqs.eq(1..=imported.conversation.last_seq),
+            "the numbers are dense"
+        );
+        for branch in &imported.branches {
+            let first = branch.messages.first().map(|message| message.seq);
+            assert_eq!(
+                first,
+                Some(branch.at_seq + 1),
+                "a branch continues its parent"
+            );
+        }
+    }
+}
+
+/// Reads the entries of a zip file.
+pub(crate) fn zip_file(data: &[u8]) {
+    /// Upper bound on what is read of an entry: a small one can contain much.
+    const MAX_BYTES: u64 = 1 << 20;
+    let Ok(mut zip) = ZipReader::open(Cursor::new(data)) else {
+        return;
+    };
+    let count = zip.names().len();
+    for index in 0..count {
+        if let Ok(entry) = zip.entry(index) {
+            let _ = std::io::copy(&mut entry.take(MAX_BYTES), &mut std::io::sink());
+        }
+    }
 }
 
 /// Parses the file with the tokens of callers.

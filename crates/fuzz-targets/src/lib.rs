@@ -8,15 +8,17 @@ mod service;
 pub type Target = fn(&[u8]);
 
 /// Targets by their names, which are those of their corpora in `fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("archive", decoders::archive),
     ("grpc_request", service::grpc_request),
+    ("import_file", decoders::import_file),
     ("page_token", service::page_token),
     ("redis_reply", decoders::redis_reply),
     ("request_headers", decoders::request_headers),
     ("rest_request", service::rest_request),
     ("server_url", decoders::server_url),
     ("tokens_file", decoders::tokens_file),
+    ("zip_file", decoders::zip_file),
 ];
 
 /// Passes bytes to a target.

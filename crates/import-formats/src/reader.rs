@@ -1,0 +1,224 @@
+//! Reads a file conversation by conversation.
+
+use std::io::{self, Read};
+
+use serde_json::Value;
+
+use super::{
+    Format, ImportedConversation, MAX_CONVERSATION_BYTES, MAX_CONVERSATION_VALUES,
+    conversion::{self, ImportOptions},
+    detection,
+    elements::{ElementLimits, Elements, Event},
+    formats, parse,
+};
+
+const LIMITS: ElementLimits = ElementLimits {
+    bytes: MAX_CONVERSATION_BYTES,
+    values: MAX_CONVERSATION_VALUES,
+};
+
+/// Formats, for error texts.
+const EXPECTED: &str =
+    "a conversation of ChatGPT, Claude, ShareGPT, OpenAI, LibreChat or Open WebUI";
+
+/// Result of one conversation of a file.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It can be imported.
+    Converted(Box<ImportedConversation>),
+    /// It cannot be imported.
+    Rejected(Rejection),
+}
+
+/// Conversation that cannot be imported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// Id in the file, if there is one.
+    pub source_id: Option<String>,
+    /// Reason, without content of messages.
+    pub reason: String,
+}
+
+/// Reader of a file. An iterator of the conversations in the order of the file; an error of reading
+/// ends it.
+#[derive(Debug)]
+pub struct ConversationReader<R> {
+    elements: Elements<R>,
+    format: Option<Format>,
+    options: ImportOptions,
+    list: List,
+    is_ended: bool,
+}
+
+/// List that is being read.
+#[derive(Debug, Default)]
+enum List {
+    /// None, or one whose elements are conversations.
+    #[default]
+    OfConversations,
+    /// One whose first element has not been read.
+    Begun,
+    /// One whose elements are the messages of one conversation.
+    OfMessages {
+        messages: Vec<Value>,
+        bytes: usize,
+        error: Option<String>,
+    },
+}
+
+impl<R: Read> ConversationReader<R> {
+    /// Creates a reader. `format` is the one that the user named; `None` detects it for each
+    /// conversation.
+    pub fn new(input: R, format: Option<Format>, options: ImportOptions) -> Self {
+        Self {
+            elements: Elements::new(input, LIMITS),
+            format,
+            options,
+            list: List::default(),
+            is_ended: false,
+        }
+    }
+
+    /// The next event of the file as a conversation; `None` if it is none by itself.
+    fn take(&mut self, event: Event) -> Option<Outcome> {
+        match event {
+            Event::ListStart => {
+                self.list = List::Begun;
+                None
+            }
+            Event::ListEnd => self.end_list(None),
+            Event::Truncated => {
+                let reason = "the file ends within a conversation or a list: it was cut off";
+                self.end_list(Some(reason))
+                    .or_else(|| Some(rejected(None, reason)))
+            }
+            Event::TooLarge => {
+                let mib = MAX_CONVERSATION_BYTES >> 20;
+                let reason = format!(
+                    "has more than {mib} MiB or {MAX_CONVERSATION_VALUES} values, the limit of a conversation"
+                );
+                if let List::OfMessages { error, .. } = &mut self.list {
+                    error.get_or_insert(reason);
+                    return None;
+                }
+                Some(rejected(None, &reason))
+            }
+            Event::Value(bytes) => self.value(&bytes),
+        }
+    }
+
+    fn value(&mut self, text: &[u8]) -> Option<Outcome> {
+        let parsed = parse::value(text);
+        if matches!(self.list, List::Begun) {
+            let is_message = parsed.as_ref().is_ok_and(|value| {
+                let found = detection::format_of_message(value);
+                found.is_some_and(|found| self.format.is_none_or(|format| format == found))
+            });
+            self.list = if is_message {
+                List::OfMessages {
+                    messages: Vec::new(),
+                    bytes: 0,
+                    error: None,
+                }
+            } else {
+                List::OfConversations
+            };
+        }
+        if let List::OfMessages {
+            messages,
+            bytes,
+            error,
+        } = &mut self.list
+        {
+            *bytes += text.len();
+            match parsed {
+                Ok(message) if *bytes <= LIMITS.bytes => messages.push(message),
+                Ok(_) => {
+                    let mib = MAX_CONVERSATION_BYTES >> 20;
+                    error.get_or_insert(format!(
+                        "has more than {mib} MiB, the limit of a conversation"
+                    ));
+                    messages.clear();
+                }
+                Err(reason) => {
+                    error.get_or_insert(reason);
+                }
+            }
+            return None;
+        }
+        Some(match parsed {
+            Ok(value) => self.convert(&value),
+            Err(reason) => rejected(None, &reason),
+        })
+    }
+
+    fn end_list(&mut self, truncated: Option<&str>) -> Option<Outcome> {
+        let ended = std::mem::take(&mut self.list);
+        let List::OfMessages {
+            messages, error, ..
+        } = ended
+        else {
+            return None;
+        };
+        match error.as_deref().or(truncated) {
+            Some(reason) => Some(rejected(None, reason)),
+            None => Some(self.convert(&Value::Array(messages))),
+        }
+    }
+
+    fn convert(&self, value: &Value) -> Outcome {
+        let found = detection::format_of(value);
+        let Some(format) = self.format.or(found) else {
+            let what = detection::describe(value);
+            return rejected(None, &format!("appears to be {what}; expected {EXPECTED}"));
+        };
+        if found.is_some_and(|found| found != format) || value.is_null() {
+            let what = found.map_or_else(
+                || detection::describe(value),
+                |found| format!("a conversation in the format {}", found.name()),
+            );
+            let name = format.name();
+            return rejected(
+                None,
+                &format!("appears to be {what}; expected the format {name}"),
+            );
+        }
+        let source = formats::read(format, value);
+        let source_id = source.as_ref().ok().and_then(|source| source.id.clone());
+        let converted =
+            source.and_then(|source| conversion::convert(source, format, value, &self.options));
+        match converted {
+            Ok(conversation) => Outcome::Converted(Box::new(conversation)),
+            Err(reason) => rejected(source_id, &reason),
+        }
+    }
+}
+
+fn rejected(source_id: Option<String>, reason: &str) -> Outcome {
+    Outcome::Rejected(Rejection {
+        source_id,
+        reason: reason.to_owned(),
+    })
+}
+
+impl<R: Read> Iterator for ConversationReader<R> {
+    type Item = io::Result<Outcome>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.is_ended {
+            match self.elements.next() {
+                Ok(Some(event)) => {
+                    if let Some(outcome) = self.take(event) {
+                        return Some(Ok(outcome));
+                    }
+                }
+                Ok(None) => self.is_ended = true,
+                Err(error) => {
+                    self.is_ended = true;
+                    return Some(Err(error));
+                }
+            }
+        }
+        None
+    }
+}
