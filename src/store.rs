@@ -220,6 +220,7 @@ pub trait Store: CheckpointStore + ItemStore {
     /// # Errors
     ///
     /// - [`StoreError::NotFound`] if there is no such parent.
+    /// - [`StoreError::AlreadyExists`] if the id is in use, as for [`Self::create`].
     /// - [`StoreError::BeyondEnd`] if the parent ends before `at_seq`.
     /// - [`StoreError::TooDeep`] if the branch would be more than [`MAX_BRANCH_DEPTH`] branches deep.
     async fn branch(&self, branch: &Branch) -> Result<Conversation, StoreError>;
@@ -353,13 +354,15 @@ pub trait Store: CheckpointStore + ItemStore {
         conversation: &ConversationRef,
     ) -> Result<(Conversation, Box<dyn Snapshot>), StoreError>;
 
-    /// Begins to import a conversation with its times as given and without messages. The id
-    /// must be new. Nothing is visible before [`Import::finish`], and nothing is stored if the
+    /// Begins to import a conversation with its id and its times as given and without messages. Nothing is visible before [`Import::finish`], and nothing is stored if the
     /// import is dropped or the process ends before that.
     ///
     /// # Errors
     ///
-    /// Fails with [`StoreError::Unavailable`] if too many snapshots and imports are in use.
+    /// - [`StoreError::Unavailable`] if too many snapshots and imports are in use.
+    /// - [`StoreError::AlreadyExists`] if the id is in use, as for [`Self::create`]; here or from
+    ///   [`Import::finish`]. If the id of a message is in use, [`Import::add`] or
+    ///   [`Import::finish`] fails with it.
     async fn import(&self, conversation: &Conversation) -> Result<Box<dyn Import>, StoreError>;
 
     /// Reads a page of the user's messages that match a query, best rank first, and among

@@ -13,6 +13,8 @@ pub struct BranchConversation {
     pub at_seq: i64,
     /// Title; `None` uses that of the parent.
     pub title: Option<Title>,
+    /// Id of the branch; `None` generates one.
+    pub id: Option<ConversationId>,
 }
 
 /// Page of a conversation's branches.
@@ -33,7 +35,7 @@ impl Memory {
     ///
     /// Fails with [`Error::NotFound`] if there is no such parent, with [`Error::BeyondEnd`] if it
     /// has no message `at_seq`, or with an error of the write. After [`Error::OutcomeUnknown`] a
-    /// retry may create a second branch.
+    /// retry without a chosen id may create a second branch.
     ///
     /// # Cancel safety
     ///
@@ -45,15 +47,18 @@ impl Memory {
         let branch = Branch {
             parent: request.parent,
             at_seq: request.at_seq,
-            id: ConversationId::from_uuid(self.new_id()),
+            id: request
+                .id
+                .unwrap_or_else(|| ConversationId::from_uuid(self.new_id())),
             title: request.title,
             at: self.0.clock.now(),
         };
+        let id_chosen = request.id.is_some();
         let memory = self.clone();
         self.uninterrupted(async move {
             let branched = memory.0.store.branch(&branch).await;
-            // A retry may create a second branch.
-            branched.map_err(|error| Error::from_write(error, branch.parent.id, false))
+            // Without a chosen id, a retry may create a second branch.
+            branched.map_err(|error| Error::from_write(error, branch.parent.id, id_chosen))
         })
         .await
     }

@@ -19,6 +19,8 @@ const BATCH_VALUES: usize = 10_000;
 /// Conversation to be imported.
 #[derive(Clone, Debug)]
 pub struct ImportConversation {
+    /// Id of the conversation; `None` generates one.
+    pub id: Option<ConversationId>,
     /// Owner of the new conversation.
     pub user_id: UserId,
     /// Department of the owner.
@@ -37,6 +39,8 @@ pub struct ImportConversation {
 pub struct ConversationImport {
     memory: Memory,
     id: ConversationId,
+    /// Whether the caller chose the id, so that a retry cannot import the conversation twice.
+    id_chosen: bool,
     stored: Box<dyn store::Import>,
     batch: Batch,
     /// Number of messages that were written to the store.
@@ -86,7 +90,9 @@ impl Memory {
     ) -> Result<ConversationImport, Error> {
         let now = self.0.clock.now();
         let conversation = Conversation {
-            id: ConversationId::from_uuid(self.new_id()),
+            id: request
+                .id
+                .unwrap_or_else(|| ConversationId::from_uuid(self.new_id())),
             user_id: request.user_id,
             dept_id: request.dept_id,
             title: request.title,
@@ -103,6 +109,7 @@ impl Memory {
         Ok(ConversationImport {
             memory: self.clone(),
             id: conversation.id,
+            id_chosen: request.id.is_some(),
             stored: import.map_err(|error| Error::from_store(error, conversation.id))?,
             batch: Batch::default(),
             message_count: 0,
@@ -136,8 +143,8 @@ impl ConversationImport {
     ///
     /// # Errors
     ///
-    /// Fails with the error of the write or of the commit. [`Error::OutcomeUnknown`] does not allow
-    /// a retry, which may import the conversation twice.
+    /// Fails with the error of the write or of the commit. [`Error::OutcomeUnknown`] allows a retry
+    /// only with a chosen id; another one may import the conversation twice.
     ///
     /// # Cancel safety
     ///
@@ -145,11 +152,15 @@ impl ConversationImport {
     pub async fn finish(mut self, last_seq: i64) -> Result<(Conversation, i64), Error> {
         self.write_batch().await?;
         let Self {
-            memory, id, stored, ..
+            memory,
+            id,
+            id_chosen,
+            stored,
+            ..
         } = self;
         let commit = async move {
             let finished = stored.finish(last_seq).await;
-            finished.map_err(|error| Error::from_write(error, id, false))
+            finished.map_err(|error| Error::from_write(error, id, id_chosen))
         };
         Ok((memory.uninterrupted(commit).await?, self.message_count))
     }

@@ -96,6 +96,7 @@ async fn imports_write_one_at_a_time() {
     let memory = memory_in(folder.path(), Arc::new(NoWindow), TokenEncoding::None);
     memory.0.store.prepare(true).await.unwrap();
     let import = ImportConversation {
+        id: None,
         user_id: UserId::parse("ana".to_owned()).unwrap(),
         dept_id: None,
         title: None,

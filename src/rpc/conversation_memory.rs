@@ -9,7 +9,10 @@ use super::{
     use_case::use_case,
 };
 use crate::{
-    domain::{ConversationRef, DeptId, InvalidValue, RequestId, SearchText, SessionId, Title},
+    domain::{
+        ConversationId, ConversationRef, DeptId, InvalidValue, RequestId, SearchText, SessionId,
+        Title,
+    },
     memory::{
         BeginTurn, BranchConversation, CreateConversation, GetHistory, ListBranches, ListMessages,
         Memory, RedactMessages, SaveMessages, TruncateConversation,
@@ -329,6 +332,7 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
             parent: self.conversation(&request.conversation_id, &request.user_id)?,
             at_seq: convert::message_seq(request.at_seq, "at_seq")?,
             title: convert::optional(&request.title, "title", Title::parse)?,
+            id: convert::optional(&request.branch_id, "branch_id", ConversationId::parse)?,
         };
         let branched = use_case(
             "branch_conversation",

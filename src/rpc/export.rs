@@ -45,6 +45,7 @@ pub(super) fn content_type(format: Format) -> &'static str {
         Format::Json => "application/json",
         Format::JsonLines => "application/jsonl",
         Format::Csv => "text/csv; charset=utf-8",
+        Format::Markdown => "text/markdown; charset=utf-8",
     }
 }
 
@@ -58,6 +59,7 @@ pub(super) fn respond(
         Format::Json => "json",
         Format::JsonLines => "jsonl",
         Format::Csv => "csv",
+        Format::Markdown => "md",
     };
     // An id and an extension need no quoting.
     let id = &export.conversation.id;

@@ -55,6 +55,7 @@ struct ImportFile {
     reader: ArchiveReader,
     user_id: Option<UserId>,
     dept_id: Option<DeptId>,
+    keep_ids: bool,
     /// `None` until the conversation has been read from the file.
     import: Option<ConversationImport>,
     span: Span,
@@ -70,10 +71,14 @@ impl ImportFile {
         let reader = ArchiveReader::new(format, parser.limits, parser.max_request_bytes, new_id);
         Ok(Self {
             memory,
-            reader: reader.in_field("format").map_err(below)?,
+            reader: reader
+                .in_field("format")
+                .map_err(below)?
+                .keep_ids(options.keep_ids && !options.new_message_ids),
             user_id: parser.owner_scope.user(&options.user_id).map_err(below)?,
             dept_id: convert::optional(&options.dept_id, "dept_id", DeptId::parse)
                 .map_err(below)?,
+            keep_ids: options.keep_ids,
             import: None,
             span,
         })
@@ -121,7 +126,12 @@ impl ImportFile {
             let reason = InvalidValue::new("is required if the file does not contain the owner");
             return Err(FieldViolation::new("options.user_id", reason).into());
         };
+        if self.keep_ids && header.id.is_none() {
+            let reason = InvalidValue::new("requires the id of the conversation in the file");
+            return Err(FieldViolation::new("options.keep_ids", reason).into());
+        }
         let begun = self.memory.import_conversation(ImportConversation {
+            id: header.id.filter(|_| self.keep_ids),
             user_id,
             dept_id: self.dept_id.take().or(header.dept_id),
             title: header.title,

@@ -62,7 +62,12 @@ fn media_types() -> BTreeMap<String, Vec<String>> {
     [
         (
             method("ExportConversation"),
-            types(&[Format::Json, Format::JsonLines, Format::Csv]),
+            types(&[
+                Format::Json,
+                Format::JsonLines,
+                Format::Csv,
+                Format::Markdown,
+            ]),
         ),
         (
             method("ImportConversation"),

@@ -5,7 +5,7 @@ use std::{error::Error, fmt};
 
 use sqlx::{error::DatabaseError, postgres::PgDatabaseError, sqlite::SqliteError};
 
-use super::{StoreError, postgres, sqlite};
+use super::{ReusedKey, StoreError, postgres, sqlite};
 
 /// Kind of a database error. It determines whether the operation is retried and which
 /// [`StoreError`] the caller receives.
@@ -206,6 +206,14 @@ impl OperationError {
             }
             other => other,
         }
+    }
+
+    /// Replaces the violation of a unique key, which is `key` in this statement.
+    pub(super) fn of_reused(self, key: ReusedKey) -> Self {
+        if self.kind() == Some(ErrorKind::UniqueViolation) {
+            return StoreError::AlreadyExists(key).into();
+        }
+        self
     }
 
     /// Replaces the error of a search that exceeded its time limit.

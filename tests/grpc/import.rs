@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use conversation_memory::proto::{
-    ExportFormat, GetConversationRequest, HttpBody, ImportConversationRequest,
-    ImportConversationResponse, ListConversationsRequest, RetrievedContext, Role,
-    SearchMessagesRequest, TruncateConversationRequest,
+    DeleteConversationRequest, ExportFormat, GetConversationRequest, HttpBody,
+    ImportConversationRequest, ImportConversationResponse, ListConversationsRequest,
+    RetrievedContext, Role, SearchMessagesRequest, TruncateConversationRequest,
     import_conversation_request::{Options, Part},
 };
 use prost_types::value::Kind;
@@ -28,6 +28,7 @@ test_support::in_both_forms!(
     imports_a_file_that_was_not_exported,
     an_invalid_line_rejects_the_whole_file,
     rejects_invalid_imports,
+    an_import_that_keeps_the_ids_restores_a_conversation,
     an_aborted_import_stores_nothing,
     imports_a_long_file_in_little_memory,
 );
@@ -381,4 +382,50 @@ async fn imports_a_long_file_in_little_memory(form: Form) {
     // The kernel rounds the peak, so that it can be lower than before.
     let grown = sidecar.peak_kib().saturating_sub(before);
     assert!(grown < 16 << 10, "{grown} KiB for 20,000 messages");
+}
+
+async fn an_import_that_keeps_the_ids_restores_a_conversation(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let (mut memory, user) = (sidecar.memory(), new_user());
+    let conversation = new_conversation(&mut memory, &user).await;
+    let texts = ["one", "two"].map(|text| message(Role::User, text));
+    memory
+        .save_messages(save(&conversation, texts.into()))
+        .await
+        .unwrap();
+    let export = file(&mut memory, export_of(&conversation, ExportFormat::Jsonl)).await;
+    let keeping = || {
+        Part::Options(Options {
+            user_id: user.clone(),
+            keep_ids: true,
+            ..Options::default()
+        })
+    };
+    let reused = import(&mut memory, keeping(), export.as_bytes())
+        .await
+        .unwrap_err();
+    assert_eq!(reused.code(), Code::AlreadyExists);
+    let delete = DeleteConversationRequest {
+        conversation_id: conversation.clone(),
+        ..DeleteConversationRequest::default()
+    };
+    memory.delete_conversation(delete).await.unwrap();
+    let imported = import(&mut memory, keeping(), export.as_bytes())
+        .await
+        .unwrap();
+    assert_eq!(imported.conversation.unwrap().id, conversation);
+    let restored = file(&mut memory, export_of(&conversation, ExportFormat::Jsonl)).await;
+    assert_eq!(restored, export);
+    // The window of the deleted conversation is not used.
+    let read = memory
+        .get_history(history(&conversation))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(contents(&read.messages), ["one", "two"]);
+    let without_id = br#"{"format":"conversation-memory","version":1,"conversation":{}}"#;
+    let rejected = import(&mut memory, keeping(), without_id)
+        .await
+        .unwrap_err();
+    assert_eq!(rejected_field(&rejected), "options.keep_ids");
 }

@@ -185,7 +185,10 @@ async fn parts(recorder: &Recorder, user: &str) {
 
 async fn branches(recorder: &Recorder, user: &str, id: &str) {
     for title in ["another protocol", ""] {
-        let branch = json!({ "conversationId": id, "userId": user, "atSeq": "2", "title": title });
+        let branch = json!({
+            "conversationId": id, "userId": user, "atSeq": "2", "title": title,
+            "branchId": new_id(),
+        });
         let branched = recorder.ok("BranchConversation", branch).await;
         assert_eq!(branched["conversation"]["branchedAtSeq"], "2");
     }
@@ -203,15 +206,20 @@ async fn pages(recorder: &Recorder, operation: &str, mut list: Value) {
 }
 
 async fn files(recorder: &Recorder, user: &str, id: &str) {
-    for format in ["UNSPECIFIED", "JSON", "JSONL", "CSV"] {
+    for format in ["UNSPECIFIED", "JSON", "JSONL", "CSV", "MARKDOWN"] {
         let format = format!("EXPORT_FORMAT_{format}");
         let export = json!({ "conversationId": id, "userId": user, "format": format });
-        let file = recorder.ok("ExportConversation", export).await;
+        let mut file = recorder.ok("ExportConversation", export).await;
         if format == "EXPORT_FORMAT_JSON" {
             let import = json!({
                 "userId": user, "deptId": "hr", "format": format, "file": file,
             });
             recorder.ok("ImportConversation", import).await;
+            file["conversation"]["id"] = new_id().into();
+            let restore = json!({
+                "userId": user, "keepIds": true, "newMessageIds": true, "file": file,
+            });
+            recorder.ok("ImportConversation", restore).await;
         }
     }
 }

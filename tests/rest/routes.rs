@@ -294,6 +294,13 @@ async fn a_file_is_sent(http: &Http, file: &str) {
         let read = http.get(&format!("/conversations/{id}")).await.ok();
         assert_eq!(contents(&read), ["vacation days", "sick days"]);
     }
+    let kept = send(
+        "application/jsonl",
+        format!("{named}&keep_ids=true"),
+        file.clone(),
+    )
+    .await;
+    assert_eq!(kept.status, StatusCode::CONFLICT);
     let typeless = http.send(Method::POST, "/v1/conversations:import", &[], file.clone());
     assert_eq!(typeless.await.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
     let unknown = send("application/jsonl", "data=x".to_owned(), file.clone()).await;
@@ -326,6 +333,7 @@ async fn a_conversation_is_downloaded_branched_and_searched(form: Form) {
         ("JSON", "json", "application/json"),
         ("JSONL", "jsonl", "application/jsonl"),
         ("CSV", "csv", "text/csv; charset=utf-8"),
+        ("MARKDOWN", "md", "text/markdown; charset=utf-8"),
     ] {
         let file = format!("{path}:export?format=EXPORT_FORMAT_{format}");
         let file = http.get(&file).await;

@@ -5,10 +5,11 @@ use conversation_memory::{
         Conversation, ConversationId, ConversationRef, DeptId, IdSource as _, NewMessage,
         NumberedMessage, Role, SearchText, UserId, UuidV7,
     },
-    store::{Import, Invalidation, SearchQuery, StoreError},
+    store::{Branch, Import, Invalidation, ReusedKey, SearchQuery, StoreError},
 };
 use serde_json::json;
 
+use crate::branches::branch_of;
 use test_support::store_fixture::{
     StoreFixture, at, context, message, metadata, new_conversation, title, truncation, user,
 };
@@ -201,4 +202,87 @@ pub(crate) async fn number_of_imports_is_limited(fixture: &StoreFixture) {
         store.import(&imported(user())).await,
         Err(StoreError::TooManyTransfers)
     ) {}
+}
+
+fn is_reused<T>(result: &Result<T, StoreError>, key: ReusedKey) -> bool {
+    matches!(result, Err(StoreError::AlreadyExists(found)) if *found == key)
+}
+
+pub(crate) async fn import_with_an_id_in_use_changes_nothing(fixture: &StoreFixture) {
+    let existing = fixture.create_conversation().await;
+    fixture.append_texts(&existing, &["1", "2", "3"]).await;
+    let truncation = truncation(&existing, 2);
+    fixture.store.truncate(&truncation).await.unwrap();
+    let owner = fixture.store.get(&existing).await.unwrap().user_id;
+    for user_id in [owner, user()] {
+        let copy = Conversation {
+            id: existing.id,
+            ..imported(user_id)
+        };
+        let begun = fixture.store.import(&copy).await;
+        assert!(is_reused(&begun.map(drop), ReusedKey::ConversationId));
+    }
+    assert_eq!(fixture.texts(&existing).await, ["1", "2"]);
+
+    // Two imports with the same id: one is stored.
+    let conversation = imported(user());
+    let mut first = begin(fixture, &conversation).await;
+    first.add(&[numbered(1, "first")]).await.unwrap();
+    first.finish(1).await.unwrap();
+    let second = fixture.store.import(&conversation).await;
+    assert!(is_reused(&second.map(drop), ReusedKey::ConversationId));
+    assert_eq!(fixture.texts(&owned_ref(&conversation)).await, ["first"]);
+
+    // A message of another conversation.
+    let taken = fixture.all_messages(&existing).await.remove(0).id;
+    let other = imported(user());
+    let mut import = begin(fixture, &other).await;
+    let mut message = numbered(1, "again");
+    (message.message.id, message.message.id_chosen) = (taken, true);
+    let stored = match import.add(&[message]).await {
+        Ok(()) => import.finish(1).await.map(drop),
+        Err(error) => Err(error),
+    };
+    assert!(is_reused(&stored, ReusedKey::MessageId), "{stored:?}");
+    let missing = fixture.store.get(&owned_ref(&other)).await;
+    assert!(matches!(missing, Err(StoreError::NotFound)));
+    assert_eq!(fixture.texts(&existing).await, ["1", "2"]);
+
+    // A deleted conversation whose messages a branch still shares.
+    let branch = fixture
+        .store
+        .branch(&branch_of(&existing, 1))
+        .await
+        .unwrap();
+    fixture
+        .store
+        .delete(&existing, Invalidation::Never)
+        .await
+        .unwrap();
+    let copy = Conversation {
+        id: existing.id,
+        ..imported(user())
+    };
+    let begun = fixture.store.import(&copy).await;
+    assert!(is_reused(&begun.map(drop), ReusedKey::ConversationId));
+    assert_eq!(fixture.texts(&owned_ref(&branch)).await, ["1"]);
+}
+
+pub(crate) async fn branch_with_an_id_in_use_changes_nothing(fixture: &StoreFixture) {
+    let parent = fixture.create_conversation().await;
+    fixture.append_texts(&parent, &["1", "2"]).await;
+    let other = fixture.create_conversation().await;
+    fixture.append_texts(&other, &["a"]).await;
+    for id in [parent.id, other.id] {
+        let branch = Branch {
+            id,
+            ..branch_of(&parent, 1)
+        };
+        let branched = fixture.store.branch(&branch).await;
+        assert!(is_reused(&branched, ReusedKey::ConversationId));
+    }
+    assert_eq!(fixture.texts(&parent).await, ["1", "2"]);
+    assert_eq!(fixture.texts(&other).await, ["a"]);
+    // The pool of the store is intact.
+    assert_eq!(fixture.append_texts(&parent, &["3"]).await, 3);
 }

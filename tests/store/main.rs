@@ -173,6 +173,8 @@ conformance! {
         dropped_import_stores_nothing
         failed_import_stores_nothing
         import_is_the_latest_activity
+        import_with_an_id_in_use_changes_nothing
+        branch_with_an_id_in_use_changes_nothing
         number_of_imports_is_limited;
     long_writes:
         imports_of_many_messages_do_not_delay_turns

@@ -246,6 +246,29 @@ def test_exported_file_can_be_imported(
     assert (again.conversation.user_id, again.conversation.dept_id) == (user, "legal")
 
 
+def test_deleted_conversation_is_restored_with_its_ids(
+    memory: ConversationMemory, user: str, tmp_path: Path
+) -> None:
+    conversation = memory.create_conversation(user, title="Leave").id
+    memory.save_messages(conversation, EXAMPLES)
+    before = memory.get_history(conversation).messages
+    path = tmp_path / "leave.jsonl"
+    memory.export_conversation(conversation, path, format="jsonl")
+    with pytest.raises(cm.AlreadyExists) as raised:
+        memory.import_conversation(path, keep_ids=True)
+    assert raised.value.reason == "CONVERSATION_ID_REUSED"
+    memory.delete_conversation(conversation)
+    assert memory.import_conversation(path, keep_ids=True).conversation.id == conversation
+    after = memory.get_history(conversation).messages
+    assert [message.id for message in after] == [message.id for message in before]
+    branch = memory.branch_conversation(conversation, 1, branch_id=str(uuid.uuid4()))
+    with pytest.raises(cm.AlreadyExists):
+        memory.branch_conversation(conversation, 1, branch_id=branch.id)
+    text = io.BytesIO()
+    memory.export_conversation(conversation, text, format="markdown")
+    assert text.getvalue().startswith(b"# Leave\n")
+
+
 def test_failed_import_raises_the_cause(
     memory: ConversationMemory, user: str, tmp_path: Path
 ) -> None:

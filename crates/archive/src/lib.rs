@@ -1,4 +1,4 @@
-//! Conversations as files: JSON, JSON Lines or CSV, of which the first two can be
+//! Conversations as files: JSON, JSON Lines, CSV or Markdown, of which the first two can be
 //! read back. docs/EXPORT.md describes the format, which has its own version.
 //!
 //! Files are written and read in pieces, so that memory does not grow with the length
@@ -7,6 +7,7 @@
 mod csv;
 mod error;
 mod json;
+mod markdown;
 mod parts;
 mod reader;
 mod schema;
@@ -18,7 +19,7 @@ pub use self::{
     error::LineError,
     reader::{ArchiveReader, Record},
 };
-use domain::{Conversation, DeptId, Message, Metadata, Title, UserId};
+use domain::{Conversation, ConversationId, DeptId, Message, Metadata, Title, UserId};
 
 /// Value of the member `format`, which identifies files of this program.
 pub const FORMAT_NAME: &str = "conversation-memory";
@@ -36,11 +37,15 @@ pub enum Format {
     JsonLines,
     /// A line of column names, followed by a line for each message; for spreadsheets.
     Csv,
+    /// A heading and a text for each message; for people.
+    Markdown,
 }
 
 /// Conversation that a file describes. A field is `None` if the file omits it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ConversationHeader {
+    /// Id of the conversation that was exported.
+    pub id: Option<ConversationId>,
     /// Owner of the conversation.
     pub user_id: Option<UserId>,
     /// Department of the owner.
@@ -76,6 +81,7 @@ impl ArchiveWriter {
             Format::Json => json::begin_document(conversation),
             Format::JsonLines => json::header_line(conversation),
             Format::Csv => csv::header(),
+            Format::Markdown => markdown::header(conversation),
         };
         (writer, beginning)
     }
@@ -88,6 +94,7 @@ impl ArchiveWriter {
                 Format::Json => json::add_to_document(&mut added, message, self.is_first),
                 Format::JsonLines => json::add_line(&mut added, message),
                 Format::Csv => csv::add_row(&mut added, message),
+                Format::Markdown => markdown::add_message(&mut added, message),
             }
             self.is_first = false;
         }
@@ -98,7 +105,7 @@ impl ArchiveWriter {
     pub fn end(self) -> &'static [u8] {
         match self.format {
             Format::Json => json::END_OF_DOCUMENT,
-            Format::JsonLines | Format::Csv => b"",
+            Format::JsonLines | Format::Csv | Format::Markdown => b"",
         }
     }
 }

@@ -40,6 +40,7 @@ pub struct ArchiveReader {
     limits: Limits,
     max_message_bytes: usize,
     generate_id: Box<dyn Fn() -> Uuid + Send>,
+    keep_ids: bool,
     progress: Progress,
 }
 
@@ -68,7 +69,7 @@ impl ArchiveReader {
     ///
     /// # Errors
     ///
-    /// Fails with [`InvalidValue`] for [`Format::Csv`], which cannot be read.
+    /// Fails with [`InvalidValue`] for [`Format::Csv`] and [`Format::Markdown`], which cannot be read.
     pub fn new(
         format: Option<Format>,
         limits: Limits,
@@ -86,14 +87,26 @@ impl ArchiveReader {
                     "must be JSON or JSONL: CSV cannot be imported",
                 ));
             }
+            Some(Format::Markdown) => {
+                return Err(InvalidValue::new(
+                    "must be JSON or JSONL: Markdown cannot be imported",
+                ));
+            }
         };
         Ok(Self {
             splitter,
             limits,
             max_message_bytes,
             generate_id,
+            keep_ids: false,
             progress: Progress::default(),
         })
+    }
+
+    /// Keeps the ids of messages that have one. [`ConversationHeader::id`] is always read.
+    #[must_use]
+    pub fn keep_ids(self, keep_ids: bool) -> Self {
+        Self { keep_ids, ..self }
     }
 
     /// Adds the next piece of the file. [`Self::read_next`] must have consumed the
@@ -225,7 +238,7 @@ impl ArchiveReader {
         let seq = self.next_seq(object.seq).in_field("seq")?;
         self.progress.last_seq = seq;
         let generate_id = || MessageId::from_uuid((self.generate_id)());
-        let message = object.validate(&self.limits, generate_id)?;
+        let message = object.validate(&self.limits, self.keep_ids, generate_id)?;
         if message.size() + message.blob_bytes() > self.max_message_bytes {
             let max = self.max_message_bytes;
             let reason = format_args!("has a message of more than {max} bytes");

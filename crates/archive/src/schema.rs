@@ -210,10 +210,9 @@ impl<T, const MAX: usize> Default for BoundedList<T, MAX> {
 
 impl ConversationObject<'_, UnparsedJson<'_>> {
     pub(super) fn validate(self, limits: &Limits) -> Result<ConversationHeader, FieldError> {
-        // The id is not used, since an import generates one, but an invalid one
-        // indicates a mistake.
-        optional(self.id, "id", |id| ConversationId::parse(&id))?;
         Ok(ConversationHeader {
+            // An import that generates ids validates this one, too: an invalid one is a mistake.
+            id: optional(self.id, "id", |id| ConversationId::parse(&id))?,
             user_id: optional(self.user_id, "user_id", UserId::parse)?,
             dept_id: optional(self.dept_id, "dept_id", DeptId::parse)?,
             title: optional(self.title, "title", Title::parse)?,
@@ -226,15 +225,16 @@ impl ConversationObject<'_, UnparsedJson<'_>> {
 }
 
 impl MessageObject<'_, UnparsedJson<'_>> {
-    /// Validates the message, which gets a generated id.
+    /// Validates the message, which gets a generated id unless `keep_id` is set and it has one.
     pub(super) fn validate(
         self,
         limits: &Limits,
+        keep_id: bool,
         generate_id: impl FnOnce() -> MessageId,
     ) -> Result<NewMessage, FieldError> {
-        optional(self.id, "id", |id| MessageId::parse(&id))?;
+        let id = optional(self.id, "id", |id| MessageId::parse(&id))?;
         let raw = RawMessage {
-            id: None,
+            id: id.filter(|_| keep_id),
             role: Role::parse(&self.role).in_field("role")?,
             name: self.name.map(Cow::into_owned).unwrap_or_default(),
             content: self.content.into_owned(),

@@ -120,6 +120,7 @@ pub(crate) fn export_format(format: i32) -> Result<archive::Format, FieldViolati
         }
         Ok(proto::ExportFormat::Jsonl) => Ok(archive::Format::JsonLines),
         Ok(proto::ExportFormat::Csv) => Ok(archive::Format::Csv),
+        Ok(proto::ExportFormat::Markdown) => Ok(archive::Format::Markdown),
         Err(_) => Err(FieldViolation::new(
             "format",
             InvalidValue::new("is not a known format"),

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     domain::{Conversation, ConversationRef, Title, UserId},
-    store::{Branch, ConversationPage, StoreError, operation_error::OperationError},
+    store::{Branch, ConversationPage, ReusedKey, StoreError, operation_error::OperationError},
 };
 
 /// Locks the parent, so that neither its own messages nor those of its lineage are deleted or
@@ -33,7 +33,9 @@ const CREATE: &str = concat!(
         CASE WHEN $4 IS NOT NULL THEN 0 WHEN $6 THEN NULL ELSE p.title_seq END, \
         CASE WHEN p.compacted_upto_seq <= $3 THEN p.compacted_upto_seq ELSE 0 END, \
         p.uncompacted_tokens, p.has_pinned \
-     FROM conversations p WHERE p.id = $2 RETURNING ",
+     FROM conversations p WHERE p.id = $2 AND NOT (",
+    sql::id_is_referenced!(),
+    ") ON CONFLICT (id) DO NOTHING RETURNING ",
     sql::conversation_columns!()
 );
 
@@ -64,15 +66,16 @@ async fn create(
         return Err(StoreError::BeyondEnd { field, last_seq }.into());
     }
     let is_titled_later = is_titled_after(connection, parent, branch.at_seq).await?;
-    let row: ConversationRow = query_as(CREATE)
+    let row: Option<ConversationRow> = query_as(CREATE)
         .bind(id)
         .bind(parent)
         .bind(branch.at_seq)
         .bind(branch.title.as_ref().map(Title::as_str))
         .bind(branch.at)
         .bind(is_titled_later)
-        .fetch_one(&mut *connection)
+        .fetch_optional(&mut *connection)
         .await?;
+    let row = row.ok_or(StoreError::AlreadyExists(ReusedKey::ConversationId))?;
     share(connection, id, parent, own_after, branch.at_seq).await?;
     query(sql::COPY_COMPACTION)
         .bind(id)

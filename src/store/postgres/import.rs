@@ -18,7 +18,7 @@ use super::{
 use crate::{
     domain::{Conversation, DeptId, NumberedMessage, Title},
     store::{
-        Import, StoreError, metadata_json,
+        Import, ReusedKey, StoreError, metadata_json,
         operation_error::OperationError,
         transfers::{ImportTotals, TransferPermit},
     },
@@ -30,9 +30,12 @@ const SET_IDLE_TIMEOUT: &str = "SET LOCAL idle_in_transaction_session_timeout = 
 /// Creates the conversation. This comes first, because the search documents of messages
 /// are created from its row. Parameters: $1 id, $2 user, $3 department, $4 title, $5 metadata, $6
 /// and $7 times.
-const CREATE: &str = "
-INSERT INTO conversations (id, user_id, dept_id, title, metadata, created_at, updated_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7)";
+const CREATE: &str = concat!(
+    "INSERT INTO conversations (id, user_id, dept_id, title, metadata, created_at, updated_at) \
+     SELECT $1, $2, $3, $4, $5, $6, $7 WHERE NOT (",
+    sql::id_is_referenced!(),
+    ") ON CONFLICT (id) DO NOTHING"
+);
 
 /// Parameters: $1 conversation, $2 numbers, and the message columns.
 const ADD_MESSAGES: &str = concat!(
@@ -110,7 +113,7 @@ async fn create(
 ) -> Result<(), OperationError> {
     raw_sql(BEGIN).execute(&mut *connection).await?;
     raw_sql(SET_IDLE_TIMEOUT).execute(&mut *connection).await?;
-    query(CREATE)
+    let created = query(CREATE)
         .bind(conversation.id.as_uuid())
         .bind(conversation.user_id.as_str())
         .bind(conversation.dept_id.as_ref().map(DeptId::as_str))
@@ -120,6 +123,9 @@ async fn create(
         .bind(conversation.updated_at)
         .execute(connection)
         .await?;
+    if created.rows_affected() == 0 {
+        return Err(StoreError::AlreadyExists(ReusedKey::ConversationId).into());
+    }
     Ok(())
 }
 
@@ -130,6 +136,7 @@ impl Import for PgImport {
         let wait = self.connection.begin_wait();
         let added = add(&mut self.connection, &self.conversation, messages);
         let added = before_commit(wait, added).await;
+        let added = added.map_err(|error| error.of_reused(ReusedKey::MessageId));
         added.map_err(OperationError::into_write_error)
     }
 

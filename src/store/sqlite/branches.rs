@@ -3,7 +3,7 @@ use sqlx::{SqliteConnection, query, query_scalar};
 use super::{
     SqlitePool,
     connection::{self, Micros},
-    conversations::{get_in, read_branches},
+    conversations::{get_in, read_branches, require_unused},
     lineage::{is_titled_after, share},
 };
 use crate::{
@@ -42,6 +42,7 @@ async fn create(
     branch: &Branch,
 ) -> Result<Conversation, OperationError> {
     let parent = get_in(connection, &branch.parent).await?;
+    require_unused(connection, branch.id).await?;
     if branch.at_seq > parent.last_seq {
         let last_seq = parent.last_seq;
         let field = "at_seq";

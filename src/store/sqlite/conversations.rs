@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     domain::{
-        Conversation, ConversationChanges, ConversationRef, DeptId, NewConversation, SessionId,
-        Title, UserId,
+        Conversation, ConversationChanges, ConversationId, ConversationRef, DeptId,
+        NewConversation, SessionId, Title, UserId,
     },
     store::{
         ConversationPage, ConversationQuery, ReusedKey, StoreError,
@@ -71,13 +71,7 @@ async fn find_or_insert(
             Err(StoreError::AlreadyExists(ReusedKey::ConversationId).into())
         };
     }
-    let is_referenced: bool = query_scalar(ID_IS_REFERENCED)
-        .bind(new.id.as_uuid().hyphenated())
-        .fetch_one(&mut *connection)
-        .await?;
-    if is_referenced {
-        return Err(StoreError::AlreadyExists(ReusedKey::ConversationId).into());
-    }
+    require_unreferenced(connection, new.id).await?;
     let activity = connection::next_activity(connection).await?;
     query(CREATE)
         .bind(new.id.as_uuid().hyphenated())
@@ -91,6 +85,32 @@ async fn find_or_insert(
         .execute(&mut *connection)
         .await?;
     get_in(connection, &by_id).await
+}
+
+/// Rejects the id of a conversation that exists or whose messages are still stored.
+pub(super) async fn require_unused(
+    connection: &mut SqliteConnection,
+    id: ConversationId,
+) -> Result<(), OperationError> {
+    let by_id = ConversationRef { id, user_id: None };
+    if find(connection, &by_id).await?.is_some() {
+        return Err(StoreError::AlreadyExists(ReusedKey::ConversationId).into());
+    }
+    require_unreferenced(connection, id).await
+}
+
+async fn require_unreferenced(
+    connection: &mut SqliteConnection,
+    id: ConversationId,
+) -> Result<(), OperationError> {
+    let is_referenced: bool = query_scalar(ID_IS_REFERENCED)
+        .bind(id.as_uuid().hyphenated())
+        .fetch_one(connection)
+        .await?;
+    if is_referenced {
+        return Err(StoreError::AlreadyExists(ReusedKey::ConversationId).into());
+    }
+    Ok(())
 }
 
 /// Reads a conversation.

@@ -7,7 +7,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -20,15 +23,15 @@ use super::{
     SqlitePool,
     columns::{Insertion, insert, insertion_into},
     connection::{self, Micros},
-    conversations::get_in,
+    conversations::{get_in, require_unused},
     disk_space,
     lineage::LineageRange,
     pending_removals::{self, ImportLock, Step, Sweeper},
 };
 use crate::{
-    domain::{Conversation, ConversationRef, DeptId, NumberedMessage, Title},
+    domain::{Conversation, ConversationId, ConversationRef, DeptId, NumberedMessage, Title},
     store::{
-        Import, StoreError, metadata_json,
+        Import, ReusedKey, StoreError, metadata_json,
         operation_error::{BackendError, ErrorKind, OperationError},
         transfers::{ImportTotals, TransferPermit},
     },
@@ -82,6 +85,9 @@ SELECT t.id, t.owner, t.text
 FROM main.message_documents d JOIN main.message_texts t ON t.id = d.id
 WHERE d.conversation_id = $1 AND d.seq > $2 AND d.seq <= $3 ORDER BY d.id";
 
+/// Distinguishes the spool files of a process: imports with the same id can be in progress at once.
+static SPOOL_NUMBER: AtomicU64 = AtomicU64::new(0);
+
 /// Number of attempts of a step while the store is busy.
 const MAX_ATTEMPTS: u32 = 10;
 
@@ -105,8 +111,10 @@ pub(super) async fn begin(
     permit: TransferPermit,
 ) -> Result<Box<dyn Import>, OperationError> {
     let file = options.get_filename();
-    let spool = file.with_extension(format!("import-{}", conversation.id));
-    let connection = connect(options, spool).await;
+    let number = SPOOL_NUMBER.fetch_add(1, Ordering::Relaxed);
+    let (id, process) = (conversation.id, std::process::id());
+    let spool = file.with_extension(format!("spool-{id}-{process}-{number}"));
+    let connection = connect(options, spool, id).await;
     Ok(Box::new(SqliteImport {
         connection: connection.map_err(OperationError::before_commit)?,
         writer: Arc::clone(writer),
@@ -122,15 +130,20 @@ pub(super) async fn begin(
 async fn connect(
     options: &SqliteConnectOptions,
     spool: PathBuf,
+    id: ConversationId,
 ) -> Result<SqliteConnection, OperationError> {
     let options = connection::writer_options(options.clone());
     let mut connection = options.connect().await?;
+    // The end of the import decides. This spares the transfer of a file that cannot be imported.
+    require_unused(&mut connection, id).await?;
     attach(&mut connection, &spool).await?;
     raw_sql(PREPARE_SPOOL).execute(&mut connection).await?;
     Ok(connection)
 }
 
 async fn attach(connection: &mut SqliteConnection, spool: &Path) -> Result<(), OperationError> {
+    // A process that was killed at this point may have left a file with this name.
+    let _ = std::fs::remove_file(spool);
     connection::create_file(spool)
         .map_err(|error| BackendError::new(disk_space::kind(&error), error.to_string()))?;
     let _unlink = UnlinkOnDrop(spool);
@@ -173,11 +186,22 @@ impl Import for SqliteImport {
         } = &mut *self;
         let id = conversation.id.as_uuid();
         let lock = ImportLock::acquire(file, id).map_err(|error| {
-            let error = BackendError::new(disk_space::kind(&error), error.to_string());
-            OperationError::from(error).into_read_error()
+            let kind = match error.kind() {
+                // Another import has the same id.
+                std::io::ErrorKind::WouldBlock => ErrorKind::Unavailable,
+                _ => disk_space::kind(&error),
+            };
+            OperationError::from(BackendError::new(kind, error.to_string())).into_read_error()
         })?;
         let finished = finish(connection, writer, conversation, last_seq, *totals).await;
-        if finished.is_err() {
+        // The messages of another conversation with this id must not be deleted.
+        let is_foreign = matches!(
+            finished,
+            Err(OperationError::Store(StoreError::AlreadyExists(
+                ReusedKey::ConversationId
+            )))
+        );
+        if finished.is_err() && !is_foreign {
             // Deletes nothing if the import was committed.
             sweeper.sweep(vec![range_of(conversation)]).await;
         }
@@ -252,11 +276,19 @@ async fn step(
     let mut transaction = connection::begin_on(connection).await?;
     let stepped = match copied {
         Some(after_seq) => copy_step(&mut transaction, conversation, after_seq).await,
-        None => pending_removals::record(&mut transaction, range_of(conversation), true)
-            .await
-            .map(|()| Some(0)),
+        None => begin_copy(&mut transaction, conversation).await,
     };
     connection::end_on(transaction, stepped).await
+}
+
+/// Records the messages of the import. From now on no other conversation can get its id.
+async fn begin_copy(
+    connection: &mut SqliteConnection,
+    conversation: &Conversation,
+) -> Result<Option<i64>, OperationError> {
+    require_unused(connection, conversation.id).await?;
+    pending_removals::record(connection, range_of(conversation), true).await?;
+    Ok(Some(0))
 }
 
 /// Copies messages until the step is over. Returns the number of the last one, `None` if none is left.
@@ -288,11 +320,12 @@ async fn copy_batch(
     upto_seq: i64,
 ) -> Result<(), OperationError> {
     for statement in COPY_FROM_SPOOL {
-        query(statement)
+        let copied = query(statement)
             .bind(after_seq)
             .bind(upto_seq)
             .execute(&mut *connection)
-            .await?;
+            .await;
+        copied.map_err(|error| OperationError::from(error).of_reused(ReusedKey::MessageId))?;
     }
     let id = conversation.id.as_uuid().hyphenated();
     query(ADD_DOCUMENTS)

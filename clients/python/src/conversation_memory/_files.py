@@ -11,7 +11,7 @@ from typing import BinaryIO, Literal
 
 from ._proto.v1 import conversation_memory_pb2 as api
 
-ExportFormat = Literal["json", "jsonl", "csv"]
+ExportFormat = Literal["json", "jsonl", "csv", "markdown"]
 ImportFormat = Literal["json", "jsonl"]
 
 Destination = str | os.PathLike[str] | BinaryIO
@@ -27,6 +27,7 @@ _FORMATS = {
     "json": api.EXPORT_FORMAT_JSON,
     "jsonl": api.EXPORT_FORMAT_JSONL,
     "csv": api.EXPORT_FORMAT_CSV,
+    "markdown": api.EXPORT_FORMAT_MARKDOWN,
 }
 
 
@@ -44,7 +45,7 @@ def export_request(
 
 
 def import_options(
-    format: str | None, user_id: str | None, dept_id: str | None
+    format: str | None, user_id: str | None, dept_id: str | None, keep_ids: bool
 ) -> api.ImportConversationRequest.Options:
     """Returns the first request of an import.
 
@@ -52,7 +53,10 @@ def import_options(
         ValueError: The format is unknown.
     """
     return api.ImportConversationRequest.Options(
-        user_id=user_id or "", dept_id=dept_id or "", format=_format_number(format)
+        user_id=user_id or "",
+        dept_id=dept_id or "",
+        format=_format_number(format),
+        keep_ids=keep_ids,
     )
 
 

@@ -48,7 +48,8 @@ class AsyncFiles(AsyncBaseClient):
             destination: Path, or file that is open for writing bytes. At a path the file appears
                 when it is complete, readable by its owner only; a symbolic link is kept and its
                 target is replaced. An open file, a pipe or a device is incomplete after an error.
-            format: Format of the file: "json", "jsonl" or "csv".
+            format: Format of the file: "json", "jsonl", "csv" or "markdown"; only the
+                first two can be imported.
             user_id: Expected owner of the conversation; `None` skips the check.
             timeout: Time limit in seconds; `None` uses the client's `timeout`, or 60 if that is
                 longer.
@@ -83,11 +84,13 @@ class AsyncFiles(AsyncBaseClient):
         format: ImportFormat | None = None,
         user_id: str | None = None,
         dept_id: str | None = None,
+        keep_ids: bool = False,
         timeout: float | None = None,
     ) -> Imported:
         """Creates a conversation from an exported file, completely or not at all.
 
-        The request is sent once, because a second one would create another conversation.
+        The request is sent once, because a second one would create another conversation, or fail
+        with `keep_ids`.
 
         Args:
             source: Path, or file that is open for reading bytes. A file in non-blocking mode
@@ -95,6 +98,8 @@ class AsyncFiles(AsyncBaseClient):
             format: Format of the file, "json" or "jsonl"; `None` detects it.
             user_id: Owner of the conversation; `None` uses the owner that the file names.
             dept_id: Department or tenant; `None` uses the one that the file names.
+            keep_ids: Keeps the ids of the conversation and its messages, to restore what was
+                exported and deleted.
             timeout: Time limit in seconds; `None` uses the client's `timeout`, or 60 if that is
                 longer.
 
@@ -105,6 +110,8 @@ class AsyncFiles(AsyncBaseClient):
             ValueError: The format is unknown.
             OSError: The source cannot be read.
             InvalidArgument: The file is not valid; `violations` names the line and field.
+            AlreadyExists: An id is in use, with the reason `CONVERSATION_ID_REUSED` or
+                `MESSAGE_ID_REUSED`: the conversation is there already.
             ResourceExhausted: Too many exports and imports run at once: repeat the call after
                 `retry_after`. With the reason `STORE_FULL`, the disk of the store is full.
             OutcomeUnknown: The conversation may have been created: look for it with
@@ -112,7 +119,7 @@ class AsyncFiles(AsyncBaseClient):
             ConversationMemoryError: The call failed for another reason; its class says what to do.
         """
         with open_source(source) as file:
-            requests = AsyncImportRequests(file, import_options(format, user_id, dept_id))
+            requests = AsyncImportRequests(file, import_options(format, user_id, dept_id, keep_ids))
             seconds = self._config.seconds(timeout, LONG_TIMEOUT)
             attempt = Attempt(self._config.target)
             try:

@@ -188,6 +188,7 @@ class Conversations(BaseClient):
         at_seq: int,
         *,
         title: str | None = None,
+        branch_id: str | None = None,
         user_id: str | None = None,
         timeout: float | None = None,
     ) -> Conversation:
@@ -199,6 +200,7 @@ class Conversations(BaseClient):
             conversation_id: Conversation to branch from.
             at_seq: Number of the last shared message.
             title: Title of the branch; `None` uses the title of the conversation.
+            branch_id: Id of the branch, a UUID; `None` generates one.
             user_id: Expected owner of the conversation; `None` skips the check.
             timeout: Time limit in seconds; `None` uses the client's `timeout`.
 
@@ -208,6 +210,7 @@ class Conversations(BaseClient):
         Raises:
             InvalidArgument: `at_seq` is less than 1 or beyond the end of the conversation.
             NotFound: The conversation does not exist or belongs to another user: check both ids.
+            AlreadyExists: `branch_id` is in use, with the reason `CONVERSATION_ID_REUSED`.
             FailedPrecondition: The branch would be too deep, with the reason `BRANCH_TOO_DEEP`:
                 branch at an earlier message, or import an export of the conversation and branch
                 that.
@@ -216,7 +219,11 @@ class Conversations(BaseClient):
             ConversationMemoryError: The call failed for another reason; its class says what to do.
         """
         request = api.BranchConversationRequest(
-            conversation_id=conversation_id, user_id=user_id or "", at_seq=at_seq, title=title or ""
+            conversation_id=conversation_id,
+            user_id=user_id or "",
+            at_seq=at_seq,
+            title=title or "",
+            branch_id=branch_id or "",
         )
         answer = self._operation(timeout).call(methods.BRANCH_CONVERSATION, request)
         return convert.read_conversation(answer.conversation)

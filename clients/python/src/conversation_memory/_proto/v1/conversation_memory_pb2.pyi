@@ -37,6 +37,7 @@ class ExportFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     EXPORT_FORMAT_JSON: _ClassVar[ExportFormat]
     EXPORT_FORMAT_JSONL: _ClassVar[ExportFormat]
     EXPORT_FORMAT_CSV: _ClassVar[ExportFormat]
+    EXPORT_FORMAT_MARKDOWN: _ClassVar[ExportFormat]
 CONSISTENCY_UNSPECIFIED: Consistency
 CONSISTENCY_CACHED: Consistency
 CONSISTENCY_STRONG: Consistency
@@ -52,6 +53,7 @@ EXPORT_FORMAT_UNSPECIFIED: ExportFormat
 EXPORT_FORMAT_JSON: ExportFormat
 EXPORT_FORMAT_JSONL: ExportFormat
 EXPORT_FORMAT_CSV: ExportFormat
+EXPORT_FORMAT_MARKDOWN: ExportFormat
 
 class BeginTurnRequest(_message.Message):
     __slots__ = ("user_id", "dept_id", "session_id", "conversation_id", "limit", "max_tokens", "start_on_user")
@@ -358,16 +360,18 @@ class GetBlobResponse(_message.Message):
     def __init__(self, file: _Optional[_Union[_http_body_pb2.HttpBody, _Mapping]] = ...) -> None: ...
 
 class BranchConversationRequest(_message.Message):
-    __slots__ = ("conversation_id", "user_id", "at_seq", "title")
+    __slots__ = ("conversation_id", "user_id", "at_seq", "title", "branch_id")
     CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     AT_SEQ_FIELD_NUMBER: _ClassVar[int]
     TITLE_FIELD_NUMBER: _ClassVar[int]
+    BRANCH_ID_FIELD_NUMBER: _ClassVar[int]
     conversation_id: str
     user_id: str
     at_seq: int
     title: str
-    def __init__(self, conversation_id: _Optional[str] = ..., user_id: _Optional[str] = ..., at_seq: _Optional[int] = ..., title: _Optional[str] = ...) -> None: ...
+    branch_id: str
+    def __init__(self, conversation_id: _Optional[str] = ..., user_id: _Optional[str] = ..., at_seq: _Optional[int] = ..., title: _Optional[str] = ..., branch_id: _Optional[str] = ...) -> None: ...
 
 class BranchConversationResponse(_message.Message):
     __slots__ = ("conversation",)
@@ -414,14 +418,18 @@ class ExportConversationResponse(_message.Message):
 class ImportConversationRequest(_message.Message):
     __slots__ = ("options", "file")
     class Options(_message.Message):
-        __slots__ = ("user_id", "dept_id", "format")
+        __slots__ = ("user_id", "dept_id", "format", "keep_ids", "new_message_ids")
         USER_ID_FIELD_NUMBER: _ClassVar[int]
         DEPT_ID_FIELD_NUMBER: _ClassVar[int]
         FORMAT_FIELD_NUMBER: _ClassVar[int]
+        KEEP_IDS_FIELD_NUMBER: _ClassVar[int]
+        NEW_MESSAGE_IDS_FIELD_NUMBER: _ClassVar[int]
         user_id: str
         dept_id: str
         format: ExportFormat
-        def __init__(self, user_id: _Optional[str] = ..., dept_id: _Optional[str] = ..., format: _Optional[_Union[ExportFormat, str]] = ...) -> None: ...
+        keep_ids: bool
+        new_message_ids: bool
+        def __init__(self, user_id: _Optional[str] = ..., dept_id: _Optional[str] = ..., format: _Optional[_Union[ExportFormat, str]] = ..., keep_ids: _Optional[bool] = ..., new_message_ids: _Optional[bool] = ...) -> None: ...
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     FILE_FIELD_NUMBER: _ClassVar[int]
     options: ImportConversationRequest.Options
