@@ -25,6 +25,7 @@ use self::{
 };
 use crate::{
     access::HostPolicy,
+    commands::{Completion, export, import},
     config::{Command, Config, StoreBackend, WebConfig},
     domain::{SystemClock, UuidV7},
     fairness::FairSemaphore,
@@ -62,12 +63,16 @@ const TASKS_PER_EVENTS: u32 = 16;
 /// Error that ends the program, as one line for operators.
 type Failure = Box<dyn Error + Send + Sync>;
 
+/// Exit status of a command that has rejected something, and done everything else.
+const PARTIAL: u8 = 3;
+
 /// Runs the configured command; `serve` runs until SIGTERM or SIGINT. An error is logged, or
 /// written to standard error if the log is not initialized or omits errors.
 pub fn run(config: Config) -> ExitCode {
     let logs = config.logs.clone();
     match execute(config) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Completion::Complete) => ExitCode::SUCCESS,
+        Ok(Completion::Partial) => ExitCode::from(PARTIAL),
         Err(error) => {
             if dispatcher::has_been_set() && logs.includes_errors() {
                 tracing::error!("{error}");
@@ -79,29 +84,40 @@ pub fn run(config: Config) -> ExitCode {
     }
 }
 
-fn execute(config: Config) -> Result<(), Failure> {
+fn execute(config: Config) -> Result<Completion, Failure> {
     let (format, filter) = (config.logs.format, &config.logs.filter);
-    if config.command != Command::Serve {
-        telemetry::log_only(format, filter)?;
-        return on_runtime(async {
-            match config.command {
-                Command::Migrate => backends::migrate(&config).await,
-                Command::InspectWindow { conversation } => {
-                    inspect_window::inspect_window(&config, conversation).await
-                }
-                Command::Healthcheck | Command::Serve => healthcheck::check(&config).await,
-            }
-        });
+    let listen = &config.server.listen;
+    match &config.command {
+        Command::Serve => {}
+        // Their errors are written to standard error, like their reports.
+        Command::Import(args) => return on_runtime(import::import(args, listen)),
+        Command::Export(args) => return on_runtime(export::export(args, listen)),
+        Command::Migrate | Command::InspectWindow { .. } | Command::Healthcheck => {
+            telemetry::log_only(format, filter)?;
+            return on_runtime(administrate(&config));
+        }
     }
     // Telemetry outlives the runtime: its exporters block, and the last spans end with the
     // last tasks.
     let telemetry = Telemetry::start(format, filter, &config.telemetry)?;
     let outcome = on_runtime(serve(config, &telemetry));
     telemetry.shutdown();
-    outcome
+    outcome.map(|()| Completion::Complete)
 }
 
-fn on_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+/// Runs a command of operators, which uses the settings of the sidecar.
+async fn administrate(config: &Config) -> Result<Completion, Failure> {
+    match config.command {
+        Command::Migrate => backends::migrate(config).await?,
+        Command::InspectWindow { conversation } => {
+            inspect_window::inspect_window(config, conversation).await?;
+        }
+        _ => healthcheck::check(config).await?,
+    }
+    Ok(Completion::Complete)
+}
+
+fn on_runtime<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let workers = available_parallelism().map_or(MAX_WORKERS, NonZero::get);
     let mut builder = Builder::new_multi_thread();
     builder.worker_threads(workers.min(MAX_WORKERS));

@@ -15,6 +15,7 @@ mod server;
 mod server_url;
 mod store;
 mod telemetry;
+mod transfers;
 mod web;
 
 pub use self::{
@@ -30,6 +31,7 @@ pub use self::{
     server::{OpsConfig, ServerConfig},
     store::{StoreBackend, StoreConfig},
     telemetry::{Export, LangSmithUnused, Sampling, TelemetryConfig},
+    transfers::{ConnectionArgs, ExportArgs, ExportFileFormat, ImportArgs},
     web::WebConfig,
 };
 

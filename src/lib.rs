@@ -6,6 +6,7 @@
 
 pub mod app;
 pub mod call;
+pub mod commands;
 pub mod config;
 pub mod fairness;
 pub mod instrumentation;

@@ -164,11 +164,27 @@ const MODULES: &[(&str, &[&str])] = &[
             "authorities",
         ],
     ),
+    // Clients of a running sidecar.
+    (
+        "commands",
+        &[
+            "archive",
+            "config",
+            "domain",
+            "os_error",
+            "proto",
+            "small_file",
+            "transport",
+            "tonic",
+            "http",
+        ],
+    ),
     ("shutdown", &[]),
     (
         "app",
         &[
             "os_error",
+            "commands",
             "access",
             "reload",
             "config",

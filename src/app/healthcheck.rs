@@ -1,17 +1,11 @@
-use std::{
-    error::Error as _,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    time::Duration,
-};
+use std::{error::Error as _, time::Duration};
 
-use http::Uri;
-use tonic::transport::Endpoint;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
 use super::Failure;
-use crate::{config::Config, transport::Address};
+use crate::{commands::connection::endpoint, config::Config, transport::Address};
 
 /// Time limit for connecting, and for the response.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -22,17 +16,12 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// Returns an error if it cannot be reached, or is not serving.
 pub(super) async fn check(config: &Config) -> Result<(), Failure> {
     let address = target(config);
-    let channel = Endpoint::try_from(match &address {
-        Address::Tcp(address) => format!("http://{address}"),
-        Address::Unix(path) => format!("unix:{}", path.display()),
-    })?
-    .connect_timeout(TIMEOUT)
-    .timeout(TIMEOUT)
-    // A name that every server accepts, whatever its ALLOWED_HOSTS.
-    .origin(Uri::from_static("http://localhost"))
-    .connect()
-    .await
-    .map_err(|_| format!("cannot connect to {address}"))?;
+    let channel = endpoint(&address)?
+        .connect_timeout(TIMEOUT)
+        .timeout(TIMEOUT)
+        .connect()
+        .await
+        .map_err(|_| format!("cannot connect to {address}"))?;
     let response = HealthClient::new(channel)
         .check(HealthCheckRequest::default())
         .await
@@ -52,18 +41,7 @@ fn target(config: &Config) -> Address {
     let has_tls = config.auth.tls.is_some();
     let is_plaintext = |address: &&Address| !has_tls || matches!(address, Address::Unix(_));
     match config.server.listen.iter().find(is_plaintext) {
-        Some(Address::Tcp(address)) => Address::Tcp(connectable(*address)),
         Some(address) => address.clone(),
-        None => Address::Tcp(connectable(config.server.ops.addr)),
+        None => Address::Tcp(config.server.ops.addr),
     }
-}
-
-/// Replaces an unspecified IP address, which means every interface, by loopback.
-fn connectable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
 }

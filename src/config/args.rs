@@ -3,9 +3,17 @@
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, builder::Resettable};
 
 use super::{
-    auth::AuthArgs, conversations::ConversationArgs, limits::LimitArgs, logs::LogArgs,
-    postgres::PostgresArgs, redis::RedisArgs, server::ServerArgs, store::StoreArgs,
-    telemetry::TelemetryArgs, web::WebArgs,
+    auth::AuthArgs,
+    conversations::ConversationArgs,
+    limits::LimitArgs,
+    logs::LogArgs,
+    postgres::PostgresArgs,
+    redis::RedisArgs,
+    server::ServerArgs,
+    store::StoreArgs,
+    telemetry::TelemetryArgs,
+    transfers::{ExportArgs, ImportArgs},
+    web::WebArgs,
 };
 use crate::domain::ConversationId;
 
@@ -56,7 +64,7 @@ pub struct Args {
 }
 
 /// Subcommand of the program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Serve the API (the default).
     Serve,
@@ -71,6 +79,12 @@ pub enum Command {
         #[arg(value_name = "ID", value_parser = conversation_id)]
         conversation: ConversationId,
     },
+    /// Import the conversations of a file into a running sidecar: exports of ChatGPT, Claude, LibreChat,
+    /// Open WebUI and of this program, ShareGPT, and message arrays of OpenAI. What is there already
+    /// is skipped, so that an import can be repeated. Exits with 3 if something was rejected.
+    Import(ImportArgs),
+    /// Export all conversations of a user from a running sidecar as a zip file.
+    Export(ExportArgs),
 }
 
 fn conversation_id(text: &str) -> Result<ConversationId, String> {

@@ -11,6 +11,7 @@
 mod branches;
 mod budgets;
 mod checkpoints;
+mod commands;
 mod compactions;
 mod conversations;
 mod export;

@@ -1,0 +1,394 @@
+//! `import` and `export`, as users run them.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Output, Stdio},
+};
+
+use conversation_memory::proto::{
+    BranchConversationRequest, Conversation, DeleteConversationRequest, ExportFormat,
+    GetConversationRequest, ListBranchesRequest, ListConversationsRequest, Message, Role,
+};
+use serde_json::{Value, json};
+
+use crate::export::{export_of, file};
+use test_support::{
+    eventually, new_user,
+    requests::{message, new_conversation, save},
+    sidecar::{Form, Memory, Sidecar, command},
+};
+
+test_support::in_both_forms!(
+    imports_an_export_of_another_product_once,
+    every_sample_is_imported_or_rejected_with_a_reason,
+    an_exported_user_is_restored,
+    an_interrupted_import_is_completed_by_another_one,
+    exports_markdown_to_standard_output,
+);
+
+/// Exit status if something was rejected.
+const PARTIAL: i32 = 3;
+
+fn sample(name: &str) -> PathBuf {
+    let samples = "crates/import-formats/tests/samples";
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join(samples)
+        .join(name)
+}
+
+fn begin(sidecar: &Sidecar, user: &str, arguments: &[&str]) -> Child {
+    let mut command = command();
+    command.args(arguments).args(["--user", user, "--address"]);
+    command.arg(sidecar.address.to_string());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command.spawn().unwrap()
+}
+
+async fn run(sidecar: &Sidecar, user: &str, arguments: &[&str]) -> Output {
+    let child = begin(sidecar, user, arguments);
+    let output = tokio::task::spawn_blocking(move || child.wait_with_output());
+    output.await.unwrap().unwrap()
+}
+
+async fn import(sidecar: &Sidecar, user: &str, file: &Path) -> (Option<i32>, String, String) {
+    let output = run(sidecar, user, &["import", file.to_str().unwrap()]).await;
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}
+
+async fn conversations(memory: &mut Memory, user: &str) -> Vec<Conversation> {
+    let (mut all, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let request = ListConversationsRequest {
+            user_id: user.to_owned(),
+            page_size: 100,
+            page_token,
+            ..ListConversationsRequest::default()
+        };
+        let page = memory
+            .list_conversations(request)
+            .await
+            .unwrap()
+            .into_inner();
+        all.extend(page.conversations);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return all;
+        }
+    }
+}
+
+async fn messages(memory: &mut Memory, id: &str) -> Vec<Message> {
+    let request = GetConversationRequest {
+        conversation_id: id.to_owned(),
+        ..GetConversationRequest::default()
+    };
+    memory
+        .get_conversation(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .messages
+}
+
+async fn imports_an_export_of_another_product_once(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let (mut memory, user) = (sidecar.memory(), new_user());
+    let (code, counts, reasons) = import(&sidecar, &user, &sample("chatgpt.json")).await;
+    assert_eq!(code, Some(PARTIAL), "{reasons}");
+    assert_eq!(
+        counts,
+        "4 imported (14 messages, 3 branches), 0 skipped because they are there already, 2 rejected\n"
+    );
+    assert!(reasons.contains("rejected: conversation 4 (c-empty): contains no messages"));
+    assert!(reasons.contains("rejected: conversation 6: appears to be null; expected"));
+    let before = conversations(&mut memory, &user).await;
+    let sums = before
+        .iter()
+        .find(|it| it.title == "Sums" && it.parent_id.is_empty())
+        .unwrap();
+    let stored = messages(&mut memory, &sums.id).await;
+    assert_eq!(stored.len(), 7);
+    assert_eq!(stored[5].role(), Role::Tool);
+    assert_eq!(sums.created_at.unwrap().seconds, 1_700_000_000);
+    let branches = ListBranchesRequest {
+        conversation_id: sums.id.clone(),
+        ..ListBranchesRequest::default()
+    };
+    let branches = memory
+        .list_branches(branches)
+        .await
+        .unwrap()
+        .into_inner()
+        .conversations;
+    assert_eq!(branches.len(), 1);
+    let branch = messages(&mut memory, &branches[0].id).await;
+    assert_eq!(branch.last().unwrap().content, "5");
+
+    let (code, counts, _) = import(&sidecar, &user, &sample("chatgpt.json")).await;
+    assert_eq!(code, Some(PARTIAL));
+    assert!(
+        counts.starts_with("0 imported (0 messages, 0 branches), 4 skipped"),
+        "{counts}"
+    );
+    assert_eq!(conversations(&mut memory, &user).await, before);
+
+    // The zip file as it is downloaded has one of these conversations.
+    let (code, counts, _) = import(&sidecar, &user, &sample("chatgpt.zip")).await;
+    assert_eq!(code, Some(0));
+    assert!(
+        counts.starts_with("0 imported (0 messages, 0 branches), 1 skipped"),
+        "{counts}"
+    );
+    let (code, counts, _) = import(&sidecar, &new_user(), &sample("chatgpt.zip")).await;
+    assert_eq!(code, Some(0));
+    assert!(
+        counts.starts_with("1 imported (8 messages, 1 branches), 0 skipped"),
+        "{counts}"
+    );
+}
+
+async fn every_sample_is_imported_or_rejected_with_a_reason(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    for (name, code, imported, reason) in [
+        ("claude.json", PARTIAL, "2 imported", "contains no messages"),
+        (
+            "sharegpt.json",
+            PARTIAL,
+            "2 imported",
+            "message 1: from is no known author",
+        ),
+        ("openai-messages.json", 0, "1 imported", ""),
+        (
+            "openai-fine-tuning.jsonl",
+            PARTIAL,
+            "3 imported",
+            "was probably cut off here",
+        ),
+        ("librechat.json", 0, "1 imported", ""),
+        ("librechat-recursive.json", 0, "1 imported", ""),
+        ("open-webui.json", 0, "2 imported", ""),
+        ("utf-16.json", 0, "1 imported", ""),
+        ("lone-surrogate.json", 0, "1 imported", ""),
+        ("truncated.json", PARTIAL, "1 imported", "it was cut off"),
+        ("empty-list.json", 0, "0 imported", ""),
+        (
+            "empty.json",
+            PARTIAL,
+            "0 imported",
+            "the file is empty; expected a JSON",
+        ),
+        (
+            "page.html",
+            PARTIAL,
+            "0 imported",
+            "appears to be an HTML page; expected a JSON",
+        ),
+    ] {
+        let (found, counts, reasons) = import(&sidecar, &new_user(), &sample(name)).await;
+        assert_eq!(found, Some(code), "{name}: {counts}{reasons}");
+        assert!(counts.starts_with(imported), "{name}: {counts}");
+        assert!(reasons.contains(reason), "{name}: {reasons}");
+    }
+    let file = sample("claude.json");
+    let arguments = ["import", file.to_str().unwrap(), "--format", "chatgpt"];
+    let output = run(&sidecar, &new_user(), &arguments).await;
+    assert_eq!(output.status.code(), Some(PARTIAL));
+    let reasons = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        reasons.contains("in the format claude; expected the format chatgpt"),
+        "{reasons}"
+    );
+    let output = run(&sidecar, &new_user(), &["import", "/no/such/file"]).await;
+    assert_eq!(output.status.code(), Some(1));
+}
+
+async fn an_exported_user_is_restored(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let (mut memory, user) = (sidecar.memory(), new_user());
+    let mut exports = BTreeMap::new();
+    for number in 0..3 {
+        let conversation = new_conversation(&mut memory, &user).await;
+        let texts = [format!("question {number}"), "answer".to_owned()];
+        let texts = texts.map(|text| message(Role::User, &text));
+        memory
+            .save_messages(save(&conversation, texts.into()))
+            .await
+            .unwrap();
+        let export = file(&mut memory, export_of(&conversation, ExportFormat::Jsonl)).await;
+        exports.insert(conversation, export);
+    }
+    let parent = exports.keys().next().unwrap().clone();
+    let branch = BranchConversationRequest {
+        conversation_id: parent,
+        at_seq: 1,
+        ..BranchConversationRequest::default()
+    };
+    let branched = memory
+        .branch_conversation(branch)
+        .await
+        .unwrap()
+        .into_inner();
+    let branch = branched.conversation.unwrap().id;
+    let order = |all: Vec<Conversation>| all.into_iter().map(|it| it.id).collect::<Vec<_>>();
+    let before = order(conversations(&mut memory, &user).await);
+    let folder = tempfile::tempdir().unwrap();
+    let zip = folder.path().join("all.zip");
+    let output = run(&sidecar, &user, &["export", zip.to_str().unwrap()]).await;
+    assert!(output.status.success(), "{output:?}");
+    assert!(!folder.path().join("all.zip.partial").exists());
+
+    let (code, counts, _) = import(&sidecar, &user, &zip).await;
+    assert_eq!(code, Some(0));
+    assert!(counts.contains("4 skipped"), "{counts}");
+    for id in exports.keys().chain([&branch]) {
+        let delete = DeleteConversationRequest {
+            conversation_id: id.clone(),
+            ..DeleteConversationRequest::default()
+        };
+        memory.delete_conversation(delete).await.unwrap();
+    }
+    let (code, counts, reasons) = import(&sidecar, &user, &zip).await;
+    assert_eq!(code, Some(0), "{reasons}");
+    assert!(
+        counts.starts_with("4 imported (7 messages, 0 branches)"),
+        "{counts}"
+    );
+    for (id, export) in &exports {
+        let restored = file(&mut memory, export_of(id, ExportFormat::Jsonl)).await;
+        assert_eq!(&restored, export);
+    }
+    let mut after = order(conversations(&mut memory, &user).await);
+    after.sort();
+    let mut before = before;
+    before.sort();
+    assert_eq!(after, before);
+
+    // The ids of another user's conversations cannot be taken.
+    let (code, _, reasons) = import(&sidecar, &new_user(), &zip).await;
+    assert_eq!(code, Some(PARTIAL));
+    assert!(
+        reasons.contains("its id is in use by another user"),
+        "{reasons}"
+    );
+}
+
+/// A file of the form of ShareGPT with `count` conversations of 7 to 8 messages.
+fn data_set(count: usize) -> String {
+    let mut file = "[\n".to_owned();
+    for number in 0..count {
+        let turn = |turn: usize| {
+            let from = if turn.is_multiple_of(2) {
+                "human"
+            } else {
+                "gpt"
+            };
+            json!({"from": from, "value": format!("conversation {number}, turn {turn}")})
+        };
+        let turns: Vec<_> = (0..7 + number % 2).map(turn).collect();
+        let conversation = json!({"id": format!("c{number}"), "conversations": turns});
+        let end = if number + 1 == count { "\n]\n" } else { ",\n" };
+        write!(file, "{conversation}{end}").unwrap();
+    }
+    file
+}
+
+async fn an_interrupted_import_is_completed_by_another_one(form: Form) {
+    const COUNT: usize = 200;
+    let user = new_user();
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("sharegpt.json");
+    fs::write(&data, data_set(COUNT)).unwrap();
+    let path = data.to_str().unwrap();
+    let report = folder.path().join("report.jsonl");
+
+    let sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let mut first = begin(&sidecar, &user, &["import", path]);
+    eventually("some conversations are imported", async || {
+        conversations(&mut memory, &user).await.len() > 20
+    })
+    .await;
+    first.kill().unwrap();
+    first.wait().unwrap();
+    sidecar.kill().await;
+
+    let sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let arguments = ["import", path, "--report", report.to_str().unwrap()];
+    let output = run(&sidecar, &user, &arguments).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let all = conversations(&mut memory, &user).await;
+    assert_eq!(all.len(), COUNT);
+    let lengths: i64 = all.iter().map(|conversation| conversation.last_seq).sum();
+    assert_eq!(lengths, i64::try_from(COUNT / 2 * (7 + 8)).unwrap());
+    for conversation in all.iter().step_by(17) {
+        let stored = messages(&mut memory, &conversation.id).await;
+        assert_eq!(i64::try_from(stored.len()).unwrap(), conversation.last_seq);
+    }
+    let report = fs::read_to_string(report).unwrap();
+    let outcomes: Vec<Value> = report
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(outcomes.len(), COUNT);
+    let skipped = outcomes
+        .iter()
+        .filter(|it| it["outcome"] == "skipped")
+        .count();
+    assert!((20..=COUNT).contains(&skipped), "{skipped} skipped");
+    assert_eq!(outcomes[0]["number"], 1);
+}
+
+async fn exports_markdown_to_standard_output(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let (mut memory, user) = (sidecar.memory(), new_user());
+    let conversation = new_conversation(&mut memory, &user).await;
+    let question = message(Role::User, "How many **days**?");
+    memory
+        .save_messages(save(&conversation, vec![question]))
+        .await
+        .unwrap();
+    let output = run(&sidecar, &user, &["export", "-", "--format", "markdown"]).await;
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stdout.starts_with(b"PK"));
+    let text = file(
+        &mut memory,
+        export_of(&conversation, ExportFormat::Markdown),
+    )
+    .await;
+    assert!(text.starts_with("# "), "{text}");
+    assert!(text.contains("## 1. User\n"), "{text}");
+    assert!(text.contains("\nHow many **days**?\n"), "{text}");
+}
+
+#[tokio::test]
+async fn the_token_of_a_file_authenticates() {
+    let folder = tempfile::tempdir().unwrap();
+    let hashes = folder.path().join("tokens");
+    // The hash of "first".
+    let hash = "a7937b64b8caa58f03721bb6bacf5c78cb235febe0e70b1b84cd99541461a08e";
+    fs::write(&hashes, format!("agent:{hash}\n")).unwrap();
+    let token = folder.path().join("token");
+    fs::write(&token, "first\n").unwrap();
+    let form = Form::embedded();
+    let settings = [("AUTH_TOKENS_FILE", hashes.to_str().unwrap())];
+    let sidecar = Sidecar::start_with(&form, &settings).await;
+    let file = sample("openai-messages.json");
+    let arguments = ["import", file.to_str().unwrap()];
+    let rejected = run(&sidecar, "ana", &arguments).await;
+    assert_eq!(rejected.status.code(), Some(1), "{rejected:?}");
+    let with_token = [&arguments[..], &["--token-file", token.to_str().unwrap()]].concat();
+    let accepted = run(&sidecar, "ana", &with_token).await;
+    assert_eq!(accepted.status.code(), Some(0), "{accepted:?}");
+}
