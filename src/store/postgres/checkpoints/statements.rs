@@ -7,7 +7,7 @@ macro_rules! is_continued {
     () => {
         "coalesce((SELECT x.last_item FROM checkpoint_values x \
              WHERE x.namespace_id = v.namespace_id AND x.sequence = v.sequence \
-               AND x.last_item > x.first_item ORDER BY x.first_item DESC LIMIT 1), 0) > v.last_item"
+               AND x.last_item > x.first_item ORDER BY x.first_item DESC LIMIT 1) > v.last_item, false)"
     };
 }
 
