@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import operator
+import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, TypedDict
 
 import pytest
@@ -194,6 +196,50 @@ def test_encrypted_lists_are_stored_once(sidecar: Sidecar) -> None:
             result = ask(agent(saver), config, number)
             assert len(result["messages"]) == 4 * (number + 1)
         assert len(texts(memory, config)) == 12
+
+
+def test_a_checkpoint_that_could_not_be_read_is_rejected(sidecar: Sidecar) -> None:
+    channels = {f"c{number}": Annotated[list[str], operator.add] for number in range(6)}
+    builder: Any = StateGraph(TypedDict("State", channels))  # type: ignore[operator]
+    builder.add_node("node", lambda state: {})
+    builder.add_edge(START, "node")
+    with ConversationMemory(sidecar.address, timeout=TIMEOUT) as memory:
+        graph, config = builder.compile(checkpointer=ConversationMemorySaver(memory)), thread()
+        for number in range(5):
+            graph.invoke({f"c{number}": ["x" * 100] * 9_900}, config)
+        with pytest.raises(ValueError, match="at most 50000 items"):
+            graph.invoke({"c5": ["x" * 100] * 9_900}, config)
+        found = graph.checkpointer.get_tuple(config)
+        assert sum(map(len, found.checkpoint["channel_values"].values())) >= 49_500
+
+
+def test_reads_see_one_state_while_another_process_prunes(sidecar: Sidecar) -> None:
+    config = thread()
+    name = config["configurable"]["thread_id"]
+    is_done = threading.Event()
+
+    def read() -> list[int]:
+        with ConversationMemory(sidecar.address, timeout=TIMEOUT) as memory:
+            saver = ConversationMemorySaver(memory)
+            lengths: list[int] = []
+            while not is_done.is_set():
+                for found in (saver.get_tuple(config), *saver.list(config, limit=3)):
+                    if found is not None and found.metadata["source"] == "loop":
+                        values = found.checkpoint["channel_values"]
+                        lengths.append(len(values["messages"]) - found.metadata["step"])
+            return lengths
+
+    with ConversationMemory(sidecar.address, timeout=TIMEOUT) as memory:
+        saver = ConversationMemorySaver(memory)
+        graph, other = agent(saver), ConversationMemorySaver(memory)
+        with ThreadPoolExecutor(2) as readers:
+            reads = [readers.submit(read) for _ in range(2)]
+            for number in range(25):
+                ask(graph, config, number)
+                other.prune([name])
+            is_done.set()
+            for each in reads:
+                assert each.result()
 
 
 class OtherSerializer(JsonPlusSerializer):

@@ -15,7 +15,7 @@ use super::{
     PostgresPool, PostgresStore, attempts,
     connection::{PooledConnection, REMOVAL_TIMEOUT, STATEMENT_TIMEOUT},
     invalidations::{record_after, record_statement},
-    transaction::{BEGIN, before_commit_within, end_with},
+    transaction::{BEGIN, before_commit_within, end, end_with},
 };
 use crate::{
     domain::{
@@ -28,6 +28,8 @@ use crate::{
         operation_error::OperationError,
     },
 };
+
+const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 const OF_RUNS: &str = "SELECT DISTINCT t.conversation_id FROM checkpoint_states c \
         JOIN checkpoint_namespaces n ON n.id = c.namespace_id \
@@ -75,6 +77,20 @@ async fn write<T>(
         &record_statement([conversation], after),
     )
     .await
+}
+
+/// Runs reads that see one state of a thread, which another process may prune meanwhile.
+async fn read_snapshot<T>(
+    pool: &PostgresPool,
+    statements: impl AsyncFnOnce(&mut PgConnection) -> Result<T, OperationError>,
+) -> Result<T, OperationError> {
+    let mut connection = PooledConnection::acquire(pool).await?;
+    let read = async {
+        raw_sql(BEGIN_SNAPSHOT).execute(&mut *connection).await?;
+        statements(&mut connection).await
+    };
+    let read = read.await;
+    end(connection, read).await
 }
 
 /// Runs reads on a connection.
@@ -151,7 +167,7 @@ impl CheckpointStore for PostgresStore {
         id: Option<CheckpointId>,
     ) -> Result<CheckpointPage, StoreError> {
         attempts::read(&self.pool, || {
-            read(&self.pool, async |rows| {
+            read_snapshot(&self.pool, async |rows| {
                 checkpoints::read_checkpoint(rows, conversation, namespace, id).await
             })
         })
@@ -173,7 +189,7 @@ impl CheckpointStore for PostgresStore {
 
     async fn checkpoints(&self, query: &CheckpointQuery) -> Result<CheckpointPage, StoreError> {
         attempts::read(&self.pool, || {
-            read(&self.pool, async |rows| {
+            read_snapshot(&self.pool, async |rows| {
                 checkpoints::read_page(rows, query).await
             })
         })
@@ -185,7 +201,7 @@ impl CheckpointStore for PostgresStore {
         query: &AncestorQuery,
     ) -> Result<CheckpointPage, StoreError> {
         attempts::read(&self.pool, || {
-            read(&self.pool, async |rows| {
+            read_snapshot(&self.pool, async |rows| {
                 checkpoints::read_ancestors(rows, query).await
             })
         })

@@ -23,6 +23,7 @@ from langgraph.checkpoint.base import (
 from ._adapters import session_metadata
 from ._checkpoint_messages import message_batches, write_messages
 from ._checkpoint_values import (
+    MAX_LIST_ITEMS,
     KnownList,
     KnownLists,
     SerializedList,
@@ -47,6 +48,9 @@ MAX_THREAD_NAME_CHARS = 1024
 
 MESSAGES = "messages"
 """Channel whose messages become messages of the conversation."""
+
+MAX_ITEMS = 50_000
+"""Upper bound on the items of all lists in a checkpoint that are stored as their items."""
 
 _SEPARATE = ("channel_values", "channel_versions", "id")
 """Fields of a checkpoint that are not part of its state."""
@@ -111,6 +115,7 @@ def write_checkpoint(
 ) -> PreparedPut:
     """Prepares a checkpoint to be stored. Lists are sent without the items that are known."""
     namespace = namespace_of(config)
+    _check_items(checkpoint["channel_values"])
     values, versions = checkpoint["channel_values"], checkpoint["channel_versions"]
     all_metadata = get_checkpoint_metadata(config, metadata)
     json_text, opaque = _split_metadata(all_metadata)
@@ -168,6 +173,16 @@ def write_checkpoint(
     encoded.state.CopyFrom(write_data(*codec.dump(parts)))
     prepared.request.checkpoint.CopyFrom(encoded)
     return prepared
+
+
+def _check_items(values: Mapping[str, Any]) -> None:
+    """Rejects a checkpoint that could not be read."""
+    lists = (value for value in values.values() if type(value) is list)
+    number = sum(len(value) for value in lists if len(value) <= MAX_LIST_ITEMS)
+    if number > MAX_ITEMS:
+        raise ValueError(
+            f"the lists of a checkpoint have at most {MAX_ITEMS} items together, not {number}"
+        )
 
 
 def _write_list(written: api.CheckpointList, items: SerializedList, first: int) -> None:
@@ -233,6 +248,16 @@ def write_writes(
         else:
             _write_list(write.list, items, 0)
     return request
+
+
+def records_of(response: Any) -> Sequence[api.GetCheckpointResponse]:
+    """Returns the checkpoints of a response."""
+    if isinstance(response, api.GetCheckpointResponse):
+        return [response]
+    if isinstance(response, api.ListCheckpointsResponse):
+        return response.checkpoints
+    ancestors: Sequence[api.GetCheckpointResponse] = response.ancestors
+    return ancestors
 
 
 def read_tuple(

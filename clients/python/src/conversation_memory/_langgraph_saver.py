@@ -189,7 +189,7 @@ class ConversationMemorySaver(BaseCheckpointSaver[str]):
             new_versions: Versions of the channels whose values are new.
 
         Raises:
-            ValueError: A value is too large.
+            ValueError: A value is too large, or the lists have too many items.
         """
         return checkpoints.put(
             self._blocking._operation(None),
@@ -218,7 +218,7 @@ class ConversationMemorySaver(BaseCheckpointSaver[str]):
             new_versions: Versions of the channels whose values are new.
 
         Raises:
-            ValueError: A value is too large.
+            ValueError: A value is too large, or the lists have too many items.
         """
         thread = self._thread(config)
         subject = f"a checkpoint of conversation {thread.conversation_id}"

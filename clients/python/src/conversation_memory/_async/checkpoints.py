@@ -137,11 +137,27 @@ async def get_tuple(
         checkpoint_id=get_checkpoint_id(config) or "",
     )
     try:
-        found = await operation.call(methods.GET_CHECKPOINT, request)
-        await _complete(operation, thread, [found])
+        found = await _read(operation, thread, methods.GET_CHECKPOINT, request)
     except NotFound:
         return None
     return forms.read_tuple(codec, known, thread, found)
+
+
+async def _read(
+    operation: AsyncOperation, thread: Thread, method: Method[Any, Any], request: Any
+) -> Any:
+    """Reads checkpoints with all of their data."""
+    for is_last in (False, False, True):
+        response = await operation.call(method, request)
+        try:
+            await _complete(operation, thread, forms.records_of(response))
+        except FailedPrecondition as error:
+            # The thread was pruned in between: what is left is read again.
+            if is_last or error.reason != "CONTENT_MISSING":
+                raise
+        else:
+            break
+    return response
 
 
 async def _complete(
@@ -185,8 +201,7 @@ async def list_tuples(
     while True:
         operation: AsyncOperation = start()
         try:
-            page = await operation.call(methods.LIST_CHECKPOINTS, request)
-            await _complete(operation, thread, page.checkpoints)
+            page = await _read(operation, thread, methods.LIST_CHECKPOINTS, request)
         except NotFound:
             return
         for found in page.checkpoints:
@@ -218,8 +233,7 @@ async def get_delta_history(
     )
     while history.remaining:
         try:
-            page = await operation.call(methods.GET_DELTA_HISTORY, request)
-            await _complete(operation, thread, page.ancestors)
+            page = await _read(operation, thread, methods.GET_DELTA_HISTORY, request)
         except NotFound:
             break
         for ancestor in page.ancestors:

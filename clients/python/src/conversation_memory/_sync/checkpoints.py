@@ -138,11 +138,25 @@ def get_tuple(
         checkpoint_id=get_checkpoint_id(config) or "",
     )
     try:
-        found = operation.call(methods.GET_CHECKPOINT, request)
-        _complete(operation, thread, [found])
+        found = _read(operation, thread, methods.GET_CHECKPOINT, request)
     except NotFound:
         return None
     return forms.read_tuple(codec, known, thread, found)
+
+
+def _read(operation: Operation, thread: Thread, method: Method[Any, Any], request: Any) -> Any:
+    """Reads checkpoints with all of their data."""
+    for is_last in (False, False, True):
+        response = operation.call(method, request)
+        try:
+            _complete(operation, thread, forms.records_of(response))
+        except FailedPrecondition as error:
+            # The thread was pruned in between: what is left is read again.
+            if is_last or error.reason != "CONTENT_MISSING":
+                raise
+        else:
+            break
+    return response
 
 
 def _complete(
@@ -186,8 +200,7 @@ def list_tuples(
     while True:
         operation: Operation = start()
         try:
-            page = operation.call(methods.LIST_CHECKPOINTS, request)
-            _complete(operation, thread, page.checkpoints)
+            page = _read(operation, thread, methods.LIST_CHECKPOINTS, request)
         except NotFound:
             return
         for found in page.checkpoints:
@@ -219,8 +232,7 @@ def get_delta_history(
     )
     while history.remaining:
         try:
-            page = operation.call(methods.GET_DELTA_HISTORY, request)
-            _complete(operation, thread, page.ancestors)
+            page = _read(operation, thread, methods.GET_DELTA_HISTORY, request)
         except NotFound:
             break
         for ancestor in page.ancestors:
