@@ -21,16 +21,17 @@ use uuid::Uuid;
 pub(super) use self::{
     copy::copy_thread,
     put::{
-        contents_rows, keys_of, new_messages, plan_put, put_checkpoint, put_contents, put_writes,
-        writes_row,
+        all_messages, contents_rows, keys_of, new_messages, plan_put, put_checkpoint, put_contents,
+        put_writes, writes_row,
     },
     read::{read_ancestors, read_checkpoint, read_contents, read_page},
     removal::{delete_runs, prune},
     rows::{
         CheckpointColumns, CheckpointRow, CheckpointRows, Content, HeadColumns, Heads,
         NewCheckpointRow, NewMessages, NewValueRow, NewWritesRow, PlannedPut, SequenceRow,
-        ThreadPlace, ValueColumns, ValueHead, ValueRow,
+        ThreadPlace, ThreadPlan, ValueColumns, ValueHead, ValueRow,
     },
+    values::continued_keys,
 };
 use super::{Appended, Invalidation, StoreError};
 use crate::domain::{
@@ -88,6 +89,19 @@ impl StoredCheckpoint {
         Self {
             last_seq,
             saved: None,
+        }
+    }
+
+    /// Outcome of a put that has saved messages.
+    pub(super) fn with_messages(messages: Vec<NewMessage>, appended: Appended) -> Self {
+        let count = i64::try_from(messages.len()).unwrap_or(i64::MAX);
+        let last_seq = match appended {
+            Appended::Saved { first_seq, .. } => first_seq + count - 1,
+            Appended::Replayed { last_seq, .. } => last_seq,
+        };
+        Self {
+            last_seq,
+            saved: Some((messages, appended)),
         }
     }
 }

@@ -69,6 +69,7 @@ type MessageRow = super::rows::MessageRow<uuid::Uuid, DateTime<Utc>>;
 pub struct PostgresStore {
     pool: Arc<PostgresPool>,
     saves: GroupCommit<PostgresWriter>,
+    threads: checkpoints::KnownThreads,
     /// Limits exports and imports, which use a connection for a long time.
     transfers: TransferLimit,
     /// Limits truncations, deletions, compactions and redactions, which can take long or wait for
@@ -105,6 +106,7 @@ impl PostgresStore {
         Self {
             saves: GroupCommit::new(PostgresWriter::new(Arc::clone(&pool)), writer::LIMITS),
             pool,
+            threads: checkpoints::KnownThreads::default(),
             transfers: TransferLimit::new(share),
             removals: FairSemaphore::new(share),
             check,

@@ -11,7 +11,6 @@ use conversation_memory::{
         PutWrites, StoreError,
     },
 };
-use futures_util::future::join_all;
 use test_support::{
     random::Random,
     store_fixture::{StoreFixture, at, message, new_conversation, redaction, truncation, user},
@@ -90,7 +89,7 @@ pub(crate) fn with_list(
 }
 
 /// Texts of the list in the checkpoint of a page.
-fn list(page: &CheckpointPage) -> Vec<String> {
+pub(crate) fn list(page: &CheckpointPage) -> Vec<String> {
     let value = page.records[0].checkpoint.values.iter();
     let mut lists = value.filter(|value| value.channel == "list");
     let ChannelData::List(items) = &lists.next().unwrap().data else {
@@ -99,7 +98,7 @@ fn list(page: &CheckpointPage) -> Vec<String> {
     items.iter().map(|item| text(page, item)).collect()
 }
 
-fn text(page: &CheckpointPage, data: &CheckpointData) -> String {
+pub(crate) fn text(page: &CheckpointPage, data: &CheckpointData) -> String {
     let bytes = match &data.pieces[0] {
         Piece::Inline(data) => data.clone(),
         Piece::Stored(digest) => {
@@ -289,7 +288,7 @@ pub(crate) async fn what_a_list_or_value_refers_to_must_be_stored(fixture: &Stor
     assert!(matches!(refused, Err(StoreError::ContentMissing)));
 }
 
-fn write(thread: &ConversationRef, number: u64, index: i32, text: &str) -> PutWrites {
+pub(crate) fn write(thread: &ConversationRef, number: u64, index: i32, text: &str) -> PutWrites {
     let mut contents = Contents::default();
     let data = data(text, &mut contents);
     PutWrites {
@@ -361,7 +360,7 @@ pub(crate) async fn ancestors_are_read_until_each_channel_has_a_value(fixture: &
     assert_eq!(found.records.len(), 5);
 }
 
-fn with_messages(mut put: PutCheckpoint, keys: &[&str]) -> PutCheckpoint {
+pub(crate) fn with_messages(mut put: PutCheckpoint, keys: &[&str]) -> PutCheckpoint {
     let messages = keys.iter().map(|key| ((*key).to_owned(), message(*key)));
     put.messages = messages.collect();
     put
@@ -378,69 +377,6 @@ pub(crate) async fn messages_of_checkpoints_are_saved_once(fixture: &StoreFixtur
     let second = with_messages(put(&thread, 1), &["b", "c", "c", "a", "d"]);
     store.put_checkpoint(&second).await.unwrap();
     assert_eq!(fixture.texts(&thread).await, ["a", "b", "c", "d"]);
-}
-
-pub(crate) async fn puts_at_the_same_time_are_all_stored(fixture: &StoreFixture) {
-    let thread = fixture.create_conversation().await;
-    let items = |number: u64| vec![format!("{number}.").repeat(100)];
-    for round in (0..400).step_by(20) {
-        let base = round.to_string();
-        let first = with_list(put(&thread, round), &base, None, &items(round));
-        fixture.store.put_checkpoint(&first).await.unwrap();
-        let puts = (round + 1..round + 20).map(|number| {
-            // Each retry, and each pair of puts, has the same messages.
-            let keys = [format!("{}", number / 2), format!("{number}.own")];
-            let put = with_messages(put(&thread, number), &[&keys[0], &keys[1]]);
-            let version = number.to_string();
-            let put = with_list(put, &version, Some((&base, 1)), &items(number));
-            async move { fixture.store.put_checkpoint(&put).await.unwrap().saved }
-        });
-        let saved = join_all(puts).await.into_iter().flatten();
-        let saved: usize = saved.map(|(messages, _)| messages.len()).sum();
-        assert_eq!(saved, 29, "{round}");
-        for number in round + 1..round + 20 {
-            let expected = [items(round), items(number)].concat();
-            assert_eq!(list(&get(fixture, &thread, number).await), expected);
-        }
-    }
-    assert_eq!(fixture.texts(&thread).await.len(), 20 * 29);
-}
-
-pub(crate) async fn what_a_put_refers_to_outlives_a_removal(fixture: &StoreFixture) {
-    let thread = fixture.create_conversation().await;
-    let store = &fixture.store;
-    let items = |number: u64| vec![format!("{number}.").repeat(100)];
-    let mut expected = Vec::new();
-    let puts = async {
-        for number in 0..200_u64 {
-            let base = number.checked_sub(1).map(|base| base.to_string());
-            let base = base.as_deref().map(|base| (base, expected.len()));
-            let version = number.to_string();
-            let put = with_list(put(&thread, number), &version, base, &items(number));
-            store.put_checkpoint(&put).await.unwrap();
-            expected.extend(items(number));
-            // Its data is that of the call before, whose checkpoint is removed.
-            let text = "write".repeat(100);
-            store
-                .put_writes(&write(&thread, number, 0, &text))
-                .await
-                .unwrap();
-        }
-    };
-    let removals = async {
-        loop {
-            store.prune_checkpoints(&thread).await.unwrap();
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::select! {
-        () = puts => {}
-        () = removals => {}
-    }
-    let page = get(fixture, &thread, 199).await;
-    assert_eq!(list(&page), expected);
-    let written = &page.records[0].writes[0].data.parts()[0];
-    assert_eq!(text(&page, written), "write".repeat(100));
 }
 
 pub(crate) async fn a_copy_contains_the_thread(fixture: &StoreFixture) {

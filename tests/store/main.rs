@@ -11,7 +11,9 @@ mod branches;
 mod broken;
 mod budgets;
 mod cancelled;
+mod checkpoint_costs;
 mod checkpoint_limits;
+mod checkpoint_races;
 mod checkpoints;
 mod compactions;
 mod conversations;
@@ -78,12 +80,13 @@ conformance! {
         a_write_is_kept_unless_its_index_is_negative
         ancestors_are_read_until_each_channel_has_a_value
         messages_of_checkpoints_are_saved_once
-        puts_at_the_same_time_are_all_stored
-        what_a_put_refers_to_outlives_a_removal
         a_copy_contains_the_thread
         checkpoints_of_runs_are_deleted_with_what_only_they_need
         a_foreign_thread_is_not_found
         a_deleted_conversation_has_no_checkpoints;
+    checkpoint_races:
+        puts_at_the_same_time_are_all_stored
+        what_a_put_refers_to_outlives_a_removal;
     conversations:
         create_stores_all_fields
         foreign_conversation_is_not_found

@@ -32,17 +32,13 @@ pub(in crate::store) async fn put_checkpoint<R: CheckpointRows>(
     let (place, namespace) = opened.await?;
     add_values(rows, namespace, &put.checkpoint.values).await?;
     rows.put_checkpoint(namespace, checkpoint_row(put)).await?;
-    let new = new_messages(rows, put, &place).await?;
+    let new = new_messages(rows, put, place.has_lineage).await?;
     if new.messages.is_empty() {
         return Ok(StoredCheckpoint::without_messages(place.last_seq));
     }
     let messages = new.messages.clone();
     let appended = rows.append(new).await?;
-    let last_seq = place.last_seq + i64::try_from(messages.len()).unwrap_or(i64::MAX);
-    Ok(StoredCheckpoint {
-        last_seq,
-        saved: Some((messages, appended)),
-    })
+    Ok(StoredCheckpoint::with_messages(messages, appended))
 }
 
 /// Stores writes of a task. See [`CheckpointStore::put_writes`](super::CheckpointStore::put_writes).
@@ -209,20 +205,14 @@ async fn add_values<R: CheckpointRows>(
 pub(in crate::store) async fn new_messages<R: CheckpointRows>(
     rows: &mut R,
     put: &PutCheckpoint,
-    place: &ThreadPlace,
+    has_lineage: bool,
 ) -> Result<NewMessages, OperationError> {
-    let mut new = NewMessages {
-        conversation: put.conversation.clone(),
-        messages: Vec::new(),
-        title: None,
-        at: put.at,
-    };
     if put.messages.is_empty() {
-        return Ok(new);
+        return Ok(all_messages(put));
     }
     let own = put.conversation.id.as_uuid();
     let mut sources = vec![(own, i64::MAX)];
-    if place.has_lineage {
+    if has_lineage {
         sources.extend(rows.lineage(own).await?);
     }
     let id_in = |source: Uuid, key: &str| {
@@ -238,19 +228,37 @@ pub(in crate::store) async fn new_messages<R: CheckpointRows>(
         let mut sources = sources.iter();
         sources.any(|(source, upto)| source == conversation && seq <= *upto)
     };
-    let mut known: HashSet<Uuid> = found
+    let known = found
         .into_iter()
         .filter(|(conversation, seq, _)| is_contained(conversation, *seq))
-        .map(|(_, _, id)| id)
-        .collect();
+        .map(|(_, _, id)| id);
+    let known: HashSet<Uuid> = known.collect();
+    let is_known = |key: &str| {
+        let mut sources = sources.iter();
+        sources.any(|(source, _)| known.contains(&id_in(*source, key)))
+    };
+    Ok(select_messages(put, is_known))
+}
+
+/// Selects the messages of a put to a conversation that contains none of them.
+pub(in crate::store) fn all_messages(put: &PutCheckpoint) -> NewMessages {
+    select_messages(put, |_| false)
+}
+
+/// Selects messages that are not known, each once.
+fn select_messages(put: &PutCheckpoint, is_known: impl Fn(&str) -> bool) -> NewMessages {
+    let mut new = NewMessages {
+        conversation: put.conversation.clone(),
+        messages: Vec::new(),
+        title: None,
+        at: put.at,
+    };
+    let mut keys = HashSet::new();
     for (index, (key, message)) in put.messages.iter().enumerate() {
-        let is_known = sources
-            .iter()
-            .any(|(source, _)| known.contains(&id_in(*source, key)));
-        let id = checkpoint_message_id(put.conversation.id, key);
-        if is_known || !known.insert(id.as_uuid()) {
+        if is_known(key) || !keys.insert(key.as_str()) {
             continue;
         }
+        let id = checkpoint_message_id(put.conversation.id, key);
         if let Some((title, titled)) = &put.title
             && *titled == index
         {
@@ -262,5 +270,5 @@ pub(in crate::store) async fn new_messages<R: CheckpointRows>(
             ..message.clone()
         });
     }
-    Ok(new)
+    new
 }

@@ -70,7 +70,7 @@ pub(in crate::store) struct ValueRow {
 }
 
 /// Stored value of a version without its data.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::store) struct ValueHead {
     pub(in crate::store) key: Uuid,
     /// `None` for a value that is no list.
@@ -81,7 +81,7 @@ pub(in crate::store) struct ValueHead {
 }
 
 /// What a namespace has of the values that a put adds or continues.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::store) struct Heads {
     pub(in crate::store) heads: Vec<ValueHead>,
     /// Highest number of a sequence; 0 if there is none.
@@ -172,12 +172,40 @@ pub(in crate::store) struct NewValueRow {
     pub(in crate::store) body: Vec<u8>,
 }
 
+impl NewValueRow {
+    /// Head of a list that ends its sequence, once the row is stored. A row without items of its own
+    /// ends within a sequence.
+    pub(in crate::store) fn head(&self) -> Option<ValueHead> {
+        let sequence = self.sequence.filter(|row| row.last > row.first)?;
+        Some(ValueHead {
+            key: self.key,
+            sequence: Some(sequence),
+            prefix: self.prefix.clone(),
+            is_continued: false,
+        })
+    }
+}
+
 /// Data to store, compressed.
 #[derive(Debug)]
 pub(in crate::store) struct Content {
     pub(in crate::store) digest: Uuid,
     pub(in crate::store) size: i32,
     pub(in crate::store) data: Vec<u8>,
+}
+
+/// What a put is planned with outside of a transaction.
+#[derive(Clone, Debug)]
+pub(in crate::store) struct ThreadPlan {
+    /// Number of the thread.
+    pub(in crate::store) thread: i64,
+    /// Number of removals from the thread.
+    pub(in crate::store) removals: i64,
+    /// Number of the namespace.
+    pub(in crate::store) namespace: i64,
+    /// Whether the conversation contains messages of others.
+    pub(in crate::store) has_lineage: bool,
+    pub(in crate::store) stored: Heads,
 }
 
 /// Rows of a put.

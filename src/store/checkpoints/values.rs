@@ -41,6 +41,14 @@ pub(super) fn keys_of(values: &[ChannelValue]) -> Vec<Uuid> {
     keys.into_iter().collect()
 }
 
+/// Keys of the versions that lists continue; `None` if a list continues none.
+pub(in crate::store) fn continued_keys(values: &[ChannelValue]) -> Option<Vec<Uuid>> {
+    let lists = values
+        .iter()
+        .filter(|value| !value.version.is_empty() && matches!(value.data, ChannelData::List(_)));
+    lists.map(base_key_of).collect()
+}
+
 /// Plans the rows of the values whose versions are not stored yet.
 pub(super) fn plan<'a>(
     values: &'a [ChannelValue],

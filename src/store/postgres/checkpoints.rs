@@ -1,9 +1,12 @@
 //! Checkpoints in PostgreSQL: transactions around what both databases share.
 
 mod columns;
+mod known_threads;
 mod rows;
 mod statements;
 mod unlocked;
+
+pub(super) use known_threads::KnownThreads;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -109,7 +112,7 @@ impl CheckpointStore for PostgresStore {
         let pool = &self.pool;
         let started = Instant::now();
         attempts::transaction(pool, || async {
-            if let Some(stored) = unlocked::put_checkpoint(pool, put).await? {
+            if let Some(stored) = unlocked::put_checkpoint(pool, &self.threads, put).await? {
                 return Ok(stored);
             }
             attempts::may_start(started)?;

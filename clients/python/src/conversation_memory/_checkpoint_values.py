@@ -213,8 +213,8 @@ def common_items(one: bytes, other: bytes) -> int:
     return low
 
 
-def write_data(kind: str, data: bytes) -> api.CheckpointData:
-    """Encodes a serialized value.
+def write_data(written: api.CheckpointData, kind: str, data: bytes) -> None:
+    """Encodes a serialized value into an empty message.
 
     Raises:
         ValueError: The value is too large.
@@ -223,12 +223,9 @@ def write_data(kind: str, data: bytes) -> api.CheckpointData:
         raise ValueError(
             f"a value of a checkpoint has at most {MAX_VALUE_BYTES} bytes; this one has {len(data)}"
         )
-    pieces = [
-        data[start : start + MAX_PIECE_BYTES] for start in range(0, len(data), MAX_PIECE_BYTES)
-    ]
-    return api.CheckpointData(
-        type=kind, pieces=[api.CheckpointPiece(data=piece) for piece in pieces or [b""]]
-    )
+    written.type = kind
+    for start in range(0, len(data) or 1, MAX_PIECE_BYTES):
+        written.pieces.add(data=data[start : start + MAX_PIECE_BYTES])
 
 
 def read_data(data: api.CheckpointData) -> tuple[str, bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -72,19 +73,29 @@ class Thread:
     def of(cls, config: RunnableConfig, user_id: str | None) -> Thread:
         """Returns the thread of a run; its user, if it names one, replaces that of the saver."""
         configurable = config["configurable"]
-        name = str(configurable["thread_id"])
         given = configurable.get("user_id")
-        return cls(name, conversation_id_for(name), str(given) if given else user_id)
+        return _thread(str(configurable["thread_id"]), str(given) if given else user_id)
 
     def new(self) -> api.NewThread:
-        """Returns the conversation to create if it does not exist."""
-        named = is_storable(self.name) and len(self.name) <= MAX_THREAD_NAME_CHARS
-        metadata = session_metadata(LANGGRAPH, app="", name=self.name)
-        return api.NewThread(
-            user_id=self.user_id or DEFAULT_USER,
-            thread_id=self.name if named else "",
-            metadata=None if metadata is None else to_struct(metadata),
-        )
+        """Returns the conversation to create if it does not exist. It must not be changed."""
+        return _new_thread(self)
+
+
+# Each step of a graph has several calls, of the same thread.
+@lru_cache(maxsize=1024)
+def _thread(name: str, user_id: str | None) -> Thread:
+    return Thread(name, conversation_id_for(name), user_id)
+
+
+@lru_cache(maxsize=1024)
+def _new_thread(thread: Thread) -> api.NewThread:
+    named = is_storable(thread.name) and len(thread.name) <= MAX_THREAD_NAME_CHARS
+    metadata = session_metadata(LANGGRAPH, app="", name=thread.name)
+    return api.NewThread(
+        user_id=thread.user_id or DEFAULT_USER,
+        thread_id=thread.name if named else "",
+        metadata=None if metadata is None else to_struct(metadata),
+    )
 
 
 @dataclass(slots=True)
@@ -120,24 +131,23 @@ def write_checkpoint(
     all_metadata = get_checkpoint_metadata(config, metadata)
     json_text, opaque = _split_metadata(all_metadata)
     state = {key: value for key, value in checkpoint.items() if key not in _SEPARATE}
-    encoded = api.Checkpoint(
-        namespace=namespace,
-        checkpoint_id=checkpoint["id"],
-        parent_checkpoint_id=get_checkpoint_id(config) or "",
-        metadata_json=json_text,
+    request = api.PutCheckpointRequest(
+        conversation_id=thread.conversation_id,
+        user_id=thread.user_id or "",
+        new_thread=thread.new(),
+        run_id=_run_id(all_metadata),
     )
+    prepared = PreparedPut(request)
+    encoded = request.checkpoint
+    encoded.namespace = namespace
+    encoded.checkpoint_id = checkpoint["id"]
+    encoded.parent_checkpoint_id = get_checkpoint_id(config) or ""
+    encoded.metadata_json = json_text
     for channel, version in versions.items():
         encoded.channel_versions.add(channel=channel, version=json.dumps(version))
         if channel in values and is_small(values[channel]):
-            encoded.values.add(channel=channel, single=write_data(*codec.dump(values[channel])))
-    prepared = PreparedPut(
-        api.PutCheckpointRequest(
-            conversation_id=thread.conversation_id,
-            user_id=thread.user_id or "",
-            new_thread=thread.new(),
-            run_id=_run_id(all_metadata),
-        )
-    )
+            small = encoded.values.add(channel=channel)
+            write_data(small.single, *codec.dump(values[channel]))
     for channel, version in new_versions.items():
         if channel not in values or is_small(values[channel]):
             continue
@@ -146,7 +156,7 @@ def write_checkpoint(
         has_messages = channel == MESSAGES and not namespace and isinstance(value, list)
         items = codec.dump_list(value)
         if items is None:
-            added.single.CopyFrom(write_data(*codec.dump(value)))
+            write_data(added.single, *codec.dump(value))
             if not has_messages:
                 continue
             digests = item_digests(value)
@@ -170,8 +180,7 @@ def write_checkpoint(
     if len(prepared.messages) > 1:
         # Whoever reads the checkpoint does not know whether the later requests were successful.
         parts.append(_IS_PARTIAL)
-    encoded.state.CopyFrom(write_data(*codec.dump(parts)))
-    prepared.request.checkpoint.CopyFrom(encoded)
+    write_data(encoded.state, *codec.dump(parts))
     return prepared
 
 
@@ -187,7 +196,8 @@ def _check_items(values: Mapping[str, Any]) -> None:
 
 def _write_list(written: api.CheckpointList, items: SerializedList, first: int) -> None:
     written.base_items = first
-    written.items.extend(write_data(kind, data) for kind, data in items.items[first:])
+    for kind, data in items.items[first:]:
+        write_data(written.items.add(), kind, data)
 
 
 def _run_id(metadata: Mapping[str, Any]) -> str:
@@ -244,7 +254,7 @@ def write_writes(
         write = request.writes.add(index=WRITES_IDX_MAP.get(channel, index), channel=channel)
         items = codec.dump_list(value)
         if items is None:
-            write.single.CopyFrom(write_data(*codec.dump(value)))
+            write_data(write.single, *codec.dump(value))
         else:
             _write_list(write.list, items, 0)
     return request

@@ -5,50 +5,44 @@ use uuid::Uuid;
 use crate::store::checkpoints::{Content, NewValueRow, SequenceRow};
 
 /// Columns of data.
-pub(super) struct ContentColumns {
+pub(super) struct ContentColumns<'a> {
     pub(super) digests: Vec<Uuid>,
     pub(super) sizes: Vec<i32>,
-    pub(super) data: Vec<Vec<u8>>,
+    pub(super) data: Vec<&'a [u8]>,
 }
 
-impl ContentColumns {
-    pub(super) fn new(contents: Vec<Content>) -> Self {
+impl<'a> ContentColumns<'a> {
+    pub(super) fn new(contents: &'a [Content]) -> Self {
         Self {
             digests: contents.iter().map(|content| content.digest).collect(),
             sizes: contents.iter().map(|content| content.size).collect(),
-            data: contents.into_iter().map(|content| content.data).collect(),
+            data: contents.iter().map(|content| &content.data[..]).collect(),
         }
     }
 }
 
 /// Columns of values.
-pub(super) struct ValueColumns {
+pub(super) struct ValueColumns<'a> {
     pub(super) keys: Vec<Uuid>,
     pub(super) sequences: Vec<Option<i32>>,
     pub(super) first_items: Vec<Option<i32>>,
     pub(super) last_items: Vec<Option<i32>>,
-    pub(super) prefixes: Vec<Option<Vec<u8>>>,
-    pub(super) bodies: Vec<Vec<u8>>,
+    pub(super) prefixes: Vec<Option<&'a [u8]>>,
+    pub(super) bodies: Vec<&'a [u8]>,
 }
 
-impl ValueColumns {
-    pub(super) fn new(values: Vec<NewValueRow>) -> Self {
+impl<'a> ValueColumns<'a> {
+    pub(super) fn new(values: &'a [NewValueRow]) -> Self {
         let sequence = |of: fn(SequenceRow) -> i32| -> Vec<Option<i32>> {
             values.iter().map(|value| value.sequence.map(of)).collect()
         };
-        let sequences = sequence(|row| row.sequence);
-        let first_items = sequence(|row| row.first);
-        let last_items = sequence(|row| row.last);
-        let keys = values.iter().map(|value| value.key).collect();
-        let values = values.into_iter().map(|value| (value.prefix, value.body));
-        let (prefixes, bodies) = values.unzip();
         Self {
-            keys,
-            sequences,
-            first_items,
-            last_items,
-            prefixes,
-            bodies,
+            keys: values.iter().map(|value| value.key).collect(),
+            sequences: sequence(|row| row.sequence),
+            first_items: sequence(|row| row.first),
+            last_items: sequence(|row| row.last),
+            prefixes: values.iter().map(|value| value.prefix.as_deref()).collect(),
+            bodies: values.iter().map(|value| &value.body[..]).collect(),
         }
     }
 }
@@ -56,7 +50,7 @@ impl ValueColumns {
 /// Binds a plan to a query, after its other parameters.
 macro_rules! bind_planned {
     ($query:expr, $plan:ident, $contents:ident, $values:ident, $checkpoint:expr) => {{
-        let checkpoint = $checkpoint;
+        let checkpoint = &$checkpoint;
         $query
             .bind($plan.thread)
             .bind($plan.removals)
@@ -73,7 +67,7 @@ macro_rules! bind_planned {
             .bind(checkpoint.id)
             .bind(checkpoint.parent_id)
             .bind(checkpoint.run_id)
-            .bind(checkpoint.body)
+            .bind(&checkpoint.body[..])
     }};
 }
 pub(super) use bind_planned;

@@ -90,7 +90,7 @@ impl CheckpointRows for PgConnection {
     }
 
     async fn add_contents(&mut self, thread: i64, contents: Vec<Content>) -> Outcome<()> {
-        let columns = ContentColumns::new(contents);
+        let columns = ContentColumns::new(&contents);
         query(statements::ADD_CONTENTS)
             .bind(thread)
             .bind(columns.digests)
@@ -172,7 +172,7 @@ impl CheckpointRows for PgConnection {
     }
 
     async fn add_values(&mut self, namespace: i64, values: Vec<NewValueRow>) -> Outcome<()> {
-        let columns = columns::ValueColumns::new(values);
+        let columns = columns::ValueColumns::new(&values);
         query(statements::ADD_VALUES)
             .bind(namespace)
             .bind(columns.keys)

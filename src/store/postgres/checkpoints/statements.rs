@@ -29,7 +29,7 @@ pub(super) const FIND: &str = "SELECT c.last_seq, c.own_after > 0, t.id, n.id FR
 
 /// Finds what a put is planned with: a row for each value that is stored, and at least one.
 pub(super) const FIND_PLAN: &str = concat!(
-    "SELECT c.last_seq, c.own_after > 0, t.id, t.removals, n.id, \
+    "SELECT c.own_after > 0, t.id, t.removals, n.id, \
         coalesce((SELECT max(x.sequence) FROM checkpoint_values x \
             WHERE x.namespace_id = n.id AND x.last_item > x.first_item), 0), \
         v.key, v.sequence, v.first_item, v.last_item, v.prefix, coalesce(",
@@ -52,7 +52,8 @@ macro_rules! new_contents {
     };
 }
 
-/// Continues a statement whose `place` has the thread with the rows of a put. The parameters are the
+/// Continues a statement whose `place` has the thread with the rows of a put. A value that another
+/// put has stored since its plan can have another sequence: it violates the primary key. The parameters are the
 /// number of the namespace, and the columns.
 macro_rules! new_rows {
     ($namespace:literal, $contents:literal, $values:literal, $checkpoint:literal) => {
@@ -64,7 +65,7 @@ macro_rules! new_rows {
             $namespace,
             ", v.* FROM place p, unnest(",
             $values,
-            ") AS v ON CONFLICT (namespace_id, key) DO NOTHING), \
+            ") AS v), \
              new_checkpoint AS (INSERT INTO checkpoint_states \
                  (namespace_id, id, parent_id, run_id, body) \
              SELECT ",
@@ -77,10 +78,10 @@ macro_rules! new_rows {
     };
 }
 
-/// Stores a put without messages. Returns whether its plan applies. The shared lock of the thread
+/// Stores a put without messages. Returns the number of the last message, if the plan applies. The shared lock of the thread
 /// waits for a removal from it, and keeps one from deleting what the put refers to.
 pub(super) const PUT: &str = concat!(
-    "WITH place AS MATERIALIZED (SELECT t.id AS thread \
+    "WITH place AS MATERIALIZED (SELECT t.id AS thread, c.last_seq \
      FROM conversations c JOIN checkpoint_threads t ON t.conversation_id = c.id \
      WHERE c.id = $1 AND ($2 IS NULL OR c.user_id = $2) AND t.id = $3 AND t.removals = $4 \
      FOR KEY SHARE OF t), ",
@@ -90,7 +91,7 @@ pub(super) const PUT: &str = concat!(
         "$9, $10, $11, $12, $13, $14",
         "$15, $16, $17, $18"
     ),
-    " SELECT EXISTS (SELECT 1 FROM place)"
+    " SELECT p.last_seq FROM place p"
 );
 
 /// Stores a put with messages, like [`PUT`] and the statement that saves a turn. The row of the

@@ -1,7 +1,7 @@
 //! Writes of checkpoints by one statement that does not lock the conversation for long.
 //!
-//! A put is planned with what was read before, so that its statement must notice what has changed
-//! since. A removal from the thread changes the number of its removals, which the statement compares
+//! A put is planned with what was read before, or is known from the put before, so that its statement
+//! must notice what has changed since. A removal from the thread changes the number of its removals, which the statement compares
 //! once it has locked the row of the thread. Another put that continues the same list, or saves the
 //! same message, violates a unique index. Such a put changes nothing, and is repeated in a transaction
 //! that locks the conversation, like all that a plan does not cover: a new thread, a caller who is not
@@ -23,34 +23,25 @@ use super::{
         transaction::before_commit_within,
     },
     columns::{ContentColumns, ValueColumns, bind_planned},
+    known_threads::KnownThreads,
     statements,
 };
 use crate::{
     domain::UserId,
     store::{
-        Appended, PutCheckpoint, PutWrites, StoredCheckpoint,
+        PutCheckpoint, PutWrites, StoredCheckpoint,
         checkpoints::{
-            Heads, NewMessages, PlannedPut, ThreadPlace, ValueHead, contents_rows, keys_of,
-            new_messages, plan_put, writes_row,
+            Heads, NewMessages, PlannedPut, ThreadPlan, ValueHead, all_messages, contents_rows,
+            keys_of, new_messages, plan_put, writes_row,
         },
         operation_error::{BackendError, ErrorKind, OperationError},
     },
 };
 
-/// Plan of a put.
-struct Plan {
-    last_seq: i64,
-    thread: i64,
-    namespace: i64,
-    /// Number of removals from the thread at the time of the plan.
-    removals: i64,
-    rows: PlannedPut,
-    messages: NewMessages,
-}
-
 /// Stores a checkpoint; `None` if it has to be stored in a transaction, and nothing was changed.
 pub(super) async fn put_checkpoint(
     pool: &PostgresPool,
+    threads: &KnownThreads,
     put: &PutCheckpoint,
 ) -> Result<Option<StoredCheckpoint>, OperationError> {
     if !put.contents.referenced.is_empty() {
@@ -58,22 +49,24 @@ pub(super) async fn put_checkpoint(
     }
     let mut connection = PooledConnection::acquire(pool).await?;
     let wait = connection.wait();
-    let planned = plan(&mut connection, put);
+    let planned = plan(&mut connection, threads, put);
     let planned = before_commit_within(wait, STATEMENT_TIMEOUT, planned).await;
     let stored = match planned {
         Ok(Some(plan)) => {
             let after = record_after(put.invalidation, &pool.server);
             let wait = connection.wait();
-            outcome_of(&wait, store(&mut connection, put, plan, after)).await
+            outcome_of(&wait, store(&mut connection, threads, put, plan, after)).await
         }
         // The transaction finds the reason.
         Ok(None) | Err(OperationError::Store(_)) => Ok(None),
         Err(error) => Err(error),
     };
-    let stored = connection.release(stored);
-    let kind = stored.as_ref().err().and_then(OperationError::kind);
-    if kind == Some(ErrorKind::UniqueViolation) {
-        return Ok(None);
+    let stored = match connection.release(stored) {
+        Err(error) if error.kind() == Some(ErrorKind::UniqueViolation) => Ok(None),
+        stored => stored,
+    };
+    if !matches!(stored, Ok(Some(_))) {
+        threads.remove(put);
     }
     stored
 }
@@ -92,7 +85,8 @@ pub(super) async fn put_writes(
     } else {
         statements::PUT_WRITES_UNLOCKED
     };
-    let contents = ContentColumns::new(contents_rows(&put.contents));
+    let contents = contents_rows(&put.contents);
+    let contents = ContentColumns::new(&contents);
     let mut connection = PooledConnection::acquire(pool).await?;
     let written = query_scalar(statement)
         .bind(put.conversation.id.as_uuid())
@@ -109,52 +103,37 @@ pub(super) async fn put_writes(
     connection.release(written.map_err(OperationError::from))
 }
 
+/// Plan of a put.
+struct Plan {
+    thread: ThreadPlan,
+    rows: PlannedPut,
+    messages: NewMessages,
+}
+
 async fn plan(
     connection: &mut PgConnection,
+    threads: &KnownThreads,
     put: &PutCheckpoint,
 ) -> Result<Option<Plan>, OperationError> {
-    let found: Vec<PlanColumns> = query_as(statements::FIND_PLAN)
-        .bind(put.conversation.id.as_uuid())
-        .bind(put.conversation.user_id.as_ref().map(UserId::as_str))
-        .bind(put.namespace.as_str())
-        .bind(keys_of(put))
-        .fetch_all(&mut *connection)
-        .await?;
-    let Some(&(last_seq, has_lineage, thread, removals, namespace, last_sequence, ..)) =
-        found.first()
-    else {
+    let known = threads.find(put);
+    let is_known = known.is_some();
+    let thread = match known {
+        Some(thread) => thread,
+        None => match find_plan(connection, put).await? {
+            Some(thread) => thread,
+            None => return Ok(None),
+        },
+    };
+    let Some(rows) = plan_put(put, &thread.stored)? else {
         return Ok(None);
     };
-    let heads = found.into_iter().filter_map(|row| {
-        let (.., key, sequence, first, last, prefix, is_continued) = row;
-        Some(ValueHead::new((
-            key?,
-            sequence,
-            first,
-            last,
-            prefix,
-            is_continued,
-        )))
-    });
-    let stored = Heads {
-        heads: heads.collect(),
-        last_sequence,
+    let messages = if is_known {
+        all_messages(put)
+    } else {
+        new_messages(connection, put, thread.has_lineage).await?
     };
-    let Some(rows) = plan_put(put, &stored)? else {
-        return Ok(None);
-    };
-    let place = ThreadPlace {
-        last_seq,
-        thread: Some(thread),
-        namespace: Some(namespace),
-        has_lineage,
-    };
-    let messages = new_messages(connection, put, &place).await?;
     Ok(Some(Plan {
-        last_seq,
         thread,
-        namespace,
-        removals,
         rows,
         messages,
     }))
@@ -162,7 +141,6 @@ async fn plan(
 
 /// Columns of [`statements::FIND_PLAN`].
 type PlanColumns = (
-    i64,
     bool,
     i64,
     i64,
@@ -176,48 +154,72 @@ type PlanColumns = (
     bool,
 );
 
+async fn find_plan(
+    connection: &mut PgConnection,
+    put: &PutCheckpoint,
+) -> Result<Option<ThreadPlan>, OperationError> {
+    let found: Vec<PlanColumns> = query_as(statements::FIND_PLAN)
+        .bind(put.conversation.id.as_uuid())
+        .bind(put.conversation.user_id.as_ref().map(UserId::as_str))
+        .bind(put.namespace.as_str())
+        .bind(keys_of(put))
+        .fetch_all(connection)
+        .await?;
+    let Some(&(has_lineage, thread, removals, namespace, last_sequence, ..)) = found.first() else {
+        return Ok(None);
+    };
+    let heads = found.into_iter().filter_map(|row| {
+        let (.., key, sequence, first, last, prefix, is_continued) = row;
+        let head = (key?, sequence, first, last, prefix, is_continued);
+        Some(ValueHead::new(head))
+    });
+    let stored = Heads {
+        heads: heads.collect(),
+        last_sequence,
+    };
+    Ok(Some(ThreadPlan {
+        thread,
+        removals,
+        namespace,
+        has_lineage,
+        stored,
+    }))
+}
+
 /// Executes a plan. `None` if it does not apply any more.
 async fn store(
     connection: &mut PgConnection,
+    threads: &KnownThreads,
     put: &PutCheckpoint,
     plan: Plan,
     record_after: Option<DateTime<Utc>>,
 ) -> Result<Option<StoredCheckpoint>, OperationError> {
     let Plan {
-        last_seq,
+        thread,
         rows,
         messages,
-        ..
     } = plan;
-    let contents = ContentColumns::new(rows.contents);
-    let values = ValueColumns::new(rows.values);
-    if messages.messages.is_empty() {
-        let put = query_scalar(statements::PUT)
+    let contents = ContentColumns::new(&rows.contents);
+    let values = ValueColumns::new(&rows.values);
+    let stored = if messages.messages.is_empty() {
+        let statement = query_scalar(statements::PUT)
             .bind(put.conversation.id.as_uuid())
             .bind(put.conversation.user_id.as_ref().map(UserId::as_str));
-        let put = bind_planned!(put, plan, contents, values, rows.checkpoint);
-        let is_stored: bool = put.fetch_one(connection).await?;
-        return Ok(is_stored.then(|| StoredCheckpoint::without_messages(last_seq)));
+        let statement = bind_planned!(statement, thread, contents, values, rows.checkpoint);
+        let last_seq: Option<i64> = statement.fetch_optional(connection).await?;
+        last_seq.map(StoredCheckpoint::without_messages)
+    } else {
+        let append = messages.into_append(put.invalidation);
+        let statement = query_as(statements::PUT_WITH_MESSAGES);
+        let statement = bind_append(statement, &append, record_after);
+        let statement = bind_planned!(statement, thread, contents, values, rows.checkpoint);
+        let appended = saved(statement.fetch_optional(connection).await?)?;
+        appended.map(|appended| StoredCheckpoint::with_messages(append.messages, appended))
+    };
+    if stored.is_some() {
+        threads.add(put, thread, &rows);
     }
-    let append = messages.into_append(put.invalidation);
-    let put = bind_append(
-        query_as(statements::PUT_WITH_MESSAGES),
-        &append,
-        record_after,
-    );
-    let put = bind_planned!(put, plan, contents, values, rows.checkpoint);
-    let Some(appended) = saved(put.fetch_optional(connection).await?)? else {
-        return Ok(None);
-    };
-    let count = i64::try_from(append.messages.len()).unwrap_or(i64::MAX);
-    let last_seq = match &appended {
-        Appended::Saved { first_seq, .. } => first_seq + count - 1,
-        Appended::Replayed { .. } => last_seq,
-    };
-    Ok(Some(StoredCheckpoint {
-        last_seq,
-        saved: Some((append.messages, appended)),
-    }))
+    Ok(stored)
 }
 
 /// Waits for the outcome of a statement that commits.

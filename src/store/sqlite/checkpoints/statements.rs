@@ -125,3 +125,33 @@ pub(super) const DIGESTS_AFTER: &str = "SELECT d.digest FROM checkpoint_contents
 
 pub(super) const DELETE_CONTENTS: &str = "DELETE FROM checkpoint_contents WHERE thread_id = $1 \
     AND digest IN (SELECT unhex(w.value) FROM json_each($2) w)";
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection, query_as};
+
+    use super::*;
+
+    /// The time of a read does not depend on the number of checkpoints.
+    #[tokio::test]
+    async fn reads_of_a_checkpoint_use_indexes() {
+        let mut connection = SqliteConnection::connect(":memory:").await.unwrap();
+        sqlx::migrate!("migrations/sqlite")
+            .run_direct(None, &mut connection, false)
+            .await
+            .unwrap();
+        for statement in [
+            FIND, CHECKPOINT, LATEST, VALUES, HEADS, SEQUENCE, WRITES, CONTENTS,
+        ] {
+            let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
+            let steps: Vec<(i64, i64, i64, String)> =
+                query_as(explain).fetch_all(&mut connection).await.unwrap();
+            assert!(!steps.is_empty());
+            for (.., step) in steps {
+                // The rows of a table are found, and those of a parameter or a subquery are read.
+                let is_of_table = ["SCAN c", "SCAN t", "SCAN n", "SCAN v", "SCAN d", "SCAN x"];
+                assert!(!is_of_table.contains(&step.as_str()), "{statement}: {step}");
+            }
+        }
+    }
+}
