@@ -18,7 +18,7 @@ pub mod shutdown;
 mod small_file;
 pub mod telemetry;
 
-pub use ::{archive, domain, tokens};
+pub use ::{archive, domain, text_analysis, tokens};
 pub mod memory;
 pub mod rpc;
 

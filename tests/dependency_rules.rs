@@ -11,7 +11,7 @@ use std::{
 
 /// Packages of the workspace that the crate's root re-exports like modules. Their
 /// manifests list their dependencies.
-const PACKAGES: &[&str] = &["archive", "domain", "tokens"];
+const PACKAGES: &[&str] = &["archive", "domain", "text_analysis", "tokens"];
 
 /// Modules, each with the modules and restricted libraries that it may depend on. A folder of a
 /// module that has stricter rules is listed by its path.
@@ -34,6 +34,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "fairness",
             "instrumentation",
             "patience",
+            "text_analysis",
             "sqlx",
             "opentelemetry",
         ],
@@ -139,6 +140,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "domain",
             "memory",
             "redis",
+            "text_analysis",
             "tokens",
             "transport",
             "sqlx",

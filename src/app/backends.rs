@@ -159,11 +159,11 @@ fn log_sessions_in_memory(config: &Config) {
 }
 
 fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
-    let text_search = config.conversations.text_search;
+    let languages = config.conversations.search_languages;
     match &config.store.backend {
         StoreBackend::Embedded { data_dir, .. } => {
             let file = data_dir.join("conversations.db");
-            let store = SqliteStore::with_text_search(&file, text_search).map_err(|error| {
+            let store = SqliteStore::with_languages(&file, languages).map_err(|error| {
                 let cause = os_error::describe(&error);
                 format!("DATA_DIR: cannot create {}: {cause}", data_dir.display())
             })?;
@@ -181,10 +181,10 @@ fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
                 database = options.get_database(),
                 "store: PostgreSQL"
             );
-            Ok(Arc::new(PostgresStore::with_text_search(
+            Ok(Arc::new(PostgresStore::with_languages(
                 options.as_ref().clone(),
                 *max_connections,
-                text_search,
+                languages,
             )))
         }
     }

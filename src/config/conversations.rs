@@ -1,7 +1,11 @@
 use std::time::Duration;
 
 use super::parse::{integer, minutes};
-use crate::{domain::TextSearch, memory::Memory, tokens::TokenEncoding};
+use crate::{
+    memory::Memory,
+    text_analysis::{Language, Languages},
+    tokens::TokenEncoding,
+};
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Conversations")]
@@ -66,19 +70,30 @@ pub(super) struct ConversationArgs {
     )]
     compaction_tokens: u64,
 
-    /// Text analysis of the message search. `english` matches different forms of a word and
-    /// ignores words such as "the"; `simple`, for other languages, matches words as they are.
-    /// In PostgreSQL a change applies to messages that are saved afterwards. The embedded store
-    /// rebuilds its index when it migrates.
+    /// Languages of the messages, separated by commas, at most four; `none` for none. The search
+    /// finds different forms of their words, such as "policies" and "policy". Words of all other
+    /// languages are found as they are written. After a change, run the subcommand `reindex`; until
+    /// then, messages that were saved before are found by their words as they are written.
+    /// [default: english]
     #[arg(
         long,
         env,
         global = true,
-        default_value = "english",
-        value_parser = text_search,
+        value_parser = languages,
+        value_name = "LANGUAGE,…"
+    )]
+    text_search_languages: Option<Languages>,
+
+    /// Former name of TEXT_SEARCH_LANGUAGES: `english`, or `simple` for `none`.
+    #[arg(
+        long,
+        env,
+        global = true,
+        hide = true,
+        value_parser = text_search_config,
         value_name = "english|simple"
     )]
-    text_search_config: TextSearch,
+    text_search_config: Option<Languages>,
 }
 
 /// Sessions, histories and search.
@@ -94,8 +109,8 @@ pub struct ConversationConfig {
     pub token_encoding: TokenEncoding,
     /// Number of tokens without a summary above which a compaction is due; 0 for never.
     pub compaction_tokens: u64,
-    /// Text analysis of the message search.
-    pub text_search: TextSearch,
+    /// Languages of the message search.
+    pub search_languages: Languages,
 }
 
 impl ConversationConfig {
@@ -106,7 +121,10 @@ impl ConversationConfig {
             history_messages: args.max_history_messages,
             token_encoding: args.token_encoding,
             compaction_tokens: args.compaction_tokens,
-            text_search: args.text_search_config,
+            search_languages: args
+                .text_search_languages
+                .or(args.text_search_config)
+                .unwrap_or_default(),
         }
     }
 }
@@ -115,6 +133,21 @@ fn token_encoding(text: &str) -> Result<TokenEncoding, &'static str> {
     TokenEncoding::from_name(text).ok_or("must be o200k_base, cl100k_base or none")
 }
 
-fn text_search(text: &str) -> Result<TextSearch, &'static str> {
-    TextSearch::from_name(text).ok_or("must be english or simple")
+fn languages(text: &str) -> Result<Languages, String> {
+    Languages::from_names(text).ok_or_else(|| {
+        let names: Vec<_> = Language::names().collect();
+        format!(
+            "must be none, or at most {} of {}",
+            Languages::MAX,
+            names.join(", ")
+        )
+    })
+}
+
+fn text_search_config(text: &str) -> Result<Languages, &'static str> {
+    match text {
+        "english" => Ok(Languages::default()),
+        "simple" => Ok(Languages::NONE),
+        _ => Err("must be english or simple"),
+    }
 }

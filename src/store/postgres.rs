@@ -12,6 +12,7 @@ mod columns;
 mod compaction;
 mod connection;
 mod conversations;
+mod documents;
 mod effects;
 mod history;
 mod import;
@@ -28,6 +29,7 @@ mod session_check;
 mod snapshot;
 mod sqlstate;
 mod transaction;
+mod tsquery;
 mod writer;
 
 use std::{fmt, sync::Arc};
@@ -47,9 +49,10 @@ use super::{
 use crate::{
     domain::{
         Conversation, ConversationChanges, ConversationId, ConversationRef, Message,
-        NewConversation, SessionId, TextSearch, UserId,
+        NewConversation, SessionId, UserId,
     },
     fairness::{FairSemaphore, Permits, ShareKey},
+    text_analysis::Languages,
 };
 
 pub(super) use self::sqlstate::classify;
@@ -82,25 +85,30 @@ pub struct PostgresStore {
 
 impl PostgresStore {
     /// Creates a store that is searched with the default configuration. See
-    /// [`Self::with_text_search`].
+    /// [`Self::with_languages`].
     pub fn new(options: PgConnectOptions, max_connections: u32) -> Self {
-        Self::with_text_search(options, max_connections, TextSearch::default())
+        Self::with_languages(options, max_connections, Languages::default())
     }
 
     /// Creates a store that opens at most `max_connections` connections, the first when it
-    /// is first used. New messages are searched with `text_search`. Messages that were saved
-    /// with another configuration are still searched with that one.
+    /// is first used. New messages are analyzed as texts in these languages.
     ///
     /// Must be called within a Tokio runtime.
-    pub fn with_text_search(
+    pub fn with_languages(
         options: PgConnectOptions,
         max_connections: u32,
-        text_search: TextSearch,
+        languages: Languages,
     ) -> Self {
-        let options = connection::options(options, text_search);
+        let options = connection::options(options);
         let server = Arc::new(ServerState::default());
-        let check = Arc::new(SessionCheck::new(text_search, Arc::clone(&server)));
-        let pool = PostgresPool::new(options.clone(), max_connections, Arc::clone(&check), server);
+        let check = Arc::new(SessionCheck::new(Arc::clone(&server)));
+        let pool = PostgresPool::new(
+            options.clone(),
+            max_connections,
+            Arc::clone(&check),
+            server,
+            languages,
+        );
         let pool = Arc::new(pool);
         let share = (max_connections as usize * 3 / 10).max(1);
         Self {

@@ -1,7 +1,10 @@
 use futures_util::{Stream, TryStreamExt as _};
 
 use super::operation_error::OperationError;
-use crate::domain::{ConversationId, DeptId, Message, Role, SearchText, Title, UserId};
+use crate::{
+    domain::{ConversationId, DeptId, Message, Role, SearchText, Title, UserId},
+    text_analysis::{Languages, Query, matches_in},
+};
 
 /// Query that searches the messages of a user.
 #[derive(Clone, Debug)]
@@ -104,6 +107,43 @@ impl SearchPage {
     }
 }
 
+/// Marks the matches of a query in messages.
+pub(super) struct Marker<'a> {
+    pub(super) query: &'a Query,
+    pub(super) languages: Languages,
+}
+
+impl Marker<'_> {
+    /// Returns the excerpt of a message around the first match.
+    pub(super) fn snippet(&self, text: &str) -> String {
+        let mut marked = String::with_capacity(text.len() + 16);
+        let mut end = 0;
+        for range in matches_in(text, self.query, self.languages) {
+            marked.extend(text[end..range.start].chars().map(replace_mark));
+            marked.push('⟦');
+            marked.extend(text[range.clone()].chars().map(replace_mark));
+            marked.push('⟧');
+            end = range.end;
+        }
+        marked.extend(
+            text[end..]
+                .chars()
+                .take(SNIPPET_CHARS + 1)
+                .map(replace_mark),
+        );
+        snippet(&marked)
+    }
+}
+
+/// Replaces characters that would be mistaken for marks.
+fn replace_mark(c: char) -> char {
+    match c {
+        '⟦' => '[',
+        '⟧' => ']',
+        _ => c,
+    }
+}
+
 /// Maximum length of a snippet in characters, excluding the ellipses.
 const SNIPPET_CHARS: usize = 240;
 
@@ -112,7 +152,7 @@ const BEFORE_CHARS: usize = 60;
 
 /// Returns the words around the first match of a text in which all matches are marked, on
 /// one line. Without a match, returns the beginning of the text.
-pub(super) fn snippet(marked: &str) -> String {
+fn snippet(marked: &str) -> String {
     let first = marked.find('⟦').unwrap_or(0);
     let before = &marked[..first];
     let begin = if before.chars().count() <= BEFORE_CHARS {
@@ -155,17 +195,22 @@ fn one_line(text: &str, before: bool, after: bool) -> String {
 macro_rules! search_rows {
     ($row:ty, $id:ty) => {
         /// Decodes a row with a message's columns and those of its hit.
-        fn decode_hit(row: &$row) -> Result<$crate::store::SearchHit, OperationError> {
+        fn decode_hit(
+            row: &$row,
+            rank: f64,
+            marker: &$crate::store::search::Marker<'_>,
+        ) -> Result<$crate::store::SearchHit, OperationError> {
             use sqlx::{FromRow as _, Row as _};
             let conversation: $id = row.try_get("conversation_id")?;
             let conversation =
                 $crate::domain::ConversationId::from_uuid(uuid::Uuid::from(conversation));
+            let message = super::MessageRow::from_row(row)?.decode(conversation)?;
             Ok($crate::store::SearchHit {
-                message: super::MessageRow::from_row(row)?.decode(conversation)?,
+                snippet: marker.snippet(message.content.as_str()),
+                message,
                 title: $crate::store::rows::decode_title(row.try_get("title")?)?,
-                snippet: $crate::store::search::snippet(row.try_get("marked")?),
                 key: $crate::store::SearchKey {
-                    rank: row.try_get("rank")?,
+                    rank,
                     place: row.try_get("place")?,
                 },
             })

@@ -13,6 +13,7 @@ mod compaction;
 mod connection;
 mod conversations;
 mod disk_space;
+mod documents;
 mod effects;
 mod history;
 mod import;
@@ -24,7 +25,6 @@ mod redaction;
 mod removal;
 mod result_codes;
 mod search;
-mod search_syntax;
 mod snapshot;
 mod together;
 
@@ -42,13 +42,16 @@ use super::{
     operation_error::OperationError, pool, search_limit::SearchLimit, sql,
     transfers::TransferLimit,
 };
-use crate::domain::{
-    Conversation, ConversationChanges, ConversationId, ConversationRef, Message, NewConversation,
-    SessionId, TextSearch, UserId,
+use crate::{
+    domain::{
+        Conversation, ConversationChanges, ConversationId, ConversationRef, Message,
+        NewConversation, SessionId, UserId,
+    },
+    text_analysis::Languages,
 };
 
 pub(super) use self::result_codes::classify;
-use self::{batches::BatchWriter, pending_removals::Sweeper};
+use self::{batches::BatchWriter, documents::Analysis, pending_removals::Sweeper};
 
 type SqlitePool = pool::MeteredPool<Sqlite>;
 type ConversationRow = super::rows::ConversationRow<uuid::fmt::Hyphenated, connection::Micros>;
@@ -65,7 +68,8 @@ pub struct SqliteStore {
     searchers: SqlitePool,
     searches: SearchLimit,
     transfers: TransferLimit,
-    text_search: TextSearch,
+    analysis: Analysis,
+    languages: Languages,
 }
 
 impl SqliteStore {
@@ -76,37 +80,35 @@ impl SqliteStore {
     ///
     /// Fails if the directory of the file cannot be created.
     pub fn open(file: &Path) -> io::Result<Self> {
-        Self::with_text_search(file, TextSearch::default())
+        Self::with_languages(file, Languages::default())
     }
 
-    /// Creates a store on `file`, searched with `text_search`. See
+    /// Creates a store on `file`, whose messages are analyzed as texts in these languages. See
     /// [`Self::with_options`].
     ///
     /// # Errors
     ///
     /// Fails if the directory of the file cannot be created.
-    pub fn with_text_search(file: &Path, text_search: TextSearch) -> io::Result<Self> {
-        Self::with_options(connection::options(file), text_search)
+    pub fn with_languages(file: &Path, languages: Languages) -> io::Result<Self> {
+        Self::with_options(connection::options(file), languages)
     }
 
     /// Creates a store whose connections are opened with `options`, to which the
     /// store adds the settings that it depends on. Creates the directory of the
-    /// file, with access for its owner only. [`Store::prepare`] creates the file,
-    /// and rebuilds its search index if that was created with another configuration.
+    /// file, with access for its owner only. [`Store::prepare`] creates the file, and begins to
+    /// analyze messages again that were analyzed in other languages.
     ///
     /// Must be called within a Tokio runtime.
     ///
     /// # Errors
     ///
     /// Fails if the directory of the file cannot be created.
-    pub fn with_options(
-        options: SqliteConnectOptions,
-        text_search: TextSearch,
-    ) -> io::Result<Self> {
+    pub fn with_options(options: SqliteConnectOptions, languages: Languages) -> io::Result<Self> {
         connection::create_directory(options.get_filename())?;
         let options = connection::required_options(options);
         let writer = Arc::new(connection::writer(options.clone()));
         let file = options.get_filename().to_owned();
+        let analysis = Analysis::new(Arc::clone(&writer), languages);
         Ok(Self {
             sweeper: Arc::new(Sweeper::new(Arc::clone(&writer), file)),
             saves: GroupCommit::new(BatchWriter(Arc::clone(&writer)), batches::LIMITS),
@@ -117,7 +119,8 @@ impl SqliteStore {
             searches: SearchLimit::new(connection::SEARCHERS as usize, Duration::ZERO),
             transfers: TransferLimit::new(connection::MAX_TRANSFERS),
             options,
-            text_search,
+            analysis,
+            languages,
         })
     }
 
@@ -126,7 +129,9 @@ impl SqliteStore {
         &self,
         operation: impl Future<Output = Result<T, OperationError>>,
     ) -> Result<T, StoreError> {
-        disk_space::write_outcome(operation.await, self.options.get_filename()).await
+        let written = operation.await;
+        self.analysis.notify();
+        disk_space::write_outcome(written, self.options.get_filename()).await
     }
 }
 
@@ -141,8 +146,9 @@ impl fmt::Debug for SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn prepare(&self, migrate: bool) -> Result<(), SchemaError> {
-        let left = prepare::prepare(&self.options, self.text_search, migrate).await?;
+        let left = prepare::prepare(&self.options, migrate).await?;
         self.sweeper.sweep_leftovers(left);
+        self.analysis.start();
         Ok(())
     }
 
@@ -318,6 +324,7 @@ impl Store for SqliteStore {
             &self.options,
             &self.writer,
             &self.sweeper,
+            self.analysis.notifier(),
             conversation,
             transfer,
         ))
@@ -328,7 +335,7 @@ impl Store for SqliteStore {
         read(search::search(
             &self.searchers,
             &self.searches,
-            self.text_search,
+            self.languages,
             query,
         ))
         .await
@@ -356,6 +363,7 @@ impl Store for SqliteStore {
     }
 
     async fn close(&self) {
+        self.analysis.close().await;
         self.sweeper.close().await;
         self.saves.close().await;
         self.searchers.close().await;

@@ -291,6 +291,7 @@ async fn start_fails_with_one_line_if_a_setting_is_invalid() {
         ("REDIS_PASSWORD_FILE", "/nonexistent"),
         ("LOG_LEVEL", "conversation_memory=loud"),
         ("TEXT_SEARCH_CONFIG", "klingon"),
+        ("TEXT_SEARCH_LANGUAGES", "klingon"),
     ] {
         let output = command()
             .env(name, value)
@@ -360,7 +361,7 @@ async fn help_shows_every_setting_and_no_secret() {
         "REDIS_KEY_PREFIX",
         "SESSION_TTL_MINUTES",
         "MAX_HISTORY_MESSAGES",
-        "TEXT_SEARCH_CONFIG",
+        "TEXT_SEARCH_LANGUAGES",
         "LISTEN_ADDR",
         "OPS_ADDR",
         "DATA_DIR",

@@ -6,10 +6,7 @@ use std::{
     time::Duration,
 };
 
-use conversation_memory::{
-    domain::TextSearch,
-    store::{Store, postgres::PostgresStore, sqlite::SqliteStore},
-};
+use conversation_memory::store::{Store, postgres::PostgresStore, sqlite::SqliteStore};
 use sqlx::{
     ConnectOptions as _, Connection as _, PgConnection, SqliteConnection, query, raw_sql,
     sqlite::SqliteConnectOptions,
@@ -134,7 +131,11 @@ impl FaultyStore {
             Fault::ReadOnly => options.pragma("query_only", "ON"),
             Fault::Busy | Fault::ConnectionLost | Fault::RolledBack => options,
         };
-        let store = SqliteStore::with_options(options, TextSearch::default()).unwrap();
+        let store = SqliteStore::with_options(
+            options,
+            conversation_memory::text_analysis::Languages::default(),
+        )
+        .unwrap();
         Self {
             faulty: Arc::new(store),
             healthy,

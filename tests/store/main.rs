@@ -35,6 +35,7 @@ mod removals;
 mod retries;
 mod saves;
 mod search;
+mod search_equality;
 mod search_limits;
 mod sqlite;
 mod sqlite_batches;

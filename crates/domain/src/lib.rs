@@ -48,7 +48,7 @@ pub use self::{
     metadata::Metadata,
     part::{Blob, Part, RawPart},
     role::Role,
-    search::{SearchText, TextSearch},
+    search::SearchText,
     session::{NewSession, Session, SessionRef},
     text::{AuthorName, DeptId, ItemKey, RequestId, Title, UserId},
     time::{from_rfc3339, from_unix_time, to_micros},

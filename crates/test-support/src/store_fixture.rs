@@ -21,10 +21,10 @@ use sqlx::{
 };
 use tempfile::TempDir;
 
-/// Statement that makes the excerpts of hits take longer than a search may.
+/// Statement that makes searches take longer than a search may.
 pub const SLOW_SEARCHES_ON_POSTGRES: &str = "CREATE OR REPLACE FUNCTION searched_text(content text) RETURNS text LANGUAGE plpgsql IMMUTABLE \
      AS $$ BEGIN \
-         IF current_query() LIKE '%ts_headline%' THEN PERFORM pg_sleep(10); END IF; \
+         IF current_query() LIKE '%websearch_to_tsquery%' THEN PERFORM pg_sleep(10); END IF; \
          RETURN content; \
      END $$";
 

@@ -124,6 +124,10 @@ impl<'a> Terms<'a> {
         &rest[..count]
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Number of all positions.
     pub(crate) fn length(&self) -> u32 {
         self.0.iter().map(|term| u32::from(term.count())).sum()

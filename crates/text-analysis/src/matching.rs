@@ -5,13 +5,11 @@ use crate::{
     query::{Alternative, Element, Form, Operand, Query},
 };
 
-/// Returns whether a document matches a query.
+/// Returns whether a document matches a query. One without terms matches none.
 pub fn matches(query: &Query, document: &Document) -> bool {
     let terms = Terms::of(document.as_bytes());
-    query
-        .alternatives
-        .iter()
-        .any(|alternative| alternative_matches(alternative, &terms))
+    let matches = |alternative| alternative_matches(alternative, &terms);
+    !terms.is_empty() && query.alternatives.iter().any(matches)
 }
 
 fn alternative_matches(alternative: &Alternative, terms: &Terms<'_>) -> bool {

@@ -79,6 +79,18 @@ impl Query {
         query
     }
 
+    /// Beginning of a term that every matching document contains, of the longest known. `None` if
+    /// there may be matches with nothing in common.
+    pub fn common_term(&self) -> Option<&str> {
+        let [only] = self.alternatives.as_slice() else {
+            return None;
+        };
+        let elements = only.required.iter().flat_map(|operand| &operand.elements);
+        elements
+            .map(Element::common_prefix)
+            .max_by_key(|term| term.len())
+    }
+
     /// Forms of the words that must occur, which determine the rank, in the order of their bytes.
     pub fn ranked_forms(&self) -> Vec<Form> {
         let alternatives = self.alternatives.iter();
@@ -89,6 +101,22 @@ impl Query {
         forms.sort_by(|a, b| (&a.term, !a.is_prefix).cmp(&(&b.term, !b.is_prefix)));
         forms.dedup_by(|second, first| second.term == first.term);
         forms
+    }
+}
+
+impl Element {
+    /// Longest prefix of all forms, without their marks.
+    fn common_prefix(&self) -> &str {
+        let mut terms = self
+            .forms
+            .iter()
+            .map(|form| form.term.trim_start_matches(STEM_MARK));
+        let first = terms.next().unwrap_or_default();
+        terms.fold(first, |prefix, term| {
+            let differs = |((at, a), b): ((usize, char), char)| (a != b).then_some(at);
+            let end = prefix.char_indices().zip(term.chars()).find_map(differs);
+            &prefix[..end.unwrap_or(prefix.len().min(term.len()))]
+        })
     }
 }
 
@@ -256,5 +284,18 @@ mod tests {
         ] {
             assert_eq!(parsed(query, "english"), expected, "{query}");
         }
+    }
+
+    #[test]
+    fn common_terms_are_beginnings_of_all_forms() {
+        let languages = Languages::from_names("english,german").unwrap();
+        let common = |text: &str| {
+            let query = Query::parse(text, languages);
+            query.common_term().map(str::to_owned)
+        };
+        assert_eq!(common("a policies").as_deref(), Some("polici"));
+        assert_eq!(common("\"Häuser wo\"").as_deref(), Some("haus"));
+        assert_eq!(common("some or other"), None);
+        assert_eq!(common("-polite"), None);
     }
 }

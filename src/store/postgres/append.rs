@@ -8,7 +8,9 @@ use super::{
         BlobColumns, ContextColumns, MessageColumns, bind_blobs, bind_contexts, bind_messages,
     },
     connection::PooledConnection,
-    conversations, history,
+    conversations,
+    documents::{DocumentColumns, bind_documents},
+    history,
     invalidations::record_after,
     server_state::ServerState,
 };
@@ -19,6 +21,7 @@ use crate::{
         operation_error::{BackendError, ErrorKind, OperationError},
         replay::{self, IdConflict, replays},
     },
+    text_analysis::Languages,
 };
 
 replays!(PgConnection, std::convert::identity, DateTime<Utc>);
@@ -56,7 +59,7 @@ WITH ",
       AND ($7 IS NULL OR c.last_seq = $7)
       AND NOT EXISTS (SELECT 1 FROM requests r
                       WHERE r.conversation_id = $1 AND r.request_id = $8)
-    RETURNING c.id, c.user_id, c.last_seq - $3 AS before_seq, c.uncompacted_tokens
+    RETURNING c.id, c.user_id, c.dept_id, c.last_seq - $3 AS before_seq, c.uncompacted_tokens
 ), new_messages AS (
     INSERT INTO messages (conversation_id, seq, ",
             $crate::store::postgres::columns::message_values!(""),
@@ -71,7 +74,12 @@ WITH ",
             ", number)
 ), ",
             $attachments,
-            "new_request AS (
+            "new_documents AS (
+    INSERT INTO message_documents (conversation_id, seq, user_id, dept_id, role, config, words)
+    SELECT s.id, s.before_seq + d.number, s.user_id, s.dept_id, d.role, $35, d.words
+    FROM saved s, unnest($36, $37, $38) AS d (number, role, words)
+    ORDER BY d.number
+), new_request AS (
     INSERT INTO requests (conversation_id, request_id, digest, first_seq, last_seq, created_at)
     SELECT s.id, $8, $9, s.before_seq + 1, s.before_seq + $3, $4
     FROM saved s WHERE $8 IS NOT NULL
@@ -139,17 +147,25 @@ pub(super) async fn append(
     } else {
         PooledConnection::acquire_tested(pool).await?
     };
-    let appended = save_or_replay(&mut connection, &pool.server, append, after_loss).await;
+    let appended = save_or_replay(
+        &mut connection,
+        &pool.server,
+        pool.languages,
+        append,
+        after_loss,
+    )
+    .await;
     connection.release(appended)
 }
 
 async fn save_or_replay(
     connection: &mut PgConnection,
     server: &ServerState,
+    languages: Languages,
     append: &Append,
     after_loss: bool,
 ) -> Result<Appended, OperationError> {
-    match save(connection, Some(server), append, APPEND).await {
+    match save(connection, Some(server), languages, append, APPEND).await {
         Ok(Some(saved)) => return Ok(saved),
         Ok(None) => {}
         Err(error) if error.kind == ErrorKind::UniqueViolation => {}
@@ -166,9 +182,10 @@ async fn save_or_replay(
 /// in use, and the transaction records the pending invalidation.
 pub(super) async fn append_in(
     connection: &mut PgConnection,
+    languages: Languages,
     append: &Append,
 ) -> Result<Appended, OperationError> {
-    let saved = save(connection, None, append, APPEND).await?;
+    let saved = save(connection, None, languages, append, APPEND).await?;
     Ok(saved.ok_or(StoreError::NotFound)?)
 }
 
@@ -176,20 +193,22 @@ pub(super) async fn append_in(
 pub(super) async fn append_unlocked(
     connection: &mut PgConnection,
     server: &ServerState,
+    languages: Languages,
     append: &Append,
 ) -> Result<Option<Appended>, BackendError> {
-    save(connection, Some(server), append, APPEND_UNLOCKED).await
+    save(connection, Some(server), languages, append, APPEND_UNLOCKED).await
 }
 
 /// Executes the save with one of the statements. `None` if a condition of the statement is not met.
 async fn save(
     connection: &mut PgConnection,
     server: Option<&ServerState>,
+    languages: Languages,
     append: &Append,
     statement: &'static str,
 ) -> Result<Option<Appended>, BackendError> {
     let record_after = server.and_then(|server| record_after(append.invalidation, server));
-    let query = bind_append(query_as(statement), append, record_after);
+    let query = bind_append(query_as(statement), append, languages, record_after);
     saved(query.fetch_optional(connection).await?)
 }
 
@@ -200,6 +219,7 @@ pub(super) type SavedRow = (String, i64, i64);
 pub(super) fn bind_append<'q>(
     query: QueryAs<'q, Postgres, SavedRow, PgArguments>,
     append: &'q Append,
+    languages: Languages,
     record_after: Option<DateTime<Utc>>,
 ) -> QueryAs<'q, Postgres, SavedRow, PgArguments> {
     let messages = MessageColumns::new(append.messages.iter(), append.at);
@@ -220,11 +240,13 @@ pub(super) fn bind_append<'q>(
         .bind(title.and_then(|(_, index)| i64::try_from(index + 1).ok()))
         .bind(append.tokens())
         .bind(append.has_pinned());
-    bind_messages!(
+    let documents = DocumentColumns::new((1..).zip(&append.messages), languages);
+    let query = bind_messages!(
         bind_blobs!(bind_contexts!(query, contexts), blobs),
         messages
     )
-    .bind(record_after)
+    .bind(record_after);
+    bind_documents!(query, documents)
 }
 
 /// Outcome of the statement; `None` if it has returned no row.

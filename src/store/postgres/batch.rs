@@ -10,6 +10,7 @@ use super::{
         BlobColumns, ContextColumns, MessageColumns, bind_blobs, bind_contexts, bind_messages,
         message_values, placeholders,
     },
+    documents::{DocumentColumns, bind_documents},
     invalidations::{record_after, record_saved},
     server_state::ServerState,
     sql,
@@ -21,6 +22,7 @@ use crate::{
         group_commit::GroupedSave,
         operation_error::{BackendError, ErrorKind},
     },
+    text_analysis::Languages,
 };
 
 /// Saves turns of different conversations. Its text does not depend on their number.
@@ -61,7 +63,7 @@ WITH locked AS MATERIALIZED (
                                 ELSE nextval('activity_order') END
     FROM locked i
     WHERE c.id = i.id
-    RETURNING c.id, c.user_id, c.last_seq - i.messages AS before_seq, c.last_seq,
+    RETURNING c.id, c.user_id, c.dept_id, c.last_seq - i.messages AS before_seq, c.last_seq,
         c.uncompacted_tokens, i.save, i.messages_before, i.request_id, i.digest, i.at, i.record_after
 ), new_messages AS (
     INSERT INTO messages (conversation_id, seq, ",
@@ -93,6 +95,13 @@ WITH locked AS MATERIALIZED (
     FROM unnest($22, ",
     placeholders!(batch blobs),
     ") AS b (save, number, position, data) JOIN saved s ON s.save = b.save
+), new_documents AS (
+    INSERT INTO message_documents (conversation_id, seq, user_id, dept_id, role, config, words)
+    SELECT s.id, s.before_seq + d.number - s.messages_before, s.user_id, s.dept_id, d.role, $40,
+           d.words
+    FROM unnest($39, $41, $42, $43) AS d (save, number, role, words)
+        JOIN saved s ON s.save = d.save
+    ORDER BY d.number
 ), new_requests AS (
     INSERT INTO requests (conversation_id, request_id, digest, first_seq, last_seq, created_at)
     SELECT s.id, s.request_id, s.digest, s.before_seq + 1, s.last_seq, s.at
@@ -162,12 +171,13 @@ impl<'a> SaveColumns<'a> {
 pub(super) async fn append_batch(
     connection: &mut PgConnection,
     server: &ServerState,
+    languages: Languages,
     saves: &[GroupedSave<'_>],
 ) -> Result<Vec<Option<Appended>>, BackendError> {
     if let [GroupedSave { append, .. }] = saves
         && !has_attachments(append)
     {
-        let saved = append_unlocked(connection, server, append).await?;
+        let saved = append_unlocked(connection, server, languages, append).await?;
         return Ok(vec![saved]);
     }
     let mut columns = SaveColumns::default();
@@ -183,12 +193,14 @@ pub(super) async fn append_batch(
     }
     let contexts = ContextColumns::new((1..).zip(all.iter().copied()));
     let blobs = BlobColumns::new((1..).zip(all.iter().copied()));
+    let documents = DocumentColumns::new((1..).zip(all.iter().copied()), languages);
     let turns_of = |numbers: &[i64]| -> Vec<i64> {
         let turn = |number: &i64| turns[usize::try_from(*number - 1).unwrap_or_default()];
         numbers.iter().map(turn).collect()
     };
     let context_turns = turns_of(&contexts.message_numbers);
     let blob_turns = turns_of(&blobs.message_numbers);
+    let document_turns = turns_of(&documents.message_numbers);
     let query = query_as(APPEND_BATCH)
         .bind(columns.ids)
         .bind(columns.user_ids)
@@ -207,7 +219,8 @@ pub(super) async fn append_batch(
         .bind(context_turns);
     let query = bind_contexts!(query, contexts).bind(blob_turns);
     let query = bind_blobs!(query, blobs).bind(turns);
-    let rows: Vec<SavedRow> = bind_messages!(query, messages)
+    let query = bind_messages!(query, messages).bind(document_turns);
+    let rows: Vec<SavedRow> = bind_documents!(query, documents)
         .fetch_all(connection)
         .await?;
     outcomes(rows, saves.len())

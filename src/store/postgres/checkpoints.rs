@@ -14,6 +14,7 @@ use sqlx::{PgConnection, query_scalar, raw_sql};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use self::rows::CheckpointConnection;
 use super::{
     PostgresPool, PostgresStore, attempts,
     connection::{PooledConnection, REMOVAL_TIMEOUT, STATEMENT_TIMEOUT},
@@ -64,14 +65,18 @@ async fn write<T>(
     conversation: ConversationId,
     invalidation: Invalidation,
     limit: std::time::Duration,
-    statements: impl AsyncFnOnce(&mut PgConnection) -> Result<T, OperationError>,
+    statements: impl AsyncFnOnce(&mut CheckpointConnection<'_>) -> Result<T, OperationError>,
 ) -> Result<T, OperationError> {
     let after = record_after(invalidation, &pool.server);
     let mut connection = PooledConnection::acquire(pool).await?;
     let wait = connection.wait();
     let written = before_commit_within(wait, limit, async {
         raw_sql(BEGIN).execute(&mut *connection).await?;
-        statements(&mut connection).await
+        let mut rows = CheckpointConnection {
+            connection: &mut connection,
+            languages: pool.languages,
+        };
+        statements(&mut rows).await
     })
     .await;
     end_with(
@@ -99,10 +104,14 @@ async fn read_snapshot<T>(
 /// Runs reads on a connection.
 async fn read<T>(
     pool: &PostgresPool,
-    statements: impl AsyncFnOnce(&mut PgConnection) -> Result<T, OperationError>,
+    statements: impl AsyncFnOnce(&mut CheckpointConnection<'_>) -> Result<T, OperationError>,
 ) -> Result<T, OperationError> {
     let mut connection = PooledConnection::acquire(pool).await?;
-    let read = statements(&mut connection).await;
+    let mut rows = CheckpointConnection {
+        connection: &mut connection,
+        languages: pool.languages,
+    };
+    let read = statements(&mut rows).await;
     connection.release(read)
 }
 
@@ -252,13 +261,13 @@ impl CheckpointStore for PostgresStore {
         let runs: Vec<Uuid> = runs.iter().map(|run| run.as_uuid()).collect();
         let runs = &runs;
         attempts::read(&self.pool, || {
-            read(&self.pool, async |connection| {
+            read(&self.pool, async |rows| {
                 let found: Vec<Uuid> = query_scalar(OF_RUNS)
                     .bind(runs)
                     .bind(user.map(UserId::as_str))
                     .bind(after.map(ConversationId::as_uuid))
                     .bind(i64::from(limit))
-                    .fetch_all(connection)
+                    .fetch_all(&mut *rows.connection)
                     .await?;
                 Ok(found.into_iter().map(ConversationId::from_uuid).collect())
             })

@@ -20,7 +20,6 @@ use super::{
     session_check::{self, SessionCheck},
 };
 use crate::{
-    domain::TextSearch,
     patience::with_patience,
     store::{
         operation_error::{BackendError, ErrorKind, OperationError},
@@ -28,6 +27,7 @@ use crate::{
         pool::Pooled,
         search_limit::SearchLimit,
     },
+    text_analysis::Languages,
 };
 
 /// Maximum time that a call waits for a connection. A call that gets none fails within a
@@ -50,7 +50,7 @@ pub(super) const REMOVAL_TIMEOUT: Duration = Duration::from_secs(35);
 const MAX_IDLE_UNCHECKED: Duration = Duration::from_secs(5);
 
 /// Adds the options with which every connection is opened.
-pub(super) fn options(options: PgConnectOptions, text_search: TextSearch) -> PgConnectOptions {
+pub(super) fn options(options: PgConnectOptions) -> PgConnectOptions {
     let named = options.get_application_name().is_some();
     let options = if named {
         options
@@ -59,13 +59,15 @@ pub(super) fn options(options: PgConnectOptions, text_search: TextSearch) -> PgC
     };
     options
         .disable_statement_logging()
-        .options(session_check::settings(text_search))
+        .options(session_check::settings())
 }
 
 /// Pool of connections, with what they have observed of the server.
 pub(super) struct PostgresPool {
     connections: pool::MeteredPool<Postgres>,
     pub(super) server: Arc<ServerState>,
+    /// Languages in which messages are analyzed for the search.
+    pub(super) languages: Languages,
     pub(super) searches: SearchLimit,
     responsiveness: Arc<Responsiveness>,
 }
@@ -77,6 +79,7 @@ impl PostgresPool {
         max_connections: u32,
         check: Arc<SessionCheck>,
         server: Arc<ServerState>,
+        languages: Languages,
     ) -> Self {
         let probe = probe(options.clone(), Arc::clone(&check));
         let observed = Arc::clone(&server);
@@ -105,6 +108,7 @@ impl PostgresPool {
             connections: pool::MeteredPool::new("postgresql", connections)
                 .with_probe(Arc::clone(&probe)),
             server,
+            languages,
             searches: SearchLimit::new((max_connections as usize / 5).max(1), STATEMENT_TIMEOUT),
             responsiveness: Arc::new(Responsiveness::new(probe)),
         }

@@ -12,6 +12,7 @@ use super::{
         message_values, placeholders,
     },
     connection::PooledConnection,
+    documents::{DocumentColumns, bind_documents},
     sql,
     transaction::{BEGIN, before_commit, end},
 };
@@ -22,13 +23,13 @@ use crate::{
         operation_error::OperationError,
         transfers::{ImportTotals, TransferPermit},
     },
+    text_analysis::Languages,
 };
 
 /// Time after which the server ends the transaction if the client sends nothing.
 const SET_IDLE_TIMEOUT: &str = "SET LOCAL idle_in_transaction_session_timeout = '60s'";
 
-/// Creates the conversation. This comes first, because the search documents of messages
-/// are created from its row. Parameters: $1 id, $2 user, $3 department, $4 title, $5 metadata, $6
+/// Creates the conversation. Parameters: $1 id, $2 user, $3 department, $4 title, $5 metadata, $6
 /// and $7 times.
 const CREATE: &str = concat!(
     "INSERT INTO conversations (id, user_id, dept_id, title, metadata, created_at, updated_at) \
@@ -62,6 +63,11 @@ const ADD_BLOBS: &str = concat!(
     ") AS b"
 );
 
+/// Parameters: $1 conversation, $2 user, $3 department, and the document columns.
+const ADD_DOCUMENTS: &str =
+    "INSERT INTO message_documents (conversation_id, seq, user_id, dept_id, role, config, words)
+     SELECT $1, d.seq, $2, $3, d.role, $4, d.words FROM unnest($5, $6, $7) AS d (seq, role, words)";
+
 /// Completes the conversation. The activity is assigned last, so that it has its final
 /// position in the list when it becomes visible. Parameters: $1 id, $2 last number, $3 tokens of
 /// the messages, $4 whether one is pinned.
@@ -75,6 +81,7 @@ const FINISH: &str = concat!(
 struct PgImport {
     connection: PooledConnection,
     conversation: Conversation,
+    languages: Languages,
     totals: ImportTotals,
     _permit: TransferPermit,
 }
@@ -89,6 +96,7 @@ pub(super) async fn begin(
     Ok(Box::new(PgImport {
         connection,
         conversation: conversation.clone(),
+        languages: pool.languages,
         totals: ImportTotals::default(),
         _permit: permit,
     }))
@@ -134,7 +142,12 @@ impl Import for PgImport {
     async fn add(&mut self, messages: &[NumberedMessage]) -> Result<(), StoreError> {
         self.totals.add(messages);
         let wait = self.connection.begin_wait();
-        let added = add(&mut self.connection, &self.conversation, messages);
+        let added = add(
+            &mut self.connection,
+            &self.conversation,
+            messages,
+            self.languages,
+        );
         let added = before_commit(wait, added).await;
         let added = added.map_err(|error| error.of_reused(ReusedKey::MessageId));
         added.map_err(OperationError::into_write_error)
@@ -154,6 +167,7 @@ async fn add(
     connection: &mut PgConnection,
     conversation: &Conversation,
     numbered: &[NumberedMessage],
+    languages: Languages,
 ) -> Result<(), OperationError> {
     let id = conversation.id.as_uuid();
     let messages = MessageColumns::new(
@@ -163,6 +177,14 @@ async fn add(
     let contexts = ContextColumns::new(numbered.iter().map(|n| (n.seq, &n.message)));
     let seqs: Vec<i64> = numbered.iter().map(|numbered| numbered.seq).collect();
     bind_messages!(query(ADD_MESSAGES).bind(id).bind(seqs), messages)
+        .execute(&mut *connection)
+        .await?;
+    let documents = DocumentColumns::new(numbered.iter().map(|n| (n.seq, &n.message)), languages);
+    let adding = query(ADD_DOCUMENTS)
+        .bind(id)
+        .bind(conversation.user_id.as_str())
+        .bind(conversation.dept_id.as_ref().map(DeptId::as_str));
+    bind_documents!(adding, documents)
         .execute(&mut *connection)
         .await?;
     let blobs = BlobColumns::new(numbered.iter().map(|n| (n.seq, &n.message)));

@@ -1,67 +1,67 @@
 use std::borrow::Cow;
 
-use sqlx::{PgConnection, postgres::PgRow, query};
+use sqlx::{PgConnection, Row as _, postgres::PgRow, query};
 use uuid::Uuid;
 
-use super::{PostgresPool, connection::PooledConnection};
+use super::{
+    PostgresPool,
+    connection::PooledConnection,
+    tsquery::{ranked_tsquery, tsquery},
+};
 use crate::{
     domain::{ConversationId, DeptId, Role},
     store::{
-        SearchKey, SearchPage, SearchQuery, operation_error::OperationError, rows::limit_with_next,
-        search::search_rows, search_limit::SearchPermit, sql,
+        SearchKey, SearchPage, SearchQuery,
+        operation_error::OperationError,
+        rows::limit_with_next,
+        search::{Marker, search_rows},
+        search_limit::SearchPermit,
+        sql,
     },
+    text_analysis::{Languages, Query},
 };
 
 search_rows!(PgRow, Uuid);
 
-/// Selects the page from the documents alone, and then reads the values of its hits. The schema
-/// defines the functions. A document is searched with the configuration under which its words
-/// were stored. Long words of the query are cut like those of the documents: PostgreSQL rejects
-/// a word that exceeds the length of a lexeme when it is folded to lower case.
+/// Selects the page from the documents alone, and then reads the values of its hits.
 ///
-/// A rank depends on how often a message contains the words. The operand that is in no message
-/// selects this ranking for all queries: for words that must all occur, PostgreSQL compares the
-/// positions of each two of them, which takes seconds for a message that repeats many words.
+/// Documents that triggers of the previous version have made are searched with a query of their
+/// configuration. Long words of that query are cut like those of the documents: PostgreSQL rejects
+/// a word that exceeds the length of a lexeme when it is folded to lower case. The operand that is in
+/// no message selects the ranking of alternatives, which is that of all other documents.
 ///
 /// `$documents` selects the documents `d`. Parameters: $1 user, $2 text, $3 conversation, $4
 /// department and $5 role or NULL, $6 rank and $7 place of the last hit of the previous page, $8
-/// limit.
+/// limit, $9 query, $10 query for the rank or NULL.
 macro_rules! search {
     ($documents:expr) => {
         concat!(
             "WITH wanted AS MATERIALIZED (
                 SELECT websearch_to_tsquery('pg_catalog.english', searched_text($2)) AS english,
-                       websearch_to_tsquery('pg_catalog.simple', searched_text($2)) AS simple
-            ), hits AS MATERIALIZED (
-                SELECT d.id, d.conversation_id, d.seq, d.config, w.query, r.rank
-                FROM ",
+                       websearch_to_tsquery('pg_catalog.simple', searched_text($2)) AS simple,
+                       $9::tsquery AS query, $10::tsquery AS ranked
+            ), found AS MATERIALIZED (
+                SELECT d.id, d.conversation_id, d.seq, coalesce(CASE d.config
+                    WHEN 'english' THEN ts_rank(d.words, w.english || '~'::tsquery, 1)
+                    WHEN 'simple' THEN ts_rank(d.words, w.simple || '~'::tsquery, 1)
+                    ELSE ts_rank(d.words, w.ranked, 1) END, 0)::double precision AS rank
+                FROM wanted w, ",
             $documents,
-            " CROSS JOIN LATERAL (
-                    SELECT CASE d.config WHEN 'simple' THEN (SELECT simple FROM wanted)
-                                         ELSE (SELECT english FROM wanted) END AS query
-                    OFFSET 0
-                ) w
-                CROSS JOIN LATERAL (
-                    SELECT ts_rank(d.words, w.query || '~'::tsquery, 1)::double precision AS rank
-                ) r
-                WHERE ",
+            " WHERE ",
             sql::search_condition!(),
-            "     AND d.words @@ w.query
-                  AND (r.rank, d.id) < ($6, $7)
-                ORDER BY r.rank DESC, d.id DESC
+            "     AND CASE d.config WHEN 'english' THEN d.words @@ w.english
+                                    WHEN 'simple' THEN d.words @@ w.simple
+                                    ELSE d.words @@ w.query END
+            ), hits AS MATERIALIZED (
+                SELECT f.* FROM found f WHERE (f.rank, f.id) < ($6, $7)
+                ORDER BY f.rank DESC, f.id DESC
                 LIMIT $8
             ), shown AS MATERIALIZED (SELECT h.*, ",
             sql::hit_conversation!(),
             " AS shown_in FROM hits h)
             SELECT h.id AS place, h.rank, h.shown_in AS conversation_id, c.title, ",
             sql::message_columns!(),
-            ",
-                ts_headline(
-                    CASE h.config WHEN 'simple' THEN 'pg_catalog.simple'
-                                  ELSE 'pg_catalog.english' END::regconfig,
-                    translate(searched_text(m.content), '⟦⟧', '[]'), h.query,
-                    'StartSel=⟦, StopSel=⟧, HighlightAll=true'
-                ) AS marked
+            "
             FROM shown h
             JOIN messages m ON m.conversation_id = h.conversation_id AND m.seq = h.seq
             LEFT JOIN conversations c ON c.id = h.shown_in
@@ -88,7 +88,7 @@ pub(super) async fn search(
     search: &SearchQuery,
 ) -> Result<SearchPage, OperationError> {
     let (permit, mut connection) = begin_search(pool).await?;
-    let page = find(&mut connection, search).await;
+    let page = find(&mut connection, pool.languages, search).await;
     permit.end();
     connection.release(page)
 }
@@ -109,8 +109,10 @@ pub(super) async fn begin_search(
 
 async fn find(
     connection: &mut PgConnection,
+    languages: Languages,
     search: &SearchQuery,
 ) -> Result<SearchPage, OperationError> {
+    let analyzed = Query::parse(search.text.as_str(), languages);
     let SearchKey { rank, place } = search.after.unwrap_or(SearchKey::FIRST);
     let statement = if search.conversation_id.is_some() {
         SEARCH_CONVERSATION
@@ -126,8 +128,15 @@ async fn find(
         .bind(rank)
         .bind(place)
         .bind(limit_with_next(search.limit))
+        .bind(tsquery(&analyzed))
+        .bind(ranked_tsquery(&analyzed))
         .fetch(connection);
-    let page = SearchPage::collect(rows, decode_hit, search.limit).await;
+    let marker = Marker {
+        query: &analyzed,
+        languages,
+    };
+    let decode = |row: &PgRow| decode_hit(row, row.try_get("rank")?, &marker);
+    let page = SearchPage::collect(rows, decode, search.limit).await;
     page.map_err(OperationError::of_search)
 }
 

@@ -17,7 +17,6 @@ use super::{
     connection::STATEMENT_TIMEOUT,
     server_state::{ClockReading, HistoryIdentity, ServerState},
 };
-use crate::domain::TextSearch;
 
 /// Name and value of a setting. The value is written as the server shows it.
 type Setting = (&'static str, String);
@@ -45,7 +44,7 @@ const ENCODINGS: &str = "current_setting('server_encoding') AS encoding, \
 const HISTORY_REJECTED: [&str; 3] = ["42501", "0A000", "42883"];
 
 /// Returns the settings with which every session is opened.
-pub(super) fn settings(text_search: TextSearch) -> Vec<Setting> {
+pub(super) fn settings() -> Vec<Setting> {
     let limit = format!("{}s", STATEMENT_TIMEOUT.as_secs());
     vec![
         (STATEMENT_TIMEOUT_SETTING, limit.clone()),
@@ -58,10 +57,10 @@ pub(super) fn settings(text_search: TextSearch) -> Vec<Setting> {
         // A plan for particular values is no better here, and for a short read the
         // server would spend more time on planning than on execution.
         ("plan_cache_mode", "force_generic_plan".to_owned()),
-        // Read by the triggers of migration 3.
+        // Read by the trigger of migration 14: the program sends the terms of messages.
         (
             "conversation_memory.text_search_config",
-            text_search.as_str().to_owned(),
+            "program".to_owned(),
         ),
         // Suppresses the notices about words that are too long for the index.
         ("client_min_messages", "warning".to_owned()),
@@ -92,9 +91,9 @@ pub(super) struct Session {
 
 impl SessionCheck {
     /// Creates a check of connections that are opened with [`settings`].
-    pub(super) fn new(text_search: TextSearch, server: Arc<ServerState>) -> Self {
+    pub(super) fn new(server: Arc<ServerState>) -> Self {
         Self {
-            settings: settings(text_search),
+            settings: settings(),
             server,
             history_is_rejected: AtomicBool::new(false),
         }

@@ -65,7 +65,12 @@ impl PostgresWriter {
             connection.test(server).await?;
         }
         let wait = connection.begin_wait();
-        let appending = Box::pin(append_batch(&mut connection, server, saves));
+        let appending = Box::pin(append_batch(
+            &mut connection,
+            server,
+            self.pool.languages,
+            saves,
+        ));
         let appended = timeout_at(started + CALL_LIMIT, wait.for_outcome(appending)).await;
         match appended {
             Ok(Ok(appended)) => {

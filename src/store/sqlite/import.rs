@@ -18,6 +18,7 @@ use sqlx::{
     ConnectOptions as _, Connection as _, SqliteConnection, query, query_scalar, raw_sql,
     sqlite::SqliteConnectOptions,
 };
+use tokio::sync::Notify;
 
 use super::{
     SqlitePool,
@@ -78,13 +79,6 @@ INSERT INTO main.message_documents (conversation_id, seq, user_id, dept_id, role
 SELECT m.conversation_id, m.seq, $4, $5, m.role FROM main.messages m
 WHERE m.conversation_id = $1 AND m.seq > $2 AND m.seq <= $3 AND m.content <> '' ORDER BY m.seq";
 
-/// Adds the words of a batch to the search index. Parameters: $1 conversation, $2 and $3 the range.
-const ADD_WORDS: &str = "
-INSERT INTO main.message_words (rowid, owner, text)
-SELECT t.id, t.owner, t.text
-FROM main.message_documents d JOIN main.message_texts t ON t.id = d.id
-WHERE d.conversation_id = $1 AND d.seq > $2 AND d.seq <= $3 ORDER BY d.id";
-
 /// Distinguishes the spool files of a process: imports with the same id can be in progress at once.
 static SPOOL_NUMBER: AtomicU64 = AtomicU64::new(0);
 
@@ -95,6 +89,7 @@ struct SqliteImport {
     connection: SqliteConnection,
     writer: Arc<SqlitePool>,
     sweeper: Arc<Sweeper>,
+    has_saved: Arc<Notify>,
     conversation: Conversation,
     totals: ImportTotals,
     /// File of the store.
@@ -107,6 +102,7 @@ pub(super) async fn begin(
     options: &SqliteConnectOptions,
     writer: &Arc<SqlitePool>,
     sweeper: &Arc<Sweeper>,
+    has_saved: Arc<Notify>,
     conversation: &Conversation,
     permit: TransferPermit,
 ) -> Result<Box<dyn Import>, OperationError> {
@@ -119,6 +115,7 @@ pub(super) async fn begin(
         connection: connection.map_err(OperationError::before_commit)?,
         writer: Arc::clone(writer),
         sweeper: Arc::clone(sweeper),
+        has_saved,
         conversation: conversation.clone(),
         totals: ImportTotals::default(),
         file: file.to_owned(),
@@ -179,6 +176,7 @@ impl Import for SqliteImport {
             connection,
             writer,
             sweeper,
+            has_saved,
             conversation,
             totals,
             file,
@@ -206,6 +204,7 @@ impl Import for SqliteImport {
             sweeper.sweep(vec![range_of(conversation)]).await;
         }
         drop(lock);
+        has_saved.notify_one();
         disk_space::write_outcome(finished, file).await
     }
 }
@@ -335,12 +334,6 @@ async fn copy_batch(
         .bind(conversation.user_id.as_str())
         .bind(conversation.dept_id.as_ref().map(DeptId::as_str))
         .execute(&mut *connection)
-        .await?;
-    query(ADD_WORDS)
-        .bind(id)
-        .bind(after_seq)
-        .bind(upto_seq)
-        .execute(connection)
         .await?;
     Ok(())
 }

@@ -12,10 +12,9 @@ use tokio::time::{Instant, sleep};
 use super::{
     connection,
     pending_removals::{self, Leftover},
-    result_codes, search,
+    result_codes,
 };
 use crate::{
-    domain::TextSearch,
     os_error,
     store::{
         SchemaError,
@@ -32,11 +31,9 @@ const MIGRATION_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time between two attempts to open a file that is locked.
 const BUSY_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Checks the schema and, if `migrate` is set, migrates it and rebuilds a search index
-/// that uses another configuration. Returns the messages that are to be deleted.
+/// Checks the schema and, if `migrate` is set, migrates it. Returns the messages that are to be deleted.
 pub(super) async fn prepare(
     options: &SqliteConnectOptions,
-    text_search: TextSearch,
     migrate: bool,
 ) -> Result<Vec<Leftover>, SchemaError> {
     if !migrate && !options.get_filename().exists() {
@@ -54,12 +51,7 @@ pub(super) async fn prepare(
     let mut connection = connect(&options)
         .await
         .map_err(|error| SchemaError::Unavailable(BackendError::from(error).cause.into()))?;
-    let mut outcome = check_or_migrate(&mut connection, migrate).await;
-    if outcome.is_ok() && migrate {
-        outcome = update_index(&mut connection, text_search)
-            .await
-            .map_err(|error| schema::map_error(error.into()));
-    }
+    let outcome = check_or_migrate(&mut connection, migrate).await;
     let left = match outcome {
         Ok(()) => pending_removals::read(&mut connection)
             .await
@@ -108,22 +100,6 @@ async fn check_or_migrate(
         .await
         .map_err(|error| schema::map_error(error.into()))?;
     schema::check(&MIGRATOR, &read_applied(connection).await?)
-}
-
-/// Rebuilds the search index if it uses another configuration. The check is repeated
-/// inside the transaction, so that one of several processes rebuilds it.
-async fn update_index(
-    connection: &mut SqliteConnection,
-    text_search: TextSearch,
-) -> sqlx::Result<()> {
-    if search::is_indexed(connection, text_search).await? {
-        return Ok(());
-    }
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    if !search::is_indexed(&mut transaction, text_search).await? {
-        search::rebuild_index(&mut transaction, text_search).await?;
-    }
-    transaction.commit().await
 }
 
 async fn read_applied(

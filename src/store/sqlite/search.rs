@@ -6,144 +6,94 @@ use std::{
     time::Instant,
 };
 
+use futures_util::TryStreamExt as _;
 use sqlx::{
-    Sqlite, SqliteConnection, pool::PoolConnection, query, query_as, query_scalar,
-    sqlite::SqliteRow,
+    Connection as _, Row as _, Sqlite, SqliteConnection, pool::PoolConnection, query, query_as,
+    sqlite::SqliteRow, types::Json,
 };
 use uuid::fmt::Hyphenated;
 
-use super::{SqlitePool, connection, search_syntax::fts5_expression};
+use super::{SqlitePool, connection};
 use crate::{
-    domain::{DeptId, Role, TextSearch},
+    domain::{DeptId, Role},
     store::{
         SearchKey, SearchPage, SearchQuery,
         operation_error::OperationError,
         pool::Pooled,
-        rows::limit_with_next,
-        search::search_rows,
+        search::{Marker, search_rows},
         search_limit::{SEARCH_TIME, SearchLimit, SearchPermit},
         sql,
     },
+    text_analysis::{self, Document, Languages, Query},
 };
 
 search_rows!(SqliteRow, Hyphenated);
 
-/// Selects the page, and then reads the values of its hits.
+/// Reads the terms of documents `d`, and the texts of those that have none yet.
 ///
-/// A rank depends on the message alone: on how often it contains the searched words, damped as
-/// in BM25, and on its length in relation to 500 characters. BM25 itself weighs words by their
-/// frequency in the messages of all users. That would disclose information about those
-/// messages, take time in proportion to their number, and change between two pages.
-///
-/// `$documents` joins the words `w` and the documents `d`. Parameters: $2 FTS5 expression, the others
-/// as in the statement on PostgreSQL.
-macro_rules! search {
+/// `$documents` selects them. Parameters: $1 user, $2 bytes that the terms of each match contain, or
+/// NULL, $3 conversation, $4 department and $5 role or NULL.
+macro_rules! candidates {
     ($documents:expr) => {
         concat!(
-            "WITH found AS MATERIALIZED (
-                SELECT d.id, d.conversation_id, d.seq, length(w.text) AS size,
-                       length(highlight(message_words, 1, char(1), '')) - length(w.text) AS times
-                FROM ",
+            "SELECT d.id, d.terms, CASE WHEN d.terms IS NULL THEN \
+               (SELECT m.content FROM messages m \
+                WHERE m.conversation_id = d.conversation_id AND m.seq = d.seq) END \
+             FROM ",
             $documents,
-            " AND message_words MATCH $2 AND ",
+            " WHERE ",
             sql::search_condition!(),
-            " AND NOT EXISTS (SELECT 1 FROM pending_removals p WHERE p.source_id = d.conversation_id
-                              AND p.after_seq < d.seq AND p.upto_seq >= d.seq)
-            ), ranked AS (
-                SELECT f.id, f.conversation_id, f.seq,
-                       f.times / (f.times + 0.3 + 0.9 * f.size / 500.0) AS rank
-                FROM found f
-            ), hits AS MATERIALIZED (
-                SELECT * FROM ranked r WHERE (r.rank, r.id) < ($6, $7)
-                ORDER BY r.rank DESC, r.id DESC LIMIT CAST($8 AS INTEGER)
-            ), shown AS MATERIALIZED (SELECT h.*, ",
-            sql::hit_conversation!(),
-            " AS shown_in FROM hits h)
-            SELECT h.id AS place, h.rank, h.shown_in AS conversation_id, c.title, ",
-            sql::message_columns!(),
-            ", highlight(message_words, 1, '⟦', '⟧') AS marked
-            FROM shown h
-            CROSS JOIN message_words w ON w.rowid = h.id
-            CROSS JOIN messages m ON m.conversation_id = h.conversation_id AND m.seq = h.seq
-            LEFT JOIN conversations c ON c.id = h.shown_in
-            WHERE message_words MATCH $2
-            ORDER BY h.rank DESC, h.id DESC"
+            " AND ($2 IS NULL OR d.terms IS NULL OR instr(d.terms, $2) > 0) \
+              AND NOT EXISTS (SELECT 1 FROM pending_removals p WHERE p.source_id = d.conversation_id \
+                              AND p.after_seq < d.seq AND p.upto_seq >= d.seq)"
         )
     };
 }
 
-/// Searches all messages of a user: those with the words, and of them the user's.
-const SEARCH_USER: &str =
-    search!("message_words w CROSS JOIN message_documents d ON d.id = w.rowid WHERE (1 = 1)");
+/// Reads the documents of a user.
+const OF_USER: &str = candidates!("message_documents d");
 
-/// Searches a conversation that has few of the user's messages: each is looked up in the index.
-const SEARCH_EACH: &str = search!(concat!(
+/// Reads the documents of a conversation. The others of its user are not read.
+const OF_CONVERSATION: &str = candidates!(concat!(
     "(",
     sql::searched_ranges!(),
     ") AS s CROSS JOIN message_documents d ON d.conversation_id = s.source_id \
-       AND d.seq > s.after_seq AND d.seq <= s.upto_seq \
-     CROSS JOIN message_words w ON w.rowid = d.id WHERE (1 = 1)"
-));
-
-/// Searches a conversation that has many of the user's messages: those of the user with the words,
-/// and of them those of the conversation. Parameters: $9 and $10 the first and last document of the
-/// conversation.
-const SEARCH_WITHIN: &str = search!(concat!(
-    "message_words w CROSS JOIN message_documents d ON d.id = w.rowid \
-     WHERE w.rowid BETWEEN $9 AND $10 AND EXISTS (SELECT 1 FROM (",
-    sql::searched_ranges!(),
-    ") AS s WHERE s.source_id = d.conversation_id \
-         AND d.seq > s.after_seq AND d.seq <= s.upto_seq)"
-));
-
-/// A look-up in the index takes as long as reading so many entries of it in order.
-const LOOKUP_COST: i64 = 20;
-
-/// Reads the number of a conversation's documents, and the first and the last of them. Parameter:
-/// $1 conversation.
-const EXTENT: &str = concat!(
-    "SELECT count(*), coalesce(min(d.id), 0), coalesce(max(d.id), 0) FROM (",
-    sql::searched_ranges!("$1"),
-    ") AS s CROSS JOIN message_documents d ON d.conversation_id = s.source_id \
        AND d.seq > s.after_seq AND d.seq <= s.upto_seq"
+));
+
+/// Reads the hits of a page. Parameters: $1 user, $2 JSON array of their documents, $3 conversation or NULL.
+const HITS: &str = concat!(
+    "WITH hits AS MATERIALIZED (
+        SELECT i.key AS number, d.id, d.conversation_id, d.seq
+        FROM json_each($2) i CROSS JOIN message_documents d ON d.id = i.value
+        WHERE d.user_id = $1
+    ), shown AS MATERIALIZED (SELECT h.*, ",
+    sql::hit_conversation!(),
+    " AS shown_in FROM hits h)
+    SELECT h.number, h.id AS place, h.shown_in AS conversation_id, c.title, ",
+    sql::message_columns!(),
+    " FROM shown h
+    CROSS JOIN messages m ON m.conversation_id = h.conversation_id AND m.seq = h.seq
+    LEFT JOIN conversations c ON c.id = h.shown_in
+    ORDER BY h.number"
 );
 
 /// Number of instructions of SQLite's virtual machine between two checks of the limit.
 const STEPS_PER_CHECK: i32 = 1_000;
 
-/// Definition of the index, which names its tokenizer.
-const INDEX_DEFINITION: &str = "SELECT sql FROM sqlite_master WHERE name = 'message_words'";
-
-/// Rebuilds the index: the same table with another tokenizer, filled from the texts.
-const REBUILD_ENGLISH: &str = "
-DROP TABLE message_words;
-CREATE VIRTUAL TABLE message_words USING fts5 (
-    owner, text, content = 'message_texts', content_rowid = 'id',
-    tokenize = 'porter unicode61 remove_diacritics 0'
-);
-INSERT INTO message_words (message_words) VALUES ('rebuild')";
-
-const REBUILD_SIMPLE: &str = "
-DROP TABLE message_words;
-CREATE VIRTUAL TABLE message_words USING fts5 (
-    owner, text, content = 'message_texts', content_rowid = 'id',
-    tokenize = 'unicode61 remove_diacritics 0'
-);
-INSERT INTO message_words (message_words) VALUES ('rebuild')";
-
 /// Reads a page of search hits.
 pub(super) async fn search(
     searchers: &SqlitePool,
     limit: &SearchLimit,
-    text_search: TextSearch,
+    languages: Languages,
     search: &SearchQuery,
 ) -> Result<SearchPage, OperationError> {
-    let Some(expression) = fts5_expression(search.text.as_str(), &search.user_id, text_search)
-    else {
+    let analyzed = Query::parse(search.text.as_str(), languages);
+    if analyzed.alternatives.is_empty() {
         return Ok(SearchPage::EMPTY);
-    };
+    }
     let mut searcher = LimitedSearcher::acquire(searchers, limit).await?;
-    let found = find(&mut searcher.connection, search, expression).await;
+    let found = find(&mut searcher.connection, search, &analyzed, languages).await;
     searcher.end(found)
 }
 
@@ -202,64 +152,81 @@ impl Drop for InterruptOnDrop {
     }
 }
 
+/// Reads the page in a transaction, so that both statements see the same documents: the number of a
+/// removed document can be used again.
 async fn find(
     connection: &mut SqliteConnection,
     search: &SearchQuery,
-    expression: String,
+    analyzed: &Query,
+    languages: Languages,
 ) -> Result<SearchPage, OperationError> {
-    let conversation = search.conversation_id.map(|id| id.as_uuid().hyphenated());
-    let (statement, first, last) = match conversation {
-        None => (SEARCH_USER, 0, 0),
-        Some(id) => {
-            let extent = query_as(EXTENT)
-                .bind(id)
-                .fetch_one(&mut *connection)
-                .await?;
-            let (documents, first, last): (i64, i64, i64) = extent;
-            if documents.saturating_mul(LOOKUP_COST) < last - first {
-                (SEARCH_EACH, first, last)
-            } else {
-                (SEARCH_WITHIN, first, last)
-            }
-        }
-    };
-    let SearchKey { rank, place } = search.after.unwrap_or(SearchKey::FIRST);
-    let rows = query(statement)
+    let mut snapshot = connection.begin().await?;
+    let matches = find_matches(&mut snapshot, search, analyzed, languages).await?;
+    let (places, ranks): (Vec<i64>, Vec<f64>) =
+        matches.iter().map(|key| (key.place, key.rank)).unzip();
+    let rows = query(HITS)
         .bind(search.user_id.as_str())
-        .bind(expression)
-        .bind(conversation)
+        .bind(Json(places))
+        .bind(conversation_id(search))
+        .fetch(&mut *snapshot);
+    let marker = Marker {
+        query: analyzed,
+        languages,
+    };
+    let decode = |row: &SqliteRow| {
+        let number: i64 = row.try_get("number")?;
+        let rank = usize::try_from(number)
+            .ok()
+            .and_then(|number| ranks.get(number));
+        decode_hit(row, rank.copied().unwrap_or_default(), &marker)
+    };
+    let page = SearchPage::collect(rows, decode, search.limit).await?;
+    snapshot.commit().await?;
+    Ok(page)
+}
+
+/// Finds the matches of the page, and the one after it.
+async fn find_matches(
+    connection: &mut SqliteConnection,
+    search: &SearchQuery,
+    analyzed: &Query,
+    languages: Languages,
+) -> Result<Vec<SearchKey>, OperationError> {
+    let statement = if search.conversation_id.is_some() {
+        OF_CONVERSATION
+    } else {
+        OF_USER
+    };
+    let mut candidates = query_as(statement)
+        .bind(search.user_id.as_str())
+        .bind(analyzed.common_term().map(str::as_bytes))
+        .bind(conversation_id(search))
         .bind(search.dept_id.as_ref().map(DeptId::as_str))
         .bind(search.role.map(Role::as_str))
-        .bind(rank)
-        .bind(place)
-        .bind(limit_with_next(search.limit));
-    let rows = if statement == SEARCH_WITHIN {
-        rows.bind(first).bind(last)
-    } else {
-        rows
-    };
-    let rows = rows.fetch(connection);
-    SearchPage::collect(rows, decode_hit, search.limit).await
+        .fetch(connection);
+    let forms = analyzed.ranked_forms();
+    let after = search.after.unwrap_or(SearchKey::FIRST);
+    let mut matches = Vec::new();
+    while let Some((place, terms, text)) = candidates.try_next().await? {
+        let (terms, text): (Option<Vec<u8>>, Option<String>) = (terms, text);
+        let document = match terms {
+            Some(terms) => Some(Document::from_bytes(terms)),
+            None => text.and_then(|text| Document::of(&text, languages)),
+        };
+        let Some(document) = document.filter(|document| text_analysis::matches(analyzed, document))
+        else {
+            continue;
+        };
+        let rank = f64::from(text_analysis::rank(&forms, &document));
+        if (rank, place) < (after.rank, after.place) {
+            matches.push(SearchKey { rank, place });
+        }
+    }
+    matches.sort_by(|a, b| b.rank.total_cmp(&a.rank).then(b.place.cmp(&a.place)));
+    matches.truncate(search.limit as usize + 1);
+    Ok(matches)
 }
 
-/// Returns whether the index uses this configuration.
-pub(super) async fn is_indexed(
-    connection: &mut SqliteConnection,
-    text_search: TextSearch,
-) -> sqlx::Result<bool> {
-    let definition: String = query_scalar(INDEX_DEFINITION).fetch_one(connection).await?;
-    Ok(definition.contains("porter") == (text_search == TextSearch::English))
-}
-
-/// Rebuilds the index in the open transaction of the connection.
-pub(super) async fn rebuild_index(
-    connection: &mut SqliteConnection,
-    text_search: TextSearch,
-) -> sqlx::Result<()> {
-    let statements = match text_search {
-        TextSearch::English => REBUILD_ENGLISH,
-        TextSearch::Simple => REBUILD_SIMPLE,
-    };
-    sqlx::raw_sql(statements).execute(connection).await?;
-    Ok(())
+fn conversation_id(search: &SearchQuery) -> Option<Hyphenated> {
+    search.conversation_id.map(|id| id.as_uuid().hyphenated())
 }

@@ -17,12 +17,20 @@ use crate::{
         },
         operation_error::OperationError,
     },
+    text_analysis::Languages,
 };
 
 type Outcome<T> = Result<T, OperationError>;
 type PlaceRow = (i64, bool, Option<i64>, Option<i64>);
 
-impl CheckpointRows for PgConnection {
+/// Connection whose rows of checkpoints are read and written.
+pub(super) struct CheckpointConnection<'c> {
+    pub(super) connection: &'c mut PgConnection,
+    /// Languages in which messages are analyzed for the search.
+    pub(super) languages: Languages,
+}
+
+impl CheckpointRows for CheckpointConnection<'_> {
     async fn lock(
         &mut self,
         conversation: &ConversationRef,
@@ -31,13 +39,13 @@ impl CheckpointRows for PgConnection {
         let locked: Option<Uuid> = query_scalar(statements::LOCK)
             .bind(conversation.id.as_uuid())
             .bind(conversation.user_id.as_ref().map(UserId::as_str))
-            .fetch_optional(&mut *self)
+            .fetch_optional(&mut *self.connection)
             .await?;
         if locked.is_none() {
             return Ok(None);
         }
         let thread = query(statements::LOCK_THREAD).bind(conversation.id.as_uuid());
-        thread.execute(&mut *self).await?;
+        thread.execute(&mut *self.connection).await?;
         self.find(conversation, namespace).await
     }
 
@@ -50,7 +58,7 @@ impl CheckpointRows for PgConnection {
             .bind(conversation.id.as_uuid())
             .bind(conversation.user_id.as_ref().map(UserId::as_str))
             .bind(namespace)
-            .fetch_optional(self)
+            .fetch_optional(&mut *self.connection)
             .await?;
         Ok(
             found.map(|(last_seq, has_lineage, thread, namespace)| ThreadPlace {
@@ -66,14 +74,14 @@ impl CheckpointRows for PgConnection {
         let added = query_scalar(statements::ADD_THREAD)
             .bind(conversation)
             .bind(name);
-        Ok(added.fetch_one(self).await?)
+        Ok(added.fetch_one(&mut *self.connection).await?)
     }
 
     async fn add_namespace(&mut self, thread: i64, namespace: &str) -> Outcome<i64> {
         let added = query_scalar(statements::ADD_NAMESPACE)
             .bind(thread)
             .bind(namespace);
-        Ok(added.fetch_one(self).await?)
+        Ok(added.fetch_one(&mut *self.connection).await?)
     }
 
     async fn namespaces(
@@ -86,7 +94,7 @@ impl CheckpointRows for PgConnection {
             .bind(thread)
             .bind(after)
             .bind(i64::from(limit));
-        Ok(found.fetch_all(self).await?)
+        Ok(found.fetch_all(&mut *self.connection).await?)
     }
 
     async fn add_contents(&mut self, thread: i64, contents: Vec<Content>) -> Outcome<()> {
@@ -96,7 +104,7 @@ impl CheckpointRows for PgConnection {
             .bind(columns.digests)
             .bind(columns.sizes)
             .bind(columns.data)
-            .execute(self)
+            .execute(&mut *self.connection)
             .await?;
         Ok(())
     }
@@ -105,7 +113,7 @@ impl CheckpointRows for PgConnection {
         let counted = query_scalar(statements::COUNT_CONTENTS)
             .bind(thread)
             .bind(digests);
-        Ok(counted.fetch_one(self).await?)
+        Ok(counted.fetch_one(&mut *self.connection).await?)
     }
 
     async fn contents(
@@ -118,7 +126,7 @@ impl CheckpointRows for PgConnection {
             .bind(thread)
             .bind(digests)
             .bind(max_bytes)
-            .fetch_all(self)
+            .fetch_all(&mut *self.connection)
             .await?;
         let contents = found
             .into_iter()
@@ -130,7 +138,7 @@ impl CheckpointRows for PgConnection {
         let found: Vec<ValueColumns> = query_as(statements::VALUES)
             .bind(namespace)
             .bind(keys)
-            .fetch_all(self)
+            .fetch_all(&mut *self.connection)
             .await?;
         Ok(found.into_iter().map(ValueRow::new).collect())
     }
@@ -139,12 +147,12 @@ impl CheckpointRows for PgConnection {
         let found: Vec<HeadColumns> = query_as(statements::HEADS)
             .bind(namespace)
             .bind(keys)
-            .fetch_all(&mut *self)
+            .fetch_all(&mut *self.connection)
             .await?;
         let last_sequence = query_scalar(statements::LAST_SEQUENCE).bind(namespace);
         Ok(Heads {
             heads: found.into_iter().map(ValueHead::new).collect(),
-            last_sequence: last_sequence.fetch_one(self).await?,
+            last_sequence: last_sequence.fetch_one(&mut *self.connection).await?,
         })
     }
 
@@ -158,7 +166,7 @@ impl CheckpointRows for PgConnection {
             .bind(namespace)
             .bind(sequence)
             .bind(items)
-            .fetch_all(self)
+            .fetch_all(&mut *self.connection)
             .await?;
         let rows = found.into_iter().map(|(first, last, body)| {
             let row = SequenceRow {
@@ -181,7 +189,7 @@ impl CheckpointRows for PgConnection {
             .bind(columns.last_items)
             .bind(columns.prefixes)
             .bind(columns.bodies)
-            .execute(self)
+            .execute(&mut *self.connection)
             .await?;
         Ok(())
     }
@@ -193,7 +201,7 @@ impl CheckpointRows for PgConnection {
             .bind(row.parent_id)
             .bind(row.run_id)
             .bind(row.body)
-            .execute(self)
+            .execute(&mut *self.connection)
             .await?;
         Ok(())
     }
@@ -209,7 +217,7 @@ impl CheckpointRows for PgConnection {
             .bind(row.checkpoint_id)
             .bind(row.digest)
             .bind(row.body)
-            .execute(self)
+            .execute(&mut *self.connection)
             .await?;
         Ok(())
     }
@@ -223,7 +231,7 @@ impl CheckpointRows for PgConnection {
             Some(id) => query_as(statements::CHECKPOINT).bind(namespace).bind(id),
             None => query_as(statements::LATEST).bind(namespace),
         };
-        let found: Option<CheckpointColumns> = found.fetch_optional(self).await?;
+        let found: Option<CheckpointColumns> = found.fetch_optional(&mut *self.connection).await?;
         Ok(found.map(|row| CheckpointRow::new(namespace, row)))
     }
 
@@ -237,7 +245,7 @@ impl CheckpointRows for PgConnection {
             .bind(namespace)
             .bind(before)
             .bind(i64::from(limit))
-            .fetch_all(self)
+            .fetch_all(&mut *self.connection)
             .await?;
         let rows = found
             .into_iter()
@@ -255,27 +263,27 @@ impl CheckpointRows for PgConnection {
             .bind(namespace)
             .bind(checkpoint)
             .bind(i64::from(limit));
-        Ok(found.fetch_all(self).await?)
+        Ok(found.fetch_all(&mut *self.connection).await?)
     }
 
     async fn messages(&mut self, ids: &[Uuid]) -> Outcome<Vec<(Uuid, i64, Uuid)>> {
         Ok(query_as(statements::MESSAGES)
             .bind(ids)
-            .fetch_all(self)
+            .fetch_all(&mut *self.connection)
             .await?)
     }
 
     async fn lineage(&mut self, conversation: Uuid) -> Outcome<Vec<(Uuid, i64)>> {
         Ok(query_as(statements::LINEAGE)
             .bind(conversation)
-            .fetch_all(self)
+            .fetch_all(&mut *self.connection)
             .await?)
     }
 
     async fn append(&mut self, new: NewMessages) -> Outcome<Appended> {
         // The transaction records the pending invalidation.
         let append = new.into_append(Invalidation::Never);
-        append_in(self, &append).await
+        append_in(self.connection, self.languages, &append).await
     }
 
     async fn copy_namespace(&mut self, from: i64, to: i64) -> Outcome<()> {
@@ -283,7 +291,7 @@ impl CheckpointRows for PgConnection {
             query(statement)
                 .bind(from)
                 .bind(to)
-                .execute(&mut *self)
+                .execute(&mut *self.connection)
                 .await?;
         }
         Ok(())
@@ -291,18 +299,18 @@ impl CheckpointRows for PgConnection {
 
     async fn copy_contents(&mut self, from: i64, to: i64) -> Outcome<()> {
         let copied = query(statements::COPY_CONTENTS).bind(from).bind(to);
-        copied.execute(self).await?;
+        copied.execute(&mut *self.connection).await?;
         Ok(())
     }
 
     async fn checkpoints_of_runs(&mut self, namespace: i64, runs: &[Uuid]) -> Outcome<Vec<Uuid>> {
         let found = query_scalar(statements::OF_RUNS).bind(namespace).bind(runs);
-        Ok(found.fetch_all(self).await?)
+        Ok(found.fetch_all(&mut *self.connection).await?)
     }
 
     async fn count_removal(&mut self, thread: i64) -> Outcome<()> {
         let counted = query(statements::COUNT_REMOVAL).bind(thread);
-        counted.execute(self).await?;
+        counted.execute(&mut *self.connection).await?;
         Ok(())
     }
 
@@ -311,7 +319,7 @@ impl CheckpointRows for PgConnection {
             query(statement)
                 .bind(namespace)
                 .bind(ids)
-                .execute(&mut *self)
+                .execute(&mut *self.connection)
                 .await?;
         }
         Ok(())
@@ -327,7 +335,7 @@ impl CheckpointRows for PgConnection {
             .bind(namespace)
             .bind(after)
             .bind(i64::from(limit))
-            .fetch_all(self)
+            .fetch_all(&mut *self.connection)
             .await?;
         Ok(found.into_iter().map(ValueRow::new).collect())
     }
@@ -343,12 +351,12 @@ impl CheckpointRows for PgConnection {
             .bind(after.map(|(checkpoint, _)| checkpoint))
             .bind(after.map(|(_, digest)| digest))
             .bind(i64::from(limit));
-        Ok(found.fetch_all(self).await?)
+        Ok(found.fetch_all(&mut *self.connection).await?)
     }
 
     async fn delete_values(&mut self, namespace: i64, keys: &[Uuid]) -> Outcome<()> {
         let deleted = query(statements::DELETE_VALUES).bind(namespace).bind(keys);
-        deleted.execute(self).await?;
+        deleted.execute(&mut *self.connection).await?;
         Ok(())
     }
 
@@ -362,14 +370,14 @@ impl CheckpointRows for PgConnection {
             .bind(thread)
             .bind(after)
             .bind(i64::from(limit));
-        Ok(found.fetch_all(self).await?)
+        Ok(found.fetch_all(&mut *self.connection).await?)
     }
 
     async fn delete_contents(&mut self, thread: i64, digests: &[Uuid]) -> Outcome<()> {
         let deleted = query(statements::DELETE_CONTENTS)
             .bind(thread)
             .bind(digests);
-        deleted.execute(self).await?;
+        deleted.execute(&mut *self.connection).await?;
         Ok(())
     }
 }

@@ -101,15 +101,15 @@ pub(super) const PUT_WITH_MESSAGES: &str = append_statement!(
      WHERE c.id = $1 AND ($2 IS NULL OR c.user_id = $2) FOR NO KEY UPDATE), \
      place AS MATERIALIZED (SELECT t.id AS thread, t.conversation_id \
      FROM locked l JOIN checkpoint_threads t ON t.conversation_id = l.id \
-     WHERE t.id = $35 AND t.removals = $36 FOR KEY SHARE OF t), ",
+     WHERE t.id = $39 AND t.removals = $40 FOR KEY SHARE OF t), ",
     "(SELECT p.conversation_id FROM place p)",
     concat!(
         attachments!(),
         new_rows!(
-            "$37",
-            "$38, $39, $40",
-            "$41, $42, $43, $44, $45, $46",
-            "$47, $48, $49, $50"
+            "$41",
+            "$42, $43, $44",
+            "$45, $46, $47, $48, $49, $50",
+            "$51, $52, $53, $54"
         ),
         ", "
     )

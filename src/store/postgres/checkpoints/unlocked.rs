@@ -24,6 +24,7 @@ use super::{
     },
     columns::{ContentColumns, ValueColumns, bind_planned},
     known_threads::KnownThreads,
+    rows::CheckpointConnection,
     statements,
 };
 use crate::{
@@ -36,6 +37,7 @@ use crate::{
         },
         operation_error::{BackendError, ErrorKind, OperationError},
     },
+    text_analysis::Languages,
 };
 
 /// Stores a checkpoint; `None` if it has to be stored in a transaction, and nothing was changed.
@@ -49,13 +51,13 @@ pub(super) async fn put_checkpoint(
     }
     let mut connection = PooledConnection::acquire(pool).await?;
     let wait = connection.wait();
-    let planned = plan(&mut connection, threads, put);
+    let planned = plan(&mut connection, pool.languages, threads, put);
     let planned = before_commit_within(wait, STATEMENT_TIMEOUT, planned).await;
     let stored = match planned {
         Ok(Some(plan)) => {
             let after = record_after(put.invalidation, &pool.server);
             let wait = connection.wait();
-            outcome_of(&wait, store(&mut connection, threads, put, plan, after)).await
+            outcome_of(&wait, store(&mut connection, pool.languages, threads, put, plan, after)).await
         }
         // The transaction finds the reason.
         Ok(None) | Err(OperationError::Store(_)) => Ok(None),
@@ -112,6 +114,7 @@ struct Plan {
 
 async fn plan(
     connection: &mut PgConnection,
+    languages: Languages,
     threads: &KnownThreads,
     put: &PutCheckpoint,
 ) -> Result<Option<Plan>, OperationError> {
@@ -130,7 +133,11 @@ async fn plan(
     let messages = if is_known {
         all_messages(put)
     } else {
-        new_messages(connection, put, thread.has_lineage).await?
+        let mut reads = CheckpointConnection {
+            connection,
+            languages,
+        };
+        new_messages(&mut reads, put, thread.has_lineage).await?
     };
     Ok(Some(Plan {
         thread,
@@ -189,6 +196,7 @@ async fn find_plan(
 /// Executes a plan. `None` if it does not apply any more.
 async fn store(
     connection: &mut PgConnection,
+    languages: Languages,
     threads: &KnownThreads,
     put: &PutCheckpoint,
     plan: Plan,
@@ -211,7 +219,7 @@ async fn store(
     } else {
         let append = messages.into_append(put.invalidation);
         let statement = query_as(statements::PUT_WITH_MESSAGES);
-        let statement = bind_append(statement, &append, record_after);
+        let statement = bind_append(statement, &append, languages, record_after);
         let statement = bind_planned!(statement, thread, contents, values, rows.checkpoint);
         let appended = saved(statement.fetch_optional(connection).await?)?;
         appended.map(|appended| StoredCheckpoint::with_messages(append.messages, appended))
