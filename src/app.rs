@@ -92,7 +92,10 @@ fn execute(config: Config) -> Result<Completion, Failure> {
         // Their errors are written to standard error, like their reports.
         Command::Import(args) => return on_runtime(import::import(args, listen)),
         Command::Export(args) => return on_runtime(export::export(args, listen)),
-        Command::Migrate | Command::InspectWindow { .. } | Command::Healthcheck => {
+        Command::Migrate
+        | Command::Reindex
+        | Command::InspectWindow { .. }
+        | Command::Healthcheck => {
             telemetry::log_only(format, filter)?;
             return on_runtime(administrate(&config));
         }
@@ -109,6 +112,7 @@ fn execute(config: Config) -> Result<Completion, Failure> {
 async fn administrate(config: &Config) -> Result<Completion, Failure> {
     match config.command {
         Command::Migrate => backends::migrate(config).await?,
+        Command::Reindex => backends::reindex(config).await?,
         Command::InspectWindow { conversation } => {
             inspect_window::inspect_window(config, conversation).await?;
         }

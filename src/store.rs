@@ -49,7 +49,7 @@ pub use self::{
         Invalidation, Newest, PendingInvalidation, Redacted, Redaction, RequestIdentity, Truncated,
         Truncation,
     },
-    search::{SearchHit, SearchKey, SearchPage, SearchQuery},
+    search::{MessagePlace, Reindexed, SearchHit, SearchKey, SearchPage, SearchQuery},
 };
 use crate::domain::{
     Conversation, ConversationChanges, ConversationId, ConversationRef, Message, NewConversation,
@@ -370,8 +370,8 @@ pub trait Store: CheckpointStore + ItemStore {
     ///
     /// Returns each matching message once. Never returns messages of other users, even if the
     /// query names one of their conversations, nor messages that were truncated or deleted. A
-    /// query without searchable words returns an empty page. Ranks of different stores are not
-    /// comparable.
+    /// query without searchable words returns an empty page. All stores find the same messages in
+    /// the same order.
     ///
     /// # Errors
     ///
@@ -381,6 +381,10 @@ pub trait Store: CheckpointStore + ItemStore {
     /// - [`StoreError::TooManySearches`] if others kept it waiting for too long. No other method
     ///   ever waits for searches to end.
     async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError>;
+
+    /// Analyzes some of the messages again that another analysis has prepared for the search, after
+    /// a position; `None` begins. Can be interrupted and repeated while other processes write.
+    async fn reindex(&self, after: Option<MessagePlace>) -> Result<Reindexed, StoreError>;
 
     /// Identity of the history of the store's data. It changes when the store goes back to an
     /// earlier state, for example when another server is promoted: what was copied from the store

@@ -1,5 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
+use tokio::time::Instant;
+
 use super::Failure;
 use crate::{
     config::{Config, PostgresConfig, RedisConfig, StoreBackend},
@@ -18,6 +20,9 @@ use crate::{
 
 /// Time limit for closing the store's connections.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Time between two log lines about the progress of a command.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Time that startup waits for Redis, which is not required to become ready.
 const REDIS_STARTUP_TIMEOUT: Duration = Duration::from_millis(500);
@@ -99,6 +104,37 @@ pub(super) async fn migrate(config: &Config) -> Result<(), Failure> {
     let prepared = store.prepare(true).await;
     prepared.map_err(|error| error.with_cause())?;
     tracing::info!("the database schema is at this program's version");
+    store.close().await;
+    Ok(())
+}
+
+/// Analyzes all messages again that another analysis has prepared for the search.
+///
+/// # Errors
+/// Returns an error if the store cannot be opened or reached, or its schema is of another version.
+pub(super) async fn reindex(config: &Config) -> Result<(), Failure> {
+    let store = open_store(config)?;
+    let prepared = store.prepare(false).await;
+    prepared.map_err(|error| error.with_cause())?;
+    let (mut examined, mut analyzed, mut next) = (0, 0, None);
+    let mut reported = Instant::now();
+    loop {
+        let step = store
+            .reindex(next)
+            .await
+            .map_err(|error| error.to_string())?;
+        examined += step.examined;
+        analyzed += step.analyzed;
+        next = step.next;
+        if next.is_none() {
+            break;
+        }
+        if reported.elapsed() >= PROGRESS_INTERVAL {
+            reported = Instant::now();
+            tracing::info!(examined, analyzed, "reindexing messages");
+        }
+    }
+    tracing::info!(examined, analyzed, "all messages are indexed");
     store.close().await;
     Ok(())
 }

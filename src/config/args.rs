@@ -70,6 +70,11 @@ pub enum Command {
     Serve,
     /// Migrate the database schema to this program's version and exit.
     Migrate,
+    /// Analyze all messages again that were saved with other TEXT_SEARCH_LANGUAGES or by an earlier
+    /// version, so that the search finds all their words, and exit. Sidecars can serve meanwhile. The
+    /// command can be interrupted and repeated. The embedded store needs no such command: it does the
+    /// same in the background.
+    Reindex,
     /// Check whether the sidecar with these settings is serving, and exit with 0 if it is.
     /// Connects to the first address of LISTEN_ADDR without TLS, otherwise to OPS_ADDR.
     Healthcheck,

@@ -84,7 +84,7 @@ pub(super) struct ConversationArgs {
     )]
     text_search_languages: Option<Languages>,
 
-    /// Former name of TEXT_SEARCH_LANGUAGES: `english`, or `simple` for `none`.
+    /// Former name of the languages: `english`, or `simple` for `none`.
     #[arg(
         long,
         env,

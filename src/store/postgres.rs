@@ -21,6 +21,7 @@ mod items;
 mod lineage;
 mod prepare;
 mod redaction;
+mod reindex;
 mod removal;
 mod responsiveness;
 mod search;
@@ -42,9 +43,9 @@ use tokio::time::timeout;
 
 use super::{
     Append, Appended, Bound, Branch, Compaction, ConversationPage, ConversationQuery, Import,
-    Invalidation, Newest, PendingInvalidation, Redacted, Redaction, SchemaError, SearchPage,
-    SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation, group_commit::GroupCommit,
-    operation_error::OperationError, sql, transfers::TransferLimit,
+    Invalidation, MessagePlace, Newest, PendingInvalidation, Redacted, Redaction, Reindexed,
+    SchemaError, SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation,
+    group_commit::GroupCommit, operation_error::OperationError, sql, transfers::TransferLimit,
 };
 use crate::{
     domain::{
@@ -312,6 +313,10 @@ impl Store for PostgresStore {
 
     async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError> {
         attempts::read(&self.pool, || search::search(&self.pool, query)).await
+    }
+
+    async fn reindex(&self, after: Option<MessagePlace>) -> Result<Reindexed, StoreError> {
+        attempts::write(&self.pool, |_| reindex::reindex(&self.pool, after)).await
     }
 
     fn history(&self) -> Bytes {

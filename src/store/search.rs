@@ -25,6 +25,20 @@ pub struct SearchQuery {
     pub limit: u32,
 }
 
+/// Conversation that a message is stored under, and its number.
+pub type MessagePlace = (ConversationId, i64);
+
+/// Progress of [`Store::reindex`](super::Store::reindex).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reindexed {
+    /// Number of messages that were examined.
+    pub examined: u64,
+    /// Number of messages that were analyzed again.
+    pub analyzed: u64,
+    /// Position after which the next step continues; `None` if none is left.
+    pub next: Option<MessagePlace>,
+}
+
 /// Position of a hit in the order of the hits: descending by rank, then by place.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SearchKey {

@@ -37,10 +37,10 @@ use sqlx::{Sqlite, sqlite::SqliteConnectOptions};
 
 use super::{
     Append, Appended, Bound, Branch, Compaction, ConversationPage, ConversationQuery, Import,
-    Invalidation, Newest, PendingInvalidation, Redacted, Redaction, SchemaError, SearchPage,
-    SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation, group_commit::GroupCommit,
-    operation_error::OperationError, pool, search_limit::SearchLimit, sql,
-    transfers::TransferLimit,
+    Invalidation, MessagePlace, Newest, PendingInvalidation, Redacted, Redaction, Reindexed,
+    SchemaError, SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation,
+    group_commit::GroupCommit, operation_error::OperationError, pool, search_limit::SearchLimit,
+    sql, transfers::TransferLimit,
 };
 use crate::{
     domain::{
@@ -339,6 +339,11 @@ impl Store for SqliteStore {
             query,
         ))
         .await
+    }
+
+    async fn reindex(&self, _after: Option<MessagePlace>) -> Result<Reindexed, StoreError> {
+        let reindexed = documents::reindex(&self.writer, self.languages);
+        disk_space::write_outcome(reindexed.await, self.options.get_filename()).await
     }
 
     // One process uses the file, and has no recent windows.

@@ -31,6 +31,7 @@ mod long_writes;
 mod postgres;
 mod postgres_servers;
 mod redactions;
+mod reindexing;
 mod removals;
 mod retries;
 mod saves;

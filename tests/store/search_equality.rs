@@ -95,6 +95,7 @@ async fn expectations_are_met_on_postgres_with_each_locale() {
 }
 
 /// Number of random queries; `SEARCHES` sets another one.
+#[expect(clippy::disallowed_methods, reason = "a setting of the test")]
 fn searches() -> usize {
     let searches = std::env::var("SEARCHES").ok();
     searches.map_or(2_000, |searches| searches.parse().unwrap())

@@ -1,7 +1,7 @@
 //! Whether a document matches a query, and its rank.
 
 use crate::{
-    document::{Document, Terms},
+    document::{Document, Term, Terms},
     query::{Alternative, Element, Form, Operand, Query},
 };
 
@@ -46,7 +46,7 @@ fn occurs(word: &Element, terms: &Terms<'_>) -> bool {
 fn positions(word: &Element, terms: &Terms<'_>) -> Vec<u16> {
     let forms = word.forms.iter();
     let found = forms.flat_map(|form| terms.find(&form.term, form.is_prefix));
-    let mut positions: Vec<_> = found.flat_map(|term| term.positions()).collect();
+    let mut positions: Vec<_> = found.flat_map(Term::positions).collect();
     positions.sort_unstable();
     positions.dedup();
     positions

@@ -1,5 +1,7 @@
 //! Queries as texts of PostgreSQL's type `tsquery`. Terms contain no quotes and no backslashes.
 
+use std::fmt::Write as _;
+
 use crate::text_analysis::{Alternative, Element, Form, Operand, Query};
 
 /// Returns the query that documents match. A query without alternatives matches none.
@@ -25,7 +27,8 @@ fn operand(operand: &Operand) -> String {
     let mut previous = 0;
     for (index, word) in operand.elements.iter().enumerate() {
         if index > 0 {
-            phrase += &format!(" <{}> ", word.offset - previous);
+            // A write to a string does not fail.
+            let _ = write!(phrase, " <{}> ", word.offset - previous);
         }
         previous = word.offset;
         phrase += &element(word);

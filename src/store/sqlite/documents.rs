@@ -10,7 +10,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{SqlitePool, connection, pending_removals::Step};
 use crate::{
-    store::operation_error::OperationError,
+    store::{Reindexed, operation_error::OperationError},
     text_analysis::{Document, Languages},
 };
 
@@ -37,9 +37,16 @@ const OUTDATED: &str = "SELECT d.id, coalesce(m.content, '') FROM message_docume
 /// Parameters: $1 document, $2 analyzer, $3 terms.
 const SET_TERMS: &str = "UPDATE message_documents SET analyzer = $2, terms = $3 WHERE id = $1";
 
+/// Parameter: $1 analyzer.
+const COUNT_OUTDATED: &str =
+    "SELECT count(*), count(*) FILTER (WHERE analyzer IS NOT $1) FROM message_documents";
+
 const LAST_DOCUMENT: &str = "SELECT coalesce(max(id), 0) FROM message_documents";
 
 const COMPLETED: &str = "SELECT analyzer FROM completed_analysis";
+
+/// An analysis that is interrupted leaves documents of several ones.
+const RESET_COMPLETED: &str = "DELETE FROM completed_analysis";
 
 const SET_COMPLETED: &str =
     "INSERT OR REPLACE INTO completed_analysis (only, analyzer) VALUES (1, $1)";
@@ -112,11 +119,30 @@ async fn repeat<F: Future<Output = Result<(), OperationError>>>(operation: impl 
     }
 }
 
-/// Analyzes all documents without terms.
-pub(super) async fn analyze_new(
+/// Analyzes all documents that need it.
+pub(super) async fn reindex(
     writer: &SqlitePool,
     languages: Languages,
-) -> Result<(), OperationError> {
+) -> Result<Reindexed, OperationError> {
+    let mut reader = writer.acquire().await?;
+    let outdated: (i64, i64) = query_as(COUNT_OUTDATED)
+        .bind(languages.analyzer())
+        .fetch_one(&mut *reader)
+        .await?;
+    drop(reader);
+    analyze_outdated(writer, languages).await?;
+    analyze_new(writer, languages).await?;
+    let [examined, analyzed] =
+        [outdated.0, outdated.1].map(|count| u64::try_from(count).unwrap_or(0));
+    Ok(Reindexed {
+        examined,
+        analyzed,
+        next: None,
+    })
+}
+
+/// Analyzes all documents without terms.
+async fn analyze_new(writer: &SqlitePool, languages: Languages) -> Result<(), OperationError> {
     loop {
         let mut transaction = connection::begin(writer).await?;
         let analyzed = analyze_batch(&mut transaction, languages).await;
@@ -141,10 +167,7 @@ async fn analyze_batch(
 }
 
 /// Analyzes documents again that another analysis has made, unless this was completed before.
-pub(super) async fn analyze_outdated(
-    writer: &SqlitePool,
-    languages: Languages,
-) -> Result<(), OperationError> {
+async fn analyze_outdated(writer: &SqlitePool, languages: Languages) -> Result<(), OperationError> {
     let analyzer = languages.analyzer();
     let mut reader = writer.acquire().await?;
     let completed: Option<String> = query_scalar(COMPLETED).fetch_optional(&mut *reader).await?;
@@ -153,6 +176,9 @@ pub(super) async fn analyze_outdated(
     if completed.as_ref() == Some(&analyzer) {
         return Ok(());
     }
+    let mut transaction = connection::begin(writer).await?;
+    let reset = query(RESET_COMPLETED).execute(&mut *transaction).await;
+    connection::end(transaction, reset.map(drop).map_err(OperationError::from)).await?;
     let mut after = 0;
     while after < last {
         let mut transaction = connection::begin(writer).await?;

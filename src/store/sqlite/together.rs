@@ -1,6 +1,5 @@
 //! Two queries that save the turns of several conversations, whatever their number. Queries for each
-//! turn would each pass between two threads, and the search index would write a segment for each
-//! turn.
+//! turn would each pass between two threads.
 
 use std::fmt::Write as _;
 

@@ -22,8 +22,8 @@ use crate::{
     instrumentation,
     store::{
         Append, Appended, Bound, Branch, Compaction, ConversationPage, ConversationQuery, Import,
-        Invalidation, Newest, PendingInvalidation, Redacted, Redaction, SchemaError, SearchPage,
-        SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation,
+        Invalidation, MessagePlace, Newest, PendingInvalidation, Redacted, Redaction, Reindexed,
+        SchemaError, SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation,
     },
 };
 
@@ -378,6 +378,11 @@ impl Store for ObservedStore {
     async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError> {
         let work = self.inner.search(query);
         self.observe("search", MESSAGES, work).await
+    }
+
+    async fn reindex(&self, after: Option<MessagePlace>) -> Result<Reindexed, StoreError> {
+        let work = self.inner.reindex(after);
+        self.observe("reindex", MESSAGES, work).await
     }
 
     fn history(&self) -> Bytes {
