@@ -81,7 +81,7 @@ class Messages(BaseClient):
         Args:
             user_id: Owner of the messages.
             query: Words that a message must contain, in the syntax of a search box: `"a phrase"`,
-                `-excluded`, `or`. At most 512 characters and 32 words.
+                `-excluded`, `or`, `prefix*`. At most 512 characters and 32 words.
             conversation_id: Conversation to search; `None` searches all of the user's.
             dept_id: Department or tenant of the conversations to search; `None` searches all.
             role: Role of the messages to find; `None` finds all.
