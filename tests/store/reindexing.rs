@@ -138,7 +138,9 @@ async fn messages_that_are_not_analyzed_yet_are_found() {
     // A store that is not prepared does not analyze, as one that was killed after a save.
     let fixture = StoreFixture::without_prepare(SqliteStore::open(&file).unwrap());
     let conversation = fixture.create_conversation().await;
-    fixture.append_texts(&conversation, &[TEXT, "other"]).await;
+    fixture
+        .append_texts(&conversation, &[TEXT, "unrelated"])
+        .await;
     let ranked = async |fixture: &StoreFixture| {
         let user = conversation.user_id.clone().unwrap();
         let page = fixture.store.search(&query(&user, "policy")).await.unwrap();

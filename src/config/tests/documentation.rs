@@ -60,7 +60,9 @@ fn read(file: &str) -> String {
 
 fn defaults_of_command() -> Defaults {
     let command = Args::command();
-    let named = command.get_arguments().filter_map(|arg| {
+    // Former names of settings are hidden.
+    let listed = command.get_arguments().filter(|arg| !arg.is_hide_set());
+    let named = listed.filter_map(|arg| {
         let name = arg.get_env()?.to_str().unwrap();
         Some((name.to_owned(), default_of(arg)))
     });
