@@ -90,12 +90,16 @@ async fn write<T>(
 /// Runs reads that see one state of a thread, which another process may prune meanwhile.
 async fn read_snapshot<T>(
     pool: &PostgresPool,
-    statements: impl AsyncFnOnce(&mut PgConnection) -> Result<T, OperationError>,
+    statements: impl AsyncFnOnce(&mut CheckpointConnection<'_>) -> Result<T, OperationError>,
 ) -> Result<T, OperationError> {
     let mut connection = PooledConnection::acquire(pool).await?;
     let read = async {
         raw_sql(BEGIN_SNAPSHOT).execute(&mut *connection).await?;
-        statements(&mut connection).await
+        let mut rows = CheckpointConnection {
+            connection: &mut connection,
+            languages: pool.languages,
+        };
+        statements(&mut rows).await
     };
     let read = read.await;
     end(connection, read).await
