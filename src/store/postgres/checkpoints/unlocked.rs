@@ -57,7 +57,11 @@ pub(super) async fn put_checkpoint(
         Ok(Some(plan)) => {
             let after = record_after(put.invalidation, &pool.server);
             let wait = connection.wait();
-            outcome_of(&wait, store(&mut connection, pool.languages, threads, put, plan, after)).await
+            outcome_of(
+                &wait,
+                store(&mut connection, pool.languages, threads, put, plan, after),
+            )
+            .await
         }
         // The transaction finds the reason.
         Ok(None) | Err(OperationError::Store(_)) => Ok(None),
