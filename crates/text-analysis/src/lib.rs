@@ -4,7 +4,7 @@
 //! Both stores search with this package, so that they find the same messages in the same order. It
 //! is pure: the same text always has the same terms, whatever the locale of a database.
 //!
-//! A text is folded ([`fold`](folding)), split into words, and each word becomes [`terms`](Document)
+//! A text is folded, split into words, and each word becomes [terms](Document)
 //! at one position: the word itself, its parts, and its stems. Scripts without spaces between words
 //! become overlapping pairs of characters. A query is analyzed in the same way.
 
