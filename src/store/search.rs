@@ -111,6 +111,8 @@ impl SearchPage {
                 continue;
             }
             let hit = decode(&row)?;
+            // Marking the matches of a long text takes about a millisecond, and the rows may be ready.
+            tokio::task::yield_now().await;
             bytes += hit.footprint();
             page.more = bytes > Message::MAX_BYTES_PER_RESPONSE && !page.hits.is_empty();
             if !page.more {

@@ -49,9 +49,9 @@ const CHOICES: usize = 40;
 const CONCURRENT_RUNS: u64 = 32;
 /// Number of runs without a violation that the scripts must pass. The runs are the
 /// same every time.
-const RUNS: u64 = 4_000;
+const RUNS: u64 = 2_000;
 /// Number of runs with a sidecar of the version before.
-const MIXED_RUNS: u64 = 2_000;
+const MIXED_RUNS: u64 = 1_000;
 /// Number of runs within which a missing guard must cause a violation.
 const RUNS_WITHOUT_GUARD: u64 = 12_000;
 

@@ -22,6 +22,7 @@ from conversation_memory import (
     AsyncConversationMemory,
     ConversationMemory,
     FailedPrecondition,
+    _checkpoints,
     conversation_id_for,
 )
 from conversation_memory._checkpoints import PreparedPut
@@ -198,7 +199,10 @@ def test_encrypted_lists_are_stored_once(sidecar: Sidecar) -> None:
         assert len(texts(memory, config)) == 12
 
 
-def test_a_checkpoint_that_could_not_be_read_is_rejected(sidecar: Sidecar) -> None:
+def test_a_checkpoint_that_could_not_be_read_is_rejected(
+    sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_checkpoints, "MAX_ITEMS", 500)
     channels = {f"c{number}": Annotated[list[str], operator.add] for number in range(6)}
     builder: Any = StateGraph(TypedDict("State", channels))  # type: ignore[operator]
     builder.add_node("node", lambda state: {})
@@ -206,11 +210,11 @@ def test_a_checkpoint_that_could_not_be_read_is_rejected(sidecar: Sidecar) -> No
     with ConversationMemory(sidecar.address, timeout=TIMEOUT) as memory:
         graph, config = builder.compile(checkpointer=ConversationMemorySaver(memory)), thread()
         for number in range(5):
-            graph.invoke({f"c{number}": ["x" * 100] * 9_900}, config)
-        with pytest.raises(ValueError, match="at most 50000 items"):
-            graph.invoke({"c5": ["x" * 100] * 9_900}, config)
+            graph.invoke({f"c{number}": ["x" * 100] * 99}, config)
+        with pytest.raises(ValueError, match="at most 500 items"):
+            graph.invoke({"c5": ["x" * 100] * 99}, config)
         found = graph.checkpointer.get_tuple(config)
-        assert sum(map(len, found.checkpoint["channel_values"].values())) >= 49_500
+        assert sum(map(len, found.checkpoint["channel_values"].values())) >= 495
 
 
 def test_reads_see_one_state_while_another_process_prunes(sidecar: Sidecar) -> None:
@@ -234,7 +238,7 @@ def test_reads_see_one_state_while_another_process_prunes(sidecar: Sidecar) -> N
         graph, other = agent(saver), ConversationMemorySaver(memory)
         with ThreadPoolExecutor(2) as readers:
             reads = [readers.submit(read) for _ in range(2)]
-            for number in range(25):
+            for number in range(12):
                 ask(graph, config, number)
                 other.prune([name])
             is_done.set()

@@ -24,13 +24,13 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 const BATCH: i64 = 64;
 
 /// Reads documents without terms, and the texts of their messages. Parameter: $1 limit.
-const WITHOUT_TERMS: &str = "SELECT d.id, coalesce(m.content, '') FROM message_documents d \
+const WITHOUT_TERMS: &str = "SELECT d.id, coalesce(substr(m.content, 1, 16384), '') FROM message_documents d \
     LEFT JOIN messages m ON m.conversation_id = d.conversation_id AND m.seq = d.seq \
     WHERE d.terms IS NULL ORDER BY d.id LIMIT CAST($1 AS INTEGER)";
 
 /// Reads those of the next documents that another analysis has made. Parameters: $1 and $2 the range,
 /// $3 analyzer.
-const OUTDATED: &str = "SELECT d.id, coalesce(m.content, '') FROM message_documents d \
+const OUTDATED: &str = "SELECT d.id, coalesce(substr(m.content, 1, 16384), '') FROM message_documents d \
     LEFT JOIN messages m ON m.conversation_id = d.conversation_id AND m.seq = d.seq \
     WHERE d.id > $1 AND d.id <= $2 AND d.analyzer <> $3 ORDER BY d.id";
 

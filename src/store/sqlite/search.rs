@@ -3,7 +3,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures_util::TryStreamExt as _;
@@ -37,7 +37,7 @@ macro_rules! candidates {
     ($documents:expr) => {
         concat!(
             "SELECT d.id, d.terms, CASE WHEN d.terms IS NULL THEN \
-               (SELECT m.content FROM messages m \
+               (SELECT substr(m.content, 1, 16384) FROM messages m \
                 WHERE m.conversation_id = d.conversation_id AND m.seq = d.seq) END \
              FROM ",
             $documents,
@@ -80,6 +80,9 @@ const HITS: &str = concat!(
 
 /// Number of instructions of SQLite's virtual machine between two checks of the limit.
 const STEPS_PER_CHECK: i32 = 1_000;
+
+/// Time after which a search lets other tasks of its thread run.
+const MAX_POLL: Duration = Duration::from_millis(1);
 
 /// Reads a page of search hits.
 pub(super) async fn search(
@@ -207,7 +210,13 @@ async fn find_matches(
     let forms = analyzed.ranked_forms();
     let after = search.after.unwrap_or(SearchKey::FIRST);
     let mut matches = Vec::new();
+    let mut yielded = Instant::now();
     while let Some((place, terms, text)) = candidates.try_next().await? {
+        // The rows are ready sooner than they are examined, and turns need the thread as well.
+        if yielded.elapsed() > MAX_POLL {
+            tokio::task::yield_now().await;
+            yielded = Instant::now();
+        }
         let (terms, text): (Option<Vec<u8>>, Option<String>) = (terms, text);
         let document = match terms {
             Some(terms) => Some(Document::from_bytes(terms)),
