@@ -1,7 +1,5 @@
 //! Documents: the terms of a text with their positions.
 
-use std::collections::BTreeMap;
-
 use crate::{
     languages::Languages,
     words::{Word, words},
@@ -23,33 +21,36 @@ impl Document {
     /// Analyzes the first [`SEARCHED_CHARS`](crate::SEARCHED_CHARS) characters of a text. `None` if
     /// they contain no terms.
     pub fn of(text: &str, languages: Languages) -> Option<Self> {
-        let mut terms = BTreeMap::<String, Vec<u16>>::new();
+        let mut terms: Vec<(String, u16)> = Vec::with_capacity(text.len() / 4);
         let mut bytes = 0;
         for word in searched_words(text, languages) {
             for term in word.terms(languages) {
                 bytes += term.len() + 8;
-                let positions = terms.entry(term).or_default();
-                if positions.len() < MAX_POSITIONS {
-                    positions.push(word.position);
-                }
+                terms.push((term, word.position));
             }
             if bytes > MAX_BYTES {
                 break;
             }
         }
-        (!terms.is_empty()).then(|| Self::encode(&terms))
+        terms.sort_unstable();
+        (!terms.is_empty()).then(|| Self::encode(&terms, bytes))
     }
 
-    fn encode(terms: &BTreeMap<String, Vec<u16>>) -> Self {
-        let mut encoded = Vec::new();
-        let count = u32::try_from(terms.len()).unwrap_or(u32::MAX);
+    /// Encodes terms in the order of their bytes and positions.
+    fn encode(terms: &[(String, u16)], bytes: usize) -> Self {
+        let mut encoded = Vec::with_capacity(bytes);
+        let places = terms.chunk_by(|(one, _), (other, _)| one == other);
+        let count = u32::try_from(places.clone().count()).unwrap_or(u32::MAX);
         encoded.extend(count.to_be_bytes());
-        for (term, positions) in terms {
-            encoded.extend(term.as_bytes());
+        for places in places {
+            let places = &places[..places.len().min(MAX_POSITIONS)];
+            encoded.extend(places[0].0.as_bytes());
             encoded.push(0);
-            let count = u16::try_from(positions.len()).unwrap_or(u16::MAX);
+            let count = u16::try_from(places.len()).unwrap_or(u16::MAX);
             encoded.extend(count.to_be_bytes());
-            encoded.extend(positions.iter().flat_map(|position| position.to_be_bytes()));
+            for (_, position) in places {
+                encoded.extend(position.to_be_bytes());
+            }
         }
         Self(encoded)
     }

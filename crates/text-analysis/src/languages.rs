@@ -1,6 +1,6 @@
 //! Languages whose words are reduced to stems.
 
-use std::fmt;
+use std::{collections::HashSet, fmt, sync::LazyLock};
 
 use rust_stemmers::{Algorithm, Stemmer};
 
@@ -42,6 +42,9 @@ with about against between into through during before after above below to from 
 down in out on off over under again further then once here there when where why how \
 all any both each few more most other some such no nor not only own same so than too \
 very s t can will just don should now";
+
+static STOP_WORDS: LazyLock<HashSet<&str>> =
+    LazyLock::new(|| ENGLISH_STOP_WORDS.split(' ').collect());
 
 /// Longest word that is reduced to a stem, in characters. Longer ones are no words of a language.
 const MAX_STEMMED: usize = 40;
@@ -128,7 +131,7 @@ impl Languages {
     pub(crate) fn is_stop_word(&self, word: &str) -> bool {
         word.is_ascii()
             && self.iter().any(|language| language.name == "english")
-            && ENGLISH_STOP_WORDS.split(' ').any(|stop| stop == word)
+            && STOP_WORDS.contains(word)
     }
 
     /// Returns the stems of a lower-case word that is not folded.

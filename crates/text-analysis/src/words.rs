@@ -74,6 +74,10 @@ impl Word {
 }
 
 fn folded(text: &str) -> String {
+    // Lower-case ASCII is folded already, and most stems are.
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
     fold(text, SEARCHED_CHARS)
         .iter()
         .map(|folded| folded.char)
