@@ -20,7 +20,7 @@ pub struct ConnectionArgs {
     pub token_file: Option<PathBuf>,
 }
 
-/// Arguments of `import`.
+/// Arguments of the subcommand `import`.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
 pub struct ImportArgs {
     /// File to import: JSON, JSON Lines, or a zip file with one; `-` for standard input.
@@ -44,7 +44,7 @@ pub struct ImportArgs {
     pub connection: ConnectionArgs,
 }
 
-/// Arguments of `export`.
+/// Arguments of the subcommand `export`.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
 pub struct ExportArgs {
     /// Zip file to write, with a file for each conversation; `-` for standard output.

@@ -158,7 +158,7 @@ async fn a_batch_does_not_wait_for_several_long_uses_after_earlier_batches() {
     let mut waits = vec![("1", wait(&semaphore, "1")), ("2", wait(&semaphore, "2"))];
     for round in 0..40 {
         let mut batch = pin!(semaphore.acquire(ShareKey::BATCH));
-        // At first, nobody has used more than the others.
+        // At first, no caller has used more than the others.
         let has_batch = round >= 3;
         if has_batch {
             assert!(batch.as_mut().now_or_never().is_none(), "it must wait");

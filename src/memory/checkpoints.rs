@@ -296,11 +296,11 @@ impl Memory {
                 id: target,
                 user_id: Some(original.user_id.clone()),
             };
-            let anyones = ConversationRef {
+            let of_any_user = ConversationRef {
                 user_id: None,
                 ..target
             };
-            match store.get(&anyones).await {
+            match store.get(&of_any_user).await {
                 Ok(found) if found.user_id != original.user_id => {
                     return Err(error_of(target.id)(StoreError::NotFound));
                 }

@@ -11,7 +11,7 @@ pub enum FileKind {
     Json,
     /// A conversation that this service exported, as JSON or JSON Lines.
     Archive,
-    /// A zip file.
+    /// The file is a zip file with entries.
     Zip,
     /// Nothing.
     Empty,

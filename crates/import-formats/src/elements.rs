@@ -7,7 +7,7 @@ use super::encoding::Utf8Reader;
 /// Upper bounds on one JSON value.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ElementLimits {
-    /// Bytes of UTF-8.
+    /// The bytes are UTF-8 text.
     pub(crate) bytes: usize,
     /// Values in it, which in memory take far more bytes than in the file.
     pub(crate) values: usize,

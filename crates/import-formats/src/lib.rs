@@ -47,7 +47,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// All formats.
+    /// All formats that an import reads.
     pub const ALL: [Self; 6] = [
         Self::ChatGpt,
         Self::Claude,

@@ -18,7 +18,7 @@ pub fn matches_in(text: &str, query: &Query, languages: Languages) -> Vec<Range<
     for operand in alternatives.flat_map(|alternative| &alternative.required) {
         for start in 0..words.len() {
             let found = operand.elements.iter().map(|element| {
-                // Positions are consecutive.
+                // The words of a phrase have consecutive positions.
                 let place = start + usize::from(element.offset);
                 range(element, place, &words, terms.get(place)?)
             });

@@ -85,7 +85,7 @@ impl Languages {
     /// Upper bound on the number of languages. Each makes documents larger.
     pub const MAX: usize = 4;
 
-    /// No language.
+    /// Words are not reduced to stems in any language.
     pub const NONE: Self = Self {
         languages: [None; Self::MAX],
     };

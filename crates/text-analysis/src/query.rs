@@ -8,7 +8,7 @@ use crate::{
     words::{STEM_MARK, Word},
 };
 
-/// Analyzed query.
+/// Query whose words have been analyzed like those of texts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query {
     /// Alternatives, one of which a document matches.

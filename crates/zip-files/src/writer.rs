@@ -59,7 +59,7 @@ pub struct EntryWriter<'a, W: Write> {
 }
 
 impl<W: Write> ZipWriter<W> {
-    /// Begins a file.
+    /// Begins a file in the archive, whose content follows.
     pub fn new(output: W) -> Self {
         Self {
             output: Counted {
@@ -138,7 +138,7 @@ impl<W: Write> ZipWriter<W> {
 }
 
 impl<W: Write> EntryWriter<'_, W> {
-    /// Adds content.
+    /// Adds content to the file that was begun last.
     ///
     /// # Errors
     /// Fails if the output cannot be written.

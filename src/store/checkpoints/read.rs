@@ -484,7 +484,7 @@ async fn attach_contents<R: CheckpointRows>(
         let at_all_places = data.len().saturating_mul(number);
         // Data that is left out is read by its digest.
         let fits = bytes.saturating_add(at_all_places) <= MAX_CONTENT_BYTES;
-        if fits || page.contents.is_empty() && number == 1 {
+        if fits {
             bytes = bytes.saturating_add(at_all_places);
             page.contents.push((digest, data));
         }

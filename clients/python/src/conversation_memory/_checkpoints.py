@@ -178,7 +178,7 @@ def write_checkpoint(
             prepared.messages = list(message_batches(written))
     parts: list[Any] = [state, opaque]
     if len(prepared.messages) > 1:
-        # Whoever reads the checkpoint does not know whether the later requests were successful.
+        # A reader of the checkpoint does not know whether the later requests were successful.
         parts.append(_IS_PARTIAL)
     write_data(encoded.state, *codec.dump(parts))
     return prepared

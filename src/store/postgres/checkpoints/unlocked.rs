@@ -150,7 +150,7 @@ async fn plan(
     }))
 }
 
-/// Columns of [`statements::FIND_PLAN`].
+/// Columns of a row that [`statements::FIND_PLAN`] returns.
 type PlanColumns = (
     bool,
     i64,
