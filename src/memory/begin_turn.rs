@@ -242,6 +242,7 @@ impl Memory {
             session_id: Some(session_id),
             // A turn that is abandoned before its first save leaves no entry in the list.
             is_listed: false,
+            reuses_id: false,
         };
         // A retry is safe: a conversation that an earlier attempt created stays empty and has
         // no effect.

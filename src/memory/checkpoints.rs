@@ -187,6 +187,7 @@ impl Memory {
             metadata: new.metadata,
             session_id: None,
             is_listed: true,
+            reuses_id: true,
         };
         match self.0.store.create(&new, self.0.clock.now()).await {
             Ok(_) | Err(StoreError::AlreadyExists(_)) => Ok(()),

@@ -63,6 +63,7 @@ impl Memory {
             metadata: request.metadata,
             session_id: None,
             is_listed: true,
+            reuses_id: false,
         };
         self.create(new, retry_is_safe).await
     }

@@ -47,6 +47,12 @@ pub enum Error {
     /// Data that a checkpoint refers to is not stored.
     #[error("referenced data is not stored")]
     ContentMissing,
+    /// A checkpoint has as many writes as it can have.
+    #[error("the checkpoint has writes of {max} calls")]
+    TooManyWrites {
+        /// Maximum number of calls.
+        max: u32,
+    },
     /// A checkpoint does not fit into a response.
     #[error("the checkpoint does not fit into a response")]
     CheckpointTooLarge,
@@ -175,6 +181,7 @@ impl Error {
             StoreError::BaseVersionMissing => Self::BaseVersionMissing,
             StoreError::ContentMissing => Self::ContentMissing,
             StoreError::CheckpointTooLarge => Self::CheckpointTooLarge,
+            StoreError::TooManyWrites { max } => Self::TooManyWrites { max },
             StoreError::HasCheckpoints => Self::HasCheckpoints,
             StoreError::AlreadyExists(what) => Self::Reused(what),
             StoreError::Unavailable(cause) => Self::Unavailable(cause),

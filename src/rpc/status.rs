@@ -145,6 +145,7 @@ impl From<Error> for Status {
             Error::BaseVersionMissing
             | Error::ContentMissing
             | Error::CheckpointTooLarge
+            | Error::TooManyWrites { .. }
             | Error::HasCheckpoints => checkpoint_rejected(&error),
             Error::SearchTooExpensive => search_too_expensive(),
             Error::TooManySearches => busy(
@@ -436,7 +437,8 @@ fn checkpoint_rejected(error: &Error) -> Status {
         Error::BaseVersionMissing => with_reason(
             Code::FailedPrecondition,
             "BASE_VERSION_MISSING",
-            "the base_version of a list is not stored, or has fewer items: send all items",
+            "the base_version of a list is not stored or has fewer items, or the value of a stored \
+             channel is not stored: send all items and values",
             &[],
         ),
         Error::ContentMissing => with_reason(
@@ -450,6 +452,12 @@ fn checkpoint_rejected(error: &Error) -> Status {
             "CHECKPOINT_TOO_LARGE",
             "the checkpoint has too many small values for one response: store fewer items",
             &[],
+        ),
+        Error::TooManyWrites { max } => with_reason(
+            Code::ResourceExhausted,
+            "TOO_MANY_WRITES",
+            &format!("the checkpoint has the writes of {max} calls: store more writes in a call"),
+            &[("max_calls", max.to_string())],
         ),
         Error::HasCheckpoints => with_reason(
             Code::FailedPrecondition,

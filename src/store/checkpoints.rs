@@ -22,7 +22,7 @@ pub(super) use self::{
     copy::copy_thread,
     put::{
         all_messages, contents_rows, keys_of, new_messages, plan_put, put_checkpoint, put_contents,
-        put_writes, writes_row,
+        put_writes, stored_keys, writes_row,
     },
     read::{read_ancestors, read_checkpoint, read_contents, read_page},
     removal::{delete_runs, prune},
@@ -48,6 +48,9 @@ pub const MAX_CONTENT_BYTES: usize = 3 << 20;
 /// Upper bound on the bytes of checkpoints and values, without stored data, that one response has.
 pub const MAX_SKELETON_BYTES: usize = 8 << 20;
 
+/// Upper bound on the calls whose writes a checkpoint has.
+pub const MAX_WRITE_CALLS: u32 = 10_000;
+
 /// Request to store a checkpoint with its new values and messages.
 #[derive(Clone, Debug)]
 pub struct PutCheckpoint {
@@ -59,6 +62,8 @@ pub struct PutCheckpoint {
     pub namespace: CheckpointNamespace,
     /// Checkpoint with its new values.
     pub checkpoint: Checkpoint,
+    /// Channels whose values an earlier put has stored, which must still be there.
+    pub stored_channels: Vec<String>,
     /// Digest of the id of the run that created it.
     pub run: Option<ContentDigest>,
     /// Data of its values.
@@ -200,7 +205,8 @@ pub trait CheckpointStore: Send + Sync + Debug {
     /// # Errors
     ///
     /// - [`StoreError::NotFound`] if there is no such conversation.
-    /// - [`StoreError::BaseVersionMissing`] if the base of a list is not stored, or has fewer items.
+    /// - [`StoreError::BaseVersionMissing`] if the base of a list is not stored or has fewer items, or
+    ///   the value of a stored channel is missing.
     /// - [`StoreError::ContentMissing`] if referenced data is not stored.
     async fn put_checkpoint(&self, put: &PutCheckpoint) -> Result<StoredCheckpoint, StoreError>;
 
@@ -210,6 +216,7 @@ pub trait CheckpointStore: Send + Sync + Debug {
     ///
     /// - [`StoreError::NotFound`] if there is no such conversation.
     /// - [`StoreError::ContentMissing`] if referenced data is not stored.
+    /// - [`StoreError::TooManyWrites`] if the checkpoint has the writes of [`MAX_WRITE_CALLS`] calls.
     async fn put_writes(&self, put: &PutWrites) -> Result<(), StoreError>;
 
     /// Stores data that later writes refer to.

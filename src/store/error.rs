@@ -39,6 +39,12 @@ pub enum StoreError {
     /// Data that a value refers to is not stored.
     #[error("referenced data is not stored")]
     ContentMissing,
+    /// A checkpoint has as many writes as it can have.
+    #[error("the checkpoint has writes of {max} calls")]
+    TooManyWrites {
+        /// Maximum number of calls.
+        max: u32,
+    },
     /// A checkpoint does not fit into a response.
     #[error("the checkpoint does not fit into a response")]
     CheckpointTooLarge,

@@ -377,6 +377,25 @@ macro_rules! id_is_referenced {
 }
 pub(super) use id_is_referenced;
 
+/// Last number of the messages of a deleted conversation that branches contain. `NULL` if there are
+/// none. Parameter: $1 id.
+macro_rules! last_referenced {
+    () => {
+        "(SELECT max(l.upto_seq) FROM lineage l WHERE l.source_id = $1)"
+    };
+}
+pub(super) use last_referenced;
+
+/// Whether a branch of another user contains messages of a deleted conversation. Parameters: $1 id,
+/// $2 user.
+macro_rules! is_in_foreign_branches {
+    () => {
+        "EXISTS (SELECT 1 FROM lineage l JOIN conversations o ON o.id = l.conversation_id \
+         WHERE l.source_id = $1 AND o.user_id <> $2)"
+    };
+}
+pub(super) use is_in_foreign_branches;
+
 pub(super) use self::lineage::{
     ADD_LINEAGE, COMPACTION, CONTAINING, COPY_COMPACTION, COPY_LINEAGE, COUNT_OWN, COUNT_RANGES,
     COUNT_SHARED, DELETE_COMPACTION, DELETE_RANGE, EXCLUDE_OWN, PUT_COMPACTION, REDACT,

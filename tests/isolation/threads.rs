@@ -51,6 +51,7 @@ impl Scene<'_> {
         });
         let run = self.run();
         self.maybe(&mut request, 2, "runId", run);
+        self.maybe(&mut request, 4, "storedChannels", json!([CHANNEL]));
         let key = format!("message-{}", self.random.below(6));
         let message = json!({ "role": "ROLE_USER", "content": text });
         let messages = json!([{ "key": key, "message": message }]);

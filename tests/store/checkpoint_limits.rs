@@ -3,11 +3,12 @@
 use bytes::Bytes;
 use conversation_memory::{
     domain::{ChannelData, ChannelWrite, CheckpointData, Contents, Piece},
-    store::{PutWrites, StoreError},
+    store::{AncestorQuery, PutWrites, StoreError, checkpoints::MAX_WRITE_CALLS},
 };
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use test_support::store_fixture::StoreFixture;
 
-use crate::checkpoints::{get, id, put, root, with_list};
+use crate::checkpoints::{get, id, put, root, with_list, write};
 
 pub(crate) async fn ancestors_in_a_circle_are_examined_once(fixture: &StoreFixture) {
     let thread = fixture.create_conversation().await;
@@ -19,6 +20,15 @@ pub(crate) async fn ancestors_in_a_circle_are_examined_once(fixture: &StoreFixtu
     }
     let removed = fixture.store.prune_checkpoints(&thread).await.unwrap();
     assert_eq!(removed, 0, "the latest checkpoint needs all others");
+    let query = AncestorQuery {
+        conversation: thread,
+        namespace: root(),
+        id: None,
+        channels: vec!["c".to_owned()],
+    };
+    let page = fixture.store.checkpoint_ancestors(&query).await.unwrap();
+    assert_eq!(page.records.len(), 3);
+    assert!(page.next.is_none());
 }
 
 pub(crate) async fn data_counts_at_each_of_its_places(fixture: &StoreFixture) {
@@ -78,5 +88,38 @@ pub(crate) async fn writes_that_exceed_a_response_are_rejected(fixture: &StoreFi
     assert!(
         matches!(read, Err(StoreError::CheckpointTooLarge)),
         "{read:?}"
+    );
+}
+
+pub(crate) async fn writes_of_too_many_calls_are_rejected(fixture: &StoreFixture) {
+    let thread = fixture.create_conversation().await;
+    fixture
+        .store
+        .put_checkpoint(&put(&thread, 0))
+        .await
+        .unwrap();
+    let call = |number: u32| {
+        let mut put = write(&thread, 0, 0, "written");
+        put.writes[0].task_id = format!("task {number}");
+        async move { fixture.store.put_writes(&put).await }
+    };
+    let stored = stream::iter((0..MAX_WRITE_CALLS).map(call)).buffer_unordered(32);
+    stored.try_collect::<Vec<()>>().await.unwrap();
+    let rejected = call(MAX_WRITE_CALLS).await;
+    assert!(
+        matches!(
+            rejected,
+            Err(StoreError::TooManyWrites {
+                max: MAX_WRITE_CALLS
+            })
+        ),
+        "{rejected:?}"
+    );
+    // A retry is no further call.
+    call(7).await.unwrap();
+    let page = get(fixture, &thread, 0).await;
+    assert_eq!(
+        page.records[0].writes.len(),
+        usize::try_from(MAX_WRITE_CALLS).unwrap()
     );
 }

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use conversation_memory::{
     domain::{
         ChannelData, ChannelValue, ChannelWrite, Checkpoint, CheckpointData, CheckpointId,
-        CheckpointNamespace, ContentDigest, Contents, ConversationRef, ListBase, Piece,
+        CheckpointNamespace, ContentDigest, Contents, ConversationRef, ListBase, NewConversation,
+        Piece,
     },
     store::{
         AncestorQuery, Branch, CheckpointPage, CheckpointQuery, Invalidation, PutCheckpoint,
@@ -54,6 +55,7 @@ pub(crate) fn put(thread: &ConversationRef, number: u64) -> PutCheckpoint {
             versions: Vec::new(),
             values: Vec::new(),
         },
+        stored_channels: Vec::new(),
         run: None,
         contents: Contents::default(),
         messages: Vec::new(),
@@ -462,6 +464,111 @@ pub(crate) async fn checkpoints_of_runs_are_deleted_with_what_only_they_need(
     let last = get(fixture, &thread, 2).await;
     assert_eq!(list(&last), items);
     assert_eq!(last.records[0].checkpoint.parent_id, None);
+}
+
+pub(crate) async fn a_deleted_thread_can_begin_again_while_its_copy_exists(fixture: &StoreFixture) {
+    let store = &fixture.store;
+    let owner = user();
+    let original = NewConversation {
+        reuses_id: true,
+        ..new_conversation(&owner)
+    };
+    let reference = |id| ConversationRef {
+        id,
+        user_id: Some(owner.clone()),
+    };
+    let thread = reference(original.id);
+    store.create(&original, at(1)).await.unwrap();
+    let first = with_messages(put(&thread, 0), &["a", "b"]);
+    store.put_checkpoint(&first).await.unwrap();
+    let copy_of = |parent: &ConversationRef, at_seq| Branch {
+        parent: parent.clone(),
+        at_seq,
+        id: new_conversation(&owner).id,
+        title: None,
+        at: at(2),
+    };
+    let branch = copy_of(&thread, 2);
+    let copy = reference(branch.id);
+    store.branch(&branch).await.unwrap();
+    store.copy_checkpoints(&thread, &copy, None).await.unwrap();
+    let texts = fixture.texts(&copy).await;
+    store.delete(&thread, Invalidation::Never).await.unwrap();
+
+    let foreign = NewConversation {
+        id: original.id,
+        reuses_id: true,
+        ..new_conversation(&user())
+    };
+    let refused = store.create(&foreign, at(3)).await;
+    assert!(matches!(refused, Err(StoreError::AlreadyExists(_))));
+    let again = store.create(&original, at(3)).await.unwrap();
+    assert_eq!(again.last_seq, 2);
+    assert!(fixture.texts(&thread).await.is_empty());
+    // Its messages have the same keys as those of the copy.
+    for number in [0, 1] {
+        let second = with_messages(
+            put(&thread, number),
+            &["a", "b", "c"][..2 + usize::from(number > 0)],
+        );
+        let second = store.put_checkpoint(&second).await.unwrap();
+        assert_eq!(second.last_seq, 4 + i64::try_from(number).unwrap());
+    }
+    assert_eq!(fixture.texts(&thread).await.len(), 3);
+    let retry = with_messages(put(&copy, 1), &["a", "b"]);
+    store.put_checkpoint(&retry).await.unwrap();
+    assert_eq!(fixture.texts(&copy).await, texts);
+    // A copy of it contains its messages, too.
+    let branch = copy_of(&thread, 5);
+    let second_copy = reference(branch.id);
+    store.branch(&branch).await.unwrap();
+    let retry = with_messages(put(&second_copy, 1), &["a", "b", "c", "d"]);
+    store.put_checkpoint(&retry).await.unwrap();
+    assert_eq!(fixture.texts(&second_copy).await.len(), 4);
+
+    store.delete(&copy, Invalidation::Never).await.unwrap();
+    assert_eq!(fixture.texts(&thread).await.len(), 3);
+    store.delete(&thread, Invalidation::Never).await.unwrap();
+    assert_eq!(fixture.texts(&second_copy).await.len(), 4);
+    store
+        .delete(&second_copy, Invalidation::Never)
+        .await
+        .unwrap();
+    let last = store.create(&original, at(4)).await.unwrap();
+    assert_eq!(last.last_seq, 0);
+}
+
+pub(crate) async fn values_of_stored_channels_must_be_stored(fixture: &StoreFixture) {
+    let thread = fixture.create_conversation().await;
+    let store = &fixture.store;
+    let items = ["item".to_owned()];
+    let first = with_list(put(&thread, 0), "1", None, &items);
+    store.put_checkpoint(&first).await.unwrap();
+    let mut second = put(&thread, 1);
+    second
+        .checkpoint
+        .versions
+        .clone_from(&first.checkpoint.versions);
+    second.stored_channels = vec!["list".to_owned()];
+    store.put_checkpoint(&second).await.unwrap();
+    let other = with_list(put(&thread, 2), "2", None, &items);
+    store.put_checkpoint(&other).await.unwrap();
+    store.prune_checkpoints(&thread).await.unwrap();
+    // The run of this checkpoint began with one that was removed meanwhile.
+    second.checkpoint.id = id(3);
+    for messages in [&[][..], &["key"]] {
+        let put = with_messages(second.clone(), messages);
+        let rejected = store.put_checkpoint(&put).await;
+        assert!(
+            matches!(rejected, Err(StoreError::BaseVersionMissing)),
+            "{rejected:?}"
+        );
+    }
+    second.stored_channels.clear();
+    second.checkpoint.values = first.checkpoint.values;
+    second.contents = first.contents;
+    store.put_checkpoint(&second).await.unwrap();
+    assert_eq!(list(&get(fixture, &thread, 3).await), items);
 }
 
 pub(crate) async fn a_foreign_thread_is_not_found(fixture: &StoreFixture) {

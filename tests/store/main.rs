@@ -73,6 +73,7 @@ conformance! {
     checkpoint_limits:
         ancestors_in_a_circle_are_examined_once
         data_counts_at_each_of_its_places
+        writes_of_too_many_calls_are_rejected
         writes_that_exceed_a_response_are_rejected;
     checkpoints:
         the_latest_checkpoint_is_the_one_with_the_highest_id
@@ -83,6 +84,8 @@ conformance! {
         ancestors_are_read_until_each_channel_has_a_value
         messages_of_checkpoints_are_saved_once
         a_copy_contains_the_thread
+        a_deleted_thread_can_begin_again_while_its_copy_exists
+        values_of_stored_channels_must_be_stored
         checkpoints_of_runs_are_deleted_with_what_only_they_need
         a_foreign_thread_is_not_found
         a_deleted_conversation_has_no_checkpoints;

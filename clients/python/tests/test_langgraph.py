@@ -13,6 +13,7 @@ import pytest
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import empty_checkpoint
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.graph import END, START, MessagesState, StateGraph
@@ -369,3 +370,83 @@ def test_the_blocking_methods_need_the_blocking_client(sidecar: Sidecar) -> None
         saver.get_tuple(thread())
     with pytest.raises(ValueError, match="thread_id"):
         saver.list(None)
+
+
+class Pruned(MessagesState):
+    notes: list[str]
+
+
+@pytest.mark.parametrize("durability", ["sync", "exit"])
+def test_a_run_that_a_prune_overtakes_keeps_its_values(sidecar: Sidecar, durability: Any) -> None:
+    with ConversationMemory(sidecar.address, timeout=TIMEOUT) as memory:
+        saver = ConversationMemorySaver(memory)
+        config = thread()
+        prunes = False
+
+        def step(state: Pruned) -> dict[str, Any]:
+            if prunes:
+                saver.prune([config["configurable"]["thread_id"]])
+            return {"messages": [AIMessage("answer")]}
+
+        builder: Any = StateGraph(Pruned)
+        builder.add_node("step", step)
+        builder.add_edge(START, "step")
+        graph = builder.compile(checkpointer=saver)
+        notes = ["the note of the first run" * 10]
+        graph.invoke({"messages": [HumanMessage("1")], "notes": notes}, config)
+        first = graph.get_state(config).config
+        graph.invoke({"messages": [HumanMessage("2")], "notes": ["other"]}, config)
+        # Continues an earlier checkpoint, which the prune removes with its values.
+        prunes = True
+        graph.invoke({"messages": [HumanMessage("3")]}, first, durability=durability)
+        found = graph.get_state(config).values
+        assert found["notes"] == notes
+        assert [each.content for each in found["messages"]] == ["1", "answer", "3", "answer"]
+
+
+def test_a_deleted_thread_begins_again_while_its_copy_exists(sidecar: Sidecar) -> None:
+    with ConversationMemory(sidecar.address, timeout=TIMEOUT) as memory:
+        saver = ConversationMemorySaver(memory)
+        graph = agent(saver)
+        config, copy = thread(), thread()
+        ask(graph, config, 1)
+        before = texts(memory, config)
+        saver.copy_thread(config["configurable"]["thread_id"], copy["configurable"]["thread_id"])
+        saver.delete_thread(config["configurable"]["thread_id"])
+        assert saver.get_tuple(config) is None
+        for number in (1, 2):
+            ask(graph, config, number)
+        assert texts(memory, config)[:4] == before
+        assert len(texts(memory, config)) == 8
+        assert texts(memory, copy) == before
+        assert len(graph.get_state(copy).values["messages"]) == 4
+
+
+def test_a_name_is_no_list_of_names(sidecar: Sidecar) -> None:
+    with ConversationMemory(sidecar.address, timeout=TIMEOUT) as memory:
+        saver = ConversationMemorySaver(memory)
+        with pytest.raises(TypeError, match="thread_ids"):
+            saver.prune("name")
+        with pytest.raises(TypeError, match="run_ids"):
+            saver.delete_for_runs("abc")
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["\ud800", {"\udfff": 1}, 10**400, -(10**400), 10**5000],
+    ids=["surrogate", "name", "large", "negative", "digits"],
+)
+def test_metadata_is_as_in_memory(sidecar: Sidecar, value: Any) -> None:
+    with ConversationMemory(sidecar.address, timeout=TIMEOUT) as memory:
+        config = thread(checkpoint_ns="")
+        checkpoint = empty_checkpoint()
+        outcomes: list[Any] = []
+        for saver in (InMemorySaver(), ConversationMemorySaver(memory)):
+            try:
+                saver.put(config, checkpoint, {"source": "loop", "given": value}, {})  # type: ignore[typeddict-unknown-key]
+            except Exception as error:
+                outcomes.append(type(error))
+            else:
+                found = saver.get_tuple(config)
+                outcomes.append(found and found.metadata["given"])  # type: ignore[typeddict-item]
+        assert outcomes[1] == outcomes[0]

@@ -74,6 +74,9 @@ pub struct NewConversation {
     pub session_id: Option<SessionId>,
     /// Whether the user's list contains the conversation before the first message is saved.
     pub is_listed: bool,
+    /// Whether the id can be that of a deleted conversation whose messages are contained in branches
+    /// of the same user. The numbers of messages continue then.
+    pub reuses_id: bool,
 }
 
 impl NewConversation {

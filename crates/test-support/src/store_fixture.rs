@@ -224,6 +224,7 @@ pub fn new_conversation(user_id: &UserId) -> NewConversation {
         metadata: None,
         session_id: None,
         is_listed: true,
+        reuses_id: false,
     }
 }
 

@@ -1,6 +1,8 @@
 mod render;
 mod values;
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
@@ -9,9 +11,9 @@ use self::values::{at_most, checkpoint, name, object, too_many_at, write_data};
 use super::parse::{Parser, optional};
 use crate::{
     domain::{
-        ChannelWrite, CheckpointId, CheckpointNamespace, ContentDigest, Contents, ConversationRef,
-        FieldError, InField as _, InvalidValue, MAX_CHANNELS, MAX_CHECKPOINT_MESSAGES,
-        MAX_INLINE_BYTES, MAX_WRITES, NewMessage, UserId,
+        ChannelWrite, Checkpoint, CheckpointId, CheckpointNamespace, ContentDigest, Contents,
+        ConversationRef, FieldError, InField as _, InvalidValue, MAX_CHANNELS,
+        MAX_CHECKPOINT_MESSAGES, MAX_INLINE_BYTES, MAX_WRITES, NewMessage, UserId,
     },
     memory::NewThread,
     proto,
@@ -49,6 +51,7 @@ impl CheckpointParser {
             CheckpointNamespace::parse(given.namespace.clone()).in_field("checkpoint.namespace")?;
         let checkpoint =
             checkpoint(given, &mut contents).map_err(|error| error.below("checkpoint"))?;
+        let stored_channels = stored_channels(request.stored_channels, &checkpoint)?;
         contents.deduplicate();
         if request.messages.len() > MAX_CHECKPOINT_MESSAGES {
             return Err(too_many("messages", MAX_CHECKPOINT_MESSAGES));
@@ -67,6 +70,7 @@ impl CheckpointParser {
             thread_name: new.as_ref().and_then(|new| new.name.clone()),
             namespace,
             checkpoint,
+            stored_channels,
             run: run.as_deref().map(ContentDigest::of_run),
             contents,
             messages,
@@ -182,6 +186,26 @@ pub(crate) fn contents(given: Vec<Bytes>) -> Result<Contents, FieldViolation> {
     }
     contents.deduplicate();
     Ok(contents)
+}
+
+/// Parses the channels of a checkpoint whose values an earlier request has stored.
+fn stored_channels(
+    channels: Vec<String>,
+    checkpoint: &Checkpoint,
+) -> Result<Vec<String>, FieldViolation> {
+    if channels.len() > MAX_CHANNELS {
+        return Err(too_many("stored_channels", MAX_CHANNELS));
+    }
+    let versions = checkpoint.versions.iter();
+    let known: HashSet<&str> = versions.map(|(channel, _)| channel.as_str()).collect();
+    for (index, channel) in channels.iter().enumerate() {
+        if !known.contains(channel.as_str()) {
+            let reason = InvalidValue::new("must be a channel of channel_versions");
+            let path = format!("stored_channels[{index}]");
+            return Err(FieldViolation::new(path, reason));
+        }
+    }
+    Ok(channels)
 }
 
 /// Parses the channels of a request.

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use uuid::Uuid;
 
 use super::{
-    PutCheckpoint, PutWrites, StoredCheckpoint,
+    MAX_WRITE_CALLS, PutCheckpoint, PutWrites, StoredCheckpoint,
     encoding::{compress, content, encode_checkpoint, encode_writes},
     read::list_items,
     rows::{
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     domain::{
         ChannelValue, CheckpointId, CheckpointNamespace, ContentDigest, Contents, ConversationId,
-        ConversationRef, checkpoint_message_id,
+        ConversationRef, MessageId, checkpoint_message_id,
     },
     store::{StoreError, operation_error::OperationError},
 };
@@ -30,9 +30,10 @@ pub(in crate::store) async fn put_checkpoint<R: CheckpointRows>(
     let name = put.thread_name.as_deref();
     let opened = open(rows, &put.conversation, name, &put.namespace, &put.contents);
     let (place, namespace) = opened.await?;
+    require_stored(rows, namespace, put).await?;
     add_values(rows, namespace, &put.checkpoint.values).await?;
     rows.put_checkpoint(namespace, checkpoint_row(put)).await?;
-    let new = new_messages(rows, put, place.has_lineage).await?;
+    let new = new_messages(rows, put, place.own_after).await?;
     if new.messages.is_empty() {
         return Ok(StoredCheckpoint::without_messages(place.last_seq));
     }
@@ -49,7 +50,12 @@ pub(in crate::store) async fn put_writes<R: CheckpointRows>(
     let name = put.thread_name.as_deref();
     let opened = open(rows, &put.conversation, name, &put.namespace, &put.contents);
     let (_, namespace) = opened.await?;
-    rows.put_writes(namespace, writes_row(put)).await
+    let row = writes_row(put);
+    if !rows.admits_writes(namespace, &row, MAX_WRITE_CALLS).await? {
+        let max = MAX_WRITE_CALLS;
+        return Err(StoreError::TooManyWrites { max }.into());
+    }
+    rows.put_writes(namespace, row).await
 }
 
 /// Rows of a put that was planned with `stored`; `None` if further reads are necessary.
@@ -72,6 +78,36 @@ pub(in crate::store) fn plan_put(
 /// Keys of the values that a put is planned with.
 pub(in crate::store) fn keys_of(put: &PutCheckpoint) -> Vec<Uuid> {
     values::keys_of(&put.checkpoint.values)
+}
+
+/// Keys of the values that a put refers to without containing them, each once.
+pub(in crate::store) fn stored_keys(put: &PutCheckpoint) -> Vec<Uuid> {
+    if put.stored_channels.is_empty() {
+        return Vec::new();
+    }
+    let mut channels: HashSet<&str> = put.stored_channels.iter().map(String::as_str).collect();
+    for value in &put.checkpoint.values {
+        channels.remove(value.channel.as_str());
+    }
+    let versions = put.checkpoint.versions.iter();
+    let keys: HashSet<Uuid> = versions
+        .filter(|(channel, _)| channels.contains(channel.as_str()))
+        .map(|(channel, version)| ContentDigest::of_version(channel, version).as_uuid())
+        .collect();
+    keys.into_iter().collect()
+}
+
+/// Rejects a put if a removal has deleted a value that it refers to.
+async fn require_stored<R: CheckpointRows>(
+    rows: &mut R,
+    namespace: i64,
+    put: &PutCheckpoint,
+) -> Result<(), OperationError> {
+    let keys = stored_keys(put);
+    if !keys.is_empty() && rows.heads(namespace, &keys).await?.heads.len() < keys.len() {
+        return Err(StoreError::BaseVersionMissing.into());
+    }
+    Ok(())
 }
 
 fn checkpoint_row(put: &PutCheckpoint) -> NewCheckpointRow {
@@ -200,53 +236,96 @@ async fn add_values<R: CheckpointRows>(
     rows.add_values(namespace, new).await
 }
 
+/// Messages that a conversation contains of those that are stored under an id.
+struct Source {
+    id: ConversationId,
+    after_seq: i64,
+    upto_seq: i64,
+}
+
+impl Source {
+    /// Id of the message with a key.
+    fn message_id(&self, key: &str) -> MessageId {
+        checkpoint_message_id(self.id, key)
+    }
+
+    /// Id of a message whose first id is that of a message of a deleted conversation, which had the
+    /// same id as this one.
+    fn other_message_id(&self, key: &str) -> Option<MessageId> {
+        // Keys of callers do not contain a NUL.
+        let key = || format!("{key}\0{}", self.after_seq);
+        (self.after_seq > 0).then(|| checkpoint_message_id(self.id, &key()))
+    }
+
+    fn message_ids(&self, key: &str) -> impl Iterator<Item = Uuid> {
+        let ids = [Some(self.message_id(key)), self.other_message_id(key)];
+        ids.into_iter().flatten().map(MessageId::as_uuid)
+    }
+
+    fn contains(&self, source: Uuid, seq: i64) -> bool {
+        self.id.as_uuid() == source && seq > self.after_seq && seq <= self.upto_seq
+    }
+}
+
 /// Selects the messages that the conversation does not contain. A message of a thread that was
 /// copied has the id that was derived from the original.
 pub(in crate::store) async fn new_messages<R: CheckpointRows>(
     rows: &mut R,
     put: &PutCheckpoint,
-    has_lineage: bool,
+    own_after: i64,
 ) -> Result<NewMessages, OperationError> {
     if put.messages.is_empty() {
         return Ok(all_messages(put));
     }
-    let own = put.conversation.id.as_uuid();
-    let mut sources = vec![(own, i64::MAX)];
-    if has_lineage {
-        sources.extend(rows.lineage(own).await?);
+    let own = put.conversation.id;
+    let mut sources = vec![Source {
+        id: own,
+        after_seq: own_after,
+        upto_seq: i64::MAX,
+    }];
+    if own_after > 0 {
+        let ranges = rows.lineage(own.as_uuid()).await?.into_iter();
+        sources.extend(ranges.map(|(id, after_seq, upto_seq)| Source {
+            id: ConversationId::from_uuid(id),
+            after_seq,
+            upto_seq,
+        }));
     }
-    let id_in = |source: Uuid, key: &str| {
-        checkpoint_message_id(ConversationId::from_uuid(source), key).as_uuid()
-    };
     let ids: Vec<Uuid> = put
         .messages
         .iter()
-        .flat_map(|(key, _)| sources.iter().map(move |(source, _)| id_in(*source, key)))
+        .flat_map(|(key, _)| {
+            sources
+                .iter()
+                .flat_map(move |source| source.message_ids(key))
+        })
         .collect();
     let found = rows.messages(&ids).await?;
-    let is_contained = |conversation: &Uuid, seq: i64| {
-        let mut sources = sources.iter();
-        sources.any(|(source, upto)| source == conversation && seq <= *upto)
-    };
-    let known = found
-        .into_iter()
-        .filter(|(conversation, seq, _)| is_contained(conversation, *seq))
-        .map(|(_, _, id)| id);
-    let known: HashSet<Uuid> = known.collect();
-    let is_known = |key: &str| {
-        let mut sources = sources.iter();
-        sources.any(|(source, _)| known.contains(&id_in(*source, key)))
-    };
-    Ok(select_messages(put, is_known))
+    let contained = found
+        .iter()
+        .filter(|(id, seq, _)| sources.iter().any(|source| source.contains(*id, *seq)));
+    let known: HashSet<Uuid> = contained.map(|(_, _, id)| *id).collect();
+    let used: HashSet<Uuid> = found.iter().map(|(_, _, id)| *id).collect();
+    Ok(select_messages(put, |key| {
+        let mut ids = sources.iter().flat_map(|source| source.message_ids(key));
+        if ids.any(|id| known.contains(&id)) {
+            return None;
+        }
+        let id = sources[0].message_id(key);
+        let is_used = used.contains(&id.as_uuid());
+        let other = sources[0].other_message_id(key).filter(|_| is_used);
+        Some(other.unwrap_or(id))
+    }))
 }
 
 /// Selects the messages of a put to a conversation that contains none of them.
 pub(in crate::store) fn all_messages(put: &PutCheckpoint) -> NewMessages {
-    select_messages(put, |_| false)
+    let own = put.conversation.id;
+    select_messages(put, |key| Some(checkpoint_message_id(own, key)))
 }
 
-/// Selects messages that are not known, each once.
-fn select_messages(put: &PutCheckpoint, is_known: impl Fn(&str) -> bool) -> NewMessages {
+/// Selects the messages that have an id for their key, each once.
+fn select_messages(put: &PutCheckpoint, id_of: impl Fn(&str) -> Option<MessageId>) -> NewMessages {
     let mut new = NewMessages {
         conversation: put.conversation.clone(),
         messages: Vec::new(),
@@ -255,10 +334,9 @@ fn select_messages(put: &PutCheckpoint, is_known: impl Fn(&str) -> bool) -> NewM
     };
     let mut keys = HashSet::new();
     for (index, (key, message)) in put.messages.iter().enumerate() {
-        if is_known(key) || !keys.insert(key.as_str()) {
+        let Some(id) = id_of(key).filter(|_| keys.insert(key.as_str())) else {
             continue;
-        }
-        let id = checkpoint_message_id(put.conversation.id, key);
+        };
         if let Some((title, titled)) = &put.title
             && *titled == index
         {

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{
     AncestorQuery, CheckpointPage, CheckpointPosition, CheckpointQuery, CheckpointRecord,
-    MAX_CONTENT_BYTES, MAX_SKELETON_BYTES,
+    MAX_CONTENT_BYTES, MAX_SKELETON_BYTES, MAX_WRITE_CALLS,
     encoding::{Segment, decode_checkpoint, decode_value, decode_writes},
     rows::{CheckpointRow, CheckpointRows, ThreadPlace, ValueRow},
     values::segments_of,
@@ -34,9 +34,6 @@ const BATCH: u32 = 100;
 
 /// Number of ancestors that one page has at most.
 const MAX_ANCESTORS: usize = 200;
-
-/// Number of calls whose writes a checkpoint is read with.
-const MAX_CALLS: u32 = 10_000;
 
 /// Reads a checkpoint. Returns an empty page if there is none.
 pub(in crate::store) async fn read_checkpoint<R: CheckpointRows>(
@@ -149,10 +146,13 @@ pub(in crate::store) async fn read_ancestors<R: CheckpointRows>(
     let id = query.id.map(CheckpointId::as_uuid);
     let target = rows.checkpoint(number, id).await?;
     let mut parent = target.and_then(|row| row.parent_id);
+    let mut seen = HashSet::new();
     let mut missing: HashSet<&str> = query.channels.iter().map(String::as_str).collect();
     let mut skeleton = Skeleton::default();
     while let Some(id) = parent
         && !missing.is_empty()
+        // Ancestors that form a circle are read once.
+        && seen.insert(id)
     {
         if page.records.len() == MAX_ANCESTORS || skeleton.bytes > MAX_CONTENT_BYTES {
             let last = page.records.last();
@@ -427,7 +427,13 @@ async fn read_writes<R: CheckpointRows>(
     (namespace, checkpoint): (i64, Uuid),
     skeleton: &mut Skeleton,
 ) -> Result<Vec<ChannelWrite>, OperationError> {
-    let calls = rows.writes(namespace, checkpoint, MAX_CALLS).await?;
+    let max_bytes = i64::try_from(MAX_SKELETON_BYTES).unwrap_or(i64::MAX);
+    let calls = rows.writes(namespace, checkpoint, MAX_WRITE_CALLS, max_bytes);
+    let calls = calls.await?;
+    // More than that does not fit into a response, and was not read completely.
+    if calls.iter().map(Vec::len).sum::<usize>() > MAX_SKELETON_BYTES {
+        return Err(StoreError::CheckpointTooLarge.into());
+    }
     let mut writes: HashMap<(String, i32), ChannelWrite> = HashMap::new();
     for body in calls {
         // Counted call by call: what is stored compressed can be larger than all memory.

@@ -20,8 +20,8 @@ pub(in crate::store) struct ThreadPlace {
     pub(in crate::store) thread: Option<i64>,
     /// Number of the namespace; `None` if it has none yet.
     pub(in crate::store) namespace: Option<i64>,
-    /// Whether the conversation contains messages of others.
-    pub(in crate::store) has_lineage: bool,
+    /// Number after which the conversation's own messages begin.
+    pub(in crate::store) own_after: i64,
 }
 
 /// Key of a checkpoint.
@@ -203,8 +203,8 @@ pub(in crate::store) struct ThreadPlan {
     pub(in crate::store) removals: i64,
     /// Number of the namespace.
     pub(in crate::store) namespace: i64,
-    /// Whether the conversation contains messages of others.
-    pub(in crate::store) has_lineage: bool,
+    /// Number after which the conversation's own messages begin.
+    pub(in crate::store) own_after: i64,
     pub(in crate::store) stored: Heads,
 }
 
@@ -321,6 +321,14 @@ pub(in crate::store) trait CheckpointRows: Send {
         row: NewCheckpointRow,
     ) -> impl Future<Output = Outcome<()>> + Send;
 
+    /// Whether the writes are stored, or the checkpoint has those of fewer than `max` calls.
+    fn admits_writes(
+        &mut self,
+        namespace: i64,
+        row: &NewWritesRow,
+        max: u32,
+    ) -> impl Future<Output = Outcome<bool>> + Send;
+
     fn put_writes(
         &mut self,
         namespace: i64,
@@ -342,12 +350,14 @@ pub(in crate::store) trait CheckpointRows: Send {
         limit: u32,
     ) -> impl Future<Output = Outcome<Vec<CheckpointRow>>> + Send;
 
-    /// Reads the bodies of the writes of a checkpoint, in the order of their numbers.
+    /// Reads the bodies of the writes of a checkpoint, in the order of their numbers: at most
+    /// `limit`, up to the one with which they exceed `max_bytes`.
     fn writes(
         &mut self,
         namespace: i64,
         checkpoint: Uuid,
         limit: u32,
+        max_bytes: i64,
     ) -> impl Future<Output = Outcome<Vec<Vec<u8>>>> + Send;
 
     /// Finds the messages with these ids: their conversation, number and id.
@@ -356,12 +366,12 @@ pub(in crate::store) trait CheckpointRows: Send {
         ids: &[Uuid],
     ) -> impl Future<Output = Outcome<Vec<(Uuid, i64, Uuid)>>> + Send;
 
-    /// Reads the lineage of a conversation: ids under which messages are stored, and their last
-    /// numbers.
+    /// Reads the lineage of a conversation: ids under which messages are stored, the number before
+    /// the first, and the last number.
     fn lineage(
         &mut self,
         conversation: Uuid,
-    ) -> impl Future<Output = Outcome<Vec<(Uuid, i64)>>> + Send;
+    ) -> impl Future<Output = Outcome<Vec<(Uuid, i64, i64)>>> + Send;
 
     fn append(&mut self, new: NewMessages) -> impl Future<Output = Outcome<Appended>> + Send;
 

@@ -17,13 +17,17 @@ conversation_reads!(PgConnection, PgRow, std::convert::identity);
 
 const CREATE: &str = concat!(
     "INSERT INTO conversations AS c (id, user_id, dept_id, title, metadata, last_session_id, \
-        session_attached, created_at, updated_at, title_seq, activity) \
+        session_attached, created_at, updated_at, title_seq, activity, last_seq, own_after) \
      SELECT $1, $2, $3, $4, $5, $6, \
         CASE WHEN $6 IS NULL THEN NULL ELSE nextval('activity_order') END, $7, $7, \
         CASE WHEN $4 IS NULL THEN NULL ELSE 0 END, \
-        CASE WHEN $8 THEN nextval('activity_order') ELSE -nextval('activity_order') END \
-     WHERE NOT (",
+        CASE WHEN $8 THEN nextval('activity_order') ELSE -nextval('activity_order') END, \
+        r.last_seq, r.last_seq FROM (SELECT coalesce(",
+    sql::last_referenced!(),
+    ", 0) AS last_seq) AS r WHERE r.last_seq = 0 AND NOT (",
     sql::id_is_referenced!(),
+    ") OR $9 AND r.last_seq > 0 AND NOT (",
+    sql::is_in_foreign_branches!(),
     ") ON CONFLICT (id) DO NOTHING RETURNING ",
     sql::conversation_columns!()
 );
@@ -73,6 +77,7 @@ async fn insert_or_find(
         .bind(new.session_id.map(SessionId::as_uuid))
         .bind(at)
         .bind(new.is_listed)
+        .bind(new.reuses_id)
         .fetch_optional(&mut *connection)
         .await?;
     if let Some(row) = created {

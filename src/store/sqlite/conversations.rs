@@ -22,14 +22,26 @@ conversation_reads!(SqliteConnection, SqliteRow, Uuid::hyphenated);
 
 const CREATE: &str = "
 INSERT INTO conversations (id, user_id, dept_id, title, metadata, last_session_id,
-                           session_attached, created_at, updated_at, activity, title_seq)
+                           session_attached, created_at, updated_at, activity, title_seq,
+                           last_seq, own_after)
 VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $6 IS NULL THEN NULL ELSE abs($8) END, $7, $7, $8,
-        CASE WHEN $4 IS NULL THEN NULL ELSE 0 END)";
+        CASE WHEN $4 IS NULL THEN NULL ELSE 0 END, $9, $9)";
 
 const ID_IS_REFERENCED: &str = concat!(
     "SELECT ",
     sql::id_is_referenced!(),
     " OR EXISTS (SELECT 1 FROM pending_removals r WHERE r.source_id = $1)"
+);
+
+/// Last number of the messages of a deleted conversation that branches of the same user contain, or
+/// that are still being deleted; `NULL` if the id cannot be used. Parameters: $1 id, $2 user.
+const LAST_REFERENCED: &str = concat!(
+    "SELECT max(",
+    sql::last_referenced!(),
+    ", coalesce((SELECT max(r.upto_seq) FROM pending_removals r WHERE r.source_id = $1), 0)) \
+     WHERE NOT ",
+    sql::is_in_foreign_branches!(),
+    " AND NOT EXISTS (SELECT 1 FROM pending_removals r WHERE r.source_id = $1 AND r.is_import)"
 );
 
 const ATTACH: &str =
@@ -71,7 +83,14 @@ async fn find_or_insert(
             Err(StoreError::AlreadyExists(ReusedKey::ConversationId).into())
         };
     }
-    require_unreferenced(connection, new.id).await?;
+    let reused = if new.reuses_id {
+        last_referenced(connection, new).await?
+    } else {
+        None
+    };
+    if reused.is_none() {
+        require_unreferenced(connection, new.id).await?;
+    }
     let activity = connection::next_activity(connection).await?;
     query(CREATE)
         .bind(new.id.as_uuid().hyphenated())
@@ -82,9 +101,23 @@ async fn find_or_insert(
         .bind(new.session_id.map(|id| id.as_uuid().hyphenated()))
         .bind(Micros::from(at))
         .bind(if new.is_listed { activity } else { -activity })
+        .bind(reused.unwrap_or_default())
         .execute(&mut *connection)
         .await?;
     get_in(connection, &by_id).await
+}
+
+/// Finds the last number of a deleted conversation whose id a new one can have.
+async fn last_referenced(
+    connection: &mut SqliteConnection,
+    new: &NewConversation,
+) -> Result<Option<i64>, OperationError> {
+    let found: Option<Option<i64>> = query_scalar(LAST_REFERENCED)
+        .bind(new.id.as_uuid().hyphenated())
+        .bind(new.user_id.as_str())
+        .fetch_optional(connection)
+        .await?;
+    Ok(found.flatten())
 }
 
 /// Rejects the id of a conversation that exists or whose messages are still stored.

@@ -184,6 +184,7 @@ fn failure(error: &StoreError) -> Option<(&'static str, &StoreError)> {
         | StoreError::BaseVersionMissing
         | StoreError::ContentMissing
         | StoreError::CheckpointTooLarge
+        | StoreError::TooManyWrites { .. }
         | StoreError::HasCheckpoints
         | StoreError::SearchTooExpensive
         | StoreError::TooManySearches

@@ -148,6 +148,8 @@ def write_checkpoint(
         if channel in values and is_small(values[channel]):
             small = encoded.values.add(channel=channel)
             write_data(small.single, *codec.dump(values[channel]))
+        elif channel in values and channel not in new_versions:
+            request.stored_channels.append(channel)
     for channel, version in new_versions.items():
         if channel not in values or is_small(values[channel]):
             continue
@@ -211,15 +213,31 @@ def _split_metadata(metadata: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     opaque: dict[str, Any] = {}
     for key, value in metadata.items():
         try:
-            text = json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError):
+            text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+            # Half of a surrogate pair is not valid in the JSON of the service.
+            f"{key}{text}".encode()
+            found = json.loads(text, parse_int=_parse_int)
+        except (TypeError, ValueError, OverflowError):
             opaque[key] = value
             continue
         members[key] = text
-        if not _is_same(json.loads(text), value):
+        if not _is_same(found, value):
             opaque[key] = value
     fields = (f"{json.dumps(key)}:{text}" for key, text in members.items())
     return f"{{{','.join(fields)}}}", opaque
+
+
+def _parse_int(text: str) -> int:
+    """Parses a number. Raises OverflowError if it is not one in the JSON of the service."""
+    number = int(text)
+    float(number)
+    return number
+
+
+def reject_text(name: str, given: Any) -> None:
+    """Rejects a text in place of a sequence of texts: it is a sequence of its letters."""
+    if isinstance(given, str | bytes):
+        raise TypeError(f"{name} must be a sequence of texts, not a single one")
 
 
 def _is_same(one: Any, other: Any) -> bool:

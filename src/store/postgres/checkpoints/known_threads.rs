@@ -60,7 +60,7 @@ impl KnownThreads {
 
     /// Remembers a plan that was executed.
     pub(super) fn add(&self, put: &PutCheckpoint, mut plan: ThreadPlan, rows: &PlannedPut) {
-        if plan.has_lineage {
+        if plan.own_after > 0 {
             return;
         }
         let continued = continued_keys(&put.checkpoint.values).unwrap_or_default();

@@ -21,7 +21,7 @@ use crate::{
 };
 
 type Outcome<T> = Result<T, OperationError>;
-type PlaceRow = (i64, bool, Option<i64>, Option<i64>);
+type PlaceRow = (i64, i64, Option<i64>, Option<i64>);
 
 /// Connection whose rows of checkpoints are read and written.
 pub(super) struct CheckpointConnection<'c> {
@@ -61,11 +61,11 @@ impl CheckpointRows for CheckpointConnection<'_> {
             .fetch_optional(&mut *self.connection)
             .await?;
         Ok(
-            found.map(|(last_seq, has_lineage, thread, namespace)| ThreadPlace {
+            found.map(|(last_seq, own_after, thread, namespace)| ThreadPlace {
                 last_seq,
                 thread,
                 namespace,
-                has_lineage,
+                own_after,
             }),
         )
     }
@@ -206,6 +206,20 @@ impl CheckpointRows for CheckpointConnection<'_> {
         Ok(())
     }
 
+    async fn admits_writes(
+        &mut self,
+        namespace: i64,
+        row: &NewWritesRow,
+        max: u32,
+    ) -> Outcome<bool> {
+        let admits = query_scalar(statements::ADMITS_WRITES)
+            .bind(namespace)
+            .bind(row.checkpoint_id)
+            .bind(row.digest)
+            .bind(i64::from(max));
+        Ok(admits.fetch_one(&mut *self.connection).await?)
+    }
+
     async fn put_writes(&mut self, namespace: i64, row: NewWritesRow) -> Outcome<()> {
         let statement = if row.replaces {
             statements::REPLACE_WRITES
@@ -258,11 +272,13 @@ impl CheckpointRows for CheckpointConnection<'_> {
         namespace: i64,
         checkpoint: Uuid,
         limit: u32,
+        max_bytes: i64,
     ) -> Outcome<Vec<Vec<u8>>> {
         let found = query_scalar(statements::WRITES)
             .bind(namespace)
             .bind(checkpoint)
-            .bind(i64::from(limit));
+            .bind(i64::from(limit))
+            .bind(max_bytes);
         Ok(found.fetch_all(&mut *self.connection).await?)
     }
 
@@ -273,7 +289,7 @@ impl CheckpointRows for CheckpointConnection<'_> {
             .await?)
     }
 
-    async fn lineage(&mut self, conversation: Uuid) -> Outcome<Vec<(Uuid, i64)>> {
+    async fn lineage(&mut self, conversation: Uuid) -> Outcome<Vec<(Uuid, i64, i64)>> {
         Ok(query_as(statements::LINEAGE)
             .bind(conversation)
             .fetch_all(&mut *self.connection)

@@ -22,14 +22,14 @@ pub(super) const LOCK_THREAD: &str =
 pub(super) const COUNT_REMOVAL: &str =
     "UPDATE checkpoint_threads SET removals = removals + 1 WHERE id = $1";
 
-pub(super) const FIND: &str = "SELECT c.last_seq, c.own_after > 0, t.id, n.id FROM conversations c \
+pub(super) const FIND: &str = "SELECT c.last_seq, c.own_after, t.id, n.id FROM conversations c \
     LEFT JOIN checkpoint_threads t ON t.conversation_id = c.id \
     LEFT JOIN checkpoint_namespaces n ON n.thread_id = t.id AND n.namespace = $3 \
     WHERE c.id = $1 AND ($2 IS NULL OR c.user_id = $2)";
 
 /// Finds what a put is planned with: a row for each value that is stored, and at least one.
 pub(super) const FIND_PLAN: &str = concat!(
-    "SELECT c.own_after > 0, t.id, t.removals, n.id, \
+    "SELECT c.own_after, t.id, t.removals, n.id, \
         coalesce((SELECT max(x.sequence) FROM checkpoint_values x \
             WHERE x.namespace_id = n.id AND x.last_item > x.first_item), 0), \
         v.key, v.sequence, v.first_item, v.last_item, v.prefix, coalesce(",
@@ -78,13 +78,29 @@ macro_rules! new_rows {
     };
 }
 
+/// Whether all values with the keys of a parameter are stored.
+macro_rules! are_stored {
+    ($namespace:literal, $keys:literal) => {
+        concat!(
+            "(SELECT count(*) FROM checkpoint_values v WHERE v.namespace_id = ",
+            $namespace,
+            " AND v.key = ANY (",
+            $keys,
+            ")) = cardinality(",
+            $keys,
+            ")"
+        )
+    };
+}
+
 /// Stores a put without messages. Returns the number of the last message, if the plan applies. The shared lock of the thread
 /// waits for a removal from it, and keeps one from deleting what the put refers to.
 pub(super) const PUT: &str = concat!(
     "WITH place AS MATERIALIZED (SELECT t.id AS thread, c.last_seq \
      FROM conversations c JOIN checkpoint_threads t ON t.conversation_id = c.id \
-     WHERE c.id = $1 AND ($2 IS NULL OR c.user_id = $2) AND t.id = $3 AND t.removals = $4 \
-     FOR KEY SHARE OF t), ",
+     WHERE c.id = $1 AND ($2 IS NULL OR c.user_id = $2) AND t.id = $3 AND t.removals = $4 AND ",
+    are_stored!("$5", "$19"),
+    " FOR KEY SHARE OF t), ",
     new_rows!(
         "$5",
         "$6, $7, $8",
@@ -101,7 +117,8 @@ pub(super) const PUT_WITH_MESSAGES: &str = append_statement!(
      WHERE c.id = $1 AND ($2 IS NULL OR c.user_id = $2) FOR NO KEY UPDATE), \
      place AS MATERIALIZED (SELECT t.id AS thread, t.conversation_id \
      FROM locked l JOIN checkpoint_threads t ON t.conversation_id = l.id \
-     WHERE t.id = $39 AND t.removals = $40 FOR KEY SHARE OF t), ",
+     WHERE t.id = $39 AND t.removals = $40 AND (SELECT count(*) FROM checkpoint_values v \
+         WHERE v.namespace_id = $41 AND v.key = ANY ($55)) = cardinality($55) FOR KEY SHARE OF t), ",
     "(SELECT p.conversation_id FROM place p)",
     concat!(
         attachments!(),
@@ -115,16 +132,44 @@ pub(super) const PUT_WITH_MESSAGES: &str = append_statement!(
     )
 );
 
+/// Whether writes are stored, or their checkpoint has those of fewer calls than a parameter.
+macro_rules! admits_writes {
+    ($namespace:literal, $checkpoint:literal, $digest:literal, $max:literal) => {
+        concat!(
+            "((SELECT count(*) FROM (SELECT 1 FROM checkpoint_task_writes w WHERE w.namespace_id = ",
+            $namespace,
+            " AND w.checkpoint_id = ",
+            $checkpoint,
+            " LIMIT ",
+            $max,
+            ") AS s) < ",
+            $max,
+            " OR EXISTS (SELECT 1 FROM checkpoint_task_writes w WHERE w.namespace_id = ",
+            $namespace,
+            " AND w.checkpoint_id = ",
+            $checkpoint,
+            " AND w.digest = ",
+            $digest,
+            "))"
+        )
+    };
+}
+
+pub(super) const ADMITS_WRITES: &str = concat!("SELECT ", admits_writes!("$1", "$2", "$3", "$4"));
+
 /// Stores writes of a task. Returns whether the thread, with its namespace, and its conversation
-/// exist. Writes of a thread wait for each other, so that their numbers are in the order of their
+/// exist, and the checkpoint has few writes. Writes of a thread wait for each other, so that their numbers are in the order of their
 /// commits.
 macro_rules! put_writes {
     ($on_conflict:literal) => {
         concat!(
-            "WITH place AS MATERIALIZED (SELECT t.id AS thread, n.id AS namespace \
+            "WITH locked AS MATERIALIZED (SELECT t.id AS thread, n.id AS namespace \
              FROM conversations c JOIN checkpoint_threads t ON t.conversation_id = c.id \
                  JOIN checkpoint_namespaces n ON n.thread_id = t.id AND n.namespace = $3 \
-             WHERE c.id = $1 AND ($2 IS NULL OR c.user_id = $2) FOR NO KEY UPDATE OF t), ",
+             WHERE c.id = $1 AND ($2 IS NULL OR c.user_id = $2) FOR NO KEY UPDATE OF t), \
+             place AS MATERIALIZED (SELECT l.thread, l.namespace FROM locked l WHERE ",
+            admits_writes!("l.namespace", "$7", "$8", "$10"),
+            "), ",
             new_contents!("$4, $5, $6"),
             ", new_writes AS (INSERT INTO checkpoint_task_writes \
                  (namespace_id, checkpoint_id, digest, body) \
@@ -207,14 +252,17 @@ pub(super) const LATEST: &str = "SELECT c.id, c.parent_id, c.body FROM checkpoin
 pub(super) const CHECKPOINTS: &str = "SELECT c.id, c.parent_id, c.body FROM checkpoint_states c \
     WHERE c.namespace_id = $1 AND ($2 IS NULL OR c.id < $2) ORDER BY c.id DESC LIMIT $3";
 
-pub(super) const WRITES: &str = "SELECT w.body FROM checkpoint_task_writes w \
-    WHERE w.namespace_id = $1 AND w.checkpoint_id = $2 ORDER BY w.number LIMIT $3";
+/// The sum before a call decides, so that the caller sees that there is more.
+pub(super) const WRITES: &str = "SELECT s.body FROM (SELECT w.body, w.number, \
+        sum(octet_length(w.body)) OVER (ORDER BY w.number) - octet_length(w.body) AS bytes_before \
+        FROM checkpoint_task_writes w WHERE w.namespace_id = $1 AND w.checkpoint_id = $2) AS s \
+    WHERE s.bytes_before <= $4 ORDER BY s.number LIMIT $3";
 
 pub(super) const MESSAGES: &str =
     "SELECT m.conversation_id, m.seq, m.id FROM messages m WHERE m.id = ANY ($1)";
 
-pub(super) const LINEAGE: &str = "SELECT l.source_id, max(l.upto_seq) FROM lineage l \
-    WHERE l.conversation_id = $1 GROUP BY l.source_id";
+pub(super) const LINEAGE: &str = "SELECT l.source_id, l.after_seq, l.upto_seq FROM lineage l \
+    WHERE l.conversation_id = $1";
 
 pub(super) const COPY_NAMESPACE: [&str; 3] = [
     "INSERT INTO checkpoint_states (namespace_id, id, parent_id, run_id, body) \

@@ -32,13 +32,17 @@ use crate::{
     store::{
         PutCheckpoint, PutWrites, StoredCheckpoint,
         checkpoints::{
-            Heads, NewMessages, PlannedPut, ThreadPlan, ValueHead, all_messages, contents_rows,
-            keys_of, new_messages, plan_put, writes_row,
+            Heads, MAX_WRITE_CALLS, NewMessages, PlannedPut, ThreadPlan, ValueHead, all_messages,
+            contents_rows, keys_of, new_messages, plan_put, stored_keys, writes_row,
         },
         operation_error::{BackendError, ErrorKind, OperationError},
     },
     text_analysis::Languages,
 };
+
+/// Number of calls from which on writes are stored in a transaction, which counts those of the calls
+/// before it. The statement does not see calls that commit while it waits for them.
+const UNLOCKED_WRITE_CALLS: i64 = MAX_WRITE_CALLS as i64 - 1000;
 
 /// Stores a checkpoint; `None` if it has to be stored in a transaction, and nothing was changed.
 pub(super) async fn put_checkpoint(
@@ -104,6 +108,7 @@ pub(super) async fn put_writes(
         .bind(row.checkpoint_id)
         .bind(row.digest)
         .bind(row.body)
+        .bind(UNLOCKED_WRITE_CALLS)
         .fetch_one(&mut *connection)
         .await;
     connection.release(written.map_err(OperationError::from))
@@ -141,7 +146,7 @@ async fn plan(
             connection,
             languages,
         };
-        new_messages(&mut reads, put, thread.has_lineage).await?
+        new_messages(&mut reads, put, thread.own_after).await?
     };
     Ok(Some(Plan {
         thread,
@@ -152,7 +157,7 @@ async fn plan(
 
 /// Columns of a row that [`statements::FIND_PLAN`] returns.
 type PlanColumns = (
-    bool,
+    i64,
     i64,
     i64,
     i64,
@@ -176,7 +181,7 @@ async fn find_plan(
         .bind(keys_of(put))
         .fetch_all(connection)
         .await?;
-    let Some(&(has_lineage, thread, removals, namespace, last_sequence, ..)) = found.first() else {
+    let Some(&(own_after, thread, removals, namespace, last_sequence, ..)) = found.first() else {
         return Ok(None);
     };
     let heads = found.into_iter().filter_map(|row| {
@@ -192,7 +197,7 @@ async fn find_plan(
         thread,
         removals,
         namespace,
-        has_lineage,
+        own_after,
         stored,
     }))
 }
@@ -218,6 +223,7 @@ async fn store(
             .bind(put.conversation.id.as_uuid())
             .bind(put.conversation.user_id.as_ref().map(UserId::as_str));
         let statement = bind_planned!(statement, thread, contents, values, rows.checkpoint);
+        let statement = statement.bind(stored_keys(put));
         let last_seq: Option<i64> = statement.fetch_optional(connection).await?;
         last_seq.map(StoredCheckpoint::without_messages)
     } else {
@@ -225,6 +231,7 @@ async fn store(
         let statement = query_as(statements::PUT_WITH_MESSAGES);
         let statement = bind_append(statement, &append, languages, record_after);
         let statement = bind_planned!(statement, thread, contents, values, rows.checkpoint);
+        let statement = statement.bind(stored_keys(put));
         let appended = saved(statement.fetch_optional(connection).await?)?;
         appended.map(|appended| StoredCheckpoint::with_messages(append.messages, appended))
     };

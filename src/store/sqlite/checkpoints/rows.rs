@@ -16,7 +16,7 @@ use crate::{
 };
 
 type Outcome<T> = Result<T, OperationError>;
-type PlaceRow = (i64, bool, Option<i64>, Option<i64>);
+type PlaceRow = (i64, i64, Option<i64>, Option<i64>);
 
 impl CheckpointRows for SqliteConnection {
     /// The transaction holds the write lock of the file.
@@ -40,11 +40,11 @@ impl CheckpointRows for SqliteConnection {
             .fetch_optional(self)
             .await?;
         Ok(
-            found.map(|(last_seq, has_lineage, thread, namespace)| ThreadPlace {
+            found.map(|(last_seq, own_after, thread, namespace)| ThreadPlace {
                 last_seq,
                 thread,
                 namespace,
-                has_lineage,
+                own_after,
             }),
         )
     }
@@ -187,6 +187,20 @@ impl CheckpointRows for SqliteConnection {
         Ok(())
     }
 
+    async fn admits_writes(
+        &mut self,
+        namespace: i64,
+        row: &NewWritesRow,
+        max: u32,
+    ) -> Outcome<bool> {
+        let admits = query_scalar(statements::ADMITS_WRITES)
+            .bind(namespace)
+            .bind(row.checkpoint_id)
+            .bind(row.digest)
+            .bind(max);
+        Ok(admits.fetch_one(self).await?)
+    }
+
     async fn put_writes(&mut self, namespace: i64, row: NewWritesRow) -> Outcome<()> {
         if row.replaces {
             query(statements::FORGET_WRITES)
@@ -242,11 +256,13 @@ impl CheckpointRows for SqliteConnection {
         namespace: i64,
         checkpoint: Uuid,
         limit: u32,
+        max_bytes: i64,
     ) -> Outcome<Vec<Vec<u8>>> {
         let found = query_scalar(statements::WRITES)
             .bind(namespace)
             .bind(checkpoint)
-            .bind(limit);
+            .bind(limit)
+            .bind(max_bytes);
         Ok(found.fetch_all(self).await?)
     }
 
@@ -261,13 +277,15 @@ impl CheckpointRows for SqliteConnection {
         Ok(found.collect())
     }
 
-    async fn lineage(&mut self, conversation: Uuid) -> Outcome<Vec<(Uuid, i64)>> {
-        let found: Vec<(Hyphenated, i64)> = query_as(statements::LINEAGE)
+    async fn lineage(&mut self, conversation: Uuid) -> Outcome<Vec<(Uuid, i64, i64)>> {
+        let found: Vec<(Hyphenated, i64, i64)> = query_as(statements::LINEAGE)
             .bind(conversation.hyphenated())
             .fetch_all(self)
             .await?;
         let found = found.into_iter();
-        Ok(found.map(|(id, upto)| (id.into_uuid(), upto)).collect())
+        Ok(found
+            .map(|(id, after, upto)| (id.into_uuid(), after, upto))
+            .collect())
     }
 
     async fn append(&mut self, new: NewMessages) -> Outcome<Appended> {

@@ -1,6 +1,6 @@
 //! Statements on the rows of checkpoints.
 
-pub(super) const FIND: &str = "SELECT c.last_seq, c.own_after > 0, t.id, n.id FROM conversations c \
+pub(super) const FIND: &str = "SELECT c.last_seq, c.own_after, t.id, n.id FROM conversations c \
     LEFT JOIN checkpoint_threads t ON t.conversation_id = c.id \
     LEFT JOIN checkpoint_namespaces n ON n.thread_id = t.id AND n.namespace = $3 \
     WHERE c.id = $1 AND ($2 IS NULL OR c.user_id = $2)";
@@ -72,14 +72,24 @@ pub(super) const LATEST: &str = "SELECT c.id, c.parent_id, c.body FROM checkpoin
 pub(super) const CHECKPOINTS: &str = "SELECT c.id, c.parent_id, c.body FROM checkpoint_states c \
     WHERE c.namespace_id = $1 AND c.id < $2 ORDER BY c.id DESC LIMIT CAST($3 AS INTEGER)";
 
-pub(super) const WRITES: &str = "SELECT w.body FROM checkpoint_task_writes w \
-    WHERE w.namespace_id = $1 AND w.checkpoint_id = $2 ORDER BY w.number LIMIT CAST($3 AS INTEGER)";
+/// The sum before a call decides, so that the caller sees that there is more.
+pub(super) const WRITES: &str = "SELECT w.body FROM (SELECT x.number AS number, \
+        sum(length(x.body)) OVER (ORDER BY x.number) - length(x.body) AS bytes_before \
+        FROM checkpoint_task_writes x WHERE x.namespace_id = $1 AND x.checkpoint_id = $2) AS s \
+    CROSS JOIN checkpoint_task_writes w ON w.number = s.number \
+    WHERE s.bytes_before <= $4 ORDER BY s.number LIMIT CAST($3 AS INTEGER)";
+
+/// Whether writes are stored, or their checkpoint has those of fewer calls than the limit.
+pub(super) const ADMITS_WRITES: &str = "SELECT (SELECT count(*) FROM (SELECT 1 FROM checkpoint_task_writes w \
+        WHERE w.namespace_id = $1 AND w.checkpoint_id = $2 LIMIT CAST($4 AS INTEGER))) < $4 \
+    OR EXISTS (SELECT 1 FROM checkpoint_task_writes w \
+        WHERE w.namespace_id = $1 AND w.checkpoint_id = $2 AND w.digest = $3)";
 
 pub(super) const MESSAGES: &str = "SELECT m.conversation_id, m.seq, m.id FROM json_each($1) w \
     CROSS JOIN messages m ON m.id = w.value";
 
-pub(super) const LINEAGE: &str = "SELECT l.source_id, max(l.upto_seq) FROM lineage l \
-    WHERE l.conversation_id = $1 GROUP BY l.source_id";
+pub(super) const LINEAGE: &str = "SELECT l.source_id, l.after_seq, l.upto_seq FROM lineage l \
+    WHERE l.conversation_id = $1";
 
 pub(super) const COPY_NAMESPACE: [&str; 3] = [
     "INSERT OR IGNORE INTO checkpoint_states (namespace_id, id, parent_id, run_id, body) \

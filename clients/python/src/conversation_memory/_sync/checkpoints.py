@@ -51,7 +51,7 @@ def put(
 ) -> RunnableConfig:
     """Stores a checkpoint, and the messages that the conversation does not have yet."""
 
-    def attempt() -> None:
+    def attempt(new_versions: ChannelVersions) -> None:
         prepared = forms.write_checkpoint(
             codec, known, thread, config, checkpoint, metadata, new_versions, operation.limits
         )
@@ -60,14 +60,15 @@ def put(
             known.put(thread.conversation_id, forms.namespace_of(config), channel, stored)
 
     try:
-        attempt()
+        attempt(new_versions)
     except FailedPrecondition as error:
         if error.reason != "BASE_VERSION_MISSING":
             raise
-        # The thread was pruned, or deleted and created again: send the lists completely.
-        for channel in new_versions:
+        # The thread was pruned, or deleted and created again: send all values completely.
+        versions = checkpoint["channel_versions"]
+        for channel in versions:
             known.forget(thread.conversation_id, forms.namespace_of(config), channel)
-        attempt()
+        attempt(versions)
     return forms.stored_config(thread, config, checkpoint["id"])
 
 
@@ -230,6 +231,7 @@ def get_delta_history(
         checkpoint_id=get_checkpoint_id(config) or "",
         channels=history.remaining,
     )
+    pages: set[str] = set()
     while history.remaining:
         try:
             page = _read(operation, thread, methods.GET_DELTA_HISTORY, request)
@@ -237,9 +239,12 @@ def get_delta_history(
             break
         for ancestor in page.ancestors:
             history.add(ancestor)
-        if not page.has_more:
+        last = page.ancestors[-1].checkpoint.checkpoint_id if page.ancestors else ""
+        # Ancestors can form a circle that is longer than a page.
+        if not page.has_more or last in pages:
             break
-        request.checkpoint_id = page.ancestors[-1].checkpoint.checkpoint_id
+        pages.add(last)
+        request.checkpoint_id = last
         del request.channels[:]
         request.channels.extend(history.remaining)
     return history.result()
@@ -270,6 +275,7 @@ def copy_thread(operation: Operation, source: str, target: str, user_id: str | N
 
 def delete_for_runs(operation: Operation, run_ids: Sequence[str], user_id: str | None) -> None:
     """Deletes the checkpoints of runs."""
+    forms.reject_text("run_ids", run_ids)
     for start in range(0, len(run_ids), MAX_THREADS):
         request = api.DeleteRunsRequest(
             user_id=user_id or "", run_ids=map(str, run_ids[start : start + MAX_THREADS])
@@ -281,6 +287,7 @@ def prune(
     operation: Operation, thread_ids: Sequence[str], strategy: str, user_id: str | None
 ) -> None:
     """Deletes all checkpoints but the latest ones, or the threads."""
+    forms.reject_text("thread_ids", thread_ids)
     strategies = {
         "keep_latest": api.PRUNE_STRATEGY_KEEP_LATEST,
         "delete": api.PRUNE_STRATEGY_DELETE,

@@ -109,20 +109,22 @@ class NewThread(_message.Message):
     def __init__(self, user_id: _Optional[str] = ..., thread_id: _Optional[str] = ..., metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class PutCheckpointRequest(_message.Message):
-    __slots__ = ("conversation_id", "user_id", "new_thread", "checkpoint", "run_id", "messages")
+    __slots__ = ("conversation_id", "user_id", "new_thread", "checkpoint", "run_id", "messages", "stored_channels")
     CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     NEW_THREAD_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    STORED_CHANNELS_FIELD_NUMBER: _ClassVar[int]
     conversation_id: str
     user_id: str
     new_thread: NewThread
     checkpoint: Checkpoint
     run_id: str
     messages: _containers.RepeatedCompositeFieldContainer[CheckpointMessage]
-    def __init__(self, conversation_id: _Optional[str] = ..., user_id: _Optional[str] = ..., new_thread: _Optional[_Union[NewThread, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., run_id: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[CheckpointMessage, _Mapping]]] = ...) -> None: ...
+    stored_channels: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, conversation_id: _Optional[str] = ..., user_id: _Optional[str] = ..., new_thread: _Optional[_Union[NewThread, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., run_id: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[CheckpointMessage, _Mapping]]] = ..., stored_channels: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CheckpointMessage(_message.Message):
     __slots__ = ("key", "message")
