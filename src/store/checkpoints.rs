@@ -3,7 +3,6 @@
 //! A put or a read is planned here, on rows that `rows::CheckpointRows` reads and writes in a
 //! database. The rows are described in `migrations/postgres/0012_checkpoints.sql`.
 
-mod copy;
 mod encoding;
 mod put;
 mod read;
@@ -19,10 +18,9 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 pub(super) use self::{
-    copy::copy_thread,
     put::{
-        all_messages, contents_rows, keys_of, new_messages, plan_put, put_checkpoint, put_contents,
-        put_writes, stored_keys, writes_row,
+        all_messages, contents_rows, keys_of, new_messages, place_of, plan_put, put_checkpoint,
+        put_contents, put_writes, stored_keys, writes_row,
     },
     read::{read_ancestors, read_checkpoint, read_contents, read_page},
     removal::{delete_runs, prune},

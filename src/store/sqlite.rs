@@ -148,6 +148,7 @@ impl Store for SqliteStore {
     async fn prepare(&self, migrate: bool) -> Result<(), SchemaError> {
         let left = prepare::prepare(&self.options, migrate).await?;
         self.sweeper.sweep_leftovers(left);
+        self.sweeper.sweep_leftover_threads();
         self.analysis.start();
         Ok(())
     }
@@ -221,6 +222,7 @@ impl Store for SqliteStore {
             .write(removal::delete(&self.writer, conversation))
             .await?;
         self.sweeper.sweep(left).await;
+        self.sweep_threads().await;
         Ok(())
     }
 

@@ -40,6 +40,7 @@ mod search_equality;
 mod search_limits;
 mod sqlite;
 mod sqlite_batches;
+mod sqlite_checkpoints;
 mod titles;
 mod upgrades;
 mod write_failures;

@@ -167,7 +167,7 @@ async fn open<R: CheckpointRows>(
 }
 
 /// Returns the numbers of the thread and the namespace, which are added if they are missing.
-pub(super) async fn place_of<R: CheckpointRows>(
+pub(in crate::store) async fn place_of<R: CheckpointRows>(
     rows: &mut R,
     conversation: &ConversationRef,
     name: Option<&str>,

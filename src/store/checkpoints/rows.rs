@@ -375,11 +375,6 @@ pub(in crate::store) trait CheckpointRows: Send {
 
     fn append(&mut self, new: NewMessages) -> impl Future<Output = Outcome<Appended>> + Send;
 
-    /// Copies all rows of a namespace to another one, except those that exist.
-    fn copy_namespace(&mut self, from: i64, to: i64) -> impl Future<Output = Outcome<()>> + Send;
-
-    fn copy_contents(&mut self, from: i64, to: i64) -> impl Future<Output = Outcome<()>> + Send;
-
     /// Ids of the checkpoints of runs.
     fn checkpoints_of_runs(
         &mut self,

@@ -1,6 +1,7 @@
 //! Checkpoints in PostgreSQL: transactions around what both databases share.
 
 mod columns;
+mod copy;
 mod known_threads;
 mod rows;
 mod statements;
@@ -234,7 +235,7 @@ impl CheckpointStore for PostgresStore {
         let (pool, limit) = (&self.pool, REMOVAL_TIMEOUT);
         attempts::transaction(pool, || {
             write(pool, target.id, Invalidation::Never, limit, async |rows| {
-                checkpoints::copy_thread(rows, source, target, thread_name).await
+                copy::copy_thread(rows, source, target, thread_name).await
             })
         })
         .await

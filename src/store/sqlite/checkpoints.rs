@@ -1,5 +1,7 @@
 //! Checkpoints in SQLite: transactions around what both databases share.
 
+mod copy;
+pub(super) mod removed_threads;
 mod rows;
 mod statements;
 
@@ -55,6 +57,14 @@ impl SqliteStore {
             connection::end(transaction, written).await
         })
         .await
+    }
+
+    /// Deletes the rows of removed threads. See [`Sweeper::sweep_threads`](super::Sweeper).
+    pub(super) async fn sweep_threads(&self) {
+        let exist = self.read_checkpoints(async |rows| removed_threads::exist(rows).await);
+        if !matches!(exist.await, Ok(false)) {
+            self.sweeper.sweep_threads().await;
+        }
     }
 
     /// Runs reads that see one state of the database.
@@ -139,10 +149,7 @@ impl CheckpointStore for SqliteStore {
         target: &ConversationRef,
         thread_name: Option<&str>,
     ) -> Result<(), StoreError> {
-        self.write_checkpoints(async |rows| {
-            checkpoints::copy_thread(rows, source, target, thread_name).await
-        })
-        .await
+        copy::copy_thread(self, source, target, thread_name).await
     }
 
     async fn prune_checkpoints(&self, conversation: &ConversationRef) -> Result<i64, StoreError> {

@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::{Uuid, fmt::Hyphenated};
 
-use super::{SqlitePool, connection, lineage::LineageRange, sql};
+use super::{SqlitePool, checkpoints::removed_threads, connection, lineage::LineageRange, sql};
 use crate::store::operation_error::OperationError;
 
 /// Time after which a transaction deletes or inserts no further messages.
@@ -203,6 +203,32 @@ impl Sweeper {
         let _ = timeout(MAX_WAIT, has_attempted).await;
     }
 
+    /// Deletes the rows of removed threads. Returns like [`Self::sweep`].
+    pub(super) async fn sweep_threads(&self) {
+        let (attempted, has_attempted) = oneshot::channel();
+        let writer = Arc::clone(&self.writer);
+        self.spawn(async move {
+            let outcome = removed_threads::sweep(&writer).await;
+            // The caller may have stopped waiting.
+            let _ = attempted.send(());
+            if outcome.is_err() {
+                sweep_threads_with_retries(&writer).await;
+            }
+        });
+        // The threads are marked as removed: nothing depends on the outcome.
+        let _ = timeout(MAX_WAIT, has_attempted).await;
+    }
+
+    /// Deletes the threads that an earlier process has left, in the background.
+    pub(super) fn sweep_leftover_threads(&self) {
+        let writer = Arc::clone(&self.writer);
+        self.spawn(async move {
+            // If this fails, the next start repeats it.
+            let _ = removed_threads::remove_unfinished(&writer).await;
+            sweep_threads_with_retries(&writer).await;
+        });
+    }
+
     fn spawn(&self, sweep: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
         self.tasks.spawn(stop.run_until_cancelled_owned(sweep));
@@ -243,6 +269,16 @@ impl Sweeper {
 async fn sweep_with_retries(writer: &SqlitePool, ranges: &[LineageRange]) {
     for _ in 0..MAX_FAILURES {
         if sweep_all(writer, ranges).await.is_ok() {
+            return;
+        }
+        sleep(RETRY_INTERVAL).await;
+    }
+}
+
+/// Deletes the rows of removed threads, and repeats it after failures.
+async fn sweep_threads_with_retries(writer: &SqlitePool) {
+    for _ in 0..MAX_FAILURES {
+        if removed_threads::sweep(writer).await.is_ok() {
             return;
         }
         sleep(RETRY_INTERVAL).await;

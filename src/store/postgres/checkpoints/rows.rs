@@ -30,6 +30,26 @@ pub(super) struct CheckpointConnection<'c> {
     pub(super) languages: Languages,
 }
 
+impl CheckpointConnection<'_> {
+    /// Copies all rows of a namespace to another one, except those that exist.
+    pub(super) async fn copy_namespace(&mut self, from: i64, to: i64) -> Outcome<()> {
+        for statement in statements::COPY_NAMESPACE {
+            query(statement)
+                .bind(from)
+                .bind(to)
+                .execute(&mut *self.connection)
+                .await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn copy_contents(&mut self, from: i64, to: i64) -> Outcome<()> {
+        let copied = query(statements::COPY_CONTENTS).bind(from).bind(to);
+        copied.execute(&mut *self.connection).await?;
+        Ok(())
+    }
+}
+
 impl CheckpointRows for CheckpointConnection<'_> {
     async fn lock(
         &mut self,
@@ -300,23 +320,6 @@ impl CheckpointRows for CheckpointConnection<'_> {
         // The transaction records the pending invalidation.
         let append = new.into_append(Invalidation::Never);
         append_in(self.connection, self.languages, &append).await
-    }
-
-    async fn copy_namespace(&mut self, from: i64, to: i64) -> Outcome<()> {
-        for statement in statements::COPY_NAMESPACE {
-            query(statement)
-                .bind(from)
-                .bind(to)
-                .execute(&mut *self.connection)
-                .await?;
-        }
-        Ok(())
-    }
-
-    async fn copy_contents(&mut self, from: i64, to: i64) -> Outcome<()> {
-        let copied = query(statements::COPY_CONTENTS).bind(from).bind(to);
-        copied.execute(&mut *self.connection).await?;
-        Ok(())
     }
 
     async fn checkpoints_of_runs(&mut self, namespace: i64, runs: &[Uuid]) -> Outcome<Vec<Uuid>> {

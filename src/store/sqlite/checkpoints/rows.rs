@@ -294,23 +294,6 @@ impl CheckpointRows for SqliteConnection {
         append_in(self, &append).await
     }
 
-    async fn copy_namespace(&mut self, from: i64, to: i64) -> Outcome<()> {
-        for statement in statements::COPY_NAMESPACE {
-            query(statement)
-                .bind(from)
-                .bind(to)
-                .execute(&mut *self)
-                .await?;
-        }
-        Ok(())
-    }
-
-    async fn copy_contents(&mut self, from: i64, to: i64) -> Outcome<()> {
-        let copied = query(statements::COPY_CONTENTS).bind(from).bind(to);
-        copied.execute(self).await?;
-        Ok(())
-    }
-
     async fn checkpoints_of_runs(&mut self, namespace: i64, runs: &[Uuid]) -> Outcome<Vec<Uuid>> {
         let found = query_scalar(statements::OF_RUNS)
             .bind(namespace)

@@ -91,22 +91,6 @@ pub(super) const MESSAGES: &str = "SELECT m.conversation_id, m.seq, m.id FROM js
 pub(super) const LINEAGE: &str = "SELECT l.source_id, l.after_seq, l.upto_seq FROM lineage l \
     WHERE l.conversation_id = $1";
 
-pub(super) const COPY_NAMESPACE: [&str; 3] = [
-    "INSERT OR IGNORE INTO checkpoint_states (namespace_id, id, parent_id, run_id, body) \
-     SELECT $2, c.id, c.parent_id, c.run_id, c.body FROM checkpoint_states c WHERE c.namespace_id = $1",
-    "INSERT OR IGNORE INTO checkpoint_task_writes (namespace_id, checkpoint_id, digest, body) \
-     SELECT $2, w.checkpoint_id, w.digest, w.body FROM checkpoint_task_writes w \
-     WHERE w.namespace_id = $1 ORDER BY w.number",
-    "INSERT OR IGNORE INTO checkpoint_values \
-         (namespace_id, key, sequence, first_item, last_item, prefix, body) \
-     SELECT $2, v.key, v.sequence, v.first_item, v.last_item, v.prefix, v.body \
-     FROM checkpoint_values v WHERE v.namespace_id = $1",
-];
-
-pub(super) const COPY_CONTENTS: &str = "INSERT OR IGNORE INTO checkpoint_contents \
-        (thread_id, digest, size, data) \
-    SELECT $2, d.digest, d.size, d.data FROM checkpoint_contents d WHERE d.thread_id = $1";
-
 pub(super) const OF_RUNS: &str = "SELECT c.id FROM json_each($2) w \
     CROSS JOIN checkpoint_states c ON c.run_id = unhex(w.value) AND c.namespace_id = $1";
 

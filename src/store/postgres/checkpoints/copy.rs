@@ -1,19 +1,20 @@
-use super::{
-    put::place_of,
-    rows::{CheckpointRows, ThreadPlace},
-};
+use super::rows::CheckpointConnection;
 use crate::{
     domain::ConversationRef,
-    store::{ReusedKey, StoreError, operation_error::OperationError},
+    store::{
+        ReusedKey, StoreError,
+        checkpoints::{CheckpointRows as _, ThreadPlace, place_of},
+        operation_error::OperationError,
+    },
 };
 
 /// Number of namespaces that are read together.
 const NAMESPACES: u32 = 100;
 
 /// Copies all rows of a thread. See
-/// [`CheckpointStore::copy_checkpoints`](super::CheckpointStore::copy_checkpoints).
-pub(in crate::store) async fn copy_thread<R: CheckpointRows>(
-    rows: &mut R,
+/// [`CheckpointStore::copy_checkpoints`](crate::store::CheckpointStore::copy_checkpoints).
+pub(super) async fn copy_thread(
+    rows: &mut CheckpointConnection<'_>,
     source: &ConversationRef,
     target: &ConversationRef,
     thread_name: Option<&str>,
@@ -61,8 +62,8 @@ pub(in crate::store) async fn copy_thread<R: CheckpointRows>(
     Ok(())
 }
 
-async fn lock<R: CheckpointRows>(
-    rows: &mut R,
+async fn lock(
+    rows: &mut CheckpointConnection<'_>,
     conversation: &ConversationRef,
 ) -> Result<ThreadPlace, OperationError> {
     let place = rows.lock(conversation, "").await?;
