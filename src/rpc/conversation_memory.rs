@@ -370,12 +370,17 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
         let request = request.into_inner();
         let of = search_token(&request);
         let of = of.each_ref().map(String::as_str);
+        let (created_from, created_until) =
+            convert::time_range(request.created_from, request.created_until)?;
         let query = SearchQuery {
             user_id: convert::user_id(&request.user_id)?,
             text: SearchText::parse(&request.query).in_field("query")?,
             conversation_id: convert::optional_conversation_id(&request.conversation_id)?,
             dept_id: convert::optional(&request.dept_id, "dept_id", DeptId::parse)?,
             role: convert::optional_role(request.role)?,
+            created_from,
+            created_until,
+            metadata: convert::metadata_filter(&request)?,
             after: page_token::decode(&request.page_token, &of).in_field("page_token")?,
             limit: convert::page_size(request.page_size, 20, 100)?,
         };
@@ -428,7 +433,7 @@ fn messages_token(conversation: &ConversationRef, newest_first: bool) -> [String
 }
 
 /// Fields to which a page token of a search is bound.
-fn search_token(request: &proto::SearchMessagesRequest) -> [String; 6] {
+fn search_token(request: &proto::SearchMessagesRequest) -> [String; 10] {
     [
         "search".to_owned(),
         request.user_id.clone(),
@@ -436,5 +441,10 @@ fn search_token(request: &proto::SearchMessagesRequest) -> [String; 6] {
         request.conversation_id.to_ascii_lowercase(),
         request.dept_id.clone(),
         request.role.to_string(),
+        convert::time_text(request.created_from),
+        convert::time_text(request.created_until),
+        request.metadata_key.clone(),
+        // Differs from every value if there is none.
+        (request.metadata_value.as_ref()).map_or_else(String::new, |value| format!("={value}")),
     ]
 }

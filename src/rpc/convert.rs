@@ -14,8 +14,9 @@ pub(crate) use self::{
     },
     owner_scope::OwnerScope,
     parse::{
-        Parser, export_format, history_limits, import_format, message_seq, message_seqs, optional,
-        optional_conversation_id, optional_role, page_size, seq, strong, user_id,
+        Parser, export_format, history_limits, import_format, message_seq, message_seqs,
+        metadata_filter, optional, optional_conversation_id, optional_role, page_size, seq, strong,
+        time_range, time_text, user_id,
     },
     render::{
         begun, conversation as render_conversation, conversation_page, hits, messages,

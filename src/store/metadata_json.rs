@@ -14,6 +14,14 @@ use crate::domain::Metadata;
 /// Member that contains metadata as text.
 const TEXT_KEY: &str = "conversation_memory.json";
 
+/// The same member as a literal of SQL.
+macro_rules! text_key {
+    () => {
+        "'conversation_memory.json'"
+    };
+}
+pub(super) use text_key;
+
 /// Metadata as it is written to a database.
 pub(super) struct MetadataJson<'a>(&'a Metadata);
 

@@ -1,8 +1,9 @@
+use chrono::{DateTime, Utc};
 use futures_util::{Stream, TryStreamExt as _};
 
 use super::operation_error::OperationError;
 use crate::{
-    domain::{ConversationId, DeptId, Message, Role, SearchText, Title, UserId},
+    domain::{ConversationId, DeptId, Message, MetadataFilter, Role, SearchText, Title, UserId},
     text_analysis::{Languages, Query, matches_in},
 };
 
@@ -19,6 +20,12 @@ pub struct SearchQuery {
     pub dept_id: Option<DeptId>,
     /// Restricts the search to messages with this role.
     pub role: Option<Role>,
+    /// Restricts the search to messages that were created at this time or later.
+    pub created_from: Option<DateTime<Utc>>,
+    /// Restricts the search to messages that were created before this time.
+    pub created_until: Option<DateTime<Utc>>,
+    /// Restricts the search to messages with such metadata.
+    pub metadata: Option<MetadataFilter>,
     /// Key of the last hit of the previous page; `None` for the first page.
     pub after: Option<SearchKey>,
     /// Maximum number of hits.

@@ -4,6 +4,7 @@ use conversation_memory::proto::{
     CreateConversationRequest, DeleteConversationRequest, Role, SearchMessagesRequest,
     search_messages_response::Hit,
 };
+use prost_types::Timestamp;
 use tonic::Code;
 
 use test_support::{
@@ -71,6 +72,21 @@ async fn finds_messages_by_their_content(form: Form) {
     assert_eq!(found[0].conversation_title, "Time off");
     assert_eq!(found[0].snippet, "⟦Policies⟧ of this kind: 25 days.");
     assert!(found[0].rank > 0.0);
+    let created = saved.messages[1].created_at.unwrap();
+    for (from, until, count) in [(created.seconds, None, 2), (0, Some(created.seconds), 0)] {
+        let time = |seconds| Timestamp { seconds, nanos: 0 };
+        let request = SearchMessagesRequest {
+            created_from: Some(time(from)),
+            created_until: until.map(time),
+            ..query(&user, "policy")
+        };
+        assert_eq!(hits(&mut memory, request).await.len(), count);
+    }
+    let with_key = SearchMessagesRequest {
+        metadata_key: "lang".to_owned(),
+        ..query(&user, "policy")
+    };
+    assert!(hits(&mut memory, with_key).await.is_empty());
     let elsewhere = SearchMessagesRequest {
         dept_id: "it".to_owned(),
         ..narrowed
@@ -132,7 +148,8 @@ async fn rejects_invalid_searches(form: Form) {
     let user = new_user();
     let long = "é".repeat(256);
     let longer = "é".repeat(513);
-    let flaws: [Flaw<'_>; 16] = [
+    let time = |seconds| Timestamp { seconds, nanos: 0 };
+    let flaws: [Flaw<'_>; 23] = [
         ("user_id", &|r| r.user_id.clear()),
         ("user_id", &|r| r.user_id = "a\0b".to_owned()),
         ("user_id", &|r| r.user_id.clone_from(&long)),
@@ -148,6 +165,19 @@ async fn rejects_invalid_searches(form: Form) {
         ("dept_id", &|r| r.dept_id.clone_from(&long)),
         ("role", &|r| r.role = 99),
         ("role", &|r| r.role = -1),
+        ("created_from", &|r| r.created_from = Some(time(i64::MAX))),
+        ("created_until", &|r| r.created_until = Some(time(-1 << 40))),
+        ("created_until", &|r| {
+            (r.created_from, r.created_until) = (Some(time(1)), Some(time(1)));
+        }),
+        ("metadata_key", &|r| r.metadata_key = "x".repeat(256)),
+        ("metadata_key", &|r| r.metadata_key = "\0".to_owned()),
+        ("metadata_value", &|r| {
+            r.metadata_value = Some(String::new());
+        }),
+        ("metadata_value", &|r| {
+            (r.metadata_key, r.metadata_value) = ("x".to_owned(), Some("\0".to_owned()));
+        }),
         ("page_size", &|r| r.page_size = -1),
         ("page_size", &|r| r.page_size = i32::MIN),
         ("page_token", &|r| r.page_token = "garbage".to_owned()),
@@ -175,7 +205,7 @@ async fn rejects_invalid_searches(form: Form) {
     assert_eq!(hits(&mut memory, next.clone()).await.len(), 1);
     let mut tampered = token.into_bytes();
     tampered[3] = if tampered[3] == b'A' { b'B' } else { b'A' };
-    let flaws: [Flaw<'_>; 6] = [
+    let flaws: [Flaw<'_>; 9] = [
         ("page_token", &|r| r.user_id = new_user()),
         ("page_token", &|r| r.query = "words".to_owned()),
         ("page_token", &|r| {
@@ -183,6 +213,9 @@ async fn rejects_invalid_searches(form: Form) {
         }),
         ("page_token", &|r| r.dept_id = "hr".to_owned()),
         ("page_token", &|r| r.role = Role::User.into()),
+        ("page_token", &|r| r.created_from = Some(time(1))),
+        ("page_token", &|r| r.created_until = Some(time(1))),
+        ("page_token", &|r| r.metadata_key = "x".to_owned()),
         ("page_token", &|r| {
             r.page_token = String::from_utf8(tampered.clone()).unwrap();
         }),

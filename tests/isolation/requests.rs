@@ -236,6 +236,19 @@ impl Scene<'_> {
         self.maybe(&mut request, 3, "conversationId", conversation.into());
         self.maybe(&mut request, 6, "deptId", "hr".into());
         self.maybe(&mut request, 6, "role", "ROLE_USER".into());
+        self.maybe(
+            &mut request,
+            8,
+            "createdFrom",
+            "2024-01-01T00:00:00Z".into(),
+        );
+        self.maybe(
+            &mut request,
+            8,
+            "createdUntil",
+            "2924-01-01T00:00:00Z".into(),
+        );
+        self.maybe(&mut request, 8, "metadataKey", "user".into());
         self.page_size(&mut request);
         Operation::new("SearchMessages", request)
     }

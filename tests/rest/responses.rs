@@ -235,6 +235,10 @@ async fn searches(recorder: &Recorder, user: &str, id: &str) {
     pages(recorder, "SearchMessages", search.clone()).await;
     let mut narrow = search;
     narrow["role"] = "ROLE_TOOL".into();
+    narrow["createdFrom"] = "2024-01-01T00:00:00Z".into();
+    narrow["createdUntil"] = "2924-01-01T00:00:00Z".into();
+    narrow["metadataKey"] = "lang".into();
+    narrow["metadataValue"] = "".into();
     recorder.ok("SearchMessages", narrow).await;
 }
 

@@ -234,6 +234,19 @@ async fn enum_values_are_accepted_in_lower_case_without_prefix(form: Form) {
     let found = format!("/v1/messages:search?user_id={user}&query=word&role=assistant");
     let found = http.get(&found).await.ok();
     assert_eq!(found["hits"].as_array().unwrap().len(), 1);
+    for (filter, count) in [
+        (
+            "created_from=2024-01-01T00:00:00Z&created_until=2924-01-01T00:00:00Z",
+            2,
+        ),
+        ("created_until=2024-01-01T00:00:00Z", 0),
+        ("metadata_key=lang&metadata_value=de", 0),
+    ] {
+        let found = format!("/v1/messages:search?user_id={user}&query=word&{filter}");
+        let found = http.get(&found).await.ok();
+        let hits = found["hits"].as_array().map_or(0, Vec::len);
+        assert_eq!(hits, count, "{filter}");
+    }
     let file = http.get(&format!("{path}:export?format=csv")).await;
     assert_eq!(file.headers["content-type"], "text/csv; charset=utf-8");
     for (bad, names) in [

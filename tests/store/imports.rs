@@ -127,6 +127,9 @@ async fn found(fixture: &StoreFixture, user: &UserId) -> usize {
         conversation_id: None,
         dept_id: DeptId::parse("hr").ok(),
         role: Some(Role::User),
+        created_from: None,
+        created_until: None,
+        metadata: None,
         after: None,
         limit: 10,
     };

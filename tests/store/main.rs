@@ -194,6 +194,7 @@ conformance! {
         accepts_every_query
         words_beside_a_long_run_are_found
         finds_no_messages_of_other_users
+        filters_by_time_and_metadata
         filters_narrow_a_search
         hits_are_ordered_by_rank_then_recency
         hits_are_paged

@@ -329,6 +329,9 @@ async fn calls_to_a_silent_server_end_soon_and_it_is_used_again_afterwards() {
             conversation_id: None,
             dept_id: None,
             role: None,
+            created_from: None,
+            created_until: None,
+            metadata: None,
             after: None,
             limit: 10,
         };

@@ -4,11 +4,13 @@ use std::fmt::Write as _;
 
 use conversation_memory::{
     domain::{
-        ConversationChanges, ConversationId, ConversationRef, DeptId, IdSource, NewConversation,
-        NewMessage, Role, SearchText, UserId, UuidV7,
+        ConversationChanges, ConversationId, ConversationRef, DeptId, IdSource, Metadata,
+        MetadataFilter, NewConversation, NewMessage, Role, SearchText, UserId, UuidV7,
     },
     store::{Invalidation, SearchHit, SearchQuery},
 };
+
+use serde_json::{Value, json};
 
 use crate::branches::branch_of;
 use test_support::store_fixture::{
@@ -22,6 +24,9 @@ pub(crate) fn query(user_id: &UserId, text: &str) -> SearchQuery {
         conversation_id: None,
         dept_id: None,
         role: None,
+        created_from: None,
+        created_until: None,
+        metadata: None,
         after: None,
         limit: 100,
     }
@@ -295,6 +300,85 @@ pub(crate) async fn filters_narrow_a_search(fixture: &StoreFixture) {
         ..all
     };
     assert!(found(fixture, &nowhere).await.is_empty());
+}
+
+pub(crate) async fn filters_by_time_and_metadata(fixture: &StoreFixture) {
+    let (conversation, user) = conversation_with(fixture, &[]).await;
+    let metadata = [
+        json!({ "lang": "de", "n": 3, "\"k\\": "" }),
+        json!({ "lang": "en", "n": 1e300, "x": true }),
+        json!({ "n": "3", "nested": { "lang": "de" } }),
+    ];
+    for (second, metadata) in (1..).zip(metadata) {
+        let Value::Object(object) = metadata else {
+            panic!("{metadata}");
+        };
+        let save = append_of(
+            &conversation,
+            vec![NewMessage {
+                metadata: Some(Metadata::parse(object, 1_000).unwrap()),
+                created_at: Some(at(second)),
+                ..message(format!("word {second}"))
+            }],
+        );
+        fixture.save(&save).await.unwrap();
+    }
+    fixture
+        .save(&append_of(&conversation, vec![message("word 4")]))
+        .await
+        .unwrap();
+    let filter = |key: &str, value: Option<&str>| {
+        let filter = MetadataFilter::with_key(key).unwrap();
+        match value {
+            Some(value) => filter.and_value(value).unwrap(),
+            None => filter,
+        }
+    };
+    for (key, value, expected) in [
+        ("lang", None, &["word 1", "word 2"][..]),
+        ("lang", Some("de"), &["word 1"]),
+        ("n", Some("3"), &["word 1", "word 3"]),
+        ("n", Some("3.0"), &["word 1"]),
+        ("n", Some("1e300"), &["word 2"]),
+        ("x", Some("true"), &["word 2"]),
+        ("\"k\\", Some(""), &["word 1"]),
+        ("nested", None, &["word 3"]),
+        ("nested", Some("de"), &[]),
+        ("conversation_memory.json", None, &[]),
+    ] {
+        for conversation_id in [None, Some(conversation.id)] {
+            let narrowed = SearchQuery {
+                metadata: Some(filter(key, value)),
+                conversation_id,
+                ..query(&user, "word")
+            };
+            assert_eq!(found(fixture, &narrowed).await, expected, "{key} {value:?}");
+        }
+    }
+    for (from, until, expected) in [
+        (Some(at(2)), None, &["word 2", "word 3"][..]),
+        (None, Some(at(2)), &["word 1"]),
+        (Some(at(1)), Some(at(3)), &["word 1", "word 2"]),
+        (Some(at(3)), Some(at(4)), &["word 3"]),
+    ] {
+        let narrowed = SearchQuery {
+            created_from: from,
+            created_until: until,
+            ..query(&user, "word -4")
+        };
+        assert_eq!(
+            found(fixture, &narrowed).await,
+            expected,
+            "{from:?} {until:?}"
+        );
+    }
+    let both = SearchQuery {
+        created_from: Some(at(2)),
+        metadata: Some(filter("lang", None)),
+        limit: 1,
+        ..query(&user, "word")
+    };
+    assert_eq!(found(fixture, &both).await, ["word 2"]);
 }
 
 pub(crate) async fn hits_are_ordered_by_rank_then_recency(fixture: &StoreFixture) {

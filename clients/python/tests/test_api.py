@@ -120,6 +120,17 @@ def test_search_finds_saved_messages(memory: ConversationMemory, user: str) -> N
         user, "days", role="assistant", conversation_id=turn.conversation_id
     )
     assert answer.message.role == "assistant"
+    created = answer.message.created_at
+    assert created is not None
+    assert list(memory.search_messages(user, "vacation", created_from=created)) == hits
+    for found in (
+        memory.search_messages(user, "vacation", created_until=created),
+        memory.search_messages(user, "vacation", metadata_key="lang"),
+        memory.search_messages(user, "vacation", metadata_key="lang", metadata_value=True),
+    ):
+        assert list(found) == []
+    with pytest.raises(ValueError, match="metadata_key"):
+        memory.search_messages(user, "vacation", metadata_value="de")
     assert list(memory.search_messages(user, "salary")) == []
 
 

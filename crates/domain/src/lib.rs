@@ -17,6 +17,7 @@ mod item;
 mod item_filter;
 mod message;
 mod metadata;
+mod metadata_filter;
 mod part;
 mod role;
 mod search;
@@ -46,6 +47,7 @@ pub use self::{
     item_filter::ItemFilter,
     message::{Message, NewMessage, NumberedMessage, RawMessage},
     metadata::Metadata,
+    metadata_filter::MetadataFilter,
     part::{Blob, Part, RawPart},
     role::Role,
     search::SearchText,

@@ -1,11 +1,12 @@
-use prost_types::FieldMask;
+use chrono::{DateTime, Utc};
+use prost_types::{FieldMask, Timestamp};
 
 use crate::{
     archive, call,
     domain::{
         Content, ConversationChanges, ConversationId, FieldError, InvalidValue, Limits, MessageId,
-        Metadata, NewMessage, RawContext, RawMessage, RawPart, RequestId, Role, Title, UserId,
-        from_unix_time, non_negative,
+        Metadata, MetadataFilter, NewMessage, RawContext, RawMessage, RawPart, RequestId, Role,
+        Title, UserId, from_unix_time, non_negative,
     },
     memory::{CompactConversation, HistoryLimits, Memory},
     proto::{self, structs},
@@ -310,6 +311,54 @@ pub(crate) fn optional_role(number: i32) -> Result<Option<Role>, FieldViolation>
     (number != proto::Role::Unspecified as i32)
         .then(|| role(number))
         .transpose()
+}
+
+/// Times from which and until which messages are considered.
+type TimeRange = (Option<DateTime<Utc>>, Option<DateTime<Utc>>);
+
+/// Parses a range of times, each end of which may be unset.
+pub(crate) fn time_range(
+    from: Option<Timestamp>,
+    until: Option<Timestamp>,
+) -> Result<TimeRange, FieldViolation> {
+    let parse = |time: Option<Timestamp>, path| {
+        time.map(|time| from_unix_time(time.seconds, time.nanos).in_field(path))
+            .transpose()
+    };
+    let range = (parse(from, "created_from")?, parse(until, "created_until")?);
+    if let (Some(from), Some(until)) = range
+        && until <= from
+    {
+        let reason = InvalidValue::new("must be later than created_from");
+        return Err(FieldViolation::new("created_until", reason));
+    }
+    Ok(range)
+}
+
+/// Returns a time as a field to which a page token is bound.
+pub(crate) fn time_text(time: Option<Timestamp>) -> String {
+    time.map_or_else(String::new, |Timestamp { seconds, nanos }| {
+        format!("{seconds}.{nanos}")
+    })
+}
+
+/// Parses the condition on the metadata of messages.
+pub(crate) fn metadata_filter(
+    request: &proto::SearchMessagesRequest,
+) -> Result<Option<MetadataFilter>, FieldViolation> {
+    let filter = optional(
+        &request.metadata_key,
+        "metadata_key",
+        MetadataFilter::with_key,
+    )?;
+    match (&request.metadata_value, filter) {
+        (None, filter) => Ok(filter),
+        (Some(value), Some(filter)) => filter.and_value(value).map(Some).in_field("metadata_value"),
+        (Some(_), None) => {
+            let reason = InvalidValue::new("needs a metadata_key");
+            Err(FieldViolation::new("metadata_value", reason))
+        }
+    }
 }
 
 fn role(role: i32) -> Result<Role, FieldViolation> {

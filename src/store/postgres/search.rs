@@ -1,6 +1,7 @@
 use std::borrow::Cow;
 
-use sqlx::{PgConnection, Row as _, postgres::PgRow, query};
+use serde_json::Value;
+use sqlx::{PgConnection, Row as _, postgres::PgRow, query, types::Json};
 use uuid::Uuid;
 
 use super::{
@@ -9,9 +10,9 @@ use super::{
     tsquery::{ranked_tsquery, tsquery},
 };
 use crate::{
-    domain::{ConversationId, DeptId, Role},
+    domain::{ConversationId, DeptId, MetadataFilter, Role},
     store::{
-        SearchKey, SearchPage, SearchQuery,
+        SearchKey, SearchPage, SearchQuery, metadata_json,
         operation_error::OperationError,
         rows::limit_with_next,
         search::{Marker, search_rows},
@@ -23,6 +24,30 @@ use crate::{
 
 search_rows!(PgRow, Uuid);
 
+/// Condition on the documents `d` that a search considers. Parameters: $1 user, $2 time from which
+/// and $6 until which messages were created, $3 conversation, $4 department, $5 role, $7 key of the
+/// metadata and $8 values of that key, each of them or NULL but the user.
+///
+/// The message is read by a scalar subquery, and last: a subquery of EXISTS could become a hash table
+/// of all messages.
+macro_rules! condition {
+    () => {
+        concat!(
+            sql::search_condition!(),
+            " AND ($2 IS NULL AND $6 IS NULL AND $7 IS NULL OR \
+                (SELECT ($2 IS NULL OR m.created_at >= $2) AND ($6 IS NULL OR m.created_at < $6) \
+                    AND ($7 IS NULL OR o.metadata ? $7 \
+                         AND ($8 IS NULL OR o.metadata -> $7 = ANY($8))) \
+                 FROM messages m CROSS JOIN LATERAL (SELECT CASE WHEN m.metadata ? ",
+            metadata_json::text_key!(),
+            " THEN (m.metadata ->> ",
+            metadata_json::text_key!(),
+            ")::jsonb ELSE m.metadata END AS metadata) o \
+                 WHERE m.conversation_id = d.conversation_id AND m.seq = d.seq))"
+        )
+    };
+}
+
 /// Selects the page from the documents alone, and then reads the values of its hits.
 ///
 /// Documents that triggers of the previous version have made are searched with a query of their
@@ -30,16 +55,16 @@ search_rows!(PgRow, Uuid);
 /// a word that exceeds the length of a lexeme when it is folded to lower case. The operand that is in
 /// no message selects the ranking of alternatives, which is that of all other documents.
 ///
-/// `$documents` selects the documents `d`. Parameters: $1 user, $2 text, $3 conversation, $4
-/// department and $5 role or NULL, $6 rank and $7 place of the last hit of the previous page, $8
-/// limit, $9 query, $10 query for the rank or NULL.
+/// `$documents` selects the documents `d`. Parameters: those of [`condition!`], $9 text, $10 rank and
+/// $11 place of the last hit of the previous page, $12 limit, $13 query, $14 query for the rank or
+/// NULL.
 macro_rules! search {
     ($documents:expr) => {
         concat!(
             "WITH wanted AS MATERIALIZED (
-                SELECT websearch_to_tsquery('pg_catalog.english', searched_text($2)) AS english,
-                       websearch_to_tsquery('pg_catalog.simple', searched_text($2)) AS simple,
-                       $9::tsquery AS query, $10::tsquery AS ranked
+                SELECT websearch_to_tsquery('pg_catalog.english', searched_text($9)) AS english,
+                       websearch_to_tsquery('pg_catalog.simple', searched_text($9)) AS simple,
+                       $13::tsquery AS query, $14::tsquery AS ranked
             ), found AS MATERIALIZED (
                 SELECT d.id, d.conversation_id, d.seq, coalesce(CASE d.config
                     WHEN 'english' THEN ts_rank(d.words, w.english || '~'::tsquery, 1)
@@ -48,14 +73,14 @@ macro_rules! search {
                 FROM wanted w, ",
             $documents,
             " WHERE ",
-            sql::search_condition!(),
+            condition!(),
             "     AND CASE d.config WHEN 'english' THEN d.words @@ w.english
                                     WHEN 'simple' THEN d.words @@ w.simple
                                     ELSE d.words @@ w.query END
             ), hits AS MATERIALIZED (
-                SELECT f.* FROM found f WHERE (f.rank, f.id) < ($6, $7)
+                SELECT f.* FROM found f WHERE (f.rank, f.id) < ($10, $11)
                 ORDER BY f.rank DESC, f.id DESC
-                LIMIT $8
+                LIMIT $12
             ), shown AS MATERIALIZED (SELECT h.*, ",
             sql::hit_conversation!(),
             " AS shown_in FROM hits h)
@@ -68,6 +93,32 @@ macro_rules! search {
             ORDER BY h.rank DESC, h.id DESC"
         )
     };
+}
+
+/// Binds the parameters of [`condition!`] to a query.
+macro_rules! bind_condition {
+    ($query:expr, $search:ident) => {
+        $query
+            .bind($search.user_id.as_str())
+            .bind($search.created_from)
+            .bind($search.conversation_id.map(ConversationId::as_uuid))
+            .bind($search.dept_id.as_ref().map(DeptId::as_str))
+            .bind($search.role.map(Role::as_str))
+            .bind($search.created_until)
+            .bind($search.metadata.as_ref().map(MetadataFilter::key))
+            .bind(
+                $search
+                    .metadata
+                    .as_ref()
+                    .and_then(MetadataFilter::values)
+                    .map(json_array),
+            )
+    };
+}
+
+/// Values of type `jsonb`.
+fn json_array(values: Vec<Value>) -> Vec<Json<Value>> {
+    values.into_iter().map(Json).collect()
 }
 
 /// Searches all messages of a user.
@@ -119,12 +170,8 @@ async fn find(
     } else {
         SEARCH_USER
     };
-    let rows = query(statement)
-        .bind(search.user_id.as_str())
+    let rows = bind_condition!(query(statement), search)
         .bind(limit_negations(search.text.as_str()))
-        .bind(search.conversation_id.map(ConversationId::as_uuid))
-        .bind(search.dept_id.as_ref().map(DeptId::as_str))
-        .bind(search.role.map(Role::as_str))
         .bind(rank)
         .bind(place)
         .bind(limit_with_next(search.limit))

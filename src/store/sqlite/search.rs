@@ -7,17 +7,21 @@ use std::{
 };
 
 use futures_util::TryStreamExt as _;
+use serde_json::{Map, Value};
 use sqlx::{
     Connection as _, Row as _, Sqlite, SqliteConnection, pool::PoolConnection, query, query_as,
     sqlite::SqliteRow, types::Json,
 };
 use uuid::fmt::Hyphenated;
 
-use super::{SqlitePool, connection};
+use super::{
+    SqlitePool,
+    connection::{self, Micros},
+};
 use crate::{
     domain::{DeptId, Role},
     store::{
-        SearchKey, SearchPage, SearchQuery,
+        SearchKey, SearchPage, SearchQuery, metadata_json,
         operation_error::OperationError,
         pool::Pooled,
         search::{Marker, search_rows},
@@ -29,23 +33,52 @@ use crate::{
 
 search_rows!(SqliteRow, Hyphenated);
 
+/// Condition on the documents `d` that a search considers. Parameters: $1 user, $2 time from which
+/// and $6 until which messages were created, $3 conversation, $4 department, $5 role, each of them or
+/// NULL but the user.
+macro_rules! condition {
+    () => {
+        concat!(
+            sql::search_condition!(),
+            " AND ($2 IS NULL AND $6 IS NULL OR EXISTS (SELECT 1 FROM messages m \
+                   WHERE m.conversation_id = d.conversation_id AND m.seq = d.seq \
+                     AND ($2 IS NULL OR m.created_at >= $2) AND ($6 IS NULL OR m.created_at < $6))) \
+              AND NOT EXISTS (SELECT 1 FROM pending_removals p WHERE p.source_id = d.conversation_id \
+                              AND p.after_seq < d.seq AND p.upto_seq >= d.seq)"
+        )
+    };
+}
+
+/// Binds the parameters of [`condition!`] to a query.
+macro_rules! bind_condition {
+    ($query:expr, $search:ident) => {
+        $query
+            .bind($search.user_id.as_str())
+            .bind($search.created_from.map(Micros::from))
+            .bind(conversation_id($search))
+            .bind($search.dept_id.as_ref().map(DeptId::as_str))
+            .bind($search.role.map(Role::as_str))
+            .bind($search.created_until.map(Micros::from))
+    };
+}
+
 /// Reads the terms of documents `d`, and the texts of those that have none yet.
 ///
-/// `$documents` selects them. Parameters: $1 user, $2 bytes that the terms of each match contain, or
-/// NULL, $3 conversation, $4 department and $5 role or NULL.
+/// `$documents` selects them. Parameters: those of [`condition!`], $7 whether metadata is read, $8 bytes
+/// that the terms of each match contain, or NULL.
 macro_rules! candidates {
     ($documents:expr) => {
         concat!(
             "SELECT d.id, d.terms, CASE WHEN d.terms IS NULL THEN \
                (SELECT substr(m.content, 1, 16384) FROM messages m \
+                WHERE m.conversation_id = d.conversation_id AND m.seq = d.seq) END, CASE WHEN $7 THEN \
+               (SELECT m.metadata FROM messages m \
                 WHERE m.conversation_id = d.conversation_id AND m.seq = d.seq) END \
              FROM ",
             $documents,
             " WHERE ",
-            sql::search_condition!(),
-            " AND ($2 IS NULL OR d.terms IS NULL OR instr(d.terms, $2) > 0) \
-              AND NOT EXISTS (SELECT 1 FROM pending_removals p WHERE p.source_id = d.conversation_id \
-                              AND p.after_seq < d.seq AND p.upto_seq >= d.seq)"
+            condition!(),
+            " AND ($8 IS NULL OR d.terms IS NULL OR instr(d.terms, $8) > 0)"
         )
     };
 }
@@ -200,28 +233,28 @@ async fn find_matches(
     } else {
         OF_USER
     };
-    let mut candidates = query_as(statement)
-        .bind(search.user_id.as_str())
+    let mut candidates = bind_condition!(query_as(statement), search)
+        .bind(search.metadata.is_some())
         .bind(analyzed.common_term().map(str::as_bytes))
-        .bind(conversation_id(search))
-        .bind(search.dept_id.as_ref().map(DeptId::as_str))
-        .bind(search.role.map(Role::as_str))
         .fetch(connection);
     let forms = analyzed.ranked_forms();
     let after = search.after.unwrap_or(SearchKey::FIRST);
     let mut matches = Vec::new();
     let mut yielded = Instant::now();
-    while let Some((place, terms, text)) = candidates.try_next().await? {
+    while let Some((place, terms, text, metadata)) = candidates.try_next().await? {
         // The rows are ready sooner than they are examined, and turns need the thread as well.
         if yielded.elapsed() > MAX_POLL {
             tokio::task::yield_now().await;
             yielded = Instant::now();
         }
-        let (terms, text): (Option<Vec<u8>>, Option<String>) = (terms, text);
-        let document = match terms {
-            Some(terms) => Some(Document::from_bytes(terms)),
-            None => text.and_then(|text| Document::of(&text, languages)),
-        };
+        let metadata: Option<Json<Map<String, Value>>> = metadata;
+        if let Some(filter) = &search.metadata {
+            let metadata = metadata.map(|Json(object)| metadata_json::decode(object));
+            if !metadata.transpose()?.is_some_and(|it| filter.matches(&it)) {
+                continue;
+            }
+        }
+        let document = document(terms, text, languages);
         let Some(document) = document.filter(|document| text_analysis::matches(analyzed, document))
         else {
             continue;
@@ -234,6 +267,18 @@ async fn find_matches(
     matches.sort_by(|a, b| b.rank.total_cmp(&a.rank).then(b.place.cmp(&a.place)));
     matches.truncate(search.limit as usize + 1);
     Ok(matches)
+}
+
+/// Returns the document of a message by its stored terms, or else by its text.
+fn document(
+    terms: Option<Vec<u8>>,
+    text: Option<String>,
+    languages: Languages,
+) -> Option<Document> {
+    match terms {
+        Some(terms) => Some(Document::from_bytes(terms)),
+        None => text.and_then(|text| Document::of(&text, languages)),
+    }
 }
 
 fn conversation_id(search: &SearchQuery) -> Option<Hyphenated> {

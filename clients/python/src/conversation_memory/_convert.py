@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import fields, replace
 from datetime import datetime, timedelta, timezone
@@ -246,6 +247,28 @@ def read_imported(imported: api.ImportConversationResponse) -> Imported:
         conversation=read_conversation(imported.conversation),
         imported_messages=imported.imported_messages,
     )
+
+
+def to_timestamp(time: datetime | None) -> Timestamp | None:
+    """Encodes an optional time. One without a time zone is local."""
+    if time is None:
+        return None
+    timestamp = Timestamp()
+    timestamp.FromDatetime(time.astimezone(timezone.utc))
+    return timestamp
+
+
+def metadata_text(key: str | None, value: str | float | bool | None) -> str | None:
+    """Encodes the value of a key of metadata that a search asks for.
+
+    Raises:
+        ValueError: A value is given without a key.
+    """
+    if value is None:
+        return None
+    if not key:
+        raise ValueError("metadata_value needs a metadata_key")
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def read_hit(hit: api.SearchMessagesResponse.Hit) -> Hit:

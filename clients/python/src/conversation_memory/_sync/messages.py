@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 
 from .. import _convert as convert
 from .._config import LONG_TIMEOUT
@@ -70,6 +71,10 @@ class Messages(BaseClient):
         conversation_id: str | None = None,
         dept_id: str | None = None,
         role: Role | None = None,
+        created_from: datetime | None = None,
+        created_until: datetime | None = None,
+        metadata_key: str | None = None,
+        metadata_value: str | float | bool | None = None,
         page_size: int = 0,
         timeout: float | None = None,
     ) -> Iterator[Hit]:
@@ -85,6 +90,12 @@ class Messages(BaseClient):
             conversation_id: Conversation to search; `None` searches all of the user's.
             dept_id: Department or tenant of the conversations to search; `None` searches all.
             role: Role of the messages to find; `None` finds all.
+            created_from: Time of the earliest message to find; `None` finds all. A time without a
+                time zone is local.
+            created_until: Time before which the messages were created; `None` finds all.
+            metadata_key: Key that the metadata of the messages contains; `None` finds all.
+            metadata_value: Value of this key; `None` finds all values. A string also equals the
+                number, `true`, `false` or `null` that it is in JSON, and they equal their strings.
             page_size: Number of hits that one request reads; 0 uses the service's default.
             timeout: Time limit of each page in seconds; `None` uses the client's `timeout`.
 
@@ -92,7 +103,8 @@ class Messages(BaseClient):
             An iterator over the hits.
 
         Raises:
-            ValueError: The role is unknown. The following errors are raised by the iterator.
+            ValueError: The role is unknown, or `metadata_value` is given without a key. The
+                following errors are raised by the iterator.
             InvalidArgument: The query is empty, too long, or has more than 32 words: shorten it.
             NotFound: The given conversation does not exist or belongs to another user: check both
                 ids.
@@ -109,6 +121,10 @@ class Messages(BaseClient):
             conversation_id=conversation_id or "",
             dept_id=dept_id or "",
             role=convert.role_number(role),
+            created_from=convert.to_timestamp(created_from),
+            created_until=convert.to_timestamp(created_until),
+            metadata_key=metadata_key or "",
+            metadata_value=convert.metadata_text(metadata_key, metadata_value),
             page_size=page_size,
         )
 

@@ -1,7 +1,10 @@
+import datetime
+
 from conversation_memory._proto.v1 import resources_pb2 as _resources_pb2
 from conversation_memory._proto import http_body_pb2 as _http_body_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import struct_pb2 as _struct_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -445,7 +448,7 @@ class ImportConversationResponse(_message.Message):
     def __init__(self, conversation: _Optional[_Union[_resources_pb2.Conversation, _Mapping]] = ..., imported_messages: _Optional[int] = ...) -> None: ...
 
 class SearchMessagesRequest(_message.Message):
-    __slots__ = ("user_id", "query", "conversation_id", "dept_id", "role", "page_size", "page_token")
+    __slots__ = ("user_id", "query", "conversation_id", "dept_id", "role", "page_size", "page_token", "created_from", "created_until", "metadata_key", "metadata_value")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     QUERY_FIELD_NUMBER: _ClassVar[int]
     CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
@@ -453,6 +456,10 @@ class SearchMessagesRequest(_message.Message):
     ROLE_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    CREATED_FROM_FIELD_NUMBER: _ClassVar[int]
+    CREATED_UNTIL_FIELD_NUMBER: _ClassVar[int]
+    METADATA_KEY_FIELD_NUMBER: _ClassVar[int]
+    METADATA_VALUE_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     query: str
     conversation_id: str
@@ -460,7 +467,11 @@ class SearchMessagesRequest(_message.Message):
     role: _resources_pb2.Role
     page_size: int
     page_token: str
-    def __init__(self, user_id: _Optional[str] = ..., query: _Optional[str] = ..., conversation_id: _Optional[str] = ..., dept_id: _Optional[str] = ..., role: _Optional[_Union[_resources_pb2.Role, str]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    created_from: _timestamp_pb2.Timestamp
+    created_until: _timestamp_pb2.Timestamp
+    metadata_key: str
+    metadata_value: str
+    def __init__(self, user_id: _Optional[str] = ..., query: _Optional[str] = ..., conversation_id: _Optional[str] = ..., dept_id: _Optional[str] = ..., role: _Optional[_Union[_resources_pb2.Role, str]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., created_from: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., created_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., metadata_key: _Optional[str] = ..., metadata_value: _Optional[str] = ...) -> None: ...
 
 class SearchMessagesResponse(_message.Message):
     __slots__ = ("hits", "next_page_token")
