@@ -18,7 +18,7 @@ mod unstarted;
 mod watch;
 
 pub use self::{
-    address::{Address, InvalidAddress},
+    address::{Address, InvalidAddress, parse_tcp},
     byte_budgets::ByteBudgets,
     connection::Connection,
     exchange::Exchange,

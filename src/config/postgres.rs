@@ -1,7 +1,8 @@
 #![expect(clippy::doc_markdown, reason = "these comments are the text of --help")]
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, fs::File, path::PathBuf};
 
+use percent_encoding::percent_decode_str;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use super::{
@@ -9,6 +10,17 @@ use super::{
     parse::{integer, non_empty},
     server_url::{check_encoding, port},
 };
+use crate::os_error;
+
+/// Values of `sslmode`, as in libpq.
+const SSL_MODES: [&str; 6] = [
+    "disable",
+    "allow",
+    "prefer",
+    "require",
+    "verify-ca",
+    "verify-full",
+];
 
 const DEFAULT_PORT: u16 = 5432;
 
@@ -16,7 +28,7 @@ const DEFAULT_PORT: u16 = 5432;
 #[command(next_help_heading = "PostgreSQL")]
 pub(super) struct PostgresArgs {
     /// URL of PostgreSQL: postgres://user:password@host:5432/database, where the password is
-    /// percent-encoded. Replaces POSTGRES_HOST, _PORT, _DB, _USER and _PASSWORD.
+    /// percent-encoded. Used instead of POSTGRES_HOST, _PORT, _DB, _USER and _PASSWORD.
     #[arg(long, env, global = true, hide_env_values = true, value_name = "URL")]
     database_url: Option<Secret>,
 
@@ -102,7 +114,10 @@ impl PostgresConfig {
             "POSTGRES_PASSWORD",
         )?;
         let options = match url {
-            Some(url) => Some(options_from_url(&url)?),
+            Some(url) => {
+                args.reject_beside_url(password.as_ref())?;
+                Some(options_from_url(&url)?)
+            }
             None => args.options(password.as_ref())?,
         };
         Ok(options.map(|options| Self {
@@ -113,6 +128,27 @@ impl PostgresConfig {
 }
 
 impl PostgresArgs {
+    /// Rejects settings that a URL would replace. The port is not one of them, because Kubernetes sets
+    /// it in every pod of a namespace with a Service of this name.
+    fn reject_beside_url(&self, password: Option<&Secret>) -> Result<(), InvalidSetting> {
+        let settings = [
+            ("POSTGRES_HOST", self.postgres_host.as_deref()),
+            ("POSTGRES_DB", self.postgres_db.as_deref()),
+            ("POSTGRES_USER", self.postgres_user.as_deref()),
+            ("POSTGRES_PASSWORD", password.map(Secret::expose)),
+        ];
+        match settings
+            .iter()
+            .find(|(_, value)| non_empty(*value).is_some())
+        {
+            Some((name, _)) => Err(InvalidSetting::new(
+                name,
+                "must not be set together with DATABASE_URL, which contains it",
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// Returns the options from the settings other than the URL; `None` if no setting that
     /// selects PostgreSQL is set.
     fn options(
@@ -148,6 +184,7 @@ fn options_from_url(url: &Secret) -> Result<PgConnectOptions, InvalidSetting> {
         return Err(InvalidSetting::secret(NAME, "must begin with postgres://"));
     }
     check_encoding(url.expose(), NAME)?;
+    check_parameters(url.expose(), NAME)?;
     // The parser's error can quote the URL, which can contain a password.
     url.expose().parse().map_err(|_| {
         InvalidSetting::secret(
@@ -155,4 +192,79 @@ fn options_from_url(url: &Secret) -> Result<PgConnectOptions, InvalidSetting> {
             "must be a URL such as postgres://user:password@host:5432/database",
         )
     })
+}
+
+/// Rejects parameters of a URL that would have no effect, or another one than in libpq. Their names and
+/// the values that the errors show are no secrets.
+fn check_parameters(url: &str, name: &str) -> Result<(), InvalidSetting> {
+    let invalid = |problem: String| Err(InvalidSetting::new(name, problem));
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+        let (key, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let value = percent_decode_str(value).decode_utf8_lossy();
+        match key {
+            "sslmode" | "ssl-mode" if !SSL_MODES.contains(&&*value) => {
+                return invalid(format!("sslmode must be one of {}", SSL_MODES.join(", ")));
+            }
+            "sslrootcert" | "ssl-root-cert" | "ssl-ca" | "sslcert" | "ssl-cert" | "sslkey"
+            | "ssl-key" => {
+                if let Err(error) = File::open(&*value) {
+                    let cause = os_error::describe(&error);
+                    return invalid(format!("cannot read the file {value:?} of {key}: {cause}"));
+                }
+            }
+            // The sidecar uses no other server than one that accepts writes.
+            "target_session_attrs" if !["any", "primary", "read-write"].contains(&&*value) => {
+                return invalid(
+                    "target_session_attrs must be read-write, primary or any: saves need a server that \
+                     accepts writes"
+                        .to_owned(),
+                );
+            }
+            _ if is_known(key) => {}
+            _ => {
+                return invalid(format!(
+                    "unknown parameter {key:?}; known are those of libpq, such as sslmode, sslrootcert and \
+                     application_name"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether the driver uses a parameter of a URL, or the sidecar works without it.
+fn is_known(key: &str) -> bool {
+    const USED: [&str; 16] = [
+        "application_name",
+        "dbname",
+        "host",
+        "hostaddr",
+        "options",
+        "password",
+        "port",
+        "ssl-ca",
+        "ssl-cert",
+        "ssl-key",
+        "ssl-mode",
+        "ssl-root-cert",
+        "sslmode",
+        "statement-cache-capacity",
+        "target_session_attrs",
+        "user",
+    ];
+    // The sidecar has its own time limits and tests of connections.
+    const UNNECESSARY: [&str; 10] = [
+        "channel_binding",
+        "client_encoding",
+        "connect_timeout",
+        "fallback_application_name",
+        "gssencmode",
+        "keepalives",
+        "keepalives_count",
+        "keepalives_idle",
+        "keepalives_interval",
+        "tcp_user_timeout",
+    ];
+    USED.contains(&key) || UNNECESSARY.contains(&key) || key.starts_with("options[")
 }

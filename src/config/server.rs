@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::parse::{boolean, seconds};
-use crate::transport::Address;
+use crate::transport::{Address, parse_tcp};
 
 const DEFAULT_OPS_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 
@@ -14,7 +14,7 @@ const DEFAULT_OPS_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALH
 #[command(next_help_heading = "Server")]
 pub(super) struct ServerArgs {
     /// Addresses of the API (gRPC and REST), separated by commas: an IP address (IPv6 in
-    /// brackets) and port such as 127.0.0.1:50051, or a Unix socket such as
+    /// brackets) or localhost and port such as 127.0.0.1:50051, or a Unix socket such as
     /// unix:/run/memory.sock.
     /// Port 0 selects a free port. A Unix socket gets mode 0660 and replaces a socket that no
     /// process listens on.
@@ -98,6 +98,5 @@ impl ServerConfig {
 }
 
 fn ops_address(text: &str) -> Result<SocketAddr, &'static str> {
-    text.parse()
-        .map_err(|_| "must be an IP address and port such as 127.0.0.1:9464 or [::1]:9464")
+    parse_tcp(text).ok_or("must be an IP address and port such as 127.0.0.1:9464 or [::1]:9464")
 }

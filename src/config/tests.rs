@@ -57,6 +57,56 @@ fn tokens_are_counted_as_configured() {
 }
 
 #[test]
+fn parameters_of_the_database_url_are_checked() {
+    let with = |parameters: &str| {
+        config(&[
+            "--database-url",
+            &format!("postgres://host/db?{parameters}"),
+        ])
+    };
+    for accepted in [
+        "",
+        "sslmode=verify-full&application_name=x",
+        "target_session_attrs=read-write&connect_timeout=5",
+        "options=-c%20search_path%3Dx&options[lock_timeout]=5s",
+    ] {
+        with(accepted).unwrap();
+    }
+    for (rejected, named) in [
+        ("sslmode=verify", "verify-full"),
+        ("ssl_mode=require", "ssl_mode"),
+        ("sslmode=require&sslrootcert=%2Fmissing.pem", "/missing.pem"),
+        ("sslcert=/missing.pem", "sslcert"),
+        ("target_session_attrs=standby", "read-write"),
+        ("x", "\"x\""),
+    ] {
+        let error = with(rejected).expect_err(rejected).to_string();
+        assert!(
+            error.starts_with("DATABASE_URL: ") && error.contains(named),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn settings_that_the_database_url_contains_are_rejected_beside_it() {
+    let url = ["--database-url", "postgres://host/db"];
+    for flag in [
+        "--postgres-host",
+        "--postgres-db",
+        "--postgres-user",
+        "--postgres-password",
+    ] {
+        let error = error(&[&url[..], &[flag, "x"]].concat());
+        assert!(error.contains("DATABASE_URL"), "{error}");
+        config(&[&url[..], &[flag, ""]].concat()).unwrap();
+    }
+    // Kubernetes sets the port for a Service of this name.
+    let port = ["--postgres-port", "tcp://10.0.0.1:5432"];
+    config(&[&url[..], &port].concat()).unwrap();
+}
+
+#[test]
 fn any_setting_of_postgres_or_redis_selects_it() {
     for flag in [
         "--postgres-host",

@@ -20,6 +20,12 @@ pub(super) fn describe(error: &Error) -> String {
         ErrorKind::Canceled => "the connection was closed".to_owned(),
         ErrorKind::Protocol => "the reply is not in the Redis protocol".to_owned(),
         kind => match error_code(error) {
+            "ERR" => known_reply(details)
+                .unwrap_or("Redis replied ERR")
+                .to_owned(),
+            "CLUSTERDOWN" => {
+                "the cluster is down, or does not serve all slots (CLUSTERDOWN)".to_owned()
+            }
             "" if *kind == ErrorKind::Sentinel => {
                 // I/O errors of connections to sentinels arrive as this kind.
                 io_error(details)
@@ -33,6 +39,31 @@ pub(super) fn describe(error: &Error) -> String {
             code => format!("Redis replied {code}"),
         },
     }
+}
+
+/// Describes a reply with the general error code, if it is one that a wrong setting causes.
+fn known_reply(details: &str) -> Option<&'static str> {
+    const REPLIES: [(&str, &str); 4] = [
+        (
+            "ERR DB index is out of range",
+            "the server has no database of this number; REDIS_URL or REDIS_DB must name another one",
+        ),
+        (
+            "ERR invalid DB index",
+            "the server has no database of this number; REDIS_URL or REDIS_DB must name another one",
+        ),
+        (
+            "ERR SELECT is not allowed in cluster mode",
+            "a cluster has only database 0; REDIS_URL or REDIS_DB must not name another one",
+        ),
+        (
+            "ERR This instance has cluster support disabled",
+            "the server is not a node of a cluster; REDIS_URL must begin with redis or rediss, without \
+             -cluster",
+        ),
+    ];
+    let known = REPLIES.iter().find(|(reply, _)| details.starts_with(reply));
+    known.map(|(_, description)| *description)
 }
 
 /// Returns the error code that a reply of Redis starts with, such as `WRONGPASS`. Empty for
@@ -145,6 +176,8 @@ mod tests {
             describe(&rejected),
             "Redis rejected the credentials (WRONGPASS)"
         );
+        let database = reply("ERR DB index is out of range");
+        assert!(database.contains("REDIS_DB"), "{database}");
         assert_eq!(reply("hunter2 is wrong"), "the connection failed");
     }
 

@@ -15,7 +15,7 @@ use fred::{
     interfaces::{ClientLike, ClusterInterface as _},
     types::{
         ClusterHash, CustomCommand, Value,
-        config::{Config, Options, Server, ServerConfig},
+        config::{ClusterDiscoveryPolicy, Config, Options, Server, ServerConfig},
     },
 };
 use futures_util::future::{join, try_join_all};
@@ -99,14 +99,23 @@ impl Connection {
         } else {
             OPEN_TIMEOUT
         };
-        let client = client(config);
+        let client = client(config.clone());
         let mut driver = Driver::start(&client);
         let identify = with_patience(limit, Servers::identify(&client));
         let (servers, changes) = tokio::select! {
             biased;
             fault = driver.ended() => return Err(fault),
-            identified = identify => identified.unwrap_or(Err(Fault::Silent))?,
+            identified = identify => match identified {
+                Ok(identified) => identified?,
+                Err(_) if config.uses_tls() => return Err(Fault::TlsSilent),
+                Err(_) => return Err(Fault::Silent),
+            },
         };
+        if !is_cluster && servers.are_of_cluster() && knows_other_nodes(&client).await {
+            // The server alone serves only its own slots.
+            drop(driver);
+            return Box::pin(Self::open(cluster_of(config))).await;
+        }
         let options = Options {
             max_attempts: Some(MAX_ATTEMPTS),
             fail_fast: true,
@@ -361,6 +370,11 @@ impl Servers {
         Ok((Self::Unidentified, changes))
     }
 
+    /// Whether this is a single server that is a node of a cluster.
+    fn are_of_cluster(&self) -> bool {
+        matches!(self, Self::Single(info) if info.is_cluster_node)
+    }
+
     /// Returns the identity of the data. `None` if a server does not report its own.
     fn reported_identity(&self) -> Option<ServerIdentity> {
         match self {
@@ -372,6 +386,26 @@ impl Servers {
             }
             Self::Unidentified => None,
         }
+    }
+}
+
+/// Whether a node of a cluster knows others. One that does not serves all slots itself, and does not
+/// know under which address it is reached.
+async fn knows_other_nodes(client: &Client) -> bool {
+    let info = with_patience(OPEN_TIMEOUT, client.cluster_info::<String>()).await;
+    let only_itself = |info: String| info.lines().any(|line| line == "cluster_known_nodes:1");
+    !info.is_ok_and(|info| info.is_ok_and(only_itself))
+}
+
+/// Returns the configuration of the cluster to which a configured server belongs.
+fn cluster_of(config: Config) -> Config {
+    let hosts = config.server.hosts();
+    Config {
+        server: ServerConfig::Clustered {
+            hosts,
+            policy: ClusterDiscoveryPolicy::default(),
+        },
+        ..config
     }
 }
 

@@ -9,6 +9,17 @@ pub(super) enum Fault {
     /// Nothing was received, although a request is outstanding.
     #[error("no reply in time")]
     Silent,
+    /// Nothing was received through TLS while the connection was opened.
+    #[error(
+        "no reply through TLS in time; a server without TLS needs a REDIS_URL that begins with redis \
+         instead of rediss"
+    )]
+    TlsSilent,
+    #[error(
+        "the configured server is no sentinel; REDIS_URL must name sentinels, or begin with redis:// \
+         and name the server"
+    )]
+    NoSentinel,
     #[error("the server is a replica")]
     Replica,
     #[error("Redis is loading its data (LOADING)")]

@@ -199,7 +199,11 @@ impl Sentinel {
             answer = with_patience(ANSWER_TIMEOUT, question(&client)) => answer,
         };
         let answer = answer.map_err(|_| Fault::Silent)?;
-        let answer = answer.map_err(|error| Fault::of(&error))?;
+        let answer = answer.map_err(|error| match error.details() {
+            // Any server but a sentinel replies so.
+            details if details.starts_with("ERR unknown command") => Fault::NoSentinel,
+            _ => Fault::of(&error),
+        })?;
         *connection = Some((client, driver));
         Ok(answer)
     }

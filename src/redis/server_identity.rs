@@ -43,6 +43,7 @@ impl ServerIdentity {
 pub(super) struct ServerInfo {
     pub(super) is_master: bool,
     pub(super) is_loading: bool,
+    pub(super) is_cluster_node: bool,
     run_id: Option<String>,
     replication_id: Option<String>,
 }
@@ -65,6 +66,7 @@ impl ServerInfo {
             // A server without replication does not report a role.
             is_master: field("role").is_none_or(|role| role == "master"),
             is_loading: field("loading").is_some_and(|loading| loading != "0"),
+            is_cluster_node: field("redis_mode").is_some_and(|mode| mode == "cluster"),
             run_id: id("run_id"),
             replication_id: id("master_replid"),
         }

@@ -133,6 +133,12 @@ pub enum SchemaError {
     /// The database cannot store every text, or not in the same form.
     #[error("{0}")]
     Encoding(String),
+    /// The server's version is not supported.
+    #[error("PostgreSQL {found} is not supported: version 14 or a newer one is required")]
+    Version {
+        /// Version of the server.
+        found: String,
+    },
     /// The store cannot be reached.
     #[error("the store cannot be reached")]
     Unavailable(#[source] Box<dyn Error + Send + Sync>),

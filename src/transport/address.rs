@@ -1,4 +1,9 @@
-use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+};
 
 /// Address of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,11 +32,11 @@ impl Address {
 impl FromStr for Address {
     type Err = InvalidAddress;
 
-    /// Parses `address:port`, or a path in the forms of gRPC's naming, `unix:path` and
+    /// Parses `address:port`, where `localhost` is 127.0.0.1, or a path in the forms of gRPC's naming, `unix:path` and
     /// `unix:///path`.
     fn from_str(text: &str) -> Result<Self, InvalidAddress> {
         let Some(path) = text.strip_prefix("unix:") else {
-            return text.parse().map(Self::Tcp).map_err(|_| InvalidAddress);
+            return parse_tcp(text).map(Self::Tcp).ok_or(InvalidAddress);
         };
         let path = match path.strip_prefix("//") {
             Some(path) if path.starts_with('/') => path,
@@ -43,6 +48,15 @@ impl FromStr for Address {
             return Err(InvalidAddress);
         }
         Ok(Self::Unix(path.into()))
+    }
+}
+
+/// Parses the IP address and port of a listener. `localhost` is 127.0.0.1, which it names on every
+/// machine.
+pub fn parse_tcp(text: &str) -> Option<SocketAddr> {
+    match text.strip_prefix("localhost:") {
+        Some(port) => Some((Ipv4Addr::LOCALHOST, port.parse().ok()?).into()),
+        None => text.parse().ok(),
     }
 }
 
@@ -71,11 +85,20 @@ mod tests {
     }
 
     #[test]
+    fn localhost_is_the_loopback_address() {
+        let address = "localhost:50051".parse::<Address>().unwrap();
+        assert_eq!(address.to_string(), "127.0.0.1:50051");
+    }
+
+    #[test]
     fn rejects_other_texts() {
         for invalid in [
             "",
             "here",
-            "localhost:1",
+            "localhost",
+            "localhost:",
+            "localhost:65536",
+            "example.com:1",
             "127.0.0.1",
             ":50051",
             "unix:",

@@ -41,6 +41,20 @@ async fn restart_of_a_node_changes_the_identity() {
 }
 
 #[tokio::test]
+async fn cluster_is_used_if_the_url_names_one_of_its_nodes_as_a_single_server() {
+    let servers = start().await;
+    let client = Client::connected(&servers[0].url()).await;
+    let identity = client.recovers().await;
+    assert!(identity.starts_with("cluster:"), "{identity}");
+    let set = Script::new("set", "return redis.call('SET', KEYS[1], ARGV[1])");
+    for number in 0..16 {
+        let key = format!("key {number}");
+        client.redis.run(&set, &key, &["x".into()]).await.unwrap();
+    }
+    client.redis.shutdown().await;
+}
+
+#[tokio::test]
 async fn moved_slots_keep_the_identity() {
     let servers = start().await;
     let client = Client::connected(&url(&servers[0])).await;

@@ -18,6 +18,9 @@ use crate::store::{
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
 
+/// First supported version, as `server_version_num` reports it.
+const MIN_VERSION: i32 = 140_000;
+
 /// Time limit of connecting, and of closing the connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -55,6 +58,7 @@ async fn check_all(
     check: &SessionCheck,
     migrate: bool,
 ) -> Result<(), SchemaError> {
+    check_version(connection).await?;
     check_encoding(connection).await?;
     match check.check_without_timeout(connection).await {
         Ok(session) => {
@@ -63,6 +67,21 @@ async fn check_all(
         }
         Err(error) => Err(schema::map_error(error.into())),
     }
+}
+
+/// Rejects a server whose version lacks functions that the schema or the statements use.
+async fn check_version(connection: &mut PgConnection) -> Result<(), SchemaError> {
+    let version = raw_sql(
+        "SELECT current_setting('server_version_num')::int AS number, \
+            current_setting('server_version') AS version",
+    );
+    let row = version.fetch_one(connection).await;
+    let version = row.and_then(|row| Ok((row.try_get("number")?, row.try_get("version")?)));
+    let (number, found): (i32, String) = version.map_err(|e| schema::map_error(e.into()))?;
+    if number < MIN_VERSION {
+        return Err(SchemaError::Version { found });
+    }
+    Ok(())
 }
 
 /// Rejects a database whose encoding cannot be changed and is not supported. The check of a session

@@ -64,6 +64,13 @@ pub(in crate::store) fn classify(error: &PgDatabaseError) -> BackendError {
     if matches!(policy, MessagePolicy::Log) {
         let _ = write!(cause, ": {}", error.message());
     }
+    // PostgreSQL itself accepts the parameters with which the sidecar connects.
+    if error.message().starts_with("unsupported startup parameter") {
+        cause.push_str(
+            "; this is a connection pooler such as PgBouncer, which is not supported: DATABASE_URL or \
+             POSTGRES_HOST must name PostgreSQL itself",
+        );
+    }
     BackendError::new(kind, cause)
 }
 
