@@ -49,6 +49,7 @@ pub use self::{
     newest::Source,
     redact_messages::RedactMessages,
     save_messages::{SaveMessages, SaveOutcome},
+    search_messages::Searched,
     session_service::CreateSession,
     truncate_conversation::TruncateConversation,
 };

@@ -382,6 +382,11 @@ pub trait Store: CheckpointStore + ItemStore {
     ///   ever waits for searches to end.
     async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError>;
 
+    /// Corrects typing errors in a query that finds nothing, by the words of the newest messages
+    /// that it searches: see [`Correction`](crate::text_analysis::Correction). `None` if no word is
+    /// corrected. Fails as [`Self::search`] does.
+    async fn correct(&self, query: &SearchQuery) -> Result<Option<String>, StoreError>;
+
     /// Analyzes some of the messages again that another analysis has prepared for the search, after
     /// a position; `None` begins. Can be interrupted and repeated while other processes write.
     async fn reindex(&self, after: Option<MessagePlace>) -> Result<Reindexed, StoreError>;

@@ -372,24 +372,37 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
         let of = of.each_ref().map(String::as_str);
         let (created_from, created_until) =
             convert::time_range(request.created_from, request.created_until)?;
+        let user_id = convert::user_id(&request.user_id)?;
+        let text = SearchText::parse(&request.query).in_field("query")?;
+        let after: Option<page_token::SearchPosition> =
+            page_token::decode(&request.page_token, &of).in_field("page_token")?;
+        let (after, corrected) = after.map_or((None, None), |position| {
+            (Some(position.key), position.corrected_query)
+        });
         let query = SearchQuery {
-            user_id: convert::user_id(&request.user_id)?,
-            text: SearchText::parse(&request.query).in_field("query")?,
+            user_id,
+            text: corrected.clone().unwrap_or(text),
             conversation_id: convert::optional_conversation_id(&request.conversation_id)?,
             dept_id: convert::optional(&request.dept_id, "dept_id", DeptId::parse)?,
             role: convert::optional_role(request.role)?,
             created_from,
             created_until,
             metadata: convert::metadata_filter(&request)?,
-            after: page_token::decode(&request.page_token, &of).in_field("page_token")?,
+            after,
             limit: convert::page_size(request.page_size, 20, 100)?,
         };
-        let page = use_case("search_messages", self.memory.search_messages(query)).await?;
+        let searched = use_case("search_messages", self.memory.search_messages(query)).await?;
+        let page = searched.page;
+        let corrected_query = corrected.or(searched.corrected_query);
         let last = page.hits.last().filter(|_| page.more);
+        let next = last.map(|last| page_token::SearchPosition {
+            key: last.key,
+            corrected_query: corrected_query.clone(),
+        });
+        let corrected_query = corrected_query.map(|text| text.as_str().to_owned());
         Ok(Response::new(proto::SearchMessagesResponse {
-            next_page_token: last
-                .map(|last| page_token::encode(last.key, &of))
-                .unwrap_or_default(),
+            next_page_token: next.map_or_else(String::new, |next| page_token::encode(next, &of)),
+            corrected_query: corrected_query.unwrap_or_default(),
             hits: convert::hits(page.hits),
         }))
     }

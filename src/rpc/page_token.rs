@@ -8,7 +8,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    domain::{InvalidValue, SessionId},
+    domain::{InvalidValue, SearchText, SessionId},
     sessions::SessionKey,
     store::{CheckpointPosition, SearchKey},
 };
@@ -18,7 +18,7 @@ const VERSION: u8 = 1;
 const DIGEST_BYTES: usize = 16;
 
 /// Key by which the rows of a list are ordered.
-pub(crate) trait Key: Copy {
+pub(crate) trait Key: Sized {
     fn to_bytes(self) -> Vec<u8>;
     fn from_bytes(bytes: &[u8]) -> Option<Self>;
 }
@@ -43,6 +43,37 @@ impl Key for SearchKey {
         Some(Self {
             rank: f64::from_be_bytes(rank.try_into().ok()?),
             place: i64::from_bytes(place)?,
+        })
+    }
+}
+
+/// Position in the hits of a search, whose query may have been corrected.
+#[derive(Clone)]
+pub(crate) struct SearchPosition {
+    pub(crate) key: SearchKey,
+    pub(crate) corrected_query: Option<SearchText>,
+}
+
+impl Key for SearchPosition {
+    fn to_bytes(self) -> Vec<u8> {
+        let mut bytes = self.key.to_bytes();
+        let corrected = self.corrected_query.iter();
+        bytes.extend(corrected.flat_map(|text| text.as_str().bytes()));
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (key, corrected) = bytes.split_at_checked(16)?;
+        let corrected = (!corrected.is_empty()).then(|| {
+            let text = str::from_utf8(corrected).ok()?;
+            SearchText::parse(text).ok()
+        });
+        Some(Self {
+            key: SearchKey::from_bytes(key)?,
+            corrected_query: match corrected {
+                Some(text) => Some(text?),
+                None => None,
+            },
         })
     }
 }

@@ -12,6 +12,7 @@ mod columns;
 mod compaction;
 mod connection;
 mod conversations;
+mod correction;
 mod documents;
 mod effects;
 mod history;
@@ -313,6 +314,10 @@ impl Store for PostgresStore {
 
     async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError> {
         attempts::read(&self.pool, || search::search(&self.pool, query)).await
+    }
+
+    async fn correct(&self, query: &SearchQuery) -> Result<Option<String>, StoreError> {
+        attempts::read(&self.pool, || correction::correct(&self.pool, query)).await
     }
 
     async fn reindex(&self, after: Option<MessagePlace>) -> Result<Reindexed, StoreError> {

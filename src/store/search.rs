@@ -130,6 +130,9 @@ impl SearchPage {
     }
 }
 
+/// Number of documents that a correction reads at once.
+pub(super) const CORRECTION_CHUNK: usize = 200;
+
 /// Marks the matches of a query in messages.
 pub(super) struct Marker<'a> {
     pub(super) query: &'a Query,

@@ -12,6 +12,7 @@ mod columns;
 mod compaction;
 mod connection;
 mod conversations;
+mod correction;
 mod disk_space;
 mod documents;
 mod effects;
@@ -335,6 +336,16 @@ impl Store for SqliteStore {
 
     async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError> {
         read(search::search(
+            &self.searchers,
+            &self.searches,
+            self.languages,
+            query,
+        ))
+        .await
+    }
+
+    async fn correct(&self, query: &SearchQuery) -> Result<Option<String>, StoreError> {
+        read(correction::correct(
             &self.searchers,
             &self.searches,
             self.languages,

@@ -16,6 +16,7 @@ use test_support::{
 test_support::in_both_forms!(
     finds_messages_by_their_content,
     pages_of_hits_are_complete_and_fit_clients,
+    queries_without_hits_are_corrected,
     rejects_invalid_searches,
     searches_in_conversations_of_other_users_are_not_found,
     does_not_log_queries,
@@ -137,6 +138,42 @@ async fn pages_of_hits_are_complete_and_fit_clients(form: Form) {
         }
         assert_eq!(seen, [7, 2, 1, 6, 5, 4, 3], "{page_size} a page");
     }
+}
+
+async fn queries_without_hits_are_corrected(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let mut memory = sidecar.memory();
+    let user = new_user();
+    let conversation = new_conversation(&mut memory, &user).await;
+    for text in ["Vacation policy", "a vacation"] {
+        save_text(&mut memory, &conversation, text).await;
+    }
+    let search = |text: &str| SearchMessagesRequest {
+        page_size: 1,
+        ..query(&user, text)
+    };
+    for text in ["vacation", "\"vaction\"", "holiday"] {
+        let page = memory.search_messages(search(text)).await.unwrap();
+        assert_eq!(page.into_inner().corrected_query, "", "{text}");
+    }
+    let first = memory.search_messages(search("vacatoin")).await.unwrap();
+    let first = first.into_inner();
+    assert_eq!(first.corrected_query, "vacation");
+    assert_eq!(first.hits[0].snippet, "a ⟦vacation⟧");
+    // A message that matches the query does not change the pages.
+    save_text(&mut memory, &conversation, "vacatoin").await;
+    let next = SearchMessagesRequest {
+        page_token: first.next_page_token,
+        ..search("vacatoin")
+    };
+    let next = memory.search_messages(next).await.unwrap().into_inner();
+    assert_eq!(next.corrected_query, "vacation");
+    assert_eq!(next.hits[0].snippet, "⟦Vacation⟧ policy");
+    assert_eq!(next.next_page_token, "");
+    // The user's own words are suggested only.
+    let other = new_user();
+    let foreign = memory.search_messages(query(&other, "vacatoin")).await;
+    assert_eq!(foreign.unwrap().into_inner().corrected_query, "");
 }
 
 /// An invalid field, and the change that makes it invalid.

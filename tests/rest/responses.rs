@@ -233,6 +233,9 @@ async fn searches(recorder: &Recorder, user: &str, id: &str) {
         "pageSize": 1,
     });
     pages(recorder, "SearchMessages", search.clone()).await;
+    let mut misspelled = search.clone();
+    misspelled["query"] = "vacatoin".into();
+    recorder.ok("SearchMessages", misspelled).await;
     let mut narrow = search;
     narrow["role"] = "ROLE_TOOL".into();
     narrow["createdFrom"] = "2024-01-01T00:00:00Z".into();

@@ -103,7 +103,7 @@ pub(crate) async fn writes_of_too_many_calls_are_rejected(fixture: &StoreFixture
         put.writes[0].task_id = format!("task {number}");
         async move { fixture.store.put_writes(&put).await }
     };
-    let stored = stream::iter((0..MAX_WRITE_CALLS).map(call)).buffer_unordered(32);
+    let stored = stream::iter((0..MAX_WRITE_CALLS).map(call)).buffer_unordered(4);
     stored.try_collect::<Vec<()>>().await.unwrap();
     let rejected = call(MAX_WRITE_CALLS).await;
     assert!(

@@ -381,6 +381,56 @@ pub(crate) async fn filters_by_time_and_metadata(fixture: &StoreFixture) {
     assert_eq!(found(fixture, &both).await, ["word 2"]);
 }
 
+pub(crate) async fn queries_are_corrected_by_the_words_of_the_search(fixture: &StoreFixture) {
+    let (conversation, user) = conversation_with(fixture, &["vacation", "a vocation"]).await;
+    let save = append_of(
+        &conversation,
+        vec![NewMessage {
+            role: Role::Assistant,
+            created_at: Some(at(9)),
+            metadata: Some(Metadata::from_json("{\"a\": 1}", 100).unwrap()),
+            ..message("Vocation and policies")
+        }],
+    );
+    fixture.save(&save).await.unwrap();
+    conversation_with(fixture, &["vacations vecation", "vecation"]).await;
+    let corrected = async |search: SearchQuery| fixture.store.correct(&search).await.unwrap();
+    for (text, expected) in [
+        ("vication", Some("vocation")),
+        ("vecation -x", Some("vocation -x")),
+        ("plicies vcaation", Some("policies vacation")),
+        ("\"vication\"", None),
+        ("vacation", None),
+        ("nothing", None),
+    ] {
+        let found = corrected(query(&user, text)).await;
+        assert_eq!(found.as_deref(), expected, "{text}");
+    }
+    let by_user = SearchQuery {
+        role: Some(Role::User),
+        conversation_id: Some(conversation.id),
+        ..query(&user, "vication")
+    };
+    assert_eq!(corrected(by_user).await.as_deref(), Some("vacation"));
+    for (from, key, expected) in [
+        (Some(at(9)), None, Some("policies")),
+        (Some(at(10)), None, None),
+        (None, Some("a"), Some("policies")),
+        (None, Some("b"), None),
+    ] {
+        let search = SearchQuery {
+            created_from: from,
+            metadata: key.map(|key| MetadataFilter::with_key(key).unwrap()),
+            ..query(&user, "polocies")
+        };
+        assert_eq!(
+            corrected(search).await.as_deref(),
+            expected,
+            "{from:?} {key:?}"
+        );
+    }
+}
+
 pub(crate) async fn hits_are_ordered_by_rank_then_recency(fixture: &StoreFixture) {
     let (conversation, user) =
         conversation_with(fixture, &["one word", "word, word, word", "one word"]).await;

@@ -231,6 +231,12 @@ async fn random_searches_find_the_same_in_the_same_order() {
             ..query(users.last().unwrap(), "x")
         };
         let mut on_postgres = on_sqlite.clone();
+        let corrections = [
+            sqlite.store.correct(&on_sqlite).await.unwrap(),
+            postgres.store.correct(&on_postgres).await.unwrap(),
+        ];
+        let words = on_sqlite.text.as_str();
+        assert_eq!(corrections[0], corrections[1], "{words}");
         // Places of documents differ, so that each store continues after its own last hit.
         for _ in 0..4 {
             let found = sqlite.store.search(&on_sqlite).await.unwrap();

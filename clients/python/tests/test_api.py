@@ -129,6 +129,9 @@ def test_search_finds_saved_messages(memory: ConversationMemory, user: str) -> N
         memory.search_messages(user, "vacation", metadata_key="lang", metadata_value=True),
     ):
         assert list(found) == []
+    assert all(hit.corrected_query is None for hit in hits)
+    (corrected,) = memory.search_messages(user, "polciy")
+    assert corrected.corrected_query == "policy"
     with pytest.raises(ValueError, match="metadata_key"):
         memory.search_messages(user, "vacation", metadata_value="de")
     assert list(memory.search_messages(user, "salary")) == []

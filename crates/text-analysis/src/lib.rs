@@ -9,6 +9,7 @@
 //! become overlapping pairs of characters. A query is analyzed in the same way.
 
 mod classes;
+mod correction;
 mod document;
 mod folding;
 mod highlight;
@@ -18,6 +19,7 @@ mod query;
 mod words;
 
 pub use self::{
+    correction::Correction,
     document::Document,
     highlight::matches_in,
     languages::{Language, Languages},

@@ -150,7 +150,7 @@ impl Operand {
     }
 }
 
-fn forms(word: &Word, is_prefix: bool, languages: Languages) -> Vec<Form> {
+pub(crate) fn forms(word: &Word, is_prefix: bool, languages: Languages) -> Vec<Form> {
     let is_prefix = is_prefix || word.is_single;
     let mut forms = vec![Form {
         term: word.text.clone(),
@@ -173,14 +173,14 @@ fn forms(word: &Word, is_prefix: bool, languages: Languages) -> Vec<Form> {
 }
 
 /// Word or phrase as it is written.
-struct RawOperand<'a> {
-    text: &'a str,
-    is_quoted: bool,
-    is_negated: bool,
+pub(crate) struct RawOperand<'a> {
+    pub(crate) text: &'a str,
+    pub(crate) is_quoted: bool,
+    pub(crate) is_negated: bool,
 }
 
 /// Splits a query at `or` into alternatives, and each into its operands.
-fn alternatives(query: &str) -> Vec<Vec<RawOperand<'_>>> {
+pub(crate) fn alternatives(query: &str) -> Vec<Vec<RawOperand<'_>>> {
     let mut group = Vec::new();
     let mut groups = Vec::new();
     let mut is_negated = false;

@@ -2,9 +2,10 @@
 
 use sqlx::{
     Postgres,
+    decode::Decode,
     encode::{Encode, IsNull},
     error::BoxDynError,
-    postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, types::Oid},
+    postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueRef, types::Oid},
 };
 
 use crate::{
@@ -18,6 +19,12 @@ pub(super) struct Terms(pub(super) Document);
 impl sqlx::Type<Postgres> for Terms {
     fn type_info() -> PgTypeInfo {
         PgTypeInfo::with_oid(Oid(3614))
+    }
+}
+
+impl Decode<'_, Postgres> for Terms {
+    fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
+        Ok(Self(Document::from_bytes(value.as_bytes()?.to_vec())))
     }
 }
 

@@ -48,6 +48,8 @@ macro_rules! condition {
     };
 }
 
+pub(super) use condition;
+
 /// Selects the page from the documents alone, and then reads the values of its hits.
 ///
 /// Documents that triggers of the previous version have made are searched with a query of their
@@ -116,22 +118,32 @@ macro_rules! bind_condition {
     };
 }
 
+pub(super) use bind_condition;
+
 /// Values of type `jsonb`.
-fn json_array(values: Vec<Value>) -> Vec<Json<Value>> {
+pub(super) fn json_array(values: Vec<Value>) -> Vec<Json<Value>> {
     values.into_iter().map(Json).collect()
 }
+
+/// Documents `d` of a conversation. Parameter: $3 conversation.
+macro_rules! documents_of_conversation {
+    () => {
+        concat!(
+            "(",
+            sql::searched_ranges!(),
+            ") AS s CROSS JOIN LATERAL (SELECT d.* FROM message_documents d \
+               WHERE d.conversation_id = s.source_id AND d.seq > s.after_seq AND d.seq <= s.upto_seq \
+               OFFSET 0) AS d"
+        )
+    };
+}
+pub(super) use documents_of_conversation;
 
 /// Searches all messages of a user.
 const SEARCH_USER: &str = search!("message_documents d");
 
 /// Searches the messages of a conversation. The others of its user are not read.
-const SEARCH_CONVERSATION: &str = search!(concat!(
-    "(",
-    sql::searched_ranges!(),
-    ") AS s CROSS JOIN LATERAL (SELECT d.* FROM message_documents d \
-       WHERE d.conversation_id = s.source_id AND d.seq > s.after_seq AND d.seq <= s.upto_seq \
-       OFFSET 0) AS d"
-));
+const SEARCH_CONVERSATION: &str = search!(documents_of_conversation!());
 
 /// Reads a page of search hits.
 pub(super) async fn search(

@@ -49,6 +49,8 @@ macro_rules! condition {
     };
 }
 
+pub(super) use condition;
+
 /// Binds the parameters of [`condition!`] to a query.
 macro_rules! bind_condition {
     ($query:expr, $search:ident) => {
@@ -61,6 +63,21 @@ macro_rules! bind_condition {
             .bind($search.created_until.map(Micros::from))
     };
 }
+
+pub(super) use bind_condition;
+
+/// Documents `d` of a conversation. Parameter: $3 conversation.
+macro_rules! documents_of_conversation {
+    () => {
+        concat!(
+            "(",
+            sql::searched_ranges!(),
+            ") AS s CROSS JOIN message_documents d ON d.conversation_id = s.source_id \
+               AND d.seq > s.after_seq AND d.seq <= s.upto_seq"
+        )
+    };
+}
+pub(super) use documents_of_conversation;
 
 /// Reads the terms of documents `d`, and the texts of those that have none yet.
 ///
@@ -87,12 +104,7 @@ macro_rules! candidates {
 const OF_USER: &str = candidates!("message_documents d");
 
 /// Reads the documents of a conversation. The others of its user are not read.
-const OF_CONVERSATION: &str = candidates!(concat!(
-    "(",
-    sql::searched_ranges!(),
-    ") AS s CROSS JOIN message_documents d ON d.conversation_id = s.source_id \
-       AND d.seq > s.after_seq AND d.seq <= s.upto_seq"
-));
+const OF_CONVERSATION: &str = candidates!(documents_of_conversation!());
 
 /// Reads the hits of a page. Parameters: $1 user, $2 JSON array of their documents, $3 conversation or NULL.
 const HITS: &str = concat!(
@@ -247,12 +259,8 @@ async fn find_matches(
             tokio::task::yield_now().await;
             yielded = Instant::now();
         }
-        let metadata: Option<Json<Map<String, Value>>> = metadata;
-        if let Some(filter) = &search.metadata {
-            let metadata = metadata.map(|Json(object)| metadata_json::decode(object));
-            if !metadata.transpose()?.is_some_and(|it| filter.matches(&it)) {
-                continue;
-            }
+        if !has_metadata(search, metadata)? {
+            continue;
         }
         let document = document(terms, text, languages);
         let Some(document) = document.filter(|document| text_analysis::matches(analyzed, document))
@@ -269,8 +277,21 @@ async fn find_matches(
     Ok(matches)
 }
 
+/// Returns whether stored metadata meets the condition of a search.
+pub(super) fn has_metadata(
+    search: &SearchQuery,
+    metadata: Option<Json<Map<String, Value>>>,
+) -> Result<bool, OperationError> {
+    let Some(filter) = &search.metadata else {
+        return Ok(true);
+    };
+    let metadata = metadata.map(|Json(object)| metadata_json::decode(object));
+    let metadata = metadata.transpose()?;
+    Ok(metadata.is_some_and(|metadata| filter.matches(&metadata)))
+}
+
 /// Returns the document of a message by its stored terms, or else by its text.
-fn document(
+pub(super) fn document(
     terms: Option<Vec<u8>>,
     text: Option<String>,
     languages: Languages,
@@ -281,6 +302,6 @@ fn document(
     }
 }
 
-fn conversation_id(search: &SearchQuery) -> Option<Hyphenated> {
+pub(super) fn conversation_id(search: &SearchQuery) -> Option<Hyphenated> {
     search.conversation_id.map(|id| id.as_uuid().hyphenated())
 }

@@ -381,6 +381,11 @@ impl Store for ObservedStore {
         self.observe("search", MESSAGES, work).await
     }
 
+    async fn correct(&self, query: &SearchQuery) -> Result<Option<String>, StoreError> {
+        let work = self.inner.correct(query);
+        self.observe("correct", MESSAGES, work).await
+    }
+
     async fn reindex(&self, after: Option<MessagePlace>) -> Result<Reindexed, StoreError> {
         let work = self.inner.reindex(after);
         self.observe("reindex", MESSAGES, work).await

@@ -271,13 +271,14 @@ def metadata_text(key: str | None, value: str | float | bool | None) -> str | No
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def read_hit(hit: api.SearchMessagesResponse.Hit) -> Hit:
+def read_hit(hit: api.SearchMessagesResponse.Hit, corrected_query: str) -> Hit:
     """Decodes a hit of a search."""
     return Hit(
         message=read_message(hit.message),
         conversation_title=hit.conversation_title,
         snippet=hit.snippet,
         rank=hit.rank,
+        corrected_query=corrected_query or None,
     )
 
 

@@ -389,3 +389,5 @@ class Hit:
     before inserting it into HTML."""
     rank: float
     """Relevance; higher is better. Only hits of the same search are comparable."""
+    corrected_query: str | None = None
+    """Query that was searched instead, because the other one matches nothing."""

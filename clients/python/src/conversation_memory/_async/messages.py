@@ -79,8 +79,9 @@ class AsyncMessages(AsyncBaseClient):
     ) -> AsyncGenerator[Hit, None]:
         """Searches a user's messages, best match first.
 
-        A page is read when its first item is needed. After an error the iterator has ended; call
-        the method again.
+        A query that matches nothing is corrected: `Hit.corrected_query` is then the query that was
+        searched instead. A page is read when its first item is needed. After an error the iterator
+        has ended; call the method again.
 
         Args:
             user_id: Owner of the messages.
@@ -128,7 +129,7 @@ class AsyncMessages(AsyncBaseClient):
         )
 
         def read(page: api.SearchMessagesResponse) -> list[Hit]:
-            return [convert.read_hit(hit) for hit in page.hits]
+            return [convert.read_hit(hit, page.corrected_query) for hit in page.hits]
 
         return self._pages(methods.SEARCH_MESSAGES, request, read, timeout)
 

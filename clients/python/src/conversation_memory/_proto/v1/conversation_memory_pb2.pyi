@@ -474,7 +474,7 @@ class SearchMessagesRequest(_message.Message):
     def __init__(self, user_id: _Optional[str] = ..., query: _Optional[str] = ..., conversation_id: _Optional[str] = ..., dept_id: _Optional[str] = ..., role: _Optional[_Union[_resources_pb2.Role, str]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., created_from: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., created_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., metadata_key: _Optional[str] = ..., metadata_value: _Optional[str] = ...) -> None: ...
 
 class SearchMessagesResponse(_message.Message):
-    __slots__ = ("hits", "next_page_token")
+    __slots__ = ("hits", "next_page_token", "corrected_query")
     class Hit(_message.Message):
         __slots__ = ("message", "conversation_title", "snippet", "rank")
         MESSAGE_FIELD_NUMBER: _ClassVar[int]
@@ -488,6 +488,8 @@ class SearchMessagesResponse(_message.Message):
         def __init__(self, message: _Optional[_Union[_resources_pb2.Message, _Mapping]] = ..., conversation_title: _Optional[str] = ..., snippet: _Optional[str] = ..., rank: _Optional[float] = ...) -> None: ...
     HITS_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    CORRECTED_QUERY_FIELD_NUMBER: _ClassVar[int]
     hits: _containers.RepeatedCompositeFieldContainer[SearchMessagesResponse.Hit]
     next_page_token: str
-    def __init__(self, hits: _Optional[_Iterable[_Union[SearchMessagesResponse.Hit, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    corrected_query: str
+    def __init__(self, hits: _Optional[_Iterable[_Union[SearchMessagesResponse.Hit, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., corrected_query: _Optional[str] = ...) -> None: ...
