@@ -1,6 +1,9 @@
 #![expect(clippy::doc_markdown, reason = "these comments are the text of --help")]
 
-use std::{fmt, fs::File, path::PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use percent_encoding::percent_decode_str;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
@@ -10,7 +13,7 @@ use super::{
     parse::{integer, non_empty},
     server_url::{check_encoding, port},
 };
-use crate::os_error;
+use crate::{os_error, small_file};
 
 /// Values of `sslmode`, as in libpq.
 const SSL_MODES: [&str; 6] = [
@@ -28,7 +31,7 @@ const DEFAULT_PORT: u16 = 5432;
 #[command(next_help_heading = "PostgreSQL")]
 pub(super) struct PostgresArgs {
     /// URL of PostgreSQL: postgres://user:password@host:5432/database, where the password is
-    /// percent-encoded. Used instead of POSTGRES_HOST, _PORT, _DB, _USER and _PASSWORD.
+    /// percent-encoded. POSTGRES_HOST, _DB, _USER and _PASSWORD must not be set beside it.
     #[arg(long, env, global = true, hide_env_values = true, value_name = "URL")]
     database_url: Option<Secret>,
 
@@ -208,7 +211,7 @@ fn check_parameters(url: &str, name: &str) -> Result<(), InvalidSetting> {
             }
             "sslrootcert" | "ssl-root-cert" | "ssl-ca" | "sslcert" | "ssl-cert" | "sslkey"
             | "ssl-key" => {
-                if let Err(error) = File::open(&*value) {
+                if let Err(error) = small_file::read_within_limit(Path::new(&*value)) {
                     let cause = os_error::describe(&error);
                     return invalid(format!("cannot read the file {value:?} of {key}: {cause}"));
                 }
@@ -233,9 +236,9 @@ fn check_parameters(url: &str, name: &str) -> Result<(), InvalidSetting> {
     Ok(())
 }
 
-/// Whether the driver uses a parameter of a URL, or the sidecar works without it.
+/// Whether the driver uses a parameter of a URL that names no file, or the sidecar works without it.
 fn is_known(key: &str) -> bool {
-    const USED: [&str; 16] = [
+    const USED: [&str; 12] = [
         "application_name",
         "dbname",
         "host",
@@ -243,11 +246,7 @@ fn is_known(key: &str) -> bool {
         "options",
         "password",
         "port",
-        "ssl-ca",
-        "ssl-cert",
-        "ssl-key",
         "ssl-mode",
-        "ssl-root-cert",
         "sslmode",
         "statement-cache-capacity",
         "target_session_attrs",

@@ -43,15 +43,11 @@ pub(super) fn describe(error: &Error) -> String {
 
 /// Describes a reply with the general error code, if it is one that a wrong setting causes.
 fn known_reply(details: &str) -> Option<&'static str> {
+    const NO_DATABASE: &str =
+        "the server has no database of this number; REDIS_URL or REDIS_DB must name another one";
     const REPLIES: [(&str, &str); 4] = [
-        (
-            "ERR DB index is out of range",
-            "the server has no database of this number; REDIS_URL or REDIS_DB must name another one",
-        ),
-        (
-            "ERR invalid DB index",
-            "the server has no database of this number; REDIS_URL or REDIS_DB must name another one",
-        ),
+        ("ERR DB index is out of range", NO_DATABASE),
+        ("ERR invalid DB index", NO_DATABASE),
         (
             "ERR SELECT is not allowed in cluster mode",
             "a cluster has only database 0; REDIS_URL or REDIS_DB must not name another one",

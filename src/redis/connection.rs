@@ -392,9 +392,10 @@ impl Servers {
 /// Whether a node of a cluster knows others. One that does not serves all slots itself, and does not
 /// know under which address it is reached.
 async fn knows_other_nodes(client: &Client) -> bool {
-    let info = with_patience(OPEN_TIMEOUT, client.cluster_info::<String>()).await;
-    let only_itself = |info: String| info.lines().any(|line| line == "cluster_known_nodes:1");
-    !info.is_ok_and(|info| info.is_ok_and(only_itself))
+    match with_patience(OPEN_TIMEOUT, client.cluster_info::<String>()).await {
+        Ok(Ok(info)) => info.lines().all(|line| line != "cluster_known_nodes:1"),
+        _ => true,
+    }
 }
 
 /// Returns the configuration of the cluster to which a configured server belongs.

@@ -64,16 +64,14 @@ impl Key for SearchPosition {
 
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (key, corrected) = bytes.split_at_checked(16)?;
-        let corrected = (!corrected.is_empty()).then(|| {
-            let text = str::from_utf8(corrected).ok()?;
-            SearchText::parse(text).ok()
-        });
+        let corrected_query = if corrected.is_empty() {
+            None
+        } else {
+            Some(SearchText::parse(str::from_utf8(corrected).ok()?).ok()?)
+        };
         Some(Self {
             key: SearchKey::from_bytes(key)?,
-            corrected_query: match corrected {
-                Some(text) => Some(text?),
-                None => None,
-            },
+            corrected_query,
         })
     }
 }

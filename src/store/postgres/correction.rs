@@ -42,7 +42,7 @@ const TERMS: &str = "SELECT d.words \
        JOIN message_documents d ON d.conversation_id = n.conversation_id AND d.seq = n.seq \
      WHERE d.user_id = $1 ORDER BY n.number";
 
-/// Corrects a query.
+/// Corrects a query that finds nothing, by the words of the newest documents that it searches.
 pub(super) async fn correct(
     pool: &PostgresPool,
     search: &SearchQuery,

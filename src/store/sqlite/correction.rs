@@ -46,7 +46,7 @@ const DOCUMENTS: &str = "SELECT d.terms, CASE WHEN d.terms IS NULL THEN \
      FROM json_each($2) i CROSS JOIN message_documents d ON d.id = i.value \
      WHERE d.user_id = $1 ORDER BY i.key";
 
-/// Corrects a query.
+/// Corrects a query that finds nothing, by the words of the newest documents that it searches.
 pub(super) async fn correct(
     searchers: &SqlitePool,
     limit: &SearchLimit,
