@@ -28,6 +28,7 @@ mod result_codes;
 mod search;
 mod snapshot;
 mod together;
+mod wal;
 
 use std::{fmt, future::Future, io, path::Path, sync::Arc, time::Duration};
 
@@ -52,7 +53,9 @@ use crate::{
 };
 
 pub(super) use self::result_codes::classify;
-use self::{batches::BatchWriter, documents::Analysis, pending_removals::Sweeper};
+use self::{
+    batches::BatchWriter, documents::Analysis, pending_removals::Sweeper, wal::Checkpointer,
+};
 
 type SqlitePool = pool::MeteredPool<Sqlite>;
 type ConversationRow = super::rows::ConversationRow<uuid::fmt::Hyphenated, connection::Micros>;
@@ -70,6 +73,7 @@ pub struct SqliteStore {
     searches: SearchLimit,
     transfers: TransferLimit,
     analysis: Analysis,
+    checkpointer: Checkpointer,
     languages: Languages,
 }
 
@@ -111,6 +115,7 @@ impl SqliteStore {
         let file = options.get_filename().to_owned();
         let analysis = Analysis::new(Arc::clone(&writer), languages);
         Ok(Self {
+            checkpointer: Checkpointer::new(options.clone(), Arc::clone(&writer)),
             sweeper: Arc::new(Sweeper::new(Arc::clone(&writer), file)),
             saves: GroupCommit::new(BatchWriter(Arc::clone(&writer)), batches::LIMITS),
             writer,
@@ -151,6 +156,7 @@ impl Store for SqliteStore {
         self.sweeper.sweep_leftovers(left);
         self.sweeper.sweep_leftover_threads();
         self.analysis.start();
+        self.checkpointer.start();
         Ok(())
     }
 
@@ -384,6 +390,7 @@ impl Store for SqliteStore {
         self.analysis.close().await;
         self.sweeper.close().await;
         self.saves.close().await;
+        self.checkpointer.close().await;
         self.searchers.close().await;
         self.readers.close().await;
         self.writer.close().await;

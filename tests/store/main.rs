@@ -43,6 +43,7 @@ mod sqlite_batches;
 mod sqlite_checkpoints;
 mod titles;
 mod upgrades;
+mod write_ahead_log;
 mod write_failures;
 
 /// Defines a test of each case for each backend. A missing server fails the tests.

@@ -10,7 +10,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{SqlitePool, result_codes};
+use super::{SqlitePool, result_codes, wal};
 use crate::store::{
     operation_error::{BackendError, ErrorKind, OperationError},
     pool::Pooled,
@@ -112,6 +112,7 @@ pub(super) fn writer_options(options: SqliteConnectOptions) -> SqliteConnectOpti
         // Removed text is overwritten in the file, not only marked as free.
         .pragma("secure_delete", "ON")
         .synchronous(SqliteSynchronous::Full)
+        .pragma("wal_autocheckpoint", wal::MAX_LOG)
 }
 
 /// Creates the pool of the one connection that writes. It does not create the file: an empty
