@@ -8,6 +8,8 @@
 //! - `throughput`: calls per second of 1 to 256 callers and the CPU time that a call takes, compared
 //!   with baselines and goals; docs/BENCHMARKS.md describes it. Its arguments are paths:
 //!   `SECTION='throughput reads saves'`.
+//! - `langgraph`: turns of a LangGraph agent and the size of its thread, compared with
+//!   `AsyncPostgresSaver`; docs/BENCHMARKS.md describes it.
 //! - `growth`: calls on a conversation of 1,000,000 messages, compared with one of
 //!   10, which grows to some hundred messages during the run.
 //! - `histories`: the cost of token budgets, tool calls, pinned messages, compaction
@@ -55,8 +57,9 @@ use std::process::ExitCode;
 
 use self::throughput::{SERVE, serve};
 
-const SECTIONS: [&str; 12] = [
+const SECTIONS: [&str; 13] = [
     "throughput",
+    "langgraph",
     "growth",
     "histories",
     "window",
@@ -104,6 +107,7 @@ fn main() -> ExitCode {
         if chosen.as_deref().is_none_or(|chosen| chosen == section) {
             match section {
                 "throughput" => runtime.block_on(throughput::throughput(&details)),
+                "langgraph" => runtime.block_on(throughput::langgraph()),
                 "growth" => runtime.block_on(costs::growth(rounds)),
                 "histories" => runtime.block_on(histories::histories(rounds)),
                 "window" => runtime.block_on(costs::window(rounds)),

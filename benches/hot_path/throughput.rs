@@ -4,6 +4,7 @@
 mod bare;
 mod client;
 mod cpu;
+mod langgraph;
 mod load;
 mod pgbench;
 mod python;
@@ -15,7 +16,10 @@ mod turns;
 
 use test_support::sidecar::Form;
 
-pub(crate) use self::bare::{SERVE, serve};
+pub(crate) use self::{
+    bare::{SERVE, serve},
+    langgraph::langgraph,
+};
 use self::{
     load::{Load, alternate},
     pgbench::checkpoint,

@@ -110,9 +110,14 @@ async def repeat_async(turn: AsyncTurn, end: float, times: list[float]) -> None:
         start = now
 
 
-def report(start: float, times: list[float]) -> None:
-    """Prints the result of a measurement."""
-    print(json.dumps({"elapsed": time.perf_counter() - start, "times": times}), flush=True)
+def report(start: float, times: list[float], cpu: float) -> None:
+    """Prints the result of a measurement. `cpu` is the process's CPU time at its start."""
+    result = {
+        "elapsed": time.perf_counter() - start,
+        "times": times,
+        "cpu": time.process_time() - cpu,
+    }
+    print(json.dumps(result), flush=True)
 
 
 def blocking(kind: str, arguments: list[str]) -> None:
@@ -133,7 +138,7 @@ def blocking(kind: str, arguments: list[str]) -> None:
         callers, seconds = line.split()
         turns += [new_turn() for _ in range(len(turns), int(callers))]
         times: list[float] = []
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         end = start + float(seconds)
         threads = [
             threading.Thread(target=repeat, args=(turn, end, times))
@@ -143,7 +148,7 @@ def blocking(kind: str, arguments: list[str]) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        report(start, times)
+        report(start, times, cpu)
 
 
 async def asynchronous(kind: str, arguments: list[str]) -> None:
@@ -164,10 +169,10 @@ async def asynchronous(kind: str, arguments: list[str]) -> None:
         callers, seconds = line.split()
         turns += [await new_turn() for _ in range(len(turns), int(callers))]
         times: list[float] = []
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         end = start + float(seconds)
         await asyncio.gather(*(repeat_async(turn, end, times) for turn in turns[: int(callers)]))
-        report(start, times)
+        report(start, times, cpu)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@ use bytes::Bytes;
 use super::{Error, Memory, Resource, save_messages::derive_title, write_through::WindowUpdate};
 use crate::{
     domain::{
-        CheckpointId, CheckpointNamespace, ContentDigest, Contents, ConversationId,
-        ConversationRef, Message, Metadata, NewConversation, NewMessage, UserId,
+        CheckpointId, CheckpointNamespace, ContentDigest, Contents, ConversationChanges,
+        ConversationId, ConversationRef, Message, Metadata, NewConversation, NewMessage, UserId,
     },
     store::{
         AncestorQuery, Appended, Branch, CheckpointPage, CheckpointQuery, PutCheckpoint, PutWrites,
@@ -291,6 +291,7 @@ impl Memory {
         self.uninterrupted(async move {
             let store = &memory.0.store;
             let name = new.as_ref().and_then(|new| new.name.clone());
+            let metadata = new.as_ref().and_then(|new| new.metadata.clone());
             let error_of = |id| move |error| Error::from_write(error, id, true);
             let original = store.get(&source).await.map_err(error_of(source.id))?;
             let target = ConversationRef {
@@ -327,7 +328,17 @@ impl Memory {
             let copied = store
                 .copy_checkpoints(&source, &target, name.as_deref())
                 .await;
-            copied.map_err(error_of(source.id))
+            copied.map_err(error_of(source.id))?;
+            // A branch has the metadata of its parent.
+            if metadata.is_some() && metadata != original.metadata {
+                let changes = ConversationChanges {
+                    metadata: Some(metadata),
+                    ..ConversationChanges::default()
+                };
+                let changed = store.update(&target, &changes, memory.0.clock.now()).await;
+                changed.map_err(error_of(target.id))?;
+            }
+            Ok(())
         })
         .await
     }

@@ -37,11 +37,13 @@ impl checkpoint_service_server::CheckpointService for CheckpointService {
         request: Request<proto::PutCheckpointRequest>,
     ) -> Result<Response<proto::PutCheckpointResponse>, Status> {
         let (put, new) = self.parser.put_checkpoint(request.into_inner())?;
+        let task_writes = put.task_writes.len();
         let work = self.memory.put_checkpoint(put, new);
         let stored = use_case("put_checkpoint", work).await?;
         Ok(Response::new(proto::PutCheckpointResponse {
             last_seq: stored.last_seq,
             saved_messages: i32::try_from(stored.saved_messages).unwrap_or(i32::MAX),
+            stored_task_writes: i32::try_from(task_writes).unwrap_or(i32::MAX),
         }))
     }
 

@@ -62,6 +62,8 @@ pub struct PutCheckpoint {
     pub checkpoint: Checkpoint,
     /// Channels whose values an earlier put has stored, which must still be there.
     pub stored_channels: Vec<String>,
+    /// Writes to the parent of the checkpoint, those of each task. Without a parent there are none.
+    pub task_writes: Vec<Vec<ChannelWrite>>,
     /// Digest of the id of the run that created it.
     pub run: Option<ContentDigest>,
     /// Data of its values.

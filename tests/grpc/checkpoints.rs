@@ -4,7 +4,7 @@ use conversation_memory::proto::{
     Checkpoint, CheckpointData, CheckpointList, CheckpointMessage, CheckpointPiece,
     CheckpointValue, CheckpointVersion, CheckpointWrite, CopyThreadRequest, GetCheckpointRequest,
     GetContentsRequest, NewThread, PruneThreadsRequest, PutCheckpointRequest, PutContentsRequest,
-    PutWritesRequest, Role, checkpoint_piece::Piece,
+    PutWritesRequest, Role, TaskWrites, checkpoint_piece::Piece,
     checkpoint_service_client::CheckpointServiceClient, checkpoint_value, checkpoint_write,
 };
 use tonic::{Code, Status, transport::Channel};
@@ -17,15 +17,16 @@ use test_support::{
 
 test_support::in_both_forms!(
     invalid_checkpoints_are_rejected_with_their_field,
+    writes_of_tasks_are_validated_and_stored,
     a_new_thread_belongs_to_the_claimed_user,
     what_is_acknowledged_survives_a_crash,
     another_user_finds_no_thread,
     concurrent_puts_save_each_message_once,
 );
 
-type Checkpoints = CheckpointServiceClient<Channel>;
+pub(crate) type Checkpoints = CheckpointServiceClient<Channel>;
 
-fn data(bytes: &[u8]) -> CheckpointData {
+pub(crate) fn data(bytes: &[u8]) -> CheckpointData {
     CheckpointData {
         r#type: "msgpack".to_owned(),
         pieces: vec![CheckpointPiece {
@@ -34,7 +35,7 @@ fn data(bytes: &[u8]) -> CheckpointData {
     }
 }
 
-fn put(thread: &str, user: &str) -> PutCheckpointRequest {
+pub(crate) fn put(thread: &str, user: &str) -> PutCheckpointRequest {
     PutCheckpointRequest {
         conversation_id: thread.to_owned(),
         user_id: user.to_owned(),
@@ -80,7 +81,7 @@ fn list_of(base: &str, items: Vec<CheckpointData>) -> CheckpointValue {
     }
 }
 
-fn client(sidecar: &Sidecar) -> Checkpoints {
+pub(crate) fn client(sidecar: &Sidecar) -> Checkpoints {
     CheckpointServiceClient::new(sidecar.channel())
 }
 
@@ -152,6 +153,67 @@ async fn invalid_checkpoints_are_rejected_with_their_field(form: Form) {
     };
     let rejected = checkpoints.prune_threads(prune).await.unwrap_err();
     assert_eq!(rejected_field(&rejected), "strategy");
+}
+
+async fn writes_of_tasks_are_validated_and_stored(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let mut checkpoints = client(&sidecar);
+    let (thread, user) = (new_id(), new_user());
+    let writes = TaskWrites {
+        task_id: "task".to_owned(),
+        writes: vec![CheckpointWrite {
+            channel: "channel".to_owned(),
+            value: Some(checkpoint_write::Value::Single(data(b"written"))),
+            ..CheckpointWrite::default()
+        }],
+        ..TaskWrites::default()
+    };
+    let too_many = vec![writes.clone(); 101];
+    let nameless = TaskWrites {
+        task_id: String::new(),
+        ..writes.clone()
+    };
+    for (parent, task_writes, field) in [
+        ("", vec![writes.clone()], "checkpoint.parent_checkpoint_id"),
+        ("parent", too_many, "task_writes"),
+        (
+            "parent",
+            vec![writes.clone(), nameless],
+            "task_writes[1].task_id",
+        ),
+        (
+            "parent",
+            vec![TaskWrites {
+                writes: Vec::new(),
+                ..writes.clone()
+            }],
+            "task_writes[0].writes",
+        ),
+    ] {
+        let mut put = PutCheckpointRequest {
+            task_writes,
+            ..put(&thread, &user)
+        };
+        if !parent.is_empty() {
+            put.checkpoint.as_mut().unwrap().parent_checkpoint_id = new_id();
+        }
+        let rejected = checkpoints.put_checkpoint(put).await.unwrap_err();
+        assert_eq!(rejected_field(&rejected), field);
+    }
+    let parent = put(&thread, &user);
+    let parent_id = parent.checkpoint.as_ref().unwrap().checkpoint_id.clone();
+    checkpoints.put_checkpoint(parent).await.unwrap();
+    let mut next = put(&thread, &user);
+    next.task_writes = vec![writes];
+    next.checkpoint.as_mut().unwrap().parent_checkpoint_id = parent_id.clone();
+    let stored = checkpoints.put_checkpoint(next).await.unwrap();
+    assert_eq!(stored.into_inner().stored_task_writes, 1);
+    let found = checkpoints.get_checkpoint(GetCheckpointRequest {
+        checkpoint_id: parent_id,
+        ..get(&thread, &user)
+    });
+    let found = found.await.unwrap().into_inner();
+    assert_eq!(found.writes[0].task_id, "task");
 }
 
 async fn a_new_thread_belongs_to_the_claimed_user(form: Form) {

@@ -10,6 +10,7 @@
 
 mod branches;
 mod budgets;
+mod checkpoint_crashes;
 mod checkpoints;
 mod commands;
 mod compactions;

@@ -56,6 +56,11 @@ impl Scene<'_> {
         let message = json!({ "role": "ROLE_USER", "content": text });
         let messages = json!([{ "key": key, "message": message }]);
         self.maybe(&mut request, 2, "messages", messages);
+        if self.random.one_in(2) {
+            request["checkpoint"]["parentCheckpointId"] = self.checkpoint_id();
+            let write = json!({ "index": 0, "channel": CHANNEL, "single": data(&text) });
+            request["taskWrites"] = json!([{ "taskId": "task", "writes": [write] }]);
+        }
         Operation::new("PutCheckpoint", request)
     }
 

@@ -56,6 +56,7 @@ pub(crate) fn put(thread: &ConversationRef, number: u64) -> PutCheckpoint {
             values: Vec::new(),
         },
         stored_channels: Vec::new(),
+        task_writes: Vec::new(),
         run: None,
         contents: Contents::default(),
         messages: Vec::new(),
@@ -612,4 +613,58 @@ pub(crate) async fn a_deleted_conversation_has_no_checkpoints(fixture: &StoreFix
     store.delete(&thread, Invalidation::Never).await.unwrap();
     let gone = store.checkpoint(&thread, &root(), None).await;
     assert!(matches!(gone, Err(StoreError::NotFound)));
+}
+
+pub(crate) async fn writes_of_tasks_are_stored_with_the_next_checkpoint(fixture: &StoreFixture) {
+    let thread = fixture.create_conversation().await;
+    let store = &fixture.store;
+    let texts = |page: &CheckpointPage| -> Vec<String> {
+        let writes = page.records[0].writes.iter();
+        let texts = writes.map(|write| match &write.data {
+            ChannelData::Single(data) => text(page, data),
+            ChannelData::List(_) => unreachable!(),
+        });
+        texts.collect()
+    };
+    store.put_checkpoint(&put(&thread, 0)).await.unwrap();
+    for (number, has_messages) in [(1, false), (2, true), (3, false), (4, true)] {
+        let mut next = put(&thread, number);
+        if has_messages {
+            next = with_messages(next, &[&number.to_string()]);
+        }
+        let long = "long ".repeat(100);
+        for (task, text) in [("a", "short"), ("b", long.as_str())] {
+            let mut given = write(&thread, number - 1, 0, text);
+            given.writes[0].task_id = task.to_owned();
+            next.contents.new.extend(given.contents.new);
+            next.task_writes.push(given.writes);
+        }
+        if number == 4 {
+            // A later write of this kind replaces an earlier one.
+            let earlier = write(&thread, 3, -3, "earlier");
+            store.put_writes(&earlier).await.unwrap();
+            next.task_writes.push(write(&thread, 3, -3, "later").writes);
+        }
+        // A retry adds none.
+        for _ in 0..2 {
+            store.put_checkpoint(&next).await.unwrap();
+        }
+        let mut expected = vec!["short".to_owned(), long];
+        if number == 4 {
+            expected.push("later".to_owned());
+        }
+        let found = get(fixture, &thread, number - 1).await;
+        assert_eq!(texts(&found), expected, "{number}");
+        assert_eq!(found.records[0].checkpoint.id, id(number - 1));
+    }
+    let mut refused = put(&thread, 5);
+    refused
+        .task_writes
+        .push(write(&thread, 4, 0, "refused").writes);
+    refused.stored_channels.push("missing".to_owned());
+    let version = ("missing".to_owned(), "1".to_owned());
+    refused.checkpoint.versions.push(version);
+    let error = store.put_checkpoint(&refused).await;
+    assert!(matches!(error, Err(StoreError::BaseVersionMissing)));
+    assert!(texts(&get(fixture, &thread, 4).await).is_empty());
 }

@@ -85,6 +85,7 @@ conformance! {
         a_write_is_kept_unless_its_index_is_negative
         ancestors_are_read_until_each_channel_has_a_value
         messages_of_checkpoints_are_saved_once
+        writes_of_tasks_are_stored_with_the_next_checkpoint
         a_copy_contains_the_thread
         a_deleted_thread_can_begin_again_while_its_copy_exists
         values_of_stored_channels_must_be_stored

@@ -25,6 +25,8 @@ pub(super) struct Processes {
 /// CPU time of each of the processes, in a period or for a call.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Usage {
+    /// The caller's process, if it reports its time.
+    pub(super) client: Duration,
     pub(super) server: Duration,
     pub(super) postgres: Duration,
     pub(super) redis: Duration,
@@ -33,9 +35,15 @@ pub(super) struct Usage {
 impl Usage {
     /// Adds another usage, multiplied by `factor`.
     pub(super) fn add(&mut self, other: Self, factor: f64) {
+        self.client += other.client.mul_f64(factor);
         self.server += other.server.mul_f64(factor);
         self.postgres += other.postgres.mul_f64(factor);
         self.redis += other.redis.mul_f64(factor);
+    }
+
+    /// Returns the time of all processes.
+    pub(super) fn total(&self) -> Duration {
+        self.client + self.server + self.postgres + self.redis
     }
 
     /// Divides the usage by a number of calls.
@@ -129,6 +137,7 @@ impl Snapshot {
         });
         let ended_since = self.ended.saturating_sub(earlier.ended);
         Usage {
+            client: Duration::ZERO,
             server: between(&self.server, &earlier.server),
             postgres: between(&self.postgres, &earlier.postgres)
                 + ended_since.saturating_sub(ended.sum()),

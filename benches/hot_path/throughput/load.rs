@@ -56,13 +56,22 @@ impl Load {
 
 /// Measures loads twice, the second time in reverse order (A B B A), so that the order favors none.
 pub(super) async fn alternate(callers: usize, loads: &mut [Load]) -> Vec<Measured> {
+    alternate_for(callers, loads, PERIOD).await
+}
+
+/// Measures like [`alternate`], in periods of another duration.
+pub(super) async fn alternate_for(
+    callers: usize,
+    loads: &mut [Load],
+    period: Duration,
+) -> Vec<Measured> {
     for load in loads.iter_mut().filter(|load| load.is_cold()) {
         load.run(callers, WARM_UP).await;
     }
     let mut measured = vec![Measured::default(); loads.len()];
     let order = (0..loads.len()).chain((0..loads.len()).rev());
     for index in order {
-        let (sample, usage) = loads[index].run(callers, PERIOD).await;
+        let (sample, usage) = loads[index].run(callers, period).await;
         measured[index].sample.add(sample);
         measured[index].usage.add(usage, 1.0);
     }

@@ -24,12 +24,12 @@ pub(super) struct Python {
 }
 
 impl Python {
-    /// Starts `turns.py`.
-    pub(super) fn start(arguments: &[&str], servers: Processes) -> Self {
+    /// Starts a program in `benches/python`.
+    pub(super) fn start(program: &str, arguments: &[&str], servers: Processes) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let interpreter = root.join("target/bench-python/bin/python");
         let mut process = Command::new(interpreter)
-            .arg(root.join("benches/python/turns.py"))
+            .arg(root.join("benches/python").join(program))
             .args(arguments)
             .env_clear()
             .env("PYTHONDONTWRITEBYTECODE", "1")
@@ -50,11 +50,11 @@ impl Python {
     /// Takes turns with a number of callers.
     pub(super) async fn run(&mut self, callers: usize, duration: Duration) -> (Sample, Usage) {
         let before = self.servers.snapshot();
-        let command = format!("{callers} {}\n", duration.as_secs_f64());
-        self.commands.write_all(command.as_bytes()).await.unwrap();
-        let line = self.results.next_line().await.unwrap();
-        let usage = self.servers.snapshot().since(&before);
-        let result: Value = serde_json::from_str(&line.expect("turns.py has ended")).unwrap();
+        let result = self
+            .send(format!("{callers} {}\n", duration.as_secs_f64()))
+            .await;
+        let mut usage = self.servers.snapshot().since(&before);
+        usage.client = Duration::from_secs_f64(result["cpu"].as_f64().unwrap());
         let times = result["times"].as_array().unwrap();
         let times = times
             .iter()
@@ -67,5 +67,17 @@ impl Python {
             times,
         };
         (sample, usage)
+    }
+
+    /// Takes turns in one thread, and returns the bytes of its messages.
+    pub(super) async fn take_turns_in_one_thread(&mut self, turns: usize) -> f64 {
+        let result = self.send(format!("0 {turns}\n")).await;
+        result["bytes"].as_f64().unwrap()
+    }
+
+    async fn send(&mut self, command: String) -> Value {
+        self.commands.write_all(command.as_bytes()).await.unwrap();
+        let line = self.results.next_line().await.unwrap();
+        serde_json::from_str(&line.expect("the program has ended")).unwrap()
     }
 }

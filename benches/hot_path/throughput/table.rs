@@ -194,7 +194,7 @@ pub(super) fn summary(verdicts: &[Verdict]) {
 }
 
 /// Prints a table whose columns are as wide as their widest cell.
-fn print(columns: &[&str], rows: impl Iterator<Item = Vec<String>>) {
+pub(super) fn print(columns: &[&str], rows: impl Iterator<Item = Vec<String>>) {
     let heading = columns.iter().map(|column| (*column).to_owned()).collect();
     let mut lines: Vec<Vec<String>> = vec![heading];
     lines.extend(rows);
@@ -222,17 +222,17 @@ fn ratio(measured: Duration, baseline: Duration) -> Option<f64> {
     (!baseline.is_zero()).then(|| measured.as_secs_f64() / baseline.as_secs_f64())
 }
 
-fn two_digits(ratio: Option<f64>) -> String {
+pub(super) fn two_digits(ratio: Option<f64>) -> String {
     ratio.map_or_else(dash, |ratio| format!("{ratio:.2}"))
 }
 
-fn micros(time: Duration) -> String {
+pub(super) fn micros(time: Duration) -> String {
     if time.is_zero() {
         return dash();
     }
     format!("{:.0} µs", time.as_secs_f64() * 1e6)
 }
 
-fn dash() -> String {
+pub(super) fn dash() -> String {
     "–".to_owned()
 }

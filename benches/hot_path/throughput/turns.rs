@@ -31,8 +31,9 @@ pub(super) async fn turns() -> Vec<Verdict> {
         let by_hand = [style, "drivers", database_url, redis_url];
         let by_client = [style, "client", &address];
         let mut loads = [
-            Load::Python(Box::new(Python::start(&by_hand, servers))),
+            Load::Python(Box::new(Python::start("turns.py", &by_hand, servers))),
             Load::Python(Box::new(Python::start(
+                "turns.py",
                 &by_client,
                 Processes::of(&sidecar, servers),
             ))),

@@ -13,6 +13,7 @@ import pytest
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import empty_checkpoint
+from langgraph.checkpoint.base.id import uuid6
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
@@ -26,6 +27,8 @@ from conversation_memory import (
     _checkpoints,
     conversation_id_for,
 )
+from conversation_memory._async import checkpoints as async_checkpoints
+from conversation_memory._async.base import AsyncOperation
 from conversation_memory._checkpoints import PreparedPut
 from conversation_memory._sync import checkpoints
 from conversation_memory.langgraph import ConversationMemorySaver
@@ -267,10 +270,10 @@ def test_an_interrupted_put_of_many_messages_is_completed(
 ) -> None:
     put_prepared = checkpoints._put_prepared
 
-    def interrupted(operation: Any, prepared: PreparedPut) -> None:
+    def interrupted(operation: Any, prepared: PreparedPut, attached: None) -> None:
         is_partial = len(prepared.messages) > 1
         del prepared.messages[1:]
-        put_prepared(operation, prepared)
+        put_prepared(operation, prepared, attached)
         if is_partial:
             raise ConnectionError("interrupted")
 
@@ -315,6 +318,86 @@ async def test_parallel_branches(aio: AsyncConversationMemory) -> None:
     assert state.values["found"] == list(range(20))
     found = [each.content async for each in aio.list_messages(conversation(config))]
     assert found == [f"branch {n}" for n in range(20)]
+
+
+async def test_writes_of_a_task_are_stored_with_the_next_checkpoint(
+    aio: AsyncConversationMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    original = AsyncOperation.call
+
+    async def counted(self: AsyncOperation, method: Any, *args: Any, **kwargs: Any) -> Any:
+        calls.append(method.path.rsplit("/", 1)[1])
+        return await original(self, method, *args, **kwargs)
+
+    monkeypatch.setattr(AsyncOperation, "call", counted)
+    graph = agent(ConversationMemorySaver(aio))
+    config = thread()
+    await graph.ainvoke({"messages": [HumanMessage("How much?", id="q")]}, config)
+    # Nothing follows the writes of a task that waits for a person.
+    assert calls.count("PutWrites") == 1
+    calls.clear()
+    result = await graph.ainvoke(Command(resume="21"), config)
+    assert result["messages"][-1].content == "It is 21."
+    # The answer is stored before the task continues: for the run, and for the task.
+    assert calls == ["GetCheckpoint", *["PutWrites"] * 2, *["PutCheckpoint"] * 2]
+    states = [state async for state in graph.aget_state_history(config)]
+    assert states[0].values["messages"] == result["messages"]
+
+
+async def test_writes_of_a_task_do_not_wait_for_other_tasks(aio: AsyncConversationMemory) -> None:
+    saver, config = ConversationMemorySaver(aio), thread()
+
+    async def fast(_: Any) -> dict[str, Any]:
+        return {"messages": [HumanMessage("fast", id="fast")]}
+
+    async def slow(_: Any) -> dict[str, Any]:
+        while True:
+            found = await saver.aget_tuple(config)
+            if found and any(channel == "messages" for _, channel, _ in found.pending_writes or ()):
+                return {"messages": [HumanMessage("slow", id="slow")]}
+            await asyncio.sleep(0.01)
+
+    builder: Any = StateGraph(MessagesState)
+    builder.add_node("fast", fast)
+    builder.add_node("slow", slow)
+    builder.add_edge(START, "fast")
+    builder.add_edge(START, "slow")
+    graph = builder.compile(checkpointer=saver)
+    result = await graph.ainvoke({"messages": []}, config)
+    assert [each.id for each in result["messages"]] == ["fast", "slow"]
+
+
+@pytest.mark.parametrize("outcome", ["ignored", "rejected"])
+async def test_writes_that_a_put_has_not_stored_are_sent_by_themselves(
+    aio: AsyncConversationMemory, monkeypatch: pytest.MonkeyPatch, outcome: str
+) -> None:
+    put_prepared = async_checkpoints._put_prepared
+
+    async def put(operation: Any, prepared: PreparedPut, attached: Any) -> None:
+        if attached.writes and outcome == "rejected":
+            raise ConnectionError("rejected")
+        # A service of an earlier version ignores them.
+        await put_prepared(operation, prepared, None)
+
+    monkeypatch.setattr(async_checkpoints, "_put_prepared", put)
+    saver = ConversationMemorySaver(aio)
+    config = thread(checkpoint_ns="")
+    first = await saver.aput(config, empty_checkpoint(), {}, {})
+    second: Any = {**empty_checkpoint(), "id": str(uuid6())}
+    written = asyncio.create_task(saver.aput_writes(first, [("messages", ["written"])], "task"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    put_second = saver.aput(first, second, {}, {})
+    if outcome == "rejected":
+        with pytest.raises(ConnectionError):
+            await put_second
+    else:
+        await put_second
+    await written
+    found = await saver.aget_tuple(first)
+    assert found is not None
+    assert found.pending_writes == [("task", "messages", ["written"])]
 
 
 async def test_a_cancelled_run_continues(aio: AsyncConversationMemory) -> None:
@@ -368,7 +451,7 @@ def test_the_blocking_methods_need_the_blocking_client(sidecar: Sidecar) -> None
     saver = ConversationMemorySaver(AsyncConversationMemory(sidecar.address))
     with pytest.raises(TypeError, match="ainvoke"):
         saver.get_tuple(thread())
-    with pytest.raises(ValueError, match="thread_id"):
+    with pytest.raises(TypeError, match="ainvoke"):
         saver.list(None)
 
 
@@ -450,3 +533,37 @@ def test_metadata_is_as_in_memory(sidecar: Sidecar, value: Any) -> None:
                 found = saver.get_tuple(config)
                 outcomes.append(found and found.metadata["given"])  # type: ignore[typeddict-item]
         assert outcomes[1] == outcomes[0]
+
+
+def test_all_threads_of_a_user_are_listed(sidecar: Sidecar, user: str) -> None:
+    with ConversationMemory(sidecar.address, timeout=TIMEOUT) as memory:
+        saver = ConversationMemorySaver(memory, user_id=user)
+        in_memory = InMemorySaver()
+        for number in range(3):
+            config = thread(checkpoint_ns="")
+            for each in (saver, in_memory):
+                each.put(config, {**empty_checkpoint(), "id": str(uuid6())}, {"step": number}, {})
+        memory.create_conversation(user)
+
+        def found(saver: Any, **more: Any) -> list[Any]:
+            listed = saver.list(None, **more)
+            return [(each.config["configurable"]["thread_id"], each.metadata) for each in listed]
+
+        assert sorted(map(str, found(saver))) == sorted(map(str, found(in_memory)))
+        source = config["configurable"]["thread_id"]
+        saver.copy_thread(source, f"{source} copy")
+        assert len(found(saver)) == 4
+        assert found(saver)[0][0] == f"{source} copy"
+        assert len(found(saver, limit=2)) == 2
+        assert len(found(saver, filter={"step": 2})) == 2
+        other = ConversationMemorySaver(memory, user_id=f"{user} other")
+        assert found(other) == []
+
+
+async def test_all_threads_are_listed_asynchronously(
+    aio: AsyncConversationMemory, user: str
+) -> None:
+    saver = ConversationMemorySaver(aio, user_id=user)
+    for _ in range(2):
+        await saver.aput(thread(checkpoint_ns=""), empty_checkpoint(), {}, {})
+    assert len([each async for each in saver.alist(None)]) == 2

@@ -24,6 +24,8 @@ use crate::{
 /// Upper bound on the characters of a task's position, and on those of a thread's name.
 const MAX_PATH_CHARS: usize = 4096;
 const MAX_THREAD_NAME_CHARS: usize = 1024;
+/// Upper bound on the tasks whose writes are stored with a checkpoint.
+const MAX_TASKS: usize = 100;
 /// Upper bound on the runs of one call.
 const MAX_RUNS: usize = 100;
 
@@ -52,6 +54,7 @@ impl CheckpointParser {
         let checkpoint =
             checkpoint(given, &mut contents).map_err(|error| error.below("checkpoint"))?;
         let stored_channels = stored_channels(request.stored_channels, &checkpoint)?;
+        let task_writes = task_writes(request.task_writes, &checkpoint, &mut contents)?;
         contents.deduplicate();
         if request.messages.len() > MAX_CHECKPOINT_MESSAGES {
             return Err(too_many("messages", MAX_CHECKPOINT_MESSAGES));
@@ -71,6 +74,7 @@ impl CheckpointParser {
             namespace,
             checkpoint,
             stored_channels,
+            task_writes,
             run: run.as_deref().map(ContentDigest::of_run),
             contents,
             messages,
@@ -106,26 +110,13 @@ impl CheckpointParser {
             .messages
             .owner_scope
             .conversation(&request.conversation_id, &request.user_id)?;
-        let task_id = name(request.task_id).in_field("task_id")?;
-        let task_path = at_most(request.task_path, MAX_PATH_CHARS).in_field("task_path")?;
-        if request.writes.is_empty() || request.writes.len() > MAX_WRITES {
-            let reason = InvalidValue::new(format!("must have 1 to {MAX_WRITES} writes"));
-            return Err(FieldViolation::new("writes", reason));
-        }
         let mut contents = Contents::default();
-        let mut writes = Vec::with_capacity(request.writes.len());
-        for (index, write) in request.writes.into_iter().enumerate() {
-            let channel = name(write.channel).in_field(&format!("writes[{index}].channel"))?;
-            let data = write_data(write.value, &mut contents)
-                .map_err(|error| error.below(format!("writes[{index}]")))?;
-            writes.push(ChannelWrite {
-                task_id: task_id.clone(),
-                task_path: task_path.clone(),
-                index: write.index,
-                channel,
-                data,
-            });
-        }
+        let given = proto::TaskWrites {
+            task_id: request.task_id,
+            task_path: request.task_path,
+            writes: request.writes,
+        };
+        let writes = writes_of_task(given, &mut contents)?;
         contents.deduplicate();
         let new = self.new_thread(request.new_thread, &conversation)?;
         let put = PutWrites {
@@ -166,6 +157,55 @@ impl CheckpointParser {
                 .metadata(new.metadata, "new_thread.metadata")?,
         }))
     }
+}
+
+/// Parses the writes of a task.
+fn writes_of_task(
+    given: proto::TaskWrites,
+    contents: &mut Contents,
+) -> Result<Vec<ChannelWrite>, FieldError> {
+    let task_id = name(given.task_id).in_field("task_id")?;
+    let task_path = at_most(given.task_path, MAX_PATH_CHARS).in_field("task_path")?;
+    if given.writes.is_empty() || given.writes.len() > MAX_WRITES {
+        let reason = InvalidValue::new(format!("must have 1 to {MAX_WRITES} writes"));
+        return Err(FieldError::new("writes", reason));
+    }
+    let mut writes = Vec::with_capacity(given.writes.len());
+    for (index, write) in given.writes.into_iter().enumerate() {
+        let channel = name(write.channel).in_field(&format!("writes[{index}].channel"))?;
+        let data = write_data(write.value, contents)
+            .map_err(|error| error.below(format!("writes[{index}]")))?;
+        writes.push(ChannelWrite {
+            task_id: task_id.clone(),
+            task_path: task_path.clone(),
+            index: write.index,
+            channel,
+            data,
+        });
+    }
+    Ok(writes)
+}
+
+/// Parses the writes of tasks to the parent of a checkpoint.
+fn task_writes(
+    given: Vec<proto::TaskWrites>,
+    checkpoint: &Checkpoint,
+    contents: &mut Contents,
+) -> Result<Vec<Vec<ChannelWrite>>, FieldViolation> {
+    if given.len() > MAX_TASKS {
+        return Err(too_many("task_writes", MAX_TASKS));
+    }
+    if !given.is_empty() && checkpoint.parent_id.is_none() {
+        let reason = InvalidValue::new("is required for task_writes");
+        return Err(FieldViolation::new(
+            "checkpoint.parent_checkpoint_id",
+            reason,
+        ));
+    }
+    let tasks = given.into_iter().enumerate().map(|(index, task)| {
+        writes_of_task(task, contents).map_err(|error| error.below(format!("task_writes[{index}]")))
+    });
+    Ok(tasks.collect::<Result<_, FieldError>>()?)
 }
 
 /// Parses the namespace of a request.

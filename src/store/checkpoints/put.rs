@@ -16,8 +16,8 @@ use super::{
 };
 use crate::{
     domain::{
-        ChannelValue, CheckpointId, CheckpointNamespace, ContentDigest, Contents, ConversationId,
-        ConversationRef, MessageId, checkpoint_message_id,
+        ChannelValue, ChannelWrite, CheckpointId, CheckpointNamespace, ContentDigest, Contents,
+        ConversationId, ConversationRef, MessageId, checkpoint_message_id,
     },
     store::{StoreError, operation_error::OperationError},
 };
@@ -33,6 +33,9 @@ pub(in crate::store) async fn put_checkpoint<R: CheckpointRows>(
     require_stored(rows, namespace, put).await?;
     add_values(rows, namespace, &put.checkpoint.values).await?;
     rows.put_checkpoint(namespace, checkpoint_row(put)).await?;
+    for row in task_writes_rows(put) {
+        add_writes(rows, namespace, row).await?;
+    }
     let new = new_messages(rows, put, place.own_after).await?;
     if new.messages.is_empty() {
         return Ok(StoredCheckpoint::without_messages(place.last_seq));
@@ -50,7 +53,14 @@ pub(in crate::store) async fn put_writes<R: CheckpointRows>(
     let name = put.thread_name.as_deref();
     let opened = open(rows, &put.conversation, name, &put.namespace, &put.contents);
     let (_, namespace) = opened.await?;
-    let row = writes_row(put);
+    add_writes(rows, namespace, writes_row(put)).await
+}
+
+async fn add_writes<R: CheckpointRows>(
+    rows: &mut R,
+    namespace: i64,
+    row: NewWritesRow,
+) -> Result<(), OperationError> {
     if !rows.admits_writes(namespace, &row, MAX_WRITE_CALLS).await? {
         let max = MAX_WRITE_CALLS;
         return Err(StoreError::TooManyWrites { max }.into());
@@ -72,6 +82,7 @@ pub(in crate::store) fn plan_put(
         contents: contents_rows(&put.contents),
         values: values.map(|value| value.encode(Vec::new())).collect(),
         checkpoint: checkpoint_row(put),
+        writes: task_writes_rows(put),
     }))
 }
 
@@ -121,11 +132,24 @@ fn checkpoint_row(put: &PutCheckpoint) -> NewCheckpointRow {
 
 /// Row of the writes of a call.
 pub(in crate::store) fn writes_row(put: &PutWrites) -> NewWritesRow {
-    let body = encode_writes(&put.writes);
+    row_of_writes(put.checkpoint_id, &put.writes)
+}
+
+/// Rows of the writes that are stored with a checkpoint.
+fn task_writes_rows(put: &PutCheckpoint) -> Vec<NewWritesRow> {
+    let Some(parent) = put.checkpoint.parent_id else {
+        return Vec::new();
+    };
+    let tasks = put.task_writes.iter();
+    tasks.map(|writes| row_of_writes(parent, writes)).collect()
+}
+
+fn row_of_writes(checkpoint: CheckpointId, writes: &[ChannelWrite]) -> NewWritesRow {
+    let body = encode_writes(writes);
     NewWritesRow {
-        checkpoint_id: put.checkpoint_id.as_uuid(),
+        checkpoint_id: checkpoint.as_uuid(),
         digest: ContentDigest::of(&body).as_uuid(),
-        replaces: put.writes.iter().all(|write| write.index < 0),
+        replaces: writes.iter().all(|write| write.index < 0),
         body: compress(&body),
     }
 }

@@ -214,6 +214,7 @@ pub(in crate::store) struct PlannedPut {
     pub(in crate::store) contents: Vec<Content>,
     pub(in crate::store) values: Vec<NewValueRow>,
     pub(in crate::store) checkpoint: NewCheckpointRow,
+    pub(in crate::store) writes: Vec<NewWritesRow>,
 }
 
 /// Messages to append with a checkpoint.

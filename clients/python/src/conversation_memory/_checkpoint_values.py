@@ -73,13 +73,14 @@ class ValueCodec:
         if any(kind != _MSGPACK for kind, _ in plain):
             return None
         digests = b"".join(map(_digest, (data for _, data in plain)))
-        return SerializedList([self._encrypted(kind, data) for kind, data in plain], digests)
+        if self._cipher is not None:
+            plain = [self._encrypted(data) for _, data in plain]
+        return SerializedList(plain, digests)
 
-    def _encrypted(self, kind: str, data: bytes) -> tuple[str, bytes]:
-        if self._cipher is None:
-            return kind, data
+    def _encrypted(self, data: bytes) -> tuple[str, bytes]:
+        assert self._cipher is not None  # noqa: S101
         name, encrypted = self._cipher.encrypt(data)
-        return f"{kind}+{name}", encrypted
+        return f"{_MSGPACK}+{name}", encrypted
 
     def load(self, kind: str, data: bytes) -> Any:
         """Restores a value."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, cast
@@ -21,7 +21,7 @@ from langgraph.checkpoint.base import (
     get_checkpoint_metadata,
 )
 
-from ._adapters import session_metadata
+from ._adapters import SESSION_KEY, session_metadata
 from ._checkpoint_messages import message_batches, write_messages
 from ._checkpoint_values import (
     MAX_LIST_ITEMS,
@@ -39,7 +39,8 @@ from ._forms.common import is_storable
 from ._limits import Limits
 from ._names import LANGGRAPH, conversation_id_for
 from ._proto.v1 import checkpoint_service_pb2 as api
-from ._structs import to_struct
+from ._proto.v1 import resources_pb2 as resources
+from ._structs import from_struct, to_struct
 
 DEFAULT_USER = "langgraph"
 """Owner of a thread whose run and saver name no user."""
@@ -107,6 +108,27 @@ class PreparedPut:
     """Messages of each request. The first one also stores the checkpoint."""
     lists: dict[str, KnownList] = field(default_factory=dict)
     """Lists, which are known once all requests are done."""
+
+
+def threads_of(
+    conversations: Iterable[resources.Conversation], user_id: str | None
+) -> Iterator[Thread]:
+    """Yields the threads among conversations, by the names in their metadata."""
+    for conversation in conversations:
+        names = from_struct(conversation.metadata).get(SESSION_KEY)
+        if not isinstance(names, dict) or names.get("framework") != LANGGRAPH:
+            continue
+        thread = _thread(str(names.get("name")), user_id)
+        if thread.conversation_id == conversation.id:
+            yield thread
+
+
+@dataclass(slots=True)
+class AttachedWrites:
+    """Writes to the checkpoint before that of a put, which are stored with it."""
+
+    writes: Sequence[api.TaskWrites]
+    are_stored: bool = False
 
 
 def namespace_of(config: RunnableConfig) -> str:

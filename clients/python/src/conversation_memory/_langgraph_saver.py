@@ -21,6 +21,7 @@ try:
         CheckpointMetadata,
         CheckpointTuple,
         DeltaChannelHistory,
+        get_checkpoint_id,
     )
     from langgraph.checkpoint.serde.base import SerializerProtocol
 except ImportError as error:
@@ -29,9 +30,11 @@ except ImportError as error:
 from ._async import checkpoints as async_checkpoints
 from ._async.client import AsyncConversationMemory
 from ._checkpoint_values import KnownLists, ValueCodec
-from ._checkpoints import Thread
+from ._checkpoints import Thread, namespace_of, write_writes
 from ._completion_async import run_to_completion
 from ._config import LONG_TIMEOUT
+from ._joint_writes import JointWrites
+from ._proto.v1 import checkpoint_service_pb2 as api
 from ._sync import checkpoints
 from ._sync.client import ConversationMemory
 
@@ -73,6 +76,7 @@ class ConversationMemorySaver(BaseCheckpointSaver[str]):
         self._memory = memory
         self._user_id = user_id
         self._known = KnownLists()
+        self._joint_writes = JointWrites()
 
     def get_next_version(self, current: str | None, channel: None) -> str:
         """Returns a version above the current one, which no other run chooses.
@@ -119,14 +123,26 @@ class ConversationMemorySaver(BaseCheckpointSaver[str]):
     ) -> Iterator[CheckpointTuple]:
         """Lists the checkpoints of a thread, of each namespace the latest first.
 
+        Without a config, those of all threads of the saver's user, else of the user `langgraph`: of
+        the thread that was active last first. Threads whose names cannot be stored are left out.
+
         Args:
-            config: Thread, and optionally namespace and checkpoint.
+            config: Thread, and optionally namespace and checkpoint; `None` for all threads.
             filter: Members that the metadata must have.
             before: Config of a checkpoint: only those with lower ids are listed.
             limit: Maximum number of checkpoints.
         """
-        config = _named(config)
         memory = self._blocking
+        if config is None:
+            return checkpoints.list_all(
+                lambda: memory._operation(None, at_least=LONG_TIMEOUT),
+                self._codec,
+                self._known,
+                self._user_id,
+                filter=filter,
+                before=before,
+                limit=limit,
+            )
         return checkpoints.list_tuples(
             lambda: memory._operation(None, at_least=LONG_TIMEOUT),
             self._codec,
@@ -148,29 +164,43 @@ class ConversationMemorySaver(BaseCheckpointSaver[str]):
     ) -> AsyncIterator[CheckpointTuple]:
         """Lists the checkpoints of a thread, of each namespace the latest first.
 
+        Without a config, those of all threads of the saver's user, else of the user `langgraph`: of
+        the thread that was active last first. Threads whose names cannot be stored are left out.
+
         Args:
-            config: Thread, and optionally namespace and checkpoint.
+            config: Thread, and optionally namespace and checkpoint; `None` for all threads.
             filter: Members that the metadata must have.
             before: Config of a checkpoint: only those with lower ids are listed.
             limit: Maximum number of checkpoints.
         """
-        config = _named(config)
         memory = self._memory
         if not isinstance(memory, AsyncConversationMemory):
             found = self.list(config, filter=filter, before=before, limit=limit)
             while (each := await asyncio.to_thread(next, found, None)) is not None:
                 yield each
             return
-        async for each in async_checkpoints.list_tuples(
-            lambda: memory._operation(None, at_least=LONG_TIMEOUT),
-            self._codec,
-            self._known,
-            self._thread(config),
-            config,
-            filter=filter,
-            before=before,
-            limit=limit,
-        ):
+        if config is None:
+            listed = async_checkpoints.list_all(
+                lambda: memory._operation(None, at_least=LONG_TIMEOUT),
+                self._codec,
+                self._known,
+                self._user_id,
+                filter=filter,
+                before=before,
+                limit=limit,
+            )
+        else:
+            listed = async_checkpoints.list_tuples(
+                lambda: memory._operation(None, at_least=LONG_TIMEOUT),
+                self._codec,
+                self._known,
+                self._thread(config),
+                config,
+                filter=filter,
+                before=before,
+                limit=limit,
+            )
+        async for each in listed:
             yield each
 
     def put(
@@ -227,17 +257,33 @@ class ConversationMemorySaver(BaseCheckpointSaver[str]):
                 subject, asyncio.to_thread, self.put, config, checkpoint, metadata, new_versions
             )
         return await run_to_completion(
-            subject,
-            async_checkpoints.put,
-            self._memory._operation(None),
-            self._codec,
-            self._known,
-            thread,
-            config,
-            checkpoint,
-            metadata,
-            new_versions,
+            subject, self._put_with_writes, thread, config, checkpoint, metadata, new_versions
         )
+
+    async def _put_with_writes(
+        self,
+        thread: Thread,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        place = thread.conversation_id, namespace_of(config)
+        put = self._joint_writes.begin_put(place, get_checkpoint_id(config))
+        try:
+            return await async_checkpoints.put(
+                self._async._operation(None),
+                self._codec,
+                self._known,
+                thread,
+                config,
+                checkpoint,
+                metadata,
+                new_versions,
+                put.attached,
+            )
+        finally:
+            self._joint_writes.end_put(place, put)
 
     def put_writes(
         self,
@@ -271,6 +317,8 @@ class ConversationMemorySaver(BaseCheckpointSaver[str]):
     ) -> None:
         """Stores writes like `put_writes`. A cancellation is raised after the write has ended.
 
+        Writes that the next checkpoint of the thread follows at once are stored with it.
+
         Args:
             config: Thread, namespace and checkpoint.
             writes: Channels and values.
@@ -283,20 +331,21 @@ class ConversationMemorySaver(BaseCheckpointSaver[str]):
         thread = self._thread(config)
         subject = f"writes of conversation {thread.conversation_id}"
         if not isinstance(self._memory, AsyncConversationMemory):
-            return await run_to_completion(
+            await run_to_completion(
                 subject, asyncio.to_thread, self.put_writes, config, writes, task_id, task_path
             )
-        return await run_to_completion(
-            subject,
-            async_checkpoints.put_writes,
-            self._memory._operation(None),
-            self._codec,
-            thread,
-            config,
-            writes,
-            task_id,
-            task_path,
+        elif writes:
+            request = write_writes(self._codec, thread, config, writes, task_id, task_path)
+            await run_to_completion(subject, self._put_joint_writes, request)
+
+    async def _put_joint_writes(self, request: api.PutWritesRequest) -> None:
+        operation = self._async._operation(None)
+        place = request.conversation_id, request.namespace
+        writes = api.TaskWrites(
+            task_id=request.task_id, task_path=request.task_path, writes=request.writes
         )
+        if not await self._joint_writes.are_stored(place, request.checkpoint_id, writes):
+            await async_checkpoints.send_writes(operation, request)
 
     def delete_thread(self, thread_id: str) -> None:
         """Deletes a thread: its checkpoints, and its conversation with all messages.
@@ -444,6 +493,11 @@ class ConversationMemorySaver(BaseCheckpointSaver[str]):
         # LangGraph replaces the serializer in copies of a saver.
         return ValueCodec(self.serde)
 
+    @property
+    def _async(self) -> AsyncConversationMemory:
+        assert isinstance(self._memory, AsyncConversationMemory)  # noqa: S101
+        return self._memory
+
     def _thread(self, config: RunnableConfig) -> Thread:
         return Thread.of(config, self._user_id)
 
@@ -455,9 +509,3 @@ class ConversationMemorySaver(BaseCheckpointSaver[str]):
                 " or give the saver a ConversationMemory"
             )
         return self._memory
-
-
-def _named(config: RunnableConfig | None) -> RunnableConfig:
-    if config is None:
-        raise ValueError("a config with a thread_id is required: threads are listed one by one")
-    return config

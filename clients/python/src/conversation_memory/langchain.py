@@ -200,7 +200,9 @@ def from_langchain_message(message: BaseMessage) -> Message:
     stored.validate(FORM, value)
     role, parts = form.split(value)
     name = message.name if role != "tool" else None
-    return stored.message_of(FORM, value, role, parts, show=_show_one, name=common.short(name))
+    # A message that is shown has no id.
+    show = _show_one if message.id is None else None
+    return stored.message_of(FORM, value, role, parts, show=show, name=common.short(name))
 
 
 def _from_dict(value: dict[str, Any]) -> BaseMessage | None:

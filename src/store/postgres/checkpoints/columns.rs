@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::store::checkpoints::{Content, NewValueRow, SequenceRow};
+use crate::store::checkpoints::{Content, NewValueRow, NewWritesRow, SequenceRow};
 
 /// Columns of data.
 pub(super) struct ContentColumns<'a> {
@@ -43,6 +43,21 @@ impl<'a> ValueColumns<'a> {
             last_items: sequence(|row| row.last),
             prefixes: values.iter().map(|value| value.prefix.as_deref()).collect(),
             bodies: values.iter().map(|value| &value.body[..]).collect(),
+        }
+    }
+}
+
+/// Columns of writes.
+pub(super) struct WritesColumns<'a> {
+    pub(super) digests: Vec<Uuid>,
+    pub(super) bodies: Vec<&'a [u8]>,
+}
+
+impl<'a> WritesColumns<'a> {
+    pub(super) fn new(rows: &'a [NewWritesRow]) -> Self {
+        Self {
+            digests: rows.iter().map(|row| row.digest).collect(),
+            bodies: rows.iter().map(|row| &row.body[..]).collect(),
         }
     }
 }

@@ -93,24 +93,75 @@ macro_rules! are_stored {
     };
 }
 
-/// Stores a put without messages. Returns the number of the last message, if the plan applies. The shared lock of the thread
+/// Continues the rows of a put with the writes of tasks to the parent of its checkpoint.
+macro_rules! new_task_writes {
+    ($namespace:literal, $parent:literal, $writes:literal) => {
+        concat!(
+            ", new_writes AS (INSERT INTO checkpoint_task_writes \
+                 (namespace_id, checkpoint_id, digest, body) \
+             SELECT ",
+            $namespace,
+            ", ",
+            $parent,
+            ", w.digest, w.body FROM place p, unnest(",
+            $writes,
+            ") WITH ORDINALITY AS w (digest, body, number) ORDER BY w.number \
+             ON CONFLICT (namespace_id, checkpoint_id, digest) DO NOTHING)"
+        )
+    };
+}
+
+/// Whether a checkpoint has the writes of fewer calls than a parameter.
+macro_rules! has_few_writes {
+    ($namespace:literal, $checkpoint:literal, $max:literal) => {
+        concat!(
+            "(SELECT count(*) FROM (SELECT 1 FROM checkpoint_task_writes w WHERE w.namespace_id = ",
+            $namespace,
+            " AND w.checkpoint_id = ",
+            $checkpoint,
+            " LIMIT ",
+            $max,
+            ") AS s) < ",
+            $max
+        )
+    };
+}
+
+/// Stores a put without messages. Returns the number of the last message, if the plan applies. The lock of the thread
 /// waits for a removal from it, and keeps one from deleting what the put refers to.
-pub(super) const PUT: &str = concat!(
-    "WITH place AS MATERIALIZED (SELECT t.id AS thread, c.last_seq \
-     FROM conversations c JOIN checkpoint_threads t ON t.conversation_id = c.id \
-     WHERE c.id = $1 AND ($2 IS NULL OR c.user_id = $2) AND t.id = $3 AND t.removals = $4 AND ",
-    are_stored!("$5", "$19"),
-    " FOR KEY SHARE OF t), ",
-    new_rows!(
-        "$5",
-        "$6, $7, $8",
-        "$9, $10, $11, $12, $13, $14",
-        "$15, $16, $17, $18"
-    ),
-    " SELECT p.last_seq FROM place p"
+macro_rules! put {
+    ($admits:expr, $lock:literal, $writes:expr) => {
+        concat!(
+            "WITH place AS MATERIALIZED (SELECT t.id AS thread, c.last_seq \
+             FROM conversations c JOIN checkpoint_threads t ON t.conversation_id = c.id \
+             WHERE c.id = $1 AND ($2 IS NULL OR c.user_id = $2) AND t.id = $3 AND t.removals = $4 AND ",
+            are_stored!("$5", "$19"),
+            $admits,
+            $lock,
+            "), ",
+            new_rows!(
+                "$5",
+                "$6, $7, $8",
+                "$9, $10, $11, $12, $13, $14",
+                "$15, $16, $17, $18"
+            ),
+            $writes,
+            " SELECT p.last_seq FROM place p"
+        )
+    };
+}
+
+/// Other puts can lock the thread at the same time.
+pub(super) const PUT: &str = put!("", " FOR KEY SHARE OF t", "");
+
+/// Writes of a thread wait for each other, so that their numbers are in the order of their commits.
+pub(super) const PUT_WITH_WRITES: &str = put!(
+    concat!(" AND ", has_few_writes!("$5", "$16", "$22")),
+    " FOR NO KEY UPDATE OF t",
+    new_task_writes!("$5", "$16", "$20, $21")
 );
 
-/// Stores a put with messages, like [`PUT`] and the statement that saves a turn. The row of the
+/// Stores a put with messages, like [`PUT_WITH_WRITES`] and the statement that saves a turn. The row of the
 /// conversation is locked first, as by all other writes.
 pub(super) const PUT_WITH_MESSAGES: &str = append_statement!(
     "locked AS MATERIALIZED (SELECT c.id FROM conversations c \
@@ -118,7 +169,10 @@ pub(super) const PUT_WITH_MESSAGES: &str = append_statement!(
      place AS MATERIALIZED (SELECT t.id AS thread, t.conversation_id \
      FROM locked l JOIN checkpoint_threads t ON t.conversation_id = l.id \
      WHERE t.id = $39 AND t.removals = $40 AND (SELECT count(*) FROM checkpoint_values v \
-         WHERE v.namespace_id = $41 AND v.key = ANY ($55)) = cardinality($55) FOR KEY SHARE OF t), ",
+         WHERE v.namespace_id = $41 AND v.key = ANY ($55)) = cardinality($55) \
+       AND (SELECT count(*) FROM (SELECT 1 FROM checkpoint_task_writes w \
+            WHERE w.namespace_id = $41 AND w.checkpoint_id = $52 LIMIT $58) AS s) < $58 \
+     FOR NO KEY UPDATE OF t), ",
     "(SELECT p.conversation_id FROM place p)",
     concat!(
         attachments!(),
@@ -128,6 +182,7 @@ pub(super) const PUT_WITH_MESSAGES: &str = append_statement!(
             "$45, $46, $47, $48, $49, $50",
             "$51, $52, $53, $54"
         ),
+        new_task_writes!("$41", "$52", "$56, $57"),
         ", "
     )
 );
@@ -136,14 +191,8 @@ pub(super) const PUT_WITH_MESSAGES: &str = append_statement!(
 macro_rules! admits_writes {
     ($namespace:literal, $checkpoint:literal, $digest:literal, $max:literal) => {
         concat!(
-            "((SELECT count(*) FROM (SELECT 1 FROM checkpoint_task_writes w WHERE w.namespace_id = ",
-            $namespace,
-            " AND w.checkpoint_id = ",
-            $checkpoint,
-            " LIMIT ",
-            $max,
-            ") AS s) < ",
-            $max,
+            "(",
+            has_few_writes!($namespace, $checkpoint, $max),
             " OR EXISTS (SELECT 1 FROM checkpoint_task_writes w WHERE w.namespace_id = ",
             $namespace,
             " AND w.checkpoint_id = ",

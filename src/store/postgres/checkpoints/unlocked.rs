@@ -22,7 +22,7 @@ use super::{
         invalidations::record_after,
         transaction::before_commit_within,
     },
-    columns::{ContentColumns, ValueColumns, bind_planned},
+    columns::{ContentColumns, ValueColumns, WritesColumns, bind_planned},
     known_threads::KnownThreads,
     rows::CheckpointConnection,
     statements,
@@ -43,6 +43,9 @@ use crate::{
 /// Number of calls from which on writes are stored in a transaction, which counts those of the calls
 /// before it. The statement does not see calls that commit while it waits for them.
 const UNLOCKED_WRITE_CALLS: i64 = MAX_WRITE_CALLS as i64 - 1000;
+
+/// The same number for writes that are stored with a checkpoint, which can be those of many calls.
+const UNLOCKED_TASK_WRITES: i64 = MAX_WRITE_CALLS as i64 / 2;
 
 /// Stores a checkpoint; `None` if it has to be stored in a transaction, and nothing was changed.
 pub(super) async fn put_checkpoint(
@@ -139,6 +142,9 @@ async fn plan(
     let Some(rows) = plan_put(put, &thread.stored)? else {
         return Ok(None);
     };
+    if rows.writes.iter().any(|row| row.replaces) {
+        return Ok(None);
+    }
     let messages = if is_known {
         all_messages(put)
     } else {
@@ -218,12 +224,25 @@ async fn store(
     } = plan;
     let contents = ContentColumns::new(&rows.contents);
     let values = ValueColumns::new(&rows.values);
+    let writes = WritesColumns::new(&rows.writes);
     let stored = if messages.messages.is_empty() {
-        let statement = query_scalar(statements::PUT)
+        let has_writes = !rows.writes.is_empty();
+        let statement = if has_writes {
+            statements::PUT_WITH_WRITES
+        } else {
+            statements::PUT
+        };
+        let statement = query_scalar(statement)
             .bind(put.conversation.id.as_uuid())
             .bind(put.conversation.user_id.as_ref().map(UserId::as_str));
         let statement = bind_planned!(statement, thread, contents, values, rows.checkpoint);
-        let statement = statement.bind(stored_keys(put));
+        let mut statement = statement.bind(stored_keys(put));
+        if has_writes {
+            statement = statement
+                .bind(writes.digests)
+                .bind(writes.bodies)
+                .bind(UNLOCKED_TASK_WRITES);
+        }
         let last_seq: Option<i64> = statement.fetch_optional(connection).await?;
         last_seq.map(StoredCheckpoint::without_messages)
     } else {
@@ -231,7 +250,11 @@ async fn store(
         let statement = query_as(statements::PUT_WITH_MESSAGES);
         let statement = bind_append(statement, &append, languages, record_after);
         let statement = bind_planned!(statement, thread, contents, values, rows.checkpoint);
-        let statement = statement.bind(stored_keys(put));
+        let statement = statement
+            .bind(stored_keys(put))
+            .bind(writes.digests)
+            .bind(writes.bodies)
+            .bind(UNLOCKED_TASK_WRITES);
         let appended = saved(statement.fetch_optional(connection).await?)?;
         appended.map(|appended| StoredCheckpoint::with_messages(append.messages, appended))
     };

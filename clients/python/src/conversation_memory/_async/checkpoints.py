@@ -22,6 +22,7 @@ from .._errors import FailedPrecondition, NotFound
 from .._method import Method
 from .._names import conversation_id_for
 from .._proto.v1 import checkpoint_service_pb2 as api
+from .._proto.v1 import conversation_memory_pb2 as memory_api
 from .._proto.v1 import methods
 from .base import AsyncOperation
 
@@ -47,6 +48,7 @@ async def put(
     checkpoint: Checkpoint,
     metadata: CheckpointMetadata,
     new_versions: ChannelVersions,
+    attached: forms.AttachedWrites | None = None,
 ) -> RunnableConfig:
     """Stores a checkpoint, and the messages that the conversation does not have yet."""
 
@@ -54,7 +56,7 @@ async def put(
         prepared = forms.write_checkpoint(
             codec, known, thread, config, checkpoint, metadata, new_versions, operation.limits
         )
-        await _put_prepared(operation, prepared)
+        await _put_prepared(operation, prepared, attached)
         for channel, stored in prepared.lists.items():
             known.put(thread.conversation_id, forms.namespace_of(config), channel, stored)
 
@@ -71,12 +73,22 @@ async def put(
     return forms.stored_config(thread, config, checkpoint["id"])
 
 
-async def _put_prepared(operation: AsyncOperation, prepared: forms.PreparedPut) -> None:
+async def _put_prepared(
+    operation: AsyncOperation, prepared: forms.PreparedPut, attached: forms.AttachedWrites | None
+) -> None:
     request = prepared.request
+    if attached is not None:
+        request.task_writes.extend(attached.writes)
     for batch in prepared.messages:
         del request.messages[:]
         request.messages.extend(batch)
-        await _send(operation, methods.PUT_CHECKPOINT, request, request.checkpoint.values)
+        response = await _send(
+            operation, methods.PUT_CHECKPOINT, request, request.checkpoint.values
+        )
+        if attached is not None and request.task_writes:
+            # A service of an earlier version ignores them.
+            attached.are_stored = response.stored_task_writes == len(request.task_writes)
+            del request.task_writes[:]
 
 
 async def put_writes(
@@ -91,25 +103,30 @@ async def put_writes(
     """Stores writes that belong to a checkpoint."""
     if writes:
         request = forms.write_writes(codec, thread, config, writes, task_id, task_path)
-        await _send(operation, methods.PUT_WRITES, request, request.writes)
+        await send_writes(operation, request)
+
+
+async def send_writes(operation: AsyncOperation, request: api.PutWritesRequest) -> None:
+    """Stores encoded writes."""
+    await _send(operation, methods.PUT_WRITES, request, request.writes)
 
 
 async def _send(
     operation: AsyncOperation, method: Method[Any, Any], request: Any, values: Iterable[Any]
-) -> None:
+) -> Any:
     """Sends a request, and before it the data that does not fit into it."""
     contents: list[bytes] = []
     if request.ByteSize() > MAX_DIRECT_BYTES:
         contents = take_contents(pieces_of(values))
         await _put_contents(operation, request, contents)
     try:
-        await operation.call(method, request, is_save=True)
+        return await operation.call(method, request, is_save=True)
     except FailedPrecondition as error:
         if error.reason != "CONTENT_MISSING":
             raise
         # The thread was pruned in between.
         await _put_contents(operation, request, contents)
-        await operation.call(method, request, is_save=True)
+        return await operation.call(method, request, is_save=True)
 
 
 async def _put_contents(operation: AsyncOperation, request: Any, contents: list[bytes]) -> None:
@@ -211,6 +228,40 @@ async def list_tuples(
                 limit -= 1
                 if limit == 0:
                     return
+        if not page.next_page_token:
+            return
+        request.page_token = page.next_page_token
+
+
+async def list_all(
+    start: Any,
+    codec: ValueCodec,
+    known: KnownLists,
+    user_id: str | None,
+    *,
+    filter: Mapping[str, Any] | None,
+    before: RunnableConfig | None,
+    limit: int | None,
+) -> AsyncIterator[CheckpointTuple]:
+    """Yields the checkpoints of all threads of a user, thread by thread."""
+    if limit is not None and limit <= 0:
+        return
+    request = memory_api.ListConversationsRequest(
+        user_id=user_id or forms.DEFAULT_USER, page_size=MAX_THREADS
+    )
+    while True:
+        operation: AsyncOperation = start()
+        page = await operation.call(methods.LIST_CONVERSATIONS, request)
+        for thread in forms.threads_of(page.conversations, user_id):
+            config: RunnableConfig = {"configurable": {"thread_id": thread.name}}
+            async for found in list_tuples(
+                start, codec, known, thread, config, filter=filter, before=before, limit=limit
+            ):
+                yield found
+                if limit is not None:
+                    limit -= 1
+                    if limit == 0:
+                        return
         if not page.next_page_token:
             return
         request.page_token = page.next_page_token

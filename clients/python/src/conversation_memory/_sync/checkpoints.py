@@ -23,6 +23,7 @@ from .._errors import FailedPrecondition, NotFound
 from .._method import Method
 from .._names import conversation_id_for
 from .._proto.v1 import checkpoint_service_pb2 as api
+from .._proto.v1 import conversation_memory_pb2 as memory_api
 from .._proto.v1 import methods
 from .base import Operation
 
@@ -48,6 +49,7 @@ def put(
     checkpoint: Checkpoint,
     metadata: CheckpointMetadata,
     new_versions: ChannelVersions,
+    attached: forms.AttachedWrites | None = None,
 ) -> RunnableConfig:
     """Stores a checkpoint, and the messages that the conversation does not have yet."""
 
@@ -55,7 +57,7 @@ def put(
         prepared = forms.write_checkpoint(
             codec, known, thread, config, checkpoint, metadata, new_versions, operation.limits
         )
-        _put_prepared(operation, prepared)
+        _put_prepared(operation, prepared, attached)
         for channel, stored in prepared.lists.items():
             known.put(thread.conversation_id, forms.namespace_of(config), channel, stored)
 
@@ -72,12 +74,20 @@ def put(
     return forms.stored_config(thread, config, checkpoint["id"])
 
 
-def _put_prepared(operation: Operation, prepared: forms.PreparedPut) -> None:
+def _put_prepared(
+    operation: Operation, prepared: forms.PreparedPut, attached: forms.AttachedWrites | None
+) -> None:
     request = prepared.request
+    if attached is not None:
+        request.task_writes.extend(attached.writes)
     for batch in prepared.messages:
         del request.messages[:]
         request.messages.extend(batch)
-        _send(operation, methods.PUT_CHECKPOINT, request, request.checkpoint.values)
+        response = _send(operation, methods.PUT_CHECKPOINT, request, request.checkpoint.values)
+        if attached is not None and request.task_writes:
+            # A service of an earlier version ignores them.
+            attached.are_stored = response.stored_task_writes == len(request.task_writes)
+            del request.task_writes[:]
 
 
 def put_writes(
@@ -92,25 +102,30 @@ def put_writes(
     """Stores writes that belong to a checkpoint."""
     if writes:
         request = forms.write_writes(codec, thread, config, writes, task_id, task_path)
-        _send(operation, methods.PUT_WRITES, request, request.writes)
+        send_writes(operation, request)
+
+
+def send_writes(operation: Operation, request: api.PutWritesRequest) -> None:
+    """Stores encoded writes."""
+    _send(operation, methods.PUT_WRITES, request, request.writes)
 
 
 def _send(
     operation: Operation, method: Method[Any, Any], request: Any, values: Iterable[Any]
-) -> None:
+) -> Any:
     """Sends a request, and before it the data that does not fit into it."""
     contents: list[bytes] = []
     if request.ByteSize() > MAX_DIRECT_BYTES:
         contents = take_contents(pieces_of(values))
         _put_contents(operation, request, contents)
     try:
-        operation.call(method, request, is_save=True)
+        return operation.call(method, request, is_save=True)
     except FailedPrecondition as error:
         if error.reason != "CONTENT_MISSING":
             raise
         # The thread was pruned in between.
         _put_contents(operation, request, contents)
-        operation.call(method, request, is_save=True)
+        return operation.call(method, request, is_save=True)
 
 
 def _put_contents(operation: Operation, request: Any, contents: list[bytes]) -> None:
@@ -210,6 +225,40 @@ def list_tuples(
                 limit -= 1
                 if limit == 0:
                     return
+        if not page.next_page_token:
+            return
+        request.page_token = page.next_page_token
+
+
+def list_all(
+    start: Any,
+    codec: ValueCodec,
+    known: KnownLists,
+    user_id: str | None,
+    *,
+    filter: Mapping[str, Any] | None,
+    before: RunnableConfig | None,
+    limit: int | None,
+) -> Iterator[CheckpointTuple]:
+    """Yields the checkpoints of all threads of a user, thread by thread."""
+    if limit is not None and limit <= 0:
+        return
+    request = memory_api.ListConversationsRequest(
+        user_id=user_id or forms.DEFAULT_USER, page_size=MAX_THREADS
+    )
+    while True:
+        operation: Operation = start()
+        page = operation.call(methods.LIST_CONVERSATIONS, request)
+        for thread in forms.threads_of(page.conversations, user_id):
+            config: RunnableConfig = {"configurable": {"thread_id": thread.name}}
+            for found in list_tuples(
+                start, codec, known, thread, config, filter=filter, before=before, limit=limit
+            ):
+                yield found
+                if limit is not None:
+                    limit -= 1
+                    if limit == 0:
+                        return
         if not page.next_page_token:
             return
         request.page_token = page.next_page_token

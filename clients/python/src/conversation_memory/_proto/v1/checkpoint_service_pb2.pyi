@@ -109,7 +109,7 @@ class NewThread(_message.Message):
     def __init__(self, user_id: _Optional[str] = ..., thread_id: _Optional[str] = ..., metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class PutCheckpointRequest(_message.Message):
-    __slots__ = ("conversation_id", "user_id", "new_thread", "checkpoint", "run_id", "messages", "stored_channels")
+    __slots__ = ("conversation_id", "user_id", "new_thread", "checkpoint", "run_id", "messages", "stored_channels", "task_writes")
     CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     NEW_THREAD_FIELD_NUMBER: _ClassVar[int]
@@ -117,6 +117,7 @@ class PutCheckpointRequest(_message.Message):
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     STORED_CHANNELS_FIELD_NUMBER: _ClassVar[int]
+    TASK_WRITES_FIELD_NUMBER: _ClassVar[int]
     conversation_id: str
     user_id: str
     new_thread: NewThread
@@ -124,7 +125,18 @@ class PutCheckpointRequest(_message.Message):
     run_id: str
     messages: _containers.RepeatedCompositeFieldContainer[CheckpointMessage]
     stored_channels: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, conversation_id: _Optional[str] = ..., user_id: _Optional[str] = ..., new_thread: _Optional[_Union[NewThread, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., run_id: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[CheckpointMessage, _Mapping]]] = ..., stored_channels: _Optional[_Iterable[str]] = ...) -> None: ...
+    task_writes: _containers.RepeatedCompositeFieldContainer[TaskWrites]
+    def __init__(self, conversation_id: _Optional[str] = ..., user_id: _Optional[str] = ..., new_thread: _Optional[_Union[NewThread, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., run_id: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[CheckpointMessage, _Mapping]]] = ..., stored_channels: _Optional[_Iterable[str]] = ..., task_writes: _Optional[_Iterable[_Union[TaskWrites, _Mapping]]] = ...) -> None: ...
+
+class TaskWrites(_message.Message):
+    __slots__ = ("task_id", "task_path", "writes")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    TASK_PATH_FIELD_NUMBER: _ClassVar[int]
+    WRITES_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    task_path: str
+    writes: _containers.RepeatedCompositeFieldContainer[CheckpointWrite]
+    def __init__(self, task_id: _Optional[str] = ..., task_path: _Optional[str] = ..., writes: _Optional[_Iterable[_Union[CheckpointWrite, _Mapping]]] = ...) -> None: ...
 
 class CheckpointMessage(_message.Message):
     __slots__ = ("key", "message")
@@ -135,12 +147,14 @@ class CheckpointMessage(_message.Message):
     def __init__(self, key: _Optional[str] = ..., message: _Optional[_Union[_resources_pb2.Message, _Mapping]] = ...) -> None: ...
 
 class PutCheckpointResponse(_message.Message):
-    __slots__ = ("last_seq", "saved_messages")
+    __slots__ = ("last_seq", "saved_messages", "stored_task_writes")
     LAST_SEQ_FIELD_NUMBER: _ClassVar[int]
     SAVED_MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    STORED_TASK_WRITES_FIELD_NUMBER: _ClassVar[int]
     last_seq: int
     saved_messages: int
-    def __init__(self, last_seq: _Optional[int] = ..., saved_messages: _Optional[int] = ...) -> None: ...
+    stored_task_writes: int
+    def __init__(self, last_seq: _Optional[int] = ..., saved_messages: _Optional[int] = ..., stored_task_writes: _Optional[int] = ...) -> None: ...
 
 class PutWritesRequest(_message.Message):
     __slots__ = ("conversation_id", "user_id", "new_thread", "namespace", "checkpoint_id", "task_id", "task_path", "writes")
