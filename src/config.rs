@@ -25,7 +25,7 @@ pub use self::{
     error::InvalidSetting,
     limits::LimitConfig,
     logs::{LogConfig, LogFormat},
-    postgres::PostgresConfig,
+    postgres::{PoolerMode, PostgresConfig},
     redis::RedisConfig,
     secret::Secret,
     server::{OpsConfig, ServerConfig},

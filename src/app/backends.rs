@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::Failure;
 use crate::{
-    config::{Config, PostgresConfig, RedisConfig, StoreBackend},
+    config::{Config, PoolerMode, PostgresConfig, RedisConfig, StoreBackend},
     domain::{Clock, IdSource, SystemClock, UuidV7},
     os_error,
     recent::{RecentWindow, in_process::InProcessRecent, none::NoWindow, redis::RedisRecent},
@@ -14,7 +14,11 @@ use crate::{
         in_process::{InProcessLimits, InProcessSessions},
         redis::RedisSessions,
     },
-    store::{Store, postgres::PostgresStore, sqlite::SqliteStore},
+    store::{
+        Store,
+        postgres::{Pooler, PostgresStore},
+        sqlite::SqliteStore,
+    },
     telemetry::observed::{DatabaseAttributes, ObservedRecent, ObservedSessions, ObservedStore},
 };
 
@@ -210,6 +214,8 @@ fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
         StoreBackend::Postgres(PostgresConfig {
             options,
             max_connections,
+            pooler,
+            migration_options,
         }) => {
             tracing::info!(
                 host = options.get_host(),
@@ -217,11 +223,17 @@ fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
                 database = options.get_database(),
                 "store: PostgreSQL"
             );
-            Ok(Arc::new(PostgresStore::with_languages(
-                options.as_ref().clone(),
-                *max_connections,
-                languages,
-            )))
+            let pooler = match pooler {
+                PoolerMode::Auto => Pooler::Detect,
+                PoolerMode::Session => Pooler::Session,
+                PoolerMode::Transaction => Pooler::Transaction,
+            };
+            let options = options.as_ref().clone();
+            let store = PostgresStore::connect(options, *max_connections, languages, pooler);
+            Ok(Arc::new(match migration_options {
+                Some(migration) => store.with_migration_options(migration.as_ref().clone()),
+                None => store,
+            }))
         }
     }
 }

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use clap::ValueEnum;
 use percent_encoding::percent_decode_str;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
@@ -26,6 +27,8 @@ const SSL_MODES: [&str; 6] = [
 ];
 
 const DEFAULT_PORT: u16 = 5432;
+
+const MIGRATION_URL: &str = "MIGRATION_DATABASE_URL";
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "PostgreSQL")]
@@ -80,6 +83,31 @@ pub(super) struct PostgresArgs {
         value_name = "NUMBER"
     )]
     postgres_max_connections: u32,
+
+    /// Pooler such as PgBouncer through which PostgreSQL is reached. With auto, a pooler is detected,
+    /// and used as one in transaction mode.
+    #[arg(long, env, global = true, value_enum, default_value_t = PoolerMode::Auto, value_name = "MODE")]
+    postgres_pooler: PoolerMode,
+
+    /// URL of PostgreSQL itself, with which the schema is migrated. Needed behind a pooler in
+    /// transaction mode, and if another user owns the tables. [default: the other settings]
+    #[arg(long, env, global = true, hide_env_values = true, value_name = "URL")]
+    migration_database_url: Option<Secret>,
+
+    /// File that contains MIGRATION_DATABASE_URL.
+    #[arg(long, env, global = true, value_name = "FILE")]
+    migration_database_url_file: Option<PathBuf>,
+}
+
+/// Mode of the pooler through which PostgreSQL is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PoolerMode {
+    /// Detected on start; a pooler counts as one in transaction mode.
+    Auto,
+    /// Assigns a server to each connection.
+    Session,
+    /// Assigns a server to each transaction.
+    Transaction,
 }
 
 /// PostgreSQL server.
@@ -89,6 +117,10 @@ pub struct PostgresConfig {
     pub options: Box<PgConnectOptions>,
     /// Upper bound on connections.
     pub max_connections: u32,
+    /// Pooler of the connections.
+    pub pooler: PoolerMode,
+    /// Options of the connection that migrates the schema, if it is another one.
+    pub migration_options: Option<Box<PgConnectOptions>>,
 }
 
 impl fmt::Debug for PostgresConfig {
@@ -99,6 +131,7 @@ impl fmt::Debug for PostgresConfig {
             .field("port", &self.options.get_port())
             .field("database", &self.options.get_database())
             .field("max_connections", &self.max_connections)
+            .field("pooler", &self.pooler)
             .finish_non_exhaustive()
     }
 }
@@ -119,18 +152,40 @@ impl PostgresConfig {
         let options = match url {
             Some(url) => {
                 args.reject_beside_url(password.as_ref())?;
-                Some(options_from_url(&url)?)
+                Some(options_from_url(&url, "DATABASE_URL")?)
             }
             None => args.options(password.as_ref())?,
         };
-        Ok(options.map(|options| Self {
+        let migration_options = args.migration_options()?;
+        let Some(options) = options else {
+            return match migration_options {
+                Some(_) => Err(InvalidSetting::secret(
+                    MIGRATION_URL,
+                    "must be set together with DATABASE_URL or POSTGRES_HOST",
+                )),
+                None => Ok(None),
+            };
+        };
+        Ok(Some(Self {
             options: Box::new(options),
             max_connections: args.postgres_max_connections,
+            pooler: args.postgres_pooler,
+            migration_options: migration_options.map(Box::new),
         }))
     }
 }
 
 impl PostgresArgs {
+    fn migration_options(&self) -> Result<Option<PgConnectOptions>, InvalidSetting> {
+        let url = Secret::from_value_or_file(
+            self.migration_database_url.as_ref(),
+            self.migration_database_url_file.as_deref(),
+            MIGRATION_URL,
+        )?;
+        url.map(|url| options_from_url(&url, MIGRATION_URL))
+            .transpose()
+    }
+
     /// Rejects settings that a URL would replace. The port is not one of them, because Kubernetes sets
     /// it in every pod of a namespace with a Service of this name.
     fn reject_beside_url(&self, password: Option<&Secret>) -> Result<(), InvalidSetting> {
@@ -178,20 +233,19 @@ impl PostgresArgs {
     }
 }
 
-fn options_from_url(url: &Secret) -> Result<PgConnectOptions, InvalidSetting> {
-    const NAME: &str = "DATABASE_URL";
+fn options_from_url(url: &Secret, name: &'static str) -> Result<PgConnectOptions, InvalidSetting> {
     if !["postgres://", "postgresql://"]
         .iter()
         .any(|scheme| url.expose().starts_with(scheme))
     {
-        return Err(InvalidSetting::secret(NAME, "must begin with postgres://"));
+        return Err(InvalidSetting::secret(name, "must begin with postgres://"));
     }
-    check_encoding(url.expose(), NAME)?;
-    check_parameters(url.expose(), NAME)?;
+    check_encoding(url.expose(), name)?;
+    check_parameters(url.expose(), name)?;
     // The parser's error can quote the URL, which can contain a password.
     url.expose().parse().map_err(|_| {
         InvalidSetting::secret(
-            NAME,
+            name,
             "must be a URL such as postgres://user:password@host:5432/database",
         )
     })

@@ -114,6 +114,11 @@ pub enum SchemaError {
         /// Version that this program needs.
         wanted: i64,
     },
+    /// The schema is older than this program, and cannot be migrated through a pooler.
+    #[error(
+        "the database's schema has to be migrated, which a pooler in transaction mode does not support: set MIGRATION_DATABASE_URL to the address of PostgreSQL itself"
+    )]
+    NeedsMigrationUrl,
     /// A newer program has migrated the schema.
     #[error(
         "the database's schema is at version {found}, newer than this program supports ({wanted}): run the newer program"

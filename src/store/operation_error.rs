@@ -115,6 +115,14 @@ impl BackendError {
         }
     }
 
+    /// Reclassifies [`ErrorKind::ConnectionLost`] where nothing has been executed.
+    pub(super) fn replace_connection_lost(self, kind: ErrorKind) -> Self {
+        match self.kind {
+            ErrorKind::ConnectionLost => Self { kind, ..self },
+            _ => self,
+        }
+    }
+
     /// Maps the error of an operation that writes nothing.
     pub(super) fn into_read_error(self) -> StoreError {
         match self.kind {

@@ -117,6 +117,14 @@ impl<DB: Database> MeteredPool<DB> {
         }
     }
 
+    /// Opens further connections with other options.
+    pub(super) fn set_connect_options(
+        &self,
+        options: <DB::Connection as sqlx::Connection>::Options,
+    ) {
+        self.connections.set_connect_options(options);
+    }
+
     /// Probes the server while a call waits for longer than [`PROBE_AFTER`].
     pub(super) fn with_probe(self, open: Probe) -> Self {
         let probe = ServerProbe {

@@ -20,6 +20,7 @@ mod import;
 mod invalidations;
 mod items;
 mod lineage;
+mod pooler;
 mod prepare;
 mod redaction;
 mod reindex;
@@ -30,6 +31,7 @@ mod server_state;
 mod session_check;
 mod snapshot;
 mod sqlstate;
+mod store_connection;
 mod transaction;
 mod tsquery;
 mod writer;
@@ -57,10 +59,11 @@ use crate::{
     text_analysis::Languages,
 };
 
+pub use self::pooler::Pooler;
 pub(super) use self::sqlstate::classify;
 use self::{
-    connection::PostgresPool, server_state::ServerState, session_check::SessionCheck,
-    writer::PostgresWriter,
+    connection::PostgresPool, prepare::Target, server_state::ServerState,
+    session_check::SessionCheck, writer::PostgresWriter,
 };
 
 type ConversationRow = super::rows::ConversationRow<uuid::Uuid, DateTime<Utc>>;
@@ -83,6 +86,8 @@ pub struct PostgresStore {
     check: Arc<SessionCheck>,
     /// Options for the connection that [`Store::prepare`] opens.
     options: PgConnectOptions,
+    /// Options for the connection that migrates the schema, if it is another one.
+    migration: Option<PgConnectOptions>,
 }
 
 impl PostgresStore {
@@ -92,18 +97,29 @@ impl PostgresStore {
         Self::with_languages(options, max_connections, Languages::default())
     }
 
-    /// Creates a store that opens at most `max_connections` connections, the first when it
-    /// is first used. New messages are analyzed as texts in these languages.
-    ///
-    /// Must be called within a Tokio runtime.
+    /// Creates a store that detects a pooler when it is prepared. See [`Self::connect`].
     pub fn with_languages(
         options: PgConnectOptions,
         max_connections: u32,
         languages: Languages,
     ) -> Self {
+        Self::connect(options, max_connections, languages, Pooler::Detect)
+    }
+
+    /// Creates a store that opens at most `max_connections` connections, the first when it
+    /// is first used. New messages are analyzed as texts in these languages. The connections lead
+    /// to `pooler`.
+    ///
+    /// Must be called within a Tokio runtime.
+    pub fn connect(
+        options: PgConnectOptions,
+        max_connections: u32,
+        languages: Languages,
+        pooler: Pooler,
+    ) -> Self {
         let options = connection::options(options);
         let server = Arc::new(ServerState::default());
-        let check = Arc::new(SessionCheck::new(Arc::clone(&server)));
+        let check = Arc::new(SessionCheck::new(Arc::clone(&server), pooler));
         let pool = PostgresPool::new(
             options.clone(),
             max_connections,
@@ -121,6 +137,16 @@ impl PostgresStore {
             removals: FairSemaphore::new(share),
             check,
             options,
+            migration: None,
+        }
+    }
+
+    /// Migrates the schema on a connection with these options, which leads to PostgreSQL itself.
+    #[must_use]
+    pub fn with_migration_options(self, options: PgConnectOptions) -> Self {
+        Self {
+            migration: Some(connection::options(options)),
+            ..self
         }
     }
 }
@@ -146,7 +172,14 @@ impl fmt::Debug for PostgresStore {
 #[async_trait]
 impl Store for PostgresStore {
     async fn prepare(&self, migrate: bool) -> Result<(), SchemaError> {
-        prepare::prepare(&self.options, &self.check, migrate).await
+        let target = Target {
+            options: &self.options,
+            migration: self.migration.as_ref(),
+            check: &self.check,
+        };
+        let prepared = prepare::prepare(&target, migrate).await;
+        self.pool.update_options();
+        prepared
     }
 
     async fn create(

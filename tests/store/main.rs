@@ -28,6 +28,7 @@ mod invalidations;
 mod item_searches;
 mod items;
 mod long_writes;
+mod pooler;
 mod postgres;
 mod postgres_servers;
 mod redactions;
@@ -54,6 +55,16 @@ macro_rules! conformance {
                 #[tokio::test(flavor = "multi_thread")]
                 async fn $case() {
                     let fixture = test_support::store_fixture::StoreFixture::sqlite().await;
+                    crate::$module::$case(&fixture).await;
+                }
+            )+)+
+        }
+
+        mod on_pooler {
+            $($(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $case() {
+                    let fixture = test_support::store_fixture::StoreFixture::pooled().await;
                     crate::$module::$case(&fixture).await;
                 }
             )+)+

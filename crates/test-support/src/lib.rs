@@ -9,6 +9,7 @@ pub mod cpu_limit;
 pub mod http;
 pub mod json_grpc;
 pub mod otlp_sink;
+pub mod pgbouncer;
 pub mod postgres_server;
 pub mod python;
 pub mod random;

@@ -280,7 +280,7 @@ impl Drop for PostgresServer {
 
 /// Command that runs as the user postgres, because the server refuses to run as root. The process
 /// ends with the thread that started it.
-fn as_server(program: &Path) -> Command {
+pub(crate) fn as_server(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]);
     if is_root() {

@@ -16,7 +16,7 @@ use conversation_memory::proto::{
 };
 use tonic::transport::{Channel, Endpoint};
 
-use crate::{eventually, required_variable, within_progress};
+use crate::{eventually, pgbouncer, required_variable, within_progress};
 
 pub type Memory = ConversationMemoryClient<Channel>;
 pub type Sessions = SessionServiceClient<Channel>;
@@ -64,12 +64,30 @@ impl Form {
             Self::Servers {
                 database_url,
                 redis_url,
-            } => vec![
-                ("DATABASE_URL".to_owned(), database_url.clone()),
-                ("REDIS_URL".to_owned(), redis_url.clone()),
-            ],
+            } => {
+                let mut settings = vec![("REDIS_URL".to_owned(), redis_url.clone())];
+                match pooled(database_url) {
+                    Some(pooled) => {
+                        settings.push(("DATABASE_URL".to_owned(), pooled));
+                        settings.push(("MIGRATION_DATABASE_URL".to_owned(), database_url.clone()));
+                    }
+                    None => settings.push(("DATABASE_URL".to_owned(), database_url.clone())),
+                }
+                settings
+            }
         }
     }
+}
+
+/// URL of a pooler in front of a server of this machine, if `TEST_POOLER=transaction` is set.
+fn pooled(database_url: &str) -> Option<String> {
+    if std::env::var("TEST_POOLER").as_deref() != Ok("transaction") {
+        return None;
+    }
+    let (before, after) = database_url.split_once("@127.0.0.1:")?;
+    let (port, after) = after.split_once('/')?;
+    let port = pgbouncer::started(port.parse().ok()?);
+    Some(format!("{before}@127.0.0.1:{port}/{after}"))
 }
 
 /// Sidecar that runs until it is dropped.

@@ -21,6 +21,8 @@ use sqlx::{
 };
 use tempfile::TempDir;
 
+use crate::pgbouncer;
+
 /// Statement that makes searches take longer than a search may.
 pub const SLOW_SEARCHES_ON_POSTGRES: &str = "CREATE OR REPLACE FUNCTION searched_text(content text) RETURNS text LANGUAGE plpgsql IMMUTABLE \
      AS $$ BEGIN \
@@ -123,6 +125,15 @@ impl StoreFixture {
 
     pub async fn postgres() -> Self {
         Self::prepared(PostgresStore::new(server_options(), 10)).await
+    }
+
+    /// Creates a store behind a pooler in transaction mode, which has fewer connections to the server
+    /// than the store has to it.
+    pub async fn pooled() -> Self {
+        let direct = server_options();
+        let port = pgbouncer::shared(direct.get_port()).await;
+        let store = PostgresStore::new(direct.clone().port(port), 10);
+        Self::prepared(store.with_migration_options(direct)).await
     }
 
     /// Creates a conversation, and returns its reference with its owner.

@@ -1,5 +1,6 @@
+use crate::store::postgres::store_connection::StoreConnection;
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, Postgres, postgres::PgArguments, query::QueryAs, query_as};
+use sqlx::{Postgres, postgres::PgArguments, query::QueryAs, query_as};
 use uuid::Uuid;
 
 use super::{
@@ -11,7 +12,7 @@ use super::{
     conversations,
     documents::{DocumentColumns, bind_documents},
     history,
-    invalidations::record_after,
+    invalidations::{record_after, record_statement},
     server_state::ServerState,
 };
 use crate::{
@@ -24,7 +25,7 @@ use crate::{
     text_analysis::Languages,
 };
 
-replays!(PgConnection, std::convert::identity, DateTime<Utc>);
+replays!(StoreConnection, std::convert::identity, DateTime<Utc>);
 
 /// Statement that saves a turn. The UPDATE locks the conversation's row, so that numbers are assigned
 /// in commit order, and everything else depends on the row that it returns. `$conversation` is the id
@@ -155,11 +156,15 @@ pub(super) async fn append(
         after_loss,
     )
     .await;
-    connection.release(appended)
+    let record = || {
+        let after = record_after(append.invalidation, &pool.server);
+        record_statement([append.conversation.id], after)
+    };
+    connection.release_with(appended, record).await
 }
 
 async fn save_or_replay(
-    connection: &mut PgConnection,
+    connection: &mut StoreConnection,
     server: &ServerState,
     languages: Languages,
     append: &Append,
@@ -168,7 +173,9 @@ async fn save_or_replay(
     match save(connection, Some(server), languages, append, APPEND).await {
         Ok(Some(saved)) => return Ok(saved),
         Ok(None) => {}
-        Err(error) if error.kind == ErrorKind::UniqueViolation => {}
+        Err(error) if error.kind == ErrorKind::UniqueViolation => {
+            connection.continue_after_error().await?;
+        }
         Err(error) => return Err(error.into()),
     }
     // Nothing is written from here on, so that the outcome is known even if the connection is
@@ -181,7 +188,7 @@ async fn save_or_replay(
 /// Saves a turn in a transaction that has locked the conversation. The ids of its messages are not
 /// in use, and the transaction records the pending invalidation.
 pub(super) async fn append_in(
-    connection: &mut PgConnection,
+    connection: &mut StoreConnection,
     languages: Languages,
     append: &Append,
 ) -> Result<Appended, OperationError> {
@@ -191,7 +198,7 @@ pub(super) async fn append_in(
 
 /// Saves a turn without contexts and blobs. `None` if a check fails or the conversation is locked.
 pub(super) async fn append_unlocked(
-    connection: &mut PgConnection,
+    connection: &mut StoreConnection,
     server: &ServerState,
     languages: Languages,
     append: &Append,
@@ -201,7 +208,7 @@ pub(super) async fn append_unlocked(
 
 /// Executes the save with one of the statements. `None` if a condition of the statement is not met.
 async fn save(
-    connection: &mut PgConnection,
+    connection: &mut StoreConnection,
     server: Option<&ServerState>,
     languages: Languages,
     append: &Append,
@@ -266,7 +273,7 @@ pub(super) fn saved(row: Option<SavedRow>) -> Result<Option<Appended>, BackendEr
 /// Returns the earlier save of a batch that this call did not save, or the reason why it was
 /// rejected, in the order of the checks that [`Append`] lists.
 async fn find_earlier_save(
-    connection: &mut PgConnection,
+    connection: &mut StoreConnection,
     append: &Append,
     after_loss: bool,
 ) -> Result<Appended, OperationError> {
@@ -290,7 +297,7 @@ async fn find_earlier_save(
 
 /// Returns the first number of the turn if the attempt whose connection was lost has saved it.
 async fn find_lost_save(
-    connection: &mut PgConnection,
+    connection: &mut StoreConnection,
     append: &Append,
     conversation: &Conversation,
 ) -> Result<Option<i64>, OperationError> {
@@ -316,7 +323,7 @@ fn is_of_this_call(append: &Append, stored: &[Message], conversation: &Conversat
 /// Returns the conversations and numbers of the messages with these ids, in ascending order of
 /// the numbers.
 async fn find_messages(
-    connection: &mut PgConnection,
+    connection: &mut StoreConnection,
     ids: Vec<Uuid>,
 ) -> Result<Vec<(Uuid, i64)>, OperationError> {
     Ok(query_as(FIND_MESSAGES)

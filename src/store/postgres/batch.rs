@@ -1,7 +1,8 @@
 //! One statement that saves the turns of several conversations.
 
+use crate::store::postgres::store_connection::StoreConnection;
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, query_as};
+use sqlx::query_as;
 use uuid::Uuid;
 
 use super::{
@@ -169,7 +170,7 @@ impl<'a> SaveColumns<'a> {
 /// Saves turns of different conversations. Returns the outcome of each one that was saved; the
 /// others do not pass a check, or their conversation is locked.
 pub(super) async fn append_batch(
-    connection: &mut PgConnection,
+    connection: &mut StoreConnection,
     server: &ServerState,
     languages: Languages,
     saves: &[GroupedSave<'_>],

@@ -1,4 +1,5 @@
-use sqlx::{PgConnection, query, query_as, raw_sql};
+use crate::store::postgres::store_connection::StoreConnection;
+use sqlx::{query, query_as};
 
 use super::{
     ConversationRow, PostgresPool,
@@ -50,11 +51,11 @@ pub(super) async fn branch(
 }
 
 async fn create(
-    connection: &mut PgConnection,
+    connection: &mut StoreConnection,
     branch: &Branch,
 ) -> Result<Conversation, OperationError> {
     let (id, parent) = (branch.id.as_uuid(), branch.parent.id.as_uuid());
-    raw_sql(BEGIN).execute(&mut *connection).await?;
+    connection.begin(&BEGIN).await?;
     let found: Option<(i64, i64)> = query_as(LOCK_PARENT)
         .bind(parent)
         .bind(branch.parent.user_id.as_ref().map(UserId::as_str))
@@ -95,5 +96,5 @@ pub(super) async fn list(
 ) -> Result<ConversationPage, OperationError> {
     let mut connection = PooledConnection::acquire(pool).await?;
     let page = read_branches(&mut connection, conversation, after, limit).await;
-    connection.release(page)
+    connection.release(page).await
 }

@@ -9,9 +9,10 @@ mod unlocked;
 
 pub(super) use known_threads::KnownThreads;
 
+use crate::store::postgres::store_connection::{Begin, StoreConnection};
 use async_trait::async_trait;
 use bytes::Bytes;
-use sqlx::{PgConnection, query_scalar, raw_sql};
+use sqlx::query_scalar;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -34,7 +35,10 @@ use crate::{
     },
 };
 
-const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+const BEGIN_SNAPSHOT: Begin = Begin {
+    statement: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+    settings: "",
+};
 
 const OF_RUNS: &str = "SELECT DISTINCT t.conversation_id FROM checkpoint_states c \
         JOIN checkpoint_namespaces n ON n.id = c.namespace_id \
@@ -50,7 +54,7 @@ const HAVE_CHECKPOINTS: &str =
 /// Rejects a removal of messages from conversations whose checkpoints contain them. The rows of the
 /// conversations are locked.
 pub(super) async fn reject_checkpoints(
-    connection: &mut PgConnection,
+    connection: &mut StoreConnection,
     conversations: &[Uuid],
 ) -> Result<(), OperationError> {
     let found = query_scalar(HAVE_CHECKPOINTS).bind(conversations);
@@ -72,7 +76,7 @@ async fn write<T>(
     let mut connection = PooledConnection::acquire(pool).await?;
     let wait = connection.wait();
     let written = before_commit_within(wait, limit, async {
-        raw_sql(BEGIN).execute(&mut *connection).await?;
+        connection.begin(&BEGIN).await?;
         let mut rows = CheckpointConnection {
             connection: &mut connection,
             languages: pool.languages,
@@ -95,7 +99,7 @@ async fn read_snapshot<T>(
 ) -> Result<T, OperationError> {
     let mut connection = PooledConnection::acquire(pool).await?;
     let read = async {
-        raw_sql(BEGIN_SNAPSHOT).execute(&mut *connection).await?;
+        connection.begin(&BEGIN_SNAPSHOT).await?;
         let mut rows = CheckpointConnection {
             connection: &mut connection,
             languages: pool.languages,
@@ -117,7 +121,7 @@ async fn read<T>(
         languages: pool.languages,
     };
     let read = statements(&mut rows).await;
-    connection.release(read)
+    connection.release(read).await
 }
 
 #[async_trait]

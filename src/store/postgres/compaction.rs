@@ -1,5 +1,5 @@
+use crate::store::postgres::store_connection::StoreConnection;
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
 
 use super::{
     PostgresPool,
@@ -14,7 +14,7 @@ use crate::store::{
     replay::{self, RequestEntry},
 };
 
-compactions!(PgConnection, std::convert::identity, DateTime<Utc>);
+compactions!(StoreConnection, std::convert::identity, DateTime<Utc>);
 
 /// Compacts a conversation, or finds the earlier outcome of the same call.
 pub(super) async fn compact(
@@ -33,7 +33,7 @@ pub(super) async fn compact(
 }
 
 async fn replay_or_compact(
-    connection: &mut PgConnection,
+    connection: &mut StoreConnection,
     compaction: &Compaction,
 ) -> Result<i64, OperationError> {
     let id = compaction.conversation.id;

@@ -8,23 +8,24 @@ use std::{
 };
 
 use sqlx::{
-    ConnectOptions, Connection, PgConnection, Postgres,
-    pool::PoolConnection,
+    ConnectOptions, Connection, Postgres,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::time::{Instant, timeout};
 
 use super::{
+    pooler::SettingsMode,
     responsiveness::{Responsiveness, ServerSilent},
     server_state::ServerState,
-    session_check::{self, SessionCheck},
+    session_check::SessionCheck,
+    store_connection::{StoreConnection, look_up_types},
+    transaction::end_with,
 };
 use crate::{
     patience::with_patience,
     store::{
         operation_error::{BackendError, ErrorKind, OperationError},
         pool,
-        pool::Pooled,
         search_limit::SearchLimit,
     },
     text_analysis::Languages,
@@ -57,14 +58,15 @@ pub(super) fn options(options: PgConnectOptions) -> PgConnectOptions {
     } else {
         options.application_name("conversation-memory")
     };
-    options
-        .disable_statement_logging()
-        .options(session_check::settings())
+    options.disable_statement_logging()
 }
 
 /// Pool of connections, with what they have observed of the server.
 pub(super) struct PostgresPool {
     connections: pool::MeteredPool<Postgres>,
+    check: Arc<SessionCheck>,
+    /// Options that do not depend on the mode of the connections.
+    options: PgConnectOptions,
     pub(super) server: Arc<ServerState>,
     /// Languages in which messages are analyzed for the search.
     pub(super) languages: Languages,
@@ -83,13 +85,20 @@ impl PostgresPool {
     ) -> Self {
         let probe = probe(options.clone(), Arc::clone(&check));
         let observed = Arc::clone(&server);
+        let new = Arc::clone(&check);
         let connections = PgPoolOptions::new()
             .max_connections(max_connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .test_before_acquire(false)
             .after_connect(move |connection, _| {
-                let check = Arc::clone(&check);
-                Box::pin(async move { check.check(connection).await.map(drop) })
+                let check = Arc::clone(&new);
+                Box::pin(async move {
+                    check.check(connection).await?;
+                    match check.mode() {
+                        SettingsMode::Transaction => look_up_types(connection).await,
+                        SettingsMode::Startup | SettingsMode::Session => Ok(()),
+                    }
+                })
             })
             .before_acquire(move |connection, metadata| {
                 let idle_for = metadata.idle_for;
@@ -103,8 +112,10 @@ impl PostgresPool {
                     Ok(is_usable)
                 })
             })
-            .connect_lazy_with(options);
+            .connect_lazy_with(check.connect_options(&options));
         Self {
+            check,
+            options,
             connections: pool::MeteredPool::new("postgresql", connections)
                 .with_probe(Arc::clone(&probe)),
             server,
@@ -112,6 +123,18 @@ impl PostgresPool {
             searches: SearchLimit::new((max_connections as usize / 5).max(1), STATEMENT_TIMEOUT),
             responsiveness: Arc::new(Responsiveness::new(probe)),
         }
+    }
+
+    /// Opens further connections in the present mode of the connections.
+    pub(super) fn update_options(&self) {
+        let options = self.check.connect_options(&self.options);
+        self.connections.set_connect_options(options);
+    }
+
+    /// Check that begins the transactions; `None` if sessions keep their settings.
+    fn pooled_check(&self) -> Option<Arc<SessionCheck>> {
+        let is_pooled = self.check.mode() == SettingsMode::Transaction;
+        is_pooled.then(|| Arc::clone(&self.check))
     }
 
     /// Begins a wait for the server.
@@ -128,13 +151,17 @@ impl PostgresPool {
     }
 }
 
-/// Returns a function that opens and checks a connection outside of the pool.
+/// Returns a function that opens and checks a connection outside of the pool. A pooler that accepts a
+/// connection has responded: all its servers can be in use.
 fn probe(options: PgConnectOptions, check: Arc<SessionCheck>) -> pool::Probe {
     Arc::new(move || {
         let (options, check) = (options.clone(), Arc::clone(&check));
         Box::pin(async move {
-            let mut connection = options.connect().await?;
-            check.check(&mut connection).await.map(drop)
+            let mut connection = check.connect_options(&options).connect().await?;
+            match check.mode() {
+                SettingsMode::Startup => check.check(&mut connection).await.map(drop),
+                SettingsMode::Session | SettingsMode::Transaction => Ok(()),
+            }
         })
     })
 }
@@ -176,7 +203,7 @@ impl Wait {
 /// completely. Otherwise it is closed when it is dropped: a cancelled call can leave it in
 /// a transaction, or waiting for a server that has failed.
 pub(super) struct PooledConnection {
-    connection: Pooled<PoolConnection<Postgres>>,
+    connection: StoreConnection,
     responsiveness: Arc<Responsiveness>,
     /// When the wait for the connection began.
     requested: Instant,
@@ -192,7 +219,7 @@ impl PooledConnection {
         } = pool.wait();
         match pool.connections.acquire().await {
             Ok(connection) => Ok(Self {
-                connection,
+                connection: StoreConnection::new(connection, pool.pooled_check()),
                 responsiveness,
                 requested,
                 is_reusable: false,
@@ -213,9 +240,21 @@ impl PooledConnection {
         Ok(acquired)
     }
 
-    /// Tests whether the connection responds. It must not be used after an error.
+    /// Tests whether the connection responds. It must not be used after an error. A server of a pooler
+    /// has responded when its transaction has begun.
     pub(super) async fn test(&mut self, server: &ServerState) -> Result<(), BackendError> {
-        let (kind, cause) = match with_patience(PING_TIMEOUT, self.connection.ping()).await {
+        let connection = &mut self.connection;
+        if connection.is_pooled() {
+            return connection.begin_if_pooled().await.map_err(|error| {
+                let error = BackendError::from(error);
+                if error.kind == ErrorKind::ConnectionLost {
+                    server.record_loss();
+                }
+                error.replace_connection_lost(ErrorKind::Retryable)
+            });
+        }
+        let ping = connection.driver().ping();
+        let (kind, cause) = match with_patience(PING_TIMEOUT, ping).await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(_)) => (ErrorKind::Retryable, "the server had closed the connection"),
             Err(_) => (ErrorKind::Unavailable, "the server does not respond"),
@@ -238,9 +277,32 @@ impl PooledConnection {
         }
     }
 
-    /// Returns the connection to the pool, unless its state is unknown after the outcome of its
-    /// last statement.
-    pub(super) fn release<T>(
+    /// Ends an operation in autocommit mode, and returns the connection to the pool, unless its state
+    /// is unknown after the outcome of its last statement.
+    pub(super) async fn release<T>(
+        self,
+        outcome: Result<T, OperationError>,
+    ) -> Result<T, OperationError> {
+        self.release_with(outcome, String::new).await
+    }
+
+    /// Ends an operation like [`Self::release`]. Its transaction on a server of a pooler executes
+    /// `last` together with the COMMIT.
+    pub(super) async fn release_with<T>(
+        self,
+        outcome: Result<T, OperationError>,
+        last: impl FnOnce() -> String,
+    ) -> Result<T, OperationError> {
+        if !self.connection.has_pooled_transaction() {
+            return self.reuse(outcome);
+        }
+        // Nothing is committed before the COMMIT.
+        let outcome = outcome.map_err(|e| e.replace_connection_lost(ErrorKind::Retryable));
+        end_with(self, outcome, &last()).await
+    }
+
+    /// Returns the connection to the pool after the outcome of a transaction. See [`Self::release`].
+    pub(super) fn reuse<T>(
         mut self,
         outcome: Result<T, OperationError>,
     ) -> Result<T, OperationError> {
@@ -256,21 +318,21 @@ impl PooledConnection {
 impl Drop for PooledConnection {
     fn drop(&mut self) {
         if !self.is_reusable {
-            self.connection.close_on_drop();
+            self.connection.driver().close_on_drop();
         }
     }
 }
 
 impl Deref for PooledConnection {
-    type Target = PgConnection;
+    type Target = StoreConnection;
 
-    fn deref(&self) -> &PgConnection {
+    fn deref(&self) -> &StoreConnection {
         &self.connection
     }
 }
 
 impl DerefMut for PooledConnection {
-    fn deref_mut(&mut self) -> &mut PgConnection {
+    fn deref_mut(&mut self) -> &mut StoreConnection {
         &mut self.connection
     }
 }

@@ -1,5 +1,6 @@
+use crate::store::postgres::store_connection::StoreConnection;
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, postgres::PgRow, query_as};
+use sqlx::{postgres::PgRow, query_as};
 
 use super::{ConversationRow, PostgresPool, connection::PooledConnection, sql};
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
     },
 };
 
-conversation_reads!(PgConnection, PgRow, std::convert::identity);
+conversation_reads!(StoreConnection, PgRow, std::convert::identity);
 
 const CREATE: &str = concat!(
     "INSERT INTO conversations AS c (id, user_id, dept_id, title, metadata, last_session_id, \
@@ -60,11 +61,11 @@ pub(super) async fn create(
 ) -> Result<Conversation, OperationError> {
     let mut connection = PooledConnection::acquire(pool).await?;
     let created = insert_or_find(&mut connection, new, at).await;
-    connection.release(created)
+    connection.release(created).await
 }
 
 async fn insert_or_find(
-    connection: &mut PgConnection,
+    connection: &mut StoreConnection,
     new: &NewConversation,
     at: DateTime<Utc>,
 ) -> Result<Conversation, OperationError> {
@@ -102,7 +103,8 @@ pub(super) async fn get(
     let mut connection = PooledConnection::acquire(pool).await?;
     let found = find(&mut connection, conversation).await;
     connection
-        .release(found)?
+        .release(found)
+        .await?
         .ok_or(StoreError::NotFound.into())
 }
 
@@ -115,12 +117,13 @@ pub(super) async fn attach_session(
     let mut connection = PooledConnection::acquire(pool).await?;
     let attached = attach(&mut connection, conversation, session).await;
     connection
-        .release(attached)?
+        .release(attached)
+        .await?
         .ok_or(StoreError::NotFound.into())
 }
 
 async fn attach(
-    connection: &mut PgConnection,
+    connection: &mut StoreConnection,
     conversation: &ConversationRef,
     session: SessionId,
 ) -> Result<Option<Conversation>, OperationError> {
@@ -145,7 +148,7 @@ pub(super) async fn current_of_session(
 ) -> Result<Option<Conversation>, OperationError> {
     let mut connection = PooledConnection::acquire(pool).await?;
     let found = find_current(&mut connection, session, user).await;
-    connection.release(found)
+    connection.release(found).await
 }
 
 /// Reads a page of a user's conversations.
@@ -155,7 +158,7 @@ pub(super) async fn list(
 ) -> Result<ConversationPage, OperationError> {
     let mut connection = PooledConnection::acquire(pool).await?;
     let page = read_page(&mut connection, query).await;
-    connection.release(page)
+    connection.release(page).await
 }
 
 /// Changes the title or the metadata of a conversation.
@@ -186,6 +189,6 @@ pub(super) async fn update(
         .fetch_optional(&mut *connection)
         .await
         .map_err(OperationError::from);
-    let row = connection.release(row)?.ok_or(StoreError::NotFound)?;
+    let row = connection.release(row).await?.ok_or(StoreError::NotFound)?;
     Ok(row.decode()?)
 }

@@ -1,7 +1,8 @@
 //! Words of documents, by which a query that finds nothing is corrected.
 
+use crate::store::postgres::store_connection::StoreConnection;
 use futures_util::TryStreamExt as _;
-use sqlx::{PgConnection, query_as, query_scalar};
+use sqlx::{query_as, query_scalar};
 use uuid::Uuid;
 
 use super::{
@@ -53,11 +54,13 @@ pub(super) async fn correct(
     let (permit, mut connection) = begin_search(pool).await?;
     let corrected = examine(&mut connection, search, correction).await;
     permit.end();
-    connection.release(corrected.map_err(OperationError::of_search))
+    connection
+        .release(corrected.map_err(OperationError::of_search))
+        .await
 }
 
 async fn examine(
-    connection: &mut PgConnection,
+    connection: &mut StoreConnection,
     search: &SearchQuery,
     mut correction: Correction,
 ) -> Result<Option<String>, OperationError> {

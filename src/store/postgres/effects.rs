@@ -1,4 +1,5 @@
-use sqlx::{PgConnection, query};
+use crate::store::postgres::store_connection::StoreConnection;
+use sqlx::query;
 use uuid::Uuid;
 
 use super::sql;
@@ -12,7 +13,7 @@ const APPLY: [&str; 2] = sql::apply_effects!(
 
 /// Applies the effects of a removal to conversations whose rows are locked.
 pub(super) async fn apply_effects(
-    connection: &mut PgConnection,
+    connection: &mut StoreConnection,
     effects: &[RemovalEffect],
 ) -> Result<(), OperationError> {
     let ids: Vec<Uuid> = effects.iter().map(|effect| effect.conversation).collect();

@@ -1,5 +1,6 @@
+use crate::store::postgres::store_connection::StoreConnection;
 use bytes::Bytes;
-use sqlx::{PgConnection, postgres::PgRow};
+use sqlx::postgres::PgRow;
 
 use super::{PostgresPool, connection::PooledConnection};
 use crate::store::{reads::reads, sql};
@@ -87,7 +88,7 @@ const BEFORE: &str = history!(
 /// Whether a response must be read to its end before the connection can be used again.
 const READS_ALL_ROWS: bool = true;
 
-reads!(PgConnection, PgRow, std::convert::identity);
+reads!(StoreConnection, PgRow, std::convert::identity);
 
 /// Reads a conversation and its newest messages.
 pub(super) async fn newest(
@@ -98,7 +99,7 @@ pub(super) async fn newest(
 ) -> Result<Newest, OperationError> {
     let mut connection = PooledConnection::acquire(pool).await?;
     let read = read_newest(&mut connection, conversation, limit, contexts).await;
-    connection.release(read)
+    connection.release(read).await
 }
 
 /// Reads a page of messages.
@@ -111,7 +112,7 @@ pub(super) async fn messages(
 ) -> Result<Vec<Message>, OperationError> {
     let mut connection = PooledConnection::acquire(pool).await?;
     let read = read_page(&mut connection, conversation, from, limit, contexts).await;
-    connection.release(read)
+    connection.release(read).await
 }
 
 /// Reads the data of a message's blobs.
@@ -122,5 +123,5 @@ pub(super) async fn blobs(
 ) -> Result<Vec<(u32, Bytes)>, OperationError> {
     let mut connection = PooledConnection::acquire(pool).await?;
     let read = read_blobs(&mut connection, conversation, seq).await;
-    connection.release(read)
+    connection.release(read).await
 }

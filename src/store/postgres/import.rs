@@ -1,8 +1,9 @@
 //! Import of a conversation: a transaction on a separate connection. If the import is dropped
 //! before its end, the connection is closed, which rolls the transaction back.
 
+use crate::store::postgres::store_connection::{Begin, StoreConnection};
 use async_trait::async_trait;
-use sqlx::{PgConnection, query, query_as, raw_sql};
+use sqlx::{query, query_as};
 use uuid::Uuid;
 
 use super::{
@@ -14,7 +15,7 @@ use super::{
     connection::PooledConnection,
     documents::{DocumentColumns, bind_documents},
     sql,
-    transaction::{BEGIN, before_commit, end},
+    transaction::{self, before_commit, end},
 };
 use crate::{
     domain::{Conversation, DeptId, NumberedMessage, Title},
@@ -27,7 +28,11 @@ use crate::{
 };
 
 /// Time after which the server ends the transaction if the client sends nothing.
-const SET_IDLE_TIMEOUT: &str = "SET LOCAL idle_in_transaction_session_timeout = '60s'";
+const BEGIN: Begin = Begin {
+    statement: transaction::BEGIN.statement,
+    settings: "SET LOCAL statement_timeout = '35s'; \
+        SET LOCAL idle_in_transaction_session_timeout = '60s'",
+};
 
 /// Creates the conversation. Parameters: $1 id, $2 user, $3 department, $4 title, $5 metadata, $6
 /// and $7 times.
@@ -116,11 +121,10 @@ async fn open(
 }
 
 async fn create(
-    connection: &mut PgConnection,
+    connection: &mut StoreConnection,
     conversation: &Conversation,
 ) -> Result<(), OperationError> {
-    raw_sql(BEGIN).execute(&mut *connection).await?;
-    raw_sql(SET_IDLE_TIMEOUT).execute(&mut *connection).await?;
+    connection.begin(&BEGIN).await?;
     let created = query(CREATE)
         .bind(conversation.id.as_uuid())
         .bind(conversation.user_id.as_str())
@@ -164,7 +168,7 @@ impl Import for PgImport {
 }
 
 async fn add(
-    connection: &mut PgConnection,
+    connection: &mut StoreConnection,
     conversation: &Conversation,
     numbered: &[NumberedMessage],
     languages: Languages,
@@ -202,7 +206,7 @@ async fn add(
 }
 
 async fn finish(
-    connection: &mut PgConnection,
+    connection: &mut StoreConnection,
     id: Uuid,
     last_seq: i64,
     totals: ImportTotals,

@@ -99,7 +99,9 @@ pub(super) async fn read(
         .bind(i64::from(limit))
         .fetch_all(&mut *connection)
         .await;
-    let rows = connection.release(rows.map_err(OperationError::from))?;
+    let rows = connection
+        .release(rows.map_err(OperationError::from))
+        .await?;
     if let Some((time, ..)) = rows.first() {
         pool.server.record_clock(ClockReading {
             sent,
@@ -132,5 +134,7 @@ pub(super) async fn remove(
         .bind(marks)
         .execute(&mut *connection)
         .await;
-    connection.release(removed.map(drop).map_err(OperationError::from))
+    connection
+        .release(removed.map(drop).map_err(OperationError::from))
+        .await
 }

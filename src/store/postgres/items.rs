@@ -1,11 +1,12 @@
 //! Items of the long-term memory.
 
+use crate::store::postgres::store_connection::StoreConnection;
 use std::{collections::HashMap, time::Instant};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt as _;
-use sqlx::{PgConnection, query};
+use sqlx::query;
 
 use super::{
     PostgresPool, PostgresStore, attempts, connection::PooledConnection, search::begin_search,
@@ -25,7 +26,7 @@ use crate::{
 };
 
 item_queries!(
-    PgConnection,
+    StoreConnection,
     DateTime<Utc>,
     "now()",
     "unnest($2) WITH ORDINALITY AS o (id, number) JOIN items i ON i.id = o.id",
@@ -131,7 +132,7 @@ async fn read_items(
 ) -> Result<Vec<Option<StoredItem>>, OperationError> {
     let mut connection = PooledConnection::acquire(pool).await?;
     let items = read(&mut connection, owner, ids).await;
-    connection.release(items)
+    connection.release(items).await
 }
 
 async fn write(
@@ -148,11 +149,13 @@ async fn write(
         }
         _ => write_all(&mut connection, owner, writes, at).await,
     };
-    connection.release(written.map_err(OperationError::from))
+    connection
+        .release(written.map_err(OperationError::from))
+        .await
 }
 
 async fn write_all(
-    connection: &mut PgConnection,
+    connection: &mut StoreConnection,
     owner: &ItemOwner,
     writes: &[ItemWrite],
     at: DateTime<Utc>,
@@ -188,7 +191,9 @@ async fn search_items(pool: &PostgresPool, query: &ItemSearch) -> Result<ItemHit
     let (permit, mut connection) = begin_search(pool).await?;
     let hits = search(&mut connection, query, Instant::now() + SEARCH_TIME).await;
     permit.end();
-    connection.release(hits.map_err(OperationError::of_search))
+    connection
+        .release(hits.map_err(OperationError::of_search))
+        .await
 }
 
 async fn list(
@@ -198,7 +203,9 @@ async fn list(
     let (permit, mut connection) = begin_search(pool).await?;
     let page = list_namespaces(&mut connection, query, Instant::now() + SEARCH_TIME).await;
     permit.end();
-    connection.release(page.map_err(OperationError::of_search))
+    connection
+        .release(page.map_err(OperationError::of_search))
+        .await
 }
 
 async fn extend(
@@ -212,7 +219,9 @@ async fn extend(
         .bind(to_bytes(ids))
         .execute(&mut *connection)
         .await;
-    connection.release(extended.map(drop).map_err(OperationError::from))
+    connection
+        .release(extended.map(drop).map_err(OperationError::from))
+        .await
 }
 
 async fn remove_expired(pool: &PostgresPool) -> Result<bool, OperationError> {
@@ -221,7 +230,9 @@ async fn remove_expired(pool: &PostgresPool) -> Result<bool, OperationError> {
         .bind(REMOVED_AT_ONCE)
         .execute(&mut *connection)
         .await;
-    let removed = connection.release(removed.map_err(OperationError::from))?;
+    let removed = connection
+        .release(removed.map_err(OperationError::from))
+        .await?;
     Ok(removed.rows_affected() == REMOVED_AT_ONCE.unsigned_abs())
 }
 

@@ -1,9 +1,9 @@
-use sqlx::PgConnection;
+use crate::store::postgres::store_connection::StoreConnection;
 use uuid::Uuid;
 
 use crate::store::lineage::lineage;
 
-lineage!(PgConnection, Uuid, remove);
+lineage!(StoreConnection, Uuid, remove);
 
 /// Locks the messages that the conversation $1 shares with others: one lock, however many
 /// conversations contain them. Conversations that contain the same message also contain all
@@ -14,7 +14,7 @@ const LOCK_MESSAGES: &str = "SELECT pg_advisory_xact_lock(hashtextextended(coale
 
 /// Locks the messages that a conversation shares with others. Its row is locked.
 pub(super) async fn lock_messages(
-    connection: &mut PgConnection,
+    connection: &mut StoreConnection,
     conversation: Uuid,
 ) -> Result<(), OperationError> {
     query(LOCK_MESSAGES)
@@ -26,7 +26,7 @@ pub(super) async fn lock_messages(
 
 /// Deletes the messages of ranges.
 async fn remove(
-    connection: &mut PgConnection,
+    connection: &mut StoreConnection,
     ranges: Vec<LineageRange>,
 ) -> Result<Vec<LineageRange>, OperationError> {
     for (source, after_seq, upto_seq) in ranges {

@@ -1,20 +1,19 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sqlx::{
-    ConnectOptions, Connection, PgConnection, Row as _,
+    ConnectOptions, Connection, Error, FromRow, PgConnection, Row as _,
     migrate::{AppliedMigration, Migrator},
     postgres::PgConnectOptions,
-    query_as, query_scalar, raw_sql,
+    raw_sql,
 };
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::session_check::{self, Session, SessionCheck};
-use crate::store::{
-    SchemaError,
-    operation_error::{BackendError, Cause},
-    schema,
+use super::{
+    pooler::{Pooler, SettingsMode, rejects_parameters},
+    session_check::{self, Session, SessionCheck, rejection},
 };
+use crate::store::{SchemaError, operation_error::BackendError, schema};
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
 
@@ -24,49 +23,67 @@ const MIN_VERSION: i32 = 140_000;
 /// Time limit of connecting, and of closing the connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Checks the schema and, if `migrate` is set, migrates it.
+/// Server whose schema is prepared.
+pub(super) struct Target<'a> {
+    /// Options that do not depend on the mode of the connections.
+    pub(super) options: &'a PgConnectOptions,
+    /// Options of a connection to PostgreSQL itself that migrates.
+    pub(super) migration: Option<&'a PgConnectOptions>,
+    pub(super) check: &'a SessionCheck,
+}
+
+/// Checks the schema and, if `migrate` is set, migrates it. Detects a pooler.
 ///
-/// This uses a separate connection without a statement timeout: a second process waits for the
+/// This uses separate connections without a statement timeout: a second process waits for the
 /// lock of the first one for as long as that one migrates. The lock belongs to the session and
 /// must not remain in a pool.
-pub(super) async fn prepare(
+pub(super) async fn prepare(target: &Target<'_>, migrate: bool) -> Result<(), SchemaError> {
+    let mut connection = connect(target.options, target.check).await?;
+    let outcome = check_all(&mut connection, target, migrate).await;
+    close(connection).await;
+    outcome
+}
+
+/// Opens a connection, and opens it again without parameters if a pooler rejects them.
+async fn connect(
     options: &PgConnectOptions,
     check: &SessionCheck,
-    migrate: bool,
-) -> Result<(), SchemaError> {
-    let options = options.clone().options([("statement_timeout", "0")]);
-    let mut connection = match timeout(CONNECT_TIMEOUT, options.connect()).await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => {
-            return Err(SchemaError::Unavailable(
-                BackendError::from(error).cause.into(),
-            ));
+) -> Result<PgConnection, SchemaError> {
+    match open(&check.connect_options_without_timeout(options)).await {
+        Err(error) if rejects_parameters(&error) && check.record_pooler() => {
+            open(&check.connect_options_without_timeout(options)).await
         }
-        Err(_) => {
-            let cause = Cause::new("the server did not respond in time");
-            return Err(SchemaError::Unavailable(cause.into()));
-        }
-    };
-    let outcome = check_all(&mut connection, check, migrate).await;
-    // An error while closing does not change the outcome.
+        opened => opened,
+    }
+    .map_err(|error| SchemaError::Unavailable(BackendError::from(error).cause.into()))
+}
+
+async fn open(options: &PgConnectOptions) -> Result<PgConnection, Error> {
+    let opened = timeout(CONNECT_TIMEOUT, options.connect()).await;
+    opened.unwrap_or_else(|_| Err(rejection("the server did not respond in time")))
+}
+
+/// Closes a connection. An error does not change the outcome.
+async fn close(connection: PgConnection) {
     let _ = timeout(CONNECT_TIMEOUT, connection.close()).await;
-    outcome
 }
 
 async fn check_all(
     connection: &mut PgConnection,
-    check: &SessionCheck,
+    target: &Target<'_>,
     migrate: bool,
 ) -> Result<(), SchemaError> {
     check_version(connection).await?;
     check_encoding(connection).await?;
-    match check.check_without_timeout(connection).await {
-        Ok(session) => {
-            warn_about(&session);
-            check_or_migrate(connection, migrate).await
-        }
-        Err(error) => Err(schema::map_error(error.into())),
+    let was_pooled = target.check.mode() == SettingsMode::Transaction;
+    let checked = target.check.check_without_timeout(connection).await;
+    let mut session = checked.map_err(|error| schema::map_error(error.into()))?;
+    if !was_pooled && target.check.mode() == SettingsMode::Transaction {
+        let checked = target.check.check_without_timeout(connection).await;
+        session = checked.map_err(|error| schema::map_error(error.into()))?;
     }
+    warn_about(&session);
+    check_or_migrate(connection, target, migrate).await
 }
 
 /// Rejects a server whose version lacks functions that the schema or the statements use.
@@ -120,31 +137,59 @@ fn warn_about(session: &Session) {
     }
 }
 
-async fn check_or_migrate(connection: &mut PgConnection, migrate: bool) -> Result<(), SchemaError> {
+async fn check_or_migrate(
+    connection: &mut PgConnection,
+    target: &Target<'_>,
+    migrate: bool,
+) -> Result<(), SchemaError> {
     // Checked first, because a role without the right to migrate can use a current schema.
     match schema::check(&MIGRATOR, &read_applied(connection).await?) {
         Err(SchemaError::Older { .. }) if migrate => {}
         outcome => return outcome,
     }
-    MIGRATOR
-        .run_direct(None, connection, false)
-        .await
-        .map_err(schema::map_migration_error)?;
+    if let Some(options) = target.migration {
+        migrate_on_own_connection(options).await?;
+    } else if target.check.mode() == SettingsMode::Transaction {
+        return Err(SchemaError::NeedsMigrationUrl);
+    } else {
+        migrate_on(connection).await?;
+    }
     schema::check(&MIGRATOR, &read_applied(connection).await?)
 }
 
+async fn migrate_on_own_connection(options: &PgConnectOptions) -> Result<(), SchemaError> {
+    let check = SessionCheck::new(Arc::default(), Pooler::Detect);
+    let mut connection = connect(options, &check).await?;
+    let outcome = match check.check_without_timeout(&mut connection).await {
+        Ok(_) if check.mode() != SettingsMode::Startup => Err(SchemaError::NeedsMigrationUrl),
+        Ok(_) => migrate_on(&mut connection).await,
+        Err(error) => Err(schema::map_error(error.into())),
+    };
+    close(connection).await;
+    outcome
+}
+
+async fn migrate_on(connection: &mut PgConnection) -> Result<(), SchemaError> {
+    let migrated = MIGRATOR.run_direct(None, connection, false).await;
+    migrated.map_err(schema::map_migration_error)
+}
+
+/// Reads the applied migrations. The simple protocol sends each query as one message, which is one
+/// transaction of a pooler.
 async fn read_applied(connection: &mut PgConnection) -> Result<Vec<AppliedMigration>, SchemaError> {
     let read = async {
-        let exists: bool = query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+        let exists: bool = raw_sql("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
             .fetch_one(&mut *connection)
-            .await?;
+            .await?
+            .try_get(0)?;
         if !exists {
             return Ok(Vec::new());
         }
-        query_as("SELECT version, checksum, success FROM _sqlx_migrations ORDER BY version")
-            .fetch_all(&mut *connection)
-            .await
+        let applied = "SELECT version, checksum, success FROM _sqlx_migrations ORDER BY version";
+        let rows = raw_sql(applied).fetch_all(&mut *connection).await?;
+        rows.iter().map(FromRow::from_row).collect()
     };
-    let rows: Vec<(i64, Vec<u8>, bool)> = read.await.map_err(|e| schema::map_error(e.into()))?;
+    let rows: Vec<(i64, Vec<u8>, bool)> =
+        read.await.map_err(|e: Error| schema::map_error(e.into()))?;
     schema::applied_migrations(rows)
 }

@@ -2,8 +2,8 @@
 //! them is branched, truncated or compacted in the meantime: each of these operations locks the row
 //! of its conversation, too.
 
+use crate::store::postgres::store_connection::StoreConnection;
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, raw_sql};
 use uuid::Uuid;
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::store::{Redaction, redactions::redactions};
 
-redactions!(PgConnection, std::convert::identity, Uuid);
+redactions!(StoreConnection, std::convert::identity, Uuid);
 
 /// Locks conversations in the order of their ids, so that concurrent redactions do not wait for each
 /// other in a circle, and reads their titles. Parameter: $1 conversations.
@@ -31,7 +31,9 @@ pub(super) async fn containing(
 ) -> Result<Vec<ConversationId>, OperationError> {
     let mut connection = PooledConnection::acquire(pool).await?;
     let located = locate(&mut connection, conversation, seqs).await;
-    connection.release(located.map(|located| located.conversation_ids()))
+    connection
+        .release(located.map(|located| located.conversation_ids()))
+        .await
 }
 
 /// Redacts messages of a conversation.
@@ -67,11 +69,11 @@ fn record_invalidations(
 }
 
 async fn lock_and_redact(
-    connection: &mut PgConnection,
+    connection: &mut StoreConnection,
     conversation: &ConversationRef,
     seqs: &[i64],
 ) -> Result<Redacted, OperationError> {
-    raw_sql(BEGIN).execute(&mut *connection).await?;
+    connection.begin(&BEGIN).await?;
     let mut titles = Titles::new();
     let located = loop {
         let located = locate(connection, conversation, seqs).await?;
@@ -96,7 +98,7 @@ async fn lock_and_redact(
 }
 
 async fn lock(
-    connection: &mut PgConnection,
+    connection: &mut StoreConnection,
     conversations: &[Uuid],
     titles: &mut Titles,
 ) -> Result<(), OperationError> {

@@ -1,7 +1,8 @@
 //! Analysis of messages whose search documents another analysis, or a trigger of an earlier version,
 //! has made.
 
-use sqlx::{PgConnection, query, query_as};
+use crate::store::postgres::store_connection::StoreConnection;
+use sqlx::{query, query_as};
 use uuid::Uuid;
 
 use super::{PostgresPool, connection::PooledConnection, documents::Terms};
@@ -44,11 +45,11 @@ pub(super) async fn reindex(
 ) -> Result<Reindexed, OperationError> {
     let mut connection = PooledConnection::acquire(pool).await?;
     let reindexed = step(&mut connection, pool.languages, after).await;
-    connection.release(reindexed)
+    connection.release(reindexed).await
 }
 
 async fn step(
-    connection: &mut PgConnection,
+    connection: &mut StoreConnection,
     languages: Languages,
     after: Option<MessagePlace>,
 ) -> Result<Reindexed, OperationError> {

@@ -4,7 +4,8 @@
 //! all conversations that can contain it have in common: if the same message is removed from two
 //! conversations concurrently, one of the transactions must delete it.
 
-use sqlx::{PgConnection, query, query_as, raw_sql};
+use crate::store::postgres::store_connection::StoreConnection;
+use sqlx::{query, query_as};
 
 use super::{
     PostgresPool,
@@ -58,7 +59,7 @@ pub(super) async fn delete(
 }
 
 async fn find_and_delete(
-    connection: &mut PgConnection,
+    connection: &mut StoreConnection,
     conversation: &ConversationRef,
 ) -> Result<(), OperationError> {
     let id = conversation.id.as_uuid();
@@ -85,7 +86,7 @@ pub(super) async fn truncate(
 }
 
 async fn replay_or_truncate(
-    connection: &mut PgConnection,
+    connection: &mut StoreConnection,
     truncation: &Truncation,
 ) -> Result<Truncated, OperationError> {
     let id = truncation.conversation.id;
@@ -114,10 +115,10 @@ async fn replay_or_truncate(
 /// after which its own messages begin. The lock is a separate statement, so that the
 /// statements after it see everything that was committed before it was obtained.
 pub(super) async fn begin_and_lock(
-    connection: &mut PgConnection,
+    connection: &mut StoreConnection,
     conversation: &ConversationRef,
 ) -> Result<(i64, i64), OperationError> {
-    raw_sql(BEGIN).execute(&mut *connection).await?;
+    connection.begin(&BEGIN).await?;
     let found: Option<(i64, i64)> = query_as(LOCK)
         .bind(conversation.id.as_uuid())
         .bind(conversation.user_id.as_ref().map(UserId::as_str))
@@ -128,7 +129,7 @@ pub(super) async fn begin_and_lock(
 
 /// Records a truncation as activity of the conversation, and in the requests ledger.
 async fn record(
-    connection: &mut PgConnection,
+    connection: &mut StoreConnection,
     truncation: &Truncation,
     truncated: Truncated,
 ) -> Result<(), OperationError> {

@@ -1,7 +1,8 @@
+use crate::store::postgres::store_connection::StoreConnection;
 use std::borrow::Cow;
 
 use serde_json::Value;
-use sqlx::{PgConnection, Row as _, postgres::PgRow, query, types::Json};
+use sqlx::{Row as _, postgres::PgRow, query, types::Json};
 use uuid::Uuid;
 
 use super::{
@@ -153,7 +154,7 @@ pub(super) async fn search(
     let (permit, mut connection) = begin_search(pool).await?;
     let page = find(&mut connection, pool.languages, search).await;
     permit.end();
-    connection.release(page)
+    connection.release(page).await
 }
 
 /// Waits until another search may use a connection, and for the connection.
@@ -171,7 +172,7 @@ pub(super) async fn begin_search(
 }
 
 async fn find(
-    connection: &mut PgConnection,
+    connection: &mut StoreConnection,
     languages: Languages,
     search: &SearchQuery,
 ) -> Result<SearchPage, OperationError> {

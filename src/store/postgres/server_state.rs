@@ -130,6 +130,13 @@ impl ServerState {
         self.observations().history.clone()
     }
 
+    /// Returns whether the server that a connection last reported was started at this time.
+    pub(super) fn has_started_at(&self, started: &str) -> bool {
+        let observations = self.observations();
+        let identity = observations.identity.as_ref();
+        identity.is_some_and(|identity| identity.started == started)
+    }
+
     /// Returns whether a connection of this age may be used.
     pub(super) fn is_usable(&self, age: Duration) -> bool {
         let usable_since = self.observations().usable_since;

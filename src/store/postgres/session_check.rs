@@ -11,11 +11,17 @@ use std::{
 };
 
 use chrono::DateTime;
-use sqlx::{AssertSqlSafe, Error, PgConnection, Row as _, postgres::PgRow, raw_sql};
+use sqlx::{
+    AssertSqlSafe, Error, PgConnection, Row as _,
+    postgres::{PgConnectOptions, PgRow},
+    raw_sql,
+};
 
 use super::{
     connection::STATEMENT_TIMEOUT,
+    pooler::{Pooler, SettingsMode, SharedMode},
     server_state::{ClockReading, HistoryIdentity, ServerState},
+    store_connection::Begin,
 };
 
 /// Name and value of a setting. The value is written as the server shows it.
@@ -28,23 +34,51 @@ const HISTORY: &str = "CASE WHEN NOT pg_is_in_recovery() \
 
 const NO_HISTORY: &str = "NULL AS timeline, NULL AS system";
 
-/// Pins the session's `synchronous_commit`, so that a later change of the server's default to
-/// `off` does not affect it. All other values make a commit durable before it is acknowledged.
-const SYNCHRONOUS_COMMIT: &str = "current_setting('synchronous_commit') AS default_commit, \
-    set_config('synchronous_commit', CASE current_setting('synchronous_commit') \
-        WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false) AS commit";
+/// Pins `synchronous_commit`, so that a later change of the server's default to `off` does not affect
+/// it. All other values make a commit durable before it is acknowledged. `$local` is whether the
+/// setting ends with the transaction.
+macro_rules! synchronous_commit {
+    ($local:literal) => {
+        concat!(
+            "set_config('synchronous_commit', CASE current_setting('synchronous_commit') \
+                WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, ",
+            $local,
+            ") AS commit"
+        )
+    };
+}
 
-/// Encoding of the database, and the encoding of the session, which is set because the default of
-/// the role or database may be another one.
-const ENCODINGS: &str = "current_setting('server_encoding') AS encoding, \
-    set_config('client_encoding', 'UTF8', false) AS client_encoding";
+/// Encoding of the session, which is set because the default of the role or database may be another
+/// one. See [`synchronous_commit`] for `$local`.
+macro_rules! client_encoding {
+    ($local:literal) => {
+        concat!(
+            "set_config('client_encoding', 'UTF8', ",
+            $local,
+            ") AS client_encoding"
+        )
+    };
+}
+
+const SESSION_SETTINGS: &str = concat!(
+    synchronous_commit!("false"),
+    ", ",
+    client_encoding!("false")
+);
+
+const TRANSACTION_SETTINGS: &str =
+    concat!(synchronous_commit!("true"), ", ", client_encoding!("true"));
+
+/// When the server was started, and whether it is a standby.
+const SERVER: &str = "pg_is_in_recovery()::text AS standby, \
+    (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text AS started";
 
 /// SQLSTATE codes with which a server rejects [`HISTORY`]: the role may not call the functions, or
 /// the server does not have them.
 const HISTORY_REJECTED: [&str; 3] = ["42501", "0A000", "42883"];
 
-/// Returns the settings with which every session is opened.
-pub(super) fn settings() -> Vec<Setting> {
+/// Returns the settings of every session, or of every transaction of a pooler.
+fn settings() -> Vec<Setting> {
     let limit = format!("{}s", STATEMENT_TIMEOUT.as_secs());
     vec![
         (STATEMENT_TIMEOUT_SETTING, limit.clone()),
@@ -69,10 +103,17 @@ pub(super) fn settings() -> Vec<Setting> {
 
 const STATEMENT_TIMEOUT_SETTING: &str = "statement_timeout";
 
+/// Number of times that a transaction begins on a server that has to be checked.
+const MAX_BEGINS: u32 = 3;
+
 /// Check of new connections.
 #[derive(Debug)]
 pub(super) struct SessionCheck {
     settings: Vec<Setting>,
+    /// Statement that sets the settings until the transaction ends, and returns the columns of
+    /// [`SERVER`].
+    transaction_settings: String,
+    mode: SharedMode,
     server: Arc<ServerState>,
     /// Whether the server has rejected [`HISTORY`].
     history_is_rejected: AtomicBool,
@@ -90,10 +131,16 @@ pub(super) struct Session {
 }
 
 impl SessionCheck {
-    /// Creates a check of connections that are opened with [`settings`].
-    pub(super) fn new(server: Arc<ServerState>) -> Self {
+    /// Creates a check of connections that have [`settings`].
+    pub(super) fn new(server: Arc<ServerState>, pooler: Pooler) -> Self {
+        let settings = settings();
         Self {
-            settings: settings(),
+            transaction_settings: format!(
+                "SELECT {}, {TRANSACTION_SETTINGS}, {SERVER}",
+                set_statement(&settings, true)
+            ),
+            settings,
+            mode: SharedMode::new(pooler),
             server,
             history_is_rejected: AtomicBool::new(false),
         }
@@ -114,11 +161,84 @@ impl SessionCheck {
         &self,
         connection: &mut PgConnection,
     ) -> Result<Session, Error> {
-        let settings = self.settings.iter().cloned();
-        let settings: Vec<Setting> = settings
-            .filter(|(name, _)| *name != STATEMENT_TIMEOUT_SETTING)
-            .collect();
-        self.check_settings(connection, &settings).await
+        self.check_settings(connection, &self.settings_without_timeout())
+            .await
+    }
+
+    /// Returns the mode of the connections.
+    pub(super) fn mode(&self) -> SettingsMode {
+        self.mode.get()
+    }
+
+    /// Records that connections lead to a pooler. Returns `false` if that was known.
+    pub(super) fn record_pooler(&self) -> bool {
+        self.mode.record_pooler()
+    }
+
+    /// Returns the options of a connection in the present mode.
+    pub(super) fn connect_options(&self, options: &PgConnectOptions) -> PgConnectOptions {
+        self.with_settings(options, &self.settings)
+    }
+
+    /// Returns the options of a connection without a statement timeout. See
+    /// [`Self::connect_options`].
+    pub(super) fn connect_options_without_timeout(
+        &self,
+        options: &PgConnectOptions,
+    ) -> PgConnectOptions {
+        self.with_settings(options, &self.settings_without_timeout())
+    }
+
+    /// A pooler rejects parameters of the startup message that it does not know.
+    fn with_settings(&self, options: &PgConnectOptions, settings: &[Setting]) -> PgConnectOptions {
+        let options = options.clone();
+        match self.mode() {
+            SettingsMode::Startup => {
+                options.options(settings.iter().map(|(name, value)| (*name, value)))
+            }
+            SettingsMode::Session | SettingsMode::Transaction => options.extra_float_digits(None),
+        }
+    }
+
+    fn settings_without_timeout(&self) -> Vec<Setting> {
+        let mut settings = self.settings.clone();
+        for (name, value) in &mut settings {
+            if *name == STATEMENT_TIMEOUT_SETTING {
+                "0".clone_into(value);
+            }
+        }
+        settings
+    }
+
+    /// Begins a transaction with the settings on the server that a pooler assigns to it. A server that
+    /// was started at another time than the last one is checked like a new connection, because the
+    /// pooler can have connected to it after a failover.
+    ///
+    /// # Errors
+    ///
+    /// Fails like [`Self::check`]. The connection cannot be used then.
+    pub(super) async fn begin(
+        &self,
+        connection: &mut PgConnection,
+        begin: &Begin,
+    ) -> Result<(), Error> {
+        let Begin {
+            statement,
+            settings,
+        } = begin;
+        let statement = format!("{statement}; {}; {settings}", self.transaction_settings);
+        for _ in 0..MAX_BEGINS {
+            let row = raw_sql(AssertSqlSafe(statement.as_str().to_owned()))
+                .fetch_one(&mut *connection)
+                .await?;
+            reject_standby(&row)?;
+            if self.server.has_started_at(&text(&row, "started")?) {
+                return Ok(());
+            }
+            raw_sql("ROLLBACK").execute(&mut *connection).await?;
+            self.check(connection).await?;
+        }
+        Err(rejection("the pooler alternates between servers"))
     }
 
     async fn check_settings(
@@ -126,13 +246,17 @@ impl SessionCheck {
         connection: &mut PgConnection,
         settings: &[Setting],
     ) -> Result<Session, Error> {
+        if self.mode() == SettingsMode::Session {
+            let statement = format!("SELECT {}", set_statement(settings, false));
+            raw_sql(AssertSqlSafe(statement))
+                .execute(&mut *connection)
+                .await?;
+        }
         let sent = Instant::now();
         let row = self.query(connection, settings).await?;
         let received = Instant::now();
-        reject_missing_settings(&row)?;
-        if is_true(&row, "standby")? {
-            return Err(rejection("the server is a standby"));
-        }
+        self.check_missing_settings(&row)?;
+        reject_standby(&row)?;
         let encoding = text(&row, "encoding")?;
         if !is_supported(&encoding) {
             return Err(rejection(unsupported_encoding(&encoding)));
@@ -177,8 +301,12 @@ impl SessionCheck {
         connection: &mut PgConnection,
         settings: &[Setting],
     ) -> Result<PgRow, Error> {
+        let pinned = match self.mode() {
+            SettingsMode::Startup | SettingsMode::Session => SESSION_SETTINGS,
+            SettingsMode::Transaction => TRANSACTION_SETTINGS,
+        };
         if !self.history_is_rejected.load(Ordering::Relaxed) {
-            let query = raw_sql(AssertSqlSafe(statement(settings, HISTORY)));
+            let query = raw_sql(AssertSqlSafe(statement(settings, pinned, HISTORY)));
             match query.fetch_one(&mut *connection).await {
                 Err(Error::Database(error))
                     if error
@@ -190,13 +318,40 @@ impl SessionCheck {
                 outcome => return outcome,
             }
         }
-        let query = raw_sql(AssertSqlSafe(statement(settings, NO_HISTORY)));
+        let query = raw_sql(AssertSqlSafe(statement(settings, pinned, NO_HISTORY)));
         query.fetch_one(connection).await
+    }
+
+    /// Checks that a connection received its settings. A pooler that assigns a server to each
+    /// transaction does not forward them, and would confuse the responses to prepared statements of
+    /// different clients.
+    fn check_missing_settings(&self, row: &PgRow) -> Result<(), Error> {
+        let missing = text(row, "missing_settings")?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        match self.mode() {
+            SettingsMode::Transaction => Ok(()),
+            SettingsMode::Startup => {
+                self.record_pooler();
+                Ok(())
+            }
+            SettingsMode::Session => Err(rejection(format!(
+                "the pooler is not in session mode, because it drops settings ({missing}): set \
+                 POSTGRES_POOLER=transaction"
+            ))),
+        }
     }
 }
 
+/// Returns expressions that set settings. `is_local` is whether they end with the transaction.
+fn set_statement(settings: &[Setting], is_local: bool) -> String {
+    let set = |(name, value): &Setting| format!("set_config('{name}', '{value}', {is_local})");
+    settings.iter().map(set).collect::<Vec<_>>().join(", ")
+}
+
 /// Builds the query. The values of the settings are constants of this program.
-fn statement(settings: &[Setting], history: &str) -> String {
+fn statement(settings: &[Setting], pinned: &str, history: &str) -> String {
     let mut expected = String::new();
     for (name, value) in settings {
         let separator = if expected.is_empty() { "" } else { ", " };
@@ -206,24 +361,19 @@ fn statement(settings: &[Setting], history: &str) -> String {
     format!(
         "SELECT (SELECT string_agg(name, ', ') FROM (VALUES {expected}) AS s (name, value) \
             WHERE current_setting(name, true) IS DISTINCT FROM value) AS missing_settings, \
-         pg_is_in_recovery()::text AS standby, {SYNCHRONOUS_COMMIT}, {ENCODINGS}, \
+         current_setting('synchronous_commit') AS default_commit, \
+         current_setting('server_encoding') AS encoding, {pinned}, \
          (SELECT string_agg(name, ', ') FROM (VALUES ('fsync'), ('full_page_writes')) AS s (name) \
-            WHERE current_setting(name, true) = 'off') AS unsafe_settings, {history}, \
-         (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text AS started, \
+            WHERE current_setting(name, true) = 'off') AS unsafe_settings, {history}, {SERVER}, \
          (extract(epoch FROM clock_timestamp()) * 1000000)::bigint::text AS clock"
     )
 }
 
-/// Rejects a connection that did not receive its settings. A pooler that assigns a server for each
-/// transaction does not forward them, and would confuse the responses to prepared statements of
-/// different clients.
-fn reject_missing_settings(row: &PgRow) -> Result<(), Error> {
-    match text(row, "missing_settings")?.as_str() {
-        "" => Ok(()),
-        missing => Err(rejection(format!(
-            "a pooler drops the options of the connection ({missing}): connect to PostgreSQL directly"
-        ))),
+fn reject_standby(row: &PgRow) -> Result<(), Error> {
+    if is_true(row, "standby")? {
+        return Err(rejection("the server is a standby"));
     }
+    Ok(())
 }
 
 /// Returns whether every text can be stored in a database with this encoding, and in the same form.
@@ -253,6 +403,6 @@ fn names(list: &str) -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
-fn rejection(text: impl Into<String>) -> Error {
+pub(super) fn rejection(text: impl Into<String>) -> Error {
     Error::Configuration(text.into().into())
 }

@@ -1,11 +1,11 @@
 //! Snapshot of a conversation: a read-only transaction on a separate connection. When the
 //! snapshot is dropped, the connection is closed, which ends the transaction.
 
+use crate::store::postgres::store_connection::{Begin, StoreConnection};
 use std::future::Future;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use sqlx::{PgConnection, raw_sql};
 
 use super::{
     PostgresPool,
@@ -21,8 +21,10 @@ use crate::{
 };
 
 /// The server ends the transaction if the client reads nothing for 60 seconds.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
-    SET LOCAL idle_in_transaction_session_timeout = '60s'";
+const BEGIN: Begin = Begin {
+    statement: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+    settings: "SET LOCAL idle_in_transaction_session_timeout = '60s'",
+};
 
 struct PgSnapshot {
     connection: PooledConnection,
@@ -48,10 +50,10 @@ pub(super) async fn take(
 }
 
 async fn begin(
-    connection: &mut PgConnection,
+    connection: &mut StoreConnection,
     conversation: &ConversationRef,
 ) -> Result<Conversation, OperationError> {
-    raw_sql(BEGIN).execute(&mut *connection).await?;
+    connection.begin(&BEGIN).await?;
     let found = find(connection, conversation).await?;
     Ok(found.ok_or(StoreError::NotFound)?)
 }

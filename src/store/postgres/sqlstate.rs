@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use sqlx::postgres::PgDatabaseError;
 
+use super::pooler::UNSUPPORTED_PARAMETER;
 use crate::store::operation_error::{BackendError, ErrorKind};
 
 /// SQLSTATE codes, or the first two characters of a class of codes; the first matching entry
@@ -65,10 +66,10 @@ pub(in crate::store) fn classify(error: &PgDatabaseError) -> BackendError {
         let _ = write!(cause, ": {}", error.message());
     }
     // PostgreSQL itself accepts the parameters with which the sidecar connects.
-    if error.message().starts_with("unsupported startup parameter") {
+    if error.message().starts_with(UNSUPPORTED_PARAMETER) {
         cause.push_str(
-            "; this is a connection pooler such as PgBouncer, which is not supported: DATABASE_URL or \
-             POSTGRES_HOST must name PostgreSQL itself",
+            "; this is a connection pooler such as PgBouncer: restart this program, which detects it, and \
+             set no options in DATABASE_URL",
         );
     }
     BackendError::new(kind, cause)

@@ -7,18 +7,22 @@
 
 use std::{future::Future, time::Duration};
 
-use sqlx::{AssertSqlSafe, raw_sql};
 use tokio::time::timeout;
 
-use super::connection::{PooledConnection, REMOVAL_TIMEOUT, STATEMENT_TIMEOUT, Wait};
+use super::{
+    connection::{PooledConnection, REMOVAL_TIMEOUT, STATEMENT_TIMEOUT, Wait},
+    store_connection::Begin,
+};
 use crate::store::operation_error::{BackendError, ErrorKind, OperationError};
 
 /// Begins a transaction. A single statement may take as long as the whole transaction, whose
 /// time the client limits. Under READ COMMITTED, which is set because the database may have
 /// another default, a statement sees the changes that were committed before it obtained its
 /// lock.
-pub(super) const BEGIN: &str =
-    "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = '35s'";
+pub(super) const BEGIN: Begin = Begin {
+    statement: "BEGIN ISOLATION LEVEL READ COMMITTED",
+    settings: "SET LOCAL statement_timeout = '35s'",
+};
 
 /// Limits the time of the statements before the COMMIT. If they fail, nothing is changed.
 pub(super) async fn before_commit<T>(
@@ -55,16 +59,25 @@ pub(super) async fn end_with<T>(
     outcome: Result<T, OperationError>,
     last: &str,
 ) -> Result<T, OperationError> {
+    // The BEGIN may still be executed. Closing the connection ends its transaction.
+    if connection.is_unknown() {
+        return outcome;
+    }
     let statement = match &outcome {
+        Ok(_) if connection.has_failed() => {
+            let cause = "the transaction has ignored the error of a statement";
+            let defect = BackendError::new(ErrorKind::Internal, cause);
+            return connection.reuse(Err(defect.into()));
+        }
         Ok(_) => format!("{last}COMMIT"),
         // A statement may still be running. Closing the connection rolls the transaction back.
         Err(error) if error.kind() == Some(ErrorKind::Interrupted) => return outcome,
         Err(_) => "ROLLBACK".to_owned(),
     };
     let wait = connection.wait();
-    let executed = raw_sql(AssertSqlSafe(statement)).execute(&mut *connection);
+    let executed = connection.end(statement);
     let error = match timeout(STATEMENT_TIMEOUT, wait.for_outcome(executed)).await {
-        Ok(Ok(Ok(_))) => return connection.release(outcome),
+        Ok(Ok(Ok(()))) => return connection.reuse(outcome),
         Ok(Ok(Err(error))) => BackendError::from(error),
         Ok(Err(silent)) => silent.into_error(ErrorKind::ConnectionLost),
         Err(_) => BackendError::new(

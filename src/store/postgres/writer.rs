@@ -9,6 +9,8 @@ use super::{
     attempts::{self, CALL_LIMIT},
     batch::append_batch,
     connection::PooledConnection,
+    invalidations::{record_after, record_statement},
+    server_state::ServerState,
 };
 use crate::store::{
     APPEND_LIMIT, Append, Appended,
@@ -58,25 +60,26 @@ impl PostgresWriter {
     ) -> Result<Vec<Option<Appended>>, BatchFailure> {
         let server = &self.pool.server;
         let Some(started) = saves.iter().map(|save| save.started).min() else {
-            return Ok(connection.release(Ok(Vec::new()))?);
+            return Ok(connection.release(Ok(Vec::new())).await?);
         };
         // Whether a save without an idempotency key was executed cannot always be determined.
         if !saves.iter().all(|save| save.append.is_repeatable()) {
             connection.test(server).await?;
         }
         let wait = connection.begin_wait();
-        let appending = Box::pin(append_batch(
-            &mut connection,
-            server,
-            self.pool.languages,
-            saves,
-        ));
+        let languages = self.pool.languages;
+        let appending = Box::pin(async move {
+            let appended = append_batch(&mut connection, server, languages, saves).await;
+            let record = match &appended {
+                Ok(appended) if connection.is_pooled() => record(server, saves, appended),
+                _ => String::new(),
+            };
+            let appended = appended.map_err(OperationError::from);
+            connection.release_with(appended, || record).await
+        });
         let appended = timeout_at(started + CALL_LIMIT, wait.for_outcome(appending)).await;
         match appended {
-            Ok(Ok(appended)) => {
-                let appended = connection.release(appended.map_err(OperationError::from));
-                Ok(appended?)
-            }
+            Ok(Ok(appended)) => Ok(appended?),
             Ok(Err(silent)) => {
                 server.record_loss();
                 let error = silent.into_error(ErrorKind::ConnectionLost);
@@ -89,6 +92,21 @@ impl PostgresWriter {
             }
         }
     }
+}
+
+/// Returns the statement that records the pending invalidations of the turns that a batch has saved.
+fn record(
+    server: &ServerState,
+    saves: &[GroupedSave<'_>],
+    appended: &[Option<Appended>],
+) -> String {
+    let saved = saves.iter().zip(appended).filter_map(|(save, appended)| {
+        appended.as_ref()?;
+        let after = record_after(save.append.invalidation, server)?;
+        Some((save.append.conversation.id, after))
+    });
+    let (ids, times): (Vec<_>, Vec<_>) = saved.unzip();
+    record_statement(ids, times.into_iter().min())
 }
 
 impl From<BackendError> for BatchFailure {

@@ -1,4 +1,5 @@
-use sqlx::{PgConnection, query, query_as, query_scalar};
+use crate::store::postgres::store_connection::StoreConnection;
+use sqlx::{query, query_as, query_scalar};
 use uuid::Uuid;
 
 use super::{
@@ -25,7 +26,7 @@ type PlaceRow = (i64, i64, Option<i64>, Option<i64>);
 
 /// Connection whose rows of checkpoints are read and written.
 pub(super) struct CheckpointConnection<'c> {
-    pub(super) connection: &'c mut PgConnection,
+    pub(super) connection: &'c mut StoreConnection,
     /// Languages in which messages are analyzed for the search.
     pub(super) languages: Languages,
 }

@@ -7,10 +7,11 @@
 //! that locks the conversation, like all that a plan does not cover: a new thread, a caller who is not
 //! the owner, data that earlier calls have stored.
 
+use crate::store::postgres::store_connection::StoreConnection;
 use std::future::Future;
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, query_as, query_scalar};
+use sqlx::{query_as, query_scalar};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -19,7 +20,7 @@ use super::{
         PostgresPool,
         append::{bind_append, saved},
         connection::{PooledConnection, STATEMENT_TIMEOUT, Wait},
-        invalidations::record_after,
+        invalidations::{record_after, record_statement},
         transaction::before_commit_within,
     },
     columns::{ContentColumns, ValueColumns, WritesColumns, bind_planned},
@@ -74,7 +75,11 @@ pub(super) async fn put_checkpoint(
         Ok(None) | Err(OperationError::Store(_)) => Ok(None),
         Err(error) => Err(error),
     };
-    let stored = match connection.release(stored) {
+    let record = || {
+        let after = record_after(put.invalidation, &pool.server);
+        record_statement([put.conversation.id], after)
+    };
+    let stored = match connection.release_with(stored, record).await {
         Err(error) if error.kind() == Some(ErrorKind::UniqueViolation) => Ok(None),
         stored => stored,
     };
@@ -114,7 +119,9 @@ pub(super) async fn put_writes(
         .bind(UNLOCKED_WRITE_CALLS)
         .fetch_one(&mut *connection)
         .await;
-    connection.release(written.map_err(OperationError::from))
+    connection
+        .release(written.map_err(OperationError::from))
+        .await
 }
 
 /// Plan of a put.
@@ -125,7 +132,7 @@ struct Plan {
 }
 
 async fn plan(
-    connection: &mut PgConnection,
+    connection: &mut StoreConnection,
     languages: Languages,
     threads: &KnownThreads,
     put: &PutCheckpoint,
@@ -177,7 +184,7 @@ type PlanColumns = (
 );
 
 async fn find_plan(
-    connection: &mut PgConnection,
+    connection: &mut StoreConnection,
     put: &PutCheckpoint,
 ) -> Result<Option<ThreadPlan>, OperationError> {
     let found: Vec<PlanColumns> = query_as(statements::FIND_PLAN)
@@ -210,7 +217,7 @@ async fn find_plan(
 
 /// Executes a plan. `None` if it does not apply any more.
 async fn store(
-    connection: &mut PgConnection,
+    connection: &mut StoreConnection,
     languages: Languages,
     threads: &KnownThreads,
     put: &PutCheckpoint,
