@@ -57,6 +57,28 @@ fn tokens_are_counted_as_configured() {
 }
 
 #[test]
+fn poolers_and_migrations_are_configured() {
+    let postgres = |args: &[&str]| match config(args).unwrap().store.backend {
+        StoreBackend::Postgres(postgres) => postgres,
+        StoreBackend::Embedded { .. } => panic!("embedded"),
+    };
+    let url = "--database-url=postgres://pooler/memory";
+    let default = postgres(&[url]);
+    assert_eq!(default.pooler, PoolerMode::Auto);
+    assert!(default.migration_options.is_none());
+    let migration = "--migration-database-url=postgres://server/memory";
+    let args = [url, "--postgres-pooler=transaction", migration];
+    let pooled = postgres(&args);
+    assert_eq!(pooled.pooler, PoolerMode::Transaction);
+    let options = pooled.migration_options.unwrap();
+    assert_eq!(options.get_host(), "server");
+    let wrong = error(&[url, "--migration-database-url=server"]);
+    assert!(wrong.contains("MIGRATION_DATABASE_URL"), "{wrong}");
+    let alone = error(&[migration]);
+    assert!(alone.contains("together with DATABASE_URL"), "{alone}");
+}
+
+#[test]
 fn parameters_of_the_database_url_are_checked() {
     let with = |parameters: &str| {
         config(&[

@@ -1,4 +1,3 @@
-use crate::store::postgres::store_connection::StoreConnection;
 use chrono::{DateTime, Utc};
 use sqlx::{Postgres, postgres::PgArguments, query::QueryAs, query_as};
 use uuid::Uuid;
@@ -14,6 +13,7 @@ use super::{
     history,
     invalidations::{record_after, record_statement},
     server_state::ServerState,
+    store_connection::StoreConnection,
 };
 use crate::{
     domain::{Conversation, Message, RequestId, SessionId, Title, UserId},

@@ -1,6 +1,5 @@
 //! One statement that saves the turns of several conversations.
 
-use crate::store::postgres::store_connection::StoreConnection;
 use chrono::{DateTime, Utc};
 use sqlx::query_as;
 use uuid::Uuid;
@@ -15,6 +14,7 @@ use super::{
     invalidations::{record_after, record_saved},
     server_state::ServerState,
     sql,
+    store_connection::StoreConnection,
 };
 use crate::{
     domain::{NewMessage, Part, RequestId, SessionId, Title, UserId},

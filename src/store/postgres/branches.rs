@@ -1,4 +1,3 @@
-use crate::store::postgres::store_connection::StoreConnection;
 use sqlx::{query, query_as};
 
 use super::{
@@ -7,6 +6,7 @@ use super::{
     conversations::read_branches,
     lineage::{is_titled_after, share},
     sql,
+    store_connection::StoreConnection,
     transaction::{BEGIN, before_commit, end},
 };
 use crate::{

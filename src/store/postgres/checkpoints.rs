@@ -9,7 +9,6 @@ mod unlocked;
 
 pub(super) use known_threads::KnownThreads;
 
-use crate::store::postgres::store_connection::{Begin, StoreConnection};
 use async_trait::async_trait;
 use bytes::Bytes;
 use sqlx::query_scalar;
@@ -21,6 +20,7 @@ use super::{
     PostgresPool, PostgresStore, attempts,
     connection::{PooledConnection, REMOVAL_TIMEOUT, STATEMENT_TIMEOUT},
     invalidations::{record_after, record_statement},
+    store_connection::{Begin, StoreConnection},
     transaction::{BEGIN, before_commit_within, end, end_with},
 };
 use crate::{

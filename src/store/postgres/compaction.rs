@@ -1,4 +1,3 @@
-use crate::store::postgres::store_connection::StoreConnection;
 use chrono::{DateTime, Utc};
 
 use super::{
@@ -7,6 +6,7 @@ use super::{
     connection::PooledConnection,
     invalidations::{record_after, record_statement},
     removal::begin_and_lock,
+    store_connection::StoreConnection,
     transaction::{before_commit, end_with},
 };
 use crate::store::{

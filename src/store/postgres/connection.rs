@@ -297,6 +297,9 @@ impl PooledConnection {
             return self.reuse(outcome);
         }
         // Nothing is committed before the COMMIT.
+        if is_lost(&outcome) {
+            self.connection.record_loss();
+        }
         let outcome = outcome.map_err(|e| e.replace_connection_lost(ErrorKind::Retryable));
         end_with(self, outcome, &last()).await
     }
@@ -313,6 +316,11 @@ impl PooledConnection {
         );
         outcome
     }
+}
+
+fn is_lost<T>(outcome: &Result<T, OperationError>) -> bool {
+    let error = outcome.as_ref().err();
+    error.and_then(OperationError::kind) == Some(ErrorKind::ConnectionLost)
 }
 
 impl Drop for PooledConnection {

@@ -1,8 +1,10 @@
-use crate::store::postgres::store_connection::StoreConnection;
 use chrono::{DateTime, Utc};
 use sqlx::{postgres::PgRow, query_as};
 
-use super::{ConversationRow, PostgresPool, connection::PooledConnection, sql};
+use super::{
+    ConversationRow, PostgresPool, connection::PooledConnection, sql,
+    store_connection::StoreConnection,
+};
 use crate::{
     domain::{
         Conversation, ConversationChanges, ConversationRef, DeptId, NewConversation, SessionId,

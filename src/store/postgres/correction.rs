@@ -1,6 +1,5 @@
 //! Words of documents, by which a query that finds nothing is corrected.
 
-use crate::store::postgres::store_connection::StoreConnection;
 use futures_util::TryStreamExt as _;
 use sqlx::{query_as, query_scalar};
 use uuid::Uuid;
@@ -9,6 +8,7 @@ use super::{
     PostgresPool,
     documents::Terms,
     search::{begin_search, bind_condition, condition, documents_of_conversation, json_array},
+    store_connection::StoreConnection,
 };
 use crate::{
     domain::{ConversationId, DeptId, MetadataFilter, Role},

@@ -1,8 +1,7 @@
-use crate::store::postgres::store_connection::StoreConnection;
 use sqlx::query;
 use uuid::Uuid;
 
-use super::sql;
+use super::{sql, store_connection::StoreConnection};
 use crate::store::{effects::RemovalEffect, operation_error::OperationError};
 
 /// Parameters: $1 to $4 the effects, field by field.

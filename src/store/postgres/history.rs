@@ -1,8 +1,7 @@
-use crate::store::postgres::store_connection::StoreConnection;
 use bytes::Bytes;
 use sqlx::postgres::PgRow;
 
-use super::{PostgresPool, connection::PooledConnection};
+use super::{PostgresPool, connection::PooledConnection, store_connection::StoreConnection};
 use crate::store::{reads::reads, sql};
 
 /// Condition that no transaction that has changed or locked the conversation `c` was in progress

@@ -1,7 +1,6 @@
 //! Import of a conversation: a transaction on a separate connection. If the import is dropped
 //! before its end, the connection is closed, which rolls the transaction back.
 
-use crate::store::postgres::store_connection::{Begin, StoreConnection};
 use async_trait::async_trait;
 use sqlx::{query, query_as};
 use uuid::Uuid;
@@ -15,6 +14,7 @@ use super::{
     connection::PooledConnection,
     documents::{DocumentColumns, bind_documents},
     sql,
+    store_connection::{Begin, StoreConnection},
     transaction::{self, before_commit, end},
 };
 use crate::{

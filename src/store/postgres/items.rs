@@ -1,6 +1,5 @@
 //! Items of the long-term memory.
 
-use crate::store::postgres::store_connection::StoreConnection;
 use std::{collections::HashMap, time::Instant};
 
 use async_trait::async_trait;
@@ -10,6 +9,7 @@ use sqlx::query;
 
 use super::{
     PostgresPool, PostgresStore, attempts, connection::PooledConnection, search::begin_search,
+    store_connection::StoreConnection,
 };
 use crate::{
     domain::{Embedding, ItemId, ItemOwner, ItemTtl, Message},

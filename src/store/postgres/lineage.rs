@@ -1,6 +1,6 @@
-use crate::store::postgres::store_connection::StoreConnection;
 use uuid::Uuid;
 
+use super::store_connection::StoreConnection;
 use crate::store::lineage::lineage;
 
 lineage!(StoreConnection, Uuid, remove);

@@ -2,7 +2,6 @@
 //! them is branched, truncated or compacted in the meantime: each of these operations locks the row
 //! of its conversation, too.
 
-use crate::store::postgres::store_connection::StoreConnection;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
@@ -12,6 +11,7 @@ use super::{
     connection::PooledConnection,
     effects::apply_effects,
     invalidations::{record_after, record_statement},
+    store_connection::StoreConnection,
     transaction::{BEGIN, before_commit, end_with},
 };
 use crate::store::{Redaction, redactions::redactions};

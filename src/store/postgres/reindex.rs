@@ -1,11 +1,12 @@
 //! Analysis of messages whose search documents another analysis, or a trigger of an earlier version,
 //! has made.
 
-use crate::store::postgres::store_connection::StoreConnection;
 use sqlx::{query, query_as};
 use uuid::Uuid;
 
-use super::{PostgresPool, connection::PooledConnection, documents::Terms};
+use super::{
+    PostgresPool, connection::PooledConnection, documents::Terms, store_connection::StoreConnection,
+};
 use crate::{
     domain::ConversationId,
     store::{MessagePlace, Reindexed, operation_error::OperationError},

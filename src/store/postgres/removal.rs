@@ -4,7 +4,6 @@
 //! all conversations that can contain it have in common: if the same message is removed from two
 //! conversations concurrently, one of the transactions must delete it.
 
-use crate::store::postgres::store_connection::StoreConnection;
 use sqlx::{query, query_as};
 
 use super::{
@@ -15,6 +14,7 @@ use super::{
     invalidations::{record_after, record_statement},
     lineage::{TruncationPoint, delete_history, lock_messages, truncate_history},
     sql,
+    store_connection::StoreConnection,
     transaction::{BEGIN, before_commit, end_with},
 };
 use crate::{

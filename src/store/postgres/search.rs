@@ -1,4 +1,3 @@
-use crate::store::postgres::store_connection::StoreConnection;
 use std::borrow::Cow;
 
 use serde_json::Value;
@@ -8,6 +7,7 @@ use uuid::Uuid;
 use super::{
     PostgresPool,
     connection::PooledConnection,
+    store_connection::StoreConnection,
     tsquery::{ranked_tsquery, tsquery},
 };
 use crate::{

@@ -165,6 +165,11 @@ impl SessionCheck {
             .await
     }
 
+    /// Returns what the checked connections have observed.
+    pub(super) fn server(&self) -> &ServerState {
+        &self.server
+    }
+
     /// Returns the mode of the connections.
     pub(super) fn mode(&self) -> SettingsMode {
         self.mode.get()

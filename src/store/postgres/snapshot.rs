@@ -1,7 +1,6 @@
 //! Snapshot of a conversation: a read-only transaction on a separate connection. When the
 //! snapshot is dropped, the connection is closed, which ends the transaction.
 
-use crate::store::postgres::store_connection::{Begin, StoreConnection};
 use std::future::Future;
 
 use async_trait::async_trait;
@@ -12,6 +11,7 @@ use super::{
     connection::{PooledConnection, STATEMENT_TIMEOUT, Wait},
     conversations::find,
     history::{read_blobs, read_page},
+    store_connection::{Begin, StoreConnection},
 };
 use crate::{
     domain::{Conversation, ConversationRef, Message},

@@ -128,6 +128,13 @@ impl StoreConnection {
         }
     }
 
+    /// Records that the connection to a pooler was lost.
+    pub(super) fn record_loss(&self) {
+        if let Some(pooled) = &self.pooled {
+            pooled.check.server().record_loss();
+        }
+    }
+
     /// Whether the connection leads to a pooler that assigns a server to each transaction.
     pub(super) fn is_pooled(&self) -> bool {
         self.pooled.is_some()

@@ -1,9 +1,8 @@
-use crate::store::postgres::store_connection::StoreConnection;
 use sqlx::{query, query_as, query_scalar};
 use uuid::Uuid;
 
 use super::{
-    super::append::append_in,
+    super::{append::append_in, store_connection::StoreConnection},
     columns::{self, ContentColumns},
     statements,
 };

@@ -7,7 +7,6 @@
 //! that locks the conversation, like all that a plan does not cover: a new thread, a caller who is not
 //! the owner, data that earlier calls have stored.
 
-use crate::store::postgres::store_connection::StoreConnection;
 use std::future::Future;
 
 use chrono::{DateTime, Utc};
@@ -21,6 +20,7 @@ use super::{
         append::{bind_append, saved},
         connection::{PooledConnection, STATEMENT_TIMEOUT, Wait},
         invalidations::{record_after, record_statement},
+        store_connection::StoreConnection,
         transaction::before_commit_within,
     },
     columns::{ContentColumns, ValueColumns, WritesColumns, bind_planned},
