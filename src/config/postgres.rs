@@ -90,7 +90,7 @@ pub(super) struct PostgresArgs {
     postgres_pooler: PoolerMode,
 
     /// URL of PostgreSQL itself, with which the schema is migrated. Needed behind a pooler in
-    /// transaction mode, and if another user owns the tables. [default: the other settings]
+    /// transaction mode, and if another user owns the tables.
     #[arg(long, env, global = true, hide_env_values = true, value_name = "URL")]
     migration_database_url: Option<Secret>,
 
