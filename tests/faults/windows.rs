@@ -333,7 +333,7 @@ async fn save_that_is_committed_late_becomes_visible() {
             let mut connection = servers.postgres.connect().await;
             let waiting: i64 = sqlx::query_scalar(
                 "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' \
-                    AND query LIKE '%UPDATE conversations%'",
+                    AND (query LIKE '%UPDATE conversations%' OR query LIKE '%COMMIT')",
             )
             .fetch_one(&mut connection)
             .await
