@@ -3,7 +3,7 @@
 use std::{fs::File, sync::Arc, time::Duration};
 
 use conversation_memory::{
-    domain::{ConversationRef, NumberedMessage},
+    domain::{ConversationRef, NewConversation, NumberedMessage},
     store::{Invalidation, Store, StoreError, sqlite::SqliteStore},
 };
 use sqlx::{
@@ -14,7 +14,10 @@ use tokio::task::JoinSet;
 use crate::{branches::branch_of, imports::imported, search::query};
 use test_support::{
     eventually,
-    store_fixture::{StoreFixture, append_of, message, server_options, truncation, turn, user},
+    store_fixture::{
+        StoreFixture, append_of, at, message, new_conversation, owned_ref, server_options,
+        truncation, turn, user,
+    },
 };
 
 /// More messages than a store writes within the time that a call waits for it.
@@ -194,6 +197,87 @@ async fn messages_left_by_a_crash_are_invisible_and_deleted_at_the_next_start() 
     assert!(!lock.exists());
     assert_eq!(fixture.append_texts(&kept, &["next"]).await, 4);
     assert_eq!(fixture.texts(&kept).await, ["kept word", "next"]);
+}
+
+/// Conversation that many saves have written to, as its requests are stored.
+async fn add_requests(file: &std::path::Path, conversation: &ConversationRef, number: i64) {
+    let requests = format!(
+        "INSERT INTO requests (conversation_id, request_id, digest, first_seq, last_seq, created_at) \
+         WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {number}) \
+         SELECT '{id}', 'request ' || i, zeroblob(32), i, i, 1 FROM n",
+        id = conversation.id
+    );
+    let options = SqliteConnectOptions::new().filename(file);
+    let mut connection = options.connect().await.unwrap();
+    raw_sql(sqlx::AssertSqlSafe(requests))
+        .execute(&mut connection)
+        .await
+        .unwrap();
+}
+
+async fn count_requests(file: &std::path::Path) -> i64 {
+    let options = SqliteConnectOptions::new().filename(file);
+    let mut connection = options.connect().await.unwrap();
+    let requests = query_scalar("SELECT count(*) FROM requests");
+    requests.fetch_one(&mut connection).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_of_a_deleted_conversation_are_deleted_between_turns() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("memory.db");
+    let fixture = StoreFixture::prepared(SqliteStore::open(&file).unwrap()).await;
+    let conversation = fixture.create_conversation().await;
+    fixture.append_texts(&conversation, &["saved"]).await;
+    add_requests(&file, &conversation, 400_000).await;
+    let (store, of) = (Arc::clone(&fixture.store), conversation.clone());
+    let delete = async move { store.delete(&of, Invalidation::Never).await };
+    with_turns(&fixture, delete).await.unwrap();
+    eventually("the requests are deleted", async || {
+        count_requests(&file).await == 0
+    })
+    .await;
+    assert_eq!(counts(&file).await.1, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_left_by_a_crash_are_deleted_at_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("memory.db");
+    let fixture = StoreFixture::prepared(SqliteStore::open(&file).unwrap()).await;
+    let kept = fixture.create_conversation().await;
+    // What is stored when a deletion is interrupted.
+    let deleted = owned_ref(&new_conversation(kept.user_id.as_ref().unwrap()));
+    add_requests(&file, &deleted, 1_000).await;
+    add_requests(&file, &kept, 10).await;
+    let left = format!(
+        "INSERT INTO pending_removals (source_id, after_seq, upto_seq) VALUES ('{}', 0, 0)",
+        deleted.id
+    );
+    let options = SqliteConnectOptions::new().filename(&file);
+    let mut connection = options.connect().await.unwrap();
+    raw_sql(sqlx::AssertSqlSafe(left))
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    // Meanwhile, an old request cannot be taken for one of a new conversation with this id.
+    let new = NewConversation {
+        id: deleted.id,
+        ..new_conversation(kept.user_id.as_ref().unwrap())
+    };
+    let reused = fixture.store.create(&new, at(0)).await;
+    assert!(
+        matches!(reused, Err(StoreError::AlreadyExists(_))),
+        "{reused:?}"
+    );
+    let second = SqliteStore::open(&file).unwrap();
+    second.prepare(false).await.unwrap();
+    eventually("the requests are deleted", async || {
+        count_requests(&file).await == 10 && counts(&file).await.1 == 0
+    })
+    .await;
+    second.close().await;
+    fixture.store.create(&new, at(0)).await.unwrap();
 }
 
 /// Removals that wait for each other use only a part of the connections.

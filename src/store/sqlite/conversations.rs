@@ -34,14 +34,16 @@ const ID_IS_REFERENCED: &str = concat!(
 );
 
 /// Last number of the messages of a deleted conversation that branches of the same user contain, or
-/// that are still being deleted; `NULL` if the id cannot be used. Parameters: $1 id, $2 user.
+/// that are still being deleted; `NULL` if the id cannot be used, also because its requests are still
+/// stored. Parameters: $1 id, $2 user.
 const LAST_REFERENCED: &str = concat!(
     "SELECT max(",
     sql::last_referenced!(),
     ", coalesce((SELECT max(r.upto_seq) FROM pending_removals r WHERE r.source_id = $1), 0)) \
      WHERE NOT ",
     sql::is_in_foreign_branches!(),
-    " AND NOT EXISTS (SELECT 1 FROM pending_removals r WHERE r.source_id = $1 AND r.is_import)"
+    " AND NOT EXISTS (SELECT 1 FROM pending_removals r WHERE r.source_id = $1 \
+                       AND (r.is_import OR r.upto_seq = 0))"
 );
 
 const ATTACH: &str =

@@ -1,6 +1,6 @@
-//! Removals of many messages. All writes share one writer, so that a removal is divided into short
-//! transactions. The first one takes the messages out of all conversations and records their ranges,
-//! which are then deleted step by step, or when the store is opened again.
+//! Removals of many messages and requests. All writes share one writer, so that a removal is divided
+//! into short transactions. The first one takes the messages out of all conversations and records
+//! their ranges, which are then deleted step by step, or when the store is opened again.
 
 use std::{
     fs::{File, OpenOptions},
@@ -40,6 +40,10 @@ const MAX_FAILURES: u32 = 60;
 const BATCH_END: &str = "SELECT max(b.seq) FROM (SELECT m.seq FROM messages m \
     WHERE m.conversation_id = $1 AND m.seq > $2 AND m.seq <= $3 \
     ORDER BY m.seq LIMIT CAST($4 AS INTEGER)) AS b";
+
+/// Deletes some requests of a deleted conversation. Parameter: $1 conversation.
+const DELETE_REQUESTS: &str = "DELETE FROM requests WHERE conversation_id = $1 AND request_id IN ( \
+    SELECT r.request_id FROM requests r WHERE r.conversation_id = $1 LIMIT 64)";
 
 /// Records a range. Parameters: $1 source, $2 and $3 the range, $4 whether an import owns it.
 const RECORD: &str = "INSERT INTO pending_removals (source_id, after_seq, upto_seq, is_import) \
@@ -98,6 +102,45 @@ pub(super) async fn remove(
         }
     }
     Ok(remaining)
+}
+
+/// Deletes the requests of a deleted conversation, as far as one transaction may. Records that some
+/// remain, and returns the record.
+pub(super) async fn remove_requests(
+    connection: &mut SqliteConnection,
+    conversation: Hyphenated,
+) -> Result<Option<LineageRange>, OperationError> {
+    if delete_requests(connection, conversation, &Step::begin()).await? {
+        return Ok(None);
+    }
+    let left = requests_of(conversation);
+    record(connection, left, false).await?;
+    Ok(Some(left))
+}
+
+/// Record of the requests of a deleted conversation: a range that contains no message.
+fn requests_of(conversation: Hyphenated) -> LineageRange {
+    (conversation, 0, 0)
+}
+
+/// Deletes requests of a conversation until the step is over. Returns whether none remains.
+async fn delete_requests(
+    connection: &mut SqliteConnection,
+    conversation: Hyphenated,
+    step: &Step,
+) -> Result<bool, OperationError> {
+    loop {
+        let deleted = query(DELETE_REQUESTS)
+            .bind(conversation)
+            .execute(&mut *connection)
+            .await?;
+        if deleted.rows_affected() == 0 {
+            return Ok(true);
+        }
+        if step.is_over() {
+            return Ok(false);
+        }
+    }
 }
 
 /// Records a range.
@@ -306,11 +349,17 @@ async fn sweep_step(writer: &SqlitePool, range: LineageRange) -> Result<bool, Op
         if !is_recorded {
             return Ok(true);
         }
-        let left = delete_some(&mut transaction, range, &Step::begin()).await?;
-        if left.is_none() {
+        let step = Step::begin();
+        let is_complete = if range == requests_of(range.0) {
+            delete_requests(&mut transaction, range.0, &step).await?
+        } else {
+            let left = delete_some(&mut transaction, range, &step).await?;
+            left.is_none()
+        };
+        if is_complete {
             complete(&mut transaction, range).await?;
         }
-        Ok(left.is_none())
+        Ok(is_complete)
     }
     .await;
     connection::end(transaction, deleted).await

@@ -8,6 +8,7 @@ use super::{
     connection::{self, Micros},
     conversations::get_in,
     lineage::{LineageRange, TruncationPoint, delete_history, truncate_history},
+    pending_removals::remove_requests,
 };
 use crate::{
     domain::ConversationRef,
@@ -23,7 +24,7 @@ const DELETE: &str = "DELETE FROM conversations WHERE id = $1";
 const RECORD_ACTIVITY: &str =
     "UPDATE conversations SET updated_at = max(updated_at, $2), activity = $3 WHERE id = $1";
 
-/// Deletes a conversation. Returns the ranges of messages that remain to be deleted.
+/// Deletes a conversation. Returns the records of what remains to be deleted.
 pub(super) async fn delete(
     writer: &SqlitePool,
     conversation: &ConversationRef,
@@ -38,7 +39,10 @@ async fn find_and_delete(
     conversation: &ConversationRef,
 ) -> Result<Vec<LineageRange>, OperationError> {
     let found = get_in(connection, conversation).await?;
-    delete_history(connection, found.id.as_uuid().hyphenated(), DELETE).await
+    let id = found.id.as_uuid().hyphenated();
+    let mut left = delete_history(connection, id, DELETE).await?;
+    left.extend(remove_requests(connection, id).await?);
+    Ok(left)
 }
 
 /// Removes the messages after a number, or finds the earlier outcome of the same call. Also returns
