@@ -10,6 +10,7 @@ pub mod commands;
 pub mod config;
 pub mod fairness;
 pub mod instrumentation;
+mod jitter;
 pub mod log_throttle;
 mod os_error;
 pub mod patience;

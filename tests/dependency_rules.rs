@@ -26,6 +26,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ),
     ("patience", &[]),
     ("fairness", &[]),
+    ("jitter", &[]),
     (
         "store",
         &[
@@ -33,6 +34,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "domain",
             "fairness",
             "instrumentation",
+            "jitter",
             "patience",
             "text_analysis",
             "sqlx",
@@ -186,6 +188,7 @@ const MODULES: &[(&str, &[&str])] = &[
         "app",
         &[
             "os_error",
+            "jitter",
             "commands",
             "access",
             "reload",

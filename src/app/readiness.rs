@@ -9,6 +9,7 @@ use tonic_health::{
 
 use super::{backends::Backends, startup_log::StartupLog};
 use crate::{
+    jitter,
     memory::Memory,
     rpc::{SERVICE_NAMES, guard::ServingState},
     store::SchemaError,
@@ -66,7 +67,7 @@ impl Readiness {
         let mut logged = None;
         while let Err(error) = backends.store.prepare(migrate).await {
             log_once(&error, &mut logged);
-            sleep(interval).await;
+            sleep(jitter::between(interval / 2, interval)).await;
             interval = MAX_RETRY_INTERVAL.min(interval * 2);
         }
         backends.wait_for_redis().await;

@@ -3,7 +3,10 @@ use std::{
     future::Future,
     ops::{Deref, DerefMut},
     pin::{Pin, pin},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -13,12 +16,15 @@ use opentelemetry::{
     metrics::{AsyncInstrument, Counter, Histogram, Meter},
 };
 use sqlx::{Database, Transaction, pool::PoolConnection};
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
 
 use super::operation_error::{BackendError, Cause, ErrorKind};
 use crate::{
     fairness::{FairSemaphore, Permits, ShareKey},
-    instrumentation,
+    instrumentation, jitter,
 };
 
 /// Time that a call waits for a connection before the server is probed.
@@ -26,6 +32,13 @@ const PROBE_AFTER: Duration = Duration::from_millis(300);
 
 /// Time for which the result of a probe is used.
 const PROBE_LIFETIME: Duration = Duration::from_secs(2);
+
+/// SQLSTATE code with which a server rejects a connection because it has too many.
+const TOO_MANY_CONNECTIONS: &str = "53300";
+
+/// Time after which a connection is requested again that the server had no place for.
+const MIN_PLACE_INTERVAL: Duration = Duration::from_millis(20);
+const MAX_PLACE_INTERVAL: Duration = Duration::from_millis(120);
 
 /// Pool of connections with metrics of its use and of the time that calls wait for it.
 pub(super) struct MeteredPool<DB: Database> {
@@ -36,6 +49,8 @@ pub(super) struct MeteredPool<DB: Database> {
     wait_time: Histogram<f64>,
     timeouts: Counter<u64>,
     probe: Option<ServerProbe>,
+    /// Number of waits for a connection so far.
+    waits: AtomicU64,
 }
 
 /// A pooled connection, or a transaction on one, and the permit that counts it for its caller.
@@ -114,6 +129,7 @@ impl<DB: Database> MeteredPool<DB> {
                 .build(),
             timeouts,
             probe: None,
+            waits: AtomicU64::new(0),
         }
     }
 
@@ -141,7 +157,7 @@ impl<DB: Database> MeteredPool<DB> {
     /// Waits for a connection.
     pub(super) async fn acquire(&self) -> Result<Pooled<PoolConnection<DB>>, BackendError> {
         let _timer = self.wait_timer();
-        let mut acquiring = pin!(self.wait(self.connections.acquire()));
+        let mut acquiring = pin!(self.wait(self.acquire_place()));
         let acquired = match timeout(PROBE_AFTER, &mut acquiring).await {
             Ok(acquired) => acquired,
             Err(_) => match select(acquiring, pin!(self.probe())).await {
@@ -152,6 +168,32 @@ impl<DB: Database> MeteredPool<DB> {
         match self.count_timeout(acquired) {
             Err(sqlx::Error::PoolTimedOut) => Err(self.timeout_error()),
             acquired => Ok(acquired?),
+        }
+    }
+
+    /// Waits for a connection, also while the server has no place for another one: other processes
+    /// close theirs when they do not use them.
+    async fn acquire_place(&self) -> sqlx::Result<PoolConnection<DB>> {
+        loop {
+            match self.connections.acquire().await {
+                Err(error) if has_too_many_connections(&error) => {
+                    sleep(jitter::between(MIN_PLACE_INTERVAL, MAX_PLACE_INTERVAL)).await;
+                }
+                acquired => return acquired,
+            }
+        }
+    }
+
+    /// Number of waits for a connection so far.
+    pub(super) fn waits(&self) -> u64 {
+        self.waits.load(Ordering::Relaxed)
+    }
+
+    /// Closes the connections that are not in use.
+    pub(super) async fn close_idle(&self) {
+        while let Some(connection) = self.connections.try_acquire() {
+            // It is closed even if this fails.
+            let _ = connection.close().await;
         }
     }
 
@@ -216,6 +258,7 @@ impl<DB: Database> MeteredPool<DB> {
     }
 
     fn wait_timer(&self) -> WaitTimer<'_, DB> {
+        self.waits.fetch_add(1, Ordering::Relaxed);
         WaitTimer {
             pool: self,
             started: Instant::now(),
@@ -268,6 +311,11 @@ impl<DB: Database> Drop for WaitTimer<'_, DB> {
         let name = std::slice::from_ref(&self.pool.name);
         self.pool.wait_time.record(waited, name);
     }
+}
+
+fn has_too_many_connections(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.as_deref() == Some(TOO_MANY_CONNECTIONS)
 }
 
 fn observe_connections<DB: Database>(

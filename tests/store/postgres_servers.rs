@@ -549,3 +549,36 @@ async fn read_during_the_newest_of_several_transactions_is_not_settled() {
     raw_sql("ROLLBACK").execute(&mut writer).await.unwrap();
     assert!(is_settled().await);
 }
+
+/// Each of many sidecars that have saved would keep a connection, for which others have no place.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_sidecars_than_connections_of_the_server_can_save() {
+    let mut server = PostgresServer::start().await;
+    server
+        .execute("ALTER SYSTEM SET max_connections = 16")
+        .await;
+    server.stop();
+    server.run().await;
+    let url = server.url();
+    prepared(&url, 10).await.close().await;
+    let stores: Vec<_> = (0..48)
+        .map(|_| PostgresStore::new(url.parse().unwrap(), 10))
+        .collect();
+    let saves = stores.iter().map(async |store| {
+        eventually("the store is prepared", async || {
+            store.prepare(false).await.is_ok()
+        })
+        .await;
+        let new = new_conversation(&user());
+        eventually("a conversation is created", async || {
+            store.create(&new, at(0)).await.is_ok()
+        })
+        .await;
+        let turn = turn(&owned_ref(&new), &["saved"]);
+        eventually("a turn is saved", async || {
+            store.append(&turn).await.is_ok()
+        })
+        .await;
+    });
+    join_all(saves).await;
+}

@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    mem,
     ops::{Deref, DerefMut},
     sync::Arc,
     time::Duration,
@@ -11,7 +12,10 @@ use sqlx::{
     ConnectOptions, Connection, Postgres,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use tokio::time::{Instant, timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
 
 use super::{
     pooler::SettingsMode,
@@ -50,6 +54,12 @@ pub(super) const REMOVAL_TIMEOUT: Duration = Duration::from_secs(35);
 /// used more recently is assumed to be alive, which saves a round trip.
 const MAX_IDLE_UNCHECKED: Duration = Duration::from_secs(5);
 
+/// Time after which a connection that is not used is closed.
+const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Interval in which a pool on a crowded server must use a connection in order to keep its connections.
+const CROWDED_INTERVAL: Duration = Duration::from_millis(500);
+
 /// Adds the options with which every connection is opened.
 pub(super) fn options(options: PgConnectOptions) -> PgConnectOptions {
     let named = options.get_application_name().is_some();
@@ -63,7 +73,8 @@ pub(super) fn options(options: PgConnectOptions) -> PgConnectOptions {
 
 /// Pool of connections, with what they have observed of the server.
 pub(super) struct PostgresPool {
-    connections: pool::MeteredPool<Postgres>,
+    connections: Arc<pool::MeteredPool<Postgres>>,
+    idle: AbortOnDrop,
     check: Arc<SessionCheck>,
     /// Options that do not depend on the mode of the connections.
     options: PgConnectOptions,
@@ -89,6 +100,7 @@ impl PostgresPool {
         let connections = PgPoolOptions::new()
             .max_connections(max_connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
+            .idle_timeout(IDLE_TIMEOUT)
             .test_before_acquire(false)
             .after_connect(move |connection, _| {
                 let check = Arc::clone(&new);
@@ -113,11 +125,14 @@ impl PostgresPool {
                 })
             })
             .connect_lazy_with(check.connect_options(&options));
+        let connections = pool::MeteredPool::new("postgresql", connections);
+        let connections = Arc::new(connections.with_probe(Arc::clone(&probe)));
+        let idle = close_idle(Arc::clone(&connections), Arc::clone(&server));
         Self {
+            idle: AbortOnDrop(tokio::spawn(idle)),
             check,
             options,
-            connections: pool::MeteredPool::new("postgresql", connections)
-                .with_probe(Arc::clone(&probe)),
+            connections,
             server,
             languages,
             searches: SearchLimit::new((max_connections as usize / 5).max(1), STATEMENT_TIMEOUT),
@@ -147,7 +162,30 @@ impl PostgresPool {
 
     /// Closes all connections, after waiting for those that are in use.
     pub(super) async fn close(&self) {
+        self.idle.0.abort();
         self.connections.close().await;
+    }
+}
+
+/// Closes connections that are not used while the server is crowded: it may have no place for those of
+/// another sidecar.
+async fn close_idle(connections: Arc<pool::MeteredPool<Postgres>>, server: Arc<ServerState>) {
+    let mut waits = connections.waits();
+    loop {
+        sleep(CROWDED_INTERVAL).await;
+        let before = mem::replace(&mut waits, connections.waits());
+        if before == waits && server.is_crowded() {
+            connections.close_idle().await;
+        }
+    }
+}
+
+/// Task that ends when it is dropped.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

@@ -70,6 +70,7 @@ struct Observations {
     /// Time at which a read-only connection last caused a renewal.
     renewed: Option<Instant>,
     clock: Option<ClockReading>,
+    is_crowded: bool,
 }
 
 /// Reading of the server's clock.
@@ -161,6 +162,16 @@ impl ServerState {
         observations.renewed = Some(now);
         observations.usable_since = observations.usable_since.max(Some(now));
         true
+    }
+
+    /// Records whether the server has many connections, of all its clients.
+    pub(super) fn record_crowding(&self, is_crowded: bool) {
+        self.observations().is_crowded = is_crowded;
+    }
+
+    /// Returns whether the server had many connections when the last one was opened.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.observations().is_crowded
     }
 
     /// Records a reading of the server's clock.

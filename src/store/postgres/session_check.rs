@@ -73,6 +73,10 @@ const TRANSACTION_SETTINGS: &str =
 const SERVER: &str = "pg_is_in_recovery()::text AS standby, \
     (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text AS started";
 
+/// Whether more than half of the server's connections are open.
+const IS_CROWDED: &str = "((SELECT sum(d.numbackends) FROM pg_stat_database d) * 2 \
+    > current_setting('max_connections')::int)::text AS is_crowded";
+
 /// SQLSTATE codes with which a server rejects [`HISTORY`]: the role may not call the functions, or
 /// the server does not have them.
 const HISTORY_REJECTED: [&str; 3] = ["42501", "0A000", "42883"];
@@ -286,6 +290,7 @@ impl SessionCheck {
                 "the server is on an older timeline than the one used before: it was replaced by a failover",
             ));
         }
+        self.server.record_crowding(is_true(&row, "is_crowded")?);
         if let Some(time) = text(&row, "clock")?
             .parse()
             .ok()
@@ -370,6 +375,7 @@ fn statement(settings: &[Setting], pinned: &str, history: &str) -> String {
          current_setting('server_encoding') AS encoding, {pinned}, \
          (SELECT string_agg(name, ', ') FROM (VALUES ('fsync'), ('full_page_writes')) AS s (name) \
             WHERE current_setting(name, true) = 'off') AS unsafe_settings, {history}, {SERVER}, \
+         {IS_CROWDED}, \
          (extract(epoch FROM clock_timestamp()) * 1000000)::bigint::text AS clock"
     )
 }
