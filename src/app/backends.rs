@@ -211,15 +211,18 @@ fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
             tracing::info!(file = %absolute.display(), "store: embedded SQLite file");
             Ok(Arc::new(store))
         }
-        StoreBackend::Postgres(PostgresConfig {
-            options,
-            max_connections,
-            pooler,
-            migration_options,
-        }) => {
+        StoreBackend::Postgres(config) => {
+            let PostgresConfig {
+                options,
+                further,
+                max_connections,
+                pooler,
+                migration_options,
+            } = config;
             tracing::info!(
                 host = options.get_host(),
                 port = options.get_port(),
+                further_hosts = config.further_hosts(),
                 database = options.get_database(),
                 "store: PostgreSQL"
             );
@@ -229,7 +232,13 @@ fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
                 PoolerMode::Transaction => Pooler::Transaction,
             };
             let options = options.as_ref().clone();
-            let store = PostgresStore::connect(options, *max_connections, languages, pooler);
+            let store = PostgresStore::connect(
+                options,
+                further.clone(),
+                *max_connections,
+                languages,
+                pooler,
+            );
             Ok(Arc::new(match migration_options {
                 Some(migration) => store.with_migration_options(migration.as_ref().clone()),
                 None => store,

@@ -34,7 +34,8 @@ const MIGRATION_URL: &str = "MIGRATION_DATABASE_URL";
 #[command(next_help_heading = "PostgreSQL")]
 pub(super) struct PostgresArgs {
     /// URL of PostgreSQL: postgres://user:password@host:5432/database, where the password is
-    /// percent-encoded. POSTGRES_HOST, _DB, _USER and _PASSWORD must not be set beside it.
+    /// percent-encoded. Of several servers, host1:5432,host2:5432, the one that accepts writes is used.
+    /// POSTGRES_HOST, _DB, _USER and _PASSWORD must not be set beside it.
     #[arg(long, env, global = true, hide_env_values = true, value_name = "URL")]
     database_url: Option<Secret>,
 
@@ -115,6 +116,8 @@ pub enum PoolerMode {
 pub struct PostgresConfig {
     /// Address, credentials and TLS mode.
     pub options: Box<PgConnectOptions>,
+    /// The same for further servers, one of which may accept writes instead.
+    pub further: Vec<PgConnectOptions>,
     /// Upper bound on connections.
     pub max_connections: u32,
     /// Pooler of the connections.
@@ -137,6 +140,14 @@ impl fmt::Debug for PostgresConfig {
 }
 
 impl PostgresConfig {
+    /// Addresses of the further servers for the log; `None` if there is none.
+    pub fn further_hosts(&self) -> Option<String> {
+        let further = self.further.iter();
+        let names = further.map(|it| format!("{}:{}", it.get_host(), it.get_port()));
+        let names: Vec<_> = names.collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    }
+
     /// Returns `None` if PostgreSQL is not configured.
     pub(super) fn from_args(args: &PostgresArgs) -> Result<Option<Self>, InvalidSetting> {
         let url = Secret::from_value_or_file(
@@ -149,15 +160,15 @@ impl PostgresConfig {
             args.postgres_password_file.as_deref(),
             "POSTGRES_PASSWORD",
         )?;
-        let options = match url {
+        let servers = match url {
             Some(url) => {
                 args.reject_beside_url(password.as_ref())?;
-                Some(options_from_url(&url, "DATABASE_URL")?)
+                Some(servers_from_url(&url, "DATABASE_URL")?)
             }
-            None => args.options(password.as_ref())?,
+            None => args.servers(password.as_ref())?,
         };
         let migration_options = args.migration_options()?;
-        let Some(options) = options else {
+        let Some((options, further)) = servers else {
             return match migration_options {
                 Some(_) => Err(InvalidSetting::secret(
                     MIGRATION_URL,
@@ -168,6 +179,7 @@ impl PostgresConfig {
         };
         Ok(Some(Self {
             options: Box::new(options),
+            further,
             max_connections: args.postgres_max_connections,
             pooler: args.postgres_pooler,
             migration_options: migration_options.map(Box::new),
@@ -182,8 +194,13 @@ impl PostgresArgs {
             self.migration_database_url_file.as_deref(),
             MIGRATION_URL,
         )?;
-        url.map(|url| options_from_url(&url, MIGRATION_URL))
-            .transpose()
+        let Some(url) = url else {
+            return Ok(None);
+        };
+        match servers_from_url(&url, MIGRATION_URL)? {
+            (options, further) if further.is_empty() => Ok(Some(options)),
+            _ => Err(InvalidSetting::secret(MIGRATION_URL, "must name one host")),
+        }
     }
 
     /// Rejects settings that a URL would replace. The port is not one of them, because Kubernetes sets
@@ -207,12 +224,9 @@ impl PostgresArgs {
         }
     }
 
-    /// Returns the options from the settings other than the URL; `None` if no setting that
-    /// selects PostgreSQL is set.
-    fn options(
-        &self,
-        password: Option<&Secret>,
-    ) -> Result<Option<PgConnectOptions>, InvalidSetting> {
+    /// Returns the servers of the settings other than the URL; `None` if no setting that selects
+    /// PostgreSQL is set.
+    fn servers(&self, password: Option<&Secret>) -> Result<Option<Servers>, InvalidSetting> {
         let host = non_empty(self.postgres_host.as_deref());
         let user = non_empty(self.postgres_user.as_deref());
         let database = non_empty(self.postgres_db.as_deref());
@@ -221,7 +235,6 @@ impl PostgresArgs {
         }
         let port = port(self.postgres_port.as_deref(), DEFAULT_PORT, "POSTGRES_PORT")?;
         let mut options = PgConnectOptions::new_without_pgpass()
-            .host(host.unwrap_or("localhost"))
             .port(port)
             .username(user.unwrap_or("postgres"))
             .database(database.unwrap_or("conversation_memory"))
@@ -229,11 +242,32 @@ impl PostgresArgs {
         if let Some(password) = password {
             options = options.password(password.expose());
         }
-        Ok(Some(options))
+        let hosts = host.unwrap_or("localhost").split(',');
+        let mut servers = Vec::new();
+        for host in hosts {
+            reject_empty_host(host, "POSTGRES_HOST")?;
+            servers.push(options.clone().host(host));
+        }
+        Ok(first_and_further(servers))
     }
 }
 
-fn options_from_url(url: &Secret, name: &'static str) -> Result<PgConnectOptions, InvalidSetting> {
+/// Options of the first server and of the further ones.
+type Servers = (PgConnectOptions, Vec<PgConnectOptions>);
+
+/// `None` if there is no server.
+fn first_and_further(mut servers: Vec<PgConnectOptions>) -> Option<Servers> {
+    (!servers.is_empty()).then(|| (servers.remove(0), servers))
+}
+
+fn reject_empty_host(host: &str, name: &str) -> Result<(), InvalidSetting> {
+    if host.is_empty() {
+        return Err(InvalidSetting::new(name, "names an empty host"));
+    }
+    Ok(())
+}
+
+fn servers_from_url(url: &Secret, name: &'static str) -> Result<Servers, InvalidSetting> {
     if !["postgres://", "postgresql://"]
         .iter()
         .any(|scheme| url.expose().starts_with(scheme))
@@ -242,13 +276,37 @@ fn options_from_url(url: &Secret, name: &'static str) -> Result<PgConnectOptions
     }
     check_encoding(url.expose(), name)?;
     check_parameters(url.expose(), name)?;
-    // The parser's error can quote the URL, which can contain a password.
-    url.expose().parse().map_err(|_| {
-        InvalidSetting::secret(
-            name,
-            "must be a URL such as postgres://user:password@host:5432/database",
-        )
-    })
+    let mut servers = Vec::new();
+    for url in urls_of_hosts(url.expose(), name)? {
+        // The parser's error can quote the URL, which can contain a password.
+        servers.push(url.parse().map_err(|_| invalid_url(name))?);
+    }
+    first_and_further(servers).ok_or_else(|| invalid_url(name))
+}
+
+fn invalid_url(name: &str) -> InvalidSetting {
+    InvalidSetting::secret(
+        name,
+        "must be a URL such as postgres://user:password@host:5432/database",
+    )
+}
+
+/// Returns a URL for each host that a URL lists, as libpq accepts them. The driver's parser accepts one.
+fn urls_of_hosts(url: &str, name: &str) -> Result<Vec<String>, InvalidSetting> {
+    let (scheme, rest) = url.split_once("://").ok_or_else(|| invalid_url(name))?;
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let hosts_from = authority.rfind('@').map_or(0, |at| at + 1);
+    let (user, hosts) = authority.split_at(hosts_from);
+    if !hosts.contains(',') {
+        return Ok(vec![url.to_owned()]);
+    }
+    let mut urls = Vec::new();
+    for host in hosts.split(',') {
+        reject_empty_host(host, name)?;
+        urls.push(format!("{scheme}://{user}{host}{path}"));
+    }
+    Ok(urls)
 }
 
 /// Rejects parameters of a URL that would have no effect, or another one than in libpq. Their names and
@@ -277,6 +335,12 @@ fn check_parameters(url: &str, name: &str) -> Result<(), InvalidSetting> {
                      accepts writes"
                         .to_owned(),
                 );
+            }
+            "host" | "hostaddr" | "port" if value.contains(',') => {
+                return invalid(format!(
+                    "{key} must be one value; list several servers as host1:5432,host2:5432 before the \
+                     database"
+                ));
             }
             _ if is_known(key) => {}
             _ => {

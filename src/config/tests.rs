@@ -110,6 +110,43 @@ fn parameters_of_the_database_url_are_checked() {
     }
 }
 
+fn servers(arguments: &[&str]) -> Vec<(String, u16)> {
+    let StoreBackend::Postgres(postgres) = config(arguments).unwrap().store.backend else {
+        panic!("PostgreSQL is not used");
+    };
+    let all = std::iter::once(&*postgres.options).chain(&postgres.further);
+    all.map(|it| (it.get_host().to_owned(), it.get_port()))
+        .collect()
+}
+
+#[test]
+fn several_servers_of_postgresql_are_accepted() {
+    let two = [("a".to_owned(), 5433), ("b".to_owned(), 5432)];
+    let url = "postgres://user:p%2Cw@a:5433,b/db?target_session_attrs=read-write";
+    assert_eq!(servers(&["--database-url", url]), two);
+    let three = servers(&["--postgres-host", "a,b,c", "--postgres-port", "7"]);
+    assert_eq!(three, ["a", "b", "c"].map(|host| (host.to_owned(), 7)));
+    let one = servers(&["--database-url", "postgres://[::1]:5433/db"]);
+    assert_eq!(one.len(), 1);
+    for (arguments, named) in [
+        (["--database-url", "postgres://a,,b/db"], "DATABASE_URL: names an empty host"),
+        (["--database-url", "postgres://a,b:x/db"], "DATABASE_URL"),
+        (["--database-url", "postgres://c/db?host=a,b"], "host1:5432,host2:5432"),
+        (["--postgres-host", "a,"], "POSTGRES_HOST: names an empty host"),
+    ] {
+        let error = config(&arguments).expect_err(named).to_string();
+        assert!(error.contains(named), "{error}");
+    }
+    let migration = [
+        "--database-url",
+        "postgres://a/db",
+        "--migration-database-url",
+        "postgres://a,b/db",
+    ];
+    let error = config(&migration).expect_err("two hosts").to_string();
+    assert!(error.contains("MIGRATION_DATABASE_URL"), "{error}");
+}
+
 #[test]
 fn settings_that_the_database_url_contains_are_rejected_beside_it() {
     let url = ["--database-url", "postgres://host/db"];

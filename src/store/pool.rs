@@ -49,6 +49,7 @@ pub(super) struct MeteredPool<DB: Database> {
     wait_time: Histogram<f64>,
     timeouts: Counter<u64>,
     probe: Option<ServerProbe>,
+    has_alternatives: bool,
     /// Number of waits for a connection so far.
     waits: AtomicU64,
 }
@@ -129,6 +130,7 @@ impl<DB: Database> MeteredPool<DB> {
                 .build(),
             timeouts,
             probe: None,
+            has_alternatives: false,
             waits: AtomicU64::new(0),
         }
     }
@@ -141,8 +143,10 @@ impl<DB: Database> MeteredPool<DB> {
         self.connections.set_connect_options(options);
     }
 
-    /// Probes the server while a call waits for longer than [`PROBE_AFTER`].
-    pub(super) fn with_probe(self, open: Probe) -> Self {
+    /// Probes the server while a call waits for longer than [`PROBE_AFTER`]. `has_alternatives` is
+    /// whether the probe finds another server if this one accepts no connection: then it also runs
+    /// after an error.
+    pub(super) fn with_probe(self, open: Probe, has_alternatives: bool) -> Self {
         let probe = ServerProbe {
             open,
             running: Semaphore::new(1),
@@ -150,6 +154,7 @@ impl<DB: Database> MeteredPool<DB> {
         };
         Self {
             probe: Some(probe),
+            has_alternatives,
             ..self
         }
     }
@@ -172,12 +177,16 @@ impl<DB: Database> MeteredPool<DB> {
     }
 
     /// Waits for a connection, also while the server has no place for another one: other processes
-    /// close theirs when they do not use them.
+    /// close theirs when they do not use them. An error leads to a search for another server.
     async fn acquire_place(&self) -> sqlx::Result<PoolConnection<DB>> {
         loop {
             match self.connections.acquire().await {
                 Err(error) if has_too_many_connections(&error) => {
                     sleep(jitter::between(MIN_PLACE_INTERVAL, MAX_PLACE_INTERVAL)).await;
+                }
+                Err(error) if self.has_alternatives && !is_final(&error) => {
+                    self.probe().await;
+                    sleep(MIN_PLACE_INTERVAL).await;
                 }
                 acquired => return acquired,
             }
@@ -311,6 +320,11 @@ impl<DB: Database> Drop for WaitTimer<'_, DB> {
         let name = std::slice::from_ref(&self.pool.name);
         self.pool.wait_time.record(waited, name);
     }
+}
+
+/// Whether no other attempt would be successful.
+fn is_final(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed)
 }
 
 fn has_too_many_connections(error: &sqlx::Error) -> bool {

@@ -16,6 +16,7 @@ mod correction;
 mod documents;
 mod effects;
 mod history;
+mod hosts;
 mod import;
 mod invalidations;
 mod items;
@@ -62,7 +63,7 @@ use crate::{
 pub use self::pooler::Pooler;
 pub(super) use self::sqlstate::classify;
 use self::{
-    connection::PostgresPool, prepare::Target, server_state::ServerState,
+    connection::PostgresPool, hosts::Hosts, prepare::Target, server_state::ServerState,
     session_check::SessionCheck, writer::PostgresWriter,
 };
 
@@ -84,8 +85,6 @@ pub struct PostgresStore {
     /// each other. Together with the transfers and the searches, they leave connections for turns.
     removals: FairSemaphore,
     check: Arc<SessionCheck>,
-    /// Options for the connection that [`Store::prepare`] opens.
-    options: PgConnectOptions,
     /// Options for the connection that migrates the schema, if it is another one.
     migration: Option<PgConnectOptions>,
 }
@@ -103,25 +102,33 @@ impl PostgresStore {
         max_connections: u32,
         languages: Languages,
     ) -> Self {
-        Self::connect(options, max_connections, languages, Pooler::Detect)
+        Self::connect(
+            options,
+            Vec::new(),
+            max_connections,
+            languages,
+            Pooler::Detect,
+        )
     }
 
-    /// Creates a store that opens at most `max_connections` connections, the first when it
+    /// Creates a store on one server of several, the one that accepts writes. It opens at most `max_connections` connections, the first when it
     /// is first used. New messages are analyzed as texts in these languages. The connections lead
     /// to `pooler`.
     ///
     /// Must be called within a Tokio runtime.
     pub fn connect(
         options: PgConnectOptions,
+        further: Vec<PgConnectOptions>,
         max_connections: u32,
         languages: Languages,
         pooler: Pooler,
     ) -> Self {
-        let options = connection::options(options);
+        let further = further.into_iter().map(connection::options).collect();
+        let hosts = Arc::new(Hosts::new(connection::options(options), further));
         let server = Arc::new(ServerState::default());
         let check = Arc::new(SessionCheck::new(Arc::clone(&server), pooler));
         let pool = PostgresPool::new(
-            options.clone(),
+            hosts,
             max_connections,
             Arc::clone(&check),
             server,
@@ -136,7 +143,6 @@ impl PostgresStore {
             transfers: TransferLimit::new(share),
             removals: FairSemaphore::new(share),
             check,
-            options,
             migration: None,
         }
     }
@@ -172,8 +178,9 @@ impl fmt::Debug for PostgresStore {
 #[async_trait]
 impl Store for PostgresStore {
     async fn prepare(&self, migrate: bool) -> Result<(), SchemaError> {
+        self.pool.locate().await;
         let target = Target {
-            options: &self.options,
+            options: self.pool.options(),
             migration: self.migration.as_ref(),
             check: &self.check,
         };

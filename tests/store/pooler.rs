@@ -232,7 +232,8 @@ async fn a_pooler_in_session_mode_keeps_the_settings() {
     let port = server_options().get_port();
     let pooler = PgBouncer::start(port, "session", 20).await;
     let (_, pooled) = new_database(&pooler).await;
-    let store = PostgresStore::connect(pooled, 4, Languages::default(), Pooler::Session);
+    let store =
+        PostgresStore::connect(pooled, Vec::new(), 4, Languages::default(), Pooler::Session);
     let store = StoreFixture::prepared(store).await;
     let conversation = store.create_conversation().await;
     for number in 1..=5 {

@@ -1,16 +1,20 @@
 //! PostgreSQL servers that change their settings or their role, or stop responding.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use conversation_memory::{
     domain::{ConversationRef, NumberedMessage, SearchText},
     store::{
         Appended, Bound, ConversationQuery, Invalidation, SearchQuery, Store, StoreError,
-        postgres::PostgresStore,
+        postgres::{Pooler, PostgresStore},
     },
+    text_analysis::Languages,
 };
 use futures_util::future::join_all;
-use sqlx::{Connection as _, query, query_scalar, raw_sql};
+use sqlx::{Connection as _, postgres::PgConnectOptions, query, query_scalar, raw_sql};
 use test_support::{
     eventually,
     postgres_server::PostgresServer,
@@ -21,6 +25,7 @@ use test_support::{
     },
     tcp_proxy::TcpProxy,
 };
+use tokio::time::sleep;
 
 use crate::{branches::branch_of, imports::imported};
 
@@ -581,4 +586,85 @@ async fn more_sidecars_than_connections_of_the_server_can_save() {
         .await;
     });
     join_all(saves).await;
+}
+
+/// Saves turns without a pause until a save succeeds after `promoted`, and returns the texts of those
+/// that were acknowledged.
+async fn save_through_a_failover(
+    store: &PostgresStore,
+    conversation: &ConversationRef,
+    is_promoted: &AtomicBool,
+) -> Vec<String> {
+    let mut saved = Vec::new();
+    for number in 0.. {
+        let text = format!("turn {number}");
+        let was_promoted = is_promoted.load(Ordering::SeqCst);
+        let outcome = store.append(&turn(conversation, &[text.as_str()])).await;
+        if outcome.is_ok() {
+            saved.push(text);
+            if was_promoted {
+                break;
+            }
+        } else {
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+    saved
+}
+
+/// Each way in which a primary ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn promoted_standby_of_the_url_is_used_and_lacks_no_acknowledged_save() {
+    for freezes in [false, true] {
+        let mut primary = PostgresServer::start().await;
+        let standby = primary.start_standby().await;
+        for statement in [
+            "ALTER SYSTEM SET synchronous_standby_names = '*'",
+            "SELECT pg_reload_conf()",
+        ] {
+            primary.execute(statement).await;
+        }
+        let urls = [primary.url(), standby.url()].map(|url| url.parse().unwrap());
+        // The order of the servers does not matter.
+        let [further, first]: [PgConnectOptions; 2] = urls;
+        let languages = Languages::default();
+        let store = PostgresStore::connect(first, vec![further], 4, languages, Pooler::Detect);
+        store.prepare(true).await.unwrap();
+        let conversation = create_conversation(&store).await;
+        let is_promoted = AtomicBool::new(false);
+        let promote = async {
+            sleep(Duration::from_millis(200)).await;
+            if freezes {
+                primary.freeze();
+            } else {
+                primary.kill();
+            }
+            standby
+                .execute("ALTER SYSTEM RESET synchronous_standby_names")
+                .await;
+            standby.promote().await;
+            standby.execute("SELECT pg_reload_conf()").await;
+            is_promoted.store(true, Ordering::SeqCst);
+        };
+        let (saved, ()) = tokio::join!(
+            save_through_a_failover(&store, &conversation, &is_promoted),
+            promote
+        );
+        let read = store
+            .messages(&conversation, Bound::After(0), 10_000, false)
+            .await;
+        let stored: Vec<_> = read
+            .unwrap()
+            .into_iter()
+            .map(|message| message.content.into_string())
+            .collect();
+        for text in &saved {
+            let found = stored.iter().filter(|stored| *stored == text).count();
+            assert_eq!(found, 1, "{text}");
+        }
+        store.close().await;
+        if freezes {
+            primary.thaw();
+        }
+    }
 }

@@ -18,10 +18,11 @@ use tokio::{
 };
 
 use super::{
+    hosts::Hosts,
     pooler::SettingsMode,
     responsiveness::{Responsiveness, ServerSilent},
     server_state::ServerState,
-    session_check::SessionCheck,
+    session_check::{SessionCheck, rejection},
     store_connection::{StoreConnection, look_up_types},
     transaction::end_with,
 };
@@ -54,6 +55,9 @@ pub(super) const REMOVAL_TIMEOUT: Duration = Duration::from_secs(35);
 /// used more recently is assumed to be alive, which saves a round trip.
 const MAX_IDLE_UNCHECKED: Duration = Duration::from_secs(5);
 
+/// Maximum time in which the server that accepts writes is looked for at the start.
+const LOCATE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Time after which a connection that is not used is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -76,8 +80,7 @@ pub(super) struct PostgresPool {
     connections: Arc<pool::MeteredPool<Postgres>>,
     idle: AbortOnDrop,
     check: Arc<SessionCheck>,
-    /// Options that do not depend on the mode of the connections.
-    options: PgConnectOptions,
+    hosts: Arc<Hosts>,
     pub(super) server: Arc<ServerState>,
     /// Languages in which messages are analyzed for the search.
     pub(super) languages: Languages,
@@ -88,13 +91,12 @@ pub(super) struct PostgresPool {
 impl PostgresPool {
     /// Creates a pool that opens connections when they are first needed, and checks each.
     pub(super) fn new(
-        options: PgConnectOptions,
+        hosts: Arc<Hosts>,
         max_connections: u32,
         check: Arc<SessionCheck>,
         server: Arc<ServerState>,
         languages: Languages,
     ) -> Self {
-        let probe = probe(options.clone(), Arc::clone(&check));
         let observed = Arc::clone(&server);
         let new = Arc::clone(&check);
         let connections = PgPoolOptions::new()
@@ -124,14 +126,16 @@ impl PostgresPool {
                     Ok(is_usable)
                 })
             })
-            .connect_lazy_with(check.connect_options(&options));
-        let connections = pool::MeteredPool::new("postgresql", connections);
-        let connections = Arc::new(connections.with_probe(Arc::clone(&probe)));
+            .connect_lazy_with(check.connect_options(hosts.current()));
+        let probe = probe(Arc::clone(&hosts), Arc::clone(&check), connections.clone());
+        let connections = pool::MeteredPool::new("postgresql", connections)
+            .with_probe(Arc::clone(&probe), hosts.are_several());
+        let connections = Arc::new(connections);
         let idle = close_idle(Arc::clone(&connections), Arc::clone(&server));
         Self {
             idle: AbortOnDrop(tokio::spawn(idle)),
             check,
-            options,
+            hosts,
             connections,
             server,
             languages,
@@ -140,9 +144,22 @@ impl PostgresPool {
         }
     }
 
+    /// Uses the server that accepts writes. If none does, the next connections report why.
+    pub(super) async fn locate(&self) {
+        if self.hosts.are_several() {
+            let located = timeout(LOCATE_TIMEOUT, self.hosts.locate(&self.check));
+            let _: Result<_, _> = located.await;
+        }
+    }
+
+    /// Options of connections to the server that is used, which do not depend on their mode.
+    pub(super) fn options(&self) -> &PgConnectOptions {
+        self.hosts.current()
+    }
+
     /// Opens further connections in the present mode of the connections.
     pub(super) fn update_options(&self) {
-        let options = self.check.connect_options(&self.options);
+        let options = self.check.connect_options(self.options());
         self.connections.set_connect_options(options);
     }
 
@@ -190,12 +207,21 @@ impl Drop for AbortOnDrop {
 }
 
 /// Returns a function that opens and checks a connection outside of the pool. A pooler that accepts a
-/// connection has responded: all its servers can be in use.
-fn probe(options: PgConnectOptions, check: Arc<SessionCheck>) -> pool::Probe {
+/// connection has responded: all its servers can be in use. If another server than before accepts
+/// writes, further connections of the pool lead to it.
+fn probe(hosts: Arc<Hosts>, check: Arc<SessionCheck>, pool: sqlx::PgPool) -> pool::Probe {
     Arc::new(move || {
-        let (options, check) = (options.clone(), Arc::clone(&check));
+        let (hosts, check, pool) = (Arc::clone(&hosts), Arc::clone(&check), pool.clone());
         Box::pin(async move {
-            let mut connection = check.connect_options(&options).connect().await?;
+            if hosts.are_several() {
+                if !hosts.locate(&check).await? {
+                    return Ok(());
+                }
+                pool.set_connect_options(check.connect_options(hosts.current()));
+                // What waits for the former server waits in vain.
+                return Err(rejection("another server accepts writes now"));
+            }
+            let mut connection = check.connect_options(hosts.current()).connect().await?;
             match check.mode() {
                 SettingsMode::Startup => check.check(&mut connection).await.map(drop),
                 SettingsMode::Session | SettingsMode::Transaction => Ok(()),
