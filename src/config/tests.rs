@@ -129,10 +129,19 @@ fn several_servers_of_postgresql_are_accepted() {
     let one = servers(&["--database-url", "postgres://[::1]:5433/db"]);
     assert_eq!(one.len(), 1);
     for (arguments, named) in [
-        (["--database-url", "postgres://a,,b/db"], "DATABASE_URL: names an empty host"),
+        (
+            ["--database-url", "postgres://a,,b/db"],
+            "DATABASE_URL: names an empty host",
+        ),
         (["--database-url", "postgres://a,b:x/db"], "DATABASE_URL"),
-        (["--database-url", "postgres://c/db?host=a,b"], "host1:5432,host2:5432"),
-        (["--postgres-host", "a,"], "POSTGRES_HOST: names an empty host"),
+        (
+            ["--database-url", "postgres://c/db?host=a,b"],
+            "host1:5432,host2:5432",
+        ),
+        (
+            ["--postgres-host", "a,"],
+            "POSTGRES_HOST: names an empty host",
+        ),
     ] {
         let error = config(&arguments).expect_err(named).to_string();
         assert!(error.contains(named), "{error}");

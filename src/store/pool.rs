@@ -328,7 +328,9 @@ fn is_final(error: &sqlx::Error) -> bool {
 }
 
 fn has_too_many_connections(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code());
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
     code.as_deref() == Some(TOO_MANY_CONNECTIONS)
 }
 

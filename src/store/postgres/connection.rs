@@ -13,7 +13,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::{
-    task::JoinHandle,
+    task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 
@@ -78,7 +78,8 @@ pub(super) fn options(options: PgConnectOptions) -> PgConnectOptions {
 /// Pool of connections, with what they have observed of the server.
 pub(super) struct PostgresPool {
     connections: Arc<pool::MeteredPool<Postgres>>,
-    idle: AbortOnDrop,
+    /// Task that closes idle connections. It ends with this value.
+    _idle: JoinSet<()>,
     check: Arc<SessionCheck>,
     hosts: Arc<Hosts>,
     pub(super) server: Arc<ServerState>,
@@ -131,9 +132,10 @@ impl PostgresPool {
         let connections = pool::MeteredPool::new("postgresql", connections)
             .with_probe(Arc::clone(&probe), hosts.are_several());
         let connections = Arc::new(connections);
-        let idle = close_idle(Arc::clone(&connections), Arc::clone(&server));
+        let mut idle = JoinSet::new();
+        idle.spawn(close_idle(Arc::clone(&connections), Arc::clone(&server)));
         Self {
-            idle: AbortOnDrop(tokio::spawn(idle)),
+            _idle: idle,
             check,
             hosts,
             connections,
@@ -179,7 +181,6 @@ impl PostgresPool {
 
     /// Closes all connections, after waiting for those that are in use.
     pub(super) async fn close(&self) {
-        self.idle.0.abort();
         self.connections.close().await;
     }
 }
@@ -194,15 +195,6 @@ async fn close_idle(connections: Arc<pool::MeteredPool<Postgres>>, server: Arc<S
         if before == waits && server.is_crowded() {
             connections.close_idle().await;
         }
-    }
-}
-
-/// Task that ends when it is dropped.
-struct AbortOnDrop(JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 
