@@ -87,7 +87,7 @@ impl Drop for PgBouncer {
     }
 }
 
-/// Returns the port of a pooler in transaction mode with four servers, which all tests of this
+/// Returns the port of a pooler in transaction mode with twelve servers, which all tests of this
 /// process share. It ends with the process.
 pub async fn shared(postgres: u16) -> u16 {
     let port = started(postgres);
@@ -104,7 +104,7 @@ pub fn started(postgres: u16) -> u16 {
         let (sender, receiver) = std::sync::mpsc::channel();
         // The pooler ends with the thread that started it.
         thread::spawn(move || {
-            let pooler = PgBouncer::spawn(postgres, "transaction", 4, "");
+            let pooler = PgBouncer::spawn(postgres, "transaction", 12, "");
             sender.send(pooler.port).unwrap();
             loop {
                 thread::park();
