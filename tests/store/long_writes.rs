@@ -6,12 +6,10 @@ use conversation_memory::{
     domain::{ConversationRef, NewConversation, NumberedMessage},
     store::{Invalidation, Store, StoreError, sqlite::SqliteStore},
 };
-use sqlx::{
-    ConnectOptions as _, Connection as _, query_scalar, raw_sql, sqlite::SqliteConnectOptions,
-};
+use sqlx::{ConnectOptions as _, Connection as _, query_scalar, raw_sql};
 use tokio::task::JoinSet;
 
-use crate::{branches::branch_of, imports::imported, search::query};
+use crate::{branches::branch_of, imports::imported, search::query, sqlite_checkpoints::raw};
 use test_support::{
     eventually,
     store_fixture::{
@@ -131,8 +129,7 @@ pub(crate) async fn removals_of_many_messages_do_not_delay_turns(fixture: &Store
 
 /// Counts the messages in a file, and what is recorded about their removal.
 async fn counts(file: &std::path::Path) -> (i64, i64) {
-    let options = SqliteConnectOptions::new().filename(file);
-    let mut connection = options.connect().await.unwrap();
+    let mut connection = raw(file).await;
     let messages = query_scalar("SELECT count(*) FROM messages");
     let messages = messages.fetch_one(&mut connection).await.unwrap();
     let pending = query_scalar("SELECT count(*) FROM pending_removals");
@@ -163,11 +160,7 @@ async fn messages_left_by_a_crash_are_invisible_and_deleted_at_the_next_start() 
          VALUES ('{kept}', 1, 3, 0), ('{importing}', 0, 9223372036854775807, 1);",
         kept = kept.id
     );
-    let mut connection = SqliteConnectOptions::new()
-        .filename(&file)
-        .connect()
-        .await
-        .unwrap();
+    let mut connection = raw(&file).await;
     raw_sql(sqlx::AssertSqlSafe(left))
         .execute(&mut connection)
         .await
@@ -207,8 +200,7 @@ async fn add_requests(file: &std::path::Path, conversation: &ConversationRef, nu
          SELECT '{id}', 'request ' || i, zeroblob(32), i, i, 1 FROM n",
         id = conversation.id
     );
-    let options = SqliteConnectOptions::new().filename(file);
-    let mut connection = options.connect().await.unwrap();
+    let mut connection = raw(file).await;
     raw_sql(sqlx::AssertSqlSafe(requests))
         .execute(&mut connection)
         .await
@@ -216,8 +208,7 @@ async fn add_requests(file: &std::path::Path, conversation: &ConversationRef, nu
 }
 
 async fn count_requests(file: &std::path::Path) -> i64 {
-    let options = SqliteConnectOptions::new().filename(file);
-    let mut connection = options.connect().await.unwrap();
+    let mut connection = raw(file).await;
     let requests = query_scalar("SELECT count(*) FROM requests");
     requests.fetch_one(&mut connection).await.unwrap()
 }
@@ -254,8 +245,7 @@ async fn requests_left_by_a_crash_are_deleted_at_the_next_start() {
         "INSERT INTO pending_removals (source_id, after_seq, upto_seq) VALUES ('{}', 0, 0)",
         deleted.id
     );
-    let options = SqliteConnectOptions::new().filename(&file);
-    let mut connection = options.connect().await.unwrap();
+    let mut connection = raw(&file).await;
     raw_sql(sqlx::AssertSqlSafe(left))
         .execute(&mut connection)
         .await

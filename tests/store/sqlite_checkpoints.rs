@@ -15,7 +15,8 @@ use crate::checkpoints::{id, list, put, root, with_list, write};
 /// Number of checkpoints of a thread, which are more than one transaction copies or deletes.
 const STEPS: u64 = 150;
 
-async fn raw(file: &Path) -> SqliteConnection {
+/// Opens a file beside the store.
+pub(crate) async fn raw(file: &Path) -> SqliteConnection {
     let options = SqliteConnectOptions::new().filename(file);
     options.connect().await.unwrap()
 }

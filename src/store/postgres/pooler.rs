@@ -24,7 +24,7 @@ pub(super) enum SettingsMode {
     Startup,
     /// With a statement on a new connection.
     Session,
-    /// With each BEGIN.
+    /// With the statement that begins each transaction.
     Transaction,
 }
 

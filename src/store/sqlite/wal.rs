@@ -81,7 +81,7 @@ impl Checkpointer {
         });
     }
 
-    /// Ends the checkpoints.
+    /// Ends the task. What it has not written to the file remains in the log.
     pub(super) async fn close(&self) {
         self.stop.cancel();
         self.tasks.close();
