@@ -216,4 +216,9 @@ impl Scene<'_> {
     pub(crate) fn is_still_own(&self, id: &str) -> bool {
         id.starts_with('@') && !self.taken.contains(&self.known.resolve_text(id))
     }
+
+    /// What a call claims that gives this id to a new object: the id, unless it is one of this user's.
+    pub(crate) fn claim(&self, id: &str) -> Option<String> {
+        (!self.is_still_own(id)).then(|| self.known.resolve_text(id))
+    }
 }

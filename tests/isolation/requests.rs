@@ -35,7 +35,7 @@ impl Scene<'_> {
             0 => messages[0]["id"] = self.own_id(Kind::Message).into(),
             1 => {
                 let id = self.others(Kind::Message);
-                claimed = claim(&id);
+                claimed = self.claim(&id);
                 messages[0]["id"] = id.into();
             }
             2 | 3 => messages[0]["id"] = new_id(self.random).into(),
@@ -80,7 +80,7 @@ impl Scene<'_> {
             1 => request["conversationId"] = new_id(self.random).into(),
             2 => {
                 let id = self.others(Kind::Conversation);
-                claimed = claim(&id);
+                claimed = self.claim(&id);
                 request["conversationId"] = id.into();
             }
             3 => request["title"] = "x".repeat(300).into(),
@@ -298,9 +298,4 @@ impl Scene<'_> {
         };
         Operation::new("ListSessions", json!({ "userId": user }))
     }
-}
-
-/// The id that a call claims, unless it is a reference to an object of the same user.
-fn claim(id: &str) -> Option<String> {
-    (!id.starts_with('@')).then(|| id.to_owned())
 }
