@@ -25,6 +25,7 @@ use super::operation_error::{BackendError, Cause, ErrorKind};
 use crate::{
     fairness::{FairSemaphore, Permits, ShareKey},
     instrumentation, jitter,
+    patience::with_patience,
 };
 
 /// Time that a call waits for a connection before the server is probed.
@@ -85,6 +86,16 @@ impl<DB: Database> Pooled<PoolConnection<DB>> {
     /// Closes the connection when it is dropped, instead of returning it to the pool.
     pub(super) fn close_on_drop(&mut self) {
         self.value.close_on_drop();
+    }
+
+    /// Returns the connection to the pool if the server responds within `limit`, and closes it
+    /// otherwise. The pool itself waits for the response without a limit when a connection is dropped,
+    /// and a server that has stopped responding would keep the connection's place.
+    pub(super) fn return_within(&mut self, limit: Duration) -> impl Future<Output = ()> + use<DB> {
+        let returned = self.value.return_to_pool();
+        async move {
+            let _ = with_patience(limit, returned).await;
+        }
     }
 }
 

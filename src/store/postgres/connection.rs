@@ -4,7 +4,7 @@ use std::{
     future::Future,
     mem,
     ops::{Deref, DerefMut},
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -16,6 +16,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
+use tokio_util::task::TaskTracker;
 
 use super::{
     hosts::Hosts,
@@ -43,6 +44,9 @@ pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(900);
 /// Maximum time that a call waits for the response to a test of its connection. Together with
 /// [`ACQUIRE_TIMEOUT`], it ends before a call that waits for a server that does not respond.
 const PING_TIMEOUT: Duration = Duration::from_millis(600);
+
+/// Time within which a server must respond, so that a connection returns to the pool.
+const RETURN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Maximum time that the server executes a statement.
 pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -80,6 +84,8 @@ pub(super) struct PostgresPool {
     connections: Arc<pool::MeteredPool<Postgres>>,
     /// Task that closes idle connections. It ends with this value.
     _idle: JoinSet<()>,
+    /// Tasks that return connections. The pool waits for their connections when it is closed.
+    returns: TaskTracker,
     check: Arc<SessionCheck>,
     hosts: Arc<Hosts>,
     pub(super) server: Arc<ServerState>,
@@ -133,9 +139,13 @@ impl PostgresPool {
             .with_probe(Arc::clone(&probe), hosts.are_several());
         let connections = Arc::new(connections);
         let mut idle = JoinSet::new();
-        idle.spawn(close_idle(Arc::clone(&connections), Arc::clone(&server)));
+        idle.spawn(close_idle(
+            Arc::downgrade(&connections),
+            Arc::clone(&server),
+        ));
         Self {
             _idle: idle,
+            returns: TaskTracker::new(),
             check,
             hosts,
             connections,
@@ -187,10 +197,13 @@ impl PostgresPool {
 
 /// Closes connections that are not used while the server is crowded: it may have no place for those of
 /// another sidecar.
-async fn close_idle(connections: Arc<pool::MeteredPool<Postgres>>, server: Arc<ServerState>) {
-    let mut waits = connections.waits();
+async fn close_idle(connections: Weak<pool::MeteredPool<Postgres>>, server: Arc<ServerState>) {
+    let mut waits = 0;
     loop {
         sleep(CROWDED_INTERVAL).await;
+        let Some(connections) = connections.upgrade() else {
+            return;
+        };
         let before = mem::replace(&mut waits, connections.waits());
         if before == waits && server.is_crowded() {
             connections.close_idle().await;
@@ -264,6 +277,7 @@ pub(super) struct PooledConnection {
     /// When the wait for the connection began.
     requested: Instant,
     is_reusable: bool,
+    returns: TaskTracker,
 }
 
 impl PooledConnection {
@@ -279,6 +293,7 @@ impl PooledConnection {
                 responsiveness,
                 requested,
                 is_reusable: false,
+                returns: pool.returns.clone(),
             }),
             Err(BackendError { cause, .. }) => Err(BackendError {
                 kind: ErrorKind::Unavailable,
@@ -381,8 +396,11 @@ fn is_lost<T>(outcome: &Result<T, OperationError>) -> bool {
 
 impl Drop for PooledConnection {
     fn drop(&mut self) {
-        if !self.is_reusable {
-            self.connection.driver().close_on_drop();
+        let connection = self.connection.driver();
+        if self.is_reusable {
+            self.returns.spawn(connection.return_within(RETURN_TIMEOUT));
+        } else {
+            connection.close_on_drop();
         }
     }
 }
