@@ -130,13 +130,29 @@ impl SqliteStore {
         })
     }
 
-    /// Maps the errors of an operation whose COMMIT may have been executed.
-    async fn write<T>(
+    /// Performs an operation whose COMMIT may have been executed when it fails, and maps its errors. If
+    /// it found no room on the disk, it is repeated when the log has given up its room.
+    async fn write<T, F: Future<Output = Result<T, OperationError>>>(
+        &self,
+        operation: impl Fn() -> F,
+    ) -> Result<T, StoreError> {
+        match self.write_once(operation()).await {
+            Err(StoreError::Full(_)) if self.checkpointer.empty_log().await => {
+                self.write_once(operation()).await
+            }
+            written => written,
+        }
+    }
+
+    /// Maps the errors of an operation as [`Self::write`] does, without repeating it.
+    async fn write_once<T>(
         &self,
         operation: impl Future<Output = Result<T, OperationError>>,
     ) -> Result<T, StoreError> {
+        self.checkpointer.make_room().await;
         let written = operation.await;
         self.analysis.notify();
+        self.checkpointer.notify();
         disk_space::write_outcome(written, self.options.get_filename()).await
     }
 }
@@ -165,7 +181,7 @@ impl Store for SqliteStore {
         new: &NewConversation,
         at: DateTime<Utc>,
     ) -> Result<Conversation, StoreError> {
-        self.write(conversations::create(&self.writer, new, at))
+        self.write(|| conversations::create(&self.writer, new, at))
             .await
     }
 
@@ -178,12 +194,9 @@ impl Store for SqliteStore {
         conversation: &ConversationRef,
         session: SessionId,
     ) -> Result<Conversation, StoreError> {
-        self.write(conversations::attach_session(
-            &self.readers,
-            &self.writer,
-            conversation,
-            session,
-        ))
+        self.write(|| async move {
+            conversations::attach_session(&self.readers, &self.writer, conversation, session).await
+        })
         .await
     }
 
@@ -210,13 +223,9 @@ impl Store for SqliteStore {
         changes: &ConversationChanges,
         at: DateTime<Utc>,
     ) -> Result<Conversation, StoreError> {
-        self.write(conversations::update(
-            &self.readers,
-            &self.writer,
-            conversation,
-            changes,
-            at,
-        ))
+        self.write(|| async move {
+            conversations::update(&self.readers, &self.writer, conversation, changes, at).await
+        })
         .await
     }
 
@@ -226,7 +235,7 @@ impl Store for SqliteStore {
         _invalidation: Invalidation,
     ) -> Result<(), StoreError> {
         let left = self
-            .write(removal::delete(&self.writer, conversation))
+            .write(|| removal::delete(&self.writer, conversation))
             .await?;
         self.sweeper.sweep(left).await;
         self.sweep_threads().await;
@@ -234,11 +243,11 @@ impl Store for SqliteStore {
     }
 
     async fn append(&self, append: &Append) -> Result<Appended, StoreError> {
-        self.write(self.saves.append(append)).await
+        self.write(|| self.saves.append(append)).await
     }
 
     async fn branch(&self, branch: &Branch) -> Result<Conversation, StoreError> {
-        self.write(branches::branch(&self.writer, branch)).await
+        self.write(|| branches::branch(&self.writer, branch)).await
     }
 
     async fn branches(
@@ -252,14 +261,14 @@ impl Store for SqliteStore {
 
     async fn truncate(&self, truncation: &Truncation) -> Result<Truncated, StoreError> {
         let (truncated, left) = self
-            .write(removal::truncate(&self.writer, truncation))
+            .write(|| removal::truncate(&self.writer, truncation))
             .await?;
         self.sweeper.sweep(left).await;
         Ok(truncated)
     }
 
     async fn compact(&self, compaction: &Compaction) -> Result<i64, StoreError> {
-        self.write(compaction::compact(&self.writer, compaction))
+        self.write(|| compaction::compact(&self.writer, compaction))
             .await
     }
 
@@ -275,7 +284,7 @@ impl Store for SqliteStore {
         let Redaction {
             conversation, seqs, ..
         } = redaction;
-        self.write(redaction::redact(&self.writer, conversation, seqs))
+        self.write(|| redaction::redact(&self.writer, conversation, seqs))
             .await
     }
 
@@ -329,15 +338,15 @@ impl Store for SqliteStore {
 
     async fn import(&self, conversation: &Conversation) -> Result<Box<dyn Import>, StoreError> {
         let transfer = self.transfers.start()?;
-        self.write(import::begin(
+        let begun = import::begin(
             &self.options,
             &self.writer,
             &self.sweeper,
             self.analysis.notifier(),
             conversation,
             transfer,
-        ))
-        .await
+        );
+        disk_space::write_outcome(begun.await, self.options.get_filename()).await
     }
 
     async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError> {

@@ -51,12 +51,17 @@ impl SqliteStore {
         &self,
         statements: impl AsyncFnOnce(&mut SqliteConnection) -> Result<T, OperationError>,
     ) -> Result<T, StoreError> {
-        self.write(async {
+        let written = self.write_once(async {
             let mut transaction = connection::begin(&self.writer).await?;
             let written = statements(&mut transaction).await;
             connection::end(transaction, written).await
-        })
-        .await
+        });
+        let written = written.await;
+        if let Err(StoreError::Full(_)) = &written {
+            // The next write finds the room.
+            self.checkpointer.empty_log().await;
+        }
+        written
     }
 
     /// Deletes the rows of removed threads. See [`Sweeper::sweep_threads`](super::Sweeper).

@@ -92,7 +92,8 @@ fn grow(probe: &Path, size: u64) -> io::Result<()> {
     file.sync_all()
 }
 
-fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
+/// Path of a file beside the store.
+pub(super) fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(suffix);
     name.into()

@@ -102,7 +102,7 @@ impl ItemStore for SqliteStore {
         writes: &[ItemWrite],
         at: DateTime<Utc>,
     ) -> Result<(), StoreError> {
-        self.write(write(&self.writer, owner, writes, at)).await
+        self.write(|| write(&self.writer, owner, writes, at)).await
     }
 
     async fn search_items(&self, query: &ItemSearch) -> Result<ItemHits, StoreError> {
@@ -126,7 +126,7 @@ impl ItemStore for SqliteStore {
     }
 
     async fn extend_items(&self, owner: &ItemOwner, ids: &[ItemId]) -> Result<(), StoreError> {
-        self.write(async {
+        self.write(|| async move {
             let statement = query(EXTEND).bind(owner.as_str()).bind(to_json(ids));
             let mut transaction = connection::begin(&self.writer).await?;
             let extended = statement.execute(&mut *transaction).await;
@@ -136,7 +136,7 @@ impl ItemStore for SqliteStore {
     }
 
     async fn remove_expired_items(&self) -> Result<bool, StoreError> {
-        self.write(async {
+        self.write(|| async move {
             let mut transaction = connection::begin(&self.writer).await?;
             let removed = query(REMOVE_EXPIRED)
                 .bind(REMOVED_AT_ONCE)
