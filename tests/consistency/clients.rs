@@ -1,6 +1,9 @@
 //! Calls of one client, each of which is recorded.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use conversation_memory::proto::{
     self, BeginTurnRequest, BranchConversationRequest, CreateConversationRequest,
@@ -58,9 +61,10 @@ impl Client {
         &self,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Option<Result<T, Status>> {
+        let started = Instant::now();
         let result = tokio::time::timeout(CALL_LIMIT, call).await.ok()?;
         if let Err(status) = &result {
-            self.recorder.count_failure(status);
+            self.recorder.count_failure(status, started.elapsed());
         }
         Some(result.map(Response::into_inner))
     }

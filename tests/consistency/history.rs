@@ -11,9 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::outcome;
+
+/// A call that fails later can have reached a time limit of the store on a busy machine. The shortest is
+/// the 900 ms to acquire a connection.
+const SHORTEST_LIMIT: Duration = Duration::from_millis(500);
 
 /// Index of a conversation in [`History::conversations`].
 pub(crate) type ConversationIndex = usize;
@@ -199,6 +203,8 @@ pub(crate) struct History {
     pub(crate) final_state: FinalState,
     /// Number of failed calls by code and message without numbers.
     pub(crate) failures: BTreeMap<String, usize>,
+    /// Calls that were UNAVAILABLE sooner than any time limit of the store.
+    pub(crate) prompt_failures: Vec<String>,
     /// Number of turns that began without a session.
     pub(crate) turns_without_session: usize,
     /// Responses and errors that no fault may cause.
@@ -264,7 +270,8 @@ impl Recorder {
         self.history.lock().unwrap().faults.push(fault);
     }
 
-    pub(crate) fn count_failure(&self, status: &Status) {
+    /// Counts a call that has failed after a time.
+    pub(crate) fn count_failure(&self, status: &Status, duration: Duration) {
         let message = status
             .message()
             .replace(|letter: char| letter.is_ascii_digit(), "");
@@ -273,6 +280,11 @@ impl Recorder {
             self.record_unexpected(&text);
         }
         let mut history = self.history.lock().unwrap();
+        if status.code() == Code::Unavailable && duration < SHORTEST_LIMIT {
+            history
+                .prompt_failures
+                .push(format!("{duration:?}: {text}"));
+        }
         *history.failures.entry(text).or_default() += 1;
     }
 

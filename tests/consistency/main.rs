@@ -25,6 +25,7 @@ mod mutations;
 mod outcome;
 mod reads;
 mod recorded;
+mod redis_topologies;
 mod report;
 mod round;
 mod stalls;

@@ -14,6 +14,7 @@ pub mod postgres_server;
 pub mod python;
 pub mod random;
 pub mod raw_http2;
+pub mod redis_cluster;
 pub mod redis_server;
 pub mod requests;
 pub mod sentinel_group;

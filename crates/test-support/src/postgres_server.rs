@@ -193,6 +193,15 @@ impl PostgresServer {
             .unwrap();
     }
 
+    /// Requires the password of a role when it connects.
+    pub async fn require_password(&self, role: &str) {
+        let file = self.data().join("pg_hba.conf");
+        let rules = fs::read_to_string(&file).unwrap();
+        let rule = format!("host all {role} 127.0.0.1/32 scram-sha-256\n");
+        fs::write(&file, rule + &rules).unwrap();
+        self.execute("SELECT pg_reload_conf()").await;
+    }
+
     /// Copies a database to an empty one, by `pg_dump` and `psql`.
     pub fn copy_by_dump(&self, from: &str, to: &str) {
         let url =

@@ -3,6 +3,7 @@
 
 use std::{
     net::TcpListener,
+    ops::Range,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -79,9 +80,8 @@ impl RedisServer {
 
     /// Creates a server that has a port and does not run yet.
     pub fn stopped(options: &[&str]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         Self {
-            port: listener.local_addr().unwrap().port(),
+            port: free_port(),
             options: options.iter().map(ToString::to_string).collect(),
             folder: tempfile::tempdir().unwrap(),
             process: None,
@@ -158,9 +158,9 @@ impl RedisServer {
         let cluster = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
         let options = [&cluster, options].concat();
         let mut servers = Vec::new();
-        for (from, to) in [("0", "8191"), ("8192", "16383")] {
+        for slots in [0..8192, 8192..16_384] {
             let server = Self::start(&options).await;
-            server.call(&["CLUSTER", "ADDSLOTSRANGE", from, to]).await;
+            server.add_slots(slots).await;
             servers.push(server);
         }
         let port = servers[1].port().to_string();
@@ -171,6 +171,14 @@ impl RedisServer {
             server.joins_cluster().await;
         }
         servers
+    }
+
+    /// Assigns hash slots to a node of a cluster.
+    pub async fn add_slots(&self, slots: Range<usize>) {
+        let slots: Vec<String> = slots.map(|slot| slot.to_string()).collect();
+        let mut add = vec!["CLUSTER", "ADDSLOTS"];
+        add.extend(slots.iter().map(String::as_str));
+        assert_eq!(self.call(&add).await, "OK");
     }
 
     /// Waits until the server and another one form a cluster that works.
@@ -230,6 +238,18 @@ impl RedisServer {
             .args(["-c", "kill -s \"$1\" \"$2\"", "sh", name, &id.to_string()])
             .status();
         assert!(status.unwrap().success(), "kill -s {name}");
+    }
+}
+
+/// Returns a port that is free, also 10,000 above, which a node of a cluster uses too.
+fn free_port() -> u16 {
+    loop {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let bus = port.checked_add(10_000);
+        if bus.is_some_and(|bus| TcpListener::bind(("127.0.0.1", bus)).is_ok()) {
+            return port;
+        }
     }
 }
 

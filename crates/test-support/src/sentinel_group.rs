@@ -14,9 +14,11 @@ impl SentinelGroup {
     /// Starts the servers, and waits until they know each other. `quorum` is the number of sentinels
     /// that must agree that the master is down.
     pub async fn start(sentinels: usize, quorum: &str) -> Self {
-        let main = RedisServer::start(&[]).await;
+        let main = RedisServer::start(&["--repl-diskless-sync-delay", "0"]).await;
         let port = main.port().to_string();
-        let replica = RedisServer::start(&["--replicaof", &format!("127.0.0.1 {port}")]).await;
+        let of_main = format!("127.0.0.1 {port}");
+        let options = ["--replicaof", &of_main, "--repl-diskless-sync-delay", "0"];
+        let replica = RedisServer::start(&options).await;
         eventually("the replica is linked", async || {
             let info = replica.call(&["INFO", "replication"]).await;
             info.contains("master_link_status:up")
@@ -82,10 +84,23 @@ impl SentinelGroup {
         .await;
     }
 
+    /// Sets an option of the group on all sentinels.
+    pub async fn set(&self, option: &str, value: &str) {
+        for sentinel in &self.sentinels {
+            let set = ["SENTINEL", "SET", "main", option, value];
+            assert_eq!(sentinel.call(&set).await, "OK");
+        }
+    }
+
     /// Waits until a sentinel names the replica as the master.
     pub async fn failed_over(&self, sentinel: usize) {
-        let port = self.replica.port().to_string();
-        eventually("the replica is promoted", async || {
+        self.failed_over_to(&self.replica, sentinel).await;
+    }
+
+    /// Waits until a sentinel names a server as the master.
+    pub async fn failed_over_to(&self, server: &RedisServer, sentinel: usize) {
+        let port = server.port().to_string();
+        eventually("the server is promoted", async || {
             let question = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main"];
             self.sentinels[sentinel]
                 .call(&question)
