@@ -26,7 +26,7 @@ use self::{
 use crate::{
     access::HostPolicy,
     commands::{Completion, export, import},
-    config::{Command, Config, StoreBackend, WebConfig},
+    config::{Command, Config, Misspelled, StoreBackend, WebConfig},
     domain::{SystemClock, UuidV7},
     fairness::FairSemaphore,
     memory::{Dependencies, Memory},
@@ -142,6 +142,11 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
         format!("cannot install signal handlers: {cause}")
     })?;
     rejections::export_metric();
+    for Misspelled { found, setting } in &config.misspelled {
+        tracing::warn!(
+            "the environment variable {found} is not a setting: did you mean {setting}?"
+        );
+    }
     let listeners = Listeners::open(&config).await?;
     let ops = ops::bind(config.server.ops).await?;
     let backends = Backends::open(&config)?;

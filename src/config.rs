@@ -7,6 +7,7 @@ mod conversations;
 mod error;
 mod limits;
 mod logs;
+mod misspelled;
 mod parse;
 mod postgres;
 mod redis;
@@ -25,6 +26,7 @@ pub use self::{
     error::InvalidSetting,
     limits::LimitConfig,
     logs::{LogConfig, LogFormat},
+    misspelled::Misspelled,
     postgres::{PoolerMode, PostgresConfig},
     redis::RedisConfig,
     secret::Secret,
@@ -56,6 +58,8 @@ pub struct Config {
     pub redis: Option<RedisConfig>,
     /// Path of `REDIS_URL_FILE` if there is no such file.
     pub missing_redis_url_file: Option<std::path::PathBuf>,
+    /// Environment variables that resemble settings.
+    pub misspelled: Vec<Misspelled>,
     /// Format and filter of the log.
     pub logs: LogConfig,
     /// Export of traces and metrics.
@@ -70,7 +74,10 @@ impl Config {
     /// Returns the first setting that is invalid, or a usage error of the command line.
     pub fn read() -> Result<Self, InvalidSetting> {
         match args::read() {
-            Ok(args) => Self::from_args(args),
+            Ok(args) => Ok(Self {
+                misspelled: misspelled::find(),
+                ..Self::from_args(args)?
+            }),
             Err(error) if !error.use_stderr() => error.exit(),
             Err(error) => Err(InvalidSetting::from_clap(&error)),
         }
@@ -94,6 +101,7 @@ impl Config {
             conversations: ConversationConfig::from_args(&args.conversations),
             store: StoreConfig::from_args(args.store, &args.postgres)?,
             redis: RedisConfig::from_args(&args.redis)?,
+            misspelled: Vec::new(),
             missing_redis_url_file: args.redis.missing_url_file(),
             logs: LogConfig::from_args(args.logs),
             telemetry: TelemetryConfig::from_args(&args.telemetry)?,

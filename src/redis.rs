@@ -20,6 +20,7 @@ mod connection;
 mod driver;
 mod fault;
 mod instruments;
+mod permissions;
 mod prepared_scripts;
 mod reply_value;
 mod script;

@@ -35,6 +35,8 @@ const REDIS_STARTUP_TIMEOUT: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug)]
 pub(super) struct Backends {
     pub(super) store: Arc<dyn Store>,
+    /// Setting that names the store.
+    pub(super) store_setting: &'static str,
     pub(super) recent: Arc<dyn RecentWindow>,
     pub(super) sessions: Arc<dyn Sessions>,
     redis: Option<Redis>,
@@ -69,6 +71,10 @@ impl Backends {
         Ok(Self {
             recent: recent_window(config, redis.as_ref(), &store),
             store,
+            store_setting: match &config.store.backend {
+                StoreBackend::Embedded { .. } => "DATA_DIR",
+                StoreBackend::Postgres(postgres) => postgres.setting,
+            },
             sessions: Arc::new(ObservedSessions::new(sessions)),
             redis,
         })
@@ -218,6 +224,7 @@ fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
                 max_connections,
                 pooler,
                 migration_options,
+                setting: _,
             } = config;
             tracing::info!(
                 host = options.get_host(),

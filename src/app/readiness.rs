@@ -66,7 +66,7 @@ impl Readiness {
         let mut interval = MIN_RETRY_INTERVAL;
         let mut logged = None;
         while let Err(error) = backends.store.prepare(migrate).await {
-            log_once(&error, &mut logged);
+            log_once(&error, backends.store_setting, &mut logged);
             sleep(jitter::between(interval / 2, interval)).await;
             interval = MAX_RETRY_INTERVAL.min(interval * 2);
         }
@@ -97,7 +97,7 @@ impl Readiness {
 
 /// Logs an error unless it is the one that was logged last, so that a lasting condition is
 /// not logged at every attempt.
-fn log_once(error: &SchemaError, logged: &mut Option<String>) {
+fn log_once(error: &SchemaError, setting: &str, logged: &mut Option<String>) {
     let text = error.with_cause();
     if logged.as_ref() == Some(&text) {
         return;
@@ -105,9 +105,9 @@ fn log_once(error: &SchemaError, logged: &mut Option<String>) {
     let cause = error.source().map(ToString::to_string);
     let cause = cause.as_deref();
     if matches!(error, SchemaError::Unavailable(_)) {
-        tracing::warn!(cause, "not serving yet: {error}");
+        tracing::warn!(setting, cause, "not serving yet: {error}");
     } else {
-        tracing::error!(cause, "not serving: {error}");
+        tracing::error!(setting, cause, "not serving: {error}");
     }
     *logged = Some(text);
 }

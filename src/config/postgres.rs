@@ -118,6 +118,8 @@ pub struct PostgresConfig {
     pub options: Box<PgConnectOptions>,
     /// The same for further servers, one of which may accept writes instead.
     pub further: Vec<PgConnectOptions>,
+    /// Setting that names the servers.
+    pub setting: &'static str,
     /// Upper bound on connections.
     pub max_connections: u32,
     /// Pooler of the connections.
@@ -160,12 +162,13 @@ impl PostgresConfig {
             args.postgres_password_file.as_deref(),
             "POSTGRES_PASSWORD",
         )?;
-        let servers = match url {
+        let (setting, servers) = match url {
             Some(url) => {
                 args.reject_beside_url(password.as_ref())?;
-                Some(servers_from_url(&url, "DATABASE_URL")?)
+                let servers = servers_from_url(&url, "DATABASE_URL")?;
+                ("DATABASE_URL", Some(servers))
             }
-            None => args.servers(password.as_ref())?,
+            None => ("POSTGRES_HOST", args.servers(password.as_ref())?),
         };
         let migration_options = args.migration_options()?;
         let Some((options, further)) = servers else {
@@ -180,6 +183,7 @@ impl PostgresConfig {
         Ok(Some(Self {
             options: Box::new(options),
             further,
+            setting,
             max_connections: args.postgres_max_connections,
             pooler: args.postgres_pooler,
             migration_options: migration_options.map(Box::new),

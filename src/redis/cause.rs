@@ -8,6 +8,12 @@ use std::io;
 
 use fred::error::{Error, ErrorKind};
 
+/// Cause if the configured server is a sentinel.
+pub(super) const IS_SENTINEL: &str = "the configured server is a sentinel; REDIS_URL must begin with \
+                                      redis-sentinel:// and contain sentinelServiceName";
+
+const CLUSTER_DOWN: &str = "the cluster is down, or does not serve all slots (CLUSTERDOWN)";
+
 /// Describes why Redis cannot be used.
 pub(super) fn describe(error: &Error) -> String {
     let details = error.details();
@@ -18,14 +24,14 @@ pub(super) fn describe(error: &Error) -> String {
         ErrorKind::Tls => format!("TLS handshake failed: {}", variant_path(details)),
         ErrorKind::Timeout => "no reply in time".to_owned(),
         ErrorKind::Canceled => "the connection was closed".to_owned(),
+        // The library asks for the state when it connects.
+        ErrorKind::Protocol if details.contains("cluster state") => CLUSTER_DOWN.to_owned(),
         ErrorKind::Protocol => "the reply is not in the Redis protocol".to_owned(),
         kind => match error_code(error) {
             "ERR" => known_reply(details)
                 .unwrap_or("Redis replied ERR")
                 .to_owned(),
-            "CLUSTERDOWN" => {
-                "the cluster is down, or does not serve all slots (CLUSTERDOWN)".to_owned()
-            }
+            "CLUSTERDOWN" => CLUSTER_DOWN.to_owned(),
             "" if *kind == ErrorKind::Sentinel => {
                 // I/O errors of connections to sentinels arrive as this kind.
                 io_error(details)
@@ -34,7 +40,11 @@ pub(super) fn describe(error: &Error) -> String {
             "" if *kind == ErrorKind::Cluster => "no node of the cluster is usable".to_owned(),
             "" => "the connection failed".to_owned(),
             code @ ("NOAUTH" | "WRONGPASS") => format!("Redis rejected the credentials ({code})"),
-            code @ "NOPERM" => format!("the user lacks a permission ({code})"),
+            "NOPERM" => {
+                let permission = denied_command(error);
+                let permission = permission.as_deref().unwrap_or("of a key");
+                format!("the user lacks the permission {permission} (NOPERM)")
+            }
             code @ "LOADING" => format!("Redis is loading its data ({code})"),
             code => format!("Redis replied {code}"),
         },
@@ -45,7 +55,10 @@ pub(super) fn describe(error: &Error) -> String {
 fn known_reply(details: &str) -> Option<&'static str> {
     const NO_DATABASE: &str =
         "the server has no database of this number; REDIS_URL or REDIS_DB must name another one";
-    const REPLIES: [(&str, &str); 4] = [
+    const REPLIES: [(&str, &str); 6] = [
+        // Sentinels have no databases.
+        ("ERR unknown command 'SELECT'", IS_SENTINEL),
+        ("ERR unknown command `SELECT`", IS_SENTINEL),
         ("ERR DB index is out of range", NO_DATABASE),
         ("ERR invalid DB index", NO_DATABASE),
         (
@@ -68,6 +81,18 @@ pub(super) fn error_code(error: &Error) -> &str {
     let word = error.details().split_whitespace().next().unwrap_or("");
     let is_code = word.bytes().all(|byte| byte.is_ascii_uppercase());
     if is_code { word } else { "" }
+}
+
+/// Returns the permission of the command that a reply with the code `NOPERM` names, as `ACL SETUSER`
+/// expects it. `None` if the permission of a key is missing.
+pub(super) fn denied_command(error: &Error) -> Option<String> {
+    // The name of the user comes first, and can contain anything.
+    let (_, command) = error.details().rsplit_once("run the '")?;
+    let (name, _) = command.split_once('\'')?;
+    let is_name = name
+        .bytes()
+        .all(|byte| byte.is_ascii_lowercase() || b"|-_".contains(&byte));
+    is_name.then(|| format!("+{name}"))
 }
 
 /// Returns the message of the [`io::Error`] whose `Debug` output is `details`.

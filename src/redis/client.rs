@@ -7,13 +7,17 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     ErrorReply, RedisError, RedisTarget, Reply, Script,
     connection::{CallError, Connection},
     instruments::RedisInstruments,
+    permissions,
     supervisor::Supervisor,
     write_refusals::WriteRefusals,
 };
@@ -64,6 +68,9 @@ pub(super) struct Shared {
     periods: AtomicU64,
     refusals: Arc<WriteRefusals>,
     refusal_log: LogThrottle,
+    /// Notified when a call was denied.
+    denied: Notify,
+    permissions_log: LogThrottle,
     instruments: RedisInstruments,
     write_probe: Script,
     tasks: TaskTracker,
@@ -96,6 +103,8 @@ impl Redis {
             periods: AtomicU64::new(0),
             refusals,
             refusal_log: LogThrottle::new(),
+            denied: Notify::new(),
+            permissions_log: LogThrottle::new(),
             write_probe: Script::new("write_probe", include_str!("write_probe.lua")),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -242,6 +251,9 @@ impl Shared {
 
     fn record_refusal(&self, reply: ErrorReply) {
         self.refusals.record();
+        if reply == ErrorReply::NotAuthorized {
+            self.denied.notify_one();
+        }
         let cause = reply.to_string();
         if let Some(suppressed) = self.refusal_log.admit(&cause) {
             let suppressed = suppressed.count();
@@ -287,6 +299,29 @@ impl Shared {
     pub(super) fn disconnect(&self) {
         if self.available.send_replace(None).is_some() {
             self.instruments.count_outage();
+        }
+    }
+
+    /// Waits until a call was denied.
+    pub(super) async fn permission_denied(&self) {
+        self.denied.notified().await;
+    }
+
+    /// Logs which permissions the user lacks.
+    pub(super) async fn report_missing_permissions(&self, connection: &Connection) {
+        let missing = permissions::missing(connection, &self.settings.key_prefix).await;
+        if missing.is_empty() {
+            return;
+        }
+        self.refusals.record();
+        // They can be granted at any time.
+        self.denied.notify_one();
+        let missing = missing.join(" ");
+        if self.permissions_log.admit(&missing).is_some() {
+            tracing::warn!(
+                missing,
+                "the user of Redis lacks permissions; grant them with ACL SETUSER"
+            );
         }
     }
 

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use fred::{
     clients::{Client, WithOptions},
-    error::Error,
+    error::{Error, ErrorKind},
     interfaces::{ClientLike, ClusterInterface as _},
     types::{
         ClusterHash, CustomCommand, Value,
@@ -76,6 +76,8 @@ enum Servers {
 /// Connection that was opened, with what its supervisor needs.
 pub(super) struct Opened {
     pub(super) connection: Arc<Connection>,
+    /// Whether the configured server turned out to be a node of this cluster.
+    pub(super) is_found_cluster: bool,
     pub(super) driver: Driver,
     pub(super) changes: ClusterChanges,
 }
@@ -114,7 +116,11 @@ impl Connection {
         if !is_cluster && servers.are_of_cluster() && knows_other_nodes(&client).await {
             // The server alone serves only its own slots.
             drop(driver);
-            return Box::pin(Self::open(cluster_of(config))).await;
+            let opened = Box::pin(Self::open(cluster_of(config))).await?;
+            return Ok(Opened {
+                is_found_cluster: true,
+                ..opened
+            });
         }
         let options = Options {
             max_attempts: Some(MAX_ATTEMPTS),
@@ -138,6 +144,7 @@ impl Connection {
         };
         Ok(Opened {
             connection: Arc::new(connection),
+            is_found_cluster: false,
             driver,
             changes,
         })
@@ -146,6 +153,14 @@ impl Connection {
     /// Whether the servers have reported an identity.
     pub(super) fn is_identified(&self) -> bool {
         !matches!(self.servers, Servers::Unidentified)
+    }
+
+    /// Number of masters of the cluster.
+    pub(super) fn masters(&self) -> usize {
+        match &self.servers {
+            Servers::Cluster(masters) => masters.len(),
+            Servers::Single(_) | Servers::Unidentified => 1,
+        }
     }
 
     /// Runs a script. `limit` applies to each command that is sent.
@@ -214,6 +229,19 @@ impl Connection {
             fields: fields.map_err(CallError::Failed)?,
             server: Arc::clone(&self.identity),
         })
+    }
+
+    /// Runs a script once, by its digest or its source, without its first line.
+    pub(super) async fn evaluate(
+        &self,
+        command: &'static str,
+        script: Bytes,
+        key: &str,
+    ) -> Result<Value, Error> {
+        let values = vec![Value::Bytes(script), Value::from(1), Value::from(key)];
+        let call = self.command(command, key, values);
+        let result = with_patience(OPEN_TIMEOUT, call).await;
+        result.unwrap_or_else(|Elapsed| Err(Error::new(ErrorKind::Timeout, "no reply in time")))
     }
 
     /// Creates the future of a command, which sends it when it is first polled.
@@ -444,6 +472,9 @@ fn require_master(info: &ServerInfo) -> Result<(), Fault> {
     if info.is_loading {
         return Err(Fault::Loading);
     }
+    if info.is_sentinel {
+        return Err(Fault::IsSentinel);
+    }
     if !info.is_master {
         return Err(Fault::Replica);
     }
@@ -454,7 +485,9 @@ fn require_master(info: &ServerInfo) -> Result<(), Fault> {
 fn permitted<T>(result: Result<T, Fault>) -> Result<Option<T>, Fault> {
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(Fault::ErrorReply(ErrorReply::NotAuthorized | ErrorReply::Other)) => Ok(None),
+        Err(
+            Fault::Denied(_) | Fault::ErrorReply(ErrorReply::NotAuthorized | ErrorReply::Other),
+        ) => Ok(None),
         Err(fault) => Err(fault),
     }
 }
@@ -463,6 +496,9 @@ impl Fault {
     /// Returns the fault that an error of the library stands for.
     pub(super) fn of(error: &Error) -> Self {
         match classify(error) {
+            RedisError::ErrorReply(_) if cause::error_code(error) == "NOPERM" => {
+                Self::Denied(cause::describe(error))
+            }
             RedisError::ErrorReply(reply) => Self::ErrorReply(reply),
             _ => Self::Failed(cause::describe(error)),
         }

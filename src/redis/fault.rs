@@ -1,4 +1,4 @@
-use super::ErrorReply;
+use super::{ErrorReply, cause::IS_SENTINEL};
 
 /// Reason why a connection cannot be opened or must be replaced.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,6 +20,8 @@ pub(super) enum Fault {
          and name the server"
     )]
     NoSentinel,
+    #[error("{IS_SENTINEL}")]
+    IsSentinel,
     #[error("the server is a replica")]
     Replica,
     #[error("Redis is loading its data (LOADING)")]
@@ -31,6 +33,9 @@ pub(super) enum Fault {
     UnknownMaster,
     #[error("the sentinels name another master")]
     OtherMaster,
+    /// The user may not execute a command of the client itself.
+    #[error("{0}")]
+    Denied(String),
     #[error("Redis replied with an error: {0}")]
     ErrorReply(ErrorReply),
 }

@@ -40,10 +40,15 @@ impl ServerIdentity {
 
 /// State of a server that the reply to INFO describes.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are independent fields of the reply"
+)]
 pub(super) struct ServerInfo {
     pub(super) is_master: bool,
     pub(super) is_loading: bool,
     pub(super) is_cluster_node: bool,
+    pub(super) is_sentinel: bool,
     run_id: Option<String>,
     replication_id: Option<String>,
 }
@@ -66,6 +71,7 @@ impl ServerInfo {
             // A server without replication does not report a role.
             is_master: field("role").is_none_or(|role| role == "master"),
             is_loading: field("loading").is_some_and(|loading| loading != "0"),
+            is_sentinel: field("redis_mode").is_some_and(|mode| mode == "sentinel"),
             is_cluster_node: field("redis_mode").is_some_and(|mode| mode == "cluster"),
             run_id: id("run_id"),
             replication_id: id("master_replid"),

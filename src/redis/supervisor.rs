@@ -10,6 +10,7 @@ use fred::types::config::Config;
 use tokio::time::{Instant, sleep};
 
 use super::{
+    RedisTarget,
     client::Shared,
     connection::{Connection, Opened},
     driver::ClusterChange,
@@ -33,6 +34,8 @@ const OUTAGE_LOG_DELAY: Duration = Duration::from_secs(1);
 pub(super) struct Supervisor {
     shared: Arc<Shared>,
     config: Config,
+    /// The configured servers, for the log.
+    servers: String,
     sentinels: Option<Sentinels>,
     /// Attempts since the last stable connection.
     attempts: u32,
@@ -46,6 +49,7 @@ struct Outage {
     is_logged: bool,
     log: LogThrottle,
     unidentified_log: LogThrottle,
+    is_cluster_logged: bool,
 }
 
 impl Supervisor {
@@ -53,6 +57,7 @@ impl Supervisor {
         Self {
             shared,
             sentinels: Sentinels::from_config(&config),
+            servers: RedisTarget(config.clone()).to_string(),
             config,
             attempts: 0,
             outage: Outage::default(),
@@ -68,7 +73,7 @@ impl Supervisor {
                 Ok((opened, master)) => self.supervise(opened, master.as_ref()).await,
                 Err(fault) => fault,
             };
-            self.outage.log_fault(&fault);
+            self.outage.log_fault(&fault, &self.servers);
         }
     }
 
@@ -101,10 +106,14 @@ impl Supervisor {
     async fn supervise(&mut self, opened: Opened, master: Option<&MasterAddress>) -> Fault {
         let Opened {
             connection,
+            is_found_cluster,
             mut driver,
             mut changes,
         } = opened;
         self.outage.end(&connection);
+        if is_found_cluster {
+            self.outage.log_cluster(&connection);
+        }
         self.shared.make_available(&connection);
         if let Some(sentinels) = &mut self.sentinels {
             sentinels.discover().await;
@@ -117,6 +126,7 @@ impl Supervisor {
             fault = Self::follow_cluster(&connection, &mut changes) => fault,
             fault = Self::follow_sentinels(self.sentinels.as_ref(), master) => fault,
             fault = self.check_regularly(&connection) => fault,
+            fault = self.check_permissions(&connection) => fault,
         };
         self.shared.disconnect();
         self.outage.since = Some(Instant::now());
@@ -139,6 +149,17 @@ impl Supervisor {
             }
             self.shared.make_available(connection);
             self.shared.probe_refused_writes(connection).await;
+        }
+    }
+
+    /// Logs the permissions that the user lacks, once the connection is open and after calls were
+    /// denied.
+    async fn check_permissions(&self, connection: &Arc<Connection>) -> Fault {
+        loop {
+            // Boxed, because this is rare and its future large.
+            Box::pin(self.shared.report_missing_permissions(connection)).await;
+            sleep(CHECK_INTERVAL).await;
+            self.shared.permission_denied().await;
         }
     }
 
@@ -167,7 +188,7 @@ impl Supervisor {
 }
 
 impl Outage {
-    fn log_fault(&mut self, fault: &Fault) {
+    fn log_fault(&mut self, fault: &Fault, servers: &str) {
         let is_long = self
             .since
             .is_some_and(|since| since.elapsed() >= OUTAGE_LOG_DELAY);
@@ -176,9 +197,19 @@ impl Outage {
             self.is_logged = true;
             let suppressed = suppressed.count();
             tracing::warn!(
+                servers,
                 cause,
                 suppressed,
                 "Redis is unavailable; continuing without it"
+            );
+        }
+    }
+
+    fn log_cluster(&mut self, connection: &Connection) {
+        if !std::mem::replace(&mut self.is_cluster_logged, true) {
+            tracing::info!(
+                masters = connection.masters(),
+                "the configured Redis is a node of a cluster: using the whole cluster"
             );
         }
     }
@@ -191,7 +222,7 @@ impl Outage {
         if !connection.is_identified() && self.unidentified_log.should_log() {
             tracing::warn!(
                 "Redis does not report run_id: recent windows are lost whenever the connection is \
-                 replaced, and not shared with other sidecars; permit the command INFO"
+                 replaced, and not shared with other sidecars; the user of Redis needs the permission +info"
             );
         }
     }

@@ -56,6 +56,11 @@ fn failures_are_log_lines_that_name_the_setting_and_the_cause() {
             format!("DATA_DIR: cannot create {file}: file exists"),
         ),
         (
+            // A folder in which nothing can be created, not even by root.
+            [("DATA_DIR", "/proc/data")],
+            "DATA_DIR: cannot create /proc/data: no such file or directory".to_owned(),
+        ),
+        (
             [("AUTH_TOKENS_FILE", "/nonexistent")],
             "AUTH_TOKENS_FILE: cannot read /nonexistent: no such file or directory".to_owned(),
         ),

@@ -10,6 +10,8 @@ mod compactions;
 mod connections;
 mod disk;
 mod load;
+mod mistakes;
+mod permissions;
 mod postgres;
 mod process;
 mod redis;
