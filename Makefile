@@ -1,6 +1,6 @@
 # `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run test fuzz soak check audit image bench fmt
+.PHONY: help run test versions fuzz soak check audit image bench fmt
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -10,6 +10,9 @@ run: ## Serve on 127.0.0.1:50051, embedded
 
 test: ## Run every test, with private PostgreSQL and Redis servers (installed if missing)
 	tests/run
+
+versions: ## Run the suites of the store and of Redis on other versions of the servers
+	tests/versions $(NAMES)
 
 fuzz: MINUTES ?= 10
 fuzz: ## Pass mutated inputs to every decoder for MINUTES=10 in total
