@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use fred::{error::Error, types::Value};
+use futures_util::future::join_all;
 
 use super::{Reply, Script, cause, connection::Connection, reply_value::reply};
 
@@ -21,13 +22,17 @@ pub(super) async fn missing(connection: &Connection, prefix: &str) -> Vec<String
     let source = Bytes::from(script.source().to_owned());
     let digest = Bytes::from(script.sha1().to_owned());
     let mut missing = Vec::new();
-    for (pattern, key) in KEYS {
-        let key = format!("{prefix}{key}");
-        // The second one must be permitted too, and can succeed only after the first one.
-        for (command, body) in [("EVAL", &source), ("EVALSHA", &digest)] {
-            let result = connection.evaluate(command, body.clone(), &key).await;
-            missing.extend(lacking(result, || format!("~{prefix}{pattern}")));
-        }
+    // The second one must be permitted too, and can succeed only after the first one.
+    for (command, body) in [("EVAL", source), ("EVALSHA", digest)] {
+        let calls = KEYS.map(|(pattern, key)| {
+            let body = body.clone();
+            async move {
+                let key = format!("{prefix}{key}");
+                let result = connection.evaluate(command, body, &key).await;
+                lacking(result, || format!("~{prefix}{pattern}"))
+            }
+        });
+        missing.extend(join_all(calls).await.into_iter().flatten());
     }
     missing.sort();
     missing.dedup();

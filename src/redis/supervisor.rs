@@ -17,7 +17,7 @@ use super::{
     fault::Fault,
     sentinels::{MasterAddress, Sentinels},
 };
-use crate::log_throttle::LogThrottle;
+use crate::{log_throttle::LogThrottle, patience::with_patience};
 
 /// Time between two checks of a connection on which every call is replied to.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -27,6 +27,8 @@ const MIN_RETRY_DELAY: Duration = Duration::from_millis(25);
 const MAX_RETRY_DELAY: Duration = Duration::from_millis(500);
 /// Duration of a connection after which the next one is opened without a delay.
 const STABLE_AFTER: Duration = Duration::from_secs(1);
+/// Time limit for the check of the user's permissions.
+const PERMISSIONS_LIMIT: Duration = Duration::from_millis(500);
 /// Duration of an outage before it is logged.
 const OUTAGE_LOG_DELAY: Duration = Duration::from_secs(1);
 
@@ -114,6 +116,7 @@ impl Supervisor {
         if is_found_cluster {
             self.outage.log_cluster(&connection);
         }
+        self.report_permissions(&connection).await;
         self.shared.make_available(&connection);
         if let Some(sentinels) = &mut self.sentinels {
             sentinels.discover().await;
@@ -152,15 +155,20 @@ impl Supervisor {
         }
     }
 
-    /// Logs the permissions that the user lacks, once the connection is open and after calls were
-    /// denied.
+    /// Logs the permissions that the user lacks, after calls were denied.
     async fn check_permissions(&self, connection: &Arc<Connection>) -> Fault {
         loop {
-            // Boxed, because this is rare and its future large.
-            Box::pin(self.shared.report_missing_permissions(connection)).await;
-            sleep(CHECK_INTERVAL).await;
             self.shared.permission_denied().await;
+            sleep(CHECK_INTERVAL).await;
+            self.report_permissions(connection).await;
         }
+    }
+
+    async fn report_permissions(&self, connection: &Arc<Connection>) {
+        // Boxed, because this is rare and its future large.
+        let report = Box::pin(self.shared.report_missing_permissions(connection));
+        // If Redis does not reply, the regular checks notice it.
+        let _ = with_patience(PERMISSIONS_LIMIT, report).await;
     }
 
     async fn follow_cluster(
