@@ -61,7 +61,7 @@ async fn history_that_changes_during_a_connection_is_noticed() {
 async fn replica_is_not_used() {
     let main = RedisServer::start(&[]).await;
     let port = main.port().to_string();
-    let replica = RedisServer::start(&["--replicaof", &format!("127.0.0.1 {port}")]).await;
+    let replica = RedisServer::start(&["--replicaof", "127.0.0.1", &port]).await;
     let client = Client::new(&replica.url());
     let waited = client.redis.wait_until_available();
     let waited = tokio::time::timeout(Duration::from_secs(2), waited).await;

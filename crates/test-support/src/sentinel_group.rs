@@ -16,8 +16,9 @@ impl SentinelGroup {
     pub async fn start(sentinels: usize, quorum: &str) -> Self {
         let main = RedisServer::start(&["--repl-diskless-sync-delay", "0"]).await;
         let port = main.port().to_string();
-        let of_main = format!("127.0.0.1 {port}");
-        let options = ["--replicaof", &of_main, "--repl-diskless-sync-delay", "0"];
+        // Without a delay, the replica is ready at once.
+        let no_delay = ["--repl-diskless-sync-delay", "0"];
+        let options = [&["--replicaof", "127.0.0.1", &port][..], &no_delay].concat();
         let replica = RedisServer::start(&options).await;
         eventually("the replica is linked", async || {
             let info = replica.call(&["INFO", "replication"]).await;
