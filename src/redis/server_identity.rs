@@ -67,12 +67,14 @@ impl ServerInfo {
             };
             field(name).filter(is_valid).map(str::to_owned)
         };
+        // The second one is Valkey's name.
+        let mode = field("redis_mode").or_else(|| field("server_mode"));
         Self {
             // A server without replication does not report a role.
             is_master: field("role").is_none_or(|role| role == "master"),
             is_loading: field("loading").is_some_and(|loading| loading != "0"),
-            is_sentinel: field("redis_mode").is_some_and(|mode| mode == "sentinel"),
-            is_cluster_node: field("redis_mode").is_some_and(|mode| mode == "cluster"),
+            is_sentinel: mode == Some("sentinel"),
+            is_cluster_node: mode == Some("cluster"),
             run_id: id("run_id"),
             replication_id: id("master_replid"),
         }
@@ -138,5 +140,8 @@ mod tests {
         assert!(!opened.is_continued_by(&info("master", "", RUN)));
         assert!(!opened.is_continued_by(&info("slave", "", HISTORY)));
         assert!(ServerInfo::parse("loading:1\r\n").is_loading);
+        for name in ["redis_mode", "server_mode"] {
+            assert!(ServerInfo::parse(&format!("{name}:cluster\r\n")).is_cluster_node);
+        }
     }
 }
