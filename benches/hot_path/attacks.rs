@@ -83,7 +83,7 @@ const ATTACKS: [(&str, Attack); 16] = [
         Attack::NewSessions,
     ),
     ("4 callers import 20,000 messages each", Attack::Imports),
-    ("4 callers nest and delete 250 branches", Attack::Branches),
+    ("4 callers nest and delete 100 branches", Attack::Branches),
 ];
 
 /// Measures the turns of one caller, one every 100 ms, during each attack, or during those whose names

@@ -7,7 +7,7 @@ use super::StoreError;
 /// adds at most one range to those of its parent. Each branch stores its ranges, and removals examine
 /// them. In SQLite, where all writes share one writer, those of a branch of this depth take a few
 /// milliseconds.
-pub const MAX_BRANCH_DEPTH: i64 = 250;
+pub const MAX_BRANCH_DEPTH: i64 = 100;
 
 /// Rejects a branch whose lineage would have more ranges than [`MAX_BRANCH_DEPTH`].
 ///

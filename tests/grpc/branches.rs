@@ -248,11 +248,11 @@ async fn limits_the_depth_of_branches(form: Form) {
     let mut sidecar = Sidecar::start(&form).await;
     let mut memory = sidecar.memory();
     let mut deepest = conversation_of(&mut memory, &new_user(), 1).await;
-    for depth in 1..=250 {
+    for depth in 1..=100 {
         deepest = branch(&mut memory, &deepest, depth).await;
         save_text(&mut memory, &deepest, "next").await;
     }
-    let request = branch_at(&deepest, 251);
+    let request = branch_at(&deepest, 101);
     let refused = memory.branch_conversation(request).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert_eq!(reason(&refused), "BRANCH_TOO_DEEP");
@@ -263,10 +263,10 @@ async fn limits_the_depth_of_branches(form: Form) {
     assert!(texts.iter().all(|text| text == "next"), "{texts:?}");
     let truncation = TruncateConversationRequest {
         conversation_id: deepest.clone(),
-        after_seq: 100,
+        after_seq: 40,
         ..TruncateConversationRequest::default()
     };
     let truncated = memory.truncate_conversation(truncation).await.unwrap();
-    assert_eq!(truncated.into_inner().removed_messages, 151);
+    assert_eq!(truncated.into_inner().removed_messages, 61);
     memory.delete_conversation(delete(&deepest)).await.unwrap();
 }

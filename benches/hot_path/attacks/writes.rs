@@ -23,7 +23,7 @@ const MESSAGES: usize = 20_000;
 /// Number of callers that branch.
 const BRANCHING: usize = 4;
 /// Maximum depth of branches.
-const DEPTH: usize = 250;
+const DEPTH: usize = 100;
 
 /// Performs turns without a pause.
 pub(super) fn overload(attackers: &mut Attackers, sidecar: &Sidecar) {
