@@ -8,6 +8,7 @@
 mod caller_name;
 mod excerpt;
 mod host;
+mod operator;
 mod peer;
 mod rate;
 mod tokens;
@@ -22,6 +23,7 @@ pub use self::{
     caller_name::CallerName,
     excerpt::Excerpt,
     host::{HostName, HostPolicy, InvalidHostName, RefusedHost},
+    operator::{InvalidOperator, Operator},
     peer::{Peer, Process, TcpPeer, UnixAllowList},
     rate::RateExceeded,
     tokens::Tokens,
@@ -31,12 +33,20 @@ use crate::reload::Reloaded;
 
 /// Caller of a request: authenticated, or anonymous if no authentication is configured.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Caller(Option<CallerName>);
+pub struct Caller {
+    name: Option<CallerName>,
+    is_operator: bool,
+}
 
 impl Caller {
     /// Name of the caller; `None` for anonymous callers.
     pub fn name(&self) -> Option<&CallerName> {
-        self.0.as_ref()
+        self.name.as_ref()
+    }
+
+    /// Whether the caller may also call the methods for operators.
+    pub fn is_operator(&self) -> bool {
+        self.is_operator
     }
 }
 
@@ -58,20 +68,24 @@ pub enum AccessDenied {
 pub struct AccessPolicy {
     unix_allow_list: UnixAllowList,
     tokens: Option<Reloaded<Tokens>>,
+    operators: Vec<Operator>,
     rate: Option<CallerRate>,
 }
 
 impl AccessPolicy {
-    /// Creates the rules. If `tokens` is `None`, callers need no token. Each caller may make
-    /// `max_rate` calls per second; all anonymous callers count as one caller.
+    /// Creates the rules. If `tokens` is `None`, callers need no token. `operators` are the callers
+    /// that may call the methods for operators. Each caller may make `max_rate` calls per second;
+    /// all anonymous callers count as one caller.
     pub fn new(
         unix_allow_list: UnixAllowList,
         tokens: Option<Reloaded<Tokens>>,
+        operators: Vec<Operator>,
         max_rate: Option<NonZeroU32>,
     ) -> Self {
         Self {
             unix_allow_list,
             tokens,
+            operators,
             rate: max_rate.map(CallerRate::new),
         }
     }
@@ -81,22 +95,33 @@ impl AccessPolicy {
     /// # Errors
     /// Fails if the caller is rejected.
     pub fn authenticate(&self, peer: &Peer, headers: &HeaderMap) -> Result<Caller, AccessDenied> {
+        let name = self.caller_name(peer, headers)?;
+        let mut operators = self.operators.iter();
+        let is_operator = operators.any(|operator| operator.includes(name.as_ref()));
+        Ok(Caller { name, is_operator })
+    }
+
+    fn caller_name(
+        &self,
+        peer: &Peer,
+        headers: &HeaderMap,
+    ) -> Result<Option<CallerName>, AccessDenied> {
         let name = match peer {
             Peer::Unix(process) if !self.unix_allow_list.is_empty() => {
                 let allowed = process.filter(|process| self.unix_allow_list.contains(*process));
                 let process = allowed.ok_or(AccessDenied::Forbidden)?;
-                return Ok(Caller(Some(CallerName::from_uid(process.uid()))));
+                return Ok(Some(CallerName::from_uid(process.uid())));
             }
             Peer::Unix(process) => process.map(|process| CallerName::from_uid(process.uid())),
             Peer::Tcp(peer) => peer.name.clone(),
         };
         let Some(tokens) = &self.tokens else {
-            return Ok(Caller(name));
+            return Ok(name);
         };
         let token = bearer_token(headers).ok_or(AccessDenied::Unauthenticated)?;
         let tokens = tokens.current();
         let owner = tokens.owner(token).ok_or(AccessDenied::Unauthenticated)?;
-        Ok(Caller(Some(owner.clone())))
+        Ok(Some(owner.clone()))
     }
 
     /// Counts a call of `caller`.

@@ -26,6 +26,7 @@ mod save_messages;
 mod search_messages;
 mod session_service;
 mod token_count;
+mod transfer_conversation;
 mod truncate_conversation;
 mod write_through;
 
@@ -51,6 +52,7 @@ pub use self::{
     save_messages::{SaveMessages, SaveOutcome},
     search_messages::Searched,
     session_service::CreateSession,
+    transfer_conversation::TransferConversation,
     truncate_conversation::TruncateConversation,
 };
 use crate::{

@@ -14,6 +14,7 @@ mod lineage;
 mod metadata_json;
 mod operation_error;
 mod operations;
+mod ownership;
 mod pool;
 pub mod postgres;
 mod reads;
@@ -46,9 +47,10 @@ pub use self::{
     lineage::MAX_BRANCH_DEPTH,
     operations::{
         Append, Appended, Bound, Branch, Compaction, ConversationPage, ConversationQuery,
-        Invalidation, Newest, PendingInvalidation, Redacted, Redaction, RequestIdentity, Truncated,
-        Truncation,
+        Invalidation, Newest, OwnerChange, PendingInvalidation, Redacted, Redaction,
+        RequestIdentity, Truncated, Truncation,
     },
+    ownership::{MAX_FAMILY_CONVERSATIONS, MAX_FAMILY_MESSAGES},
     search::{MessagePlace, Reindexed, SearchHit, SearchKey, SearchPage, SearchQuery},
 };
 use crate::domain::{
@@ -298,6 +300,28 @@ pub trait Store: CheckpointStore + ItemStore {
     /// - [`StoreError::MessageNotFound`] if it does not contain one of the messages. No message is
     ///   redacted then.
     async fn redact(&self, redaction: &Redaction) -> Result<Redacted, StoreError>;
+
+    /// Finds the family of a conversation: all conversations that are connected with it by branches,
+    /// itself included. They share messages, and belong to one user.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`Self::change_owner`] does.
+    async fn family(&self, change: &OwnerChange) -> Result<Vec<ConversationId>, StoreError>;
+
+    /// Changes the owner of the family of a conversation, and of its messages in searches. The
+    /// sessions of the previous owner are no longer recorded with it. Returns the conversations. Does
+    /// not count as activity.
+    ///
+    /// Idempotent. Ends within [`REMOVAL_LIMIT`].
+    ///
+    /// # Errors
+    ///
+    /// - [`StoreError::NotFound`] if there is no such conversation, which also belongs to another
+    ///   user than the new owner.
+    /// - [`StoreError::FamilyTooLarge`] if the family has more than [`MAX_FAMILY_CONVERSATIONS`], or
+    ///   these contain more than [`MAX_FAMILY_MESSAGES`] different ones.
+    async fn change_owner(&self, change: &OwnerChange) -> Result<Vec<ConversationId>, StoreError>;
 
     /// Reads the newest `limit` messages that no summary stands for, or fewer if they are large
     /// ([`Newest::is_cut`]), the pinned messages, the summary and the conversation, in one

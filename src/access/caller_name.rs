@@ -37,6 +37,15 @@ impl CallerName {
         Self(format!("{USER_PREFIX}{uid}").into())
     }
 
+    /// Parses the name of a caller of any kind. `None` if no caller can have it.
+    pub fn parse_any(text: &str) -> Option<Self> {
+        let Some(uid) = text.strip_prefix(USER_PREFIX) else {
+            return Self::parse(text);
+        };
+        let name = uid.parse().ok().map(Self::from_uid)?;
+        (name.as_str() == text).then_some(name)
+    }
+
     /// The text, which clones of the name share.
     pub fn to_shared(&self) -> Arc<str> {
         Arc::clone(&self.0)
@@ -55,5 +64,30 @@ fn is_allowed(byte: u8) -> bool {
 impl fmt::Display for CallerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_name_is_one_that_a_caller_can_have() {
+        for name in ["admin", "spiffe://x/b", "uid:0", "uid:4294967295"] {
+            let parsed = CallerName::parse_any(name);
+            assert_eq!(parsed.as_ref().map(CallerName::as_str), Some(name));
+        }
+        for name in [
+            "",
+            "a b",
+            "uid:",
+            "uid:-1",
+            "uid:01",
+            "uid:+1",
+            "uid:4294967296",
+            "uid:ann",
+        ] {
+            assert_eq!(CallerName::parse_any(name), None, "{name}");
+        }
     }
 }

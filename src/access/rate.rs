@@ -88,7 +88,10 @@ mod tests {
     }
 
     fn caller(name: &str) -> Caller {
-        Caller(CallerName::parse(name))
+        Caller {
+            name: CallerName::parse(name),
+            is_operator: false,
+        }
     }
 
     /// Number of calls that are accepted at once.

@@ -51,6 +51,7 @@ impl Listeners {
             access: Arc::new(AccessPolicy::new(
                 config.auth.unix_allowed.clone(),
                 tokens,
+                config.auth.operators.clone(),
                 config.limits.caller_rate,
             )),
             addresses,

@@ -7,7 +7,7 @@ use super::{
     parse::{boolean, integer, non_empty_path},
 };
 use crate::{
-    access::UnixAllowList,
+    access::{Operator, UnixAllowList},
     transport::{Address, TlsFiles},
 };
 
@@ -76,6 +76,13 @@ pub(super) struct AuthArgs {
     )]
     require_user_id: bool,
 
+    /// Names of the callers that may also call the methods for operators, such as
+    /// TransferConversation; separated by commas. A name is that of a token, that in a client
+    /// certificate, or uid: and the user id of a process, as in log lines (caller); * stands for
+    /// every caller, also without authentication. If unset, nobody may call them.
+    #[arg(long, env, global = true, value_delimiter = ',', value_name = "NAMES")]
+    operators: Vec<Operator>,
+
     /// Allow LISTEN_ADDR to be a non-loopback address without authentication. Everyone who can
     /// reach the address can then read and delete every conversation.
     #[arg(long, env, global = true, value_parser = boolean)]
@@ -93,6 +100,8 @@ pub struct AuthConfig {
     pub unix_allowed: UnixAllowList,
     /// Whether a request that names a conversation or a session must contain the user id.
     pub require_user_id: bool,
+    /// Callers that may call the methods for operators.
+    pub operators: Vec<Operator>,
 }
 
 impl AuthConfig {
@@ -105,6 +114,7 @@ impl AuthConfig {
                 gids: args.unix_allowed_gids.clone(),
             },
             require_user_id: args.require_user_id,
+            operators: args.operators.clone(),
         })
     }
 

@@ -3,7 +3,7 @@ use std::fmt;
 use crate::{
     domain::{ConversationId, SessionId},
     sessions::SessionsUnavailable,
-    store::{ReusedKey, StoreError},
+    store::{MAX_FAMILY_CONVERSATIONS, MAX_FAMILY_MESSAGES, ReusedKey, StoreError},
 };
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -40,6 +40,14 @@ pub enum Error {
     BranchTooDeep {
         /// Maximum depth.
         max: i64,
+    },
+    /// A conversation and its branches are too many to be transferred at once.
+    #[error("the conversation and its branches are too many")]
+    FamilyTooLarge {
+        /// Maximum number of conversations.
+        conversations: u32,
+        /// Maximum number of messages.
+        messages: u32,
     },
     /// The version that begins a list of a checkpoint is not stored, or has fewer items.
     #[error("the base version of a list is not stored")]
@@ -178,6 +186,10 @@ impl Error {
             StoreError::Conflict { current_seq } => Self::SeqMismatch { current_seq },
             StoreError::BeyondEnd { field, last_seq } => Self::BeyondEnd { field, last_seq },
             StoreError::TooDeep { max } => Self::BranchTooDeep { max },
+            StoreError::FamilyTooLarge => Self::FamilyTooLarge {
+                conversations: MAX_FAMILY_CONVERSATIONS,
+                messages: MAX_FAMILY_MESSAGES,
+            },
             StoreError::BaseVersionMissing => Self::BaseVersionMissing,
             StoreError::ContentMissing => Self::ContentMissing,
             StoreError::CheckpointTooLarge => Self::CheckpointTooLarge,

@@ -41,6 +41,18 @@ pub(super) fn check<B>(request: &Request<B>) -> Result<&Caller, Status> {
     }
 }
 
+/// Rejects a call of a method for operators by another caller. A handler calls it first, so that
+/// nobody else learns anything from a request.
+///
+/// # Errors
+/// Fails if the caller is no operator.
+pub(super) fn check_operator<T>(request: &tonic::Request<T>) -> Result<(), Status> {
+    match request.extensions().get::<Authentication>() {
+        Some(Authentication(Ok(caller))) if caller.is_operator() => Ok(()),
+        _ => Err(status::operators_only()),
+    }
+}
+
 /// Authenticates callers.
 #[derive(Clone, Debug)]
 pub struct Authenticator(Arc<AccessPolicy>);

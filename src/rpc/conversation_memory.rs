@@ -1,7 +1,7 @@
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::{
-    blob,
+    admit, blob,
     convert::{self, Parser},
     export,
     field::{FieldViolation, InField},
@@ -11,11 +11,11 @@ use super::{
 use crate::{
     domain::{
         ConversationId, ConversationRef, DeptId, InvalidValue, RequestId, SearchText, SessionId,
-        Title,
+        Title, UserId,
     },
     memory::{
         BeginTurn, BranchConversation, CreateConversation, GetHistory, ListBranches, ListMessages,
-        Memory, RedactMessages, SaveMessages, TruncateConversation,
+        Memory, RedactMessages, SaveMessages, TransferConversation, TruncateConversation,
     },
     proto::{self, conversation_memory_server},
     store::{Bound, ConversationQuery, SearchQuery},
@@ -280,6 +280,28 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
         let redacted = use_case("redact_messages", self.memory.redact_messages(redaction)).await?;
         Ok(Response::new(proto::RedactMessagesResponse {
             messages: convert::messages(redacted),
+        }))
+    }
+
+    async fn transfer_conversation(
+        &self,
+        request: Request<proto::TransferConversationRequest>,
+    ) -> Result<Response<proto::TransferConversationResponse>, Status> {
+        admit::check_operator(&request)?;
+        let request = request.into_inner();
+        let transfer = TransferConversation {
+            conversation: self.conversation(&request.conversation_id, &request.user_id)?,
+            owner: UserId::parse(&request.new_user_id).in_field("new_user_id")?,
+            dept_id: convert::optional(&request.new_dept_id, "new_dept_id", DeptId::parse)?,
+        };
+        let (conversation, transferred) = use_case(
+            "transfer_conversation",
+            self.memory.transfer_conversation(transfer),
+        )
+        .await?;
+        Ok(Response::new(proto::TransferConversationResponse {
+            conversation: Some(convert::render_conversation(conversation)),
+            transferred_ids: transferred.iter().map(ToString::to_string).collect(),
         }))
     }
 

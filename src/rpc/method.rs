@@ -73,7 +73,9 @@ fn kind(service: &str, method: &str) -> CallKind {
         "BeginTurn" => Some("search_memory"),
         "SaveMessages" => Some("create_memory"),
         "CreateConversation" => Some("create_memory_store"),
-        "UpdateConversation" | "CompactConversation" => Some("update_memory"),
+        "UpdateConversation" | "CompactConversation" | "TransferConversation" => {
+            Some("update_memory")
+        }
         "TruncateConversation" | "RedactMessages" => Some("delete_memory"),
         "DeleteConversation" => Some("delete_memory_store"),
         _ if is_read => Some("search_memory"),

@@ -142,6 +142,10 @@ impl From<Error> for Status {
             }
             // Without RetryInfo: the same request fails again.
             Error::BranchTooDeep { max } => branch_too_deep(max),
+            Error::FamilyTooLarge {
+                conversations,
+                messages,
+            } => family_too_large(conversations, messages),
             Error::BaseVersionMissing
             | Error::ContentMissing
             | Error::CheckpointTooLarge
@@ -205,6 +209,11 @@ pub(crate) fn access_denied(denied: AccessDenied) -> Status {
             Status::permission_denied("the calling process is not on the list of allowed processes")
         }
     }
+}
+
+/// Status of a call of a method for operators by another caller.
+pub(crate) fn operators_only() -> Status {
+    Status::permission_denied("only operators may call this method: add the caller to OPERATORS")
 }
 
 /// Status of a call that has reached the limit on the duration of calls, not a deadline that its
@@ -280,6 +289,22 @@ fn branch_too_deep(max: i64) -> Status {
              import an export of the conversation and branch that"
         ),
         &[("max_depth", max.to_string())],
+    )
+}
+
+/// Status of a transfer of too much at once. Without `RetryInfo`: the same request fails again.
+fn family_too_large(conversations: u32, messages: u32) -> Status {
+    with_reason(
+        Code::FailedPrecondition,
+        "FAMILY_TOO_LARGE",
+        &format!(
+            "the conversation and its branches are more than {conversations} conversations or {messages} \
+             messages: import an export of the conversation for the new owner instead"
+        ),
+        &[
+            ("max_conversations", conversations.to_string()),
+            ("max_messages", messages.to_string()),
+        ],
     )
 }
 

@@ -33,6 +33,9 @@ pub enum StoreError {
         /// Maximum depth.
         max: i64,
     },
+    /// A conversation and its branches are too many to be transferred at once.
+    #[error("the conversation and its branches are too many")]
+    FamilyTooLarge,
     /// The version that begins a list is not stored, or has fewer items.
     #[error("the base of a list is not stored")]
     BaseVersionMissing,

@@ -279,3 +279,19 @@ pub struct Redacted {
     /// Conversations that contain any of them.
     pub conversations: Vec<ConversationId>,
 }
+
+/// Change of the owner of a conversation and its family.
+#[derive(Clone, Debug)]
+pub struct OwnerChange {
+    /// Conversation, with the owner that it must have unless it has the new one.
+    pub conversation: ConversationRef,
+    /// New owner.
+    pub owner: UserId,
+    /// Department of the new owner; `None` keeps those of the conversations.
+    pub dept_id: Option<DeptId>,
+    /// Conversations in whose windows the change is announced.
+    pub announced: Vec<ConversationId>,
+    /// Whether the change records pending invalidations of these. It records one of each other
+    /// conversation that it changes, unless there are no windows.
+    pub invalidation: Invalidation,
+}

@@ -21,6 +21,7 @@ mod import;
 mod invalidations;
 mod items;
 mod lineage;
+mod ownership;
 mod pooler;
 mod prepare;
 mod redaction;
@@ -47,9 +48,10 @@ use tokio::time::timeout;
 
 use super::{
     Append, Appended, Bound, Branch, Compaction, ConversationPage, ConversationQuery, Import,
-    Invalidation, MessagePlace, Newest, PendingInvalidation, Redacted, Redaction, Reindexed,
-    SchemaError, SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation,
-    group_commit::GroupCommit, operation_error::OperationError, sql, transfers::TransferLimit,
+    Invalidation, MessagePlace, Newest, OwnerChange, PendingInvalidation, Redacted, Redaction,
+    Reindexed, SchemaError, SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated,
+    Truncation, group_commit::GroupCommit, operation_error::OperationError, sql,
+    transfers::TransferLimit,
 };
 use crate::{
     domain::{
@@ -302,6 +304,15 @@ impl Store for PostgresStore {
     async fn redact(&self, redaction: &Redaction) -> Result<Redacted, StoreError> {
         let _permit = self.start_removal().await?;
         attempts::transaction(&self.pool, || redaction::redact(&self.pool, redaction)).await
+    }
+
+    async fn family(&self, change: &OwnerChange) -> Result<Vec<ConversationId>, StoreError> {
+        attempts::read(&self.pool, || ownership::family(&self.pool, change)).await
+    }
+
+    async fn change_owner(&self, change: &OwnerChange) -> Result<Vec<ConversationId>, StoreError> {
+        let _permit = self.start_removal().await?;
+        attempts::transaction(&self.pool, || ownership::change_owner(&self.pool, change)).await
     }
 
     async fn newest(

@@ -20,6 +20,7 @@ mod history;
 mod import;
 mod items;
 mod lineage;
+mod ownership;
 mod pending_removals;
 mod prepare;
 mod redaction;
@@ -39,10 +40,10 @@ use sqlx::{Sqlite, sqlite::SqliteConnectOptions};
 
 use super::{
     Append, Appended, Bound, Branch, Compaction, ConversationPage, ConversationQuery, Import,
-    Invalidation, MessagePlace, Newest, PendingInvalidation, Redacted, Redaction, Reindexed,
-    SchemaError, SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation,
-    group_commit::GroupCommit, operation_error::OperationError, pool, search_limit::SearchLimit,
-    sql, transfers::TransferLimit,
+    Invalidation, MessagePlace, Newest, OwnerChange, PendingInvalidation, Redacted, Redaction,
+    Reindexed, SchemaError, SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated,
+    Truncation, group_commit::GroupCommit, operation_error::OperationError, pool,
+    search_limit::SearchLimit, sql, transfers::TransferLimit,
 };
 use crate::{
     domain::{
@@ -285,6 +286,15 @@ impl Store for SqliteStore {
             conversation, seqs, ..
         } = redaction;
         self.write(|| redaction::redact(&self.writer, conversation, seqs))
+            .await
+    }
+
+    async fn family(&self, change: &OwnerChange) -> Result<Vec<ConversationId>, StoreError> {
+        read(ownership::family(&self.readers, change)).await
+    }
+
+    async fn change_owner(&self, change: &OwnerChange) -> Result<Vec<ConversationId>, StoreError> {
+        self.write(|| ownership::change_owner(&self.writer, change))
             .await
     }
 

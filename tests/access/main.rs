@@ -13,6 +13,7 @@ mod client;
 mod files;
 mod limits;
 mod listeners;
+mod operators;
 mod owners;
 mod startup;
 mod tls;

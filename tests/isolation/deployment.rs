@@ -8,7 +8,8 @@ use test_support::{
 };
 
 /// Settings under which small histories reach the limits. Estimated counts need no tables.
-const SETTINGS: [(&str, &str); 3] = [
+const SETTINGS: [(&str, &str); 4] = [
+    ("OPERATORS", "*"),
     ("TOKEN_ENCODING", "none"),
     ("COMPACTION_TOKENS", "60"),
     ("MAX_CONTENT_BYTES", "4096"),

@@ -168,6 +168,18 @@ impl Scene<'_> {
         Operation::new("RedactMessages", request)
     }
 
+    pub(crate) fn transfer(&mut self) -> Operation {
+        let mut request = self.named();
+        // Operators may name the conversations of every user: those who claim to be the owner are
+        // compared.
+        if request["userId"] == "" {
+            request["userId"] = self.user.into();
+        }
+        request["newUserId"] = self.user.into();
+        self.maybe(&mut request, 4, "newDeptId", "hr".into());
+        Operation::new("TransferConversation", request)
+    }
+
     pub(crate) fn get_blob(&mut self) -> Operation {
         let mut request = self.named();
         request["seq"] = self.number(6).into();

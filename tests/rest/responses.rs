@@ -12,7 +12,7 @@ use test_support::{
 test_support::in_both_forms!(responses_match_the_document, a_wrong_document_is_detected,);
 
 /// Settings with which responses have all fields.
-const SETTINGS: [(&str, &str); 1] = [("COMPACTION_TOKENS", "1")];
+const SETTINGS: [(&str, &str); 2] = [("COMPACTION_TOKENS", "1"), ("OPERATORS", "*")];
 
 async fn responses_match_the_document(form: Form) {
     let sidecar = Sidecar::start_with(&form, &SETTINGS).await;
@@ -177,6 +177,12 @@ async fn parts(recorder: &Recorder, user: &str) {
     let history = recorder.ok("GetHistory", claim.clone()).await;
     assert_eq!(history["messages"][0]["isSummary"], true);
     recorder.ok("GetConversation", claim.clone()).await;
+    let transfer = with_changes(
+        claim.clone(),
+        &json!({ "newUserId": user, "newDeptId": "hr" }),
+    );
+    let transferred = recorder.ok("TransferConversation", transfer).await;
+    assert_eq!(transferred["transferredIds"].as_array().unwrap().len(), 1);
     let mut redact = claim;
     redact["seqs"] = json!(["1"]);
     let redacted = recorder.ok("RedactMessages", redact).await;

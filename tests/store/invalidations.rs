@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 use conversation_memory::{
     domain::{ConversationId, ConversationRef, IdSource as _, UuidV7},
     store::{
-        Append, Branch, Compaction, Invalidation, PendingInvalidation, Redaction, StoreError,
-        Truncation,
+        Append, Branch, Compaction, Invalidation, OwnerChange, PendingInvalidation, Redaction,
+        StoreError, Truncation,
     },
 };
 use sqlx::{ConnectOptions as _, Connection as _, query};
 use test_support::{
     eventually,
     store_fixture::{
-        StoreFixture, at, compaction, redaction, server_options, truncation, turn, with_request_id,
+        StoreFixture, at, compaction, owner_change, redaction, server_options, truncation, turn,
+        user, with_request_id,
     },
 };
 
@@ -25,15 +26,17 @@ enum Write {
     Truncate,
     Compact,
     Redact,
+    ChangeOwner,
     Delete,
 }
 
 impl Write {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Save,
         Self::Truncate,
         Self::Compact,
         Self::Redact,
+        Self::ChangeOwner,
         Self::Delete,
     ];
 
@@ -73,6 +76,14 @@ impl Write {
                     ..redaction(conversation, &[1])
                 };
                 store.redact(&redaction).await.map(drop)
+            }
+            Self::ChangeOwner => {
+                let change = OwnerChange {
+                    announced: vec![conversation.id],
+                    invalidation,
+                    ..owner_change(conversation, &user())
+                };
+                store.change_owner(&change).await.map(drop)
             }
             Self::Delete => store.delete(conversation, invalidation).await,
         }

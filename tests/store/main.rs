@@ -28,6 +28,7 @@ mod invalidations;
 mod item_searches;
 mod items;
 mod long_writes;
+mod ownership;
 mod pooler;
 mod postgres;
 mod postgres_servers;
@@ -138,6 +139,12 @@ conformance! {
         message_id_rejects_other_content
         retry_is_recognized_before_expected_last_seq_is_checked
         request_ids_are_scoped_to_a_conversation;
+    ownership:
+        a_family_gets_its_owner_together
+        saves_continue_for_the_new_owner
+        concurrent_saves_and_branches_belong_to_one_owner
+        a_family_that_is_too_large_is_not_changed
+        too_many_messages_are_not_changed;
     history:
         newest_returns_ascending_order
         messages_are_paged_in_both_directions

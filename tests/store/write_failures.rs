@@ -9,8 +9,8 @@ use conversation_memory::{
     store::{Append, Branch, ConversationQuery, Invalidation, Store, StoreError},
 };
 use test_support::store_fixture::{
-    StoreFixture, at, compaction, message, new_conversation, redaction, session, title, truncation,
-    turn, with_request_id,
+    StoreFixture, at, compaction, message, new_conversation, owner_change, redaction, session,
+    title, truncation, turn, user, with_request_id,
 };
 
 use crate::{
@@ -25,6 +25,7 @@ enum Write {
     AttachSession,
     Branch,
     Compact,
+    ChangeOwner,
     Create,
     Delete,
     Import,
@@ -34,10 +35,11 @@ enum Write {
 }
 
 impl Write {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Append,
         Self::AttachSession,
         Self::Branch,
+        Self::ChangeOwner,
         Self::Compact,
         Self::Create,
         Self::Delete,
@@ -56,6 +58,10 @@ impl Write {
                 attached.map(drop)
             }
             Self::Branch => store.branch(&subject.branch).await.map(drop),
+            Self::ChangeOwner => {
+                let change = owner_change(conversation, &user());
+                store.change_owner(&change).await.map(drop)
+            }
             Self::Compact => store.compact(&compaction(conversation, 1)).await.map(drop),
             Self::Create => store.create(&subject.created, at(0)).await.map(drop),
             Self::Delete => store.delete(conversation, Invalidation::Never).await,
@@ -212,6 +218,7 @@ async fn lost_connection_leaves_only_autocommitted_writes_unknown() {
             matches!(error, StoreError::OutcomeUnknown(_))
         }
         Write::Branch
+        | Write::ChangeOwner
         | Write::Compact
         | Write::Delete
         | Write::Import

@@ -4,7 +4,7 @@ use conversation_memory::proto::{
     BeginTurnRequest, BeginTurnResponse, Consistency, Conversation, CreateConversationRequest,
     CreateSessionRequest, DeleteConversationRequest, EndSessionRequest, GetConversationRequest,
     GetHistoryRequest, ListConversationsRequest, ListMessagesRequest, Role, SessionState, Source,
-    TruncateConversationRequest, UpdateConversationRequest,
+    TransferConversationRequest, TruncateConversationRequest, UpdateConversationRequest,
 };
 use tokio::task::JoinSet;
 use tonic::Code;
@@ -125,7 +125,7 @@ async fn reads_are_traced_with_their_conversation(form: Form) {
 }
 
 async fn conversation_calls_are_traced_with_the_conversation(form: Form) {
-    let observed = ObservedSidecar::start(form).await;
+    let observed = ObservedSidecar::start_with(form, &[("OPERATORS", "*")]).await;
     let mut memory = observed.memory().await;
     let user = new_user();
     let mut calls = Vec::new();
@@ -152,6 +152,13 @@ async fn conversation_calls_are_traced_with_the_conversation(form: Form) {
     });
     memory.truncate_conversation(request).await.unwrap();
     calls.push(("TruncateConversation", trace));
+    let (trace, request) = traced(TransferConversationRequest {
+        conversation_id: conversation.clone(),
+        new_user_id: new_user(),
+        ..TransferConversationRequest::default()
+    });
+    memory.transfer_conversation(request).await.unwrap();
+    calls.push(("TransferConversation", trace));
     let (without_conversation, request) = traced(ListConversationsRequest {
         user_id: user,
         ..ListConversationsRequest::default()

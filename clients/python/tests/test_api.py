@@ -14,7 +14,7 @@ import pytest
 import conversation_memory as cm
 from conversation_memory import ConversationMemory, Message, RetrievedContext
 
-from .sidecar import TIMEOUT, Sidecar
+from .sidecar import TIMEOUT, Backend, Sidecar
 from .test_openai_messages import EXAMPLES
 
 UNKNOWN_ID = "0198a2f0-7c4e-7b1e-9d5a-3f1c2b4d5e6f"
@@ -327,3 +327,32 @@ def test_client_reads_its_own_writes(sidecar: Sidecar, user: str) -> None:
         other.save_messages(conversation, [Message("user", "c")])
         assert [m.content for m in mine.get_history(conversation).messages] == ["c"]
         assert mine.get_history(conversation).last_seq == 1
+
+
+async def test_operators_transfer_conversations(backend: Backend, user: str) -> None:
+    operated = Backend(backend.name, {**backend.settings, "OPERATORS": "*"})
+    if backend.name == "embedded":
+        operated.settings["DATA_DIR"] += "-operated"
+    sidecar = Sidecar(operated)
+    try:
+        with ConversationMemory(sidecar.address, timeout=TIMEOUT) as blocking:
+            conversation = blocking.create_conversation(user, dept_id="hr").id
+            blocking.save_messages(conversation, [Message("user", "Vacation?")])
+            branch = blocking.branch_conversation(conversation, 1).id
+            new = f"{user}-new"
+            transferred = blocking.transfer_conversation(conversation, new, user_id=user)
+            assert set(transferred) == {conversation, branch}
+            assert blocking.get_conversation(branch).user_id == new
+        async with cm.AsyncConversationMemory(sidecar.address, timeout=TIMEOUT) as aio:
+            again = await aio.transfer_conversation(branch, new, new_dept_id="it", user_id=user)
+            assert set(again) == {conversation, branch}
+            assert (await aio.get_conversation(conversation, user_id=new)).dept_id == "it"
+            with pytest.raises(cm.NotFound):
+                await aio.transfer_conversation(branch, "third", user_id=user)
+    finally:
+        sidecar.stop()
+
+
+def test_only_operators_transfer_conversations(memory: ConversationMemory) -> None:
+    with pytest.raises(cm.PermissionDenied, match="OPERATORS"):
+        memory.transfer_conversation(UNKNOWN_ID, "bob")

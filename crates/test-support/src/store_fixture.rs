@@ -10,8 +10,9 @@ use conversation_memory::{
         SessionId, Title, UserId, UuidV7,
     },
     store::{
-        Append, Appended, Bound, Branch, Compaction, Invalidation, Redaction, RequestIdentity,
-        Store, StoreError, Truncation, postgres::PostgresStore, sqlite::SqliteStore,
+        Append, Appended, Bound, Branch, Compaction, Invalidation, OwnerChange, Redaction,
+        RequestIdentity, Store, StoreError, Truncation, postgres::PostgresStore,
+        sqlite::SqliteStore,
     },
 };
 use serde_json::Value;
@@ -342,6 +343,16 @@ pub fn redaction(conversation: &ConversationRef, seqs: &[i64]) -> Redaction {
     Redaction {
         conversation: conversation.clone(),
         seqs: seqs.to_vec(),
+        announced: Vec::new(),
+        invalidation: Invalidation::Never,
+    }
+}
+
+pub fn owner_change(conversation: &ConversationRef, owner: &UserId) -> OwnerChange {
+    OwnerChange {
+        conversation: conversation.clone(),
+        owner: owner.clone(),
+        dept_id: None,
         announced: Vec::new(),
         invalidation: Invalidation::Never,
     }

@@ -85,6 +85,19 @@ pub(super) fn record_statement(
     )
 }
 
+/// Statement like [`record_statement`] of a write that has changed several conversations. One that is
+/// not announced was branched after the announcements: its invalidation is always recorded.
+pub(super) fn record_changed(
+    announced: &[ConversationId],
+    changed: &[ConversationId],
+    after: Option<DateTime<Utc>>,
+) -> String {
+    let (announced, others): (Vec<ConversationId>, Vec<_>) =
+        changed.iter().partition(|id| announced.contains(id));
+    let always = after.map(|_| DateTime::default());
+    record_statement(announced, after) + &record_statement(others, always)
+}
+
 /// Reads a page of the pending invalidations, and the clock of the server, to notice soon when that
 /// is set to another time.
 pub(super) async fn read(

@@ -2,7 +2,6 @@
 //! them is branched, truncated or compacted in the meantime: each of these operations locks the row
 //! of its conversation, too.
 
-use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{
@@ -10,7 +9,7 @@ use super::{
     checkpoints::reject_checkpoints,
     connection::PooledConnection,
     effects::apply_effects,
-    invalidations::{record_after, record_statement},
+    invalidations::{record_after, record_changed},
     store_connection::StoreConnection,
     transaction::{BEGIN, before_commit, end_with},
 };
@@ -47,25 +46,10 @@ pub(super) async fn redact(
     let redacted = lock_and_redact(&mut connection, &redaction.conversation, &redaction.seqs);
     let redacted = before_commit(wait, redacted).await;
     let record = match &redacted {
-        Ok(redacted) => record_invalidations(redaction, redacted, after),
+        Ok(redacted) => record_changed(&redaction.announced, &redacted.conversations, after),
         Err(_) => String::new(),
     };
     end_with(connection, redacted, &record).await
-}
-
-/// Returns the statement that records the pending invalidations of a redaction. A conversation that
-/// was branched after the announcements is not announced.
-fn record_invalidations(
-    redaction: &Redaction,
-    redacted: &Redacted,
-    after: Option<DateTime<Utc>>,
-) -> String {
-    let is_announced = |id: &&ConversationId| redaction.announced.contains(id);
-    let (announced, others): (Vec<&_>, Vec<&_>) =
-        redacted.conversations.iter().partition(is_announced);
-    let always = after.map(|_| DateTime::default());
-    record_statement(announced.into_iter().copied(), after)
-        + &record_statement(others.into_iter().copied(), always)
 }
 
 async fn lock_and_redact(

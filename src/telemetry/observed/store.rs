@@ -22,8 +22,9 @@ use crate::{
     instrumentation,
     store::{
         Append, Appended, Bound, Branch, Compaction, ConversationPage, ConversationQuery, Import,
-        Invalidation, MessagePlace, Newest, PendingInvalidation, Redacted, Redaction, Reindexed,
-        SchemaError, SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated, Truncation,
+        Invalidation, MessagePlace, Newest, OwnerChange, PendingInvalidation, Redacted, Redaction,
+        Reindexed, SchemaError, SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated,
+        Truncation,
     },
 };
 
@@ -181,6 +182,7 @@ fn failure(error: &StoreError) -> Option<(&'static str, &StoreError)> {
         | StoreError::Conflict { .. }
         | StoreError::BeyondEnd { .. }
         | StoreError::TooDeep { .. }
+        | StoreError::FamilyTooLarge
         | StoreError::BaseVersionMissing
         | StoreError::ContentMissing
         | StoreError::CheckpointTooLarge
@@ -325,6 +327,18 @@ impl Store for ObservedStore {
         call::set_conversation(redaction.conversation.id);
         let work = self.inner.redact(redaction);
         self.observe("redact", MESSAGES, work).await
+    }
+
+    async fn family(&self, change: &OwnerChange) -> Result<Vec<ConversationId>, StoreError> {
+        call::set_conversation(change.conversation.id);
+        let work = self.inner.family(change);
+        self.observe("find_family", CONVERSATIONS, work).await
+    }
+
+    async fn change_owner(&self, change: &OwnerChange) -> Result<Vec<ConversationId>, StoreError> {
+        call::set_conversation(change.conversation.id);
+        let work = self.inner.change_owner(change);
+        self.observe("change_owner", CONVERSATIONS, work).await
     }
 
     async fn newest(

@@ -157,6 +157,49 @@ class Conversations(BaseClient):
         answer = self._operation(timeout).call(methods.UPDATE_CONVERSATION, request)
         return convert.read_conversation(answer.conversation)
 
+    def transfer_conversation(
+        self,
+        conversation_id: str,
+        new_user_id: str,
+        *,
+        new_dept_id: str | None = None,
+        user_id: str | None = None,
+        timeout: float | None = None,
+    ) -> tuple[str, ...]:
+        """Transfers a conversation and all that are connected with it by branches to another user.
+
+        Only callers that the service's setting `OPERATORS` names may do that. Sessions of the
+        previous owner are no longer attached to the conversations. Repeating the call is no error.
+
+        Args:
+            conversation_id: Conversation to transfer.
+            new_user_id: New owner.
+            new_dept_id: Department or tenant of the new owner; `None` keeps that of each
+                conversation.
+            user_id: Expected owner of the conversation; `None` skips the check.
+            timeout: Time limit in seconds; `None` uses the client's `timeout`, or 60 if that is
+                longer.
+
+        Returns:
+            The ids of all conversations that belong to the new owner now.
+
+        Raises:
+            PermissionDenied: The caller is no operator: add it to `OPERATORS`.
+            NotFound: The conversation does not exist or belongs to a third user: check the ids.
+            FailedPrecondition: They are more than 1,000 conversations or 20,000 messages: import an
+                export of the conversation for the new owner instead.
+            ConversationMemoryError: The call failed for another reason; its class says what to do.
+        """
+        request = api.TransferConversationRequest(
+            conversation_id=conversation_id,
+            user_id=user_id or "",
+            new_user_id=new_user_id,
+            new_dept_id=new_dept_id or "",
+        )
+        operation = self._operation(timeout, at_least=LONG_TIMEOUT)
+        answer = operation.call(methods.TRANSFER_CONVERSATION, request)
+        return tuple(answer.transferred_ids)
+
     def delete_conversation(
         self, conversation_id: str, *, user_id: str | None = None, timeout: float | None = None
     ) -> None:

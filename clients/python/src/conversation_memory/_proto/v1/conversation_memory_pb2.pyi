@@ -344,6 +344,26 @@ class RedactMessagesResponse(_message.Message):
     messages: _containers.RepeatedCompositeFieldContainer[_resources_pb2.Message]
     def __init__(self, messages: _Optional[_Iterable[_Union[_resources_pb2.Message, _Mapping]]] = ...) -> None: ...
 
+class TransferConversationRequest(_message.Message):
+    __slots__ = ("conversation_id", "user_id", "new_user_id", "new_dept_id")
+    CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    NEW_USER_ID_FIELD_NUMBER: _ClassVar[int]
+    NEW_DEPT_ID_FIELD_NUMBER: _ClassVar[int]
+    conversation_id: str
+    user_id: str
+    new_user_id: str
+    new_dept_id: str
+    def __init__(self, conversation_id: _Optional[str] = ..., user_id: _Optional[str] = ..., new_user_id: _Optional[str] = ..., new_dept_id: _Optional[str] = ...) -> None: ...
+
+class TransferConversationResponse(_message.Message):
+    __slots__ = ("conversation", "transferred_ids")
+    CONVERSATION_FIELD_NUMBER: _ClassVar[int]
+    TRANSFERRED_IDS_FIELD_NUMBER: _ClassVar[int]
+    conversation: _resources_pb2.Conversation
+    transferred_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, conversation: _Optional[_Union[_resources_pb2.Conversation, _Mapping]] = ..., transferred_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class GetBlobRequest(_message.Message):
     __slots__ = ("conversation_id", "user_id", "seq", "part")
     CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]

@@ -121,6 +121,11 @@ REDACT_MESSAGES = Method(
     conversation_memory_pb2.RedactMessagesRequest.SerializeToString,
     conversation_memory_pb2.RedactMessagesResponse.FromString,
 )
+TRANSFER_CONVERSATION = Method(
+    "/conversation_memory.v1.ConversationMemory/TransferConversation",
+    conversation_memory_pb2.TransferConversationRequest.SerializeToString,
+    conversation_memory_pb2.TransferConversationResponse.FromString,
+)
 GET_BLOB = Method(
     "/conversation_memory.v1.ConversationMemory/GetBlob",
     conversation_memory_pb2.GetBlobRequest.SerializeToString,
