@@ -1,6 +1,7 @@
 //! `import`: the conversations of a file, from this service or from other products.
 
 mod archive;
+mod paths;
 mod progress;
 mod report;
 mod sender;

@@ -11,13 +11,14 @@ use std::{
 use conversation_memory::proto::{
     BranchConversationRequest, Conversation, DeleteConversationRequest, ExportFormat,
     GetConversationRequest, ListBranchesRequest, ListConversationsRequest, Message, Role,
+    TruncateConversationRequest,
 };
 use serde_json::{Value, json};
 
 use crate::export::{export_of, file};
 use test_support::{
     eventually, new_user,
-    requests::{message, new_conversation, save},
+    requests::{message, new_conversation, save, save_text},
     sidecar::{Form, Memory, Sidecar, command},
 };
 
@@ -26,6 +27,8 @@ test_support::in_both_forms!(
     every_sample_is_imported_or_rejected_with_a_reason,
     an_exported_user_is_restored,
     an_interrupted_import_is_completed_by_another_one,
+    an_import_continues_conversations_that_have_grown,
+    what_was_removed_here_does_not_come_back,
     exports_markdown_to_standard_output,
 );
 
@@ -108,7 +111,7 @@ async fn imports_an_export_of_another_product_once(form: Form) {
     assert_eq!(code, Some(PARTIAL), "{reasons}");
     assert_eq!(
         counts,
-        "4 imported (14 messages, 3 branches), 0 skipped because they are there already, 2 rejected\n"
+        "4 imported, 0 continued (14 messages, 3 branches), 0 skipped because they are there already, 2 rejected\n"
     );
     assert!(reasons.contains("rejected: conversation 4 (c-empty): contains no messages"));
     assert!(reasons.contains("rejected: conversation 6: appears to be null; expected"));
@@ -138,7 +141,7 @@ async fn imports_an_export_of_another_product_once(form: Form) {
     let (code, counts, _) = import(&sidecar, &user, &sample("chatgpt.json")).await;
     assert_eq!(code, Some(PARTIAL));
     assert!(
-        counts.starts_with("0 imported (0 messages, 0 branches), 4 skipped"),
+        counts.starts_with("0 imported, 0 continued (0 messages, 0 branches), 4 skipped"),
         "{counts}"
     );
     assert_eq!(conversations(&mut memory, &user).await, before);
@@ -147,13 +150,13 @@ async fn imports_an_export_of_another_product_once(form: Form) {
     let (code, counts, _) = import(&sidecar, &user, &sample("chatgpt.zip")).await;
     assert_eq!(code, Some(0));
     assert!(
-        counts.starts_with("0 imported (0 messages, 0 branches), 1 skipped"),
+        counts.starts_with("0 imported, 0 continued (0 messages, 0 branches), 1 skipped"),
         "{counts}"
     );
     let (code, counts, _) = import(&sidecar, &new_user(), &sample("chatgpt.zip")).await;
     assert_eq!(code, Some(0));
     assert!(
-        counts.starts_with("1 imported (8 messages, 1 branches), 0 skipped"),
+        counts.starts_with("1 imported, 0 continued (8 messages, 1 branches), 0 skipped"),
         "{counts}"
     );
 }
@@ -261,7 +264,7 @@ async fn an_exported_user_is_restored(form: Form) {
     let (code, counts, reasons) = import(&sidecar, &user, &zip).await;
     assert_eq!(code, Some(0), "{reasons}");
     assert!(
-        counts.starts_with("4 imported (7 messages, 0 branches)"),
+        counts.starts_with("4 imported, 0 continued (7 messages, 0 branches)"),
         "{counts}"
     );
     for (id, export) in &exports {
@@ -348,6 +351,125 @@ async fn an_interrupted_import_is_completed_by_another_one(form: Form) {
         .count();
     assert!((20..=COUNT).contains(&skipped), "{skipped} skipped");
     assert_eq!(outcomes[0]["number"], 1);
+}
+
+/// An export of ChatGPT with one conversation. Its messages are `(id, parent)`, and those whose ids begin
+/// with `u` are of the user.
+fn chatgpt(nodes: &[(&str, &str)], current: &str) -> String {
+    let mapping = nodes.iter().map(|(id, parent)| {
+        let role = if id.starts_with('u') {
+            "user"
+        } else {
+            "assistant"
+        };
+        let message = json!({
+            "id": id,
+            "author": { "role": role },
+            "content": { "content_type": "text", "parts": [format!("text {id}")] },
+        });
+        let parent = (!parent.is_empty()).then_some(parent);
+        let node = json!({ "id": id, "message": message, "parent": parent, "children": [] });
+        ((*id).to_owned(), node)
+    });
+    let mapping: serde_json::Map<String, Value> = mapping.collect();
+    json!([{
+        "title": "Growing", "conversation_id": "c1", "create_time": 1_700_000_000,
+        "mapping": mapping, "current_node": current,
+    }])
+    .to_string()
+}
+
+async fn texts(memory: &mut Memory, id: &str) -> Vec<String> {
+    let messages = messages(memory, id).await;
+    let text = |message: Message| message.content.replace("text ", "");
+    messages.into_iter().map(text).collect()
+}
+
+async fn an_import_continues_conversations_that_have_grown(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let (mut memory, user) = (sidecar.memory(), new_user());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("conversations.json");
+    let mut nodes = Vec::new();
+    let mut import_grown = async |new: &[(&'static str, &'static str)], counts: &str| {
+        nodes.extend_from_slice(new);
+        for expected in [
+            counts,
+            "0 imported, 0 continued (0 messages, 0 branches), 1 skipped",
+        ] {
+            fs::write(&path, chatgpt(&nodes, nodes.last().unwrap().0)).unwrap();
+            let (code, counts, reasons) = import(&sidecar, &user, &path).await;
+            assert_eq!(code, Some(0), "{reasons}");
+            assert!(counts.starts_with(expected), "{counts}");
+        }
+    };
+    let first = [("u1", ""), ("a1", "u1"), ("u2", "a1"), ("a2", "u2")];
+    import_grown(&first, "1 imported, 0 continued (4 messages, 0 branches)").await;
+    let next = [("u3", "a2"), ("a3", "u3")];
+    import_grown(&next, "0 imported, 1 continued (2 messages, 0 branches)").await;
+    // Another answer, which the user has continued.
+    let next = [("a3b", "u3"), ("u4", "a3b")];
+    import_grown(&next, "0 imported, 1 continued (2 messages, 1 branches)").await;
+    let next = [("a4", "u4")];
+    import_grown(&next, "0 imported, 1 continued (1 messages, 0 branches)").await;
+    // The first answer again.
+    let next = [("u5", "a3")];
+    import_grown(&next, "0 imported, 1 continued (1 messages, 0 branches)").await;
+    let all = conversations(&mut memory, &user).await;
+    let (branches, mains): (Vec<_>, Vec<_>) =
+        all.into_iter().partition(|it| !it.parent_id.is_empty());
+    assert_eq!((mains.len(), branches.len()), (1, 1));
+    let (main, branch) = (&mains[0].id, &branches[0].id);
+    let expected = ["u1", "a1", "u2", "a2", "u3", "a3", "u5"];
+    assert_eq!(texts(&mut memory, main).await, expected);
+    let expected = ["u1", "a1", "u2", "a2", "u3", "a3b", "u4", "a4"];
+    assert_eq!(texts(&mut memory, branch).await, expected);
+
+    // Continued here, and in the other product as well.
+    save_text(&mut memory, main, "here").await;
+    import_grown(
+        &[],
+        "0 imported, 0 continued (0 messages, 0 branches), 1 skipped",
+    )
+    .await;
+    let next = [("a5", "u5"), ("u6", "a5"), ("a5b", "u5")];
+    import_grown(&next, "0 imported, 1 continued (3 messages, 2 branches)").await;
+    assert_eq!(texts(&mut memory, main).await.last().unwrap(), "here");
+    let all = conversations(&mut memory, &user).await;
+    let mut ends = Vec::new();
+    for conversation in all {
+        ends.push(texts(&mut memory, &conversation.id).await.pop().unwrap());
+    }
+    ends.sort();
+    assert_eq!(ends, ["a4", "a5b", "here", "u6"]);
+}
+
+async fn what_was_removed_here_does_not_come_back(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let (mut memory, user) = (sidecar.memory(), new_user());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("conversations.json");
+    let nodes = [("u1", ""), ("a1", "u1"), ("u2", "a1"), ("a2", "u2")];
+    fs::write(&path, chatgpt(&nodes[..3], "u2")).unwrap();
+    import(&sidecar, &user, &path).await;
+    let id = &conversations(&mut memory, &user).await[0].id;
+    let truncation = TruncateConversationRequest {
+        conversation_id: id.clone(),
+        after_seq: 1,
+        ..TruncateConversationRequest::default()
+    };
+    memory.truncate_conversation(truncation).await.unwrap();
+    fs::write(&path, chatgpt(&nodes, "a2")).unwrap();
+    for expected in [&["u1"][..], &["u1", "other"]] {
+        if expected.len() > 1 {
+            save_text(&mut memory, id, "other").await;
+        }
+        let (code, counts, _) = import(&sidecar, &user, &path).await;
+        assert_eq!(code, Some(0));
+        assert!(counts.contains("1 skipped"), "{counts}");
+        assert_eq!(texts(&mut memory, id).await, expected);
+    }
+    assert_eq!(conversations(&mut memory, &user).await.len(), 1);
 }
 
 async fn exports_markdown_to_standard_output(form: Form) {

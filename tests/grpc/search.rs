@@ -21,6 +21,7 @@ test_support::in_both_forms!(
     searches_in_conversations_of_other_users_are_not_found,
     does_not_log_queries,
     expensive_searches_do_not_affect_turns,
+    what_was_saved_before_a_crash_is_found,
 );
 
 fn query(user: &str, query: &str) -> SearchMessagesRequest {
@@ -342,4 +343,50 @@ async fn expensive_searches_do_not_affect_turns(form: Form) {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     assert!(found > 0);
+}
+
+/// The embedded store analyzes messages shortly after they are saved.
+async fn what_was_saved_before_a_crash_is_found(form: Form) {
+    const TEXTS: usize = 90;
+    let user = new_user();
+    let texts: Vec<String> = (0..TEXTS)
+        .map(|n| format!("Heliotropes no. x{n}y"))
+        .collect();
+    let messages = || texts.iter().map(|text| message(Role::User, text)).collect();
+    let mut conversations = Vec::new();
+    for round in 1..=3 {
+        let sidecar = Sidecar::start(&form).await;
+        let mut memory = sidecar.memory();
+        let conversation = new_conversation(&mut memory, &user).await;
+        for _ in 0..round {
+            memory
+                .save_messages(save(&conversation, messages()))
+                .await
+                .unwrap();
+        }
+        conversations.push(conversation);
+        sidecar.kill().await;
+
+        let sidecar = Sidecar::start(&form).await;
+        let mut memory = sidecar.memory();
+        for word in ["heliotrope", "x0y", "x89y"] {
+            for (conversation, saves) in conversations.iter().zip(1..) {
+                let mut request = query(&user, word);
+                request.page_size = 50;
+                request.conversation_id.clone_from(conversation);
+                let mut found = 0;
+                loop {
+                    let page = memory.search_messages(request.clone()).await.unwrap();
+                    let page = page.into_inner();
+                    found += page.hits.len();
+                    request.page_token = page.next_page_token;
+                    if request.page_token.is_empty() {
+                        break;
+                    }
+                }
+                let each = if word == "heliotrope" { TEXTS } else { 1 };
+                assert_eq!(found, each * saves, "{word}");
+            }
+        }
+    }
 }

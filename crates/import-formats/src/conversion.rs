@@ -73,16 +73,18 @@ pub(crate) fn convert(
         let conversation = branch_id(root, path, &tree.nodes);
         builder.messages(conversation, path, &tree.nodes)
     });
-    let messages = conversations.next().ok_or("contains no messages")??;
+    let (messages, branch_ids) = conversations.next().ok_or("contains no messages")??;
     let mut imported = ImportedConversation {
         source_id: source.id,
         conversation: header,
         messages,
+        branch_ids,
         branches: Vec::new(),
     };
     imported.conversation.last_seq = i64::try_from(imported.messages.len()).unwrap_or(i64::MAX);
     for (index, messages) in conversations.enumerate() {
         let path = &paths[index + 1];
+        let (messages, branch_ids) = messages?;
         let start = path.start.filter(|point| point.seq > 0);
         let (parent, at_seq) = start.map_or((root, 0), |point| {
             (
@@ -94,7 +96,8 @@ pub(crate) fn convert(
             id: branch_id(root, path, &tree.nodes),
             parent_id: ConversationId::from_uuid(parent),
             at_seq: i64::try_from(at_seq).unwrap_or(i64::MAX),
-            messages: messages?,
+            messages,
+            branch_ids,
         });
     }
     Ok(imported)
@@ -102,11 +105,10 @@ pub(crate) fn convert(
 
 /// Id of the conversation that a path creates. The main conversation does not share messages.
 fn branch_id(root: Uuid, path: &Path, nodes: &[Node]) -> ConversationId {
-    let id = match (&path.start, path.nodes.first()) {
-        (Some(_), Some(&first)) => ids::within(root, "branch", &nodes[first].id),
-        _ => root,
-    };
-    ConversationId::from_uuid(id)
+    match (&path.start, path.nodes.first()) {
+        (Some(_), Some(&first)) => ids::branch(root, &nodes[first].id, 0),
+        _ => ConversationId::from_uuid(root),
+    }
 }
 
 fn header(
@@ -306,13 +308,14 @@ struct MessageBuilder {
 }
 
 impl MessageBuilder {
+    /// Returns the messages of a path, and the ids of branches that would begin with them.
     fn messages(
         &mut self,
         conversation: ConversationId,
         path: &Path,
         nodes: &[Node],
-    ) -> Result<Vec<Message>, String> {
-        let mut messages = Vec::new();
+    ) -> Result<(Vec<Message>, Vec<ConversationId>), String> {
+        let (mut messages, mut branch_ids) = (Vec::new(), Vec::new());
         let before = path.start.map_or(0, |point| point.seq);
         for node in path.nodes.iter().map(|&at| &nodes[at]) {
             for (index, draft) in node.messages.iter().enumerate() {
@@ -322,9 +325,10 @@ impl MessageBuilder {
                     validate(draft, id).map_err(|error| format!("message {number}: {error}"))?;
                 let seq = i64::try_from(number).unwrap_or(i64::MAX);
                 messages.push(stored(message, conversation, seq, self.default_time));
+                branch_ids.push(ids::branch(self.root, &node.id, index));
             }
         }
-        Ok(messages)
+        Ok((messages, branch_ids))
     }
 
     /// Id of a message. Several messages of a file may have the same id.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use domain::{Part, UserId};
+use domain::{ConversationId, Part, UserId};
 use serde_json::Value;
 use sha1::{Digest as _, Sha1};
 use sha2::Sha256;
@@ -21,6 +21,15 @@ pub(crate) fn conversation(format: Format, user: &UserId, key: &str) -> Uuid {
 /// Id of a message, or of a branch, of a conversation.
 pub(crate) fn within(conversation: Uuid, kind: &str, key: &str) -> Uuid {
     derive(conversation, &[kind, key])
+}
+
+/// Id of the branch that begins with a message of a node.
+pub(crate) fn branch(conversation: Uuid, node: &str, message: usize) -> ConversationId {
+    let id = match message {
+        0 => within(conversation, "branch", node),
+        _ => within(conversation, "branch", &format!("{message}/{node}")),
+    };
+    ConversationId::from_uuid(id)
 }
 
 /// Identifies a conversation by its content, independently of white space and the order of members.

@@ -79,6 +79,8 @@ pub struct ImportedConversation {
     pub conversation: Conversation,
     /// Messages in order, with the data of blobs.
     pub messages: Vec<Message>,
+    /// For each message, the id of a branch that would begin with it.
+    pub branch_ids: Vec<ConversationId>,
     /// Other continuations of the conversation, each after the one that it branches from.
     pub branches: Vec<Branch>,
 }
@@ -95,6 +97,8 @@ pub struct Branch {
     pub at_seq: i64,
     /// Its own messages, which follow the shared ones.
     pub messages: Vec<Message>,
+    /// For each of these messages, the id of a branch that would begin with it.
+    pub branch_ids: Vec<ConversationId>,
 }
 
 #[cfg(test)]

@@ -33,6 +33,12 @@ pub(super) enum Result {
         messages: u64,
         branches: u64,
     },
+    /// It was there already, and had fewer messages or branches.
+    Continued {
+        id: ConversationId,
+        messages: u64,
+        branches: u64,
+    },
     /// It was there already.
     Skipped {
         id: ConversationId,
@@ -56,6 +62,7 @@ impl Outcome {
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     imported: u64,
+    continued: u64,
     messages: u64,
     branches: u64,
     skipped: u64,
@@ -64,7 +71,7 @@ pub(super) struct Counts {
 
 impl Counts {
     pub(super) fn conversations(&self) -> u64 {
-        self.imported + self.skipped + self.rejected
+        self.imported + self.continued + self.skipped + self.rejected
     }
 }
 
@@ -72,6 +79,7 @@ impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             imported,
+            continued,
             messages,
             branches,
             skipped,
@@ -79,7 +87,7 @@ impl fmt::Display for Counts {
         } = self;
         write!(
             f,
-            "{imported} imported ({messages} messages, {branches} branches), \
+            "{imported} imported, {continued} continued ({messages} messages, {branches} branches), \
              {skipped} skipped because they are there already, {rejected} rejected"
         )
     }
@@ -117,6 +125,13 @@ impl Report {
                 messages, branches, ..
             } => {
                 self.counts.imported += 1;
+                self.counts.messages += messages;
+                self.counts.branches += branches;
+            }
+            Result::Continued {
+                messages, branches, ..
+            } => {
+                self.counts.continued += 1;
                 self.counts.messages += messages;
                 self.counts.branches += branches;
             }
@@ -184,6 +199,16 @@ fn line(outcome: &Outcome) -> Map<String, Value> {
             branches,
         } => {
             put("outcome", "imported".into());
+            put("conversation_id", id.to_string().into());
+            put("messages", (*messages).into());
+            put("branches", (*branches).into());
+        }
+        Result::Continued {
+            id,
+            messages,
+            branches,
+        } => {
+            put("outcome", "continued".into());
             put("conversation_id", id.to_string().into());
             put("messages", (*messages).into());
             put("branches", (*branches).into());

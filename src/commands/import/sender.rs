@@ -3,11 +3,12 @@
 use std::fs::File;
 
 use futures_util::Stream;
-use import_formats::{Branch, ImportedConversation};
+use import_formats::ImportedConversation;
 use tonic::{Code, Status};
 
 use super::{
     archive::{encode, requests_from, requests_of},
+    paths::{Path, Paths, Stored},
     report::{Outcome, Result as ImportResult},
 };
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
     os_error,
     proto::{
         self, BranchConversationRequest, DeleteConversationRequest, GetConversationRequest,
-        ImportConversationRequest, SaveMessagesRequest,
+        ImportConversationRequest, ListMessagesRequest, SaveMessagesRequest,
     },
 };
 
@@ -38,7 +39,10 @@ enum Created {
     Imported {
         id: ConversationId,
         messages: u64,
+        /// Whether this import has created the conversation.
+        is_new: bool,
     },
+    /// It exists.
     Skipped,
     Rejected(String),
     /// Rejected because another conversation has one of its messages.
@@ -46,7 +50,8 @@ enum Created {
 }
 
 impl Sender {
-    /// Imports a conversation of another product with its branches.
+    /// Imports a conversation of another product with its branches. What an earlier import has stored
+    /// of it is continued.
     ///
     /// # Errors
     /// Fails if the sidecar cannot be reached or rejects every call.
@@ -55,57 +60,132 @@ impl Sender {
         number: u64,
         imported: ImportedConversation,
     ) -> Result<Outcome, Failure> {
-        let ImportedConversation {
-            source_id,
-            conversation,
-            messages,
-            branches,
-        } = imported;
+        let (source_id, conversation, mut paths) = Paths::of(imported);
         let id = conversation.id;
-        let created = self.create(&conversation, &messages).await?;
-        let mut result = match created {
-            Created::Imported { messages, .. } => ImportResult::Imported {
-                id,
-                messages,
-                branches: 0,
-            },
-            Created::Skipped => ImportResult::Skipped { id },
-            Created::Rejected(reason) | Created::MessageIdReused(reason) => {
-                return Ok(Outcome::rejected(source_id, number, reason));
-            }
-        };
-        drop(messages);
-        // Branches are also created for a conversation that is there already: an earlier import may
-        // have been interrupted.
-        let mut new_branches = Vec::new();
-        for branch in branches {
-            match self.branch(&conversation, &branch).await? {
-                Created::Imported { id, messages: new } => {
-                    new_branches.push(id);
-                    if let ImportResult::Imported {
-                        messages, branches, ..
-                    } = &mut result
-                    {
-                        *messages += new;
-                        *branches += 1;
-                    }
-                }
-                Created::Skipped => {}
+        let (mut is_new, mut messages, mut branches) = (false, 0, 0);
+        let mut created_ids = Vec::new();
+        let mut index = 0;
+        while let Some(path) = paths.get(index) {
+            let path_id = path.id;
+            let created = match self.begin(&conversation, path).await? {
+                Created::Skipped => self.resume(&mut paths, index).await?,
+                created => created,
+            };
+            match created {
+                Created::Imported { is_new: true, .. } if index == 0 => is_new = true,
+                Created::Imported { is_new: true, .. } => branches += 1,
                 Created::Rejected(reason) | Created::MessageIdReused(reason) => {
-                    if matches!(result, ImportResult::Imported { .. }) {
-                        new_branches.push(id);
-                    }
-                    self.delete(&new_branches).await?;
-                    let reason = format!("a branch of it was rejected: {reason}");
+                    self.delete(&created_ids).await?;
+                    let reason = match index {
+                        0 => reason,
+                        _ => format!("a branch of it was rejected: {reason}"),
+                    };
                     return Ok(Outcome::rejected(source_id, number, reason));
                 }
+                _ => {}
             }
+            if let Created::Imported {
+                messages: new,
+                is_new,
+                ..
+            } = created
+            {
+                messages += new;
+                if is_new {
+                    created_ids.push(path_id);
+                }
+            }
+            paths.release(index);
+            index += 1;
         }
+        let result = match (is_new, messages + branches) {
+            (true, _) => ImportResult::Imported {
+                id,
+                messages,
+                branches,
+            },
+            (false, 0) => ImportResult::Skipped { id },
+            (false, _) => ImportResult::Continued {
+                id,
+                messages,
+                branches,
+            },
+        };
         Ok(Outcome {
             number,
             source_id,
             result,
         })
+    }
+
+    /// Creates the conversation of a path with its messages, unless it exists.
+    async fn begin(&self, conversation: &Conversation, path: &Path) -> Result<Created, Failure> {
+        let Some(parent) = path.parent else {
+            let conversation = Conversation {
+                id: path.id,
+                last_seq: i64::try_from(path.messages.len())?,
+                ..conversation.clone()
+            };
+            return self.create(&conversation, &path.messages).await;
+        };
+        match self.branch(parent, path).await? {
+            Created::Imported { is_new: true, .. } => {
+                let saved = self.save_all(path.id, &path.messages, None).await?;
+                if let Created::Rejected(_) = saved {
+                    // What was imported of it must not remain.
+                    self.delete(&[path.id]).await?;
+                }
+                Ok(saved)
+            }
+            created => Ok(created),
+        }
+    }
+
+    /// Adds the messages of a path that are not stored yet to its conversation, which exists.
+    async fn resume(&self, paths: &mut Paths, index: usize) -> Result<Created, Failure> {
+        let Some(path) = paths.get(index) else {
+            return Ok(Created::Skipped);
+        };
+        let (id, first) = (path.id, path.at_seq);
+        let Some(last_seq) = self.last_seq_of(id).await? else {
+            return Ok(Created::Rejected(id_in_use()));
+        };
+        let (page, _) = self.page(id, String::new(), Some(1)).await?;
+        let newest = page.first().copied();
+        if newest.map_or(0, |newest| newest.seq) != last_seq {
+            // It was truncated: what was removed must not come back.
+            return Ok(Created::Skipped);
+        }
+        let newest = newest.filter(|newest| newest.seq > first);
+        let stored = match newest {
+            None => 0,
+            Some(newest) => {
+                let position = usize::try_from(newest.seq - first - 1)?;
+                let same = path.messages.get(position);
+                if same.is_some_and(|message| message.id.as_uuid() == newest.id) {
+                    position + 1
+                } else {
+                    let stored = self.messages_after(id, first).await?;
+                    if !(first + 1..)
+                        .zip(&stored)
+                        .all(|(seq, stored)| seq == stored.seq)
+                    {
+                        return Ok(Created::Skipped);
+                    }
+                    match paths.follow(index, &stored) {
+                        Some(stored) => stored,
+                        None => return Ok(Created::Rejected(diverged())),
+                    }
+                }
+            }
+        };
+        let Some(path) = paths.get(index) else {
+            return Ok(Created::Skipped);
+        };
+        match path.messages.get(stored..) {
+            None | Some([]) => Ok(Created::Skipped),
+            Some(rest) => self.save_all(id, rest, Some(last_seq)).await,
+        }
     }
 
     /// Imports a conversation that this service exported, with its ids.
@@ -130,7 +210,7 @@ impl Sender {
         }
         let id_or_nil = id.unwrap_or(ConversationId::from_uuid(uuid::Uuid::nil()));
         let result = match created {
-            Created::Imported { id, messages } => ImportResult::Imported {
+            Created::Imported { id, messages, .. } => ImportResult::Imported {
                 id,
                 messages,
                 branches: 0,
@@ -176,15 +256,20 @@ impl Sender {
                     return Ok(Created::Imported {
                         id: ConversationId::parse(&id)?,
                         messages: imported.imported_messages.unsigned_abs(),
+                        is_new: true,
                     });
                 }
                 Err(error) => error,
             };
             let is_reused = reason(&error).as_deref() == Some("CONVERSATION_ID_REUSED");
             if let Some(id) = id.filter(|_| is_reused) {
-                return Ok(match self.count_of(id).await? {
+                return Ok(match self.last_seq_of(id).await? {
                     // The response of an earlier attempt was lost.
-                    Some(messages) if retries.is_unsure => Created::Imported { id, messages },
+                    Some(last_seq) if retries.is_unsure => Created::Imported {
+                        id,
+                        messages: last_seq.unsigned_abs(),
+                        is_new: true,
+                    },
                     Some(_) => Created::Skipped,
                     None => Created::Rejected(id_in_use()),
                 });
@@ -198,8 +283,8 @@ impl Sender {
         }
     }
 
-    /// The number of messages of the user's conversation; `None` if another user owns it.
-    async fn count_of(&self, id: ConversationId) -> Result<Option<u64>, Failure> {
+    /// The last number of the user's conversation; `None` if another user owns it.
+    async fn last_seq_of(&self, id: ConversationId) -> Result<Option<i64>, Failure> {
         let request = GetConversationRequest {
             conversation_id: id.to_string(),
             user_id: self.user.as_str().to_owned(),
@@ -212,7 +297,7 @@ impl Sender {
             match client.get_conversation(request.clone()).await {
                 Ok(found) => {
                     let found = found.into_inner().conversation.unwrap_or_default();
-                    return Ok(Some(found.last_seq.unsigned_abs()));
+                    return Ok(Some(found.last_seq));
                 }
                 Err(error) if error.code() == Code::NotFound => return Ok(None),
                 Err(error) => retries.wait(error).await.map_err(|error| failed(&error))?,
@@ -220,28 +305,75 @@ impl Sender {
         }
     }
 
-    async fn branch(&self, parent: &Conversation, branch: &Branch) -> Result<Created, Failure> {
-        if branch.at_seq == 0 {
-            let conversation = Conversation {
-                id: branch.id,
-                last_seq: i64::try_from(branch.messages.len())?,
-                ..parent.clone()
-            };
-            return self.create(&conversation, &branch.messages).await;
+    /// The own messages of a conversation after a number.
+    async fn messages_after(&self, id: ConversationId, seq: i64) -> Result<Vec<Stored>, Failure> {
+        let (mut stored, mut token) = (Vec::new(), String::new());
+        loop {
+            let (page, next) = self.page(id, token, None).await?;
+            stored.extend(page.into_iter().filter(|message| message.seq > seq));
+            if next.is_empty() {
+                return Ok(stored);
+            }
+            token = next;
         }
-        let request = BranchConversationRequest {
-            conversation_id: branch.parent_id.to_string(),
+    }
+
+    /// A page of the messages of a conversation, or the newest ones, and the token of the next page.
+    async fn page(
+        &self,
+        id: ConversationId,
+        page_token: String,
+        newest: Option<i32>,
+    ) -> Result<(Vec<Stored>, String), Failure> {
+        let request = ListMessagesRequest {
+            conversation_id: id.to_string(),
             user_id: self.user.as_str().to_owned(),
-            at_seq: branch.at_seq,
-            branch_id: branch.id.to_string(),
+            page_size: newest.unwrap_or(1_000),
+            newest_first: newest.is_some(),
+            page_token,
+            ..ListMessagesRequest::default()
+        };
+        let mut client = self.client.clone();
+        let mut retries = Retries::new();
+        loop {
+            match client.list_messages(request.clone()).await {
+                Ok(page) => {
+                    let page = page.into_inner();
+                    let messages = page.messages.into_iter().map(|message| {
+                        Ok(Stored {
+                            seq: message.seq,
+                            id: message.id.parse()?,
+                        })
+                    });
+                    let messages: Result<_, Failure> = messages.collect();
+                    return Ok((messages?, page.next_page_token));
+                }
+                Err(error) => retries.wait(error).await.map_err(|error| failed(&error))?,
+            }
+        }
+    }
+
+    /// Creates the branch of a path, without its messages.
+    async fn branch(&self, parent: ConversationId, path: &Path) -> Result<Created, Failure> {
+        let request = BranchConversationRequest {
+            conversation_id: parent.to_string(),
+            user_id: self.user.as_str().to_owned(),
+            at_seq: path.at_seq,
+            branch_id: path.id.to_string(),
             ..BranchConversationRequest::default()
         };
         let mut client = self.client.clone();
         let mut retries = Retries::new();
         loop {
             match client.branch_conversation(request.clone()).await {
-                Ok(_) => break,
-                Err(error) if error.code() == Code::AlreadyExists => break,
+                Ok(_) => {
+                    return Ok(Created::Imported {
+                        id: path.id,
+                        messages: 0,
+                        is_new: true,
+                    });
+                }
+                Err(error) if error.code() == Code::AlreadyExists => return Ok(Created::Skipped),
                 Err(error) => {
                     if let Err(error) = retries.wait(error).await {
                         return rejection(&error).map(Created::Rejected);
@@ -249,13 +381,17 @@ impl Sender {
                 }
             }
         }
-        self.save_all(branch).await
     }
 
-    /// Saves the messages of a branch. Those that are there already are not saved again, because
-    /// their ids identify them.
-    async fn save_all(&self, branch: &Branch) -> Result<Created, Failure> {
-        let (mut rest, mut new) = (&branch.messages[..], 0);
+    /// Saves messages to a conversation. If it must end at `last_seq`, it is continued, otherwise it is
+    /// new.
+    async fn save_all(
+        &self,
+        id: ConversationId,
+        messages: &[Message],
+        last_seq: Option<i64>,
+    ) -> Result<Created, Failure> {
+        let (mut rest, mut expected) = (messages, last_seq);
         while !rest.is_empty() {
             let mut bytes = 0;
             let fits = |message: &&Message| {
@@ -269,47 +405,46 @@ impl Sender {
                 .count();
             let (batch, others) = rest.split_at(count.max(1));
             rest = others;
-            match self.save(branch, batch).await? {
-                Ok(true) => new += batch.len() as u64,
-                Ok(false) => {}
-                Err(reason) => {
-                    // What was imported of it must not remain.
-                    self.delete(&[branch.id]).await?;
-                    return Ok(Created::Rejected(reason));
-                }
+            if let Err(reason) = self.save(id, batch, expected).await? {
+                return Ok(Created::Rejected(reason));
             }
+            let saved = i64::try_from(batch.len())?;
+            expected = expected.map(|seq| seq + saved);
         }
-        Ok(match new {
-            0 => Created::Skipped,
-            messages => Created::Imported {
-                id: branch.id,
-                messages,
-            },
+        Ok(Created::Imported {
+            id,
+            messages: messages.len() as u64,
+            is_new: last_seq.is_none(),
         })
     }
 
-    /// Saves messages. Returns whether they are new, or the reason of a rejection.
+    /// Saves messages. Returns the reason of a rejection.
     async fn save(
         &self,
-        branch: &Branch,
+        id: ConversationId,
         messages: &[Message],
-    ) -> Result<Result<bool, String>, Failure> {
+        expected_last_seq: Option<i64>,
+    ) -> Result<Result<(), String>, Failure> {
         let messages = messages.iter().map(|message| proto::Message {
             conversation_id: String::new(),
             seq: 0,
             ..message.clone().into()
         });
         let request = SaveMessagesRequest {
-            conversation_id: branch.id.to_string(),
+            conversation_id: id.to_string(),
             user_id: self.user.as_str().to_owned(),
             messages: messages.collect(),
+            expected_last_seq,
             ..SaveMessagesRequest::default()
         };
         let mut client = self.client.clone();
         let mut retries = Retries::new();
         loop {
             match client.save_messages(request.clone()).await {
-                Ok(saved) => return Ok(Ok(!saved.into_inner().replayed || retries.is_unsure)),
+                Ok(_) => return Ok(Ok(())),
+                Err(error) if reason(&error).as_deref() == Some("SEQ_MISMATCH") => {
+                    return Ok(Err(diverged()));
+                }
                 Err(error) => {
                     if let Err(error) = retries.wait(error).await {
                         return rejection(&error).map(Err);
@@ -346,6 +481,12 @@ fn blob_bytes(message: &Message) -> usize {
         .iter()
         .filter_map(crate::domain::Part::as_blob);
     blobs.map(|blob| blob.bytes).sum()
+}
+
+fn diverged() -> String {
+    "it was changed here in a way that its export does not continue: delete it first to import it \
+     again"
+        .to_owned()
 }
 
 fn id_in_use() -> String {
