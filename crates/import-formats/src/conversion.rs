@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use chrono::{DateTime, Utc};
 use domain::{
     AuthorName, Conversation, ConversationId, Limits, Message, MessageId, Metadata, NewMessage,
-    RawMessage, Title, UserId,
+    RawMessage, Role, Title, UserId,
 };
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -81,6 +81,13 @@ pub(crate) fn convert(
         branch_ids,
         branches: Vec::new(),
     };
+    if imported.conversation.title.is_none() {
+        // As that of a conversation whose messages are saved.
+        let mut messages = imported.messages.iter();
+        let first = messages.find(|message| message.role == Role::User);
+        imported.conversation.title =
+            first.and_then(|message| Title::from_content(message.content.as_str()));
+    }
     imported.conversation.last_seq = i64::try_from(imported.messages.len()).unwrap_or(i64::MAX);
     for (index, messages) in conversations.enumerate() {
         let path = &paths[index + 1];

@@ -163,7 +163,10 @@ fn reads_sharegpt() {
         &["rejected: contains no messages"],
         &["rejected: message 1: from is no known author"],
     ];
-    assert_eq!(shown(&read("sharegpt.json")), expected);
+    let outcomes = read("sharegpt.json");
+    assert_eq!(shown(&outcomes), expected);
+    let title = &converted(&outcomes[1]).conversation.title;
+    assert_eq!(title.as_ref().unwrap().as_str(), "Weather?");
 }
 
 #[test]
