@@ -93,8 +93,9 @@ pub(super) enum CallError {
 
 impl Connection {
     /// Connects to the servers and identifies them. Fails unless they are masters. The connection
-    /// is closed when the driver is dropped.
-    pub(super) async fn open(config: Config) -> Result<Opened, Fault> {
+    /// is closed when the driver is dropped. `configuration` is the number of the configuration in
+    /// which sentinels name the server.
+    pub(super) async fn open(config: Config, configuration: Option<u64>) -> Result<Opened, Fault> {
         let is_cluster = matches!(config.server, ServerConfig::Clustered { .. });
         let limit = if is_cluster {
             CLUSTER_OPEN_TIMEOUT
@@ -116,7 +117,7 @@ impl Connection {
         if !is_cluster && servers.are_of_cluster() && knows_other_nodes(&client).await {
             // The server alone serves only its own slots.
             drop(driver);
-            let opened = Box::pin(Self::open(cluster_of(config))).await?;
+            let opened = Box::pin(Self::open(cluster_of(config), None)).await?;
             return Ok(Opened {
                 is_found_cluster: true,
                 ..opened
@@ -130,6 +131,10 @@ impl Connection {
         // It is unknown whether the data of an unidentified server is that of the connection before.
         let identity = servers.reported_identity();
         let identity = identity.unwrap_or_else(ServerIdentity::random);
+        let identity = match configuration {
+            Some(configuration) => identity.within(configuration),
+            None => identity,
+        };
         let connection = Self {
             calls: client.with_options(&options),
             client,

@@ -59,6 +59,19 @@ pub(super) struct MasterAddress {
     epoch: u64,
 }
 
+impl MasterAddress {
+    /// Number of the configuration, which increases with each failover; 0 if it is not permitted to
+    /// read it.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    fn replaces(&self, former: &Self) -> bool {
+        let is_other = self.server != former.server;
+        self.epoch > former.epoch || (is_other && self.epoch == former.epoch)
+    }
+}
+
 impl Sentinels {
     /// Returns `None` for a single server or a cluster.
     pub(super) fn from_config(config: &Config) -> Option<Self> {
@@ -145,13 +158,12 @@ impl Sentinels {
         Ok(best)
     }
 
-    /// Waits until the sentinels name another master than `current`.
+    /// Waits until the sentinels name another master than `current`, or the same one after a failover.
     pub(super) async fn other_master(&self, current: &MasterAddress) {
         loop {
             sleep(QUESTION_INTERVAL).await;
             if let Ok(latest) = self.master().await
-                && latest.server != current.server
-                && latest.epoch >= current.epoch
+                && latest.replaces(current)
             {
                 return;
             }
@@ -284,6 +296,18 @@ mod tests {
         assert_eq!(config_epoch(list(&fields)), Some(12));
         assert_eq!(config_epoch(list(&["config-epoch"])), None);
         assert_eq!(config_epoch(Value::Integer(1)), None);
+    }
+
+    #[test]
+    fn a_later_configuration_replaces_an_earlier_one_also_of_the_same_master() {
+        let named = |port, epoch| MasterAddress {
+            server: Server::new("10.0.0.2", port),
+            epoch,
+        };
+        let current = named(6379, 2);
+        assert!(named(6379, 3).replaces(&current) && named(6380, 3).replaces(&current));
+        assert!(named(6380, 2).replaces(&current));
+        assert!(!named(6379, 2).replaces(&current) && !named(6380, 1).replaces(&current));
     }
 
     #[test]

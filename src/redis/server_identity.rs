@@ -26,6 +26,13 @@ impl ServerIdentity {
         Self(identity)
     }
 
+    /// Returns the identity within a configuration of sentinels. A former master that the sentinels
+    /// name again before it has become a replica has kept its history, and lacks what was written to
+    /// the master between.
+    pub(super) fn within(self, configuration: u64) -> Self {
+        Self(format!("{}:{configuration}", self.0))
+    }
+
     /// Creates an identity that no server and no other connection has.
     pub(super) fn random() -> Self {
         // The keys of the hasher are random.
@@ -120,7 +127,11 @@ mod tests {
             cluster(&[usual.clone(), other.clone()]),
             cluster(&[other.clone(), usual.clone()])
         );
-        assert_ne!(cluster(&[usual.clone(), other]), cluster(&[usual]));
+        assert_ne!(
+            cluster(&[usual.clone(), other]),
+            cluster(std::slice::from_ref(&usual))
+        );
+        assert_ne!(usual.clone().within(1), usual.within(2));
     }
 
     #[test]

@@ -93,13 +93,14 @@ impl Supervisor {
 
     async fn open(&self) -> Result<(Opened, Option<MasterAddress>), Fault> {
         let Some(sentinels) = &self.sentinels else {
-            return Ok((Connection::open(self.config.clone()).await?, None));
+            return Ok((Connection::open(self.config.clone(), None).await?, None));
         };
         let master = sentinels.master().await?;
+        let opening = Connection::open(sentinels.config_of(&master), Some(master.epoch()));
         // The master may have stopped to respond, and its replica be promoted in the meantime.
         tokio::select! {
             biased;
-            opened = Connection::open(sentinels.config_of(&master)) => Ok((opened?, Some(master))),
+            opened = opening => Ok((opened?, Some(master))),
             () = sentinels.other_master(&master) => Err(Fault::OtherMaster),
         }
     }
