@@ -163,7 +163,7 @@ impl Scene<'_> {
 
     pub(crate) fn redact(&mut self) -> Operation {
         let mut request = self.named();
-        let seqs = [self.number(4), self.number(9)];
+        let seqs = [self.number(4), self.number(4)];
         request["seqs"] = json!(seqs[self.random.below(2)..]);
         Operation::new("RedactMessages", request)
     }
