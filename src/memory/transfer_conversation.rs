@@ -9,7 +9,7 @@ use crate::{
 pub struct TransferConversation {
     /// Conversation, with the owner that it must have unless it was transferred before.
     pub conversation: ConversationRef,
-    /// New owner.
+    /// User to whom the conversation is transferred.
     pub owner: UserId,
     /// Department of the new owner; `None` keeps those of the conversations.
     pub dept_id: Option<DeptId>,

@@ -285,7 +285,7 @@ pub struct Redacted {
 pub struct OwnerChange {
     /// Conversation, with the owner that it must have unless it has the new one.
     pub conversation: ConversationRef,
-    /// New owner.
+    /// User to whom the conversations belong afterwards.
     pub owner: UserId,
     /// Department of the new owner; `None` keeps those of the conversations.
     pub dept_id: Option<DeptId>,

@@ -348,15 +348,15 @@ impl Store for SqliteStore {
 
     async fn import(&self, conversation: &Conversation) -> Result<Box<dyn Import>, StoreError> {
         let transfer = self.transfers.start()?;
-        let begun = import::begin(
+        self.write_once(import::begin(
             &self.options,
             &self.writer,
             &self.sweeper,
             self.analysis.notifier(),
             conversation,
             transfer,
-        );
-        disk_space::write_outcome(begun.await, self.options.get_filename()).await
+        ))
+        .await
     }
 
     async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError> {

@@ -13,13 +13,13 @@ pub(super) struct Path {
     pub(super) parent: Option<ConversationId>,
     /// Number of the last message that it shares.
     pub(super) at_seq: i64,
-    /// Its own messages.
+    /// Messages that this conversation does not share with the one that it was branched from.
     pub(super) messages: Vec<Message>,
     /// For each of these, the id of a branch that would begin with it.
     branch_ids: Vec<ConversationId>,
 }
 
-/// A stored message.
+/// Message as the sidecar has stored it.
 #[derive(Clone, Copy)]
 pub(super) struct Stored {
     pub(super) seq: i64,

@@ -42,7 +42,7 @@ enum Created {
         /// Whether this import has created the conversation.
         is_new: bool,
     },
-    /// It exists.
+    /// The sidecar has the conversation already.
     Skipped,
     Rejected(String),
     /// Rejected because another conversation has one of its messages.
