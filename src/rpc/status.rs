@@ -509,7 +509,7 @@ fn reused(id: ReusedKey) -> Status {
         ),
         ReusedKey::MessageId => (
             "MESSAGE_ID_REUSED",
-            "the id of a message is in use by another message",
+            "the id of a message is in use by another message of the conversation",
         ),
         ReusedKey::RequestId => (
             "REQUEST_ID_REUSED",

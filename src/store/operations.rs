@@ -131,7 +131,7 @@ pub struct RequestIdentity {
 /// 3. If all message ids were chosen by the caller and are stored in this conversation, in this
 ///    order and with this content, the save is replayed.
 /// 4. The conversation ends at `expected_last_seq`.
-/// 5. The chosen message ids are not in use.
+/// 5. The chosen message ids are not in use by other messages of the conversation.
 #[derive(Clone, Debug)]
 pub struct Append {
     /// Conversation to append to.

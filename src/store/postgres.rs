@@ -255,8 +255,7 @@ impl Store for PostgresStore {
 
     async fn append(&self, append: &Append) -> Result<Appended, StoreError> {
         let appended = if append.messages.iter().any(|message| message.id_chosen) {
-            // A transaction of unlimited duration, such as an import, can use the same id. The save
-            // waits for its end, and must not make others wait.
+            // An id that is in use, as in each retry, would make the statement of the batch fail.
             self.saves.append_single(append).await
         } else {
             self.saves.append(append).await

@@ -5,8 +5,8 @@
 /// Defines `read_range`, `read_newest` and `read_page` for a kind of connection, its
 /// rows, and the function that converts a UUID to the type of a key column. The module
 /// that uses it defines the row types of that database, and the statements `NEWEST`,
-/// `AFTER` and `BEFORE`, since each database reads a lineage in a different way, and the constant
-/// `READS_ALL_ROWS`.
+/// `AFTER`, `BEFORE` and `CONTEXTS`, since each database reads a lineage in a different way, and the
+/// constant `READS_ALL_ROWS`.
 macro_rules! reads {
     ($connection:ty, $row:ty, $key:path) => {
         use sqlx::{FromRow as _, Row as _, query, query_as};
@@ -229,7 +229,7 @@ macro_rules! reads {
             };
             let (conversation, first) = (first.conversation_id, first.seq);
             let last = messages.last().map_or(first, |message| message.seq);
-            let mut rows = query_as(sql::CONTEXTS)
+            let mut rows = query_as(CONTEXTS)
                 .bind($key(conversation.as_uuid()))
                 .bind(first)
                 .bind(last)

@@ -26,7 +26,7 @@ pub(super) enum IdConflict {
     None,
     /// The same batch is stored in this conversation: the save is a retry.
     Replay,
-    /// A chosen id is in use by another message, or occurs twice in the batch.
+    /// A chosen id is in use by another message of the conversation, or occurs twice in the batch.
     Reused,
 }
 
@@ -119,7 +119,8 @@ pub(super) fn check_last_seq(expected: Option<i64>, current_seq: i64) -> Result<
 
 /// Defines `find_request`, `insert_request`, `find_replay` and `compare_ids` for a kind of
 /// connection, the function that converts a UUID to the type of a key column, and the type of a
-/// time column. The module that uses it defines `find_messages`, which locates messages by id.
+/// time column. The module that uses it defines `find_messages`, which locates messages of a
+/// conversation by id.
 /// They are a macro for the same reason as [`reads`](super::reads).
 macro_rules! replays {
     ($connection:ty, $key:path, $time:ty) => {
@@ -200,8 +201,8 @@ macro_rules! replays {
                 .filter(|message| with_generated || message.id_chosen)
                 .map(|message| message.id.as_uuid())
                 .collect();
-            let in_use = find_messages(connection, ids).await?;
             let id = append.conversation.id;
+            let in_use = find_messages(connection, id, ids).await?;
             let own: Vec<i64> = in_use
                 .iter()
                 .filter(|(conversation, _)| *conversation == id.as_uuid())

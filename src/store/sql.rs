@@ -181,12 +181,11 @@ pub(super) use conversation_condition;
 /// Statement of a history read. Parameters: $1 id, $2 user or NULL, and those of `$own` and
 /// `$shared`.
 ///
-/// `$after` is the number of the conversation `c` after which its own messages are read, and `$own`
-/// ends their selection. `$shared` selects the messages that its lineage names, and must not be
-/// evaluated for a conversation without a lineage. `$is_settled` is the condition that no write to
-/// the conversation is in progress.
+/// `$own` selects the own messages of the conversation `c`. `$shared` selects the messages that its
+/// lineage names, and must not be evaluated for a conversation without a lineage. `$is_settled` is the
+/// condition that no write to the conversation is in progress.
 macro_rules! history {
-    ($is_settled:expr, $after:literal, $own:expr, $shared:expr) => {
+    ($is_settled:expr, $own:expr, $shared:expr) => {
         concat!(
             "WITH c AS MATERIALIZED (SELECT c.*, ",
             $is_settled,
@@ -200,14 +199,11 @@ macro_rules! history {
             $crate::store::sql::history_message_columns!("m.seq"),
             " FROM (SELECT ",
             $crate::store::sql::message_columns!(),
-            " FROM messages m WHERE m.conversation_id = (SELECT c.id FROM c) \
-                AND m.seq > (SELECT ",
-            $after,
-            " FROM c) ",
             $own,
             ") AS m UNION ALL SELECT ",
             $crate::store::sql::history_message_columns!("m.seq"),
-            " FROM (",
+            " FROM (SELECT ",
+            $crate::store::sql::message_columns!(),
             $shared,
             ") AS m"
         )
@@ -220,17 +216,17 @@ pub(super) use history;
 /// statement, so that a concurrent compaction is seen as a whole. Conversations that have neither
 /// pay for the evaluation of two conditions.
 ///
-/// `$shared` selects the pinned messages that the conversation's lineage names.
+/// `$own` selects the pinned messages of the conversation itself, and `$shared` those that its lineage
+/// names.
 macro_rules! history_head {
-    ($shared:literal) => {
+    ($own:expr, $shared:expr) => {
         concat!(
             " UNION ALL SELECT ",
             $crate::store::sql::history_message_columns!("-m.seq"),
             " FROM (SELECT ",
             $crate::store::sql::message_columns!(),
-            " FROM messages m WHERE m.conversation_id = (SELECT c.id FROM c WHERE c.has_pinned) \
-                AND m.pinned AND m.seq > (SELECT c.own_after FROM c) \
-              ORDER BY m.seq DESC LIMIT CAST($4 AS INTEGER)) AS m UNION ALL SELECT ",
+            $own,
+            " ORDER BY m.seq DESC LIMIT CAST($4 AS INTEGER)) AS m UNION ALL SELECT ",
             $crate::store::sql::history_message_columns!("-m.seq"),
             " FROM (SELECT ",
             $crate::store::sql::message_columns!(),
@@ -318,22 +314,27 @@ pub(super) const OWN_RANGE: &str = concat!(
       ORDER BY m.seq"
 );
 
-/// Reads the contexts of a range of messages. Parameters: $1 conversation, $2 first and $3 last
-/// number. The result can include contexts of messages in the range that the conversation does
+/// Statement that reads the contexts of a range of messages. Parameters: $1 conversation, $2 first and
+/// $3 last number. The result can include contexts of messages in the range that the conversation does
 /// not contain; the caller ignores them.
-pub(super) const CONTEXTS: &str = concat!(
-    "SELECT x.seq, x.position, ",
-    context_columns!("x."),
-    " FROM message_contexts x WHERE x.conversation_id = $1 AND x.seq BETWEEN $2 AND $3 \
-      UNION ALL \
-      SELECT x.seq, x.position, ",
-    context_columns!("x."),
-    " FROM lineage l JOIN message_contexts x ON x.conversation_id = l.source_id \
-        AND x.seq > l.after_seq AND x.seq <= l.upto_seq \
-      WHERE l.conversation_id = $1 AND l.source_id <> $1 \
-        AND l.upto_seq >= $2 AND l.after_seq < $3 AND x.seq BETWEEN $2 AND $3 \
-      ORDER BY 1, 2"
-);
+///
+/// `$own` selects contexts of messages that are stored under the id of the conversation, and `$shared`
+/// those of the ranges `l` of its lineage.
+macro_rules! contexts {
+    ($own:literal, $shared:literal) => {
+        concat!(
+            "SELECT x.seq, x.position, ",
+            $crate::store::sql::context_columns!("x."),
+            $own,
+            " UNION ALL SELECT x.seq, x.position, ",
+            $crate::store::sql::context_columns!("x."),
+            $shared,
+            " AND l.conversation_id = $1 AND l.source_id <> $1 \
+              AND l.upto_seq >= $2 AND l.after_seq < $3 ORDER BY 1, 2"
+        )
+    };
+}
+pub(super) use contexts;
 
 /// Reads the data of a message's blobs. Parameters: $1 conversation, $2 number.
 pub(super) const BLOBS: &str = concat!(

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use conversation_memory::proto::{
-    DeleteConversationRequest, ExportFormat, GetConversationRequest, HttpBody,
-    ImportConversationRequest, ImportConversationResponse, ListConversationsRequest,
+    BranchConversationRequest, DeleteConversationRequest, ExportFormat, GetConversationRequest,
+    HttpBody, ImportConversationRequest, ImportConversationResponse, ListConversationsRequest,
     RetrievedContext, Role, SearchMessagesRequest, TruncateConversationRequest,
     import_conversation_request::{Options, Part},
 };
@@ -29,6 +29,7 @@ test_support::in_both_forms!(
     an_invalid_line_rejects_the_whole_file,
     rejects_invalid_imports,
     an_import_that_keeps_the_ids_restores_a_conversation,
+    an_exported_branch_is_restored_beside_its_parent,
     an_aborted_import_stores_nothing,
     imports_a_long_file_in_little_memory,
 );
@@ -428,4 +429,45 @@ async fn an_import_that_keeps_the_ids_restores_a_conversation(form: Form) {
         .await
         .unwrap_err();
     assert_eq!(rejected_field(&rejected), "options.keep_ids");
+}
+
+async fn an_exported_branch_is_restored_beside_its_parent(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let (mut memory, user) = (sidecar.memory(), new_user());
+    let parent = new_conversation(&mut memory, &user).await;
+    let texts = ["one", "two"].map(|text| message(Role::User, text));
+    memory
+        .save_messages(save(&parent, texts.into()))
+        .await
+        .unwrap();
+    let branch = BranchConversationRequest {
+        conversation_id: parent.clone(),
+        at_seq: 1,
+        ..BranchConversationRequest::default()
+    };
+    let branched = memory.branch_conversation(branch).await.unwrap();
+    let branch = branched.into_inner().conversation.unwrap().id;
+    save_text(&mut memory, &branch, "three").await;
+    let export = file(&mut memory, export_of(&branch, ExportFormat::Jsonl)).await;
+    let delete = DeleteConversationRequest {
+        conversation_id: branch.clone(),
+        ..DeleteConversationRequest::default()
+    };
+    memory.delete_conversation(delete).await.unwrap();
+    let keeping = Part::Options(Options {
+        user_id: user,
+        keep_ids: true,
+        ..Options::default()
+    });
+    import(&mut memory, keeping, export.as_bytes())
+        .await
+        .unwrap();
+    let mut ids = Vec::new();
+    for (conversation, expected) in [(&parent, ["one", "two"]), (&branch, ["one", "three"])] {
+        let read = memory.get_history(history(conversation)).await.unwrap();
+        let read = read.into_inner().messages;
+        assert_eq!(contents(&read), expected);
+        ids.push(read[0].id.clone());
+    }
+    assert_eq!(ids[0], ids[1]);
 }

@@ -214,6 +214,16 @@ async fn rejects_reused_ids_and_request_ids(form: Form) {
     assert_eq!(refused.code(), Code::AlreadyExists);
     assert_eq!(reason(&refused), "MESSAGE_ID_REUSED");
 
+    // Another conversation can have a message with the id.
+    let other = new_conversation(&mut memory, &new_user()).await;
+    request.conversation_id.clone_from(&other);
+    for is_retry in [false, true] {
+        let saved = memory.save_messages(request.clone()).await.unwrap();
+        let saved = saved.into_inner();
+        assert_eq!(saved.replayed, is_retry);
+        assert_eq!(saved.messages[0].id, request.messages[0].id);
+    }
+
     let all = memory.get_history(history(&conversation)).await.unwrap();
     assert_eq!(contents(&all.into_inner().messages), ["one", "two"]);
 }

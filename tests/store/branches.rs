@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use conversation_memory::{
     domain::{ConversationId, ConversationRef, IdSource as _, UuidV7},
-    store::{Bound, Branch, Invalidation, Newest, StoreError},
+    store::{Appended, Bound, Branch, Invalidation, Newest, StoreError},
 };
 use tokio::task::JoinSet;
 
@@ -181,6 +181,45 @@ pub(crate) async fn retry_does_not_restore_messages_kept_for_a_branch(fixture: &
     assert!(matches!(refused, Err(StoreError::AlreadyExists(_))));
     assert_eq!(fixture.texts(&parent).await, ["1", "2"]);
     assert_eq!(fixture.seqs(&branch).await, [1, 2, 3, 4, 5]);
+}
+
+pub(crate) async fn branch_rejects_ids_of_its_shared_messages(fixture: &StoreFixture) {
+    let parent = fixture.create_conversation().await;
+    let ids: Vec<_> = ["1", "2", "3"].map(with_chosen_id).into();
+    let save = |conversation: &ConversationRef, range: std::ops::Range<usize>| {
+        append_of(conversation, ids[range].to_vec())
+    };
+    fixture.save(&save(&parent, 0..2)).await.unwrap();
+    let child = branch(fixture, &parent, 2).await;
+    let grandchild = branch(fixture, &child, 2).await;
+    // A message that the branches do not contain.
+    fixture.save(&save(&parent, 2..3)).await.unwrap();
+    for branch in [&child, &grandchild] {
+        for range in [0..1, 0..2, 1..3] {
+            for reused in [
+                save(branch, range.clone()),
+                with_request_id(save(branch, range.clone()), "key"),
+            ] {
+                let refused = fixture.save(&reused).await;
+                assert!(
+                    matches!(refused, Err(StoreError::AlreadyExists(_))),
+                    "{range:?}: {refused:?}"
+                );
+            }
+        }
+        assert_eq!(fixture.texts(branch).await, ["1", "2"]);
+        let saved = fixture.save(&save(branch, 2..3)).await.unwrap();
+        assert!(matches!(saved, Appended::Saved { first_seq: 3, .. }));
+        let again = fixture.save(&save(branch, 2..3)).await.unwrap();
+        assert!(matches!(again, Appended::Replayed { last_seq: 3, .. }));
+    }
+    // The branch does not contain the message any more.
+    truncate(fixture, &child, 1).await;
+    let saved = fixture.save(&save(&child, 1..2)).await.unwrap();
+    assert!(matches!(saved, Appended::Saved { first_seq: 4, .. }));
+    assert_eq!(fixture.texts(&child).await, ["1", "2"]);
+    assert_eq!(fixture.texts(&parent).await, ["1", "2", "3"]);
+    assert_eq!(fixture.texts(&grandchild).await, ["1", "2", "3"]);
 }
 
 /// A new conversation with that id would contain the messages that the branch refers to.

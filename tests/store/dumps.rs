@@ -1,6 +1,6 @@
 //! Backups of hostile texts: a dump is restored, and search indexes are intact.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use conversation_memory::{
     domain::{ConversationRef, NumberedMessage, SearchText},
@@ -155,10 +155,10 @@ async fn assert_restores(server: &PostgresServer, options: &PgConnectOptions) {
     assert_eq!(found[0], found[1], "{source}");
 }
 
-/// Returns the migrations before the one that cuts long words.
-fn migrations_before(mut migrator: Migrator) -> Migrator {
-    let before = migrator.migrations.iter().filter(|m| m.version <= 5);
-    migrator.migrations = before.cloned().collect::<Vec<_>>().into();
+/// Returns the migrations up to a version.
+fn migrations_upto(mut migrator: Migrator, version: i64) -> Migrator {
+    let applied = migrator.migrations.iter().filter(|m| m.version <= version);
+    migrator.migrations = applied.cloned().collect::<Vec<_>>().into();
     migrator
 }
 
@@ -167,7 +167,8 @@ async fn migration_repairs_documents_that_cannot_be_restored() {
     let server = PostgresServer::start().await;
     let options: PgConnectOptions = server.url().parse().unwrap();
     let mut raw: PgConnection = options.connect().await.unwrap();
-    migrations_before(sqlx::migrate!("migrations/postgres"))
+    // Before the one that cuts long words.
+    migrations_upto(sqlx::migrate!("migrations/postgres"), 5)
         .run_direct(None, &mut raw, false)
         .await
         .unwrap();
@@ -182,10 +183,15 @@ async fn migration_repairs_documents_that_cannot_be_restored() {
     let untouched =
         "SELECT sum(xmin::text::bigint)::bigint FROM message_documents WHERE seq % 500 > 2";
     let before: i64 = query_scalar(untouched).fetch_one(&mut raw).await.unwrap();
-    let store = Arc::new(PostgresStore::new(options.clone(), 2));
-    store.prepare(true).await.unwrap();
+    // Before the one that copies all rows.
+    migrations_upto(sqlx::migrate!("migrations/postgres"), 15)
+        .run_direct(None, &mut raw, false)
+        .await
+        .unwrap();
     let after: i64 = query_scalar(untouched).fetch_one(&mut raw).await.unwrap();
     assert_eq!(before, after, "other documents are not written");
+    let store = PostgresStore::new(options.clone(), 2);
+    store.prepare(true).await.unwrap();
     let equal =
         "SELECT count(*) FROM message_documents d JOIN messages m USING (conversation_id, seq)
                  WHERE d.words = search_words(d.config, m.content)";

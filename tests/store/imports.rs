@@ -236,20 +236,29 @@ pub(crate) async fn import_with_an_id_in_use_changes_nothing(fixture: &StoreFixt
     assert!(is_reused(&second.map(drop), ReusedKey::ConversationId));
     assert_eq!(fixture.texts(&owned_ref(&conversation)).await, ["first"]);
 
-    // A message of another conversation.
+    // A message id that occurs twice, beside another conversation with it.
     let taken = fixture.all_messages(&existing).await.remove(0).id;
+    let with_id = |seq, text| {
+        let mut message = numbered(seq, text);
+        (message.message.id, message.message.id_chosen) = (taken, true);
+        message
+    };
     let other = imported(user());
     let mut import = begin(fixture, &other).await;
-    let mut message = numbered(1, "again");
-    (message.message.id, message.message.id_chosen) = (taken, true);
-    let stored = match import.add(&[message]).await {
-        Ok(()) => import.finish(1).await.map(drop),
+    let stored = match import.add(&[with_id(1, "one"), with_id(2, "two")]).await {
+        Ok(()) => import.finish(2).await.map(drop),
         Err(error) => Err(error),
     };
     assert!(is_reused(&stored, ReusedKey::MessageId), "{stored:?}");
     let missing = fixture.store.get(&owned_ref(&other)).await;
     assert!(matches!(missing, Err(StoreError::NotFound)));
     assert_eq!(fixture.texts(&existing).await, ["1", "2"]);
+
+    let mut import = begin(fixture, &other).await;
+    import.add(&[with_id(1, "one")]).await.unwrap();
+    import.finish(1).await.unwrap();
+    let stored = fixture.all_messages(&owned_ref(&other)).await;
+    assert_eq!(stored[0].id, taken);
 
     // A deleted conversation whose messages a branch still shares.
     let branch = fixture

@@ -29,6 +29,7 @@ mod item_searches;
 mod items;
 mod long_writes;
 mod ownership;
+mod partitions;
 mod pooler;
 mod postgres;
 mod postgres_servers;
@@ -137,6 +138,7 @@ conformance! {
         retry_does_not_restore_truncated_messages
         chosen_ids_identify_a_retry
         message_id_rejects_other_content
+        message_ids_are_scoped_to_a_conversation
         retry_is_recognized_before_expected_last_seq_is_checked
         request_ids_are_scoped_to_a_conversation;
     ownership:
@@ -187,6 +189,7 @@ conformance! {
         branch_can_be_truncated_into_its_shared_messages
         shared_messages_include_their_contexts
         retry_does_not_restore_messages_kept_for_a_branch
+        branch_rejects_ids_of_its_shared_messages
         create_rejects_id_that_branches_refer_to
         deleting_the_last_conversation_deletes_shared_messages
         branches_behave_like_copies;

@@ -289,10 +289,11 @@ async fn lost_connections_neither_lose_nor_duplicate_saves() {
 async fn count_reads(connection: &mut PgConnection, saved: i64) -> (i64, i64) {
     loop {
         let (inserted, scanned, entries): (i64, i64, i64) = query_as(
-            "SELECT t.n_tup_ins, t.seq_tup_read, \
-                (SELECT sum(i.idx_tup_read)::bigint FROM pg_stat_user_indexes i \
-                 WHERE i.relid = t.relid) \
-             FROM pg_stat_user_tables t WHERE t.relid = 'messages'::regclass",
+            "SELECT sum(t.n_tup_ins)::bigint, sum(t.seq_tup_read)::bigint, \
+                sum((SELECT sum(i.idx_tup_read) FROM pg_stat_user_indexes i \
+                     WHERE i.relid = t.relid))::bigint \
+             FROM pg_stat_user_tables t JOIN pg_inherits p ON p.inhrelid = t.relid \
+             WHERE p.inhparent = 'messages'::regclass",
         )
         .fetch_one(&mut *connection)
         .await

@@ -177,7 +177,6 @@ pub(crate) async fn chosen_ids_identify_a_retry(fixture: &StoreFixture) {
 
 pub(crate) async fn message_id_rejects_other_content(fixture: &StoreFixture) {
     let conversation = fixture.create_conversation().await;
-    let elsewhere = fixture.create_conversation().await;
     let [a, b] = [with_chosen_id("a"), with_chosen_id("b")];
     fixture
         .save(&append_of(&conversation, vec![a.clone(), b.clone()]))
@@ -190,30 +189,19 @@ pub(crate) async fn message_id_rejects_other_content(fixture: &StoreFixture) {
     };
     let twice = with_chosen_id("twice");
     let batches = [
-        (&conversation, changed(|m| m.content = content("other"))),
-        (&conversation, changed(|m| m.tokens_used = Some(1))),
-        (
-            &conversation,
-            changed(|m| m.metadata = Some(metadata(json!({})))),
-        ),
-        (
-            &conversation,
-            changed(|m| m.contexts = vec![context("d", "c")]),
-        ),
-        (&conversation, changed(|m| m.id = message_id())),
-        (&conversation, changed(|m| m.id_chosen = false)),
-        (&conversation, vec![b.clone(), a.clone()]),
-        (
-            &conversation,
-            vec![a.clone(), b.clone(), with_chosen_id("more")],
-        ),
-        (&conversation, vec![message("new"), a.clone()]),
-        (&conversation, vec![twice.clone(), twice]),
-        (&elsewhere, vec![a.clone(), b.clone()]),
-        (&elsewhere, vec![message("new"), b.clone()]),
+        changed(|m| m.content = content("other")),
+        changed(|m| m.tokens_used = Some(1)),
+        changed(|m| m.metadata = Some(metadata(json!({})))),
+        changed(|m| m.contexts = vec![context("d", "c")]),
+        changed(|m| m.id = message_id()),
+        changed(|m| m.id_chosen = false),
+        vec![b.clone(), a.clone()],
+        vec![a.clone(), b.clone(), with_chosen_id("more")],
+        vec![message("new"), a.clone()],
+        vec![twice.clone(), twice],
     ];
-    for (place, (where_to, batch)) in batches.into_iter().enumerate() {
-        let append = append_of(where_to, batch);
+    for (place, batch) in batches.into_iter().enumerate() {
+        let append = append_of(&conversation, batch);
         assert!(
             is_reused(fixture, &append, ReusedKey::MessageId).await,
             "batch {place}"
@@ -225,7 +213,6 @@ pub(crate) async fn message_id_rejects_other_content(fixture: &StoreFixture) {
         );
     }
     assert_eq!(fixture.texts(&conversation).await, ["a", "b"]);
-    assert_eq!(fixture.texts(&elsewhere).await, [""; 0]);
     // A consecutive part of the batch counts as an earlier save.
     expect_replay(fixture, &append_of(&conversation, vec![b])).await;
     // The rejected saves did not store their request ids.
@@ -233,6 +220,42 @@ pub(crate) async fn message_id_rejects_other_content(fixture: &StoreFixture) {
         .save(&with_request_id(turn(&conversation, &["c"]), "key 0"))
         .await
         .unwrap();
+}
+
+pub(crate) async fn message_ids_are_scoped_to_a_conversation(fixture: &StoreFixture) {
+    let [a, b] = [with_chosen_id("a"), with_chosen_id("b")];
+    let mut conversations = Vec::new();
+    for _ in 0..3 {
+        conversations.push(fixture.create_conversation().await);
+    }
+    for conversation in &conversations {
+        let append = append_of(conversation, vec![a.clone(), b.clone()]);
+        let saved = fixture.save(&append).await.unwrap();
+        assert!(matches!(saved, Appended::Saved { first_seq: 1, .. }));
+    }
+    for conversation in &conversations {
+        let append = append_of(conversation, vec![a.clone(), b.clone()]);
+        let (last_seq, messages) = expect_replay(fixture, &append).await;
+        assert_eq!(last_seq, 2);
+        let id = conversation.id;
+        assert!(messages.iter().all(|message| message.conversation_id == id));
+        let other = NewMessage {
+            content: content("other"),
+            ..a.clone()
+        };
+        let append = append_of(conversation, vec![message("new"), other]);
+        assert!(is_reused(fixture, &append, ReusedKey::MessageId).await);
+    }
+    // The id of a removed message can be used again in its conversation, and only there.
+    let truncation = truncation(&conversations[0], 1);
+    fixture.store.truncate(&truncation).await.unwrap();
+    for (conversation, is_free) in [(&conversations[0], true), (&conversations[1], false)] {
+        let append = append_of(conversation, vec![message("new"), b.clone()]);
+        let saved = fixture.save(&append).await;
+        assert_eq!(saved.is_ok(), is_free);
+    }
+    assert_eq!(fixture.texts(&conversations[0]).await, ["a", "new", "b"]);
+    assert_eq!(fixture.texts(&conversations[1]).await, ["a", "b"]);
 }
 
 pub(crate) async fn retry_is_recognized_before_expected_last_seq_is_checked(

@@ -6,7 +6,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use conversation_memory::{
     domain::ConversationRef,
-    store::{Append, Appended, Bound, ReusedKey, Store, StoreError, sqlite::SqliteStore},
+    store::{Append, Appended, Bound, Store, sqlite::SqliteStore},
 };
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, SqliteConnection, raw_sql, sqlite::SqliteConnectOptions,
@@ -106,7 +106,7 @@ async fn rejected_save_fails_alone_at_each_position_of_a_batch() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_of_two_saves_of_a_batch_with_the_same_message_id_is_saved() {
+async fn saves_of_a_batch_with_the_same_message_id_are_saved() {
     let mut fixture = Fixture::new().await;
     let all = fixture.conversations(4).await;
     let mut saves: Vec<_> = all.iter().map(|one| turn(one, &["a", "b"])).collect();
@@ -115,12 +115,10 @@ async fn one_of_two_saves_of_a_batch_with_the_same_message_id_is_saved() {
         saves[at].messages[1].id_chosen = true;
     }
     let outcomes = fixture.write_together(&saves).await;
-    assert!(matches!(
-        outcomes[2],
-        Err(StoreError::AlreadyExists(ReusedKey::MessageId))
-    ));
-    assert!([0, 1, 3].iter().all(|at| is_saved_at(&outcomes[*at], 1)));
-    assert!(fixture.texts(&all[2]).await.is_empty());
+    assert!(outcomes.iter().all(|outcome| is_saved_at(outcome, 1)));
+    for conversation in &all {
+        assert_eq!(fixture.texts(conversation).await, ["a", "b"]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

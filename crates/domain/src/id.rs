@@ -50,7 +50,7 @@ id! {
     ConversationId
 }
 id! {
-    /// Id of a message, unique among the messages of all conversations.
+    /// Id of a message, unique among the messages of its conversation.
     MessageId
 }
 id! {

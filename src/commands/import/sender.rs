@@ -45,7 +45,8 @@ enum Created {
     /// The sidecar has the conversation already.
     Skipped,
     Rejected(String),
-    /// Rejected because another conversation has one of its messages.
+    /// Rejected because a message id occurs twice; by an earlier version of the sidecar, also because
+    /// another conversation has a message with the id.
     MessageIdReused(String),
 }
 
@@ -204,7 +205,7 @@ impl Sender {
                 .map_err(|error| format!("cannot read {name}: {}", os_error::describe(&error)))
         };
         let mut created = self.send(id, async || Ok(requests(false)?)).await?;
-        // A branch contains the messages of its parent, which has been restored already.
+        // For an earlier version, a branch that contains the messages of its restored parent.
         if matches!(created, Created::MessageIdReused(_)) && id.is_some() {
             created = self.send(id, async || Ok(requests(true)?)).await?;
         }

@@ -315,14 +315,14 @@ pub(in crate::store) async fn new_messages<R: CheckpointRows>(
             upto_seq,
         }));
     }
-    let ids: Vec<Uuid> = put
+    let ids_in = |source: &Source, key: &str| -> Vec<(Uuid, Uuid)> {
+        let ids = source.message_ids(key);
+        ids.map(|id| (source.id.as_uuid(), id)).collect()
+    };
+    let ids: Vec<(Uuid, Uuid)> = put
         .messages
         .iter()
-        .flat_map(|(key, _)| {
-            sources
-                .iter()
-                .flat_map(move |source| source.message_ids(key))
-        })
+        .flat_map(|(key, _)| sources.iter().flat_map(move |source| ids_in(source, key)))
         .collect();
     let found = rows.messages(&ids).await?;
     let contained = found

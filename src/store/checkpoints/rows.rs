@@ -361,10 +361,11 @@ pub(in crate::store) trait CheckpointRows: Send {
         max_bytes: i64,
     ) -> impl Future<Output = Outcome<Vec<Vec<u8>>>> + Send;
 
-    /// Finds the messages with these ids: their conversation, number and id.
+    /// Finds messages by the id that each is stored under, and its own id. Returns both, and the number
+    /// between them.
     fn messages(
         &mut self,
-        ids: &[Uuid],
+        ids: &[(Uuid, Uuid)],
     ) -> impl Future<Output = Outcome<Vec<(Uuid, i64, Uuid)>>> + Send;
 
     /// Reads the lineage of a conversation: ids under which messages are stored, the number before

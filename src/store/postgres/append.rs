@@ -16,7 +16,7 @@ use super::{
     store_connection::StoreConnection,
 };
 use crate::{
-    domain::{Conversation, Message, RequestId, SessionId, Title, UserId},
+    domain::{Conversation, ConversationId, Message, RequestId, SessionId, Title, UserId},
     store::{
         Append, Appended, StoreError,
         operation_error::{BackendError, ErrorKind, OperationError},
@@ -33,7 +33,8 @@ replays!(StoreConnection, std::convert::identity, DateTime<Utc>);
 ///
 /// All parts see one snapshot: after a wait for the lock, PostgreSQL re-evaluates only the
 /// conversation's own row. The check of the requests ledger is therefore only an optimization,
-/// and the primary key of the ledger is what rejects a duplicate.
+/// and the primary key of the ledger is what rejects a duplicate. A unique index rejects ids of messages
+/// that are stored under the id of the conversation; those that it inherits never become more.
 macro_rules! append_statement {
     ($before:literal, $conversation:literal, $attachments:expr) => {
         concat!(
@@ -60,6 +61,7 @@ WITH ",
       AND ($7 IS NULL OR c.last_seq = $7)
       AND NOT EXISTS (SELECT 1 FROM requests r
                       WHERE r.conversation_id = $1 AND r.request_id = $8)
+      AND (c.own_after = 0 OR NOT EXISTS (SELECT 1 FROM inherited_messages(c.id, $22)))
     RETURNING c.id, c.user_id, c.dept_id, c.last_seq - $3 AS before_seq, c.uncompacted_tokens
 ), new_messages AS (
     INSERT INTO messages (conversation_id, seq, ",
@@ -133,8 +135,11 @@ const APPEND_UNLOCKED: &str = append_statement!(
     ""
 );
 
-const FIND_MESSAGES: &str =
-    "SELECT m.conversation_id, m.seq FROM messages m WHERE m.id = ANY($1) ORDER BY m.seq";
+/// Parameters: $1 conversation, $2 ids.
+const FIND_MESSAGES: &str = "SELECT m.conversation_id, m.seq FROM unnest($2) AS i (id) \
+      CROSS JOIN LATERAL (SELECT m.conversation_id, m.seq FROM messages m \
+        WHERE m.conversation_id = $1 AND m.id = i.id OFFSET 0) AS m UNION ALL \
+    SELECT m.conversation_id, m.seq FROM inherited_messages($1, $2) AS m ORDER BY seq";
 
 /// Saves a turn, or finds its earlier save. `after_loss` means that an earlier attempt of
 /// this call may have been executed.
@@ -320,13 +325,15 @@ fn is_of_this_call(append: &Append, stored: &[Message], conversation: &Conversat
         })
 }
 
-/// Returns the conversations and numbers of the messages with these ids, in ascending order of
-/// the numbers.
+/// Returns the messages with these ids that are stored under the id of the conversation or that it
+/// contains: the ids that they are stored under, and their numbers, in ascending order.
 async fn find_messages(
     connection: &mut StoreConnection,
+    conversation: ConversationId,
     ids: Vec<Uuid>,
 ) -> Result<Vec<(Uuid, i64)>, OperationError> {
     Ok(query_as(FIND_MESSAGES)
+        .bind(conversation.as_uuid())
         .bind(ids)
         .fetch_all(connection)
         .await?)

@@ -23,24 +23,23 @@ macro_rules! is_settled {
 }
 
 /// Statement of a history read. Parameters: $1 conversation, $2 user or NULL, and those of the
-/// arguments.
+/// arguments: `$own` is the range of the own messages of the conversation `c`, and `$shared` that of a
+/// range `l` of its lineage, which `$ranges` restricts.
 ///
 /// The ranges of a lineage do not overlap, so that their order, and that of the messages of each, is
 /// the order of all. PostgreSQL sorts the messages of one range after the other, and stops at the
 /// limit.
+///
+/// The functions read a range of one partition, in the snapshot of the statement.
 macro_rules! history {
-    ($after:literal, $own:literal, $ranges:literal, $shared:literal, $order:literal) => {
+    ($own:literal, $shared:literal, $ranges:literal, $order:literal) => {
         sql::history!(
             is_settled!(),
-            $after,
-            $own,
+            concat!(" FROM c CROSS JOIN LATERAL ", $own, " AS m"),
             concat!(
-                "SELECT m.* FROM lineage l CROSS JOIN LATERAL (SELECT ",
-                sql::message_columns!(),
-                " FROM messages m WHERE m.conversation_id = l.source_id AND m.seq <= l.upto_seq ",
+                " FROM lineage l CROSS JOIN LATERAL ",
                 $shared,
-                ") AS m \
-                 WHERE l.conversation_id = (SELECT c.id FROM c WHERE c.own_after > 0) ",
+                " AS m WHERE l.conversation_id = (SELECT c.id FROM c WHERE c.own_after > 0) ",
                 $ranges,
                 $order
             )
@@ -51,16 +50,18 @@ macro_rules! history {
 /// Parameter: $3 limit. Messages that a summary stands for are not read.
 const NEWEST: &str = concat!(
     history!(
-        "greatest(c.own_after, c.compacted_upto_seq)",
-        "ORDER BY m.seq DESC LIMIT $3",
+        "newest_messages(c.id, greatest(c.own_after, c.compacted_upto_seq), 9223372036854775807, $3)",
+        "newest_messages(l.source_id, \
+            greatest(l.after_seq, (SELECT c.compacted_upto_seq FROM c)), l.upto_seq, $3)",
         "AND l.upto_seq > (SELECT c.compacted_upto_seq FROM c) ",
-        "AND m.seq > greatest(l.after_seq, (SELECT c.compacted_upto_seq FROM c)) \
-         ORDER BY m.seq DESC LIMIT $3",
         "ORDER BY l.upto_seq DESC, m.seq DESC LIMIT $3"
     ),
     sql::history_head!(
-        " FROM lineage l JOIN messages m ON m.conversation_id = l.source_id AND m.pinned \
-            AND m.seq > l.after_seq AND m.seq <= l.upto_seq \
+        " FROM c CROSS JOIN LATERAL \
+            newest_pinned_messages(c.id, c.own_after, 9223372036854775807, $4) AS m \
+          WHERE c.has_pinned",
+        " FROM lineage l CROSS JOIN LATERAL \
+            newest_pinned_messages(l.source_id, l.after_seq, l.upto_seq, $4) AS m \
           WHERE l.conversation_id = (SELECT c.id FROM c WHERE c.has_pinned AND c.own_after > 0) \
           ORDER BY l.upto_seq DESC, m.seq DESC"
     )
@@ -68,20 +69,25 @@ const NEWEST: &str = concat!(
 
 /// Parameters: $3 number, $4 limit.
 const AFTER: &str = history!(
-    "c.own_after",
-    "AND m.seq > $3 ORDER BY m.seq LIMIT $4",
+    "oldest_messages(c.id, greatest(c.own_after, $3), 9223372036854775807, $4)",
+    "oldest_messages(l.source_id, greatest(l.after_seq, $3), l.upto_seq, $4)",
     "AND l.upto_seq > $3 ",
-    "AND m.seq > greatest(l.after_seq, $3) ORDER BY m.seq LIMIT $4",
     "ORDER BY l.upto_seq, m.seq LIMIT $4"
 );
 
 /// Parameters: $3 number, $4 limit.
 const BEFORE: &str = history!(
-    "c.own_after",
-    "AND m.seq < $3 ORDER BY m.seq DESC LIMIT $4",
+    "newest_messages(c.id, c.own_after, greatest($3, 1) - 1, $4)",
+    "newest_messages(l.source_id, l.after_seq, least(l.upto_seq, greatest($3, 1) - 1), $4)",
     "AND l.after_seq < $3 ",
-    "AND m.seq > l.after_seq AND m.seq < $3 ORDER BY m.seq DESC LIMIT $4",
     "ORDER BY l.upto_seq DESC, m.seq DESC LIMIT $4"
+);
+
+const CONTEXTS: &str = sql::contexts!(
+    " FROM contexts_of_messages($1, $2 - 1, $3) AS x",
+    " FROM lineage l CROSS JOIN LATERAL \
+        contexts_of_messages(l.source_id, greatest(l.after_seq, $2 - 1), least(l.upto_seq, $3)) AS x \
+      WHERE true"
 );
 
 /// Whether a response must be read to its end before the connection can be used again.

@@ -14,7 +14,7 @@ use super::{
     conversations, history, sql,
 };
 use crate::{
-    domain::{Title, UserId},
+    domain::{ConversationId, Title, UserId},
     store::{
         Append, Appended,
         operation_error::{ErrorKind, OperationError},
@@ -114,7 +114,13 @@ static REST_OF_TURN: LazyLock<TurnStatements> = LazyLock::new(|| TurnStatements:
 
 const INTO_STORE: Insertion = insertion_into!("main");
 
-const FIND_MESSAGE: &str = "SELECT m.conversation_id, m.seq FROM messages m WHERE m.id = $1";
+/// Parameters: $1 conversation, $2 ids as a JSON array.
+const FIND_MESSAGES: &str = "SELECT m.conversation_id, m.seq FROM json_each($2) i \
+    CROSS JOIN messages m ON m.id = i.value \
+    WHERE m.conversation_id = $1 OR EXISTS (SELECT 1 FROM lineage l \
+        WHERE l.conversation_id = $1 AND l.source_id = m.conversation_id \
+          AND m.seq > l.after_seq AND m.seq <= l.upto_seq) \
+    ORDER BY m.seq";
 
 /// Statements with and without an idempotency key. They are created once, so that they stay
 /// prepared.
@@ -336,20 +342,21 @@ fn bind_turn<'q>(
         .bind(first_seq)
 }
 
-/// Returns the conversations and numbers of the messages with these ids, in ascending order of
-/// the numbers.
+/// Returns the messages with these ids that are stored under the id of the conversation or that it
+/// contains: the ids that they are stored under, and their numbers, in ascending order.
 async fn find_messages(
     connection: &mut SqliteConnection,
+    conversation: ConversationId,
     ids: Vec<Uuid>,
 ) -> Result<Vec<(Uuid, i64)>, OperationError> {
-    let mut found = Vec::new();
-    for id in ids {
-        let message: Option<(Hyphenated, i64)> = query_as(FIND_MESSAGE)
-            .bind(id.hyphenated())
-            .fetch_optional(&mut *connection)
-            .await?;
-        found.extend(message.map(|(conversation, seq)| (conversation.into_uuid(), seq)));
-    }
-    found.sort_unstable_by_key(|(_, seq)| *seq);
-    Ok(found)
+    let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    let found: Vec<(Hyphenated, i64)> = query_as(FIND_MESSAGES)
+        .bind(conversation.as_uuid().hyphenated())
+        .bind(Json(ids))
+        .fetch_all(connection)
+        .await?;
+    let found = found.into_iter();
+    Ok(found
+        .map(|(source, seq)| (source.into_uuid(), seq))
+        .collect())
 }

@@ -18,11 +18,14 @@ macro_rules! history {
         sql::history!(
             // The only writer commits before it publishes anything.
             "(1 = 1)",
-            $after,
-            $own,
             concat!(
-                "SELECT ",
-                sql::message_columns!(),
+                " FROM messages m WHERE m.conversation_id = (SELECT c.id FROM c) \
+                    AND m.seq > (SELECT ",
+                $after,
+                " FROM c) ",
+                $own
+            ),
+            concat!(
                 " FROM lineage l CROSS JOIN messages m \
                   WHERE l.conversation_id = (SELECT c.id FROM c WHERE c.own_after > 0) \
                     AND m.conversation_id = l.source_id ",
@@ -43,6 +46,8 @@ const NEWEST: &str = concat!(
          ORDER BY l.upto_seq DESC, m.seq DESC LIMIT CAST($3 AS INTEGER)"
     ),
     sql::history_head!(
+        " FROM messages m WHERE m.conversation_id = (SELECT c.id FROM c WHERE c.has_pinned) \
+            AND m.pinned AND m.seq > (SELECT c.own_after FROM c)",
         " FROM lineage l CROSS JOIN messages m \
           WHERE l.conversation_id = (SELECT c.id FROM c WHERE c.has_pinned AND c.own_after > 0) \
             AND m.conversation_id = l.source_id AND m.pinned \
@@ -65,6 +70,13 @@ const BEFORE: &str = history!(
     "AND m.seq < $3 ORDER BY m.seq DESC LIMIT CAST($4 AS INTEGER)",
     "AND l.after_seq < $3 AND m.seq > l.after_seq AND m.seq < min(l.upto_seq + 1, $3) \
      ORDER BY l.upto_seq DESC, m.seq DESC LIMIT CAST($4 AS INTEGER)"
+);
+
+const CONTEXTS: &str = sql::contexts!(
+    " FROM message_contexts x WHERE x.conversation_id = $1 AND x.seq BETWEEN $2 AND $3",
+    " FROM lineage l JOIN message_contexts x ON x.conversation_id = l.source_id \
+        AND x.seq > l.after_seq AND x.seq <= l.upto_seq \
+      WHERE x.seq BETWEEN $2 AND $3"
 );
 
 /// Whether the rows of a statement must be read to their end before the connection can be used again.

@@ -302,8 +302,10 @@ impl CheckpointRows for CheckpointConnection<'_> {
         Ok(found.fetch_all(&mut *self.connection).await?)
     }
 
-    async fn messages(&mut self, ids: &[Uuid]) -> Outcome<Vec<(Uuid, i64, Uuid)>> {
+    async fn messages(&mut self, ids: &[(Uuid, Uuid)]) -> Outcome<Vec<(Uuid, i64, Uuid)>> {
+        let (sources, ids): (Vec<Uuid>, Vec<Uuid>) = ids.iter().copied().unzip();
         Ok(query_as(statements::MESSAGES)
+            .bind(sources)
             .bind(ids)
             .fetch_all(&mut *self.connection)
             .await?)

@@ -307,8 +307,9 @@ pub(super) const WRITES: &str = "SELECT s.body FROM (SELECT w.body, w.number, \
         FROM checkpoint_task_writes w WHERE w.namespace_id = $1 AND w.checkpoint_id = $2) AS s \
     WHERE s.bytes_before <= $4 ORDER BY s.number LIMIT $3";
 
-pub(super) const MESSAGES: &str =
-    "SELECT m.conversation_id, m.seq, m.id FROM messages m WHERE m.id = ANY ($1)";
+pub(super) const MESSAGES: &str = "SELECT m.conversation_id, m.seq, m.id FROM unnest($1, $2) AS w (source, id) \
+    CROSS JOIN LATERAL (SELECT m.conversation_id, m.seq, m.id FROM messages m \
+        WHERE m.conversation_id = w.source AND m.id = w.id OFFSET 0) AS m";
 
 pub(super) const LINEAGE: &str = "SELECT l.source_id, l.after_seq, l.upto_seq FROM lineage l \
     WHERE l.conversation_id = $1";

@@ -266,8 +266,11 @@ impl CheckpointRows for SqliteConnection {
         Ok(found.fetch_all(self).await?)
     }
 
-    async fn messages(&mut self, ids: &[Uuid]) -> Outcome<Vec<(Uuid, i64, Uuid)>> {
-        let texts: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    async fn messages(&mut self, ids: &[(Uuid, Uuid)]) -> Outcome<Vec<(Uuid, i64, Uuid)>> {
+        let texts: Vec<[String; 2]> = ids
+            .iter()
+            .map(|(source, id)| [source.to_string(), id.to_string()])
+            .collect();
         let found: Vec<(Hyphenated, i64, Hyphenated)> = query_as(statements::MESSAGES)
             .bind(Json(texts))
             .fetch_all(self)

@@ -86,7 +86,7 @@ pub(super) const ADMITS_WRITES: &str = "SELECT (SELECT count(*) FROM (SELECT 1 F
         WHERE w.namespace_id = $1 AND w.checkpoint_id = $2 AND w.digest = $3)";
 
 pub(super) const MESSAGES: &str = "SELECT m.conversation_id, m.seq, m.id FROM json_each($1) w \
-    CROSS JOIN messages m ON m.id = w.value";
+    CROSS JOIN messages m ON m.id = w.value ->> 1 AND m.conversation_id = w.value ->> 0";
 
 pub(super) const LINEAGE: &str = "SELECT l.source_id, l.after_seq, l.upto_seq FROM lineage l \
     WHERE l.conversation_id = $1";

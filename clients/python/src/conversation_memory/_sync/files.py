@@ -110,8 +110,9 @@ class Files(BaseClient):
             ValueError: The format is unknown.
             OSError: The source cannot be read.
             InvalidArgument: The file is not valid; `violations` names the line and field.
-            AlreadyExists: An id is in use, with the reason `CONVERSATION_ID_REUSED` or
-                `MESSAGE_ID_REUSED`: the conversation is there already.
+            AlreadyExists: The id of the conversation is in use, with the reason
+                `CONVERSATION_ID_REUSED`: it is there already. With `MESSAGE_ID_REUSED`, a message
+                id occurs twice in the file.
             ResourceExhausted: Too many exports and imports run at once: repeat the call after
                 `retry_after`. With the reason `STORE_FULL`, the disk of the store is full.
             OutcomeUnknown: The conversation may have been created: look for it with
