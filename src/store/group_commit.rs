@@ -267,7 +267,8 @@ async fn write_idle<W: SaveWriter>(
     started: Instant,
 ) -> GroupOutcome {
     let writer = &slot.shared.writer;
-    match writer.begin().await {
+    // Saves of other callers wait for the end of this batch, too.
+    match ShareKey::BATCH.scope(writer.begin()).await {
         Ok(session) => {
             let save = GroupedSave { append, started };
             let outcomes = writer.write_batch(session, &[save]).await;

@@ -31,6 +31,8 @@ struct TestWriter {
     gate: Semaphore,
     sessions: Semaphore,
     written: Mutex<Vec<Vec<u128>>>,
+    /// For which callers a session was begun.
+    begun_for: Mutex<Vec<ShareKey>>,
     /// Saves in progress, and the maximum of that number.
     in_progress: AtomicUsize,
     most_in_progress: AtomicUsize,
@@ -66,6 +68,7 @@ impl SaveWriter for Arc<TestWriter> {
     type Session = ();
 
     async fn begin(&self) -> Result<(), BackendError> {
+        self.begun_for.lock().unwrap().push(ShareKey::current());
         if self.behaviour == Behaviour::HasNoSession {
             sleep(LIMITS.wait / 2).await;
             return Err(BackendError::new(ErrorKind::Unavailable, "no session"));
@@ -150,6 +153,7 @@ impl Fixture {
             gate: Semaphore::new(0),
             sessions: Semaphore::new(1_000),
             written: Mutex::default(),
+            begun_for: Mutex::default(),
             in_progress: AtomicUsize::new(0),
             most_in_progress: AtomicUsize::new(0),
             behaviour,
@@ -229,6 +233,16 @@ async fn save_to_an_idle_store_is_written_at_once_and_later_ones_together() {
     let calls = fixture.calls([5]).await;
     fixture.finish(1).await;
     assert_eq!(first_seqs(calls).await, [1]);
+}
+
+#[tokio::test]
+async fn no_batch_waits_for_a_session_with_the_share_of_one_caller() {
+    let fixture = Fixture::new(Behaviour::Saves, LIMITS);
+    let calls = fixture.calls(1..=3).await;
+    fixture.finish(2).await;
+    assert_eq!(first_seqs(calls).await, [1; 3]);
+    let begun_for = fixture.writer.begun_for.lock().unwrap();
+    assert_eq!(*begun_for, [ShareKey::BATCH; 2]);
 }
 
 #[tokio::test]
