@@ -48,9 +48,9 @@ use crate::{
 /// not use up the file descriptors of callers.
 const MAX_OPS_CONNECTIONS: usize = 64;
 
-/// Upper bound on concurrent reads of messages. Each can hold several megabytes; more of them than
-/// connections to the store keep only more memory.
-const MAX_CONCURRENT_READS: usize = 8;
+/// Upper bound on concurrent reads of messages. Each can hold several megabytes, and more of them than
+/// connections to the store, or than processors, only take longer.
+const MAX_CONCURRENT_READS: usize = 4;
 
 /// Upper bound on the threads that serve calls. Four serve more calls than PostgreSQL can save, and on a
 /// machine with many processors, more threads take more memory and wake each other more often.

@@ -79,7 +79,7 @@ pub(super) struct PostgresArgs {
         long,
         env,
         global = true,
-        default_value = "10",
+        default_value = "5",
         value_parser = integer(1..=1000_u32),
         value_name = "NUMBER"
     )]
