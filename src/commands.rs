@@ -4,6 +4,7 @@ pub mod connection;
 pub mod export;
 pub mod import;
 mod retries;
+mod tls;
 
 /// Error that ends a command, as one line for operators.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;

@@ -33,7 +33,7 @@ pub use self::{
     server::{OpsConfig, ServerConfig},
     store::{StoreBackend, StoreConfig},
     telemetry::{Export, LangSmithUnused, Sampling, TelemetryConfig},
-    transfers::{ConnectionArgs, ExportArgs, ExportFileFormat, ImportArgs},
+    transfers::{ConnectionArgs, ExportArgs, ExportFileFormat, ImportArgs, Target},
     web::WebConfig,
 };
 

@@ -17,6 +17,7 @@ mod unix;
 mod unstarted;
 mod watch;
 
+pub(crate) use self::tls::certificates;
 pub use self::{
     address::{Address, InvalidAddress, parse_tcp},
     byte_budgets::ByteBudgets,

@@ -147,6 +147,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "transport",
             "sqlx",
             "clap",
+            "http",
         ],
     ),
     (
@@ -173,6 +174,7 @@ const MODULES: &[(&str, &[&str])] = &[
         "commands",
         &[
             "archive",
+            "authorities",
             "config",
             "domain",
             "os_error",
@@ -181,6 +183,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "transport",
             "tonic",
             "http",
+            "rustls",
         ],
     ),
     ("shutdown", &[]),

@@ -1,23 +1,30 @@
 //! The connection of a command to a sidecar.
 
 use std::{
+    error::Error,
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
     time::Duration,
 };
 
 use http::Uri;
+use tokio::time::timeout;
 use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
     transport::{Channel, Endpoint},
 };
+use tower::service_fn;
 
-use super::Failure;
+use super::{Failure, tls::Dialer};
 use crate::{
-    config::ConnectionArgs, os_error, proto::conversation_memory_client::ConversationMemoryClient,
-    small_file, transport::Address,
+    config::{ConnectionArgs, Target},
+    os_error,
+    proto::conversation_memory_client::ConversationMemoryClient,
+    small_file,
+    transport::Address,
 };
 
 /// Time limit for connecting.
@@ -70,21 +77,54 @@ fn connectable(address: SocketAddr) -> SocketAddr {
 /// # Errors
 /// Fails if the sidecar cannot be reached, or the file of the token cannot be read.
 pub(super) async fn connect(args: &ConnectionArgs, listen: &[Address]) -> Result<Client, Failure> {
-    let address = args
-        .address
-        .as_ref()
-        .or(listen.first())
-        .ok_or("--address is required")?;
+    let first = || listen.first().cloned().map(Target::Plain);
+    let target = args.address.clone().or_else(first);
+    let target = target.ok_or("--address is required")?;
     let token = args.token_file.as_deref().map(read_token).transpose()?;
-    let channel = endpoint(address)?
-        .connect_timeout(CONNECT_TIMEOUT)
-        .connect()
-        .await;
-    let channel = channel.map_err(|_| format!("cannot connect to a sidecar at {address}"))?;
+    let failed = |error: &(dyn Error + 'static)| {
+        format!(
+            "cannot connect to a sidecar at {target}: {}",
+            root_cause(error)
+        )
+    };
+    let channel = match &target {
+        Target::Plain(_) if args.ca_file.is_some() || args.cert_file.is_some() => {
+            return Err(
+                "--ca-file and --cert-file require an address with TLS: https://HOST:PORT".into(),
+            );
+        }
+        Target::Plain(address) => {
+            let endpoint = endpoint(address)?.connect_timeout(CONNECT_TIMEOUT);
+            endpoint.connect().await
+        }
+        Target::Tls { host, port } => {
+            let dialer = Dialer::new(host, *port, args)?;
+            let checked = timeout(CONNECT_TIMEOUT, dialer.clone().check()).await;
+            checked
+                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+                .map_err(|error| failed(&error))?;
+            let endpoint = Endpoint::try_from(target.to_string())?.connect_timeout(CONNECT_TIMEOUT);
+            let connector = service_fn(move |_: Uri| dialer.clone().dial());
+            endpoint.connect_with_connector(connector).await
+        }
+    };
+    let channel = channel.map_err(|error| failed(&error))?;
     Ok(ConversationMemoryClient::with_interceptor(
         channel,
         Token(token),
     ))
+}
+
+/// Describes what an error was caused by.
+fn root_cause(error: &(dyn Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    match cause.downcast_ref::<io::Error>() {
+        Some(error) => os_error::describe(error),
+        None => cause.to_string(),
+    }
 }
 
 fn read_token(path: &Path) -> Result<MetadataValue<Ascii>, Failure> {

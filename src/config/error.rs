@@ -92,10 +92,19 @@ fn valid_values(error: &clap::Error) -> Option<String> {
     }
 }
 
-/// Returns the first line of clap's message, which names the flag and the problem; the others
-/// repeat the usage.
+/// Returns the first line of clap's message, which names the problem, and what it lists below that line.
+/// The others repeat the usage.
 fn first_line(error: &clap::Error) -> String {
     let text = error.to_string();
-    let line = text.lines().next().unwrap_or_default();
-    line.trim_start_matches("error: ").to_owned()
+    let mut lines = text.lines();
+    let line = lines.next().unwrap_or_default();
+    let listed: Vec<_> = lines.take_while(|line| line.starts_with("  ")).collect();
+    let line = line.trim_start_matches("error: ");
+    match listed.as_slice() {
+        [] => line.to_owned(),
+        listed => format!(
+            "{line} {}",
+            listed.concat().trim_start().replace("  ", ", ")
+        ),
+    }
 }

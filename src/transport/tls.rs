@@ -109,10 +109,14 @@ fn verifier(ca: &[u8]) -> Result<Arc<dyn ClientCertVerifier>, String> {
         .map_err(|error| invalid(&error))
 }
 
-fn certificates(pem: &[u8], setting: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+/// Parses certificates in PEM. `from` names where they are from in the error.
+///
+/// # Errors
+/// Fails if there is none, or one cannot be parsed.
+pub(crate) fn certificates(pem: &[u8], from: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match certificates {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        _ => Err(format!("{setting} contains no certificate in PEM")),
+        _ => Err(format!("{from} contains no certificate in PEM")),
     }
 }

@@ -10,6 +10,7 @@
 
 mod authority;
 mod client;
+mod commands;
 mod files;
 mod limits;
 mod listeners;
