@@ -11,6 +11,7 @@ mod misspelled;
 mod parse;
 mod postgres;
 mod redis;
+mod replica;
 mod secret;
 mod server;
 mod server_url;
@@ -29,6 +30,7 @@ pub use self::{
     misspelled::Misspelled,
     postgres::{PoolerMode, PostgresConfig},
     redis::RedisConfig,
+    replica::ReplicaConfig,
     secret::Secret,
     server::{OpsConfig, ServerConfig},
     store::{StoreBackend, StoreConfig},
@@ -99,7 +101,7 @@ impl Config {
             web: WebConfig::from_args(args.web),
             limits: LimitConfig::from_args(&args.limits)?,
             conversations: ConversationConfig::from_args(&args.conversations),
-            store: StoreConfig::from_args(args.store, &args.postgres)?,
+            store: StoreConfig::from_args(args.store, &args.postgres, &args.replica)?,
             redis: RedisConfig::from_args(&args.redis)?,
             misspelled: Vec::new(),
             missing_redis_url_file: args.redis.missing_url_file(),

@@ -40,7 +40,7 @@ pub use self::{
     branches::{BranchConversation, ListBranches},
     checkpoints::{NewThread, PutOutcome},
     compact_conversation::CompactConversation,
-    conversations::{CreateConversation, ListMessages},
+    conversations::{CreateConversation, ListMessages, MessagePage},
     error::{Error, Resource},
     export_conversation::ConversationExport,
     get_history::{GetHistory, HistoryLimits, HistoryOutcome},

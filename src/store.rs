@@ -47,7 +47,7 @@ pub use self::{
     lineage::MAX_BRANCH_DEPTH,
     operations::{
         Append, Appended, Bound, Branch, Compaction, ConversationPage, ConversationQuery,
-        Invalidation, Newest, OwnerChange, PendingInvalidation, Redacted, Redaction,
+        Invalidation, MinState, Newest, OwnerChange, PendingInvalidation, Redacted, Redaction,
         RequestIdentity, Truncated, Truncation,
     },
     ownership::{MAX_FAMILY_CONVERSATIONS, MAX_FAMILY_MESSAGES},
@@ -366,8 +366,28 @@ pub trait Store: CheckpointStore + ItemStore {
         contexts: bool,
     ) -> Result<Vec<Message>, StoreError>;
 
-    /// Takes a snapshot of a conversation, which can be read slowly: later writes do not change
-    /// it. It holds a connection until it is dropped, so their number is limited.
+    /// Reads messages as [`Self::messages`] does, from `state` or a later one. Returns the state that
+    /// the next page needs as well.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`Self::messages`] does.
+    async fn messages_since(
+        &self,
+        state: MinState,
+        conversation: &ConversationRef,
+        from: Bound,
+        limit: u32,
+        contexts: bool,
+    ) -> Result<(Vec<Message>, MinState), StoreError> {
+        let _ = state;
+        let messages = self.messages(conversation, from, limit, contexts).await?;
+        Ok((messages, MinState::Latest))
+    }
+
+    /// Takes a snapshot of a conversation, in any state within the maximum lag of replicas, which can
+    /// be read slowly: later writes do not change it. It holds a connection until it is dropped, so
+    /// their number is limited.
     ///
     /// # Errors
     ///

@@ -28,7 +28,7 @@ use conversation_memory::{
     },
     recent::none::NoWindow,
     sessions::in_process::{InProcessLimits, InProcessSessions},
-    store::{ConversationQuery, Store, postgres::PostgresStore, sqlite::SqliteStore},
+    store::{ConversationQuery, MinState, Store, postgres::PostgresStore, sqlite::SqliteStore},
     tokens::TokenEncoding,
 };
 use tokio_util::task::TaskTracker;
@@ -125,6 +125,7 @@ async fn check_order_and_ttl(store: Arc<dyn Store>) {
         user_id: user,
         dept_id: None,
         after: None,
+        state: MinState::ANY,
         limit: 10,
     };
     let listed = memory

@@ -35,6 +35,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "fairness",
             "instrumentation",
             "jitter",
+            "log_throttle",
             "patience",
             "text_analysis",
             "sqlx",

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::Failure;
 use crate::{
-    config::{Config, PoolerMode, PostgresConfig, RedisConfig, StoreBackend},
+    config::{Config, PoolerMode, PostgresConfig, RedisConfig, ReplicaConfig, StoreBackend},
     domain::{Clock, IdSource, SystemClock, UuidV7},
     os_error,
     recent::{RecentWindow, in_process::InProcessRecent, none::NoWindow, redis::RedisRecent},
@@ -16,7 +16,7 @@ use crate::{
     },
     store::{
         Store,
-        postgres::{Pooler, PostgresStore},
+        postgres::{Pooler, PostgresStore, ReplicaSettings},
         sqlite::SqliteStore,
     },
     telemetry::observed::{DatabaseAttributes, ObservedRecent, ObservedSessions, ObservedStore},
@@ -224,6 +224,7 @@ fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
                 max_connections,
                 pooler,
                 migration_options,
+                replica,
                 setting: _,
             } = config;
             tracing::info!(
@@ -246,12 +247,42 @@ fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
                 languages,
                 pooler,
             );
-            Ok(Arc::new(match migration_options {
+            let store = match migration_options {
                 Some(migration) => store.with_migration_options(migration.as_ref().clone()),
+                None => store,
+            };
+            Ok(Arc::new(match replica {
+                Some(replica) => with_replica(store, replica, *max_connections, pooler),
                 None => store,
             }))
         }
     }
+}
+
+/// Reads from the configured standby where reads may lag.
+fn with_replica(
+    store: PostgresStore,
+    replica: &ReplicaConfig,
+    max_connections: u32,
+    pooler: Pooler,
+) -> PostgresStore {
+    let ReplicaConfig {
+        options,
+        further,
+        max_lag,
+    } = replica;
+    tracing::info!(
+        host = options.get_host(),
+        port = options.get_port(),
+        further = further.len(),
+        "replica for reads that may lag: PostgreSQL"
+    );
+    let settings = ReplicaSettings {
+        max_lag: *max_lag,
+        reads_own_writes: true,
+    };
+    let options = options.as_ref().clone();
+    store.with_replica(options, further.clone(), max_connections, pooler, settings)
 }
 
 /// Returns the attributes of the store in spans and metrics.

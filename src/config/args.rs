@@ -9,6 +9,7 @@ use super::{
     logs::LogArgs,
     postgres::PostgresArgs,
     redis::RedisArgs,
+    replica::ReplicaArgs,
     server::ServerArgs,
     store::StoreArgs,
     telemetry::TelemetryArgs,
@@ -52,6 +53,8 @@ pub struct Args {
 
     #[command(flatten)]
     pub(super) postgres: PostgresArgs,
+    #[command(flatten)]
+    pub(super) replica: ReplicaArgs,
 
     #[command(flatten)]
     pub(super) redis: RedisArgs,

@@ -6,7 +6,8 @@ use clap::CommandFactory as _;
 use super::Args;
 
 /// Names that other programs use for settings of this program.
-const OTHER_NAMES: [(&str, &str); 6] = [
+const OTHER_NAMES: [(&str, &str); 7] = [
+    ("DATABASE_REPLICA_URL", "DATABASE_READ_URL"),
     ("LISTEN_ADDRESS", "LISTEN_ADDR"),
     ("POSTGRES_DATABASE", "POSTGRES_DB"),
     ("POSTGRES_URL", "DATABASE_URL"),

@@ -8,6 +8,10 @@ const YEAR: Duration = Duration::from_hours(366 * 24);
 /// The shortest duration that a setting may have.
 const MILLISECOND: Duration = Duration::from_millis(1);
 
+/// Range of the maximum lag of reads.
+const MIN_LAG: Duration = Duration::from_millis(100);
+const MAX_LAG: Duration = Duration::from_mins(1);
+
 /// Returns a parser of integers within a range.
 pub(super) fn integer<T>(
     range: RangeInclusive<T>,
@@ -35,6 +39,13 @@ pub(super) fn boolean(text: &str) -> Result<bool, &'static str> {
 /// Parses a duration in seconds, which may be a fraction.
 pub(super) fn seconds(text: &str) -> Result<Duration, &'static str> {
     duration(text, 1.0).ok_or("must be a number of seconds from 0.001 to 31622400 (a year)")
+}
+
+/// Parses the maximum lag of reads, in seconds.
+pub(super) fn lag(text: &str) -> Result<Duration, &'static str> {
+    let lag = duration(text, 1.0);
+    lag.filter(|lag| (MIN_LAG..=MAX_LAG).contains(lag))
+        .ok_or("must be a number of seconds from 0.1 to 60")
 }
 
 /// Parses a duration in minutes, which may be a fraction.

@@ -12,6 +12,7 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use super::{
     InvalidSetting, Secret,
     parse::{integer, non_empty},
+    replica::{ReplicaArgs, ReplicaConfig},
     server_url::{check_encoding, port},
 };
 use crate::{os_error, small_file};
@@ -126,6 +127,8 @@ pub struct PostgresConfig {
     pub pooler: PoolerMode,
     /// Options of the connection that migrates the schema, if it is another one.
     pub migration_options: Option<Box<PgConnectOptions>>,
+    /// Standbys for reads that may lag.
+    pub replica: Option<ReplicaConfig>,
 }
 
 impl fmt::Debug for PostgresConfig {
@@ -151,7 +154,10 @@ impl PostgresConfig {
     }
 
     /// Returns `None` if PostgreSQL is not configured.
-    pub(super) fn from_args(args: &PostgresArgs) -> Result<Option<Self>, InvalidSetting> {
+    pub(super) fn from_args(
+        args: &PostgresArgs,
+        replica: &ReplicaArgs,
+    ) -> Result<Option<Self>, InvalidSetting> {
         let url = Secret::from_value_or_file(
             args.database_url.as_ref(),
             args.database_url_file.as_deref(),
@@ -165,13 +171,17 @@ impl PostgresConfig {
         let (setting, servers) = match url {
             Some(url) => {
                 args.reject_beside_url(password.as_ref())?;
-                let servers = servers_from_url(&url, "DATABASE_URL")?;
+                let servers = servers_from_url(&url, "DATABASE_URL", ServerRole::Primary)?;
                 ("DATABASE_URL", Some(servers))
             }
             None => ("POSTGRES_HOST", args.servers(password.as_ref())?),
         };
         let migration_options = args.migration_options()?;
+        let replica = ReplicaConfig::from_args(replica)?;
         let Some((options, further)) = servers else {
+            if replica.is_some() {
+                return Err(ReplicaConfig::without_primary());
+            }
             return match migration_options {
                 Some(_) => Err(InvalidSetting::secret(
                     MIGRATION_URL,
@@ -187,6 +197,7 @@ impl PostgresConfig {
             max_connections: args.postgres_max_connections,
             pooler: args.postgres_pooler,
             migration_options: migration_options.map(Box::new),
+            replica,
         }))
     }
 }
@@ -201,7 +212,7 @@ impl PostgresArgs {
         let Some(url) = url else {
             return Ok(None);
         };
-        match servers_from_url(&url, MIGRATION_URL)? {
+        match servers_from_url(&url, MIGRATION_URL, ServerRole::Primary)? {
             (options, further) if further.is_empty() => Ok(Some(options)),
             _ => Err(InvalidSetting::secret(MIGRATION_URL, "must name one host")),
         }
@@ -257,7 +268,7 @@ impl PostgresArgs {
 }
 
 /// Options of the first server and of the further ones.
-type Servers = (PgConnectOptions, Vec<PgConnectOptions>);
+pub(super) type Servers = (PgConnectOptions, Vec<PgConnectOptions>);
 
 /// `None` if there is no server.
 fn first_and_further(mut servers: Vec<PgConnectOptions>) -> Option<Servers> {
@@ -271,7 +282,39 @@ fn reject_empty_host(host: &str, name: &str) -> Result<(), InvalidSetting> {
     Ok(())
 }
 
-fn servers_from_url(url: &Secret, name: &'static str) -> Result<Servers, InvalidSetting> {
+/// Role of the servers that a URL names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ServerRole {
+    Primary,
+    Standby,
+}
+
+impl ServerRole {
+    /// Checks the kind of server that a URL asks for. No other one than that of this role is used.
+    fn check_target(self, value: &str) -> Result<(), &'static str> {
+        match self {
+            Self::Primary if !["any", "primary", "read-write"].contains(&value) => Err(
+                "target_session_attrs must be read-write, primary or any: saves need a server that \
+                 accepts writes",
+            ),
+            Self::Standby
+                if !["any", "prefer-standby", "standby", "read-only"].contains(&value) =>
+            {
+                Err(
+                    "target_session_attrs must be prefer-standby, standby, read-only or any: only \
+                     standbys are used, and otherwise DATABASE_URL",
+                )
+            }
+            Self::Primary | Self::Standby => Ok(()),
+        }
+    }
+}
+
+pub(super) fn servers_from_url(
+    url: &Secret,
+    name: &'static str,
+    role: ServerRole,
+) -> Result<Servers, InvalidSetting> {
     if !["postgres://", "postgresql://"]
         .iter()
         .any(|scheme| url.expose().starts_with(scheme))
@@ -279,7 +322,7 @@ fn servers_from_url(url: &Secret, name: &'static str) -> Result<Servers, Invalid
         return Err(InvalidSetting::secret(name, "must begin with postgres://"));
     }
     check_encoding(url.expose(), name)?;
-    check_parameters(url.expose(), name)?;
+    check_parameters(url.expose(), name, role)?;
     let mut servers = Vec::new();
     for url in urls_of_hosts(url.expose(), name)? {
         // The parser's error can quote the URL, which can contain a password.
@@ -315,7 +358,7 @@ fn urls_of_hosts(url: &str, name: &str) -> Result<Vec<String>, InvalidSetting> {
 
 /// Rejects parameters of a URL that would have no effect, or another one than in libpq. Their names and
 /// the values that the errors show are no secrets.
-fn check_parameters(url: &str, name: &str) -> Result<(), InvalidSetting> {
+fn check_parameters(url: &str, name: &str, role: ServerRole) -> Result<(), InvalidSetting> {
     let invalid = |problem: String| Err(InvalidSetting::new(name, problem));
     let query = url.split_once('?').map_or("", |(_, query)| query);
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
@@ -332,13 +375,10 @@ fn check_parameters(url: &str, name: &str) -> Result<(), InvalidSetting> {
                     return invalid(format!("cannot read the file {value:?} of {key}: {cause}"));
                 }
             }
-            // The sidecar uses no other server than one that accepts writes.
-            "target_session_attrs" if !["any", "primary", "read-write"].contains(&&*value) => {
-                return invalid(
-                    "target_session_attrs must be read-write, primary or any: saves need a server that \
-                     accepts writes"
-                        .to_owned(),
-                );
+            "target_session_attrs" => {
+                if let Err(problem) = role.check_target(&value) {
+                    return invalid(problem.to_owned());
+                }
             }
             "host" | "hostaddr" | "port" if value.contains(',') => {
                 return invalid(format!(
@@ -360,7 +400,7 @@ fn check_parameters(url: &str, name: &str) -> Result<(), InvalidSetting> {
 
 /// Whether the driver uses a parameter of a URL that names no file, or the sidecar works without it.
 fn is_known(key: &str) -> bool {
-    const USED: [&str; 12] = [
+    const USED: [&str; 11] = [
         "application_name",
         "dbname",
         "host",
@@ -371,7 +411,6 @@ fn is_known(key: &str) -> bool {
         "ssl-mode",
         "sslmode",
         "statement-cache-capacity",
-        "target_session_attrs",
         "user",
     ];
     // The sidecar has its own time limits and tests of connections.

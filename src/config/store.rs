@@ -4,6 +4,7 @@ use super::{
     InvalidSetting,
     parse::{boolean, integer},
     postgres::{PostgresArgs, PostgresConfig},
+    replica::ReplicaArgs,
 };
 
 /// The largest size of the recent windows in memory.
@@ -76,8 +77,9 @@ impl StoreConfig {
     pub(super) fn from_args(
         args: StoreArgs,
         postgres: &PostgresArgs,
+        replica: &ReplicaArgs,
     ) -> Result<Self, InvalidSetting> {
-        let backend = match PostgresConfig::from_args(postgres)? {
+        let backend = match PostgresConfig::from_args(postgres, replica)? {
             Some(postgres) => StoreBackend::Postgres(postgres),
             None => StoreBackend::Embedded {
                 data_dir: args.data_dir,

@@ -79,6 +79,42 @@ fn poolers_and_migrations_are_configured() {
 }
 
 #[test]
+fn replicas_are_configured() {
+    let replica = |args: &[&str]| match config(args).unwrap().store.backend {
+        StoreBackend::Postgres(postgres) => postgres.replica,
+        StoreBackend::Embedded { .. } => panic!("embedded"),
+    };
+    let url = "--database-url=postgres://server/memory";
+    assert!(replica(&[url]).is_none());
+    let read_url = "--database-read-url=postgres://one,two/memory?target_session_attrs=standby";
+    let read = replica(&[url, read_url]).unwrap();
+    assert_eq!(read.options.get_host(), "one");
+    assert_eq!(read.further.len(), 1);
+    assert_eq!(read.max_lag, Duration::from_secs(1));
+    let read = replica(&[url, read_url, "--database-read-max-lag=0.25"]).unwrap();
+    assert_eq!(read.max_lag, Duration::from_millis(250));
+    for (args, named) in [
+        (&[read_url][..], "together with DATABASE_URL"),
+        (
+            &[url, "--database-read-url=sqlite:memory.db"],
+            "must begin with postgres://",
+        ),
+        (
+            &[
+                url,
+                "--database-read-url=postgres://host/db?target_session_attrs=read-write",
+            ],
+            "prefer-standby",
+        ),
+        (&[url, read_url, "--database-read-max-lag=0"], "0.1 to 60"),
+    ] {
+        let error = error(args);
+        assert!(error.contains("DATABASE_READ_"), "{error}");
+        assert!(error.contains(named), "{error}");
+    }
+}
+
+#[test]
 fn parameters_of_the_database_url_are_checked() {
     let with = |parameters: &str| {
         config(&[

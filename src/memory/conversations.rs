@@ -4,7 +4,7 @@ use crate::{
         Conversation, ConversationChanges, ConversationId, ConversationRef, DeptId, Message,
         Metadata, NewConversation, Title, UserId,
     },
-    store::{Bound, ConversationPage, ConversationQuery},
+    store::{Bound, ConversationPage, ConversationQuery, MinState},
 };
 
 /// Conversation to be created.
@@ -22,19 +22,32 @@ pub struct CreateConversation {
     pub metadata: Option<Metadata>,
 }
 
-/// Page of a conversation's messages.
+/// Request for a page of a conversation's messages.
 #[derive(Clone, Debug)]
 pub struct ListMessages {
     /// Conversation whose messages are listed.
     pub conversation: ConversationRef,
     /// Number that the page begins at, and its direction.
     pub from: Bound,
+    /// State that is read at least.
+    pub state: MinState,
     /// Upper bound on the messages of the page.
     pub limit: u32,
     /// Whether messages include their contexts.
     pub contexts: bool,
     /// Whether messages include the data of blobs, as far as it fits.
     pub blobs: bool,
+}
+
+/// Page of a conversation's messages.
+#[derive(Debug)]
+pub struct MessagePage {
+    /// Messages in the order of the request.
+    pub messages: Vec<Message>,
+    /// Whether further messages follow.
+    pub more: bool,
+    /// State that the next page needs in order to continue this one.
+    pub state: MinState,
 }
 
 impl Memory {
@@ -142,49 +155,57 @@ impl Memory {
         .await
     }
 
-    /// Lists a page of a conversation's messages, and returns whether there are more. A
-    /// page that would be too large for a response ends early, after at least one message.
+    /// Lists a page of a conversation's messages. A page that would be too large for a response ends early, after at least one message.
     ///
     /// # Errors
     ///
     /// Fails with [`Error::NotFound`] if there is no such conversation; with [`Error::Unavailable`]
     /// if the store cannot be reached.
-    pub async fn list_messages(
-        &self,
-        request: &ListMessages,
-    ) -> Result<(Vec<Message>, bool), Error> {
+    pub async fn list_messages(&self, request: &ListMessages) -> Result<MessagePage, Error> {
         let _permit = self.read_permit().await?;
-        let (mut page, more) = self.read_page(request).await?;
+        let mut page = self.read_page(request).await?;
         if request.blobs {
-            self.attach_blobs(request.conversation.id, &mut page).await;
+            self.attach_blobs(request.conversation.id, &mut page.messages)
+                .await;
         }
-        Ok((page, more))
+        Ok(page)
     }
 
-    async fn read_page(&self, request: &ListMessages) -> Result<(Vec<Message>, bool), Error> {
+    async fn read_page(&self, request: &ListMessages) -> Result<MessagePage, Error> {
         let limit = request.limit as usize;
-        let mut page: Vec<Message> = Vec::new();
+        let mut page = MessagePage {
+            messages: Vec::new(),
+            more: false,
+            state: request.state,
+        };
         let mut budget = Budget::default();
         let mut from = request.from;
         loop {
             // One more shows whether another page follows.
-            let missing = u32::try_from(limit - page.len() + 1).unwrap_or(u32::MAX);
+            let missing = u32::try_from(limit - page.messages.len() + 1).unwrap_or(u32::MAX);
             let wanted = budget.next_read(missing);
-            let messages = self
-                .0
-                .store
-                .messages(&request.conversation, from, wanted, request.contexts)
+            let conversation = &request.conversation;
+            let messages = self.0.store.messages_since(
+                page.state,
+                conversation,
+                from,
+                wanted,
+                request.contexts,
+            );
+            let (messages, state) = messages
                 .await
-                .map_err(|error| Error::from_store(error, request.conversation.id))?;
+                .map_err(|error| Error::from_store(error, conversation.id))?;
+            page.state = state;
             if messages.is_empty() {
-                return Ok((page, false));
+                return Ok(page);
             }
             for message in messages {
-                if page.len() == limit || !budget.admits(&message) {
-                    return Ok((page, true));
+                if page.messages.len() == limit || !budget.admits(&message) {
+                    page.more = true;
+                    return Ok(page);
                 }
                 from = from.past(message.seq);
-                page.push(message);
+                page.messages.push(message);
             }
         }
     }

@@ -75,6 +75,7 @@ impl Memory {
         let mut page = SearchPage {
             hits: Vec::new(),
             more: false,
+            state: query.state,
         };
         let mut budget = Budget::default();
         loop {
@@ -90,6 +91,8 @@ impl Memory {
                 found => found.map_err(Error::from_query)?,
             };
             page.more = found.more;
+            page.state = found.state;
+            query.state = found.state;
             for hit in found.hits {
                 if !budget.admits_bytes(hit.footprint()) {
                     page.more = true;

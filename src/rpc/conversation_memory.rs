@@ -15,10 +15,11 @@ use crate::{
     },
     memory::{
         BeginTurn, BranchConversation, CreateConversation, GetHistory, ListBranches, ListMessages,
-        Memory, RedactMessages, SaveMessages, TransferConversation, TruncateConversation,
+        Memory, MessagePage, RedactMessages, SaveMessages, TransferConversation,
+        TruncateConversation,
     },
     proto::{self, conversation_memory_server},
-    store::{Bound, ConversationQuery, SearchQuery},
+    store::{Bound, ConversationQuery, MinState, SearchQuery},
 };
 
 /// Implementation of the service `ConversationMemory`.
@@ -138,6 +139,8 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
             let page = ListMessages {
                 conversation,
                 from: Bound::After(0),
+                // The conversation beside them is the latest.
+                state: MinState::Latest,
                 limit,
                 contexts: request.include_contexts,
                 blobs: request.include_blobs,
@@ -153,17 +156,22 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
     ) -> Result<Response<proto::ListConversationsResponse>, Status> {
         let request = request.into_inner();
         let of = ["conversations", &request.user_id, &request.dept_id];
+        let (after, state) =
+            page_token::decode_with_state(&request.page_token, &of).in_field("page_token")?;
         let query = ConversationQuery {
             user_id: convert::user_id(&request.user_id)?,
             dept_id: convert::optional(&request.dept_id, "dept_id", DeptId::parse)?,
-            after: page_token::decode(&request.page_token, &of).in_field("page_token")?,
+            after,
+            state,
             limit: convert::page_size(request.page_size, 20, 100)?,
         };
         let page = use_case("list_conversations", self.memory.list_conversations(query)).await?;
+        let state = page.state;
         let (conversations, next) = convert::conversation_page(page);
+        let token = next.map(|key| page_token::encode_with_state(key, state, &of));
         Ok(Response::new(proto::ListConversationsResponse {
             conversations,
-            next_page_token: next.map_or_else(String::new, |key| page_token::encode(key, &of)),
+            next_page_token: token.unwrap_or_default(),
         }))
     }
 
@@ -210,13 +218,15 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
         let limit = convert::page_size(request.page_size, 100, Memory::MAX_LIMIT)?;
         let of = messages_token(&conversation, request.newest_first);
         let of = of.each_ref().map(String::as_str);
-        let after = page_token::decode(&request.page_token, &of).in_field("page_token")?;
+        let (after, state) =
+            page_token::decode_with_state(&request.page_token, &of).in_field("page_token")?;
         let page = ListMessages {
             conversation,
             from: match (after, request.newest_first) {
                 (after, false) => Bound::After(after.unwrap_or(0)),
                 (before, true) => Bound::Before(before.unwrap_or(i64::MAX)),
             },
+            state,
             limit,
             contexts: request.include_contexts,
             blobs: request.include_blobs,
@@ -396,8 +406,8 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
             convert::time_range(request.created_from, request.created_until)?;
         let user_id = convert::user_id(&request.user_id)?;
         let text = SearchText::parse(&request.query).in_field("query")?;
-        let after: Option<page_token::SearchPosition> =
-            page_token::decode(&request.page_token, &of).in_field("page_token")?;
+        let (after, state): (Option<page_token::SearchPosition>, _) =
+            page_token::decode_with_state(&request.page_token, &of).in_field("page_token")?;
         let (after, corrected) = after.map_or((None, None), |position| {
             (Some(position.key), position.corrected_query)
         });
@@ -411,6 +421,7 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
             created_until,
             metadata: convert::metadata_filter(&request)?,
             after,
+            state,
             limit: convert::page_size(request.page_size, 20, 100)?,
         };
         let searched = use_case("search_messages", self.memory.search_messages(query)).await?;
@@ -423,7 +434,9 @@ impl conversation_memory_server::ConversationMemory for ConversationMemory {
         });
         let corrected_query = corrected_query.map(|text| text.as_str().to_owned());
         Ok(Response::new(proto::SearchMessagesResponse {
-            next_page_token: next.map_or_else(String::new, |next| page_token::encode(next, &of)),
+            next_page_token: next
+                .map(|next| page_token::encode_with_state(next, page.state, &of))
+                .unwrap_or_default(),
             corrected_query: corrected_query.unwrap_or_default(),
             hits: convert::hits(page.hits),
         }))
@@ -440,12 +453,17 @@ impl ConversationMemory {
         &self,
         page: &ListMessages,
     ) -> Result<(Vec<proto::Message>, String), Status> {
-        let (messages, more) = use_case("list_messages", self.memory.list_messages(page)).await?;
+        let MessagePage {
+            messages,
+            more,
+            state,
+        } = use_case("list_messages", self.memory.list_messages(page)).await?;
         let token = match messages.last() {
             Some(last) if more => {
                 let newest_first = matches!(page.from, Bound::Before(_));
                 let of = messages_token(&page.conversation, newest_first);
-                page_token::encode(last.seq, &of.each_ref().map(String::as_str))
+                let of = of.each_ref().map(String::as_str);
+                page_token::encode_with_state(last.seq, state, &of)
             }
             _ => String::new(),
         };

@@ -10,11 +10,14 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     domain::{InvalidValue, SearchText, SessionId},
     sessions::SessionKey,
-    store::{CheckpointPosition, SearchKey},
+    store::{CheckpointPosition, MinState, SearchKey},
 };
 
 /// Version of the format. A token of another version is rejected, not misread.
 const VERSION: u8 = 1;
+
+/// Version of a token with the state of the store that the next page needs.
+const VERSION_WITH_STATE: u8 = 2;
 const DIGEST_BYTES: usize = 16;
 
 /// Key by which the rows of a list are ordered.
@@ -108,7 +111,7 @@ impl Key for CheckpointPosition {
 /// Encodes a token for the rows after `key`, for a request with these fields.
 pub(crate) fn encode(key: impl Key, request: &[&str]) -> String {
     let key = key.to_bytes();
-    let digest = digest(&key, request);
+    let digest = digest(VERSION, &key, request);
     URL_SAFE_NO_PAD.encode([&[VERSION], key.as_slice(), &digest].concat())
 }
 
@@ -126,18 +129,55 @@ pub(crate) fn decode<K: Key>(token: &str, request: &[&str]) -> Result<Option<K>,
         .ok_or_else(|| InvalidValue::new("is not a next_page_token of this request"))
 }
 
-fn read<K: Key>(token: &str, request: &[&str]) -> Option<K> {
-    let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
-    let (version, rest) = bytes.split_first()?;
-    let (key, given) = rest.split_last_chunk::<DIGEST_BYTES>()?;
-    (*version == VERSION && *given == digest(key, request))
-        .then(|| K::from_bytes(key))
-        .flatten()
+/// Encodes a token like [`encode`], with the state that the next page needs.
+pub(crate) fn encode_with_state(key: impl Key, state: MinState, request: &[&str]) -> String {
+    let MinState::Position(position) = state else {
+        return encode(key, request);
+    };
+    let key = [position.to_be_bytes().to_vec(), key.to_bytes()].concat();
+    let digest = digest(VERSION_WITH_STATE, &key, request);
+    URL_SAFE_NO_PAD.encode([&[VERSION_WITH_STATE], key.as_slice(), &digest].concat())
 }
 
-fn digest(key: &[u8], request: &[&str]) -> [u8; DIGEST_BYTES] {
+/// Decodes a token of [`encode_with_state`]: the key after which the page starts, which is `None` for
+/// the first page, and the state that it needs.
+///
+/// # Errors
+/// Fails as [`decode`] does.
+pub(crate) fn decode_with_state<K: Key>(
+    token: &str,
+    request: &[&str],
+) -> Result<(Option<K>, MinState), InvalidValue> {
+    if token.is_empty() {
+        return Ok((None, MinState::ANY));
+    }
+    if let Some((key, position)) = read_with_state(token, request) {
+        return Ok((Some(key), MinState::Position(position)));
+    }
+    Ok((decode(token, request)?, MinState::Latest))
+}
+
+fn read<K: Key>(token: &str, request: &[&str]) -> Option<K> {
+    K::from_bytes(&read_bytes(VERSION, token, request)?)
+}
+
+fn read_with_state<K: Key>(token: &str, request: &[&str]) -> Option<(K, u64)> {
+    let bytes = read_bytes(VERSION_WITH_STATE, token, request)?;
+    let (position, key) = bytes.split_first_chunk()?;
+    Some((K::from_bytes(key)?, u64::from_be_bytes(*position)))
+}
+
+/// Returns what a token of a version contains, if it was issued for a request with these fields.
+fn read_bytes(version: u8, token: &str, request: &[&str]) -> Option<Vec<u8>> {
+    let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
+    let (found, rest) = bytes.split_first()?;
+    let (key, given) = rest.split_last_chunk::<DIGEST_BYTES>()?;
+    (*found == version && *given == digest(version, key, request)).then(|| key.to_vec())
+}
+
+fn digest(version: u8, key: &[u8], request: &[&str]) -> [u8; DIGEST_BYTES] {
     let mut hash = Sha256::new();
-    hash.update([VERSION]);
+    hash.update([version]);
     hash.update(key);
     for field in request {
         hash.update((field.len() as u64).to_be_bytes());
@@ -166,6 +206,24 @@ mod tests {
         for other in [&["messages", "ab", "c"][..], &["messages", "a"], &[]] {
             assert!(decode::<i64>(&token, other).is_err());
         }
+    }
+
+    #[test]
+    fn a_token_contains_the_state_that_the_next_page_needs() {
+        let of = ["messages", "a"];
+        for state in [MinState::Latest, MinState::Position(7), MinState::ANY] {
+            let token = encode_with_state(42_i64, state, &of);
+            assert_eq!(decode_with_state(&token, &of), Ok((Some(42), state)));
+            assert!(decode_with_state::<i64>(&token, &["messages", "b"]).is_err());
+        }
+        let first = decode_with_state::<i64>("", &of);
+        assert_eq!(first, Ok((None, MinState::ANY)));
+        // Tokens of earlier versions remain valid.
+        let earlier = encode(42_i64, &of);
+        assert_eq!(
+            decode_with_state(&earlier, &of),
+            Ok((Some(42), MinState::Latest))
+        );
     }
 
     #[test]

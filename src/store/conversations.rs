@@ -51,7 +51,7 @@ macro_rules! conversation_reads {
         }
 
         /// Reads a page of a user's conversations.
-        async fn read_page(
+        pub(super) async fn read_page(
             connection: &mut $connection,
             query: &ConversationQuery,
         ) -> Result<ConversationPage, OperationError> {

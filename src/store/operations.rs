@@ -66,6 +66,22 @@ pub struct Branch {
     pub at: DateTime<Utc>,
 }
 
+/// State of the store's data that a read needs at least. A store with replicas may read from one that
+/// has reached it; every other one reads the latest state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MinState {
+    /// Latest state, which shows all acknowledged writes.
+    Latest,
+    /// State at a position of the write-ahead log. It also shows all writes that were acknowledged
+    /// longer ago than the maximum lag of the replicas, and those of this process.
+    Position(u64),
+}
+
+impl MinState {
+    /// Any state within the maximum lag.
+    pub const ANY: Self = Self::Position(0);
+}
+
 /// Query for a page of a user's conversations.
 #[derive(Clone, Debug)]
 pub struct ConversationQuery {
@@ -75,6 +91,8 @@ pub struct ConversationQuery {
     pub dept_id: Option<DeptId>,
     /// [`ConversationPage::next`] of the previous page; `None` for the first page.
     pub after: Option<i64>,
+    /// State that is read at least: [`ConversationPage::state`] of the previous page.
+    pub state: MinState,
     /// Maximum number of conversations.
     pub limit: u32,
 }
@@ -86,6 +104,8 @@ pub struct ConversationPage {
     pub conversations: Vec<Conversation>,
     /// Position from which the next page continues; `None` on the last page.
     pub next: Option<i64>,
+    /// State that the next page needs in order to continue this one.
+    pub state: MinState,
 }
 
 /// Newest messages of a conversation, in one consistent read.

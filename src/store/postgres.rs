@@ -27,6 +27,7 @@ mod prepare;
 mod redaction;
 mod reindex;
 mod removal;
+mod replica;
 mod responsiveness;
 mod search;
 mod server_state;
@@ -48,9 +49,9 @@ use tokio::time::timeout;
 
 use super::{
     Append, Appended, Bound, Branch, Compaction, ConversationPage, ConversationQuery, Import,
-    Invalidation, MessagePlace, Newest, OwnerChange, PendingInvalidation, Redacted, Redaction,
-    Reindexed, SchemaError, SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated,
-    Truncation, group_commit::GroupCommit, operation_error::OperationError, sql,
+    Invalidation, MessagePlace, MinState, Newest, OwnerChange, PendingInvalidation, Redacted,
+    Redaction, Reindexed, SchemaError, SearchPage, SearchQuery, Snapshot, Store, StoreError,
+    Truncated, Truncation, group_commit::GroupCommit, operation_error::OperationError, sql,
     transfers::TransferLimit,
 };
 use crate::{
@@ -62,12 +63,12 @@ use crate::{
     text_analysis::Languages,
 };
 
-pub use self::pooler::Pooler;
 pub(super) use self::sqlstate::classify;
 use self::{
-    connection::PostgresPool, hosts::Hosts, prepare::Target, server_state::ServerState,
-    session_check::SessionCheck, writer::PostgresWriter,
+    connection::PostgresPool, hosts::Hosts, prepare::Target, replica::Replica,
+    server_state::ServerState, session_check::SessionCheck, writer::PostgresWriter,
 };
+pub use self::{pooler::Pooler, replica::ReplicaSettings};
 
 type ConversationRow = super::rows::ConversationRow<uuid::Uuid, DateTime<Utc>>;
 type MessageRow = super::rows::MessageRow<uuid::Uuid, DateTime<Utc>>;
@@ -89,6 +90,7 @@ pub struct PostgresStore {
     check: Arc<SessionCheck>,
     /// Options for the connection that migrates the schema, if it is another one.
     migration: Option<PgConnectOptions>,
+    replica: Option<Replica>,
 }
 
 impl PostgresStore {
@@ -130,6 +132,7 @@ impl PostgresStore {
         let server = Arc::new(ServerState::default());
         let check = Arc::new(SessionCheck::new(Arc::clone(&server), pooler));
         let pool = PostgresPool::new(
+            "postgresql",
             hosts,
             max_connections,
             Arc::clone(&check),
@@ -146,6 +149,7 @@ impl PostgresStore {
             removals: FairSemaphore::new(share),
             check,
             migration: None,
+            replica: None,
         }
     }
 
@@ -157,9 +161,63 @@ impl PostgresStore {
             ..self
         }
     }
+
+    /// Reads from a standby, of several the one that responds first, where [`MinState`] and `settings`
+    /// allow it. It opens at most `max_connections` connections, which lead to `pooler`.
+    ///
+    /// Must be called within a Tokio runtime.
+    #[must_use]
+    pub fn with_replica(
+        self,
+        options: PgConnectOptions,
+        further: Vec<PgConnectOptions>,
+        max_connections: u32,
+        pooler: Pooler,
+        settings: ReplicaSettings,
+    ) -> Self {
+        let further = further.into_iter().map(connection::options).collect();
+        let hosts = Arc::new(Hosts::new(connection::options(options), further));
+        let server = Arc::new(ServerState::default());
+        let primary = Arc::clone(&self.pool.server);
+        let check = SessionCheck::of_standbys(Arc::clone(&server), pooler, primary);
+        let check = Arc::new(check);
+        let pool = PostgresPool::new(
+            "postgresql_replica",
+            hosts,
+            max_connections,
+            Arc::clone(&check),
+            server,
+            self.pool.languages,
+        );
+        let transfers = TransferLimit::new((max_connections as usize * 3 / 10).max(1));
+        let primary = Arc::clone(&self.pool);
+        let replica = Replica::new(pool, check, primary, transfers, settings);
+        Self {
+            replica: Some(replica),
+            ..self
+        }
+    }
 }
 
 impl PostgresStore {
+    /// Records that a write to a conversation has ended, whatever its outcome.
+    fn record_write(&self, conversation: ConversationId, user: Option<&UserId>) {
+        if let Some(replica) = &self.replica {
+            replica.record_write(conversation, user);
+        }
+    }
+
+    /// Performs a write to a conversation, and records its end.
+    async fn recorded<T>(
+        &self,
+        conversation: &ConversationRef,
+        write: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let outcome = write.await;
+        self.record_write(conversation.id, conversation.user_id.as_ref());
+        outcome
+    }
+
     /// Waits until another removal may use a connection.
     async fn start_removal(&self) -> Result<Permits, StoreError> {
         let permit = self.removals.acquire(ShareKey::current());
@@ -188,6 +246,9 @@ impl Store for PostgresStore {
         };
         let prepared = prepare::prepare(&target, migrate).await;
         self.pool.update_options();
+        if let (Ok(()), Some(replica)) = (&prepared, &self.replica) {
+            replica.check_soon();
+        }
         prepared
     }
 
@@ -196,7 +257,10 @@ impl Store for PostgresStore {
         new: &NewConversation,
         at: DateTime<Utc>,
     ) -> Result<Conversation, StoreError> {
-        attempts::write(&self.pool, |_| conversations::create(&self.pool, new, at)).await
+        let created =
+            attempts::write(&self.pool, |_| conversations::create(&self.pool, new, at)).await;
+        self.record_write(new.id, Some(&new.user_id));
+        created
     }
 
     async fn get(&self, conversation: &ConversationRef) -> Result<Conversation, StoreError> {
@@ -226,6 +290,9 @@ impl Store for PostgresStore {
     }
 
     async fn list(&self, query: &ConversationQuery) -> Result<ConversationPage, StoreError> {
+        if let Some(page) = self.list_on_replica(query).await? {
+            return Ok(page);
+        }
         attempts::read(&self.pool, || conversations::list(&self.pool, query)).await
     }
 
@@ -235,10 +302,10 @@ impl Store for PostgresStore {
         changes: &ConversationChanges,
         at: DateTime<Utc>,
     ) -> Result<Conversation, StoreError> {
-        attempts::write(&self.pool, |_| {
+        let write = attempts::write(&self.pool, |_| {
             conversations::update(&self.pool, conversation, changes, at)
-        })
-        .await
+        });
+        self.recorded(conversation, Box::pin(write)).await
     }
 
     async fn delete(
@@ -247,10 +314,10 @@ impl Store for PostgresStore {
         invalidation: Invalidation,
     ) -> Result<(), StoreError> {
         let _permit = self.start_removal().await?;
-        attempts::transaction(&self.pool, || {
+        let write = attempts::transaction(&self.pool, || {
             removal::delete(&self.pool, conversation, invalidation)
-        })
-        .await
+        });
+        self.recorded(conversation, Box::pin(write)).await
     }
 
     async fn append(&self, append: &Append) -> Result<Appended, StoreError> {
@@ -260,11 +327,23 @@ impl Store for PostgresStore {
         } else {
             self.saves.append(append).await
         };
+        let owner = match &appended {
+            Ok(Appended::Saved { owner, .. }) => Some(owner),
+            _ => append.conversation.user_id.as_ref(),
+        };
+        self.record_write(append.conversation.id, owner);
         appended.map_err(OperationError::into_write_error)
     }
 
     async fn branch(&self, branch: &Branch) -> Result<Conversation, StoreError> {
-        attempts::transaction(&self.pool, || branches::branch(&self.pool, branch)).await
+        let branched =
+            attempts::transaction(&self.pool, || branches::branch(&self.pool, branch)).await;
+        let owner = match &branched {
+            Ok(branched) => Some(&branched.user_id),
+            Err(_) => branch.parent.user_id.as_ref(),
+        };
+        self.record_write(branch.id, owner);
+        branched
     }
 
     async fn branches(
@@ -281,12 +360,17 @@ impl Store for PostgresStore {
 
     async fn truncate(&self, truncation: &Truncation) -> Result<Truncated, StoreError> {
         let _permit = self.start_removal().await?;
-        attempts::transaction(&self.pool, || removal::truncate(&self.pool, truncation)).await
+        let write = attempts::transaction(&self.pool, || removal::truncate(&self.pool, truncation));
+        self.recorded(&truncation.conversation, Box::pin(write))
+            .await
     }
 
     async fn compact(&self, compaction: &Compaction) -> Result<i64, StoreError> {
         let _permit = self.start_removal().await?;
-        attempts::transaction(&self.pool, || compaction::compact(&self.pool, compaction)).await
+        let write =
+            attempts::transaction(&self.pool, || compaction::compact(&self.pool, compaction));
+        self.recorded(&compaction.conversation, Box::pin(write))
+            .await
     }
 
     async fn containing(
@@ -302,7 +386,9 @@ impl Store for PostgresStore {
 
     async fn redact(&self, redaction: &Redaction) -> Result<Redacted, StoreError> {
         let _permit = self.start_removal().await?;
-        attempts::transaction(&self.pool, || redaction::redact(&self.pool, redaction)).await
+        let write = attempts::transaction(&self.pool, || redaction::redact(&self.pool, redaction));
+        self.recorded(&redaction.conversation, Box::pin(write))
+            .await
     }
 
     async fn family(&self, change: &OwnerChange) -> Result<Vec<ConversationId>, StoreError> {
@@ -311,7 +397,11 @@ impl Store for PostgresStore {
 
     async fn change_owner(&self, change: &OwnerChange) -> Result<Vec<ConversationId>, StoreError> {
         let _permit = self.start_removal().await?;
-        attempts::transaction(&self.pool, || ownership::change_owner(&self.pool, change)).await
+        let changed =
+            attempts::transaction(&self.pool, || ownership::change_owner(&self.pool, change)).await;
+        // The whole family, of both owners.
+        self.record_write(change.conversation.id, None);
+        changed
     }
 
     async fn newest(
@@ -347,10 +437,29 @@ impl Store for PostgresStore {
         .await
     }
 
+    async fn messages_since(
+        &self,
+        state: MinState,
+        conversation: &ConversationRef,
+        from: Bound,
+        limit: u32,
+        contexts: bool,
+    ) -> Result<(Vec<Message>, MinState), StoreError> {
+        let read = self.messages_on_replica(state, conversation, from, limit, contexts);
+        if let Some(page) = read.await? {
+            return Ok(page);
+        }
+        let messages = self.messages(conversation, from, limit, contexts).await?;
+        Ok((messages, MinState::Latest))
+    }
+
     async fn snapshot(
         &self,
         conversation: &ConversationRef,
     ) -> Result<(Conversation, Box<dyn Snapshot>), StoreError> {
+        if let Some(taken) = self.snapshot_on_replica(conversation).await? {
+            return Ok(taken);
+        }
         let transfer = self.transfers.start()?;
         snapshot::take(&self.pool, conversation, transfer)
             .await
@@ -359,14 +468,24 @@ impl Store for PostgresStore {
 
     async fn import(&self, conversation: &Conversation) -> Result<Box<dyn Import>, StoreError> {
         let transfer = self.transfers.start()?;
-        import::begin(&self.pool, conversation, transfer).await
+        let import = import::begin(&self.pool, conversation, transfer).await?;
+        Ok(match &self.replica {
+            Some(replica) => replica::record_import(replica, conversation, import),
+            None => import,
+        })
     }
 
     async fn search(&self, query: &SearchQuery) -> Result<SearchPage, StoreError> {
+        if let Some(page) = self.search_on_replica(query).await? {
+            return Ok(page);
+        }
         attempts::read(&self.pool, || search::search(&self.pool, query)).await
     }
 
     async fn correct(&self, query: &SearchQuery) -> Result<Option<String>, StoreError> {
+        if let Some(corrected) = self.correct_on_replica(query).await? {
+            return Ok(corrected);
+        }
         attempts::read(&self.pool, || correction::correct(&self.pool, query)).await
     }
 
@@ -395,6 +514,9 @@ impl Store for PostgresStore {
 
     async fn close(&self) {
         self.saves.close().await;
+        if let Some(replica) = &self.replica {
+            replica.close().await;
+        }
         self.pool.close().await;
     }
 }

@@ -10,7 +10,7 @@ use sqlx::{FromRow, types::Json};
 use uuid::Uuid;
 
 use super::{
-    ConversationPage, metadata_json,
+    ConversationPage, MinState, metadata_json,
     operation_error::{BackendError, ErrorKind},
 };
 use crate::domain::{
@@ -209,6 +209,7 @@ impl PageReader {
         ConversationPage {
             next: self.is_full.then_some(self.last),
             conversations: self.page,
+            state: MinState::Latest,
         }
     }
 }

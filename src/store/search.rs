@@ -1,7 +1,7 @@
 use chrono::{DateTime, Utc};
 use futures_util::{Stream, TryStreamExt as _};
 
-use super::operation_error::OperationError;
+use super::{MinState, operation_error::OperationError};
 use crate::{
     domain::{ConversationId, DeptId, Message, MetadataFilter, Role, SearchText, Title, UserId},
     text_analysis::{Languages, Query, matches_in},
@@ -28,6 +28,8 @@ pub struct SearchQuery {
     pub metadata: Option<MetadataFilter>,
     /// Key of the last hit of the previous page; `None` for the first page.
     pub after: Option<SearchKey>,
+    /// State that is searched at least: [`SearchPage::state`] of the previous page.
+    pub state: MinState,
     /// Maximum number of hits.
     pub limit: u32,
 }
@@ -84,6 +86,8 @@ pub struct SearchPage {
     pub hits: Vec<SearchHit>,
     /// Whether further hits follow.
     pub more: bool,
+    /// State that the next page needs in order to continue this one.
+    pub state: MinState,
 }
 
 impl SearchHit {
@@ -99,6 +103,7 @@ impl SearchPage {
     pub(super) const EMPTY: Self = Self {
         hits: Vec::new(),
         more: false,
+        state: MinState::Latest,
     };
 
     /// Builds a page from rows that were read up to

@@ -14,7 +14,9 @@ mod mistakes;
 mod permissions;
 mod postgres;
 mod process;
+mod promotion;
 mod redis;
+mod replica;
 mod windows;
 
 use std::time::{Duration, Instant};

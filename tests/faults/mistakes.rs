@@ -123,6 +123,57 @@ async fn wrong_settings_of_postgres_are_named() {
     expect_lines(cases).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_replicas_are_named() {
+    let postgres = PostgresServer::start().await;
+    for statement in [
+        "CREATE ROLE app LOGIN PASSWORD 'right'",
+        "CREATE DATABASE elsewhere",
+    ] {
+        postgres.execute(statement).await;
+    }
+    postgres.require_password("app").await;
+    let standby = postgres.start_standby().await;
+    let other = PostgresServer::start().await;
+    let foreign = other.start_standby().await;
+    let port = standby.port();
+    let cases = [
+        (postgres.url(), &["the server is no standby"][..]),
+        (foreign.url(), &["its system identifier is another one"]),
+        (
+            format!("postgres://postgres@127.0.0.1:{port}/elsewhere"),
+            &["another database than DATABASE_URL"],
+        ),
+        (
+            format!("postgres://app:hunter2@127.0.0.1:{port}/postgres"),
+            &["password authentication failed", "28P01"],
+        ),
+        (
+            "postgres://u@host.invalid/db".to_owned(),
+            &["failed to lookup address"],
+        ),
+        (
+            "postgres://u@127.0.0.1:1/db".to_owned(),
+            &["Connection refused"],
+        ),
+    ];
+    let cases = cases.iter().map(|(url, expected)| {
+        let settings = vec![("DATABASE_READ_URL", url.as_str())];
+        (with_postgres(&postgres.url()), settings, *expected)
+    });
+    for (form, settings, expected) in cases {
+        let mut sidecar = Sidecar::start_with(&form, &settings).await;
+        let line = sidecar.wait_for_log(expected[0]).await;
+        for text in ["the replica is not used", "DATABASE_READ_URL"]
+            .iter()
+            .chain(expected)
+        {
+            assert!(line.contains(text), "{text}: {line}");
+        }
+        assert!(!sidecar.log().concat().contains("hunter2"));
+    }
+}
+
 #[tokio::test]
 async fn wrong_settings_of_redis_are_named() {
     let group = SentinelGroup::start(1, "1").await;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use conversation_memory::{
     domain::{ConversationId, ConversationRef, Message, NewConversation, NewMessage},
-    store::{Bound, ConversationPage, ConversationQuery, SearchHit},
+    store::{Bound, ConversationPage, ConversationQuery, MinState, SearchHit},
 };
 use serde_json::json;
 
@@ -59,6 +59,7 @@ pub(crate) async fn pages_of_conversations_end_at_their_bytes(fixture: &StoreFix
             user_id: user.clone(),
             dept_id: None,
             after,
+            state: MinState::ANY,
             limit: 1_000,
         };
         fixture.store.list(&query).await.unwrap()
@@ -81,6 +82,7 @@ pub(crate) async fn long_pages_of_conversations_are_complete(fixture: &StoreFixt
                 user_id: user.clone(),
                 dept_id: None,
                 after,
+                state: MinState::ANY,
                 limit,
             };
             fixture.store.list(&query).await.unwrap()

@@ -129,6 +129,7 @@ pub(crate) async fn compaction_does_not_change_the_order_of_conversations(fixtur
         user_id: owner,
         dept_id: None,
         after: None,
+        state: conversation_memory::store::MinState::ANY,
         limit: 9,
     };
     let listed = fixture.store.list(&query).await.unwrap().conversations;

@@ -3,7 +3,7 @@ use conversation_memory::{
         Conversation, ConversationChanges, ConversationId, ConversationRef, DeptId, IdSource,
         NewConversation, UserId, UuidV7,
     },
-    store::{Bound, ConversationQuery, Invalidation, ReusedKey, StoreError},
+    store::{Bound, ConversationQuery, Invalidation, MinState, ReusedKey, StoreError},
 };
 use serde_json::json;
 
@@ -165,6 +165,7 @@ async fn list(fixture: &StoreFixture, user: &UserId, limit: u32) -> Vec<Conversa
         user_id: user.clone(),
         dept_id: None,
         after: None,
+        state: MinState::ANY,
         limit,
     };
     let page = fixture.store.list(&query).await.unwrap();
@@ -228,6 +229,7 @@ pub(crate) async fn list_is_paged(fixture: &StoreFixture) {
             user_id: user.clone(),
             dept_id: None,
             after: None,
+            state: MinState::ANY,
             limit,
         };
         let mut seen = Vec::new();
@@ -265,6 +267,7 @@ pub(crate) async fn list_filters_by_department(fixture: &StoreFixture) {
         user_id: user,
         dept_id: Some(DeptId::parse("sales").unwrap()),
         after: None,
+        state: MinState::ANY,
         limit: 1,
     };
     let first = fixture.store.list(&query).await.unwrap();

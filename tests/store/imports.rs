@@ -5,7 +5,7 @@ use conversation_memory::{
         Conversation, ConversationId, ConversationRef, DeptId, IdSource as _, NewMessage,
         NumberedMessage, Role, SearchText, UserId, UuidV7,
     },
-    store::{Branch, Import, Invalidation, ReusedKey, SearchQuery, StoreError},
+    store::{Branch, Import, Invalidation, MinState, ReusedKey, SearchQuery, StoreError},
 };
 use serde_json::json;
 
@@ -131,6 +131,7 @@ async fn found(fixture: &StoreFixture, user: &UserId) -> usize {
         created_until: None,
         metadata: None,
         after: None,
+        state: MinState::ANY,
         limit: 10,
     };
     fixture.store.search(&query).await.unwrap().hits.len()
@@ -179,6 +180,7 @@ pub(crate) async fn import_is_the_latest_activity(fixture: &StoreFixture) {
         user_id: user,
         dept_id: None,
         after: None,
+        state: MinState::ANY,
         limit: 10,
     };
     let page = fixture.store.list(&query).await.unwrap();

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use conversation_memory::{
     domain::{ConversationId, ConversationRef, DeptId, UserId},
     store::{
-        Appended, ConversationQuery, Invalidation, MAX_FAMILY_CONVERSATIONS, OwnerChange,
+        Appended, ConversationQuery, Invalidation, MAX_FAMILY_CONVERSATIONS, MinState, OwnerChange,
         StoreError,
     },
 };
@@ -51,6 +51,7 @@ async fn listed(fixture: &StoreFixture, user: &UserId) -> BTreeSet<ConversationI
         user_id: user.clone(),
         dept_id: None,
         after: None,
+        state: MinState::ANY,
         limit: 100,
     };
     let page = fixture.store.list(&query).await.unwrap();

@@ -6,9 +6,9 @@ use std::{
 };
 
 use conversation_memory::{
-    domain::{ConversationRef, NumberedMessage, SearchText},
+    domain::{ConversationRef, NumberedMessage},
     store::{
-        Appended, Bound, ConversationQuery, Invalidation, SearchQuery, Store, StoreError,
+        Appended, Bound, ConversationQuery, Invalidation, MinState, Store, StoreError,
         postgres::{Pooler, PostgresStore},
     },
     text_analysis::Languages,
@@ -27,7 +27,7 @@ use test_support::{
 };
 use tokio::time::sleep;
 
-use crate::{branches::branch_of, imports::imported};
+use crate::{branches::branch_of, imports::imported, search::query as query_of};
 
 /// Separates the two seconds in which a call notices that the server does not respond from the
 /// limits of a call whose server responds, the shortest of which is five seconds.
@@ -326,20 +326,10 @@ async fn calls_to_a_silent_server_end_soon_and_it_is_used_again_afterwards() {
             user_id: conversation.user_id.clone().unwrap(),
             dept_id: None,
             after: None,
+            state: MinState::ANY,
             limit: 10,
         };
-        let search = SearchQuery {
-            user_id: conversation.user_id.clone().unwrap(),
-            text: SearchText::parse("one").unwrap(),
-            conversation_id: None,
-            dept_id: None,
-            role: None,
-            created_from: None,
-            created_until: None,
-            metadata: None,
-            after: None,
-            limit: 10,
-        };
+        let search = query_of(conversation.user_id.as_ref().unwrap(), "one");
         let added = [NumberedMessage {
             seq: 1,
             message: message("added"),

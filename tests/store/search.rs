@@ -7,7 +7,7 @@ use conversation_memory::{
         ConversationChanges, ConversationId, ConversationRef, DeptId, IdSource, Metadata,
         MetadataFilter, NewConversation, NewMessage, Role, SearchText, UserId, UuidV7,
     },
-    store::{Invalidation, SearchHit, SearchQuery},
+    store::{Invalidation, MinState, SearchHit, SearchQuery},
 };
 
 use serde_json::{Value, json};
@@ -28,6 +28,7 @@ pub(crate) fn query(user_id: &UserId, text: &str) -> SearchQuery {
         created_until: None,
         metadata: None,
         after: None,
+        state: MinState::ANY,
         limit: 100,
     }
 }

@@ -6,7 +6,7 @@ use conversation_memory::{
         Conversation, ConversationChanges, ConversationId, ConversationRef, IdSource as _, Message,
         NewConversation, NumberedMessage, SessionId, UuidV7,
     },
-    store::{Append, Branch, ConversationQuery, Invalidation, Store, StoreError},
+    store::{Append, Branch, ConversationQuery, Invalidation, MinState, Store, StoreError},
 };
 use test_support::store_fixture::{
     StoreFixture, at, compaction, message, new_conversation, owner_change, redaction, session,
@@ -136,6 +136,7 @@ impl Subject {
             user_id,
             dept_id: None,
             after: None,
+            state: MinState::ANY,
             limit: 10,
         };
         let conversations = fixture.store.list(&query).await.unwrap().conversations;

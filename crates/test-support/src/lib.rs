@@ -16,6 +16,7 @@ pub mod random;
 pub mod raw_http2;
 pub mod redis_cluster;
 pub mod redis_server;
+pub mod replicated;
 pub mod requests;
 pub mod sentinel_group;
 pub mod sidecar;

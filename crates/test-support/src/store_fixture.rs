@@ -1,6 +1,6 @@
 //! Stores under test, and constructors of their arguments.
 
-use std::{str::FromStr, sync::Arc};
+use std::{str::FromStr, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use conversation_memory::{
@@ -10,19 +10,20 @@ use conversation_memory::{
         SessionId, Title, UserId, UuidV7,
     },
     store::{
-        Append, Appended, Bound, Branch, Compaction, Invalidation, OwnerChange, Redaction,
-        RequestIdentity, Store, StoreError, Truncation, postgres::PostgresStore,
+        Append, Appended, Bound, Branch, Compaction, Invalidation, MinState, OwnerChange,
+        Redaction, RequestIdentity, Store, StoreError, Truncation,
+        postgres::{Pooler, PostgresStore, ReplicaSettings},
         sqlite::SqliteStore,
     },
 };
 use serde_json::Value;
 use sqlx::{
-    AssertSqlSafe, ConnectOptions as _, postgres::PgConnectOptions, query_scalar, raw_sql,
-    sqlite::SqliteConnectOptions,
+    AssertSqlSafe, ConnectOptions as _, PgConnection, postgres::PgConnectOptions, query_scalar,
+    raw_sql, sqlite::SqliteConnectOptions,
 };
 use tempfile::TempDir;
 
-use crate::pgbouncer;
+use crate::{pgbouncer, replicated};
 
 /// Statement that makes searches take longer than a search may.
 pub const SLOW_SEARCHES_ON_POSTGRES: &str = "CREATE OR REPLACE FUNCTION searched_text(content text) RETURNS text LANGUAGE plpgsql IMMUTABLE \
@@ -35,6 +36,8 @@ pub const SLOW_SEARCHES_ON_POSTGRES: &str = "CREATE OR REPLACE FUNCTION searched
 pub struct StoreFixture {
     pub store: Arc<dyn Store>,
     folder: Option<TempDir>,
+    /// Server of the store, if it is in PostgreSQL.
+    server: Option<PgConnectOptions>,
 }
 
 /// Conversation as an ordered key.
@@ -83,6 +86,7 @@ impl StoreFixture {
         Self {
             store: Arc::new(store),
             folder: None,
+            server: None,
         }
     }
 
@@ -98,7 +102,7 @@ impl StoreFixture {
             let count = query_scalar(count).bind(ids).fetch_one(&mut connection);
             count.await.unwrap()
         } else {
-            let mut connection = server_options().connect().await.unwrap();
+            let mut connection = self.connect().await;
             let count = "SELECT count(*) FROM messages WHERE conversation_id::text = ANY($1)";
             let count = query_scalar(count).bind(ids).fetch_one(&mut connection);
             count.await.unwrap()
@@ -113,7 +117,7 @@ impl StoreFixture {
             let statements = raw_sql(AssertSqlSafe(on_sqlite.to_owned()));
             statements.execute(&mut connection).await.unwrap();
         } else {
-            let mut connection = server_options().connect().await.unwrap();
+            let mut connection = self.connect().await;
             let statements = raw_sql(AssertSqlSafe(on_postgres.to_owned()));
             statements.execute(&mut connection).await.unwrap();
         }
@@ -126,6 +130,34 @@ impl StoreFixture {
 
     pub async fn postgres() -> Self {
         Self::prepared(PostgresStore::new(server_options(), 10)).await
+    }
+
+    /// Creates a store that reads from a standby as often as it may. Commits wait until the standby has
+    /// applied them.
+    pub async fn replicated() -> Self {
+        let servers = replicated::shared();
+        let primary: PgConnectOptions = servers.primary.parse().unwrap();
+        let settings = ReplicaSettings {
+            max_lag: Duration::from_mins(1),
+            reads_own_writes: false,
+        };
+        let store = PostgresStore::new(primary.clone(), 10).with_replica(
+            servers.standby.parse().unwrap(),
+            Vec::new(),
+            10,
+            Pooler::Detect,
+            settings,
+        );
+        Self {
+            server: Some(primary),
+            ..Self::prepared(store).await
+        }
+    }
+
+    /// Opens a connection to the server of the store.
+    async fn connect(&self) -> PgConnection {
+        let options = self.server.clone().unwrap_or_else(server_options);
+        options.connect().await.unwrap()
     }
 
     /// Creates a store behind a pooler in transaction mode, which has fewer connections to the server
@@ -167,10 +199,11 @@ impl StoreFixture {
 
     /// Reads all messages of a conversation with their contexts.
     pub async fn all_messages(&self, conversation: &ConversationRef) -> Vec<Message> {
-        self.store
-            .messages(conversation, Bound::After(0), 100_000, true)
-            .await
-            .unwrap()
+        let read = self
+            .store
+            .messages_since(MinState::ANY, conversation, Bound::After(0), 100_000, true)
+            .await;
+        read.unwrap().0
     }
 
     pub async fn texts(&self, conversation: &ConversationRef) -> Vec<String> {

@@ -129,7 +129,7 @@ impl CheckpointStore for PostgresStore {
     async fn put_checkpoint(&self, put: &PutCheckpoint) -> Result<StoredCheckpoint, StoreError> {
         let pool = &self.pool;
         let started = Instant::now();
-        attempts::transaction(pool, || async {
+        let stored = attempts::transaction(pool, || async {
             if let Some(stored) = unlocked::put_checkpoint(pool, &self.threads, put).await? {
                 return Ok(stored);
             }
@@ -140,7 +140,12 @@ impl CheckpointStore for PostgresStore {
             })
             .await
         })
-        .await
+        .await;
+        if !put.messages.is_empty() {
+            let conversation = &put.conversation;
+            self.record_write(conversation.id, conversation.user_id.as_ref());
+        }
+        stored
     }
 
     async fn put_writes(&self, put: &PutWrites) -> Result<(), StoreError> {

@@ -96,8 +96,10 @@ pub(super) struct PostgresPool {
 }
 
 impl PostgresPool {
-    /// Creates a pool that opens connections when they are first needed, and checks each.
+    /// Creates a pool that opens connections when they are first needed, and checks each. `name` is its
+    /// name in metrics.
     pub(super) fn new(
+        name: &'static str,
         hosts: Arc<Hosts>,
         max_connections: u32,
         check: Arc<SessionCheck>,
@@ -135,7 +137,7 @@ impl PostgresPool {
             })
             .connect_lazy_with(check.connect_options(hosts.current()));
         let probe = probe(Arc::clone(&hosts), Arc::clone(&check), connections.clone());
-        let connections = pool::MeteredPool::new("postgresql", connections)
+        let connections = pool::MeteredPool::new(name, connections)
             .with_probe(Arc::clone(&probe), hosts.are_several());
         let connections = Arc::new(connections);
         let mut idle = JoinSet::new();
@@ -175,10 +177,14 @@ impl PostgresPool {
         self.connections.set_connect_options(options);
     }
 
+    /// Whether the connections lead to a pooler that assigns a server to each transaction.
+    pub(super) fn is_pooled(&self) -> bool {
+        self.check.mode() == SettingsMode::Transaction
+    }
+
     /// Check that begins the transactions; `None` if sessions keep their settings.
     fn pooled_check(&self) -> Option<Arc<SessionCheck>> {
-        let is_pooled = self.check.mode() == SettingsMode::Transaction;
-        is_pooled.then(|| Arc::clone(&self.check))
+        self.is_pooled().then(|| Arc::clone(&self.check))
     }
 
     /// Begins a wait for the server.
@@ -224,7 +230,7 @@ fn probe(hosts: Arc<Hosts>, check: Arc<SessionCheck>, pool: sqlx::PgPool) -> poo
                 }
                 pool.set_connect_options(check.connect_options(hosts.current()));
                 // What waits for the former server waits in vain.
-                return Err(rejection("another server accepts writes now"));
+                return Err(rejection("another server is used now"));
             }
             let mut connection = check.connect_options(hosts.current()).connect().await?;
             match check.mode() {

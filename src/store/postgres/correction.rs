@@ -59,7 +59,8 @@ pub(super) async fn correct(
         .await
 }
 
-async fn examine(
+/// Examines the newest documents that a query searches.
+pub(super) async fn examine(
     connection: &mut StoreConnection,
     search: &SearchQuery,
     mut correction: Correction,

@@ -13,7 +13,11 @@ use super::{
     pooler::{Pooler, SettingsMode, rejects_parameters},
     session_check::{self, Session, SessionCheck, rejection},
 };
-use crate::store::{SchemaError, operation_error::BackendError, schema};
+use crate::store::{
+    SchemaError,
+    operation_error::{BackendError, Cause},
+    schema,
+};
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
 
@@ -44,18 +48,39 @@ pub(super) async fn prepare(target: &Target<'_>, migrate: bool) -> Result<(), Sc
     outcome
 }
 
+/// Detects a pooler on the way to a server whose schema is that of another one.
+pub(super) async fn detect_pooler(
+    options: &PgConnectOptions,
+    check: &SessionCheck,
+) -> Result<(), Cause> {
+    let opened = connect_to(options, check).await;
+    let mut connection = opened.map_err(|error| BackendError::from(error).cause)?;
+    let checked = check.check_without_timeout(&mut connection).await;
+    close(connection).await;
+    checked
+        .map(drop)
+        .map_err(|error| BackendError::from(error).cause)
+}
+
 /// Opens a connection, and opens it again without parameters if a pooler rejects them.
 async fn connect(
     options: &PgConnectOptions,
     check: &SessionCheck,
 ) -> Result<PgConnection, SchemaError> {
+    let opened = connect_to(options, check).await;
+    opened.map_err(|error| SchemaError::Unavailable(BackendError::from(error).cause.into()))
+}
+
+async fn connect_to(
+    options: &PgConnectOptions,
+    check: &SessionCheck,
+) -> Result<PgConnection, Error> {
     match open(&check.connect_options_without_timeout(options)).await {
         Err(error) if rejects_parameters(&error) && check.record_pooler() => {
             open(&check.connect_options_without_timeout(options)).await
         }
         opened => opened,
     }
-    .map_err(|error| SchemaError::Unavailable(BackendError::from(error).cause.into()))
 }
 
 async fn open(options: &PgConnectOptions) -> Result<PgConnection, Error> {

@@ -171,7 +171,8 @@ pub(super) async fn begin_search(
     }
 }
 
-async fn find(
+/// Reads a page of search hits on a connection.
+pub(super) async fn find(
     connection: &mut StoreConnection,
     languages: Languages,
     search: &SearchQuery,

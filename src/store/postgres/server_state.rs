@@ -131,6 +131,20 @@ impl ServerState {
         self.observations().history.clone()
     }
 
+    /// Identifier of the database cluster; empty if it is not known.
+    pub(super) fn system(&self) -> String {
+        let observations = self.observations();
+        let identity = observations.identity.as_ref();
+        identity.map_or_else(String::new, |identity| identity.system.clone())
+    }
+
+    /// Timeline of the write-ahead log, if the server reports it.
+    pub(super) fn timeline(&self) -> Option<i32> {
+        let observations = self.observations();
+        let identity = observations.identity.as_ref()?;
+        i32::from_str_radix(&identity.timeline, 16).ok()
+    }
+
     /// Returns whether the server that a connection last reported was started at this time.
     pub(super) fn has_started_at(&self, started: &str) -> bool {
         let observations = self.observations();

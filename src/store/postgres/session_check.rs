@@ -119,8 +119,18 @@ pub(super) struct SessionCheck {
     transaction_settings: String,
     mode: SharedMode,
     server: Arc<ServerState>,
+    role: Role,
     /// Whether the server has rejected [`HISTORY`].
     history_is_rejected: AtomicBool,
+}
+
+/// Servers that a check accepts.
+#[derive(Debug)]
+enum Role {
+    /// Servers that accept writes, one at a time.
+    Primary,
+    /// Standbys of this server. There can be several at one address.
+    Standby(Arc<ServerState>),
 }
 
 /// Result of a check.
@@ -137,6 +147,19 @@ pub(super) struct Session {
 impl SessionCheck {
     /// Creates a check of connections that have [`settings`].
     pub(super) fn new(server: Arc<ServerState>, pooler: Pooler) -> Self {
+        Self::of(server, pooler, Role::Primary)
+    }
+
+    /// Creates a check of connections to standbys of `primary`.
+    pub(super) fn of_standbys(
+        server: Arc<ServerState>,
+        pooler: Pooler,
+        primary: Arc<ServerState>,
+    ) -> Self {
+        Self::of(server, pooler, Role::Standby(primary))
+    }
+
+    fn of(server: Arc<ServerState>, pooler: Pooler, role: Role) -> Self {
         let settings = settings();
         Self {
             transaction_settings: format!(
@@ -146,6 +169,7 @@ impl SessionCheck {
             settings,
             mode: SharedMode::new(pooler),
             server,
+            role,
             history_is_rejected: AtomicBool::new(false),
         }
     }
@@ -240,7 +264,10 @@ impl SessionCheck {
             let row = raw_sql(AssertSqlSafe(statement.as_str().to_owned()))
                 .fetch_one(&mut *connection)
                 .await?;
-            reject_standby(&row)?;
+            self.check_role(&row)?;
+            if matches!(self.role, Role::Standby(_)) {
+                return Ok(());
+            }
             if self.server.has_started_at(&text(&row, "started")?) {
                 return Ok(());
             }
@@ -265,7 +292,7 @@ impl SessionCheck {
         let row = self.query(connection, settings).await?;
         let received = Instant::now();
         self.check_missing_settings(&row)?;
-        reject_standby(&row)?;
+        self.check_role(&row)?;
         let encoding = text(&row, "encoding")?;
         if !is_supported(&encoding) {
             return Err(rejection(unsupported_encoding(&encoding)));
@@ -275,11 +302,7 @@ impl SessionCheck {
                 "the server does not let the session commit synchronously: set synchronous_commit=on",
             ));
         }
-        let identity = HistoryIdentity {
-            system: text(&row, "system")?,
-            timeline: text(&row, "timeline")?,
-            started: text(&row, "started")?,
-        };
+        let identity = self.identity(&row)?;
         let session = Session {
             unsafe_settings: names(&text(&row, "unsafe_settings")?),
             overrides_synchronous_commit: row.try_get::<&str, _>("default_commit")? == "off",
@@ -303,6 +326,42 @@ impl SessionCheck {
             });
         }
         Ok(session)
+    }
+
+    /// Identity of the server's history. That of a standby is its system alone, because all standbys at
+    /// an address are used.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a standby belongs to another system than its primary.
+    fn identity(&self, row: &PgRow) -> Result<HistoryIdentity, Error> {
+        let system = text(row, "system")?;
+        let Role::Standby(primary) = &self.role else {
+            return Ok(HistoryIdentity {
+                system,
+                timeline: text(row, "timeline")?,
+                started: text(row, "started")?,
+            });
+        };
+        let expected = primary.system();
+        if !system.is_empty() && !expected.is_empty() && system != expected {
+            return Err(rejection(
+                "the server is no standby of the server of DATABASE_URL: its system identifier is another \
+                 one",
+            ));
+        }
+        Ok(HistoryIdentity {
+            system,
+            ..HistoryIdentity::default()
+        })
+    }
+
+    fn check_role(&self, row: &PgRow) -> Result<(), Error> {
+        match (&self.role, is_true(row, "standby")?) {
+            (Role::Primary, true) => Err(rejection("the server is a standby")),
+            (Role::Standby(_), false) => Err(rejection("the server is no standby")),
+            (Role::Primary, false) | (Role::Standby(_), true) => Ok(()),
+        }
     }
 
     /// Executes the check as one query. The simple protocol returns all values as text.
@@ -378,13 +437,6 @@ fn statement(settings: &[Setting], pinned: &str, history: &str) -> String {
          {IS_CROWDED}, \
          (extract(epoch FROM clock_timestamp()) * 1000000)::bigint::text AS clock"
     )
-}
-
-fn reject_standby(row: &PgRow) -> Result<(), Error> {
-    if is_true(row, "standby")? {
-        return Err(rejection("the server is a standby"));
-    }
-    Ok(())
 }
 
 /// Returns whether every text can be stored in a database with this encoding, and in the same form.

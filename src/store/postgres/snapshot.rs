@@ -38,7 +38,16 @@ pub(super) async fn take(
     conversation: &ConversationRef,
     permit: TransferPermit,
 ) -> Result<(Conversation, Box<dyn Snapshot>), OperationError> {
-    let mut connection = PooledConnection::acquire(pool).await?;
+    let connection = PooledConnection::acquire(pool).await?;
+    take_on(connection, conversation, permit).await
+}
+
+/// Takes a snapshot on a connection.
+pub(super) async fn take_on(
+    mut connection: PooledConnection,
+    conversation: &ConversationRef,
+    permit: TransferPermit,
+) -> Result<(Conversation, Box<dyn Snapshot>), OperationError> {
     let wait = connection.wait();
     let found = with_time_limit(wait, begin(&mut connection, conversation)).await?;
     let snapshot = PgSnapshot {

@@ -22,9 +22,9 @@ use crate::{
     instrumentation,
     store::{
         Append, Appended, Bound, Branch, Compaction, ConversationPage, ConversationQuery, Import,
-        Invalidation, MessagePlace, Newest, OwnerChange, PendingInvalidation, Redacted, Redaction,
-        Reindexed, SchemaError, SearchPage, SearchQuery, Snapshot, Store, StoreError, Truncated,
-        Truncation,
+        Invalidation, MessagePlace, MinState, Newest, OwnerChange, PendingInvalidation, Redacted,
+        Redaction, Reindexed, SchemaError, SearchPage, SearchQuery, Snapshot, Store, StoreError,
+        Truncated, Truncation,
     },
 };
 
@@ -371,6 +371,20 @@ impl Store for ObservedStore {
     ) -> Result<Vec<Message>, StoreError> {
         call::set_conversation(conversation.id);
         let work = self.inner.messages(conversation, from, limit, contexts);
+        self.observe("list", MESSAGES, work).await
+    }
+
+    async fn messages_since(
+        &self,
+        state: MinState,
+        conversation: &ConversationRef,
+        from: Bound,
+        limit: u32,
+        contexts: bool,
+    ) -> Result<(Vec<Message>, MinState), StoreError> {
+        call::set_conversation(conversation.id);
+        let inner = &self.inner;
+        let work = inner.messages_since(state, conversation, from, limit, contexts);
         self.observe("list", MESSAGES, work).await
     }
 
