@@ -10,6 +10,7 @@ mod compactions;
 mod connections;
 mod disk;
 mod load;
+mod many;
 mod mistakes;
 mod permissions;
 mod postgres;

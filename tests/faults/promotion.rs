@@ -28,7 +28,7 @@ const AFTER: usize = 5;
 
 /// Time after the promotion within which each writer saves again, on a machine that is busy. Documented
 /// is what the test prints on an idle one.
-const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
+const RECOVERY_LIMIT: Duration = Duration::from_mins(1);
 
 /// Save that was acknowledged, with the number of its last message.
 type Acknowledged = (SaveMessagesRequest, i64);

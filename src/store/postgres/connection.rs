@@ -4,7 +4,10 @@ use std::{
     future::Future,
     mem,
     ops::{Deref, DerefMut},
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -93,6 +96,7 @@ pub(super) struct PostgresPool {
     pub(super) languages: Languages,
     pub(super) searches: SearchLimit,
     responsiveness: Arc<Responsiveness>,
+    waits_at_last_look: AtomicU64,
 }
 
 impl PostgresPool {
@@ -155,6 +159,7 @@ impl PostgresPool {
             languages,
             searches: SearchLimit::new((max_connections as usize / 5).max(1), STATEMENT_TIMEOUT),
             responsiveness: Arc::new(Responsiveness::new(probe)),
+            waits_at_last_look: AtomicU64::new(0),
         }
     }
 
@@ -185,6 +190,15 @@ impl PostgresPool {
     /// Check that begins the transactions; `None` if sessions keep their settings.
     fn pooled_check(&self) -> Option<Arc<SessionCheck>> {
         self.is_pooled().then(|| Arc::clone(&self.check))
+    }
+
+    /// Returns whether the connection of a look at the store that recurs must be closed afterwards: the
+    /// server is crowded, and nothing else has waited for a connection since the last look. The looks
+    /// of many idle processes would occupy all connections otherwise.
+    pub(super) fn leaves_place(&self) -> bool {
+        let waits = self.connections.waits();
+        let before = self.waits_at_last_look.swap(waits, Ordering::Relaxed);
+        self.server.is_crowded() && waits <= before + 1
     }
 
     /// Begins a wait for the server.

@@ -112,9 +112,14 @@ pub(super) async fn read(
         .bind(i64::from(limit))
         .fetch_all(&mut *connection)
         .await;
-    let rows = connection
-        .release(rows.map_err(OperationError::from))
-        .await?;
+    let rows = if rows.is_ok() && pool.leaves_place() {
+        // A connection that is not released is closed.
+        drop(connection);
+        rows?
+    } else {
+        let rows = rows.map_err(OperationError::from);
+        connection.release(rows).await?
+    };
     if let Some((time, ..)) = rows.first() {
         pool.server.record_clock(ClockReading {
             sent,
