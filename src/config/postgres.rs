@@ -80,7 +80,7 @@ pub(super) struct PostgresArgs {
         long,
         env,
         global = true,
-        default_value = "5",
+        default_value = "6",
         value_parser = integer(1..=1000_u32),
         value_name = "NUMBER"
     )]

@@ -140,7 +140,7 @@ impl PostgresStore {
             languages,
         );
         let pool = Arc::new(pool);
-        let share = (max_connections as usize * 3 / 10).max(1);
+        let share = (max_connections as usize / 3).max(1);
         Self {
             saves: GroupCommit::new(PostgresWriter::new(Arc::clone(&pool)), writer::LIMITS),
             pool,
