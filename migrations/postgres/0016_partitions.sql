@@ -5,6 +5,43 @@
 -- docs/SCALING.md has the duration. The small rows of requests stay in one table, because a save takes
 -- time for each partition that it opens.
 
+-- If the program is killed, the server notices it and ends the migration. Not every server can.
+DO $$
+BEGIN
+    SET LOCAL client_connection_check_interval = '5s';
+EXCEPTION WHEN OTHERS THEN NULL;
+END $$;
+
+-- What would be lost with the previous tables.
+DO $$
+DECLARE
+    tables CONSTANT regclass[] := ARRAY['messages', 'message_contexts', 'message_blobs',
+                                        'message_documents']::regclass[];
+    found  text;
+BEGIN
+    SELECT string_agg(kind || ' ' || name, ', ') INTO found FROM (
+        SELECT 'row security of' AS kind, c.relname AS name FROM pg_class c
+        WHERE c.oid = ANY (tables) AND c.relrowsecurity
+        UNION ALL
+        SELECT 'trigger', t.tgname FROM pg_trigger t
+        WHERE t.tgrelid = ANY (tables) AND NOT t.tgisinternal
+          AND t.tgname NOT IN ('messages_added', 'messages_removed', 'message_redacted')
+        UNION ALL
+        SELECT 'publication', p.pubname FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+        WHERE r.prrelid = ANY (tables)
+        UNION ALL
+        SELECT 'tablespace of', c.relname FROM pg_class c
+        WHERE c.oid = ANY (tables) AND c.reltablespace <> 0
+    ) further;
+    IF found IS NOT NULL THEN
+        RAISE EXCEPTION 'remove what was added to the tables of messages, and add it after the migration: %',
+            found;
+    END IF;
+END $$;
+
+-- While this waits for a long transaction, such as that of pg_dump, all others wait for this.
+SET LOCAL lock_timeout = '10s';
+
 -- Writes lock conversations first, and searches read documents before messages: in this order, hardly
 -- a statement waits for one of these locks while it holds another one.
 LOCK TABLE conversations IN EXCLUSIVE MODE;
@@ -40,6 +77,15 @@ BEGIN
             EXECUTE format('ALTER TABLE %I OWNER TO %s', partition, previous.owner);
         END LOOP;
         EXECUTE format('ALTER TABLE %I OWNER TO %s', parent, previous.owner);
+        -- Default privileges could include some that were revoked.
+        FOR granted IN SELECT c.relname AS name,
+                CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS grantee
+            FROM pg_class c CROSS JOIN aclexplode(c.relacl) a
+            WHERE a.grantee <> c.relowner
+              AND (c.oid = parent::regclass
+                   OR c.oid IN (SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = parent::regclass)) LOOP
+            EXECUTE format('REVOKE ALL ON %I FROM %s', granted.name, granted.grantee);
+        END LOOP;
         -- Roles that do not own the tables keep their privileges.
         FOR granted IN SELECT a.privilege_type AS privilege, a.is_grantable,
                 CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS grantee
@@ -57,6 +103,11 @@ BEGIN
     EXECUTE format('ALTER SEQUENCE message_document_ids OWNER TO %s', previous.owner);
     ALTER SEQUENCE message_document_ids OWNED BY message_documents.id;
     FOR granted IN SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS grantee
+        FROM pg_class c CROSS JOIN aclexplode(c.relacl) a
+        WHERE c.oid = 'message_document_ids'::regclass AND a.grantee <> c.relowner LOOP
+        EXECUTE format('REVOKE ALL ON SEQUENCE message_document_ids FROM %s', granted.grantee);
+    END LOOP;
+    FOR granted IN SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS grantee
         FROM pg_class c, aclexplode(c.relacl) a
         WHERE c.oid = 'message_documents'::regclass AND a.privilege_type = 'INSERT'
           AND a.grantee <> c.relowner LOOP
@@ -67,6 +118,12 @@ BEGIN
         EXECUTE format('INSERT INTO %I SELECT * FROM %I', parent, 'unpartitioned_' || parent);
     END LOOP;
 END $$;
+
+-- The tables that reads of other sessions wait for.
+SELECT set_config('conversation_memory.previous_tables', string_agg(c.oid::text, ' '), true)
+FROM pg_class c
+WHERE c.oid IN ('unpartitioned_messages'::regclass, 'unpartitioned_message_contexts'::regclass,
+                'unpartitioned_message_blobs'::regclass, 'unpartitioned_message_documents'::regclass);
 
 -- Messages last: the foreign keys of the others refer to them.
 DROP TABLE unpartitioned_message_contexts, unpartitioned_message_blobs,
@@ -164,6 +221,26 @@ BEGIN
     END LOOP;
 END $$;
 
+-- Whoever may read the tables may call the functions that read them.
+DO $$
+DECLARE
+    function regprocedure;
+    granted  record;
+BEGIN
+    FOREACH function IN ARRAY ARRAY[
+        'newest_messages(uuid,bigint,bigint,bigint)', 'oldest_messages(uuid,bigint,bigint,bigint)',
+        'newest_pinned_messages(uuid,bigint,bigint,bigint)', 'contexts_of_messages(uuid,bigint,bigint)',
+        'inherited_messages(uuid,uuid[])']::regprocedure[] LOOP
+        EXECUTE format('ALTER FUNCTION %s OWNER TO %s', function,
+                       (SELECT c.relowner::regrole FROM pg_class c WHERE c.oid = 'messages'::regclass));
+        FOR granted IN SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS grantee
+            FROM pg_class c CROSS JOIN aclexplode(c.relacl) a
+            WHERE c.oid = 'messages'::regclass AND a.privilege_type = 'SELECT' LOOP
+            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', function, granted.grantee);
+        END LOOP;
+    END LOOP;
+END $$;
+
 -- Partitioned tables are not analyzed automatically. Empty ones are not analyzed, because plans that
 -- are made for no rows would be kept when there are many.
 DO $$
@@ -172,4 +249,14 @@ BEGIN
     IF EXISTS (SELECT FROM message_contexts) THEN ANALYZE message_contexts; END IF;
     IF EXISTS (SELECT FROM message_blobs) THEN ANALYZE message_blobs; END IF;
     IF EXISTS (SELECT FROM message_documents) THEN ANALYZE message_documents; END IF;
+END $$;
+
+-- A transaction with an earlier snapshot, such as that of an export, waits for the previous tables, and
+-- would find the new ones empty: it fails instead, and is repeated.
+DO $$
+BEGIN
+    PERFORM pg_cancel_backend(l.pid) FROM pg_locks l
+    WHERE NOT l.granted AND l.relation::text =
+        ANY (string_to_array(current_setting('conversation_memory.previous_tables'), ' '));
+EXCEPTION WHEN insufficient_privilege THEN NULL;
 END $$;

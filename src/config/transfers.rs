@@ -65,7 +65,8 @@ impl FromStr for Target {
         }
         let uri: Uri = text.parse().map_err(|_| InvalidTarget)?;
         let authority = uri.authority().ok_or(InvalidTarget)?;
-        if authority.as_str().contains('@')
+        if authority.host().is_empty()
+            || authority.as_str().contains('@')
             || !matches!(uri.path(), "" | "/")
             || uri.query().is_some()
         {

@@ -176,7 +176,12 @@ impl Memory {
         let mut page = MessagePage {
             messages: Vec::new(),
             more: false,
-            state: request.state,
+            // The data of blobs is read from the latest state.
+            state: if request.blobs {
+                MinState::Latest
+            } else {
+                request.state
+            },
         };
         let mut budget = Budget::default();
         let mut from = request.from;

@@ -8,8 +8,11 @@ use sqlx::{
     AssertSqlSafe, ConnectOptions as _, PgConnection, migrate::Migrator,
     postgres::PgConnectOptions, query_as, query_scalar, raw_sql,
 };
-use test_support::store_fixture::{
-    append_of, at, context, message, new_conversation, owned_ref, truncation, turn, user,
+use test_support::{
+    eventually,
+    store_fixture::{
+        append_of, at, context, message, new_conversation, owned_ref, truncation, turn, user,
+    },
 };
 use uuid::Uuid;
 
@@ -143,6 +146,94 @@ async fn rows_of_the_previous_version_are_kept() {
     assert!(count(&mut raw, greatest).await > last);
 }
 
+/// What operators have added to the tables would be lost without a notice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_that_would_lose_additions_is_rejected() {
+    let options = empty_schema().await;
+    let mut raw = fill_previous_version(&options).await;
+    let before = rows(&mut raw).await;
+    for (add, name, remove) in [
+        (
+            "ALTER TABLE messages ENABLE ROW LEVEL SECURITY",
+            "row security of messages",
+            "ALTER TABLE messages DISABLE ROW LEVEL SECURITY",
+        ),
+        (
+            "CREATE TRIGGER audited AFTER DELETE ON message_blobs FOR EACH ROW \
+             EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+            "trigger audited",
+            "DROP TRIGGER audited ON message_blobs",
+        ),
+        (
+            "CREATE PUBLICATION sent_messages FOR TABLE messages",
+            "publication sent_messages",
+            "DROP PUBLICATION sent_messages",
+        ),
+    ] {
+        execute(&mut raw, add).await;
+        let store = PostgresStore::new(options.clone(), 2);
+        let error = store.prepare(true).await.unwrap_err();
+        let text = error_chain(&error);
+        assert!(text.contains(name), "{text}");
+        assert_eq!(rows(&mut raw).await, before);
+        execute(&mut raw, remove).await;
+    }
+    PostgresStore::new(options, 2).prepare(true).await.unwrap();
+    assert_eq!(rows(&mut raw).await, before);
+}
+
+fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text += &format!(": {error}");
+        source = error.source();
+    }
+    text
+}
+
+/// Otherwise an export that began before the end of the migration would lack all messages.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_with_an_earlier_snapshot_fails() {
+    let options = empty_schema().await;
+    let mut exporting = fill_previous_version(&options).await;
+    execute(&mut exporting, "BEGIN ISOLATION LEVEL REPEATABLE READ").await;
+    assert!(count(&mut exporting, "SELECT count(*) FROM conversations").await > 0);
+    // The migration waits for this one, with the table of messages locked.
+    let mut delaying = options.connect().await.unwrap();
+    execute(
+        &mut delaying,
+        "BEGIN; LOCK TABLE message_blobs IN ACCESS SHARE MODE",
+    )
+    .await;
+    let mut admin = options.connect().await.unwrap();
+    let waiting = "SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation \
+        WHERE NOT l.granted AND c.relnamespace = current_schema()::regnamespace AND c.relname = ";
+    let store = PostgresStore::new(options, 2);
+    let migrated = store.prepare(true);
+    let read = async {
+        eventually("the migration has locked the messages", async || {
+            count(&mut admin, &format!("{waiting}'message_blobs'")).await == 1
+        })
+        .await;
+        let read =
+            query_scalar::<_, i64>("SELECT count(*) FROM messages").fetch_one(&mut exporting);
+        let released = async {
+            eventually("the export waits", async || {
+                count(&mut admin, &format!("{waiting}'messages'")).await == 1
+            })
+            .await;
+            execute(&mut delaying, "COMMIT").await;
+        };
+        tokio::join!(read, released).0
+    };
+    let (migrated, read) = tokio::join!(migrated, read);
+    migrated.unwrap();
+    let error = read.unwrap_err();
+    let code = error.as_database_error().and_then(|error| error.code());
+    assert_eq!(code.as_deref(), Some("57014"), "{error:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_migration_that_fails_changes_nothing() {
     let options = empty_schema().await;
@@ -226,6 +317,14 @@ async fn roles_keep_their_privileges() {
     )
     .await;
     let mut raw = fill_previous_version(&options.clone().username(&owner)).await;
+    // Privileges of new tables and functions that the existing ones do not have.
+    execute(
+        &mut raw,
+        "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC;
+         ALTER DEFAULT PRIVILEGES GRANT SELECT ON SEQUENCES TO PUBLIC;
+         ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC",
+    )
+    .await;
     execute(
         &mut raw,
         &format!(
@@ -244,6 +343,9 @@ async fn roles_keep_their_privileges() {
          AND c.relnamespace = current_schema()::regnamespace"
     );
     assert_eq!(count(&mut admin, &owners).await, 0);
+    let public = "SELECT count(*) FROM pg_class c CROSS JOIN aclexplode(c.relacl) a \
+        WHERE a.grantee = 0 AND c.relnamespace = current_schema()::regnamespace";
+    assert_eq!(count(&mut admin, public).await, 0);
 
     let store = PostgresStore::new(options.username(&program), 2);
     store.prepare(false).await.unwrap();
@@ -412,4 +514,31 @@ async fn reads_of_a_conversation_open_one_partition() {
         assert_eq!(count(&mut raw, opened).await, 1, "{read}");
         execute(&mut raw, "COMMIT").await;
     }
+}
+
+/// A join could read all messages before those of the step, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn reindexing_reads_the_messages_of_its_step() {
+    let options = empty_schema().await;
+    let mut raw = options.connect().await.unwrap();
+    let store = PostgresStore::new(options, 2);
+    store.prepare(true).await.unwrap();
+    execute(&mut raw, "SET track_counts = off").await;
+    execute(&mut raw, ROWS).await;
+    execute(&mut raw, "ANALYZE messages, message_documents").await;
+    let after = (reference(CONVERSATIONS).id, 5);
+    let step = store.reindex(Some(after)).await.unwrap();
+    assert_eq!(step.analyzed, 5);
+    // Statistics of a process are reported when it ends, at the latest.
+    store.close().await;
+    let read = "SELECT coalesce(sum(idx_tup_fetch + seq_tup_read), 0)::bigint \
+        FROM pg_stat_user_tables \
+        WHERE schemaname = current_schema() AND relname LIKE 'messages_%'";
+    let mut last = 0;
+    eventually("the rows that were read are counted", async || {
+        last = count(&mut raw, read).await;
+        last > 0
+    })
+    .await;
+    assert_eq!(last, 5);
 }

@@ -194,11 +194,12 @@ impl PostgresPool {
 
     /// Returns whether the connection of a look at the store that recurs must be closed afterwards: the
     /// server is crowded, and nothing else has waited for a connection since the last look. The looks
-    /// of many idle processes would occupy all connections otherwise.
+    /// of many idle processes would occupy all connections otherwise. The connections of a pooler are not
+    /// the server's.
     pub(super) fn leaves_place(&self) -> bool {
         let waits = self.connections.waits();
         let before = self.waits_at_last_look.swap(waits, Ordering::Relaxed);
-        self.server.is_crowded() && waits <= before + 1
+        !self.is_pooled() && self.server.is_crowded() && waits <= before + 1
     }
 
     /// Begins a wait for the server.

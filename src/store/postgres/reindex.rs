@@ -16,12 +16,13 @@ use crate::{
 /// Number of documents of a step.
 const BATCH: i64 = 200;
 
-/// Reads the next documents, with the beginning of their texts if they are outdated. Parameters: $1
-/// and $2 the position before them, $3 limit, $4 analyzer.
-const NEXT: &str = "SELECT d.conversation_id, d.seq, d.id, \
-       CASE WHEN d.config <> $4 THEN coalesce(left(m.content, 16384), '') END \
+/// Reads the next documents, with the beginning of their texts if they are outdated. The texts are in a
+/// subquery: a join could read all messages before these ones, too. Parameters: $1 and $2 the position
+/// before them, $3 limit, $4 analyzer.
+const NEXT: &str = "SELECT d.conversation_id, d.seq, d.id, CASE WHEN d.config <> $4 THEN coalesce( \
+         (SELECT left(m.content, 16384) FROM messages m \
+          WHERE m.conversation_id = d.conversation_id AND m.seq = d.seq), '') END \
      FROM message_documents d \
-       LEFT JOIN messages m ON m.conversation_id = d.conversation_id AND m.seq = d.seq \
      WHERE (d.conversation_id, d.seq) > ($1, $2) \
      ORDER BY d.conversation_id, d.seq LIMIT $3";
 

@@ -36,6 +36,8 @@ const TABLE: &[(&str, ErrorKind, MessagePolicy)] = &[
     // The schema is another one, or does not exist yet.
     ("42P01", ErrorKind::Unavailable, MessagePolicy::Log), // undefined table
     ("42703", ErrorKind::Unavailable, MessagePolicy::Log), // undefined column
+    ("42883", ErrorKind::Unavailable, MessagePolicy::Log), // undefined function
+    ("P0001", ErrorKind::Unavailable, MessagePolicy::Log), // raised by a migration
     ("3F000", ErrorKind::Unavailable, MessagePolicy::Log), // undefined schema
     // Values that request parsing should have rejected.
     ("22", ErrorKind::Internal, MessagePolicy::Omit), // data exceptions: NUL, lone surrogates
@@ -128,7 +130,8 @@ mod tests {
             (
                 ErrorKind::Unavailable,
                 &[
-                    "57P03", "53200", "53300", "55P03", "28P01", "3D000", "42P01", "58030",
+                    "57P03", "53200", "53300", "55P03", "28P01", "3D000", "42P01", "42883",
+                    "58030", "P0001",
                 ],
             ),
             (
