@@ -48,7 +48,7 @@ impl Dialer {
         })
     }
 
-    /// Opens a connection.
+    /// Opens a connection, and performs the TLS handshake.
     ///
     /// # Errors
     /// Fails if the host cannot be reached, or does not have the name's certificate.

@@ -20,8 +20,8 @@ const READ_URL: &str = "DATABASE_READ_URL";
 )]
 pub(super) struct ReplicaArgs {
     /// URL of one or several standbys of the server of DATABASE_URL, from which conversations and
-    /// messages are listed, searched and exported. What they lag by is limited by
-    /// DATABASE_READ_MAX_LAG.
+    /// messages are listed, searched and exported. DATABASE_READ_MAX_LAG limits the time by which
+    /// such a read may lag.
     #[arg(long, env, global = true, hide_env_values = true, value_name = "URL")]
     database_read_url: Option<Secret>,
 

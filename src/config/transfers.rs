@@ -43,7 +43,7 @@ pub enum Target {
     Tls {
         /// Name or IP address, which the certificate must have.
         host: String,
-        /// TCP port.
+        /// TCP port on which the host accepts connections with TLS.
         port: u16,
     },
 }

@@ -185,7 +185,8 @@ async fn watch(mut memory: Memory, conversation: String, done: Arc<AtomicBool>) 
     }
 }
 
-async fn stored(memory: &mut Memory, conversation: &str) -> Vec<(i64, String)> {
+/// Returns the numbers and contents of the messages of a conversation.
+pub(crate) async fn stored(memory: &mut Memory, conversation: &str) -> Vec<(i64, String)> {
     let mut request = ListMessagesRequest {
         conversation_id: conversation.to_owned(),
         page_size: 1000,

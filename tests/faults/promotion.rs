@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conversation_memory::proto::{ListMessagesRequest, Role, SaveMessagesRequest};
+use conversation_memory::proto::{Role, SaveMessagesRequest};
 use test_support::{
     new_user,
     postgres_server::PostgresServer,
@@ -19,6 +19,8 @@ use test_support::{
     within_progress,
 };
 use tokio::task::JoinSet;
+
+use crate::load::stored;
 
 const WRITERS: usize = 32;
 
@@ -107,7 +109,8 @@ async fn a_promotion_under_load_loses_no_acknowledged_save() {
         assert_eq!(retried.into_inner().last_seq, *last_seq);
     }
     for conversation in &conversations {
-        let stored = stored(&mut observer, conversation).await;
+        let stored = stored(&mut observer, conversation).await.into_iter();
+        let stored: HashMap<_, _> = stored.collect();
         let saves = acknowledged.iter();
         let saves = saves.filter(|(request, _)| request.conversation_id == *conversation);
         let mut number = 0;
@@ -151,23 +154,4 @@ async fn write(
         }
     }
     (acknowledged, resumed.unwrap())
-}
-
-async fn stored(memory: &mut Memory, conversation: &str) -> HashMap<i64, String> {
-    let mut request = ListMessagesRequest {
-        conversation_id: conversation.to_owned(),
-        page_size: 1000,
-        ..ListMessagesRequest::default()
-    };
-    let mut stored = HashMap::new();
-    loop {
-        let page = memory.list_messages(request.clone()).await.unwrap();
-        let page = page.into_inner();
-        let found = page.messages.into_iter();
-        stored.extend(found.map(|found| (found.seq, found.content)));
-        request.page_token = page.next_page_token;
-        if request.page_token.is_empty() {
-            return stored;
-        }
-    }
 }

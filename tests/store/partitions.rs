@@ -26,7 +26,7 @@ const TABLES: [&str; 5] = [
     "requests",
 ];
 
-/// Conversations of [`ROWS`].
+/// Number of conversations, except the branch, that [`ROWS`] inserts.
 const CONVERSATIONS: i64 = 40;
 
 /// Rows of each table: some conversations with ten messages each, and a branch of the first one.

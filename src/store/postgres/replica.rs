@@ -265,7 +265,7 @@ impl Replica {
         Ok(())
     }
 
-    /// Closes all connections.
+    /// Ends the comparison with the primary, and then closes the connections to the replica.
     pub(super) async fn close(&self) {
         self.comparison.close().await;
         self.pool.close().await;

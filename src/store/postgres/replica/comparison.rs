@@ -108,7 +108,7 @@ impl Drop for Checking<'_> {
 impl State {
     /// Factor of the interval of the checks. A replica whose checks succeed, but whose reads fail,
     /// is used less and less often.
-    fn doublings(&self) -> u32 {
+    fn interval_factor(&self) -> u32 {
         match self.status {
             Status::Unusable => 1 << self.failures.saturating_sub(1).min(MAX_DOUBLINGS),
             Status::Unknown | Status::Usable | Status::Behind => 1,
@@ -158,7 +158,7 @@ impl Comparison {
         let waits = {
             let state = self.state();
             let now = Instant::now();
-            let interval = self.interval() * state.doublings();
+            let interval = self.interval() * state.interval_factor();
             let is_due = state
                 .changed
                 .is_none_or(|at| now.duration_since(at) >= interval);

@@ -6,19 +6,19 @@ use crate::{instrumentation, log_throttle::LogThrottle, store::operation_error::
 /// What a read that may use the replica was answered from, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// From the replica.
+    /// The replica was read.
     Replica,
-    /// From the primary, because this process has just written for the same user or to the same
+    /// The primary was read, because this process has just written for the same user or to the same
     /// conversation.
     RecentWrite,
-    /// From the primary, because the replica lags too much.
+    /// The primary was read, because the replica lags too much.
     Behind,
-    /// From the primary, because the replica cannot be used.
+    /// The primary was read, because the replica cannot be used.
     Unavailable,
-    /// From the primary, because the replica has canceled the statement, which needed rows that it
+    /// The primary was read, because the replica has canceled the statement, which needed rows that it
     /// had to remove.
     Conflict,
-    /// From the primary, because the replica does not have the conversation.
+    /// The primary was read, because the replica does not have the conversation.
     NotFound,
 }
 

@@ -7,7 +7,7 @@ use std::{
 /// before the position.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PrimaryPosition {
-    /// Position in bytes.
+    /// Number of bytes of the log before the position.
     pub(super) position: u64,
     /// When the query for it was sent.
     pub(super) at: Instant,

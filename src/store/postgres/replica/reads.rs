@@ -81,7 +81,7 @@ impl PostgresStore {
         Ok(page.map(|(page, state)| SearchPage { state, ..page }))
     }
 
-    /// Corrects a query.
+    /// Looks for a query that differs in one edit of a word and has hits.
     pub(in crate::store::postgres) async fn correct_on_replica(
         &self,
         query: &SearchQuery,
