@@ -52,6 +52,10 @@ const MAX_OPS_CONNECTIONS: usize = 64;
 /// connections to the store, or than processors, only take longer.
 const MAX_CONCURRENT_READS: usize = 4;
 
+/// Number of them that only callers below their share can begin, so that one caller's reads do not
+/// occupy all processors of a small machine.
+const RESERVED_READS: usize = 2;
+
 /// Upper bound on the threads that serve calls. Four serve more calls than PostgreSQL can save, and on a
 /// machine with many processors, more threads take more memory and wake each other more often.
 const MAX_WORKERS: usize = 4;
@@ -159,7 +163,13 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
     let (calls, writes, background) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
     let stop = CancellationToken::new();
     let (readiness, health) = Readiness::new().await;
-    let memory = memory(&config, &backends, writes.clone());
+    let limits = server_limits(&config, &listeners.connections);
+    let memory = memory(
+        &config,
+        &backends,
+        writes.clone(),
+        limits.budgets.responses(),
+    );
     let guard = Guard::new(
         readiness.subscribe(),
         config.limits.concurrent_calls,
@@ -181,7 +191,6 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
         guard,
     };
     let startup_log = StartupLog::new(listeners.addresses.clone(), &config.auth);
-    let limits = server_limits(&config, &listeners.connections);
     let connections = listeners.into_connections(&background, &stop);
     let serving = rpc::serve(connections, api, layers, limits, stop.clone());
     let server = background.spawn(serving);
@@ -246,7 +255,12 @@ fn web_guards(config: &Config) -> (WebGuard, WebGuard) {
     )
 }
 
-fn memory(config: &Config, backends: &Backends, writes: TaskTracker) -> Memory {
+fn memory(
+    config: &Config,
+    backends: &Backends,
+    writes: TaskTracker,
+    response_bytes: FairSemaphore,
+) -> Memory {
     Memory::new(Dependencies {
         store: Arc::clone(&backends.store),
         recent: Arc::clone(&backends.recent),
@@ -255,7 +269,8 @@ fn memory(config: &Config, backends: &Backends, writes: TaskTracker) -> Memory {
         ids: Arc::new(UuidV7),
         writes,
         write_permits: FairSemaphore::new(config.limits.concurrent_calls),
-        read_permits: FairSemaphore::new(MAX_CONCURRENT_READS),
+        read_permits: FairSemaphore::with_reserve(MAX_CONCURRENT_READS, RESERVED_READS),
+        response_bytes,
         import_permit: FairSemaphore::new(1),
         default_limit: config.conversations.history_messages,
         compaction_tokens: config.conversations.compaction_tokens,

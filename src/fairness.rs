@@ -151,6 +151,12 @@ impl FairSemaphore {
         self.0.is_within_share(&self.0.state(), key, number)
     }
 
+    /// Whether a caller could acquire `number` permits, or is entitled to them by its share.
+    pub fn is_available(&self, key: ShareKey, number: usize) -> bool {
+        let state = self.0.state();
+        self.0.admits(&state, key, number) || self.0.is_within_share(&state, key, number)
+    }
+
     /// Acquires `number` permits even beyond the limit. Others are then not available for longer.
     pub fn acquire_beyond_limit(&self, key: ShareKey, number: usize) -> Permits {
         self.0.grant(&mut self.0.state(), key, number)

@@ -86,6 +86,9 @@ pub struct Dependencies {
     /// Permits that bound the concurrent reads of messages from the store, and with them the
     /// memory that these take.
     pub read_permits: FairSemaphore,
+    /// Bytes of the responses that callers have not read. A caller who has reached its limit reads
+    /// nothing from the store, because the response would be rejected.
+    pub response_bytes: FairSemaphore,
     /// Permit of the import that writes messages. Imports write one at a time, because a turn would
     /// otherwise wait for a processor behind all of them.
     pub import_permit: FairSemaphore,
@@ -100,6 +103,10 @@ pub struct Dependencies {
 
 /// Maximum time that a read waits for others.
 const MAX_READ_WAIT: Duration = Duration::from_secs(1);
+
+/// Part of all bytes of unread responses, one in this number, that must be left for a caller who
+/// reads from the store: as much as the largest response, with the default limit.
+const SHARE_OF_A_RESPONSE: usize = 8;
 
 /// Use cases of the services. Clones share their dependencies.
 #[derive(Clone)]
@@ -122,9 +129,17 @@ impl Memory {
     /// Waits for a permit to read from the store, which lasts until the result is passed on: a read
     /// that consists of several would otherwise keep its first part while it waits for the others.
     async fn read_permit(&self) -> Result<Permits, Error> {
-        let acquired = self.0.read_permits.acquire(ShareKey::current());
+        let key = ShareKey::current();
+        let acquired = self.0.read_permits.acquire(key);
         let permits = with_patience(MAX_READ_WAIT, acquired).await;
-        permits.map_err(|_| Error::TooManyReads)
+        let permits = permits.map_err(|_| Error::TooManyReads)?;
+        let responses = &self.0.response_bytes;
+        if !responses.is_available(key, responses.limit() / SHARE_OF_A_RESPONSE) {
+            return Err(Error::TooManyResponseBytes {
+                max: responses.limit(),
+            });
+        }
+        Ok(permits)
     }
 
     /// Runs a write on a tracked task, to its end even if the caller stops waiting. An

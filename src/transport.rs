@@ -11,6 +11,7 @@ mod exchange;
 mod exchange_body;
 mod listener;
 mod open_connections;
+mod overhead;
 mod server;
 mod tls;
 mod unix;

@@ -79,6 +79,7 @@ async fn check_order_and_ttl(store: Arc<dyn Store>) {
         writes: TaskTracker::new(),
         write_permits: FairSemaphore::new(8),
         read_permits: FairSemaphore::new(8),
+        response_bytes: FairSemaphore::new(1 << 20),
         import_permit: FairSemaphore::new(1),
         default_limit: 6,
         compaction_tokens: 0,

@@ -79,6 +79,12 @@ pub enum Error {
     /// The limit on concurrent reads from the store is reached.
     #[error("the limit on concurrent reads is reached")]
     TooManyReads,
+    /// The caller has not read as many bytes of responses as are permitted.
+    #[error("the responses that callers have not read exceed their limit of {max} bytes")]
+    TooManyResponseBytes {
+        /// The limit.
+        max: usize,
+    },
     /// The limit on concurrent exports and imports is reached.
     #[error("the limit on concurrent exports and imports is reached")]
     TooManyTransfers,

@@ -49,6 +49,7 @@ fn memory_in(
         writes: TaskTracker::new(),
         write_permits: FairSemaphore::new(1),
         read_permits: FairSemaphore::new(1),
+        response_bytes: FairSemaphore::new(1 << 20),
         import_permit: FairSemaphore::new(1),
         default_limit: 6,
         compaction_tokens: 0,
@@ -88,6 +89,21 @@ async fn abandoned_writes_count_towards_the_limit() {
     memory.0.writes.close();
     memory.0.writes.wait().await;
     memory.uninterrupted(async { Ok(()) }).await.unwrap();
+}
+
+#[tokio::test]
+async fn callers_with_unread_responses_do_not_read_from_the_store() {
+    let memory = memory();
+    let (caller, other) = (ShareKey::new("caller"), ShareKey::new("other"));
+    let read = |key: ShareKey| key.scope(memory.read_permit());
+    // A quarter is reserved for others.
+    let unread = memory.0.response_bytes.try_acquire(caller, 700 << 10);
+    assert!(unread.is_some());
+    let rejected = read(caller).await;
+    assert!(matches!(rejected, Err(Error::TooManyResponseBytes { max }) if max == 1 << 20));
+    read(other).await.unwrap();
+    drop(unread);
+    read(caller).await.unwrap();
 }
 
 #[tokio::test]

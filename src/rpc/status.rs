@@ -164,6 +164,7 @@ impl From<Error> for Status {
                 Limit::Reads.record_rejection();
                 unavailable("too many reads from the store at once: read less at once")
             }
+            Error::TooManyResponseBytes { max } => too_many_response_bytes(max),
             Error::TooManyTransfers => busy(
                 Limit::Transfers,
                 "too many exports and imports at once: wait for one of them to end",

@@ -24,6 +24,11 @@ impl ByteBudgets {
         }
     }
 
+    /// Bytes of responses that peers have not accepted.
+    pub fn responses(&self) -> FairSemaphore {
+        self.responses.clone()
+    }
+
     /// Creates the limits as [`Self::new`] does, with metrics.
     pub fn with_metrics(requests: usize, responses: usize, max_request: usize) -> Self {
         let meter = instrumentation::meter();

@@ -3,7 +3,7 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -26,9 +26,10 @@ const FIRST_BYTES: usize = 16;
 /// no call delay others little.
 const BYTES_PER_TURN: usize = 8 << 10;
 
-/// The same after a turn in which more than [`CALLS_PER_TURN`] calls began. Calls that clients make
-/// to get a response are larger than these.
-const BYTES_PER_TURN_OF_MANY_CALLS: usize = 1 << 10;
+/// The same before a call of the connection has been accepted, and after a turn in which more than
+/// [`CALLS_PER_TURN`] calls began, or none although no request was incomplete. Calls that clients make to
+/// get a response are larger than the former.
+const BYTES_PER_SHORT_TURN: usize = 1 << 10;
 const CALLS_PER_TURN: usize = 64;
 
 /// A stream of bytes in both directions.
@@ -43,10 +44,13 @@ pub struct Connection {
     /// Deadline of the first bytes, and how many of them are missing. `None` once they have
     /// arrived.
     first_bytes: Option<(Pin<Box<Sleep>>, usize)>,
-    /// Number of bytes that may still be read in this turn.
+    /// Number of bytes that may be read in this turn, and how many of them have not been read.
     bytes_of_turn: usize,
+    bytes_left: usize,
     /// Number of calls that had begun before this turn.
     calls_before_turn: usize,
+    /// End of a time in which nothing is read.
+    delay: Option<Pin<Box<Sleep>>>,
     permit: ConnectionPermit,
 }
 
@@ -56,8 +60,10 @@ impl Connection {
             stream: Box::pin(stream),
             peer,
             first_bytes: Some((Box::pin(sleep(FIRST_BYTES_TIMEOUT)), FIRST_BYTES)),
-            bytes_of_turn: BYTES_PER_TURN,
+            bytes_of_turn: BYTES_PER_SHORT_TURN,
+            bytes_left: BYTES_PER_SHORT_TURN,
             calls_before_turn: 0,
+            delay: None,
             permit,
         }
     }
@@ -72,18 +78,47 @@ impl Connection {
 
     /// Whether other tasks run before the connection reads more: those of its requests, too.
     fn ends_turn(&mut self) -> bool {
-        let unstarted = &self.permit.state.unstarted;
-        if self.bytes_of_turn > 0 && !unstarted.is_limit_reached() {
+        let state = &self.permit.state;
+        let unstarted = &state.unstarted;
+        if self.bytes_left > 0 && !unstarted.is_limit_reached() {
             return false;
         }
         let begun = unstarted.begun();
-        self.bytes_of_turn = if begun.wrapping_sub(self.calls_before_turn) > CALLS_PER_TURN {
-            BYTES_PER_TURN_OF_MANY_CALLS
+        let calls = begun.wrapping_sub(self.calls_before_turn);
+        if calls == 0 && !state.has_exchanges() {
+            let bytes = self.bytes_of_turn - self.bytes_left;
+            state.overhead.add_frames(bytes);
+        }
+        let is_short = match calls {
+            0 => !state.awaits_requests(),
+            _ => calls > CALLS_PER_TURN,
+        };
+        self.bytes_of_turn = if is_short || !state.is_trusted() {
+            BYTES_PER_SHORT_TURN
         } else {
             BYTES_PER_TURN
         };
+        self.bytes_left = self.bytes_of_turn;
         self.calls_before_turn = begun;
         true
+    }
+
+    /// Waits while the connection must not be read, because of work without a response.
+    fn poll_delay(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if let Some(delay) = &mut self.delay {
+                ready!(delay.as_mut().poll(cx));
+            }
+            self.delay = self
+                .permit
+                .state
+                .overhead
+                .take_delay()
+                .map(|it| Box::pin(sleep(it)));
+            if self.delay.is_none() {
+                return Poll::Ready(());
+            }
+        }
     }
 
     /// Records whether the socket accepts bytes.
@@ -107,13 +142,14 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        ready!(self.poll_delay(cx));
         if self.ends_turn() {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         let before = buf.filled().len();
-        let read = if self.bytes_of_turn <= BYTES_PER_TURN_OF_MANY_CALLS {
-            let length = self.bytes_of_turn.min(buf.remaining());
+        let read = if self.bytes_of_turn <= BYTES_PER_SHORT_TURN {
+            let length = self.bytes_left.min(buf.remaining());
             let mut part = ReadBuf::new(buf.initialize_unfilled_to(length));
             let read = self.stream.as_mut().poll_read(cx, &mut part);
             let received = part.filled().len();
@@ -123,7 +159,7 @@ impl AsyncRead for Connection {
             self.stream.as_mut().poll_read(cx, buf)
         };
         let received = buf.filled().len() - before;
-        self.bytes_of_turn = self.bytes_of_turn.saturating_sub(received);
+        self.bytes_left = self.bytes_left.saturating_sub(received);
         let Some((deadline, missing)) = &mut self.first_bytes else {
             return read;
         };

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     exchange::{Exchange, WeakExchange},
     open_connections::WeakOpenConnections,
+    overhead::OverheadPace,
     unstarted::UnstartedExchanges,
 };
 use crate::fairness::ShareKey;
@@ -33,6 +34,7 @@ pub(super) struct ConnectionState {
     pub(super) kind: SocketKind,
     others: WeakOpenConnections,
     pub(super) unstarted: UnstartedExchanges,
+    pub(super) overhead: OverheadPace,
     /// The caller of the first call that has been accepted on the connection.
     caller: OnceLock<ShareKey>,
     /// Begin or end of the last exchange, or the begin of the connection.
@@ -60,12 +62,14 @@ impl ConnectionState {
         kind: SocketKind,
         others: WeakOpenConnections,
         unstarted: UnstartedExchanges,
+        overhead: OverheadPace,
     ) -> Arc<Self> {
         Arc::new(Self {
             id,
             kind,
             others,
             unstarted,
+            overhead,
             caller: OnceLock::new(),
             active_at: AtomicTime::now(),
             accepted_at: AtomicTime::now(),
@@ -106,12 +110,12 @@ impl ConnectionState {
     /// Time for which the peer has not accepted any byte of the responses that wait for it.
     pub(super) fn stalled_for(&self) -> Duration {
         let has_pieces = self.pieces.load(Ordering::Relaxed) > 0;
-        let unaccepted = if has_pieces {
+        let overhead = if has_pieces {
             self.accepted_at.elapsed()
         } else {
             Duration::ZERO
         };
-        unaccepted.max(self.blocked_since.elapsed())
+        overhead.max(self.blocked_since.elapsed())
     }
 
     /// Records whether the socket accepts bytes.
@@ -143,9 +147,18 @@ impl ConnectionState {
         self.exchanges().try_remove(index);
     }
 
+    pub(super) fn has_exchanges(&self) -> bool {
+        !self.exchanges().is_empty()
+    }
+
     /// Whether the connection has an exchange that does not wait for its peer to send a request.
     pub(super) fn is_in_use(&self) -> bool {
         self.exchanges().len() > self.awaited.load(Ordering::Relaxed)
+    }
+
+    /// Whether an exchange waits for its peer to send more of the request.
+    pub(super) fn awaits_requests(&self) -> bool {
+        self.awaited.load(Ordering::Relaxed) > 0
     }
 
     /// Records that one more exchange waits for its peer to send more of the request.

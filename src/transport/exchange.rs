@@ -44,6 +44,8 @@ struct ExchangeState {
     is_aborted: AtomicBool,
     /// Whether the exchange is a call that has been accepted.
     is_call: AtomicBool,
+    /// Whether the handler has returned a response.
+    has_response: AtomicBool,
     /// Whether what the exchange held was left to other requests.
     is_displaced: AtomicBool,
     /// Since when the exchange has waited for its peer to send the request or to read the response.
@@ -79,6 +81,7 @@ impl Exchange {
             stream: OnceLock::new(),
             is_aborted: AtomicBool::new(false),
             is_call: AtomicBool::new(false),
+            has_response: AtomicBool::new(false),
             is_displaced: AtomicBool::new(false),
             waits_since: AtomicTime::unset(),
             held: Mutex::default(),
@@ -122,6 +125,11 @@ impl Exchange {
             self.key()
         };
         self.0.connection.trust(caller);
+    }
+
+    /// Records that the handler has returned a response.
+    pub(super) fn respond(&self) {
+        self.0.has_response.store(true, Ordering::Relaxed);
     }
 
     /// Takes what an accepted call holds that waits for its peer, for a call of this exchange's caller.
@@ -326,5 +334,9 @@ impl WeakExchange {
 impl Drop for ExchangeState {
     fn drop(&mut self) {
         self.connection.remove_exchange(self.index);
+        let is_call = self.is_call.load(Ordering::Relaxed);
+        if !is_call || !self.has_response.load(Ordering::Relaxed) {
+            self.connection.overhead.add_exchange();
+        }
     }
 }

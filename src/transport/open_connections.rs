@@ -14,6 +14,7 @@ use opentelemetry::{
 
 use super::{
     connection_state::{ConnectionState, SocketKind},
+    overhead::OverheadPace,
     unstarted::UnstartedExchanges,
 };
 use crate::{fairness::ShareKey, instrumentation, rejections::Limit};
@@ -46,6 +47,7 @@ struct Shared {
     last_id: AtomicU64,
     open: Mutex<HashMap<u64, Arc<ConnectionState>>>,
     unstarted: UnstartedExchanges,
+    overhead: OverheadPace,
     metrics: Option<Metrics>,
 }
 
@@ -117,6 +119,7 @@ impl OpenConnections {
             last_id: AtomicU64::new(0),
             open: Mutex::default(),
             unstarted: UnstartedExchanges::default(),
+            overhead: OverheadPace::new(),
             metrics,
         }))
     }
@@ -143,7 +146,9 @@ impl OpenConnections {
         };
         let id = self.0.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         let others = WeakOpenConnections(Arc::downgrade(&self.0));
-        let state = ConnectionState::new(id, kind, others, self.0.unstarted.of_new_connection());
+        let unstarted = self.0.unstarted.of_new_connection();
+        let overhead = self.0.overhead.of_new_connection();
+        let state = ConnectionState::new(id, kind, others, unstarted, overhead);
         open.insert(id, Arc::clone(&state));
         drop(open);
         if let Some(replaced) = replaced {

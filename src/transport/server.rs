@@ -234,6 +234,7 @@ where
         Box::pin(async move {
             drop(unstarted);
             let response = service.call(request).await?;
+            exchange.respond();
             Ok(response.map(|body| DeliveredBody::new(body, exchange)))
         })
     }
