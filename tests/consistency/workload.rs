@@ -21,8 +21,6 @@ use crate::{
 /// Factor of the pauses between calls.
 #[derive(Clone, Copy)]
 pub(crate) enum Pace {
-    /// No pauses between saves and between reads.
-    Unpaused = 0,
     Fast = 1,
     Moderate = 4,
 }
