@@ -12,6 +12,10 @@ use super::{
 
 const READ_URL: &str = "DATABASE_READ_URL";
 
+const MAX_LAG: &str = "DATABASE_READ_MAX_LAG";
+
+const DEFAULT_MAX_LAG: Duration = Duration::from_secs(1);
+
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "PostgreSQL")]
 #[expect(
@@ -30,16 +34,15 @@ pub(super) struct ReplicaArgs {
     database_read_url_file: Option<PathBuf>,
 
     /// Maximum time by which reads from a standby may lag, in seconds. While a standby lags by more,
-    /// DATABASE_URL is read instead.
+    /// DATABASE_URL is read instead. [default: 1]
     #[arg(
         long,
         env,
         global = true,
-        default_value = "1",
         value_parser = lag,
         value_name = "SECONDS"
     )]
-    database_read_max_lag: Duration,
+    database_read_max_lag: Option<Duration>,
 }
 
 /// Standbys for reads that may lag.
@@ -73,13 +76,19 @@ impl ReplicaConfig {
             READ_URL,
         )?;
         let Some(url) = url else {
-            return Ok(None);
+            return match args.database_read_max_lag {
+                Some(_) => Err(InvalidSetting::new(
+                    MAX_LAG,
+                    "must be set together with DATABASE_READ_URL",
+                )),
+                None => Ok(None),
+            };
         };
         let (options, further): Servers = servers_from_url(&url, READ_URL, ServerRole::Standby)?;
         Ok(Some(Self {
             options: Box::new(options),
             further,
-            max_lag: args.database_read_max_lag,
+            max_lag: args.database_read_max_lag.unwrap_or(DEFAULT_MAX_LAG),
         }))
     }
 

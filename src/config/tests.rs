@@ -107,6 +107,14 @@ fn replicas_are_configured() {
             "prefer-standby",
         ),
         (&[url, read_url, "--database-read-max-lag=0"], "0.1 to 60"),
+        (
+            &[url, "--database-read-max-lag=2"],
+            "DATABASE_READ_MAX_LAG: must be set together with DATABASE_READ_URL",
+        ),
+        (
+            &["--database-read-max-lag=2"],
+            "DATABASE_READ_MAX_LAG: must be set together with DATABASE_READ_URL",
+        ),
     ] {
         let error = error(args);
         assert!(error.contains("DATABASE_READ_"), "{error}");
