@@ -190,6 +190,14 @@ impl OperationError {
         }
     }
 
+    /// Cause for the log.
+    pub(super) fn into_cause(self) -> Cause {
+        match self {
+            Self::Store(error) => Cause::new(error.to_string()),
+            Self::Backend(error) => error.cause,
+        }
+    }
+
     /// Reclassifies the error of a statement that preceded the COMMIT of its transaction, or of a
     /// transaction that preceded the one that makes an operation visible: a lost connection has a
     /// known outcome then, because the database rolls back uncommitted changes.

@@ -209,6 +209,16 @@ impl<DB: Database> MeteredPool<DB> {
         self.waits.load(Ordering::Relaxed)
     }
 
+    /// Whether a connection is open and not in use.
+    pub(super) fn has_idle(&self) -> bool {
+        self.connections.num_idle() > 0
+    }
+
+    /// Whether no further connection can be opened.
+    pub(super) fn is_full(&self) -> bool {
+        self.connections.size() >= self.connections.options().get_max_connections()
+    }
+
     /// Closes the connections that are not in use.
     pub(super) async fn close_idle(&self) {
         while let Some(connection) = self.connections.try_acquire() {

@@ -65,8 +65,13 @@ use crate::{
 
 pub(super) use self::sqlstate::classify;
 use self::{
-    connection::PostgresPool, hosts::Hosts, prepare::Target, replica::Replica,
-    server_state::ServerState, session_check::SessionCheck, writer::PostgresWriter,
+    connection::{PoolLimits, PostgresPool},
+    hosts::Hosts,
+    prepare::Target,
+    replica::Replica,
+    server_state::ServerState,
+    session_check::SessionCheck,
+    writer::PostgresWriter,
 };
 pub use self::{pooler::Pooler, replica::ReplicaSettings};
 
@@ -135,6 +140,7 @@ impl PostgresStore {
             "postgresql",
             hosts,
             max_connections,
+            PoolLimits::PRIMARY,
             Arc::clone(&check),
             server,
             languages,
@@ -162,7 +168,7 @@ impl PostgresStore {
         }
     }
 
-    /// Reads from a standby, of several the one that responds first, where [`MinState`] and `settings`
+    /// Reads from a standby, of several the first one that may be read, where [`MinState`] and `settings`
     /// allow it. It opens at most `max_connections` connections, which lead to `pooler`.
     ///
     /// Must be called within a Tokio runtime.
@@ -185,6 +191,7 @@ impl PostgresStore {
             "postgresql_replica",
             hosts,
             max_connections,
+            PoolLimits::REPLICA,
             Arc::clone(&check),
             server,
             self.pool.languages,
@@ -203,7 +210,25 @@ impl PostgresStore {
     /// Records that a write to a conversation has ended, whatever its outcome.
     fn record_write(&self, conversation: ConversationId, user: Option<&UserId>) {
         if let Some(replica) = &self.replica {
-            replica.record_write(conversation, user);
+            replica.recent_writes().record(conversation, user);
+        }
+    }
+
+    /// Records that a write to several conversations of `users` has ended. `written` is its outcome, with
+    /// the conversations that it has changed, others than that of the call among them.
+    fn record_family_write<'a>(
+        &self,
+        written: Result<&'a [ConversationId], &'a StoreError>,
+        conversation: ConversationId,
+        users: &[Option<&UserId>],
+    ) {
+        let Some(replica) = &self.replica else {
+            return;
+        };
+        match written {
+            Ok(changed) => replica.recent_writes().record_all(changed, users),
+            Err(StoreError::OutcomeUnknown(_)) => replica.recent_writes().record_unknown(),
+            Err(_) => replica.recent_writes().record_all(&[conversation], users),
         }
     }
 
@@ -302,10 +327,16 @@ impl Store for PostgresStore {
         changes: &ConversationChanges,
         at: DateTime<Utc>,
     ) -> Result<Conversation, StoreError> {
-        let write = attempts::write(&self.pool, |_| {
+        let updated = attempts::write(&self.pool, |_| {
             conversations::update(&self.pool, conversation, changes, at)
-        });
-        self.recorded(conversation, Box::pin(write)).await
+        })
+        .await;
+        let owner = match &updated {
+            Ok(updated) => Some(&updated.user_id),
+            Err(_) => conversation.user_id.as_ref(),
+        };
+        self.record_write(conversation.id, owner);
+        updated
     }
 
     async fn delete(
@@ -386,9 +417,12 @@ impl Store for PostgresStore {
 
     async fn redact(&self, redaction: &Redaction) -> Result<Redacted, StoreError> {
         let _permit = self.start_removal().await?;
-        let write = attempts::transaction(&self.pool, || redaction::redact(&self.pool, redaction));
-        self.recorded(&redaction.conversation, Box::pin(write))
-            .await
+        let redacted =
+            attempts::transaction(&self.pool, || redaction::redact(&self.pool, redaction)).await;
+        let written = redacted.as_ref().map(|it| it.conversations.as_slice());
+        let ConversationRef { id, user_id } = &redaction.conversation;
+        self.record_family_write(written, *id, &[user_id.as_ref()]);
+        redacted
     }
 
     async fn family(&self, change: &OwnerChange) -> Result<Vec<ConversationId>, StoreError> {
@@ -399,8 +433,9 @@ impl Store for PostgresStore {
         let _permit = self.start_removal().await?;
         let changed =
             attempts::transaction(&self.pool, || ownership::change_owner(&self.pool, change)).await;
-        // The whole family, of both owners.
-        self.record_write(change.conversation.id, None);
+        let written = changed.as_ref().map(Vec::as_slice);
+        let ConversationRef { id, user_id } = &change.conversation;
+        self.record_family_write(written, *id, &[user_id.as_ref(), Some(&change.owner)]);
         changed
     }
 

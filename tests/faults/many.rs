@@ -2,6 +2,7 @@
 
 use conversation_memory::proto::{CreateConversationRequest, Role};
 use futures_util::future::join_all;
+use sqlx::query_scalar;
 use test_support::{
     eventually, new_id, new_user,
     requests::{message, save},
@@ -32,6 +33,30 @@ async fn idle_sidecars_leave_connections_for_each_other() {
     for _ in 0..2 {
         join_all(sidecars.iter().map(save_turn)).await;
     }
+}
+
+/// Others use most connections, but not all, for a long time.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_sidecar_keeps_its_connection_while_there_is_place() {
+    const OTHERS: usize = 16;
+    let mut servers = Servers::start().await;
+    servers.postgres.execute(CONNECTIONS).await;
+    servers.postgres.stop();
+    servers.postgres.run().await;
+    let others = join_all((0..OTHERS).map(|_| servers.postgres.connect())).await;
+    let sidecar = Sidecar::start(&servers.form()).await;
+    save_turn(&sidecar).await;
+    let mut observer = servers.postgres.connect().await;
+    eventually("a connection is kept", async || {
+        let kept = query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM pg_stat_activity \
+             WHERE application_name = 'conversation-memory' \
+                AND backend_start < clock_timestamp() - interval '3 seconds')",
+        );
+        kept.fetch_one(&mut observer).await.unwrap()
+    })
+    .await;
+    drop(others);
 }
 
 /// Saves a turn. A server that has no place for another connection makes a call wait, or fail with

@@ -128,6 +128,8 @@ async fn wrong_replicas_are_named() {
     let postgres = PostgresServer::start().await;
     for statement in [
         "CREATE ROLE app LOGIN PASSWORD 'right'",
+        "CREATE ROLE reader LOGIN",
+        "REVOKE USAGE ON SCHEMA public FROM PUBLIC",
         "CREATE DATABASE elsewhere",
     ] {
         postgres.execute(statement).await;
@@ -147,6 +149,10 @@ async fn wrong_replicas_are_named() {
         (
             format!("postgres://app:hunter2@127.0.0.1:{port}/postgres"),
             &["password authentication failed", "28P01"],
+        ),
+        (
+            format!("postgres://reader@127.0.0.1:{port}/postgres"),
+            &["it needs USAGE of their schema"],
         ),
         (
             "postgres://u@host.invalid/db".to_owned(),

@@ -1,7 +1,8 @@
 //! A standby for reads that may lag, which fails, and is not needed for readiness.
 
 use conversation_memory::proto::{
-    ListConversationsRequest, ListMessagesRequest, Role, SearchMessagesRequest,
+    ExportConversationRequest, ListConversationsRequest, ListMessagesRequest, Role,
+    SearchMessagesRequest,
 };
 use test_support::{
     eventually,
@@ -30,14 +31,7 @@ async fn pages_continue_when_the_standby_fails_in_between() {
     let mut memory = sidecar.memory();
     let user = new_user();
     let conversation = filled(&mut memory, &user).await;
-    let replica_reads = async |sidecar: &mut Sidecar| {
-        let metrics = Http::at(sidecar.operations().await);
-        let metrics = metrics.get("/metrics").await;
-        let sample = "conversation_memory_replica_reads_total{outcome=\"replica\"} ";
-        let body = String::from_utf8_lossy(&metrics.body).into_owned();
-        let value = body.lines().find_map(|line| line.strip_prefix(sample));
-        value.map_or(0.0, |value| value.parse::<f64>().unwrap())
-    };
+    let replica_reads = async |sidecar: &mut Sidecar| reads(sidecar, "replica").await;
     let before = replica_reads(&mut sidecar).await;
     eventually("reads use the standby", async || {
         assert_eq!(pages(&mut memory, &conversation, None).await, MESSAGES);
@@ -65,6 +59,53 @@ async fn pages_continue_when_the_standby_fails_in_between() {
         replica_reads(&mut sidecar).await > before
     })
     .await;
+}
+
+/// An export uses the only connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_whose_connections_are_in_use_has_not_failed() {
+    let servers = Servers::start().await;
+    let standby = servers.postgres.start_standby().await;
+    let url = standby.url();
+    let settings = [
+        ("DATABASE_READ_URL", url.as_str()),
+        ("POSTGRES_MAX_CONNECTIONS", "1"),
+    ];
+    let mut sidecar = Sidecar::start_with(&servers.form(), &settings).await;
+    sidecar
+        .wait_for_log("listing, searching and exporting from the replica")
+        .await;
+    let mut memory = sidecar.memory();
+    let conversation = filled(&mut memory, &new_user()).await;
+    // More than a stream holds while nothing of it is read.
+    let long = "long ".repeat(100_000);
+    for _ in 0..8 {
+        let request = save(&conversation, vec![message(Role::User, &long)]);
+        memory.save_messages(request).await.unwrap();
+    }
+    let exported = ExportConversationRequest {
+        conversation_id: conversation.clone(),
+        ..ExportConversationRequest::default()
+    };
+    eventually("an export uses the standby", async || {
+        let before = reads(&mut sidecar, "replica").await;
+        let mut export = memory.export_conversation(exported.clone()).await.unwrap();
+        let is_of_standby = reads(&mut sidecar, "replica").await > before;
+        let export = export.get_mut();
+        export.message().await.unwrap();
+        if is_of_standby {
+            eventually("reads find no connection", async || {
+                first_page(&mut memory, &conversation).await;
+                reads(&mut sidecar, "busy").await >= 3.0
+            })
+            .await;
+        }
+        while export.message().await.unwrap().is_some() {}
+        is_of_standby
+    })
+    .await;
+    let log = sidecar.log().concat();
+    assert!(!log.contains("the replica is not used"), "{log}");
 }
 
 #[tokio::test]
@@ -136,6 +177,16 @@ async fn both_servers_may_be_listed_in_both_urls() {
     let mut memory = sidecar.memory();
     let conversation = filled(&mut memory, &new_user()).await;
     assert_eq!(pages(&mut memory, &conversation, None).await, MESSAGES);
+}
+
+/// Number of reads with an outcome.
+async fn reads(sidecar: &mut Sidecar, outcome: &str) -> f64 {
+    let metrics = Http::at(sidecar.operations().await);
+    let metrics = metrics.get("/metrics").await;
+    let sample = format!("conversation_memory_replica_reads_total{{outcome=\"{outcome}\"}} ");
+    let body = String::from_utf8_lossy(&metrics.body).into_owned();
+    let value = body.lines().find_map(|line| line.strip_prefix(&sample));
+    value.map_or(0.0, |value| value.parse::<f64>().unwrap())
 }
 
 async fn filled(memory: &mut Memory, user: &str) -> String {

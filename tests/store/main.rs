@@ -38,6 +38,7 @@ mod reindexing;
 mod removals;
 mod replica;
 mod replica_load;
+mod replica_servers;
 mod retries;
 mod saves;
 mod search;

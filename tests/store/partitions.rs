@@ -344,6 +344,11 @@ async fn roles_keep_their_privileges() {
     let public = "SELECT count(*) FROM pg_class c CROSS JOIN aclexplode(c.relacl) a \
         WHERE a.grantee = 0 AND c.relnamespace = current_schema()::regnamespace";
     assert_eq!(count(&mut admin, public).await, 0);
+    let of_program = format!(
+        "SELECT count(*) FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) AS p \
+         WHERE has_table_privilege('{program}', 'primary_start', p)"
+    );
+    assert_eq!(count(&mut admin, &of_program).await, 3);
 
     let store = PostgresStore::new(options.username(&program), 2);
     store.prepare(false).await.unwrap();
@@ -384,7 +389,7 @@ const DISTRIBUTED: [(&str, &str); 9] = [
 
 /// Tables that cannot, because their keys are short numbers of threads and namespaces, which each
 /// step of a graph repeats, or because they belong to no conversation.
-const UNDISTRIBUTED: [&str; 8] = [
+const UNDISTRIBUTED: [&str; 9] = [
     "checkpoint_threads",
     "checkpoint_namespaces",
     "checkpoint_states",
@@ -392,6 +397,7 @@ const UNDISTRIBUTED: [&str; 8] = [
     "checkpoint_values",
     "checkpoint_contents",
     "items",
+    "primary_start",
     "_sqlx_migrations",
 ];
 

@@ -12,13 +12,14 @@ use conversation_memory::{
 };
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions, query,
-    query_as, raw_sql,
+    query_as, query_scalar, raw_sql,
 };
 use tokio::task::JoinSet;
 
 use crate::search::assert_forms;
 use crate::upgrades::latest_version;
 use test_support::{
+    eventually,
     stopwatch::Stopwatch,
     store_fixture::{
         StoreFixture, append_of, at, message, new_conversation, owned_ref, server_options, turn,
@@ -55,6 +56,60 @@ async fn concurrent_prepare_calls_succeed() {
     let store = PostgresStore::new(options, 2);
     store.prepare(false).await.unwrap();
     create_conversation(&store).await;
+}
+
+/// PostgreSQL 17 and later can limit the duration of the transactions of a role.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_limit_of_a_role_does_not_end_a_migration() {
+    let options = empty_schema().await;
+    let mut observer = options.connect().await.unwrap();
+    let has_limit =
+        query_scalar("SELECT EXISTS (SELECT FROM pg_settings WHERE name = 'transaction_timeout')");
+    let has_limit: bool = has_limit.fetch_one(&mut observer).await.unwrap();
+    let store = PostgresStore::new(options.clone(), 1);
+    store.prepare(true).await.unwrap();
+    store.close().await;
+    let undo = "DELETE FROM _sqlx_migrations WHERE version = 18; DROP TABLE primary_start";
+    raw_sql(undo).execute(&mut observer).await.unwrap();
+    let role = format!("limited_{}", UuidV7.uuid().simple());
+    let limit = if has_limit {
+        format!("ALTER ROLE {role} SET transaction_timeout = '1s'")
+    } else {
+        String::new()
+    };
+    raw_sql(AssertSqlSafe(format!(
+        "CREATE ROLE {role} LOGIN SUPERUSER; {limit}"
+    )))
+    .execute(&mut observer)
+    .await
+    .unwrap();
+    let mut locking = options.connect().await.unwrap();
+    raw_sql("BEGIN; LOCK TABLE _sqlx_migrations IN EXCLUSIVE MODE")
+        .execute(&mut locking)
+        .await
+        .unwrap();
+    let store = PostgresStore::new(options.username(&role), 1);
+    let release = async {
+        eventually("the migration takes longer than the limit", async || {
+            let waits = query_scalar(
+                "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE usename = $1 \
+                    AND wait_event_type = 'Lock' \
+                    AND xact_start < clock_timestamp() - interval '2 seconds')",
+            );
+            waits.bind(&role).fetch_one(&mut observer).await.unwrap()
+        })
+        .await;
+        raw_sql("COMMIT").execute(&mut locking).await.unwrap();
+    };
+    let migrated = async { store.prepare(true).await.unwrap() };
+    tokio::join!(migrated, release);
+    store.close().await;
+    raw_sql(AssertSqlSafe(format!(
+        "DROP OWNED BY {role} CASCADE; DROP ROLE {role}"
+    )))
+    .execute(&mut observer)
+    .await
+    .unwrap();
 }
 
 /// Tables that frameworks create for memories of their own, in the same database perhaps.

@@ -1,9 +1,6 @@
 //! Reads from a standby: what they may show, and what happens if the standby cannot be used.
 
-use std::{
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use conversation_memory::{
     domain::{ConversationRef, UserId},
@@ -21,35 +18,36 @@ use test_support::{
     stopwatch::Stopwatch,
     store_fixture::{at, new_conversation, owned_ref, truncation, turn, user},
     tcp_proxy::TcpProxy,
+    within_progress,
 };
 use tokio::time::sleep;
 
 use crate::search::query;
 
 /// Lag that no test reaches, so that a standby whose replay is paused remains usable.
-const UNLIMITED: Duration = Duration::from_hours(1);
+pub(crate) const UNLIMITED: Duration = Duration::from_hours(1);
 
 /// Time in which a read notices that the standby does not respond, see `postgres_servers`.
-const NOTICED: Duration = Duration::from_millis(3_500);
+pub(crate) const NOTICED: Duration = Duration::from_millis(3_500);
 
 /// Primary and standby, a store that reads from both, and one that uses the primary only, as another
 /// sidecar may.
-struct Replicated {
-    primary: PostgresServer,
-    standby: PostgresServer,
-    store: PostgresStore,
-    other: PostgresStore,
+pub(crate) struct Replicated {
+    pub(crate) primary: PostgresServer,
+    pub(crate) standby: PostgresServer,
+    pub(crate) store: PostgresStore,
+    pub(crate) other: PostgresStore,
 }
 
 impl Replicated {
-    async fn start(settings: ReplicaSettings) -> Self {
+    pub(crate) async fn start(settings: ReplicaSettings) -> Self {
         let primary = PostgresServer::start().await;
         let standby = primary.start_standby().await;
         let url = standby.url();
         Self::with_read_urls(primary, standby, &[&url], settings).await
     }
 
-    async fn with_read_urls(
+    pub(crate) async fn with_read_urls(
         primary: PostgresServer,
         standby: PostgresServer,
         urls: &[&str],
@@ -68,7 +66,7 @@ impl Replicated {
 
     /// Creates a conversation that was just deleted, and which the standby still has: its replay is
     /// paused. A read shows it only if it comes from the standby.
-    async fn pause(&self) -> ConversationRef {
+    pub(crate) async fn pause(&self) -> ConversationRef {
         let mut marker = None;
         eventually("reads use the standby", async || {
             self.resume().await;
@@ -85,7 +83,7 @@ impl Replicated {
         marker.unwrap()
     }
 
-    async fn resume(&self) {
+    pub(crate) async fn resume(&self) {
         self.standby.execute("SELECT pg_wal_replay_resume()").await;
     }
 
@@ -98,8 +96,29 @@ impl Replicated {
         self.catch_up().await;
     }
 
+    /// Number of reads that the standby has canceled because it had to remove rows.
+    async fn conflicts(&self) -> i64 {
+        let mut standby = self.standby.connect().await;
+        query_scalar("SELECT sum(confl_snapshot)::bigint FROM pg_stat_database_conflicts")
+            .fetch_one(&mut standby)
+            .await
+            .unwrap()
+    }
+
+    /// Makes the statements of searches on the standby exceed their time limit.
+    pub(crate) async fn slow_searches_down(&self) {
+        let function = "CREATE OR REPLACE FUNCTION searched_text(content text) RETURNS text \
+             LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN \
+                 IF pg_is_in_recovery() AND current_query() LIKE '%websearch_to_tsquery%' \
+                 THEN PERFORM pg_sleep(10); END IF; \
+                 RETURN content; \
+             END $$";
+        self.primary.execute(function).await;
+        self.catch_up().await;
+    }
+
     /// Number of sessions of the store on the standby that meet a condition.
-    async fn sessions_of_standby(&self, condition: &str) -> i64 {
+    pub(crate) async fn sessions_of_standby(&self, condition: &str) -> i64 {
         let mut standby = self.standby.connect().await;
         let sessions = format!(
             "SELECT count(*) FROM pg_stat_activity \
@@ -110,7 +129,7 @@ impl Replicated {
     }
 
     /// Waits until the standby has applied what the primary has written.
-    async fn catch_up(&self) {
+    pub(crate) async fn catch_up(&self) {
         let mut primary = self.primary.connect().await;
         let position = query_scalar("SELECT pg_current_wal_flush_lsn()::text");
         let position: String = position.fetch_one(&mut primary).await.unwrap();
@@ -124,22 +143,22 @@ impl Replicated {
     }
 }
 
-const NEVER: conversation_memory::store::Invalidation =
+pub(crate) const NEVER: conversation_memory::store::Invalidation =
     conversation_memory::store::Invalidation::Never;
 
 /// Settings of a store that does not distinguish its own writes.
-const fn lagging(max_lag: Duration) -> ReplicaSettings {
+pub(crate) const fn lagging(max_lag: Duration) -> ReplicaSettings {
     ReplicaSettings {
         max_lag,
         reads_own_writes: false,
     }
 }
 
-fn options(url: &str) -> PgConnectOptions {
+pub(crate) fn options(url: &str) -> PgConnectOptions {
     url.parse().unwrap()
 }
 
-async fn with_replica(
+pub(crate) async fn with_replica(
     primary: &PostgresServer,
     urls: &[&str],
     settings: ReplicaSettings,
@@ -153,7 +172,7 @@ async fn with_replica(
 }
 
 /// Creates a conversation with a turn of these texts.
-async fn conversation(store: &PostgresStore, texts: &[&str]) -> ConversationRef {
+pub(crate) async fn conversation(store: &PostgresStore, texts: &[&str]) -> ConversationRef {
     let new = new_conversation(&user());
     store.create(&new, at(0)).await.unwrap();
     let conversation = owned_ref(&new);
@@ -171,18 +190,18 @@ fn list_of(user: &UserId) -> ConversationQuery {
     }
 }
 
-fn owner(conversation: &ConversationRef) -> &UserId {
+pub(crate) fn owner(conversation: &ConversationRef) -> &UserId {
     conversation.user_id.as_ref().unwrap()
 }
 
-async fn is_listed(store: &PostgresStore, conversation: &ConversationRef) -> bool {
+pub(crate) async fn is_listed(store: &PostgresStore, conversation: &ConversationRef) -> bool {
     let page = store.list(&list_of(owner(conversation))).await.unwrap();
     let mut listed = page.conversations.iter();
     listed.any(|listed| listed.id == conversation.id)
 }
 
 /// Texts of a conversation within the maximum lag, and the state that the next page needs.
-async fn texts(
+pub(crate) async fn texts(
     store: &PostgresStore,
     state: MinState,
     conversation: &ConversationRef,
@@ -467,7 +486,7 @@ async fn a_standby_of_another_history_is_not_read() {
     }
 }
 
-async fn has_messages(server: &PostgresServer, number: i64) -> bool {
+pub(crate) async fn has_messages(server: &PostgresServer, number: i64) -> bool {
     let mut connection = server.connect().await;
     let count = query_scalar("SELECT count(*) FROM messages").fetch_one(&mut connection);
     count.await.is_ok_and(|count: i64| count == number)
@@ -560,70 +579,57 @@ async fn what_the_standby_cancels_is_read_from_the_primary() {
     let many: Vec<_> = (0..40).map(|number| format!("text {number}")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     let exported = conversation(&servers.other, &many).await;
-    servers.pause().await;
-    servers.resume().await;
-    servers.catch_up().await;
-    let (_, mut snapshot) = servers.store.snapshot(&exported).await.unwrap();
-    assert_eq!(snapshot.after(0, 10).await.unwrap().len(), 10);
-    servers
-        .primary
-        .execute(
-            "CREATE OR REPLACE FUNCTION searched_text(content text) RETURNS text \
-             LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN \
-                 IF pg_is_in_recovery() AND current_query() LIKE '%websearch_to_tsquery%' \
-                 THEN PERFORM pg_sleep(10); END IF; \
-                 RETURN content; \
-             END $$",
-        )
+    let mut snapshot = None;
+    eventually("the standby has canceled an export", async || {
+        servers.pause().await;
+        servers.resume().await;
+        servers.catch_up().await;
+        let before = servers.conflicts().await;
+        let (_, mut taken) = servers.store.snapshot(&exported).await.unwrap();
+        assert_eq!(taken.after(0, 10).await.unwrap().len(), 10);
+        eventually("the transaction of the export has ended", async || {
+            servers.remove_rows(&many).await;
+            let exports = "state = 'idle in transaction'";
+            servers.sessions_of_standby(exports).await == 0
+        })
         .await;
-    servers.catch_up().await;
-    // A statement that needs removed rows is canceled only while it is executed.
-    eventually("the standby has canceled the export", async || {
-        servers.remove_rows(&many).await;
-        servers
-            .sessions_of_standby("state = 'idle in transaction'")
-            .await
-            == 0
+        snapshot = Some(taken);
+        // Otherwise the time limit of idle transactions has ended it.
+        servers.conflicts().await > before
     })
     .await;
+    servers.slow_searches_down().await;
     let searched = query(owner(&exported), "text");
-    let mut found = None;
-    eventually("the standby has canceled a search", async || {
-        let is_executed = AtomicBool::new(false);
-        let removals = async {
-            loop {
-                let searches = servers.sessions_of_standby("wait_event = 'PgSleep'").await;
-                is_executed.fetch_or(searches > 0, Ordering::Relaxed);
-                servers.remove_rows(&many).await;
+    let before = servers.conflicts().await;
+    // A session reports a conflict some seconds later.
+    within_progress(
+        "the standby has canceled a search",
+        async || {
+            let removals = async {
+                loop {
+                    if servers.sessions_of_standby("wait_event = 'PgSleep'").await > 0 {
+                        servers.remove_rows(&many).await;
+                    }
+                }
+            };
+            let found = tokio::select! {
+                found = servers.store.search(&searched) => found,
+                () = removals => unreachable!("removals continue until the search ends"),
+            };
+            match found {
+                // Nothing was removed before the time limit of the statement.
+                Err(StoreError::SearchTooExpensive) => {}
+                found => {
+                    let page = found.unwrap();
+                    assert_eq!((page.hits.len(), page.state), (40, MinState::Latest));
+                }
             }
-        };
-        let outcome = tokio::select! {
-            outcome = servers.store.search(&searched) => outcome,
-            () = removals => unreachable!("removals continue until the search ends"),
-        };
-        match outcome {
-            // Nothing was removed before the time limit of the statement.
-            Err(StoreError::SearchTooExpensive) => false,
-            outcome => {
-                let page = outcome.unwrap();
-                let is_canceled = is_executed.into_inner() && page.state == MinState::Latest;
-                found = Some(page);
-                is_canceled
-            }
-        }
-    })
+            servers.conflicts().await
+        },
+        |conflicts| *conflicts > before,
+    )
     .await;
-    let mut standby = servers.standby.connect().await;
-    eventually("the standby counts both conflicts", async || {
-        let conflicts: i64 =
-            query_scalar("SELECT sum(confl_snapshot)::bigint FROM pg_stat_database_conflicts")
-                .fetch_one(&mut standby)
-                .await
-                .unwrap();
-        conflicts >= 2
-    })
-    .await;
-    assert_eq!(found.unwrap().hits.len(), 40);
+    let mut snapshot = snapshot.unwrap();
     let rest = snapshot.after(10, 100).await.unwrap();
     assert_eq!(rest.len(), 30);
 }

@@ -67,6 +67,11 @@ type LostResponse = Arc<Mutex<Option<String>>>;
 impl TcpProxy {
     /// Starts a proxy of the server at `target`.
     pub async fn start(target: SocketAddr) -> Self {
+        Self::balancing(vec![target]).await
+    }
+
+    /// Starts a proxy that leads its connections to each of the servers in turn.
+    pub async fn balancing(targets: Vec<SocketAddr>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (mode, modes) = watch::channel(Mode::Forward);
@@ -74,7 +79,7 @@ impl TcpProxy {
         let lost = LostResponse::default();
         let listener = tokio::spawn(accept(
             listener,
-            target,
+            targets,
             modes,
             Arc::clone(&connections),
             Arc::clone(&lost),
@@ -162,12 +167,13 @@ impl Drop for TcpProxy {
 
 async fn accept(
     listener: TcpListener,
-    target: SocketAddr,
+    targets: Vec<SocketAddr>,
     modes: watch::Receiver<Mode>,
     connections: Arc<Mutex<Vec<Connection>>>,
     lost: LostResponse,
 ) {
-    while let Ok((client, _)) = listener.accept().await {
+    let mut targets = targets.into_iter().cycle();
+    while let (Ok((client, _)), Some(target)) = (listener.accept().await, targets.next()) {
         let mut open = connections.lock().unwrap();
         // The mode is read under the lock, so that no connection is added after `refuse`.
         if *modes.borrow() == Mode::Refuse {

@@ -22,9 +22,9 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use super::{
-    hosts::Hosts,
+    hosts::{Acceptance, Hosts, accept_any},
     pooler::SettingsMode,
-    responsiveness::{Responsiveness, ServerSilent},
+    responsiveness::{REPLY_LIMIT, Responsiveness, ServerSilent},
     server_state::ServerState,
     session_check::{SessionCheck, rejection},
     store_connection::{StoreConnection, look_up_types},
@@ -65,6 +65,9 @@ const MAX_IDLE_UNCHECKED: Duration = Duration::from_secs(5);
 /// Maximum time in which the server that accepts writes is looked for at the start.
 const LOCATE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Maximum time in which another standby is looked for.
+const RELOCATE_TIMEOUT: Duration = Duration::from_millis(2_500);
+
 /// Time after which a connection that is not used is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -80,6 +83,28 @@ pub(super) fn options(options: PgConnectOptions) -> PgConnectOptions {
         options.application_name("conversation-memory")
     };
     options.disable_statement_logging()
+}
+
+/// Time limits of a pool.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PoolLimits {
+    /// Maximum time that a call waits for a connection.
+    acquire: Duration,
+    /// Time within which a server that runs replies to a new connection.
+    reply: Duration,
+}
+
+impl PoolLimits {
+    pub(super) const PRIMARY: Self = Self {
+        acquire: ACQUIRE_TIMEOUT,
+        reply: REPLY_LIMIT,
+    };
+
+    /// Standbys can be far away. Their reads limit the waits themselves.
+    pub(super) const REPLICA: Self = Self {
+        acquire: Duration::from_secs(4),
+        reply: Duration::from_millis(1_500),
+    };
 }
 
 /// Pool of connections, with what they have observed of the server.
@@ -106,6 +131,7 @@ impl PostgresPool {
         name: &'static str,
         hosts: Arc<Hosts>,
         max_connections: u32,
+        limits: PoolLimits,
         check: Arc<SessionCheck>,
         server: Arc<ServerState>,
         languages: Languages,
@@ -114,7 +140,7 @@ impl PostgresPool {
         let new = Arc::clone(&check);
         let connections = PgPoolOptions::new()
             .max_connections(max_connections)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .acquire_timeout(limits.acquire)
             .idle_timeout(IDLE_TIMEOUT)
             .test_before_acquire(false)
             .after_connect(move |connection, _| {
@@ -158,7 +184,7 @@ impl PostgresPool {
             server,
             languages,
             searches: SearchLimit::new((max_connections as usize / 5).max(1), STATEMENT_TIMEOUT),
-            responsiveness: Arc::new(Responsiveness::new(probe)),
+            responsiveness: Arc::new(Responsiveness::new(probe, limits.reply)),
             waits_at_last_look: AtomicU64::new(0),
         }
     }
@@ -166,9 +192,33 @@ impl PostgresPool {
     /// Uses the server that accepts writes. If none does, the next connections report why.
     pub(super) async fn locate(&self) {
         if self.hosts.are_several() {
-            let located = timeout(LOCATE_TIMEOUT, self.hosts.locate(&self.check));
-            let _: Result<_, _> = located.await;
+            let located = self.hosts.locate(&self.check, &accept_any);
+            let _: Result<_, _> = timeout(LOCATE_TIMEOUT, located).await;
         }
+    }
+
+    /// Uses a server that `accept` accepts. Returns whether it is another one than before.
+    pub(super) async fn locate_with(&self, accept: &Acceptance<'_>) -> bool {
+        if !self.hosts.are_several() {
+            return false;
+        }
+        let located = self.hosts.locate(&self.check, accept);
+        matches!(timeout(RELOCATE_TIMEOUT, located).await, Ok(Ok(true)))
+    }
+
+    /// Whether there is a choice of servers.
+    pub(super) fn has_several_hosts(&self) -> bool {
+        self.hosts.are_several()
+    }
+
+    /// Whether a connection is open and not in use.
+    pub(super) fn has_idle_connection(&self) -> bool {
+        self.connections.has_idle()
+    }
+
+    /// Whether no further connection can be opened.
+    pub(super) fn is_full(&self) -> bool {
+        self.connections.is_full()
     }
 
     /// Options of connections to the server that is used, which do not depend on their mode.
@@ -192,14 +242,18 @@ impl PostgresPool {
         self.is_pooled().then(|| Arc::clone(&self.check))
     }
 
+    /// Records whether the server has many connections. Those of a pooler are not the server's.
+    pub(super) fn record_crowding(&self, is_crowded: bool) {
+        self.server.record_crowding(is_crowded && !self.is_pooled());
+    }
+
     /// Returns whether the connection of a look at the store that recurs must be closed afterwards: the
     /// server is crowded, and nothing else has waited for a connection since the last look. The looks
-    /// of many idle processes would occupy all connections otherwise. The connections of a pooler are not
-    /// the server's.
+    /// of many idle processes would occupy all connections otherwise.
     pub(super) fn leaves_place(&self) -> bool {
         let waits = self.connections.waits();
         let before = self.waits_at_last_look.swap(waits, Ordering::Relaxed);
-        !self.is_pooled() && self.server.is_crowded() && waits <= before + 1
+        self.server.is_crowded() && waits <= before + 1
     }
 
     /// Begins a wait for the server.
@@ -232,15 +286,15 @@ async fn close_idle(connections: Weak<pool::MeteredPool<Postgres>>, server: Arc<
     }
 }
 
-/// Returns a function that opens and checks a connection outside of the pool. A pooler that accepts a
-/// connection has responded: all its servers can be in use. If another server than before accepts
+/// Returns a function that opens and checks a connection outside of the pool. A pooler of the primary that
+/// accepts a connection has responded: all its servers can be in use. If another server than before accepts
 /// writes, further connections of the pool lead to it.
 fn probe(hosts: Arc<Hosts>, check: Arc<SessionCheck>, pool: sqlx::PgPool) -> pool::Probe {
     Arc::new(move || {
         let (hosts, check, pool) = (Arc::clone(&hosts), Arc::clone(&check), pool.clone());
         Box::pin(async move {
             if hosts.are_several() {
-                if !hosts.locate(&check).await? {
+                if !hosts.locate(&check, &accept_any).await? {
                     return Ok(());
                 }
                 pool.set_connect_options(check.connect_options(hosts.current()));
@@ -248,10 +302,11 @@ fn probe(hosts: Arc<Hosts>, check: Arc<SessionCheck>, pool: sqlx::PgPool) -> poo
                 return Err(rejection("another server is used now"));
             }
             let mut connection = check.connect_options(hosts.current()).connect().await?;
-            match check.mode() {
-                SettingsMode::Startup => check.check(&mut connection).await.map(drop),
-                SettingsMode::Session | SettingsMode::Transaction => Ok(()),
+            // A standby behind a pooler whose servers are all in use is not worth the wait.
+            if check.mode() == SettingsMode::Startup || check.is_of_standbys() {
+                check.check(&mut connection).await?;
             }
+            Ok(())
         })
     })
 }

@@ -1,9 +1,12 @@
-//! Servers of which one accepts writes: a primary and its standbys, whose roles can change.
+//! Servers of which one is used: a primary and its standbys, whose roles can change.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use futures_util::{FutureExt as _, future::select_ok};
-use sqlx::{ConnectOptions as _, Error, postgres::PgConnectOptions};
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, ready, select_ok},
+};
+use sqlx::{ConnectOptions as _, Error, PgConnection, postgres::PgConnectOptions};
 
 use super::session_check::SessionCheck;
 
@@ -14,6 +17,15 @@ pub(super) struct Hosts {
     further: Vec<PgConnectOptions>,
     /// Position of the server that is used; 0 is the first one.
     current: AtomicUsize,
+}
+
+/// Function that fails unless the server of a connection can be used.
+pub(super) type Acceptance<'a> =
+    dyn for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<(), Error>> + Send + Sync + 'a;
+
+/// Accepts each server that the check of its connection accepts.
+pub(super) fn accept_any(_: &mut PgConnection) -> BoxFuture<'_, Result<(), Error>> {
+    ready(Ok(())).boxed()
 }
 
 impl Hosts {
@@ -39,19 +51,24 @@ impl Hosts {
         !self.further.is_empty()
     }
 
-    /// Connects to all servers at once, and uses the first one that accepts writes. Returns whether it
-    /// is another one than before.
+    /// Connects to all servers at once, and uses the first one that `check` and `accept` accept. Returns
+    /// whether it is another one than before.
     ///
     /// # Errors
     ///
-    /// Fails if no server accepts writes. This has no time limit.
-    pub(super) async fn locate(&self, check: &SessionCheck) -> Result<bool, Error> {
+    /// Fails if no server is accepted. This has no time limit.
+    pub(super) async fn locate(
+        &self,
+        check: &SessionCheck,
+        accept: &Acceptance<'_>,
+    ) -> Result<bool, Error> {
         let all = std::iter::once(&self.first).chain(&self.further);
         let attempts = all.enumerate().map(|(position, options)| {
             let options = check.connect_options(options);
             async move {
                 let mut connection = options.connect().await?;
                 check.check(&mut connection).await?;
+                accept(&mut connection).await?;
                 Ok::<_, Error>(position)
             }
             .boxed()

@@ -13,6 +13,7 @@ use super::{
     PostgresPool,
     connection::PooledConnection,
     server_state::{ClockReading, ServerState},
+    session_check::is_crowded,
 };
 use crate::{
     domain::ConversationId,
@@ -33,12 +34,15 @@ macro_rules! record_saved {
 }
 pub(super) use record_saved;
 
-/// Returns one row, with the clock alone, if nothing is pending.
-const READ: &str = "SELECT clock_timestamp() AS clock, i.conversation_id, i.mark \
-    FROM (SELECT 1) AS one LEFT JOIN LATERAL (\
+/// Returns one row, with the clock and whether the server is crowded, if nothing is pending.
+const READ: &str = concat!(
+    "SELECT clock_timestamp() AS clock, one.is_crowded, i.conversation_id, i.mark FROM (SELECT ",
+    is_crowded!(),
+    " AS is_crowded) AS one LEFT JOIN LATERAL (\
         SELECT p.conversation_id, p.mark FROM pending_invalidations p \
         WHERE $1 IS NULL OR p.conversation_id > $1 ORDER BY p.conversation_id LIMIT $2) AS i \
-    ON true";
+    ON true"
+);
 
 /// A row that a write is recording again is skipped: it will be read again. The removal needs no
 /// durability, since a window can be dropped twice, and must not wait for a standby.
@@ -98,8 +102,8 @@ pub(super) fn record_changed(
     record_statement(announced, after) + &record_statement(others, always)
 }
 
-/// Reads a page of the pending invalidations, and the clock of the server, to notice soon when that
-/// is set to another time.
+/// Reads a page of the pending invalidations, the clock of the server, to notice soon when that is set to
+/// another time, and whether the server is crowded, to leave connections for other processes soon.
 pub(super) async fn read(
     pool: &PostgresPool,
     after: Option<ConversationId>,
@@ -107,11 +111,14 @@ pub(super) async fn read(
 ) -> Result<Vec<PendingInvalidation>, OperationError> {
     let mut connection = PooledConnection::acquire(pool).await?;
     let sent = Instant::now();
-    let rows = query_as::<_, (DateTime<Utc>, Option<Uuid>, Option<i64>)>(READ)
+    let rows = query_as::<_, (DateTime<Utc>, bool, Option<Uuid>, Option<i64>)>(READ)
         .bind(after.map(ConversationId::as_uuid))
         .bind(i64::from(limit))
         .fetch_all(&mut *connection)
         .await;
+    if let Ok(Some((_, is_crowded, ..))) = rows.as_ref().map(|rows| rows.first()) {
+        pool.record_crowding(*is_crowded);
+    }
     let rows = if rows.is_ok() && pool.leaves_place() {
         // A connection that is not released is closed.
         drop(connection);
@@ -127,7 +134,7 @@ pub(super) async fn read(
             time: *time,
         });
     }
-    let pending = rows.into_iter().filter_map(|(_, id, mark)| {
+    let pending = rows.into_iter().filter_map(|(_, _, id, mark)| {
         Some(PendingInvalidation {
             conversation: ConversationId::from_uuid(id?),
             mark: mark?,

@@ -13,11 +13,7 @@ use super::{
     pooler::{Pooler, SettingsMode, rejects_parameters},
     session_check::{self, Session, SessionCheck, rejection},
 };
-use crate::store::{
-    SchemaError,
-    operation_error::{BackendError, Cause},
-    schema,
-};
+use crate::store::{SchemaError, operation_error::BackendError, schema};
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
 
@@ -26,6 +22,11 @@ const MIN_VERSION: i32 = 140_000;
 
 /// Time limit of connecting, and of closing the connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Removes the limit on the duration of transactions that a role can have since PostgreSQL 17: a migration
+/// that copies tables takes as long as it takes. Earlier versions do not know the setting.
+const NO_TRANSACTION_TIMEOUT: &str = "SELECT set_config(s.name, '0', false) FROM pg_settings s \
+    WHERE s.name = 'transaction_timeout'";
 
 /// Server whose schema is prepared.
 pub(super) struct Target<'a> {
@@ -48,18 +49,24 @@ pub(super) async fn prepare(target: &Target<'_>, migrate: bool) -> Result<(), Sc
     outcome
 }
 
+/// Error of the detection of a pooler.
+pub(super) enum DetectionError {
+    /// There is no connection.
+    Connect(Error),
+    /// The check rejects the server.
+    Check(Error),
+}
+
 /// Detects a pooler on the way to a server whose schema is that of another one.
 pub(super) async fn detect_pooler(
     options: &PgConnectOptions,
     check: &SessionCheck,
-) -> Result<(), Cause> {
+) -> Result<(), DetectionError> {
     let opened = connect_to(options, check).await;
-    let mut connection = opened.map_err(|error| BackendError::from(error).cause)?;
+    let mut connection = opened.map_err(DetectionError::Connect)?;
     let checked = check.check_without_timeout(&mut connection).await;
     close(connection).await;
-    checked
-        .map(drop)
-        .map_err(|error| BackendError::from(error).cause)
+    checked.map(drop).map_err(DetectionError::Check)
 }
 
 /// Opens a connection, and opens it again without parameters if a pooler rejects them.
@@ -195,6 +202,10 @@ async fn migrate_on_own_connection(options: &PgConnectOptions) -> Result<(), Sch
 }
 
 async fn migrate_on(connection: &mut PgConnection) -> Result<(), SchemaError> {
+    raw_sql(NO_TRANSACTION_TIMEOUT)
+        .execute(&mut *connection)
+        .await
+        .map_err(|error| schema::map_error(error.into()))?;
     let migrated = MIGRATOR.run_direct(None, connection, false).await;
     migrated.map_err(schema::map_migration_error)
 }

@@ -3,16 +3,19 @@
 //! A read may use the replica if that has reached a position of the primary's write-ahead log that
 //! was read at most [`ReplicaSettings::max_lag`] before. So the read shows everything that was
 //! acknowledged before that time, whatever the clocks of the servers show and however long nothing
-//! was written. Each read compares the position of the very connection that it uses, which may lead
-//! to any of several replicas. Everything else is read from the primary.
+//! was written. Each read compares the position and the history of the very connection that it uses, which
+//! may lead to any of several replicas. Everything else is read from the primary.
 
 mod comparison;
 mod import;
 mod instruments;
+mod opener;
 mod positions;
 mod reads;
 mod recent_writes;
+mod server;
 mod snapshot;
+mod state;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -22,7 +25,9 @@ pub(super) use self::import::record as record_import;
 use self::{
     comparison::Comparison,
     instruments::{Instruments, Outcome},
+    opener::Opener,
     recent_writes::RecentWrites,
+    server::{APPLIED, Applied, Refusal, Required},
 };
 use super::{
     connection::{PooledConnection, PostgresPool, STATEMENT_TIMEOUT},
@@ -39,18 +44,18 @@ use crate::{
     },
 };
 
-/// Maximum time that a read waits for the replica before its first statement.
+/// Maximum time that a read waits for a connection to the replica.
 const BEGIN_LIMIT: Duration = Duration::from_millis(300);
+
+/// Maximum time that a read waits for the position of the replica. The first read on a connection needs
+/// two round trips, and three behind a pooler.
+const POSITION_LIMIT: Duration = Duration::from_millis(600);
 
 /// Maximum time of the statements of a read, other than a search.
 const READ_LIMIT: Duration = Duration::from_secs(2);
 
 /// Maximum time of a search, which the server limits itself while it responds.
 const SEARCH_LIMIT: Duration = STATEMENT_TIMEOUT.saturating_add(READ_LIMIT);
-
-/// Position up to which the replica has applied the log; NULL if it is a standby no more.
-const APPLIED: &str = "SELECT CASE WHEN pg_is_in_recovery() \
-    THEN (pg_last_wal_replay_lsn() - '0/0'::pg_lsn)::bigint END";
 
 /// Settings of a replica.
 #[derive(Clone, Copy, Debug)]
@@ -64,9 +69,10 @@ pub struct ReplicaSettings {
 
 /// Subject of a read.
 #[derive(Clone, Copy, Debug)]
-struct Subject<'a> {
-    conversation: Option<ConversationId>,
-    user: Option<&'a UserId>,
+enum Subject<'a> {
+    Conversation(ConversationId),
+    /// All conversations of a user.
+    User(&'a UserId),
 }
 
 /// Replica of a primary. See the documentation of the module.
@@ -74,6 +80,7 @@ struct Subject<'a> {
 pub(super) struct Replica {
     pool: Arc<PostgresPool>,
     comparison: Arc<Comparison>,
+    opener: Arc<Opener>,
     /// Limits exports from the replica.
     transfers: TransferLimit,
     settings: ReplicaSettings,
@@ -99,6 +106,7 @@ impl Replica {
             Arc::clone(&instruments),
         );
         Self {
+            opener: Arc::new(Opener::new(Arc::clone(&pool))),
             pool,
             comparison: Arc::new(comparison),
             transfers,
@@ -108,9 +116,9 @@ impl Replica {
         }
     }
 
-    /// Records a write that has ended, with any outcome.
-    pub(super) fn record_write(&self, conversation: ConversationId, user: Option<&UserId>) {
-        self.recent_writes.record(conversation, user);
+    /// Writes of this process that the replica may lack.
+    pub(super) fn recent_writes(&self) -> &RecentWrites {
+        &self.recent_writes
     }
 
     /// Checks the replica before the first read, which would use the primary otherwise.
@@ -118,23 +126,21 @@ impl Replica {
         self.comparison.start_check();
     }
 
-    /// Returns the position that the replica must have reached for a read; `None` if the read uses
-    /// the primary.
-    async fn admit(&self, state: MinState, subject: Subject<'_>) -> Option<u64> {
+    /// Returns what the replica must have applied for a read; `None` if the read uses the primary.
+    async fn admit(&self, state: MinState, subject: Subject<'_>) -> Option<Required> {
         let MinState::Position(min) = state else {
             return None;
         };
-        let Subject { conversation, user } = subject;
         let ReplicaSettings {
             max_lag,
             reads_own_writes,
         } = self.settings;
-        if reads_own_writes && self.recent_writes.contains(conversation, user, max_lag) {
+        if reads_own_writes && self.recent_writes.contains(subject, max_lag) {
             self.instruments.count(Outcome::RecentWrite);
             return None;
         }
         match self.comparison.required().await {
-            Ok(required) => Some(required.max(min)),
+            Ok(required) => Some(required.and_position(min)),
             Err(outcome) => {
                 self.instruments.count(outcome);
                 None
@@ -142,7 +148,7 @@ impl Replica {
         }
     }
 
-    /// Reads from the replica, for at most `limit`, if it has reached a position. Returns `None` if
+    /// Reads from the replica, for at most `limit`, if it has applied what is required. Returns `None` if
     /// the primary must be read instead, and otherwise the outcome, and the state that the next page
     /// needs.
     ///
@@ -151,7 +157,7 @@ impl Replica {
     /// Fails only with errors that the primary would not avoid: the read is too expensive.
     async fn read<T>(
         &self,
-        required: u64,
+        required: Required,
         limit: Duration,
         statements: impl AsyncFnOnce(&mut StoreConnection) -> Result<T, OperationError>,
     ) -> Result<Option<(T, MinState)>, StoreError> {
@@ -166,10 +172,13 @@ impl Replica {
         let outcome = match outcome {
             Ok(value) => {
                 let wait = connection.begin_wait();
-                let applied = wait.within(BEGIN_LIMIT, exceeded, applied(&mut connection));
-                let read = match applied.await {
-                    Ok(Some(position)) => Ok((value, MinState::Position(position))),
-                    Ok(None) => Err(promoted().into()),
+                let applied = applied(&mut connection);
+                let read = match wait.within(POSITION_LIMIT, exceeded, applied).await {
+                    Ok(Applied {
+                        position: Some(position),
+                        ..
+                    }) => Ok((value, MinState::Position(position))),
+                    Ok(Applied { position: None, .. }) => Err(promoted().into()),
                     Err(error) => Err(error),
                 };
                 connection.release(read).await
@@ -193,7 +202,7 @@ impl Replica {
     /// Fails with [`StoreError::TooManySearches`] as well.
     async fn search<T>(
         &self,
-        required: u64,
+        required: Required,
         statements: impl AsyncFnOnce(&mut StoreConnection) -> Result<T, OperationError>,
     ) -> Result<Option<(T, MinState)>, StoreError> {
         let mut permit = Some(self.pool.searches.start().await?);
@@ -213,35 +222,50 @@ impl Replica {
         read
     }
 
-    /// Waits for a connection to a replica that has reached a position.
-    async fn begin(&self, required: u64) -> Option<PooledConnection> {
-        let beginning = async {
-            let mut connection = PooledConnection::acquire(&self.pool).await?;
-            let applied = applied(&mut connection).await;
-            Ok::<_, OperationError>((connection, applied))
+    /// Waits for a connection to a replica that has applied what is required.
+    async fn begin(&self, required: Required) -> Option<PooledConnection> {
+        let comparison = Arc::clone(&self.comparison);
+        let acquired = self.opener.acquire(move |cause| comparison.fail(&cause));
+        let mut connection = match acquired.await {
+            Ok(Some(connection)) => connection,
+            Ok(None) => {
+                self.instruments.count(Outcome::Busy);
+                return None;
+            }
+            Err(error) => {
+                self.fail(&error.into_cause());
+                return None;
+            }
         };
-        let begun = match with_patience(BEGIN_LIMIT, beginning).await {
-            Ok(Ok((connection, applied))) => match applied {
-                Ok(Some(position)) if position >= required => return Some(connection),
-                // A connection that was not released is closed.
-                Ok(None) => Err(promoted().cause),
-                Ok(Some(_)) => {
-                    let _ = connection.release(Ok(())).await;
-                    self.instruments.count(Outcome::Behind);
-                    return None;
-                }
-                Err(error) => Err(cause_of(error)),
+        let refusal = match with_patience(POSITION_LIMIT, applied(&mut connection)).await {
+            Ok(Ok(applied)) => match applied.check(required) {
+                Ok(_) => return Some(connection),
+                Err(refusal) => refusal,
             },
-            Ok(Err(error)) => Err(cause_of(error)),
-            Err(_) => Err(Cause::new("the server does not respond")),
+            Ok(Err(error)) => Refusal::transient(error.into_cause().to_string()),
+            Err(_) => Refusal::transient("the server does not respond"),
         };
-        let begun: Result<(), Cause> = begun;
-        if let Err(cause) = begun {
-            self.pool.server.record_loss();
-            self.comparison.fail(&cause);
-            self.instruments.count(Outcome::Unavailable);
+        // A connection that is not released is closed.
+        match &refusal {
+            Refusal::Behind => {
+                let _ = connection.release(Ok(())).await;
+            }
+            // Another connection can lead to another server.
+            Refusal::OtherHistory => self.instruments.log_skipped(&refusal.cause()),
+            Refusal::Unusable { cause, .. } => {
+                self.fail(cause);
+                return None;
+            }
         }
+        self.instruments.count(refusal.outcome());
         None
+    }
+
+    /// Ends the use of the replica because of a read.
+    fn fail(&self, cause: &Cause) {
+        self.pool.server.record_loss();
+        self.comparison.fail(cause);
+        self.instruments.count(Outcome::Unavailable);
     }
 
     /// Decides what follows from an error of a read.
@@ -256,9 +280,8 @@ impl Replica {
                 Outcome::Conflict
             }
             OperationError::Backend(error) => {
-                self.pool.server.record_loss();
-                self.comparison.fail(&error.cause);
-                Outcome::Unavailable
+                self.fail(&error.cause);
+                return Ok(());
             }
         };
         self.instruments.count(outcome);
@@ -268,14 +291,15 @@ impl Replica {
     /// Ends the comparison with the primary, and then closes the connections to the replica.
     pub(super) async fn close(&self) {
         self.comparison.close().await;
+        self.opener.close().await;
         self.pool.close().await;
     }
 }
 
-/// Position up to which a replica has applied the log. `None` if it was promoted.
-async fn applied(connection: &mut StoreConnection) -> Result<Option<u64>, OperationError> {
-    let (position,): (Option<i64>,) = query_as(APPLIED).fetch_one(connection).await?;
-    Ok(position.map(i64::cast_unsigned))
+/// What the replica of a connection has applied.
+async fn applied(connection: &mut StoreConnection) -> Result<Applied, OperationError> {
+    let response = query_as(APPLIED).fetch_one(connection).await;
+    Ok(Applied::from_response(response)?)
 }
 
 /// Error of a standby that accepts writes now, whose connection is closed.
@@ -284,13 +308,6 @@ fn promoted() -> BackendError {
         ErrorKind::ConnectionLost,
         "the server is no standby any more",
     )
-}
-
-fn cause_of(error: OperationError) -> Cause {
-    match error {
-        OperationError::Store(error) => Cause::new(error.to_string()),
-        OperationError::Backend(BackendError { cause, .. }) => cause,
-    }
 }
 
 impl fmt::Debug for Replica {

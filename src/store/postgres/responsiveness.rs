@@ -32,8 +32,8 @@ const PROBE_AFTER: Duration = Duration::from_millis(700);
 /// Minimum time that a statement waits before the server is probed, if its call has waited before.
 const MIN_PROBE_AFTER: Duration = Duration::from_millis(100);
 
-/// Time within which a server that runs replies to a new connection.
-const REPLY_LIMIT: Duration = Duration::from_millis(900);
+/// Time within which a server that runs replies to a new connection, unless it is far away.
+pub(super) const REPLY_LIMIT: Duration = Duration::from_millis(900);
 
 /// Time between two probes while calls continue to wait.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -54,6 +54,7 @@ type Replied = bool;
 /// share a probe.
 pub(super) struct Responsiveness {
     open: Probe,
+    reply_limit: Duration,
     running: Mutex<Option<WeakShared<BoxFuture<Replied>>>>,
 }
 
@@ -71,10 +72,11 @@ impl ServerSilent {
 }
 
 impl Responsiveness {
-    /// Creates a watch that probes with `open`.
-    pub(super) fn new(open: Probe) -> Self {
+    /// Creates a watch that probes with `open`, which completes within `reply_limit` if the server runs.
+    pub(super) fn new(open: Probe, reply_limit: Duration) -> Self {
         Self {
             open,
+            reply_limit,
             running: Mutex::default(),
         }
     }
@@ -116,10 +118,9 @@ impl Responsiveness {
         {
             return probe;
         }
-        let opened = (self.open)();
+        let opened = with_patience(self.reply_limit, (self.open)());
         // A server that rejects the connection has replied.
-        let probe: BoxFuture<Replied> =
-            Box::pin(async move { with_patience(REPLY_LIMIT, opened).await.is_ok() });
+        let probe: BoxFuture<Replied> = Box::pin(async move { opened.await.is_ok() });
         let probe = probe.shared();
         *running = probe.downgrade();
         probe
@@ -158,7 +159,7 @@ mod tests {
                 Box::pin(pending())
             }
         });
-        (Responsiveness::new(open), count)
+        (Responsiveness::new(open, REPLY_LIMIT), count)
     }
 
     #[tokio::test(start_paused = true)]

@@ -161,6 +161,11 @@ impl ServerState {
         })
     }
 
+    /// Ends the use of all present connections, which lead to another server than the next ones.
+    pub(super) fn retire_connections(&self) {
+        self.observations().usable_since = Some(Instant::now());
+    }
+
     /// Ends the use of all connections after one of them, in use since `since` at least, turned
     /// out to be read-only. Returns whether a retry uses a newer connection.
     pub(super) fn renew_connections(&self, since: Instant) -> bool {
@@ -183,7 +188,7 @@ impl ServerState {
         self.observations().is_crowded = is_crowded;
     }
 
-    /// Returns whether the server had many connections when the last one was opened.
+    /// Returns whether the server had many connections when it was last asked.
     pub(super) fn is_crowded(&self) -> bool {
         self.observations().is_crowded
     }

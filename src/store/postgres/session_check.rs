@@ -73,9 +73,18 @@ const TRANSACTION_SETTINGS: &str =
 const SERVER: &str = "pg_is_in_recovery()::text AS standby, \
     (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text AS started";
 
-/// Whether more than half of the server's connections are open.
-const IS_CROWDED: &str = "((SELECT sum(d.numbackends) FROM pg_stat_database d) * 2 \
-    > current_setting('max_connections')::int)::text AS is_crowded";
+/// Whether more than four fifths of the server's connections are open, apart from those that it reserves.
+macro_rules! is_crowded {
+    () => {
+        "((SELECT sum(d.numbackends) FROM pg_stat_database d) * 5 \
+            > (current_setting('max_connections')::int \
+                - current_setting('superuser_reserved_connections')::int \
+                - coalesce(current_setting('reserved_connections', true), '0')::int) * 4)"
+    };
+}
+pub(super) use is_crowded;
+
+const IS_CROWDED: &str = concat!(is_crowded!(), "::text AS is_crowded");
 
 /// SQLSTATE codes with which a server rejects [`HISTORY`]: the role may not call the functions, or
 /// the server does not have them.
@@ -193,6 +202,11 @@ impl SessionCheck {
             .await
     }
 
+    /// Whether the connections lead to standbys.
+    pub(super) fn is_of_standbys(&self) -> bool {
+        matches!(self.role, Role::Standby(_))
+    }
+
     /// Returns what the checked connections have observed.
     pub(super) fn server(&self) -> &ServerState {
         &self.server
@@ -265,7 +279,7 @@ impl SessionCheck {
                 .fetch_one(&mut *connection)
                 .await?;
             self.check_role(&row)?;
-            if matches!(self.role, Role::Standby(_)) {
+            if self.is_of_standbys() {
                 return Ok(());
             }
             if self.server.has_started_at(&text(&row, "started")?) {
@@ -313,7 +327,10 @@ impl SessionCheck {
                 "the server is on an older timeline than the one used before: it was replaced by a failover",
             ));
         }
-        self.server.record_crowding(is_true(&row, "is_crowded")?);
+        // The connections of a pooler are not the server's.
+        let is_crowded = is_true(&row, "is_crowded")?;
+        self.server
+            .record_crowding(is_crowded && self.mode() != SettingsMode::Transaction);
         if let Some(time) = text(&row, "clock")?
             .parse()
             .ok()

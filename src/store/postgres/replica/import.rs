@@ -36,8 +36,8 @@ impl Import for RecordedImport {
 
     async fn finish(self: Box<Self>, last_seq: i64) -> Result<Conversation, StoreError> {
         let finished = self.import.finish(last_seq).await;
-        self.replica
-            .record_write(self.conversation, Some(&self.user));
+        let writes = self.replica.recent_writes();
+        writes.record(self.conversation, Some(&self.user));
         finished
     }
 }

@@ -15,6 +15,9 @@ pub(super) enum Outcome {
     Behind,
     /// The primary was read, because the replica cannot be used.
     Unavailable,
+    /// The primary was read, because there was no connection to the replica in time: reads use all, or one
+    /// is being opened.
+    Busy,
     /// The primary was read, because the replica has canceled the statement, which needed rows that it
     /// had to remove.
     Conflict,
@@ -23,11 +26,12 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Replica,
         Self::RecentWrite,
         Self::Behind,
         Self::Unavailable,
+        Self::Busy,
         Self::Conflict,
         Self::NotFound,
     ];
@@ -38,6 +42,7 @@ impl Outcome {
             Self::RecentWrite => "recent_write",
             Self::Behind => "behind",
             Self::Unavailable => "unavailable",
+            Self::Busy => "busy",
             Self::Conflict => "conflict",
             Self::NotFound => "not_found",
         };
@@ -83,6 +88,18 @@ impl Instruments {
                 %cause,
                 suppressed = suppressed.count(),
                 "the replica is not used: reading from the primary"
+            );
+        }
+    }
+
+    /// Logs that one of the servers at the address is not used.
+    pub(super) fn log_skipped(&self, cause: &Cause) {
+        if let Some(suppressed) = self.throttle.admit("skipped") {
+            warn!(
+                setting = "DATABASE_READ_URL",
+                %cause,
+                suppressed = suppressed.count(),
+                "one of the servers is not used: reading from the others or the primary"
             );
         }
     }

@@ -43,6 +43,11 @@ impl Positions {
         self.remove_old(latest.at);
     }
 
+    /// Removes the positions of another history.
+    pub(super) fn clear(&mut self) {
+        self.recent.clear();
+    }
+
     /// Position that a replica must have reached at `now`; `None` if it is not known.
     pub(super) fn required(&self, now: Instant) -> Option<u64> {
         let mut recent = self.recent.iter();

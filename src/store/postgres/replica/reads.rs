@@ -1,6 +1,6 @@
 //! Reads of the store that may use its replica. `None` means that the primary must be read.
 
-use super::{READ_LIMIT, Replica, Subject, snapshot};
+use super::{READ_LIMIT, Replica, Subject, server::Required, snapshot};
 use crate::{
     domain::{Conversation, ConversationRef, Message},
     store::{
@@ -18,10 +18,7 @@ impl PostgresStore {
         &self,
         query: &ConversationQuery,
     ) -> Result<Option<ConversationPage>, StoreError> {
-        let subject = Subject {
-            conversation: None,
-            user: Some(&query.user_id),
-        };
+        let subject = Subject::User(&query.user_id);
         let Some((replica, required)) = self.admitted(query.state, subject).await else {
             return Ok(None);
         };
@@ -41,7 +38,7 @@ impl PostgresStore {
         limit: u32,
         contexts: bool,
     ) -> Result<Option<(Vec<Message>, MinState)>, StoreError> {
-        let subject = Subject::of(conversation);
+        let subject = Subject::Conversation(conversation.id);
         let Some((replica, required)) = self.admitted(state, subject).await else {
             return Ok(None);
         };
@@ -100,8 +97,12 @@ impl PostgresStore {
         Ok(corrected.await?.map(|(corrected, _)| corrected))
     }
 
-    /// Returns the replica, and the position that it must have reached, if a read may use it.
-    async fn admitted(&self, state: MinState, subject: Subject<'_>) -> Option<(&Replica, u64)> {
+    /// Returns the replica, and what it must have applied, if a read may use it.
+    async fn admitted(
+        &self,
+        state: MinState,
+        subject: Subject<'_>,
+    ) -> Option<(&Replica, Required)> {
         let replica = self.replica.as_ref()?;
         let required = replica.admit(state, subject).await?;
         Some((replica, required))
@@ -109,17 +110,10 @@ impl PostgresStore {
 }
 
 impl<'a> Subject<'a> {
-    pub(super) fn of(conversation: &'a ConversationRef) -> Self {
-        Self {
-            conversation: Some(conversation.id),
-            user: conversation.user_id.as_ref(),
-        }
-    }
-
     fn of_search(query: &'a SearchQuery) -> Self {
-        Self {
-            conversation: query.conversation_id,
-            user: Some(&query.user_id),
+        match query.conversation_id {
+            Some(conversation) => Self::Conversation(conversation),
+            None => Self::User(&query.user_id),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::Subject;
 use crate::domain::{ConversationId, UserId};
 
 /// Number of times that are kept. Users and conversations that share one are read from the primary
@@ -13,11 +14,13 @@ const SLOTS: usize = 4096;
 /// When this process last wrote for a user or to a conversation. A replica that lags may not show
 /// these writes yet, and a caller expects to read what it has written.
 #[derive(Debug)]
-pub(super) struct RecentWrites {
+pub(in crate::store::postgres) struct RecentWrites {
     /// Milliseconds from `epoch` to the end of the last write, plus one; 0 if there was none.
     slots: Box<[AtomicU64]>,
-    /// The same for the writes whose user is not known.
+    /// The same for the writes whose user is not known: all lists and searches may lack them.
     of_unknown_users: AtomicU64,
+    /// The same for the writes whose conversations are not known: all reads may lack them.
+    of_unknown_conversations: AtomicU64,
     epoch: Instant,
 }
 
@@ -26,38 +29,62 @@ impl RecentWrites {
         Self {
             slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
             of_unknown_users: AtomicU64::new(0),
+            of_unknown_conversations: AtomicU64::new(0),
             epoch: Instant::now(),
         }
     }
 
-    /// Records a write that has ended now.
-    pub(super) fn record(&self, conversation: ConversationId, user: Option<&UserId>) {
-        let now = self.now() + 1;
-        self.slot(conversation.as_uuid())
-            .store(now, Ordering::Relaxed);
-        let of_user = match user {
-            Some(user) => self.slot(user.as_str()),
-            None => &self.of_unknown_users,
-        };
-        of_user.store(now, Ordering::Relaxed);
+    /// Records a write to a conversation that has ended now, with any outcome.
+    pub(in crate::store::postgres) fn record(
+        &self,
+        conversation: ConversationId,
+        user: Option<&UserId>,
+    ) {
+        self.record_all(&[conversation], &[user]);
     }
 
-    /// Whether a write to the conversation or for the user has ended within `duration`.
-    pub(super) fn contains(
+    /// Records a write that has changed several conversations of these users, some of whom may not be
+    /// known.
+    pub(in crate::store::postgres) fn record_all(
         &self,
-        conversation: Option<ConversationId>,
-        user: Option<&UserId>,
-        duration: Duration,
-    ) -> bool {
+        conversations: &[ConversationId],
+        users: &[Option<&UserId>],
+    ) {
+        let now = self.now() + 1;
+        for conversation in conversations {
+            self.slot(conversation.as_uuid())
+                .store(now, Ordering::Relaxed);
+        }
+        for user in users {
+            let of_user = match user {
+                Some(user) => self.slot(user.as_str()),
+                None => &self.of_unknown_users,
+            };
+            of_user.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// Records a write that may have changed any conversation.
+    pub(in crate::store::postgres) fn record_unknown(&self) {
+        let now = self.now() + 1;
+        self.of_unknown_conversations.store(now, Ordering::Relaxed);
+    }
+
+    /// Whether a write that a read of `subject` may lack has ended within `duration`.
+    pub(super) fn contains(&self, subject: Subject<'_>, duration: Duration) -> bool {
         let now = self.now();
         let is_recent = |last: &AtomicU64| {
             let last = last.load(Ordering::Relaxed);
             // Both times are rounded down.
             last > 0 && u128::from(now.saturating_sub(last)) <= duration.as_millis()
         };
-        conversation.is_some_and(|id| is_recent(self.slot(id.as_uuid())))
-            || user.is_some_and(|user| is_recent(self.slot(user.as_str())))
-            || is_recent(&self.of_unknown_users)
+        let is_written = match subject {
+            Subject::Conversation(id) => is_recent(self.slot(id.as_uuid())),
+            Subject::User(user) => {
+                is_recent(self.slot(user.as_str())) || is_recent(&self.of_unknown_users)
+            }
+        };
+        is_written || is_recent(&self.of_unknown_conversations)
     }
 
     fn now(&self) -> u64 {
@@ -82,25 +109,44 @@ mod tests {
         ConversationId::from_uuid(Uuid::from_u128(number))
     }
 
-    #[test]
-    fn writes_are_recent_for_their_user_and_conversation() {
-        let writes = RecentWrites::new();
-        let user = UserId::parse("user").unwrap();
-        let second = Duration::from_secs(1);
-        assert!(!writes.contains(Some(conversation(1)), Some(&user), second));
-        writes.record(conversation(1), Some(&user));
-        assert!(writes.contains(Some(conversation(1)), None, second));
-        assert!(writes.contains(None, Some(&user), second));
-        let other = UserId::parse("other").unwrap();
-        assert!(!writes.contains(Some(conversation(2)), Some(&other), second));
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn is_recent(writes: &RecentWrites, number: u128) -> bool {
+        writes.contains(Subject::Conversation(conversation(number)), SECOND)
+    }
+
+    fn user(name: &str) -> UserId {
+        UserId::parse(name).unwrap()
     }
 
     #[test]
-    fn a_write_for_an_unknown_user_concerns_all() {
+    fn writes_are_recent_for_their_user_and_conversation() {
+        let writes = RecentWrites::new();
+        let (user, other) = (user("user"), user("other"));
+        assert!(!is_recent(&writes, 1));
+        assert!(!writes.contains(Subject::User(&user), SECOND));
+        writes.record(conversation(1), Some(&user));
+        assert!(is_recent(&writes, 1));
+        assert!(writes.contains(Subject::User(&user), SECOND));
+        assert!(!is_recent(&writes, 2));
+        assert!(!writes.contains(Subject::User(&other), SECOND));
+    }
+
+    #[test]
+    fn a_write_for_an_unknown_user_concerns_its_conversation_and_all_users() {
         let writes = RecentWrites::new();
         writes.record(conversation(1), None);
-        let user = UserId::parse("user").unwrap();
-        assert!(writes.contains(Some(conversation(2)), Some(&user), Duration::from_secs(1)));
+        assert!(writes.contains(Subject::User(&user("user")), SECOND));
+        assert!(is_recent(&writes, 1));
+        assert!(!is_recent(&writes, 2));
+    }
+
+    #[test]
+    fn a_write_to_unknown_conversations_concerns_all_reads() {
+        let writes = RecentWrites::new();
+        writes.record_unknown();
+        assert!(is_recent(&writes, 1));
+        assert!(writes.contains(Subject::User(&user("user")), SECOND));
     }
 
     #[test]
@@ -108,6 +154,7 @@ mod tests {
         let writes = RecentWrites::new();
         writes.record(conversation(1), None);
         std::thread::sleep(Duration::from_millis(20));
-        assert!(!writes.contains(Some(conversation(1)), None, Duration::from_millis(5)));
+        let subject = Subject::Conversation(conversation(1));
+        assert!(!writes.contains(subject, Duration::from_millis(5)));
     }
 }

@@ -41,7 +41,7 @@ pub(super) async fn take(
     if replica.pool.is_pooled() {
         return Ok(None);
     }
-    let subject = Subject::of(conversation);
+    let subject = Subject::Conversation(conversation.id);
     let Some(required) = replica.admit(MinState::ANY, subject).await else {
         return Ok(None);
     };
