@@ -23,7 +23,7 @@ pub(super) use self::{
         put_contents, put_writes, stored_keys, writes_row,
     },
     read::{read_ancestors, read_checkpoint, read_contents, read_page},
-    removal::{delete_runs, prune},
+    removal::{Selection, selected, unneeded_contents, unneeded_values},
     rows::{
         CheckpointColumns, CheckpointRow, CheckpointRows, Content, HeadColumns, Heads,
         NewCheckpointRow, NewMessages, NewValueRow, NewWritesRow, PlannedPut, SequenceRow,

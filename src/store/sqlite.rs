@@ -68,7 +68,7 @@ pub struct SqliteStore {
     writer: Arc<SqlitePool>,
     saves: GroupCommit<BatchWriter>,
     sweeper: Arc<Sweeper>,
-    readers: SqlitePool,
+    readers: Arc<SqlitePool>,
     /// Connections of searches, which can take long.
     searchers: SqlitePool,
     searches: SearchLimit,
@@ -113,14 +113,19 @@ impl SqliteStore {
         connection::create_directory(options.get_filename())?;
         let options = connection::required_options(options);
         let writer = Arc::new(connection::writer(options.clone()));
+        let readers = Arc::new(connection::readers(options.clone()));
         let file = options.get_filename().to_owned();
         let analysis = Analysis::new(Arc::clone(&writer), languages);
         Ok(Self {
             checkpointer: Checkpointer::new(options.clone(), Arc::clone(&writer)),
-            sweeper: Arc::new(Sweeper::new(Arc::clone(&writer), file)),
+            sweeper: Arc::new(Sweeper::new(
+                Arc::clone(&writer),
+                Arc::clone(&readers),
+                file,
+            )),
             saves: GroupCommit::new(BatchWriter(Arc::clone(&writer)), batches::LIMITS),
             writer,
-            readers: connection::readers(options.clone()),
+            readers,
             searchers: connection::searchers(options.clone()),
             // A search whose caller has gone away is interrupted at once.
             searches: SearchLimit::new(connection::SEARCHERS as usize, Duration::ZERO),

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use conversation_memory::proto::{
-    CheckpointValue, CheckpointVersion, CopyThreadRequest, ListCheckpointsRequest, NewThread,
-    PruneStrategy, PruneThreadsRequest, checkpoint_value,
+    CheckpointValue, CheckpointVersion, CopyThreadRequest, DeleteRunsRequest,
+    ListCheckpointsRequest, NewThread, PruneStrategy, PruneThreadsRequest, checkpoint_value,
 };
 use tonic::{Code, Status};
 
@@ -17,17 +17,22 @@ use test_support::{
 test_support::in_both_forms!(
     a_copy_that_a_crash_interrupts_is_complete_or_absent,
     a_prune_that_a_crash_interrupts_is_complete_or_absent,
+    a_removal_of_runs_that_a_crash_interrupts_is_complete_or_absent,
 );
 
 /// Number of checkpoints of a thread whose copy and removal take many rows.
 const MANY: usize = 80;
 
-/// Stores a thread of many checkpoints, each of which has a large value.
+/// Stores a thread of many checkpoints, each of which has a large value. The run of all but the first is
+/// the name of the user.
 async fn put_many(sidecar: &Sidecar, thread: &str, user: &str) {
     let mut checkpoints = client(sidecar);
     for number in 0..MANY {
         let mut put = put(thread, user);
         let version = number.to_string();
+        if number > 0 {
+            user.clone_into(&mut put.run_id);
+        }
         let checkpoint = put.checkpoint.as_mut().unwrap();
         checkpoint.channel_versions = vec![CheckpointVersion {
             channel: "large".to_owned(),
@@ -142,6 +147,31 @@ async fn a_prune_that_a_crash_interrupts_is_complete_or_absent(form: Form) {
         let left = count(&sidecar, &thread, &user).await;
         assert!(left == 1 || left == MANY, "{left}");
         client(&sidecar).prune_threads(prune).await.unwrap();
+        assert_eq!(count(&sidecar, &thread, &user).await, 1);
+    }
+}
+
+async fn a_removal_of_runs_that_a_crash_interrupts_is_complete_or_absent(form: Form) {
+    let mut sidecar = Sidecar::start(&form).await;
+    for delay in [0, 10, 30] {
+        let (thread, user) = (new_id(), new_user());
+        put_many(&sidecar, &thread, &user).await;
+        let removal = DeleteRunsRequest {
+            user_id: user.clone(),
+            run_ids: vec![user.clone()],
+        };
+        let interrupted = removal.clone();
+        let delay = Duration::from_millis(delay);
+        sidecar = killed_during(
+            &form,
+            sidecar,
+            delay,
+            async |mut checkpoints: Checkpoints| checkpoints.delete_runs(interrupted).await,
+        )
+        .await;
+        let left = count(&sidecar, &thread, &user).await;
+        assert!(left == 1 || left == MANY, "{left}");
+        client(&sidecar).delete_runs(removal).await.unwrap();
         assert_eq!(count(&sidecar, &thread, &user).await, 1);
     }
 }

@@ -1,4 +1,4 @@
-//! Removal of checkpoints, and of what no other checkpoint of the thread needs.
+//! What a removal of checkpoints deletes: them, and what no other checkpoint of the thread needs.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,80 +10,41 @@ use super::{
     values::segments_of,
 };
 use crate::{
-    domain::{
-        ChannelData, Checkpoint, CheckpointData, CheckpointId, ContentDigest, ConversationRef,
-    },
-    store::{StoreError, operation_error::OperationError},
+    domain::{ChannelData, Checkpoint, CheckpointData, CheckpointId, ContentDigest},
+    store::operation_error::OperationError,
 };
 
-/// Number of rows that are read or deleted together.
+/// Number of rows that are read together.
 const BATCH: u32 = 500;
 
 /// Member of the metadata whose members are the channels that store only what is written to them.
 const DELTA_CHANNELS: &str = "counters_since_delta_snapshot";
 
 /// Which checkpoints of a thread a removal deletes.
-enum Selection {
+#[derive(Debug)]
+pub(in crate::store) enum Selection {
     /// All but the latest of each namespace, and the ancestors that it needs.
     AllButLatest,
     /// Those of runs.
     OfRuns(Vec<Uuid>),
 }
 
-/// Deletes all checkpoints but the latest ones. See
-/// [`CheckpointStore::prune_checkpoints`](super::CheckpointStore::prune_checkpoints).
-pub(in crate::store) async fn prune<R: CheckpointRows>(
-    rows: &mut R,
-    conversation: &ConversationRef,
-) -> Result<i64, OperationError> {
-    remove(rows, conversation, &Selection::AllButLatest).await
-}
-
-/// Deletes the checkpoints of runs. See
-/// [`CheckpointStore::delete_runs`](super::CheckpointStore::delete_runs).
-pub(in crate::store) async fn delete_runs<R: CheckpointRows>(
-    rows: &mut R,
-    conversation: &ConversationRef,
-    runs: &[ContentDigest],
-) -> Result<i64, OperationError> {
-    let runs = runs.iter().map(|run| run.as_uuid()).collect();
-    remove(rows, conversation, &Selection::OfRuns(runs)).await
-}
-
-/// Deletes the selected checkpoints, and what only they needed. Returns their number.
-async fn remove<R: CheckpointRows>(
-    rows: &mut R,
-    conversation: &ConversationRef,
-    selection: &Selection,
-) -> Result<i64, OperationError> {
-    let place = rows.lock(conversation, "").await?;
-    let Some(thread) = place.ok_or(StoreError::NotFound)?.thread else {
-        return Ok(0);
-    };
-    rows.count_removal(thread).await?;
-    let mut removed = 0;
-    let mut kept = HashSet::new();
-    let mut after = 0;
-    loop {
-        let namespaces = rows.namespaces(thread, after, BATCH).await?;
-        if namespaces.is_empty() {
-            break;
-        }
-        for (namespace, _) in namespaces {
-            after = namespace;
-            let ids = match selection {
-                Selection::AllButLatest => superseded(rows, namespace).await?,
-                Selection::OfRuns(runs) => rows.checkpoints_of_runs(namespace, runs).await?,
-            };
-            for batch in ids.chunks(BATCH as usize) {
-                rows.delete_checkpoints(namespace, batch).await?;
-                removed += i64::try_from(batch.len()).unwrap_or_default();
-            }
-            sweep_values(rows, namespace, &mut kept).await?;
-        }
+impl Selection {
+    pub(in crate::store) fn of_runs(runs: &[ContentDigest]) -> Self {
+        Self::OfRuns(runs.iter().map(|run| run.as_uuid()).collect())
     }
-    sweep_contents(rows, thread, &kept).await?;
-    Ok(removed)
+}
+
+/// Ids of the checkpoints of a namespace that a removal deletes.
+pub(in crate::store) async fn selected<R: CheckpointRows>(
+    rows: &mut R,
+    namespace: i64,
+    selection: &Selection,
+) -> Result<Vec<Uuid>, OperationError> {
+    match selection {
+        Selection::AllButLatest => superseded(rows, namespace).await,
+        Selection::OfRuns(runs) => rows.checkpoints_of_runs(namespace, runs).await,
+    }
 }
 
 /// Ids of the checkpoints of a namespace that the latest one does not need.
@@ -167,13 +128,13 @@ fn decoded(row: CheckpointRow) -> Result<Checkpoint, OperationError> {
     decode_checkpoint(CheckpointId::from_uuid(row.key.id), None, row.body)
 }
 
-/// Deletes the values of a namespace that no checkpoint needs, and adds the digests of the data that
-/// the others, the checkpoints and the writes refer to.
-async fn sweep_values<R: CheckpointRows>(
+/// Keys of the values of a namespace that no checkpoint needs. Adds the digests of the data that the
+/// others, the checkpoints and the writes refer to.
+pub(in crate::store) async fn unneeded_values<R: CheckpointRows>(
     rows: &mut R,
     namespace: i64,
     kept: &mut HashSet<Uuid>,
-) -> Result<(), OperationError> {
+) -> Result<Vec<Uuid>, OperationError> {
     let mut keys = HashSet::new();
     let mut below = None;
     loop {
@@ -209,9 +170,6 @@ async fn sweep_values<R: CheckpointRows>(
             }
         }
     }
-    for batch in unneeded.chunks(BATCH as usize) {
-        rows.delete_values(namespace, batch).await?;
-    }
     let mut after = None;
     loop {
         let batch = rows.writes_after(namespace, after, BATCH).await?;
@@ -225,7 +183,7 @@ async fn sweep_values<R: CheckpointRows>(
             }
         }
     }
-    Ok(())
+    Ok(unneeded)
 }
 
 /// Number of first items that the values with these keys need of each sequence.
@@ -248,23 +206,21 @@ async fn needed_items<R: CheckpointRows>(
     Ok(needed)
 }
 
-/// Deletes the data of a thread that nothing refers to.
-async fn sweep_contents<R: CheckpointRows>(
+/// Digests of the data of a thread that nothing refers to.
+pub(in crate::store) async fn unneeded_contents<R: CheckpointRows>(
     rows: &mut R,
     thread: i64,
     kept: &HashSet<Uuid>,
-) -> Result<(), OperationError> {
+) -> Result<Vec<Uuid>, OperationError> {
+    let mut unneeded = Vec::new();
     let mut after = None;
     loop {
         let batch = rows.digests_after(thread, after, BATCH).await?;
         let Some(last) = batch.last() else {
-            return Ok(());
+            return Ok(unneeded);
         };
         after = Some(*last);
-        let unneeded: Vec<Uuid> = batch.into_iter().filter(|id| !kept.contains(id)).collect();
-        if !unneeded.is_empty() {
-            rows.delete_contents(thread, &unneeded).await?;
-        }
+        unneeded.extend(batch.into_iter().filter(|digest| !kept.contains(digest)));
     }
 }
 

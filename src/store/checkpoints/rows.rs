@@ -384,16 +384,6 @@ pub(in crate::store) trait CheckpointRows: Send {
         runs: &[Uuid],
     ) -> impl Future<Output = Outcome<Vec<Uuid>>> + Send;
 
-    /// Lets writes fail that were planned with what a removal deletes.
-    fn count_removal(&mut self, thread: i64) -> impl Future<Output = Outcome<()>> + Send;
-
-    /// Deletes checkpoints with their writes, and clears references to them as parents.
-    fn delete_checkpoints(
-        &mut self,
-        namespace: i64,
-        ids: &[Uuid],
-    ) -> impl Future<Output = Outcome<()>> + Send;
-
     /// Reads the rows of all values, and of all writes, of a namespace in pages: those after a key.
     fn values_after(
         &mut self,
@@ -410,12 +400,6 @@ pub(in crate::store) trait CheckpointRows: Send {
         limit: u32,
     ) -> impl Future<Output = Outcome<Vec<(Uuid, Uuid, Vec<u8>)>>> + Send;
 
-    fn delete_values(
-        &mut self,
-        namespace: i64,
-        keys: &[Uuid],
-    ) -> impl Future<Output = Outcome<()>> + Send;
-
     /// Reads digests of a thread in pages: those after a digest, in ascending order.
     fn digests_after(
         &mut self,
@@ -423,12 +407,6 @@ pub(in crate::store) trait CheckpointRows: Send {
         after: Option<Uuid>,
         limit: u32,
     ) -> impl Future<Output = Outcome<Vec<Uuid>>> + Send;
-
-    fn delete_contents(
-        &mut self,
-        thread: i64,
-        digests: &[Uuid],
-    ) -> impl Future<Output = Outcome<()>> + Send;
 }
 
 impl NewMessages {

@@ -3,6 +3,7 @@
 mod columns;
 mod copy;
 mod known_threads;
+mod removal;
 mod rows;
 mod statements;
 mod unlocked;
@@ -30,7 +31,8 @@ use crate::{
     },
     store::{
         AncestorQuery, CheckpointPage, CheckpointQuery, CheckpointStore, Invalidation,
-        PutCheckpoint, PutWrites, StoreError, StoredCheckpoint, checkpoints,
+        PutCheckpoint, PutWrites, StoreError, StoredCheckpoint,
+        checkpoints::{self, Selection},
         operation_error::OperationError,
     },
 };
@@ -122,6 +124,27 @@ async fn read<T>(
     };
     let read = statements(&mut rows).await;
     connection.release(read).await
+}
+
+impl PostgresStore {
+    async fn remove_checkpoints(
+        &self,
+        conversation: &ConversationRef,
+        selection: &Selection,
+    ) -> Result<i64, StoreError> {
+        let _permit = self.start_removal().await?;
+        let (pool, limit) = (&self.pool, REMOVAL_TIMEOUT);
+        attempts::transaction(pool, || {
+            write(
+                pool,
+                conversation.id,
+                Invalidation::Never,
+                limit,
+                async |rows| removal::remove(rows, conversation, selection).await,
+            )
+        })
+        .await
+    }
 }
 
 #[async_trait]
@@ -251,18 +274,8 @@ impl CheckpointStore for PostgresStore {
     }
 
     async fn prune_checkpoints(&self, conversation: &ConversationRef) -> Result<i64, StoreError> {
-        let _permit = self.start_removal().await?;
-        let (pool, limit) = (&self.pool, REMOVAL_TIMEOUT);
-        attempts::transaction(pool, || {
-            write(
-                pool,
-                conversation.id,
-                Invalidation::Never,
-                limit,
-                async |rows| checkpoints::prune(rows, conversation).await,
-            )
-        })
-        .await
+        self.remove_checkpoints(conversation, &Selection::AllButLatest)
+            .await
     }
 
     async fn conversations_of_runs(
@@ -294,17 +307,7 @@ impl CheckpointStore for PostgresStore {
         conversation: &ConversationRef,
         runs: &[ContentDigest],
     ) -> Result<i64, StoreError> {
-        let _permit = self.start_removal().await?;
-        let (pool, limit) = (&self.pool, REMOVAL_TIMEOUT);
-        attempts::transaction(pool, || {
-            write(
-                pool,
-                conversation.id,
-                Invalidation::Never,
-                limit,
-                async |rows| checkpoints::delete_runs(rows, conversation, runs).await,
-            )
-        })
-        .await
+        self.remove_checkpoints(conversation, &Selection::of_runs(runs))
+            .await
     }
 }

@@ -1,6 +1,7 @@
 //! Checkpoints in SQLite: transactions around what both databases share.
 
 mod copy;
+pub(super) mod removal;
 pub(super) mod removed_threads;
 mod rows;
 mod statements;
@@ -8,8 +9,10 @@ mod statements;
 use async_trait::async_trait;
 use bytes::Bytes;
 use sqlx::{Connection as _, SqliteConnection, query_scalar, types::Json};
+use tokio::time::Instant;
 use uuid::{Uuid, fmt::Hyphenated};
 
+use self::removal::write_to_thread;
 use super::{SqliteStore, connection};
 use crate::{
     domain::{
@@ -18,7 +21,9 @@ use crate::{
     },
     store::{
         AncestorQuery, CheckpointPage, CheckpointQuery, CheckpointStore, PutCheckpoint, PutWrites,
-        StoreError, StoredCheckpoint, checkpoints, operation_error::OperationError,
+        StoreError, StoredCheckpoint,
+        checkpoints::{self, Selection},
+        operation_error::OperationError,
     },
 };
 
@@ -91,13 +96,15 @@ impl SqliteStore {
 #[async_trait]
 impl CheckpointStore for SqliteStore {
     async fn put_checkpoint(&self, put: &PutCheckpoint) -> Result<StoredCheckpoint, StoreError> {
-        self.write_checkpoints(async |rows| checkpoints::put_checkpoint(rows, put).await)
-            .await
+        write_to_thread!(self, &put.conversation, async |rows| {
+            checkpoints::put_checkpoint(rows, put).await
+        })
     }
 
     async fn put_writes(&self, put: &PutWrites) -> Result<(), StoreError> {
-        self.write_checkpoints(async |rows| checkpoints::put_writes(rows, put).await)
-            .await
+        write_to_thread!(self, &put.conversation, async |rows| {
+            checkpoints::put_writes(rows, put).await
+        })
     }
 
     async fn put_contents(
@@ -106,10 +113,9 @@ impl CheckpointStore for SqliteStore {
         thread_name: Option<&str>,
         contents: &Contents,
     ) -> Result<(), StoreError> {
-        self.write_checkpoints(async |rows| {
+        write_to_thread!(self, conversation, async |rows| {
             checkpoints::put_contents(rows, conversation, thread_name, contents).await
         })
-        .await
     }
 
     async fn checkpoint(
@@ -154,12 +160,13 @@ impl CheckpointStore for SqliteStore {
         target: &ConversationRef,
         thread_name: Option<&str>,
     ) -> Result<(), StoreError> {
+        self.wait_for_removal(source, Instant::now() + removal::MAX_WAIT)
+            .await?;
         copy::copy_thread(self, source, target, thread_name).await
     }
 
     async fn prune_checkpoints(&self, conversation: &ConversationRef) -> Result<i64, StoreError> {
-        self.write_checkpoints(async |rows| checkpoints::prune(rows, conversation).await)
-            .await
+        removal::remove(self, conversation, &Selection::AllButLatest).await
     }
 
     async fn conversations_of_runs(
@@ -189,9 +196,6 @@ impl CheckpointStore for SqliteStore {
         conversation: &ConversationRef,
         runs: &[ContentDigest],
     ) -> Result<i64, StoreError> {
-        self.write_checkpoints(async |rows| {
-            checkpoints::delete_runs(rows, conversation, runs).await
-        })
-        .await
+        removal::remove(self, conversation, &Selection::of_runs(runs)).await
     }
 }

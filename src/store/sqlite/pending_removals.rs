@@ -18,7 +18,13 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::{Uuid, fmt::Hyphenated};
 
-use super::{SqlitePool, checkpoints::removed_threads, connection, lineage::LineageRange, sql};
+use super::{
+    SqlitePool,
+    checkpoints::{removal, removed_threads},
+    connection,
+    lineage::LineageRange,
+    sql,
+};
 use crate::store::operation_error::OperationError;
 
 /// Time after which a transaction deletes or inserts no further messages.
@@ -210,6 +216,7 @@ async fn delete_some(
 #[derive(Debug)]
 pub(super) struct Sweeper {
     writer: Arc<SqlitePool>,
+    readers: Arc<SqlitePool>,
     file: PathBuf,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -217,9 +224,10 @@ pub(super) struct Sweeper {
 
 impl Sweeper {
     /// Creates a sweeper of the store in `file`.
-    pub(super) fn new(writer: Arc<SqlitePool>, file: PathBuf) -> Self {
+    pub(super) fn new(writer: Arc<SqlitePool>, readers: Arc<SqlitePool>, file: PathBuf) -> Self {
         Self {
             writer,
+            readers,
             file,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -262,12 +270,30 @@ impl Sweeper {
         let _ = timeout(MAX_WAIT, has_attempted).await;
     }
 
-    /// Deletes the threads that an earlier process has left, in the background.
-    pub(super) fn sweep_leftover_threads(&self) {
-        let writer = Arc::clone(&self.writer);
+    /// Deletes the rows of removed checkpoints. Returns like [`Self::sweep`].
+    pub(super) async fn sweep_removals(&self) {
+        let (attempted, has_attempted) = oneshot::channel();
+        let (writer, readers) = (Arc::clone(&self.writer), Arc::clone(&self.readers));
         self.spawn(async move {
-            // If this fails, the next start repeats it.
+            let outcome = removal::sweep(&writer, &readers).await;
+            // The caller may have stopped waiting.
+            let _ = attempted.send(());
+            if outcome.is_err() {
+                sweep_removals_with_retries(&writer, &readers).await;
+            }
+        });
+        // The checkpoints are marked as removed: nothing depends on the outcome.
+        let _ = timeout(MAX_WAIT, has_attempted).await;
+    }
+
+    /// Deletes the threads and the checkpoints that an earlier process has left, in the background.
+    pub(super) fn sweep_leftover_threads(&self) {
+        let (writer, readers) = (Arc::clone(&self.writer), Arc::clone(&self.readers));
+        self.spawn(async move {
+            // If these fail, the next start repeats them.
             let _ = removed_threads::remove_unfinished(&writer).await;
+            let _ = removal::abandon(&writer).await;
+            sweep_removals_with_retries(&writer, &readers).await;
             sweep_threads_with_retries(&writer).await;
         });
     }
@@ -322,6 +348,16 @@ async fn sweep_with_retries(writer: &SqlitePool, ranges: &[LineageRange]) {
 async fn sweep_threads_with_retries(writer: &SqlitePool) {
     for _ in 0..MAX_FAILURES {
         if removed_threads::sweep(writer).await.is_ok() {
+            return;
+        }
+        sleep(RETRY_INTERVAL).await;
+    }
+}
+
+/// Deletes the rows of removed checkpoints, and repeats it after failures.
+async fn sweep_removals_with_retries(writer: &SqlitePool, readers: &SqlitePool) {
+    for _ in 0..MAX_FAILURES {
+        if removal::sweep(writer, readers).await.is_ok() {
             return;
         }
         sleep(RETRY_INTERVAL).await;

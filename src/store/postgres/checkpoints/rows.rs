@@ -48,6 +48,39 @@ impl CheckpointConnection<'_> {
         copied.execute(&mut *self.connection).await?;
         Ok(())
     }
+
+    /// Lets writes fail that were planned with what a removal deletes.
+    pub(super) async fn count_removal(&mut self, thread: i64) -> Outcome<()> {
+        let counted = query(statements::COUNT_REMOVAL).bind(thread);
+        counted.execute(&mut *self.connection).await?;
+        Ok(())
+    }
+
+    /// Deletes checkpoints with their writes, and clears references to them as parents.
+    pub(super) async fn delete_checkpoints(&mut self, namespace: i64, ids: &[Uuid]) -> Outcome<()> {
+        for statement in statements::DELETE_CHECKPOINTS {
+            query(statement)
+                .bind(namespace)
+                .bind(ids)
+                .execute(&mut *self.connection)
+                .await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn delete_values(&mut self, namespace: i64, keys: &[Uuid]) -> Outcome<()> {
+        let deleted = query(statements::DELETE_VALUES).bind(namespace).bind(keys);
+        deleted.execute(&mut *self.connection).await?;
+        Ok(())
+    }
+
+    pub(super) async fn delete_contents(&mut self, thread: i64, digests: &[Uuid]) -> Outcome<()> {
+        let deleted = query(statements::DELETE_CONTENTS)
+            .bind(thread)
+            .bind(digests);
+        deleted.execute(&mut *self.connection).await?;
+        Ok(())
+    }
 }
 
 impl CheckpointRows for CheckpointConnection<'_> {
@@ -329,23 +362,6 @@ impl CheckpointRows for CheckpointConnection<'_> {
         Ok(found.fetch_all(&mut *self.connection).await?)
     }
 
-    async fn count_removal(&mut self, thread: i64) -> Outcome<()> {
-        let counted = query(statements::COUNT_REMOVAL).bind(thread);
-        counted.execute(&mut *self.connection).await?;
-        Ok(())
-    }
-
-    async fn delete_checkpoints(&mut self, namespace: i64, ids: &[Uuid]) -> Outcome<()> {
-        for statement in statements::DELETE_CHECKPOINTS {
-            query(statement)
-                .bind(namespace)
-                .bind(ids)
-                .execute(&mut *self.connection)
-                .await?;
-        }
-        Ok(())
-    }
-
     async fn values_after(
         &mut self,
         namespace: i64,
@@ -375,12 +391,6 @@ impl CheckpointRows for CheckpointConnection<'_> {
         Ok(found.fetch_all(&mut *self.connection).await?)
     }
 
-    async fn delete_values(&mut self, namespace: i64, keys: &[Uuid]) -> Outcome<()> {
-        let deleted = query(statements::DELETE_VALUES).bind(namespace).bind(keys);
-        deleted.execute(&mut *self.connection).await?;
-        Ok(())
-    }
-
     async fn digests_after(
         &mut self,
         thread: i64,
@@ -392,13 +402,5 @@ impl CheckpointRows for CheckpointConnection<'_> {
             .bind(after)
             .bind(i64::from(limit));
         Ok(found.fetch_all(&mut *self.connection).await?)
-    }
-
-    async fn delete_contents(&mut self, thread: i64, digests: &[Uuid]) -> Outcome<()> {
-        let deleted = query(statements::DELETE_CONTENTS)
-            .bind(thread)
-            .bind(digests);
-        deleted.execute(&mut *self.connection).await?;
-        Ok(())
     }
 }

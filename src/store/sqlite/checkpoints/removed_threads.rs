@@ -15,13 +15,16 @@ const FIND: &str = "SELECT t.id FROM checkpoint_threads t \
 const FIND_NAMESPACE: &str =
     "SELECT n.id FROM checkpoint_namespaces n WHERE n.thread_id = $1 LIMIT 1";
 
-const DELETE_OF_NAMESPACE: [&str; 3] = [
+const DELETE_OF_NAMESPACE: [&str; 4] = [
     "DELETE FROM checkpoint_states WHERE rowid IN (SELECT c.rowid FROM checkpoint_states c \
      WHERE c.namespace_id = $1 LIMIT CAST($2 AS INTEGER))",
     "DELETE FROM checkpoint_task_writes WHERE rowid IN (SELECT w.rowid FROM checkpoint_task_writes w \
      WHERE w.namespace_id = $1 LIMIT CAST($2 AS INTEGER))",
     "DELETE FROM checkpoint_values WHERE rowid IN (SELECT v.rowid FROM checkpoint_values v \
      WHERE v.namespace_id = $1 LIMIT CAST($2 AS INTEGER))",
+    "DELETE FROM checkpoint_removed_states WHERE namespace_id = $1 AND id IN (\
+     SELECT x.id FROM checkpoint_removed_states x \
+     WHERE x.namespace_id = $1 LIMIT CAST($2 AS INTEGER))",
 ];
 
 const DELETE_NAMESPACE: &str = "DELETE FROM checkpoint_namespaces WHERE id = $1";
@@ -29,6 +32,8 @@ const DELETE_NAMESPACE: &str = "DELETE FROM checkpoint_namespaces WHERE id = $1"
 /// One at a time, because it can have a megabyte.
 const DELETE_CONTENT: &str = "DELETE FROM checkpoint_contents WHERE rowid = \
     (SELECT d.rowid FROM checkpoint_contents d WHERE d.thread_id = $1 LIMIT 1)";
+
+const DELETE_REMOVAL: &str = "DELETE FROM checkpoint_removals WHERE thread_id = $1";
 
 const DELETE_THREAD: &str = "DELETE FROM checkpoint_threads WHERE id = $1";
 
@@ -82,8 +87,10 @@ async fn sweep_some(connection: &mut SqliteConnection) -> Result<bool, Operation
         } else {
             let deleted = query(DELETE_CONTENT).bind(thread);
             if deleted.execute(&mut *connection).await?.rows_affected() == 0 {
-                let deleted = query(DELETE_THREAD).bind(thread);
-                deleted.execute(&mut *connection).await?;
+                for statement in [DELETE_REMOVAL, DELETE_THREAD] {
+                    let deleted = query(statement).bind(thread);
+                    deleted.execute(&mut *connection).await?;
+                }
             }
         }
     }

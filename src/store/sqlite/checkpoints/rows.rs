@@ -1,7 +1,7 @@
 use sqlx::{SqliteConnection, query, query_as, query_scalar, types::Json};
 use uuid::{Uuid, fmt::Hyphenated};
 
-use super::{super::append::append_in, statements};
+use super::{super::append::append_in, removal, statements};
 use crate::{
     domain::{ConversationRef, UserId},
     store::{
@@ -25,6 +25,7 @@ impl CheckpointRows for SqliteConnection {
         conversation: &ConversationRef,
         namespace: &str,
     ) -> Outcome<Option<ThreadPlace>> {
+        removal::reject_pending(self, conversation).await?;
         self.find(conversation, namespace).await
     }
 
@@ -304,22 +305,6 @@ impl CheckpointRows for SqliteConnection {
         Ok(found.fetch_all(self).await?)
     }
 
-    /// No write is planned outside of the transaction that has the write lock of the file.
-    async fn count_removal(&mut self, _thread: i64) -> Outcome<()> {
-        Ok(())
-    }
-
-    async fn delete_checkpoints(&mut self, namespace: i64, ids: &[Uuid]) -> Outcome<()> {
-        for statement in statements::DELETE_CHECKPOINTS {
-            query(statement)
-                .bind(namespace)
-                .bind(list(ids))
-                .execute(&mut *self)
-                .await?;
-        }
-        Ok(())
-    }
-
     async fn values_after(
         &mut self,
         namespace: i64,
@@ -349,14 +334,6 @@ impl CheckpointRows for SqliteConnection {
         Ok(found.fetch_all(self).await?)
     }
 
-    async fn delete_values(&mut self, namespace: i64, keys: &[Uuid]) -> Outcome<()> {
-        let deleted = query(statements::DELETE_VALUES)
-            .bind(namespace)
-            .bind(list(keys));
-        deleted.execute(self).await?;
-        Ok(())
-    }
-
     async fn digests_after(
         &mut self,
         thread: i64,
@@ -368,14 +345,6 @@ impl CheckpointRows for SqliteConnection {
             .bind(after_all(after))
             .bind(limit);
         Ok(found.fetch_all(self).await?)
-    }
-
-    async fn delete_contents(&mut self, thread: i64, digests: &[Uuid]) -> Outcome<()> {
-        let deleted = query(statements::DELETE_CONTENTS)
-            .bind(thread)
-            .bind(list(digests));
-        deleted.execute(self).await?;
-        Ok(())
     }
 }
 

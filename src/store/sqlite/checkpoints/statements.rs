@@ -1,5 +1,35 @@
 //! Statements on the rows of checkpoints.
 
+/// Whether a removal, all of whose checkpoints are marked, deletes a checkpoint.
+macro_rules! is_removed {
+    ($namespace:literal, $id:literal) => {
+        concat!(
+            "EXISTS (SELECT 1 FROM checkpoint_removed_states x \
+             CROSS JOIN checkpoint_namespaces n ON n.id = x.namespace_id \
+             CROSS JOIN checkpoint_removals r ON r.thread_id = n.thread_id AND r.state = 1 \
+             WHERE x.namespace_id = ",
+            $namespace,
+            " AND x.id = ",
+            $id,
+            ")"
+        )
+    };
+}
+
+/// Begins a query for checkpoints of the namespace $1, without those that are being deleted.
+macro_rules! select_checkpoints {
+    ($rest:literal) => {
+        concat!(
+            "SELECT c.id, CASE WHEN ",
+            is_removed!("c.namespace_id", "c.parent_id"),
+            " THEN NULL ELSE c.parent_id END, c.body FROM checkpoint_states c \
+             WHERE c.namespace_id = $1 AND NOT ",
+            is_removed!("c.namespace_id", "c.id"),
+            $rest
+        )
+    };
+}
+
 pub(super) const FIND: &str = "SELECT c.last_seq, c.own_after, t.id, n.id FROM conversations c \
     LEFT JOIN checkpoint_threads t ON t.conversation_id = c.id \
     LEFT JOIN checkpoint_namespaces n ON n.thread_id = t.id AND n.namespace = $3 \
@@ -63,14 +93,12 @@ pub(super) const PUT_WRITES: &str = "INSERT INTO checkpoint_task_writes \
 pub(super) const FORGET_WRITES: &str = "DELETE FROM checkpoint_task_writes \
     WHERE namespace_id = $1 AND checkpoint_id = $2 AND digest = $3";
 
-pub(super) const CHECKPOINT: &str = "SELECT c.id, c.parent_id, c.body FROM checkpoint_states c \
-    WHERE c.namespace_id = $1 AND c.id = $2";
+pub(super) const CHECKPOINT: &str = select_checkpoints!(" AND c.id = $2");
 
-pub(super) const LATEST: &str = "SELECT c.id, c.parent_id, c.body FROM checkpoint_states c \
-    WHERE c.namespace_id = $1 ORDER BY c.id DESC LIMIT 1";
+pub(super) const LATEST: &str = select_checkpoints!(" ORDER BY c.id DESC LIMIT 1");
 
-pub(super) const CHECKPOINTS: &str = "SELECT c.id, c.parent_id, c.body FROM checkpoint_states c \
-    WHERE c.namespace_id = $1 AND c.id < $2 ORDER BY c.id DESC LIMIT CAST($3 AS INTEGER)";
+pub(super) const CHECKPOINTS: &str =
+    select_checkpoints!(" AND c.id < $2 ORDER BY c.id DESC LIMIT CAST($3 AS INTEGER)");
 
 /// The sum before a call decides, so that the caller sees that there is more.
 pub(super) const WRITES: &str = "SELECT w.body FROM (SELECT x.number AS number, \
@@ -94,15 +122,6 @@ pub(super) const LINEAGE: &str = "SELECT l.source_id, l.after_seq, l.upto_seq FR
 pub(super) const OF_RUNS: &str = "SELECT c.id FROM json_each($2) w \
     CROSS JOIN checkpoint_states c ON c.run_id = unhex(w.value) AND c.namespace_id = $1";
 
-pub(super) const DELETE_CHECKPOINTS: [&str; 3] = [
-    "DELETE FROM checkpoint_task_writes WHERE namespace_id = $1 \
-     AND checkpoint_id IN (SELECT unhex(w.value) FROM json_each($2) w)",
-    "DELETE FROM checkpoint_states WHERE namespace_id = $1 \
-     AND id IN (SELECT unhex(w.value) FROM json_each($2) w)",
-    "UPDATE checkpoint_states SET parent_id = NULL WHERE namespace_id = $1 \
-     AND parent_id IN (SELECT unhex(w.value) FROM json_each($2) w)",
-];
-
 pub(super) const VALUES_AFTER: &str = "SELECT v.key, v.sequence, v.first_item, v.last_item, v.prefix, v.body \
     FROM checkpoint_values v WHERE v.namespace_id = $1 AND v.key > $2 \
     ORDER BY v.key LIMIT CAST($3 AS INTEGER)";
@@ -111,14 +130,8 @@ pub(super) const WRITES_AFTER: &str = "SELECT w.checkpoint_id, w.digest, w.body 
     WHERE w.namespace_id = $1 AND (w.checkpoint_id, w.digest) > ($2, $3) \
     ORDER BY w.checkpoint_id, w.digest LIMIT CAST($4 AS INTEGER)";
 
-pub(super) const DELETE_VALUES: &str = "DELETE FROM checkpoint_values WHERE namespace_id = $1 \
-    AND key IN (SELECT unhex(w.value) FROM json_each($2) w)";
-
 pub(super) const DIGESTS_AFTER: &str = "SELECT d.digest FROM checkpoint_contents d \
     WHERE d.thread_id = $1 AND d.digest > $2 ORDER BY d.digest LIMIT CAST($3 AS INTEGER)";
-
-pub(super) const DELETE_CONTENTS: &str = "DELETE FROM checkpoint_contents WHERE thread_id = $1 \
-    AND digest IN (SELECT unhex(w.value) FROM json_each($2) w)";
 
 #[cfg(test)]
 mod tests {
@@ -135,7 +148,15 @@ mod tests {
             .await
             .unwrap();
         for statement in [
-            FIND, CHECKPOINT, LATEST, VALUES, HEADS, SEQUENCE, WRITES, CONTENTS,
+            FIND,
+            CHECKPOINT,
+            LATEST,
+            CHECKPOINTS,
+            VALUES,
+            HEADS,
+            SEQUENCE,
+            WRITES,
+            CONTENTS,
         ] {
             let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
             let steps: Vec<(i64, i64, i64, String)> =
@@ -143,7 +164,9 @@ mod tests {
             assert!(!steps.is_empty());
             for (.., step) in steps {
                 // The rows of a table are found, and those of a parameter or a subquery are read.
-                let is_of_table = ["SCAN c", "SCAN t", "SCAN n", "SCAN v", "SCAN d", "SCAN x"];
+                let is_of_table = [
+                    "SCAN c", "SCAN t", "SCAN n", "SCAN v", "SCAN d", "SCAN x", "SCAN r",
+                ];
                 assert!(!is_of_table.contains(&step.as_str()), "{statement}: {step}");
             }
         }
