@@ -191,8 +191,12 @@ def from_langchain_message(message: BaseMessage) -> Message:
     if isinstance(message, RemoveMessage):
         # Models and `str(history)` reject it.
         raise TypeError("a RemoveMessage is no message of a history: use clear to remove messages")
-    value = message_to_dict(message)
-    if type(_from_dict(value)) is not type(message):
+    value = _to_dict(message)
+    read = _from_dict(value)
+    if read != message:
+        value = message_to_dict(message)
+        read = _from_dict(value)
+    if type(read) is not type(message):
         raise TypeError(
             f"a message of the type {type(message).__name__} cannot be read back: use a type of"
             " langchain_core.messages"
@@ -203,6 +207,11 @@ def from_langchain_message(message: BaseMessage) -> Message:
     # A message that is shown has no id.
     show = _show_one if message.id is None else None
     return stored.message_of(FORM, value, role, parts, show=show, name=common.short(name))
+
+
+def _to_dict(message: BaseMessage) -> dict[str, Any]:
+    """Returns a message as a dict without the members that have their defaults."""
+    return {"type": message.type, "data": message.model_dump(exclude_defaults=True)}
 
 
 def _from_dict(value: dict[str, Any]) -> BaseMessage | None:
@@ -216,7 +225,7 @@ def _from_dict(value: dict[str, Any]) -> BaseMessage | None:
 
 def _show_one(message: Message) -> dict[str, Any] | None:
     shown = [_construct(each) for each in form.show(message)]
-    return message_to_dict(shown[0]) if len(shown) == 1 else None
+    return _to_dict(shown[0]) if len(shown) == 1 else None
 
 
 def _construct(shown: dict[str, Any]) -> BaseMessage:
