@@ -30,8 +30,9 @@ mod transfer_conversation;
 mod truncate_conversation;
 mod write_through;
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{fmt, future::Future, pin::pin, sync::Arc, time::Duration};
 
+use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 pub use self::{
@@ -167,12 +168,37 @@ impl Memory {
             drop(permit);
             outcome
         };
-        self.0
-            .writes
-            .spawn(key.scope(call::inherit(write)))
-            .await
-            // The panic's own text may quote a message. The log has its location.
-            .unwrap_or_else(|_| Err(Error::Internal("a write panicked".into())))
+        let write = self.0.writes.spawn(key.scope(call::inherit(write)));
+        // The panic's own text may quote a message. The log has its location.
+        let panicked = |_| Err(Error::Internal("a write panicked".into()));
+        write.await.unwrap_or_else(panicked)
+    }
+
+    /// Runs a write like [`Self::uninterrupted`], whose outcome can be sent before its end. It counts as
+    /// a concurrent write until then.
+    ///
+    /// # Errors
+    ///
+    /// Fails like [`Self::uninterrupted`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future does not interrupt the write.
+    async fn uninterrupted_after<T, F>(
+        &self,
+        write: impl FnOnce(oneshot::Sender<T>) -> F,
+    ) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let (sender, sent) = oneshot::channel();
+        let mut write = pin!(self.uninterrupted(write(sender)));
+        tokio::select! {
+            biased;
+            Ok(outcome) = sent => Ok(outcome),
+            outcome = &mut write => outcome,
+        }
     }
 }
 

@@ -1,4 +1,5 @@
 use bytes::Bytes;
+use tokio::sync::oneshot;
 
 use super::{Error, Memory, Resource, save_messages::derive_title, write_through::WindowUpdate};
 use crate::{
@@ -67,11 +68,13 @@ impl Memory {
         put.messages = keys.into_iter().zip(messages).collect();
         put.at = self.0.clock.now();
         let memory = self.clone();
-        self.uninterrupted(async move {
-            match memory.put(&mut put).await {
+        // The caller does not wait for the window: until it has the messages, reads go to the store.
+        self.uninterrupted_after(|stored| async move {
+            let mut stored = Some(stored);
+            match memory.put(&mut put, &mut stored).await {
                 Err(Error::NotFound(_)) => {
                     memory.create_thread(&put.conversation, new).await?;
-                    memory.put(&mut put).await
+                    memory.put(&mut put, &mut stored).await
                 }
                 outcome => outcome,
             }
@@ -79,7 +82,12 @@ impl Memory {
         .await
     }
 
-    async fn put(&self, put: &mut PutCheckpoint) -> Result<PutOutcome, Error> {
+    /// Stores a checkpoint. Sends the outcome as soon as it is known.
+    async fn put(
+        &self,
+        put: &mut PutCheckpoint,
+        stored: &mut Option<oneshot::Sender<PutOutcome>>,
+    ) -> Result<PutOutcome, Error> {
         let conversation = put.conversation.clone();
         let id = conversation.id;
         let put_error = |error| Error::from_write(error, id, true);
@@ -101,14 +109,16 @@ impl Memory {
                 PUT_LIMIT,
                 write,
                 Committed::window_update,
-                async |_| {},
+                async |committed| {
+                    if let Some(stored) = stored.take() {
+                        // The caller may have stopped waiting.
+                        let _ = stored.send(committed.outcome());
+                    }
+                },
             )
             .await
             .map_err(put_error)?;
-        Ok(PutOutcome {
-            last_seq: committed.last_seq,
-            saved_messages: committed.messages.len(),
-        })
+        Ok(committed.outcome())
     }
 
     /// Stores writes of a task. Creates the conversation `new` if it does not exist.
@@ -424,6 +434,13 @@ impl Committed {
             messages: messages.collect(),
             appended,
             has_pinned,
+        }
+    }
+
+    fn outcome(&self) -> PutOutcome {
+        PutOutcome {
+            last_seq: self.last_seq,
+            saved_messages: self.messages.len(),
         }
     }
 

@@ -2,7 +2,7 @@
 //! database. The same turns with `InMemorySaver` are the lower bound: the time that LangGraph itself
 //! takes.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use sqlx::{Connection as _, PgConnection};
 use test_support::sidecar::{Form, Sidecar};
@@ -88,11 +88,28 @@ fn cells(saver: &str, callers: usize, measured: &Measured, baseline: &Measured) 
 async fn sizes(database_url: &str, pythons: &mut [Python]) {
     println!("\n### Bytes after 1,000 steps\n");
     let mut rows: Vec<Vec<String>> = Vec::new();
+    let mut tables: Vec<Vec<String>> = Vec::new();
     let mut baseline = None;
     for (saver, python) in SAVERS.iter().zip(pythons).take(2) {
         let before = stored_bytes(database_url).await;
         let messages = python.take_turns_in_one_thread(TURNS).await;
-        let stored = stored_bytes(database_url).await - before;
+        let after = stored_bytes(database_url).await;
+        let mut stored = 0.0;
+        let mut added = Vec::new();
+        for (table, [table_bytes, index_bytes]) in after {
+            let [table_before, index_before] = before.get(&table).copied().unwrap_or_default();
+            let bytes = [table_bytes - table_before, index_bytes - index_before];
+            stored += bytes[0] + bytes[1];
+            added.push((table, bytes));
+        }
+        added.retain(|(_, bytes)| bytes[0] + bytes[1] > 0.0);
+        added.sort_by(|(_, one), (_, other)| (other[0] + other[1]).total_cmp(&(one[0] + one[1])));
+        tables.extend(added.into_iter().map(|(table, bytes)| {
+            let kib = bytes.map(|bytes| format!("{:.0} KiB", bytes / 1024.0));
+            let [table_size, indexes] = kib;
+            let ratio = two_digits(Some((bytes[0] + bytes[1]) / messages));
+            vec![(*saver).to_owned(), table, table_size, indexes, ratio]
+        }));
         let baseline = *baseline.get_or_insert(stored);
         rows.push(vec![
             (*saver).to_owned(),
@@ -104,14 +121,24 @@ async fn sizes(database_url: &str, pythons: &mut [Python]) {
     }
     let columns = ["saver", "stored", "ratio", "messages", "stored / messages"];
     print(&columns, rows.into_iter());
+    println!();
+    let columns = ["saver", "table", "rows", "indexes", "stored / messages"];
+    print(&columns, tables.into_iter());
 }
 
-/// Size of all tables that are not the system's, with their indexes.
-async fn stored_bytes(database_url: &str) -> f64 {
+/// Bytes of each table that is not the system's, and of its indexes. Partitions count as their table.
+async fn stored_bytes(database_url: &str) -> HashMap<String, [f64; 2]> {
     let mut connection = PgConnection::connect(database_url).await.unwrap();
-    let statement = "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::float8 FROM pg_class c \
+    let statement = "SELECT p.relname::text, sum(pg_table_size(c.oid))::float8, \
+            sum(pg_indexes_size(c.oid))::float8 FROM pg_class c \
          JOIN pg_namespace n ON n.oid = c.relnamespace \
-         WHERE c.relkind = 'r' AND n.nspname NOT IN ('pg_catalog', 'information_schema')";
-    let size = sqlx::query_scalar(statement).fetch_one(&mut connection);
-    size.await.unwrap()
+         LEFT JOIN pg_inherits i ON i.inhrelid = c.oid \
+         JOIN pg_class p ON p.oid = coalesce(i.inhparent, c.oid) \
+         WHERE c.relkind = 'r' AND n.nspname NOT IN ('pg_catalog', 'information_schema') GROUP BY p.relname";
+    let sizes = sqlx::query_as(statement).fetch_all(&mut connection);
+    let sizes: Vec<(String, f64, f64)> = sizes.await.unwrap();
+    let sizes = sizes.into_iter();
+    sizes
+        .map(|(table, bytes, indexes)| (table, [bytes, indexes]))
+        .collect()
 }

@@ -1,10 +1,10 @@
 //! Encoding of bodies and data. A body is an encoded protobuf message, whose type is private to
 //! this file. Both are compressed if that makes them smaller; the first byte tells.
 
-use std::io::{Read as _, Write as _};
+use std::{cell::RefCell, io::Read as _};
 
 use bytes::Bytes;
-use flate2::{Compression, read::DeflateDecoder, write::DeflateEncoder};
+use flate2::{Compress, Compression, FlushCompress, Status, read::DeflateDecoder};
 use prost::Message as _;
 
 use super::rows::Content;
@@ -337,17 +337,24 @@ fn decode<M: prost::Message + Default>(body: Vec<u8>) -> Result<M, OperationErro
 /// Compresses bytes, if that makes them smaller.
 pub(super) fn compress(bytes: &[u8]) -> Vec<u8> {
     if bytes.len() >= MIN_COMPRESSED {
-        let mut compressed = Vec::with_capacity(bytes.len() / 2 + 1);
+        // As long as the bytes as they are.
+        let mut compressed = Vec::with_capacity(bytes.len());
         compressed.push(DEFLATED);
-        let mut encoder = DeflateEncoder::new(compressed, Compression::fast());
-        if encoder.write_all(bytes).is_ok()
-            && let Ok(compressed) = encoder.finish()
-            && compressed.len() <= bytes.len()
-        {
+        let finished = COMPRESS.with_borrow_mut(|compress| {
+            compress.reset();
+            compress.compress_vec(bytes, &mut compressed, FlushCompress::Finish)
+        });
+        if matches!(finished, Ok(Status::StreamEnd)) {
+            compressed.shrink_to_fit();
             return compressed;
         }
     }
     [&[RAW], bytes].concat()
+}
+
+thread_local! {
+    // Its tables have several hundred KiB, and a put compresses several short texts.
+    static COMPRESS: RefCell<Compress> = RefCell::new(Compress::new(Compression::fast(), false));
 }
 
 /// Restores bytes that [`compress`] has compressed.

@@ -228,7 +228,7 @@ pub(super) async fn append_batch(
 }
 
 /// Whether a message has contexts or the data of blobs.
-fn has_attachments(append: &Append) -> bool {
+pub(super) fn has_attachments(append: &Append) -> bool {
     append.messages.iter().any(|message| {
         let mut blobs = message.parts.iter().filter_map(Part::as_blob);
         !message.contexts.is_empty() || blobs.any(|blob| blob.data.is_some())

@@ -19,12 +19,11 @@ MAX_BYTES = 256 << 10
 MAX_WAIT = 1.0
 """Upper bound in seconds on the time for which writes wait for a put that is in progress."""
 
-_ITERATIONS = 12
-"""Iterations of the event loop in which a graph begins the put after its last task's writes. A busy
-loop needs more time for them than the following."""
-
 _GRACE = 0.002
-"""Time in seconds in which a graph with threads begins that put."""
+"""Time in seconds in which a graph begins the put after its last task's writes."""
+
+_ITERATIONS = 12
+"""Iterations of the event loop in which it does. In a busy loop they take longer than that time."""
 
 Place = tuple[str, str]
 """Conversation and namespace."""
@@ -151,11 +150,11 @@ async def _until_taken(queue: _Queue, waiting: _Waiting) -> None:
         # The next put of a thread begins when the one before has ended.
         while queue.puts and not waiting.is_taken and (left := deadline - loop.time()) > 0:
             await asyncio.wait(queue.puts, timeout=left)
-        for _ in range(_ITERATIONS):
-            if waiting.is_taken:
-                return
-            await asyncio.sleep(0)
-        if not queue.puts:
+        if not queue.puts and not waiting.is_taken:
             await asyncio.wait([waiting.taken], timeout=_GRACE)
+        for _ in range(_ITERATIONS):
+            if queue.puts or waiting.is_taken:
+                break
+            await asyncio.sleep(0)
         if not queue.puts or waiting.is_taken or loop.time() >= deadline:
             return

@@ -163,29 +163,40 @@ pub(super) const PUT_WITH_WRITES: &str = put!(
 
 /// Stores a put with messages, like [`PUT_WITH_WRITES`] and the statement that saves a turn. The row of the
 /// conversation is locked first, as by all other writes.
-pub(super) const PUT_WITH_MESSAGES: &str = append_statement!(
-    "locked AS MATERIALIZED (SELECT c.id FROM conversations c \
-     WHERE c.id = $1 AND ($2 IS NULL OR c.user_id = $2) FOR NO KEY UPDATE), \
-     place AS MATERIALIZED (SELECT t.id AS thread, t.conversation_id \
-     FROM locked l JOIN checkpoint_threads t ON t.conversation_id = l.id \
-     WHERE t.id = $39 AND t.removals = $40 AND (SELECT count(*) FROM checkpoint_values v \
-         WHERE v.namespace_id = $41 AND v.key = ANY ($55)) = cardinality($55) \
-       AND (SELECT count(*) FROM (SELECT 1 FROM checkpoint_task_writes w \
-            WHERE w.namespace_id = $41 AND w.checkpoint_id = $52 LIMIT $58) AS s) < $58 \
-     FOR NO KEY UPDATE OF t), ",
-    "(SELECT p.conversation_id FROM place p)",
-    concat!(
-        attachments!(),
-        new_rows!(
-            "$41",
-            "$42, $43, $44",
-            "$45, $46, $47, $48, $49, $50",
-            "$51, $52, $53, $54"
-        ),
-        new_task_writes!("$41", "$52", "$56, $57"),
-        ", "
-    )
-);
+macro_rules! put_with_messages {
+    ($attachments:expr) => {
+        append_statement!(
+            "locked AS MATERIALIZED (SELECT c.id FROM conversations c \
+             WHERE c.id = $1 AND ($2 IS NULL OR c.user_id = $2) FOR NO KEY UPDATE), \
+             place AS MATERIALIZED (SELECT t.id AS thread, t.conversation_id \
+             FROM locked l JOIN checkpoint_threads t ON t.conversation_id = l.id \
+             WHERE t.id = $39 AND t.removals = $40 AND (SELECT count(*) FROM checkpoint_values v \
+                 WHERE v.namespace_id = $41 AND v.key = ANY ($55)) = cardinality($55) \
+               AND (SELECT count(*) FROM (SELECT 1 FROM checkpoint_task_writes w \
+                    WHERE w.namespace_id = $41 AND w.checkpoint_id = $52 LIMIT $58) AS s) < $58 \
+             FOR NO KEY UPDATE OF t), ",
+            "(SELECT p.conversation_id FROM place p)",
+            concat!(
+                $attachments,
+                new_rows!(
+                    "$41",
+                    "$42, $43, $44",
+                    "$45, $46, $47, $48, $49, $50",
+                    "$51, $52, $53, $54"
+                ),
+                new_task_writes!("$41", "$52", "$56, $57"),
+                ", "
+            )
+        )
+    };
+}
+
+/// Stores a put whose messages have no contexts and no blobs. PostgreSQL prepares each part of a statement
+/// for execution, also one without rows.
+pub(super) const PUT_WITH_MESSAGES: &str = put_with_messages!("");
+
+/// Stores a put with messages, their contexts and blobs.
+pub(super) const PUT_WITH_ATTACHMENTS: &str = put_with_messages!(attachments!());
 
 /// Whether writes are stored, or their checkpoint has those of fewer calls than a parameter.
 macro_rules! admits_writes {

@@ -18,6 +18,7 @@ use super::{
     super::{
         PostgresPool,
         append::{bind_append, saved},
+        batch::has_attachments,
         connection::{PooledConnection, STATEMENT_TIMEOUT, Wait},
         invalidations::{record_after, record_statement},
         store_connection::StoreConnection,
@@ -254,7 +255,12 @@ async fn store(
         last_seq.map(StoredCheckpoint::without_messages)
     } else {
         let append = messages.into_append(put.invalidation);
-        let statement = query_as(statements::PUT_WITH_MESSAGES);
+        let statement = if has_attachments(&append) {
+            statements::PUT_WITH_ATTACHMENTS
+        } else {
+            statements::PUT_WITH_MESSAGES
+        };
+        let statement = query_as(statement);
         let statement = bind_append(statement, &append, languages, record_after);
         let statement = bind_planned!(statement, thread, contents, values, rows.checkpoint);
         let statement = statement
