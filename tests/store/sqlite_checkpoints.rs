@@ -14,7 +14,8 @@ use test_support::store_fixture::{at, new_conversation, owned_ref, user};
 use crate::checkpoints::{id, list, put, root, with_list, write};
 
 /// Number of checkpoints of a thread, which are more than one transaction copies or deletes.
-const STEPS: u64 = 150;
+const COUNT: usize = 150;
+const STEPS: u64 = COUNT as u64;
 
 /// Opens a file beside the store.
 pub(crate) async fn raw(file: &Path) -> SqliteConnection {
@@ -157,7 +158,7 @@ async fn checkpoints_of_a_prune_disappear_together() {
     let (store, thread) = open_with_thread(&file).await;
     let prune = async {
         // A look at the thread before the removal.
-        assert_eq!(ids(&store, &thread).await.len(), STEPS as usize);
+        assert_eq!(ids(&store, &thread).await.len(), COUNT);
         store.prune_checkpoints(&thread).await.unwrap()
     };
     let mut looks = Vec::new();
@@ -171,7 +172,7 @@ async fn checkpoints_of_a_prune_disappear_together() {
     assert_eq!(removed, i64::try_from(STEPS - 1).unwrap());
     let last = [(id(STEPS - 1), None)];
     for found in looks {
-        assert!(found.len() == STEPS as usize || found == last, "{found:?}");
+        assert!(found.len() == COUNT || found == last, "{found:?}");
     }
     assert_eq!(ids(&store, &thread).await, last);
     // The thread, its namespace, the checkpoint, and the values and the data of its list.
@@ -179,11 +180,11 @@ async fn checkpoints_of_a_prune_disappear_together() {
     let steps = i64::try_from(STEPS).unwrap();
     assert_eq!(rows(&mut connection).await, 3 + 2 * steps);
     let base = (STEPS - 1).to_string();
-    let base = Some((base.as_str(), STEPS as usize));
+    let base = Some((base.as_str(), COUNT));
     let next = with_list(put(&thread, STEPS), "next", base, &["next".to_owned()]);
     store.put_checkpoint(&next).await.unwrap();
     let found = store.checkpoint(&thread, &root(), None).await.unwrap();
-    assert_eq!(list(&found).len(), STEPS as usize + 1);
+    assert_eq!(list(&found).len(), COUNT + 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -201,7 +202,7 @@ async fn a_removal_of_runs_keeps_the_other_checkpoints() {
         .unwrap();
     assert_eq!(store.delete_runs(&thread, &[run]).await.unwrap(), 1);
     let found = ids(&store, &thread).await;
-    assert_eq!(found.len(), STEPS as usize + 1);
+    assert_eq!(found.len(), COUNT + 1);
     assert_eq!(found[0], (id(STEPS + 1), None));
     assert_eq!(found[1].0, id(STEPS - 1));
 }
@@ -216,7 +217,7 @@ async fn a_removal_that_a_process_has_left_is_completed_or_undone_at_the_next_st
         let all = ids(&store, &thread).await;
         let mut expected = all.clone();
         if is_decided {
-            expected.truncate(STEPS as usize - 2);
+            expected.truncate(COUNT - 2);
             expected.last_mut().unwrap().1 = None;
         }
         let mut connection = raw(&file).await;
