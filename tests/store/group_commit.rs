@@ -391,7 +391,14 @@ async fn cancelled_saves_of_batches_are_complete_or_absent_and_change_no_others(
                 while let Err(error) = store.append(&retry_of(&save)).await {
                     assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
                 }
-                let stored = store.get(&conversation).await.unwrap();
+                let stored = loop {
+                    match store.get(&conversation).await {
+                        Ok(stored) => break stored,
+                        Err(error) => {
+                            assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+                        }
+                    }
+                };
                 assert_eq!(stored.last_seq, i64::from(number + 1) * 2);
             }
             dropped
