@@ -52,10 +52,6 @@ const MAX_OPS_CONNECTIONS: usize = 64;
 /// connections to the store, or than processors, only take longer.
 const MAX_CONCURRENT_READS: usize = 4;
 
-/// Number of them that only callers below their share can begin, so that one caller's reads do not
-/// occupy all processors of a small machine.
-const RESERVED_READS: usize = 2;
-
 /// Upper bound on the threads that serve calls. Four serve more calls than PostgreSQL can save, and on a
 /// machine with many processors, more threads take more memory and wake each other more often.
 const MAX_WORKERS: usize = 4;
@@ -269,7 +265,7 @@ fn memory(
         ids: Arc::new(UuidV7),
         writes,
         write_permits: FairSemaphore::new(config.limits.concurrent_calls),
-        read_permits: FairSemaphore::with_reserve(MAX_CONCURRENT_READS, RESERVED_READS),
+        read_permits: FairSemaphore::new(MAX_CONCURRENT_READS),
         response_bytes,
         import_permit: FairSemaphore::new(1),
         default_limit: config.conversations.history_messages,
