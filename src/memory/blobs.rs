@@ -3,7 +3,7 @@ use bytes::Bytes;
 use super::{Error, HistoryMessages, Memory, Resource, history::Selectable};
 use crate::{
     domain::{ConversationId, ConversationRef, Message, Part},
-    fairness::ShareKey,
+    fairness::Permits,
     recent::EncodedMessage,
     store::Bound,
 };
@@ -56,28 +56,40 @@ impl Memory {
         conversation: ConversationId,
         messages: &mut HistoryMessages,
     ) {
+        let has_blobs = match messages {
+            HistoryMessages::Decoded(messages) => messages.iter().any(HasBlobs::has_blobs),
+            HistoryMessages::Encoded(messages) => messages.iter().any(HasBlobs::has_blobs),
+        };
+        if !has_blobs {
+            return;
+        }
+        let permit = match self.read_permit().await {
+            Ok(permit) => permit,
+            Err(error) => {
+                tracing::debug!(error = %error, "data of blobs is left out");
+                return;
+            }
+        };
         match messages {
-            HistoryMessages::Decoded(messages) => self.attach_blobs(conversation, messages).await,
-            HistoryMessages::Encoded(messages) => self.attach_blobs(conversation, messages).await,
+            HistoryMessages::Decoded(messages) => {
+                self.attach_blobs(conversation, messages, &permit).await;
+            }
+            HistoryMessages::Encoded(messages) => {
+                self.attach_blobs(conversation, messages, &permit).await;
+            }
         }
     }
 
     /// Adds the data of blobs to the messages of a response, the newest first, as far as it fits.
     /// The caller reads the rest one by one. Therefore an error leaves the data out as well: a
-    /// history from the recent window does not depend on the store.
+    /// history from the recent window does not depend on the store. The permit is that of
+    /// [`Self::read_permit`].
     pub(super) async fn attach_blobs<M: HasBlobs>(
         &self,
         conversation: ConversationId,
         messages: &mut [M],
+        _permit: &Permits,
     ) {
-        if !messages.iter().any(HasBlobs::has_blobs) {
-            return;
-        }
-        let permits = &self.0.read_permits;
-        let Some(_permit) = permits.try_acquire(ShareKey::current(), 1) else {
-            tracing::debug!("data of blobs is left out: too many reads from the store at once");
-            return;
-        };
         let bytes: usize = messages.iter().map(Selectable::size).sum();
         let mut left = Message::MAX_BYTES_PER_RESPONSE.saturating_sub(bytes);
         for message in messages.iter_mut().rev() {

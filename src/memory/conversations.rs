@@ -162,10 +162,10 @@ impl Memory {
     /// Fails with [`Error::NotFound`] if there is no such conversation; with [`Error::Unavailable`]
     /// if the store cannot be reached.
     pub async fn list_messages(&self, request: &ListMessages) -> Result<MessagePage, Error> {
-        let _permit = self.read_permit().await?;
+        let permit = self.read_permit().await?;
         let mut page = self.read_page(request).await?;
         if request.blobs {
-            self.attach_blobs(request.conversation.id, &mut page.messages)
+            self.attach_blobs(request.conversation.id, &mut page.messages, &permit)
                 .await;
         }
         Ok(page)
