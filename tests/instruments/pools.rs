@@ -106,12 +106,12 @@ async fn the_pools_of_writer_and_readers_are_reported_separately() {
     let new = new_conversation(&user());
     let conversation = owned_ref(&new);
     store.create(&new, at(0)).await.unwrap();
-    // The analysis of documents, which runs in the background, uses the writer, too.
+    // Work in the background uses both, too.
     assert!(waits(&meter, "sqlite.writer").0 >= 1);
-    assert_eq!(waits(&meter, "sqlite.readers").0, 0);
+    let before = waits(&meter, "sqlite.readers").0;
     store.get(&conversation).await.unwrap();
     store.get(&conversation).await.unwrap();
-    assert_eq!(waits(&meter, "sqlite.readers").0, 2);
+    assert!(waits(&meter, "sqlite.readers").0 >= before + 2);
     // A connection is returned asynchronously: the second read may open another one.
     eventually("all connections are returned", async || {
         let mut states = connections(&meter);
