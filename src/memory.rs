@@ -179,7 +179,7 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// Fails like [`Self::uninterrupted`].
+    /// Fails with the errors of [`Self::uninterrupted`].
     ///
     /// # Cancel safety
     ///

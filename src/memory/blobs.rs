@@ -82,7 +82,7 @@ impl Memory {
 
     /// Adds the data of blobs to the messages of a response, the newest first, as far as it fits.
     /// The caller reads the rest one by one. Therefore an error leaves the data out as well: a
-    /// history from the recent window does not depend on the store. The permit is that of
+    /// history from the recent window does not depend on the store. The caller has acquired `_permit` by
     /// [`Self::read_permit`].
     pub(super) async fn attach_blobs<M: HasBlobs>(
         &self,

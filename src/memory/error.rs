@@ -82,7 +82,7 @@ pub enum Error {
     /// The caller has not read as many bytes of responses as are permitted.
     #[error("the responses that callers have not read exceed their limit of {max} bytes")]
     TooManyResponseBytes {
-        /// The limit.
+        /// Limit on the bytes of all responses that callers have not read.
         max: usize,
     },
     /// The limit on concurrent exports and imports is reached.

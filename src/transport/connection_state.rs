@@ -110,12 +110,12 @@ impl ConnectionState {
     /// Time for which the peer has not accepted any byte of the responses that wait for it.
     pub(super) fn stalled_for(&self) -> Duration {
         let has_pieces = self.pieces.load(Ordering::Relaxed) > 0;
-        let overhead = if has_pieces {
+        let unaccepted = if has_pieces {
             self.accepted_at.elapsed()
         } else {
             Duration::ZERO
         };
-        overhead.max(self.blocked_since.elapsed())
+        unaccepted.max(self.blocked_since.elapsed())
     }
 
     /// Records whether the socket accepts bytes.

@@ -8,18 +8,18 @@ use std::{
 
 use tokio::time::Instant;
 
-/// Pace of the work without a response to an accepted call: rejected calls, cancelled ones, probes, and
-/// frames alone.
+/// Pace of the work that gives no response to an accepted call: rejected and cancelled calls, probes, and
+/// frames on connections without a call.
 ///
 /// Any peer can cause it without credentials, and it takes processor time. When all connections
 /// together exceed the pace, those that have caused such work are not read for a while, so that calls on
 /// other connections are not delayed.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct OverheadPace {
     /// When what has been done was due at the pace.
     due: Arc<Mutex<Instant>>,
     /// Whether the connection has caused such work since its last delay was determined.
-    is_of_connection: Arc<AtomicBool>,
+    is_of_connection: AtomicBool,
 }
 
 impl OverheadPace {
@@ -39,7 +39,7 @@ impl OverheadPace {
     pub(super) fn new() -> Self {
         Self {
             due: Arc::new(Mutex::new(Instant::now())),
-            is_of_connection: Arc::default(),
+            is_of_connection: AtomicBool::new(false),
         }
     }
 
@@ -47,7 +47,7 @@ impl OverheadPace {
     pub(super) fn of_new_connection(&self) -> Self {
         Self {
             due: Arc::clone(&self.due),
-            is_of_connection: Arc::default(),
+            is_of_connection: AtomicBool::new(false),
         }
     }
 

@@ -171,7 +171,7 @@ async fn a_standby_that_is_far_away_is_used() {
     let primary = PostgresServer::start().await;
     let standby = primary.start_standby().await;
     let proxy = TcpProxy::start(address(&standby)).await;
-    // Each way.
+    // The delay applies to each direction, so that a round trip takes twice as long.
     proxy.delay(Duration::from_millis(75));
     let url = url_of(&proxy);
     let servers = Replicated::with_read_urls(primary, standby, &[&url], lagging(UNLIMITED)).await;

@@ -23,8 +23,8 @@ pub(crate) async fn raw(file: &Path) -> SqliteConnection {
     options.connect().await.unwrap()
 }
 
-/// Stores the checkpoints of a thread, each of which adds an item to a list, and a write for each to the
-/// first one.
+/// Stores the checkpoints of a thread, each of which adds an item to a list. The first checkpoint gets a
+/// write for each of them.
 async fn put_steps(store: &SqliteStore, thread: &ConversationRef) {
     let mut version = None;
     for number in 0..STEPS {

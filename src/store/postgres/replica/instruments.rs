@@ -15,8 +15,8 @@ pub(super) enum Outcome {
     Behind,
     /// The primary was read, because the replica cannot be used.
     Unavailable,
-    /// The primary was read, because there was no connection to the replica in time: reads use all, or one
-    /// is being opened.
+    /// The primary was read, because there was no connection to the replica in time: reads use all of them, or a
+    /// connection is being opened at this moment.
     Busy,
     /// The primary was read, because the replica has canceled the statement, which needed rows that it
     /// had to remove.

@@ -43,8 +43,8 @@ impl RecentWrites {
         self.record_all(&[conversation], &[user]);
     }
 
-    /// Records a write that has changed several conversations of these users, some of whom may not be
-    /// known.
+    /// Records a write that has changed several conversations of these users. `None` stands for a user
+    /// whom the write does not name.
     pub(in crate::store::postgres) fn record_all(
         &self,
         conversations: &[ConversationId],

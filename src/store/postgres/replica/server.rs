@@ -43,8 +43,8 @@ const REPLICA: &str = "SELECT (pg_last_wal_replay_lsn() - '0/0'::pg_lsn)::bigint
     (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())::bigint, \
     to_regclass('primary_start')::oid::bigint";
 
-/// Columns of [`Applied`]. The timeline is the one that the replica receives, which the role may not be
-/// allowed to read.
+/// Columns of [`Applied`]. The timeline is the one that the replica receives; it is NULL for roles that
+/// lack the permission to read it, and while no WAL receiver runs.
 pub(super) const APPLIED: &str = "SELECT CASE WHEN pg_is_in_recovery() \
         THEN (pg_last_wal_replay_lsn() - '0/0'::pg_lsn)::bigint END, \
     (SELECT p.started_at FROM primary_start p WHERE p.is_current), \
@@ -90,7 +90,7 @@ pub(super) struct Required {
     pub(super) position: u64,
     /// When its primary was started.
     pub(super) started_at: i64,
-    /// Timeline of the primary, if that is known.
+    /// Timeline of the primary. `None` if it has not been read.
     pub(super) timeline: Option<i32>,
 }
 

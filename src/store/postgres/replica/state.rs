@@ -6,8 +6,8 @@ use super::{
     server::{Primary, Refusal, Required},
 };
 
-/// Number of times that the interval is doubled: while a mistake lasts, or because reads have failed again
-/// after a check.
+/// Number of times that the interval is doubled: while a mistake lasts, or because reads failed again
+/// although the check before them had succeeded.
 const MAX_DOUBLINGS: u32 = 5;
 
 /// The same while a server is down.

@@ -424,7 +424,7 @@ impl Sweep<'_> {
     }
 }
 
-/// See [`Sweep::delete_marked`].
+/// Executes the statements of [`Sweep::delete_marked`] in its transaction, until its time has passed.
 async fn delete_some(
     connection: &mut SqliteConnection,
     sweep: &Sweep<'_>,
