@@ -38,6 +38,7 @@ enum Attack {
     /// Frames that begin no call, or that begin and cancel calls, over several connections.
     Frames(fn(u32) -> Vec<u8>),
     Searches,
+    LargeSearches,
     SessionLists,
     Metrics,
     Overload,
@@ -46,11 +47,12 @@ enum Attack {
     Branches,
 }
 
-const ATTACKS: [(&str, Attack); 16] = [
+const ATTACKS: [(&str, Attack); 17] = [
     ("1,024 unread histories of 3 MiB", Attack::UnreadResponses),
     ("102,400 half-sent health checks", Attack::HalfSentChecks),
     ("1,000 idle connections", Attack::IdleConnections),
     ("12 callers with expensive searches", Attack::Searches),
+    ("4 callers search 100,000 messages", Attack::LargeSearches),
     ("64 callers with turns without a pause", Attack::Overload),
     (
         "300 connections with half-sent calls",
@@ -215,6 +217,7 @@ impl Attack {
             Self::IdleConnections => connections::idle(attackers, sidecar),
             Self::Frames(frames) => connections::flood(attackers, sidecar.address, frames),
             Self::Searches => reads::search(attackers, sidecar).await,
+            Self::LargeSearches => reads::search_many_messages(attackers, sidecar).await,
             Self::SessionLists => reads::list_sessions(attackers, sidecar, SESSIONS).await,
             Self::Metrics => reads::scrape(attackers, sidecar.operations().await),
             Self::Overload => writes::overload(attackers, sidecar),

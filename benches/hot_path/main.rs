@@ -21,6 +21,7 @@
 //! - `store`: time until a call fails while PostgreSQL is unavailable.
 //! - `search`: searching a user's messages among 1,000,000 of 10,000 users, and the
 //!   additional cost of a save for the search documents.
+//! - `searches`: queries of several kinds in 100,000 messages of one user.
 //! - `telemetry`: the cost of tracing, also with an unavailable collector.
 //! - `process`: startup time, and memory when idle and after 10,000 turns.
 //! - `attacks`: turns of a caller while others attack the sidecar, and the memory that it takes. Their
@@ -50,6 +51,7 @@ mod histories;
 mod outages;
 mod process;
 mod search;
+mod searches;
 mod telemetry;
 mod throughput;
 
@@ -57,7 +59,7 @@ use std::process::ExitCode;
 
 use self::throughput::{SERVE, serve};
 
-const SECTIONS: [&str; 13] = [
+const SECTIONS: [&str; 14] = [
     "throughput",
     "langgraph",
     "growth",
@@ -67,6 +69,7 @@ const SECTIONS: [&str; 13] = [
     "redis",
     "store",
     "search",
+    "searches",
     "telemetry",
     "process",
     "attacks",
@@ -115,6 +118,7 @@ fn main() -> ExitCode {
                 "redis" => runtime.block_on(outages::redis()),
                 "store" => runtime.block_on(outages::store()),
                 "search" => runtime.block_on(search::search(rounds)),
+                "searches" => runtime.block_on(searches::searches(rounds)),
                 "telemetry" => runtime.block_on(telemetry::telemetry(rounds)),
                 "process" => runtime.block_on(process::process()),
                 "attacks" => runtime.block_on(attacks::attacks(rounds)),

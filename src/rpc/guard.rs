@@ -174,7 +174,12 @@ impl GuardState {
             exchange.hold(Arc::clone(&permit));
         }
         let method = Method::of(request.uri().path());
-        let call = key.scope(inner_call(inner, request, Limit::RequestBytes));
+        let call = key.scope(inner_call(
+            inner,
+            request,
+            Limit::RequestBytes,
+            exchange.as_ref(),
+        ));
         match tokio::time::timeout_at(deadline, call).await {
             Err(_) => expired().into_http(),
             Ok(response) => {
@@ -228,8 +233,13 @@ impl Drop for SlotRelease {
 }
 
 /// Calls the routes. A panic is the status `INTERNAL`. `size_limit` is the limit on the bytes of the
-/// request.
-async fn inner_call<S>(inner: &mut S, request: Request<Body>, size_limit: Limit) -> Response<Body>
+/// request, and `exchange` that of an accepted call.
+async fn inner_call<S>(
+    inner: &mut S,
+    request: Request<Body>,
+    size_limit: Limit,
+    exchange: Option<&Exchange>,
+) -> Response<Body>
 where
     S: Service<Request<Body>, Response = Response<Body>>,
     S::Error: std::fmt::Display,
@@ -240,7 +250,7 @@ where
     match response.await {
         // The panic hook has logged the panic.
         Err(_) => status::internal().into_http(),
-        Ok(response) => response_of(response, size_limit),
+        Ok(response) => response_of(response, size_limit, exchange),
     }
 }
 
@@ -266,10 +276,14 @@ fn register_gauges(permits: &FairSemaphore) {
 fn response_of<E: std::fmt::Display>(
     response: Result<Response<Body>, E>,
     size_limit: Limit,
+    exchange: Option<&Exchange>,
 ) -> Response<Body> {
     match response {
         Ok(mut response) => {
-            status::replace_decoder_codes(response.headers_mut(), size_limit);
+            let is_undecodable = status::replace_decoder_codes(response.headers_mut(), size_limit);
+            if is_undecodable && let Some(exchange) = exchange {
+                exchange.reject_request();
+            }
             response
         }
         Err(error) => {

@@ -388,9 +388,11 @@ pub(crate) fn rate_limit_exceeded(exceeded: &RateExceeded) -> Status {
 /// caller caused it. This package chooses `INTERNAL` only in [`internal`].
 /// If the caller resets its request, the code depends on that of the reset, and can be `INTERNAL`,
 /// `UNKNOWN` or `UNAVAILABLE`. The caller, which does not receive it, has cancelled the call.
-pub(crate) fn replace_decoder_codes(headers: &mut HeaderMap, size_limit: Limit) {
+///
+/// Returns whether the decoder has rejected the request.
+pub(crate) fn replace_decoder_codes(headers: &mut HeaderMap, size_limit: Limit) -> bool {
     let Some(code) = headers.get(Status::GRPC_STATUS) else {
-        return;
+        return false;
     };
     let replacement = match Code::from_bytes(code.as_bytes()) {
         _ if has_reset_message(headers) => Code::Cancelled,
@@ -402,9 +404,10 @@ pub(crate) fn replace_decoder_codes(headers: &mut HeaderMap, size_limit: Limit) 
             Code::ResourceExhausted
         }
         Code::Internal if !has_internal_message(headers) => Code::InvalidArgument,
-        _ => return,
+        _ => return false,
     };
     headers.insert(Status::GRPC_STATUS, (replacement as i32).into());
+    true
 }
 
 /// Adds to the decoder's message for a request that is too large what the caller can do.
@@ -544,9 +547,12 @@ mod tests {
     use super::*;
 
     fn replaced(status: Status) -> Code {
+        let before = status.code();
         let mut headers = status.into_http::<()>().into_parts().0.headers;
-        replace_decoder_codes(&mut headers, Limit::RequestBytes);
-        Status::from_header_map(&headers).unwrap().code()
+        let is_rejected = replace_decoder_codes(&mut headers, Limit::RequestBytes);
+        let code = Status::from_header_map(&headers).unwrap().code();
+        assert_eq!(is_rejected, code != before);
+        code
     }
 
     #[test]
@@ -560,7 +566,7 @@ mod tests {
             assert_eq!(replaced(reset), Code::Cancelled);
         }
         let mut none = HeaderMap::new();
-        replace_decoder_codes(&mut none, Limit::RequestBytes);
+        assert!(!replace_decoder_codes(&mut none, Limit::RequestBytes));
         assert!(none.is_empty());
     }
 }

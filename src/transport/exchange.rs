@@ -46,6 +46,8 @@ struct ExchangeState {
     is_call: AtomicBool,
     /// Whether the handler has returned a response.
     has_response: AtomicBool,
+    /// Whether the request of the call could not be decoded.
+    is_undecodable: AtomicBool,
     /// Whether what the exchange held was left to other requests.
     is_displaced: AtomicBool,
     /// Since when the exchange has waited for its peer to send the request or to read the response.
@@ -82,6 +84,7 @@ impl Exchange {
             is_aborted: AtomicBool::new(false),
             is_call: AtomicBool::new(false),
             has_response: AtomicBool::new(false),
+            is_undecodable: AtomicBool::new(false),
             is_displaced: AtomicBool::new(false),
             waits_since: AtomicTime::unset(),
             held: Mutex::default(),
@@ -125,6 +128,12 @@ impl Exchange {
             self.key()
         };
         self.0.connection.trust(caller);
+    }
+
+    /// Records that the request of the accepted call could not be decoded, which is also the case if its
+    /// peer has cancelled the call before it was complete.
+    pub fn reject_request(&self) {
+        self.0.is_undecodable.store(true, Ordering::Relaxed);
     }
 
     /// Records that the handler has returned a response.
@@ -334,9 +343,11 @@ impl WeakExchange {
 impl Drop for ExchangeState {
     fn drop(&mut self) {
         self.connection.remove_exchange(self.index);
-        let is_call = self.is_call.load(Ordering::Relaxed);
-        if !is_call || !self.has_response.load(Ordering::Relaxed) {
-            self.connection.overhead.add_exchange();
+        let is = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+        if !is(&self.is_call) {
+            self.connection.overhead.add_rejected_call();
+        } else if is(&self.is_undecodable) || !is(&self.has_response) {
+            self.connection.overhead.add_cancelled_call();
         }
     }
 }

@@ -26,6 +26,9 @@ impl OverheadPace {
     /// Pace of rejected calls, each of which takes about a fifth of this time.
     const INTERVAL: Duration = Duration::from_micros(100);
 
+    /// Number of rejected calls that take about as long as an accepted call that is cancelled.
+    const CANCELLED_CALL: u32 = 3;
+
     /// Bytes of frames that take about as long as a rejected call.
     const BYTES: u32 = 64;
 
@@ -51,9 +54,15 @@ impl OverheadPace {
         }
     }
 
-    /// Records that an exchange of the connection has ended without a response to an accepted call.
-    pub(super) fn add_exchange(&self) {
+    /// Records that an exchange of the connection has ended whose call was not accepted, or a probe.
+    pub(super) fn add_rejected_call(&self) {
         self.add(Self::INTERVAL);
+    }
+
+    /// Records that an accepted call of the connection has ended without a response, or that its request
+    /// could not be decoded.
+    pub(super) fn add_cancelled_call(&self) {
+        self.add(Self::INTERVAL * Self::CANCELLED_CALL);
     }
 
     /// Records that the connection has read bytes of frames that belong to no call.
@@ -92,20 +101,29 @@ mod tests {
         let all = OverheadPace::new();
         let [one, other] = [(); 2].map(|()| all.of_new_connection());
         for _ in 0..100 {
-            one.add_exchange();
+            one.add_rejected_call();
         }
         assert_eq!(one.take_delay(), None);
         for _ in 0..50 {
-            one.add_exchange();
+            one.add_rejected_call();
         }
         let delay = one.take_delay();
         assert_eq!(delay, Some(50 * OverheadPace::INTERVAL));
         assert_eq!((one.take_delay(), other.take_delay()), (None, None));
-        other.add_exchange();
+        other.add_rejected_call();
         assert!(other.take_delay() > delay);
         tokio::time::advance(Duration::from_secs(1)).await;
-        other.add_exchange();
+        other.add_rejected_call();
         assert_eq!(other.take_delay(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn cancelled_calls_count_as_several_rejected_ones() {
+        let connection = OverheadPace::new().of_new_connection();
+        for _ in 0..34 {
+            connection.add_cancelled_call();
+        }
+        assert_eq!(connection.take_delay(), Some(2 * OverheadPace::INTERVAL));
     }
 
     #[tokio::test(start_paused = true)]
@@ -113,7 +131,7 @@ mod tests {
         let all = OverheadPace::new();
         let connection = all.of_new_connection();
         for _ in 0..100_000 {
-            connection.add_exchange();
+            connection.add_rejected_call();
         }
         let delay = connection.take_delay();
         assert_eq!(delay, Some(OverheadPace::MAX_DELAY));

@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use super::{Attackers, writes::create_sessions};
+use crate::searches::save_messages;
 
 /// Number of callers that list sessions.
 const LISTING: usize = 8;
@@ -42,17 +43,34 @@ pub(super) async fn search(attackers: &mut Attackers, sidecar: &Sidecar) {
         let save = save(&id, vec![message(Role::User, &text); 25]);
         memory.save_messages(save).await.unwrap();
     }
-    for _ in 0..12 {
-        let (mut memory, user, query) = (attackers.memory(sidecar), user.clone(), query.clone());
+    search_without_pause(attackers, sidecar, 12, &user, &query);
+}
+
+/// Searches many messages, all of which match.
+pub(super) async fn search_many_messages(attackers: &mut Attackers, sidecar: &Sidecar) {
+    let user = new_user();
+    save_messages(sidecar, &user, 200).await;
+    search_without_pause(attackers, sidecar, 4, &user, "projects");
+}
+
+fn search_without_pause(
+    attackers: &mut Attackers,
+    sidecar: &Sidecar,
+    callers: usize,
+    user: &str,
+    query: &str,
+) {
+    for _ in 0..callers {
+        let mut memory = attackers.memory(sidecar);
+        let search = SearchMessagesRequest {
+            user_id: user.to_owned(),
+            query: query.to_owned(),
+            ..SearchMessagesRequest::default()
+        };
         attackers.spawn(async move {
             loop {
-                let search = SearchMessagesRequest {
-                    user_id: user.clone(),
-                    query: query.clone(),
-                    ..SearchMessagesRequest::default()
-                };
                 // Rejected searches are repeated, too.
-                let _ = memory.search_messages(search).await;
+                let _ = memory.search_messages(search.clone()).await;
                 sleep(Duration::from_millis(1)).await;
             }
         });

@@ -88,7 +88,7 @@ impl ProbeLimits {
         } else {
             MAX_REQUEST_TIME
         };
-        let call = inner_call(inner, request, Limit::ProbeBytes);
+        let call = inner_call(inner, request, Limit::ProbeBytes, None);
         match tokio::time::timeout_at(now + request_time, call).await {
             Err(_) => status::deadline_exceeded().into_http(),
             Ok(response) => {
