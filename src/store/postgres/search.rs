@@ -68,20 +68,21 @@ macro_rules! search {
                 SELECT websearch_to_tsquery('pg_catalog.english', searched_text($9)) AS english,
                        websearch_to_tsquery('pg_catalog.simple', searched_text($9)) AS simple,
                        $13::tsquery AS query, $14::tsquery AS ranked
-            ), found AS MATERIALIZED (
-                SELECT d.id, d.conversation_id, d.seq, coalesce(CASE d.config
-                    WHEN 'english' THEN ts_rank(d.words, w.english || '~'::tsquery, 1)
-                    WHEN 'simple' THEN ts_rank(d.words, w.simple || '~'::tsquery, 1)
-                    ELSE ts_rank(d.words, w.ranked, 1) END, 0)::double precision AS rank
-                FROM wanted w, ",
+            ), hits AS MATERIALIZED (
+                SELECT f.* FROM (
+                    SELECT d.id, d.conversation_id, d.seq, coalesce(CASE d.config
+                        WHEN 'english' THEN ts_rank(d.words, w.english || '~'::tsquery, 1)
+                        WHEN 'simple' THEN ts_rank(d.words, w.simple || '~'::tsquery, 1)
+                        ELSE ts_rank(d.words, w.ranked, 1) END, 0)::double precision AS rank
+                    FROM wanted w, ",
             $documents,
             " WHERE ",
             condition!(),
-            "     AND CASE d.config WHEN 'english' THEN d.words @@ w.english
-                                    WHEN 'simple' THEN d.words @@ w.simple
-                                    ELSE d.words @@ w.query END
-            ), hits AS MATERIALIZED (
-                SELECT f.* FROM found f WHERE (f.rank, f.id) < ($10, $11)
+            "         AND CASE d.config WHEN 'english' THEN d.words @@ w.english
+                                        WHEN 'simple' THEN d.words @@ w.simple
+                                        ELSE d.words @@ w.query END
+                    OFFSET 0
+                ) AS f WHERE (f.rank, f.id) < ($10, $11)
                 ORDER BY f.rank DESC, f.id DESC
                 LIMIT $12
             ), shown AS MATERIALIZED (SELECT h.*, ",
