@@ -183,3 +183,27 @@ async fn unread_responses_leave_their_bytes_to_others() {
     let is_displaced = |it: &&Exchange| it.is_displaced();
     assert_eq!(unread.iter().filter(is_displaced).count(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn only_calls_whose_requests_were_answered_are_no_overhead() {
+    let fixture = Fixture::new();
+    let call = || {
+        let call = fixture.begin("a");
+        call.accept_call();
+        call
+    };
+    // Until the pace is exceeded.
+    let ends_without_delay = |end: fn(&Exchange)| {
+        (0..200).all(|_| {
+            end(&call());
+            fixture.permit.state.overhead.take_delay().is_none()
+        })
+    };
+    assert!(ends_without_delay(Exchange::respond));
+    assert!(!ends_without_delay(|_| ()));
+    advance(Duration::from_secs(2)).await;
+    assert!(!ends_without_delay(|call| {
+        call.reject_request();
+        call.respond();
+    }));
+}
