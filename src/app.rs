@@ -147,6 +147,10 @@ async fn serve(config: Config, telemetry: &Telemetry) -> Result<(), Failure> {
             "the environment variable {found} is not a setting: did you mean {setting}?"
         );
     }
+    if !config.empty.is_empty() {
+        let names = config.empty.join(", ");
+        tracing::warn!("environment variables without a value count as not set: {names}");
+    }
     let listeners = Listeners::open(&config).await?;
     let ops = ops::bind(config.server.ops).await?;
     let backends = Backends::open(&config)?;

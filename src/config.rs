@@ -4,10 +4,10 @@
 mod args;
 mod auth;
 mod conversations;
+mod environment;
 mod error;
 mod limits;
 mod logs;
-mod misspelled;
 mod parse;
 mod postgres;
 mod redis;
@@ -24,10 +24,10 @@ pub use self::{
     args::{Args, Command},
     auth::AuthConfig,
     conversations::ConversationConfig,
+    environment::Misspelled,
     error::InvalidSetting,
     limits::LimitConfig,
     logs::{LogConfig, LogFormat},
-    misspelled::Misspelled,
     postgres::{PoolerMode, PostgresConfig},
     redis::RedisConfig,
     replica::ReplicaConfig,
@@ -62,6 +62,8 @@ pub struct Config {
     pub missing_redis_url_file: Option<std::path::PathBuf>,
     /// Environment variables that resemble settings.
     pub misspelled: Vec<Misspelled>,
+    /// Settings that are environment variables without a value, and count as not set.
+    pub empty: Vec<String>,
     /// Format and filter of the log.
     pub logs: LogConfig,
     /// Export of traces and metrics.
@@ -77,7 +79,8 @@ impl Config {
     pub fn read() -> Result<Self, InvalidSetting> {
         match args::read() {
             Ok(args) => Ok(Self {
-                misspelled: misspelled::find(),
+                misspelled: environment::misspelled(),
+                empty: environment::empty(),
                 ..Self::from_args(args)?
             }),
             Err(error) if !error.use_stderr() => error.exit(),
@@ -104,6 +107,7 @@ impl Config {
             store: StoreConfig::from_args(args.store, &args.postgres, &args.replica)?,
             redis: RedisConfig::from_args(&args.redis)?,
             misspelled: Vec::new(),
+            empty: Vec::new(),
             missing_redis_url_file: args.redis.missing_url_file(),
             logs: LogConfig::from_args(args.logs),
             telemetry: TelemetryConfig::from_args(&args.telemetry)?,

@@ -87,7 +87,9 @@ fn open(path: &Path) -> io::Result<File> {
     options.read(true).write(true).create(true).truncate(false);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path).or_else(|_| File::open(path))
+    options
+        .open(path)
+        .or_else(|error| File::open(path).map_err(|_| error))
 }
 
 fn in_use(folder: &Path) -> String {

@@ -261,6 +261,7 @@ impl PostgresArgs {
         let mut servers = Vec::new();
         for host in hosts {
             reject_empty_host(host, "POSTGRES_HOST")?;
+            reject_port(host, "POSTGRES_HOST")?;
             servers.push(options.clone().host(host));
         }
         Ok(first_and_further(servers))
@@ -278,6 +279,17 @@ fn first_and_further(mut servers: Vec<PgConnectOptions>) -> Option<Servers> {
 fn reject_empty_host(host: &str, name: &str) -> Result<(), InvalidSetting> {
     if host.is_empty() {
         return Err(InvalidSetting::new(name, "names an empty host"));
+    }
+    Ok(())
+}
+
+/// Rejects `host:port`. An IPv6 address has several colons.
+fn reject_port(host: &str, name: &str) -> Result<(), InvalidSetting> {
+    if !host.starts_with('/') && host.matches(':').count() == 1 {
+        return Err(InvalidSetting::new(
+            name,
+            "must not contain a port: set POSTGRES_PORT, or DATABASE_URL if the ports differ",
+        ));
     }
     Ok(())
 }

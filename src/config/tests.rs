@@ -186,6 +186,10 @@ fn several_servers_of_postgresql_are_accepted() {
             ["--postgres-host", "a,"],
             "POSTGRES_HOST: names an empty host",
         ),
+        (
+            ["--postgres-host", "a:5433,b"],
+            "POSTGRES_HOST: must not contain a port",
+        ),
     ] {
         let error = config(&arguments).expect_err(named).to_string();
         assert!(error.contains(named), "{error}");

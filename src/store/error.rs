@@ -122,6 +122,16 @@ pub enum SchemaError {
         "the database's schema has to be migrated, which a pooler in transaction mode does not support: set MIGRATION_DATABASE_URL to the address of PostgreSQL itself"
     )]
     NeedsMigrationUrl,
+    /// The connection that migrates leads to another database or schema.
+    #[error(
+        "MIGRATION_DATABASE_URL leads to {found}, which is not the database and schema that this program uses ({used}): nothing was migrated"
+    )]
+    OtherDatabase {
+        /// Database and schema of the connection that migrates.
+        found: String,
+        /// Database and schema that the program uses.
+        used: String,
+    },
     /// A newer program has migrated the schema.
     #[error(
         "the database's schema is at version {found}, newer than this program supports ({wanted}): run the newer program"

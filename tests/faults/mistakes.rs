@@ -232,7 +232,7 @@ async fn wrong_settings_of_redis_are_named() {
 }
 
 #[tokio::test]
-async fn misspelled_variables_and_newer_files_are_named() {
+async fn misspelled_and_empty_variables_and_unusable_files_are_named() {
     let newer = Form::embedded();
     let Form::Embedded(folder) = &newer else {
         panic!("the form has a folder");
@@ -247,8 +247,20 @@ async fn misspelled_variables_and_newer_files_are_named() {
     .execute(&mut file.unwrap())
     .await
     .unwrap();
+    let damaged = Form::embedded();
+    let Form::Embedded(folder) = &damaged else {
+        panic!("the form has a folder");
+    };
+    std::fs::write(folder.path().join("conversations.db"), [7; 20_000]).unwrap();
     let misspelled = vec![("REDIS_ULR", NO_REDIS)];
+    let empty = vec![("POSTGRES_HOST", ""), ("REDIS_URL", "")];
     expect_lines(vec![
+        (damaged, Vec::new(), &["file is damaged", "DATA_DIR"]),
+        (
+            Form::embedded(),
+            empty,
+            &["without a value", "POSTGRES_HOST, REDIS_URL"],
+        ),
         (
             newer,
             Vec::new(),

@@ -11,7 +11,9 @@ use conversation_memory::{
     text_analysis::Languages,
 };
 use futures_util::future::join_all;
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _, postgres::PgConnectOptions, raw_sql};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions as _, Row as _, postgres::PgConnectOptions, query_scalar, raw_sql,
+};
 use test_support::{
     eventually, new_id,
     pgbouncer::PgBouncer,
@@ -183,6 +185,17 @@ async fn a_schema_is_migrated_on_a_connection_to_the_server_itself() {
         matches!(rejected, SchemaError::NeedsMigrationUrl),
         "{rejected:?}"
     );
+    let (other, _) = new_database(&pooler).await;
+    let mistaken = store().with_migration_options(other.clone());
+    let rejected = mistaken.prepare(true).await.unwrap_err();
+    assert!(
+        matches!(rejected, SchemaError::OtherDatabase { .. }),
+        "{rejected:?}"
+    );
+    let mut other = other.connect().await.unwrap();
+    let tables =
+        query_scalar::<_, i64>("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'");
+    assert_eq!(tables.fetch_one(&mut other).await.unwrap(), 0);
     let migrated = store().with_migration_options(direct);
     migrated.prepare(true).await.unwrap();
     // Nothing has to be migrated any more.

@@ -180,7 +180,7 @@ async fn check_or_migrate(
         outcome => return outcome,
     }
     if let Some(options) = target.migration {
-        migrate_on_own_connection(options).await?;
+        migrate_on_own_connection(options, &read_place(connection).await?).await?;
     } else if target.check.mode() == SettingsMode::Transaction {
         return Err(SchemaError::NeedsMigrationUrl);
     } else {
@@ -189,16 +189,57 @@ async fn check_or_migrate(
     schema::check(&MIGRATOR, &read_applied(connection).await?)
 }
 
-async fn migrate_on_own_connection(options: &PgConnectOptions) -> Result<(), SchemaError> {
+/// Migrates the database and schema at `used`.
+async fn migrate_on_own_connection(
+    options: &PgConnectOptions,
+    used: &Place,
+) -> Result<(), SchemaError> {
     let check = SessionCheck::new(Arc::default(), Pooler::Detect);
     let mut connection = connect(options, &check).await?;
     let outcome = match check.check_without_timeout(&mut connection).await {
         Ok(_) if check.mode() != SettingsMode::Startup => Err(SchemaError::NeedsMigrationUrl),
-        Ok(_) => migrate_on(&mut connection).await,
+        Ok(_) => migrate_place(&mut connection, used).await,
         Err(error) => Err(schema::map_error(error.into())),
     };
     close(connection).await;
     outcome
+}
+
+async fn migrate_place(connection: &mut PgConnection, used: &Place) -> Result<(), SchemaError> {
+    let found = read_place(connection).await?;
+    let is_other_cluster = found.cluster.zip(used.cluster).is_some_and(|(a, b)| a != b);
+    if found.name != used.name || is_other_cluster {
+        return Err(SchemaError::OtherDatabase {
+            found: found.name,
+            used: used.name.clone(),
+        });
+    }
+    migrate_on(connection).await
+}
+
+/// Database and schema in which a connection creates tables.
+struct Place {
+    name: String,
+    /// Number of the cluster of databases, if the role may read it.
+    cluster: Option<i64>,
+}
+
+/// Reads where a connection creates tables. A database can have another name at a pooler, and a server
+/// several addresses.
+async fn read_place(connection: &mut PgConnection) -> Result<Place, SchemaError> {
+    let place = raw_sql(
+        "SELECT current_database() || coalesce('.' || current_schema(), '') AS name, \
+            CASE WHEN has_function_privilege('pg_control_system()', 'execute') \
+                THEN (SELECT system_identifier FROM pg_control_system()) END AS cluster",
+    );
+    let row = place.fetch_one(connection).await;
+    let place = row.and_then(|row| {
+        Ok(Place {
+            name: row.try_get("name")?,
+            cluster: row.try_get("cluster")?,
+        })
+    });
+    place.map_err(|error| schema::map_error(error.into()))
 }
 
 async fn migrate_on(connection: &mut PgConnection) -> Result<(), SchemaError> {

@@ -46,6 +46,10 @@ const TABLE: &[(&str, ErrorKind, MessagePolicy)] = &[
     ("", ErrorKind::Internal, MessagePolicy::Omit),
 ];
 
+/// A prepared statement that exists already, and one that does not: those of the session are others than
+/// the driver has prepared.
+const UNKNOWN_STATEMENTS: [&str; 2] = ["42P05", "26000"];
+
 /// Whether the log contains the server's message.
 #[derive(Clone, Copy)]
 enum MessagePolicy {
@@ -72,6 +76,11 @@ pub(in crate::store) fn classify(error: &PgDatabaseError) -> BackendError {
         cause.push_str(
             "; this is a connection pooler such as PgBouncer: restart this program, which detects it, and \
              set no options in DATABASE_URL",
+        );
+    }
+    if UNKNOWN_STATEMENTS.contains(&error.code()) {
+        cause.push_str(
+            ": a pooler in transaction mode has assigned another session; set POSTGRES_POOLER to transaction",
         );
     }
     BackendError::new(kind, cause)

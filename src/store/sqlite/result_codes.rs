@@ -22,6 +22,12 @@ const CONSTRAINT_PRIMARYKEY: i32 = 1555;
 /// A value of another unique key is in use.
 const CONSTRAINT_UNIQUE: i32 = 2067;
 
+/// The file is damaged.
+const CORRUPT: i32 = 11;
+
+/// The file is not a database.
+const NOTADB: i32 = 26;
+
 /// Primary result codes and their kinds. Codes that are not listed are [`ErrorKind::Internal`],
 /// most constraints among them: a write checks them under the write lock before it inserts.
 const TABLE: &[(i32, ErrorKind)] = &[
@@ -47,10 +53,17 @@ pub(in crate::store) fn classify(error: &SqliteError) -> BackendError {
             "the file does not have this program's schema",
         );
     }
-    let kind = extended_code(error).map_or(ErrorKind::Internal, kind);
+    let extended = extended_code(error);
+    let kind = extended.map_or(ErrorKind::Internal, kind);
+    let cause = match extended.map(|code| code & 0xff) {
+        Some(CORRUPT | NOTADB) => {
+            "the database file is damaged, or is not one: restore it from a backup, "
+        }
+        _ => "",
+    };
     // The message can quote a value.
     let code = error.code().unwrap_or_default();
-    BackendError::new(kind, format!("SQLite result code {code}"))
+    BackendError::new(kind, format!("{cause}SQLite result code {code}"))
 }
 
 /// Classifies the error of a COMMIT. After a failure of the disk or of memory, the

@@ -1,20 +1,33 @@
-//! Environment variables whose names resemble those of settings. They are ignored like all unknown
-//! ones, and logged.
+//! Environment variables that have no effect, and are logged: those whose names resemble settings, and
+//! settings without a value.
 
 use clap::CommandFactory as _;
 
 use super::Args;
 
 /// Names that other programs use for settings of this program.
-const OTHER_NAMES: [(&str, &str); 7] = [
+const OTHER_NAMES: [(&str, &str); 17] = [
+    ("AUTH_TOKENS", "AUTH_TOKENS_FILE"),
     ("DATABASE_REPLICA_URL", "DATABASE_READ_URL"),
+    ("LANGSMITH_KEY", "LANGSMITH_API_KEY"),
     ("LISTEN_ADDRESS", "LISTEN_ADDR"),
+    ("LISTEN_PORT", "LISTEN_ADDR"),
     ("POSTGRES_DATABASE", "POSTGRES_DB"),
+    ("POSTGRES_DBNAME", "POSTGRES_DB"),
+    ("POSTGRES_HOSTNAME", "POSTGRES_HOST"),
+    ("POSTGRES_PASS", "POSTGRES_PASSWORD"),
     ("POSTGRES_URL", "DATABASE_URL"),
     ("POSTGRES_USERNAME", "POSTGRES_USER"),
     ("REDIS_DATABASE", "REDIS_DB"),
+    ("REDIS_HOSTNAME", "REDIS_HOST"),
     ("REDIS_PASS", "REDIS_PASSWORD"),
+    ("SESSION_TTL", "SESSION_TTL_MINUTES"),
+    ("TLS_CERT", "TLS_CERT_FILE"),
+    ("TLS_KEY", "TLS_KEY_FILE"),
 ];
+
+/// Names of other programs that only resemble settings.
+const UNRELATED_NAMES: [&str; 2] = ["SSL_CERT_DIR", "SSL_CERT_FILE"];
 
 /// Length from which two letters may differ instead of one.
 const LONG: usize = 9;
@@ -29,26 +42,42 @@ pub struct Misspelled {
 }
 
 /// Returns the variables of the process whose names resemble those of settings.
-pub(super) fn find() -> Vec<Misspelled> {
+pub(super) fn misspelled() -> Vec<Misspelled> {
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     resembling(&names.collect::<Vec<_>>())
 }
 
-fn resembling(names: &[String]) -> Vec<Misspelled> {
+/// Returns the settings that are variables of the process without a value, which count as not set.
+pub(super) fn empty() -> Vec<String> {
+    let settings = settings().into_iter();
+    settings
+        .filter(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()))
+        .collect()
+}
+
+fn settings() -> Vec<String> {
     let command = Args::command();
-    let settings = command.get_arguments().filter_map(|arg| arg.get_env());
-    let settings: Vec<&str> = settings.filter_map(|name| name.to_str()).collect();
+    let names = command.get_arguments().filter_map(|arg| arg.get_env());
+    names
+        .filter_map(|name| name.to_str().map(str::to_owned))
+        .collect()
+}
+
+fn resembling(names: &[String]) -> Vec<Misspelled> {
+    let settings = settings();
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
     let is_set = |setting: &str| names.iter().any(|name| name == setting);
-    let unknown = names.iter().filter(|name| !settings.contains(&&***name));
+    let unknown = names.iter().map(String::as_str);
+    let unknown = unknown.filter(|it| !settings.contains(it) && !UNRELATED_NAMES.contains(it));
     unknown
         .filter_map(|name| {
-            let other = OTHER_NAMES.iter().find(|(other, _)| other == name);
+            let other = OTHER_NAMES.iter().find(|(other, _)| *other == name);
             let setting = match other {
                 Some((_, setting)) => *setting,
                 None => settings.iter().copied().find(|it| are_similar(it, name))?,
             };
             (!is_set(setting)).then(|| Misspelled {
-                found: name.clone(),
+                found: name.to_owned(),
                 setting: setting.to_owned(),
             })
         })
@@ -102,6 +131,7 @@ mod tests {
             ("LISTEN_ADRR", "LISTEN_ADDR"),
             ("SESSION_TTL_MINUTE", "SESSION_TTL_MINUTES"),
             ("POSTGRES_DATABASE", "POSTGRES_DB"),
+            ("AUTH_TOKENS", "AUTH_TOKENS_FILE"),
         ] {
             assert_eq!(found(&[name]), [(name.to_owned(), setting.to_owned())]);
         }
@@ -114,6 +144,7 @@ mod tests {
             "PATH",
             "HOSTNAME",
             "LISTEN_FDS",
+            "SSL_CERT_FILE",
             "REDIS_PORT_6379_TCP",
             "REDIS_SERVICE_HOST",
             "POSTGRES_SERVICE_PORT",
