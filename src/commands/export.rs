@@ -42,11 +42,21 @@ pub async fn export(args: &ExportArgs, listen: &[Address]) -> Result<Completion,
         report(args, count);
         return Ok(Completion::Complete);
     }
-    let partial = partial_name(&args.file);
     let cannot_write = |error: io::Error| -> Failure {
         let (file, cause) = (args.file.display(), os_error::describe(&error));
         format!("cannot write {file}: {cause}").into()
     };
+    // A symbolic link remains, and its target is replaced.
+    let target = fs::canonicalize(&args.file).unwrap_or_else(|_| args.file.clone());
+    if fs::metadata(&target).is_ok_and(|it| !it.is_file() && !it.is_dir()) {
+        // A pipe or a device is written to.
+        let output = OpenOptions::new().write(true).open(&target);
+        let output = io::BufWriter::new(output.map_err(cannot_write)?);
+        let count = write(client, args, output).await?;
+        report(args, count);
+        return Ok(Completion::Complete);
+    }
+    let partial = partial_name(&target);
     let file = create(&partial).map_err(cannot_write)?;
     let written = write(client, args, io::BufWriter::new(file)).await;
     let count = match written {
@@ -56,7 +66,7 @@ pub async fn export(args: &ExportArgs, listen: &[Address]) -> Result<Completion,
             return Err(error);
         }
     };
-    fs::rename(&partial, &args.file).map_err(cannot_write)?;
+    fs::rename(&partial, &target).map_err(cannot_write)?;
     report(args, count);
     Ok(Completion::Complete)
 }

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Output, Stdio},
 };
@@ -20,6 +21,7 @@ use test_support::{
     eventually, new_user,
     requests::{message, new_conversation, save, save_text},
     sidecar::{Form, Memory, Sidecar, command},
+    tcp_proxy::TcpProxy,
 };
 
 test_support::in_both_forms!(
@@ -28,6 +30,8 @@ test_support::in_both_forms!(
     an_exported_user_is_restored,
     an_interrupted_import_is_completed_by_another_one,
     an_import_continues_conversations_that_have_grown,
+    an_import_whose_response_is_lost_continues_what_existed_before,
+    exports_to_pipes_and_links,
     what_was_removed_here_does_not_come_back,
     exports_markdown_to_standard_output,
 );
@@ -43,9 +47,13 @@ fn sample(name: &str) -> PathBuf {
 }
 
 fn begin(sidecar: &Sidecar, user: &str, arguments: &[&str]) -> Child {
+    begin_at(sidecar.address, user, arguments)
+}
+
+fn begin_at(address: SocketAddr, user: &str, arguments: &[&str]) -> Child {
     let mut command = command();
     command.args(arguments).args(["--user", user, "--address"]);
-    command.arg(sidecar.address.to_string());
+    command.arg(address.to_string());
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -54,7 +62,10 @@ fn begin(sidecar: &Sidecar, user: &str, arguments: &[&str]) -> Child {
 }
 
 async fn run(sidecar: &Sidecar, user: &str, arguments: &[&str]) -> Output {
-    let child = begin(sidecar, user, arguments);
+    output_of(begin(sidecar, user, arguments)).await
+}
+
+async fn output_of(child: Child) -> Output {
     let output = tokio::task::spawn_blocking(move || child.wait_with_output());
     output.await.unwrap().unwrap()
 }
@@ -286,8 +297,8 @@ async fn an_exported_user_is_restored(form: Form) {
     );
 }
 
-/// A file of the form of ShareGPT with `count` conversations of 7 to 8 messages.
-fn data_set(count: usize) -> String {
+/// A file of the form of ShareGPT with `count` conversations of `length` messages, or one more.
+fn data_set(count: usize, length: usize) -> String {
     let mut file = "[\n".to_owned();
     for number in 0..count {
         let turn = |turn: usize| {
@@ -298,7 +309,7 @@ fn data_set(count: usize) -> String {
             };
             json!({"from": from, "value": format!("conversation {number}, turn {turn}")})
         };
-        let turns: Vec<_> = (0..7 + number % 2).map(turn).collect();
+        let turns: Vec<_> = (0..length + number % 2).map(turn).collect();
         let conversation = json!({"id": format!("c{number}"), "conversations": turns});
         let end = if number + 1 == count { "\n]\n" } else { ",\n" };
         write!(file, "{conversation}{end}").unwrap();
@@ -311,7 +322,7 @@ async fn an_interrupted_import_is_completed_by_another_one(form: Form) {
     let user = new_user();
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("sharegpt.json");
-    fs::write(&data, data_set(COUNT)).unwrap();
+    fs::write(&data, data_set(COUNT, 7)).unwrap();
     let path = data.to_str().unwrap();
     let report = folder.path().join("report.jsonl");
 
@@ -442,6 +453,70 @@ async fn an_import_continues_conversations_that_have_grown(form: Form) {
     }
     ends.sort();
     assert_eq!(ends, ["a4", "a5b", "here", "u6"]);
+}
+
+async fn an_import_whose_response_is_lost_continues_what_existed_before(form: Form) {
+    const COUNT: usize = 10;
+    let user = new_user();
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("sharegpt.json");
+    let sidecar = Sidecar::start(&form).await;
+    fs::write(&data, data_set(COUNT, 3)).unwrap();
+    let (code, _, reasons) = import(&sidecar, &user, &data).await;
+    assert_eq!(code, Some(0), "{reasons}");
+
+    fs::write(&data, data_set(COUNT, 7)).unwrap();
+    let proxy = TcpProxy::start(sidecar.address).await;
+    proxy.lose_response_to("conversation 4, turn 0");
+    let child = begin_at(proxy.address(), &user, &["import", data.to_str().unwrap()]);
+    let output = output_of(child).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let counts = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        counts.starts_with("0 imported, 10 continued (40 messages"),
+        "{counts}"
+    );
+    let all = conversations(&mut sidecar.memory(), &user).await;
+    let lengths: i64 = all.iter().map(|conversation| conversation.last_seq).sum();
+    assert_eq!(lengths, i64::try_from(COUNT / 2 * (7 + 8)).unwrap());
+}
+
+async fn exports_to_pipes_and_links(form: Form) {
+    let sidecar = Sidecar::start(&form).await;
+    let (mut memory, user) = (sidecar.memory(), new_user());
+    let id = new_conversation(&mut memory, &user).await;
+    save_text(&mut memory, &id, "kept").await;
+    let folder = tempfile::tempdir().unwrap();
+    let [pipe, link, target, empty] =
+        ["pipe", "link.zip", "target.zip", "empty.zip"].map(|it| folder.path().join(it));
+
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    fs::write(&target, "earlier").unwrap();
+    let output = run(&sidecar, &user, &["export", link.to_str().unwrap()]).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    let zip = fs::read(&target).unwrap();
+    assert!(zip.starts_with(b"PK"));
+
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let path = pipe.clone();
+    let reading = tokio::task::spawn_blocking(move || fs::read(path).unwrap());
+    let output = run(&sidecar, &user, &["export", pipe.to_str().unwrap()]).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(reading.await.unwrap(), zip);
+    let path = pipe.clone();
+    let writing = tokio::task::spawn_blocking(move || fs::write(path, zip).unwrap());
+    let (code, counts, reasons) = import(&sidecar, &user, &pipe).await;
+    assert_eq!(code, Some(0), "{counts} {reasons}");
+    assert!(counts.contains("1 skipped"), "{counts}");
+    writing.await.unwrap();
+
+    // Of a user without conversations.
+    let nobody = new_user();
+    run(&sidecar, &nobody, &["export", empty.to_str().unwrap()]).await;
+    let (_, _, reasons) = import(&sidecar, &nobody, &empty).await;
+    assert!(reasons.contains("the zip file contains no"), "{reasons}");
 }
 
 async fn what_was_removed_here_does_not_come_back(form: Form) {

@@ -23,7 +23,9 @@ pub enum FileKind {
 pub fn detect(start: &[u8]) -> FileKind {
     const MAGIC: [(&[u8], FileKind); 9] = [
         (b"PK\x03\x04", FileKind::Zip),
+        // Without entries, also in the form for large files.
         (b"PK\x05\x06", FileKind::Zip),
+        (b"PK\x06\x06", FileKind::Zip),
         (b"\x1f\x8b", FileKind::Other("a gzip file")),
         (b"%PDF", FileKind::Other("a PDF document")),
         (b"\x89PNG", FileKind::Other("a PNG image")),
@@ -146,6 +148,7 @@ mod tests {
     fn detects_kinds_of_files() {
         for (start, kind) in [
             (&b"PK\x03\x04..."[..], FileKind::Zip),
+            (b"PK\x06\x06", FileKind::Zip),
             (b"", FileKind::Empty),
             (b" \r\n", FileKind::Empty),
             (b"\xef\xbb\xbf [1", FileKind::Json),

@@ -1,9 +1,10 @@
 //! Imports one conversation over the API, completely or not at all.
 
-use std::fs::File;
+use std::{fs::File, time::Duration};
 
 use futures_util::Stream;
 use import_formats::ImportedConversation;
+use tokio::time::sleep;
 use tonic::{Code, Status};
 
 use super::{
@@ -28,6 +29,11 @@ use crate::{
 /// Approximate size of the messages of one save, in bytes. A save of one larger message is larger.
 const SAVE_BYTES: usize = 2 << 20;
 
+/// Number of times that a conversation whose id is in use is looked for, and the time between two of
+/// them: another import may be about to complete it.
+const LOOKS: u32 = 10;
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
 /// Client that imports conversations.
 pub(super) struct Sender {
     pub(super) client: Client,
@@ -44,6 +50,11 @@ enum Created {
     },
     /// The sidecar has the conversation already.
     Skipped,
+    /// The sidecar has the conversation. An attempt of this import whose response was lost may have
+    /// created it, with all of its messages.
+    Found {
+        messages: u64,
+    },
     Rejected(String),
     /// Rejected because a message id occurs twice; by an earlier version of the sidecar, also because
     /// another conversation has a message with the id.
@@ -68,8 +79,18 @@ impl Sender {
         let mut index = 0;
         while let Some(path) = paths.get(index) {
             let path_id = path.id;
-            let created = match self.begin(&conversation, path).await? {
+            let begun = self.begin(&conversation, path).await?;
+            let is_certain = !matches!(begun, Created::Found { .. });
+            let created = match begun {
                 Created::Skipped => self.resume(&mut paths, index).await?,
+                Created::Found { messages } => match self.resume(&mut paths, index).await? {
+                    Created::Skipped => Created::Imported {
+                        id: path_id,
+                        messages,
+                        is_new: true,
+                    },
+                    resumed => resumed,
+                },
                 created => created,
             };
             match created {
@@ -92,7 +113,8 @@ impl Sender {
             } = created
             {
                 messages += new;
-                if is_new {
+                // One that may have existed before must not be deleted.
+                if is_new && is_certain {
                     created_ids.push(path_id);
                 }
             }
@@ -216,6 +238,12 @@ impl Sender {
                 messages,
                 branches: 0,
             },
+            // An import of one file is complete or has no effect.
+            Created::Found { messages } => ImportResult::Imported {
+                id: id_or_nil,
+                messages,
+                branches: 0,
+            },
             Created::Skipped => ImportResult::Skipped { id: id_or_nil },
             Created::Rejected(reason) | Created::MessageIdReused(reason) => {
                 ImportResult::Rejected { reason }
@@ -264,12 +292,9 @@ impl Sender {
             };
             let is_reused = reason(&error).as_deref() == Some("CONVERSATION_ID_REUSED");
             if let Some(id) = id.filter(|_| is_reused) {
-                return Ok(match self.last_seq_of(id).await? {
-                    // The response of an earlier attempt was lost.
-                    Some(last_seq) if retries.is_unsure => Created::Imported {
-                        id,
+                return Ok(match self.look_for(id).await? {
+                    Some(last_seq) if retries.is_unsure => Created::Found {
                         messages: last_seq.unsigned_abs(),
-                        is_new: true,
                     },
                     Some(_) => Created::Skipped,
                     None => Created::Rejected(id_in_use()),
@@ -282,6 +307,18 @@ impl Sender {
                 return rejection(&error).map(Created::Rejected);
             }
         }
+    }
+
+    /// The last number of the user's conversation whose id is in use; `None` if another user owns it. An
+    /// id is in use before its import is complete.
+    async fn look_for(&self, id: ConversationId) -> Result<Option<i64>, Failure> {
+        for _ in 1..LOOKS {
+            if let Some(last_seq) = self.last_seq_of(id).await? {
+                return Ok(Some(last_seq));
+            }
+            sleep(LOOK_INTERVAL).await;
+        }
+        self.last_seq_of(id).await
     }
 
     /// The last number of the user's conversation; `None` if another user owns it.

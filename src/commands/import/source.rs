@@ -72,8 +72,9 @@ impl Source {
             (Box::new(io::stdin()), None)
         } else {
             let file = File::open(path).map_err(failed)?;
-            let length = file.metadata().map_err(failed)?.len();
-            (Box::new(file), Some(length))
+            let metadata = file.metadata().map_err(failed)?;
+            let length = metadata.is_file().then_some(metadata.len());
+            (Box::new(file), length)
         };
         let mut start = Vec::new();
         input
@@ -84,10 +85,12 @@ impl Source {
         let kind = detect(&start);
         let input: Input = BufReader::new(Box::new(Cursor::new(start).chain(input)));
         let content = match kind {
-            FileKind::Zip => open_zip(path, input).map_err(|error| match error {
-                ZipError::Io(error) => failed(error),
-                error => OpenError::Rejected(format!("{error}; {EXPECTED}")),
-            })?,
+            FileKind::Zip => {
+                open_zip(length.map(|_| path), input).map_err(|error| match error {
+                    ZipError::Io(error) => failed(error),
+                    error => OpenError::Rejected(format!("{error}; {EXPECTED}")),
+                })?
+            }
             FileKind::Archive => Content::Archive(input),
             FileKind::Json => Content::Json(input),
             FileKind::Empty => {
@@ -148,14 +151,16 @@ impl Source {
     }
 }
 
-/// A zip file is read from its end, so that standard input is written to a temporary file first.
-fn open_zip(path: &Path, mut input: Input) -> Result<Content, ZipError> {
-    let file = if path == Path::new("-") {
-        let mut file = tempfile::tempfile()?;
-        io::copy(&mut input, &mut file)?;
-        file
-    } else {
-        File::open(path)?
+/// A zip file is read from its end, so that what is no file, such as a pipe, is written to a temporary
+/// file first.
+fn open_zip(path: Option<&Path>, mut input: Input) -> Result<Content, ZipError> {
+    let file = match path {
+        Some(path) => File::open(path)?,
+        None => {
+            let mut file = tempfile::tempfile()?;
+            io::copy(&mut input, &mut file)?;
+            file
+        }
     };
     ZipReader::open(file).map(Content::Zip)
 }
