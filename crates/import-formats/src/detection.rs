@@ -21,7 +21,7 @@ pub enum FileKind {
 
 /// Detects the kind of a file. `start` are its first bytes, at best some kilobytes of them.
 pub fn detect(start: &[u8]) -> FileKind {
-    const MAGIC: [(&[u8], FileKind); 9] = [
+    const MAGIC: [(&[u8], FileKind); 10] = [
         (b"PK\x03\x04", FileKind::Zip),
         // Without entries, also in the form for large files.
         (b"PK\x05\x06", FileKind::Zip),
