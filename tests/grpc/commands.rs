@@ -297,8 +297,8 @@ async fn an_exported_user_is_restored(form: Form) {
     );
 }
 
-/// A file of the form of ShareGPT with `count` conversations of `length` messages, or one more.
-fn data_set(count: usize, length: usize) -> String {
+/// A file of the form of ShareGPT with `count` conversations of 7 to 8 messages.
+fn data_set(count: usize) -> String {
     let mut file = "[\n".to_owned();
     for number in 0..count {
         let turn = |turn: usize| {
@@ -309,7 +309,7 @@ fn data_set(count: usize, length: usize) -> String {
             };
             json!({"from": from, "value": format!("conversation {number}, turn {turn}")})
         };
-        let turns: Vec<_> = (0..length + number % 2).map(turn).collect();
+        let turns: Vec<_> = (0..7 + number % 2).map(turn).collect();
         let conversation = json!({"id": format!("c{number}"), "conversations": turns});
         let end = if number + 1 == count { "\n]\n" } else { ",\n" };
         write!(file, "{conversation}{end}").unwrap();
@@ -322,7 +322,7 @@ async fn an_interrupted_import_is_completed_by_another_one(form: Form) {
     let user = new_user();
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("sharegpt.json");
-    fs::write(&data, data_set(COUNT, 7)).unwrap();
+    fs::write(&data, data_set(COUNT)).unwrap();
     let path = data.to_str().unwrap();
     let report = folder.path().join("report.jsonl");
 
@@ -456,29 +456,26 @@ async fn an_import_continues_conversations_that_have_grown(form: Form) {
 }
 
 async fn an_import_whose_response_is_lost_continues_what_existed_before(form: Form) {
-    const COUNT: usize = 10;
-    let user = new_user();
-    let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("sharegpt.json");
     let sidecar = Sidecar::start(&form).await;
-    fs::write(&data, data_set(COUNT, 3)).unwrap();
-    let (code, _, reasons) = import(&sidecar, &user, &data).await;
-    assert_eq!(code, Some(0), "{reasons}");
-
-    fs::write(&data, data_set(COUNT, 7)).unwrap();
+    let (mut memory, user) = (sidecar.memory(), new_user());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("conversations.json");
+    let nodes = [("u1", ""), ("a1", "u1"), ("u2", "a1"), ("a2", "u2")];
     let proxy = TcpProxy::start(sidecar.address).await;
-    proxy.lose_response_to("conversation 4, turn 0");
-    let child = begin_at(proxy.address(), &user, &["import", data.to_str().unwrap()]);
-    let output = output_of(child).await;
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let counts = String::from_utf8(output.stdout).unwrap();
-    assert!(
-        counts.starts_with("0 imported, 10 continued (40 messages"),
-        "{counts}"
-    );
-    let all = conversations(&mut sidecar.memory(), &user).await;
-    let lengths: i64 = all.iter().map(|conversation| conversation.last_seq).sum();
-    assert_eq!(lengths, i64::try_from(COUNT / 2 * (7 + 8)).unwrap());
+    let mut import_losing_a_response = async |count: usize, expected: &str| {
+        fs::write(&file, chatgpt(&nodes[..count], nodes[count - 1].0)).unwrap();
+        proxy.lose_response_to("text u1");
+        let child = begin_at(proxy.address(), &user, &["import", file.to_str().unwrap()]);
+        let output = output_of(child).await;
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let counts = String::from_utf8(output.stdout).unwrap();
+        assert!(counts.starts_with(expected), "{counts}");
+        let all = conversations(&mut memory, &user).await;
+        let lengths: Vec<_> = all.iter().map(|it| it.last_seq).collect();
+        assert_eq!(lengths, [i64::try_from(count).unwrap()]);
+    };
+    import_losing_a_response(2, "1 imported, 0 continued (2 messages").await;
+    import_losing_a_response(4, "0 imported, 1 continued (2 messages").await;
 }
 
 async fn exports_to_pipes_and_links(form: Form) {
