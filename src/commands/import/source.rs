@@ -154,13 +154,12 @@ impl Source {
 /// A zip file is read from its end, so that what is no file, such as a pipe, is written to a temporary
 /// file first.
 fn open_zip(path: Option<&Path>, mut input: Input) -> Result<Content, ZipError> {
-    let file = match path {
-        Some(path) => File::open(path)?,
-        None => {
-            let mut file = tempfile::tempfile()?;
-            io::copy(&mut input, &mut file)?;
-            file
-        }
+    let file = if let Some(path) = path {
+        File::open(path)?
+    } else {
+        let mut file = tempfile::tempfile()?;
+        io::copy(&mut input, &mut file)?;
+        file
     };
     ZipReader::open(file).map(Content::Zip)
 }
