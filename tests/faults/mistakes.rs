@@ -251,7 +251,7 @@ async fn misspelled_and_empty_variables_and_unusable_files_are_named() {
     let Form::Embedded(folder) = &damaged else {
         panic!("the form has a folder");
     };
-    std::fs::write(folder.path().join("conversations.db"), [7; 20_000]).unwrap();
+    std::fs::write(folder.path().join("conversations.db"), vec![7; 20_000]).unwrap();
     let misspelled = vec![("REDIS_ULR", NO_REDIS)];
     let empty = vec![("POSTGRES_HOST", ""), ("REDIS_URL", "")];
     expect_lines(vec![
