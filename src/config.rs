@@ -78,11 +78,14 @@ impl Config {
     /// Returns the first setting that is invalid, or a usage error of the command line.
     pub fn read() -> Result<Self, InvalidSetting> {
         match args::read() {
-            Ok(args) => Ok(Self {
-                misspelled: environment::misspelled(),
-                empty: environment::empty(),
-                ..Self::from_args(args)?
-            }),
+            Ok(args) => {
+                let settings = environment::settings();
+                Ok(Self {
+                    misspelled: environment::misspelled(&settings),
+                    empty: environment::empty(&settings),
+                    ..Self::from_args(args)?
+                })
+            }
             Err(error) if !error.use_stderr() => error.exit(),
             Err(error) => Err(InvalidSetting::from_clap(&error)),
         }

@@ -36,23 +36,14 @@ const PAGE_SIZE: i32 = 100;
 /// Fails if the sidecar cannot be reached or the file cannot be written.
 pub async fn export(args: &ExportArgs, listen: &[Address]) -> Result<Completion, Failure> {
     let client = connection::connect(&args.connection, listen).await?;
-    if args.file == Path::new("-") {
-        let output = io::BufWriter::new(io::stdout());
-        let count = write(client, args, output).await?;
-        report(args, count);
-        return Ok(Completion::Complete);
-    }
     let cannot_write = |error: io::Error| -> Failure {
         let (file, cause) = (args.file.display(), os_error::describe(&error));
         format!("cannot write {file}: {cause}").into()
     };
     // A symbolic link remains, and its target is replaced.
     let target = fs::canonicalize(&args.file).unwrap_or_else(|_| args.file.clone());
-    if fs::metadata(&target).is_ok_and(|it| !it.is_file() && !it.is_dir()) {
-        // A pipe or a device is written to.
-        let output = OpenOptions::new().write(true).open(&target);
-        let output = io::BufWriter::new(output.map_err(cannot_write)?);
-        let count = write(client, args, output).await?;
+    if let Some(stream) = open_stream(args, &target).map_err(cannot_write)? {
+        let count = write(client, args, stream).await?;
         report(args, count);
         return Ok(Completion::Complete);
     }
@@ -69,6 +60,18 @@ pub async fn export(args: &ExportArgs, listen: &[Address]) -> Result<Completion,
     fs::rename(&partial, &target).map_err(cannot_write)?;
     report(args, count);
     Ok(Completion::Complete)
+}
+
+/// Opens the output if it is standard output, or a pipe or a device, which are written to directly.
+fn open_stream(args: &ExportArgs, target: &Path) -> io::Result<Option<Box<dyn Write>>> {
+    if args.file == Path::new("-") {
+        return Ok(Some(Box::new(io::BufWriter::new(io::stdout()))));
+    }
+    if !fs::metadata(target).is_ok_and(|it| !it.is_file() && !it.is_dir()) {
+        return Ok(None);
+    }
+    let file = OpenOptions::new().write(true).open(target)?;
+    Ok(Some(Box::new(io::BufWriter::new(file))))
 }
 
 fn report(args: &ExportArgs, count: usize) {

@@ -41,21 +41,23 @@ pub struct Misspelled {
     pub setting: String,
 }
 
-/// Returns the variables of the process whose names resemble those of settings.
-pub(super) fn misspelled() -> Vec<Misspelled> {
+/// Returns the variables of the process whose names resemble those of `settings`.
+pub(super) fn misspelled(settings: &[String]) -> Vec<Misspelled> {
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    resembling(&names.collect::<Vec<_>>())
+    resembling(&names.collect::<Vec<_>>(), settings)
 }
 
-/// Returns the settings that are variables of the process without a value, which count as not set.
-pub(super) fn empty() -> Vec<String> {
-    let settings = settings().into_iter();
+/// Returns the `settings` that are variables of the process without a value, which count as not set.
+pub(super) fn empty(settings: &[String]) -> Vec<String> {
+    let settings = settings.iter();
     settings
         .filter(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()))
+        .cloned()
         .collect()
 }
 
-fn settings() -> Vec<String> {
+/// Returns the variables that are settings.
+pub(super) fn settings() -> Vec<String> {
     let command = Args::command();
     let names = command.get_arguments().filter_map(|arg| arg.get_env());
     names
@@ -63,8 +65,7 @@ fn settings() -> Vec<String> {
         .collect()
 }
 
-fn resembling(names: &[String]) -> Vec<Misspelled> {
-    let settings = settings();
+fn resembling(names: &[String], settings: &[String]) -> Vec<Misspelled> {
     let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
     let is_set = |setting: &str| names.iter().any(|name| name == setting);
     let unknown = names.iter().map(String::as_str);
@@ -118,7 +119,7 @@ mod tests {
 
     fn found(names: &[&str]) -> Vec<(String, String)> {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        let found = resembling(&names).into_iter();
+        let found = resembling(&names, &settings()).into_iter();
         found.map(|it| (it.found, it.setting)).collect()
     }
 

@@ -509,10 +509,15 @@ async fn exports_to_pipes_and_links(form: Form) {
     assert!(counts.contains("1 skipped"), "{counts}");
     writing.await.unwrap();
 
-    // Of a user without conversations.
-    let nobody = new_user();
-    run(&sidecar, &nobody, &["export", empty.to_str().unwrap()]).await;
-    let (_, _, reasons) = import(&sidecar, &nobody, &empty).await;
+    // The export of a user without conversations is a zip file without entries.
+    let without_conversations = new_user();
+    run(
+        &sidecar,
+        &without_conversations,
+        &["export", empty.to_str().unwrap()],
+    )
+    .await;
+    let (_, _, reasons) = import(&sidecar, &without_conversations, &empty).await;
     assert!(reasons.contains("the zip file contains no"), "{reasons}");
 }
 

@@ -23,7 +23,7 @@ pub enum FileKind {
 pub fn detect(start: &[u8]) -> FileKind {
     const MAGIC: [(&[u8], FileKind); 10] = [
         (b"PK\x03\x04", FileKind::Zip),
-        // Without entries, also in the form for large files.
+        // A file without entries begins with the record at its end, of which ZIP64 has another form.
         (b"PK\x05\x06", FileKind::Zip),
         (b"PK\x06\x06", FileKind::Zip),
         (b"\x1f\x8b", FileKind::Other("a gzip file")),

@@ -151,8 +151,8 @@ impl Source {
     }
 }
 
-/// A zip file is read from its end, so that what is no file, such as a pipe, is written to a temporary
-/// file first.
+/// A zip file is read from its end, so that the content of a pipe, which has no path here, is copied to a
+/// temporary file.
 fn open_zip(path: Option<&Path>, mut input: Input) -> Result<Content, ZipError> {
     let file = if let Some(path) = path {
         File::open(path)?

@@ -115,7 +115,7 @@ async fn check_all(
         session = checked.map_err(|error| schema::map_error(error.into()))?;
     }
     warn_about(&session);
-    check_or_migrate(connection, target, migrate).await
+    check_or_migrate(connection, session, target, migrate).await
 }
 
 /// Rejects a server whose version lacks functions that the schema or the statements use.
@@ -171,6 +171,7 @@ fn warn_about(session: &Session) {
 
 async fn check_or_migrate(
     connection: &mut PgConnection,
+    session: Session,
     target: &Target<'_>,
     migrate: bool,
 ) -> Result<(), SchemaError> {
@@ -180,7 +181,7 @@ async fn check_or_migrate(
         outcome => return outcome,
     }
     if let Some(options) = target.migration {
-        migrate_on_own_connection(options, &read_place(connection).await?).await?;
+        migrate_on_own_connection(options, &Place::of(connection, session).await?).await?;
     } else if target.check.mode() == SettingsMode::Transaction {
         return Err(SchemaError::NeedsMigrationUrl);
     } else {
@@ -198,17 +199,20 @@ async fn migrate_on_own_connection(
     let mut connection = connect(options, &check).await?;
     let outcome = match check.check_without_timeout(&mut connection).await {
         Ok(_) if check.mode() != SettingsMode::Startup => Err(SchemaError::NeedsMigrationUrl),
-        Ok(_) => migrate_place(&mut connection, used).await,
+        Ok(session) => migrate_place(&mut connection, session, used).await,
         Err(error) => Err(schema::map_error(error.into())),
     };
     close(connection).await;
     outcome
 }
 
-async fn migrate_place(connection: &mut PgConnection, used: &Place) -> Result<(), SchemaError> {
-    let found = read_place(connection).await?;
-    let is_other_cluster = found.cluster.zip(used.cluster).is_some_and(|(a, b)| a != b);
-    if found.name != used.name || is_other_cluster {
+async fn migrate_place(
+    connection: &mut PgConnection,
+    session: Session,
+    used: &Place,
+) -> Result<(), SchemaError> {
+    let found = Place::of(connection, session).await?;
+    if !found.may_be(used) {
         return Err(SchemaError::OtherDatabase {
             found: found.name,
             used: used.name.clone(),
@@ -220,26 +224,27 @@ async fn migrate_place(connection: &mut PgConnection, used: &Place) -> Result<()
 /// Database and schema in which a connection creates tables.
 struct Place {
     name: String,
-    /// Number of the cluster of databases, if the role may read it.
-    cluster: Option<i64>,
+    /// Identifier of the database cluster; empty if the role may not read it.
+    system: String,
 }
 
-/// Reads where a connection creates tables. A database can have another name at a pooler, and a server
-/// several addresses.
-async fn read_place(connection: &mut PgConnection) -> Result<Place, SchemaError> {
-    let place = raw_sql(
-        "SELECT current_database() || coalesce('.' || current_schema(), '') AS name, \
-            CASE WHEN has_function_privilege('pg_control_system()', 'execute') \
-                THEN (SELECT system_identifier FROM pg_control_system()) END AS cluster",
-    );
-    let row = place.fetch_one(connection).await;
-    let place = row.and_then(|row| {
-        Ok(Place {
-            name: row.try_get("name")?,
-            cluster: row.try_get("cluster")?,
+impl Place {
+    /// Reads the names from the server, because a pooler can have other ones.
+    async fn of(connection: &mut PgConnection, session: Session) -> Result<Self, SchemaError> {
+        let name = raw_sql("SELECT current_database() || coalesce('.' || current_schema(), '')")
+            .fetch_one(connection)
+            .await
+            .and_then(|row| row.try_get(0));
+        Ok(Self {
+            name: name.map_err(|error| schema::map_error(error.into()))?,
+            system: session.system,
         })
-    });
-    place.map_err(|error| schema::map_error(error.into()))
+    }
+
+    fn may_be(&self, other: &Self) -> bool {
+        let is_unknown = self.system.is_empty() || other.system.is_empty();
+        self.name == other.name && (is_unknown || self.system == other.system)
+    }
 }
 
 async fn migrate_on(connection: &mut PgConnection) -> Result<(), SchemaError> {

@@ -151,6 +151,8 @@ pub(super) struct Session {
     pub(super) overrides_synchronous_commit: bool,
     /// Whether the server reports the identity of its history.
     pub(super) reports_history: bool,
+    /// Identifier of the database cluster; empty if the role may not read it.
+    pub(super) system: String,
 }
 
 impl SessionCheck {
@@ -321,6 +323,7 @@ impl SessionCheck {
             unsafe_settings: names(&text(&row, "unsafe_settings")?),
             overrides_synchronous_commit: row.try_get::<&str, _>("default_commit")? == "off",
             reports_history: !identity.timeline.is_empty(),
+            system: identity.system.clone(),
         };
         if !self.server.identify(identity) {
             return Err(rejection(
