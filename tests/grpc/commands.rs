@@ -180,7 +180,7 @@ async fn every_sample_is_imported_or_rejected_with_a_reason(form: Form) {
             "sharegpt.json",
             PARTIAL,
             "2 imported",
-            "message 1: from is no known author",
+            "message 1: \"narrator\" is no known author",
         ),
         ("openai-messages.json", 0, "1 imported", ""),
         (

@@ -1,8 +1,8 @@
 //! Parses one JSON value, and reads members of it.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, slice};
 
-use chrono::{DateTime, NaiveDateTime, Utc};
+use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
 use domain::{from_rfc3339, from_unix_time};
 use serde_json::Value;
 
@@ -84,39 +84,115 @@ pub(crate) fn list<'a>(object: &'a Value, key: &str) -> &'a [Value] {
         .map_or(&[], Vec::as_slice)
 }
 
-/// A text, or another value as JSON. Null is empty.
-pub(crate) fn text_or_json(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
+/// The elements of a member with content: those of a list, or the one that is there in place of a
+/// list.
+pub(crate) fn contents<'a>(object: &'a Value, key: &str) -> &'a [Value] {
+    match object.get(key) {
+        None | Some(Value::Null) => &[],
+        Some(Value::Array(elements)) => elements,
+        Some(element) => slice::from_ref(element),
     }
 }
 
-/// The first of several members that is a time: seconds, milliseconds, microseconds or nanoseconds
-/// since 1970 as a number or a text, or ISO 8601. A time without an offset is in UTC.
-pub(crate) fn time(object: &Value, keys: &[&str]) -> Option<DateTime<Utc>> {
-    keys.iter().find_map(|key| match object.get(key)? {
+/// A member with content as a text.
+pub(crate) fn content<'a>(object: &'a Value, key: &str) -> Cow<'a, str> {
+    object.get(key).map(text_or_json).unwrap_or_default()
+}
+
+/// A text, or another value as JSON. Null is empty.
+pub(crate) fn text_or_json(value: &Value) -> Cow<'_, str> {
+    match value {
+        Value::Null => Cow::default(),
+        Value::String(text) => Cow::Borrowed(text),
+        other => Cow::Owned(other.to_string()),
+    }
+}
+
+/// A value of the file for the reason of a rejection, cut to some characters. What could change a
+/// terminal is escaped.
+pub(crate) fn quoted(value: &Value) -> String {
+    const MAX_CHARS: usize = 40;
+    let text = match value {
+        Value::Array(_) => return "a list".to_owned(),
+        Value::Object(_) => return "an object".to_owned(),
+        Value::String(text) => text.as_str(),
+        other => return other.to_string(),
+    };
+    match text.char_indices().nth(MAX_CHARS) {
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}
+
+/// Names the message that a reason concerns by its id, or else by its number.
+pub(crate) fn in_message(id: Option<&str>, index: usize, reason: &str) -> String {
+    match id {
+        Some(id) => format!("message {}: {reason}", quoted(&id.into())),
+        None => format!("message {}: {reason}", index + 1),
+    }
+}
+
+/// The first of several members that is set, as a time: seconds, milliseconds, microseconds or
+/// nanoseconds since 1970 as a number or a text, or ISO 8601. A time without an offset is in UTC.
+/// Null, an empty text and 0 are no times.
+///
+/// # Errors
+/// Fails with the reason if it cannot be read as a time.
+pub(crate) fn time(object: &Value, keys: &[&str]) -> Result<Option<DateTime<Utc>>, String> {
+    let mut members = keys.iter().filter_map(|&key| Some((key, object.get(key)?)));
+    let Some((key, value)) = members.find(|(_, value)| is_set(value)) else {
+        return Ok(None);
+    };
+    match time_of(value) {
+        Some(time) => Ok(Some(time)),
+        None => Err(format!("{key} is not a valid time: {}", quoted(value))),
+    }
+}
+
+fn is_set(time: &Value) -> bool {
+    match time {
+        Value::Null => false,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !text.trim().is_empty() && text.trim().parse() != Ok(0.0),
+        Value::Object(date) => date.get("$date").is_none_or(is_set),
+        _ => true,
+    }
+}
+
+fn time_of(value: &Value) -> Option<DateTime<Utc>> {
+    match value {
         Value::Number(number) => unix_time(number.as_f64()?),
         Value::String(text) => text_time(text.trim()),
         // MongoDB's extended JSON.
-        Value::Object(date) => time(&Value::Object(date.clone()), &["$date"]),
+        Value::Object(date) => match date.get("$date")? {
+            Value::Object(date) => text_time(date.get("$numberLong")?.as_str()?),
+            date => time_of(date),
+        },
         _ => None,
-    })
+    }
 }
 
 fn text_time(text: &str) -> Option<DateTime<Utc>> {
     if let Ok(time) = from_rfc3339(text) {
         return Some(time);
     }
-    let local = ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f"];
-    let local = local
-        .iter()
-        .find_map(|format| NaiveDateTime::parse_from_str(text, format).ok());
-    match local {
-        Some(time) => from_rfc3339(&time.and_utc().to_rfc3339()).ok(),
-        None => text.parse().ok().and_then(unix_time),
+    let valid = |time: DateTime<Utc>| from_rfc3339(&time.to_rfc3339()).ok();
+    let normalized = text.replacen(' ', "T", 1);
+    let normalized = normalized.replace(" UTC", "Z");
+    for format in ["%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M%#z"] {
+        if let Ok(time) = DateTime::parse_from_str(&normalized, format) {
+            return valid(time.to_utc());
+        }
     }
+    for format in ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M"] {
+        if let Ok(time) = NaiveDateTime::parse_from_str(&normalized, format) {
+            return valid(time.and_utc());
+        }
+    }
+    if let Ok(date) = NaiveDate::parse_from_str(text, "%Y-%m-%d") {
+        return valid(date.and_time(NaiveTime::MIN).and_utc());
+    }
+    text.parse().ok().and_then(unix_time)
 }
 
 #[expect(
@@ -178,13 +254,66 @@ mod tests {
             json!("2024-05-06T09:08:09.500000+02:00"),
             json!("2024-05-06T07:08:09.5"),
             json!("2024-05-06 07:08:09.5"),
+            json!("2024-05-06 07:08:09.5+00:00"),
+            json!("2024-05-06T09:08:09.5+0200"),
+            json!("2024-05-06 07:08:09.5 UTC"),
             json!({"$date": "2024-05-06T07:08:09.5Z"}),
+            json!({"$date": 1_714_979_289_500_i64}),
+            json!({"$date": {"$numberLong": "1714979289500"}}),
         ] {
-            let object = json!({"at": value});
-            assert_eq!(time(&object, &["none", "at"]), Some(expected), "{object}");
+            let object = json!({"none": null, "at": value});
+            assert_eq!(
+                time(&object, &["none", "at"]),
+                Ok(Some(expected)),
+                "{object}"
+            );
         }
-        for value in [json!(null), json!("soon"), json!(0), json!(1e30), json!([])] {
-            assert_eq!(time(&json!({"at": value}), &["at"]), None);
+        for (value, expected) in [
+            (json!("2024-05-06"), "2024-05-06T00:00:00Z"),
+            (json!("2024-05-06T07:08Z"), "2024-05-06T07:08:00Z"),
+            (json!("2024-05-06 07:08"), "2024-05-06T07:08:00Z"),
+            (json!(-1.5), "1969-12-31T23:59:58.5Z"),
+            (json!("9999-12-31T23:59:59Z"), "9999-12-31T23:59:59Z"),
+        ] {
+            let expected = from_rfc3339(expected).unwrap();
+            assert_eq!(time(&json!({"at": value}), &["at"]), Ok(Some(expected)));
         }
+        for value in [
+            json!(null),
+            json!(0),
+            json!(0.0),
+            json!("0"),
+            json!(" "),
+            json!({"$date": null}),
+        ] {
+            assert_eq!(time(&json!({"at": value}), &["none", "at"]), Ok(None));
+        }
+    }
+
+    #[test]
+    fn times_that_are_not_understood_are_errors() {
+        for (value, shown) in [
+            (json!("soon"), "\"soon\""),
+            (json!("NaN"), "\"NaN\""),
+            (json!("-inf"), "\"-inf\""),
+            (json!("07:08"), "\"07:08\""),
+            (json!("10000-01-01T00:00:00Z"), "\"10000-01-01T00:00:00Z\""),
+            (json!("2024-02-30T00:00:00Z"), "\"2024-02-30T00:00:00Z\""),
+            (json!(1e30), "1e+30"),
+            (json!(-99_999_999_999_i64), "-99999999999"),
+            (json!(true), "true"),
+            (json!([]), "a list"),
+            (json!({"seconds": 1}), "an object"),
+            (json!("\u{1b}[2J"), "\"\\u{1b}[2J\""),
+        ] {
+            let object = json!({"at": value, "later": 1_714_979_289});
+            let error = time(&object, &["at", "later"]).unwrap_err();
+            assert_eq!(error, format!("at is not a valid time: {shown}"));
+        }
+        let long = time(&json!({"at": "é".repeat(100)}), &["at"]).unwrap_err();
+        assert_eq!(
+            long,
+            format!("at is not a valid time: \"{}\"…", "é".repeat(40))
+        );
     }
 }

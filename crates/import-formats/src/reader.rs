@@ -184,7 +184,10 @@ impl<R: Read> ConversationReader<R> {
             );
         }
         let source = formats::read(format, value);
-        let source_id = source.as_ref().ok().and_then(|source| source.id.clone());
+        let source_id = match &source {
+            Ok(source) => source.id.clone(),
+            Err(_) => formats::id(format, value),
+        };
         let converted =
             source.and_then(|source| conversion::convert(source, format, value, &self.options));
         match converted {

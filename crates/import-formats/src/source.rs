@@ -120,6 +120,14 @@ impl Draft {
         });
     }
 
+    /// The files that are referred to.
+    pub(crate) fn file_ids(&self) -> impl Iterator<Item = &str> {
+        self.parts.iter().filter_map(|part| match part {
+            RawPart::File { file_id, .. } => Some(file_id.as_str()),
+            _ => None,
+        })
+    }
+
     /// Adds the data of a `data:` URL, or a reference to another one.
     pub(crate) fn url(&mut self, url: &str, modality: &str) {
         match data_of(url) {

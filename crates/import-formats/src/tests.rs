@@ -1,5 +1,7 @@
 //! Samples of each format and irregularity, in `tests/samples`.
 
+mod irregular;
+
 use std::io::Cursor;
 
 use domain::{Message, RawPart, UserId, from_unix_time};
@@ -161,7 +163,7 @@ fn reads_sharegpt() {
             "5 assistant: Sunny",
         ],
         &["rejected: contains no messages"],
-        &["rejected: message 1: from is no known author"],
+        &["rejected: message 1: \"narrator\" is no known author"],
     ];
     let outcomes = read("sharegpt.json");
     assert_eq!(shown(&outcomes), expected);
@@ -189,7 +191,7 @@ fn reads_openai() {
         ],
         &["1 user: orphans", "2 assistant: [tool result]/12"],
         &["rejected: is not complete: the file was probably cut off here"],
-        &["rejected: message 1: role must be system, user, assistant or tool"],
+        &["rejected: message 1: role must be system, user, assistant or tool, not \"critic\""],
         &[
             "rejected: appears to be an object with the members prompt; expected a conversation of ChatGPT, Claude, ShareGPT, OpenAI, LibreChat or Open WebUI",
         ],

@@ -1,8 +1,11 @@
 //! `conversations.json` of ChatGPT: a list of conversations, each a tree of messages (`mapping`).
 
+use std::collections::HashSet;
+
 use domain::{RawPart, Role};
 use serde_json::Value;
 
+use super::unknown_author;
 use crate::{
     parse,
     source::{Draft, Node, Source, fitting},
@@ -12,10 +15,10 @@ pub(super) fn read(value: &Value) -> Result<Source, String> {
     let mapping = value.get("mapping").and_then(Value::as_object);
     let mapping = mapping.ok_or("has no mapping, the tree of its messages")?;
     let mut source = Source {
-        id: parse::id(value, "conversation_id").or_else(|| parse::id(value, "id")),
+        id: id(value),
         title: parse::text(value, "title").map(str::to_owned),
-        created_at: parse::time(value, &["create_time"]),
-        updated_at: parse::time(value, &["update_time"]),
+        created_at: parse::time(value, &["create_time"])?,
+        updated_at: parse::time(value, &["update_time"])?,
         current: parse::id(value, "current_node"),
         ..Source::default()
     };
@@ -25,11 +28,18 @@ pub(super) fn read(value: &Value) -> Result<Source, String> {
         if node.is_null() {
             continue;
         }
-        let message = node.get("message").filter(|message| message.is_object());
+        let in_message = |reason: String| parse::in_message(Some(id), 0, &reason);
+        if !node.is_object() {
+            return Err(in_message("is no object".to_owned()));
+        }
+        let message = match node.get("message") {
+            None | Some(Value::Null) => None,
+            Some(message) => self::message(message).map_err(in_message)?,
+        };
         source.nodes.push(Node {
             id: id.clone(),
             parent: parse::id(node, "parent"),
-            messages: message.and_then(self::message).into_iter().collect(),
+            messages: message.into_iter().collect(),
         });
     }
     // The order of members in JSON has no meaning.
@@ -40,23 +50,41 @@ pub(super) fn read(value: &Value) -> Result<Source, String> {
     Ok(source)
 }
 
+pub(super) fn id(value: &Value) -> Option<String> {
+    parse::id(value, "conversation_id").or_else(|| parse::id(value, "id"))
+}
+
 /// The message of a node; `None` if it is empty.
-fn message(message: &Value) -> Option<Draft> {
+fn message(message: &Value) -> Result<Option<Draft>, String> {
+    if !message.is_object() {
+        return Err("message is no object".to_owned());
+    }
     let author = message.get("author").unwrap_or(&Value::Null);
     let name = parse::text(author, "name");
     let content = message.get("content").unwrap_or(&Value::Null);
     let kind = parse::text(content, "content_type").unwrap_or("text");
     let role = match parse::text(author, "role") {
         // Custom instructions are stored as a hidden message of the user.
-        _ if matches!(kind, "user_editable_context" | "model_editable_context") => Role::System,
-        Some("user") => Role::User,
-        Some("system" | "developer") => Role::System,
-        Some("tool" | "function") => Role::Tool,
-        _ => Role::Assistant,
+        _ if matches!(kind, "user_editable_context" | "model_editable_context") => {
+            Some(Role::System)
+        }
+        Some("user") => Some(Role::User),
+        Some("assistant") => Some(Role::Assistant),
+        Some("system" | "developer") => Some(Role::System),
+        Some("tool" | "function") => Some(Role::Tool),
+        _ => None,
     };
-    let mut draft = Draft::new(role);
-    add_content(&mut draft, kind, content);
+    let mut draft = Draft::new(role.unwrap_or(Role::Assistant));
+    match content {
+        Value::Object(_) => add_content(&mut draft, kind, content),
+        Value::Array(parts) => parts.iter().for_each(|part| add_part(&mut draft, part)),
+        part => add_part(&mut draft, part),
+    }
     add_attachments(&mut draft, message);
+    if draft.parts.is_empty() {
+        return Ok(None);
+    }
+    let role = role.ok_or_else(|| unknown_author(author.get("role")))?;
     let recipient = parse::text(message, "recipient").filter(|recipient| *recipient != "all");
     if role == Role::Assistant
         && let Some(tool) = recipient
@@ -66,85 +94,100 @@ fn message(message: &Value) -> Option<Draft> {
         draft = into_result(draft, name);
     }
     draft.name = draft.name.or(name.map(fitting));
-    draft.created_at = parse::time(message, &["create_time", "update_time"]);
+    draft.created_at = parse::time(message, &["create_time", "update_time"])?;
     let details = message.get("metadata").unwrap_or(&Value::Null);
     if let Some(model) = parse::text(details, "model_slug") {
         draft.metadata.insert("model".to_owned(), model.into());
     }
-    (!draft.parts.is_empty()).then_some(draft)
+    Ok((!draft.parts.is_empty()).then_some(draft))
 }
 
 fn add_content(draft: &mut Draft, kind: &str, content: &Value) {
     match kind {
         "user_editable_context" => {
             for key in ["user_profile", "user_instructions"] {
-                draft.text(parse::text(content, key).unwrap_or_default());
+                draft.text(&parse::content(content, key));
             }
         }
-        "model_editable_context" => {
-            draft.text(parse::text(content, "model_set_context").unwrap_or_default());
-        }
+        "model_editable_context" => draft.text(&parse::content(content, "model_set_context")),
         "thoughts" => {
-            for thought in parse::list(content, "thoughts") {
-                let texts = [
-                    parse::text(thought, "summary"),
-                    parse::text(thought, "content"),
-                ];
-                let texts: Vec<_> = texts.into_iter().flatten().collect();
+            for thought in parse::contents(content, "thoughts") {
+                if !thought.is_object() {
+                    draft.reasoning(&parse::text_or_json(thought));
+                    continue;
+                }
+                let texts = ["summary", "content"].map(|key| parse::content(thought, key));
+                let texts: Vec<_> = texts.into_iter().filter(|text| !text.is_empty()).collect();
                 draft.reasoning(&texts.join("\n"));
             }
         }
-        "reasoning_recap" => draft.reasoning(parse::text(content, "content").unwrap_or_default()),
+        "reasoning_recap" => draft.reasoning(&parse::content(content, "content")),
         "tether_browsing_display" => {
-            let text = parse::text(content, "result").or_else(|| parse::text(content, "summary"));
-            draft.text(text.unwrap_or_default());
+            let texts = ["result", "summary"].map(|key| parse::content(content, key));
+            let text = texts.iter().find(|text| !text.is_empty());
+            draft.text(text.map_or("", |text| text));
         }
         "tether_quote" => {
             for key in ["title", "url", "text"] {
-                draft.text(parse::text(content, key).unwrap_or_default());
+                draft.text(&parse::content(content, key));
             }
         }
         _ => {
             let before = draft.parts.len();
-            for part in parse::list(content, "parts") {
+            for part in parse::contents(content, "parts") {
                 add_part(draft, part);
             }
             for key in ["text", "result", "content"] {
                 if draft.parts.len() == before {
-                    draft.text(parse::text(content, key).unwrap_or_default());
+                    draft.text(&parse::content(content, key));
                 }
             }
-            let is_known = matches!(
-                kind,
-                "text" | "multimodal_text" | "code" | "execution_output"
-            );
-            if draft.parts.len() == before && !is_known {
+            if draft.parts.len() == before && !is_empty(kind, content) {
                 draft.generic(kind, content);
             }
         }
     }
 }
 
+/// Whether content without parts and text has nothing else, either.
+fn is_empty(kind: &str, content: &Value) -> bool {
+    const PROPERTIES: [&str; 4] = ["content_type", "language", "response_format_name", "parts"];
+    let is_known = matches!(
+        kind,
+        "text" | "multimodal_text" | "code" | "execution_output"
+    );
+    let is_blank = |value: &Value| match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(elements) => elements.is_empty(),
+        Value::Object(members) => members.is_empty(),
+        _ => false,
+    };
+    let mut members = content.as_object().into_iter().flatten();
+    is_known && members.all(|(key, value)| PROPERTIES.contains(&key.as_str()) || is_blank(value))
+}
+
 fn add_part(draft: &mut Draft, part: &Value) {
-    if let Value::String(text) = part {
-        draft.text(text);
+    if !part.is_object() {
+        draft.text(&parse::text_or_json(part));
         return;
     }
     let kind = parse::text(part, "content_type").unwrap_or_default();
     let file = parse::text(part, "asset_pointer").map(file_id);
     match (kind, file) {
-        ("audio_transcription", _) => draft.text(parse::text(part, "text").unwrap_or_default()),
+        ("audio_transcription", _) => draft.text(&parse::content(part, "text")),
         ("real_time_user_audio_video_asset_pointer", _) => {
             let audio = part.get("audio_asset_pointer").unwrap_or(&Value::Null);
-            if let Some(file) = parse::text(audio, "asset_pointer") {
-                draft.file(file_id(file), None, "audio");
+            match parse::text(audio, "asset_pointer") {
+                Some(file) => draft.file(file_id(file), None, "audio"),
+                None => draft.generic(kind, part),
             }
         }
         (kind, Some(file)) if kind.contains("audio") => draft.file(file, None, "audio"),
         (kind, Some(file)) if kind.contains("video") => draft.file(file, None, "video"),
         (_, Some(file)) => draft.file(file, None, "image"),
-        _ if part.is_null() => {}
-        ("", None) => draft.text(parse::text(part, "text").unwrap_or_default()),
+        ("", None) if part.get("text").is_some() => draft.text(&parse::content(part, "text")),
+        ("", None) => draft.generic("chatgpt", part),
         (kind, None) => draft.generic(kind, part),
     }
 }
@@ -156,13 +199,10 @@ fn file_id(pointer: &str) -> &str {
 
 fn add_attachments(draft: &mut Draft, message: &Value) {
     let details = message.get("metadata").unwrap_or(&Value::Null);
-    for attachment in parse::list(details, "attachments") {
-        let Some(id) = parse::id(attachment, "id") else {
-            continue;
-        };
-        let is_present =
-            |part: &RawPart| matches!(part, RawPart::File { file_id, .. } if *file_id == id);
-        if draft.parts.iter().any(is_present) {
+    let mut present: HashSet<String> = draft.file_ids().map(str::to_owned).collect();
+    for attachment in parse::contents(details, "attachments") {
+        let id = parse::id(attachment, "id");
+        if id.as_ref().is_some_and(|id| !present.insert(id.clone())) {
             continue;
         }
         if let Some(name) = parse::text(attachment, "name") {
@@ -170,7 +210,9 @@ fn add_attachments(draft: &mut Draft, message: &Value) {
         }
         let mime_type =
             parse::text(attachment, "mimeType").or_else(|| parse::text(attachment, "mime_type"));
-        draft.file(&id, mime_type, "");
+        if let Some(id) = id {
+            draft.file(&id, mime_type, "");
+        }
     }
 }
 

@@ -1,16 +1,16 @@
 //! Exports of LibreChat: one conversation with a list of messages that name their parents, or with a
 //! tree of them.
 
+use std::borrow::Cow;
+
 use domain::Role;
 use serde_json::Value;
 
+use super::unknown_author;
 use crate::{
     parse,
     source::{Draft, Node, Source, fitting},
 };
-
-/// Upper bound on the depth of a tree. JSON has a lower one.
-const MAX_DEPTH: usize = 200;
 
 pub(super) fn read(value: &Value) -> Result<Source, String> {
     let messages = value.get("messages").or_else(|| value.get("messagesTree"));
@@ -18,10 +18,10 @@ pub(super) fn read(value: &Value) -> Result<Source, String> {
         .and_then(Value::as_array)
         .ok_or("has no messages")?;
     let mut source = Source {
-        id: parse::id(value, "conversationId"),
+        id: id(value),
         title: parse::text(value, "title").map(str::to_owned),
-        created_at: parse::time(value, &["createdAt"]),
-        updated_at: parse::time(value, &["updatedAt"]),
+        created_at: parse::time(value, &["createdAt"])?,
+        updated_at: parse::time(value, &["updatedAt"])?,
         ..Source::default()
     };
     let options = value.get("options").unwrap_or(&Value::Null);
@@ -33,19 +33,30 @@ pub(super) fn read(value: &Value) -> Result<Source, String> {
     let is_tree = messages.iter().any(|message| {
         message.get("parentMessageId").is_some() || message.get("children").is_some()
     });
-    for message in messages {
-        add(&mut source, message, None, is_tree, 0);
+    for message in super::messages(messages) {
+        let (_, message) = message?;
+        add(&mut source, message, None, is_tree)?;
     }
     Ok(source)
 }
 
-fn add(source: &mut Source, message: &Value, parent: Option<&str>, is_tree: bool, depth: usize) {
-    if !message.is_object() || depth > MAX_DEPTH {
-        return;
-    }
-    let drafts = drafts(message);
+pub(super) fn id(value: &Value) -> Option<String> {
+    parse::id(value, "conversationId")
+}
+
+/// Adds a message and those below it, as deep as they are nested in JSON.
+fn add(
+    source: &mut Source,
+    message: &Value,
+    parent: Option<&str>,
+    is_tree: bool,
+) -> Result<(), String> {
+    let id = parse::id(message, "messageId");
+    let number = source.nodes.len();
+    let drafts =
+        drafts(message).map_err(|reason| parse::in_message(id.as_deref(), number, &reason))?;
     let previous = source.nodes.last().map(|node| node.id.clone());
-    let id = parse::id(message, "messageId").unwrap_or_else(|| source.nodes.len().to_string());
+    let id = id.unwrap_or_else(|| number.to_string());
     let parent = if is_tree {
         parse::id(message, "parentMessageId").or_else(|| parent.map(str::to_owned))
     } else {
@@ -56,26 +67,60 @@ fn add(source: &mut Source, message: &Value, parent: Option<&str>, is_tree: bool
         parent,
         messages: drafts,
     });
-    for child in parse::list(message, "children") {
-        add(source, child, Some(&id), is_tree, depth + 1);
+    for child in super::messages(parse::contents(message, "children")) {
+        let (_, child) = child
+            .map_err(|_| parse::in_message(Some(&id), number, "has a child that is no object"))?;
+        add(source, child, Some(&id), is_tree)?;
+    }
+    Ok(())
+}
+
+/// The author: the user, or else a model or an agent, whose name is the sender.
+fn role(message: &Value) -> Result<Role, String> {
+    let sender = message.get("sender").unwrap_or(&Value::Null);
+    match (message.get("isCreatedByUser"), sender) {
+        (Some(Value::Bool(true)), _) => Ok(Role::User),
+        (Some(Value::Bool(false)), _) => Ok(Role::Assistant),
+        (None | Some(Value::Null), Value::String(name)) if !name.trim().is_empty() => {
+            let is_user = name.eq_ignore_ascii_case("user");
+            Ok(if is_user { Role::User } else { Role::Assistant })
+        }
+        (None | Some(Value::Null), sender) => Err(unknown_author(Some(sender))),
+        (Some(other), _) => {
+            let shown = parse::quoted(other);
+            Err(format!(
+                "isCreatedByUser is {shown} instead of true or false"
+            ))
+        }
     }
 }
 
-fn drafts(message: &Value) -> Vec<Draft> {
-    let is_user = match message.get("isCreatedByUser").and_then(Value::as_bool) {
-        Some(is_user) => is_user,
-        None => parse::text(message, "sender").is_some_and(|it| it.eq_ignore_ascii_case("user")),
-    };
-    let role = if is_user { Role::User } else { Role::Assistant };
+fn drafts(message: &Value) -> Result<Vec<Draft>, String> {
+    let role = role(message);
+    let mut drafts = drafts_of(message, role.clone().unwrap_or(Role::Assistant));
+    if !drafts.is_empty() {
+        role?;
+    }
+    let created_at = parse::time(message, &["createdAt", "updatedAt"])?;
+    for draft in &mut drafts {
+        draft.created_at = created_at;
+    }
+    Ok(drafts)
+}
+
+fn drafts_of(message: &Value, role: Role) -> Vec<Draft> {
     let mut drafts = Vec::new();
     let mut draft = Draft::new(role);
-    for part in parse::list(message, "content") {
+    for part in parse::contents(message, "content") {
         add_part(&mut drafts, &mut draft, part);
     }
     if draft.parts.is_empty() && drafts.is_empty() {
-        draft.text(parse::text(message, "text").unwrap_or_default());
+        draft.text(&parse::content(message, "text"));
     }
-    for file in parse::list(message, "files") {
+    for file in parse::contents(message, "files") {
+        if !file.is_object() {
+            draft.text(&parse::text_or_json(file));
+        }
         if let Some(name) = parse::text(file, "filename") {
             draft.text(&format!("[file: {name}]"));
         }
@@ -87,9 +132,7 @@ fn drafts(message: &Value) -> Vec<Draft> {
     }
     drafts.push(draft);
     drafts.retain(|draft| !draft.parts.is_empty());
-    let created_at = parse::time(message, &["createdAt", "updatedAt"]);
     for draft in &mut drafts {
-        draft.created_at = created_at;
         if let Some(model) = parse::text(message, "model") {
             draft
                 .metadata
@@ -100,43 +143,43 @@ fn drafts(message: &Value) -> Vec<Draft> {
 }
 
 fn add_part(drafts: &mut Vec<Draft>, draft: &mut Draft, part: &Value) {
+    if !part.is_object() {
+        draft.text(&parse::text_or_json(part));
+        return;
+    }
     let kind = parse::text(part, "type").unwrap_or_default();
     // A text is the member itself, or the member `value` of it.
     let text = |key: &str| match part.get(key) {
-        Some(Value::Object(object)) => object
-            .get("value")
-            .and_then(Value::as_str)
-            .unwrap_or_default(),
-        Some(value) => value.as_str().unwrap_or_default(),
-        None => "",
+        Some(text) => parse::text_or_json(text.get("value").unwrap_or(text)),
+        None => Cow::default(),
     };
     match kind {
-        "text" | "" => draft.text(text("text")),
-        "think" => draft.reasoning(text("think")),
+        "text" => draft.text(&text("text")),
+        "" if part.get("text").is_some() => draft.text(&text("text")),
+        "" => draft.generic("librechat", part),
+        "think" => draft.reasoning(&text("think")),
         "error" => draft.text(&format!("[error] {}", text("error"))),
-        "tool_call" if draft.role == Role::Assistant => {
+        "tool_call" if draft.role == Role::Assistant && part.get(kind).is_some() => {
             let call = part.get("tool_call").unwrap_or(&Value::Null);
             let function = call.get("function").unwrap_or(call);
             let id = parse::id(call, "id");
             let name = parse::text(function, "name");
             let arguments = function.get("args").or_else(|| function.get("arguments"));
-            draft.call(
-                id.as_deref(),
-                name,
-                arguments.map(parse::text_or_json).unwrap_or_default(),
-            );
+            let arguments = arguments.map(parse::text_or_json).unwrap_or_default();
+            draft.call(id.as_deref(), name, arguments.into_owned());
             let output = function.get("output").or_else(|| call.get("output"));
             if let Some(output) = output.filter(|output| !output.is_null()) {
                 let role = draft.role;
                 drafts.push(std::mem::replace(draft, Draft::new(role)));
-                let output = parse::text_or_json(output);
+                let output = parse::text_or_json(output).into_owned();
                 drafts.push(Draft::result(id.as_deref(), name, output));
             }
         }
         "image_file" => {
             let file = part.get("image_file").unwrap_or(&Value::Null);
-            if let Some(id) = parse::id(file, "file_id") {
-                draft.file(&id, None, "image");
+            match parse::id(file, "file_id") {
+                Some(id) => draft.file(&id, None, "image"),
+                None => draft.generic(kind, part),
             }
         }
         "image_url" => {

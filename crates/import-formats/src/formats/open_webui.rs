@@ -13,13 +13,15 @@ pub(super) fn read(value: &Value) -> Result<Source, String> {
     let chat = value.get("chat").unwrap_or(&Value::Null);
     let history = chat.get("history").unwrap_or(&Value::Null);
     let mut source = Source {
-        id: parse::id(value, "id").or_else(|| parse::id(chat, "id")),
+        id: id(value),
         title: parse::text(value, "title")
             .or_else(|| parse::text(chat, "title"))
             .map(str::to_owned),
-        created_at: parse::time(value, &["created_at"])
-            .or_else(|| parse::time(chat, &["timestamp"])),
-        updated_at: parse::time(value, &["updated_at"]),
+        created_at: match parse::time(value, &["created_at"])? {
+            None => parse::time(chat, &["timestamp"])?,
+            created_at => created_at,
+        },
+        updated_at: parse::time(value, &["updated_at"])?,
         current: parse::id(history, "currentId"),
         ..Source::default()
     };
@@ -29,11 +31,13 @@ pub(super) fn read(value: &Value) -> Result<Source, String> {
     );
     match history.get("messages").and_then(Value::as_object) {
         Some(messages) if !messages.is_empty() => {
-            for (id, message) in messages.iter().filter(|(_, message)| message.is_object()) {
+            for (id, message) in messages.iter().filter(|(_, message)| !message.is_null()) {
+                let draft =
+                    draft(message).map_err(|reason| parse::in_message(Some(id), 0, &reason))?;
                 source.nodes.push(Node {
                     id: id.clone(),
                     parent: parse::id(message, "parentId"),
-                    messages: draft(message)?.into_iter().collect(),
+                    messages: draft.into_iter().collect(),
                 });
             }
             source.nodes.sort_by_key(|node| {
@@ -43,14 +47,20 @@ pub(super) fn read(value: &Value) -> Result<Source, String> {
         }
         _ => {
             let messages = chat.get("messages").and_then(Value::as_array);
-            for message in messages.ok_or("has no chat.history.messages")? {
-                if message.is_object() {
-                    source.push(draft(message)?.into_iter().collect());
-                }
+            for message in super::messages(messages.ok_or("has no chat.history.messages")?) {
+                let (index, message) = message?;
+                let draft =
+                    draft(message).map_err(|reason| parse::in_message(None, index, &reason))?;
+                source.push(draft.into_iter().collect());
             }
         }
     }
     Ok(source)
+}
+
+pub(super) fn id(value: &Value) -> Option<String> {
+    let chat = value.get("chat").unwrap_or(&Value::Null);
+    parse::id(value, "id").or_else(|| parse::id(chat, "id"))
 }
 
 fn draft(message: &Value) -> Result<Option<Draft>, String> {
@@ -61,14 +71,19 @@ fn draft(message: &Value) -> Result<Option<Draft>, String> {
             _ => Role::Assistant,
         }),
     };
-    if let Some(error) = message.get("error").filter(|error| error.is_object()) {
-        let text = parse::text(error, "content").unwrap_or_default();
-        draft.text(format!("[error] {text}").trim_end());
+    let error = match message.get("error") {
+        Some(error @ Value::Object(_)) => Some(parse::content(error, "content")),
+        Some(Value::String(error)) => Some(error.into()),
+        // The text of the error is the content.
+        _ => None,
+    };
+    if let Some(error) = error {
+        draft.text(format!("[error] {error}").trim_end());
     }
-    for file in parse::list(message, "files") {
+    for file in parse::contents(message, "files") {
         add_file(&mut draft, file);
     }
-    draft.created_at = parse::time(message, &["timestamp"]);
+    draft.created_at = parse::time(message, &["timestamp"])?;
     if let Some(model) = parse::text(message, "model") {
         draft
             .metadata
@@ -78,6 +93,10 @@ fn draft(message: &Value) -> Result<Option<Draft>, String> {
 }
 
 fn add_file(draft: &mut Draft, file: &Value) {
+    if !file.is_object() {
+        draft.text(&parse::text_or_json(file));
+        return;
+    }
     let is_image = parse::text(file, "type") == Some("image");
     let url = parse::text(file, "url");
     let has_data = url.is_some_and(|url| url.starts_with("data:") || url.starts_with("http"));
