@@ -37,9 +37,9 @@ test_support::in_both_forms!(
 );
 
 /// Exit status if something was rejected.
-const PARTIAL: i32 = 3;
+pub(crate) const PARTIAL: i32 = 3;
 
-fn sample(name: &str) -> PathBuf {
+pub(crate) fn sample(name: &str) -> PathBuf {
     let samples = "crates/import-formats/tests/samples";
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join(samples)
@@ -61,7 +61,7 @@ fn begin_at(address: SocketAddr, user: &str, arguments: &[&str]) -> Child {
     command.spawn().unwrap()
 }
 
-async fn run(sidecar: &Sidecar, user: &str, arguments: &[&str]) -> Output {
+pub(crate) async fn run(sidecar: &Sidecar, user: &str, arguments: &[&str]) -> Output {
     output_of(begin(sidecar, user, arguments)).await
 }
 
@@ -70,7 +70,11 @@ async fn output_of(child: Child) -> Output {
     output.await.unwrap().unwrap()
 }
 
-async fn import(sidecar: &Sidecar, user: &str, file: &Path) -> (Option<i32>, String, String) {
+pub(crate) async fn import(
+    sidecar: &Sidecar,
+    user: &str,
+    file: &Path,
+) -> (Option<i32>, String, String) {
     let output = run(sidecar, user, &["import", file.to_str().unwrap()]).await;
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     (
@@ -80,7 +84,7 @@ async fn import(sidecar: &Sidecar, user: &str, file: &Path) -> (Option<i32>, Str
     )
 }
 
-async fn conversations(memory: &mut Memory, user: &str) -> Vec<Conversation> {
+pub(crate) async fn conversations(memory: &mut Memory, user: &str) -> Vec<Conversation> {
     let (mut all, mut page_token) = (Vec::new(), String::new());
     loop {
         let request = ListConversationsRequest {
@@ -102,7 +106,7 @@ async fn conversations(memory: &mut Memory, user: &str) -> Vec<Conversation> {
     }
 }
 
-async fn messages(memory: &mut Memory, id: &str) -> Vec<Message> {
+pub(crate) async fn messages(memory: &mut Memory, id: &str) -> Vec<Message> {
     let request = GetConversationRequest {
         conversation_id: id.to_owned(),
         ..GetConversationRequest::default()
@@ -366,7 +370,7 @@ async fn an_interrupted_import_is_completed_by_another_one(form: Form) {
 
 /// An export of ChatGPT with one conversation. Its messages are `(id, parent)`, and those whose ids begin
 /// with `u` are of the user.
-fn chatgpt(nodes: &[(&str, &str)], current: &str) -> String {
+pub(crate) fn chatgpt(nodes: &[(&str, &str)], current: &str) -> String {
     let mapping = nodes.iter().map(|(id, parent)| {
         let role = if id.starts_with('u') {
             "user"
@@ -390,7 +394,7 @@ fn chatgpt(nodes: &[(&str, &str)], current: &str) -> String {
     .to_string()
 }
 
-async fn texts(memory: &mut Memory, id: &str) -> Vec<String> {
+pub(crate) async fn texts(memory: &mut Memory, id: &str) -> Vec<String> {
     let messages = messages(memory, id).await;
     let text = |message: Message| message.content.replace("text ", "");
     messages.into_iter().map(text).collect()

@@ -19,6 +19,7 @@ mod export;
 mod histories;
 mod hostile;
 mod import;
+mod import_command;
 mod inspect_window;
 mod invalid_items;
 mod isolation;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Format, parse};
+use super::{Format, archives::is_archive_start, parse};
 
 /// What a file is, by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +19,11 @@ pub enum FileKind {
     Other(&'static str),
 }
 
-/// Detects the kind of a file. `start` are its first bytes, at best some kilobytes of them.
+/// Number of bytes at the beginning of a file by which it is recognized. The properties of a conversation
+/// of this service, before which or after which its `format` is, fit.
+pub const START_BYTES: u64 = 256 << 10;
+
+/// Detects the kind of a file. `start` are its first bytes, at best [`START_BYTES`].
 pub fn detect(start: &[u8]) -> FileKind {
     const MAGIC: [(&[u8], FileKind); 10] = [
         (b"PK\x03\x04", FileKind::Zip),
@@ -44,7 +48,7 @@ pub fn detect(start: &[u8]) -> FileKind {
     let text = text.trim_ascii_start();
     match text.first() {
         None => FileKind::Empty,
-        Some(b'{') if is_archive(text) => FileKind::Archive,
+        Some(b'{') if is_archive_start(text) => FileKind::Archive,
         Some(b'{' | b'[') => FileKind::Json,
         Some(b'<') if starts_with(text, b"<!doctype html") || starts_with(text, b"<html") => {
             FileKind::Other("an HTML page")
@@ -61,13 +65,6 @@ pub fn detect(start: &[u8]) -> FileKind {
 fn starts_with(text: &[u8], prefix: &[u8]) -> bool {
     text.get(..prefix.len())
         .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
-}
-
-/// Whether the first member is `format` of an archive, as this service writes it.
-fn is_archive(text: &[u8]) -> bool {
-    let start = String::from_utf8_lossy(&text[..text.len().min(4096)]);
-    let compact: String = start.chars().filter(|char| !char.is_whitespace()).collect();
-    compact.contains("\"format\":\"conversation-memory\"")
 }
 
 fn is_csv(text: &[u8]) -> bool {

@@ -1,9 +1,23 @@
 //! Converts the bytes of a file to UTF-8.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 
 /// Bytes that are read from the file at a time.
 const CHUNK_BYTES: usize = 64 << 10;
+
+/// Copies a text as UTF-8 without a byte order mark.
+///
+/// # Errors
+/// Fails if the text cannot be read or written.
+pub fn copy_as_utf8(input: impl Read, output: &mut impl Write) -> io::Result<()> {
+    let mut reader = Utf8Reader::new(input);
+    let mut piece = Vec::new();
+    while reader.read_into(&mut piece)? {
+        output.write_all(&piece)?;
+        piece.clear();
+    }
+    Ok(())
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Encoding {
@@ -148,6 +162,9 @@ mod tests {
         assert_eq!(read(&big[2..]), text.as_bytes());
         assert_eq!(read(format!("\u{feff}{text}").as_bytes()), text.as_bytes());
         assert_eq!(read(text.as_bytes()), text.as_bytes());
+        let mut copied = Vec::new();
+        copy_as_utf8(Slow(&big), &mut copied).unwrap();
+        assert_eq!(copied, text.as_bytes());
         assert_eq!(read(b""), b"");
         assert_eq!(read(b"{"), b"{");
     }

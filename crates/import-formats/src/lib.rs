@@ -4,6 +4,7 @@
 //! conversation is converted completely or rejected with a reason, and the next one is read.
 //! docs/IMPORT.md describes what becomes of each kind of content.
 
+mod archives;
 mod conversion;
 mod detection;
 mod elements;
@@ -18,8 +19,10 @@ mod source;
 use domain::{Conversation, ConversationId, Message};
 
 pub use self::{
+    archives::archive_id,
     conversion::ImportOptions,
-    detection::{FileKind, detect},
+    detection::{FileKind, START_BYTES, detect},
+    encoding::copy_as_utf8,
     reader::{ConversationReader, Outcome, Rejection},
 };
 

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use serde_json::Value;
 
 use super::{
-    Format, ImportedConversation, MAX_CONVERSATION_BYTES, MAX_CONVERSATION_VALUES,
+    Format, ImportedConversation, MAX_CONVERSATION_BYTES, MAX_CONVERSATION_VALUES, archives,
     conversion::{self, ImportOptions},
     detection,
     elements::{ElementLimits, Elements, Event},
@@ -26,6 +26,8 @@ const EXPECTED: &str =
 pub enum Outcome {
     /// It can be imported.
     Converted(Box<ImportedConversation>),
+    /// An archive of this service, with its bytes in UTF-8.
+    Archive(Vec<u8>),
     /// It cannot be imported.
     Rejected(Rejection),
 }
@@ -109,6 +111,11 @@ impl<R: Read> ConversationReader<R> {
 
     fn value(&mut self, text: &[u8]) -> Option<Outcome> {
         let parsed = parse::value(text);
+        if let Ok(value) = &parsed
+            && archives::is_archive(value)
+        {
+            return self.archive(text, value);
+        }
         if matches!(self.list, List::Begun) {
             let is_message = parsed.as_ref().is_ok_and(|value| {
                 let found = detection::format_of_message(value);
@@ -149,6 +156,26 @@ impl<R: Read> ConversationReader<R> {
         Some(match parsed {
             Ok(value) => self.convert(&value),
             Err(reason) => rejected(None, &reason),
+        })
+    }
+
+    /// An archive within a file of another form, or with its `format` at its end.
+    fn archive(&mut self, text: &[u8], value: &Value) -> Option<Outcome> {
+        const LINES: &str = "is an archive of this service without messages. Archives in the form of JSON \
+            Lines must be files of their own, whose first line begins with format";
+        match &mut self.list {
+            List::OfMessages { error, .. } => {
+                error
+                    .get_or_insert("is a list of messages and archives of this service".to_owned());
+                return None;
+            }
+            List::Begun => self.list = List::OfConversations,
+            List::OfConversations => {}
+        }
+        Some(if value.get("messages").is_some() {
+            Outcome::Archive(text.to_vec())
+        } else {
+            rejected(None, LINES)
         })
     }
 

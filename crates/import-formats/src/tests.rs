@@ -33,6 +33,7 @@ fn read(name: &str) -> Vec<Outcome> {
 fn show(outcome: &Outcome) -> Vec<String> {
     let imported = match outcome {
         Outcome::Converted(imported) => imported,
+        Outcome::Archive(content) => return vec![format!("archive of {} bytes", content.len())],
         Outcome::Rejected(rejection) => return vec![format!("rejected: {}", rejection.reason)],
     };
     let mut shown: Vec<_> = imported.messages.iter().map(message).collect();
@@ -83,7 +84,7 @@ fn shown(outcomes: &[Outcome]) -> Vec<Vec<String>> {
 fn converted(outcome: &Outcome) -> &ImportedConversation {
     match outcome {
         Outcome::Converted(imported) => imported,
-        Outcome::Rejected(rejection) => panic!("rejected: {}", rejection.reason),
+        other => panic!("{:?}", show(other)),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{fs::File, time::Duration};
 
 use futures_util::Stream;
-use import_formats::ImportedConversation;
+use import_formats::{ImportedConversation, START_BYTES, archive_id};
 use tokio::time::sleep;
 use tonic::{Code, Status};
 
@@ -555,11 +555,8 @@ fn failed(error: &Status) -> Failure {
 /// The id of the conversation in an archive, which begins with it; `None` if it has none.
 fn id_of(file: &File) -> Result<Option<ConversationId>, Failure> {
     use std::os::unix::fs::FileExt as _;
-    let mut start = [0; 4096];
+    let mut start = vec![0; usize::try_from(START_BYTES)?];
     let read = file.read_at(&mut start, 0)?;
-    let start = String::from_utf8_lossy(&start[..read]);
-    let after = |text: &str, key: &str| Some(text.split_once(key)?.1.to_owned());
-    let id = after(&start, "\"conversation\"").and_then(|rest| after(&rest, "\"id\""));
-    let id = id.and_then(|rest| rest.split('"').nth(1).map(str::to_owned));
+    let id = archive_id(&start[..read]);
     Ok(id.and_then(|id| ConversationId::parse(&id).ok()))
 }

@@ -2,21 +2,19 @@
 
 use std::{
     fs::File,
-    io::{self, BufReader, Cursor, Read, Seek as _, SeekFrom},
+    io::{self, BufReader, Cursor, Read, Write as _},
     path::Path,
     sync::atomic::{AtomicU64, Ordering},
 };
 
 use import_formats::{
-    ConversationReader, FileKind, Format, ImportOptions, ImportedConversation, Rejection, detect,
+    ConversationReader, FileKind, Format, ImportOptions, ImportedConversation, Outcome, Rejection,
+    START_BYTES, copy_as_utf8, detect,
 };
 use tokio::sync::mpsc;
 use zip_files::{ZipError, ZipReader};
 
 use crate::{commands::Failure, os_error};
-
-/// Bytes by which a file is recognized.
-const START_BYTES: u64 = 4096;
 
 const EXPECTED: &str = "expected a JSON or JSON Lines file of ChatGPT, Claude, ShareGPT, OpenAI, \
     LibreChat, Open WebUI or this service, or a zip file with one";
@@ -132,7 +130,7 @@ impl Source {
             number: 0,
         };
         match self.content {
-            Content::Json(input) => reader.json(Counted { input, counter }),
+            Content::Json(input) => reader.json("the file", Counted { input, counter }),
             Content::Archive(input) => reader.archive("the file", Counted { input, counter }),
             Content::Zip(mut zip) => {
                 let wanted = conversation_entries(&zip);
@@ -218,7 +216,7 @@ impl ItemReader<'_> {
         let content = Cursor::new(start).chain(entry);
         match kind {
             FileKind::Archive => self.archive(name, content),
-            FileKind::Json => self.json(content),
+            FileKind::Json => self.json(name, content),
             FileKind::Empty => {
                 self.reject(format!("{name} is empty; {EXPECTED}"));
                 Ok(())
@@ -234,17 +232,20 @@ impl ItemReader<'_> {
         }
     }
 
-    fn json(&mut self, input: impl Read) -> Result<(), String> {
+    fn json(&mut self, name: &str, input: impl Read) -> Result<(), String> {
         for outcome in ConversationReader::new(input, self.format, self.options.clone()) {
             let outcome = outcome.map_err(|error| os_error::describe(&error))?;
             self.number += 1;
             let number = self.number;
             let item = match outcome {
-                import_formats::Outcome::Converted(imported) => {
-                    Item::Conversation { number, imported }
-                }
-                import_formats::Outcome::Rejected(rejection) => {
-                    Item::Rejected { number, rejection }
+                Outcome::Converted(imported) => Item::Conversation { number, imported },
+                Outcome::Rejected(rejection) => Item::Rejected { number, rejection },
+                Outcome::Archive(content) => {
+                    let describe = |error: io::Error| os_error::describe(&error);
+                    let mut file = tempfile::tempfile().map_err(describe)?;
+                    file.write_all(&content).map_err(describe)?;
+                    let name = name.to_owned();
+                    Item::Archive { number, name, file }
                 }
             };
             if self.items.blocking_send(item).is_err() {
@@ -255,17 +256,16 @@ impl ItemReader<'_> {
     }
 
     /// Copies an archive to a temporary file, from which it can be sent again.
-    fn archive(&mut self, name: &str, mut input: impl Read) -> Result<(), String> {
+    fn archive(&mut self, name: &str, input: impl Read) -> Result<(), String> {
         let describe = |error: io::Error| os_error::describe(&error);
         let mut file = tempfile::tempfile().map_err(describe)?;
-        if let Err(error) = io::copy(&mut input, &mut file) {
+        if let Err(error) = copy_as_utf8(input, &mut file) {
             if error.kind() != io::ErrorKind::InvalidData {
                 return Err(describe(error));
             }
             self.reject(format!("{name}: {}", describe(error)));
             return Ok(());
         }
-        file.seek(SeekFrom::Start(0)).map_err(describe)?;
         self.number += 1;
         let _ = self.items.blocking_send(Item::Archive {
             number: self.number,

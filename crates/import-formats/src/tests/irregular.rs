@@ -1,4 +1,5 @@
-//! Authors, times and forms of content that exports should not have.
+//! Authors, times and forms of content that exports should not have, and archives of this service
+//! among them.
 
 use serde_json::{Value, json};
 
@@ -242,4 +243,32 @@ fn texts_in_place_of_lists_and_objects_are_kept() {
         let outcomes = read_bytes(file.to_string().as_bytes(), None);
         assert_eq!(show(&outcomes[0]), [format!("rejected: {expected}")]);
     }
+}
+
+#[test]
+fn archives_of_this_service_are_recognized_among_others() {
+    let archive =
+        json!({"version": 1, "conversation": {"id": "a"}, "format": "conversation-memory",
+        "messages": [{"role": "user", "content": "Hi"}]})
+        .to_string();
+    let expected = format!("archive of {} bytes", archive.len());
+    let sharegpt = r#"{"conversations":[{"from":"human","value":"Hi"}]}"#;
+    for file in [
+        format!("[{archive},{sharegpt}]"),
+        format!("{archive}\n{sharegpt}\n"),
+    ] {
+        let outcomes = shown(&read_bytes(file.as_bytes(), None));
+        assert_eq!(
+            outcomes,
+            [vec![expected.clone()], vec!["1 user: Hi".to_owned()]]
+        );
+    }
+    let lines = r#"[{"format":"conversation-memory","version":1,"conversation":{"id":"a"}}]"#;
+    let reasons = shown(&read_bytes(lines.as_bytes(), None));
+    assert!(reasons[0][0].contains("is an archive of this service without messages"));
+    let messages = format!(r#"[{{"role":"user","content":"Hi"}},{archive}]"#);
+    assert_eq!(
+        shown(&read_bytes(messages.as_bytes(), None)),
+        [["rejected: is a list of messages and archives of this service"]]
+    );
 }
