@@ -1,13 +1,15 @@
 //! `import`: the conversations of a file, from this service or from other products.
 
 mod archive;
+mod calls;
 mod paths;
 mod progress;
 mod report;
 mod sender;
 mod source;
+mod stored;
 
-use std::{path::Path, thread};
+use std::{path::Path, process, thread};
 
 use futures_util::StreamExt as _;
 use import_formats::ImportOptions;
@@ -15,10 +17,11 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use self::{
+    calls::Calls,
     progress::Progress,
     report::{Outcome, Report},
     sender::Sender,
-    source::{Item, Source},
+    source::{Content, Item, Source},
 };
 use super::{Completion, Failure, connection};
 use crate::{
@@ -48,14 +51,16 @@ pub async fn import(args: &ImportArgs, listen: &[Address]) -> Result<Completion,
         }
         Err(source::OpenError::Failed(failure)) => return Err(failure),
     };
+    let client = connection::connect(&args.connection, listen).await?;
+    let now = SystemClock.now();
+    let run = format!("import-{}-{}", now.timestamp_micros(), process::id());
     let sender = Sender {
-        client: connection::connect(&args.connection, listen).await?,
-        user: args.user.clone(),
+        calls: Calls::new(client, args.user.clone(), run),
     };
     let progress = Progress::new(source.length());
     let options = ImportOptions {
         user_id: args.user.clone(),
-        now: SystemClock.now(),
+        now,
     };
     let (items, queue) = mpsc::channel(QUEUE);
     let counter = progress.counter();
@@ -77,15 +82,18 @@ pub async fn import(args: &ImportArgs, listen: &[Address]) -> Result<Completion,
 }
 
 async fn import_item(sender: &Sender, item: Item) -> Result<Outcome, Failure> {
-    match item {
-        Item::Conversation { number, imported } => sender.import(number, *imported).await,
-        Item::Archive { number, name, file } => sender.restore(number, name, file).await,
-        Item::Rejected { number, rejection } => Ok(Outcome::rejected(
-            rejection.source_id,
-            number,
-            rejection.reason,
-        )),
-    }
+    let number = item.number;
+    let outcome = match item.content {
+        Content::Conversation(imported) => sender.import(number, *imported).await?,
+        Content::Archive { name, file } => sender.restore(number, name, file).await?,
+        Content::Rejected(rejection) => {
+            Outcome::rejected(rejection.source_id, number, rejection.reason)
+        }
+    };
+    Ok(Outcome {
+        entry: item.entry,
+        ..outcome
+    })
 }
 
 fn failed_read(file: &Path, reason: &str) -> Failure {

@@ -36,6 +36,17 @@ test_support::in_both_forms!(
     exports_markdown_to_standard_output,
 );
 
+/// Samples whose conversations have ids or are identified by their content.
+const SAMPLES: [&str; 7] = [
+    "chatgpt.json",
+    "claude.json",
+    "sharegpt.json",
+    "openai-messages.json",
+    "librechat.json",
+    "librechat-recursive.json",
+    "open-webui.json",
+];
+
 /// Exit status if something was rejected.
 pub(crate) const PARTIAL: i32 = 3;
 
@@ -50,7 +61,7 @@ fn begin(sidecar: &Sidecar, user: &str, arguments: &[&str]) -> Child {
     begin_at(sidecar.address, user, arguments)
 }
 
-fn begin_at(address: SocketAddr, user: &str, arguments: &[&str]) -> Child {
+pub(crate) fn begin_at(address: SocketAddr, user: &str, arguments: &[&str]) -> Child {
     let mut command = command();
     command.args(arguments).args(["--user", user, "--address"]);
     command.arg(address.to_string());
@@ -65,7 +76,7 @@ pub(crate) async fn run(sidecar: &Sidecar, user: &str, arguments: &[&str]) -> Ou
     output_of(begin(sidecar, user, arguments)).await
 }
 
-async fn output_of(child: Child) -> Output {
+pub(crate) async fn output_of(child: Child) -> Output {
     let output = tokio::task::spawn_blocking(move || child.wait_with_output());
     output.await.unwrap().unwrap()
 }
@@ -217,6 +228,13 @@ async fn every_sample_is_imported_or_rejected_with_a_reason(form: Form) {
         assert_eq!(found, Some(code), "{name}: {counts}{reasons}");
         assert!(counts.starts_with(imported), "{name}: {counts}");
         assert!(reasons.contains(reason), "{name}: {reasons}");
+    }
+    for name in SAMPLES {
+        let user = new_user();
+        import(&sidecar, &user, &sample(name)).await;
+        let (_, counts, reasons) = import(&sidecar, &user, &sample(name)).await;
+        assert!(counts.starts_with("0 imported, 0 continued"), "{counts}");
+        assert!(!counts.contains("changed"), "{name}: {counts}{reasons}");
     }
     let file = sample("claude.json");
     let arguments = ["import", file.to_str().unwrap(), "--format", "chatgpt"];
@@ -466,9 +484,9 @@ async fn an_import_whose_response_is_lost_continues_what_existed_before(form: Fo
     let file = folder.path().join("conversations.json");
     let nodes = [("u1", ""), ("a1", "u1"), ("u2", "a1"), ("a2", "u2")];
     let proxy = TcpProxy::start(sidecar.address).await;
-    let mut import_losing_a_response = async |count: usize, expected: &str| {
+    let mut import_losing_a_response = async |count: usize, text: &str, expected: &str| {
         fs::write(&file, chatgpt(&nodes[..count], nodes[count - 1].0)).unwrap();
-        proxy.lose_response_to("text u1");
+        proxy.lose_response_to(text);
         let child = begin_at(proxy.address(), &user, &["import", file.to_str().unwrap()]);
         let output = output_of(child).await;
         assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -478,8 +496,8 @@ async fn an_import_whose_response_is_lost_continues_what_existed_before(form: Fo
         let lengths: Vec<_> = all.iter().map(|it| it.last_seq).collect();
         assert_eq!(lengths, [i64::try_from(count).unwrap()]);
     };
-    import_losing_a_response(2, "1 imported, 0 continued (2 messages").await;
-    import_losing_a_response(4, "0 imported, 1 continued (2 messages").await;
+    import_losing_a_response(2, "text u1", "1 imported, 0 continued (2 messages").await;
+    import_losing_a_response(4, "text u2", "0 imported, 1 continued (2 messages").await;
 }
 
 async fn exports_to_pipes_and_links(form: Form) {

@@ -23,6 +23,8 @@ pub(super) struct Outcome {
     pub(super) number: u64,
     /// Id in the file, or the name of its entry in a zip file.
     pub(super) source_id: Option<String>,
+    /// Name of the entry of a zip file that has the conversation among others.
+    pub(super) entry: Option<String>,
     pub(super) result: Result,
 }
 
@@ -38,10 +40,13 @@ pub(super) enum Result {
         id: ConversationId,
         messages: u64,
         branches: u64,
+        changed: u64,
     },
     /// It was there already.
     Skipped {
         id: ConversationId,
+        /// Messages whose content in the file differs from the stored one, which remains.
+        changed: u64,
     },
     Rejected {
         reason: String,
@@ -53,6 +58,7 @@ impl Outcome {
         Self {
             number,
             source_id,
+            entry: None,
             result: Result::Rejected { reason },
         }
     }
@@ -67,6 +73,8 @@ pub(super) struct Counts {
     branches: u64,
     skipped: u64,
     rejected: u64,
+    /// Those of the continued and skipped ones with messages that differ from the stored ones.
+    changed: u64,
 }
 
 impl Counts {
@@ -84,12 +92,17 @@ impl fmt::Display for Counts {
             branches,
             skipped,
             rejected,
+            changed,
         } = self;
         write!(
             f,
             "{imported} imported, {continued} continued ({messages} messages, {branches} branches), \
              {skipped} skipped because they are there already, {rejected} rejected"
-        )
+        )?;
+        match changed {
+            0 => Ok(()),
+            _ => write!(f, ", {changed} with messages that were changed in the file"),
+        }
     }
 }
 
@@ -143,6 +156,17 @@ impl Report {
                 let _ = writeln!(io::stderr(), "rejected: {what}{reason}");
             }
         }
+        if let Result::Continued { changed, .. } | Result::Skipped { changed, .. } = outcome.result
+            && changed > 0
+        {
+            self.counts.changed += 1;
+            progress.clear();
+            let what = describe(outcome);
+            let _ = writeln!(
+                io::stderr(),
+                "changed: {what}{changed} of its messages differ from the stored ones, which remain"
+            );
+        }
         if let Some(file) = &mut self.file {
             let line = Value::Object(line(outcome));
             writeln!(file, "{line}").map_err(|error| cannot_write(&error))?;
@@ -170,18 +194,19 @@ fn cannot_write(error: &io::Error) -> Failure {
 
 /// Names the conversation, so that it is found in the file.
 fn describe(outcome: &Outcome) -> String {
-    match (outcome.number, &outcome.source_id) {
-        (0, _) => String::new(),
-        (number, Some(id)) => {
-            // The id is from the file: it must not change the terminal.
-            let id: String = id
-                .chars()
-                .filter(|char| !char.is_control())
-                .take(100)
-                .collect();
-            format!("conversation {number} ({id}): ")
-        }
-        (number, None) => format!("conversation {number}: "),
+    // Names are from the file: they must not change the terminal.
+    let printable = |name: &str| {
+        let characters = name.chars().filter(|char| !char.is_control());
+        characters.take(100).collect::<String>()
+    };
+    let number = outcome.number;
+    let id = outcome.source_id.as_deref().map(printable);
+    let id = id.map_or_else(String::new, |id| format!(" ({id})"));
+    let entry = outcome.entry.as_deref().map(printable);
+    let entry = entry.map_or_else(String::new, |entry| format!(" in {entry}"));
+    match number {
+        0 => String::new(),
+        _ => format!("conversation {number}{id}{entry}: "),
     }
 }
 
@@ -191,6 +216,9 @@ fn line(outcome: &Outcome) -> Map<String, Value> {
     put("number", outcome.number.into());
     if let Some(id) = &outcome.source_id {
         put("source_id", id.as_str().into());
+    }
+    if let Some(entry) = &outcome.entry {
+        put("entry", entry.as_str().into());
     }
     match &outcome.result {
         Result::Imported {
@@ -207,15 +235,18 @@ fn line(outcome: &Outcome) -> Map<String, Value> {
             id,
             messages,
             branches,
+            changed,
         } => {
             put("outcome", "continued".into());
             put("conversation_id", id.to_string().into());
             put("messages", (*messages).into());
             put("branches", (*branches).into());
+            put("changed_messages", (*changed).into());
         }
-        Result::Skipped { id } => {
+        Result::Skipped { id, changed } => {
             put("outcome", "skipped".into());
             put("conversation_id", id.to_string().into());
+            put("changed_messages", (*changed).into());
         }
         Result::Rejected { reason } => {
             put("outcome", "rejected".into());

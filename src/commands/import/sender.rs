@@ -1,64 +1,39 @@
 //! Imports one conversation over the API, completely or not at all.
 
-use std::{fs::File, time::Duration};
+use std::{collections::HashSet, fs::File, ops::Range};
 
-use futures_util::Stream;
 use import_formats::{ImportedConversation, START_BYTES, archive_id};
-use tokio::time::sleep;
-use tonic::{Code, Status};
 
 use super::{
     archive::{encode, requests_from, requests_of},
-    paths::{Path, Paths, Stored},
+    calls::{Calls, Creation, SaveError},
+    paths::{Path, Paths, Step},
     report::{Outcome, Result as ImportResult},
+    stored::StoredConversation,
 };
 use crate::{
-    commands::{
-        Failure,
-        connection::Client,
-        retries::{Retries, is_unavailable, reason},
-    },
-    domain::{Conversation, ConversationId, Message, NewMessage, UserId},
+    commands::Failure,
+    domain::{Conversation, ConversationId, Message, NewMessage, Part},
     os_error,
-    proto::{
-        self, BranchConversationRequest, DeleteConversationRequest, GetConversationRequest,
-        ImportConversationRequest, ListMessagesRequest, SaveMessagesRequest,
-    },
 };
 
 /// Approximate size of the messages of one save, in bytes. A save of one larger message is larger.
 const SAVE_BYTES: usize = 2 << 20;
 
-/// Number of times that a conversation whose id is in use is looked for, and the time between two of
-/// them: another import may be about to complete it.
-const LOOKS: u32 = 10;
-const LOOK_INTERVAL: Duration = Duration::from_millis(200);
-
 /// Client that imports conversations.
 pub(super) struct Sender {
-    pub(super) client: Client,
-    pub(super) user: UserId,
+    pub(super) calls: Calls,
 }
 
-/// Result of the import of one conversation, without its branches.
-enum Created {
-    Imported {
-        id: ConversationId,
-        messages: u64,
-        /// Whether this import has created the conversation.
-        is_new: bool,
-    },
-    /// The sidecar has the conversation already.
-    Skipped,
-    /// The sidecar has the conversation. An attempt of this import whose response was lost may have
-    /// created it, with all of its messages.
-    Found {
-        messages: u64,
-    },
-    Rejected(String),
-    /// Rejected because a message id occurs twice; by an earlier version of the sidecar, also because
-    /// another conversation has a message with the id.
-    MessageIdReused(String),
+/// What an import has written.
+#[derive(Default)]
+struct Written {
+    /// Conversations that this import has created for certain, each after the one that it branches from.
+    created: Vec<ConversationId>,
+    /// Whether the main conversation is new.
+    is_new: bool,
+    messages: u64,
+    branches: u64,
 }
 
 impl Sender {
@@ -74,141 +49,219 @@ impl Sender {
     ) -> Result<Outcome, Failure> {
         let (source_id, conversation, mut paths) = Paths::of(imported);
         let id = conversation.id;
-        let (mut is_new, mut messages, mut branches) = (false, 0, 0);
-        let mut created_ids = Vec::new();
-        let mut index = 0;
-        while let Some(path) = paths.get(index) {
-            let path_id = path.id;
-            let begun = self.begin(&conversation, path).await?;
-            let is_certain = !matches!(begun, Created::Found { .. });
-            let created = match begun {
-                Created::Skipped => self.resume(&mut paths, index).await?,
-                Created::Found { messages } => match self.resume(&mut paths, index).await? {
-                    Created::Skipped => Created::Imported {
-                        id: path_id,
-                        messages,
-                        is_new: true,
-                    },
-                    resumed => resumed,
-                },
-                created => created,
-            };
-            match created {
-                Created::Imported { is_new: true, .. } if index == 0 => is_new = true,
-                Created::Imported { is_new: true, .. } => branches += 1,
-                Created::Rejected(reason) | Created::MessageIdReused(reason) => {
-                    self.delete(&created_ids).await?;
-                    let reason = match index {
-                        0 => reason,
-                        _ => format!("a branch of it was rejected: {reason}"),
-                    };
-                    return Ok(Outcome::rejected(source_id, number, reason));
-                }
-                _ => {}
+        let mut written = Written::default();
+        let changed = match self.plan(&mut paths).await? {
+            Ok(changed) => match self.check(&paths).await? {
+                Ok(()) => self.write(&conversation, &mut paths, &mut written).await?,
+                Err(reason) => Err(reason),
             }
-            if let Created::Imported {
-                messages: new,
-                is_new,
-                ..
-            } = created
-            {
-                messages += new;
-                // One that may have existed before must not be deleted.
-                if is_new && is_certain {
-                    created_ids.push(path_id);
-                }
+            .map(|()| changed),
+            Err(reason) => Err(reason),
+        };
+        let changed = match changed {
+            Ok(changed) => changed,
+            Err(reason) => {
+                self.calls.delete(&written.created).await?;
+                return Ok(Outcome::rejected(source_id, number, reason));
             }
-            paths.release(index);
-            index += 1;
-        }
-        let result = match (is_new, messages + branches) {
+        };
+        let Written {
+            messages, branches, ..
+        } = written;
+        let result = match (written.is_new, messages + branches) {
             (true, _) => ImportResult::Imported {
                 id,
                 messages,
                 branches,
             },
-            (false, 0) => ImportResult::Skipped { id },
+            (false, 0) => ImportResult::Skipped { id, changed },
             (false, _) => ImportResult::Continued {
                 id,
                 messages,
                 branches,
+                changed,
             },
         };
         Ok(Outcome {
             number,
             source_id,
+            entry: None,
             result,
         })
     }
 
-    /// Creates the conversation of a path with its messages, unless it exists.
-    async fn begin(&self, conversation: &Conversation, path: &Path) -> Result<Created, Failure> {
-        let Some(parent) = path.parent else {
-            let conversation = Conversation {
-                id: path.id,
-                last_seq: i64::try_from(path.messages.len())?,
-                ..conversation.clone()
+    /// Decides what to write of each path. Returns the number of messages whose content differs from
+    /// the stored one, or the reason of a rejection.
+    async fn plan(&self, paths: &mut Paths) -> Result<Result<u64, String>, Failure> {
+        let mut new = HashSet::new();
+        let (mut changed, mut index) = (0, 0);
+        while let Some(path) = paths.get(index) {
+            let id = path.id;
+            let is_new = path.parent.is_some_and(|parent| new.contains(&parent));
+            let stored = if is_new {
+                None
+            } else {
+                self.calls.stored(id).await?
             };
-            return self.create(&conversation, &path.messages).await;
-        };
-        match self.branch(parent, path).await? {
-            Created::Imported { is_new: true, .. } => {
-                let saved = self.save_all(path.id, &path.messages, None).await?;
-                if let Created::Rejected(_) = saved {
-                    // What was imported of it must not remain.
-                    self.delete(&[path.id]).await?;
+            match stored {
+                None => {
+                    new.insert(id);
                 }
-                Ok(saved)
+                Some(stored) => match resume(paths, index, &stored) {
+                    Ok(differing) => changed += differing,
+                    Err(reason) => return Ok(Err(rejected_at(index, reason))),
+                },
             }
-            created => Ok(created),
+            index += 1;
+        }
+        Ok(Ok(changed))
+    }
+
+    /// Checks all messages before the first one is written, if what was written could not be removed
+    /// again: messages that a conversation continues with. Returns the reason of a rejection.
+    async fn check(&self, paths: &Paths) -> Result<Result<(), String>, Failure> {
+        let continued = paths
+            .iter()
+            .find(|path| matches!(path.step, Step::Append { .. }));
+        let Some(continued) = continued else {
+            return Ok(Ok(()));
+        };
+        let batches = || {
+            let paths = paths.iter().enumerate();
+            paths.flat_map(|(index, path)| {
+                batches(path.unwritten()).map(move |batch| (index, path, batch))
+            })
+        };
+        // One save is complete or has no effect.
+        if batches().nth(1).is_none() {
+            return Ok(Ok(()));
+        }
+        for (index, path, batch) in batches() {
+            let messages = &path.unwritten()[batch.clone()];
+            if let Err(error) = self.calls.check(continued.id, messages).await? {
+                let reason = reason_of(error, path.first_unwritten() + batch.start);
+                return Ok(Err(rejected_at(index, reason)));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Writes what was planned. Returns the reason of a rejection.
+    async fn write(
+        &self,
+        conversation: &Conversation,
+        paths: &mut Paths,
+        written: &mut Written,
+    ) -> Result<Result<(), String>, Failure> {
+        let mut index = 0;
+        while paths.get(index).is_some() {
+            if let Err(reason) = self.write_path(conversation, paths, index, written).await? {
+                return Ok(Err(rejected_at(index, reason)));
+            }
+            paths.release(index);
+            index += 1;
+        }
+        Ok(Ok(()))
+    }
+
+    async fn write_path(
+        &self,
+        conversation: &Conversation,
+        paths: &mut Paths,
+        index: usize,
+        written: &mut Written,
+    ) -> Result<Result<(), String>, Failure> {
+        let Some(path) = paths.get(index) else {
+            return Ok(Ok(()));
+        };
+        let id = path.id;
+        if let Step::Create = path.step {
+            let is_new = match self.create(conversation, path).await? {
+                Creation::Done { messages, .. } => {
+                    let step = match path.parent {
+                        None => Step::Nothing,
+                        // It has only the messages that it shares.
+                        Some(_) => Step::Append {
+                            from: 0,
+                            last_seq: None,
+                        },
+                    };
+                    paths.set_step(index, step);
+                    written.created.push(id);
+                    written.messages += messages;
+                    true
+                }
+                Creation::Exists { is_unsure } => {
+                    let count = path.messages.len() as u64;
+                    if self.calls.look_for(id).await?.is_none() {
+                        return Ok(Err(id_in_use()));
+                    }
+                    let Some(stored) = self.calls.stored(id).await? else {
+                        return Ok(Err(id_in_use()));
+                    };
+                    if let Err(reason) = resume(paths, index, &stored) {
+                        return Ok(Err(reason));
+                    }
+                    let unwritten = paths.get(index).map_or(0, |path| path.unwritten().len());
+                    if is_unsure {
+                        // What the attempt whose response was lost has written.
+                        written.messages += count.saturating_sub(unwritten as u64);
+                    }
+                    is_unsure
+                }
+                Creation::Rejected(reason) | Creation::MessageIdReused(reason) => {
+                    return Ok(Err(reason));
+                }
+            };
+            if is_new {
+                written.add_conversation(index);
+            }
+        }
+        match paths.get(index) {
+            Some(path) => self.append(path, written).await,
+            None => Ok(Ok(())),
         }
     }
 
-    /// Adds the messages of a path that are not stored yet to its conversation, which exists.
-    async fn resume(&self, paths: &mut Paths, index: usize) -> Result<Created, Failure> {
-        let Some(path) = paths.get(index) else {
-            return Ok(Created::Skipped);
-        };
-        let (id, first) = (path.id, path.at_seq);
-        let Some(last_seq) = self.last_seq_of(id).await? else {
-            return Ok(Created::Rejected(id_in_use()));
-        };
-        let (page, _) = self.page(id, String::new(), Some(1)).await?;
-        let newest = page.first().copied();
-        if newest.map_or(0, |newest| newest.seq) != last_seq {
-            // It was truncated: what was removed must not come back.
-            return Ok(Created::Skipped);
+    /// Creates the conversation of a path: one with its messages, or a branch without its own.
+    async fn create(&self, conversation: &Conversation, path: &Path) -> Result<Creation, Failure> {
+        if let Some(parent) = path.parent {
+            return self.calls.branch(parent, path.at_seq, path.id).await;
         }
-        let newest = newest.filter(|newest| newest.seq > first);
-        let stored = match newest {
-            None => 0,
-            Some(newest) => {
-                let position = usize::try_from(newest.seq - first - 1)?;
-                let same = path.messages.get(position);
-                if same.is_some_and(|message| message.id.as_uuid() == newest.id) {
-                    position + 1
-                } else {
-                    let stored = self.messages_after(id, first).await?;
-                    if !(first + 1..)
-                        .zip(&stored)
-                        .all(|(seq, stored)| seq == stored.seq)
-                    {
-                        return Ok(Created::Skipped);
-                    }
-                    match paths.follow(index, &stored) {
-                        Some(stored) => stored,
-                        None => return Ok(Created::Rejected(diverged())),
-                    }
-                }
+        let conversation = Conversation {
+            id: path.id,
+            last_seq: i64::try_from(path.messages.len())?,
+            ..conversation.clone()
+        };
+        let file = encode(&conversation, &path.messages);
+        let requests = async || Ok(requests_of(self.calls.user(), file.clone()));
+        Ok(match self.calls.import(requests).await? {
+            Creation::Rejected(reason) => Creation::Rejected(in_line(&reason)),
+            created => created,
+        })
+    }
+
+    /// Saves the messages of a path that are not stored yet.
+    async fn append(
+        &self,
+        path: &Path,
+        written: &mut Written,
+    ) -> Result<Result<(), String>, Failure> {
+        let Step::Append { last_seq, .. } = path.step else {
+            return Ok(Ok(()));
+        };
+        let mut expected = last_seq;
+        for batch in batches(path.unwritten()) {
+            let messages = &path.unwritten()[batch.clone()];
+            if let Err(error) = self.calls.save(path.id, messages, expected).await? {
+                let reason = reason_of(error, path.first_unwritten() + batch.start);
+                return Ok(Err(reason));
             }
-        };
-        let Some(path) = paths.get(index) else {
-            return Ok(Created::Skipped);
-        };
-        match path.messages.get(stored..) {
-            None | Some([]) => Ok(Created::Skipped),
-            Some(rest) => self.save_all(id, rest, Some(last_seq)).await,
+            let saved = i64::try_from(messages.len())?;
+            expected = expected.map(|seq| seq + saved);
+            written.messages += messages.len() as u64;
         }
+        Ok(Ok(()))
     }
 
     /// Imports a conversation that this service exported, with its ids.
@@ -221,304 +274,159 @@ impl Sender {
         name: String,
         file: File,
     ) -> Result<Outcome, Failure> {
-        let id = id_of(&file)?;
+        Ok(Outcome {
+            number,
+            result: self.restored(&name, &file).await?,
+            source_id: Some(name),
+            entry: None,
+        })
+    }
+
+    async fn restored(&self, name: &str, file: &File) -> Result<ImportResult, Failure> {
+        let rejected = |reason: String| Ok(ImportResult::Rejected { reason });
+        let id = id_of(file)?;
+        if let Some(id) = id
+            && self.calls.last_seq_of(id).await?.is_some()
+        {
+            return Ok(ImportResult::Skipped { id, changed: 0 });
+        }
         let requests = |new_message_ids| {
-            requests_from(&self.user, &file, new_message_ids)
+            requests_from(self.calls.user(), file, new_message_ids)
                 .map_err(|error| format!("cannot read {name}: {}", os_error::describe(&error)))
         };
-        let mut created = self.send(id, async || Ok(requests(false)?)).await?;
+        let mut created = self.calls.import(async || Ok(requests(false)?)).await?;
         // For an earlier version, a branch that contains the messages of its restored parent.
-        if matches!(created, Created::MessageIdReused(_)) && id.is_some() {
-            created = self.send(id, async || Ok(requests(true)?)).await?;
+        if matches!(created, Creation::MessageIdReused(_)) && id.is_some() {
+            created = self.calls.import(async || Ok(requests(true)?)).await?;
         }
         let id_or_nil = id.unwrap_or(ConversationId::from_uuid(uuid::Uuid::nil()));
-        let result = match created {
-            Created::Imported { id, messages, .. } => ImportResult::Imported {
+        match created {
+            Creation::Done { id, messages } => Ok(ImportResult::Imported {
                 id,
                 messages,
                 branches: 0,
+            }),
+            Creation::Exists { is_unsure } => match self.calls.look_for(id_or_nil).await? {
+                None => rejected(id_in_use()),
+                // It did not exist before, and the import of one file is complete or has no effect.
+                Some(last_seq) if is_unsure => Ok(ImportResult::Imported {
+                    id: id_or_nil,
+                    messages: last_seq.unsigned_abs(),
+                    branches: 0,
+                }),
+                Some(_) => Ok(ImportResult::Skipped {
+                    id: id_or_nil,
+                    changed: 0,
+                }),
             },
-            // An import of one file is complete or has no effect.
-            Created::Found { messages } => ImportResult::Imported {
-                id: id_or_nil,
-                messages,
-                branches: 0,
-            },
-            Created::Skipped => ImportResult::Skipped { id: id_or_nil },
-            Created::Rejected(reason) | Created::MessageIdReused(reason) => {
-                ImportResult::Rejected { reason }
-            }
-        };
-        Ok(Outcome {
-            number,
-            source_id: Some(name),
-            result,
-        })
-    }
-
-    async fn create(
-        &self,
-        conversation: &Conversation,
-        messages: &[Message],
-    ) -> Result<Created, Failure> {
-        let file = encode(conversation, messages);
-        let requests = async || Ok(requests_of(&self.user, file.clone()));
-        self.send(Some(conversation.id), requests).await
-    }
-
-    /// Imports a file with its ids.
-    async fn send<S>(
-        &self,
-        id: Option<ConversationId>,
-        requests: impl AsyncFn() -> Result<S, Failure>,
-    ) -> Result<Created, Failure>
-    where
-        S: Stream<Item = ImportConversationRequest> + Send + 'static,
-    {
-        let mut client = self.client.clone();
-        let mut retries = Retries::new();
-        loop {
-            let error = match client.import_conversation(requests().await?).await {
-                Ok(imported) => {
-                    let imported = imported.into_inner();
-                    let id = imported.conversation.unwrap_or_default().id;
-                    return Ok(Created::Imported {
-                        id: ConversationId::parse(&id)?,
-                        messages: imported.imported_messages.unsigned_abs(),
-                        is_new: true,
-                    });
-                }
-                Err(error) => error,
-            };
-            let is_reused = reason(&error).as_deref() == Some("CONVERSATION_ID_REUSED");
-            if let Some(id) = id.filter(|_| is_reused) {
-                return Ok(match self.look_for(id).await? {
-                    Some(last_seq) if retries.is_unsure => Created::Found {
-                        messages: last_seq.unsigned_abs(),
-                    },
-                    Some(_) => Created::Skipped,
-                    None => Created::Rejected(id_in_use()),
-                });
-            }
-            if reason(&error).as_deref() == Some("MESSAGE_ID_REUSED") {
-                return Ok(Created::MessageIdReused(error.message().to_owned()));
-            }
-            if let Err(error) = retries.wait(error).await {
-                return rejection(&error).map(Created::Rejected);
-            }
+            Creation::Rejected(reason) | Creation::MessageIdReused(reason) => rejected(reason),
         }
-    }
-
-    /// The last number of the user's conversation whose id is in use; `None` if another user owns it. An
-    /// id is in use before its import is complete.
-    async fn look_for(&self, id: ConversationId) -> Result<Option<i64>, Failure> {
-        for _ in 1..LOOKS {
-            if let Some(last_seq) = self.last_seq_of(id).await? {
-                return Ok(Some(last_seq));
-            }
-            sleep(LOOK_INTERVAL).await;
-        }
-        self.last_seq_of(id).await
-    }
-
-    /// The last number of the user's conversation; `None` if another user owns it.
-    async fn last_seq_of(&self, id: ConversationId) -> Result<Option<i64>, Failure> {
-        let request = GetConversationRequest {
-            conversation_id: id.to_string(),
-            user_id: self.user.as_str().to_owned(),
-            omit_messages: true,
-            ..GetConversationRequest::default()
-        };
-        let mut client = self.client.clone();
-        let mut retries = Retries::new();
-        loop {
-            match client.get_conversation(request.clone()).await {
-                Ok(found) => {
-                    let found = found.into_inner().conversation.unwrap_or_default();
-                    return Ok(Some(found.last_seq));
-                }
-                Err(error) if error.code() == Code::NotFound => return Ok(None),
-                Err(error) => retries.wait(error).await.map_err(|error| failed(&error))?,
-            }
-        }
-    }
-
-    /// The own messages of a conversation after a number.
-    async fn messages_after(&self, id: ConversationId, seq: i64) -> Result<Vec<Stored>, Failure> {
-        let (mut stored, mut token) = (Vec::new(), String::new());
-        loop {
-            let (page, next) = self.page(id, token, None).await?;
-            stored.extend(page.into_iter().filter(|message| message.seq > seq));
-            if next.is_empty() {
-                return Ok(stored);
-            }
-            token = next;
-        }
-    }
-
-    /// A page of the messages of a conversation, or the newest ones, and the token of the next page.
-    async fn page(
-        &self,
-        id: ConversationId,
-        page_token: String,
-        newest: Option<i32>,
-    ) -> Result<(Vec<Stored>, String), Failure> {
-        let request = ListMessagesRequest {
-            conversation_id: id.to_string(),
-            user_id: self.user.as_str().to_owned(),
-            page_size: newest.unwrap_or(1_000),
-            newest_first: newest.is_some(),
-            page_token,
-            ..ListMessagesRequest::default()
-        };
-        let mut client = self.client.clone();
-        let mut retries = Retries::new();
-        loop {
-            match client.list_messages(request.clone()).await {
-                Ok(page) => {
-                    let page = page.into_inner();
-                    let messages = page.messages.into_iter().map(|message| {
-                        Ok(Stored {
-                            seq: message.seq,
-                            id: message.id.parse()?,
-                        })
-                    });
-                    let messages: Result<_, Failure> = messages.collect();
-                    return Ok((messages?, page.next_page_token));
-                }
-                Err(error) => retries.wait(error).await.map_err(|error| failed(&error))?,
-            }
-        }
-    }
-
-    /// Creates the branch of a path, without its messages.
-    async fn branch(&self, parent: ConversationId, path: &Path) -> Result<Created, Failure> {
-        let request = BranchConversationRequest {
-            conversation_id: parent.to_string(),
-            user_id: self.user.as_str().to_owned(),
-            at_seq: path.at_seq,
-            branch_id: path.id.to_string(),
-            ..BranchConversationRequest::default()
-        };
-        let mut client = self.client.clone();
-        let mut retries = Retries::new();
-        loop {
-            match client.branch_conversation(request.clone()).await {
-                Ok(_) => {
-                    return Ok(Created::Imported {
-                        id: path.id,
-                        messages: 0,
-                        is_new: true,
-                    });
-                }
-                Err(error) if error.code() == Code::AlreadyExists => return Ok(Created::Skipped),
-                Err(error) => {
-                    if let Err(error) = retries.wait(error).await {
-                        return rejection(&error).map(Created::Rejected);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Saves messages to a conversation. If it must end at `last_seq`, it is continued, otherwise it is
-    /// new.
-    async fn save_all(
-        &self,
-        id: ConversationId,
-        messages: &[Message],
-        last_seq: Option<i64>,
-    ) -> Result<Created, Failure> {
-        let (mut rest, mut expected) = (messages, last_seq);
-        while !rest.is_empty() {
-            let mut bytes = 0;
-            let fits = |message: &&Message| {
-                bytes += message.size() + blob_bytes(message);
-                bytes <= SAVE_BYTES
-            };
-            let count = rest
-                .iter()
-                .take(NewMessage::MAX_PER_SAVE)
-                .take_while(fits)
-                .count();
-            let (batch, others) = rest.split_at(count.max(1));
-            rest = others;
-            if let Err(reason) = self.save(id, batch, expected).await? {
-                return Ok(Created::Rejected(reason));
-            }
-            let saved = i64::try_from(batch.len())?;
-            expected = expected.map(|seq| seq + saved);
-        }
-        Ok(Created::Imported {
-            id,
-            messages: messages.len() as u64,
-            is_new: last_seq.is_none(),
-        })
-    }
-
-    /// Saves messages. Returns the reason of a rejection.
-    async fn save(
-        &self,
-        id: ConversationId,
-        messages: &[Message],
-        expected_last_seq: Option<i64>,
-    ) -> Result<Result<(), String>, Failure> {
-        let messages = messages.iter().map(|message| proto::Message {
-            conversation_id: String::new(),
-            seq: 0,
-            ..message.clone().into()
-        });
-        let request = SaveMessagesRequest {
-            conversation_id: id.to_string(),
-            user_id: self.user.as_str().to_owned(),
-            messages: messages.collect(),
-            expected_last_seq,
-            ..SaveMessagesRequest::default()
-        };
-        let mut client = self.client.clone();
-        let mut retries = Retries::new();
-        loop {
-            match client.save_messages(request.clone()).await {
-                Ok(_) => return Ok(Ok(())),
-                Err(error) if reason(&error).as_deref() == Some("SEQ_MISMATCH") => {
-                    return Ok(Err(diverged()));
-                }
-                Err(error) => {
-                    if let Err(error) = retries.wait(error).await {
-                        return rejection(&error).map(Err);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Deletes what was imported of a conversation that cannot be imported completely.
-    async fn delete(&self, ids: &[ConversationId]) -> Result<(), Failure> {
-        let mut client = self.client.clone();
-        for id in ids.iter().rev() {
-            let request = DeleteConversationRequest {
-                conversation_id: id.to_string(),
-                user_id: self.user.as_str().to_owned(),
-            };
-            let mut retries = Retries::new();
-            loop {
-                match client.delete_conversation(request.clone()).await {
-                    Ok(_) => break,
-                    Err(error) if error.code() == Code::NotFound => break,
-                    Err(error) => retries.wait(error).await.map_err(|error| failed(&error))?,
-                }
-            }
-        }
-        Ok(())
     }
 }
 
+impl Written {
+    fn add_conversation(&mut self, index: usize) {
+        match index {
+            0 => self.is_new = true,
+            _ => self.branches += 1,
+        }
+    }
+}
+
+/// Plans to add the messages of a path that are not stored yet to its conversation. Returns the number
+/// of messages whose content differs from the stored one, or the reason of a rejection.
+fn resume(paths: &mut Paths, index: usize, stored: &StoredConversation) -> Result<u64, String> {
+    paths.set_step(index, Step::Nothing);
+    let Some(path) = paths.get(index) else {
+        return Ok(0);
+    };
+    let first = path.at_seq;
+    let own = stored.messages.iter().copied();
+    let own: Vec<_> = own.filter(|message| message.seq > first).collect();
+    let is_complete = (first + 1..).zip(&own).all(|(seq, own)| seq == own.seq);
+    let newest = stored.messages.last().map_or(0, |newest| newest.seq);
+    if !is_complete || newest != stored.last_seq {
+        // It was truncated: what was removed must not come back.
+        return Ok(0);
+    }
+    let pairs = path.messages.iter().zip(&own);
+    let differing = pairs
+        .take_while(|(message, stored)| stored.is(message))
+        .filter(|(message, stored)| stored.differs_from(message))
+        .count();
+    let from = paths.follow(index, &own).ok_or_else(diverged)?;
+    let is_longer = paths
+        .get(index)
+        .is_some_and(|path| path.messages.len() > from);
+    if is_longer {
+        let last_seq = Some(stored.last_seq);
+        paths.set_step(index, Step::Append { from, last_seq });
+    }
+    Ok(differing as u64)
+}
+
+/// Ranges of messages that are saved together.
+fn batches(messages: &[Message]) -> impl Iterator<Item = Range<usize>> {
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |message: &&Message| {
+            bytes += message.size() + blob_bytes(message);
+            bytes <= SAVE_BYTES
+        };
+        let rest = messages.get(start..).filter(|rest| !rest.is_empty())?;
+        let count = rest.iter().take(NewMessage::MAX_PER_SAVE);
+        let count = count.take_while(fits).count().max(1);
+        start += count;
+        Some(start - count..start)
+    })
+}
+
 fn blob_bytes(message: &Message) -> usize {
-    let blobs = message
-        .parts
-        .iter()
-        .filter_map(crate::domain::Part::as_blob);
+    let blobs = message.parts.iter().filter_map(Part::as_blob);
     blobs.map(|blob| blob.bytes).sum()
+}
+
+/// The reason for which messages were not saved, of which the first one has the number `first`.
+fn reason_of(error: SaveError, first: usize) -> String {
+    match error {
+        SaveError::Diverged => diverged(),
+        SaveError::Rejected(reason) => {
+            let index = reason.strip_prefix("messages[").and_then(|rest| {
+                let (index, member) = rest.split_once(']')?;
+                Some((index.parse::<usize>().ok()?, member))
+            });
+            match index {
+                Some((index, member)) => {
+                    let member = member.trim_start_matches(['.', ' ']);
+                    format!("message {}: {member}", first + index)
+                }
+                // The request is too large for the sidecar, or was rejected as a whole.
+                None => format!("message {first} or a later one: {reason}"),
+            }
+        }
+    }
+}
+
+/// The reason for which a file was rejected that has a message in each line but the first.
+fn in_line(reason: &str) -> String {
+    let line = reason.strip_prefix("line ").and_then(|rest| {
+        let end = rest.find(|char: char| !char.is_ascii_digit())?;
+        let line: u64 = rest[..end].parse().ok()?;
+        let member = rest[end..].trim_start_matches([':', ' ']);
+        Some((line.checked_sub(1).filter(|number| *number > 0)?, member))
+    });
+    match line {
+        Some((number, member)) => format!("message {number}: {member}"),
+        None => reason.to_owned(),
+    }
+}
+
+fn rejected_at(index: usize, reason: String) -> String {
+    match index {
+        0 => reason,
+        _ => format!("a branch of it was rejected: {reason}"),
+    }
 }
 
 fn diverged() -> String {
@@ -529,27 +437,6 @@ fn diverged() -> String {
 
 fn id_in_use() -> String {
     "its id is in use by another user, or by branches of a deleted conversation".to_owned()
-}
-
-/// Reason of a rejection that concerns one conversation.
-///
-/// # Errors
-/// Fails if the next conversation would be rejected, too.
-fn rejection(error: &Status) -> Result<String, Failure> {
-    let is_general = matches!(
-        error.code(),
-        Code::Unauthenticated | Code::PermissionDenied | Code::Unimplemented
-    ) || is_unavailable(error)
-        || reason(error).as_deref() == Some("STORE_FULL");
-    if is_general {
-        Err(failed(error))
-    } else {
-        Ok(error.message().to_owned())
-    }
-}
-
-fn failed(error: &Status) -> Failure {
-    format!("the import failed: {}", error.message()).into()
 }
 
 /// The id of the conversation in an archive, which begins with it; `None` if it has none.

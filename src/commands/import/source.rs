@@ -19,23 +19,27 @@ use crate::{commands::Failure, os_error};
 const EXPECTED: &str = "expected a JSON or JSON Lines file of ChatGPT, Claude, ShareGPT, OpenAI, \
     LibreChat, Open WebUI or this service, or a zip file with one";
 
+/// Name of the content of a file that is no zip file.
+const THE_FILE: &str = "the file";
+
 /// Conversation that has been read.
-pub(super) enum Item {
+pub(super) struct Item {
+    /// Position in the file, from 1.
+    pub(super) number: u64,
+    /// Name of the entry of a zip file that has it among others.
+    pub(super) entry: Option<String>,
+    pub(super) content: Content,
+}
+
+pub(super) enum Content {
     /// From another product.
-    Conversation {
-        number: u64,
-        imported: Box<ImportedConversation>,
-    },
+    Conversation(Box<ImportedConversation>),
     /// From this service. The file can be read repeatedly.
     Archive {
-        number: u64,
         name: String,
         file: File,
     },
-    Rejected {
-        number: u64,
-        rejection: Rejection,
-    },
+    Rejected(Rejection),
 }
 
 pub(super) enum OpenError {
@@ -48,12 +52,12 @@ type Input = BufReader<Box<dyn Read + Send>>;
 
 /// File to be imported.
 pub(super) struct Source {
-    content: Content,
+    form: Form,
     format: Option<Format>,
     length: Option<u64>,
 }
 
-enum Content {
+enum Form {
     Zip(ZipReader<File>),
     Json(Input),
     Archive(Input),
@@ -82,15 +86,15 @@ impl Source {
             .map_err(failed)?;
         let kind = detect(&start);
         let input: Input = BufReader::new(Box::new(Cursor::new(start).chain(input)));
-        let content = match kind {
+        let form = match kind {
             FileKind::Zip => {
                 open_zip(length.map(|_| path), input).map_err(|error| match error {
                     ZipError::Io(error) => failed(error),
                     error => OpenError::Rejected(format!("{error}; {EXPECTED}")),
                 })?
             }
-            FileKind::Archive => Content::Archive(input),
-            FileKind::Json => Content::Json(input),
+            FileKind::Archive => Form::Archive(input),
+            FileKind::Json => Form::Json(input),
             FileKind::Empty => {
                 return Err(OpenError::Rejected(format!(
                     "the file is empty; {EXPECTED}"
@@ -102,7 +106,7 @@ impl Source {
             }
         };
         Ok(Self {
-            content,
+            form,
             format,
             length,
         })
@@ -129,10 +133,10 @@ impl Source {
             items,
             number: 0,
         };
-        match self.content {
-            Content::Json(input) => reader.json("the file", Counted { input, counter }),
-            Content::Archive(input) => reader.archive("the file", Counted { input, counter }),
-            Content::Zip(mut zip) => {
+        match self.form {
+            Form::Json(input) => reader.json(None, Counted { input, counter }),
+            Form::Archive(input) => reader.archive(THE_FILE, Counted { input, counter }),
+            Form::Zip(mut zip) => {
                 let wanted = conversation_entries(&zip);
                 if wanted.is_empty() {
                     let reason = format!(
@@ -151,7 +155,7 @@ impl Source {
 
 /// A zip file is read from its end, so that the content of a pipe, which has no path here, is copied to a
 /// temporary file.
-fn open_zip(path: Option<&Path>, mut input: Input) -> Result<Content, ZipError> {
+fn open_zip(path: Option<&Path>, mut input: Input) -> Result<Form, ZipError> {
     let file = if let Some(path) = path {
         File::open(path)?
     } else {
@@ -159,7 +163,7 @@ fn open_zip(path: Option<&Path>, mut input: Input) -> Result<Content, ZipError> 
         io::copy(&mut input, &mut file)?;
         file
     };
-    ZipReader::open(file).map(Content::Zip)
+    ZipReader::open(file).map(Form::Zip)
 }
 
 /// Entries with conversations: those named `conversations.json`, which ChatGPT and Claude write beside
@@ -196,7 +200,7 @@ impl ItemReader<'_> {
     fn entry(&mut self, zip: &mut ZipReader<File>, index: usize, name: &str) -> Result<(), String> {
         let mut entry = match zip.entry(index) {
             Ok(entry) => entry,
-            Err(ZipError::Io(error)) => return Err(os_error::describe(&error)),
+            Err(ZipError::Io(error)) => return Err(format!("{name}: {}", describe(&error))),
             Err(error) => {
                 self.reject(format!("{name}: {error}"));
                 return Ok(());
@@ -216,7 +220,7 @@ impl ItemReader<'_> {
         let content = Cursor::new(start).chain(entry);
         match kind {
             FileKind::Archive => self.archive(name, content),
-            FileKind::Json => self.json(name, content),
+            FileKind::Json => self.json(Some(name), content),
             FileKind::Empty => {
                 self.reject(format!("{name} is empty; {EXPECTED}"));
                 Ok(())
@@ -232,23 +236,32 @@ impl ItemReader<'_> {
         }
     }
 
-    fn json(&mut self, name: &str, input: impl Read) -> Result<(), String> {
+    /// Reads the conversations of a file, or of an entry of a zip file.
+    fn json(&mut self, entry: Option<&str>, input: impl Read) -> Result<(), String> {
         for outcome in ConversationReader::new(input, self.format, self.options.clone()) {
-            let outcome = outcome.map_err(|error| os_error::describe(&error))?;
-            self.number += 1;
-            let number = self.number;
-            let item = match outcome {
-                Outcome::Converted(imported) => Item::Conversation { number, imported },
-                Outcome::Rejected(rejection) => Item::Rejected { number, rejection },
-                Outcome::Archive(content) => {
-                    let describe = |error: io::Error| os_error::describe(&error);
-                    let mut file = tempfile::tempfile().map_err(describe)?;
-                    file.write_all(&content).map_err(describe)?;
-                    let name = name.to_owned();
-                    Item::Archive { number, name, file }
+            let content = match outcome {
+                Ok(Outcome::Converted(imported)) => Content::Conversation(imported),
+                Ok(Outcome::Rejected(rejection)) => Content::Rejected(rejection),
+                Ok(Outcome::Archive(content)) => {
+                    let mut file = tempfile::tempfile().map_err(|error| describe(&error))?;
+                    file.write_all(&content).map_err(|error| describe(&error))?;
+                    let name = entry.unwrap_or(THE_FILE).to_owned();
+                    Content::Archive { name, file }
+                }
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    self.reject(format!(
+                        "{}: {}",
+                        entry.unwrap_or(THE_FILE),
+                        describe(&error)
+                    ));
+                    break;
+                }
+                Err(error) => {
+                    let entry = entry.map_or_else(String::new, |entry| format!("{entry}: "));
+                    return Err(format!("{entry}{}", describe(&error)));
                 }
             };
-            if self.items.blocking_send(item).is_err() {
+            if !self.send(entry, content) {
                 break;
             }
         }
@@ -257,35 +270,40 @@ impl ItemReader<'_> {
 
     /// Copies an archive to a temporary file, from which it can be sent again.
     fn archive(&mut self, name: &str, input: impl Read) -> Result<(), String> {
-        let describe = |error: io::Error| os_error::describe(&error);
-        let mut file = tempfile::tempfile().map_err(describe)?;
+        let mut file = tempfile::tempfile().map_err(|error| describe(&error))?;
         if let Err(error) = copy_as_utf8(input, &mut file) {
+            let reason = format!("{name}: {}", describe(&error));
             if error.kind() != io::ErrorKind::InvalidData {
-                return Err(describe(error));
+                return Err(reason);
             }
-            self.reject(format!("{name}: {}", describe(error)));
+            self.reject(reason);
             return Ok(());
         }
-        self.number += 1;
-        let _ = self.items.blocking_send(Item::Archive {
-            number: self.number,
-            name: name.to_owned(),
-            file,
-        });
+        let name = name.to_owned();
+        self.send(None, Content::Archive { name, file });
         Ok(())
     }
 
     fn reject(&mut self, reason: String) {
-        self.number += 1;
-        // The import has failed if there is no receiver, which its end reports.
-        let _ = self.items.blocking_send(Item::Rejected {
-            number: self.number,
-            rejection: Rejection {
-                source_id: None,
-                reason,
-            },
-        });
+        let source_id = None;
+        self.send(None, Content::Rejected(Rejection { source_id, reason }));
     }
+
+    /// Returns whether there is a receiver. If there is none, the import has failed, which its end
+    /// reports.
+    fn send(&mut self, entry: Option<&str>, content: Content) -> bool {
+        self.number += 1;
+        let item = Item {
+            number: self.number,
+            entry: entry.map(str::to_owned),
+            content,
+        };
+        self.items.blocking_send(item).is_ok()
+    }
+}
+
+fn describe(error: &io::Error) -> String {
+    os_error::describe(error)
 }
 
 /// Counts the bytes that are read, for the progress.
