@@ -54,6 +54,8 @@ pub fn detect(start: &[u8]) -> FileKind {
             FileKind::Other("an HTML page")
         }
         Some(b'<') => FileKind::Other("an XML document"),
+        // JSON Lines whose first line is broken.
+        Some(_) if has_object_in_second_line(text) => FileKind::Json,
         Some(_) if is_csv(text) => FileKind::Other("a table (CSV)"),
         Some(_) if std::str::from_utf8(&text[..text.len().min(64)]).is_ok() => {
             FileKind::Other("a text")
@@ -65,6 +67,11 @@ pub fn detect(start: &[u8]) -> FileKind {
 fn starts_with(text: &[u8], prefix: &[u8]) -> bool {
     text.get(..prefix.len())
         .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+}
+
+fn has_object_in_second_line(text: &[u8]) -> bool {
+    let mut lines = text.split(|byte| *byte == b'\n');
+    lines.nth(1).is_some_and(|line| line.starts_with(b"{\""))
 }
 
 fn is_csv(text: &[u8]) -> bool {

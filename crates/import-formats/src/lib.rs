@@ -32,6 +32,9 @@ pub const MAX_CONVERSATION_BYTES: usize = 64 << 20;
 /// Upper bound on the JSON values of one conversation.
 pub const MAX_CONVERSATION_VALUES: usize = 2_000_000;
 
+/// Upper bound on the brackets of one conversation that are open at the same time.
+pub const MAX_CONVERSATION_DEPTH: usize = 20_000;
+
 /// Format of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {

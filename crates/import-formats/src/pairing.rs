@@ -1,7 +1,7 @@
 //! Pairs tool calls with their results, as histories require it: a result follows its call. What has
 //! no counterpart becomes text, so that it stays in histories.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use domain::{RawPart, Role};
 
@@ -16,22 +16,98 @@ struct OpenCall {
     position: Option<(usize, usize)>,
 }
 
+/// Calls in order, of which each is found in constant time.
+#[derive(Debug, Default)]
+struct OpenCalls {
+    /// `None` once it has a result.
+    calls: Vec<Option<OpenCall>>,
+    by_id: HashMap<String, usize>,
+    /// Calls of each name, also those that have a result meanwhile.
+    by_name: HashMap<String, VecDeque<usize>>,
+    /// Index that no call without a result is before.
+    first: usize,
+}
+
+impl OpenCalls {
+    fn push(&mut self, call: OpenCall) {
+        let index = self.calls.len();
+        // Of equal ids, which were replaced, only the first one is still found.
+        self.by_id.entry(call.id.clone()).or_insert(index);
+        self.by_name
+            .entry(call.name.clone())
+            .or_default()
+            .push_back(index);
+        self.calls.push(Some(call));
+    }
+
+    /// Removes the call with an id.
+    fn remove(&mut self, id: &str) -> Option<OpenCall> {
+        let index = self.by_id.remove(id)?;
+        self.calls[index].take()
+    }
+
+    /// Removes the call that a result belongs to: the one that it names, else the first with its name,
+    /// else the first one.
+    fn take(&mut self, id: &str, name: Option<&str>) -> Option<OpenCall> {
+        if !id.is_empty() {
+            return self.remove(id);
+        }
+        let calls = &mut self.calls;
+        let named = name.and_then(|name| self.by_name.get_mut(name));
+        let named = named.and_then(|indexes| {
+            while indexes.front().is_some_and(|&at| calls[at].is_none()) {
+                indexes.pop_front();
+            }
+            indexes.pop_front()
+        });
+        while calls.get(self.first).is_some_and(Option::is_none) {
+            self.first += 1;
+        }
+        let call = calls.get_mut(named.unwrap_or(self.first))?.take()?;
+        self.by_id.remove(&call.id);
+        Some(call)
+    }
+}
+
+/// Ids of calls.
+#[derive(Debug, Default)]
+struct Ids {
+    used: HashSet<String>,
+    /// Number that no unused id is before.
+    next: usize,
+}
+
+impl Ids {
+    fn unused(&mut self) -> String {
+        self.next = self.next.max(self.used.len() + 1);
+        loop {
+            let id = format!("call-{}", self.next);
+            self.next += 1;
+            if self.used.insert(id.clone()) {
+                return id;
+            }
+        }
+    }
+}
+
 /// Arranges the new messages of a path, in place. `shared` are the messages before them, which stay
 /// as they are.
 pub(crate) fn pair<'a>(shared: impl Iterator<Item = &'a Draft>, messages: &mut [&mut Draft]) {
-    let mut open = Vec::new();
-    let mut used = HashSet::new();
+    let mut open = OpenCalls::default();
+    let mut ids = Ids::default();
     for part in shared.flat_map(|message| &message.parts) {
         match part {
             RawPart::ToolCall { id, name, .. } => {
-                used.insert(id.clone());
+                ids.used.insert(id.clone());
                 open.push(OpenCall {
                     id: id.clone(),
                     name: name.clone(),
                     position: None,
                 });
             }
-            RawPart::ToolCallResponse { id, .. } => open.retain(|call| call.id != *id),
+            RawPart::ToolCallResponse { id, .. } => {
+                open.remove(id);
+            }
             _ => {}
         }
     }
@@ -41,8 +117,8 @@ pub(crate) fn pair<'a>(shared: impl Iterator<Item = &'a Draft>, messages: &mut [
             match &mut message.parts[position] {
                 RawPart::ToolCall { id, name, .. } => {
                     // A repeated id would make it unclear which call a result belongs to.
-                    if id.is_empty() || !used.insert(id.clone()) {
-                        *id = unused(&mut used);
+                    if id.is_empty() || !ids.used.insert(id.clone()) {
+                        *id = ids.unused();
                     }
                     open.push(OpenCall {
                         id: id.clone(),
@@ -51,8 +127,8 @@ pub(crate) fn pair<'a>(shared: impl Iterator<Item = &'a Draft>, messages: &mut [
                     });
                 }
                 RawPart::ToolCallResponse { id, response } => {
-                    if let Some(at) = find(&open, id, name.as_deref()) {
-                        *id = open.remove(at).id;
+                    if let Some(call) = open.take(id, name.as_deref()) {
+                        *id = call.id;
                     } else {
                         let content = labelled("result", name.as_deref(), response);
                         message.parts[position] = RawPart::Text { content };
@@ -64,7 +140,8 @@ pub(crate) fn pair<'a>(shared: impl Iterator<Item = &'a Draft>, messages: &mut [
         }
     }
     let last = messages.len().saturating_sub(1);
-    for (index, part) in open.into_iter().filter_map(|call| call.position) {
+    let unanswered = open.calls.into_iter().flatten();
+    for (index, part) in unanswered.filter_map(|call| call.position) {
         // The results of the last message can still follow.
         if index == last {
             continue;
@@ -77,30 +154,6 @@ pub(crate) fn pair<'a>(shared: impl Iterator<Item = &'a Draft>, messages: &mut [
             let content = labelled("call", Some(name), arguments);
             *part = RawPart::Text { content };
         }
-    }
-}
-
-/// The call that a result belongs to: the one that it names, else the first with its name, else the
-/// first one.
-fn find(open: &[OpenCall], id: &str, name: Option<&str>) -> Option<usize> {
-    if !id.is_empty() {
-        // Of equal ids, which were replaced, only the first one is still found.
-        return open.iter().position(|call| call.id == id);
-    }
-    let by_name = open
-        .iter()
-        .position(|call| Some(call.name.as_str()) == name);
-    by_name.or_else(|| (!open.is_empty()).then_some(0))
-}
-
-fn unused(used: &mut HashSet<String>) -> String {
-    let mut number = used.len() + 1;
-    loop {
-        let id = format!("call-{number}");
-        if used.insert(id.clone()) {
-            return id;
-        }
-        number += 1;
     }
 }
 
@@ -185,6 +238,31 @@ mod tests {
                 "call call-3",
                 "result call-3"
             ]
+        );
+    }
+    /// Takes minutes if the time grows with the square of the number.
+    #[test]
+    fn many_calls_are_paired_in_any_order() {
+        const COUNT: usize = 100_000;
+        let ids: Vec<_> = (0..COUNT).map(|number| format!("c{number}")).collect();
+        let result = |id, name| Draft::result(id, name, String::new());
+        let calls = || ids.iter().map(|id| call(id));
+        let reversed = ids.iter().rev().map(|id| result(Some(id.as_str()), None));
+        let paired_reversed = paired(calls().chain(reversed).collect());
+        assert_eq!(paired_reversed[COUNT], format!("result c{}", COUNT - 1));
+        assert_eq!(paired_reversed[2 * COUNT - 1], "result c0");
+        for name in [None, Some("find")] {
+            let results = (0..COUNT).map(|_| result(None, name));
+            let in_order = paired(calls().chain(results).collect());
+            assert_eq!(in_order[2 * COUNT - 1], format!("result c{}", COUNT - 1));
+        }
+        let numbered = (0..COUNT).map(|number| call(&format!("call-{}", COUNT + number)));
+        let without = (0..COUNT).map(|_| call(""));
+        let replaced = paired(numbered.chain(without).collect());
+        // Only the last message has no text instead of its call.
+        assert_eq!(
+            replaced[2 * COUNT - 1],
+            format!("call call-{}", 3 * COUNT - 1)
         );
     }
 }

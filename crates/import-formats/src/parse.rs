@@ -4,7 +4,11 @@ use std::{borrow::Cow, slice};
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
 use domain::{from_rfc3339, from_unix_time};
+use serde::Deserialize as _;
 use serde_json::Value;
+
+/// Upper bound on the depth of a value that is parsed by [`value`].
+pub(crate) const MAX_DEPTH: usize = 127;
 
 /// Parses a JSON value. Escaped halves of characters (`\ud83d` alone) and U+0000, which no text may
 /// contain, become U+FFFD, as invalid UTF-8 does.
@@ -12,9 +16,30 @@ use serde_json::Value;
 /// # Errors
 /// Fails with the reason, which does not quote the value.
 pub(crate) fn value(bytes: &[u8]) -> Result<Value, String> {
+    parse(bytes, |text| serde_json::from_str(text))
+}
+
+/// Parses a JSON value as [`value`] does, on a stack that suffices for its depth.
+///
+/// # Errors
+/// Fails as [`value`] does.
+pub(crate) fn deep_value(bytes: &[u8]) -> Result<Value, String> {
+    parse(bytes, |text| {
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        deserializer.disable_recursion_limit();
+        let value = Value::deserialize(&mut deserializer)?;
+        deserializer.end()?;
+        Ok(value)
+    })
+}
+
+fn parse(
+    bytes: &[u8],
+    parse: impl Fn(&str) -> Result<Value, serde_json::Error>,
+) -> Result<Value, String> {
     let text = String::from_utf8_lossy(bytes);
     let text = replace_invalid_escapes(&text);
-    serde_json::from_str(text.trim()).map_err(|error| {
+    parse(text.trim()).map_err(|error| {
         if error.is_eof() {
             "is not complete: the file was probably cut off here".to_owned()
         } else {

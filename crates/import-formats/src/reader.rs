@@ -1,14 +1,18 @@
 //! Reads a file conversation by conversation.
 
-use std::io::{self, Read};
+use std::{
+    io::{self, Read},
+    thread,
+};
 
 use serde_json::Value;
 
 use super::{
-    Format, ImportedConversation, MAX_CONVERSATION_BYTES, MAX_CONVERSATION_VALUES, archives,
+    Format, ImportedConversation, MAX_CONVERSATION_BYTES, MAX_CONVERSATION_DEPTH,
+    MAX_CONVERSATION_VALUES, archives,
     conversion::{self, ImportOptions},
     detection,
-    elements::{ElementLimits, Elements, Event},
+    elements::{Element, ElementLimits, Elements, Event, ExceededLimit},
     formats, parse,
 };
 
@@ -16,6 +20,11 @@ const LIMITS: ElementLimits = ElementLimits {
     bytes: MAX_CONVERSATION_BYTES,
     values: MAX_CONVERSATION_VALUES,
 };
+
+/// Stack of a thread that reads a value which is nested deeply: in total, and for each level in
+/// addition.
+const STACK_BYTES: usize = 2 << 20;
+const STACK_BYTES_OF_LEVEL: usize = 8 << 10;
 
 /// Formats, for error texts.
 const EXPECTED: &str =
@@ -64,6 +73,7 @@ enum List {
     OfMessages {
         messages: Vec<Value>,
         bytes: usize,
+        values: usize,
         error: Option<String>,
     },
 }
@@ -94,22 +104,46 @@ impl<R: Read> ConversationReader<R> {
                 self.end_list(Some(reason))
                     .or_else(|| Some(rejected(None, reason)))
             }
-            Event::TooLarge => {
-                let mib = MAX_CONVERSATION_BYTES >> 20;
-                let reason = format!(
-                    "has more than {mib} MiB or {MAX_CONVERSATION_VALUES} values, the limit of a conversation"
-                );
+            Event::TooLarge(limit) => {
+                let reason = too_large(limit);
                 if let List::OfMessages { error, .. } = &mut self.list {
                     error.get_or_insert(reason);
                     return None;
                 }
                 Some(rejected(None, &reason))
             }
-            Event::Value(bytes) => self.value(&bytes),
+            Event::Value(element) if element.depth > parse::MAX_DEPTH => self.deep(&element),
+            Event::Value(element) => self.value(&element),
         }
     }
 
-    fn value(&mut self, text: &[u8]) -> Option<Outcome> {
+    /// A value that is nested deeper than the stack of this thread may allow.
+    fn deep(&mut self, element: &Element) -> Option<Outcome> {
+        let depth = element.depth;
+        if let List::OfMessages { error, .. } = &mut self.list {
+            error.get_or_insert_with(|| too_deep(parse::MAX_DEPTH));
+            return None;
+        }
+        self.list = List::OfConversations;
+        if depth > MAX_CONVERSATION_DEPTH {
+            return Some(rejected(None, &too_deep(MAX_CONVERSATION_DEPTH)));
+        }
+        let (format, options) = (self.format, &self.options);
+        let convert = || match parse::deep_value(&element.text) {
+            Ok(value) => convert(format, options, &value),
+            Err(reason) => rejected(None, &reason),
+        };
+        let builder = thread::Builder::new().stack_size(STACK_BYTES + depth * STACK_BYTES_OF_LEVEL);
+        let outcome = thread::scope(|scope| {
+            let thread = builder.spawn_scoped(scope, convert).ok()?;
+            thread.join().ok()
+        });
+        let reason = "is nested so deeply that there is not enough memory to read it";
+        Some(outcome.unwrap_or_else(|| rejected(None, reason)))
+    }
+
+    fn value(&mut self, element: &Element) -> Option<Outcome> {
+        let text = &element.text;
         let parsed = parse::value(text);
         if let Ok(value) = &parsed
             && archives::is_archive(value)
@@ -125,6 +159,7 @@ impl<R: Read> ConversationReader<R> {
                 List::OfMessages {
                     messages: Vec::new(),
                     bytes: 0,
+                    values: 0,
                     error: None,
                 }
             } else {
@@ -134,27 +169,31 @@ impl<R: Read> ConversationReader<R> {
         if let List::OfMessages {
             messages,
             bytes,
+            values,
             error,
         } = &mut self.list
         {
             *bytes += text.len();
-            match parsed {
-                Ok(message) if *bytes <= LIMITS.bytes => messages.push(message),
-                Ok(_) => {
-                    let mib = MAX_CONVERSATION_BYTES >> 20;
-                    error.get_or_insert(format!(
-                        "has more than {mib} MiB, the limit of a conversation"
-                    ));
-                    messages.clear();
+            *values += element.values;
+            let exceeded = if *bytes > LIMITS.bytes {
+                Some(ExceededLimit::Bytes)
+            } else {
+                (*values > LIMITS.values).then_some(ExceededLimit::Values)
+            };
+            match (parsed, exceeded) {
+                (Ok(message), None) => messages.push(message),
+                (_, Some(limit)) => {
+                    error.get_or_insert_with(|| too_large(limit));
+                    *messages = Vec::new();
                 }
-                Err(reason) => {
+                (Err(reason), None) => {
                     error.get_or_insert(reason);
                 }
             }
             return None;
         }
         Some(match parsed {
-            Ok(value) => self.convert(&value),
+            Ok(value) => convert(self.format, &self.options, &value),
             Err(reason) => rejected(None, &reason),
         })
     }
@@ -189,39 +228,52 @@ impl<R: Read> ConversationReader<R> {
         };
         match error.as_deref().or(truncated) {
             Some(reason) => Some(rejected(None, reason)),
-            None => Some(self.convert(&Value::Array(messages))),
+            None => Some(convert(self.format, &self.options, &Value::Array(messages))),
         }
     }
+}
 
-    fn convert(&self, value: &Value) -> Outcome {
-        let found = detection::format_of(value);
-        let Some(format) = self.format.or(found) else {
-            let what = detection::describe(value);
-            return rejected(None, &format!("appears to be {what}; expected {EXPECTED}"));
-        };
-        if found.is_some_and(|found| found != format) || value.is_null() {
-            let what = found.map_or_else(
-                || detection::describe(value),
-                |found| format!("a conversation in the format {}", found.name()),
-            );
-            let name = format.name();
-            return rejected(
-                None,
-                &format!("appears to be {what}; expected the format {name}"),
-            );
-        }
-        let source = formats::read(format, value);
-        let source_id = match &source {
-            Ok(source) => source.id.clone(),
-            Err(_) => formats::id(format, value),
-        };
-        let converted =
-            source.and_then(|source| conversion::convert(source, format, value, &self.options));
-        match converted {
-            Ok(conversation) => Outcome::Converted(Box::new(conversation)),
-            Err(reason) => rejected(source_id, &reason),
-        }
+/// Converts a value. `named` is the format that the user named.
+fn convert(named: Option<Format>, options: &ImportOptions, value: &Value) -> Outcome {
+    let found = detection::format_of(value);
+    let Some(format) = named.or(found) else {
+        let what = detection::describe(value);
+        return rejected(None, &format!("appears to be {what}; expected {EXPECTED}"));
+    };
+    if found.is_some_and(|found| found != format) || value.is_null() {
+        let what = found.map_or_else(
+            || detection::describe(value),
+            |found| format!("a conversation in the format {}", found.name()),
+        );
+        let name = format.name();
+        return rejected(
+            None,
+            &format!("appears to be {what}; expected the format {name}"),
+        );
     }
+    let source = formats::read(format, value);
+    let source_id = match &source {
+        Ok(source) => source.id.clone(),
+        Err(_) => formats::id(format, value),
+    };
+    let converted = source.and_then(|source| conversion::convert(source, format, value, options));
+    match converted {
+        Ok(conversation) => Outcome::Converted(Box::new(conversation)),
+        Err(reason) => rejected(source_id, &reason),
+    }
+}
+
+fn too_large(limit: ExceededLimit) -> String {
+    let mib = MAX_CONVERSATION_BYTES >> 20;
+    let limit = match limit {
+        ExceededLimit::Bytes => format!("{mib} MiB"),
+        ExceededLimit::Values => format!("{MAX_CONVERSATION_VALUES} JSON values"),
+    };
+    format!("has more than {limit}, the limit of a conversation")
+}
+
+fn too_deep(max: usize) -> String {
+    format!("is nested more than {max} levels deep, the limit of JSON")
 }
 
 fn rejected(source_id: Option<String>, reason: &str) -> Outcome {

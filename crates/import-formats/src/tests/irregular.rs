@@ -272,3 +272,69 @@ fn archives_of_this_service_are_recognized_among_others() {
         [["rejected: is a list of messages and archives of this service"]]
     );
 }
+
+/// A tree of LibreChat that is a chain of `count` messages.
+fn chain(count: usize) -> String {
+    let mut file = r#"{"conversationId":"c1","messages":["#.to_owned();
+    for number in 1..=count {
+        let message =
+            format!(r#"{{"messageId":"m{number}","isCreatedByUser":true,"text":"Hi","children":["#);
+        file.push_str(&message);
+    }
+    file.push_str(&"]}".repeat(count + 1));
+    file
+}
+
+#[test]
+fn trees_are_read_as_deep_as_a_conversation_may_be() {
+    for count in [62, 63, 9_000] {
+        let file = format!("[{},{}]", chain(count), chain(2));
+        let outcomes = read_bytes(file.as_bytes(), None);
+        assert_eq!(converted(&outcomes[0]).messages.len(), count);
+        assert_eq!(converted(&outcomes[1]).messages.len(), 2);
+    }
+    assert_eq!(
+        shown(&read_bytes(chain(10_000).as_bytes(), None)),
+        [["rejected: is nested more than 20000 levels deep, the limit of JSON"]]
+    );
+    let messages = format!(
+        r#"[{{"role":"user","content":"Hi"}},{{"role":"user","content":{}1{}}}]"#,
+        "[".repeat(200),
+        "]".repeat(200)
+    );
+    assert_eq!(
+        shown(&read_bytes(messages.as_bytes(), None)),
+        [["rejected: is nested more than 127 levels deep, the limit of JSON"]]
+    );
+}
+
+#[test]
+fn the_values_of_a_list_of_messages_are_limited() {
+    let message = format!(
+        r#"{{"role":"user","content":"Hi","extra":[{}0]}}"#,
+        "0,".repeat(400_000)
+    );
+    let file = format!("[{}]", [message.as_str(); 6].join(","));
+    let outcomes = shown(&read_bytes(file.as_bytes(), None));
+    assert_eq!(
+        outcomes,
+        [["rejected: has more than 2000000 JSON values, the limit of a conversation"]]
+    );
+}
+
+#[test]
+fn a_broken_first_line_does_not_affect_the_others() {
+    let good = r#"{"messages":[{"role":"user","content":"Hi"}]}"#;
+    for broken in [
+        r#"{"messages":[{"role":"user","content":"H"#,
+        r#"{"messages":["#,
+        r#"le":"user","content":"Hi"}]}"#,
+    ] {
+        let file = format!("{broken}\n{good}\n{good}\n");
+        assert_eq!(detect(file.as_bytes()), FileKind::Json, "{broken}");
+        let outcomes = shown(&read_bytes(file.as_bytes(), None));
+        assert!(outcomes[0][0].starts_with("rejected: is not "));
+        assert_eq!(outcomes[1..], [["1 user: Hi"], ["1 user: Hi"]]);
+    }
+    assert_eq!(detect(b"hello\n{name}"), FileKind::Other("a text"));
+}
