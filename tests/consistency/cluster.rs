@@ -10,6 +10,7 @@ use conversation_memory::proto::{Role, SessionState, Source};
 use futures_util::future::join_all;
 use test_support::{
     eventually, new_user,
+    ports::free_address,
     postgres_server::PostgresServer,
     redis_server::RedisServer,
     requests::{begin, history, message, save},
@@ -39,10 +40,14 @@ pub(crate) struct Member {
 
 impl Member {
     async fn start(form: Form) -> Self {
-        let mut sidecar = Sidecar::start_with(&form, &SETTINGS).await;
+        let address = free_address();
+        let mut settings = SETTINGS.to_vec();
+        let listen = address.to_string();
+        settings.push(("LISTEN_ADDR", &listen));
+        let mut sidecar = Sidecar::start_with(&form, &settings).await;
         Self {
             form,
-            address: sidecar.address,
+            address,
             operations: sidecar.operations().await,
             sidecar: Some(sidecar),
         }

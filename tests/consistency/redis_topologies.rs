@@ -42,8 +42,7 @@ async fn histories_are_consistent_while_a_redis_cluster_changes() {
     sleep(PHASE).await;
 
     let from = load.recorder.now().at;
-    assert_eq!(redis.nodes[1].call(&["CLUSTER", "FAILOVER"]).await, "OK");
-    redis.promoted(1).await;
+    redis.fail_over_to(1).await;
     load.heals("a master of the cluster is replaced", from)
         .await;
     load.end().await;
@@ -59,8 +58,7 @@ async fn histories_are_consistent_while_sentinels_replace_the_master() {
     let load = Load::start(Arc::new(Cluster::start_on(&group.url()).await)).await;
 
     let from = load.recorder.now().at;
-    group.start_failover(0).await;
-    group.failed_over(0).await;
+    group.fail_over(0).await;
     load.heals("a master is replaced by sentinels", from).await;
     sleep(PHASE).await;
 

@@ -9,6 +9,7 @@ use tonic_health::pb::{
 use crate::{Servers, begun_with_session};
 use test_support::{
     eventually, new_user,
+    ports::{free_address, free_port},
     postgres_server::PostgresServer,
     redis_server::RedisServer,
     requests::begin,
@@ -94,13 +95,11 @@ async fn database_of_another_encoding_is_not_served() {
         output.contains("LATIN1, this program needs UTF8"),
         "{output}"
     );
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = port.local_addr().unwrap().to_string();
-    drop(port);
-    let mut sidecar = Sidecar::launch(&on(&url), &[("LISTEN_ADDR", &address)]);
+    let address = free_address();
+    let mut sidecar = Sidecar::launch(&on(&url), &[("LISTEN_ADDR", &address.to_string())]);
     let line = sidecar.wait_for_log("not serving").await;
     assert!(line.contains("LATIN1, this program needs UTF8"), "{line}");
-    sidecar.address = address.parse().unwrap();
+    sidecar.address = address;
     let mut health = HealthClient::new(sidecar.channel());
     let health = health.check(HealthCheckRequest::default()).await.unwrap();
     assert_eq!(health.into_inner().status(), ServingStatus::NotServing);
@@ -132,9 +131,7 @@ async fn redis_over_tls_needs_a_trusted_authority() {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     std::fs::write(path("cert.pem"), made.cert.pem()).unwrap();
     std::fs::write(path("key.pem"), made.signing_key.serialize_pem()).unwrap();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = free.local_addr().unwrap().port().to_string();
-    drop(free);
+    let port = free_port().to_string();
     let (cert, key) = (path("cert.pem"), path("key.pem"));
     let mut options = vec!["--tls-port", &port, "--tls-auth-clients", "no"];
     options.extend(["--tls-cert-file", &cert, "--tls-key-file", &key]);

@@ -19,6 +19,7 @@ use tonic_health::pb::{
 use crate::{Servers, assert_retry_later, begun_with_session, read_from_cache, unless_timed_out};
 use test_support::{
     eventually, new_user,
+    ports::free_address,
     postgres_server::PostgresServer,
     requests::{begin, history, message, new_conversation, save, save_text},
     sidecar::{Form, Memory, Sidecar},
@@ -257,9 +258,7 @@ async fn schema_of_another_version_is_not_served() {
         database_url: postgres.url(),
         redis_url: "redis://127.0.0.1:1".to_owned(),
     };
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = port.local_addr().unwrap().to_string();
-    drop(port);
+    let address = free_address().to_string();
     let settings = [
         ("LISTEN_ADDR", address.as_str()),
         ("MIGRATE_ON_START", "false"),

@@ -35,8 +35,7 @@ async fn master_is_left_when_the_sentinels_name_another() {
     let client = Client::connected(&group.url()).await;
     let first = client.recovers().await;
     // The old master works, and its connections are not closed at once.
-    group.start_failover(0).await;
-    group.failed_over(0).await;
+    group.fail_over(0).await;
     client.uses_other_than(&first).await;
     client.redis.shutdown().await;
 }
@@ -77,8 +76,7 @@ async fn sentinel_that_was_separated_from_the_others_is_outvoted() {
     let first = client.recovers().await;
     // The frozen sentinel does not learn that the replica was promoted.
     group.sentinels[0].freeze();
-    group.start_failover(1).await;
-    group.failed_over(1).await;
+    group.fail_over(1).await;
     client.uses_other_than(&first).await;
     group.sentinels[0].thaw();
     for _ in 0..200 {

@@ -1,7 +1,7 @@
 //! Writes of checkpoints at the same time.
 
 use futures_util::future::join_all;
-use test_support::store_fixture::StoreFixture;
+use test_support::store_fixture::{StoreFixture, admitted};
 
 use crate::checkpoints::{get, list, put, text, with_list, with_messages, write};
 
@@ -18,7 +18,10 @@ pub(crate) async fn puts_at_the_same_time_are_all_stored(fixture: &StoreFixture)
             let put = with_messages(put(&thread, number), &[&keys[0], &keys[1]]);
             let version = number.to_string();
             let put = with_list(put, &version, Some((&base, 1)), &items(number));
-            async move { fixture.store.put_checkpoint(&put).await.unwrap().saved }
+            async move {
+                let put = admitted(|| fixture.store.put_checkpoint(&put));
+                put.await.saved
+            }
         });
         let saved = join_all(puts).await.into_iter().flatten();
         let saved: usize = saved.map(|(messages, _)| messages.len()).sum();

@@ -215,23 +215,47 @@ pub(crate) async fn texts(
     Ok((texts, state))
 }
 
+/// Repeats a read of a marker until the standby serves it. A read that waits for the standby uses the
+/// primary, which does not have the marker.
+pub(crate) async fn from_standby<T>(read: impl AsyncFn() -> Result<T, StoreError>) -> T {
+    let mut shown = None;
+    eventually("the standby is read", async || {
+        shown = match read().await {
+            Err(StoreError::NotFound) => None,
+            read => Some(read.unwrap()),
+        };
+        shown.is_some()
+    })
+    .await;
+    shown.unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_that_may_lag_use_the_standby_and_no_others() {
     let servers = Replicated::start(lagging(UNLIMITED)).await;
     let marker = servers.pause().await;
     let store = &servers.store;
-    let (shown, state) = texts(store, MinState::ANY, &marker).await.unwrap();
+    let (shown, state) = from_standby(async || texts(store, MinState::ANY, &marker).await).await;
     assert_eq!(shown, ["marker"]);
     assert!(matches!(state, MinState::Position(1..)), "{state:?}");
-    let found = store.search(&query(owner(&marker), "marker")).await;
-    let found = found.unwrap();
-    assert_eq!(found.hits.len(), 1);
-    assert_ne!(found.state, MinState::Latest);
-    let (exported, mut snapshot) = store.snapshot(&marker).await.unwrap();
+    let marked = query(owner(&marker), "marker");
+    from_standby(async || {
+        let found = store.search(&marked).await?;
+        // The primary finds nothing.
+        (found.hits.len() == 1 && found.state != MinState::Latest)
+            .then_some(())
+            .ok_or(StoreError::NotFound)
+    })
+    .await;
+    let (exported, mut snapshot) = from_standby(async || store.snapshot(&marker).await).await;
     assert_eq!(exported.id, marker.id);
     assert_eq!(snapshot.after(0, 10).await.unwrap().len(), 1);
-    let corrected = store.correct(&query(owner(&marker), "markre")).await;
-    assert_eq!(corrected.unwrap().as_deref(), Some("marker"));
+    let misspelled = query(owner(&marker), "markre");
+    let corrected = from_standby(async || {
+        let corrected = store.correct(&misspelled).await?;
+        corrected.ok_or(StoreError::NotFound)
+    });
+    assert_eq!(corrected.await, "marker");
 
     for state in [MinState::Latest, MinState::Position(u64::MAX >> 1)] {
         let read = texts(store, state, &marker).await;
@@ -547,7 +571,8 @@ async fn the_standby_among_several_servers_is_used() {
     let urls = urls.each_ref().map(String::as_str);
     let servers = Replicated::with_read_urls(primary, standby, &urls, lagging(UNLIMITED)).await;
     let marker = servers.pause().await;
-    assert!(is_listed(&servers.store, &marker).await);
+    let store = &servers.store;
+    from_standby(async || texts(store, MinState::ANY, &marker).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -558,7 +583,8 @@ async fn a_standby_behind_a_pooler_is_used() {
     let url = pooler.url();
     let servers = Replicated::with_read_urls(primary, standby, &[&url], lagging(UNLIMITED)).await;
     let marker = servers.pause().await;
-    let (shown, state) = texts(&servers.store, MinState::ANY, &marker).await.unwrap();
+    let store = &servers.store;
+    let (shown, state) = from_standby(async || texts(store, MinState::ANY, &marker).await).await;
     assert_eq!(shown, ["marker"]);
     assert_ne!(state, MinState::Latest);
     // An export needs a connection of its own.

@@ -1,7 +1,7 @@
 //! The last spans are exported at shutdown, and an unavailable collector affects neither
 //! calls nor the shutdown.
 
-use std::{net::TcpListener, time::Duration};
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 
@@ -9,6 +9,7 @@ use crate::observed::{ObservedSidecar, Trace, stop, traced};
 use test_support::{
     new_user,
     otlp_sink::{Mode, OtlpSink},
+    ports::free_address,
     requests::{begin, history, new_conversation, save, turn},
     sidecar::{Form, Memory, Sidecar},
     stopwatch::Stopwatch,
@@ -58,9 +59,7 @@ async fn run_turns(mut memory: Memory) -> Vec<(Trace, String)> {
 
 #[tokio::test]
 async fn a_collector_that_refuses_connections_affects_no_call() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let closed_port = format!("http://{}", listener.local_addr().unwrap());
-    drop(listener);
+    let closed_port = format!("http://{}", free_address());
     assert_calls_are_unaffected_by(&closed_port).await;
 }
 

@@ -10,6 +10,7 @@ pub mod http;
 pub mod json_grpc;
 pub mod otlp_sink;
 pub mod pgbouncer;
+pub mod ports;
 pub mod postgres_server;
 pub mod python;
 pub mod random;

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    net::TcpListener,
     process::{Child, Stdio},
     sync::{Mutex, PoisonError},
     thread,
@@ -11,7 +10,7 @@ use std::{
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-use crate::{eventually, postgres_server::as_server};
+use crate::{eventually, ports::free_port, postgres_server::as_server};
 
 /// Pooler that ends when the value is dropped or the thread that started it ends.
 #[derive(Debug)]
@@ -37,9 +36,7 @@ impl PgBouncer {
 
     fn spawn(postgres: u16, mode: &str, servers: u32, lines: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
+        let port = free_port();
         let file = folder.path().join("pgbouncer.ini");
         let configuration = format!(
             "[databases]\n\

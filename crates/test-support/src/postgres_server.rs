@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    net::TcpListener,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -13,6 +12,7 @@ use tempfile::TempDir;
 
 use super::{
     eventually,
+    ports::free_port,
     sidecar::{prioritize, send_signal, try_signal},
 };
 
@@ -61,10 +61,9 @@ impl PostgresServer {
             let owned = Command::new("chown").arg("postgres").arg(&data).status();
             assert!(owned.unwrap().success());
         }
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         Self {
             binaries,
-            port: listener.local_addr().unwrap().port(),
+            port: free_port(),
             folder,
             options: Vec::new(),
             process: None,

@@ -1,6 +1,13 @@
 //! Redis Cluster in which each master has a replica.
 
-use crate::{eventually, redis_server::RedisServer};
+use std::collections::BTreeMap;
+
+use futures_util::future::join_all;
+
+use crate::{
+    eventually,
+    redis_server::{NODE_TIMEOUT, RedisServer, repeat_request},
+};
 
 /// Hash slots of a cluster.
 const SLOTS: usize = 16_384;
@@ -21,7 +28,7 @@ impl RedisCluster {
                 "--cluster-enabled",
                 "yes",
                 "--cluster-node-timeout",
-                "1500",
+                NODE_TIMEOUT,
                 "--repl-diskless-sync-delay",
                 "0",
             ];
@@ -97,8 +104,8 @@ impl RedisCluster {
         format!("redis-cluster://{first}?{}", further.join("&"))
     }
 
-    /// Moves the hash slot of a random key from one master to another while both serve it. Returns
-    /// whether there was a key.
+    /// Moves the hash slot of a random key from one master to another while both serve it, and waits until
+    /// all nodes know its master. Returns whether there was a key.
     pub async fn move_slot(&self, from: usize, to: usize) -> bool {
         let (source, target) = (&self.nodes[from], &self.nodes[to]);
         let key = source.call(&["RANDOMKEY"]).await;
@@ -130,16 +137,49 @@ impl RedisCluster {
         }
         set_slot(target, "NODE", &target_id).await;
         set_slot(source, "NODE", &target_id).await;
+        // Nodes that do not know the last move yet can give a slot that is moved next to two masters.
+        self.agrees().await;
         true
     }
 
     /// Waits until a node is a master of a cluster that works.
     pub async fn promoted(&self, node: usize) {
         eventually("the replica is promoted", async || {
-            let role = self.nodes[node].try_call(&["INFO", "replication"]).await;
-            let info = self.nodes[node].try_call(&["CLUSTER", "INFO"]).await;
-            role.is_ok_and(|role| role.contains("role:master"))
-                && info.is_ok_and(|info| info.contains("cluster_state:ok"))
+            self.is_promoted(node).await
+        })
+        .await;
+    }
+
+    /// Makes a replica the master of its slots. A cluster gives up a request that takes too long; then it
+    /// is repeated.
+    pub async fn fail_over_to(&self, replica: usize) {
+        repeat_request(
+            "the replica is promoted on request",
+            async || {
+                let server = &self.nodes[replica];
+                let _ = server.try_call(&["CLUSTER", "FAILOVER"]).await;
+            },
+            async || self.is_promoted(replica).await,
+        )
+        .await;
+    }
+
+    async fn is_promoted(&self, node: usize) -> bool {
+        let role = self.nodes[node].try_call(&["INFO", "replication"]).await;
+        let info = self.nodes[node].try_call(&["CLUSTER", "INFO"]).await;
+        role.is_ok_and(|role| role.contains("role:master"))
+            && info.is_ok_and(|info| info.contains("cluster_state:ok"))
+    }
+
+    /// Waits until all nodes name the same masters of the same slots.
+    async fn agrees(&self) {
+        eventually("the nodes agree about the slots", async || {
+            let views = self.nodes.iter().map(async |node| {
+                let nodes = node.call(&["CLUSTER", "NODES"]).await;
+                slots_by_master(&nodes)
+            });
+            let views: Vec<_> = join_all(views).await;
+            views.windows(2).all(|pair| pair[0] == pair[1])
         })
         .await;
     }
@@ -152,4 +192,16 @@ impl RedisCluster {
         })
         .await;
     }
+}
+
+/// Slots of each master in a reply to `CLUSTER NODES`, without those that are being moved.
+fn slots_by_master(nodes: &str) -> BTreeMap<String, Vec<String>> {
+    let masters = nodes.lines().filter_map(|line| {
+        let mut fields = line.split_whitespace();
+        let id = fields.next()?.to_owned();
+        let slots = fields.skip(7).filter(|slots| !slots.starts_with('['));
+        let slots: Vec<String> = slots.map(str::to_owned).collect();
+        (!slots.is_empty()).then_some((id, slots))
+    });
+    masters.collect()
 }

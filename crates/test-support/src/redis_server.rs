@@ -2,10 +2,9 @@
 //! freeze, kill and fill.
 
 use std::{
-    net::TcpListener,
     ops::Range,
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use conversation_memory::redis::{Redis, RedisSettings, RedisTarget};
@@ -15,7 +14,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{completes, eventually, sidecar::prioritize};
+use crate::{completes, eventually, ports::free_port, sidecar::prioritize};
 
 /// Returns the URL of the shared server.
 pub fn shared_url() -> String {
@@ -51,6 +50,10 @@ pub fn connect(url: &str, prefix: &str) -> Redis {
     };
     Redis::connect(RedisTarget::from_url(url).unwrap(), settings)
 }
+
+/// Time in milliseconds after which a node of a cluster is replaced. A node on a busy machine may not
+/// respond for seconds.
+pub(crate) const NODE_TIMEOUT: &str = "5000";
 
 /// Private server, which ends when the value is dropped or the test's thread ends.
 #[derive(Debug)]
@@ -155,7 +158,12 @@ impl RedisServer {
 
     /// Starts a cluster of two masters with additional options.
     pub async fn start_cluster(options: &[&str]) -> Vec<Self> {
-        let cluster = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
+        let cluster = [
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            NODE_TIMEOUT,
+        ];
         let options = [&cluster, options].concat();
         let mut servers = Vec::new();
         for slots in [0..8192, 8192..16_384] {
@@ -241,22 +249,29 @@ impl RedisServer {
     }
 }
 
-/// Returns a port that is free, also 10,000 above, which a node of a cluster uses too.
-fn free_port() -> u16 {
-    loop {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let bus = port.checked_add(10_000);
-        if bus.is_some_and(|bus| TcpListener::bind(("127.0.0.1", bus)).is_ok()) {
-            return port;
-        }
-    }
-}
-
 impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Requests a failover until its result is there: again when Redis has given the request before up, which
+/// a node of a cluster does after five seconds, and a sentinel of the tests after three. An error of the
+/// request means that the last one is being performed.
+pub(crate) async fn repeat_request(
+    what: &str,
+    request: impl AsyncFn(),
+    is_performed: impl AsyncFn() -> bool,
+) {
+    let mut requested: Option<Instant> = None;
+    eventually(what, async || {
+        if requested.is_none_or(|at| at.elapsed() > Duration::from_secs(6)) {
+            request().await;
+            requested = Some(Instant::now());
+        }
+        is_performed().await
+    })
+    .await;
 }
 
 /// Executes a command on a new connection and returns the reply as Redis wrote it: lines, or only the

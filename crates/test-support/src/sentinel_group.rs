@@ -1,6 +1,9 @@
 //! Redis master with a replica, monitored by sentinels.
 
-use crate::{eventually, redis_server::RedisServer};
+use crate::{
+    eventually,
+    redis_server::{RedisServer, repeat_request},
+};
 
 /// Servers that end when the value is dropped.
 #[derive(Debug)]
@@ -76,12 +79,17 @@ impl SentinelGroup {
         format!("redis-sentinel://{first}?sentinelServiceName=main{nodes}")
     }
 
-    /// Promotes the replica, although the master works.
-    pub async fn start_failover(&self, sentinel: usize) {
-        eventually("the sentinel begins a failover", async || {
-            let failover = ["SENTINEL", "FAILOVER", "main"];
-            self.sentinels[sentinel].call(&failover).await == "OK"
-        })
+    /// Promotes the replica, although the master works, and waits until the sentinel names it. A sentinel
+    /// gives up a failover that takes too long; then it is requested again.
+    pub async fn fail_over(&self, sentinel: usize) {
+        let server = &self.sentinels[sentinel];
+        repeat_request(
+            "the replica is promoted on request",
+            async || {
+                let _ = server.try_call(&["SENTINEL", "FAILOVER", "main"]).await;
+            },
+            async || self.names(sentinel, &self.replica).await,
+        )
         .await;
     }
 
@@ -100,14 +108,15 @@ impl SentinelGroup {
 
     /// Waits until a sentinel names a server as the master.
     pub async fn failed_over_to(&self, server: &RedisServer, sentinel: usize) {
-        let port = server.port().to_string();
         eventually("the server is promoted", async || {
-            let question = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main"];
-            self.sentinels[sentinel]
-                .call(&question)
-                .await
-                .contains(&port)
+            self.names(sentinel, server).await
         })
         .await;
+    }
+
+    async fn names(&self, sentinel: usize, server: &RedisServer) -> bool {
+        let question = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main"];
+        let master = self.sentinels[sentinel].call(&question).await;
+        master.contains(&server.port().to_string())
     }
 }

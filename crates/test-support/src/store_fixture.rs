@@ -1,6 +1,10 @@
 //! Stores under test, and constructors of their arguments.
 
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::{
+    str::FromStr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use chrono::{DateTime, Utc};
 use conversation_memory::{
@@ -23,7 +27,7 @@ use sqlx::{
 };
 use tempfile::TempDir;
 
-use crate::{pgbouncer, replicated};
+use crate::{POLL_INTERVAL, STALL_LIMIT, pgbouncer, replicated};
 
 /// Statement that makes searches take longer than a search may.
 pub const SLOW_SEARCHES_ON_POSTGRES: &str = "CREATE OR REPLACE FUNCTION searched_text(content text) RETURNS text LANGUAGE plpgsql IMMUTABLE \
@@ -172,7 +176,7 @@ impl StoreFixture {
     /// Creates a conversation, and returns its reference with its owner.
     pub async fn create_conversation(&self) -> ConversationRef {
         let new = new_conversation(&user());
-        self.store.create(&new, at(0)).await.unwrap();
+        admitted(|| self.store.create(&new, at(0))).await;
         owned_ref(&new)
     }
 
@@ -182,7 +186,8 @@ impl StoreFixture {
 
     /// Saves texts as one turn, and returns the number of the first.
     pub async fn append_texts(&self, conversation: &ConversationRef, texts: &[&str]) -> i64 {
-        match self.save(&turn(conversation, texts)).await.unwrap() {
+        let turn = turn(conversation, texts);
+        match admitted(|| self.save(&turn)).await {
             Appended::Saved { first_seq, .. } => first_seq,
             Appended::Replayed { .. } => panic!("the save was replayed"),
         }
@@ -190,7 +195,7 @@ impl StoreFixture {
 
     /// Creates a branch, and returns its reference with its owner.
     pub async fn branch(&self, branch: &Branch) -> ConversationRef {
-        let branched = self.store.branch(branch).await.unwrap();
+        let branched = admitted(|| self.store.branch(branch)).await;
         ConversationRef {
             id: branched.id,
             user_id: Some(branched.user_id),
@@ -217,6 +222,23 @@ impl StoreFixture {
     pub async fn seqs(&self, conversation: &ConversationRef) -> Vec<i64> {
         let messages = self.all_messages(conversation).await;
         messages.iter().map(|message| message.seq).collect()
+    }
+}
+
+/// Repeats a write that the store rejects as unavailable, as clients do. On a busy machine, a write can
+/// exceed its time limit, and has changed nothing then.
+pub async fn admitted<T, W>(write: impl Fn() -> W) -> T
+where
+    W: Future<Output = Result<T, StoreError>>,
+{
+    let started = Instant::now();
+    loop {
+        match write().await {
+            Err(StoreError::Unavailable(_)) if started.elapsed() < STALL_LIMIT => {
+                tokio::time::sleep(POLL_INTERVAL).await;
+            }
+            outcome => return outcome.unwrap(),
+        }
     }
 }
 
