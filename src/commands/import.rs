@@ -30,8 +30,8 @@ use crate::{
     transport::Address,
 };
 
-/// Conversations that are imported at once. A sidecar accepts three imports by default.
-const CONCURRENT_IMPORTS: usize = 3;
+/// Conversations that are looked up or imported at once.
+const CONCURRENT_CONVERSATIONS: usize = 3;
 
 /// Conversations that have been read and wait to be imported.
 const QUEUE: usize = 2;
@@ -67,7 +67,7 @@ pub async fn import(args: &ImportArgs, listen: &[Address]) -> Result<Completion,
     // Reading and converting block, and take as much time as importing.
     let reader = thread::spawn(move || source.read_all(&options, &counter, &items));
     let outcomes = ReceiverStream::new(queue).map(|item| import_item(&sender, item));
-    let mut outcomes = outcomes.buffered(CONCURRENT_IMPORTS);
+    let mut outcomes = outcomes.buffered(CONCURRENT_CONVERSATIONS);
     let mut report = Report::create(args.report.as_deref())?;
     while let Some(outcome) = outcomes.next().await {
         report.add(&outcome?, &progress)?;

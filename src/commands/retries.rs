@@ -36,10 +36,8 @@ impl Retries {
     /// # Errors
     /// Returns the error of the attempt if a repetition does not help, or the time is over.
     pub(super) async fn wait(&mut self, error: Status) -> Result<(), Status> {
-        let is_limit =
-            error.code() == Code::ResourceExhausted && error.get_details_retry_info().is_some();
         let is_outage = is_unavailable(&error);
-        if !(is_limit || is_outage) || self.started.elapsed() > PATIENCE {
+        if !(is_limit(&error) || is_outage) || self.started.elapsed() > PATIENCE {
             return Err(error);
         }
         self.is_unsure |= is_outage;
@@ -47,6 +45,11 @@ impl Retries {
         self.delay = (self.delay * 2).min(MAX_DELAY);
         Ok(())
     }
+}
+
+/// Whether the sidecar rejected the call because of a limit on calls at the same time.
+pub(super) fn is_limit(error: &Status) -> bool {
+    error.code() == Code::ResourceExhausted && error.get_details_retry_info().is_some()
 }
 
 /// Whether the sidecar or its store could not be reached, or did not answer.

@@ -13,6 +13,7 @@ use crate::{
     export::{export_of, file},
 };
 use test_support::{
+    http::Http,
     new_user,
     requests::{new_conversation, save_text},
     sidecar::{Form, Sidecar},
@@ -25,6 +26,7 @@ test_support::in_both_forms!(
     reports_messages_that_were_changed_in_the_file,
     writes_nothing_of_a_conversation_with_a_message_over_a_limit,
     an_archive_that_exists_is_skipped_after_a_lost_response,
+    imports_no_more_at_once_than_the_sidecar_accepts,
 );
 
 async fn names_the_place_of_what_is_rejected(form: Form) {
@@ -116,6 +118,47 @@ async fn reports_messages_that_were_changed_in_the_file(form: Form) {
     let (_, counts, reasons) = import(&sidecar, &user, &path).await;
     assert!(counts.starts_with("0 imported, 1 continued (1 messages, 0 branches)"));
     assert!(reasons.contains("1 of its messages differ"), "{reasons}");
+}
+
+/// By default, a sidecar with PostgreSQL accepts one import at a time. Each rejection delays the import.
+async fn imports_no_more_at_once_than_the_sidecar_accepts(form: Form) {
+    const COUNT: usize = 60;
+    let mut sidecar = Sidecar::start(&form).await;
+    let user = new_user();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data.json");
+    let conversation = |number: usize| {
+        let text = format!("conversation {number}");
+        json!({"conversations": [{"from": "human", "value": text}]})
+    };
+    let conversations: Vec<_> = (0..COUNT).map(conversation).collect();
+    fs::write(&path, json!(conversations).to_string()).unwrap();
+    let operations = Http::at(sidecar.operations().await);
+    for expected in [format!("{COUNT} imported"), "0 imported".to_owned()] {
+        let (code, counts, _) = import(&sidecar, &user, &path).await;
+        assert_eq!(code, Some(0));
+        assert!(counts.starts_with(&expected), "{counts}");
+    }
+    let metrics = operations.get("/metrics").await.body;
+    let metrics = String::from_utf8(metrics.to_vec()).unwrap();
+    let name = "conversation_memory_rejections_total{";
+    let is_rejection = |line: &&str| line.starts_with(name) && line.contains("\"transfers\"");
+    let rejections = metrics.lines().find(is_rejection);
+    let rejections: f64 = rejections.map_or(0.0, |line| {
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    });
+    // Each but the last of three calls at the same time is rejected once.
+    assert!(rejections <= 2.0, "{rejections} calls were rejected");
+    let is_call = |line: &&str| {
+        line.starts_with("rpc_")
+            && line.contains("duration_seconds_count{")
+            && line.contains("ImportConversation")
+    };
+    let calls = metrics.lines().filter(is_call);
+    let calls = calls.map(|line| line.rsplit(' ').next().unwrap().parse::<usize>().unwrap());
+    let calls: usize = calls.sum();
+    // Conversations that exist are not imported again to be skipped.
+    assert!((COUNT..=COUNT + 2).contains(&calls), "{calls} calls");
 }
 
 /// An export of ChatGPT with one conversation of `count` messages, and one that is too large.

@@ -1,9 +1,12 @@
 //! The calls of an import, which are repeated while the sidecar is unavailable.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use futures_util::Stream;
-use tokio::time::sleep;
+use tokio::{sync::Semaphore, time::sleep};
 use tonic::{Code, Status};
 
 use super::stored::{StoredConversation, StoredMessage};
@@ -11,7 +14,7 @@ use crate::{
     commands::{
         Failure,
         connection::Client,
-        retries::{Retries, is_unavailable, reason},
+        retries::{Retries, is_limit, is_unavailable, reason},
     },
     domain::{ConversationId, Message, UserId},
     proto::{
@@ -25,6 +28,9 @@ use crate::{
 const LOOKS: u32 = 10;
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
+/// Imports at once, at first. A sidecar with few connections accepts a single one.
+const CONCURRENT_IMPORTS: usize = 3;
+
 /// Upper bound on a response. One message can be larger than the size that pages have.
 const MAX_RESPONSE_BYTES: usize = 256 << 20;
 
@@ -37,6 +43,10 @@ pub(super) struct Calls {
     user: UserId,
     /// Differs in each run of the command, so that the idempotency keys of saves do.
     run: String,
+    imports: Semaphore,
+    /// Permits of `imports`. There are fewer once the sidecar has rejected a call because of its limit:
+    /// each rejection is a delay.
+    concurrent_imports: AtomicUsize,
 }
 
 /// Result of a call that creates a conversation.
@@ -61,6 +71,8 @@ impl Calls {
             client: client.max_decoding_message_size(MAX_RESPONSE_BYTES),
             user,
             run,
+            imports: Semaphore::new(CONCURRENT_IMPORTS),
+            concurrent_imports: AtomicUsize::new(CONCURRENT_IMPORTS),
         }
     }
 
@@ -167,6 +179,7 @@ impl Calls {
     where
         S: Stream<Item = ImportConversationRequest> + Send + 'static,
     {
+        let mut permit = self.imports.acquire().await?;
         let mut client = self.client.clone();
         let mut retries = Retries::new();
         loop {
@@ -192,10 +205,23 @@ impl Calls {
                 }
                 _ => {}
             }
+            if is_limit(&error) && self.may_reduce_imports() {
+                permit.forget();
+                permit = self.imports.acquire().await?;
+                continue;
+            }
             if let Err(error) = retries.wait(error).await {
                 return rejection(&error).map(Creation::Rejected);
             }
         }
+    }
+
+    fn may_reduce_imports(&self) -> bool {
+        let one_less = |count: usize| (count > 1).then(|| count - 1);
+        let count = &self.concurrent_imports;
+        count
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less)
+            .is_ok()
     }
 
     /// Creates a branch without messages of its own.
