@@ -176,18 +176,18 @@ impl StoreFixture {
     /// Creates a conversation, and returns its reference with its owner.
     pub async fn create_conversation(&self) -> ConversationRef {
         let new = new_conversation(&user());
-        admitted(|| self.store.create(&new, at(0))).await;
+        retried(|| self.store.create(&new, at(0))).await.unwrap();
         owned_ref(&new)
     }
 
+    /// Saves messages, see [`retried`].
     pub async fn save(&self, append: &Append) -> Result<Appended, StoreError> {
-        self.store.append(append).await
+        retried(|| self.store.append(append)).await
     }
 
     /// Saves texts as one turn, and returns the number of the first.
     pub async fn append_texts(&self, conversation: &ConversationRef, texts: &[&str]) -> i64 {
-        let turn = turn(conversation, texts);
-        match admitted(|| self.save(&turn)).await {
+        match self.save(&turn(conversation, texts)).await.unwrap() {
             Appended::Saved { first_seq, .. } => first_seq,
             Appended::Replayed { .. } => panic!("the save was replayed"),
         }
@@ -195,7 +195,7 @@ impl StoreFixture {
 
     /// Creates a branch, and returns its reference with its owner.
     pub async fn branch(&self, branch: &Branch) -> ConversationRef {
-        let branched = admitted(|| self.store.branch(branch)).await;
+        let branched = retried(|| self.store.branch(branch)).await.unwrap();
         ConversationRef {
             id: branched.id,
             user_id: Some(branched.user_id),
@@ -227,7 +227,7 @@ impl StoreFixture {
 
 /// Repeats a write that the store rejects as unavailable, as clients do. On a busy machine, a write can
 /// exceed its time limit, and has changed nothing then.
-pub async fn admitted<T, W>(write: impl Fn() -> W) -> T
+pub async fn retried<T, W>(write: impl Fn() -> W) -> Result<T, StoreError>
 where
     W: Future<Output = Result<T, StoreError>>,
 {
@@ -237,7 +237,7 @@ where
             Err(StoreError::Unavailable(_)) if started.elapsed() < STALL_LIMIT => {
                 tokio::time::sleep(POLL_INTERVAL).await;
             }
-            outcome => return outcome.unwrap(),
+            outcome => return outcome,
         }
     }
 }
