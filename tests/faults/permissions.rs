@@ -109,11 +109,12 @@ async fn documented_permissions_are_sufficient() {
     let sidecar = Sidecar::start(&form).await;
     use_everything(&sidecar).await;
     assert_nothing_is_denied(&sidecar);
-    // The client library asks for the number of its connection, and does without it.
+    // The client library asks for the number of its connection, and does without it. Redis 6.2 logs no
+    // subcommand.
     let log = redis.call(&["ACL", "LOG"]).await;
     let lines: Vec<&str> = log.lines().collect();
     for pair in lines.windows(3).filter(|pair| pair[0] == "object") {
-        assert_eq!(pair[2], "client|id", "{log}");
+        assert!(["client|id", "client"].contains(&pair[2]), "{log}");
     }
 }
 
