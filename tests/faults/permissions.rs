@@ -109,8 +109,8 @@ async fn documented_permissions_are_sufficient() {
     let sidecar = Sidecar::start(&form).await;
     use_everything(&sidecar).await;
     assert_nothing_is_denied(&sidecar);
-    // The client library asks for the number of its connection, and does without it. Redis 6.2 logs no
-    // subcommand.
+    // The client library asks for the number of its connection, and does without it. Redis 6.2 logs the
+    // command without its subcommand.
     let log = redis.call(&["ACL", "LOG"]).await;
     let lines: Vec<&str> = log.lines().collect();
     for pair in lines.windows(3).filter(|pair| pair[0] == "object") {

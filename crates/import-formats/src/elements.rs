@@ -289,8 +289,8 @@ impl<R: Read> Elements<R> {
         Ok(self.buffer[self.position + 1] == expected)
     }
 
-    /// Returns the first line of a value that turned out to be several lines, which are read again from
-    /// `start` on.
+    /// Returns the first line of a value that turned out to be several lines. The lines after it are read
+    /// again, beginning at `start`.
     fn reread(&mut self, mut value: Vec<u8>, start: usize) -> Event {
         self.buffer.splice(..self.position, value.drain(start..));
         self.position = 0;

@@ -69,7 +69,7 @@ impl OpenCalls {
     }
 }
 
-/// Ids of calls.
+/// Ids that the calls of tools have, and new ones for calls without an id.
 #[derive(Debug, Default)]
 struct Ids {
     used: HashSet<String>,

@@ -109,8 +109,7 @@ pub(crate) fn list<'a>(object: &'a Value, key: &str) -> &'a [Value] {
         .map_or(&[], Vec::as_slice)
 }
 
-/// The elements of a member with content: those of a list, or the one that is there in place of a
-/// list.
+/// The elements of a member with content: those of a list, or the member itself if it is no list.
 pub(crate) fn contents<'a>(object: &'a Value, key: &str) -> &'a [Value] {
     match object.get(key) {
         None | Some(Value::Null) => &[],
@@ -133,8 +132,8 @@ pub(crate) fn text_or_json(value: &Value) -> Cow<'_, str> {
     }
 }
 
-/// A value of the file for the reason of a rejection, cut to some characters. What could change a
-/// terminal is escaped.
+/// A value of the file for the reason of a rejection, cut to some characters. Characters that control a
+/// terminal are escaped.
 pub(crate) fn quoted(value: &Value) -> String {
     const MAX_CHARS: usize = 40;
     let text = match value {

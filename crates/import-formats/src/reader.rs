@@ -21,9 +21,10 @@ const LIMITS: ElementLimits = ElementLimits {
     values: MAX_CONVERSATION_VALUES,
 };
 
-/// Stack of a thread that reads a value which is nested deeply: in total, and for each level in
-/// addition.
+/// Stack of a thread that reads a value without nested values.
 const STACK_BYTES: usize = 2 << 20;
+
+/// Additional stack of such a thread for each level of nested values.
 const STACK_BYTES_OF_LEVEL: usize = 8 << 10;
 
 /// Formats, for error texts.

@@ -150,8 +150,8 @@ impl RedisCluster {
         .await;
     }
 
-    /// Makes a replica the master of its slots. A cluster gives up a request that takes too long; then it
-    /// is repeated.
+    /// Makes a replica the master of its slots. A cluster gives up a request that takes too long; then
+    /// this function repeats the request.
     pub async fn fail_over_to(&self, replica: usize) {
         repeat_request(
             "the replica is promoted on request",

@@ -51,8 +51,8 @@ pub fn connect(url: &str, prefix: &str) -> Redis {
     Redis::connect(RedisTarget::from_url(url).unwrap(), settings)
 }
 
-/// Time in milliseconds after which a node of a cluster is replaced. A node on a busy machine may not
-/// respond for seconds.
+/// Time in milliseconds after which a node of a cluster is replaced. On a busy machine, several seconds can
+/// pass before a node responds.
 pub(crate) const NODE_TIMEOUT: &str = "5000";
 
 /// Private server, which ends when the value is dropped or the test's thread ends.

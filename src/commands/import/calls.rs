@@ -119,8 +119,7 @@ impl Calls {
         Ok(None)
     }
 
-    /// The last number of the user's conversation; `None` if it does not exist, or another user owns
-    /// it.
+    /// The last number of a conversation; `None` if the user owns no conversation with this id.
     pub(super) async fn last_seq_of(&self, id: ConversationId) -> Result<Option<i64>, Failure> {
         let found = self.get(id, true).await?;
         Ok(found.map(|found| found.conversation.unwrap_or_default().last_seq))

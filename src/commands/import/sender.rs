@@ -50,15 +50,8 @@ impl Sender {
         let (source_id, conversation, mut paths) = Paths::of(imported);
         let id = conversation.id;
         let mut written = Written::default();
-        let changed = match self.plan(&mut paths).await? {
-            Ok(changed) => match self.check(&paths).await? {
-                Ok(()) => self.write(&conversation, &mut paths, &mut written).await?,
-                Err(reason) => Err(reason),
-            }
-            .map(|()| changed),
-            Err(reason) => Err(reason),
-        };
-        let changed = match changed {
+        let performed = self.perform(&conversation, &mut paths, &mut written);
+        let changed = match performed.await? {
             Ok(changed) => changed,
             Err(reason) => {
                 self.calls.delete(&written.created).await?;
@@ -88,6 +81,24 @@ impl Sender {
             entry: None,
             result,
         })
+    }
+
+    /// Plans what to write, checks it and writes it. Returns as [`Self::plan`] does.
+    async fn perform(
+        &self,
+        conversation: &Conversation,
+        paths: &mut Paths,
+        written: &mut Written,
+    ) -> Result<Result<u64, String>, Failure> {
+        let changed = match self.plan(paths).await? {
+            Ok(changed) => changed,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        if let Err(reason) = self.check(paths).await? {
+            return Ok(Err(reason));
+        }
+        let outcome = self.write(conversation, paths, written).await?;
+        Ok(outcome.map(|()| changed))
     }
 
     /// Decides what to write of each path. Returns the number of messages whose content differs from

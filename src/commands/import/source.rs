@@ -153,8 +153,8 @@ impl Source {
     }
 }
 
-/// A zip file is read from its end, so that the content of a pipe, which has no path here, is copied to a
-/// temporary file.
+/// Opens a zip file, which is read from its end. The content of a pipe, which has no path here, is
+/// copied to a temporary file first.
 fn open_zip(path: Option<&Path>, mut input: Input) -> Result<Form, ZipError> {
     let file = if let Some(path) = path {
         File::open(path)?
@@ -289,8 +289,8 @@ impl ItemReader<'_> {
         self.send(None, Content::Rejected(Rejection { source_id, reason }));
     }
 
-    /// Returns whether there is a receiver. If there is none, the import has failed, which its end
-    /// reports.
+    /// Returns whether there is a receiver. If there is none, the import has failed, and its end reports
+    /// the cause.
     fn send(&mut self, entry: Option<&str>, content: Content) -> bool {
         self.number += 1;
         let item = Item {

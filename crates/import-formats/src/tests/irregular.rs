@@ -1,5 +1,5 @@
-//! Authors, times and forms of content that exports should not have, and archives of this service
-//! among them.
+//! Files with authors, times and forms of content that exports should not have, and archives of this
+//! service in places where files of other products are expected.
 
 use serde_json::{Value, json};
 
