@@ -505,6 +505,20 @@ def test_a_deleted_thread_begins_again_while_its_copy_exists(sidecar: Sidecar) -
         assert len(graph.get_state(copy).values["messages"]) == 4
 
 
+@pytest.mark.parametrize("value", [bytearray(b"three"), [bytearray(b"three")]])
+def test_a_bytearray_is_stored(sidecar: Sidecar, value: Any) -> None:
+    with ConversationMemory(sidecar.address, timeout=TIMEOUT) as memory:
+        saver = ConversationMemorySaver(memory)
+        checkpoint = {**empty_checkpoint(), "channel_values": {"found": value}}
+        checkpoint["channel_versions"] = {"found": "1"}
+        config = saver.put(thread(checkpoint_ns=""), checkpoint, {}, {"found": "1"})  # type: ignore[arg-type]
+        saver.put_writes(config, [("found", value)], "task")
+        stored = saver.get_tuple(config)
+        assert stored is not None
+        assert stored.checkpoint["channel_values"] == {"found": value}
+        assert stored.pending_writes == [("task", "found", value)]
+
+
 def test_a_name_is_no_list_of_names(sidecar: Sidecar) -> None:
     with ConversationMemory(sidecar.address, timeout=TIMEOUT) as memory:
         saver = ConversationMemorySaver(memory)

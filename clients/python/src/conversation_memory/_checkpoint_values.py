@@ -63,7 +63,9 @@ class ValueCodec:
 
     def dump(self, value: Any) -> tuple[str, bytes]:
         """Serializes a value as a whole."""
-        return self._serde.dumps_typed(value)
+        kind, data = self._serde.dumps_typed(value)
+        # LangGraph's serializer returns a bytearray as it is.
+        return kind, bytes(data)
 
     def dump_list(self, value: Any) -> SerializedList | None:
         """Serializes the items of a list; `None` if the value is stored as a whole."""
