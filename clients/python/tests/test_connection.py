@@ -229,6 +229,37 @@ def test_blocking_client_works_after_a_fork(sidecar: Sidecar, user: str) -> None
     )
 
 
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_asyncio_client_after_a_fork(sidecar: Sidecar, user: str, is_closed: bool) -> None:
+    """With an open connection, gRPC would never end a call, not even at its deadline."""
+    script = (
+        "import asyncio, os, sys\n"
+        "from conversation_memory import AsyncConversationMemory\n"
+        "address, user, timeout, is_closed = sys.argv[1:]\n"
+        "async def create(close):\n"
+        "    memory = AsyncConversationMemory(address, timeout=float(timeout))\n"
+        "    await memory.create_conversation(user)\n"
+        "    if close:\n"
+        "        await memory.close()\n"
+        "    return memory\n"
+        "kept = asyncio.run(create(is_closed == 'True'))\n"
+        "if os.fork() == 0:\n"
+        "    try:\n"
+        "        asyncio.run(create(True))\n"
+        "    except RuntimeError as error:\n"
+        "        os._exit(1 if 'forked' in str(error) else 2)\n"
+        "    os._exit(0)\n"
+        "assert os.waitstatus_to_exitcode(os.wait()[1]) == (0 if is_closed == 'True' else 1)\n"
+        "asyncio.run(create(True))\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", script, sidecar.address, user, str(TIMEOUT), str(is_closed)],
+        check=True,
+        timeout=TIMEOUT,
+        env={**os.environ, "GRPC_VERBOSITY": "ERROR"},
+    )
+
+
 @pytest.mark.parametrize("half", ["cert", "key"])
 def test_cert_without_key_is_rejected(half: str) -> None:
     with pytest.raises(ValueError, match="cert and key go together"):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterable
 from typing import Any
+from weakref import WeakSet
 
 from grpc import aio
 
@@ -75,6 +77,7 @@ class AsyncChannel:
             await connection.close()
 
     def _connection(self) -> _Connection:
+        _check_process()
         loop = asyncio.get_running_loop()
         with self._lock:
             connection = self._connections.get(loop)
@@ -100,6 +103,7 @@ class _Connection:
         self.running: set[Any] = set()
         self._channel = channel
         self._methods: dict[str, Any] = {}
+        _process.connections.add(self)
 
     def method(self, method: Method[Any, Any], kind: str) -> Any:
         """Returns gRPC's callable for a method, which is created once."""
@@ -116,6 +120,39 @@ class _Connection:
             if call.cancel():
                 self.running.discard(call)
         await self._channel.close()
+        _process.connections.discard(self)
+
+
+class _Process:
+    """Connections of this process, and whether its parent had any when it forked."""
+
+    def __init__(self) -> None:
+        self.connections: WeakSet[_Connection] = WeakSet()
+        self.is_unusable = False
+
+    def after_fork(self) -> None:
+        """Begins the child process."""
+        self.is_unusable = self.is_unusable or bool(self.connections)
+
+
+_process = _Process()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_process.after_fork)
+
+
+def _check_process() -> None:
+    """Rejects a call that would never end: the threads of gRPC's asyncio API are in the parent.
+
+    Raises:
+        RuntimeError: The process is a fork of one with open connections.
+    """
+    if _process.is_unusable:
+        raise RuntimeError(
+            "an AsyncConversationMemory cannot be used in this process, because its parent had open"
+            " connections when it forked: close them before, start processes with 'spawn', or use"
+            " a ConversationMemory"
+        )
 
 
 def _is_current_task_cancelled() -> bool:
