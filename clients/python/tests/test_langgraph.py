@@ -528,10 +528,17 @@ def test_a_name_is_no_list_of_names(sidecar: Sidecar) -> None:
             saver.delete_for_runs("abc")
 
 
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
 @pytest.mark.parametrize(
     "value",
-    ["\ud800", {"\udfff": 1}, 10**400, -(10**400), 10**5000],
-    ids=["surrogate", "name", "large", "negative", "digits"],
+    ["\ud800", {"\udfff": 1}, 10**400, -(10**400), 10**5000, "x" * 200_000, nested(200)],
+    ids=["surrogate", "name", "large", "negative", "digits", "long", "deep"],
 )
 def test_metadata_is_as_in_memory(sidecar: Sidecar, value: Any) -> None:
     with ConversationMemory(sidecar.address, timeout=TIMEOUT) as memory:

@@ -54,6 +54,12 @@ MESSAGES = "messages"
 MAX_ITEMS = 50_000
 """Upper bound on the items of all lists in a checkpoint that are stored as their items."""
 
+MAX_METADATA_BYTES = 64 << 10
+"""Upper bound on the metadata that filters can find, as JSON."""
+
+MAX_METADATA_LEVELS = 100
+"""Upper bound on the levels of a member of the metadata that filters can find."""
+
 _SEPARATE = ("channel_values", "channel_versions", "id")
 """Fields of a checkpoint that are not part of its state."""
 
@@ -230,7 +236,7 @@ def _run_id(metadata: Mapping[str, Any]) -> str:
 
 
 def _split_metadata(metadata: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Returns metadata as JSON, and the members that JSON changes."""
+    """Returns metadata as JSON, and the members that JSON changes, or that are too large for it."""
     members: dict[str, str] = {}
     opaque: dict[str, Any] = {}
     for key, value in metadata.items():
@@ -242,11 +248,31 @@ def _split_metadata(metadata: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         except (TypeError, ValueError, OverflowError):
             opaque[key] = value
             continue
-        members[key] = text
+        if not _has_levels(value, MAX_METADATA_LEVELS):
+            opaque[key] = value
+            continue
+        members[key] = f"{json.dumps(key)}:{text}"
         if not _is_same(found, value):
             opaque[key] = value
-    fields = (f"{json.dumps(key)}:{text}" for key, text in members.items())
-    return f"{{{','.join(fields)}}}", opaque
+    # Each member is followed by a comma or the last brace.
+    sizes = {key: len(text.encode()) + 1 for key, text in members.items()}
+    excess = sum(sizes.values()) + 1 - MAX_METADATA_BYTES
+    for key in sorted(sizes, key=sizes.__getitem__, reverse=True):
+        if excess <= 0:
+            break
+        excess -= sizes[key]
+        del members[key]
+        opaque[key] = metadata[key]
+    return f"{{{','.join(members.values())}}}", opaque
+
+
+def _has_levels(value: Any, levels: int) -> bool:
+    """Whether a JSON value has at most that many levels of lists and objects."""
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return True
+    return levels > 0 and all(_has_levels(item, levels - 1) for item in value)
 
 
 def _parse_int(text: str) -> int:
