@@ -269,3 +269,11 @@ async def test_an_agent_serves_the_users_of_its_sessions(
         id_ = provider.conversation_id("s", user_id=owner)
         first = await anext(aio.list_messages(id_, user_id=owner))
         assert first.content == f"What is the policy of {owner}?"
+
+
+async def test_a_negative_limit_is_rejected(aio: AsyncConversationMemory, user: str) -> None:
+    """It must not hide the history."""
+    with pytest.raises(ValueError, match="limit"):
+        ConversationMemoryHistoryProvider(user_id=user, memory=aio, limit=-1)
+    provider = ConversationMemoryHistoryProvider(user_id=user, memory=aio, limit=0)
+    assert await provider.get_messages("s") == []

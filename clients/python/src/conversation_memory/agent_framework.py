@@ -76,7 +76,12 @@ class ConversationMemoryHistoryProvider(HistoryProvider):
             store_context_messages: Whether messages of other context providers are saved.
             store_context_from: Ids of the providers whose messages are saved; `None` is all.
             store_outputs: Whether the output of a run is saved.
+
+        Raises:
+            ValueError: The limit is negative.
         """
+        if limit is not None and limit < 0:
+            raise ValueError("limit must not be negative")
         super().__init__(
             source_id,
             load_messages=load_messages,
