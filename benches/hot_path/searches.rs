@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use conversation_memory::proto::{Role, SearchMessagesRequest};
+use sqlx::{Connection as _, PgConnection, raw_sql};
 use test_support::{
     new_user,
     random::Random,
@@ -91,6 +92,19 @@ pub(crate) async fn save_messages(sidecar: &Sidecar, user: &str, characters: usi
         let request = save(conversation, messages.collect());
         memory.save_messages(request).await.unwrap();
     }
+    analyze().await;
+}
+
+/// Lets PostgreSQL count the documents of each user, which it does within a minute by itself.
+async fn analyze() {
+    let Form::Servers { database_url, .. } = Form::servers() else {
+        unreachable!("the form consists of servers");
+    };
+    let mut connection = PgConnection::connect(&database_url).await.unwrap();
+    raw_sql("VACUUM ANALYZE message_documents")
+        .execute(&mut connection)
+        .await
+        .unwrap();
 }
 
 fn text(random: &mut Random, words: &[String], number: usize, characters: usize) -> String {

@@ -160,6 +160,7 @@ conformance! {
             hits_are_ordered_by_rank_then_recency
             hits_are_paged
             queries_are_corrected_by_the_words_of_the_search
+            searches_of_many_messages_are_complete
             removed_messages_are_not_found
             shared_messages_are_found_once
             long_messages_are_searched_by_their_beginning

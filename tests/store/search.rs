@@ -382,6 +382,72 @@ pub(crate) async fn filters_by_time_and_metadata(fixture: &StoreFixture) {
     assert_eq!(found(fixture, &both).await, ["word 2"]);
 }
 
+/// Number of messages from which on PostgreSQL plans a search for its user.
+const MANY: usize = 10_000;
+
+/// Saves many messages of a user. Those with numbers that 400 divides contain the word "vocation", every
+/// second one among more words.
+pub(crate) async fn save_many(fixture: &StoreFixture) -> (ConversationRef, UserId) {
+    let (conversation, user) = conversation_with(fixture, &[]).await;
+    let numbers: Vec<usize> = (0..MANY).collect();
+    for numbers in numbers.chunks(100) {
+        let text = |number: &usize| match number % 800 {
+            0 => format!("{number} vocation"),
+            400 => format!("{number} vocation and policies"),
+            _ => format!("{number} policies"),
+        };
+        let texts: Vec<String> = numbers.iter().map(text).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        fixture.append_texts(&conversation, &texts).await;
+    }
+    (conversation, user)
+}
+
+/// Returns the first word of each message with "vocation", in the order in which they are found.
+pub(crate) fn expected_of_many() -> Vec<String> {
+    let numbers = |first: usize| (first..MANY).step_by(800).rev();
+    let ordered = numbers(0).chain(numbers(400));
+    ordered.map(|number| number.to_string()).collect()
+}
+
+/// Returns the first word of each hit, from pages of ten hits.
+pub(crate) async fn found_on_pages(fixture: &StoreFixture, query: SearchQuery) -> Vec<String> {
+    let mut query = SearchQuery { limit: 10, ..query };
+    let mut found = Vec::new();
+    loop {
+        let page = fixture.store.search(&query).await.unwrap();
+        found.extend(page.hits.iter().map(|hit| {
+            let text = hit.message.content.as_str();
+            text.split(' ').next().unwrap().to_owned()
+        }));
+        query.after = page.hits.last().map(|hit| hit.key);
+        query.state = page.state;
+        if !page.more {
+            return found;
+        }
+    }
+}
+
+pub(crate) async fn searches_of_many_messages_are_complete(fixture: &StoreFixture) {
+    let (conversation, user) = save_many(fixture).await;
+    let all = query(&user, "vocation");
+    let by_time = SearchQuery {
+        created_from: Some(at(0)),
+        ..all.clone()
+    };
+    let of_conversation = SearchQuery {
+        conversation_id: Some(conversation.id),
+        ..all.clone()
+    };
+    for search in [all, by_time, of_conversation] {
+        assert_eq!(found_on_pages(fixture, search).await, expected_of_many());
+    }
+    let search = query(&user, "vication");
+    assert_eq!(found_on_pages(fixture, search.clone()).await, [""; 0]);
+    let corrected = fixture.store.correct(&search).await.unwrap();
+    assert_eq!(corrected.as_deref(), Some("vocation"));
+}
+
 pub(crate) async fn queries_are_corrected_by_the_words_of_the_search(fixture: &StoreFixture) {
     let (conversation, user) = conversation_with(fixture, &["vacation", "a vocation"]).await;
     let save = append_of(

@@ -3,10 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use conversation_memory::store::{StoreError, postgres::PostgresStore, sqlite::SqliteStore};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, raw_sql, sqlite::SqliteConnectOptions};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions as _, query_scalar, raw_sql, sqlite::SqliteConnectOptions,
+};
 use tokio::task::JoinSet;
 
-use crate::{postgres::empty_schema, search::query};
+use crate::{
+    postgres::empty_schema,
+    search::{expected_of_many, found_on_pages, query, save_many},
+};
 use test_support::{
     eventually,
     stopwatch::Stopwatch,
@@ -60,6 +65,43 @@ async fn searches_have_a_limit_on_sqlite() {
         statements.execute(&mut connection).await.unwrap();
     })
     .await;
+}
+
+/// A plan for the average user would be executed by one process.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_search_many_messages() {
+    let options = empty_schema().await.options([
+        ("parallel_setup_cost", "0"),
+        ("parallel_tuple_cost", "0"),
+        ("min_parallel_index_scan_size", "0"),
+    ]);
+    let fixture = StoreFixture::prepared(PostgresStore::new(options.clone(), 5)).await;
+    let (_, user) = save_many(&fixture).await;
+    let mut connection = options.connect().await.unwrap();
+    raw_sql("ANALYZE message_documents")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    let search = query(&user, "vocation");
+    assert_eq!(
+        found_on_pages(&fixture, search.clone()).await,
+        expected_of_many()
+    );
+    let (store, repeated) = (Arc::clone(&fixture.store), search.clone());
+    let mut searches = JoinSet::new();
+    searches.spawn(async move {
+        loop {
+            store.search(&repeated).await.unwrap();
+        }
+    });
+    eventually("a second process searches", async || {
+        let searching = "SELECT EXISTS (SELECT FROM pg_stat_activity a \
+            WHERE a.backend_type = 'parallel worker' AND a.query LIKE '%ts_rank(d.words%')";
+        let found = query_scalar(searching).fetch_one(&mut connection).await;
+        found.unwrap()
+    })
+    .await;
+    searches.shutdown().await;
 }
 
 async fn searches_have_a_limit(fixture: &StoreFixture, set_slow: impl AsyncFn(bool)) {

@@ -7,7 +7,9 @@ use uuid::Uuid;
 use super::{
     PostgresPool,
     documents::Terms,
-    search::{begin_search, bind_condition, condition, documents_of_conversation, json_array},
+    search::{
+        begin_search, bind_condition, condition, documents_of_conversation, in_parallel, json_array,
+    },
     store_connection::StoreConnection,
 };
 use crate::{
@@ -70,10 +72,12 @@ pub(super) async fn examine(
     } else {
         OF_USER
     };
-    let newest: Vec<(Uuid, i64)> = bind_condition!(query_as(statement), search)
-        .bind(i64::from(Correction::MAX_DOCUMENTS))
-        .fetch_all(&mut *connection)
-        .await?;
+    let query =
+        bind_condition!(query_as(statement), search).bind(i64::from(Correction::MAX_DOCUMENTS));
+    let newest = in_parallel(connection, search, async |connection| {
+        Ok(query.fetch_all(connection).await?)
+    });
+    let newest: Vec<(Uuid, i64)> = newest.await?;
     for chunk in newest.chunks(CORRECTION_CHUNK) {
         let (conversations, seqs): (Vec<Uuid>, Vec<i64>) = chunk.iter().copied().unzip();
         let mut rows = query_scalar(TERMS)

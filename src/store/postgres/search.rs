@@ -1,7 +1,7 @@
 use std::borrow::Cow;
 
 use serde_json::Value;
-use sqlx::{Row as _, postgres::PgRow, query, types::Json};
+use sqlx::{Row as _, postgres::PgRow, query, query_scalar, types::Json};
 use uuid::Uuid;
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
 use crate::{
     domain::{ConversationId, DeptId, MetadataFilter, Role},
     store::{
-        SearchKey, SearchPage, SearchQuery, metadata_json,
+        SearchPage, SearchQuery, metadata_json,
         operation_error::OperationError,
         rows::limit_with_next,
         search::{Marker, search_rows},
@@ -58,9 +58,12 @@ pub(super) use condition;
 /// a word that exceeds the length of a lexeme when it is folded to lower case. The operand that is in
 /// no message selects the ranking of alternatives, which is that of all other documents.
 ///
+/// The queries are selected by subqueries, because a join with them would prevent parallel scans of the
+/// documents, as would an OFFSET 0 behind the conditions.
+///
 /// `$documents` selects the documents `d`. Parameters: those of [`condition!`], $9 text, $10 rank and
-/// $11 place of the last hit of the previous page, $12 limit, $13 query, $14 query for the rank or
-/// NULL.
+/// $11 place of the last hit of the previous page or NULL, $12 limit, $13 query, $14 query for the rank
+/// or NULL.
 macro_rules! search {
     ($documents:expr) => {
         concat!(
@@ -71,18 +74,21 @@ macro_rules! search {
             ), hits AS MATERIALIZED (
                 SELECT f.* FROM (
                     SELECT d.id, d.conversation_id, d.seq, coalesce(CASE d.config
-                        WHEN 'english' THEN ts_rank(d.words, w.english || '~'::tsquery, 1)
-                        WHEN 'simple' THEN ts_rank(d.words, w.simple || '~'::tsquery, 1)
-                        ELSE ts_rank(d.words, w.ranked, 1) END, 0)::double precision AS rank
-                    FROM wanted w, ",
+                        WHEN 'english'
+                        THEN ts_rank(d.words, (SELECT w.english || '~'::tsquery FROM wanted w), 1)
+                        WHEN 'simple'
+                        THEN ts_rank(d.words, (SELECT w.simple || '~'::tsquery FROM wanted w), 1)
+                        ELSE ts_rank(d.words, (SELECT w.ranked FROM wanted w), 1)
+                        END, 0)::double precision AS rank
+                    FROM ",
             $documents,
             " WHERE ",
             condition!(),
-            "         AND CASE d.config WHEN 'english' THEN d.words @@ w.english
-                                        WHEN 'simple' THEN d.words @@ w.simple
-                                        ELSE d.words @@ w.query END
-                    OFFSET 0
-                ) AS f WHERE (f.rank, f.id) < ($10, $11)
+            "         AND CASE d.config
+                        WHEN 'english' THEN d.words @@ (SELECT w.english FROM wanted w)
+                        WHEN 'simple' THEN d.words @@ (SELECT w.simple FROM wanted w)
+                        ELSE d.words @@ (SELECT w.query FROM wanted w) END
+                ) AS f WHERE $10 IS NULL OR (f.rank, f.id) < ($10, $11)
                 ORDER BY f.rank DESC, f.id DESC
                 LIMIT $12
             ), shown AS MATERIALIZED (SELECT h.*, ",
@@ -179,27 +185,57 @@ pub(super) async fn find(
     search: &SearchQuery,
 ) -> Result<SearchPage, OperationError> {
     let analyzed = Query::parse(search.text.as_str(), languages);
-    let SearchKey { rank, place } = search.after.unwrap_or(SearchKey::FIRST);
     let statement = if search.conversation_id.is_some() {
         SEARCH_CONVERSATION
     } else {
         SEARCH_USER
     };
-    let rows = bind_condition!(query(statement), search)
+    let query = bind_condition!(query(statement), search)
         .bind(limit_negations(search.text.as_str()))
-        .bind(rank)
-        .bind(place)
+        .bind(search.after.map(|key| key.rank))
+        .bind(search.after.map(|key| key.place))
         .bind(limit_with_next(search.limit))
         .bind(tsquery(&analyzed))
-        .bind(ranked_tsquery(&analyzed))
-        .fetch(connection);
+        .bind(ranked_tsquery(&analyzed));
     let marker = Marker {
         query: &analyzed,
         languages,
     };
     let decode = |row: &PgRow| decode_hit(row, row.try_get("rank")?, &marker);
-    let page = SearchPage::collect(rows, decode, search.limit).await;
-    page.map_err(OperationError::of_search)
+    let page = in_parallel(connection, search, async |connection| {
+        SearchPage::collect(query.fetch(connection), decode, search.limit).await
+    });
+    page.await.map_err(OperationError::of_search)
+}
+
+/// Whether a user has at least 10,000 documents. Parameter: $1 user.
+const HAS_MANY_DOCUMENTS: &str =
+    "SELECT EXISTS (SELECT FROM message_documents d WHERE d.user_id = $1 OFFSET 9999)";
+
+/// Executes a statement that reads the documents of a search. For a user with many documents, it is
+/// planned for its parameters, so that the server can divide them between two processes. For others,
+/// the plan and the start of a process would take longer than the search.
+pub(super) async fn in_parallel<T>(
+    connection: &mut StoreConnection,
+    search: &SearchQuery,
+    statement: impl AsyncFnOnce(&mut StoreConnection) -> Result<T, OperationError>,
+) -> Result<T, OperationError> {
+    if search.conversation_id.is_some() {
+        return statement(connection).await;
+    }
+    let has_many: bool = query_scalar(HAS_MANY_DOCUMENTS)
+        .bind(search.user_id.as_str())
+        .fetch_one(&mut *connection)
+        .await?;
+    if !has_many {
+        return statement(connection).await;
+    }
+    connection.begin_parallel_plans().await?;
+    let outcome = statement(connection).await;
+    let ended = connection.end_parallel_plans().await;
+    let outcome = outcome?;
+    ended?;
+    Ok(outcome)
 }
 
 /// Returns an equivalent query with at most one negation before each operand. PostgreSQL fails

@@ -101,6 +101,8 @@ fn settings() -> Vec<Setting> {
         ("enable_seqscan", "off".to_owned()),
         ("enable_bitmapscan", "off".to_owned()),
         ("jit", "off".to_owned()),
+        // To start a process takes longer than a read. Some searches set it for themselves.
+        ("max_parallel_workers_per_gather", "0".to_owned()),
         // A plan for particular values is no better here, and for a short read the
         // server would spend more time on planning than on execution.
         ("plan_cache_mode", "force_generic_plan".to_owned()),

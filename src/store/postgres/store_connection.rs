@@ -18,7 +18,7 @@ use sqlx::{
     error::BoxDynError,
     pool::PoolConnection,
     postgres::{PgArgumentBuffer, PgArguments, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
-    query_with, raw_sql,
+    query, query_with, raw_sql,
 };
 
 use super::session_check::{SessionCheck, rejection};
@@ -39,6 +39,16 @@ pub(super) struct Begin {
 const BEGIN: Begin = Begin {
     statement: "BEGIN ISOLATION LEVEL READ COMMITTED",
     settings: "",
+};
+
+/// Settings of a statement that two processes execute if the server expects that to take less time.
+const PARALLEL_PLANS: &str = "SELECT set_config('plan_cache_mode', 'force_custom_plan', true), \
+    set_config('max_parallel_workers_per_gather', '1', true)";
+
+/// Transaction with [`PARALLEL_PLANS`].
+const BEGIN_PARALLEL_PLANS: Begin = Begin {
+    statement: "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY",
+    settings: PARALLEL_PLANS,
 };
 
 /// Connection of an operation, to PostgreSQL or to a pooler. See the documentation of the module.
@@ -115,6 +125,24 @@ impl StoreConnection {
             pooled.state = TransactionState::None;
         }
         Ok(())
+    }
+
+    /// Begins to plan statements for their parameters, and to execute them in parallel, until
+    /// [`Self::end_parallel_plans`].
+    pub(super) async fn begin_parallel_plans(&mut self) -> Result<(), Error> {
+        if self.is_pooled() {
+            return query(PARALLEL_PLANS).execute(self).await.map(drop);
+        }
+        self.begin(&BEGIN_PARALLEL_PLANS).await
+    }
+
+    /// Ends what [`Self::begin_parallel_plans`] has begun, also after a statement that failed. Behind a
+    /// pooler, it ends with the transaction of the operation, which plans each statement anyway.
+    pub(super) async fn end_parallel_plans(&mut self) -> Result<(), Error> {
+        if self.is_pooled() {
+            return Ok(());
+        }
+        self.end("COMMIT".to_owned()).await
     }
 
     /// Continues an operation in autocommit mode after a statement that failed. The statements before
