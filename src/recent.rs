@@ -117,6 +117,15 @@ pub trait RecentWindow: Send + Sync + Debug {
     /// `None` when one of them cannot be completed.
     fn trust(&self, connection: Option<u64>);
 
+    /// Returns whether this process is to complete the pending invalidations now: no other process
+    /// whose store has the same history has claimed it, or recorded that they are complete, within
+    /// `interval`. Also if the windows cannot be reached.
+    async fn claim_completion(&self, interval: Duration) -> bool;
+
+    /// Records for `interval` that this process has completed all pending invalidations, or, with
+    /// `false`, that it could not.
+    async fn record_completion(&self, is_complete: bool, interval: Duration);
+
     /// Whether other processes use the same windows. If not, a window never lacks a write, and no
     /// invalidation is ever pending.
     fn is_shared(&self) -> bool;

@@ -440,6 +440,10 @@ pub trait Store: CheckpointStore + ItemStore {
     /// before is then invalid. Every call that begins afterwards uses this history or a later one.
     fn history(&self) -> Bytes;
 
+    /// Whether a connection to a database server is open and not in use, so that a read does not have to
+    /// open one.
+    fn has_idle_connection(&self) -> bool;
+
     /// Reads a page of the pending invalidations that writes have recorded, in ascending order of
     /// the conversations, after `after`.
     ///

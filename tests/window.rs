@@ -662,6 +662,32 @@ async fn windows_are_read_only_over_a_trusted_connection() {
     ));
 }
 
+#[tokio::test]
+async fn one_process_at_a_time_completes_pending_invalidations() {
+    let prefix = unique_prefix();
+    let [first, second] = [
+        recent_with("one", &prefix).await,
+        recent_with("one", &prefix).await,
+    ];
+    let long = Duration::from_mins(1);
+    assert!(first.claim_completion(long).await);
+    assert!(!second.claim_completion(long).await);
+    // The first one could not complete them.
+    first.record_completion(false, long).await;
+    assert!(second.claim_completion(long).await);
+    second.record_completion(true, long).await;
+    assert!(!first.claim_completion(long).await);
+    // What was completed in another history of the store counts for nobody else.
+    let promoted = recent_with("two", &prefix).await;
+    promoted.record_completion(true, long).await;
+    assert!(first.claim_completion(long).await);
+    first
+        .record_completion(true, Duration::from_millis(1))
+        .await;
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    assert!(second.claim_completion(long).await);
+}
+
 async fn invalidated_window_is_a_miss<R: TestedWindow>() {
     let fixture = R::fixture().await;
     fixture.save(1..=2).await;

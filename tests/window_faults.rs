@@ -54,9 +54,13 @@ async fn a_frozen_redis_costs_one_timeout() {
     let server = RedisServer::start(&[]).await;
     let (redis, fixture) = connected(&server).await;
     fixture.save(1..=1).await;
+    let minute = Duration::from_mins(1);
+    fixture.recent.record_completion(true, minute).await;
+    assert!(!fixture.recent.claim_completion(minute).await);
     server.freeze();
     assert!(matches!(fixture.newest(10).await, Lookup::Unavailable));
     assert!(!redis.is_available(), "the circuit breaker is open");
+    assert!(fixture.recent.claim_completion(minute).await);
     let start = Stopwatch::start();
     for _ in 0..1_000 {
         assert!(matches!(fixture.newest(10).await, Lookup::Unavailable));

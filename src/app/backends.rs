@@ -306,6 +306,7 @@ fn database(backend: &StoreBackend) -> DatabaseAttributes {
 pub(super) fn connect(config: &RedisConfig) -> Redis {
     tracing::info!(servers = %config.target, "sessions and recent windows: Redis");
     let settings = RedisSettings {
+        setting: config.setting,
         key_prefix: config.key_prefix.clone(),
         ..RedisSettings::default()
     };

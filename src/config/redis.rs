@@ -73,6 +73,8 @@ pub(super) struct RedisArgs {
 /// Redis server, cluster or sentinels.
 #[derive(Clone, Debug)]
 pub struct RedisConfig {
+    /// Name of the setting with the address.
+    pub setting: &'static str,
     /// Address and credentials.
     pub target: RedisTarget,
     /// Prefix of every key.
@@ -82,7 +84,7 @@ pub struct RedisConfig {
 impl RedisConfig {
     /// Returns `None` if Redis is not configured.
     pub(super) fn from_args(args: &RedisArgs) -> Result<Option<Self>, InvalidSetting> {
-        let Some(target) = args.target()? else {
+        let Some((setting, target)) = args.target()? else {
             return Ok(None);
         };
         let target = match non_empty_path(args.redis_ca_file.as_deref()) {
@@ -100,6 +102,7 @@ impl RedisConfig {
             None => target,
         };
         Ok(Some(Self {
+            setting,
             target,
             key_prefix: args.redis_key_prefix.clone().unwrap_or_default(),
         }))
@@ -118,7 +121,8 @@ impl RedisArgs {
         (!has_url && matches!(file.try_exists(), Ok(false))).then_some(file)
     }
 
-    fn target(&self) -> Result<Option<RedisTarget>, InvalidSetting> {
+    /// Returns the configured servers with the name of the setting.
+    fn target(&self) -> Result<Option<(&'static str, RedisTarget)>, InvalidSetting> {
         let url_file = match self.missing_url_file() {
             Some(_) => None,
             None => self.redis_url_file.as_deref(),
@@ -133,18 +137,19 @@ impl RedisArgs {
             check_encoding(url.expose(), "REDIS_URL")?;
             let target = RedisTarget::from_url(url.expose());
             return target
-                .map(Some)
+                .map(|target| Some(("REDIS_URL", target)))
                 .map_err(|error| InvalidSetting::secret("REDIS_URL", error));
         }
         let host = non_empty(self.redis_host.as_deref());
         if host.is_none() && password.is_none() {
             return Ok(None);
         }
-        Ok(Some(RedisTarget::new(
+        let target = RedisTarget::new(
             host.unwrap_or("localhost"),
             port(self.redis_port.as_deref(), DEFAULT_PORT, "REDIS_PORT")?,
             password.map(Secret::into_inner),
             self.redis_db,
-        )))
+        );
+        Ok(Some(("REDIS_HOST", target)))
     }
 }

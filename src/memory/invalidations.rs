@@ -6,44 +6,68 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, stream};
 use tokio::time::timeout;
 
-use super::{Memory, write_through::MAX_CONCURRENT_WINDOWS};
+use super::{Dependencies, Memory, write_through::MAX_CONCURRENT_WINDOWS};
 use crate::store::{PendingInvalidation, StoreError};
 
 /// Time between two looks at the store. A read of a window can lack a write that was not announced
-/// for about as long.
+/// for about twice as long.
 const INTERVAL: Duration = Duration::from_millis(500);
+
+/// Time for which a look counts for other processes, too. It is shorter than [`INTERVAL`], so that one
+/// process alone looks each time.
+const CLAIM_INTERVAL: Duration = Duration::from_millis(400);
 
 /// Number of invalidations that are read at a time.
 const PAGE: u32 = 256;
 
 impl Memory {
     /// Completes pending invalidations while the windows can be reached, until the future is
-    /// dropped.
+    /// dropped. A process that would have to open a connection to the store leaves them to others that use
+    /// the same store and windows: a server may have fewer connections than processes.
     pub async fn complete_invalidations(&self) {
-        while self.0.recent.is_shared() {
-            let connection = self.0.recent.connection();
-            self.complete_present_invalidations().await;
+        let Dependencies { recent, store, .. } = &*self.0;
+        // Connection to the windows over which this process has completed them.
+        let mut completed = None;
+        while recent.is_shared() {
+            let connection = recent.connection();
+            let can_leave = completed == Some(connection) && !store.has_idle_connection();
+            if !can_leave || recent.claim_completion(CLAIM_INTERVAL).await {
+                let is_complete = self.complete_present_invalidations().await;
+                // Others rely on a claim. A process that has not claimed and failed tells them nothing.
+                if is_complete || can_leave {
+                    recent.record_completion(is_complete, CLAIM_INTERVAL).await;
+                }
+                completed = is_complete.then_some(connection);
+            }
             // Reads over a new connection wait for this.
-            let _ = timeout(INTERVAL, self.0.recent.connection_changed(connection)).await;
+            let _ = timeout(INTERVAL, recent.connection_changed(connection)).await;
         }
     }
 
     /// Completes the invalidations that are pending now, and permits reads of the windows if and only
-    /// if all windows could be dropped. Does nothing if the windows cannot be reached.
-    pub async fn complete_present_invalidations(&self) {
+    /// if all windows could be dropped. Does nothing if the windows cannot be reached. Returns whether
+    /// all are complete.
+    pub async fn complete_present_invalidations(&self) -> bool {
         let recent = &self.0.recent;
         let Some(connection) = recent.connection() else {
-            return;
+            return false;
         };
         match self.complete_all().await {
-            Ok(true) => recent.trust(Some(connection)),
+            Ok(true) => {
+                recent.trust(Some(connection));
+                true
+            }
             Ok(false) => {
                 // Redis may refuse writes and begin to accept them at any time: until the next look,
                 // the windows would be read again.
                 recent.trust(None);
                 tracing::debug!("some windows could not be dropped; trying again");
+                false
             }
-            Err(error) => tracing::debug!(%error, "cannot read the pending invalidations"),
+            Err(error) => {
+                tracing::debug!(%error, "cannot read the pending invalidations");
+                false
+            }
         }
     }
 

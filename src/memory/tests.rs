@@ -1,4 +1,12 @@
-use std::{error::Error as _, path::Path, sync::Mutex, time::Duration};
+use std::{
+    error::Error as _,
+    path::Path,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 
@@ -143,15 +151,21 @@ async fn imports_write_one_at_a_time() {
 
 /// Window that records the methods that are called.
 #[derive(Debug, Default)]
-struct RecordingWindow(Mutex<Vec<&'static str>>);
+struct RecordingWindow {
+    calls: Mutex<Vec<&'static str>>,
+    /// Connection to a window that is shared with other processes; 0 if it is not shared.
+    connection: AtomicU64,
+    /// Whether no other process completes the invalidations.
+    grants_claims: AtomicBool,
+}
 
 impl RecordingWindow {
     fn record(&self, method: &'static str) {
-        self.0.lock().unwrap().push(method);
+        self.calls.lock().unwrap().push(method);
     }
 
     fn take(&self) -> Vec<&'static str> {
-        std::mem::take(&mut *self.0.lock().unwrap())
+        std::mem::take(&mut *self.calls.lock().unwrap())
     }
 }
 
@@ -208,7 +222,10 @@ impl RecentWindow for RecordingWindow {
     }
 
     fn connection(&self) -> Option<u64> {
-        None
+        match self.connection.load(Ordering::SeqCst) {
+            0 => None,
+            connection => Some(connection),
+        }
     }
 
     async fn connection_changed(&self, seen: Option<u64>) {
@@ -217,8 +234,21 @@ impl RecentWindow for RecordingWindow {
 
     fn trust(&self, _connection: Option<u64>) {}
 
+    async fn claim_completion(&self, _interval: Duration) -> bool {
+        self.record("claim");
+        self.grants_claims.load(Ordering::SeqCst)
+    }
+
+    async fn record_completion(&self, is_complete: bool, _interval: Duration) {
+        self.record(if is_complete {
+            "complete"
+        } else {
+            "incomplete"
+        });
+    }
+
     fn is_shared(&self) -> bool {
-        false
+        self.connection().is_some()
     }
 
     fn capacity(&self) -> u32 {
@@ -281,4 +311,30 @@ async fn each_outcome_of_a_write_settles_its_announcement() {
 async fn a_panic_settles_the_announcement_as_an_unknown_outcome() {
     let calls = window_calls(async { panic!("bug") }, |()| WindowUpdate::Removal).await;
     assert_eq!(calls, ["announce", "leave"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_without_connection_leaves_invalidations_to_another_one() {
+    let window = Arc::new(RecordingWindow::default());
+    window.connection.store(1, Ordering::SeqCst);
+    let memory = memory_with(Arc::clone(&window) as Arc<dyn RecentWindow>);
+    let completing = memory.0.writes.spawn({
+        let memory = memory.clone();
+        async move { memory.complete_invalidations().await }
+    });
+    let calls_within = async |milliseconds| {
+        tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+        let calls = window.take();
+        ["claim", "complete"].map(|name| calls.iter().filter(|call| **call == name).count())
+    };
+    // It completes them itself once on each connection to the windows.
+    assert_eq!(calls_within(400).await, [0, 1]);
+    assert_eq!(calls_within(10_000).await, [20, 0]);
+    window.connection.store(2, Ordering::SeqCst);
+    assert_eq!(calls_within(500).await, [0, 1]);
+    assert_eq!(calls_within(10_000).await, [20, 0]);
+    // Nobody else completes them any more.
+    window.grants_claims.store(true, Ordering::SeqCst);
+    assert_eq!(calls_within(10_000).await, [20, 20]);
+    completing.abort();
 }

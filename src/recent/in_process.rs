@@ -242,6 +242,12 @@ impl RecentWindow for InProcessRecent {
 
     fn trust(&self, _connection: Option<u64>) {}
 
+    async fn claim_completion(&self, _interval: Duration) -> bool {
+        true
+    }
+
+    async fn record_completion(&self, _is_complete: bool, _interval: Duration) {}
+
     fn capacity(&self) -> u32 {
         u32::try_from(self.capacity).unwrap_or(u32::MAX)
     }

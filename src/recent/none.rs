@@ -67,6 +67,12 @@ impl RecentWindow for NoWindow {
 
     fn trust(&self, _connection: Option<u64>) {}
 
+    async fn claim_completion(&self, _interval: Duration) -> bool {
+        true
+    }
+
+    async fn record_completion(&self, _is_complete: bool, _interval: Duration) {}
+
     fn is_shared(&self) -> bool {
         false
     }

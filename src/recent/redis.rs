@@ -32,6 +32,7 @@ use self::{
     contents::{are_grouped, encode},
     known_owners::KnownOwners,
     script_runner::ScriptRunner,
+    scripts::CompletionScripts,
     window_fields::WindowFields,
 };
 pub use self::{
@@ -44,7 +45,7 @@ use super::{
 };
 use crate::{
     domain::{ConversationId, IdSource, Message, UserId},
-    redis::{Redis, RedisError, Reply},
+    redis::{Redis, RedisError, Reply, Script},
 };
 
 /// Decodes all messages of a window from its fields. `None` if they are no window, or an invalid one.
@@ -79,6 +80,7 @@ pub struct RedisRecent {
     ids: Arc<dyn IdSource>,
     capacity: usize,
     owners: KnownOwners,
+    completion: CompletionScripts,
     /// [`RecentWindow::connection`] over which windows may be read.
     trusted: AtomicU64,
     /// Number of times that there were too many pending invalidations.
@@ -115,6 +117,7 @@ impl RedisRecent {
             ids,
             capacity: capacity.clamp(WINDOW_MESSAGES, MAX_WINDOW_MESSAGES),
             owners: KnownOwners::default(),
+            completion: CompletionScripts::default(),
             trusted: AtomicU64::new(UNTRUSTED),
             overflows: AtomicU64::new(0),
         }
@@ -160,6 +163,13 @@ impl RedisRecent {
             self.overflows.fetch_add(1, Ordering::SeqCst);
             self.runner.pending.clear();
         }
+    }
+
+    /// Runs a script on the key with which processes agree on who completes the pending invalidations.
+    async fn run_completion(&self, script: &Script, args: &[Bytes]) -> Option<i64> {
+        let redis = &self.runner.redis;
+        let key = redis.key("history:invalidations");
+        redis.run(script, &key, args).await.ok()?.integer().ok()
     }
 
     /// Whether windows can be read over the present connection.
@@ -395,6 +405,23 @@ impl RecentWindow for RedisRecent {
     fn trust(&self, connection: Option<u64>) {
         self.trusted
             .store(connection.unwrap_or(UNTRUSTED), Ordering::SeqCst);
+    }
+
+    async fn claim_completion(&self, interval: Duration) -> bool {
+        let args = [self.runner.history(), milliseconds(interval)];
+        let claimed = self.run_completion(&self.completion.claim, &args).await;
+        // Without a reply, no other process is known to complete them.
+        claimed.is_none_or(|claimed| claimed == 1)
+    }
+
+    async fn record_completion(&self, is_complete: bool, interval: Duration) {
+        let args = [
+            self.runner.history(),
+            milliseconds(interval),
+            decimal(u8::from(is_complete)),
+        ];
+        // If this fails, a claim of this process ends after its interval.
+        let _ = self.run_completion(&self.completion.record, &args).await;
     }
 
     fn is_shared(&self) -> bool {

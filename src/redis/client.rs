@@ -29,6 +29,8 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 /// Settings of the client.
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
+    /// Name of the setting with the address, for the log.
+    pub setting: &'static str,
     /// Prefix of every key.
     pub key_prefix: String,
     /// Time limit for a call, in which only time counts that the process ran. If nothing is
@@ -39,6 +41,7 @@ pub struct RedisSettings {
 impl Default for RedisSettings {
     fn default() -> Self {
         Self {
+            setting: "REDIS_URL",
             key_prefix: String::new(),
             call_timeout: Duration::from_millis(40),
         }
@@ -212,6 +215,11 @@ impl Redis {
 }
 
 impl Shared {
+    /// Name of the setting with the address of Redis.
+    pub(super) fn setting(&self) -> &'static str {
+        self.settings.setting
+    }
+
     fn key(&self, name: impl std::fmt::Display) -> String {
         format!("{}{name}", self.settings.key_prefix)
     }

@@ -20,6 +20,9 @@ pub(super) enum Fault {
          and name the server"
     )]
     NoSentinel,
+    /// A sentinel failed.
+    #[error("from a sentinel: {0}")]
+    Sentinel(Box<Fault>),
     #[error("{IS_SENTINEL}")]
     IsSentinel,
     #[error("the server is a replica")]
@@ -29,7 +32,9 @@ pub(super) enum Fault {
     /// The server, or a master of the cluster, is another one than when the connection was opened.
     #[error("the replication history or the set of masters has changed")]
     OtherHistory,
-    #[error("the sentinels do not know a master of this name")]
+    #[error(
+        "the sentinels do not know a master of this name; sentinelServiceName in REDIS_URL must name one"
+    )]
     UnknownMaster,
     #[error("the sentinels name another master")]
     OtherMaster,

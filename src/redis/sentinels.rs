@@ -142,7 +142,10 @@ impl Sentinels {
             }
         }
         let Some(mut best) = best else {
-            return Err(fault);
+            return Err(match fault {
+                Fault::NoSentinel | Fault::UnknownMaster => fault,
+                other => Fault::Sentinel(Box::new(other)),
+            });
         };
         // A sentinel that was separated from the others may not know of a failover.
         let further = async {

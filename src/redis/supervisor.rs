@@ -75,7 +75,8 @@ impl Supervisor {
                 Ok((opened, master)) => self.supervise(opened, master.as_ref()).await,
                 Err(fault) => fault,
             };
-            self.outage.log_fault(&fault, &self.servers);
+            let setting = self.shared.setting();
+            self.outage.log_fault(&fault, setting, &self.servers);
         }
     }
 
@@ -197,7 +198,7 @@ impl Supervisor {
 }
 
 impl Outage {
-    fn log_fault(&mut self, fault: &Fault, servers: &str) {
+    fn log_fault(&mut self, fault: &Fault, setting: &str, servers: &str) {
         let is_long = self
             .since
             .is_some_and(|since| since.elapsed() >= OUTAGE_LOG_DELAY);
@@ -206,6 +207,7 @@ impl Outage {
             self.is_logged = true;
             let suppressed = suppressed.count();
             tracing::warn!(
+                setting,
                 servers,
                 cause,
                 suppressed,

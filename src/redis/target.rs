@@ -31,7 +31,7 @@ impl RedisTarget {
     pub fn from_url(url: &str) -> Result<Self, InvalidRedisUrl> {
         let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
         if !SCHEMES.contains(&scheme) {
-            return Err(InvalidRedisUrl);
+            return Err(InvalidRedisUrl::Form);
         }
         // For a URL with TLS the library would load the machine's authorities.
         let plain = match url.strip_prefix("rediss") {
@@ -39,17 +39,25 @@ impl RedisTarget {
             None => url.to_owned(),
         };
         // The library's error can quote the URL, which can contain a password.
-        let mut config = Config::from_url(&plain).map_err(|_| InvalidRedisUrl)?;
+        let mut config = Config::from_url(&plain).map_err(|_| {
+            let is_nameless =
+                scheme.ends_with("-sentinel") && !url.contains("sentinelServiceName=");
+            if is_nameless {
+                InvalidRedisUrl::NoServiceName
+            } else {
+                InvalidRedisUrl::Form
+            }
+        })?;
         if scheme.starts_with("rediss") {
-            let tls = client_config(None).map_err(|_| InvalidRedisUrl)?;
+            let tls = client_config(None).map_err(|_| InvalidRedisUrl::Form)?;
             config.tls = Some(TlsConnector::from(tls).into());
         }
         match &config.server {
             ServerConfig::Sentinel { service_name, .. } if service_name.is_empty() => {
-                Err(InvalidRedisUrl)
+                Err(InvalidRedisUrl::NoServiceName)
             }
             server if server.hosts().iter().any(|host| host.host.is_empty()) => {
-                Err(InvalidRedisUrl)
+                Err(InvalidRedisUrl::Form)
             }
             _ => Ok(Self(config)),
         }
@@ -128,11 +136,17 @@ impl fmt::Debug for RedisTarget {
 /// Error for a URL that does not identify a Redis. Its text does not quote the
 /// URL, which can contain a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "must be a URL such as redis://default:password@host:6379/0 (or rediss://, redis-cluster://, \
-     redis-sentinel://…?sentinelServiceName=name)"
-)]
-pub struct InvalidRedisUrl;
+pub enum InvalidRedisUrl {
+    /// It has another form.
+    #[error(
+        "must be a URL such as redis://default:password@host:6379/0 (or rediss://, redis-cluster://, \
+         redis-sentinel://…?sentinelServiceName=name)"
+    )]
+    Form,
+    /// It names sentinels, and no master.
+    #[error("must name the master of the sentinels: redis-sentinel://…?sentinelServiceName=name")]
+    NoServiceName,
+}
 
 #[cfg(test)]
 mod tests {
@@ -173,6 +187,23 @@ mod tests {
         assert_eq!(
             (sentinel.single_server(), sentinel.database()),
             (None, Some(1))
+        );
+    }
+
+    #[test]
+    fn sentinels_need_the_name_of_their_master() {
+        for url in [
+            "redis-sentinel://localhost:26379",
+            "rediss-sentinel://localhost:26379?node=other:26379",
+            "redis-sentinel://localhost:26379?sentinelServiceName=",
+        ] {
+            let error = RedisTarget::from_url(url).unwrap_err();
+            assert_eq!(error, InvalidRedisUrl::NoServiceName, "{url}");
+        }
+        let no_port = "redis-sentinel://localhost:none?sentinelServiceName=main";
+        assert_eq!(
+            RedisTarget::from_url(no_port).unwrap_err(),
+            InvalidRedisUrl::Form
         );
     }
 

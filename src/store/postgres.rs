@@ -532,6 +532,10 @@ impl Store for PostgresStore {
         self.pool.server.history().unwrap_or_default()
     }
 
+    fn has_idle_connection(&self) -> bool {
+        self.pool.has_idle_connection()
+    }
+
     async fn pending_invalidations(
         &self,
         after: Option<ConversationId>,

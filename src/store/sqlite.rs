@@ -395,6 +395,10 @@ impl Store for SqliteStore {
         Bytes::new()
     }
 
+    fn has_idle_connection(&self) -> bool {
+        false
+    }
+
     async fn pending_invalidations(
         &self,
         _after: Option<ConversationId>,

@@ -36,6 +36,7 @@ pub async fn connect_and_wait(url: &str, prefix: &str) -> Redis {
         RedisSettings {
             key_prefix: prefix.to_owned(),
             call_timeout: Duration::from_secs(5),
+            ..RedisSettings::default()
         },
     );
     completes("Redis responds", redis.wait_until_available()).await;

@@ -16,6 +16,25 @@ macro_rules! script {
     };
 }
 
+/// Scripts by which processes agree on who completes the pending invalidations.
+#[derive(Debug)]
+pub(super) struct CompletionScripts {
+    pub(super) claim: Script,
+    pub(super) record: Script,
+}
+
+impl Default for CompletionScripts {
+    fn default() -> Self {
+        Self {
+            claim: Script::new("claim_completion", include_str!("../claim_completion.lua")),
+            record: Script::new(
+                "record_completion",
+                include_str!("../record_completion.lua"),
+            ),
+        }
+    }
+}
+
 /// Condition on which a window is read without a script.
 #[derive(Clone, Copy, Debug)]
 pub enum HitCondition {

@@ -121,6 +121,14 @@ impl RecentWindow for ObservedRecent {
         self.inner.trust(connection);
     }
 
+    async fn claim_completion(&self, interval: Duration) -> bool {
+        self.inner.claim_completion(interval).await
+    }
+
+    async fn record_completion(&self, is_complete: bool, interval: Duration) {
+        self.inner.record_completion(is_complete, interval).await;
+    }
+
     fn is_shared(&self) -> bool {
         self.inner.is_shared()
     }

@@ -423,6 +423,10 @@ impl Store for ObservedStore {
         self.inner.history()
     }
 
+    fn has_idle_connection(&self) -> bool {
+        self.inner.has_idle_connection()
+    }
+
     async fn pending_invalidations(
         &self,
         after: Option<ConversationId>,
