@@ -243,21 +243,28 @@ async fn another_users_conversation_costs_what_a_missing_one_costs_and_is_unchan
         let window = redis.call(&["HGETALL", &key]).await;
         for kind in 0..CALLS {
             let mut works = Vec::new();
-            for conversation in [&new_id(), &owned] {
-                let before = work(&redis, &postgres).await;
-                let ttl: i64 = redis.call(&["PTTL", &key]).await.parse().unwrap();
-                let refused = call(&mut memory, kind, conversation, "bob")
-                    .await
-                    .unwrap_err();
-                assert_eq!(refused.code(), Code::NotFound, "{state}, {kind}: {refused}");
-                let ttl_after: i64 = redis.call(&["PTTL", &key]).await.parse().unwrap();
-                assert!(ttl_after <= ttl, "{state}, {kind}");
-                assert_eq!(
-                    redis.call(&["HGETALL", &key]).await,
-                    window,
-                    "{state}, {kind}"
-                );
-                works.push(difference(&work(&redis, &postgres).await, &before));
+            // A task in the background can run within a measurement.
+            for _ in 0..20 {
+                works.clear();
+                for conversation in [&new_id(), &owned] {
+                    let before = work(&redis, &postgres).await;
+                    let ttl: i64 = redis.call(&["PTTL", &key]).await.parse().unwrap();
+                    let refused = call(&mut memory, kind, conversation, "bob")
+                        .await
+                        .unwrap_err();
+                    assert_eq!(refused.code(), Code::NotFound, "{state}, {kind}: {refused}");
+                    let ttl_after: i64 = redis.call(&["PTTL", &key]).await.parse().unwrap();
+                    assert!(ttl_after <= ttl, "{state}, {kind}");
+                    assert_eq!(
+                        redis.call(&["HGETALL", &key]).await,
+                        window,
+                        "{state}, {kind}"
+                    );
+                    works.push(difference(&work(&redis, &postgres).await, &before));
+                }
+                if works[1] == works[0] {
+                    break;
+                }
             }
             assert_eq!(works[1], works[0], "{state}, {kind}");
         }
