@@ -22,6 +22,10 @@ use crate::fairness::{FairSemaphore, Permits, ShareKey};
 /// number of exchanges, and most exchanges have fewer.
 pub(super) const UNCOUNTED_BYTES: usize = 8 << 10;
 
+/// Time after which an exchange that waits for its peer leaves its place to another one of the same
+/// caller. A caller that makes many calls at a time would lose responses that it is about to read.
+const MIN_WAIT_FOR_OWN: Duration = Duration::from_secs(1);
+
 /// A request and its response on a connection, until the peer has accepted the last byte of the
 /// response. It is an extension of the request. Clones are the same exchange.
 #[derive(Clone, Debug)]
@@ -142,12 +146,21 @@ impl Exchange {
     }
 
     /// Takes what an accepted call holds that waits for its peer, for a call of this exchange's caller.
-    /// Others lose it only if `may_displace_others`. Returns false if there is no such call.
+    /// Others lose it only if `may_displace_others`, and the caller itself only what has waited for a
+    /// while. Returns false if there is no such call.
     pub fn displace_call(&self, may_displace_others: bool) -> bool {
         displace_one(&self.0.connection, |other| {
             let is_call = other.0.is_call.load(Ordering::Relaxed);
-            is_call && (may_displace_others || other.key() == self.key())
+            is_call && self.may_displace(other, may_displace_others)
         })
+    }
+
+    fn may_displace(&self, other: &Self, may_displace_others: bool) -> bool {
+        if other.key() == self.key() {
+            other.waits_for() >= MIN_WAIT_FOR_OWN
+        } else {
+            may_displace_others
+        }
     }
 
     /// Replaces the time at which the exchange is ended.
@@ -223,7 +236,9 @@ impl Exchange {
             if acquired.is_some() || !budget.is_within_share(self.key(), bytes) {
                 return acquired;
             }
-            if !displace_one(&self.0.connection, |other| bytes_of(other) > 0) {
+            let may_be_displaced =
+                |other: &Self| bytes_of(other) > 0 && self.may_displace(other, true);
+            if !displace_one(&self.0.connection, may_be_displaced) {
                 return None;
             }
         }
