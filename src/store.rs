@@ -440,8 +440,8 @@ pub trait Store: CheckpointStore + ItemStore {
     /// before is then invalid. Every call that begins afterwards uses this history or a later one.
     fn history(&self) -> Bytes;
 
-    /// Whether a connection to a database server is open and not in use, so that a read does not have to
-    /// open one.
+    /// Whether a connection to a database server is open and not in use. Without one, a read opens a
+    /// connection first, or waits for one that is in use.
     fn has_idle_connection(&self) -> bool;
 
     /// Reads a page of the pending invalidations that writes have recorded, in ascending order of

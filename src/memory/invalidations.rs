@@ -45,8 +45,9 @@ impl Memory {
     }
 
     /// Completes the invalidations that are pending now, and permits reads of the windows if and only
-    /// if all windows could be dropped. Does nothing if the windows cannot be reached. Returns whether
-    /// all are complete.
+    /// if all windows could be dropped. Does nothing if the windows cannot be reached.
+    ///
+    /// Returns whether all invalidations are complete.
     pub async fn complete_present_invalidations(&self) -> bool {
         let recent = &self.0.recent;
         let Some(connection) = recent.connection() else {

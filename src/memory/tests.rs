@@ -333,7 +333,7 @@ async fn a_process_without_connection_leaves_invalidations_to_another_one() {
     window.connection.store(2, Ordering::SeqCst);
     assert_eq!(calls_within(500).await, [0, 1]);
     assert_eq!(calls_within(10_000).await, [20, 0]);
-    // Nobody else completes them any more.
+    // The other process does not complete them any more.
     window.grants_claims.store(true, Ordering::SeqCst);
     assert_eq!(calls_within(10_000).await, [20, 20]);
     completing.abort();

@@ -20,7 +20,7 @@ pub(super) enum Fault {
          and name the server"
     )]
     NoSentinel,
-    /// A sentinel failed.
+    /// No sentinel has returned the address of the master, for this reason.
     #[error("from a sentinel: {0}")]
     Sentinel(Box<Fault>),
     #[error("{IS_SENTINEL}")]

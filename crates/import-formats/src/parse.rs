@@ -132,8 +132,8 @@ pub(crate) fn text_or_json(value: &Value) -> Cow<'_, str> {
     }
 }
 
-/// A value of the file for the reason of a rejection, cut to some characters. Characters that control a
-/// terminal are escaped.
+/// A value of the file for the reason of a rejection, cut to some characters. Those that control a terminal
+/// are escaped, because the reason is printed.
 pub(crate) fn quoted(value: &Value) -> String {
     const MAX_CHARS: usize = 40;
     let text = match value {

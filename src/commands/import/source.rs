@@ -289,8 +289,8 @@ impl ItemReader<'_> {
         self.send(None, Content::Rejected(Rejection { source_id, reason }));
     }
 
-    /// Returns whether there is a receiver. If there is none, the import has failed, and its end reports
-    /// the cause.
+    /// Returns whether there is a receiver. If there is none, the import has failed, which its end
+    /// reports together with the cause.
     fn send(&mut self, entry: Option<&str>, content: Content) -> bool {
         self.number += 1;
         let item = Item {

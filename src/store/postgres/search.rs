@@ -62,8 +62,8 @@ pub(super) use condition;
 /// documents, as would an OFFSET 0 behind the conditions.
 ///
 /// `$documents` selects the documents `d`. Parameters: those of [`condition!`], $9 text, $10 rank and
-/// $11 place of the last hit of the previous page or NULL, $12 limit, $13 query, $14 query for the rank
-/// or NULL.
+/// $11 place of the last hit of the previous page, $12 limit, $13 query, $14 query for the rank. Those
+/// two of the previous page, and the query for the rank, can be NULL.
 macro_rules! search {
     ($documents:expr) => {
         concat!(

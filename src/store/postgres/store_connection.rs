@@ -45,7 +45,7 @@ const BEGIN: Begin = Begin {
 const PARALLEL_PLANS: &str = "SELECT set_config('plan_cache_mode', 'force_custom_plan', true), \
     set_config('max_parallel_workers_per_gather', '1', true)";
 
-/// Transaction with [`PARALLEL_PLANS`].
+/// Begins a transaction whose statements have the settings of [`PARALLEL_PLANS`].
 const BEGIN_PARALLEL_PLANS: Begin = Begin {
     statement: "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY",
     settings: PARALLEL_PLANS,
@@ -127,8 +127,8 @@ impl StoreConnection {
         Ok(())
     }
 
-    /// Begins to plan statements for their parameters, and to execute them in parallel, until
-    /// [`Self::end_parallel_plans`].
+    /// Begins to plan statements for their parameters, and to execute them in parallel. This lasts until
+    /// [`Self::end_parallel_plans`] is called.
     pub(super) async fn begin_parallel_plans(&mut self) -> Result<(), Error> {
         if self.is_pooled() {
             return query(PARALLEL_PLANS).execute(self).await.map(drop);
